@@ -1,0 +1,49 @@
+"""Windows as a map-style dataset, for anybody's `torch.utils.data.DataLoader`."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pgti.batching.base import WindowSource
+from pgti.batching.index import IndexBatcher
+from pgti.errors import ConfigError
+
+__all__ = ["Sample", "WindowDataset"]
+
+Sample = tuple[Tensor, Tensor, Tensor]
+
+
+class WindowDataset(Dataset[Sample]):
+    """Windows of a store, gathered on demand.
+
+    A sample is (x, y, y_mask): inputs float32 [L, N, C + F], targets float32 [H, N, C_out] in
+    original units and their mask, as in `Batch`. `__getitems__` gathers a whole batch at once, and
+    a worker process is sent the store's path, never its data.
+
+    Args:
+        source: what the windows hold.
+        starts: window starts: a range or int64 [S].
+    """
+
+    def __init__(self, source: WindowSource, starts: range | NDArray[np.int64]) -> None:
+        self.source = source
+        self.starts = np.asarray(starts, dtype=np.int64)
+        source.check_starts(self.starts, with_targets=True)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample at position `index` of the starts."""
+        (sample,) = self.__getitems__([index])
+        return sample
+
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
+        """The samples at several positions, with one gather for all of them."""
+        batcher = IndexBatcher(self.source, torch.device("cpu"))
+        batch = batcher.gather(self.starts[np.asarray(indices, dtype=np.int64)])
+        if batch.y is None or batch.y_mask is None:
+            raise ConfigError("a dataset's windows have targets")
+        return list(zip(batch.x, batch.y, batch.y_mask, strict=True))

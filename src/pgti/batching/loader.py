@@ -1,0 +1,97 @@
+"""The batches of an epoch, prefetched by one thread."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.batching.base import Batcher, Fetched
+from pgti.batching.batch import Batch
+from pgti.errors import require_whole_number
+from pgti.windows import Order
+
+__all__ = ["BatchLoader"]
+
+
+class BatchLoader:
+    """Iterates over a split's windows in batches.
+
+    One thread fetches ahead while the caller computes; batches are assembled on the caller's
+    thread. Which batch comes when depends only on the order's (seed, epoch) and the batch size.
+
+    Args:
+        batcher: makes the batches; the loader uses all its slots, at least 2 to run ahead.
+        starts: window starts of the split: a range or int64 [S].
+        batch_size: windows in a batch, B; the last one of an epoch may have fewer.
+        order: in which order the windows are used.
+        with_targets: False for windows whose horizon lies past the end of the series.
+
+    Raises:
+        ConfigError: if the batch size is not a positive whole number.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        starts: range | NDArray[np.int64],
+        batch_size: int,
+        order: Order,
+        *,
+        with_targets: bool = True,
+    ) -> None:
+        require_whole_number("batch size", batch_size, 1)
+        self.batcher = batcher
+        self.batch_size = batch_size
+        self.order = order
+        self._starts = np.asarray(starts, dtype=np.int64)
+        self._with_targets = with_targets
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of the split, S."""
+        return len(self._starts)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch, the last one perhaps smaller."""
+        return -(-self.num_windows // self.batch_size)
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Window starts of the split in time order, int64 [S]."""
+        return self._starts
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch, from `first_batch` on.
+
+        Args:
+            epoch: which epoch, from 0.
+            first_batch: batches to leave out at the beginning, when a run goes on mid-epoch.
+        """
+        positions = self.order.epoch(self.num_windows, epoch)
+        pieces = (
+            self._starts[positions[first : first + self.batch_size]]
+            for first in range(first_batch * self.batch_size, self.num_windows, self.batch_size)
+        )
+        return self._prefetched(pieces)
+
+    def _prefetched(self, pieces: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
+        slots = self.batcher.num_slots
+        waiting: deque[Future[Fetched]] = deque()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pgti-fetch") as thread:
+            for number, starts in enumerate(pieces):
+                waiting.append(
+                    thread.submit(
+                        self.batcher.fetch,
+                        starts,
+                        with_targets=self._with_targets,
+                        slot=number % slots,
+                    )
+                )
+                # A slot is written again only after the batch made of it has been used.
+                if len(waiting) == slots:
+                    yield self.batcher.assemble(waiting.popleft().result())
+            while waiting:
+                yield self.batcher.assemble(waiting.popleft().result())

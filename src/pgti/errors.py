@@ -1,0 +1,76 @@
+"""The exception tree. Every error a user can cause is a `PgtiError` with a one-line message.
+
+    PgtiError
+    ├── ConfigError (ValueError)   an option or a combination of options
+    ├── DataError (ValueError)     readings, a graph or a file that the user gave
+    ├── StoreError                 a store that cannot be opened or written
+    ├── RunError                   a run directory or a checkpoint
+    ├── MissingExtraError          an optional library that is not installed
+    └── Interrupted                a signal asked the program to stop
+
+A message says what is wrong, the value, the rule and what to do. The command line prints it
+without a traceback and exits with code 2.
+"""
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Interrupted",
+    "MissingExtraError",
+    "PgtiError",
+    "RunError",
+    "StoreError",
+    "require_whole_number",
+]
+
+
+class PgtiError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class ConfigError(PgtiError, ValueError):
+    """An option, or a combination of options, that cannot be used."""
+
+
+class DataError(PgtiError, ValueError):
+    """Readings, a graph or a source file that breaks a rule."""
+
+
+class StoreError(PgtiError):
+    """A store that cannot be opened, trusted or written."""
+
+
+class RunError(PgtiError):
+    """A run directory or checkpoint that cannot be used."""
+
+
+class MissingExtraError(PgtiError):
+    """An optional library is needed and not installed."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"{library} is not installed and this needs it; install it with "
+            f"`pip install 'pgti[{extra}]'`"
+        )
+
+
+class Interrupted(PgtiError):  # noqa: N818 - a signal is no error
+    """A signal asked the program to stop; what could be saved has been saved.
+
+    Attributes:
+        signal_number: the signal that arrived; a process exits with 128 plus this number.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def require_whole_number(name: str, value: object, minimum: int) -> None:
+    """Refuse an option that is not a whole number of at least `minimum`.
+
+    Raises:
+        ConfigError: naming the option, its value and the rule.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{name} is {value!r}: it must be a whole number of at least {minimum}")

@@ -1,0 +1,105 @@
+"""How readings become bytes: float32 as they are, or int16 where that loses nothing.
+
+Sensors report on a grid (speeds in tenths, counts in ones). A reading v on the grid 1/d is stored
+as the whole number q = v * d, and `q / d` in float32 is the correctly rounded quotient of two
+exact numbers: bit for bit the float32 nearest to the decimal that the source wrote.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MISSING_CODE", "Codec", "Float32Codec", "GridCodec", "grid_divisor"]
+
+MISSING_CODE = -32768
+_MAX_CODE = 32767
+# Grids that sensors use, coarsest first.
+DIVISORS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 100, 128, 200, 256, 500, 1000, 10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Float32Codec:
+    """Readings stored as float32, missing ones as NaN."""
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """The dtype on disk."""
+        return np.dtype("<f4")
+
+    @property
+    def divisors(self) -> None:
+        """There is no grid."""
+        return None
+
+    def encode(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The readings themselves."""
+        return np.ascontiguousarray(values, dtype="<f4")
+
+    def decode(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The readings themselves, copied."""
+        return np.array(raw, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class GridCodec:
+    """Readings stored as int16 multiples of 1/divisor, one divisor per channel.
+
+    Args:
+        divisors: grid steps per unit, one for each channel, whole numbers.
+    """
+
+    divisors: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[np.int16]:
+        """The dtype on disk."""
+        return np.dtype("<i2")
+
+    def encode(self, values: NDArray[np.float32]) -> NDArray[np.int16] | None:
+        """Codes of `values` [rows, N, C], or None if a reading is not on its channel's grid."""
+        divisors = np.asarray(self.divisors, dtype=np.float32)
+        missing = np.isnan(values)
+        has_missing = bool(missing.any())
+        filled = np.where(missing, np.float32(0), values) if has_missing else values
+        codes = np.rint(filled * divisors)
+        if float(np.abs(codes).max(initial=0)) > _MAX_CODE:
+            return None
+        if not np.array_equal(codes / divisors, filled):
+            return None
+        encoded = codes.astype("<i2")
+        if has_missing:
+            encoded[missing] = MISSING_CODE
+        return encoded
+
+    def decode(self, raw: NDArray[np.int16]) -> NDArray[np.float32]:
+        """Readings of the codes `raw` [rows, N, C], float32 with NaN for missing."""
+        values = raw.astype(np.float32)
+        values /= np.asarray(self.divisors, dtype=np.float32)
+        values[raw == MISSING_CODE] = np.nan
+        return values
+
+
+Codec = Float32Codec | GridCodec
+
+
+def grid_divisor(values: NDArray[np.float32], multiple_of: int = 1) -> int | None:
+    """The coarsest known grid that holds every observed reading, or None.
+
+    Args:
+        values: readings of one channel, any shape, NaN for missing.
+        multiple_of: only grids that refine this one are tried.
+
+    Returns:
+        The grid's steps per unit, such that int16 codes reproduce the float32 readings exactly.
+    """
+    observed = values[~np.isnan(values)]
+    for divisor in DIVISORS:
+        if divisor % multiple_of:
+            continue
+        codes = np.rint(observed * np.float32(divisor))
+        if float(np.abs(codes).max(initial=0)) > _MAX_CODE:
+            return None
+        if np.array_equal(codes / np.float32(divisor), observed):
+            return divisor
+    return None

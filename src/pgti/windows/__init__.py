@@ -1,0 +1,11 @@
+"""Windows as integers: which starts exist, how they split, in which order they are used."""
+
+from pgti.windows.order import GlobalShuffle as GlobalShuffle
+from pgti.windows.order import Order as Order
+from pgti.windows.order import Sequential as Sequential
+from pgti.windows.spec import WindowSpec as WindowSpec
+from pgti.windows.splits import SPLIT_NAMES as SPLIT_NAMES
+from pgti.windows.splits import SplitName as SplitName
+from pgti.windows.splits import Splits as Splits
+from pgti.windows.splits import split_by_fractions as split_by_fractions
+from pgti.windows.splits import split_by_rows as split_by_rows
