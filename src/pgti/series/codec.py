@@ -10,7 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MISSING_CODE", "Codec", "Float32Codec", "GridCodec", "grid_divisor"]
+__all__ = ["MISSING_CODE", "Codec", "Float32Codec", "GridCodec", "Raw", "grid_divisor"]
+
+Raw = NDArray[np.int16] | NDArray[np.float32]
+"""Readings as they are stored."""
 
 MISSING_CODE = -32768
 _MAX_CODE = 32767
@@ -36,7 +39,7 @@ class Float32Codec:
         """The readings themselves."""
         return np.ascontiguousarray(values, dtype="<f4")
 
-    def decode(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+    def decode(self, raw: Raw) -> NDArray[np.float32]:
         """The readings themselves, copied."""
         return np.array(raw, dtype=np.float32)
 
@@ -72,11 +75,13 @@ class GridCodec:
             encoded[missing] = MISSING_CODE
         return encoded
 
-    def decode(self, raw: NDArray[np.int16]) -> NDArray[np.float32]:
+    def decode(self, raw: Raw) -> NDArray[np.float32]:
         """Readings of the codes `raw` [rows, N, C], float32 with NaN for missing."""
         values = raw.astype(np.float32)
         values /= np.asarray(self.divisors, dtype=np.float32)
-        values[raw == MISSING_CODE] = np.nan
+        missing = raw == MISSING_CODE
+        if missing.any():
+            values[missing] = np.nan
         return values
 
 

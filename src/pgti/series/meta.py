@@ -108,9 +108,11 @@ class StoreMeta:
         if set(content) != names:
             differing = ", ".join(sorted(set(content) ^ names))
             raise StoreError(f"{path} has missing or unknown entries: {differing}")
-        tuples = ("channels", "units", "node_ids", "divisors")
-        values = {
-            name: tuple(value) if name in tuples and isinstance(value, list) else value
+        problem = _wrong_type(content)
+        if problem is not None:
+            raise StoreError(f"{path} is damaged: {problem}; ingest the source again")
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
             for name, value in content.items()
         }
         meta = cls(**values)
@@ -120,18 +122,44 @@ class StoreMeta:
     def _check(self, path: Path) -> None:
         sizes = (self.num_steps, self.num_nodes, self.num_channels)
         consistent = (
-            all(isinstance(size, int) and size > 0 for size in sizes)
+            all(size > 0 for size in sizes)
             and self.dtype in ("int16", "float32")
-            and isinstance(self.node_ids, tuple)
             and len(self.node_ids) == self.num_nodes
-            and isinstance(self.channels, tuple)
-            and len(self.channels) == self.num_channels
-            and len(self.units) == self.num_channels
-            and isinstance(self.parts, dict)
-            and (self.dtype == "float32" or len(self.divisors or ()) == self.num_channels)
+            and len(self.channels) == len(self.units) == self.num_channels
+            and (self.dtype == "float32") == (self.divisors is None)
+            and (self.divisors is None or len(self.divisors) == self.num_channels)
         )
         if not consistent:
             raise StoreError(
                 f"{path} contradicts itself (shape {sizes}, dtype {self.dtype!r}); "
                 "ingest the source again"
             )
+
+
+# What JSON must hold for each entry: (types, types of the items of a list).
+_JSON_TYPES: dict[str, tuple[tuple[type, ...], type | None]] = {
+    **dict.fromkeys(
+        ("format_version", "num_steps", "num_nodes", "num_channels", "num_edges"), ((int,), None)
+    ),
+    **dict.fromkeys(("missing_count", "block_rows"), ((int,), None)),
+    **dict.fromkeys(("missing_code", "interval_seconds"), ((int, type(None)), None)),
+    **dict.fromkeys(("start", "time_zone"), ((str, type(None)), None)),
+    **dict.fromkeys(("channels", "units", "node_ids"), ((list,), str)),
+    "divisors": ((list, type(None)), int),
+    "dtype": ((str,), None),
+    "is_regular": ((bool,), None),
+    "parts": ((dict,), None),
+}
+
+
+def _wrong_type(content: dict[str, Any]) -> str | None:
+    """What is wrong with the first entry that has not the type it must have, if any."""
+    for name, (types, item_type) in _JSON_TYPES.items():
+        value = content[name]
+        if not isinstance(value, types):
+            return f"{name} is {value!r}"
+        if isinstance(value, list) and not all(
+            isinstance(item, item_type or str) for item in value
+        ):
+            return f"{name} holds something other than {(item_type or str).__name__}"
+    return None

@@ -6,7 +6,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.series.codec import MISSING_CODE, Codec, GridCodec
+from pgti.series.codec import Codec, Raw
 
 __all__ = ["Moments", "moments_of_raw"]
 
@@ -46,42 +46,27 @@ class Moments:
         return reduce(Moments.merge, parts, Moments.empty(num_channels))
 
 
-def moments_of_raw(raw: NDArray[np.int16] | NDArray[np.float32], codec: Codec) -> Moments:
-    """Moments of stored readings, accumulated in float64 (in whole numbers for int16).
+def moments_of_raw(raw: Raw, codec: Codec) -> Moments:
+    """Moments of stored readings, accumulated in float64.
+
+    They are taken from the decoded float32 readings whatever the dtype on disk, so that a
+    statistic never depends on how readings elsewhere in the series made it be stored.
 
     Args:
         raw: stored readings [rows, N, C].
         codec: what they mean.
     """
-    channels = [raw[..., c] for c in range(raw.shape[-1])]
-    if isinstance(codec, GridCodec):
-        parts = [
-            _grid_moments(channel, divisor)
-            for channel, divisor in zip(channels, codec.divisors, strict=True)
-        ]
-    else:
-        parts = [_float_moments(channel) for channel in channels]
+    values = codec.decode(raw)
+    parts = [_channel_moments(values[..., channel]) for channel in range(raw.shape[-1])]
     count, mean, m2 = np.asarray(parts, dtype=np.float64).reshape(-1, 3).T
     return Moments(count, mean, m2)
 
 
-def _grid_moments(codes: NDArray[np.int16], divisor: int) -> tuple[float, float, float]:
-    missing = int(np.count_nonzero(codes == MISSING_CODE))
-    count = codes.size - missing
-    if count == 0:
-        return 0.0, 0.0, 0.0
-    # Sums of whole numbers are exact: no reading's rounding depends on its neighbours.
-    total = int(codes.sum(dtype=np.int64)) - missing * MISSING_CODE
-    wide = codes.astype(np.int32)
-    squares = int(np.multiply(wide, wide, out=wide).sum(dtype=np.int64)) - missing * MISSING_CODE**2
-    # count * M2 = count * sum(q^2) - sum(q)^2, in Python's unbounded integers.
-    m2 = (count * squares - total * total) / count
-    return float(count), total / count / divisor, m2 / divisor**2
-
-
-def _float_moments(values: NDArray[np.float32]) -> tuple[float, float, float]:
-    observed = values[~np.isnan(values)].astype(np.float64)
+def _channel_moments(values: NDArray[np.float32]) -> tuple[float, float, float]:
+    missing = np.isnan(values)
+    observed = (values[~missing] if missing.any() else values.ravel()).astype(np.float64)
     if observed.size == 0:
         return 0.0, 0.0, 0.0
     mean = float(observed.mean())
-    return float(observed.size), mean, float(((observed - mean) ** 2).sum())
+    observed -= mean
+    return float(observed.size), mean, float(np.dot(observed, observed))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
-from pgti.series.codec import Codec, Float32Codec, GridCodec
+from pgti.series.codec import Codec, Float32Codec, GridCodec, Raw
 from pgti.series.meta import StoreMeta
 from pgti.series.moments import Moments, moments_of_raw
 from pgti.series.time_axis import TimeAxis
@@ -50,7 +50,7 @@ class SeriesStore:
 
     path: Path
     meta: StoreMeta
-    raw: NDArray[np.int16] | NDArray[np.float32]
+    raw: Raw
     graph: SensorGraph
     time_axis: TimeAxis
     codec: Codec
@@ -119,7 +119,7 @@ class SeriesStore:
 
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Readings of rows start..stop-1 in original units, float32 [rows, N, C], NaN = missing."""
-        return self.codec.decode(self.raw[start:stop])  # type: ignore[arg-type] # the codec was chosen by the dtype
+        return self.codec.decode(self.raw[start:stop])
 
     def moments(self, rows: range) -> Moments:
         """Statistics of the observed readings in `rows` (consecutive).

@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
-from pgti.series.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, grid_divisor
+from pgti.series.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, Raw, grid_divisor
 from pgti.series.meta import FORMAT_VERSION, META_FILE, StoreMeta
 from pgti.series.moments import moments_of_raw
 from pgti.series.store import (
@@ -29,7 +29,7 @@ from pgti.series.store import (
 
 __all__ = ["StoreWriter"]
 
-_BLOCK_BYTES = 1 << 24  # rows that one entry of moments.npy summarises: about 16 MiB of series
+_BLOCK_READINGS = 1 << 22  # one row of moments.npy summarises about so many readings
 
 
 class StoreWriter:
@@ -154,7 +154,7 @@ class StoreWriter:
             )
         raw = self._encode(values)
         with self._writing():
-            self._opened().write(memoryview(raw).cast("B"))
+            self._opened().write(raw.data)
         self._num_steps += len(values)
 
     def finish(
@@ -218,7 +218,7 @@ class StoreWriter:
 
     # -- encoding ---------------------------------------------------------------------------------
 
-    def _encode(self, values: NDArray[np.float32]) -> NDArray[np.int16] | NDArray[np.float32]:
+    def _encode(self, values: NDArray[np.float32]) -> Raw:
         if self._codec is None:
             self._codec = _first_codec(values)
         if isinstance(self._codec, GridCodec):
@@ -255,12 +255,12 @@ class StoreWriter:
             self._file = path.open("w+b")
             self._file.seek(SERIES_OFFSET)
             row_items = len(self._node_ids) * len(self._channels)
-            rows = max(1, _BLOCK_BYTES // (row_items * old.dtype.itemsize))
+            rows = max(1, _BLOCK_READINGS // row_items)
             previous.seek(SERIES_OFFSET)
             while piece := previous.read(rows * row_items * old.dtype.itemsize):
-                raw = np.frombuffer(piece, dtype=old.dtype)
+                raw: NDArray[Any] = np.frombuffer(piece, dtype=old.dtype)
                 values = old.decode(raw.reshape(-1, len(self._node_ids), len(self._channels)))
-                self._file.write(memoryview(self._encode(values)).cast("B"))
+                self._file.write(self._encode(values).data)
             previous.close()
             path.with_suffix(".old").unlink()
 
@@ -284,8 +284,7 @@ class StoreWriter:
     def _write_moments(self, codec: Codec) -> tuple[int, int]:
         """Summarise the series in blocks of rows; returns (rows in a block, missing readings)."""
         raw = np.load(self._temporary / SERIES_FILE, mmap_mode="r", allow_pickle=False)
-        row_bytes = raw[0].nbytes
-        block_rows = max(1, _BLOCK_BYTES // row_bytes)
+        block_rows = max(1, _BLOCK_READINGS // raw[0].size)
         blocks = []
         for start in range(0, len(raw), block_rows):
             moments = moments_of_raw(raw[start : start + block_rows], codec)

@@ -1,0 +1,258 @@
+"""Batches: every strategy gives the same bits."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from pgti.batching import (
+    Batch,
+    BatchLoader,
+    IndexBatcher,
+    StandardBatcher,
+    WindowDataset,
+    WindowSource,
+    make_batcher,
+)
+from pgti.errors import ConfigError
+from pgti.graph import SensorGraph
+from pgti.series import Scaler, SeriesStore, StoreWriter
+from pgti.windows import GlobalShuffle, Sequential, WindowSpec
+
+CPU = torch.device("cpu")
+START = np.datetime64("2025-10-01T00:00")
+
+
+def make_source(
+    target: Path,
+    shape: tuple[int, int, int],
+    spec: WindowSpec,
+    *,
+    grid: bool = True,
+    missing: float = 0.1,
+    targets: tuple[int, ...] = (0,),
+    calendar: tuple[str, ...] = ("time-of-day", "day-of-week"),
+) -> WindowSource:
+    generator = np.random.default_rng(5)
+    values = generator.integers(-200, 900, shape) / (10 if grid else 3)
+    values[generator.random(shape) < missing] = np.nan
+    values[0] = 1.0
+    with StoreWriter(
+        target,
+        node_ids=tuple(str(i) for i in range(shape[1])),
+        channels=tuple("abcdef"[: shape[2]]),
+        graph=SensorGraph.empty(shape[1]),
+    ) as writer:
+        writer.append(values)
+        writer.finish(start=START, interval_seconds=300)
+    store = SeriesStore.open(target)
+    return WindowSource(
+        store=store,
+        spec=spec,
+        scaler=Scaler.fit(store, range(shape[0] // 2)),
+        target_indices=targets,
+        calendar=calendar,
+    )
+
+
+def assert_same(left: Batch, right: Batch) -> None:
+    for name in ("x", "x_mask", "y", "y_mask", "calendar"):
+        one, other = getattr(left, name), getattr(right, name)
+        assert one.dtype == other.dtype, name
+        assert torch.equal(one, other), name
+        assert not one.is_floating_point() or not one.isnan().any(), name
+    np.testing.assert_array_equal(left.starts, right.starts)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    steps=st.integers(30, 60),
+    nodes=st.integers(1, 5),
+    channels=st.integers(1, 3),
+    inputs=st.integers(1, 8),
+    horizon=st.integers(1, 8),
+    stride=st.integers(1, 3),
+    grid=st.booleans(),
+    missing=st.sampled_from([0.0, 0.3]),
+    calendar=st.sampled_from([(), ("time-of-day",), ("day-of-week", "time-of-day")]),
+    data=st.data(),
+)
+def test_index_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argument per strategy drawn
+    tmp_path_factory: pytest.TempPathFactory,
+    steps: int,
+    nodes: int,
+    channels: int,
+    inputs: int,
+    horizon: int,
+    stride: int,
+    grid: bool,
+    missing: float,
+    calendar: tuple[str, ...],
+    data: st.DataObject,
+) -> None:
+    """For any shape, dtype, stride, targets and order, both strategies give equal batches."""
+    spec = WindowSpec(input_steps=inputs, horizon=horizon, stride=stride)
+    targets = tuple(
+        data.draw(st.permutations(range(channels)))[: data.draw(st.integers(1, channels))]
+    )
+    source = make_source(
+        tmp_path_factory.mktemp("store") / "s",
+        (steps, nodes, channels),
+        spec,
+        grid=grid,
+        missing=missing,
+        targets=targets,
+        calendar=calendar,
+    )
+    starts = spec.starts(steps)
+    loaders = [
+        BatchLoader(batcher, starts, 7, GlobalShuffle(3))
+        for batcher in (IndexBatcher(source, CPU, num_slots=3), StandardBatcher(source, CPU))
+    ]
+    seen = []
+    for index, standard in zip(loaders[0].epoch(1), loaders[1].epoch(1), strict=True):
+        assert_same(index, standard)
+        seen.extend(index.starts.tolist())
+    assert sorted(seen) == list(starts)
+
+
+def test_values_against_numpy(tmp_path: Path) -> None:
+    """Inputs are (reading - mean) / std with 0 for missing; targets are the readings."""
+    spec = WindowSpec(input_steps=3, horizon=2)
+    source = make_source(tmp_path / "s", (40, 3, 2), spec, targets=(1,))
+    batch = IndexBatcher(source, CPU).gather(np.array([4, 20]))
+    values = source.store.read(0, 40).astype(np.float64)
+    for position, start in enumerate((4, 20)):
+        window = values[start : start + 5]
+        expected = (window[:3] - source.scaler.mean) / source.scaler.std
+        np.testing.assert_allclose(
+            batch.x[position, ..., :2], np.nan_to_num(expected), rtol=1e-5, atol=1e-6
+        )
+        np.testing.assert_array_equal(batch.x_mask[position], ~np.isnan(window[:3]))
+        assert batch.y is not None
+        assert batch.y_mask is not None
+        np.testing.assert_allclose(batch.y[position], np.nan_to_num(window[3:, :, 1:]), rtol=1e-7)
+        np.testing.assert_array_equal(batch.y_mask[position], ~np.isnan(window[3:, :, 1:]))
+        minutes = (start + np.arange(5)) * 5
+        np.testing.assert_allclose(batch.calendar[position, :, 0], minutes / 1440, rtol=1e-6)
+        np.testing.assert_allclose(
+            batch.x[position, :, :, 2], (minutes[:3, None] / 1440).repeat(3, axis=1), rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 3])
+def test_loader_goes_on_mid_epoch(tmp_path: Path, num_slots: int) -> None:
+    """Starting at batch k gives what the whole epoch gives from batch k on."""
+    spec = WindowSpec(input_steps=4, horizon=2)
+    source = make_source(tmp_path / "s", (60, 2, 1), spec)
+    loader = BatchLoader(IndexBatcher(source, CPU, num_slots), spec.starts(60), 8, GlobalShuffle(1))
+    whole = [(batch.starts.copy(), batch.x.clone()) for batch in loader.epoch(2)]
+    assert len(whole) == loader.num_batches == 7
+    for first in range(8):
+        rest = [(batch.starts.copy(), batch.x.clone()) for batch in loader.epoch(2, first)]
+        assert len(rest) == 7 - first
+        for (starts, x), (expected_starts, expected_x) in zip(rest, whole[first:], strict=True):
+            np.testing.assert_array_equal(starts, expected_starts)
+            assert torch.equal(x, expected_x)
+
+
+def test_loader_reports_what_goes_wrong_in_its_thread(tmp_path: Path) -> None:
+    """A window outside the series is an error of the caller's loop, not a silent end."""
+    spec = WindowSpec(input_steps=4, horizon=2)
+    source = make_source(tmp_path / "s", (30, 2, 1), spec)
+    loader = BatchLoader(IndexBatcher(source, CPU, 2), range(20, 30), 4, Sequential())
+    with pytest.raises(ConfigError, match="window start 25 is outside the series"):
+        list(loader.epoch(0))
+
+
+def test_an_abandoned_epoch_stops_its_thread(tmp_path: Path) -> None:
+    """Leaving the loop early leaves no thread behind."""
+    import threading  # noqa: PLC0415 - only this test looks at threads
+
+    spec = WindowSpec(input_steps=4, horizon=2)
+    source = make_source(tmp_path / "s", (60, 2, 1), spec)
+    before = threading.active_count()
+    batches = BatchLoader(IndexBatcher(source, CPU, 3), spec.starts(60), 4, Sequential()).epoch(0)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_windows_past_the_end_have_no_targets(tmp_path: Path) -> None:
+    """The last inputs of the series make a batch without targets but with future calendar."""
+    spec = WindowSpec(input_steps=4, horizon=3)
+    source = make_source(tmp_path / "s", (30, 2, 1), spec)
+    batch = IndexBatcher(source, CPU).gather(np.array([26]), with_targets=False)
+    assert batch.y is None
+    assert batch.y_mask is None
+    assert batch.calendar.shape == (1, 7, 2)
+    np.testing.assert_allclose(batch.calendar[0, -1, 0], (32 * 5 % 1440) / 1440, rtol=1e-6)
+
+
+def test_standard_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    """Where the windows exceed the budget, the message gives both sizes and the way out."""
+    spec = WindowSpec()
+    source = make_source(tmp_path / "s", (200, 4, 1), spec)
+    with pytest.raises(ConfigError, match=r"use --batching index"):
+        StandardBatcher(source, CPU, budget_bytes=10_000)
+
+
+def test_dataset_works_in_a_plain_dataloader(tmp_path: Path) -> None:
+    """Torch's own DataLoader, with worker processes too, gives our batches."""
+    spec = WindowSpec(input_steps=4, horizon=2)
+    source = make_source(tmp_path / "s", (40, 2, 1), spec)
+    dataset = WindowDataset(source, spec.starts(40))
+    assert len(pickle.dumps(dataset)) < 10_000
+    batcher = IndexBatcher(source, CPU)
+    for workers in (0, 1):
+        context = "spawn" if workers else None
+        loader = DataLoader(
+            dataset, batch_size=5, num_workers=workers, multiprocessing_context=context
+        )
+        count = 0
+        for position, (x, y, y_mask) in enumerate(loader):
+            expected = batcher.gather(np.arange(position * 5, position * 5 + len(x)))
+            assert expected.y is not None
+            assert expected.y_mask is not None
+            assert torch.equal(x, expected.x)
+            assert torch.equal(y, expected.y)
+            assert torch.equal(y_mask, expected.y_mask)
+            count += len(x)
+        assert count == len(dataset) == 35
+    x, y, _ = dataset[3]
+    assert torch.equal(x, dataset.__getitems__([1, 3])[1][0])
+    assert y.shape == (2, 2, 1)
+
+
+def test_unknown_strategy_is_refused(tmp_path: Path) -> None:
+    """The message lists the strategies that there are."""
+    source = make_source(tmp_path / "s", (40, 2, 1), WindowSpec())
+    with pytest.raises(ConfigError, match="index, standard"):
+        make_batcher("dask", source, CPU)
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 2.5])
+def test_refuses_bad_batch_sizes(tmp_path: Path, size: object) -> None:
+    """A batch has at least one window."""
+    source = make_source(tmp_path / "s", (40, 2, 1), WindowSpec())
+    with pytest.raises(ConfigError, match="batch size is"):
+        BatchLoader(IndexBatcher(source, CPU), range(3), size, Sequential())  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_batches_equal_cpu_batches(tmp_path: Path) -> None:
+    """Assembled on a GPU, batches have the same bits."""
+    spec = WindowSpec(input_steps=4, horizon=2)
+    source = make_source(tmp_path / "s", (60, 3, 2), spec)
+    loaders = [
+        BatchLoader(IndexBatcher(source, device, 3), spec.starts(60), 8, GlobalShuffle(1))
+        for device in (CPU, torch.device("cuda"))
+    ]
+    for cpu, cuda in zip(loaders[0].epoch(0), loaders[1].epoch(0), strict=True):
+        assert torch.equal(cpu.x, cuda.x.cpu())
