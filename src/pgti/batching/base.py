@@ -26,6 +26,9 @@ class WindowSource:
         scaler: standardisation of the inputs.
         target_indices: positions, among the store's channels, of those to forecast.
         calendar: names of the calendar features that are appended to the inputs.
+
+    Raises:
+        ConfigError: if there is no such calendar feature, or the series has no times.
     """
 
     store: SeriesStore
@@ -33,6 +36,9 @@ class WindowSource:
     scaler: Scaler
     target_indices: tuple[int, ...]
     calendar: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.calendar_of(np.zeros(1, dtype=np.int64))  # an unknown feature is refused at once
 
     @property
     def num_input_channels(self) -> int:

@@ -17,7 +17,7 @@ from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.series.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, Raw, grid_divisor
 from pgti.series.meta import FORMAT_VERSION, META_FILE, StoreMeta
-from pgti.series.moments import moments_of_raw
+from pgti.series.moments import Moments, moments_of_raw
 from pgti.series.store import (
     GRAPH_FILE,
     MOMENTS_FILE,
@@ -30,6 +30,7 @@ from pgti.series.store import (
 __all__ = ["StoreWriter"]
 
 _BLOCK_READINGS = 1 << 22  # one row of moments.npy summarises about so many readings
+_PIECE_READINGS = 1 << 16  # readings encoded or summarised at a time: 256 KiB of float32
 
 
 class StoreWriter:
@@ -141,21 +142,26 @@ class StoreWriter:
                 f"readings of shape {values.shape} were given: the rule is [rows, "
                 f"{expected[0]} sensors, {expected[1]} channels]"
             )
-        if not len(values):
-            return
+        # Pieces that fit the processor's cache: encoding goes over its readings ten times.
+        rows = max(1, _PIECE_READINGS // (expected[0] * expected[1]))
+        for first in range(0, len(values), rows):
+            self._append_piece(values[first : first + rows])
+
+    def _append_piece(self, values: NDArray[np.floating]) -> None:
         with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, refused below
-            values = np.asarray(values, dtype=np.float32)
-        if np.isinf(values).any():
-            row, node, channel = np.argwhere(np.isinf(values))[0]
+            readings = np.ascontiguousarray(values, dtype=np.float32)
+        infinite = np.isinf(readings)
+        if infinite.any():
+            row, node, channel = np.argwhere(infinite)[0]
             raise DataError(
                 f"the reading in row {self._num_steps + int(row)} of sensor "
                 f"{self._node_ids[node]!r}, channel {self._channels[channel]!r}, is infinite: "
                 "declare the value as missing or repair the source"
             )
-        raw = self._encode(values)
+        raw = self._encode(readings)
         with self._writing():
             self._opened().write(raw.data)
-        self._num_steps += len(values)
+        self._num_steps += len(readings)
 
     def finish(
         self,
@@ -282,16 +288,28 @@ class StoreWriter:
         self._file = None
 
     def _write_moments(self, codec: Codec) -> tuple[int, int]:
-        """Summarise the series in blocks of rows; returns (rows in a block, missing readings)."""
-        raw = np.load(self._temporary / SERIES_FILE, mmap_mode="r", allow_pickle=False)
-        block_rows = max(1, _BLOCK_READINGS // raw[0].size)
+        """Summarise the series in blocks of rows; returns (rows in a block, missing readings).
+
+        The file is read and not mapped: mapped pages would count as this process's memory.
+        """
+        row_items = len(self._node_ids) * len(self._channels)
+        block_rows = max(1, _BLOCK_READINGS // row_items)
+        piece_rows = min(block_rows, max(1, _PIECE_READINGS // row_items))
         blocks = []
-        for start in range(0, len(raw), block_rows):
-            moments = moments_of_raw(raw[start : start + block_rows], codec)
-            blocks.append(np.stack([moments.count, moments.mean, moments.m2], axis=-1))
+        with (self._temporary / SERIES_FILE).open("rb") as file:
+            file.seek(SERIES_OFFSET)
+            while block := file.read(block_rows * row_items * codec.dtype.itemsize):
+                raw: NDArray[Any] = np.frombuffer(block, dtype=codec.dtype)
+                raw = raw.reshape(-1, len(self._node_ids), len(self._channels))
+                pieces = [
+                    moments_of_raw(raw[first : first + piece_rows], codec)
+                    for first in range(0, len(raw), piece_rows)
+                ]
+                moments = Moments.merge_all(pieces, len(self._channels))
+                blocks.append(np.stack([moments.count, moments.mean, moments.m2], axis=-1))
         table = np.stack(blocks)
         np.save(self._temporary / MOMENTS_FILE, table)
-        return block_rows, int(raw.size - table[..., 0].sum())
+        return block_rows, self._num_steps * row_items - int(table[..., 0].sum())
 
     def _publish(self) -> None:
         for part in self._temporary.iterdir():
