@@ -1,0 +1,193 @@
+"""Graphs built from distances, coordinates or a matrix."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+from scipy.spatial import KDTree
+
+from pgti.errors import DataError
+from pgti.graph.sensor_graph import SensorGraph, merge_duplicate_edges
+
+__all__ = ["from_coordinates", "from_dense", "from_distances"]
+
+_EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
+_SMALLEST_RELATIVE_SPREAD = 1e-6
+
+
+def from_distances(
+    num_nodes: int,
+    source: npt.ArrayLike,
+    target: npt.ArrayLike,
+    distance: npt.ArrayLike,
+    *,
+    threshold: float = 0.1,
+    sigma: float | None = None,
+) -> SensorGraph:
+    """The graph of the thresholded Gaussian kernel of distances.
+
+    The weight of an edge is exp(-(distance / sigma)^2); weights below `threshold` are no edges
+    (Li et al., Diffusion Convolutional Recurrent Neural Network, ICLR 2018, section 4 and the
+    released `gen_adj_mx.py`). Only the edges that are given exist: nothing is symmetrised and no
+    self-loop is added.
+
+    Args:
+        num_nodes: number of sensors N.
+        source: [E] integers in 0 .. N-1.
+        target: [E] integers in 0 .. N-1.
+        distance: [E] in any unit, not negative; infinite means no edge.
+        threshold: in 0 .. 1.
+        sigma: width of the kernel in the unit of `distance`; None takes the (population) standard
+            deviation of the finite distances.
+
+    Raises:
+        DataError: a distance that is negative or NaN, the same edge with two distances, an edge to
+            no node, distances without spread and no sigma, or no edge above the threshold.
+    """
+    rows, columns, distances = merge_duplicate_edges(
+        num_nodes, source, target, distance, "distance"
+    )
+    bad = ~(distances >= 0)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"edge {rows[first]} -> {columns[first]} has distance {distances[first]}: distances "
+            "are not negative and not NaN; correct or remove the edge"
+        )
+    finite = np.isfinite(distances)
+    rows, columns, distances = rows[finite], columns[finite], distances[finite]
+    if sigma is None and distances.size:
+        sigma = float(distances.std())
+        if sigma <= _SMALLEST_RELATIVE_SPREAD * float(distances.mean()):
+            raise DataError(
+                f"the {distances.size} finite distances have a standard deviation of {sigma:.3g}, "
+                "which cannot be the width of the kernel: give sigma, in the unit of the distances"
+            )
+    weights = _gaussian_kernel(distances, threshold, 1.0 if sigma is None else sigma)
+    return SensorGraph.from_edges(num_nodes, rows, columns, weights)
+
+
+def from_coordinates(
+    latlon: npt.ArrayLike,
+    *,
+    neighbours: int = 8,
+    threshold: float = 0.1,
+    sigma: float | None = None,
+) -> SensorGraph:
+    """The graph that links every sensor with its nearest ones, both ways.
+
+    Two sensors are linked if either is among the `neighbours` nearest of the other by great-circle
+    distance (on a sphere of 6371.0088 km); the weight is that of `from_distances`.
+
+    Args:
+        latlon: [N, 2] latitude and longitude in degrees.
+        neighbours: at least 1; with fewer other sensors than that, all of them are neighbours.
+        threshold: weights below it are no edges; in 0 .. 1.
+        sigma: width of the kernel in km; None takes the root mean square of the distances between
+            linked sensors, which, unlike their standard deviation, does not vanish when
+            sensors are evenly spaced.
+
+    Raises:
+        DataError: coordinates out of range, `neighbours` below 1, all sensors in one place and no
+            sigma, or no edge above the threshold.
+    """
+    coordinates = np.asarray(latlon, dtype=np.float64)
+    if coordinates.ndim != 2:
+        raise DataError(
+            f"coordinates have shape {coordinates.shape}: they must be [N, 2], a latitude and a "
+            "longitude per sensor"
+        )
+    num_nodes = coordinates.shape[0]
+    unlinked = SensorGraph.from_edges(num_nodes, [], [], coordinates=coordinates)
+    if neighbours < 1:
+        raise DataError(f"neighbours is {neighbours}: a sensor has at least 1 nearest neighbour")
+    if num_nodes == 1:
+        return unlinked
+    rows, columns = _nearest(coordinates, min(neighbours, num_nodes - 1))
+    # Both ways; a pair that is found from either end is merged.
+    pairs = np.unique(
+        np.stack([np.concatenate([rows, columns]), np.concatenate([columns, rows])]), axis=1
+    )
+    distances = _great_circle_km(coordinates[pairs[0]], coordinates[pairs[1]])
+    if sigma is None:
+        sigma = math.sqrt(float(np.mean(distances**2)))
+        if sigma == 0.0:
+            raise DataError(
+                f"all {num_nodes} sensors have the same coordinates "
+                f"{tuple(coordinates[0].tolist())}: give sigma, in km"
+            )
+    weights = _gaussian_kernel(distances, threshold, sigma)
+    return SensorGraph.from_edges(num_nodes, pairs[0], pairs[1], weights, coordinates=coordinates)
+
+
+def from_dense(matrix: npt.ArrayLike) -> SensorGraph:
+    """The graph of a dense [N, N] matrix: every entry that is not 0 is an edge.
+
+    Raises:
+        DataError: the matrix is not square or has an entry that is negative, NaN or infinite.
+    """
+    dense = np.asarray(matrix)
+    if dense.ndim != 2 or dense.dtype.kind not in "fiub":
+        raise DataError(
+            f"the matrix has shape {dense.shape} and type {dense.dtype}: it must be [N, N] numbers"
+        )
+    return SensorGraph(adjacency=sparse.csr_array(dense.astype(np.float64)))
+
+
+def _gaussian_kernel(
+    distances: npt.NDArray[np.float64], threshold: float, sigma: float
+) -> npt.NDArray[np.float64]:
+    """Weights of edges, 0 where below the threshold."""
+    if not 0 <= threshold <= 1:
+        raise DataError(f"threshold is {threshold}: weights lie in 0 .. 1, so it must too")
+    if not (sigma > 0 and math.isfinite(sigma)):
+        raise DataError(f"sigma is {sigma}: the width of the kernel is positive and finite")
+    weights = np.exp(-np.square(distances / sigma))
+    kept = np.where(weights >= threshold, weights, 0.0)
+    if distances.size and not kept.any():
+        raise DataError(
+            f"none of {distances.size} edges has a weight of at least {threshold} (the nearest "
+            f"has distance {distances.min():.4g}, sigma is {sigma:.4g}): give a larger sigma or a "
+            "lower threshold"
+        )
+    return kept
+
+
+def _nearest(
+    coordinates: npt.NDArray[np.float64], neighbours: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Every node with each of its nearest others."""
+    points = _unit_vectors(coordinates)
+    others = np.asarray(KDTree(points).query(points, k=neighbours + 1)[1], dtype=np.int64)
+    nodes = np.broadcast_to(np.arange(len(points))[:, None], others.shape)
+    # A node is among its own nearest, but where sensors share a place not always first, or at all:
+    # drop it, or else the farthest.
+    is_self = others == nodes
+    is_self[:, -1] |= ~is_self.any(axis=1)
+    return nodes[~is_self], others[~is_self]
+
+
+def _unit_vectors(coordinates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Points on the unit sphere, [N, 3]; chords there are ordered as great-circle distances."""
+    latitude, longitude = np.radians(coordinates).T
+    return np.stack(
+        [
+            np.cos(latitude) * np.cos(longitude),
+            np.cos(latitude) * np.sin(longitude),
+            np.sin(latitude),
+        ],
+        axis=1,
+    )
+
+
+def _great_circle_km(
+    start: npt.NDArray[np.float64], end: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Great-circle distances in km by the haversine formula, exact for short ones."""
+    (lat_a, lon_a), (lat_b, lon_b) = np.radians(start).T, np.radians(end).T
+    haversine = (
+        np.sin((lat_b - lat_a) / 2) ** 2
+        + np.cos(lat_a) * np.cos(lat_b) * np.sin((lon_b - lon_a) / 2) ** 2
+    )
+    return np.asarray(2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(haversine, 1.0))))
