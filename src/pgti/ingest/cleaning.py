@@ -1,0 +1,106 @@
+"""From raw values to readings: missing codes to NaN, infinities found, units scaled."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.errors import ConfigError, DataError
+
+__all__ = ["Cleaner"]
+
+
+class Cleaner:
+    """Cleans chunk after chunk and remembers what was wrong.
+
+    Args:
+        name: what messages call the source.
+        channels: name of each channel.
+        node_ids: id of each sensor.
+        missing: raw values that mean "missing"; may be infinite.
+        scale: reading = raw value * scale, none, one, or one for each channel.
+        row_label: how messages call a row.
+
+    Raises:
+        ConfigError: if there are more scales than channels, or fewer.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        channels: tuple[str, ...],
+        node_ids: tuple[str, ...],
+        missing: tuple[float, ...],
+        scale: tuple[float, ...],
+        row_label: Callable[[int], str],
+    ) -> None:
+        if len(scale) not in (0, 1, len(channels)):
+            raise ConfigError(
+                f"{len(scale)} scales were given ({', '.join(map(str, scale))}) and {name} has "
+                f"{len(channels)} channels: give one for all or one each"
+            )
+        self._name = name
+        self._channels = channels
+        self._node_ids = node_ids
+        self._missing = tuple(code for code in missing if not math.isnan(code))
+        self._scale = scale
+        self._row_label = row_label
+        self._num_infinite = 0
+        self._first_infinite: str | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an infinite reading was met: the rest is only counted, there will be no store."""
+        return self._first_infinite is not None
+
+    def clean(self, values: NDArray[np.floating[Any]], first_row: int) -> NDArray[np.floating[Any]]:
+        """Readings [rows, N, C], in the array given where its dtype allows."""
+        for code in self._missing:
+            values[values == values.dtype.type(code)] = np.nan
+        self._look_for_infinities(values, first_row)
+        if len(self._scale) == 1:
+            return _scaled(values, self._scale[0])
+        if self._scale:
+            parts = [_scaled(values[..., c], factor) for c, factor in enumerate(self._scale)]
+            return np.stack(parts, axis=-1)
+        return values
+
+    def check(self) -> None:
+        """Refuse infinite readings that were met on the way.
+
+        Raises:
+            DataError: with their number and the place of the first.
+        """
+        if self._first_infinite is not None:
+            raise DataError(
+                f"{self._name} has {self._num_infinite} infinite readings, the first "
+                f"{self._first_infinite}: declare the value as missing or repair the source"
+            )
+
+    def _look_for_infinities(self, values: NDArray[np.floating[Any]], first_row: int) -> None:
+        infinite = np.isinf(values)
+        if not infinite.any():
+            return
+        if self._first_infinite is None:
+            row, node, channel = (int(place) for place in np.argwhere(infinite)[0])
+            self._first_infinite = (
+                f"({values[row, node, channel]}) in {self._row_label(first_row + row)}, sensor "
+                f"{self._node_ids[node]!r}, channel {self._channels[channel]!r}"
+            )
+        self._num_infinite += int(infinite.sum())
+
+
+def _scaled(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:
+    """Values times the factor, correctly rounded where the factor is 1/k for a whole number k."""
+    if factor == 1:
+        return values
+    divisor = round(1 / factor)
+    if divisor != 0 and math.isclose(divisor * factor, 1, rel_tol=1e-12):
+        # A product with 0.1 is rounded twice (0.1 itself is not exact); a quotient once.
+        wide = values if np.float32(divisor) == divisor else values.astype(np.float64)
+        wide /= divisor
+        return wide
+    return values.astype(np.float64) * factor

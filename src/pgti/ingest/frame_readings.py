@@ -1,0 +1,132 @@
+"""Readings that are in memory already: a pandas DataFrame or a NumPy array."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pgti.errors import DataError
+from pgti.ingest.readings import (
+    Chunk,
+    Readings,
+    as_floats,
+    check_series_shape,
+    rows_per_chunk,
+    text_ids,
+)
+from pgti.ingest.times import UTC_ZONE, seconds_of, zone_of_text
+
+__all__ = ["open_array", "open_frame"]
+
+
+def open_array(array: NDArray[Any]) -> Readings:
+    """Readings in an array [T, N] or [T, N, C].
+
+    Raises:
+        DataError: if it is not numbers of such a shape.
+    """
+    name = "the array"
+    check_series_shape(name, array.shape, array.dtype)
+    cube = array[..., np.newaxis] if array.ndim == 2 else array
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        rows = rows_per_chunk(budget_bytes, cube.shape[1] * cube.shape[2])
+        for first in range(0, len(cube), rows):
+            yield Chunk(values=as_floats(cube[first : first + rows]))
+
+    return Readings(
+        name=name,
+        num_rows=cube.shape[0],
+        num_nodes=cube.shape[1],
+        num_channels=cube.shape[2],
+        chunks=chunks,
+    )
+
+
+def open_frame(frame: pd.DataFrame) -> Readings:
+    """Readings in a DataFrame: a row each step; a column each sensor, or each (sensor, channel).
+
+    A DatetimeIndex gives the times; any other index is not looked at.
+
+    Raises:
+        DataError: if a column is not numbers, or (sensor, channel) pairs are missing.
+    """
+    name = "the DataFrame"
+    nodes, channels, order = _columns(frame, name)
+    for column, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
+            raise DataError(f"column {column!r} of {name} holds {dtype}: it must hold numbers")
+    if not len(frame):
+        raise DataError(f"{name} has shape {frame.shape}: there are no rows")
+    num_channels = len(channels) if channels is not None else 1
+    index = frame.index
+    times = index if isinstance(index, pd.DatetimeIndex) else None
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        rows = rows_per_chunk(budget_bytes, len(order))
+        for first in range(0, len(frame), rows):
+            block = frame.iloc[first : first + rows]
+            values = as_floats(block.to_numpy(dtype=_common_dtype(frame), na_value=np.nan))
+            seconds = None
+            if times is not None:
+                seconds = seconds_of(times[first : first + rows], first, name, _row_label)
+            # take, unlike values[:, order], keeps rows contiguous
+            values = np.take(values, order, axis=1).reshape(len(block), len(nodes), num_channels)
+            yield Chunk(values=values, seconds=seconds)
+
+    return Readings(
+        name=name,
+        num_rows=len(frame),
+        num_nodes=len(nodes),
+        num_channels=num_channels,
+        node_ids=nodes,
+        channels=channels,
+        time_zone=None if times is None else _zone(times, name),
+        row_label=_row_label,
+        chunks=chunks,
+    )
+
+
+def _row_label(row: int) -> str:
+    return f"row {row}"
+
+
+def _zone(times: pd.DatetimeIndex, name: str) -> str | None:
+    if times.tz is None:
+        return None
+    key = getattr(times.tz, "key", None)
+    if isinstance(key, str):
+        return key
+    return zone_of_text(times[0].isoformat(), None, name) if len(times) else UTC_ZONE
+
+
+def _common_dtype(frame: pd.DataFrame) -> type[np.floating[Any]]:
+    plain = all(isinstance(dtype, np.dtype) for dtype in frame.dtypes)
+    if plain and all(np.can_cast(dtype, np.float32, "safe") for dtype in frame.dtypes):
+        return np.float32
+    return np.float64
+
+
+def _columns(
+    frame: pd.DataFrame, name: str
+) -> tuple[tuple[str, ...], tuple[str, ...] | None, NDArray[np.int64]]:
+    columns = frame.columns
+    if not len(columns):
+        raise DataError(f"{name} has shape {frame.shape}: there are no sensors")
+    if columns.nlevels == 1:
+        return text_ids(columns.tolist()), None, np.arange(len(columns), dtype=np.int64)
+    if columns.nlevels != 2:
+        raise DataError(
+            f"{name} has {columns.nlevels} levels of columns: sensor, channel is the rule"
+        )
+    nodes, channels = (columns.get_level_values(level).unique() for level in (0, 1))
+    wanted = pd.MultiIndex.from_product([nodes, channels])
+    order = columns.get_indexer(wanted) if columns.is_unique else np.array([-1])
+    if (order < 0).any() or len(order) != len(columns):
+        raise DataError(
+            f"{name} has {len(columns)} columns for {len(nodes)} sensors and {len(channels)} "
+            "channels: each sensor must have each channel once"
+        )
+    return text_ids(nodes.tolist()), text_ids(channels.tolist()), np.asarray(order, dtype=np.int64)

@@ -1,0 +1,98 @@
+"""Graphs as users have them: the right reader for a file's suffix, or an object in memory."""
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pgti.errors import DataError
+from pgti.graph import SensorGraph
+from pgti.ingest.npy_stream import read_header
+from pgti.ingest.npz_graph import read_npz_graph
+from pgti.ingest.options import IngestOptions
+from pgti.ingest.raw_graph import RawGraph, RawMatrix
+from pgti.ingest.readings import reading, text_ids
+from pgti.ingest.safe_pickle import load_pickle
+from pgti.ingest.table_graph import read_table_graph
+
+__all__ = ["GraphSource", "read_raw_graph"]
+
+GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
+
+_SUFFIXES = ".npy, .npz, .csv, .tsv, .txt (also .gz), .pkl"
+
+
+def read_raw_graph(source: GraphSource, options: IngestOptions) -> RawGraph:
+    """Read a graph, without matching its nodes with any readings.
+
+    Args:
+        source: a file; or a SensorGraph, a dense or a sparse matrix.
+        options: see `IngestOptions`.
+
+    Raises:
+        DataError: if the source is damaged or holds no graph.
+    """
+    if isinstance(source, SensorGraph):
+        return RawMatrix(name="the graph", matrix=source.adjacency, coordinates=source.coordinates)
+    values = options.edge_values or "weight"
+    if isinstance(source, np.ndarray) or sp.issparse(source):
+        return RawMatrix(name="the matrix", matrix=_matrix(source, "the matrix"), values=values)
+    path = Path(str(source))
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    if not path.is_file():
+        raise DataError(f"the graph file {path} does not exist or is no file: check the path")
+    if last in (".pkl", ".pickle"):
+        return _pickled(path, options)
+    if last == ".npz":
+        return read_npz_graph(path, options)
+    if last == ".npy":
+        with reading(path.name, "a NumPy array"):
+            with path.open("rb") as file:
+                read_header(file).check_size(path.name, path.stat().st_size)
+            matrix = np.load(path, allow_pickle=False)
+        return RawMatrix(name=path.name, matrix=_matrix(matrix, path.name), values=values)
+    if last in (".csv", ".tsv", ".txt"):
+        return read_table_graph(path, options)
+    raise DataError(f"the graph file {path.name} has the suffix {last!r}: known are {_SUFFIXES}")
+
+
+def _pickled(path: Path, options: IngestOptions) -> RawMatrix:
+    """DCRNN's `adj_mx.pkl`: (sensor ids, position of each id, matrix); or the matrix alone."""
+    content = load_pickle(path)
+    ids: tuple[str, ...] | None = None
+    if isinstance(content, list | tuple) and len(content) == 3:
+        labels, places, content = content
+        if not isinstance(labels, list | tuple | np.ndarray) or not isinstance(places, dict):
+            raise DataError(
+                f"{path.name} holds {type(labels).__name__}, {type(places).__name__}, "
+                f"{type(content).__name__}: the rule is (sensor ids, position of each id, matrix)"
+            )
+        ids = text_ids(labels if isinstance(labels, np.ndarray) else list(labels))
+        if any(places.get(label) != place for place, label in enumerate(labels)):
+            raise DataError(
+                f"the ids and the positions of ids in {path.name} contradict each other"
+            )
+    if not isinstance(content, np.ndarray):
+        raise DataError(
+            f"{path.name} holds a {type(content).__name__}: the rule is (sensor ids, position of "
+            "each id, matrix), or a matrix"
+        )
+    return RawMatrix(
+        name=path.name,
+        matrix=_matrix(content, path.name),
+        node_ids=ids,
+        values=options.edge_values or "weight",
+    )
+
+
+def _matrix(content: Any, name: str) -> Any:  # noqa: ANN401 - dense or sparse, of any number type
+    if len(content.shape) != 2 or content.shape[0] != content.shape[1]:
+        raise DataError(f"{name} has shape {content.shape}: an adjacency matrix must be square")
+    if content.dtype.kind not in "biuf":
+        raise DataError(f"{name} holds {content.dtype}: an adjacency matrix holds numbers")
+    return content

@@ -1,0 +1,229 @@
+"""From a source of readings and a graph to a store, in bounded memory and all or nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pgti.errors import ConfigError, DataError, StoreError
+from pgti.graph import SensorGraph
+from pgti.ingest.cleaning import Cleaner
+from pgti.ingest.durations import parse_start
+from pgti.ingest.graph_files import GraphSource, read_raw_graph
+from pgti.ingest.node_matching import MatchedGraph, match_nodes
+from pgti.ingest.options import IngestOptions
+from pgti.ingest.raw_graph import RawCoordinates, RawEdges, RawGraph
+from pgti.ingest.readings import Readings
+from pgti.ingest.sources import ReadingsSource, open_readings
+from pgti.ingest.timeline import Timeline, Times
+from pgti.ingest.times import Localiser
+from pgti.series import StoreMeta, StoreWriter
+
+__all__ = ["IngestSummary", "ingest", "read_graph"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestSummary:
+    """What ingest did.
+
+    Args:
+        path: the store.
+        meta: its description.
+        num_filled_rows: rows of missing readings that were inserted into gaps.
+        notes: what a user should know, one line each.
+    """
+
+    path: Path
+    meta: StoreMeta
+    num_filled_rows: int
+    notes: tuple[str, ...]
+
+
+def ingest(
+    source: ReadingsSource,
+    target: Path | str,
+    options: IngestOptions | None = None,
+    *,
+    graph: GraphSource | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> IngestSummary:
+    """Turn readings and a graph into a store.
+
+    Args:
+        source: a file of readings, a DataFrame, or an array [T, N] or [T, N, C].
+        target: the store's directory, made when everything else has succeeded.
+        options: what the source does not say itself.
+        graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
+            else no edges.
+        progress: called with the rows done and, where known, the rows in all.
+
+    Returns:
+        The description of the new store.
+
+    Raises:
+        ConfigError: if options contradict one another or the source.
+        DataError: if readings or graph break a rule.
+        StoreError: if the target exists or cannot be written.
+        MissingExtraError: if a format needs a library that is not installed.
+    """
+    options = options or IngestOptions()
+    target = Path(target)
+    if target.exists() and not options.overwrite:
+        raise StoreError(
+            f"{target} exists already: choose another name, remove it, or say overwrite"
+        )
+    readings = open_readings(source, options, has_graph=graph is not None)
+    matched = _matched_graph(readings, graph, options)
+    channels = _channel_names(readings, options)
+    if options.units and len(options.units) != len(channels):
+        raise ConfigError(
+            f"{len(options.units)} units were given ({', '.join(options.units)}) and "
+            f"{readings.name} has {len(channels)} channels: give one each"
+        )
+    time_zone = options.time_zone or readings.time_zone
+    cleaner = Cleaner(
+        name=readings.name,
+        channels=channels,
+        node_ids=matched.node_ids,
+        missing=options.missing,
+        scale=options.scale,
+        row_label=readings.row_label,
+    )
+    with StoreWriter(
+        target,
+        node_ids=matched.node_ids,
+        channels=channels,
+        graph=matched.graph,
+        units=options.units or None,
+        time_zone=time_zone,
+        overwrite=options.overwrite,
+    ) as writer:
+        timeline = _write_rows(readings, writer, cleaner, options, progress)
+        times = _times_without_source(options) if timeline is None else timeline.finish()
+        meta = writer.finish(
+            start=times.start, interval_seconds=times.interval_seconds, seconds=times.seconds
+        )
+    num_filled = 0 if timeline is None else timeline.num_filled
+    return IngestSummary(path=target, meta=meta, num_filled_rows=num_filled, notes=matched.notes)
+
+
+def read_graph(
+    source: GraphSource, options: IngestOptions | None = None
+) -> tuple[SensorGraph, tuple[str, ...]]:
+    """A graph on its own, and the ids of its nodes ("0", "1", ... where it names none).
+
+    The nodes of an edge list are those that it names, in order of appearance; whole numbers that
+    are all below their count are positions.
+
+    Raises:
+        DataError: if the source is damaged or holds no graph.
+    """
+    options = options or IngestOptions()
+    raw = _explicit(source, options)
+    if isinstance(raw, RawEdges):
+        labels = tuple(dict.fromkeys([*raw.source, *raw.target]))
+        by_position = all(label.isdecimal() and int(label) < len(labels) for label in labels)
+        matched = match_nodes(raw, len(labels), None if by_position else labels, options)
+    else:
+        size = len(raw.latlon) if isinstance(raw, RawCoordinates) else raw.matrix.shape[0]
+        matched = match_nodes(raw, size, None, options)
+    return matched.graph, matched.node_ids
+
+
+def _explicit(source: GraphSource, options: IngestOptions) -> RawGraph:
+    raw = read_raw_graph(source, options)
+    if isinstance(raw, RawCoordinates) and options.neighbours is None:
+        raise ConfigError(
+            f"{raw.name} holds coordinates, which are no edges: name neighbours, the number of "
+            "nearest sensors that each is joined with"
+        )
+    return raw
+
+
+def _matched_graph(
+    readings: Readings, graph: GraphSource | None, options: IngestOptions
+) -> MatchedGraph:
+    raw = readings.graph if graph is None else _explicit(graph, options)
+    if raw is not None:
+        return match_nodes(raw, readings.num_nodes, readings.node_ids, options)
+    for option in ("edges", "coordinates", "neighbours"):
+        if getattr(options, option):
+            raise ConfigError(
+                f"{option} is {getattr(options, option)} and there is no graph to read it from: "
+                "name a graph file"
+            )
+    ids = readings.node_ids or tuple(str(node) for node in range(readings.num_nodes))
+    note = "no graph was given: the store has sensors and no edges"
+    return MatchedGraph(graph=SensorGraph.empty(readings.num_nodes), node_ids=ids, notes=(note,))
+
+
+def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...]:
+    num_channels = readings.num_channels
+    if options.channels:
+        if len(options.channels) != num_channels:
+            raise ConfigError(
+                f"{len(options.channels)} channels were named ({', '.join(options.channels)}) and "
+                f"{readings.name} has {num_channels}: name each"
+            )
+        return options.channels
+    if readings.channels is not None:
+        return readings.channels
+    if num_channels == 1:
+        return ("value",)
+    return tuple(f"channel{channel}" for channel in range(num_channels))
+
+
+def _write_rows(
+    readings: Readings,
+    writer: StoreWriter,
+    cleaner: Cleaner,
+    options: IngestOptions,
+    progress: Callable[[int, int | None], None] | None,
+) -> Timeline | None:
+    """Write every row; returns the timeline if the source has times."""
+    time_zone = options.time_zone or readings.time_zone
+    start = None if options.start is None else parse_start(options.start, time_zone)
+    timeline = Timeline(
+        name=readings.name,
+        row_label=readings.row_label,
+        gaps=options.gaps,
+        start=start,
+        interval_seconds=options.interval_seconds,
+    )
+    localiser = None
+    if readings.time_zone is None and options.time_zone is not None:
+        localiser = Localiser(options.time_zone, readings.name, readings.row_label)
+    row, has_times = 0, False
+    for chunk in readings.chunks(options.budget_bytes):
+        values = cleaner.clean(chunk.values, row)
+        if not cleaner.has_failed:
+            if chunk.seconds is None:
+                writer.append(values)
+            else:
+                has_times = True
+                seconds = chunk.seconds
+                if localiser is not None:
+                    seconds = localiser.convert(seconds, row)
+                for block in timeline.place(values, seconds, row):
+                    writer.append(block)
+        row += len(values)
+        if progress is not None:
+            progress(row, readings.num_rows)
+    cleaner.check()
+    if not row:
+        raise DataError(f"{readings.name} has no rows: a series needs at least one")
+    return timeline if has_times else None
+
+
+def _times_without_source(options: IngestOptions) -> Times:
+    if options.gaps != "error":
+        raise ConfigError(f"gaps is {options.gaps!r} and the source has no times: leave gaps out")
+    if options.start is None:
+        return Times(start=None, interval_seconds=options.interval_seconds)
+    if options.interval_seconds is None:
+        raise ConfigError(
+            f"the start is {options.start} and there is no interval: name it, such as interval 5min"
+        )
+    start = parse_start(options.start, options.time_zone)
+    return Times(start=np.datetime64(start, "s"), interval_seconds=options.interval_seconds)

@@ -1,0 +1,138 @@
+"""PyTorch Geometric Temporal's data sets in JSON: chickenpox, windmill, pedalme, montevideo, covid.
+
+JSON cannot be read in pieces: these files are read whole, and are small.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.errors import DataError
+from pgti.ingest.frame_readings import open_array
+from pgti.ingest.options import EdgeValues, IngestOptions
+from pgti.ingest.raw_graph import RawEdges
+from pgti.ingest.readings import Readings, reading, text_ids
+from pgti.ingest.text_layout import open_text
+
+__all__ = ["open_json"]
+
+_SERIES_KEYS = ("FX", "block", "X")
+_SCHEMAS = "edges with FX, block or X; nodes and links with y; edge_mapping with y"
+
+
+def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
+    """Readings and graph in a JSON file of PyTorch Geometric Temporal.
+
+    Args:
+        path: the file, or its gzipped form.
+        options: tells whether edge values are distances.
+        has_graph: whether the user gives a graph of their own.
+
+    Raises:
+        DataError: if the file follows none of the schemas, or its graph changes with time and
+            none is given instead.
+    """
+    name = path.name
+    with reading(name, "JSON"):
+        with open_text(path) as file:
+            content = json.load(file)
+        if not isinstance(content, dict):
+            raise DataError(f"{name} holds a {type(content).__name__}: the rule is {_SCHEMAS}")
+        values = options.edge_values or "weight"
+        if "nodes" in content and "links" in content:
+            return _node_link(content, values, name)
+        if "edge_mapping" in content:
+            return _changing(content, has_graph, name)
+        series = next((key for key in _SERIES_KEYS if key in content), None)
+        if series is None or "edges" not in content:
+            keys = ", ".join(list(content)[:8]) or "nothing"
+            raise DataError(f"{name} has the keys {keys}: the rule is {_SCHEMAS}")
+        return _static(content, series, values, name)
+
+
+def _static(content: dict[str, Any], key: str, values: EdgeValues, name: str) -> Readings:
+    readings = _series(content[key], key, name)
+    ids = content.get("node_ids")
+    edges = np.asarray(content["edges"])
+    if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
+        raise DataError(f"edges of {name} has shape {edges.shape}: the rule is pairs of positions")
+    weights = content.get("weights")
+    if weights is not None and len(weights) != len(edges):
+        raise DataError(f"{name} has {len(edges)} edges and {len(weights)} weights")
+    node_ids = _ordered_ids(ids, readings.num_nodes, name) if ids is not None else None
+    graph = RawEdges(
+        name=name,
+        source=_as_labels(edges[:, 0], node_ids, name),
+        target=_as_labels(edges[:, 1], node_ids, name),
+        value=None if weights is None else np.asarray(weights, dtype=np.float64),
+        values=values,
+    )
+    return replace(readings, node_ids=node_ids, graph=graph)
+
+
+def _node_link(content: dict[str, Any], values: EdgeValues, name: str) -> Readings:
+    nodes, links = content["nodes"], content["links"]
+    if not nodes:
+        raise DataError(f"{name} has no nodes: there are no sensors")
+    id_key = next((key for key in ("id", "bus_stop") if key in nodes[0]), None)
+    if id_key is None:
+        raise DataError(f"the nodes of {name} have no id (keys: {', '.join(nodes[0])})")
+    lengths = {len(node["y"]) for node in nodes}
+    if len(lengths) != 1:
+        raise DataError(f"the series y of {name} have {sorted(lengths)} rows: they must be as long")
+    readings = _series(np.asarray([node["y"] for node in nodes]).T, "y", name)
+    weights = [link.get("weight") for link in links]
+    graph = RawEdges(
+        name=name,
+        source=text_ids([link["source"] for link in links]),
+        target=text_ids([link["target"] for link in links]),
+        value=None if None in weights else np.asarray(weights, dtype=np.float64),
+        values=values,
+    )
+    return replace(readings, node_ids=text_ids([node[id_key] for node in nodes]), graph=graph)
+
+
+def _changing(content: dict[str, Any], has_graph: bool, name: str) -> Readings:
+    if not has_graph:
+        edges = content["edge_mapping"]["edge_index"]
+        raise DataError(
+            f"the graph of {name} changes with time ({len(edges)} edge lists), and a store has one "
+            "graph: give one with --graph"
+        )
+    return _series(content["y"], "y", name)
+
+
+def _series(content: Any, key: str, name: str) -> Readings:  # noqa: ANN401 - JSON is untyped until checked
+    array = np.asarray(content)
+    if array.dtype.kind not in "iuf" or array.ndim != 2:
+        raise DataError(
+            f"{key} of {name} has shape {array.shape} of {array.dtype}: the rule is rows of numbers"
+        )
+    return replace(open_array(array), name=f"{key} of {name}")
+
+
+def _ordered_ids(ids: Any, num_nodes: int, name: str) -> tuple[str, ...]:  # noqa: ANN401 - as above
+    places = sorted(ids.values()) if isinstance(ids, dict) else None
+    if places != list(range(num_nodes)):
+        raise DataError(
+            f"node_ids of {name} must give each of the {num_nodes} columns one name, 0 to "
+            f"{num_nodes - 1}"
+        )
+    return text_ids(sorted(ids, key=ids.__getitem__))
+
+
+def _as_labels(ends: NDArray[Any], node_ids: tuple[str, ...] | None, name: str) -> tuple[str, ...]:
+    if node_ids is None:
+        return text_ids(ends)
+    outside = np.flatnonzero((ends < 0) | (ends >= len(node_ids)))
+    if len(outside):
+        edge = int(outside[0])
+        raise DataError(
+            f"edge {edge} of {name} leads to node {ends[edge]}: there is no such node among the "
+            f"{len(node_ids)}"
+        )
+    return tuple(node_ids[end] for end in ends)

@@ -1,0 +1,237 @@
+"""Matching the nodes of a graph with the sensors of the readings, by id or by position."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pgti.errors import DataError
+from pgti.graph import SensorGraph
+from pgti.graph.build import from_coordinates, from_distances
+from pgti.graph.sensor_graph import CsrMatrix
+from pgti.ingest.options import IngestOptions
+from pgti.ingest.raw_graph import RawCoordinates, RawEdges, RawGraph, RawMatrix
+
+__all__ = ["MatchedGraph", "match_nodes"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class MatchedGraph:
+    """A graph whose nodes are the sensors of the readings, in their order.
+
+    Args:
+        graph: the graph.
+        node_ids: ids of the sensors: those of the readings, else those of the graph, else
+            "0", "1", ...
+        notes: what a user should know, such as edges that were left out.
+    """
+
+    graph: SensorGraph
+    node_ids: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def match_nodes(
+    raw: RawGraph, num_nodes: int, node_ids: tuple[str, ...] | None, options: IngestOptions
+) -> MatchedGraph:
+    """The graph of the sensors of the readings.
+
+    Nodes are matched by id where both sides have ids, and by position otherwise.
+
+    Args:
+        raw: the graph as its file gives it.
+        num_nodes: sensors of the readings.
+        node_ids: their ids, where known.
+        options: kernel and neighbours.
+
+    Raises:
+        DataError: if the nodes do not match, naming examples, or the graph breaks a rule.
+    """
+    if isinstance(raw, RawMatrix):
+        return _match_matrix(raw, num_nodes, node_ids, options)
+    if isinstance(raw, RawEdges):
+        return _match_edges(raw, num_nodes, node_ids, options)
+    return _match_coordinates(raw, num_nodes, node_ids, options)
+
+
+def _numbered(num_nodes: int) -> tuple[str, ...]:
+    return tuple(str(node) for node in range(num_nodes))
+
+
+def _match_matrix(
+    raw: RawMatrix, num_nodes: int, node_ids: tuple[str, ...] | None, options: IngestOptions
+) -> MatchedGraph:
+    size = raw.matrix.shape[0]
+    order = _order(raw.name, raw.node_ids, size, num_nodes, node_ids)
+    matrix, coordinates = raw.matrix, raw.coordinates
+    if order is not None:
+        matrix = matrix[order][:, order]
+        coordinates = None if coordinates is None else coordinates[order]
+    if raw.values == "distance":
+        source, target, distance = _entries(matrix)
+        graph = from_distances(
+            size, source, target, distance, threshold=options.threshold, sigma=options.sigma
+        )
+        matrix = graph.adjacency
+    graph = SensorGraph(adjacency=sp.csr_array(matrix), coordinates=coordinates)
+    return MatchedGraph(graph=graph, node_ids=node_ids or raw.node_ids or _numbered(size))
+
+
+def _entries(
+    matrix: "sp.csr_array[Any] | NDArray[Any]",
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Sources, targets, distances: every entry of a dense matrix, the stored ones of a sparse."""
+    if isinstance(matrix, np.ndarray):
+        source, target = np.indices(matrix.shape).reshape(2, -1)
+        return source, target, matrix.reshape(-1).astype(np.float64)
+    entries = sp.coo_array(matrix)
+    return entries.coords[0], entries.coords[1], entries.data
+
+
+def _order(
+    name: str,
+    graph_ids: tuple[str, ...] | None,
+    size: int,
+    num_nodes: int,
+    node_ids: tuple[str, ...] | None,
+) -> NDArray[np.int64] | None:
+    """Where in the graph each sensor is; None if both have the same order."""
+    if graph_ids is None or node_ids is None:
+        if size != num_nodes:
+            raise DataError(
+                f"{name} has {size} nodes and the readings have {num_nodes} sensors: they must be "
+                "the same"
+            )
+        return None
+    places = {label: place for place, label in enumerate(graph_ids)}
+    missing = [label for label in node_ids if label not in places]
+    known = set(node_ids)
+    extra = [label for label in graph_ids if label not in known]
+    if missing or extra or len(graph_ids) != len(node_ids):
+        raise DataError(
+            f"the sensors of the readings ({len(node_ids)}) and of {name} ({len(graph_ids)}) do "
+            f"not match: only in the readings {_examples(missing)}; only in the graph "
+            f"{_examples(extra)}"
+        )
+    if graph_ids == node_ids:
+        return None
+    return np.array([places[label] for label in node_ids], dtype=np.int64)
+
+
+def _examples(labels: list[str]) -> str:
+    if not labels:
+        return "none"
+    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+    return ", ".join(repr(label) for label in labels[:3]) + more
+
+
+def _match_edges(
+    raw: RawEdges, num_nodes: int, node_ids: tuple[str, ...] | None, options: IngestOptions
+) -> MatchedGraph:
+    places = _places(raw, num_nodes, node_ids)
+    source = np.array([places.get(label, -1) for label in raw.source], dtype=np.int64)
+    target = np.array([places.get(label, -1) for label in raw.target], dtype=np.int64)
+    value = raw.value
+    notes: tuple[str, ...] = ()
+    foreign = (source < 0) | (target < 0)
+    if foreign.any():
+        # Tables of distances cover more sensors than a data set uses; lists of edges do not.
+        if raw.values == "weight" or foreign.all():
+            raise _edge_to_no_node(raw, int(np.flatnonzero(foreign)[0]), places, num_nodes)
+        notes = (
+            f"{int(foreign.sum())} of {len(foreign)} distances of {raw.name} are between other "
+            "sensors and were left out",
+        )
+        source, target = source[~foreign], target[~foreign]
+        value = None if value is None else value[~foreign]
+    if raw.values == "distance":
+        if value is None:
+            raise DataError(f"{raw.name} has edges without values: distances need a third column")
+        adjacency = _kernel(raw, num_nodes, source, target, value, options)
+        graph = SensorGraph(adjacency=adjacency, coordinates=raw.coordinates)
+    else:
+        graph = SensorGraph.from_edges(num_nodes, source, target, value, raw.coordinates)
+        num_zero = 0 if value is None else int((value == 0).sum())
+        if num_zero:
+            notes = (
+                f"{num_zero} of {len(source)} edges of {raw.name} have weight 0 and are no edges; "
+                "if the values are distances, say edge_values=distance",
+            )
+    return MatchedGraph(graph=graph, node_ids=node_ids or _numbered(num_nodes), notes=notes)
+
+
+def _kernel(
+    raw: RawEdges,
+    num_nodes: int,
+    source: NDArray[np.int64],
+    target: NDArray[np.int64],
+    distance: NDArray[np.float64],
+    options: IngestOptions,
+) -> CsrMatrix:
+    threshold = 0.0 if raw.is_topology else options.threshold
+    kernel = from_distances(
+        num_nodes, source, target, distance, threshold=threshold, sigma=options.sigma
+    ).adjacency
+    if not raw.is_topology:
+        return kernel
+    near = np.isfinite(distance)
+    floor = np.full(int(near.sum()), options.threshold)
+    listed = SensorGraph.from_edges(num_nodes, source[near], target[near], floor).adjacency
+    return sp.csr_array(kernel.maximum(listed))
+
+
+def _places(raw: RawEdges, num_nodes: int, node_ids: tuple[str, ...] | None) -> dict[str, int]:
+    """Position of each label: labels are ids if more of them are known ids than positions."""
+    positions = {str(place): place for place in range(num_nodes)}
+    if node_ids is None:
+        return positions
+    ids = {label: place for place, label in enumerate(node_ids)}
+    ends = [*raw.source, *raw.target]
+    by_id = sum(label in ids for label in ends)
+    by_position = sum(label in positions for label in ends)
+    return ids if by_id >= by_position else positions
+
+
+def _edge_to_no_node(raw: RawEdges, edge: int, places: dict[str, int], num_nodes: int) -> DataError:
+    source, target = raw.source[edge], raw.target[edge]
+    lost = source if source not in places else target
+    known = list(places)[:2]
+    return DataError(
+        f"{raw.edge_label(edge)}, {source} -> {target}, of {raw.name} leads to no node: {lost!r} "
+        f"is not among the {num_nodes} sensors ({', '.join(known)}, ...)"
+    )
+
+
+def _match_coordinates(
+    raw: RawCoordinates, num_nodes: int, node_ids: tuple[str, ...] | None, options: IngestOptions
+) -> MatchedGraph:
+    latlon = raw.latlon
+    if raw.node_ids is not None and node_ids is not None:
+        places = {label: place for place, label in enumerate(raw.node_ids)}
+        missing = [label for label in node_ids if label not in places]
+        if missing:
+            raise DataError(
+                f"{raw.name} has no position for {len(missing)} of {num_nodes} sensors: "
+                f"{_examples(missing)}"
+            )
+        latlon = latlon[[places[label] for label in node_ids]]
+    elif len(latlon) != num_nodes:
+        raise DataError(
+            f"{raw.name} has {len(latlon)} positions and the readings have {num_nodes} sensors: "
+            "they must be the same"
+        )
+    ids = node_ids or raw.node_ids or _numbered(num_nodes)
+    if options.neighbours is None:
+        none: list[int] = []
+        graph = SensorGraph.from_edges(num_nodes, none, none, coordinates=latlon)
+        note = "the graph has no edges: name neighbours to join each sensor with its nearest ones"
+        return MatchedGraph(graph=graph, node_ids=ids, notes=(note,))
+    graph = from_coordinates(
+        latlon,
+        neighbours=options.neighbours,
+        threshold=options.threshold,
+        sigma=options.sigma,
+    )
+    return MatchedGraph(graph=graph, node_ids=ids)

@@ -1,0 +1,153 @@
+"""What a user says about a source that the source does not say itself."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pgti.errors import ConfigError
+from pgti.ingest.durations import parse_interval, parse_start
+
+__all__ = ["BUDGET_BYTES", "EdgeValues", "Gaps", "GraphKind", "IngestOptions"]
+
+BUDGET_BYTES = 32 << 20  # one chunk of readings: large enough to stream, small beside any machine
+
+Gaps = Literal["error", "fill", "keep"]
+EdgeValues = Literal["weight", "distance"]
+GraphKind = Literal["matrix", "edges", "coordinates"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestOptions:
+    """How to read the readings and the graph.
+
+    Args:
+        values: arrays (npz), tables or datasets (HDF5) that hold the readings. Several of [T, N]
+            become channels. Empty: the only candidate.
+        channels: name of each channel. Empty: the names in the source, else "value".
+        units: unit of each channel.
+        scale: reading = raw value * scale, one for all channels or one each. Where 1/scale is a
+            whole number the raw value is divided by it, so that 645 * 0.1 is exactly 64.5.
+        missing: raw values that mean "missing". NaN always does.
+        start: wall-clock time of the first row, ISO 8601, where the source has no times.
+        interval: time between rows, such as "5min", where the source has no times.
+        time_zone: IANA name of the zone of the wall-clock times; None leaves them as they are.
+        time_format: how times are written in a text file, in the letters of `strptime`; None
+            expects ISO 8601.
+        gaps: what to do where rows are missing between two times: "error"; "fill" inserts rows of
+            missing readings; "keep" stores the time of each row.
+        delimiter: what separates cells of a text file; None finds out.
+        header: whether a text file's first line holds sensor ids; None finds out.
+        timestamps: whether the first column of a text file or a Parquet table holds times;
+            None finds out.
+        ids: the 1-D array of sensor ids in an npz or HDF5 source; None takes the first of
+            the customary names that has the right length.
+        graph_kind: what a graph file holds; None finds out.
+        graph_values: the array in an npz that holds the adjacency matrix; None takes the only one.
+        edges: arrays or columns (source, target) or (source, target, weight) of an edge list.
+        edge_values: whether edge values are weights or distances, which the thresholded Gaussian
+            kernel turns into weights. None: distances if their column or array is called so
+            (cost, distance, edge_miles, ...), else weights as given.
+        threshold: kernel weights below it are no edge in a table of distances; edges that come
+            as arrays are all kept, with at least this weight.
+        sigma: width of the kernel in the unit of the distances; None takes their standard
+            deviation.
+        coordinates: arrays or columns (latitude, longitude) in degrees.
+        neighbours: join each sensor with this many nearest ones, where coordinates make the graph.
+        budget_bytes: memory for one chunk of readings.
+        overwrite: replace an existing store, once the new one is complete.
+
+    Raises:
+        ConfigError: if a value cannot be used.
+    """
+
+    values: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    scale: tuple[float, ...] = ()
+    missing: tuple[float, ...] = ()
+    start: str | None = None
+    interval: str | None = None
+    time_zone: str | None = None
+    time_format: str | None = None
+    gaps: Gaps = "error"
+    delimiter: str | None = None
+    header: bool | None = None
+    timestamps: bool | None = None
+    ids: str | None = None
+    graph_kind: GraphKind | None = None
+    graph_values: str | None = None
+    edges: tuple[str, ...] = ()
+    edge_values: EdgeValues | None = None
+    threshold: float = 0.1
+    sigma: float | None = None
+    coordinates: tuple[str, ...] = ()
+    neighbours: int | None = None
+    budget_bytes: int = BUDGET_BYTES
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("gaps", self.gaps, get_args(Gaps))
+        _check_choice("edge_values", self.edge_values, (None, *get_args(EdgeValues)))
+        _check_choice("graph_kind", self.graph_kind, (None, *get_args(GraphKind)))
+        _check_zone(self.time_zone)
+        if self.interval is not None:
+            parse_interval(self.interval)
+        if self.start is not None:
+            parse_start(self.start, self.time_zone)
+        self._check_numbers()
+        self._check_names()
+
+    @property
+    def interval_seconds(self) -> int | None:
+        """The interval in seconds, or None."""
+        return None if self.interval is None else parse_interval(self.interval)
+
+    def _check_numbers(self) -> None:
+        for factor in self.scale:
+            if not math.isfinite(factor) or factor == 0:
+                raise ConfigError(f"the scale {factor} cannot be used: it must be finite, not zero")
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(f"the threshold {self.threshold} must be at least 0 and below 1")
+        if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
+            raise ConfigError(f"the kernel's sigma {self.sigma} must be finite and above 0")
+        if self.neighbours is not None and self.neighbours < 1:
+            raise ConfigError(f"neighbours is {self.neighbours}: it must be at least 1")
+        if self.budget_bytes < 1:
+            raise ConfigError(f"budget_bytes is {self.budget_bytes}: it must be at least 1")
+
+    def _check_names(self) -> None:
+        if len(self.edges) > 3:
+            raise ConfigError(
+                f"edges names {len(self.edges)} arrays ({', '.join(self.edges)}): "
+                "the rule is source,target or source,target,weight"
+            )
+        if len(self.coordinates) not in (0, 2):
+            raise ConfigError(
+                f"coordinates names {len(self.coordinates)} arrays "
+                f"({', '.join(self.coordinates)}): the rule is latitude,longitude"
+            )
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ConfigError(f"the delimiter {self.delimiter!r} must be one character")
+        for what, names in (("values", self.values), ("channels", self.channels)):
+            for name in names:
+                if names.count(name) > 1 or not name:
+                    raise ConfigError(f"{what} names {name!r} twice or not at all: {names}")
+
+
+def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        known = ", ".join(choice for choice in choices if choice is not None)
+        raise ConfigError(f"{name} is {value!r}: it must be one of {known}")
+
+
+def _check_zone(time_zone: str | None) -> None:
+    if time_zone is None:
+        return
+    try:
+        ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(
+            f"the time zone {time_zone!r} is not known: give an IANA name such as "
+            "America/Los_Angeles"
+        ) from None

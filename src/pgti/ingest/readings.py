@@ -1,0 +1,231 @@
+"""What every reader of readings returns: a description and chunks of rows."""
+
+import contextlib
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.errors import DataError, PgtiError
+from pgti.ingest.raw_graph import RawGraph
+
+__all__ = [
+    "ID_NAMES",
+    "Chunk",
+    "Readings",
+    "as_floats",
+    "check_series_shape",
+    "choose",
+    "reading",
+    "rows_per_chunk",
+    "stack",
+    "text_ids",
+]
+
+ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Chunk:
+    """Consecutive rows of a source.
+
+    Args:
+        values: raw values, float32 or float64 [rows, N, C], owned by the receiver; NaN = missing.
+        seconds: epoch seconds of each row, int64 [rows], where the source has times.
+    """
+
+    values: NDArray[np.floating[Any]]
+    seconds: NDArray[np.int64] | None = None
+
+
+def _numbered_row(row: int) -> str:
+    return f"row {row}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Readings:
+    """An opened source of readings.
+
+    Args:
+        name: what messages call the source.
+        num_nodes: sensors, N.
+        num_channels: channels, C.
+        chunks: `chunks(budget_bytes)` reads the source from its beginning; each chunk, with what
+            it takes to make it, stays near that many bytes (one row at least).
+        num_rows: rows, T, where the source says so in advance.
+        node_ids: sensor ids, where the source has them.
+        channels: channel names, where the source has them.
+        time_zone: zone of times that are true epoch seconds; None if the times, if there are any,
+            are wall-clock times.
+        graph: the graph that the source holds itself.
+        row_label: how messages call row `i`, for example "line 7".
+    """
+
+    name: str
+    num_nodes: int
+    num_channels: int
+    chunks: Callable[[int], Iterator[Chunk]]
+    num_rows: int | None = None
+    node_ids: tuple[str, ...] | None = None
+    channels: tuple[str, ...] | None = None
+    time_zone: str | None = None
+    graph: RawGraph | None = None
+    row_label: Callable[[int], str] = _numbered_row
+
+
+@contextlib.contextmanager
+def reading(name: str, what: str) -> Iterator[None]:
+    """Turn whatever a parser raises on a damaged file into one line that names the file."""
+    try:
+        yield
+    except PgtiError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{name} does not exist: check the path") from None
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{name} cannot be read as {what}: {reason}") from error
+
+
+def rows_per_chunk(budget_bytes: int, num_values: int) -> int:
+    """Rows of `num_values` whose raw values and floats, 8 bytes each, fit the budget; at least one.
+
+    The dtype has no say, so that channels of different dtypes are read in step.
+    """
+    return max(1, budget_bytes // (16 * num_values))
+
+
+def as_floats(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    """A new array: float32 where that holds every value of the dtype exactly, else float64."""
+    exact = values.dtype.kind in "biuf" and np.can_cast(values.dtype, np.float32, "safe")
+    return values.astype(np.float32 if exact else np.float64, order="C", copy=True)
+
+
+def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an array that is not numbers of shape [T, N] or [T, N, C], with T, N, C above 0.
+
+    Raises:
+        DataError: saying the shape or the dtype.
+    """
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise DataError(
+            f"{name} holds {dtype}, which is not numbers (Python objects are never unpickled): "
+            "save the readings as an integer or floating array"
+        )
+    if len(shape) not in (2, 3):
+        raise DataError(
+            f"{name} has shape {shape}, which is {len(shape)}-D: the rule is [steps, sensors] or "
+            "[steps, sensors, channels]"
+        )
+    for size, what in zip(shape, ("rows", "sensors", "channels"), strict=False):
+        if size == 0:
+            raise DataError(f"{name} has shape {shape}: there are no {what}")
+
+
+def choose(
+    name: str, candidates: dict[str, str], wanted: tuple[str, ...], what: str
+) -> tuple[str, ...]:
+    """The wanted keys, or the only candidate.
+
+    Args:
+        name: what messages call the source.
+        candidates: description (a shape) of each key that could be meant.
+        wanted: keys that the user named; empty for "the only one".
+        what: what a key is, for messages, and the option that names one.
+
+    Raises:
+        DataError: if a key is unknown, or none was named where there are several or none.
+    """
+    listing = ", ".join(f"{key} {shape}" for key, shape in candidates.items()) or "none"
+    for key in wanted:
+        if key not in candidates:
+            raise DataError(f"{name} has no {what} {key!r} that could be used; it has {listing}")
+    if wanted:
+        return wanted
+    if len(candidates) != 1:
+        raise DataError(
+            f"{name} holds {len(candidates)} {what}s that could be meant: name one of {listing}"
+        )
+    return tuple(candidates)
+
+
+def text_ids(ids: NDArray[Any] | list[Any]) -> tuple[str, ...]:
+    """Ids as text: bytes decoded, whole numbers without a decimal point."""
+    return tuple(
+        _text_id(label) for label in (ids.tolist() if isinstance(ids, np.ndarray) else ids)
+    )
+
+
+def _text_id(label: object) -> str:
+    if isinstance(label, bytes):
+        return label.decode("latin1")
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)
+
+
+def stack(parts: list[Readings], names: tuple[str, ...], name: str) -> Readings:
+    """Join several one-channel sources of one source file into channels.
+
+    Raises:
+        DataError: if a part has channels of its own, or the parts differ in shape, ids or times.
+    """
+    first = parts[0]
+    for part, key in zip(parts, names, strict=True):
+        if part.num_channels != 1:
+            raise DataError(
+                f"{key} of {name} has {part.num_channels} channels: only arrays of "
+                "[steps, sensors] can be joined into channels"
+            )
+        if (part.num_rows, part.num_nodes) != (first.num_rows, first.num_nodes):
+            raise DataError(
+                f"{key} of {name} is {part.num_rows} x {part.num_nodes} and {names[0]} is "
+                f"{first.num_rows} x {first.num_nodes}: channels must have one shape"
+            )
+        if part.node_ids != first.node_ids:
+            raise DataError(f"{key} and {names[0]} of {name} have other sensors, or another order")
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        share = max(1, budget_bytes // (2 * len(parts)))
+        streams = [part.chunks(share) for part in parts]
+        for pieces in zip(*streams, strict=True):
+            if len({len(piece.values) for piece in pieces}) != 1:
+                raise DataError(f"the channels of {name} end at different rows")
+            yield Chunk(
+                values=np.concatenate([piece.values for piece in pieces], axis=2),
+                seconds=_same_seconds(pieces, name),
+            )
+
+    return replace(first, name=name, num_channels=len(parts), channels=names, chunks=chunks)
+
+
+def _same_seconds(pieces: tuple[Chunk, ...], name: str) -> NDArray[np.int64] | None:
+    seconds = pieces[0].seconds
+    for piece in pieces[1:]:
+        other = piece.seconds
+        same = other is None if seconds is None else np.array_equal(seconds, _or_empty(other))
+        if not same:
+            raise DataError(f"the channels of {name} have different times")
+    return seconds
+
+
+def _or_empty(seconds: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64) if seconds is None else seconds

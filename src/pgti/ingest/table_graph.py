@@ -1,0 +1,216 @@
+"""Graphs in text files: dense matrices, edge lists, tables of distances, coordinates."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.errors import DataError
+from pgti.ingest.options import EdgeValues, GraphKind, IngestOptions
+from pgti.ingest.raw_graph import DISTANCE_NAMES, RawCoordinates, RawEdges, RawGraph, RawMatrix
+from pgti.ingest.readings import ID_NAMES, reading, text_ids
+from pgti.ingest.text_layout import first_lines, is_number, open_text
+
+__all__ = ["read_table_graph"]
+
+_SOURCES = ("from", "source", "src", "from_id", "origin", "u", "i")
+_TARGETS = ("to", "target", "dst", "to_id", "destination", "v", "j")
+_WEIGHTS = ("weight", "w", "value", "weights")
+_LATITUDES = ("latitude", "lat")
+_LONGITUDES = ("longitude", "lon", "lng", "long")
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    header: tuple[str, ...] | None
+    rows: list[list[str]]
+
+    def line(self, row: int) -> str:
+        return f"line {row + 1 + (self.header is not None)}"
+
+    def column(self, names: tuple[str, ...]) -> int | None:
+        """Position of the first of the names in the header."""
+        known = [title.strip().lower() for title in self.header or ()]
+        return next((known.index(name.lower()) for name in names if name.lower() in known), None)
+
+    def numbers(self, column: int) -> NDArray[np.float64]:
+        """A column as floats; raises DataError naming the first cell that is none."""
+        values = np.empty(len(self.rows))
+        for row, cells in enumerate(self.rows):
+            try:
+                values[row] = float(cells[column])
+            except ValueError:
+                raise DataError(
+                    f"{self.line(row)}, column {column + 1} of {self.name} holds "
+                    f"{cells[column]!r}: it must be a number"
+                ) from None
+        return values
+
+    def labels(self, column: int) -> tuple[str, ...]:
+        """A column as ids."""
+        return text_ids([_plain_id(cells[column]) for cells in self.rows])
+
+
+def read_table_graph(path: Path, options: IngestOptions) -> RawGraph:
+    """A graph in a CSV or TSV file; its header, or else its shape, tells what it holds.
+
+    Raises:
+        DataError: if the file is damaged, or what it holds cannot be told.
+    """
+    table = _read(path, options)
+    kind = options.graph_kind or _kind(table, options)
+    readers: dict[GraphKind, Callable[[_Table, IngestOptions], RawGraph]] = {
+        "matrix": _matrix,
+        "edges": _edges,
+        "coordinates": _coordinates,
+    }
+    return readers[kind](table, options)
+
+
+def _read(path: Path, options: IngestOptions) -> _Table:
+    name = path.name
+    first = first_lines(path, 1)[0]
+    delimiter = options.delimiter or max((",", "\t", ";", " "), key=first.count)
+    with reading(name, "a table of text"), open_text(path) as binary:
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
+        lines = [row for row in csv.reader(text, delimiter=delimiter) if row]
+    header = tuple(lines.pop(0)) if _has_header(lines) else None
+    if not lines:
+        raise DataError(f"{name} has a header and no rows: a graph file needs at least one")
+    width = len(header if header is not None else lines[0])
+    table = _Table(name, header, lines)
+    for row, cells in enumerate(lines):
+        if len(cells) != width:
+            raise DataError(
+                f"{table.line(row)} of {name} has {len(cells)} cells and the first line has "
+                f"{width}: every line must have as many"
+            )
+    return table
+
+
+def _has_header(lines: list[list[str]]) -> bool:
+    """Whether words, ids after a blank, or ids in a line too many for a square come first."""
+    first = [cell.strip() for cell in lines[0]]
+    if first[0] == "" or not all(is_number(cell) for cell in first):
+        return True
+    could_be_ids = all(cell.isdecimal() for cell in first) and len(set(first)) == len(first)
+    return could_be_ids and len(first) > 3 and len(lines) == len(first) + 1
+
+
+def _kind(table: _Table, options: IngestOptions) -> GraphKind:
+    if _end_columns(table, options) is not None:
+        return "edges"
+    if _coordinate_columns(table, options) is not None:
+        return "coordinates"
+    width = len(table.rows[0])
+    if len(table.rows) in (width, width - 1) and (width > 3 or table.header is None):
+        return "matrix"
+    if table.header is None and width in (2, 3):
+        return "edges"
+    titles = "no header" if table.header is None else f"the columns {', '.join(table.header[:6])}"
+    raise DataError(
+        f"{table.name} has {len(table.rows)} rows and {titles}: neither a square matrix, nor "
+        "from,to[,weight], nor latitude,longitude; say which with graph_kind, edges or coordinates"
+    )
+
+
+def _end_columns(table: _Table, options: IngestOptions) -> tuple[int, int] | None:
+    if options.edges:
+        return _named(table, options.edges[0]), _named(table, options.edges[1])
+    source, target = table.column(_SOURCES), table.column(_TARGETS)
+    return None if source is None or target is None else (source, target)
+
+
+def _named(table: _Table, title: str) -> int:
+    column = table.column((title,))
+    if column is None:
+        known = "no header" if table.header is None else ", ".join(table.header)
+        raise DataError(f"{table.name} has no column {title!r}; it has {known}")
+    return column
+
+
+def _edges(table: _Table, options: IngestOptions) -> RawEdges:
+    width = len(table.rows[0])
+    source, target = _end_columns(table, options) or (0, 1)
+    if width < 2:
+        raise DataError(f"{table.name} has {width} column: an edge list has from,to[,weight]")
+    weight: int | None
+    if len(options.edges) == 3:
+        weight = _named(table, options.edges[2])
+    elif table.header is None:
+        weight = 2 if width > 2 else None
+    else:
+        weight = table.column((*_WEIGHTS, *DISTANCE_NAMES))
+        if weight is None and width > 2:
+            raise DataError(
+                f"{table.name} has the columns {', '.join(table.header)}: name the three that "
+                "make the edges with edges"
+            )
+    return RawEdges(
+        name=table.name,
+        source=table.labels(source),
+        target=table.labels(target),
+        value=None if weight is None else table.numbers(weight),
+        values=options.edge_values or _called(table, weight),
+        edge_label=lambda edge: f"{table.line(edge)} of {table.name}",
+    )
+
+
+def _called(table: _Table, weight: int | None) -> EdgeValues:
+    if table.header is None or weight is None:
+        return "weight"
+    return "distance" if table.header[weight].strip().lower() in DISTANCE_NAMES else "weight"
+
+
+def _coordinate_columns(table: _Table, options: IngestOptions) -> tuple[int, int] | None:
+    if options.coordinates:
+        return _named(table, options.coordinates[0]), _named(table, options.coordinates[1])
+    latitude, longitude = table.column(_LATITUDES), table.column(_LONGITUDES)
+    return None if latitude is None or longitude is None else (latitude, longitude)
+
+
+def _coordinates(table: _Table, options: IngestOptions) -> RawCoordinates:
+    width = len(table.rows[0])
+    columns = _coordinate_columns(table, options)
+    if columns is None:
+        if table.header is not None or width not in (2, 3):
+            raise DataError(f"{table.name} has no columns latitude and longitude: name them")
+        columns = (width - 2, width - 1)
+    ids = table.column((options.ids,) if options.ids else (*ID_NAMES, "sensor", "node", "name"))
+    if ids is None and table.header is None and width == 3:
+        ids = 0
+    return RawCoordinates(
+        name=table.name,
+        latlon=np.stack([table.numbers(column) for column in columns], axis=1),
+        node_ids=None if ids is None else table.labels(ids),
+    )
+
+
+def _matrix(table: _Table, options: IngestOptions) -> RawMatrix:
+    """A square matrix; a header, and a first column if there is one more, hold the ids."""
+    num_nodes, width = len(table.rows), len(table.rows[0])
+    leading = width - num_nodes
+    if leading not in (0, 1) or (leading == 1 and table.header is None):
+        raise DataError(
+            f"the matrix of {table.name} has shape ({num_nodes}, {width}): it must be square"
+        )
+    matrix = np.stack([table.numbers(column) for column in range(leading, width)], axis=1)
+    ids = None if table.header is None else text_ids(list(table.header[leading:]))
+    if leading and table.labels(0) != ids:
+        raise DataError(
+            f"the rows of the matrix of {table.name} are not in the order of its columns"
+        )
+    return RawMatrix(
+        name=table.name, matrix=matrix, node_ids=ids, values=options.edge_values or "weight"
+    )
+
+
+def _plain_id(cell: str) -> str:
+    """A cell without blanks and without the ".0" that spreadsheets put behind whole numbers."""
+    text = cell.strip()
+    return text.removesuffix(".0") if text.removesuffix(".0").isdecimal() else text
