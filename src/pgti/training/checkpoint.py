@@ -1,0 +1,124 @@
+"""Everything a run needs to go on as if it had never stopped, in one file, written atomically."""
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgti.errors import RunError
+from pgti.training.files import write_atomically
+
+__all__ = ["CHECKPOINT_FORMAT", "Checkpoint"]
+
+CHECKPOINT_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """The state of a run between two optimiser steps.
+
+    Args:
+        network: the network's parameters and buffers by name.
+        optimizer: the optimiser's state.
+        position: where the run stands: epoch, step, partial sums, best value, patience, plateau,
+            bytes of `metrics.jsonl` (see `pgti.training.position.Position`).
+        random_state: state of torch's generators, for networks that draw from them.
+        scaler: mean and standard deviation of each channel of the store.
+        fingerprint: identifies the store that the run learns from.
+        settings: every option that determines the run, as nested plain values.
+    """
+
+    network: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    position: dict[str, int | float | None]
+    random_state: dict[str, Tensor]
+    scaler: dict[str, list[float]]
+    fingerprint: str
+    settings: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint: afterwards `path` holds all of it, or what it held before.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        content: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        buffer = io.BytesIO()
+        torch.save({"format": CHECKPOINT_FORMAT, **content}, buffer)
+        write_atomically(path, buffer.getbuffer())
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device | str = "cpu") -> "Checkpoint":
+        """Read a checkpoint, trusting nothing in it.
+
+        Raises:
+            RunError: if there is none, it is damaged, or of another format.
+        """
+        content = _read(path, device)
+        version = content.get("format")
+        if version != CHECKPOINT_FORMAT:
+            raise RunError(
+                f"the checkpoint {path} has format {version!r} and this version of pgti reads "
+                f"format {CHECKPOINT_FORMAT}: use the pgti that wrote it"
+            )
+        missing = [field.name for field in fields(cls) if field.name not in content]
+        if missing:
+            raise RunError(f"the checkpoint {path} is damaged: it has no {missing[0]}")
+        return cls(**{field.name: content[field.name] for field in fields(cls)})
+
+    def check_fits(self, network: Mapping[str, Tensor]) -> None:
+        """Refuse a network whose parameters have other names or shapes.
+
+        Raises:
+            RunError: naming the first parameter that differs.
+        """
+        for name in (*self.network, *network):
+            mine = _described(self.network.get(name))
+            theirs = _described(network.get(name))
+            if mine != theirs:
+                raise RunError(
+                    f"the checkpoint does not fit the model: {name} is {mine} in the checkpoint "
+                    f"and {theirs} in the model; use the model's options of the run"
+                )
+
+
+def _described(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else f"{list(tensor.shape)}"
+
+
+def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
+    if not path.is_file():
+        raise RunError(f"there is no checkpoint {path}: the run was stopped before its first one")
+    try:
+        # torch skips the checksums of the archive, and a flipped bit would become a parameter.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise RunError(f"the checkpoint {path} is damaged: {damaged} fails its checksum")
+        content = torch.load(path, map_location=device, weights_only=True)
+    except PermissionError as error:
+        raise RunError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        NotImplementedError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(
+            f"the checkpoint {path} is damaged or no checkpoint ({path.stat().st_size} bytes): "
+            f"{reason}"
+        ) from error
+    if not isinstance(content, dict):
+        raise RunError(f"the checkpoint {path} is no checkpoint of pgti: it holds no fields")
+    return content

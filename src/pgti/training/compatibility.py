@@ -1,0 +1,61 @@
+"""Whether a run may go on with the options, the store and the scaler that it is given now."""
+
+import json
+from collections.abc import Mapping, Set
+from typing import Any
+
+from pgti.errors import RunError
+
+__all__ = ["check_fingerprint", "check_settings", "plain_settings"]
+
+
+def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings as they look after a journey through a file: lists for tuples, and so on."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain
+
+
+def check_settings(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, free: Set[str] = frozenset()
+) -> None:
+    """Refuse options other than those of the run.
+
+    Args:
+        before: settings in the checkpoint, nested.
+        after: settings now.
+        free: dotted names of options that do not bind a run.
+
+    Raises:
+        RunError: naming the first option that differs and both its values.
+    """
+    old, new = _flat(plain_settings(before)), _flat(plain_settings(after))
+    for name in (*old, *new):
+        if name in free or old.get(name, "absent") == new.get(name, "absent"):
+            continue
+        raise RunError(
+            f"the run was started with {name} = {old.get(name, 'absent')!r} and cannot be resumed "
+            f"with {new.get(name, 'absent')!r}: use the option of the run, or start a new one"
+        )
+
+
+def check_fingerprint(before: str, after: str) -> None:
+    """Refuse a store other than the run's.
+
+    Raises:
+        RunError: naming both fingerprints.
+    """
+    if before != after:
+        raise RunError(
+            f"the run was trained on the store with fingerprint {before[:16]} and this store has "
+            f"{after[:16]}: give the store of the run, or start a new run"
+        )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

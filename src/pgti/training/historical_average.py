@@ -1,0 +1,152 @@
+"""The forecast that a calendar can give: the mean of the same time of day and week so far."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pgti.batching import Batch
+from pgti.errors import DataError
+from pgti.models import HistoricalAverage
+from pgti.series import SeriesStore, TimeAxis
+from pgti.series.time_axis import SECONDS_PER_DAY
+from pgti.shapes import BHNC
+from pgti.training.forecaster import AbstractForecaster
+
+__all__ = ["HistoricalAverageForecaster"]
+
+_MAX_SLOTS = 2016
+"""Slots of a week at most: five minutes each. A finer series is averaged over that."""
+_CHUNK_BYTES = 1 << 25
+"""Readings that are decoded at a time while fitting: 32 MiB of float32."""
+
+
+class HistoricalAverageForecaster(AbstractForecaster):
+    """Forecasts the mean training reading of the same sensor and slot of the week.
+
+    Make one with `fit`. Where a sensor was never observed in a slot, the mean of the slot of the
+    day, then of the sensor, then of the channel stands in. Without times, the sensor's mean.
+
+    Args:
+        rule: mean of each slot, node and target, in original units.
+        slots_merged: intervals of the series that share a slot.
+        time_axis: says in which slot a row lies.
+        input_steps: L, to find the target rows of a window.
+        horizon: H.
+    """
+
+    def __init__(
+        self,
+        rule: HistoricalAverage,
+        slots_merged: int,
+        time_axis: TimeAxis,
+        *,
+        input_steps: int,
+        horizon: int,
+    ) -> None:
+        super().__init__()
+        self.rule = rule
+        self.slots_merged = slots_merged
+        self.time_axis = time_axis
+        self.input_steps = input_steps
+        self.horizon = horizon
+
+    @classmethod
+    def fit(
+        cls,
+        store: SeriesStore,
+        train_rows: range,
+        *,
+        target_indices: tuple[int, ...],
+        input_steps: int,
+        horizon: int,
+    ) -> "HistoricalAverageForecaster":
+        """Average the observed readings of the training rows, a chunk at a time.
+
+        Memory: 16 bytes per slot, node and target, whatever the length of the series.
+
+        Args:
+            store: the series.
+            train_rows: rows that may be learnt from.
+            target_indices: positions of the targets among the store's channels.
+            input_steps: L, to find the target rows of a window.
+            horizon: H.
+
+        Raises:
+            DataError: if a target channel has no observed reading in those rows.
+        """
+        week_slots = store.time_axis.num_week_slots
+        merged = -(-week_slots // _MAX_SLOTS)
+        num_slots = -(-week_slots // merged)
+        sums, counts = _slot_sums(store, train_rows, target_indices, merged, num_slots)
+        per_channel = counts.sum(axis=(0, 1))
+        for index, count in zip(target_indices, per_channel, strict=True):
+            if count == 0:
+                raise DataError(
+                    f"channel {store.meta.channels[index]!r} has no observed reading in the "
+                    f"training rows {train_rows.start} to {train_rows.stop - 1}: "
+                    "choose another split"
+                )
+        slot_seconds = merged * (store.time_axis.interval_seconds or SECONDS_PER_DAY)
+        whole_days = week_slots > 1 and SECONDS_PER_DAY % slot_seconds == 0
+        _fill_unobserved(sums, counts, whole_days=whole_days)
+        sums /= counts
+        return cls(
+            HistoricalAverage(torch.from_numpy(sums.astype(np.float32))),
+            merged,
+            store.time_axis,
+            input_steps=input_steps,
+            horizon=horizon,
+        )
+
+    def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
+        """The table's entries for the windows' target rows."""
+        del step
+        rows_BH = batch.starts[:, None] + self.input_steps + np.arange(self.horizon)
+        slots_BH = self.time_axis.slot_of_week(rows_BH) // self.slots_merged
+        forecast: Tensor = self.rule(torch.from_numpy(slots_BH).to(self.rule.table.device))
+        return forecast
+
+
+def _slot_sums(
+    store: SeriesStore,
+    rows: range,
+    target_indices: tuple[int, ...],
+    merged: int,
+    num_slots: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Sum and number of the observed readings in each slot, [slots, N, C_out]."""
+    shape = (num_slots, store.meta.num_nodes, len(target_indices))
+    sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int32)
+    row_bytes = 4 * store.meta.num_nodes * store.meta.num_channels
+    chunk_rows = max(1, _CHUNK_BYTES // row_bytes)
+    for first in range(rows.start, rows.stop, chunk_rows):
+        last = min(first + chunk_rows, rows.stop)
+        readings = store.read(first, last)[..., list(target_indices)]
+        slots = store.time_axis.slot_of_week(np.arange(first, last)) // merged
+        for slot, reading in zip(slots, readings, strict=True):
+            observed = ~np.isnan(reading)
+            np.add(sums[slot], reading, out=sums[slot], where=observed)
+            counts[slot] += observed
+    return sums, counts
+
+
+def _fill_unobserved(
+    sums: NDArray[np.float64], counts: NDArray[np.int32], *, whole_days: bool
+) -> None:
+    """Give each slot without a reading the sums of the next wider average that has one."""
+    node_sums, node_counts = sums.sum(axis=0), counts.sum(axis=0)
+    all_sums, all_counts = node_sums.sum(axis=0), node_counts.sum(axis=0)
+    empty = node_counts == 0
+    node_sums[empty] = np.broadcast_to(all_sums, empty.shape)[empty]
+    node_counts[empty] = np.broadcast_to(all_counts, empty.shape)[empty]
+    slots_a_day = len(sums) // 7 if whole_days else len(sums)
+    for slot in range(slots_a_day):
+        same_time = slice(slot, None, slots_a_day)
+        wider_sums, wider_counts = sums[same_time].sum(axis=0), counts[same_time].sum(axis=0)
+        empty = wider_counts == 0
+        wider_sums[empty], wider_counts[empty] = node_sums[empty], node_counts[empty]
+        for day_slot in range(slot, len(sums), slots_a_day):
+            empty = counts[day_slot] == 0
+            sums[day_slot][empty] = wider_sums[empty]
+            counts[day_slot][empty] = wider_counts[empty]

@@ -1,0 +1,41 @@
+"""What training and evaluation need of whatever yields their batches."""
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from pgti.batching import Batch
+
+__all__ = ["Loader", "opened_epoch"]
+
+
+class Loader(Protocol):
+    """A split's windows, batch by batch: `pgti.batching.BatchLoader`, or anything like it."""
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of an epoch."""
+        ...
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of an epoch, each used once."""
+        ...
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from `first_batch` on: a pure function of its arguments.
+
+        A batch is valid until the next one is asked for.
+        """
+        ...
+
+
+@contextmanager
+def opened_epoch(loader: Loader, epoch: int, first_batch: int = 0) -> Iterator[Iterator[Batch]]:
+    """The batches of an epoch; on leaving early, the loader's threads and buffers are freed."""
+    batches = loader.epoch(epoch, first_batch)
+    try:
+        yield batches
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()

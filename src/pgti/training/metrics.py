@@ -1,0 +1,145 @@
+"""Errors of forecasts as sums and counts: masked, in original units, at each horizon step."""
+
+import math
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from pgti.errors import ConfigError, RunError
+from pgti.shapes import BHNC
+
+__all__ = ["ErrorTable", "ForecastMetrics", "MetricSummary"]
+
+ErrorTable = dict[str, float | None]
+"""An error per horizon step ("1", "2", ...) and over all ("mean"); None if none was observed."""
+
+_COUNT, _ABSOLUTE, _SQUARED, _RELATIVE, _RELATIVE_COUNT = range(5)
+
+
+class MetricSummary(TypedDict):
+    """What is said about a forecaster: three tables of errors and how many targets they are of."""
+
+    mae: ErrorTable
+    rmse: ErrorTable
+    mape: ErrorTable
+    count: int
+
+
+class ForecastMetrics:
+    """Accumulates the errors of forecasts on the device, in float64, without waiting for it.
+
+    MAE and RMSE are over observed targets. MAPE, in percent, is over observed targets whose
+    magnitude exceeds `mape_threshold`: a relative error of a zero reading says nothing. "mean" is
+    the error over all observed targets of all steps, not the mean of the steps' errors.
+
+    Args:
+        horizon: steps of a forecast, H.
+        num_targets: target channels, C.
+        mape_threshold: smallest magnitude, in the channel's unit, that MAPE counts.
+        device: where the sums are kept; the first update decides if None.
+    """
+
+    def __init__(
+        self,
+        horizon: int,
+        num_targets: int = 1,
+        *,
+        mape_threshold: float = 1e-3,
+        device: torch.device | None = None,
+    ) -> None:
+        if not (math.isfinite(mape_threshold) and mape_threshold >= 0):
+            raise ConfigError(
+                f"mape_threshold is {mape_threshold}: it must be a finite number, 0 or more"
+            )
+        self.horizon = horizon
+        self.num_targets = num_targets
+        self.mape_threshold = mape_threshold
+        self._device = device
+        # [5 sums, H, C]; one tensor, so that ranks can add theirs up in one reduction.
+        self._sums = torch.zeros(5, horizon, num_targets, dtype=torch.float64, device=device)
+
+    @property
+    def sums(self) -> Tensor:
+        """The accumulated sums, float64 [5, H, C]: adding them up merges the metrics of parts."""
+        return self._sums
+
+    def update(self, prediction: BHNC, target: BHNC, mask: BHNC) -> None:
+        """Add the errors of a batch.
+
+        Args:
+            prediction: forecasts in original units.
+            target: readings in original units; where missing, anything finite.
+            mask: True where the target was observed.
+        """
+        if self._device is None:
+            self._device = prediction.device
+            self._sums = self._sums.to(prediction.device)
+        # One step at a time, so that the float64 temporaries stay small beside the batch.
+        for step in range(self.horizon):
+            self._sums[:, step] += self._step_sums(
+                prediction[:, step], target[:, step], mask[:, step]
+            )
+
+    def _step_sums(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        target = target.double()
+        error = torch.where(mask, prediction.double() - target, 0.0).abs()
+        magnitude = target.abs()
+        relevant = mask & (magnitude > self.mape_threshold)
+        relative = torch.where(relevant, error / magnitude, 0.0)
+        parts = (mask.double(), error, error.square(), relative, relevant.double())
+        # Each [B, N, C] -> [C]
+        return torch.stack([part.sum(dim=(0, 1)) for part in parts])
+
+    def merge(self, other: "ForecastMetrics") -> None:
+        """Add what another part of the data gave.
+
+        Raises:
+            ConfigError: if the other was made for another shape or MAPE threshold.
+        """
+        mine = (self.horizon, self.num_targets, self.mape_threshold)
+        theirs = (other.horizon, other.num_targets, other.mape_threshold)
+        if mine != theirs:
+            raise ConfigError(
+                f"metrics of (horizon, targets, MAPE threshold) {theirs} cannot be added to "
+                f"metrics of {mine}: they must be equal"
+            )
+        self._sums = self._sums + other.sums.to(self._sums.device)
+
+    def summary(self, channel: int | None = None) -> MetricSummary:
+        """The errors so far; this waits for the device.
+
+        Args:
+            channel: position of one target channel, or None for all of them together.
+
+        Raises:
+            RunError: if a forecast was not finite.
+        """
+        selected = self._sums if channel is None else self._sums[..., channel : channel + 1]
+        steps = selected.sum(dim=-1).cpu()  # [5, H]
+        if not bool(torch.isfinite(steps).all()):
+            raise RunError(
+                "the forecasts are not finite numbers: the model has diverged; train again with a "
+                "lower learning rate or stronger clipping"
+            )
+        columns = {str(step + 1): steps[:, step].tolist() for step in range(self.horizon)}
+        columns["mean"] = steps.sum(dim=1).tolist()
+        return {
+            "mae": {key: _ratio(sums[_ABSOLUTE], sums[_COUNT]) for key, sums in columns.items()},
+            "rmse": {
+                key: _root(_ratio(sums[_SQUARED], sums[_COUNT])) for key, sums in columns.items()
+            },
+            "mape": {
+                key: _ratio(100.0 * sums[_RELATIVE], sums[_RELATIVE_COUNT])
+                for key, sums in columns.items()
+            },
+            "count": int(columns["mean"][_COUNT]),
+        }
+
+
+def _ratio(total: float, count: float) -> float | None:
+    return total / count if count > 0 else None
+
+
+def _root(value: float | None) -> float | None:
+    return None if value is None else math.sqrt(value)

@@ -1,0 +1,57 @@
+"""Peak memory of this process, as PSS: shared pages counted once over those who share them."""
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+__all__ = ["PeakMemory", "pss_bytes"]
+
+_ROLLUP = Path("/proc/self/smaps_rollup")
+_INTERVAL_SECONDS = 0.25  # a look takes about a millisecond
+
+
+def pss_bytes() -> int | None:
+    """Proportional set size of this process in bytes; None where the system does not tell."""
+    try:
+        lines = _ROLLUP.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
+
+
+class PeakMemory:
+    """Watches the PSS from a thread while the `with` block runs.
+
+    Attributes:
+        peak_bytes: the largest seen; None where the system does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes: int | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="pgti-memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._look()
+
+    def _watch(self) -> None:
+        while not self._done.wait(_INTERVAL_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        seen = pss_bytes()
+        if seen is not None:
+            self.peak_bytes = max(seen, self.peak_bytes or 0)

@@ -1,0 +1,264 @@
+"""The directory of a run: the only place that knows its files' names.
+
+config.toml      every option, resolved
+run.json         versions, platform, store, parameter count, when it started and ended
+metrics.jsonl    one line per epoch, and one per reading of the loss in between
+checkpoints/     last.pt and best.pt
+test.json        errors on the test windows
+tensorboard/     event files, where asked for
+"""
+
+import glob
+import json
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pgti.errors import RunError
+from pgti.training.checkpoint import Checkpoint
+from pgti.training.files import (
+    PARTIAL_SUFFIX,
+    remove_partial_files,
+    sync_directory,
+    write_atomically,
+    written_to,
+)
+
+__all__ = ["RunDirectory", "describe_environment", "now"]
+
+
+def describe_environment() -> dict[str, str]:
+    """Versions and platform that a result depends on."""
+    return {
+        "pgti": version("pgti"),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(tz=UTC).isoformat(timespec="seconds")
+
+
+class RunDirectory:
+    """An existing run. Make a new one with `create`, open an old one with `open`.
+
+    Args:
+        path: the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    # -- names ------------------------------------------------------------------------------------
+
+    @property
+    def config_file(self) -> Path:
+        """Every option of the run, resolved, as TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def info_file(self) -> Path:
+        """Where and on what the run was done."""
+        return self.path / "run.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """State to go on from."""
+        return self.path / "checkpoints" / "last.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """State with the lowest validation MAE."""
+        return self.path / "checkpoints" / "best.pt"
+
+    @property
+    def test_file(self) -> Path:
+        """Errors on the test windows."""
+        return self.path / "test.json"
+
+    @property
+    def tensorboard_directory(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    # -- making and opening -----------------------------------------------------------------------
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether there is a run at `path`, finished or not."""
+        return (Path(path) / "config.toml").is_file()
+
+    @classmethod
+    def create(cls, path: str | Path, *, config: str, info: Mapping[str, Any]) -> "RunDirectory":
+        """Make the directory of a new run; it appears complete or not at all.
+
+        Args:
+            path: must not exist, or be an empty directory.
+            config: content of `config.toml`.
+            info: content of `run.json`; versions, platform and the time are added.
+
+        Raises:
+            RunError: if something is there already, or it cannot be written.
+        """
+        path = Path(path).absolute()
+        if cls.exists(path):
+            raise RunError(
+                f"{path} holds a run already: resume it with --resume, or choose another --run"
+            )
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"{path} exists and is no run: choose another --run or remove what is there"
+            )
+        with written_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            name = f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}{PARTIAL_SUFFIX}"
+            for leftover in path.parent.glob(name):
+                shutil.rmtree(leftover)
+            partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+            try:
+                (partial / "checkpoints").mkdir(parents=True)
+                run = cls(partial)
+                write_atomically(run.config_file, config.encode())
+                run.write_info({**describe_environment(), **info, "started": now()})
+                run.metrics_file.touch()
+                partial.rename(path)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+            sync_directory(path.parent)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDirectory":
+        """Open a run for reading.
+
+        Raises:
+            RunError: if there is no run.
+        """
+        path = Path(path).absolute()
+        if not path.is_dir():
+            raise RunError(f"{path} is no run: there is no such directory")
+        if not cls.exists(path):
+            raise RunError(f"{path} is no run: it has no config.toml")
+        return cls(path)
+
+    def clean(self) -> None:
+        """Remove what a killed process left half-written; for the one process that trains."""
+        with written_to(self.path):
+            remove_partial_files(self.path)
+            remove_partial_files(self.last_checkpoint.parent)
+
+    # -- content ----------------------------------------------------------------------------------
+
+    def read_config(self) -> str:
+        """Content of `config.toml`."""
+        return self._read(self.config_file)
+
+    def write_config(self, text: str) -> None:
+        """Replace `config.toml`: a resumed run may have other options that do not bind it."""
+        write_atomically(self.config_file, text.encode())
+
+    def read_info(self) -> dict[str, Any]:
+        """Content of `run.json`."""
+        return self._read_json(self.info_file)
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Replace `run.json`."""
+        write_atomically(self.info_file, _json(info))
+
+    def update_info(self, **values: object) -> None:
+        """Set some fields of `run.json`."""
+        self.write_info({**self.read_info(), **values})
+
+    def read_test(self) -> dict[str, Any]:
+        """Content of `test.json`."""
+        return self._read_json(self.test_file)
+
+    def write_test(self, report: Mapping[str, Any]) -> None:
+        """Write the errors on the test windows."""
+        write_atomically(self.test_file, _json(report))
+
+    def load_last(self) -> Checkpoint:
+        """The state to go on from, on the CPU."""
+        return Checkpoint.load(self.last_checkpoint)
+
+    def load_best(self) -> Checkpoint:
+        """The state with the lowest validation MAE, on the CPU."""
+        return Checkpoint.load(self.best_checkpoint)
+
+    # -- metrics ----------------------------------------------------------------------------------
+
+    def append_metrics(self, record: Mapping[str, Any]) -> int:
+        """Add a line to `metrics.jsonl`, on the disk before this returns; gives its new length.
+
+        Raises:
+            RunError: if it cannot be written.
+        """
+        line = json.dumps(record, allow_nan=False).encode() + b"\n"
+        with written_to(self.metrics_file), self.metrics_file.open("ab") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def truncate_metrics(self, num_bytes: int) -> None:
+        """Forget the lines after the checkpoint that a run goes on from.
+
+        Raises:
+            RunError: if the file is shorter than that, or cannot be written.
+        """
+        with written_to(self.metrics_file), self.metrics_file.open("ab") as file:
+            length = file.tell()
+            if length < num_bytes:
+                raise RunError(
+                    f"{self.metrics_file} has {length} bytes and had {num_bytes} at the "
+                    "checkpoint: it was changed since; restore it or start a new run"
+                )
+            file.truncate(num_bytes)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`; half a line that a killed process left is passed over."""
+        lines = self._read(self.metrics_file).split("\n")[:-1]
+        return [self._parsed(line, self.metrics_file) for line in lines]
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    def _read(self, path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+
+    def _read_json(self, path: Path) -> dict[str, Any]:
+        return self._parsed(self._read(path), path)
+
+    @staticmethod
+    def _parsed(text: str, path: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise RunError(f"{path} is damaged: it holds no JSON object")
+        return content
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,179 @@
+"""Everything that changes while a run trains, and its journey through checkpoints."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgti.errors import RunError
+from pgti.training.checkpoint import Checkpoint
+from pgti.training.compatibility import check_fingerprint, check_settings, plain_settings
+from pgti.training.config import TrainingConfig
+from pgti.training.forecaster import NetworkForecaster
+from pgti.training.optimisation import build_optimizer
+from pgti.training.position import Position
+from pgti.training.run_directory import RunDirectory
+
+__all__ = ["RunIdentity", "TrainingState"]
+
+_FREE_OPTIONS = frozenset(
+    f"training.{name}"
+    for name in (
+        "epochs",
+        "max_steps",
+        "patience",
+        "checkpoint_every_steps",
+        "log_every_steps",
+        "compile",
+    )
+)
+"""Options that say when a run stops or what it writes, not what it computes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunIdentity:
+    """What a checkpoint must agree with before a run goes on from it.
+
+    Args:
+        fingerprint: the store's.
+        settings: options outside `TrainingConfig` that determine the run (model, windows, splits,
+            targets, ...), as nested plain values.
+    """
+
+    fingerprint: str
+    settings: Mapping[str, Any]
+
+
+class TrainingState:
+    """Parameters, optimiser, position and the loss of the epoch so far.
+
+    The loss is summed on the device; `read_loss` waits for it.
+
+    Args:
+        forecaster: holds the network, on its device.
+        config: how to train.
+        run: where checkpoints go.
+        identity: what a checkpoint must agree with.
+
+    Raises:
+        ConfigError: if no parameter learns.
+    """
+
+    def __init__(
+        self,
+        forecaster: NetworkForecaster,
+        config: TrainingConfig,
+        run: RunDirectory,
+        identity: RunIdentity,
+    ) -> None:
+        self._forecaster = forecaster
+        self._config = config
+        self._run = run
+        self._identity = identity
+        self.optimizer = build_optimizer(forecaster.network.parameters(), config)
+        self.parameters = [p for p in forecaster.network.parameters() if p.requires_grad]
+        self.device = self.parameters[0].device
+        self.position = Position()
+        self.loss_sum: Tensor
+        self.loss_count: Tensor
+        self._set_loss(0.0, 0)
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the last step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    def next_epoch(self) -> None:
+        """Begin the next epoch."""
+        self.position = self.position.next_epoch()
+        self._set_loss(0.0, 0)
+
+    def read_loss(self) -> float | None:
+        """Mean loss of the epoch so far, None where no target was observed yet.
+
+        Raises:
+            RunError: if it is not finite.
+        """
+        loss_sum, count = float(self.loss_sum), int(self.loss_count)
+        self.position = replace(self.position, loss_sum=loss_sum, loss_count=count)
+        if not math.isfinite(loss_sum):
+            raise self._diverged(f"the loss is {loss_sum}")
+        return loss_sum / count if count else None
+
+    def save(self, *, best: bool = False) -> None:
+        """Write `last.pt` or `best.pt`.
+
+        Raises:
+            RunError: if the loss or a parameter is not finite, the last good checkpoint being
+                kept, or if it cannot be written.
+        """
+        self.read_loss()
+        finite = torch.stack([parameter.isfinite().all() for parameter in self.parameters])
+        if not bool(finite.all()):
+            raise self._diverged("a parameter is not finite")
+        checkpoint = Checkpoint(
+            network=self._forecaster.network.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            position=self.position.to_plain(),
+            random_state=self._random_state(),
+            scaler=self._scaler(),
+            fingerprint=self._identity.fingerprint,
+            settings=self._settings(),
+        )
+        checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
+
+    def restore(self) -> None:
+        """Take up the last checkpoint, if there is one, and forget metrics written after it.
+
+        Raises:
+            RunError: if the checkpoint is damaged, or of a run with another store, model or
+                option.
+        """
+        path = self._run.last_checkpoint
+        if path.exists():
+            self._load(Checkpoint.load(path))
+        self._run.clean()
+        self._run.truncate_metrics(self.position.metrics_bytes)
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        check_fingerprint(checkpoint.fingerprint, self._identity.fingerprint)
+        # A cosine runs over all epochs: their number is part of what it computes.
+        bound = {"training.epochs"} if self._config.schedule == "cosine" else set()
+        check_settings(checkpoint.settings, self._settings(), free=_FREE_OPTIONS - bound)
+        check_settings({"scaler": checkpoint.scaler}, {"scaler": self._scaler()})
+        network = self._forecaster.network
+        checkpoint.check_fits(network.state_dict())
+        network.load_state_dict(checkpoint.network)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.position = Position.from_plain(checkpoint.position)
+        self._set_loss(self.position.loss_sum, self.position.loss_count)
+        torch.set_rng_state(checkpoint.random_state["cpu"])
+        if "cuda" in checkpoint.random_state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint.random_state["cuda"], self.device)
+
+    def _random_state(self) -> dict[str, Tensor]:
+        state = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
+
+    def _settings(self) -> dict[str, Any]:
+        return plain_settings({**self._identity.settings, "training": asdict(self._config)})
+
+    def _scaler(self) -> dict[str, list[float]]:
+        scaler = self._forecaster.scaler
+        return {"mean": list(scaler.mean), "std": list(scaler.std)}
+
+    def _set_loss(self, loss_sum: float, loss_count: int) -> None:
+        self.loss_sum = torch.tensor(loss_sum, dtype=torch.float64, device=self.device)
+        self.loss_count = torch.tensor(loss_count, dtype=torch.int64, device=self.device)
+
+    def _diverged(self, what: str) -> RunError:
+        return RunError(
+            f"training diverged: {what} at step {self.position.step} with learning rate "
+            f"{self.rate:g}; lower learning_rate, raise warmup_steps or lower clip_norm"
+        )

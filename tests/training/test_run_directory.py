@@ -1,0 +1,150 @@
+"""The run directory: made whole, read by people, never overwritten."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pgti.errors import RunError
+from pgti.training import RunDirectory, TrainingConfig, to_toml
+
+
+def make_run(path: Path) -> RunDirectory:
+    """A new run."""
+    config = to_toml({"store": "build/i5", "training": TrainingConfig(epochs=2)})
+    return RunDirectory.create(
+        path, config=config, info={"fingerprint": "abc", "num_parameters": 7}
+    )
+
+
+def test_a_new_run_tells_what_it_is(tmp_path: Path) -> None:
+    """Options, versions and the caller's facts are there, and nothing else beside it."""
+    run = make_run(tmp_path / "deep" / "run")
+
+    assert tomllib.loads(run.read_config())["training"]["epochs"] == 2
+    info = run.read_info()
+    assert {"pgti", "torch", "numpy", "python", "platform", "started"} <= set(info)
+    assert (info["fingerprint"], info["num_parameters"]) == ("abc", 7)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["run"]
+    assert RunDirectory.exists(tmp_path / "deep" / "run")
+
+
+def test_facts_can_be_added(tmp_path: Path) -> None:
+    """The rest stays."""
+    run = make_run(tmp_path / "run")
+    run.update_info(ended="2025-10-01T00:00:00+00:00")
+
+    assert run.read_info()["ended"] == "2025-10-01T00:00:00+00:00"
+    assert run.read_info()["fingerprint"] == "abc"
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
+    """The error says how to go on."""
+    make_run(tmp_path / "run")
+
+    with pytest.raises(RunError, match=r"holds a run already.*--resume"):
+        make_run(tmp_path / "run")
+
+
+def test_something_else_is_not_overwritten(tmp_path: Path) -> None:
+    """A directory with files and a file are left alone; an empty directory serves."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "empty").mkdir()
+
+    for name in ("full", "file"):
+        with pytest.raises(RunError, match="is no run"):
+            make_run(tmp_path / name)
+    assert make_run(tmp_path / "empty").read_config()
+
+
+def test_opening_what_is_no_run(tmp_path: Path) -> None:
+    """A missing directory and one without a configuration are told apart."""
+    with pytest.raises(RunError, match="no such directory"):
+        RunDirectory.open(tmp_path / "nowhere")
+    with pytest.raises(RunError, match=r"no config\.toml"):
+        RunDirectory.open(tmp_path)
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    """Half-made runs beside a new one go, and half-written files at a resume."""
+    leftover = tmp_path / f".run.{'0123' * 8}.partial"
+    leftover.mkdir()
+    (leftover / "config.toml").write_text("")
+    run = make_run(tmp_path / "run")
+    half = run.last_checkpoint.parent / ".last.pt.partial"
+    half.write_bytes(b"half")
+    (run.path / ".run.json.partial").write_bytes(b"half")
+
+    run.clean()
+
+    assert not leftover.exists()
+    assert not list(run.path.rglob(".*"))
+
+
+def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that cannot be filled is not there."""
+
+    def full(descriptor: int) -> None:
+        del descriptor
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device"):
+        make_run(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
+    """The name of a run cannot lie below a file."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(RunError, match="cannot be written") as caught:
+        make_run(tmp_path / "file" / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_metrics_are_lines(tmp_path: Path) -> None:
+    """Each line reads by itself; the length comes back, and cutting at it forgets the rest."""
+    run = make_run(tmp_path / "run")
+    first = run.append_metrics({"epoch": 1})
+    second = run.append_metrics({"epoch": 2})
+
+    assert run.read_metrics() == [{"epoch": 1}, {"epoch": 2}]
+    assert run.metrics_file.stat().st_size == second
+    run.truncate_metrics(first)
+    assert run.read_metrics() == [{"epoch": 1}]
+
+
+def test_half_a_line_is_passed_over(tmp_path: Path) -> None:
+    """A process killed while it wrote leaves one."""
+    run = make_run(tmp_path / "run")
+    run.append_metrics({"epoch": 1})
+    with run.metrics_file.open("a") as file:
+        file.write('{"epo')
+
+    assert run.read_metrics() == [{"epoch": 1}]
+
+
+def test_damaged_files_are_one_line(tmp_path: Path) -> None:
+    """The error names the file."""
+    run = make_run(tmp_path / "run")
+    run.info_file.write_text('{"started": ')
+
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        run.read_info()
+    with pytest.raises(RunError, match=r"test\.json cannot be read"):
+        run.read_test()
+
+
+def test_test_errors_are_json(tmp_path: Path) -> None:
+    """Unobserved errors are null; NaN, which is no JSON, cannot be written."""
+    run = make_run(tmp_path / "run")
+    run.write_test({"mae": {"1": None, "mean": 2.5}})
+
+    assert json.loads(run.test_file.read_text()) == {"mae": {"1": None, "mean": 2.5}}
+    assert run.read_test()["mae"]["1"] is None
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.write_test({"mae": float("nan")})
