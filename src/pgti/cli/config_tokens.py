@@ -1,0 +1,123 @@
+"""`--config run.toml` and lists with commas, both turned into plain command-line tokens.
+
+A configuration file is read as if its options had been typed, except those that are typed as
+well: the command line wins. So a file and a flag pass through the same parser and the same checks.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pgti.errors import ConfigError
+from pgti.ingest import IngestOptions
+from pgti.run import RunConfig, WindowConfig, read_toml
+from pgti.training import TrainingConfig
+
+__all__ = ["expand_tokens"]
+
+_FLAT_TABLE = "training"  # its options are top-level flags: --epochs, not --training.epochs
+
+
+def _list_flags() -> dict[str, bool]:
+    """Flags that take a list, and whether their values follow one flag (fixed length)."""
+    found: dict[str, bool] = {}
+    for prefix, config in (("windows.", WindowConfig), ("", TrainingConfig), ("", IngestOptions)):
+        hints = get_type_hints(config)
+        for each in fields(config):
+            for hint in (hints[each.name], *get_args(hints[each.name])):
+                if str(hint).startswith("tuple["):
+                    flag = f"--{prefix}{each.name.replace('_', '-')}"
+                    found[flag] = Ellipsis not in get_args(hint)
+    return found
+
+
+def expand_tokens(tokens: Sequence[str]) -> list[str]:
+    """The tokens with `--config` replaced by what the file holds and comma lists taken apart.
+
+    Raises:
+        ConfigError: if the file cannot be read, or holds what no option can take.
+    """
+    typed = list(_split_assignments(tokens))
+    path = _taken(typed, "--config")
+    if path is not None:
+        given = {token for token in typed if token.startswith("--")}
+        typed += _file_tokens(Path(path), given)
+    lists = _list_flags()
+    expanded: list[str] = []
+    position = 0
+    while position < len(typed):
+        token = "--model.name" if typed[position] == "--model" else typed[position]
+        position += 1
+        if token in lists and position < len(typed) and "," in typed[position]:
+            expanded += _list_tokens(token, typed[position].split(","), fixed=lists[token])
+            position += 1
+        else:
+            expanded.append(token)
+    return expanded
+
+
+def _split_assignments(tokens: Sequence[str]) -> Iterator[str]:
+    """`--flag=value` as two tokens."""
+    for token in tokens:
+        if token.startswith("--") and "=" in token:
+            yield from token.split("=", 1)
+        else:
+            yield token
+
+
+def _taken(tokens: list[str], flag: str) -> str | None:
+    """Remove `flag` and its value from the tokens, if they are there, and give the value."""
+    if flag not in tokens:
+        return None
+    position = tokens.index(flag)
+    if position + 1 == len(tokens):
+        raise ConfigError(f"{flag} needs a value: the path of a TOML file")
+    _, value = tokens.pop(position), tokens.pop(position)
+    if flag in tokens:
+        raise ConfigError(f"{flag} is given twice: give one file")
+    return value
+
+
+def _file_tokens(path: Path, given: set[str]) -> list[str]:
+    """What the file would look like if it had been typed, without what is in `given`."""
+    content = read_toml(path)
+    known = {each.name for each in fields(RunConfig)}
+    tokens: list[str] = []
+    for name, value in content.items():
+        if name not in known:
+            raise ConfigError(
+                f"{path}: there is no option {name!r}; at the top level there are "
+                f"{', '.join(sorted(known))}"
+            )
+        if name == "store":
+            continue  # what to learn from is said on the command line
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                prefix = "" if name == _FLAT_TABLE else f"{name}."
+                tokens += _option_tokens(path, f"{prefix}{key}", inner, given)
+        else:
+            tokens += _option_tokens(path, name, value, given)
+    return tokens
+
+
+def _option_tokens(path: Path, name: str, value: Any, given: set[str]) -> list[str]:  # noqa: ANN401 - TOML is untyped until checked
+    flag = f"--{name.replace('_', '-')}"
+    same = {flag, f"--no-{name.replace('_', '-')}"} | (
+        {"--model"} if flag == "--model.name" else set()
+    )
+    if same & given:
+        return []
+    if isinstance(value, Mapping):
+        raise ConfigError(f"{path}: {name} is a table: the options are one level deep")
+    if isinstance(value, list):
+        return _list_tokens(flag, [str(item) for item in value], fixed=_list_flags().get(flag))
+    if isinstance(value, bool) and not flag.startswith("--model."):
+        return [flag if value else f"--no-{name.replace('_', '-')}"]
+    return [flag, str(value).lower() if isinstance(value, bool) else str(value)]
+
+
+def _list_tokens(flag: str, values: Sequence[str], *, fixed: bool | None) -> list[str]:
+    if fixed:
+        return [flag, *values]
+    return [token for value in values for token in (flag, value)]

@@ -1,0 +1,47 @@
+"""`pgti evaluate`: errors of a trained run, beside both baselines."""
+
+from pathlib import Path
+from typing import Literal
+
+from pgti.cli.output import error_table, print_json, show
+from pgti.run import Run
+from pgti.training import RichObserver
+from pgti.windows import SPLIT_NAMES, SplitName
+
+__all__ = ["evaluate_command"]
+
+
+def evaluate_command(
+    run: Path,
+    /,
+    *,
+    split: Literal["train", "val", "test", "all"] = "test",
+    store: Path | None = None,
+    checkpoint: Literal["best", "last"] = "best",
+    device: str | None = None,
+    json: bool = False,
+) -> None:
+    """Errors of a trained run on whole splits, in original units.
+
+    MAE, RMSE and MAPE over observed targets at every horizon step and on average, beside
+    persistence and the historical average.
+
+    Args:
+        run: Directory of the run.
+        split: Windows to evaluate.
+        store: The run's store, if it has moved.
+        checkpoint: Which parameters: the best by validation MAE, or the last.
+        device: Compute device, if not the run's.
+        json: Print one JSON object as the last line of standard output.
+    """
+    trained = Run.open(run, store=store, checkpoint=checkpoint, device=device)
+    names: tuple[SplitName, ...] = SPLIT_NAMES if split == "all" else (split,)
+    observer = RichObserver()
+    try:
+        report = trained.evaluate(names, observers=(observer,))
+    finally:
+        observer.close()
+    for name in names:
+        show(error_table(name, report[name], trained.config.model.name))
+    if json:
+        print_json({"run": str(run), "checkpoint": checkpoint, **report})

@@ -1,0 +1,50 @@
+"""`pgti ingest`: a file of readings becomes a store."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pgti.cli.info import store_summary
+from pgti.cli.output import print_json, say
+from pgti.ingest import IngestOptions, ingest
+from pgti.series import SeriesStore
+
+__all__ = ["ingest_command"]
+
+
+def ingest_command(
+    readings: Path,
+    /,
+    *,
+    out: Path,
+    graph: Path | None = None,
+    options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),  # noqa: B008 - frozen
+    json: bool = False,
+) -> None:
+    """Turn a file of readings and a graph into a store.
+
+    Readings: CSV or TSV, .npy, .npz, HDF5 (as DCRNN, PGT and LargeST write it), Parquet, or PGT's
+    JSON. Graph: a matrix, an edge list, a table of distances or coordinates, CSR arrays, or
+    DCRNN's adj_mx.pkl; or arrays in the readings' own file (--edges, --coordinates).
+
+    Args:
+        readings: The file of readings.
+        out: The store to make.
+        graph: The file of the graph.
+        options: How to read them.
+        json: Print one JSON object as the last line of standard output.
+    """
+    result = ingest(readings, out, options, graph=graph)
+    for note in result.notes:
+        say(note)
+    store = SeriesStore.open(out)
+    summary = store_summary(store)
+    say(
+        f"{summary['steps']:,} steps of {summary['sensors']:,} sensors, "
+        f"{', '.join(summary['channels'])}, {summary['edges']:,} edges, as {summary['dtype']} "
+        f"({summary['bytes'] / 1e6:,.1f} MB), {100 * summary['missing_fraction']:.2f} % missing, "
+        f"are in {out}"
+    )
+    if json:
+        print_json(summary)

@@ -1,0 +1,78 @@
+"""The entry: find the command, run it, and turn what goes wrong into one line and an exit code.
+
+Exit 0 done; 2 what the user gave is wrong; 128 + n stopped by signal n; 1 anything else.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import cyclopts
+
+from pgti.cli.config_tokens import expand_tokens
+from pgti.cli.evaluate import evaluate_command
+from pgti.cli.info import info_command
+from pgti.cli.ingest import ingest_command
+from pgti.cli.output import say
+from pgti.cli.predict import predict_command
+from pgti.cli.simulate import simulate_command
+from pgti.cli.train import train_command
+from pgti.errors import Interrupted, PgtiError
+
+__all__ = ["main", "run_command"]
+
+_DEBUG = "--debug"
+
+
+def _app() -> cyclopts.App:
+    app = cyclopts.App(
+        name="pgti",
+        help="Index-batching for spatiotemporal graph neural networks: from a file of sensor "
+        "readings to an evaluated forecaster, without a memory wall.",
+        version=version("pgti"),
+        help_epilogue="Every command takes --debug, which shows the traceback of an error.",
+    )
+    app.command(ingest_command, name="ingest")
+    app.command(info_command, name="info")
+    app.command(simulate_command, name="simulate")
+    app.command(train_command, name="train")
+    app.command(evaluate_command, name="evaluate")
+    app.command(predict_command, name="predict")
+    return app
+
+
+def run_command(tokens: Sequence[str]) -> int:
+    """Run the command line `tokens` and return the exit code."""
+    debug = _DEBUG in tokens
+    app = _app()
+    try:
+        arguments = expand_tokens([token for token in tokens if token != _DEBUG])
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except (PgtiError, cyclopts.CycloptsError, OSError, KeyboardInterrupt) as error:
+        if debug:
+            raise
+        return _told(error)
+    except MemoryError:
+        if debug:
+            raise
+        say("error: there is not enough memory; use a smaller --batch-size or a smaller model")
+        return 1
+    return 0
+
+
+def _told(error: BaseException) -> int:
+    """Say what went wrong in one line; the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        say("stopped")
+        return 130
+    message = " ".join(str(error).split())
+    if isinstance(error, Interrupted):
+        say(message)
+        return 128 + error.signal_number
+    say(f"error: {message}")
+    return 2
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(run_command(sys.argv[1:]))

@@ -1,0 +1,60 @@
+"""`pgti simulate`: a store of simulated traffic."""
+
+from pathlib import Path
+
+from pgti.cli.info import store_summary
+from pgti.cli.output import print_json, say
+from pgti.ingest import IngestOptions, read_graph
+from pgti.run.config import parse_time
+from pgti.series import SeriesStore
+from pgti.simulation import SimulationOptions
+from pgti.simulation import simulate as simulate_store
+
+__all__ = ["simulate_command"]
+
+
+def simulate_command(
+    *,
+    out: Path,
+    sensors: int = 64,
+    steps: int = 8064,
+    graph: Path | None = None,
+    seed: int = 1,
+    start: str = "2025-01-06T00:00",
+    interval_seconds: int = 300,
+    outage_fraction: float = 0.02,
+    overwrite: bool = False,
+    json: bool = False,
+) -> None:
+    """Write a store of simulated traffic speeds in mph, on a 0.1 grid.
+
+    Daily and weekly rhythm, congestion that travels along the edges, noise and sensor outages;
+    the same seed gives the same series. It serves examples, tests and measurements of scale:
+    accuracy on it says nothing about real roads.
+
+    Args:
+        out: The store to make.
+        sensors: Number of sensors.
+        steps: Number of time steps.
+        graph: Graph file to simulate on, whose edges point in the driving direction; without one
+            a road-like graph is made.
+        seed: Seed of everything that is random.
+        start: Time of the first step.
+        interval_seconds: Seconds between steps.
+        outage_fraction: Share of readings that are missing.
+        overwrite: Replace an existing store once the new one is complete.
+        json: Print one JSON object as the last line of standard output.
+    """
+    options = SimulationOptions(
+        sensors=sensors,
+        steps=steps,
+        seed=seed,
+        start=parse_time("start", start),
+        interval_seconds=interval_seconds,
+        outage_fraction=outage_fraction,
+    )
+    road, ids = (None, None) if graph is None else read_graph(graph, IngestOptions())
+    simulate_store(out, options, road, node_ids=ids, overwrite=overwrite)
+    say(f"{steps:,} steps of {sensors:,} sensors are in {out}")
+    if json:
+        print_json(store_summary(SeriesStore.open(out)))

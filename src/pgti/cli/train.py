@@ -1,0 +1,118 @@
+"""`pgti train`: learn a forecaster from a store."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from pgti.cli.output import error_table, print_json, say, show
+from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
+from pgti.training import (
+    AbstractObserver,
+    RichObserver,
+    RunDirectory,
+    TensorBoardObserver,
+    TrainingConfig,
+)
+from pgti.training.peak_memory import PeakMemory
+
+__all__ = ["train_command"]
+
+
+def train_command(
+    store: Path,
+    /,
+    *,
+    run: Path,
+    model: Annotated[
+        dict[str, str] | None,
+        Parameter(
+            name="--model",
+            help="Name of the model, and its options: --model dcrnn --model.hidden 16.",
+        ),
+    ] = None,
+    windows: WindowConfig = WindowConfig(),  # noqa: B008 - frozen
+    training: Annotated[TrainingConfig, Parameter(name="*")] = TrainingConfig(),  # noqa: B008 - frozen
+    batching: str = "index",
+    device: str = "auto",
+    resume: bool = False,
+    tensorboard: bool = False,
+    json: bool = False,
+) -> None:
+    """Train a model and evaluate it on the test windows.
+
+    Options may stand in a TOML file too (--config run.toml), in the tables [windows], [model] and
+    [training]; what is typed wins. The `config.toml` of a run is such a file.
+
+    Args:
+        store: The store to learn from.
+        run: Directory of the run: made new, or with --resume gone on in.
+        model: Name of the model, and its options.
+        windows: Shape and split of the windows.
+        training: How to train.
+        batching: How batches are made: index (gathered from the store) or standard (all windows
+            materialised, for comparison).
+        device: Compute device: auto, cpu, cuda or cuda:1.
+        resume: Go on from the run's last checkpoint.
+        tensorboard: Write TensorBoard events too.
+        json: Print one JSON object as the last line of standard output.
+    """
+    began = time.perf_counter()
+    chosen = dict(model or {})
+    config = RunConfig(
+        store=store.absolute(),
+        windows=windows,
+        model=ModelConfig(
+            name=chosen.pop("name", "dcrnn"),
+            options={key.replace("-", "_"): _value(text) for key, text in chosen.items()},
+        ),
+        training=training,
+        batching=batching,
+        device=device,
+    )
+
+    def observers(directory: RunDirectory) -> list[AbstractObserver]:
+        watching: list[AbstractObserver] = [RichObserver()]
+        if tensorboard:
+            watching.append(TensorBoardObserver(directory.tensorboard_directory))
+        return watching
+
+    with PeakMemory() as memory:
+        trained, result = train_run(config, run, resume=resume, observers=observers)
+        report: dict[str, Any] = {}
+        if trained.splits.test:
+            report = trained.evaluate(("test",))
+            trained.directory.write_test(report["test"])
+    if report:
+        show(error_table("test", report["test"], config.model.name))
+    else:
+        say("the test split has no window: nothing was evaluated")
+    say(f"the run is in {run}")
+    if json:
+        print_json(
+            {
+                "run": str(run),
+                "epochs": result.epochs,
+                "steps": result.steps,
+                "train_loss": result.train_loss,
+                "val": {"mae": result.best_val_mae},
+                "best_epoch": result.best_epoch,
+                "test": report.get("test"),
+                "windows_per_second": result.windows_per_second,
+                "seconds": time.perf_counter() - began,
+                "peak_pss_bytes": memory.peak_bytes,
+            }
+        )
+
+
+def _value(text: str) -> Any:  # noqa: ANN401 - the model's configuration checks the type
+    """What was typed for a model's option: a truth value, a number or a word."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,14 @@
+"""The composition root: options in, built objects and trained runs out.
+
+The only room that knows every other one.
+"""
+
+from pgti.run.build import ModelFactory as ModelFactory
+from pgti.run.build import resolve_device as resolve_device
+from pgti.run.config import ModelConfig as ModelConfig
+from pgti.run.config import RunConfig as RunConfig
+from pgti.run.config import WindowConfig as WindowConfig
+from pgti.run.config import read_toml as read_toml
+from pgti.run.run import Run as Run
+from pgti.run.train import train as train
+from pgti.run.train import train_run as train_run

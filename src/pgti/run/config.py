@@ -1,0 +1,218 @@
+"""Every option of a run, and its journey through `config.toml`."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from pgti.errors import ConfigError
+from pgti.series import SeriesStore, default_calendar
+from pgti.training import TrainingConfig
+from pgti.training.toml_text import to_toml
+from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
+
+__all__ = ["ModelConfig", "RunConfig", "WindowConfig", "read_toml"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowConfig:
+    """Which windows a run has and how they are split.
+
+    Raises:
+        ConfigError: if a size breaks its rule, or a split is given in two ways.
+    """
+
+    input_steps: int = 12
+    """Rows that the model sees."""
+    horizon: int = 12
+    """Rows that it forecasts."""
+    stride: int = 1
+    """Rows between the starts of neighbouring windows."""
+    targets: tuple[str, ...] = ()
+    """Channels to forecast; all of them if empty."""
+    calendar: tuple[str, ...] | None = None
+    """Calendar features appended to the inputs (time-of-day, day-of-week); what fits if not given.
+    """
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    """Shares of train, validation and test windows, in time order."""
+    val_from: str | None = None
+    """First time whose reading is a validation target, ISO 8601; in place of fractions."""
+    test_from: str | None = None
+    """First time whose reading is a test target, ISO 8601; goes with val-from."""
+    gap: int = 0
+    """Rows left out between splits; input-steps + horizon - 1 keeps them from sharing any row."""
+
+    def __post_init__(self) -> None:
+        _ = self.spec
+        object.__setattr__(self, "fractions", tuple(self.fractions))
+        if (self.val_from is None) != (self.test_from is None):
+            raise ConfigError(
+                f"val_from is {self.val_from} and test_from {self.test_from}: "
+                "a split by dates needs both"
+            )
+
+    @property
+    def spec(self) -> WindowSpec:
+        """The window's shape."""
+        return WindowSpec(input_steps=self.input_steps, horizon=self.horizon, stride=self.stride)
+
+    def splits(self, store: SeriesStore) -> Splits:
+        """Train, validation and test windows of a store.
+
+        Raises:
+            ConfigError: if the split leaves no training window, or names a time that is none.
+        """
+        num_steps = store.meta.num_steps
+        if self.val_from is None or self.test_from is None:
+            return split_by_fractions(num_steps, self.spec, self.fractions, self.gap)
+        return split_by_rows(
+            num_steps,
+            self.spec,
+            val_row=store.time_axis.row_of(parse_time("val_from", self.val_from)),
+            test_row=store.time_axis.row_of(parse_time("test_from", self.test_from)),
+            gap=self.gap,
+        )
+
+    def calendar_of(self, store: SeriesStore) -> tuple[str, ...]:
+        """The calendar features that the windows of a store carry."""
+        return default_calendar(store.time_axis) if self.calendar is None else self.calendar
+
+    def target_indices(self, store: SeriesStore) -> tuple[int, ...]:
+        """Positions of the target channels."""
+        return store.channel_indices(self.targets or store.meta.channels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Which model, and its options."""
+
+    name: str = "dcrnn"
+    """Name of the model."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of that model, by name; the rest have the model's defaults."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything that determines a run."""
+
+    store: Path
+    """The store to learn from."""
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    """The windows and their split."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """How to train."""
+    batching: str = "index"
+    """Batching strategy."""
+    device: str = "auto"
+    """Compute device; auto takes a GPU where there is one."""
+
+    def to_toml(self) -> str:
+        """The text of `config.toml`; `from_toml` reads it back."""
+        content = asdict(self)
+        content["store"] = str(self.store)
+        content["model"] = {"name": self.model.name, **self.model.options}
+        return to_toml(content)
+
+    def identity(self) -> dict[str, Any]:
+        """The options outside `training` that a resumed run must share: what it computes from."""
+        return {
+            "windows": asdict(self.windows),
+            "model": {"name": self.model.name, **self.model.options},
+        }
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Read a `config.toml`.
+
+        Raises:
+            ConfigError: if it is no TOML, or holds an unknown option or a value of a wrong type.
+        """
+        content = read_toml(path)
+        model = dict(_table(path, content, "model"))
+        _check_names(path, "", content, {each.name for each in fields(cls)})
+        if not isinstance(content.get("store"), str):
+            raise ConfigError(f"{path} names no store")
+        return cls(
+            store=Path(content["store"]),
+            windows=WindowConfig(**_options(path, content, "windows", WindowConfig)),
+            model=ModelConfig(name=str(model.pop("name", "dcrnn")), options=model),
+            training=TrainingConfig(**_options(path, content, "training", TrainingConfig)),
+            batching=str(content.get("batching", "index")),
+            device=str(content.get("device", "auto")),
+        )
+
+
+def parse_time(name: str, text: str) -> np.datetime64:
+    """A wall-clock time, datetime64[s].
+
+    Raises:
+        ConfigError: if `text` is no ISO 8601 time.
+    """
+    try:
+        time = np.datetime64(text, "s")
+    except ValueError:
+        raise ConfigError(
+            f"{name} is {text!r}: it must be a time such as 2025-10-22 or 2025-10-22T06:00"
+        ) from None
+    if np.isnat(time):
+        raise ConfigError(f"{name} is {text!r}: it must be a time such as 2025-10-22")
+    return time
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        ConfigError: if it cannot be read or parsed.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the configuration {path} cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the configuration {path} is not valid TOML: {error}") from None
+
+
+def _table(path: Path, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = content.get(name, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{path}: {name} must be a table, [{name}]")
+    return table
+
+
+def _check_names(path: Path, prefix: str, given: Mapping[str, Any], known: set[str]) -> None:
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+            raise ConfigError(f"{path}: there is no option {prefix}{name}; {hint}")
+
+
+def _options(
+    path: Path, content: Mapping[str, Any], name: str, config: type[WindowConfig | TrainingConfig]
+) -> dict[str, Any]:
+    """The options of a table, each of the type that its dataclass declares."""
+    table = _table(path, content, name)
+    hints = get_type_hints(config)
+    _check_names(path, f"{name}.", table, set(hints))
+    return {key: _typed(f"{path}: {name}.{key}", value, hints[key]) for key, value in table.items()}
+
+
+def _typed(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - TOML is untyped until checked
+    if isinstance(value, list):
+        return tuple(value)
+    choices = get_args(hint) if get_origin(hint) is not None else (hint,)
+    kinds = [kind for kind in choices if isinstance(kind, type)]
+    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kinds and type(value) not in kinds:
+        expected = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+        raise ConfigError(f"{where} is {value!r}: it must be {expected}")
+    return value

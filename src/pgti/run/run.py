@@ -1,0 +1,272 @@
+"""What a user does with a trained model: take it up, evaluate it, forecast with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgti.batching import BatchLoader, WindowSource, make_batcher
+from pgti.errors import ConfigError, RunError
+from pgti.run.build import NUM_SLOTS, ModelFactory, build_forecaster, window_source
+from pgti.run.config import RunConfig, parse_time
+from pgti.series import Scaler, SeriesStore
+from pgti.training import (
+    AbstractForecaster,
+    AbstractObserver,
+    ForecastLabels,
+    HistoricalAverageForecaster,
+    NetworkForecaster,
+    PersistenceForecaster,
+    RunDirectory,
+    evaluate,
+    evaluation_report,
+    predict,
+)
+from pgti.training.compatibility import check_fingerprint
+from pgti.windows import Sequential, SplitName, Splits
+
+__all__ = ["Run"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A store, a configuration and the forecaster that belongs to them.
+
+    Args:
+        config: every option, resolved.
+        store: the series and its graph.
+        splits: which windows train, validate and test.
+        source: what a window holds.
+        forecaster: the network with its un-scaling, on the compute device.
+        directory: where checkpoints and metrics are.
+    """
+
+    config: RunConfig
+    store: SeriesStore
+    splits: Splits
+    source: WindowSource
+    forecaster: NetworkForecaster
+    directory: RunDirectory
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        store: str | Path | SeriesStore | None = None,
+        model: ModelFactory | None = None,
+        checkpoint: str = "best",
+        device: str | None = None,
+    ) -> Self:
+        """Take up a trained run, with the parameters of a checkpoint.
+
+        Args:
+            path: the run's directory.
+            store: the run's store, if it has moved.
+            model: makes the network, for a run that was trained with a network of one's own.
+            checkpoint: "best" (by validation MAE) or "last".
+            device: compute device, if not the run's.
+
+        Raises:
+            RunError: if there is no such run or checkpoint, or the store is another one.
+        """
+        directory = RunDirectory.open(path)
+        config = RunConfig.from_toml(directory.config_file)
+        if device is not None:
+            config = replace(config, device=device)
+        if checkpoint not in ("best", "last"):
+            raise ConfigError(f"checkpoint is {checkpoint!r}: it is best or last")
+        state = directory.load_best() if checkpoint == "best" else directory.load_last()
+        opened = SeriesStore.open(config.store) if store is None else opened_store(store)
+        check_fingerprint(state.fingerprint, opened.fingerprint)
+        scaler = Scaler(mean=tuple(state.scaler["mean"]), std=tuple(state.scaler["std"]))
+        source = window_source(config, opened, scaler)
+        run = cls(
+            config=config,
+            store=opened,
+            splits=config.windows.splits(opened),
+            source=source,
+            forecaster=build_forecaster(config, source, model),
+            directory=directory,
+        )
+        state.check_fits(run.forecaster.network.state_dict())
+        run.forecaster.network.load_state_dict(state.network)
+        run.forecaster.eval()
+        return run
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.forecaster.mean.device
+
+    # -- evaluate ---------------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        splits: Sequence[SplitName] = ("test",),
+        *,
+        observers: Sequence[AbstractObserver] = (),
+    ) -> dict[str, Any]:
+        """Errors on whole splits, in original units, beside those of both baselines.
+
+        Returns:
+            For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
+            "persistence": {the same}, "historical-average": {the same}}; MAPE in percent.
+
+        Raises:
+            ConfigError: if there is no such split or it has no window.
+        """
+        forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster, **self._baselines()}
+        return {
+            name: evaluation_report(
+                evaluate(forecasters, self._loader(self.splits.starts(name)), observers=observers),
+                "model",
+            )
+            for name in splits
+        }
+
+    def _baselines(self) -> dict[str, AbstractForecaster]:
+        spec, targets = self.source.spec, self.source.target_indices
+        average = HistoricalAverageForecaster.fit(
+            self.store,
+            self.splits.train_rows(spec),
+            target_indices=targets,
+            input_steps=spec.input_steps,
+            horizon=spec.horizon,
+        )
+        return {
+            "persistence": PersistenceForecaster(self.source.scaler, targets, spec.horizon).to(
+                self.device
+            ),
+            "historical-average": average.to(self.device),
+        }
+
+    # -- predict ----------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        out: str | Path,
+        *,
+        split: SplitName | None = None,
+        between: tuple[str, str] | None = None,
+        readings: SeriesStore | None = None,
+        observers: Sequence[AbstractObserver] = (),
+    ) -> int:
+        """Write forecasts to a CSV, Parquet or NPZ file.
+
+        Without further arguments, the steps after the end of the series are forecast.
+
+        Args:
+            out: the file; its suffix names the format.
+            split: forecast the windows of this split instead.
+            between: forecast the windows whose first forecast step lies in [first, last], two
+                times in ISO 8601, instead.
+            readings: a store of newer readings of the same sensors to forecast from.
+            observers: told about the progress.
+
+        Returns:
+            Number of windows.
+
+        Raises:
+            ConfigError: if two of the choices are given, or there is nothing to forecast.
+            RunError: if the newer readings are of other sensors or channels.
+        """
+        if split is not None and between is not None:
+            raise ConfigError("forecast either a split or the windows between two times, not both")
+        source = self.source if readings is None else self._source_of(readings)
+        loaders = self._forecast_loaders(source, split, between)
+        labels = ForecastLabels(
+            time_axis=source.store.time_axis,
+            input_steps=source.spec.input_steps,
+            sensor_ids=source.store.meta.node_ids,
+            channels=tuple(source.store.meta.channels[index] for index in source.target_indices),
+        )
+        for observer in observers:
+            observer.begin("forecasting", sum(loader.num_windows for loader in loaders))
+        batches = (batch for loader in loaders for batch in loader.epoch(0))
+        return predict(self.forecaster, batches, labels, out, observers=observers)
+
+    def _forecast_loaders(
+        self, source: WindowSource, split: SplitName | None, between: tuple[str, str] | None
+    ) -> list[BatchLoader]:
+        num_steps, spec = source.store.meta.num_steps, source.spec
+        if split is not None:
+            if source is not self.source:
+                raise ConfigError("newer readings have no splits: leave --split out")
+            return [self._loader(self.splits.starts(split))]
+        latest = num_steps - spec.input_steps
+        if latest < 0:
+            raise ConfigError(
+                f"{num_steps} readings of each sensor are too few to forecast from: the model "
+                f"needs the last {spec.input_steps}"
+            )
+        starts = np.array([latest])
+        if between is not None:
+            first, last = (parse_time("time", time) for time in between)
+            rows = np.arange(spec.input_steps, num_steps + 1)
+            times = source.store.time_axis.at(rows)
+            starts = rows[(first <= times) & (times <= last)] - spec.input_steps
+            if not len(starts):
+                raise ConfigError(
+                    f"no forecast can begin between {between[0]} and {between[1]}: the series has "
+                    f"{num_steps} steps and a forecast needs {spec.input_steps} before it"
+                )
+        known = starts[starts + spec.span <= num_steps]
+        beyond = starts[len(known) :]
+        return [
+            self._loader(part, source, with_targets=with_targets)
+            for part, with_targets in ((known, True), (beyond, False))
+            if len(part)
+        ]
+
+    def _source_of(self, readings: SeriesStore) -> WindowSource:
+        mine, other = self.store.meta, readings.meta
+        if mine.node_ids != other.node_ids:
+            raise RunError(
+                f"the readings in {readings.path} are of other sensors, or in another order, than "
+                f"the run's ({_difference(mine.node_ids, other.node_ids)}): give the same columns"
+            )
+        for what, left, right in (
+            ("channels", mine.channels, other.channels),
+            ("seconds between rows", mine.interval_seconds, other.interval_seconds),
+        ):
+            if left != right:
+                raise RunError(
+                    f"the readings in {readings.path} have {what} {right} and the run has {left}: "
+                    "they must be the same"
+                )
+        return replace(self.source, store=readings)
+
+    def _loader(
+        self,
+        starts: range | NDArray[np.int64],
+        source: WindowSource | None = None,
+        *,
+        with_targets: bool = True,
+    ) -> BatchLoader:
+        """Batches in time order; index-batching, whose bits are those of every strategy."""
+        batcher = make_batcher("index", source or self.source, self.device, NUM_SLOTS)
+        return BatchLoader(
+            batcher,
+            starts,
+            self.config.training.batch_size,
+            Sequential(),
+            with_targets=with_targets,
+        )
+
+
+def opened_store(store: str | Path | SeriesStore) -> SeriesStore:
+    """The store itself, or the one at a path."""
+    return store if isinstance(store, SeriesStore) else SeriesStore.open(store)
+
+
+def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
+    """Where two lists of sensors part, in a few words."""
+    if len(mine) != len(other):
+        return f"{len(other)} sensors instead of {len(mine)}"
+    position = next(i for i, pair in enumerate(zip(mine, other, strict=True)) if pair[0] != pair[1])
+    return f"number {position} is {other[position]!r} instead of {mine[position]!r}"

@@ -1,0 +1,214 @@
+"""The command line from end to end, on a small simulated store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pgti.cli.main import run_command
+
+TINY = (
+    "--model.hidden", "4", "--model.layers", "1", "--windows.input-steps", "4",
+    "--windows.horizon", "3", "--batch-size", "64",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 6 sensors and two days."""
+    path = tmp_path_factory.mktemp("data") / "store"
+    assert run("simulate", "--sensors", 6, "--steps", 576, "--out", path) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs on it."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert run("train", store, "--run", path, "--epochs", 2, *TINY) == 0
+    return path
+
+
+def run(*tokens: object) -> int:
+    return run_command([str(token) for token in tokens])
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    return content
+
+
+def test_info(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`info --json` gives the fields that scripts rely on."""
+    assert run("info", store, "--json", "--verify") == 0
+    info = last_json(capsys)
+    assert (info["steps"], info["sensors"], info["channels"]) == (576, 6, ["speed"])
+    assert (info["dtype"], info["bytes"], info["interval_seconds"]) == ("int16", 576 * 6 * 2, 300)
+    assert info["start"] == "2025-01-06T00:00:00"
+    assert 0 <= info["missing_fraction"] < 0.2
+    assert info["edges"] > 0
+
+
+def test_train_ends_with_one_object(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`train --json` reports the run, its losses and its test errors beside the baselines."""
+    assert run("train", store, "--run", tmp_path / "r", "--max-steps", 3, *TINY, "--json") == 0
+    result = last_json(capsys)
+    assert (result["steps"], result["epochs"]) == (3, 1)
+    for name in ("train_loss", "windows_per_second", "seconds", "peak_pss_bytes"):
+        assert result[name] > 0, name
+    assert result["val"]["mae"] > 0
+    assert set(result["test"]["mae"]) == {"1", "2", "3", "mean"}
+    for baseline in ("persistence", "historical-average"):
+        assert result["test"][baseline]["rmse"]["mean"] >= result["test"][baseline]["mae"]["mean"]
+    names = {path.name for path in (tmp_path / "r").iterdir()}
+    assert names >= {"config.toml", "run.json", "metrics.jsonl", "checkpoints", "test.json"}
+
+
+def test_tensorboard_writes_into_the_run(store: Path, tmp_path: Path) -> None:
+    """With --tensorboard a new run gets event files."""
+    path = tmp_path / "run"
+    assert run("train", store, "--run", path, "--max-steps", 1, *TINY, "--tensorboard") == 0
+    (events,) = (path / "tensorboard").iterdir()
+    assert events.stat().st_size > 0
+
+
+def test_standard_and_index_train_alike(store: Path, tmp_path: Path) -> None:
+    """Both strategies give the same parameters, bit for bit."""
+    weights = []
+    for batching in ("index", "standard"):
+        path = tmp_path / batching
+        assert run("train", store, "--run", path, "--max-steps", 4, *TINY,
+                   "--batching", batching) == 0  # fmt: skip
+        state = torch.load(path / "checkpoints" / "last.pt", weights_only=True)
+        weights.append(state["network"])
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`evaluate` repeats what `train` wrote, and gives every split on request."""
+    assert run("evaluate", trained, "--json", "--split", "all") == 0
+    report = last_json(capsys)
+    assert report["test"] == json.loads((trained / "test.json").read_text())
+    assert {"train", "val", "test"} <= set(report)
+
+
+def test_predict_after_the_end(trained: Path, tmp_path: Path) -> None:
+    """By default the steps after the last reading are forecast, one row each."""
+    assert run("predict", trained, "--out", tmp_path / "f.csv") == 0
+    frame = pd.read_csv(tmp_path / "f.csv", parse_dates=["timestamp", "origin"])
+    assert len(frame) == 3 * 6
+    assert frame["origin"].unique() == pd.Timestamp("2025-01-07T23:55")
+    assert sorted(frame["timestamp"].unique()) == list(
+        pd.date_range("2025-01-08", periods=3, freq="5min")
+    )
+    assert set(frame["sensor"].astype(str)) == set("012345")
+    assert frame["forecast"].between(0, 100).all()
+
+
+def test_predict_a_split_and_a_range(trained: Path, tmp_path: Path) -> None:
+    """A split gives all its windows; a range those whose first step lies in it."""
+    assert run("predict", trained, "--out", tmp_path / "s.npz", "--split", "test") == 0
+    with np.load(tmp_path / "s.npz", allow_pickle=False) as arrays:
+        info = json.loads((trained / "run.json").read_text())
+        assert arrays["forecast"].shape == (info["windows"]["test"], 3, 6, 1)
+    times = ("--from", "2025-01-07T23:00", "--to", "2025-01-08T00:00")
+    assert run("predict", trained, "--out", tmp_path / "r.parquet", *times) == 0
+    frame = pd.read_parquet(tmp_path / "r.parquet")
+    firsts = frame.loc[frame["horizon"] == 1, "timestamp"].unique()
+    expected = pd.date_range("2025-01-07T23:00", "2025-01-08T00:00", freq="5min")
+    assert sorted(pd.to_datetime(firsts)) == list(expected)
+
+
+def test_predict_from_recent_readings(trained: Path, tmp_path: Path) -> None:
+    """Readings that came later, in a file with times, are forecast from with the run's graph."""
+    index = pd.date_range("2025-03-01", periods=9, freq="5min")
+    values = np.random.default_rng(0).integers(400, 700, (9, 6)) / 10
+    frame = pd.DataFrame(values, index=index, columns=[str(i) for i in range(6)])
+    frame.to_csv(tmp_path / "recent.csv", index_label="time")
+    assert run("predict", trained, "--readings", tmp_path / "recent.csv",
+               "--out", tmp_path / "f.csv") == 0  # fmt: skip
+    forecast = pd.read_csv(tmp_path / "f.csv", parse_dates=["timestamp"])
+    assert forecast["timestamp"].min() == pd.Timestamp("2025-03-01T00:45")
+    assert len(forecast) == 18
+
+
+def test_config_file_and_command_line(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A TOML file sets any option, and what is typed wins."""
+    config = tmp_path / "run.toml"
+    config.write_text(
+        'batching = "standard"\n[windows]\ninput_steps = 4\nhorizon = 3\n'
+        "fractions = [0.6, 0.2, 0.2]\n"
+        '[model]\nname = "dcrnn"\nhidden = 4\nlayers = 1\nscheduled_sampling = false\n'
+        "[training]\nepochs = 9\nmax_steps = 2\nbatch_size = 32\n"
+        'schedule = "multistep"\nmilestones = [2, 5]\n'
+    )
+    path = tmp_path / "run"
+    assert run("train", store, "--config", config, "--run", path, "--model.hidden", 3,
+               "--windows.horizon=2", "--batching", "index") == 0  # fmt: skip
+    text = (path / "config.toml").read_text()
+    for line in ("hidden = 3", "horizon = 2", 'batching = "index"', "milestones = [2, 5]",
+                 "fractions = [0.6, 0.2, 0.2]", "scheduled_sampling = false"):  # fmt: skip
+        assert line in text
+    # The resolved configuration of a run is such a file too.
+    again = tmp_path / "again"
+    assert run("train", store, "--config", path / "config.toml", "--run", again) == 0
+    assert (again / "config.toml").read_text() == text
+    capsys.readouterr()
+
+
+def test_lists_are_written_with_commas(store: Path, tmp_path: Path) -> None:
+    """Every option that takes a list takes it with commas."""
+    path = tmp_path / "run"
+    assert run("train", store, "--run", path, "--max-steps", 1, *TINY, "--schedule", "multistep",
+               "--milestones", "3,7", "--windows.fractions", "0.5,0.25,0.25",
+               "--windows.calendar", "time-of-day,day-of-week") == 0  # fmt: skip
+    text = (path / "config.toml").read_text()
+    assert "milestones = [3, 7]" in text
+    assert 'calendar = ["time-of-day", "day-of-week"]' in text
+
+
+def test_sigterm_saves_and_resume_goes_on(store: Path, tmp_path: Path) -> None:
+    """SIGTERM ends the process with 143 after a checkpoint, and --resume finishes the run."""
+    path = tmp_path / "run"
+    command = [sys.executable, "-m", "pgti", "train", store, "--run", path, "--epochs", "200",
+               "--log-every-steps", "1", *TINY]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
+        metrics = path / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "go on with --resume" in errors
+    done = torch.load(path / "checkpoints" / "last.pt", weights_only=True)["position"]["step"]
+    assert done > 0
+    assert run("train", store, "--run", path, "--resume", "--epochs", 200,
+               "--log-every-steps", 1, "--max-steps", done + 2, *TINY) == 0  # fmt: skip
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps[-1] == done + 2
+    assert sorted(set(range(1, done + 3))) == sorted(set(steps))
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command explains itself."""
+    for command in ((), ("ingest",), ("info",), ("simulate",), ("train",), ("evaluate",),
+                    ("predict",)):  # fmt: skip
+        assert run(*command, "--help") == 0
+        assert "Usage: pgti" in capsys.readouterr().out
+    assert run("--version") == 0

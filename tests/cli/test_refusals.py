@@ -1,0 +1,227 @@
+"""What the command line refuses: one clear line, exit code 2, and nothing written."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pgti.cli.main import run_command
+
+TINY = ("--model.hidden", "2", "--model.layers", "1", "--windows.input-steps", "3",
+        "--windows.horizon", "2", "--max-steps", "1")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 4 sensors and 120 steps."""
+    path = tmp_path_factory.mktemp("data") / "store"
+    assert run("simulate", "--sensors", 4, "--steps", 120, "--out", path) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on it."""
+    path = tmp_path_factory.mktemp("runs") / "run"
+    assert run("train", store, "--run", path, *TINY) == 0
+    return path
+
+
+def run(*tokens: object) -> int:
+    return run_command([str(token) for token in tokens])
+
+
+def tree(path: Path) -> set[str]:
+    return {str(inner.relative_to(path)) for inner in path.rglob("*")}
+
+
+def refused(capsys: pytest.CaptureFixture[str], where: Path, message: str, *tokens: object) -> None:
+    """Check the exit code, the one line and that `where` is as it was."""
+    before = tree(where)
+    capsys.readouterr()
+    assert run(*tokens) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("pgti: error: ")
+    assert message in lines[0]
+    assert tree(where) == before
+
+
+@pytest.mark.parametrize(
+    ("message", "tokens"),
+    [
+        ("Unknown option", ("--epoch", "3")),
+        ("unable to convert", ("--epochs", "many")),
+        ("epochs is 0", ("--epochs", "0")),
+        ("learning_rate is -1.0", ("--learning-rate=-1",)),
+        ("did you mean 'hidden'", ("--model.hiden", "4")),
+        ("hidden is 0", ("--model.hidden", "0")),
+        ("option hidden is 'big'", ("--model.hidden", "big")),
+        ("did you mean 'dcrnn'", ("--model", "dcrn")),
+        ("horizon is 0", ("--windows.horizon", "0")),
+        ("no training window", ("--windows.horizon", "500")),
+        ("the val split has no window", ("--windows.fractions", "0.8,0,0.2")),
+        ("add up to 0.9", ("--windows.fractions", "0.7,0.1,0.1")),
+        ("val_from is soon", ("--windows.val-from", "soon")),
+        ("'soon'", ("--windows.val-from", "soon", "--windows.test-from", "2025-01-06")),
+        ("there is no channel 'flow'", ("--windows.targets", "flow")),
+        ("calendar feature 'tide'", ("--windows.calendar", "tide")),
+        ("there is no batching 'dask'", ("--batching", "dask")),
+        ("there is no device 'gpu7'", ("--device", "gpu7")),
+        ("add milestones", ("--schedule", "multistep")),
+        ("--config needs a value", ("--config",)),
+        ("cannot be read", ("--config", "nowhere.toml")),
+    ],
+)
+def test_train_refuses(
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    message: str,
+    tokens: tuple[str, ...],
+) -> None:
+    """Each bad option is named with its value before anything is written."""
+    message = message.replace("add milestones", "milestones")
+    refused(capsys, tmp_path, message, "train", store, "--run", tmp_path / "run", *tokens)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ("not valid TOML", "epochs = = 3"),
+        ("there is no option 'epochs'", "epochs = 3"),
+        ("Unknown option", "[training]\nepoch = 3"),
+        ("unable to convert", '[training]\nepochs = "many"'),
+        ("one level deep", "[windows.inner]\ninput_steps = 3"),
+        ("did you mean 'hidden'", "[model]\nhiden = 3"),
+    ],
+)
+def test_train_refuses_a_bad_file(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], message: str, text: str
+) -> None:
+    """A configuration file passes through the same checks as the command line."""
+    config = tmp_path / "run.toml"
+    config.write_text(text)
+    refused(
+        capsys, tmp_path, message, "train", store, "--run", tmp_path / "run", "--config", config
+    )
+
+
+def truncated(store: Path) -> None:
+    series = store / "series.npy"
+    series.write_bytes(series.read_bytes()[:-4])
+
+
+def newer(store: Path) -> None:
+    meta = store / "meta.json"
+    meta.write_text(meta.read_text().replace('"format_version": 1', '"format_version": 7'))
+
+
+@pytest.mark.parametrize(
+    ("message", "damage"),
+    [
+        ("series.npy has", truncated),
+        ("format version 7", newer),
+        ("has no meta.json", lambda store: (store / "meta.json").unlink()),
+        ("there is no such directory", shutil.rmtree),
+    ],
+)
+@pytest.mark.parametrize("command", ["info", "train"])
+def test_a_damaged_store_is_refused(
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    message: str,
+    damage: Callable[[Path], None],
+    command: str,
+) -> None:
+    """Whatever opens a store says what is wrong with it."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    damage(copy)
+    extra = ("--run", tmp_path / "run") if command == "train" else ()
+    refused(capsys, tmp_path, message, command, copy, *extra)
+
+
+def test_a_run_is_not_overwritten(
+    store: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training into an existing run needs --resume, and then the same options."""
+    refused(capsys, trained, "resume it with --resume", "train", store, "--run", trained, *TINY)
+    refused(
+        capsys, trained, "cannot be resumed", "train", store, "--run", trained, "--resume", *TINY,
+        "--learning-rate", 0.5,
+    )  # fmt: skip
+
+
+def test_a_run_of_another_store_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run belongs to the store that it learnt from."""
+    other = tmp_path / "other"
+    assert run("simulate", "--sensors", 4, "--steps", 120, "--seed", 9, "--out", other) == 0
+    message = "trained on the store with fingerprint"
+    refused(capsys, tmp_path, message, "evaluate", trained, "--store", other)
+    refused(
+        capsys, tmp_path, message, "predict", trained, "--store", other, "--out", tmp_path / "f.csv"
+    )
+    refused(capsys, trained, message, "train", other, "--run", trained, "--resume", *TINY)
+
+
+def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A format, a range or readings that cannot be used leave no file."""
+    few = tmp_path / "few.npy"
+    np.save(few, np.ones((2, 4)))
+    others = tmp_path / "others.npy"
+    np.save(others, np.ones((9, 5)))
+    out = ("--out", tmp_path / "f.csv")
+    for message, tokens in (
+        ("f.xlsx", ("--out", tmp_path / "f.xlsx")),
+        ("--from and --to go together", (*out, "--from", "2025-01-06")),
+        ("no forecast can begin", (*out, "--from", "2031-01-06", "--to", "2031-01-07")),
+        ("either a split or", (*out, "--split", "test", "--from", "2025", "--to", "2026")),
+        ("too few", (*out, "--readings", few, "--start", "2025-02-01")),
+        ("5", (*out, "--readings", others, "--start", "2025-02-01")),
+        ("does not exist", ("--out", tmp_path / "no" / "f.csv")),
+    ):
+        refused(capsys, tmp_path, message, "predict", trained, *tokens)
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Evaluating a directory that holds no run says so."""
+    refused(capsys, tmp_path, "no run", "evaluate", tmp_path)
+    refused(capsys, tmp_path, "no run", "evaluate", tmp_path / "absent")
+
+
+def test_a_damaged_checkpoint_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A truncated checkpoint is one line, not a traceback."""
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    best = copy / "checkpoints" / "best.pt"
+    best.write_bytes(best.read_bytes()[:100])
+    refused(capsys, tmp_path, "best.pt", "evaluate", copy)
+
+
+def test_simulate_refuses(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An existing target and impossible sizes are refused."""
+    refused(capsys, store, "exists already", "simulate", "--out", store)
+    refused(capsys, tmp_path, "sensors is 0", "simulate", "--sensors", 0, "--out", tmp_path / "s")
+
+
+def test_unknown_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped command is answered with the nearest one."""
+    refused(capsys, tmp_path, 'Did you mean "train"', "trian")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    """With --debug the error itself comes through."""
+    from pgti.errors import StoreError  # noqa: PLC0415
+
+    with pytest.raises(StoreError):
+        run("info", tmp_path / "absent", "--debug")

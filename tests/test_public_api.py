@@ -1,0 +1,32 @@
+"""The public names, and the README's example."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import pgti
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_public_names_are_the_documented_ones() -> None:
+    """Each name exported by the package has a line in docs/api.md, and no other."""
+    documented = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/api.md").read_text(), re.MULTILINE)
+    source = (ROOT / "src/pgti/__init__.py").read_text()
+    exported = re.findall(r"^from \S+ import (\w+) as \1$", source, re.MULTILINE)
+    assert sorted(exported) == sorted(documented)
+    for name in exported:
+        assert getattr(pgti, name).__doc__
+
+
+def test_readme_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Python example of the README works as written."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks[0], "README.md", "exec"), {})
+    assert 0 < float(capsys.readouterr().out) < 20
+    assert (tmp_path / "build/forecast.csv").stat().st_size > 0
