@@ -1,0 +1,132 @@
+"""What every trainable model is given and must return."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from pgti.errors import ConfigError
+from pgti.nn import Supports
+from pgti.nn.sparse import SupportKind
+from pgti.shapes import BHNC, BLNC
+
+__all__ = ["AbstractModel", "ModelConfig", "ModelShape", "Teacher", "check_at_least"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Base of every model's options. Fields are int, float, bool or str, each with a default."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelShape:
+    """Sizes that the data, and not the user, decide.
+
+    Attributes:
+        input_steps: L.
+        horizon: H.
+        num_nodes: N.
+        input_channels: C_in, the store's channels and after them the calendar's.
+        target_channels: C_out.
+        target_indices: positions of the targets among the store's channels (the first channels of
+            the input), in the order of the output.
+        calendar_channels: how many of the input channels, the last ones, are calendar features.
+
+    Raises:
+        ConfigError: sizes that contradict one another.
+    """
+
+    input_steps: int
+    horizon: int
+    num_nodes: int
+    input_channels: int
+    target_channels: int
+    target_indices: tuple[int, ...]
+    calendar_channels: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the sizes against one another."""
+        for name in ("input_steps", "horizon", "num_nodes", "input_channels", "target_channels"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        store_channels = self.input_channels - self.calendar_channels
+        if self.calendar_channels < 0 or store_channels < 1:
+            raise ConfigError(
+                f"calendar_channels is {self.calendar_channels} of {self.input_channels} input "
+                "channels: at least one channel must come from the store"
+            )
+        if len(self.target_indices) != self.target_channels:
+            raise ConfigError(
+                f"target_indices {self.target_indices} name {len(self.target_indices)} channels "
+                f"and target_channels is {self.target_channels}: they must agree"
+            )
+        if not all(0 <= index < store_channels for index in self.target_indices):
+            raise ConfigError(
+                f"target_indices are {self.target_indices}: the store has channels 0 to "
+                f"{store_channels - 1}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Teacher:
+    """What a model may see of the future while it trains; never given in evaluation.
+
+    Attributes:
+        targets_BHNC: [B, H, N, C_out], standardised, 0 where missing.
+        calendar_BHF: [B, H, F], calendar features of the target rows.
+        step: optimiser steps done so far.
+        seed: of the run. Whatever a model draws at random is a function of (seed, step) alone, so
+            that a resumed run draws the same.
+    """
+
+    targets_BHNC: BHNC  # noqa: N815 - it carries its shape
+    calendar_BHF: Tensor  # noqa: N815
+    step: int
+    seed: int
+
+
+class AbstractModel(nn.Module, ABC):
+    """A network that forecasts H steps of N sensors from L steps.
+
+    `forward` reads no value of a tensor on the host and draws nothing from torch's generator.
+
+    A concrete model is built from its own config and a shape, with weights from torch's generator.
+
+    Attributes:
+        support_kind: which operators of the graph it diffuses with.
+        config: its options.
+        shape: the sizes it was built for.
+    """
+
+    support_kind: ClassVar[SupportKind] = "dual_random_walk"
+
+    def __init__(self, config: ModelConfig, shape: ModelShape) -> None:
+        super().__init__()
+        self.config = config
+        self.shape = shape
+
+    @abstractmethod
+    def forward(self, x: BLNC, supports: Supports, teacher: Teacher | None = None) -> BHNC:
+        """Forecast the targets.
+
+        Args:
+            x: [B, L, N, C_in], standardised, 0 where missing, calendar channels last.
+            supports: operators of the graph.
+            teacher: the truth, in training only; a model may ignore it.
+
+        Returns:
+            [B, H, N, C_out], standardised.
+        """
+
+
+def check_at_least(config: ModelConfig, **minima: float) -> None:
+    """Raise for the first option of `config` that lies below its minimum.
+
+    Raises:
+        ConfigError: naming the option, its value and the rule.
+    """
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    for name, minimum in minima.items():
+        if not values[name] >= minimum:
+            raise ConfigError(f"{name} is {values[name]}: it must be at least {minimum}")

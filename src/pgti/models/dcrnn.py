@@ -1,0 +1,167 @@
+"""DCRNN: an encoder-decoder of diffusion-convolutional recurrent layers."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pgti.errors import ConfigError
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.nn import DiffusionGRU, Supports
+from pgti.shapes import BHNC, BLNC, NBD
+
+__all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
+
+_NUM_SUPPORTS = 2  # walks along the edges and against them
+_LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DCRNNConfig(ModelConfig):
+    """Options of DCRNN; the defaults are those of the paper on METR-LA, where it gives them.
+
+    Attributes:
+        hidden: units D of every layer.
+        layers: layers of the encoder, and as many of the decoder.
+        hops: powers K of each of the two random walks.
+        scheduled_sampling: let the decoder see the truth at some steps of training.
+        sampling_decay: optimiser steps tau after which it sees the truth less and less, with the
+            probability tau / (tau + exp(step / tau)).
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 64
+    layers: int = 2
+    hops: int = 2
+    scheduled_sampling: bool = True
+    sampling_decay: float = 2000.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=1, layers=1, hops=1, sampling_decay=1)
+        if not math.isfinite(self.sampling_decay):
+            raise ConfigError(f"sampling_decay is {self.sampling_decay}: it must be finite")
+
+
+class DCRNN(AbstractModel):
+    """Diffusion Convolutional Recurrent Neural Network (Li, Yu, Shahabi, Liu, ICLR 2018).
+
+    As published: an encoder reads L steps; its final states start a decoder of equal depth that
+    emits H steps, each fed with the one before; every matrix product of the recurrent cells is a
+    diffusion convolution over the dual random walk; scheduled sampling by inverse sigmoid decay.
+    As in the released code: gate biases start at 1, the candidate's at 0, weights Glorot-uniform,
+    the first decoder input (GO) is zeros, the encoder sees every input channel and the decoder
+    the targets alone, one coin per decoder step decides for the whole batch, and gradients flow
+    through forecasts that are fed back.
+
+    Where the two differ, or this differs from both:
+
+    - Hops are powers of a walk, as in the paper's eq. 2; the released code has Chebyshev
+      polynomials. Both span the same space, so the function class is the same; only what the
+      initial distribution of weights means differs.
+    - Both walks diffuse the input itself. The released code overwrites it while it diffuses along
+      the first, so that its second starts from an already diffused state.
+    - The output projection has a bias (zero at first), as in the common PyTorch port.
+    - Coins are a function of (seed, step), so that a resumed run repeats them.
+    """
+
+    config: DCRNNConfig
+
+    def __init__(self, config: DCRNNConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+
+        def stack(input_channels: int) -> nn.ModuleList:
+            widths = [input_channels] + [config.hidden] * (config.layers - 1)
+            return nn.ModuleList(
+                DiffusionGRU(width, config.hidden, _NUM_SUPPORTS, config.hops) for width in widths
+            )
+
+        self.encoder = stack(shape.input_channels)
+        self.decoder = stack(shape.target_channels)
+        self.projection = nn.Linear(config.hidden, shape.target_channels)
+        nn.init.xavier_uniform_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+
+    def forward(self, x: BLNC, supports: Supports, teacher: Teacher | None = None) -> BHNC:
+        """Forecast the targets; see `AbstractModel.forward`.
+
+        Raises:
+            ConfigError: the supports are not the dual random walk on the model's nodes.
+        """
+        if len(supports) != _NUM_SUPPORTS or supports.num_nodes != self.shape.num_nodes:
+            raise ConfigError(
+                f"DCRNN for {self.shape.num_nodes} nodes was given {len(supports)} supports on "
+                f"{supports.num_nodes} nodes: it diffuses over the dual random walk of its graph"
+            )
+        return self._decode(self._encode(x, supports), supports, teacher)
+
+    def _encode(self, x_BLNC: BLNC, supports: Supports) -> list[NBD]:
+        """The final state of every layer; a layer reads all steps before the next begins."""
+        sequence_LNBC = x_BLNC.permute(1, 2, 0, 3)
+        states_NBD = []
+        for layer in self.encoder:
+            start_NBD = torch.zeros(
+                *sequence_LNBC.shape[1:3],
+                self.config.hidden,
+                dtype=supports.dtype,
+                device=x_BLNC.device,
+            )
+            sequence_LNBC, state_NBD = layer(sequence_LNBC, start_NBD, supports)
+            states_NBD.append(state_NBD)
+        return states_NBD
+
+    def _decode(self, states_NBD: list[NBD], supports: Supports, teacher: Teacher | None) -> BHNC:
+        """H forecasts, one after the other."""
+        horizon, targets = self.shape.horizon, self.shape.target_channels
+        taught = [False] * horizon
+        if teacher is not None and self.config.scheduled_sampling:
+            taught = scheduled_sampling_coins(
+                teacher.seed, teacher.step, horizon, self.config.sampling_decay
+            )
+        fed_NBC = states_NBD[0].new_zeros(*states_NBD[0].shape[:2], targets)
+        forecasts_NBC = []
+        for step in range(horizon):
+            signal_1NBC = fed_NBC.unsqueeze(0)
+            for index, layer in enumerate(self.decoder):
+                signal_1NBC, states_NBD[index] = layer(signal_1NBC, states_NBD[index], supports)
+            forecasts_NBC.append(self._project(states_NBD[-1]))
+            fed_NBC = forecasts_NBC[-1]
+            if teacher is not None and taught[step]:
+                fed_NBC = teacher.targets_BHNC[:, step].transpose(0, 1).to(fed_NBC.dtype)
+        return torch.stack(forecasts_NBC).permute(2, 0, 1, 3).contiguous()
+
+    def _project(self, state_NBD: NBD) -> Tensor:
+        """Targets of one step. Kept out of autocast: bfloat16 would round off 3 digits here."""
+        with torch.autocast(state_NBD.device.type, enabled=False):
+            return functional.linear(state_NBD, self.projection.weight, self.projection.bias)
+
+
+def teaching_probability(step: int, decay: float) -> float:
+    """Probability that a decoder step of training is fed the truth: inverse sigmoid decay.
+
+    tau / (tau + exp(step / tau)) (Bengio et al., Scheduled Sampling, NeurIPS 2015, section 2.4).
+
+    Args:
+        step: optimiser steps done.
+        decay: tau.
+    """
+    return decay / (decay + math.exp(min(step / decay, _LARGEST_EXPONENT)))
+
+
+def scheduled_sampling_coins(seed: int, step: int, horizon: int, decay: float) -> list[bool]:
+    """For each decoder step, whether the next one is fed the truth; a pure function.
+
+    Args:
+        seed: of the run, not negative.
+        step: optimiser steps done.
+        horizon: H coins.
+        decay: tau of `teaching_probability`.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, step]))
+    coins: list[bool] = (generator.random(horizon) < teaching_probability(step, decay)).tolist()
+    return coins

@@ -1,0 +1,70 @@
+"""Masked losses as (sum, count): the caller divides, so that parts of a batch can be added.
+
+Predictions and targets are in original units. What is not observed contributes neither to the sum
+nor to the count, and has a gradient of exactly zero, whatever the target holds there.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["MaskedLoss", "huber", "mae", "mse"]
+
+MaskedLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def mae(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of absolute errors over observed targets, and their number.
+
+    Args:
+        prediction: any shape.
+        target: the same shape; may hold anything, NaN too, where the mask is False.
+        mask: the same shape, True where the target was observed.
+
+    Returns:
+        A float32 scalar (float64 for float64 predictions) and an int64 scalar.
+
+    Raises:
+        ValueError: the shapes differ; broadcasting would hide a mistake.
+    """
+    error = _observed_error(prediction, target, mask)
+    return error.abs().sum(), mask.sum()
+
+
+def mse(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of squared errors over observed targets, and their number; see `mae`."""
+    error = _observed_error(prediction, target, mask)
+    return error.square().sum(), mask.sum()
+
+
+def huber(
+    prediction: Tensor, target: Tensor, mask: Tensor, delta: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """Sum of Huber losses over observed targets, and their number; see `mae`.
+
+    Args:
+        prediction: any shape.
+        target: the same shape.
+        mask: the same shape.
+        delta: positive, in original units; errors up to it count e^2 / 2, larger ones
+            delta * (e - delta / 2).
+    """
+    error = _observed_error(prediction, target, mask)
+    total = functional.huber_loss(error, torch.zeros_like(error), reduction="sum", delta=delta)
+    return total, mask.sum()
+
+
+def _observed_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Prediction minus target, at least in float32, and 0 where nothing was observed."""
+    if not prediction.shape == target.shape == mask.shape:
+        raise ValueError(
+            f"prediction, target and mask have shapes {tuple(prediction.shape)}, "
+            f"{tuple(target.shape)} and {tuple(mask.shape)}: they must be equal"
+        )
+    precision = torch.promote_types(prediction.dtype, torch.float32)
+    # Selected before any function of the error is taken: the gradient of a difference does not
+    # depend on its value, so a NaN that is masked cannot reach the parameters.
+    return torch.where(mask, prediction.to(precision) - target.to(precision), 0.0)

@@ -1,0 +1,191 @@
+"""A gated recurrent layer whose matrix products are diffusion convolutions (DCGRU).
+
+Li et al., Diffusion Convolutional Recurrent Neural Network, ICLR 2018, section 2.3:
+
+    r = sigmoid([x, h] * Theta_r + b_r)     u = sigmoid([x, h] * Theta_u + b_u)
+    c = tanh([x, r . h] * Theta_c + b_c)    h' = u . h + (1 - u) . c
+
+where * diffuses. Two facts are used that leave the function as it is. Diffusion is linear, so the
+part of the inputs is computed for all time steps before the recurrence. And r and u see the same
+diffused state, so it is diffused once for both, and their weights are one matrix.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pgti.nn.compilation import outside_compilation
+from pgti.nn.diffusion import (
+    DiffusionProduct,
+    autocast_dtype,
+    diffusion_convolution,
+    num_hops,
+    refuse_second_derivative,
+)
+from pgti.nn.sparse import Supports
+from pgti.shapes import NBD
+
+__all__ = ["DiffusionGRU"]
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
+
+class DiffusionGRU(nn.Module):
+    """One recurrent layer over a graph: L inputs and a state in, L states out.
+
+    Weights start as in the released code of DCRNN: Glorot-uniform on the flattened
+    [H * (C + D), out] matrix of the gates and on that of the candidate; gate biases 1, so that
+    the state is kept at first; candidate bias 0.
+
+    Args:
+        input_channels: C.
+        hidden: D.
+        num_supports: S, operators of the graph.
+        hops: K, powers of each operator.
+    """
+
+    def __init__(self, input_channels: int, hidden: int, num_supports: int, hops: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        terms = num_hops(num_supports, hops)
+        # The last axis of weight_input and bias is (r, u, c), that of weight_gates (r, u).
+        self.weight_input = nn.Parameter(torch.empty(terms, input_channels, 3 * hidden))
+        self.weight_gates = nn.Parameter(torch.empty(terms, hidden, 2 * hidden))
+        self.weight_candidate = nn.Parameter(torch.empty(terms, hidden, hidden))
+        self.bias = nn.Parameter(torch.empty(3 * hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights from torch's generator."""
+        terms, input_channels, _ = self.weight_input.shape
+        fan_in = terms * (input_channels + self.hidden)
+        gate_bound = math.sqrt(6 / (fan_in + 2 * self.hidden))
+        candidate_bound = math.sqrt(6 / (fan_in + self.hidden))
+        with torch.no_grad():
+            self.weight_input[..., : 2 * self.hidden].uniform_(-gate_bound, gate_bound)
+            self.weight_input[..., 2 * self.hidden :].uniform_(-candidate_bound, candidate_bound)
+            self.weight_gates.uniform_(-gate_bound, gate_bound)
+            self.weight_candidate.uniform_(-candidate_bound, candidate_bound)
+            self.bias[: 2 * self.hidden] = 1.0
+            self.bias[2 * self.hidden :] = 0.0
+
+    @outside_compilation
+    def forward(self, x_LNBC: Tensor, h_NBD: NBD, supports: Supports) -> tuple[Tensor, NBD]:
+        """The states after each of L inputs, and the last of them.
+
+        Args:
+            x_LNBC: [L, N, B, C].
+            h_NBD: [N, B, D], the state before the first input.
+            supports: operators on N nodes.
+
+        Returns:
+            [L, N, B, D] and [N, B, D].
+        """
+        inputs_LNBG = diffusion_convolution(x_LNBC, self.weight_input, self.bias, supports)
+        states: tuple[Tensor, Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
+            inputs_LNBG,
+            h_NBD.contiguous(),
+            self.weight_gates,
+            self.weight_candidate,
+            supports,
+            autocast_dtype(x_LNBC.device),
+        )
+        return states
+
+
+class _Recurrence(torch.autograd.Function):
+    """The recurrence over time, with a hand-written backward pass through time.
+
+    Per step it keeps r, u, c and h, 4 D numbers per node and sample, where autograd would keep the
+    2 H D of the diffused states too: those are made again. Gradients of weights are summed in
+    place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's context
+        inputs_LNBG: Tensor,
+        h_NBD: Tensor,
+        weight_gates: Tensor,
+        weight_candidate: Tensor,
+        supports: Supports,
+        matmul_dtype: torch.dtype | None,
+    ) -> tuple[Tensor, Tensor]:
+        num_steps, hidden = inputs_LNBG.shape[0], h_NBD.shape[-1]
+        ctx.set_materialize_grads(False)
+        kept = num_steps if any(ctx.needs_input_grad) else 1
+        states_LNBD = h_NBD.new_empty(num_steps, *h_NBD.shape)
+        gates_LNBG = h_NBD.new_empty(kept, *h_NBD.shape[:-1], 2 * hidden)
+        candidates_LNBD = h_NBD.new_empty(kept, *h_NBD.shape)
+        reset_NBD = torch.empty_like(h_NBD)
+        state_NBD = h_NBD
+        with torch.autocast(h_NBD.device.type, enabled=False):
+            to_gates = DiffusionProduct(weight_gates, supports, matmul_dtype)
+            to_candidate = DiffusionProduct(weight_candidate, supports, matmul_dtype)
+            for step in range(num_steps):
+                gates_NBG = gates_LNBG[step % kept].copy_(inputs_LNBG[step, ..., : 2 * hidden])
+                to_gates.add_output(state_NBD, gates_NBG)
+                r_NBD, u_NBD = gates_NBG.sigmoid_().tensor_split(2, dim=-1)
+                torch.mul(r_NBD, state_NBD, out=reset_NBD)
+                c_NBD = candidates_LNBD[step % kept].copy_(inputs_LNBG[step, ..., 2 * hidden :])
+                to_candidate.add_output(reset_NBD, c_NBD)
+                # c + u (h - c) = u h + (1 - u) c
+                state_NBD = torch.lerp(c_NBD.tanh_(), state_NBD, u_NBD, out=states_LNBD[step])
+        ctx.save_for_backward(
+            h_NBD, states_LNBD, gates_LNBG, candidates_LNBD, weight_gates, weight_candidate
+        )
+        ctx.supports, ctx.matmul_dtype = supports, matmul_dtype
+        # The last state again, so that its gradient does not arrive padded to L steps of zeros.
+        return states_LNBD, state_NBD.clone()
+
+    @staticmethod
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch's context
+        grad_states_LNBD: Tensor | None,
+        grad_last_NBD: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        first_NBD, states_LNBD, gates_LNBG, candidates_LNBD, *weights = ctx.saved_tensors
+        num_steps, hidden = states_LNBD.shape[0], first_NBD.shape[-1]
+        grad_inputs_LNBG = first_NBD.new_empty(num_steps, *first_NBD.shape[:-1], 3 * hidden)
+        grad_gates, grad_candidate = (
+            torch.zeros_like(weight, dtype=first_NBD.dtype) for weight in weights
+        )
+        grad_NBD = torch.zeros_like(first_NBD) if grad_last_NBD is None else grad_last_NBD
+        scratch_NBD = torch.empty_like(first_NBD)
+        with torch.autocast(first_NBD.device.type, enabled=False):
+            to_gates, to_candidate = (
+                DiffusionProduct(weight, ctx.supports, ctx.matmul_dtype) for weight in weights
+            )
+            for step in reversed(range(num_steps)):
+                if grad_states_LNBD is not None:
+                    grad_NBD = grad_NBD + grad_states_LNBD[step]
+                before_NBD = states_LNBD[step - 1] if step else first_NBD
+                r_NBD, u_NBD = gates_LNBG[step].tensor_split(2, dim=-1)
+                c_NBD = candidates_LNBD[step]
+                into_r, into_u, into_c = grad_inputs_LNBG[step].tensor_split(3, dim=-1)
+
+                # h' = u . h + (1 - u) . c
+                grad_before_NBD = grad_NBD * u_NBD
+                torch.sub(grad_NBD, grad_before_NBD, out=scratch_NBD)
+                _tanh_backward(scratch_NBD, c_NBD, grad_input=into_c)
+                torch.sub(before_NBD, c_NBD, out=scratch_NBD).mul_(grad_NBD)
+                _sigmoid_backward(scratch_NBD, u_NBD, grad_input=into_u)
+
+                # c = tanh([x, r . h] * Theta_c + b_c)
+                into_c_MD = into_c.flatten(0, 1)
+                torch.mul(r_NBD, before_NBD, out=scratch_NBD)
+                to_candidate.add_weight_gradient(scratch_NBD, into_c_MD, grad_candidate)
+                to_candidate.add_input_gradient(into_c_MD, scratch_NBD.zero_())
+                grad_before_NBD.addcmul_(scratch_NBD, r_NBD)
+                _sigmoid_backward(scratch_NBD.mul_(before_NBD), r_NBD, grad_input=into_r)
+
+                # r, u = sigmoid([x, h] * Theta_ru + b_ru)
+                into_gates_MG = grad_inputs_LNBG[step, ..., : 2 * hidden].flatten(0, 1)
+                to_gates.add_weight_gradient(before_NBD, into_gates_MG, grad_gates)
+                to_gates.add_input_gradient(into_gates_MG, grad_before_NBD)
+                grad_NBD = grad_before_NBD
+        return grad_inputs_LNBG, grad_NBD, grad_gates, grad_candidate, None, None

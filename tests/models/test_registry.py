@@ -1,0 +1,101 @@
+"""Models by name, options by name, and what is said when either is wrong."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from pgti.errors import ConfigError
+from pgti.graph import SensorGraph
+from pgti.models import MODELS, DCRNNConfig, ModelShape, Teacher, build_config, build_model
+from pgti.nn import Supports
+
+
+def shape(**changes: object) -> ModelShape:
+    """A consistent shape, changed where asked."""
+    sizes: dict[str, object] = {
+        "input_steps": 3,
+        "horizon": 2,
+        "num_nodes": 4,
+        "input_channels": 4,
+        "target_channels": 2,
+        "target_indices": (1, 0),
+        "calendar_channels": 2,
+    }
+    return ModelShape(**{**sizes, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_keeps_the_contract(name: str) -> None:
+    """Default options; right shape, with and without a teacher; trainable; no global randomness."""
+    model = build_model(name, {}, shape())
+    assert isinstance(model.config, MODELS[name].config)
+    supports = Supports.from_graph(SensorGraph.from_edges(4, [0, 1], [1, 2]), model.support_kind)
+    x, truth = torch.randn(5, 3, 4, 4), torch.randn(5, 2, 4, 2)
+    teacher = Teacher(targets_BHNC=truth, calendar_BHF=torch.zeros(5, 2, 2), step=3, seed=1)
+    state = torch.random.get_rng_state()
+    for given in (None, teacher):
+        forecast = model(x, supports, given)
+        assert forecast.shape == (5, 2, 4, 2)
+        assert forecast.is_contiguous()
+        gradients = torch.autograd.grad(forecast.square().sum(), list(model.parameters()))
+        assert all(torch.isfinite(gradient).all() for gradient in gradients)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_options_reach_the_config() -> None:
+    """Given options are taken, others keep their defaults, whole numbers pass for floats."""
+    config = build_config("dcrnn", {"hidden": 16, "sampling_decay": 500})
+    assert config == DCRNNConfig(hidden=16, sampling_decay=500.0)
+    assert isinstance(config, DCRNNConfig)
+    assert type(config.sampling_decay) is float
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("dcrn", {}, "model 'dcrn' does not exist; did you mean 'dcrnn'"),
+        ("transformer", {}, "'transformer' does not exist; choose one of dcrnn"),
+        ("dcrnn", {"hiden": 3}, "no option 'hiden'; did you mean 'hidden'"),
+        ("dcrnn", {"zzz": 3}, "no option 'zzz'; choose one of hidden, hops, layers"),
+        ("dcrnn", {"hidden": "16"}, "hidden is '16': it must be a whole number"),
+        ("dcrnn", {"hidden": 16.0}, r"hidden is 16\.0: it must be a whole number"),
+        ("dcrnn", {"hidden": True}, "hidden is True: it must be a whole number"),
+        ("dcrnn", {"scheduled_sampling": 1}, "scheduled_sampling is 1: it must be true or false"),
+        ("dcrnn", {"sampling_decay": "fast"}, "sampling_decay is 'fast': it must be a number"),
+        ("dcrnn", {"hidden": 0}, "hidden is 0: it must be at least 1"),
+        ("dcrnn", {"layers": -1}, "layers is -1: it must be at least 1"),
+        ("dcrnn", {"hops": 0}, "hops is 0: it must be at least 1"),
+        ("dcrnn", {"sampling_decay": float("nan")}, "sampling_decay is nan"),
+        ("dcrnn", {"sampling_decay": float("inf")}, "sampling_decay is inf: it must be finite"),
+    ],
+)
+def test_wrong_options_are_named(name: str, options: dict[str, object], words: str) -> None:
+    """One line: what, the value, the rule."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        build_model(name, options, shape())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"horizon": 0}, "horizon is 0"),
+        ({"calendar_channels": 4}, "calendar_channels is 4 of 4"),
+        ({"calendar_channels": -1}, "calendar_channels is -1"),
+        ({"target_channels": 1}, r"target_indices \(1, 0\) name 2 channels"),
+        ({"target_indices": (0, 2)}, r"target_indices are \(0, 2\): .* channels 0 to 1"),
+    ],
+)
+def test_inconsistent_shapes_are_refused(changes: dict[str, object], words: str) -> None:
+    """Sizes that contradict one another never reach a model."""
+    with pytest.raises(ConfigError, match=words):
+        shape(**changes)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_option_has_a_simple_type_and_a_default(name: str) -> None:
+    """What a command line or a TOML file can hold."""
+    config = MODELS[name].config
+    config()
+    assert all(field.type in (int, float, bool, str) for field in fields(config))

@@ -1,0 +1,147 @@
+"""The recurrent layer: its formula, its gradients, its initial weights."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pgti.graph import SensorGraph, dual_random_walk, from_dense
+from pgti.nn import DiffusionGRU, Supports
+
+FLOAT64 = torch.float64
+
+
+def asymmetric_graph(num_nodes: int = 5) -> SensorGraph:
+    """An asymmetric weighted graph whose last node is isolated."""
+    generator = np.random.default_rng(2)
+    size = (num_nodes, num_nodes)
+    matrix = generator.random(size) * (generator.random(size) < 0.4)
+    matrix[-1] = 0
+    matrix[:, -1] = 0
+    return from_dense(matrix)
+
+
+def reference_states(layer: DiffusionGRU, x: Tensor, h: Tensor, graph: SensorGraph) -> Tensor:
+    """The paper's equations on dense matrices, one gate and one time step at a time."""
+    size, num_hops = layer.hidden, layer.weight_input.shape[0]
+    walks = [torch.tensor(s.toarray()).to(x.dtype) for s in dual_random_walk(graph)]
+    powers = [torch.eye(graph.num_nodes, dtype=x.dtype)]
+    for walk in walks:
+        powers += [torch.linalg.matrix_power(walk, k) for k in range(1, num_hops // 2 + 1)]
+
+    def convolve(inputs: Tensor, state: Tensor, gate: int) -> Tensor:
+        part = slice(gate * size, (gate + 1) * size)
+        hidden_weight = layer.weight_gates[..., part] if gate < 2 else layer.weight_candidate
+        weight = torch.cat([layer.weight_input[..., part], hidden_weight], dim=1)
+        joined = torch.cat([inputs, state], dim=-1)
+        terms = [
+            torch.einsum("nm,mbc,co->nbo", power, joined, matrix)
+            for power, matrix in zip(powers, weight, strict=True)
+        ]
+        return torch.stack(terms).sum(dim=0) + layer.bias[part]
+
+    states = []
+    for inputs in x:
+        r = torch.sigmoid(convolve(inputs, h, 0))
+        u = torch.sigmoid(convolve(inputs, h, 1))
+        c = torch.tanh(convolve(inputs, r * h, 2))
+        h = u * h + (1 - u) * c
+        states.append(h)
+    return torch.stack(states)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3])
+@pytest.mark.parametrize("channels", [2, 17])
+def test_states_and_gradients_equal_the_equations(hops: int, channels: int) -> None:
+    """Every state, and the gradient of every input and weight, through five steps."""
+    graph = asymmetric_graph()
+    supports = Supports.from_graph(graph).double()
+    torch.manual_seed(hops)
+    layer = DiffusionGRU(channels, 4, 2, hops).double()
+    x = torch.randn(5, 5, 3, channels, dtype=FLOAT64, requires_grad=True)
+    h = torch.randn(5, 3, 4, dtype=FLOAT64, requires_grad=True)
+    states, last = layer(x, h, supports)
+    expected = reference_states(layer, x, h, graph)
+    torch.testing.assert_close(states, expected, rtol=1e-10, atol=1e-12)
+    assert torch.equal(last, states[-1])
+
+    seed, seed_last = torch.randn_like(states), torch.randn_like(last)
+    wanted = (x, h, *layer.parameters())
+    found = torch.autograd.grad((states, last), wanted, (seed, seed_last))
+    correct = torch.autograd.grad((expected, expected[-1]), wanted, (seed, seed_last))
+    for one, other in zip(found, correct, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("used", ["states", "last"])
+def test_either_output_may_go_unused(used: str) -> None:
+    """Gradients are right when only the states, or only the last one, reach the loss."""
+    supports = Supports.from_graph(asymmetric_graph()).double()
+    layer = DiffusionGRU(1, 2, 2, 1).double()
+    x = torch.randn(3, 5, 1, 1, dtype=FLOAT64, requires_grad=True)
+    h = torch.randn(5, 1, 2, dtype=FLOAT64, requires_grad=True)
+    output = ["states", "last"].index(used)
+    inputs = (x, h, *layer.parameters())
+    assert torch.autograd.gradcheck(lambda x, h, *_: layer(x, h, supports)[output], inputs)
+
+
+def test_states_do_not_depend_on_gradients_being_wanted() -> None:
+    """Without gradients buffers are reused from step to step; the states are the same bits."""
+    supports = Supports.from_graph(asymmetric_graph())
+    layer = DiffusionGRU(2, 3, 2, 2)
+    x, h = torch.randn(4, 5, 2, 2), torch.randn(5, 2, 3)
+    with_gradients, _ = layer(x, h, supports)
+    with torch.no_grad():
+        without, _ = layer(x, h, supports)
+    assert torch.equal(with_gradients, without)
+
+
+def test_weights_start_as_in_the_released_code() -> None:
+    """Bounds of the flattened matrices are reached and kept; biases are 1, 1, 0."""
+    torch.manual_seed(0)
+    channels, size, hops = 3, 40, 2
+    layer = DiffusionGRU(channels, size, 2, hops)
+    fan_in = (1 + 2 * hops) * (channels + size)
+    gates, candidate = math.sqrt(6 / (fan_in + 2 * size)), math.sqrt(6 / (fan_in + size))
+    for weight, bound in [
+        (layer.weight_gates, gates),
+        (layer.weight_input[..., : 2 * size], gates),
+        (layer.weight_candidate, candidate),
+        (layer.weight_input[..., 2 * size :], candidate),
+    ]:
+        assert 0.98 * bound < weight.abs().max() <= bound
+        assert weight.mean().abs() < 0.1 * bound
+    assert (layer.bias[: 2 * size] == 1).all()
+    assert (layer.bias[2 * size :] == 0).all()
+
+
+def test_second_derivatives_are_refused_in_words() -> None:
+    """The hand-written backward pass says so, even under a constant gradient."""
+    supports = Supports.from_graph(asymmetric_graph())
+    layer = DiffusionGRU(2, 3, 2, 1)
+    x = torch.randn(2, 5, 1, 2, requires_grad=True)
+    states, _ = layer(x, torch.zeros(5, 1, 3), supports)
+    with pytest.raises(RuntimeError, match="cannot be differentiated twice"):
+        torch.autograd.grad(states.sum(), x, create_graph=True)
+
+
+def test_autocast_stays_close_over_many_steps() -> None:
+    """In bfloat16 products, 24 steps of states and the gradients stay near the float32 ones."""
+    supports = Supports.from_graph(asymmetric_graph(20))
+    torch.manual_seed(0)
+    layer = DiffusionGRU(2, 16, 2, 2)
+    x, h = torch.randn(24, 20, 4, 2), torch.zeros(20, 4, 16)
+    exact, _ = layer(x, h, supports)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, _ = layer(x, h, supports)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().max() < 0.02
+    parameters = list(layer.parameters())
+    for one, other in zip(
+        torch.autograd.grad(rounded.square().sum(), parameters),
+        torch.autograd.grad(exact.square().sum(), parameters),
+        strict=True,
+    ):
+        assert (one - other).norm() <= 0.02 * other.norm()
