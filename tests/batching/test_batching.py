@@ -13,10 +13,12 @@ from torch.utils.data import DataLoader
 from pgti.batching import (
     Batch,
     BatchLoader,
+    DeviceBatcher,
     IndexBatcher,
     StandardBatcher,
     WindowDataset,
     WindowSource,
+    choose_batching,
     make_batcher,
 )
 from pgti.errors import ConfigError
@@ -82,7 +84,7 @@ def assert_same(left: Batch, right: Batch) -> None:
     calendar=st.sampled_from([(), ("time-of-day",), ("day-of-week", "time-of-day")]),
     data=st.data(),
 )
-def test_index_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argument per strategy drawn
+def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argument per strategy drawn
     tmp_path_factory: pytest.TempPathFactory,
     steps: int,
     nodes: int,
@@ -95,7 +97,7 @@ def test_index_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argument per 
     calendar: tuple[str, ...],
     data: st.DataObject,
 ) -> None:
-    """For any shape, dtype, stride, targets and order, both strategies give equal batches."""
+    """For any shape, dtype, stride, targets and order, all strategies give equal batches."""
     spec = WindowSpec(input_steps=inputs, horizon=horizon, stride=stride)
     targets = tuple(
         data.draw(st.permutations(range(channels)))[: data.draw(st.integers(1, channels))]
@@ -112,11 +114,17 @@ def test_index_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argument per 
     starts = spec.starts(steps)
     loaders = [
         BatchLoader(batcher, starts, 7, GlobalShuffle(3))
-        for batcher in (IndexBatcher(source, CPU, num_slots=3), StandardBatcher(source, CPU))
+        for batcher in (
+            IndexBatcher(source, CPU, num_slots=3),
+            DeviceBatcher(source, CPU, num_slots=2),
+            StandardBatcher(source, CPU),
+        )
     ]
     seen = []
-    for index, standard in zip(loaders[0].epoch(1), loaders[1].epoch(1), strict=True):
+    epochs = [loader.epoch(1) for loader in loaders]
+    for index, device, standard in zip(*epochs, strict=True):
         assert_same(index, standard)
+        assert_same(device, standard)
         seen.extend(index.starts.tolist())
     assert sorted(seen) == list(starts)
 
@@ -188,9 +196,13 @@ def test_windows_past_the_end_have_no_targets(tmp_path: Path) -> None:
     spec = WindowSpec(input_steps=4, horizon=3)
     source = make_source(tmp_path / "s", (30, 2, 1), spec)
     batch = IndexBatcher(source, CPU).gather(np.array([26]), with_targets=False)
-    assert batch.y is None
-    assert batch.y_mask is None
-    assert batch.calendar.shape == (1, 7, 2)
+    resident = DeviceBatcher(source, CPU).gather(np.array([26]), with_targets=False)
+    for each in (batch, resident):
+        assert each.y is None
+        assert each.y_mask is None
+        assert each.calendar.shape == (1, 7, 2)
+    assert torch.equal(batch.x, resident.x)
+    assert torch.equal(batch.calendar, resident.calendar)
     np.testing.assert_allclose(batch.calendar[0, -1, 0], (32 * 5 % 1440) / 1440, rtol=1e-6)
 
 
@@ -200,6 +212,24 @@ def test_standard_refuses_what_does_not_fit(tmp_path: Path) -> None:
     source = make_source(tmp_path / "s", (200, 4, 1), spec)
     with pytest.raises(ConfigError, match=r"use --batching index"):
         StandardBatcher(source, CPU, budget_bytes=10_000)
+
+
+def test_device_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    """Where the series exceeds the budget, the message gives both sizes and the way out."""
+    source = make_source(tmp_path / "s", (200, 4, 1), WindowSpec())
+    with pytest.raises(ConfigError, match=r"use --batching index"):
+        DeviceBatcher(source, CPU, budget_bytes=1_000)
+
+
+def test_auto_on_a_cpu_is_index_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The map serves a CPU from the page cache, or from disk where memory is short."""
+    source = make_source(tmp_path / "s", (200, 4, 1), WindowSpec())
+    assert choose_batching(source, CPU)[0] == "index"
+    assert "in memory" in choose_batching(source, CPU)[1]
+    monkeypatch.setattr("pgti.batching.strategies.available_bytes", lambda _: 100)
+    assert "from disk" in choose_batching(source, CPU)[1]
 
 
 def test_dataset_works_in_a_plain_dataloader(tmp_path: Path) -> None:
@@ -232,7 +262,7 @@ def test_dataset_works_in_a_plain_dataloader(tmp_path: Path) -> None:
 def test_unknown_strategy_is_refused(tmp_path: Path) -> None:
     """The message lists the strategies that there are."""
     source = make_source(tmp_path / "s", (40, 2, 1), WindowSpec())
-    with pytest.raises(ConfigError, match="index, standard"):
+    with pytest.raises(ConfigError, match="auto, index, device, standard"):
         make_batcher("dask", source, CPU)
 
 
@@ -251,8 +281,13 @@ def test_cuda_batches_equal_cpu_batches(tmp_path: Path) -> None:
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (60, 3, 2), spec)
     loaders = [
-        BatchLoader(IndexBatcher(source, device, 3), spec.starts(60), 8, GlobalShuffle(1))
-        for device in (CPU, torch.device("cuda"))
+        BatchLoader(batcher, spec.starts(60), 8, GlobalShuffle(1))
+        for batcher in (
+            IndexBatcher(source, CPU, 3),
+            IndexBatcher(source, torch.device("cuda"), 3),
+            DeviceBatcher(source, torch.device("cuda")),
+        )
     ]
-    for cpu, cuda in zip(loaders[0].epoch(0), loaders[1].epoch(0), strict=True):
-        assert torch.equal(cpu.x, cuda.x.cpu())
+    for cpu, *others in zip(*(loader.epoch(0) for loader in loaders), strict=True):
+        for cuda in others:
+            assert torch.equal(cpu.x, cuda.x.cpu())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -58,6 +58,7 @@ def test_any_sparse_matrix_becomes_canonical() -> None:
     assert adjacency.toarray()[2, 1] == 1.0
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 12).flatmap(
         lambda n: st.tuples(

@@ -1,7 +1,7 @@
 """Random walks: what they sum to, and which way they carry information."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgti.graph import SensorGraph, dual_random_walk, from_dense, random_walk
@@ -18,6 +18,7 @@ def random_graph(num_nodes: int, seed: int) -> SensorGraph:
     return from_dense(matrix)
 
 
+@settings(deadline=None)
 @given(num_nodes=st.integers(1, 20), seed=st.integers(0, 1000))
 def test_walks_conserve_what_they_carry(num_nodes: int, seed: int) -> None:
     """Rows of a walk, so columns of a support, sum to 1, or to 0 where there is no edge."""

@@ -48,8 +48,6 @@ class WindowSource:
     def calendar_of(self, starts: NDArray[np.int64]) -> Tensor:
         """Calendar features of the windows, float32 [B, L + H, F]."""
         rows = starts[:, None] + np.arange(self.spec.span)
-        if not self.calendar:
-            return torch.zeros(*rows.shape, 0)
         return torch.from_numpy(calendar_features(self.store.time_axis, self.calendar, rows))
 
     def check_starts(self, starts: NDArray[np.int64], *, with_targets: bool) -> None:
@@ -73,7 +71,6 @@ class Fetched:
     """Windows on the host, as a strategy keeps them; `Batcher.assemble` makes a batch of it."""
 
     tensors: tuple[Tensor, ...]
-    calendar: Tensor
     starts: NDArray[np.int64]
     with_targets: bool
     slot: int

@@ -1,6 +1,8 @@
-"""How much memory this process may still take: the machine's, or its control group's."""
+"""How much memory may still be taken: on the machine, in the control group, on a GPU."""
 
 from pathlib import Path
+
+import torch
 
 __all__ = ["available_bytes"]
 
@@ -9,11 +11,17 @@ _CGROUP = Path("/proc/self/cgroup")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
-def available_bytes() -> int:
-    """Bytes that can be taken before the system or the control group runs out.
+def available_bytes(device: torch.device | None = None) -> int:
+    """Bytes that can be taken before the device, the system or the control group runs out.
 
-    Where neither tells (not Linux), a number that no request exceeds.
+    Args:
+        device: a GPU whose own memory is meant; the host's otherwise.
+
+    Returns:
+        The bytes; where nothing tells (not Linux), a number that no request exceeds.
     """
+    if device is not None and device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     return min(_machine_bytes(), _cgroup_bytes())
 
 

@@ -72,8 +72,10 @@ class StandardBatcher(Batcher):
             )
         chosen = torch.from_numpy(starts // stride)
         return Fetched(
-            tensors=tuple(windows[chosen] for windows in self._windows),
-            calendar=self.source.calendar_of(starts),
+            tensors=(
+                *(windows[chosen] for windows in self._windows),
+                self.source.calendar_of(starts),
+            ),
             starts=starts,
             with_targets=True,
             slot=slot,
@@ -81,9 +83,7 @@ class StandardBatcher(Batcher):
 
     def assemble(self, fetched: Fetched) -> Batch:
         """Move the windows to the compute device."""
-        x, x_mask, y, y_mask, calendar = (
-            tensor.to(self.device) for tensor in (*fetched.tensors, fetched.calendar)
-        )
+        x, x_mask, y, y_mask, calendar = (tensor.to(self.device) for tensor in fetched.tensors)
         return Batch(
             x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=fetched.starts
         )

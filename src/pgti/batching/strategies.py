@@ -1,18 +1,22 @@
-"""The strategies by name."""
+"""The strategies by name, and the choice between them."""
 
 import torch
 
 from pgti.batching.base import Batcher, WindowSource
+from pgti.batching.device import DeviceBatcher, resident_bytes
 from pgti.batching.index import IndexBatcher
+from pgti.batching.memory import available_bytes
 from pgti.batching.standard import StandardBatcher
 from pgti.errors import ConfigError
 
-__all__ = ["BATCHERS", "make_batcher"]
+__all__ = ["BATCHERS", "choose_batching", "make_batcher"]
 
-BATCHERS: dict[str, type[IndexBatcher] | type[StandardBatcher]] = {
+BATCHERS: dict[str, type[IndexBatcher] | type[DeviceBatcher] | type[StandardBatcher]] = {
     "index": IndexBatcher,
+    "device": DeviceBatcher,
     "standard": StandardBatcher,
 }
+_DEVICE_SHARE = 0.5  # of a GPU's free memory: the rest is for the model and its activations
 
 
 def make_batcher(
@@ -24,5 +28,25 @@ def make_batcher(
         ConfigError: if there is none of that name, or its windows do not fit in memory.
     """
     if name not in BATCHERS:
-        raise ConfigError(f"there is no batching {name!r}: it is one of {', '.join(BATCHERS)}")
+        raise ConfigError(
+            f"there is no batching {name!r}: it is one of {', '.join(('auto', *BATCHERS))}"
+        )
     return BATCHERS[name](source, device, num_slots)
+
+
+def choose_batching(source: WindowSource, device: torch.device) -> tuple[str, str]:
+    """The fastest strategy that fits, and why it was chosen, in one line.
+
+    On a GPU the series moves there if it takes at most half of what is free. On a CPU the memory
+    map is as fast as a copy: the page cache holds the series where it fits, and the disk serves
+    it where it does not.
+    """
+    needed, free = resident_bytes(source), available_bytes(device)
+    sizes = f"the series takes {needed / 2**30:.2f} GiB of {free / 2**30:.2f} GiB free"
+    if device.type == "cuda":
+        if needed <= _DEVICE_SHARE * free:
+            return "device", f"batching device: {sizes} on {device}"
+        return "index", f"batching index: {sizes} on {device}, too much beside a model"
+    if needed <= free:
+        return "index", f"batching index, in memory: {sizes} on this machine"
+    return "index", f"batching index, from disk: {sizes} on this machine"

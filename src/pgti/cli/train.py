@@ -34,7 +34,7 @@ def train_command(
     ] = None,
     windows: WindowConfig = WindowConfig(),  # noqa: B008 - frozen
     training: Annotated[TrainingConfig, Parameter(name="*")] = TrainingConfig(),  # noqa: B008 - frozen
-    batching: str = "index",
+    batching: str = "auto",
     device: str = "auto",
     resume: bool = False,
     tensorboard: bool = False,
@@ -51,8 +51,9 @@ def train_command(
         model: Name of the model, and its options.
         windows: Shape and split of the windows.
         training: How to train.
-        batching: How batches are made: index (gathered from the store) or standard (all windows
-            materialised, for comparison).
+        batching: How batches are made: index (gathered from the store), device (from a copy of the
+            series on the compute device), standard (all windows materialised, for comparison), or
+            auto, the fastest that fits.
         device: Compute device: auto, cpu, cuda or cuda:1.
         resume: Go on from the run's last checkpoint.
         tensorboard: Write TensorBoard events too.
@@ -79,7 +80,7 @@ def train_command(
         return watching
 
     with PeakMemory() as memory:
-        trained, result = train_run(config, run, resume=resume, observers=observers)
+        trained, result = train_run(config, run, resume=resume, say=say, observers=observers)
         report: dict[str, Any] = {}
         if trained.splits.test:
             report = trained.evaluate(("test",))

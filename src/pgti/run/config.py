@@ -108,8 +108,8 @@ class RunConfig:
     """The model."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """How to train."""
-    batching: str = "index"
-    """Batching strategy."""
+    batching: str = "auto"
+    """Batching strategy; auto takes the fastest that fits."""
     device: str = "auto"
     """Compute device; auto takes a GPU where there is one."""
 
@@ -144,7 +144,7 @@ class RunConfig:
             windows=WindowConfig(**_options(path, content, "windows", WindowConfig)),
             model=ModelConfig(name=str(model.pop("name", "dcrnn")), options=model),
             training=TrainingConfig(**_options(path, content, "training", TrainingConfig)),
-            batching=str(content.get("batching", "index")),
+            batching=str(content.get("batching", "auto")),
             device=str(content.get("device", "auto")),
         )
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pgti.batching import BatchLoader, make_batcher
+from pgti.batching import BatchLoader, choose_batching, make_batcher
 from pgti.errors import ConfigError
 from pgti.run.build import (
     CUSTOM_MODEL,
@@ -32,6 +32,8 @@ from pgti.windows import GlobalShuffle, Sequential
 
 __all__ = ["train", "train_run"]
 
+AUTO = "auto"
+
 
 def train(  # noqa: PLR0913 - each names one part of a run
     store: str | Path | SeriesStore,
@@ -41,7 +43,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     model_options: Mapping[str, Any] | None = None,
     windows: WindowConfig | None = None,
     training: TrainingConfig | None = None,
-    batching: str = "index",
+    batching: str = AUTO,
     device: str = "auto",
     resume: bool = False,
     **training_options: Any,  # noqa: ANN401 - checked by TrainingConfig
@@ -57,7 +59,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
         model_options: options of a named model.
         windows: shape and split of the windows.
         training: options of the training loop.
-        batching: "index" or "standard".
+        batching: "auto", "index", "device" or "standard".
         device: "auto", "cpu" or "cuda".
         resume: go on from the last checkpoint.
         **training_options: single options of `TrainingConfig`, such as `epochs=3`.
@@ -96,6 +98,7 @@ def train_run(
     store: SeriesStore | None = None,
     model: ModelFactory | None = None,
     resume: bool = False,
+    say: Callable[[str], None] = lambda _: None,
     observers: Callable[[RunDirectory], Sequence[AbstractObserver]] | None = None,
 ) -> tuple[Run, FitResult]:
     """Train as a configuration says.
@@ -106,6 +109,7 @@ def train_run(
         store: the configuration's store, if it is open already.
         model: makes the network, in place of the configuration's model.
         resume: go on from the last checkpoint.
+        say: told, in one line each, what was chosen on the user's behalf.
         observers: makes who is told about the progress.
 
     Returns:
@@ -128,7 +132,11 @@ def train_run(
         forecaster=build_forecaster(config, source, model),
         directory=directory,
     )
-    batcher = make_batcher(config.batching, source, resolve_device(config.device), NUM_SLOTS)
+    batching, device = config.batching, resolve_device(config.device)
+    if batching == AUTO:
+        batching, reason = choose_batching(source, device)
+        say(reason)
+    batcher = make_batcher(batching, source, device, NUM_SLOTS)
     size = config.training.batch_size
     trainer = Trainer(
         run.forecaster,
