@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pgti import DCRNNConfig, TrainingConfig, WindowConfig
 from pgti.cli.main import run_command
 
 TINY = (
@@ -170,6 +172,23 @@ def test_config_file_and_command_line(
     capsys.readouterr()
 
 
+def test_a_run_repeats_from_its_own_configuration(store: Path, tmp_path: Path) -> None:
+    """An option that was switched off stays off when the file is read back."""
+    config = tmp_path / "run.toml"
+    config.write_text("[windows]\ncalendar = []\n[training]\nbatch_size = 16\n")
+    for name in ("one", "two"):
+        assert run("train", store, "--config", config, "--run", tmp_path / name, "--max-steps", 2,
+                   "--batch_size", 64, *TINY[:-2]) == 0  # fmt: skip
+        config = tmp_path / "one" / "config.toml"
+    first, second = ((tmp_path / name / "config.toml").read_text() for name in ("one", "two"))
+    assert first == second
+    assert "calendar = []" in first
+    assert "batch_size = 64" in first
+    parameters = [json.loads((tmp_path / n / "run.json").read_text())["parameters"]
+                  for n in ("one", "two")]  # fmt: skip
+    assert parameters[0] == parameters[1]
+
+
 def test_lists_are_written_with_commas(store: Path, tmp_path: Path) -> None:
     """Every option that takes a list takes it with commas."""
     path = tmp_path / "run"
@@ -200,9 +219,9 @@ def test_sigterm_saves_and_resume_goes_on(store: Path, tmp_path: Path) -> None:
     assert done > 0
     assert run("train", store, "--run", path, "--resume", "--epochs", 200,
                "--log-every-steps", 1, "--max-steps", done + 2, *TINY) == 0  # fmt: skip
-    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert steps[-1] == done + 2
-    assert sorted(set(range(1, done + 3))) == sorted(set(steps))
+    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    steps = [record["step"] for record in records if record["kind"] == "step"]
+    assert steps == list(range(1, done + 3))
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,3 +231,26 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert run(*command, "--help") == 0
         assert "Usage: pgti" in capsys.readouterr().out
     assert run("--version") == 0
+
+
+def test_train_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """Options of the windows, the training and the models are all in the help."""
+    assert run("train", "--help") == 0
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for config in (TrainingConfig, WindowConfig, DCRNNConfig):
+        for each in fields(config):
+            assert each.name.replace("_", "-") in shown, each.name
+
+
+def test_sigterm_leaves_nothing_of_a_simulation(tmp_path: Path) -> None:
+    """A store that was being written is removed when the process is asked to end."""
+    command = [sys.executable, "-m", "pgti", "simulate", "--steps", "5000000", "--out",
+               tmp_path / "new" / "store"]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not list(tmp_path.glob("new/.store*")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert list(tmp_path.iterdir()) == []

@@ -72,6 +72,12 @@ def refused(capsys: pytest.CaptureFixture[str], where: Path, message: str, *toke
         ("calendar feature 'tide'", ("--windows.calendar", "tide")),
         ("there is no batching 'dask'", ("--batching", "dask")),
         ("there is no device 'gpu7'", ("--device", "gpu7")),
+        ("persistence' learns nothing", ("--model", "persistence")),
+        (
+            "without an offset",
+            ("--windows.val-from", "2025-01-06T02:00Z", "--windows.test-from", "2025-01-06T04:00Z"),
+        ),
+        ("must be a time", ("--windows.val-from", "now", "--windows.test-from", "today")),
         ("add milestones", ("--schedule", "multistep")),
         ("--config needs a value", ("--config",)),
         ("cannot be read", ("--config", "nowhere.toml")),
@@ -93,10 +99,11 @@ def test_train_refuses(
     ("message", "text"),
     [
         ("not valid TOML", "epochs = = 3"),
-        ("there is no option 'epochs'", "epochs = 3"),
-        ("Unknown option", "[training]\nepoch = 3"),
+        ("there is no option epochs", "epochs = 3"),
+        ("no option training.epoch; did you mean epochs?", "[training]\nepoch = 3"),
+        ("no option training.run", '[training]\nrun = "elsewhere"'),
         ("unable to convert", '[training]\nepochs = "many"'),
-        ("one level deep", "[windows.inner]\ninput_steps = 3"),
+        ("one level deep", "[model.inner]\nhidden = 3"),
         ("did you mean 'hidden'", "[model]\nhiden = 3"),
     ],
 )
@@ -187,6 +194,8 @@ def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ("too few", (*out, "--readings", few, "--start", "2025-02-01")),
         ("5", (*out, "--readings", others, "--start", "2025-02-01")),
         ("does not exist", ("--out", tmp_path / "no" / "f.csv")),
+        ("go with --readings", (*out, "--start", "2025-02-01")),
+        ("must be a time", (*out, "--from", "2025-01-06", "--to", "soon")),
     ):
         refused(capsys, tmp_path, message, "predict", trained, *tokens)
 

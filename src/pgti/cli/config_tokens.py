@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from pgti.errors import ConfigError
 from pgti.ingest import IngestOptions
-from pgti.run import RunConfig, WindowConfig, read_toml
+from pgti.run import WindowConfig, check_option_names, read_toml
 from pgti.training import TrainingConfig
 
 __all__ = ["expand_tokens"]
@@ -58,10 +58,11 @@ def expand_tokens(tokens: Sequence[str]) -> list[str]:
 
 
 def _split_assignments(tokens: Sequence[str]) -> Iterator[str]:
-    """`--flag=value` as two tokens."""
+    """`--flag=value` as two tokens, and flags spelled with hyphens."""
     for token in tokens:
-        if token.startswith("--") and "=" in token:
-            yield from token.split("=", 1)
+        if token.startswith("--"):
+            flag, *value = token.split("=", 1)
+            yield from (flag.replace("_", "-"), *value)
         else:
             yield token
 
@@ -82,14 +83,9 @@ def _taken(tokens: list[str], flag: str) -> str | None:
 def _file_tokens(path: Path, given: set[str]) -> list[str]:
     """What the file would look like if it had been typed, without what is in `given`."""
     content = read_toml(path)
-    known = {each.name for each in fields(RunConfig)}
+    check_option_names(path, content)
     tokens: list[str] = []
     for name, value in content.items():
-        if name not in known:
-            raise ConfigError(
-                f"{path}: there is no option {name!r}; at the top level there are "
-                f"{', '.join(sorted(known))}"
-            )
         if name == "store":
             continue  # what to learn from is said on the command line
         if isinstance(value, Mapping):
@@ -118,6 +114,9 @@ def _option_tokens(path: Path, name: str, value: Any, given: set[str]) -> list[s
 
 
 def _list_tokens(flag: str, values: Sequence[str], *, fixed: bool | None) -> list[str]:
+    if not values:  # an empty list is not the same as leaving the option at its default
+        prefix, dot, name = flag.removeprefix("--").rpartition(".")
+        return [f"--{prefix}{dot}empty-{name}"]
     if fixed:
         return [flag, *values]
     return [token for value in values for token in (flag, value)]

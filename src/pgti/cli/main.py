@@ -3,9 +3,11 @@
 Exit 0 done; 2 what the user gave is wrong; 128 + n stopped by signal n; 1 anything else.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import FrameType
 
 import cyclopts
 
@@ -52,10 +54,11 @@ def run_command(tokens: Sequence[str]) -> int:
         if debug:
             raise
         return _told(error)
-    except MemoryError:
+    except Exception as error:
         if debug:
             raise
-        say("error: there is not enough memory; use a smaller --batch-size or a smaller model")
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        say(f"internal error: {what[:500]}; --debug shows where")
         return 1
     return 0
 
@@ -73,6 +76,13 @@ def _told(error: BaseException) -> int:
     return 2
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End the command as an exception would, so that what is half-written is removed."""
+    del frame
+    raise Interrupted(f"stopped by {signal.Signals(number).name}", number)
+
+
 def main() -> None:
     """Run the command line of this process and exit."""
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(run_command(sys.argv[1:]))

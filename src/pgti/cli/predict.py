@@ -1,6 +1,7 @@
 """`pgti predict`: forecasts of a trained run as a file."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,10 +26,7 @@ def predict_command(
     first: Annotated[str | None, Parameter(name="--from")] = None,
     last: Annotated[str | None, Parameter(name="--to")] = None,
     readings: Path | None = None,
-    start: str | None = None,
-    values: tuple[str, ...] = (),
-    scale: tuple[float, ...] = (),
-    missing: tuple[float, ...] = (),
+    ingest_options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),  # noqa: B008 - frozen
     store: Path | None = None,
     checkpoint: Literal["best", "last"] = "best",
     device: str | None = None,
@@ -44,10 +42,7 @@ def predict_command(
         last: Forecast windows whose first forecast step is not after this time.
         readings: Recent readings of the same sensors to forecast from: a store, or a file that
             `pgti ingest` reads.
-        start: Time of the first of those readings, where the file has no times.
-        values: Arrays of that file, as in `pgti ingest`.
-        scale: Scale of that file's values, as in `pgti ingest`.
-        missing: Raw values that mean missing in that file.
+        ingest_options: How to read that file, as in `pgti ingest`.
         store: The run's store, if it has moved.
         checkpoint: Which parameters: the best by validation MAE, or the last.
         device: Compute device, if not the run's.
@@ -56,23 +51,17 @@ def predict_command(
     if (first is None) != (last is None):
         raise ConfigError("--from and --to go together: give both ends of the time range")
     between = None if first is None or last is None else (first, last)
+    is_file = readings is not None and not readings.is_dir()
+    if not is_file and ingest_options != IngestOptions():
+        raise ConfigError("options of ingest go with --readings and a file: leave them out")
     trained = Run.open(run, store=store, checkpoint=checkpoint, device=device)
     observer = RichObserver()
     with tempfile.TemporaryDirectory(prefix="pgti-") as scratch:
         recent: SeriesStore | None = None
-        if readings is not None and readings.is_dir():
-            recent = SeriesStore.open(readings)
+        if readings is not None and is_file:
+            recent = _ingested(readings, Path(scratch) / "recent", ingest_options, trained.store)
         elif readings is not None:
-            options = IngestOptions(
-                values=values,
-                scale=scale,
-                missing=missing,
-                start=start,
-                interval=None if start is None else f"{trained.store.meta.interval_seconds}s",
-                channels=trained.store.meta.channels,
-            )
-            ingest(readings, Path(scratch) / "recent", options, graph=trained.store.graph)
-            recent = SeriesStore.open(Path(scratch) / "recent")
+            recent = SeriesStore.open(readings)
         try:
             windows = trained.predict(
                 out, split=split, between=between, readings=recent, observers=(observer,)
@@ -82,3 +71,16 @@ def predict_command(
     say(f"{windows} forecasts of {trained.config.windows.horizon} steps are in {out}")
     if json:
         print_json({"run": str(run), "out": str(out), "windows": windows})
+
+
+def _ingested(
+    readings: Path, target: Path, options: IngestOptions, known: SeriesStore
+) -> SeriesStore:
+    """A store of the readings in a file; the run's own store fills in what is not said."""
+    interval = options.interval
+    if interval is None and options.start is not None and known.meta.interval_seconds is not None:
+        interval = f"{known.meta.interval_seconds}s"
+    channels = options.channels or known.meta.channels
+    options = replace(options, interval=interval, channels=channels)
+    ingest(readings, target, options, graph=known.graph)
+    return SeriesStore.open(target)

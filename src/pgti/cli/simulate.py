@@ -5,7 +5,7 @@ from pathlib import Path
 from pgti.cli.info import store_summary
 from pgti.cli.output import print_json, say
 from pgti.ingest import IngestOptions, read_graph
-from pgti.run.config import parse_time
+from pgti.run import parse_time
 from pgti.series import SeriesStore
 from pgti.simulation import SimulationOptions
 from pgti.simulation import simulate as simulate_store

@@ -1,12 +1,14 @@
 """`pgti train`: learn a forecaster from a store."""
 
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from pgti.cli.output import error_table, print_json, say, show
+from pgti.models import MODELS
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
 from pgti.training import (
     AbstractObserver,
@@ -20,6 +22,18 @@ from pgti.training.peak_memory import PeakMemory
 __all__ = ["train_command"]
 
 
+def _model_help() -> str:
+    """The models and their options, as they are in the code."""
+    options = "; ".join(
+        f"{name}: "
+        + ", ".join(
+            f"{each.name.replace('_', '-')} [{each.default}]" for each in fields(entry.config)
+        )
+        for name, entry in MODELS.items()
+    )
+    return f"Model, and its options as --model.OPTION VALUE. {options}."
+
+
 def train_command(
     store: Path,
     /,
@@ -27,10 +41,7 @@ def train_command(
     run: Path,
     model: Annotated[
         dict[str, str] | None,
-        Parameter(
-            name="--model",
-            help="Name of the model, and its options: --model dcrnn --model.hidden 16.",
-        ),
+        Parameter(name="--model", help=_model_help()),
     ] = None,
     windows: WindowConfig = WindowConfig(),  # noqa: B008 - frozen
     training: Annotated[TrainingConfig, Parameter(name="*")] = TrainingConfig(),  # noqa: B008 - frozen

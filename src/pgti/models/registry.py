@@ -9,7 +9,7 @@ from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
 
-__all__ = ["MODELS", "ModelEntry", "build_config", "build_model"]
+__all__ = ["BASELINES", "MODELS", "ModelEntry", "build_config", "build_model"]
 
 
 _TYPE_NAMES: dict[object, str] = {
@@ -29,6 +29,9 @@ class ModelEntry(NamedTuple):
 
 MODELS: dict[str, ModelEntry] = {"dcrnn": ModelEntry(DCRNNConfig, DCRNN)}
 
+BASELINES = ("persistence", "historical-average")
+"""What every evaluation is compared with; there is nothing to train."""
+
 
 def build_config(name: str, options: Mapping[str, object]) -> ModelConfig:
     """The options of model `name`, defaults where `options` says nothing.
@@ -37,6 +40,11 @@ def build_config(name: str, options: Mapping[str, object]) -> ModelConfig:
         ConfigError: an unknown model or option (with the nearest name), or a value of the wrong
             type or out of range.
     """
+    if name in BASELINES:
+        raise ConfigError(
+            f"model {name!r} learns nothing and is not trained: evaluation reports it beside "
+            "every model"
+        )
     if name not in MODELS:
         raise ConfigError(f"model {name!r} does not exist{_nearest(name, MODELS)}")
     config = MODELS[name].config

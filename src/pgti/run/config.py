@@ -4,6 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,14 @@ from pgti.training import TrainingConfig
 from pgti.training.toml_text import to_toml
 from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
 
-__all__ = ["ModelConfig", "RunConfig", "WindowConfig", "read_toml"]
+__all__ = [
+    "ModelConfig",
+    "RunConfig",
+    "WindowConfig",
+    "check_option_names",
+    "parse_time",
+    "read_toml",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,11 +56,24 @@ class WindowConfig:
 
     def __post_init__(self) -> None:
         _ = self.spec
-        object.__setattr__(self, "fractions", tuple(self.fractions))
+        self._check_lists()
         if (self.val_from is None) != (self.test_from is None):
             raise ConfigError(
                 f"val_from is {self.val_from} and test_from {self.test_from}: "
                 "a split by dates needs both"
+            )
+
+    def _check_lists(self) -> None:
+        for name in ("targets", "calendar", "fractions"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ConfigError(f"{name} is {value!r}: it must be a list, such as ({value!r},)")
+            if value is not None:
+                object.__setattr__(self, name, tuple(value))
+        if len(self.fractions) != 3 or not all(isinstance(f, float | int) for f in self.fractions):
+            raise ConfigError(
+                f"fractions are {self.fractions}: they must be three numbers, for train, "
+                "validation and test"
             )
 
     @property
@@ -135,8 +156,8 @@ class RunConfig:
             ConfigError: if it is no TOML, or holds an unknown option or a value of a wrong type.
         """
         content = read_toml(path)
+        check_option_names(path, content)
         model = dict(_table(path, content, "model"))
-        _check_names(path, "", content, {each.name for each in fields(cls)})
         if not isinstance(content.get("store"), str):
             raise ConfigError(f"{path} names no store")
         return cls(
@@ -149,6 +170,12 @@ class RunConfig:
         )
 
 
+_TABLES: dict[str, type[WindowConfig | TrainingConfig]] = {
+    "windows": WindowConfig,
+    "training": TrainingConfig,
+}
+
+
 def parse_time(name: str, text: str) -> np.datetime64:
     """A wall-clock time, datetime64[s].
 
@@ -156,14 +183,17 @@ def parse_time(name: str, text: str) -> np.datetime64:
         ConfigError: if `text` is no ISO 8601 time.
     """
     try:
-        time = np.datetime64(text, "s")
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
             f"{name} is {text!r}: it must be a time such as 2025-10-22 or 2025-10-22T06:00"
         ) from None
-    if np.isnat(time):
-        raise ConfigError(f"{name} is {text!r}: it must be a time such as 2025-10-22")
-    return time
+    if moment.tzinfo is not None:
+        raise ConfigError(
+            f"{name} is {text!r}: it must be a wall-clock time without an offset, in the series' "
+            "own zone"
+        )
+    return np.datetime64(moment, "s")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -178,6 +208,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the configuration {path} cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration {path} is not valid TOML: {error}") from None
+
+
+def check_option_names(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse options that no run has; those of a model are the model's to check.
+
+    Raises:
+        ConfigError: naming the option and the nearest one that there is.
+    """
+    _check_names(path, "", content, {each.name for each in fields(RunConfig)})
+    for name, config in _TABLES.items():
+        known = {each.name for each in fields(config)}
+        _check_names(path, f"{name}.", _table(path, content, name), known)
 
 
 def _table(path: Path, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -201,7 +243,6 @@ def _options(
     """The options of a table, each of the type that its dataclass declares."""
     table = _table(path, content, name)
     hints = get_type_hints(config)
-    _check_names(path, f"{name}.", table, set(hints))
     return {key: _typed(f"{path}: {name}.{key}", value, hints[key]) for key, value in table.items()}
 
 
