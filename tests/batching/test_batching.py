@@ -1,6 +1,11 @@
 """Batches: every strategy gives the same bits."""
 
+import importlib
+import os
 import pickle
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +26,10 @@ from pgti.batching import (
     choose_batching,
     make_batcher,
 )
+from pgti.batching.standard import standard_bytes
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.series import Scaler, SeriesStore, StoreWriter
+from pgti.series import Profile, Scaler, SeriesStore, StoreWriter
 from pgti.windows import GlobalShuffle, Sequential, WindowSpec
 
 CPU = torch.device("cpu")
@@ -39,6 +45,7 @@ def make_source(
     missing: float = 0.1,
     targets: tuple[int, ...] = (0,),
     calendar: tuple[str, ...] = ("time-of-day", "day-of-week"),
+    profile: bool = False,
 ) -> WindowSource:
     generator = np.random.default_rng(5)
     values = generator.integers(-200, 900, shape) / (10 if grid else 3)
@@ -59,6 +66,7 @@ def make_source(
         scaler=Scaler.fit(store, range(shape[0] // 2)),
         target_indices=targets,
         calendar=calendar,
+        profile=Profile.fit(store, range(shape[0] // 2), targets) if profile else None,
     )
 
 
@@ -82,6 +90,7 @@ def assert_same(left: Batch, right: Batch) -> None:
     grid=st.booleans(),
     missing=st.sampled_from([0.0, 0.3]),
     calendar=st.sampled_from([(), ("time-of-day",), ("day-of-week", "time-of-day")]),
+    profile=st.booleans(),
     data=st.data(),
 )
 def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argument per strategy drawn
@@ -95,6 +104,7 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
     grid: bool,
     missing: float,
     calendar: tuple[str, ...],
+    profile: bool,
     data: st.DataObject,
 ) -> None:
     """For any shape, dtype, stride, targets and order, all strategies give equal batches."""
@@ -110,6 +120,7 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
         missing=missing,
         targets=targets,
         calendar=calendar,
+        profile=profile,
     )
     starts = spec.starts(steps)
     loaders = [
@@ -151,6 +162,20 @@ def test_values_against_numpy(tmp_path: Path) -> None:
         np.testing.assert_allclose(
             batch.x[position, :, :, 2], (minutes[:3, None] / 1440).repeat(3, axis=1), rtol=1e-6
         )
+
+
+def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
+    """Between values and calendar stand the typical readings of the input row and H rows later."""
+    spec = WindowSpec(input_steps=3, horizon=2)
+    source = make_source(tmp_path / "s", (900, 2, 2), spec, targets=(1,), profile=True)
+    assert source.num_input_channels == 2 + 2 + 2
+    assert source.profile is not None
+    batch = IndexBatcher(source, CPU).gather(np.array([600]))
+    table = source.profile.table
+    for step in range(3):
+        for position, row in ((2, 600 + step), (3, 602 + step)):
+            expected = (table[row % 288] - source.scaler.mean[1]) / source.scaler.std[1]
+            np.testing.assert_allclose(batch.x[0, step, :, position], expected[:, 0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("num_slots", [1, 2, 3])
@@ -259,11 +284,84 @@ def test_dataset_works_in_a_plain_dataloader(tmp_path: Path) -> None:
     assert y.shape == (2, 2, 1)
 
 
-def test_unknown_strategy_is_refused(tmp_path: Path) -> None:
-    """The message lists the strategies that there are."""
+def test_dataset_keeps_its_buffers_and_gives_them_to_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One batcher serves all calls; samples outlive them, pickling and forks."""
+    made = []
+
+    class Counted(IndexBatcher):
+        def __init__(self, *arguments: object) -> None:
+            made.append(os.getpid())
+            super().__init__(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pgti.batching.dataset.IndexBatcher", Counted)
+    spec = WindowSpec(input_steps=4, horizon=2)
+    source = make_source(tmp_path / "s", (40, 2, 1), spec)
+    dataset = WindowDataset(source, spec.starts(40))
+    assert made == []
+    first = dataset.__getitems__([0, 1])
+    kept = [[tensor.clone() for tensor in sample] for sample in first]
+    dataset.__getitems__([20, 21])
+    assert len(made) == 1
+    for sample, expected in zip(first, kept, strict=True):
+        assert all(map(torch.equal, sample, expected))
+    assert len(pickle.dumps(dataset)) < 10_000
+    again = pickle.loads(pickle.dumps(dataset))
+    assert all(map(torch.equal, again[1], kept[1]))
+    loader = DataLoader(dataset, batch_size=5, num_workers=1, multiprocessing_context="fork")
+    assert torch.equal(next(iter(loader))[0][1], kept[1][0])
+
+
+@pytest.mark.parametrize("name", ["dask", "auto"])
+def test_unknown_strategy_is_refused(tmp_path: Path, name: str) -> None:
+    """The message lists the strategies that there are; "auto" is for the caller to resolve."""
     source = make_source(tmp_path / "s", (40, 2, 1), WindowSpec())
-    with pytest.raises(ConfigError, match="auto, index, device, standard"):
-        make_batcher("dask", source, CPU)
+    with pytest.raises(ConfigError, match=f"no batching '{name}': it is one of index, device, sta"):
+        make_batcher(name, source, CPU)
+
+
+@pytest.mark.parametrize("strategy", [DeviceBatcher, StandardBatcher])
+def test_nothing_loads_in_a_constructor(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: type[DeviceBatcher] | type[StandardBatcher],
+) -> None:
+    """The series is read at the first batch, once."""
+    spec = WindowSpec(input_steps=4, horizon=2)
+    source = make_source(tmp_path / "s", (60, 3, 2), spec)
+    loads = []
+    for module, name in (("device", "_moved"), ("standard", "_materialise")):
+        load = getattr(importlib.import_module(f"pgti.batching.{module}"), name)
+
+        def counted(*arguments: object, load: Callable[..., object] = load) -> object:
+            loads.append(load.__name__)
+            return load(*arguments)
+
+        monkeypatch.setattr(f"pgti.batching.{module}.{name}", counted)
+    batcher = strategy(source, CPU)
+    assert loads == []
+    with ThreadPoolExecutor(4) as threads:
+        batches = list(threads.map(batcher.fetch, [np.array([start]) for start in range(20)]))
+    for fetched in batches:
+        batcher.assemble(fetched)
+    assert len(loads) == 1
+
+
+@pytest.mark.parametrize("stride", [1, 40])
+@pytest.mark.parametrize("calendar", [(), ("time-of-day", "day-of-week")])
+def test_standard_bytes_is_the_peak(tmp_path: Path, stride: int, calendar: tuple[str, ...]) -> None:
+    """What is checked against the budget covers the copies that windows are cut from."""
+    spec = WindowSpec(input_steps=4, horizon=2, stride=stride)
+    source = make_source(
+        tmp_path / "s", (400, 50, 2), spec, missing=0.0, targets=(1, 0), calendar=calendar
+    )
+    batcher = StandardBatcher(source, CPU)
+    tracemalloc.start()
+    batcher.fetch(np.array([0]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.6 * standard_bytes(source) < peak < 1.1 * standard_bytes(source)
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 2.5])

@@ -69,6 +69,43 @@ def test_zoned_times_follow_the_wall_clock() -> None:
     np.testing.assert_array_equal(times.at(rows), local.to_numpy().astype("datetime64[s]"))
 
 
+@pytest.mark.parametrize("regular", [True, False])
+@pytest.mark.parametrize("first_utc", ["2025-11-02T05:00", "2025-11-02T09:05", "2025-03-09T05:00"])
+def test_row_of_is_the_first_row_in_order_across_clock_changes(
+    first_utc: str, regular: bool
+) -> None:
+    """For any wanted time, no earlier row shows it or later, where the clock goes back or on."""
+    start = int(np.datetime64(first_utc, "s").astype(np.int64))
+    seconds = start + 600 * np.arange(100)
+    if not regular:
+        seconds = np.delete(seconds, [21, 22, 23, 24, 30])
+    times = TimeAxis(
+        num_steps=len(seconds),
+        start_seconds=start,
+        interval_seconds=600,
+        time_zone="America/Los_Angeles",
+        seconds=None if regular else seconds,
+    )
+    wall = times.at(np.arange(len(seconds)))
+    first = wall[0] - np.timedelta64(90, "m")
+    for wanted in first + np.arange(0, 1300, 5).astype("timedelta64[m]"):
+        expected = next((row for row, at in enumerate(wall) if at >= wanted), len(wall))
+        assert times.row_of(wanted) == expected, wanted
+
+
+def test_row_of_a_time_that_is_shown_twice_is_its_first_pass() -> None:
+    """On 2025-11-02, 01:30 comes at 08:30 and at 09:30 UTC; a later start sees only the second."""
+    for first_utc, row in (("2025-11-02T05:00", 21), ("2025-11-02T09:10", 2)):
+        start = int(np.datetime64(first_utc, "s").astype(np.int64))
+        times = TimeAxis(
+            num_steps=100,
+            start_seconds=start,
+            interval_seconds=600,
+            time_zone="America/Los_Angeles",
+        )
+        assert times.row_of(np.datetime64("2025-11-02T01:30")) == row
+
+
 def test_undated_series_have_one_slot_and_no_calendar() -> None:
     """Without times there is nothing to compute and asking for it says what to do."""
     times = TimeAxis(num_steps=10)
@@ -78,6 +115,8 @@ def test_undated_series_have_one_slot_and_no_calendar() -> None:
     assert default_calendar(times) == ()
     with pytest.raises(ConfigError, match="--start and --interval"):
         times.at(np.array([0]))
+    with pytest.raises(ConfigError, match="--start and --interval"):
+        times.row_of(np.datetime64("2025-11-02"))
 
 
 def test_default_calendar_needs_several_readings_a_day() -> None:
@@ -100,3 +139,7 @@ def test_contradictions_are_refused() -> None:
         TimeAxis(num_steps=3, start_seconds=0, interval_seconds=0)
     with pytest.raises(DataError, match="2 times for 3 rows"):
         TimeAxis(num_steps=3, start_seconds=0, interval_seconds=1, seconds=np.arange(2))
+    with pytest.raises(DataError, match="seconds that increase"):
+        TimeAxis(
+            num_steps=2, start_seconds=0, interval_seconds=1, seconds=np.zeros(2, dtype=np.int64)
+        )

@@ -30,6 +30,14 @@ def test_golden_order() -> None:
     assert GlobalShuffle(7).epoch(10, 3).tolist() == GOLDEN
 
 
+@pytest.mark.parametrize("seed", [0, 7, 2**63, 2**64 - 1])
+def test_the_order_has_its_own_numbers(seed: int) -> None:
+    """Other things drawn with the key (seed, number), from counter 0 on, share nothing with it."""
+    key = np.array([seed, 3], dtype=np.uint64)
+    others = np.random.Generator(np.random.Philox(key=key)).permutation(50)
+    assert (GlobalShuffle(seed).epoch(50, 3) != others).any()
+
+
 def test_sequential_is_time_order() -> None:
     """Evaluation goes through the windows as they come."""
     assert Sequential().epoch(5, 9).tolist() == [0, 1, 2, 3, 4]
@@ -42,4 +50,4 @@ def test_refuses_bad_seeds(seed: object) -> None:
         GlobalShuffle(seed)  # type: ignore[arg-type]
 
 
-GOLDEN = [8, 4, 5, 3, 6, 0, 9, 7, 1, 2]
+GOLDEN = [4, 2, 7, 8, 5, 1, 6, 3, 0, 9]

@@ -34,10 +34,19 @@ class Assembler:
         self._std = self._per_channel(source.scaler.std)
         self._has_missing = source.store.meta.missing_count > 0
         self._true = torch.ones((), dtype=torch.bool, device=device)
+        profile = source.scaled_profile()
+        self._profile = None if profile is None else torch.from_numpy(profile).to(device)
         self._x: Tensor | None = None
 
-    def __call__(self, raw: Tensor, calendar: Tensor, fetched: Fetched) -> Batch:
-        """The batch of stored rows [B, L + H or L, N, C] and calendar features [B, L + H, F]."""
+    def __call__(self, raw: Tensor, calendar: Tensor, slots: Tensor, fetched: Fetched) -> Batch:
+        """Make a batch.
+
+        Args:
+            raw: stored rows [B, L + H, N, C], or the first L of them.
+            calendar: calendar features [B, L + H, F].
+            slots: entries of the profile's table [B, L + H]; unused without a profile.
+            fetched: what the windows are.
+        """
         steps = self._source.spec.input_steps
         past = raw[:, :steps]
         x_mask = self._observed(past)
@@ -51,7 +60,7 @@ class Assembler:
             divisors = None if self._divisors is None else self._divisors[self._targets]
             y = self._filled(_decoded(future, divisors), y_mask)
         return Batch(
-            x=self._inputs(past, x_mask, calendar[:, :steps]),
+            x=self._inputs(past, x_mask, calendar[:, :steps], slots),
             x_mask=x_mask,
             y=y,
             y_mask=y_mask,
@@ -59,17 +68,23 @@ class Assembler:
             starts=fetched.starts,
         )
 
-    def _inputs(self, past: Tensor, mask: Tensor, calendar_BLF: Tensor) -> Tensor:
+    def _inputs(self, past: Tensor, mask: Tensor, calendar_BLF: Tensor, slots: Tensor) -> Tensor:
         x = self._x_buffer(past)
-        channels = past.shape[-1]
+        steps, nodes, channels = past.shape[1:]
         values = x[..., :channels]
         values.copy_(past)
         if self._divisors is not None:
             values.div_(self._divisors)
         values.sub_(self._mean).div_(self._std)
         self._filled(values, mask)
+        if self._profile is not None:
+            horizon = self._source.spec.horizon
+            for slots_BL in (slots[:, :steps], slots[:, horizon : horizon + steps]):
+                width = self._profile.shape[-1]
+                x[..., channels : channels + width].copy_(self._profile[slots_BL])
+                channels += width
         if calendar_BLF.shape[-1]:
-            x[..., channels:].copy_(calendar_BLF.unsqueeze(2).expand(-1, -1, past.shape[2], -1))
+            x[..., channels:].copy_(calendar_BLF.unsqueeze(2).expand(-1, -1, nodes, -1))
         return x
 
     def _x_buffer(self, past: Tensor) -> Tensor:

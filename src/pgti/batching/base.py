@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.errors import ConfigError
-from pgti.series import Scaler, SeriesStore, calendar_features
+from pgti.series import Profile, Scaler, SeriesStore, calendar_features
 from pgti.windows import WindowSpec
 
 __all__ = ["Batcher", "Fetched", "WindowSource"]
@@ -26,6 +26,8 @@ class WindowSource:
         scaler: standardisation of the inputs.
         target_indices: positions, among the store's channels, of those to forecast.
         calendar: names of the calendar features that are appended to the inputs.
+        profile: typical day of the target channels; appended to the inputs before the calendar,
+            for the input's own row and for the row H steps later. None appends nothing.
 
     Raises:
         ConfigError: if there is no such calendar feature, or the series has no times.
@@ -36,19 +38,36 @@ class WindowSource:
     scaler: Scaler
     target_indices: tuple[int, ...]
     calendar: tuple[str, ...] = ()
+    profile: Profile | None = None
 
     def __post_init__(self) -> None:
         self.calendar_of(np.zeros(1, dtype=np.int64))  # an unknown feature is refused at once
 
     @property
     def num_input_channels(self) -> int:
-        """Channels of a batch's `x`: the store's and the calendar's, C + F."""
-        return self.store.meta.num_channels + len(self.calendar)
+        """Channels of a batch's `x`: the store's, the profile's and the calendar's."""
+        typical = 0 if self.profile is None else 2 * len(self.target_indices)
+        return self.store.meta.num_channels + typical + len(self.calendar)
 
     def calendar_of(self, starts: NDArray[np.int64]) -> Tensor:
         """Calendar features of the windows, float32 [B, L + H, F]."""
         rows = starts[:, None] + np.arange(self.spec.span)
         return torch.from_numpy(calendar_features(self.store.time_axis, self.calendar, rows))
+
+    def profile_slots_of(self, starts: NDArray[np.int64]) -> Tensor:
+        """Entries of the profile's table for every row of the windows, int64 [B, L + H or 0]."""
+        if self.profile is None:
+            return torch.zeros(len(starts), 0, dtype=torch.int64)
+        rows = starts[:, None] + np.arange(self.spec.span)
+        return torch.from_numpy(self.profile.slots(self.store.time_axis, rows))
+
+    def scaled_profile(self) -> NDArray[np.float32] | None:
+        """The profile's table, standardised like the inputs: [slots, N, C_out]."""
+        if self.profile is None:
+            return None
+        mean = np.asarray(self.scaler.mean, dtype=np.float32)[list(self.target_indices)]
+        std = np.asarray(self.scaler.std, dtype=np.float32)[list(self.target_indices)]
+        return (self.profile.table - mean) / std
 
     def check_starts(self, starts: NDArray[np.int64], *, with_targets: bool) -> None:
         """Refuse windows that reach outside the series.

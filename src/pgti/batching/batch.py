@@ -17,8 +17,9 @@ class Batch:
     is taken from the same loader or batcher. Clone what must live longer.
 
     Args:
-        x: inputs, float32 [B, L, N, C + F]: the store's C channels standardised, a missing
-            reading as 0 (the channel's mean), then the F calendar features.
+        x: inputs, float32 [B, L, N, C_in]: the store's C channels standardised, a missing
+            reading as 0 (the channel's mean); then, where asked for, the typical reading of each
+            target at this row and H rows later; then the F calendar features.
         x_mask: which input readings were observed, bool [B, L, N, C].
         y: targets in original units, float32 [B, H, N, C_out], a missing one as 0; None where
             the horizon lies past the end of the series.

@@ -1,5 +1,7 @@
 """Windows as a map-style dataset, for anybody's `torch.utils.data.DataLoader`."""
 
+import threading
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -31,6 +33,14 @@ class WindowDataset(Dataset[Sample]):
         self.source = source
         self.starts = np.asarray(starts, dtype=np.int64)
         source.check_starts(self.starts, with_targets=True)
+        self._own = _Own()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but the buffers: another process makes its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_own"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state, _own=_Own())
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -42,8 +52,17 @@ class WindowDataset(Dataset[Sample]):
 
     def __getitems__(self, indices: list[int]) -> list[Sample]:
         """The samples at several positions, with one gather for all of them."""
-        batcher = IndexBatcher(self.source, torch.device("cpu"))
+        batcher = self._own.batcher
+        if batcher is None:
+            batcher = self._own.batcher = IndexBatcher(self.source, torch.device("cpu"))
         batch = batcher.gather(self.starts[np.asarray(indices, dtype=np.int64)])
         if batch.y is None or batch.y_mask is None:
             raise ConfigError("a dataset's windows have targets")
-        return list(zip(batch.x, batch.y, batch.y_mask, strict=True))
+        # The targets are fresh tensors; the inputs are a view of the batcher's buffer.
+        return list(zip(batch.x.clone(), batch.y, batch.y_mask, strict=True))
+
+
+class _Own(threading.local):
+    """The batcher of one thread of one process: its buffers are written at each call."""
+
+    batcher: IndexBatcher | None = None

@@ -5,6 +5,8 @@ window starts cross from the host: gathering, decoding, standardising and maskin
 device.
 """
 
+from threading import Lock
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,13 +24,14 @@ _COPY_BYTES = 1 << 26  # the series moves in pieces of 64 MiB: no second copy of
 
 
 def resident_bytes(source: WindowSource) -> int:
-    """Bytes that the series and its calendar take on the compute device."""
+    """Bytes that the series, its calendar and the profile take on the compute device."""
     rows = source.store.meta.num_steps + source.spec.horizon
-    return source.store.num_bytes + 4 * rows * len(source.calendar)
+    table = 0 if source.profile is None else source.profile.table.nbytes
+    return source.store.num_bytes + rows * (4 * len(source.calendar) + 8) + table
 
 
 class DeviceBatcher(Batcher):
-    """Holds the whole series on the compute device.
+    """Holds the whole series on the compute device, from the first batch on.
 
     Args:
         source: what the windows hold.
@@ -56,10 +59,8 @@ class DeviceBatcher(Batcher):
                 f"device batching needs {needed / 2**30:.2f} GiB for the series on {device} and "
                 f"{budget / 2**30:.2f} GiB are free: use --batching index"
             )
-        self._series = _moved(source.store.raw, device)
-        rows = np.arange(source.store.meta.num_steps + source.spec.horizon)
-        features = calendar_features(source.store.time_axis, source.calendar, rows)
-        self._calendar = torch.from_numpy(features).to(device)
+        self._resident: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        self._moving = Lock()
         self._span = torch.arange(source.spec.span, device=device)
         self._assembler = Assembler(source, device)
 
@@ -77,10 +78,31 @@ class DeviceBatcher(Batcher):
         """Gather the rows where they are and make the batch there."""
         (starts,) = fetched.tensors
         rows_BR = starts.to(self.device, non_blocking=True).unsqueeze(1) + self._span
-        calendar = self._calendar[rows_BR]
+        series, features, all_slots = self._on_device()
+        calendar, slots = features[rows_BR], all_slots[rows_BR]
         if not fetched.with_targets:
             rows_BR = rows_BR[:, : self.source.spec.input_steps]
-        return self._assembler(self._series[rows_BR], calendar, fetched)
+        return self._assembler(series[rows_BR], calendar, slots, fetched)
+
+    def _on_device(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The series, and calendar [T + H, F] and profile slot [T + H] of every row.
+
+        They are moved when they are first needed.
+        """
+        with self._moving:
+            if self._resident is None:
+                store, spec = self.source.store, self.source.spec
+                rows = np.arange(store.meta.num_steps + spec.horizon)
+                features = calendar_features(store.time_axis, self.source.calendar, rows)
+                slots = np.zeros(len(rows), dtype=np.int64)
+                if self.source.profile is not None:
+                    slots = self.source.profile.slots(store.time_axis, rows)
+                self._resident = (
+                    _moved(store.raw, self.device),
+                    torch.from_numpy(features).to(self.device),
+                    torch.from_numpy(slots).to(self.device),
+                )
+            return self._resident
 
 
 def _moved(raw: NDArray[np.int16] | NDArray[np.float32], device: torch.device) -> torch.Tensor:

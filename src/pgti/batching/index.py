@@ -40,7 +40,11 @@ class IndexBatcher(Batcher):
         for position, start in enumerate(starts.tolist()):
             destination[position, :rows] = series[start : start + rows]
         return Fetched(
-            tensors=(raw[:, :rows], self.source.calendar_of(starts)),
+            tensors=(
+                raw[:, :rows],
+                self.source.calendar_of(starts),
+                self.source.profile_slots_of(starts),
+            ),
             starts=starts,
             with_targets=with_targets,
             slot=slot,
@@ -48,10 +52,12 @@ class IndexBatcher(Batcher):
 
     def assemble(self, fetched: Fetched) -> Batch:
         """Decode, standardise and mask on the compute device."""
-        raw, calendar = (tensor.to(self.device, non_blocking=True) for tensor in fetched.tensors)
+        raw, calendar, slots = (
+            tensor.to(self.device, non_blocking=True) for tensor in fetched.tensors
+        )
         if self.device.type == "cuda":
             self._copied[fetched.slot] = torch.cuda.current_stream(self.device).record_event()
-        return self._assembler(raw, calendar, fetched)
+        return self._assembler(raw, calendar, slots, fetched)
 
     def _buffer(self, slot: int, num_windows: int) -> Tensor:
         buffer = self._raw[slot]

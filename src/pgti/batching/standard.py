@@ -4,6 +4,8 @@ Kept as the measured baseline and as the oracle of the other strategies: the who
 decoded and standardised first, in numpy, and then cut into windows.
 """
 
+from threading import Lock
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,16 +21,28 @@ __all__ = ["StandardBatcher", "standard_bytes"]
 
 
 def standard_bytes(source: WindowSource) -> int:
-    """Bytes that the materialised windows of the whole series take, inputs, targets and masks."""
+    """The most bytes alive at once while all windows are made, which is when the last one is.
+
+    Those are the windows of the whole series (inputs, targets, masks) and the decoded and
+    standardised series that they are cut from.
+    """
     meta, spec = source.store.meta, source.spec
-    windows = spec.num_windows(meta.num_steps)
-    inputs = spec.input_steps * meta.num_nodes * (4 * source.num_input_channels + meta.num_channels)
-    targets = spec.horizon * meta.num_nodes * len(source.target_indices) * (4 + 1)
-    return windows * (inputs + targets)
+    channels, inputs, targets = (
+        meta.num_channels,
+        source.num_input_channels,
+        len(source.target_indices),
+    )
+    window = spec.input_steps * (4 * inputs + channels) + spec.horizon * targets * (4 + 1)
+    cut_from = 4 * inputs + channels + (4 + 1) * targets
+    # Before there is any window: the inputs once more, while channels are appended to them.
+    preparing = cut_from + 4 * (inputs + channels)
+    rows = meta.num_steps
+    windows = spec.num_windows(rows)
+    return meta.num_nodes * max(rows * cut_from + windows * window, rows * preparing)
 
 
 class StandardBatcher(Batcher):
-    """Holds all windows in memory.
+    """Holds all windows in memory, from the first batch on.
 
     Args:
         source: what the windows hold.
@@ -56,7 +70,8 @@ class StandardBatcher(Batcher):
                 f"standard batching needs {needed / 2**30:.2f} GiB for its windows and "
                 f"{budget / 2**30:.2f} GiB are available: use --batching index"
             )
-        self._windows = _materialise(source)
+        self._windows: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._materialising = Lock()
 
     def fetch(
         self, starts: NDArray[np.int64], *, with_targets: bool = True, slot: int = 0
@@ -64,7 +79,7 @@ class StandardBatcher(Batcher):
         """Pick the windows that start at `starts`."""
         self.source.check_starts(starts, with_targets=with_targets)
         stride = self.source.spec.stride
-        count = len(self._windows[0])
+        count = self.source.spec.num_windows(self.source.store.meta.num_steps)
         if not with_targets or (starts % stride).any() or (starts // stride >= count).any():
             raise ConfigError(
                 "standard batching holds only whole windows at multiples of the stride "
@@ -73,7 +88,7 @@ class StandardBatcher(Batcher):
         chosen = torch.from_numpy(starts // stride)
         return Fetched(
             tensors=(
-                *(windows[chosen] for windows in self._windows),
+                *(windows[chosen] for windows in self._materialised()),
                 self.source.calendar_of(starts),
             ),
             starts=starts,
@@ -88,23 +103,36 @@ class StandardBatcher(Batcher):
             x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=fetched.starts
         )
 
+    def _materialised(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with self._materialising:
+            if self._windows is None:
+                self._windows = _materialise(self.source)
+            return self._windows
+
 
 def _materialise(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs, their mask, targets and their mask of every window: [W, ...] each."""
     store, spec = source.store, source.spec
     values = store.read(0, store.meta.num_steps)
     observed = ~np.isnan(values)
-    mean = np.asarray(source.scaler.mean, dtype=np.float32)
-    std = np.asarray(source.scaler.std, dtype=np.float32)
-    scaled = np.where(observed, (values - mean) / std, np.float32(0))
+    targets = np.asarray(source.target_indices)
+    y = values[..., targets]
+    y_mask = observed[..., targets]
+    y[~y_mask] = 0
+    scaled = values - np.asarray(source.scaler.mean, dtype=np.float32)
+    del values  # `standard_bytes` counts what is alive
+    scaled /= np.asarray(source.scaler.std, dtype=np.float32)
+    scaled[~observed] = 0
+    rows = np.arange(store.meta.num_steps)
+    table = source.scaled_profile()
+    if source.profile is not None and table is not None:
+        for ahead in (0, spec.horizon):
+            slots = source.profile.slots(store.time_axis, rows + ahead)
+            scaled = np.concatenate([scaled, table[slots]], axis=-1)
     if source.calendar:
-        rows = np.arange(store.meta.num_steps)
         features = calendar_features(store.time_axis, source.calendar, rows)
         tiled = np.broadcast_to(features[:, None, :], (*scaled.shape[:2], features.shape[-1]))
         scaled = np.concatenate([scaled, tiled], axis=-1)
-    targets = np.asarray(source.target_indices)
-    y = np.where(observed, values, np.float32(0))[..., targets]
-    y_mask = observed[..., targets]
 
     starts = spec.starts(store.meta.num_steps)
 

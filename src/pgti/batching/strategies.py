@@ -22,15 +22,13 @@ _DEVICE_SHARE = 0.5  # of a GPU's free memory: the rest is for the model and its
 def make_batcher(
     name: str, source: WindowSource, device: torch.device, num_slots: int = 1
 ) -> Batcher:
-    """The strategy called `name`.
+    """The strategy called `name`; `choose_batching` names one that fits.
 
     Raises:
         ConfigError: if there is none of that name, or its windows do not fit in memory.
     """
     if name not in BATCHERS:
-        raise ConfigError(
-            f"there is no batching {name!r}: it is one of {', '.join(('auto', *BATCHERS))}"
-        )
+        raise ConfigError(f"there is no batching {name!r}: it is one of {', '.join(BATCHERS)}")
     return BATCHERS[name](source, device, num_slots)
 
 

@@ -8,6 +8,7 @@ from pgti.series.codec import Codec as Codec
 from pgti.series.meta import FORMAT_VERSION as FORMAT_VERSION
 from pgti.series.meta import StoreMeta as StoreMeta
 from pgti.series.moments import Moments as Moments
+from pgti.series.profile import Profile as Profile
 from pgti.series.scaler import Scaler as Scaler
 from pgti.series.store import SeriesStore as SeriesStore
 from pgti.series.time_axis import TimeAxis as TimeAxis

@@ -1,9 +1,12 @@
 """Reading a store: one read-only memory map that every process of a machine shares."""
 
 import hashlib
+import tokenize
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,17 +14,13 @@ from numpy.typing import NDArray
 from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.series.codec import Codec, Float32Codec, GridCodec, Raw
-from pgti.series.meta import StoreMeta
+from pgti.series.meta import GRAPH_FILE, MOMENTS_FILE, SERIES_FILE, TIME_FILE, StoreMeta
 from pgti.series.moments import Moments, moments_of_raw
 from pgti.series.time_axis import TimeAxis
 
 __all__ = ["SERIES_OFFSET", "SeriesStore", "sha256_of"]
 
 SERIES_OFFSET = 4096  # the series' first byte: page-aligned for direct I/O and device mapping
-SERIES_FILE = "series.npy"
-TIME_FILE = "time.npy"
-MOMENTS_FILE = "moments.npy"
-GRAPH_FILE = "graph.npz"
 _HASH_CHUNK_BYTES = 1 << 22
 
 
@@ -69,39 +68,46 @@ class SeriesStore:
             StoreError: if the directory is no store, is damaged, or is of a newer format.
         """
         path = Path(path)
-        if not path.is_dir():
-            raise StoreError(
-                f"{path} is not a store: there is no such directory; make one with `pgti ingest`"
-            )
         meta = StoreMeta.read(path)
         _check_parts(path, meta, verify_up_to_bytes)
         codec: Codec = GridCodec(meta.divisors) if meta.divisors is not None else Float32Codec()
         try:
-            raw = np.load(path / SERIES_FILE, mmap_mode="r", allow_pickle=False)
-            seconds = None if meta.is_regular else np.load(path / TIME_FILE, allow_pickle=False)
-            block_moments = np.load(path / MOMENTS_FILE, allow_pickle=False)
+            raw = np.lib.format.open_memmap(path / SERIES_FILE, mode="r")
+            block_moments = _read_array(path / MOMENTS_FILE)
             graph = SensorGraph.load(path / GRAPH_FILE)
-        except (OSError, ValueError, DataError) as error:
-            raise StoreError(f"the store {path} is damaged: {error}; ingest it again") from None
-        if raw.shape != meta.shape or raw.dtype != codec.dtype:
-            raise StoreError(
-                f"the store {path} is damaged: its series is {raw.dtype} {raw.shape} and its "
-                f"description says {meta.dtype} {meta.shape}; ingest it again"
-            )
-        if graph.num_nodes != meta.num_nodes:
-            raise StoreError(
-                f"the store {path} is damaged: its graph has {graph.num_nodes} nodes and its "
-                f"series {meta.num_nodes}; ingest it again"
-            )
-        return cls(
+            seconds = None if meta.is_regular else _read_array(path / TIME_FILE)
+            time_axis = _time_axis(meta, seconds)
+        except _UNREADABLE as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise StoreError(f"the store {path} is damaged: {reason}; ingest it again") from None
+        store = cls(
             path=path,
             meta=meta,
             raw=raw,
             graph=graph,
-            time_axis=_time_axis(meta, seconds),
+            time_axis=time_axis,
             codec=codec,
             block_moments=block_moments,
         )
+        problem = store._problem()
+        if problem is not None:
+            raise StoreError(f"the store {path} is damaged: {problem}; ingest it again")
+        return store
+
+    def _problem(self) -> str | None:
+        """How a part and the description contradict each other, if they do."""
+        meta, raw = self.meta, self.raw
+        described = f"its description says {meta.dtype} {meta.shape}"
+        if raw.shape != meta.shape or raw.dtype != self.codec.dtype:
+            return f"its series is {raw.dtype} {raw.shape} and {described}"
+        if not raw.flags.c_contiguous or getattr(raw, "offset", None) != SERIES_OFFSET:
+            return f"its series is not in C order from byte {SERIES_OFFSET}"
+        if (self.graph.num_nodes, self.graph.num_edges) != (meta.num_nodes, meta.num_edges):
+            return (
+                f"its graph has {self.graph.num_nodes} nodes and {self.graph.num_edges} edges and "
+                f"its description says {meta.num_nodes} and {meta.num_edges}"
+            )
+        return _problem_of_statistics(meta, self.block_moments)
 
     def __reduce__(self) -> tuple[Callable[[Path], "SeriesStore"], tuple[Path]]:
         """Another process opens the store again: data never travels, only the path."""
@@ -160,6 +166,44 @@ class SeriesStore:
         return tuple(known.index(name) for name in names)
 
 
+# What a file that is not what it should be can make numpy raise.
+_UNREADABLE = (
+    ArithmeticError,
+    DataError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    tokenize.TokenError,
+    zlib.error,
+)
+
+
+def _read_array(path: Path) -> NDArray[Any]:
+    """The array in an .npy file: unlike `np.load`, never an archive and never a pickle."""
+    with path.open("rb") as file:
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _problem_of_statistics(meta: StoreMeta, moments: NDArray[np.float64]) -> str | None:
+    expected = (meta.num_blocks, meta.num_channels, 3)
+    if moments.shape != expected or moments.dtype != np.float64:
+        return f"its statistics are {moments.dtype} {moments.shape} and not float64 {expected}"
+    if not np.isfinite(moments).all() or (moments[..., [0, 2]] < 0).any():
+        return "its statistics hold a number that is none"
+    if moments[..., 0].sum() + meta.missing_count != meta.num_readings:
+        return (
+            f"its statistics count {moments[..., 0].sum():.0f} readings and its description "
+            f"{meta.num_readings - meta.missing_count}"
+        )
+    return None
+
+
 def _time_axis(meta: StoreMeta, seconds: NDArray[np.int64] | None) -> TimeAxis:
     start = None if meta.start is None else int(np.datetime64(meta.start, "s").astype(np.int64))
     return TimeAxis(
@@ -172,21 +216,25 @@ def _time_axis(meta: StoreMeta, seconds: NDArray[np.int64] | None) -> TimeAxis:
 
 
 def _check_parts(path: Path, meta: StoreMeta, verify_up_to_bytes: int | None) -> None:
-    width = 2 if meta.dtype == "int16" else 4
-    expected = SERIES_OFFSET + meta.num_steps * meta.num_nodes * meta.num_channels * width
+    expected = SERIES_OFFSET + meta.num_readings * (2 if meta.dtype == "int16" else 4)
     for name, digest in meta.parts.items():
         part = path / name
         try:
             size = part.stat().st_size
-        except OSError:
+            small = verify_up_to_bytes is None or size <= verify_up_to_bytes
+            intact = not small or sha256_of(part) == digest
+        except FileNotFoundError:
             raise StoreError(f"the store {path} is damaged: {name} is missing") from None
+        except OSError as error:
+            raise StoreError(
+                f"the store {path} cannot be read: {name}: {error.strerror or error}"
+            ) from None
         if name == SERIES_FILE and size != expected:
             raise StoreError(
                 f"the store {path} is damaged: {name} has {size} bytes and should have {expected}; "
                 "ingest it again"
             )
-        small = verify_up_to_bytes is None or size <= verify_up_to_bytes
-        if small and sha256_of(part) != digest:
+        if not intact:
             raise StoreError(
                 f"the store {path} is damaged: {name} does not match its SHA-256; ingest it again"
             )

@@ -55,6 +55,12 @@ class TimeAxis:
             raise DataError(
                 f"the time axis has {len(self.seconds)} times for {self.num_steps} rows"
             )
+        if self.seconds is not None and (
+            self.seconds.ndim != 1
+            or self.seconds.dtype != np.int64
+            or not (self.seconds[1:] > self.seconds[:-1]).all()
+        ):
+            raise DataError("the times of the rows must be whole seconds that increase")
 
     @property
     def is_dated(self) -> bool:
@@ -85,20 +91,33 @@ class TimeAxis:
         return self._wall_seconds(rows).astype("datetime64[s]")
 
     def row_of(self, time: np.datetime64) -> int:
-        """First row at or after the wall-clock `time`; `num_steps` if all are earlier.
+        """First row whose wall clock shows `time` or later; `num_steps` if there is none.
+
+        Rows are looked at in the order in which they were read. Where the clock goes back, an hour
+        is shown twice: a time in it means its first pass, and its second only where the series
+        begins after the first (or has a gap there). A time that the clock jumps over means the
+        row right after the jump.
 
         Raises:
             ConfigError: if the series has no times.
         """
         wanted = int(time.astype("datetime64[s]").astype(np.int64))
-        low, high = 0, self.num_steps
-        while low < high:
-            middle = (low + high) // 2
-            if int(self._wall_seconds(np.array([middle]))[0]) < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        return low
+        if self.time_zone is None:
+            return self._first_row_from(wanted)
+        # The wall clock of a zone is not monotone, and differs from UTC by less than a day: rows
+        # more than a day from the wanted time are certain, and the others are looked at.
+        first = self._first_row_from(wanted - SECONDS_PER_DAY)
+        stop = self._first_row_from(wanted + SECONDS_PER_DAY)
+        late = np.flatnonzero(self._wall_seconds(np.arange(first, stop)) >= wanted)
+        return first + int(late[0]) if len(late) else stop
+
+    def _first_row_from(self, stored_seconds: int) -> int:
+        """First row at or after a time as it is stored; `num_steps` if there is none."""
+        first = int(self.seconds_at(np.zeros(1, dtype=np.int64))[0])
+        if self.seconds is not None:
+            return int(np.searchsorted(self.seconds, stored_seconds))
+        interval = self.interval_seconds or 1
+        return min(max(0, -(-(stored_seconds - first) // interval)), self.num_steps)
 
     def time_of_day(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Share of the wall-clock day that has passed, in [0, 1)."""

@@ -1,31 +1,30 @@
 """Writing a store, chunk by chunk, in bounded memory and all or nothing."""
 
 import contextlib
-import io
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
-from pgti.series.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, Raw, grid_divisor
-from pgti.series.meta import FORMAT_VERSION, META_FILE, StoreMeta
-from pgti.series.moments import Moments, moments_of_raw
-from pgti.series.store import (
+from pgti.series.codec import MISSING_CODE, Codec, GridCodec
+from pgti.series.encoder import SeriesEncoder
+from pgti.series.meta import (
+    FORMAT_VERSION,
     GRAPH_FILE,
+    META_FILE,
     MOMENTS_FILE,
     SERIES_FILE,
-    SERIES_OFFSET,
     TIME_FILE,
-    sha256_of,
+    StoreMeta,
 )
+from pgti.series.moments import Moments, moments_of_raw
+from pgti.series.staging import StagedDirectory
+from pgti.series.store import SERIES_OFFSET, sha256_of
 
 __all__ = ["StoreWriter"]
 
@@ -47,10 +46,10 @@ class StoreWriter:
         graph: the sensor graph, with as many nodes as there are ids.
         units: unit of each channel; empty strings if not given.
         time_zone: IANA name of the zone of the times, or None for plain wall-clock times.
-        overwrite: replace an existing store once the new one is complete.
+        overwrite: replace an existing store, even a damaged one, once the new one is complete.
 
     Raises:
-        StoreError: if the target exists or cannot be written.
+        StoreError: if the target exists (with `overwrite`: and is no store) or cannot be written.
         DataError: if ids or channels repeat, or their numbers disagree.
     """
 
@@ -71,14 +70,9 @@ class StoreWriter:
         self._graph = graph
         self._units = units if units is not None else ("",) * len(channels)
         self._time_zone = time_zone
-        self._overwrite = overwrite
         self._check()
-        self._temporary = self._target.with_name(f".{self._target.name}.tmp-{uuid.uuid4().hex}")
-        self._made_parents: list[Path] = []
-        self._codec: Codec | None = None
-        self._max_code = np.zeros(len(channels))
-        self._num_steps = 0
-        self._file: BinaryIO | None = None
+        self._staged = StagedDirectory(self._target, overwrite=overwrite)
+        self._encoder: SeriesEncoder | None = None
 
     def _check(self) -> None:
         for what, names in (("sensor id", self._node_ids), ("channel", self._channels)):
@@ -96,15 +90,16 @@ class StoreWriter:
             raise DataError(
                 f"{len(self._units)} units were given for {len(self._channels)} channels"
             )
-        if self._target.exists() and not self._overwrite:
-            raise StoreError(f"{self._target} exists already: choose another name or remove it")
 
     def __enter__(self) -> Self:
         with self._writing():
-            self._make_parents()
-            self._temporary.mkdir()
-            self._file = (self._temporary / SERIES_FILE).open("w+b")
-            self._file.seek(SERIES_OFFSET)
+            self._staged.make()
+            try:
+                path = self._staged.path / SERIES_FILE
+                self._encoder = SeriesEncoder(path, len(self._node_ids), len(self._channels))
+            except BaseException:
+                self._staged.discard()
+                raise
         return self
 
     def __exit__(
@@ -113,21 +108,14 @@ class StoreWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._file is not None:
-            # Closing flushes, and on a full disk that fails again: the first error is the one.
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
-        if self._temporary.exists():
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            for parent in self._made_parents:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
+        if self._encoder is not None:
+            self._encoder.close()
+        self._staged.discard()
 
     @property
     def num_steps(self) -> int:
         """Rows written so far."""
-        return self._num_steps
+        return 0 if self._encoder is None else self._encoder.num_steps
 
     def append(self, values: NDArray[np.floating]) -> None:
         """Append rows [rows, N, C] in original units; NaN means missing.
@@ -154,14 +142,12 @@ class StoreWriter:
         if infinite.any():
             row, node, channel = np.argwhere(infinite)[0]
             raise DataError(
-                f"the reading in row {self._num_steps + int(row)} of sensor "
+                f"the reading in row {self.num_steps + int(row)} of sensor "
                 f"{self._node_ids[node]!r}, channel {self._channels[channel]!r}, is infinite: "
                 "declare the value as missing or repair the source"
             )
-        raw = self._encode(readings)
         with self._writing():
-            self._opened().write(raw.data)
-        self._num_steps += len(readings)
+            self._opened().append(readings)
 
     def finish(
         self,
@@ -181,26 +167,31 @@ class StoreWriter:
             The description of the finished store.
 
         Raises:
-            DataError: if there is no row or no observed reading.
+            DataError: if there is no row or no observed reading, or the times contradict one
+                another.
             StoreError: if writing fails.
         """
-        if self._num_steps == 0:
+        num_steps = self.num_steps
+        if num_steps == 0:
             raise DataError("the source has no rows: a series needs at least one")
-        if seconds is not None and len(seconds) != self._num_steps:
-            raise DataError(f"{len(seconds)} times were given for {self._num_steps} rows")
-        codec = self._codec if self._codec is not None else Float32Codec()
+        if seconds is not None and len(seconds) != num_steps:
+            raise DataError(f"{len(seconds)} times were given for {num_steps} rows")
+        if seconds is not None and not (seconds[1:] > seconds[:-1]).all():
+            raise DataError("the times of the rows do not increase: sort the rows by time")
+        encoder = self._opened()
+        directory = self._staged.path
         with self._writing():
-            self._write_header(codec)
+            encoder.finish()
+            codec = encoder.codec
             block_rows, missing = self._write_moments(codec)
-            if missing == self._num_steps * len(self._node_ids) * len(self._channels):
+            if missing == num_steps * len(self._node_ids) * len(self._channels):
                 raise DataError("every reading of the source is missing: there is nothing to learn")
-            self._graph.save(self._temporary / GRAPH_FILE)
+            self._graph.save(directory / GRAPH_FILE)
             if seconds is not None:
-                np.save(self._temporary / TIME_FILE, seconds.astype("<i8"))
-            parts = {part.name: sha256_of(part) for part in sorted(self._temporary.iterdir())}
+                np.save(directory / TIME_FILE, seconds.astype("<i8"))
             meta = StoreMeta(
                 format_version=FORMAT_VERSION,
-                num_steps=self._num_steps,
+                num_steps=num_steps,
                 num_nodes=len(self._node_ids),
                 num_channels=len(self._channels),
                 num_edges=self._graph.num_edges,
@@ -216,76 +207,13 @@ class StoreWriter:
                 is_regular=seconds is None,
                 time_zone=self._time_zone,
                 block_rows=block_rows,
-                parts=parts,
+                parts={part.name: sha256_of(part) for part in sorted(directory.iterdir())},
             )
-            (self._temporary / META_FILE).write_text(meta.to_json(), encoding="utf-8")
-            self._publish()
+            for problem in meta.contradictions():
+                raise DataError(f"{self._target} would be no store that can be opened: {problem}")
+            (directory / META_FILE).write_text(meta.to_json(), encoding="utf-8")
+            self._staged.publish()
         return meta
-
-    # -- encoding ---------------------------------------------------------------------------------
-
-    def _encode(self, values: NDArray[np.float32]) -> Raw:
-        if self._codec is None:
-            self._codec = _first_codec(values)
-        if isinstance(self._codec, GridCodec):
-            codes = self._codec.encode(values)
-            if codes is None:
-                self._recode(self._finer_codec(self._codec, values))
-                return self._encode(values)
-            largest = np.abs(np.where(codes == MISSING_CODE, 0, codes)).max(axis=(0, 1))
-            self._max_code = np.maximum(self._max_code, largest)
-            return codes
-        return self._codec.encode(values)
-
-    def _finer_codec(self, codec: GridCodec, values: NDArray[np.float32]) -> Codec:
-        """A grid that holds both what is written and `values`, or float32."""
-        divisors = []
-        for channel, old in enumerate(codec.divisors):
-            new = grid_divisor(values[..., channel], multiple_of=old)
-            if new is None or self._max_code[channel] * (new // old) > -MISSING_CODE - 1:
-                return Float32Codec()
-            divisors.append(new)
-        return GridCodec(tuple(divisors))
-
-    def _recode(self, codec: Codec) -> None:
-        """Write what is there already again, in another code."""
-        old = self._codec
-        self._codec = codec
-        self._max_code = np.zeros(len(self._channels))
-        if old is None or self._num_steps == 0:
-            return
-        with self._writing():
-            previous = self._opened()
-            path = self._temporary / SERIES_FILE
-            path.rename(path.with_suffix(".old"))
-            self._file = path.open("w+b")
-            self._file.seek(SERIES_OFFSET)
-            row_items = len(self._node_ids) * len(self._channels)
-            rows = max(1, _BLOCK_READINGS // row_items)
-            previous.seek(SERIES_OFFSET)
-            while piece := previous.read(rows * row_items * old.dtype.itemsize):
-                raw: NDArray[Any] = np.frombuffer(piece, dtype=old.dtype)
-                values = old.decode(raw.reshape(-1, len(self._node_ids), len(self._channels)))
-                self._file.write(self._encode(values).data)
-            previous.close()
-            path.with_suffix(".old").unlink()
-
-    # -- files ------------------------------------------------------------------------------------
-
-    def _write_header(self, codec: Codec) -> None:
-        file = self._opened()
-        header = io.BytesIO()
-        shape = (self._num_steps, len(self._node_ids), len(self._channels))
-        text = repr({"descr": codec.dtype.str, "fortran_order": False, "shape": shape})
-        header.write(b"\x93NUMPY\x01\x00")
-        header.write((SERIES_OFFSET - 10).to_bytes(2, "little"))
-        header.write(text.encode("latin1").ljust(SERIES_OFFSET - 11) + b"\n")
-        file.seek(0)
-        file.write(header.getvalue())
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        self._file = None
 
     def _write_moments(self, codec: Codec) -> tuple[int, int]:
         """Summarise the series in blocks of rows; returns (rows in a block, missing readings).
@@ -296,7 +224,7 @@ class StoreWriter:
         block_rows = max(1, _BLOCK_READINGS // row_items)
         piece_rows = min(block_rows, max(1, _PIECE_READINGS // row_items))
         blocks = []
-        with (self._temporary / SERIES_FILE).open("rb") as file:
+        with (self._staged.path / SERIES_FILE).open("rb") as file:
             file.seek(SERIES_OFFSET)
             while block := file.read(block_rows * row_items * codec.dtype.itemsize):
                 raw: NDArray[Any] = np.frombuffer(block, dtype=codec.dtype)
@@ -308,31 +236,13 @@ class StoreWriter:
                 moments = Moments.merge_all(pieces, len(self._channels))
                 blocks.append(np.stack([moments.count, moments.mean, moments.m2], axis=-1))
         table = np.stack(blocks)
-        np.save(self._temporary / MOMENTS_FILE, table)
-        return block_rows, self._num_steps * row_items - int(table[..., 0].sum())
+        np.save(self._staged.path / MOMENTS_FILE, table)
+        return block_rows, self.num_steps * row_items - int(table[..., 0].sum())
 
-    def _publish(self) -> None:
-        for part in self._temporary.iterdir():
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-        if self._target.exists():
-            displaced = self._temporary.with_name(f"{self._temporary.name}-old")
-            self._target.rename(displaced)
-            self._temporary.rename(self._target)
-            shutil.rmtree(displaced)
-        else:
-            self._temporary.rename(self._target)
-
-    def _make_parents(self) -> None:
-        missing = [parent for parent in self._target.parents if not parent.exists()]
-        for parent in reversed(missing):
-            parent.mkdir()
-            self._made_parents.insert(0, parent)
-
-    def _opened(self) -> BinaryIO:
-        if self._file is None:
-            raise StoreError("the store is finished or was never entered: use a `with` statement")
-        return self._file
+    def _opened(self) -> SeriesEncoder:
+        if self._encoder is None:
+            raise StoreError("the store was never entered: use a `with` statement")
+        return self._encoder
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -342,13 +252,3 @@ class StoreWriter:
         except OSError as error:
             reason = error.strerror or str(error)
             raise StoreError(f"{self._target} cannot be written: {reason}") from error
-
-
-def _first_codec(values: NDArray[np.float32]) -> Codec:
-    divisors = []
-    for channel in range(values.shape[-1]):
-        divisor = grid_divisor(values[..., channel])
-        if divisor is None:
-            return Float32Codec()
-        divisors.append(divisor)
-    return GridCodec(tuple(divisors))

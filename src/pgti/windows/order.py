@@ -9,6 +9,10 @@ from pgti.errors import ConfigError, require_whole_number
 
 __all__ = ["GlobalShuffle", "Order", "Sequential"]
 
+# The highest word of Philox's counter. Other things are drawn with keys (seed, number) too, and
+# count from 0: this keeps their numbers and the order's apart. It is part of what a seed means.
+_DOMAIN = int.from_bytes(b"order", "big")
+
 
 class Order(ABC):
     """An order of windows. It has no state: the same arguments give the same order, always."""
@@ -60,5 +64,6 @@ class GlobalShuffle(Order):
     def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
         """A permutation of the positions, keyed by (seed, epoch)."""
         key = np.array([self.seed, epoch], dtype=np.uint64)
-        generator = np.random.Generator(np.random.Philox(key=key))
+        counter = np.array([0, 0, 0, _DOMAIN], dtype=np.uint64)
+        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
         return generator.permutation(num_windows).astype(np.int64, copy=False)
