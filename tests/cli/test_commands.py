@@ -254,3 +254,22 @@ def test_sigterm_leaves_nothing_of_a_simulation(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_channels_are_reported_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With several targets each channel has its own errors, in the JSON and as a table."""
+    values = np.random.default_rng(0).normal([60.0, 900.0], [5.0, 90.0], size=(300, 3, 2))
+    np.save(tmp_path / "two.npy", values)
+    assert run("ingest", tmp_path / "two.npy", "--channels", "speed,flow",
+               "--out", tmp_path / "store") == 0  # fmt: skip
+    path = tmp_path / "run"
+    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 2, *TINY, "--json") == 0
+    captured = capsys.readouterr()
+    test = json.loads(captured.out.strip().splitlines()[-1])["test"]
+    for name in ("speed", "flow"):
+        assert f"test, {name}" in captured.err
+        assert test["persistence"]["channels"][name]["mae"]["1"] > 0
+    assert test["channels"]["flow"]["mae"]["mean"] > test["channels"]["speed"]["mae"]["mean"]
+    assert "--windows.targets" in captured.err

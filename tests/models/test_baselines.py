@@ -6,26 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgti.errors import ConfigError
-from pgti.models import HistoricalAverage, ModelShape, Persistence
-
-
-def shape(targets: tuple[int, ...], channels: int = 3, num_nodes: int = 2) -> ModelShape:
-    """Four input steps, three steps ahead."""
-    return ModelShape(
-        input_steps=4,
-        horizon=3,
-        num_nodes=num_nodes,
-        input_channels=channels,
-        target_channels=len(targets),
-        target_indices=targets,
-    )
+from pgti.models import HistoricalAverage, Persistence
 
 
 def test_persistence_repeats_the_last_observed_reading() -> None:
     """An earlier reading stands in for a missing one, 0 where there is none, per channel."""
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1).repeat(1, 1, 4, 1)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
-    forecast = Persistence(shape((0,), 1, 4))(x, mask.t().view(1, 4, 4, 1))
+    forecast = Persistence(3, (0,))(x, mask.t().view(1, 4, 4, 1))
     assert forecast.shape == (1, 3, 4, 1)
     assert forecast[0, :, :, 0].tolist() == [[4.0, 3.0, 1.0, 0.0]] * 3
 
@@ -39,7 +27,7 @@ def test_persistence_equals_a_search_backwards(data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(3, 4, 2, 3, generator=generator)
     mask = torch.rand(3, 4, 2, 3, generator=generator) < 0.4
-    forecast = Persistence(shape(targets))(x, mask)
+    forecast = Persistence(3, targets)(x, mask)
     for sample in range(3):
         for node in range(2):
             for output, channel in enumerate(targets):

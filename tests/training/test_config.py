@@ -20,6 +20,7 @@ from pgti.training import TrainingConfig, to_toml
         pytest.param({"epochs": 2.5}, "epochs is 2.5", id="half an epoch"),
         pytest.param({"epochs": True}, "epochs is True", id="a boolean is no number"),
         pytest.param({"batch_size": 0}, "batch_size is 0", id="no window"),
+        pytest.param({"seed": 2**63}, r"seed is 9223372036854775808: .*2\*\*63", id="seed"),
         pytest.param({"accumulate": -1}, "accumulate is -1", id="negative"),
         pytest.param({"learning_rate": 0.0}, "learning_rate is 0.0", id="no rate"),
         pytest.param({"learning_rate": math.nan}, "learning_rate is nan", id="rate nan"),

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from pgti.batching import WindowSource
 from pgti.errors import ConfigError, RunError
 from pgti.training import (
     HistoricalAverageForecaster,
     PersistenceForecaster,
     evaluate,
     evaluation_report,
+    measure,
 )
 
 from .tiny import (
@@ -118,13 +120,13 @@ def test_training_mode_comes_back(tmp_path: Path) -> None:
 def test_a_report_has_the_model_in_front(tmp_path: Path) -> None:
     """Its tables are at the top, the others' under their names."""
     loader = make_loader(make_setting(tmp_path).source, STARTS, 4)
-    summaries = evaluate({"model": Constant(50.0), "persistence": Constant(40.0)}, loader)
+    metrics = measure({"model": Constant(50.0), "persistence": Constant(40.0)}, loader)
 
-    report = evaluation_report(summaries, "model")
+    report = evaluation_report(metrics, "model", ("c0",))
 
     assert set(report) == {"mae", "rmse", "mape", "count", "persistence"}
-    assert report["mae"] == summaries["model"]["mae"]
-    assert report["persistence"] == summaries["persistence"]
+    assert report["mae"] == metrics["model"].summary()["mae"]
+    assert report["persistence"] == metrics["persistence"].summary()
     assert list(report["mae"]) == ["1", "2", "3", "mean"]
 
 
@@ -140,10 +142,50 @@ def test_names_that_mean_nothing_are_refused(
 ) -> None:
     """A report must say whose errors are whose."""
     loader = make_loader(make_setting(tmp_path).source, STARTS, 4)
-    summaries = evaluate({name: Constant(50.0) for name in names}, loader)
+    metrics = measure({name: Constant(50.0) for name in names}, loader)
 
     with pytest.raises(ConfigError, match=message):
-        evaluation_report(summaries, main)
+        evaluation_report(metrics, main, ("c0",))
+
+
+def two_channels(tmp_path: Path) -> tuple[np.ndarray, WindowSource]:
+    """Readings whose second channel has another unit, and their windows."""
+    values = make_series(num_channels=2) * np.array([1.0, 1000.0], dtype=np.float32)
+    return values, make_source(make_store(tmp_path / "store", values), (1, 0))
+
+
+def test_channels_are_told_apart_in_a_report(tmp_path: Path) -> None:
+    """Each target's errors are those of a naive computation on its readings alone."""
+    values, source = two_channels(tmp_path)
+    persistence = PersistenceForecaster(source.scaler, (1, 0), SPEC.horizon)
+    loader = make_loader(source, STARTS, 4)
+    metrics = measure({"model": persistence, "rule": persistence}, loader)
+
+    report = evaluation_report(metrics, "model", ("c1", "c0"))
+
+    assert set(report) == {"mae", "rmse", "mape", "count", "channels", "rule"}
+    assert report["rule"]["channels"] == report["channels"]
+    forecast = np.concatenate([persistence(batch).numpy().copy() for batch in loader.epoch(0)])
+    assert list(report["channels"]) == ["c1", "c0"]
+    for position, (name, channel) in enumerate((("c1", 1), ("c0", 0))):
+        target = windows_of(values, STARTS)[..., channel : channel + 1]
+        expected = naive(forecast[..., position : position + 1], target)
+        for error, table in expected.items():
+            # The targets of a batch are float32 of the store's, the means of another.
+            assert report["channels"][name][error] == pytest.approx(table, rel=1e-6), error
+        assert report["channels"][name]["count"] == int((~np.isnan(target)).sum())
+    counts = [report["channels"][name]["count"] for name in ("c0", "c1")]
+    assert report["count"] == sum(counts)
+
+
+def test_every_target_has_one_name(tmp_path: Path) -> None:
+    """One name for two channels would hide one of them."""
+    _, source = two_channels(tmp_path)
+    persistence = PersistenceForecaster(source.scaler, (1, 0), SPEC.horizon)
+    metrics = measure({"model": persistence}, make_loader(source, STARTS, 4))
+
+    with pytest.raises(ConfigError, match="1 channels are named and 2 are forecast"):
+        evaluation_report(metrics, "model", ("c0",))
 
 
 def test_no_window_is_an_error(tmp_path: Path) -> None:

@@ -107,6 +107,23 @@ def test_a_plain_module_is_never_shown_a_teacher(tmp_path: Path) -> None:
     assert forecast.shape == (6, SPEC.horizon, 3, 1)
 
 
+class Pair(torch.nn.Module):
+    """Returns two tensors, as recurrent layers do."""
+
+    def forward(self, x: Tensor, supports: Supports) -> tuple[Tensor, Tensor]:
+        """The input, twice."""
+        del supports
+        return x, x
+
+
+def test_a_network_that_returns_no_tensor_is_an_error(tmp_path: Path) -> None:
+    """The message has the type."""
+    store = make_store(tmp_path / "store", make_series())
+
+    with pytest.raises(ConfigError, match="returned a tuple: it must return one tensor"):
+        network_forecaster(store, Pair())(first_batch(store))
+
+
 @pytest.mark.parametrize("targets", [(), (1,), (-1,)])
 def test_targets_that_do_not_exist_are_refused(targets: tuple[int, ...]) -> None:
     """The series has one channel."""

@@ -392,6 +392,31 @@ def test_a_signal_saves_and_stops(tmp_path: Path, number: signal.Signals, after:
     assert_same_run(expected, run)
 
 
+def test_after_a_signal_every_step_is_recorded_once(tmp_path: Path) -> None:
+    """Stopped by SIGTERM four times and resumed, the lines of steps are the unbroken run's."""
+    config = replace(CONFIG, checkpoint_every_steps=0, log_every_steps=1)
+    setting = make_setting(tmp_path, config)
+    expected = step_records(trained(setting, tmp_path / "unbroken"))
+    run = open_run(tmp_path / "stopped", config)
+
+    for _ in range(4):
+        with pytest.raises(Interrupted):
+            make_trainer(setting, run, Signaller(3, signal.SIGTERM)).fit(resume=True)
+    make_trainer(setting, run).fit(resume=True)
+
+    assert [record["step"] for record in expected] == list(range(1, 13))
+    assert step_records(run) == expected
+
+
+def step_records(run: RunDirectory) -> list[dict[str, object]]:
+    """The lines of steps, without what depends on the clock."""
+    return [
+        {k: v for k, v in record.items() if k not in {"seconds", "windows_per_second"}}
+        for record in run.read_metrics()
+        if record["kind"] == "step"
+    ]
+
+
 def test_a_second_sigint_does_not_wait(tmp_path: Path) -> None:
     """It is a KeyboardInterrupt at once."""
     setting = make_setting(tmp_path)

@@ -339,3 +339,90 @@ def test_parquet_without_pyarrow_names_the_extra(
     with pytest.raises(MissingExtraError, match=r"pip install 'pgti\[parquet\]'"):
         write(source, tmp_path / "forecast.parquet")
     assert not list(tmp_path.glob("*forecast*"))
+
+
+# -- time zones -----------------------------------------------------------------------------------
+
+
+def zoned(tmp_path: Path) -> WindowSource:
+    """Hourly readings through the night in which Berlin's clocks go back, 2025-10-26 at 01:00 UTC.
+
+    Row 4 is 2025-10-26T00:00 in UTC; the first forecast of window 0 is for row 4.
+    """
+    store = make_store(
+        tmp_path / "store", make_series(), start="2025-10-25T20:00", time_zone="Europe/Berlin"
+    )
+    return make_source(store, (0,))
+
+
+UTC_TIMES = np.datetime64("2025-10-26T00:00:00") + np.arange(SPEC.horizon).astype("m8[h]")
+
+
+def test_csv_times_of_a_zone_are_unambiguous(tmp_path: Path) -> None:
+    """Two o'clock is told from two o'clock, and reads back as the moments that were forecast."""
+    path = tmp_path / "forecast.csv"
+    write(zoned(tmp_path), path, range(1), forecaster=Constant(1.0))
+
+    table = pd.read_csv(path)
+
+    assert table["timestamp"].unique().tolist() == [
+        "2025-10-26T02:00:00+02:00",
+        "2025-10-26T02:00:00+01:00",
+        "2025-10-26T03:00:00+01:00",
+    ]
+    assert table["origin"].unique().tolist() == ["2025-10-26T01:00:00+02:00"]
+    found = pd.to_datetime(table["timestamp"], utc=True).unique()
+    assert list(found) == list(pd.DatetimeIndex(UTC_TIMES, tz="UTC"))
+
+
+def test_parquet_times_of_a_zone_know_it(tmp_path: Path) -> None:
+    """The column has the zone, and no moment is there twice."""
+    path = tmp_path / "forecast.parquet"
+    write(zoned(tmp_path), path, range(1), forecaster=Constant(1.0))
+
+    table = pd.read_parquet(path)
+
+    for name in ("timestamp", "origin"):
+        assert str(table[name].dt.tz) == "Europe/Berlin"
+    found = table["timestamp"].drop_duplicates().dt.tz_convert("UTC")
+    assert list(found) == list(pd.DatetimeIndex(UTC_TIMES, tz="UTC"))
+    assert table["origin"].iloc[0].isoformat() == "2025-10-26T01:00:00+02:00"
+
+
+def test_npz_times_of_a_zone_are_utc(tmp_path: Path) -> None:
+    """The zone's name stands beside them."""
+    path = tmp_path / "forecast.npz"
+    write(zoned(tmp_path), path, range(2), forecaster=Constant(1.0))
+
+    with np.load(path, allow_pickle=False) as arrays:
+        assert str(arrays["time_zone"]) == "Europe/Berlin"
+        np.testing.assert_array_equal(arrays["timestamps"][0], UTC_TIMES)
+        assert arrays["origins"][1] == UTC_TIMES[0]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_two_forecasts_to_one_file_do_not_mix(tmp_path: Path, suffix: str) -> None:
+    """Each writes a file of its own; the later one stays, whole."""
+    source = make_source(make_store(tmp_path / "store", make_series()))
+    out = tmp_path / "out"
+    out.mkdir()
+    shared, alone = out / f"forecast{suffix}", tmp_path / f"alone{suffix}"
+
+    class Meddling(Constant):
+        """Lets another forecast of the same file happen in between."""
+
+        def forward(self, batch: object, *, step: int | None = None) -> torch.Tensor:
+            """The constant."""
+            write(source, shared, range(54, 60), forecaster=Constant(1.0))
+            return super().forward(batch, step=step)
+
+    write(source, shared, forecaster=Meddling(2.0))
+    write(source, alone, forecaster=Constant(2.0))
+
+    assert [path.name for path in out.iterdir()] == [shared.name]
+    if suffix == ".npz":
+        with np.load(shared) as found, np.load(alone) as expected:
+            for name in expected:
+                np.testing.assert_array_equal(found[name], expected[name])
+    else:
+        assert shared.read_bytes() == alone.read_bytes()

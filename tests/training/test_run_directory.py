@@ -1,7 +1,13 @@
 """The run directory: made whole, read by people, never overwritten."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -132,11 +138,12 @@ def test_damaged_files_are_one_line(tmp_path: Path) -> None:
     """The error names the file."""
     run = make_run(tmp_path / "run")
     run.info_file.write_text('{"started": ')
+    run.config_file.unlink()
 
     with pytest.raises(RunError, match=r"run\.json is damaged"):
         run.read_info()
-    with pytest.raises(RunError, match=r"test\.json cannot be read"):
-        run.read_test()
+    with pytest.raises(RunError, match=r"config\.toml cannot be read"):
+        run.read_config()
 
 
 def test_test_errors_are_json(tmp_path: Path) -> None:
@@ -145,6 +152,119 @@ def test_test_errors_are_json(tmp_path: Path) -> None:
     run.write_test({"mae": {"1": None, "mean": 2.5}})
 
     assert json.loads(run.test_file.read_text()) == {"mae": {"1": None, "mean": 2.5}}
-    assert run.read_test()["mae"]["1"] is None
     with pytest.raises(ValueError, match="not JSON compliant"):
         run.write_test({"mae": float("nan")})
+
+
+def test_errors_of_other_parameters_are_forgotten(tmp_path: Path) -> None:
+    """Whether there were any or not."""
+    run = make_run(tmp_path / "run")
+    run.write_test({"mae": {"mean": 2.5}})
+
+    run.forget_test()
+    run.forget_test()
+
+    assert not run.test_file.exists()
+
+
+# -- several processes ----------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pgti.training import RunDirectory
+with RunDirectory(Path(sys.argv[1])).locked():
+    print("locked", flush=True)
+    time.sleep(100)
+"""
+
+
+def test_one_process_trains_a_run(tmp_path: Path) -> None:
+    """A second one is refused in one line, until the first is dead, however it died."""
+    run = make_run(tmp_path / "run")
+    command = [sys.executable, "-c", HOLDER, str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(RunError, match="trained by another process") as caught, run.locked():
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+    assert "\n" not in str(caught.value)
+    with run.locked():
+        pass
+
+
+def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
+    """Training can be followed by training, in one process too."""
+    run = make_run(tmp_path / "run")
+    for _ in range(2):
+        with run.locked(), pytest.raises(RunError, match="another process"), run.locked():
+            pass
+
+
+def interrupted_rename(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Path], None]) -> None:
+    """Let something happen just before a half-made run gets its name."""
+    rename = Path.rename
+
+    def slow(partial: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        meanwhile(partial)
+        return rename(partial, target)
+
+    monkeypatch.setattr(Path, "rename", slow)
+
+
+def test_a_half_made_run_of_a_living_process_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two that make one run at the same time, one makes it and one is told of it."""
+    refusals = []
+
+    def compete() -> None:
+        try:
+            make_run(tmp_path / "run")
+        except RunError as error:
+            refusals.append(str(error))
+
+    competitor = threading.Thread(target=compete)
+
+    def meanwhile(partial: Path) -> None:
+        competitor.start()
+        competitor.join(0.5)
+        assert competitor.is_alive(), "it waits for its turn"
+        assert (partial / "config.toml").is_file()
+
+    interrupted_rename(monkeypatch, meanwhile)
+    run = make_run(tmp_path / "run")
+    competitor.join()
+
+    assert run.read_config()
+    assert len(refusals) == 1
+    assert "holds a run already" in refusals[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_without_locks_nothing_is_cleaned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a directory cannot be locked, what looks left over may be somebody's."""
+    leftover = tmp_path / f".run.{'0123' * 8}.partial"
+    leftover.mkdir()
+
+    def unsupported(descriptor: int, operation: int) -> None:
+        del descriptor, operation
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+
+    assert make_run(tmp_path / "run").read_config()
+    assert leftover.exists()
+
+
+def test_a_run_can_be_removed(tmp_path: Path) -> None:
+    """With all that is in it, and twice."""
+    run = make_run(tmp_path / "run")
+    run.remove()
+    run.remove()
+
+    assert list(tmp_path.iterdir()) == []

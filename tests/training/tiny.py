@@ -52,18 +52,24 @@ def make_series(num_steps: int = 90, num_channels: int = 1, seed: int = 0) -> np
 
 
 def make_store(
-    path: Path, values: np.ndarray, *, interval_seconds: int = 3600, dated: bool = True
+    path: Path,
+    values: np.ndarray,
+    *,
+    interval_seconds: int = 3600,
+    dated: bool = True,
+    start: str = "2025-10-01T00:00",
+    time_zone: str | None = None,
 ) -> SeriesStore:
-    """A store of the readings, beginning on a Wednesday."""
+    """A store of the readings, beginning on a Wednesday (in UTC where there is a zone)."""
     graph = SensorGraph.from_edges(NUM_NODES, np.array([0, 1]), np.array([1, 2]))
     ids = tuple(f"s{node}" for node in range(NUM_NODES))
     channels = tuple(f"c{channel}" for channel in range(values.shape[2]))
-    with StoreWriter(path, node_ids=ids, channels=channels, graph=graph) as writer:
+    with StoreWriter(
+        path, node_ids=ids, channels=channels, graph=graph, time_zone=time_zone
+    ) as writer:
         writer.append(values)
         if dated:
-            writer.finish(
-                start=np.datetime64("2025-10-01T00:00"), interval_seconds=interval_seconds
-            )
+            writer.finish(start=np.datetime64(start), interval_seconds=interval_seconds)
         else:
             writer.finish()
     return SeriesStore.open(path)

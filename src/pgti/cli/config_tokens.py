@@ -99,24 +99,27 @@ def _file_tokens(path: Path, given: set[str]) -> list[str]:
 
 def _option_tokens(path: Path, name: str, value: Any, given: set[str]) -> list[str]:  # noqa: ANN401 - TOML is untyped until checked
     flag = f"--{name.replace('_', '-')}"
-    same = {flag, f"--no-{name.replace('_', '-')}"} | (
-        {"--model"} if flag == "--model.name" else set()
-    )
-    if same & given:
+    same = {flag, _marked(flag, "no"), _marked(flag, "empty")}
+    if same & given or (flag == "--model.name" and "--model" in given):
         return []
     if isinstance(value, Mapping):
         raise ConfigError(f"{path}: {name} is a table: the options are one level deep")
     if isinstance(value, list):
         return _list_tokens(flag, [str(item) for item in value], fixed=_list_flags().get(flag))
     if isinstance(value, bool) and not flag.startswith("--model."):
-        return [flag if value else f"--no-{name.replace('_', '-')}"]
+        return [flag if value else _marked(flag, "no")]
     return [flag, str(value).lower() if isinstance(value, bool) else str(value)]
 
 
 def _list_tokens(flag: str, values: Sequence[str], *, fixed: bool | None) -> list[str]:
     if not values:  # an empty list is not the same as leaving the option at its default
-        prefix, dot, name = flag.removeprefix("--").rpartition(".")
-        return [f"--{prefix}{dot}empty-{name}"]
+        return [_marked(flag, "empty")]
     if fixed:
         return [flag, *values]
     return [token for value in values for token in (flag, value)]
+
+
+def _marked(flag: str, mark: str) -> str:
+    """`--windows.profile` marked with `no` is `--windows.no-profile`: how the parser spells it."""
+    prefix, dot, name = flag.removeprefix("--").rpartition(".")
+    return f"--{prefix}{dot}{mark}-{name}"

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pgti.cli.output import error_table, print_json, show
+from pgti.cli.output import print_json, show_errors
 from pgti.run import Run
 from pgti.training import RichObserver
 from pgti.windows import SPLIT_NAMES, SplitName
@@ -44,6 +44,6 @@ def evaluate_command(
     finally:
         observer.close()
     for name in names:
-        show(error_table(name, report[name], trained.config.model.name))
+        show_errors(name, report[name], trained.config.model.name)
     if json:
         print_json({"run": str(run), "checkpoint": checkpoint, **report})

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["error_table", "print_json", "say", "show"]
+__all__ = ["print_json", "say", "show", "show_errors"]
 
 _BASELINES = ("persistence", "historical-average")
 _ERRORS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
@@ -33,26 +33,34 @@ def print_json(content: Mapping[str, Any]) -> None:
     print(json.dumps(content, allow_nan=False), flush=True)
 
 
-def error_table(split: str, report: Mapping[str, Any], forecaster: str) -> Table:
-    """MAE, RMSE and MAPE of a forecaster and both baselines at some horizon steps.
+def show_errors(split: str, report: Mapping[str, Any], forecaster: str) -> None:
+    """Show the errors of a forecaster and both baselines, of each channel where there are several.
 
     Args:
         split: name of the split, for the title.
         report: as `Run.evaluate` gives it for the split.
         forecaster: name of the trained model.
     """
-    steps = _shown_steps([key for key in report["mae"] if key != "mean"])
-    table = Table(title=f"{split}, {report['count']:,} targets", title_justify="left")
+    rows = {forecaster: report} | {name: report[name] for name in _BASELINES if name in report}
+    show(_error_table(split, rows))
+    for channel in report.get("channels", {}):
+        of_channel = {name: errors["channels"][channel] for name, errors in rows.items()}
+        show(_error_table(f"{split}, {channel}", of_channel))
+
+
+def _error_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """MAE, RMSE and MAPE of each forecaster at some horizon steps."""
+    first = next(iter(rows.values()))
+    steps = _shown_steps([key for key in first["mae"] if key != "mean"])
+    table = Table(title=f"{title}: {first['count']:,} targets", title_justify="left")
     table.add_column("forecaster")
     table.add_column("error")
     for step in steps:
         table.add_column("mean" if step == "mean" else f"step {step}", justify="right")
-    rows = {forecaster: report} | {name: report[name] for name in _BASELINES if name in report}
     for name, errors in rows.items():
         for kind, label in _ERRORS.items():
             cells = (_number(errors[kind][step]) for step in steps)
-            first = kind == "mae"
-            table.add_row(name if first else "", label, *cells, end_section=kind == "mape")
+            table.add_row(name if kind == "mae" else "", label, *cells, end_section=kind == "mape")
     return table
 
 

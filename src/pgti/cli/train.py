@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from pgti.cli.output import error_table, print_json, say, show
+from pgti.cli.output import print_json, say, show_errors
 from pgti.models import MODELS
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
 from pgti.training import (
@@ -97,7 +97,7 @@ def train_command(
             report = trained.evaluate(("test",))
             trained.directory.write_test(report["test"])
     if report:
-        show(error_table("test", report["test"], config.model.name))
+        show_errors("test", report["test"], config.model.name)
     else:
         say("the test split has no window: nothing was evaluated")
     say(f"the run is in {run}")

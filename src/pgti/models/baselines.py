@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.models.base import ModelShape
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["HistoricalAverage", "Persistence"]
@@ -15,12 +14,16 @@ class Persistence(nn.Module):
 
     Where the last input is missing, an earlier one serves; where all are, 0, which is the mean of
     standardised readings.
+
+    Args:
+        horizon: steps to forecast, H.
+        target_indices: positions of the targets among the channels, in the order of the output.
     """
 
-    def __init__(self, shape: ModelShape) -> None:
+    def __init__(self, horizon: int, target_indices: tuple[int, ...]) -> None:
         super().__init__()
-        self._horizon = shape.horizon
-        self._target_indices = list(shape.target_indices)
+        self._horizon = horizon
+        self._target_indices = list(target_indices)
 
     def forward(self, x: BLNC, mask: Tensor) -> BHNC:
         """Repeat the last observed reading over the horizon.

@@ -1,17 +1,20 @@
 """From options to built objects."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 
+import numpy as np
 import torch
 from torch import nn
 
-from pgti.batching import WindowSource
+from pgti.batching import Batcher, WindowSource
 from pgti.errors import ConfigError
-from pgti.models import ModelShape, build_config, build_model
+from pgti.graph import SensorGraph
+from pgti.models import AbstractModel, ModelShape, build_config, build_model
 from pgti.nn import Supports
 from pgti.run.config import ModelConfig, RunConfig
-from pgti.series import Scaler, SeriesStore
+from pgti.series import Profile, Scaler, SeriesStore
 from pgti.training import NetworkForecaster
 
 __all__ = [
@@ -21,9 +24,11 @@ __all__ = [
     "build_forecaster",
     "resolve_device",
     "resolved_model",
+    "try_network",
     "window_source",
 ]
 
+_DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
 NUM_SLOTS = 3  # one batch in use, one ready, one being fetched
 CUSTOM_MODEL = "custom"
 """Name, in a configuration, of a network that the user's own function makes."""
@@ -36,16 +41,21 @@ def resolve_device(name: str) -> torch.device:
     """The compute device called `name`; `auto` is a GPU where there is one, else the CPU.
 
     Raises:
-        ConfigError: if torch knows no such device, or it is not there.
+        ConfigError: if it is none of auto, cpu, cuda and cuda:n, or not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"there is no device {name!r}: use auto, cpu or cuda") from None
+    if not _DEVICE.fullmatch(name):
+        raise ConfigError(f"there is no device {name!r}: use auto, cpu, cuda or cuda:1")
+    device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {name!r} and this machine has no usable GPU: use cpu")
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if (device.index or 0) >= count:
+        raise ConfigError(
+            f"device is {name!r} and this machine has {count} GPUs: they count from cuda:0 to "
+            f"cuda:{count - 1}"
+        )
     return device
 
 
@@ -66,12 +76,18 @@ def window_source(config: RunConfig, store: SeriesStore, scaler: Scaler) -> Wind
     Raises:
         DataError: if a target channel is not in the store.
     """
+    windows = config.windows
+    targets = windows.target_indices(store)
+    profile = None
+    if windows.profile:
+        profile = Profile.fit(store, windows.splits(store).train_rows(windows.spec), targets)
     return WindowSource(
         store=store,
-        spec=config.windows.spec,
+        spec=windows.spec,
         scaler=scaler,
-        target_indices=config.windows.target_indices(store),
-        calendar=config.windows.calendar_of(store),
+        target_indices=targets,
+        calendar=windows.calendar_of(store),
+        profile=profile,
     )
 
 
@@ -96,6 +112,11 @@ def build_forecaster(
     torch.manual_seed(config.training.seed)
     if factory is not None:
         network = factory(shape)
+        if not isinstance(network, nn.Module):
+            raise ConfigError(
+                f"the function given as model= returned a {type(network).__name__}: it must "
+                "return a torch.nn.Module"
+            )
     elif config.model.name == CUSTOM_MODEL:
         raise ConfigError(
             "the run was trained with a network of its own: give the function that makes it "
@@ -105,9 +126,38 @@ def build_forecaster(
         network = build_model(config.model.name, config.model.options, shape)
     forecaster = NetworkForecaster(
         network,
-        Supports.from_graph(source.store.graph),
+        _supports(network, source.store.graph),
         source.scaler,
         source.target_indices,
         config.training.seed,
     )
     return forecaster.to(device)
+
+
+def _supports(network: nn.Module, graph: SensorGraph) -> Supports:
+    """The operators of the graph that the network diffuses with."""
+    if isinstance(network, AbstractModel):
+        return Supports.from_graph(graph, network.support_kind)
+    return Supports.from_graph(graph)
+
+
+def try_network(forecaster: NetworkForecaster, batcher: Batcher, start: int) -> None:
+    """Run one window through the network, so that one that cannot work is told of at once.
+
+    Neither parameters nor torch's generators are changed by it.
+
+    Args:
+        forecaster: the network with its un-scaling.
+        batcher: makes the window.
+        start: its first row.
+
+    Raises:
+        ConfigError: if the network returns no tensor of the right shape.
+    """
+    batch = batcher.gather(np.array([start]))
+    devices = [batch.x.device] if batch.x.device.type == "cuda" else []
+    forecaster.eval()
+    # Not inference_mode: what a network caches here must be usable in training later.
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        forecaster(batch)
+    forecaster.train()

@@ -45,6 +45,9 @@ class WindowConfig:
     calendar: tuple[str, ...] | None = None
     """Calendar features appended to the inputs (time-of-day, day-of-week); what fits if not given.
     """
+    profile: bool = False
+    """Append the typical reading of each sensor at that time of day, on working days or weekends,
+    from training rows: for the input's row and for the row horizon steps later."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     """Shares of train, validation and test windows, in time order."""
     val_from: str | None = None
@@ -70,7 +73,8 @@ class WindowConfig:
                 raise ConfigError(f"{name} is {value!r}: it must be a list, such as ({value!r},)")
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
-        if len(self.fractions) != 3 or not all(isinstance(f, float | int) for f in self.fractions):
+        shares: tuple[object, ...] = self.fractions
+        if len(shares) != 3 or not all(isinstance(share, float | int) for share in shares):
             raise ConfigError(
                 f"fractions are {self.fractions}: they must be three numbers, for train, "
                 "validation and test"

@@ -22,8 +22,8 @@ from pgti.training import (
     NetworkForecaster,
     PersistenceForecaster,
     RunDirectory,
-    evaluate,
     evaluation_report,
+    measure,
     predict,
 )
 from pgti.training.compatibility import check_fingerprint
@@ -103,6 +103,11 @@ class Run:
         """Where the network is."""
         return self.forecaster.mean.device
 
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the target channels."""
+        return tuple(self.store.meta.channels[index] for index in self.source.target_indices)
+
     # -- evaluate ---------------------------------------------------------------------------------
 
     def evaluate(
@@ -115,7 +120,9 @@ class Run:
 
         Returns:
             For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
-            "persistence": {the same}, "historical-average": {the same}}; MAPE in percent.
+            "persistence": {the same}, "historical-average": {the same}}; MAPE in percent. Where
+            there are several targets, each of the three also has "channels": {name: {the errors
+            of that target alone}}.
 
         Raises:
             ConfigError: if there is no such split or it has no window.
@@ -123,8 +130,9 @@ class Run:
         forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster, **self._baselines()}
         return {
             name: evaluation_report(
-                evaluate(forecasters, self._loader(self.splits.starts(name)), observers=observers),
+                measure(forecasters, self._loader(self.splits.starts(name)), observers=observers),
                 "model",
+                self.target_names,
             )
             for name in splits
         }
@@ -183,7 +191,7 @@ class Run:
             time_axis=source.store.time_axis,
             input_steps=source.spec.input_steps,
             sensor_ids=source.store.meta.node_ids,
-            channels=tuple(source.store.meta.channels[index] for index in source.target_indices),
+            channels=self.target_names,
         )
         for observer in observers:
             observer.begin("forecasting", sum(loader.num_windows for loader in loaders))

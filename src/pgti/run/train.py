@@ -1,38 +1,31 @@
 """Training from end to end: check everything, then make the run's directory, then train."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pgti.batching import BatchLoader, choose_batching, make_batcher
-from pgti.errors import ConfigError
-from pgti.run.build import (
-    CUSTOM_MODEL,
-    NUM_SLOTS,
-    ModelFactory,
-    build_forecaster,
-    resolve_device,
-    resolved_model,
-    window_source,
-)
+import torch
+
+from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
+from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolved_model
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
+from pgti.run.prepare import AUTO, ObserverFactory, prepare
 from pgti.run.run import Run, opened_store
-from pgti.series import Scaler, SeriesStore
-from pgti.training import (
-    AbstractObserver,
-    FitResult,
-    RunDirectory,
-    RunIdentity,
-    Trainer,
-    TrainingConfig,
-)
+from pgti.series import SeriesStore
+from pgti.training import FitResult, RunDirectory, Trainer, TrainingConfig
+from pgti.training.compatibility import check_fingerprint, check_settings, free_options
 from pgti.training.run_directory import now
-from pgti.windows import GlobalShuffle, Sequential
 
 __all__ = ["train", "train_run"]
 
-AUTO = "auto"
+_ALLOCATION_FAILURES = (
+    "can't allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+)
+"""What torch says, in a plain RuntimeError, when the CPU's memory does not suffice."""
 
 
 def train(  # noqa: PLR0913 - each names one part of a run
@@ -99,7 +92,7 @@ def train_run(
     model: ModelFactory | None = None,
     resume: bool = False,
     say: Callable[[str], None] = lambda _: None,
-    observers: Callable[[RunDirectory], Sequence[AbstractObserver]] | None = None,
+    observers: ObserverFactory | None = None,
 ) -> tuple[Run, FitResult]:
     """Train as a configuration says.
 
@@ -109,7 +102,8 @@ def train_run(
         store: the configuration's store, if it is open already.
         model: makes the network, in place of the configuration's model.
         resume: go on from the last checkpoint.
-        say: told, in one line each, what was chosen on the user's behalf.
+        say: told, in one line each, what was chosen on the user's behalf, once the run's
+            directory is there.
         observers: makes who is told about the progress.
 
     Returns:
@@ -119,59 +113,83 @@ def train_run(
         PgtiError: if something given cannot be used; nothing is left behind then.
     """
     directory = RunDirectory(Path(path).absolute())
-    opened = SeriesStore.open(config.store) if store is None else store
-    config = replace(config, model=resolved_model(config.model))
-    splits = config.windows.splits(opened)
-    scaler = Scaler.fit(opened, splits.train_rows(config.windows.spec))
-    source = window_source(config, opened, scaler)
-    run = Run(
-        config=config,
-        store=opened,
-        splits=splits,
-        source=source,
-        forecaster=build_forecaster(config, source, model),
-        directory=directory,
-    )
-    batching, device = config.batching, resolve_device(config.device)
-    if batching == AUTO:
-        batching, reason = choose_batching(source, device)
-        say(reason)
-    batcher = make_batcher(batching, source, device, NUM_SLOTS)
-    size = config.training.batch_size
-    trainer = Trainer(
-        run.forecaster,
-        training=BatchLoader(batcher, splits.train, size, GlobalShuffle(config.training.seed)),
-        validation=BatchLoader(batcher, splits.val, size, Sequential()),
-        config=config.training,
-        run=directory,
-        identity=RunIdentity(fingerprint=opened.fingerprint, settings=config.identity()),
-        observers=() if observers is None else observers(directory),
-    )
-    if resume and RunDirectory.exists(directory.path):
-        trainer.restore()  # refuses another store or other options before anything is written
-    _write_beginning(run, resume=resume)
-    result = trainer.fit(resume=resume)
-    directory.update_info(ended=now())
-    run.forecaster.network.load_state_dict(directory.load_best().network)
-    run.forecaster.eval()
-    return run, result
+    goes_on = resume and RunDirectory.exists(directory.path)
+    with ExitStack() as held:
+        if goes_on:
+            held.enter_context(directory.locked())
+        with _memory_failures_told():
+            opened = SeriesStore.open(config.store) if store is None else store
+            config = replace(config, model=resolved_model(config.model))
+            if goes_on:
+                _check_goes_on(directory, config, opened)
+            prepared = prepare(config, directory, opened, model, observers)
+        run, trainer = prepared.run, prepared.trainer
+        if goes_on:
+            trainer.restore()  # refuses before anything is written
+        was_finished = goes_on and trainer.is_finished
+        if not goes_on:
+            RunDirectory.create(directory.path, config=config.to_toml(), info=prepared.info)
+            held.enter_context(directory.locked())
+        elif not was_finished:
+            _write_going_on(directory, config, prepared.info)
+        for line in prepared.choices:
+            say(line)
+        result = _fit(trainer, directory, resume=resume, is_new=not goes_on)
+        if not was_finished or "ended" not in directory.read_info():
+            directory.update_info(ended=now())
+        run.forecaster.network.load_state_dict(directory.load_best().network)
+        run.forecaster.eval()
+        return run, result
 
 
-def _write_beginning(run: Run, *, resume: bool) -> None:
-    """Make the run's directory, or bring that of a resumed run up to date."""
-    text, path = run.config.to_toml(), run.directory.path
-    if resume and RunDirectory.exists(path):
-        run.directory.write_config(text)
-        return
-    parameters = sum(parameter.numel() for parameter in run.forecaster.network.parameters())
-    info = {
-        "store": str(run.store.path.absolute()),
-        "fingerprint": run.store.fingerprint,
-        "parameters": parameters,
-        "windows": {
-            "train": len(run.splits.train),
-            "val": len(run.splits.val),
-            "test": len(run.splits.test),
-        },
-    }
-    RunDirectory.create(path, config=text, info=info)
+def _check_goes_on(directory: RunDirectory, config: RunConfig, store: SeriesStore) -> None:
+    """Refuse another store or other options than the run's, whether it has a checkpoint or not."""
+    check_fingerprint(str(directory.read_info().get("fingerprint")), store.fingerprint)
+    before = RunConfig.from_toml(directory.config_file)
+    check_settings(_binding(before), _binding(config), free=free_options(config.training))
+
+
+def _binding(config: RunConfig) -> dict[str, Any]:
+    return {**config.identity(), "training": asdict(config.training)}
+
+
+def _write_going_on(directory: RunDirectory, config: RunConfig, info: Mapping[str, Any]) -> None:
+    """Bring the files of a run up to date before its training goes on, or begins anew."""
+    has_begun = directory.last_checkpoint.exists()
+    started = directory.read_info().get("started") if has_begun else None
+    directory.forget_test()
+    directory.write_config(config.to_toml())
+    directory.write_beginning(info, started=started)
+
+
+def _fit(trainer: Trainer, directory: RunDirectory, *, resume: bool, is_new: bool) -> FitResult:
+    """Train; a directory that this call made does not stay if there is nothing in it."""
+    try:
+        with _memory_failures_told():
+            return trainer.fit(resume=resume)
+    except Interrupted:
+        raise
+    except PgtiError:
+        if is_new and not directory.last_checkpoint.exists():
+            directory.remove()
+        raise
+
+
+@contextmanager
+def _memory_failures_told() -> Iterator[None]:
+    """Turn torch's failures to allocate memory into one line.
+
+    Raises:
+        RunError: saying what to make smaller.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        is_memory = isinstance(error, torch.OutOfMemoryError)
+        if not is_memory and not any(text in str(error) for text in _ALLOCATION_FAILURES):
+            raise
+        raise RunError(
+            "there is not enough memory to train this: use a smaller --batch-size (and "
+            "--accumulate as much larger, which keeps the step the same) or a smaller model, such "
+            "as --model.hidden"
+        ) from error

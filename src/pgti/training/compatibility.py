@@ -5,8 +5,28 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from pgti.errors import RunError
+from pgti.training.config import TrainingConfig
 
-__all__ = ["check_fingerprint", "check_settings", "plain_settings"]
+__all__ = ["check_fingerprint", "check_settings", "free_options", "plain_settings"]
+
+_FREE_OPTIONS = frozenset(
+    f"training.{name}"
+    for name in (
+        "epochs",
+        "max_steps",
+        "patience",
+        "checkpoint_every_steps",
+        "log_every_steps",
+        "compile",
+    )
+)
+"""Options that say when a run stops or what it writes, not what it computes."""
+
+
+def free_options(config: TrainingConfig) -> frozenset[str]:
+    """Dotted names of the options that may change when a run goes on."""
+    # A cosine runs over all epochs: their number is part of what it computes.
+    return _FREE_OPTIONS - ({"training.epochs"} if config.schedule == "cosine" else set())
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

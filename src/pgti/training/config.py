@@ -8,6 +8,9 @@ from pgti.errors import ConfigError
 
 __all__ = ["TrainingConfig"]
 
+_SEED_LIMIT = 1 << 63
+"""Seeds of TOML files and of every generator in use are below it."""
+
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["none", "multistep", "cosine", "plateau"]
 Precision = Literal["float32", "bfloat16"]
@@ -112,6 +115,9 @@ class TrainingConfig:
                 raise ConfigError(
                     f"{name} is {value!r}: it must be a whole number of at least {minimum}"
                 )
+
+        if self.seed >= _SEED_LIMIT:
+            raise ConfigError(f"seed is {self.seed}: it must be less than 2**63")
 
     def _check_numbers(self) -> None:
         for name in ("learning_rate", "huber_delta", "adam_epsilon"):

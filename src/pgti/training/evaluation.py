@@ -1,6 +1,6 @@
 """Errors of forecasters over a split, several of them in one pass over the data."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,21 +41,47 @@ def evaluate(
     return {name: each.summary() for name, each in metrics.items()}
 
 
-def evaluation_report(summaries: Mapping[str, MetricSummary], main: str) -> dict[str, Any]:
+def evaluation_report(
+    metrics: Mapping[str, ForecastMetrics], main: str, channels: Sequence[str]
+) -> dict[str, Any]:
     """The JSON shape of an evaluation: the main forecaster's errors, the others' under their names.
 
+    Where there are several target channels, "channels" has the errors of each by its name: their
+    units may differ, and the errors of all of them together mix them.
+
+    Args:
+        metrics: as `measure` gives them.
+        main: name of the main forecaster.
+        channels: name of each target channel.
+
     Raises:
-        ConfigError: if `main` is not among them, or a name would hide an error table.
+        ConfigError: if `main` is not among them, a name would hide an error table, or there are
+            more or fewer names than channels.
     """
-    if main not in summaries:
-        raise ConfigError(f"there is no forecaster {main!r}: it is one of {', '.join(summaries)}")
-    report: dict[str, Any] = dict(summaries[main])
-    for name, summary in summaries.items():
+    if main not in metrics:
+        raise ConfigError(f"there is no forecaster {main!r}: it is one of {', '.join(metrics)}")
+    report = _with_channels(metrics[main], channels)
+    for name, each in metrics.items():
         if name == main:
             continue
         if name in report:
             raise ConfigError(f"a forecaster cannot be called {name!r}: that is an error's name")
-        report[name] = summary
+        report[name] = _with_channels(each, channels)
+    return report
+
+
+def _with_channels(metrics: ForecastMetrics, channels: Sequence[str]) -> dict[str, Any]:
+    """The errors of all targets and, where there are several, of each."""
+    if len(channels) != metrics.num_targets:
+        raise ConfigError(
+            f"{len(channels)} channels are named and {metrics.num_targets} are forecast: each "
+            "target has one name"
+        )
+    report: dict[str, Any] = dict(metrics.summary())
+    if metrics.num_targets > 1:
+        report["channels"] = {
+            name: metrics.summary(channel=index) for index, name in enumerate(channels)
+        }
     return report
 
 
@@ -67,7 +93,7 @@ def measure(
     observers: Iterable[AbstractObserver] = (),
     before_batch: Callable[[], None] | None = None,
 ) -> dict[str, ForecastMetrics]:
-    """As `evaluate`, but the sums themselves, which ranks can merge.
+    """As `evaluate`, but the sums themselves, which merge and tell channels apart.
 
     Args:
         forecasters: what to evaluate, by name.

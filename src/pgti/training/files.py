@@ -1,6 +1,7 @@
 """Writing files so that a process killed at any moment leaves the old one or the new one."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +21,8 @@ PARTIAL_SUFFIX = ".partial"
 
 
 def partial_path(path: Path) -> Path:
-    """The temporary name, in the same directory, of a file that is being written."""
-    return path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
+    """A temporary name, in the same directory, that no other process writes to."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pgti.errors import ConfigError, MissingExtraError
 from pgti.training.files import partial_path, written_to
 
-__all__ = ["AbstractForecastWriter", "ForecastBlock", "open_writer"]
+__all__ = ["AbstractForecastWriter", "ForecastBlock", "ForecastNames", "open_writer"]
 
 Times = NDArray[np.datetime64] | NDArray[np.int64]
 
@@ -27,8 +27,8 @@ class ForecastBlock:
     """Forecasts of a few windows, on the host.
 
     Args:
-        timestamps: times (or row numbers) of the targets, [S, H].
-        origins: times (or row numbers) of the last inputs, [S].
+        timestamps: times (or row numbers) of the targets, [S, H]; in UTC where there is a zone.
+        origins: times (or row numbers) of the last inputs, [S]; likewise.
         forecast: in original units, float32 [S, H, N, C].
         observed: the readings, NaN where missing, float32 [S, H, N, C]; None if unknown.
     """
@@ -37,6 +37,21 @@ class ForecastBlock:
     origins: Times
     forecast: NDArray[np.float32]
     observed: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastNames:
+    """What the axes of every block are called.
+
+    Args:
+        sensor_ids: name of each node.
+        channels: name of each target channel.
+        time_zone: IANA name of the zone to write times in, or None where they have none.
+    """
+
+    sensor_ids: tuple[str, ...]
+    channels: tuple[str, ...]
+    time_zone: str | None = None
 
 
 class AbstractForecastWriter(ABC):
@@ -56,9 +71,7 @@ class AbstractForecastWriter(ABC):
 
 
 @contextmanager
-def open_writer(
-    path: Path, sensor_ids: tuple[str, ...], channels: tuple[str, ...]
-) -> Iterator[AbstractForecastWriter]:
+def open_writer(path: Path, names: ForecastNames) -> Iterator[AbstractForecastWriter]:
     """A writer of the format that the suffix names; the file appears when the block is left.
 
     Raises:
@@ -83,7 +96,7 @@ def open_writer(
     partial = partial_path(path)
     with written_to(path):
         try:
-            writer = kind(partial, sensor_ids, channels)
+            writer = kind(partial, names)
             try:
                 yield writer
                 writer.finish()
@@ -100,9 +113,9 @@ def open_writer(
 class _Columns:
     """Turns blocks into columns, one entry per forecast."""
 
-    def __init__(self, sensor_ids: tuple[str, ...], channels: tuple[str, ...]) -> None:
-        self.sensor_ids = np.array(sensor_ids, dtype=object)
-        self.channels = np.array(channels, dtype=object)
+    def __init__(self, names: ForecastNames) -> None:
+        self.sensor_ids = np.array(names.sensor_ids, dtype=object)
+        self.channels = np.array(names.channels, dtype=object)
         self._has_observed: bool | None = None
 
     def has_observed(self, block: ForecastBlock) -> bool:
@@ -139,13 +152,15 @@ def observed_or_nan(block: ForecastBlock) -> NDArray[np.float32]:
 
 
 class _CsvWriter(AbstractForecastWriter):
-    def __init__(self, path: Path, sensor_ids: tuple[str, ...], channels: tuple[str, ...]) -> None:
-        self._columns = _Columns(sensor_ids, channels)
+    def __init__(self, path: Path, names: ForecastNames) -> None:
+        self._columns = _Columns(names)
+        self._time_zone = names.time_zone
         self._file = path.open("w", encoding="utf-8", newline="")
         self._is_first = True
 
     def write(self, block: ForecastBlock) -> None:
-        timestamps, origins = _readable(block.timestamps), _readable(block.origins)
+        timestamps = _readable(block.timestamps, self._time_zone)
+        origins = _readable(block.origins, self._time_zone)
         columns = self._columns.columns(replace(block, timestamps=timestamps, origins=origins))
         columns["sensor"] = self._columns.sensor_ids[columns["sensor"]]
         columns["channel"] = self._columns.channels[columns["channel"]]
@@ -161,16 +176,17 @@ class _CsvWriter(AbstractForecastWriter):
 
 
 class _ParquetWriter(AbstractForecastWriter):
-    def __init__(self, path: Path, sensor_ids: tuple[str, ...], channels: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, names: ForecastNames) -> None:
         try:
             import pyarrow  # noqa: PLC0415 # an extra
             import pyarrow.parquet  # noqa: PLC0415 # an extra
         except ImportError:
             raise MissingExtraError("pyarrow", "parquet") from None
         self._arrow = pyarrow
-        self._columns = _Columns(sensor_ids, channels)
-        self._sensors = pyarrow.array(list(sensor_ids), pyarrow.string())
-        self._channels = pyarrow.array(list(channels), pyarrow.string())
+        self._columns = _Columns(names)
+        self._time_zone = names.time_zone
+        self._sensors = pyarrow.array(list(names.sensor_ids), pyarrow.string())
+        self._channels = pyarrow.array(list(names.channels), pyarrow.string())
         self._file = path.open("wb")
         self._writer: Any = None
 
@@ -179,6 +195,10 @@ class _ParquetWriter(AbstractForecastWriter):
         columns: dict[str, Any] = dict(self._columns.columns(block))
         for name, words in (("sensor", self._sensors), ("channel", self._channels)):
             columns[name] = arrow.DictionaryArray.from_arrays(arrow.array(columns[name]), words)
+        if self._time_zone is not None:
+            zoned = arrow.timestamp("s", tz=self._time_zone)
+            for name in ("timestamp", "origin"):
+                columns[name] = arrow.array(columns[name]).cast(zoned)
         if "observed" in columns:
             columns["observed"] = arrow.array(columns["observed"], from_pandas=True)
         table = arrow.table(columns)
@@ -201,15 +221,16 @@ class _ParquetWriter(AbstractForecastWriter):
 class _NpzWriter(AbstractForecastWriter):
     """Grows one .npy file per array, and packs them into an archive at the end."""
 
-    def __init__(self, path: Path, sensor_ids: tuple[str, ...], channels: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, names: ForecastNames) -> None:
         self._path = path
-        self._names = {
-            "sensor_ids": np.array(sensor_ids, dtype=np.str_),
-            "channels": np.array(channels, dtype=np.str_),
+        self._names: dict[str, NDArray[Any]] = {
+            "sensor_ids": np.array(names.sensor_ids, dtype=np.str_),
+            "channels": np.array(names.channels, dtype=np.str_),
         }
-        self._columns = _Columns(sensor_ids, channels)
+        if names.time_zone is not None:
+            self._names["time_zone"] = np.array(names.time_zone, dtype=np.str_)
+        self._columns = _Columns(names)
         self._parts = path.with_name(f"{path.name}-parts")
-        shutil.rmtree(self._parts, ignore_errors=True)
         self._parts.mkdir()
         self._growing: dict[str, _GrowingArray] = {}
 
@@ -277,11 +298,15 @@ class _GrowingArray:
         np.lib.format.write_array_header_1_0(self.file, header)
 
 
-def _readable(moments: NDArray[Any]) -> NDArray[Any]:
-    """ISO 8601 text of times; row numbers as they are."""
+def _readable(moments: NDArray[Any], time_zone: str | None) -> NDArray[Any]:
+    """ISO 8601 text of times, with their distance from UTC in a zone; row numbers as they are."""
     if moments.dtype.kind != "M":
         return moments
-    return np.datetime_as_string(moments, unit="s").astype(object)
+    if time_zone is None:
+        return np.datetime_as_string(moments, unit="s").astype(object)
+    zoned = pd.DatetimeIndex(moments.ravel(), tz="UTC").tz_convert(time_zone)
+    texts = np.array([time.isoformat() for time in zoned], dtype=object)
+    return texts.reshape(moments.shape)
 
 
 def _close_regardless(file: IO[Any]) -> None:

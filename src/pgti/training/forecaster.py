@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.models import AbstractModel, ModelShape, Persistence, Teacher
+from pgti.models import AbstractModel, Persistence, Teacher
 from pgti.nn import Supports
 from pgti.series import Scaler
 from pgti.shapes import BHNC
@@ -105,16 +105,7 @@ class PersistenceForecaster(AbstractForecaster):
     def __init__(self, scaler: Scaler, target_indices: tuple[int, ...], horizon: int) -> None:
         super().__init__()
         _check_targets(scaler, target_indices)
-        # The rule works for any number of nodes and input steps: it only asks for the other sizes.
-        shape = ModelShape(
-            input_steps=1,
-            horizon=horizon,
-            num_nodes=1,
-            input_channels=len(scaler.mean),
-            target_channels=len(target_indices),
-            target_indices=target_indices,
-        )
-        self.rule = Persistence(shape)
+        self.rule = Persistence(horizon, target_indices)
         mean, std = _target_scale(scaler, target_indices)
         self.mean: Tensor
         self.std: Tensor
@@ -146,8 +137,13 @@ def _check_targets(scaler: Scaler, target_indices: tuple[int, ...]) -> None:
             )
 
 
-def _check_shape(scaled: Tensor, batch: Batch, num_targets: int) -> None:
+def _check_shape(scaled: object, batch: Batch, num_targets: int) -> None:
     """A network of one's own that returns another shape would broadcast into nonsense."""
+    if not isinstance(scaled, Tensor):
+        raise ConfigError(
+            f"the network returned a {type(scaled).__name__}: it must return one tensor, "
+            "[B, H, N, C_out]"
+        )
     num_windows, num_nodes = batch.x.shape[0], batch.x.shape[2]
     horizon = scaled.shape[1] if batch.y is None and scaled.ndim == 4 else None
     if batch.y is not None:

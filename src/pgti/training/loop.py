@@ -112,6 +112,17 @@ class Trainer:
         """Where the run stands."""
         return self._state.position
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        position, limit = self._state.position, self._config.max_steps
+        cut = limit is not None and position.step >= limit
+        return (
+            position.epoch >= self._config.epochs
+            or self._has_stopped_improving()
+            or (cut and position.validated_at_step == position.step)
+        )
+
     def fit(self, *, resume: bool = False) -> FitResult:
         """Train to the end.
 
@@ -133,7 +144,7 @@ class Trainer:
         self._forecaster.train()
         try:
             with self._stop:
-                while not self._is_finished():
+                while not self.is_finished:
                     self._train_epoch()
                     self._finish_epoch()
                 self._stop_if_asked()
@@ -260,15 +271,6 @@ class Trainer:
         position, limit = self._state.position, self._config.max_steps
         return position.step_in_epoch >= self._steps_per_epoch or (
             limit is not None and position.step >= limit
-        )
-
-    def _is_finished(self) -> bool:
-        position, limit = self._state.position, self._config.max_steps
-        cut = limit is not None and position.step >= limit
-        return (
-            position.epoch >= self._config.epochs
-            or self._has_stopped_improving()
-            or (cut and position.validated_at_step == position.step)
         )
 
     def _has_stopped_improving(self) -> bool:

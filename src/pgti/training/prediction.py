@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.series import TimeAxis
-from pgti.training.forecast_files import ForecastBlock, open_writer
+from pgti.training.forecast_files import ForecastBlock, ForecastNames, open_writer
 from pgti.training.forecaster import AbstractForecaster
 from pgti.training.observers import AbstractObserver
 
@@ -38,8 +38,24 @@ class ForecastLabels:
     channels: tuple[str, ...]
 
     def moments(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64] | NDArray[np.int64]:
-        """Times of the rows, or the rows themselves where times are unknown."""
-        return self.time_axis.at(rows) if self.time_axis.is_dated else rows
+        """Times of the rows, or the rows themselves where times are unknown.
+
+        In a zone the times are UTC: its wall clock shows one hour of a year twice.
+        """
+        if not self.time_axis.is_dated:
+            return rows
+        if self.time_axis.time_zone is None:
+            return self.time_axis.at(rows)
+        return self.time_axis.seconds_at(rows).astype("datetime64[s]")
+
+    @property
+    def names(self) -> ForecastNames:
+        """Names of a forecast file's axes."""
+        return ForecastNames(
+            sensor_ids=self.sensor_ids,
+            channels=self.channels,
+            time_zone=self.time_axis.time_zone if self.time_axis.is_dated else None,
+        )
 
 
 def predict(
@@ -65,6 +81,10 @@ def predict(
     An NPZ file has the arrays `forecast` and, in the same case, `observed`, float32 [S, H, N, C],
     `timestamps` [S, H], `origins` [S], `horizon` [H], `sensor_ids` [N] and `channels` [C].
 
+    Times of a series with a time zone are unambiguous: with their distance from UTC in a CSV file
+    (2025-10-26T02:00:00+01:00), with the zone in a Parquet file, and in an NPZ file in UTC, beside
+    an array `time_zone` with the zone's name. Other times are as the source had them.
+
     Args:
         forecaster: makes the forecasts, on the device of the batches.
         batches: the windows, with or without targets; used one at a time.
@@ -86,7 +106,7 @@ def predict(
     was_training = forecaster.training
     forecaster.eval()
     try:
-        with torch.no_grad(), open_writer(path, labels.sensor_ids, labels.channels) as writer:
+        with torch.no_grad(), open_writer(path, labels.names) as writer:
             for batch in batches:
                 for block in _blocks(batch, forecaster(batch), labels):
                     writer.write(block)

@@ -6,6 +6,7 @@ metrics.jsonl    one line per epoch, and one per reading of the loss in between
 checkpoints/     last.pt and best.pt
 test.json        errors on the test windows
 tensorboard/     event files, where asked for
+lock             held by the process that trains
 """
 
 import glob
@@ -13,8 +14,8 @@ import json
 import os
 import platform
 import shutil
-import uuid
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,11 +25,13 @@ from pgti.errors import RunError
 from pgti.training.checkpoint import Checkpoint
 from pgti.training.files import (
     PARTIAL_SUFFIX,
+    partial_path,
     remove_partial_files,
     sync_directory,
     write_atomically,
     written_to,
 )
+from pgti.training.locks import exclusive, one_at_a_time
 
 __all__ = ["RunDirectory", "describe_environment", "now"]
 
@@ -99,6 +102,11 @@ class RunDirectory:
         """Event files."""
         return self.path / "tensorboard"
 
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains."""
+        return self.path / "lock"
+
     # -- making and opening -----------------------------------------------------------------------
 
     @staticmethod
@@ -119,6 +127,28 @@ class RunDirectory:
             RunError: if something is there already, or it cannot be written.
         """
         path = Path(path).absolute()
+        cls._check_free(path)
+        with written_to(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with one_at_a_time(path.parent) as is_alone:
+                cls._check_free(path)
+                if is_alone:  # or a leftover may be the half-made run of a living process
+                    _remove_leftovers(path)
+                partial = partial_path(path)
+                try:
+                    (partial / "checkpoints").mkdir(parents=True)
+                    run = cls(partial)
+                    write_atomically(run.config_file, config.encode())
+                    run.write_beginning(info)
+                    run.metrics_file.touch()
+                    partial.rename(path)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+            sync_directory(path.parent)
+        return cls(path)
+
+    @classmethod
+    def _check_free(cls, path: Path) -> None:
         if cls.exists(path):
             raise RunError(
                 f"{path} holds a run already: resume it with --resume, or choose another --run"
@@ -127,23 +157,6 @@ class RunDirectory:
             raise RunError(
                 f"{path} exists and is no run: choose another --run or remove what is there"
             )
-        with written_to(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            name = f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}{PARTIAL_SUFFIX}"
-            for leftover in path.parent.glob(name):
-                shutil.rmtree(leftover)
-            partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
-            try:
-                (partial / "checkpoints").mkdir(parents=True)
-                run = cls(partial)
-                write_atomically(run.config_file, config.encode())
-                run.write_info({**describe_environment(), **info, "started": now()})
-                run.metrics_file.touch()
-                partial.rename(path)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-            sync_directory(path.parent)
-        return cls(path)
 
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
@@ -158,6 +171,22 @@ class RunDirectory:
         if not cls.exists(path):
             raise RunError(f"{path} is no run: it has no config.toml")
         return cls(path)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep every other process from training this run, until the block or the process ends.
+
+        Raises:
+            RunError: if another process trains it.
+        """
+        return exclusive(
+            self.lock_file,
+            f"{self.path} is being trained by another process: wait until it has ended, or choose "
+            "another --run",
+        )
+
+    def remove(self) -> None:
+        """Remove the whole run; for who has just made it."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def clean(self) -> None:
         """Remove what a killed process left half-written; for the one process that trains."""
@@ -183,17 +212,27 @@ class RunDirectory:
         """Replace `run.json`."""
         write_atomically(self.info_file, _json(info))
 
+    def write_beginning(self, info: Mapping[str, Any], *, started: str | None = None) -> None:
+        """Replace `run.json` by that of a training that begins or goes on.
+
+        Args:
+            info: the caller's facts; versions, platform and the time are added.
+            started: when the run began, if not now.
+        """
+        self.write_info({**describe_environment(), **info, "started": started or now()})
+
     def update_info(self, **values: object) -> None:
         """Set some fields of `run.json`."""
         self.write_info({**self.read_info(), **values})
 
-    def read_test(self) -> dict[str, Any]:
-        """Content of `test.json`."""
-        return self._read_json(self.test_file)
-
     def write_test(self, report: Mapping[str, Any]) -> None:
         """Write the errors on the test windows."""
         write_atomically(self.test_file, _json(report))
+
+    def forget_test(self) -> None:
+        """Remove errors that are those of other parameters than training will end with."""
+        with written_to(self.test_file):
+            self.test_file.unlink(missing_ok=True)
 
     def load_last(self) -> Checkpoint:
         """The state to go on from, on the CPU."""
@@ -258,6 +297,13 @@ class RunDirectory:
         if not isinstance(content, dict):
             raise RunError(f"{path} is damaged: it holds no JSON object")
         return content
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove half-made runs of that name, which killed processes left."""
+    name = f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}{PARTIAL_SUFFIX}"
+    for leftover in path.parent.glob(name):
+        shutil.rmtree(leftover)
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

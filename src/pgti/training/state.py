@@ -10,7 +10,12 @@ from torch import Tensor
 
 from pgti.errors import RunError
 from pgti.training.checkpoint import Checkpoint
-from pgti.training.compatibility import check_fingerprint, check_settings, plain_settings
+from pgti.training.compatibility import (
+    check_fingerprint,
+    check_settings,
+    free_options,
+    plain_settings,
+)
 from pgti.training.config import TrainingConfig
 from pgti.training.forecaster import NetworkForecaster
 from pgti.training.optimisation import build_optimizer
@@ -18,19 +23,6 @@ from pgti.training.position import Position
 from pgti.training.run_directory import RunDirectory
 
 __all__ = ["RunIdentity", "TrainingState"]
-
-_FREE_OPTIONS = frozenset(
-    f"training.{name}"
-    for name in (
-        "epochs",
-        "max_steps",
-        "patience",
-        "checkpoint_every_steps",
-        "log_every_steps",
-        "compile",
-    )
-)
-"""Options that say when a run stops or what it writes, not what it computes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,9 +133,7 @@ class TrainingState:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         check_fingerprint(checkpoint.fingerprint, self._identity.fingerprint)
-        # A cosine runs over all epochs: their number is part of what it computes.
-        bound = {"training.epochs"} if self._config.schedule == "cosine" else set()
-        check_settings(checkpoint.settings, self._settings(), free=_FREE_OPTIONS - bound)
+        check_settings(checkpoint.settings, self._settings(), free=free_options(self._config))
         check_settings({"scaler": checkpoint.scaler}, {"scaler": self._scaler()})
         network = self._forecaster.network
         checkpoint.check_fits(network.state_dict())

@@ -1,0 +1,116 @@
+"""Everything that a training needs, built and checked before anything is written."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pgti.batching import BatchLoader, WindowSource, choose_batching, make_batcher
+from pgti.errors import DataError
+from pgti.run.build import NUM_SLOTS, ModelFactory, build_forecaster, try_network, window_source
+from pgti.run.config import RunConfig
+from pgti.run.run import Run
+from pgti.series import Scaler, SeriesStore
+from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer
+from pgti.windows import SPLIT_NAMES, GlobalShuffle, Sequential
+
+__all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
+
+ObserverFactory = Callable[[RunDirectory], Sequence[AbstractObserver]]
+"""Makes who is told about the progress of a run."""
+
+AUTO = "auto"
+"""The batching that chooses itself."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class PreparedRun:
+    """Everything that training needs, checked; nothing is written yet.
+
+    Args:
+        run: store, configuration and forecaster.
+        trainer: trains the forecaster.
+        info: facts for `run.json`.
+        choices: what was chosen on the user's behalf, in one line each.
+    """
+
+    run: Run
+    trainer: Trainer
+    info: dict[str, Any]
+    choices: list[str]
+
+
+def prepare(
+    config: RunConfig,
+    directory: RunDirectory,
+    store: SeriesStore,
+    model: ModelFactory | None,
+    observers: ObserverFactory | None,
+) -> PreparedRun:
+    """Build everything, and try the network on one window; nothing is written.
+
+    Args:
+        config: every option, the model's resolved.
+        directory: where the run will be, or is.
+        store: the configuration's store.
+        model: makes the network, in place of the configuration's model.
+        observers: makes who is told about the progress.
+
+    Raises:
+        PgtiError: if something given cannot be used.
+    """
+    splits = config.windows.splits(store)
+    scaler = Scaler.fit(store, splits.train_rows(config.windows.spec))
+    source = window_source(config, store, scaler)
+    _check_validation(source, splits.val)
+    run = Run(
+        config=config,
+        store=store,
+        splits=splits,
+        source=source,
+        forecaster=build_forecaster(config, source, model),
+        directory=directory,
+    )
+    batching, choices = config.batching, []
+    if batching == AUTO:
+        batching, reason = choose_batching(source, run.device)
+        choices.append(reason)
+    if len(run.target_names) > 1:
+        choices.append(
+            f"{len(run.target_names)} targets ({', '.join(run.target_names)}): the loss and the "
+            "errors over all of them mix their units; --windows.targets chooses"
+        )
+    batcher = make_batcher(batching, source, run.device, NUM_SLOTS)
+    try_network(run.forecaster, batcher, splits.train[0])
+    size = config.training.batch_size
+    trainer = Trainer(
+        run.forecaster,
+        training=BatchLoader(batcher, splits.train, size, GlobalShuffle(config.training.seed)),
+        validation=BatchLoader(batcher, splits.val, size, Sequential()),
+        config=config.training,
+        run=directory,
+        identity=RunIdentity(fingerprint=store.fingerprint, settings=config.identity()),
+        observers=() if observers is None else observers(directory),
+    )
+    info = {
+        "store": str(store.path.absolute()),
+        "fingerprint": store.fingerprint,
+        "parameters": sum(each.numel() for each in run.forecaster.network.parameters()),
+        "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
+        "batching": batching,
+        "device": str(run.device),
+        "calendar": list(source.calendar),
+    }
+    return PreparedRun(run=run, trainer=trainer, info=info, choices=choices)
+
+
+def _check_validation(source: WindowSource, starts: range) -> None:
+    """Refuse validation windows without any observed target: there would be no best parameters."""
+    if not starts:
+        return  # the trainer says so
+    rows = range(starts[0] + source.spec.input_steps, starts[-1] + source.spec.span)
+    observed = source.store.moments(rows).count[list(source.target_indices)]
+    if not observed.any():
+        raise DataError(
+            f"no target of the validation windows was observed in rows {rows.start} to "
+            f"{rows.stop - 1}: choose another split"
+        )
