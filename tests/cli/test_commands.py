@@ -273,3 +273,18 @@ def test_several_channels_are_reported_apart(
         assert test["persistence"]["channels"][name]["mae"]["1"] > 0
     assert test["channels"]["flow"]["mae"]["mean"] > test["channels"]["speed"]["mae"]["mean"]
     assert "--windows.targets" in captured.err
+
+
+def test_readings_without_ids_take_those_of_the_run(tmp_path: Path) -> None:
+    """An array of recent readings is forecast from by position, whatever the run's sensor ids."""
+    index = pd.date_range("2025-03-01", periods=200, freq="5min")
+    values = np.random.default_rng(0).integers(400, 700, (200, 3)) / 10
+    frame = pd.DataFrame(values, index=index, columns=["north", "mid", "south"])
+    frame.to_csv(tmp_path / "all.csv", index_label="time")
+    assert run("ingest", tmp_path / "all.csv", "--out", tmp_path / "store") == 0
+    path = tmp_path / "run"
+    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 1, *TINY) == 0
+    np.save(tmp_path / "recent.npy", values[:9])
+    assert run("predict", path, "--readings", tmp_path / "recent.npy", "--start", "2025-04-01",
+               "--out", tmp_path / "f.csv") == 0  # fmt: skip
+    assert set(pd.read_csv(tmp_path / "f.csv")["sensor"]) == {"north", "mid", "south"}

@@ -182,7 +182,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
         lambda d: (archive(d / "a.npz", v=GOOD, w=GOOD), {}, None),
         ("v (8, 3), w (8, 3)",),
     ),
-    "no npz key": (lambda d: (archive(d / "a.npz", v=GOOD[0]), {}, None), ("0 arrays",)),
+    "no npz key": (lambda d: (archive(d / "a.npz", v=GOOD[0]), {}, None), ("none of the arrays",)),
     "channels of different shapes": (
         lambda d: (archive(d / "a.npz", v=GOOD, w=GOOD[1:]), {"values": ("v", "w")}, None),
         ("7 x 3", "8 x 3"),
@@ -419,7 +419,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     ),
     "edges from nowhere": (
         lambda d: (saved(d / "a.npy", GOOD), {"edges": ("s", "t")}, None),
-        ("'s', 't'", "no graph"),
+        ("'s', 't'", ".npy can make no use of"),
     ),
     "coordinates out of range": (
         lambda d: (
@@ -429,8 +429,149 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
         ),
         ("95",),
     ),
+    "damaged SciPy matrix": (
+        lambda d: (GOOD, {}, scipy_archive(d / "g.npz", indptr=[0, 10**7, 2, 3])),
+        ("g.npz", "indptr must rise"),
+    ),
+    "SciPy matrix of no entries with wild pointers": (
+        lambda d: (GOOD, {}, scipy_archive(d / "g.npz", indptr=[0, 10**7, 0, 0])),
+        ("g.npz", "indptr must rise"),
+    ),
+    "SciPy matrix that leads out of itself": (
+        lambda d: (GOOD, {}, scipy_archive(d / "g.npz", indices=[-5, 1, 2])),
+        ("is -5", "no node"),
+    ),
+    "SciPy matrix in another layout": (
+        lambda d: (GOOD, {}, scipy_archive(d / "g.npz", format=np.array(b"bsr"))),
+        ("'bsr'", "tocsr"),
+    ),
+    "edges named by one column of a csv": (
+        lambda d: (GOOD, {"edges": ("from",)}, edges(d / "g.csv", "0,1,1")),
+        ("(from)", "source,target"),
+    ),
+    "a cell as long as a book": (
+        lambda d: (text(d / "a.csv", "x" * 200_000 + "\n1\n2\n"), {}, None),
+        ("a.csv", "field limit"),
+    ),
+    "a cell as long as a book in an edge list": (
+        lambda d: (GOOD, {}, text(d / "g.csv", "from,to\n" + "x" * 200_000 + ",1\n")),
+        ("g.csv", "field limit"),
+    ),
+    "damaged LZMA": (lambda d: (damaged_lzma(d / "a.npz"), {}, None), ("a.npz cannot be read",)),
+    "json links that are numbers": (
+        lambda d: (text(d / "a.json", '{"nodes": [{"id": 1, "y": [1]}], "links": [1]}'), {}, None),
+        ("entry 0 of links", "is 1"),
+    ),
+    "epoch time between seconds": (
+        lambda d: (text(d / "a.csv", "time,a\n1700000000,1\n1700000300.5,2\n"), {}, None),
+        ("line 3", "1700000300.5", "whole seconds"),
+    ),
+    "infinite epoch time": (
+        lambda d: (text(d / "a.csv", "time,a\n1700000000,1\ninf,2\n"), {}, None),
+        ("line 3", "inf"),
+    ),
+    "epoch time in another unit": (
+        lambda d: (text(d / "a.csv", "time,a\n1700000000,1\n1e18,2\n"), {}, None),
+        ("line 3", "1e18", "number of s"),
+    ),
+    "a time of the year 20270": (
+        lambda _: (
+            dated([0, 1]).set_axis(np.array(["2024", "20270"], dtype="datetime64[s]")),
+            {},
+            None,
+        ),
+        ("row 1", "years 1 to 9999"),
+    ),
+    "rows beyond the year 9999": (
+        lambda d: (saved(d / "a.npy", GOOD), {"start": "9999-12-01", "interval": "9d"}, None),
+        ("9999-12-01", "9d"),
+    ),
+    "two levels of columns in a table": (
+        lambda d: (two_levels(d / "a.h5"), {}, None),
+        ("several levels of columns",),
+    ),
+    "two levels of columns in parquet": (
+        lambda d: (two_levels(d / "a.parquet"), {}, None),
+        ("several levels of columns",),
+    ),
+    "an empty frame in h5": (lambda d: (empty_hdf5(d / "a.h5"), {}, None), ("no rows",)),
+    "several matrices": (
+        lambda d: (GOOD, {}, archive(d / "g.npz", a=np.eye(3), b=np.eye(3))),
+        ("2 square matrices", "a (3, 3), b (3, 3)"),
+    ),
+    "a delimiter of an archive": (
+        lambda d: (archive(d / "a.npz", v=GOOD), {"delimiter": ";"}, None),
+        ("delimiter is ';'", ".npz can make no use of"),
+    ),
+    "edges of a matrix file": (
+        lambda d: (GOOD, {"edges": ("a", "b")}, saved(d / "g.npy", np.eye(3))),
+        ("edges is ('a', 'b')", ".npy can make no use of"),
+    ),
+    "neighbours of a matrix file": (
+        lambda d: (GOOD, {"neighbours": 3}, saved(d / "g.npy", np.eye(3))),
+        ("neighbours is 3", ".npy can make no use of"),
+    ),
+    "neighbours of an edge list": (
+        lambda d: (GOOD, {"neighbours": 3}, edges(d / "g.csv", "0,1,1")),
+        ("neighbours is 3", "g.csv holds edges"),
+    ),
+    "ids of a csv": (
+        lambda d: (text(d / "a.csv", "a,b\n1.5,2\n"), {"ids": "station"}, None),
+        ("ids is 'station'", ".csv can make no use of"),
+    ),
+    "ids that a graph does not have": (
+        lambda d: (
+            GOOD,
+            {"ids": "station"},
+            archive(d / "g.npz", a=np.eye(3), sensor_id=[1, 2, 3]),
+        ),
+        ("'station'", "no such array"),
+    ),
     "graph of an unknown suffix": (lambda d: (GOOD, {}, text(d / "g.gml", "x")), (".gml", ".npz")),
 }
+
+
+def scipy_archive(path: Path, **changed: Any) -> Path:
+    """A sparse unit matrix as SciPy writes it, with changed arrays."""
+    arrays = {
+        "indptr": np.array([0, 1, 2, 3]),
+        "indices": np.arange(3),
+        "data": np.ones(3),
+        "shape": np.array([3, 3]),
+        "format": np.array(b"csr"),
+    }
+    if "indptr" in changed and changed["indptr"][-1] == 0:
+        arrays |= {"indices": np.arange(0), "data": np.ones(0)}
+    return archive(path, **arrays | {key: np.asarray(value) for key, value in changed.items()})
+
+
+def damaged_lzma(path: Path) -> Path:
+    """An archive compressed with LZMA, with some bytes changed."""
+    import zipfile  # noqa: PLC0415 - one case needs it
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("v.npy", npy_header((50, 9)) + noise(50, 9).tobytes())
+    content = bytearray(path.read_bytes())
+    content[60:70] = b"\xff" * 10
+    path.write_bytes(content)
+    return path
+
+
+def two_levels(path: Path) -> Path:
+    """A table whose columns are (sensor, channel)."""
+    frame = dated([0, 1]).set_axis(pd.MultiIndex.from_product([["a", "b", "c"], ["speed"]]), axis=1)
+    if path.suffix == ".parquet":
+        return parquet(path, frame)
+    pytest.importorskip("tables", reason="PyTables is not installed")
+    frame.to_hdf(path, key="df", format="table")
+    return path
+
+
+def empty_hdf5(path: Path) -> Path:
+    """A DataFrame without rows, as pandas writes it."""
+    pytest.importorskip("tables", reason="PyTables is not installed")
+    dated([]).to_hdf(path, key="df")
+    return path
 
 
 def flipped(path: Path) -> Path:
@@ -499,6 +640,13 @@ def test_bad_input(tmp_path: Path, name: str) -> None:
         ({"edges": ("a", "b", "c", "d")}, "a, b, c, d"),
         ({"coordinates": ("lat",)}, "lat"),
         ({"delimiter": "::"}, "'::'"),
+        ({"delimiter": "\n"}, r"'\n'"),
+        ({"delimiter": '"'}, "'\"'"),
+        ({"delimiter": "→"}, "'→'"),
+        ({"interval": "9999999999d"}, "9999999999d"),
+        ({"interval": "9" * 5000 + "s"}, "longer than ten years"),
+        ({"start": "0001-01-01", "time_zone": "Asia/Tokyo"}, "0001-01-01"),
+        ({"start": "9999-12-31T23:59", "time_zone": "America/New_York"}, "9999-12-31T23:59"),
         ({"values": ("a", "a")}, "'a'"),
     ],
 )

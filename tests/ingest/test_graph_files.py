@@ -2,6 +2,7 @@
 
 import gzip
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -224,3 +225,61 @@ def test_sensors_that_do_not_match_are_named(tmp_path: Path) -> None:
     (tmp_path / "adj.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(DataError, match=r"only in the readings '7', '9'; only in the graph '8'"):
         stored_matrix(tmp_path, tmp_path / "adj.pkl")
+
+
+@pytest.mark.parametrize("title", ["edge_miles", "Distance", "road length"])
+def test_distances_are_told_by_name_in_tables_and_archives(tmp_path: Path, title: str) -> None:
+    """A value called a distance is one, whether it is a column or an array."""
+    (tmp_path / "e.csv").write_text(f"from,to,{title}\n400,7,1\n7,55,2\n55,9,3\n")
+    ends = {"from": np.array([400, 7, 55]), "to": np.array([7, 55, 9])}
+    np.savez(tmp_path / "e.npz", **ends, **{title: np.array([1.0, 2, 3])})
+    options = IngestOptions(edges=("from", "to", title), sigma=3.0, overwrite=True)
+    table = stored_matrix(tmp_path, tmp_path / "e.csv", options)
+    archive = stored_matrix(tmp_path, tmp_path / "e.npz", options)
+    np.testing.assert_allclose(table[0, 1], np.exp(-1 / 9), rtol=1e-6)
+    np.testing.assert_array_equal(table, archive)
+    unnamed = IngestOptions(sigma=3.0, overwrite=True)
+    np.testing.assert_array_equal(stored_matrix(tmp_path, tmp_path / "e.csv", unnamed), table)
+
+
+def test_square_edge_lists_are_no_matrices(tmp_path: Path) -> None:
+    """As many edges as columns: edges if only they fit, asked about if both do."""
+    (tmp_path / "e.csv").write_text("0,1,0.5\n1,2,0.5\n2,0,1.5\n")
+    matrix = stored_matrix(tmp_path, tmp_path / "e.csv")
+    assert matrix[[0, 1, 2], [1, 2, 0]].tolist() == [0.5, 0.5, 1.5]
+    assert np.count_nonzero(matrix) == 3
+    three = np.ones((4, 3))
+    with pytest.raises(DataError, match=r"e.csv has 3 rows.*--graph-kind edges or .* matrix"):
+        ingest(three, tmp_path / "t", graph=tmp_path / "e.csv")
+    edges = ingest(
+        three, tmp_path / "u", IngestOptions(graph_kind="edges"), graph=tmp_path / "e.csv"
+    )
+    assert edges.meta.num_edges == 3
+    whole = ingest(
+        three, tmp_path / "v", IngestOptions(graph_kind="matrix"), graph=tmp_path / "e.csv"
+    )
+    assert whole.meta.num_edges == 7
+    (tmp_path / "m.csv").write_text("0.5,1,0.5\n1,2,0.5\n2,0,1.5\n")
+    assert ingest(three, tmp_path / "w", graph=tmp_path / "m.csv").meta.num_edges == 8
+
+
+def test_other_arrays_of_an_archive_are_not_read(tmp_path: Path) -> None:
+    """Beside a matrix there may be arrays of objects, and large ones that cost nothing."""
+    large = np.zeros((200, 1000, 50))
+    path = tmp_path / "g.npz"
+    np.savez_compressed(path, adj=MATRIX, large=large, names=np.array([{}], dtype=object))
+    tracemalloc.start()
+    try:
+        graph, _ = read_graph(path)
+        assert tracemalloc.get_traced_memory()[1] < large.nbytes // 20
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(graph.adjacency.toarray(), MATRIX)
+
+
+def test_ids_named_for_the_readings_do_not_disturb_the_graph(tmp_path: Path) -> None:
+    """An array of ids in the readings' archive need not be in the graph's."""
+    np.savez(tmp_path / "r.npz", v=np.ones((3, 4)), code=np.array([int(label) for label in IDS]))
+    path = written_matrix(tmp_path / "dense.npz")
+    summary = ingest(tmp_path / "r.npz", tmp_path / "s", IngestOptions(ids="code"), graph=path)
+    assert summary.meta.node_ids == IDS

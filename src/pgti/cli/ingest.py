@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from pgti.cli.info import store_summary
 from pgti.cli.output import print_json, say
+from pgti.cli.row_progress import rows_progress
 from pgti.ingest import IngestOptions, ingest
 from pgti.series import SeriesStore
 
@@ -35,9 +36,12 @@ def ingest_command(
         options: How to read them.
         json: Print one JSON object as the last line of standard output.
     """
-    result = ingest(readings, out, options, graph=graph)
+    with rows_progress("ingest") as progress:
+        result = ingest(readings, out, options, graph=graph, progress=progress)
     for note in result.notes:
         say(note)
+    if options.gaps == "fill":
+        say(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
     store = SeriesStore.open(out)
     summary = store_summary(store)
     say(

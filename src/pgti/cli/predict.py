@@ -82,5 +82,5 @@ def _ingested(
         interval = f"{known.meta.interval_seconds}s"
     channels = options.channels or known.meta.channels
     options = replace(options, interval=interval, channels=channels)
-    ingest(readings, target, options, graph=known.graph)
+    ingest(readings, target, options, graph=known.graph, node_ids=known.meta.node_ids)
     return SeriesStore.open(target)

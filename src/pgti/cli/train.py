@@ -94,7 +94,7 @@ def train_command(
         trained, result = train_run(config, run, resume=resume, say=say, observers=observers)
         report: dict[str, Any] = {}
         if trained.splits.test:
-            report = trained.evaluate(("test",))
+            report = trained.evaluate("test")
             trained.directory.write_test(report["test"])
     if report:
         show_errors("test", report["test"], config.model.name)

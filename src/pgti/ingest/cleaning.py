@@ -77,7 +77,7 @@ class Cleaner:
         if self._first_infinite is not None:
             raise DataError(
                 f"{self._name} has {self._num_infinite} infinite readings, the first "
-                f"{self._first_infinite}: declare the value as missing or repair the source"
+                f"{self._first_infinite}: declare the value with --missing or repair the source"
             )
 
     def _look_for_infinities(self, values: NDArray[np.floating[Any]], first_row: int) -> None:
@@ -97,7 +97,7 @@ def _scaled(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floa
     """Values times the factor, correctly rounded where the factor is 1/k for a whole number k."""
     if factor == 1:
         return values
-    divisor = round(1 / factor)
+    divisor = round(1 / factor) if math.isfinite(1 / factor) else 0
     if divisor != 0 and math.isclose(divisor * factor, 1, rel_tol=1e-12):
         # A product with 0.1 is rounded twice (0.1 itself is not exact); a quotient once.
         wide = values if np.float32(divisor) == divisor else values.astype(np.float64)

@@ -8,20 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.ingest.line_check import CheckedLines
 from pgti.ingest.options import IngestOptions
-from pgti.ingest.readings import Chunk, Readings, reading, rows_per_chunk, text_ids
+from pgti.ingest.readings import Chunk, Readings, reading, rows_per_chunk
+from pgti.ingest.sensor_ids import text_ids
 from pgti.ingest.text_layout import MISSING_CELLS, TextLayout, find_layout, is_number, open_text
-from pgti.ingest.times import (
-    UTC_ZONE,
-    epoch_unit,
-    parse_times,
-    seconds_of_numbers,
-    zone_of_text,
-)
+from pgti.ingest.time_column import EpochTimes
+from pgti.ingest.written_times import WrittenTimes
 
 __all__ = ["open_delimited"]
 
@@ -43,7 +38,8 @@ def open_delimited(path: Path, options: IngestOptions) -> Readings:
         num_nodes=layout.num_cells - leading,
         num_channels=1,
         node_ids=None if layout.cells is None else text_ids(_stripped(layout.cells[leading:])),
-        time_zone=source.time_zone,
+        is_aware=source.times is not None and source.times.is_aware,
+        time_zone=None if source.times is None else source.times.time_zone,
         row_label=source.row_label,
         chunks=source.chunks,
     )
@@ -57,27 +53,20 @@ class _TextSource:
     def __init__(self, path: Path, layout: TextLayout, options: IngestOptions) -> None:
         self._path = path
         self._layout = layout
-        self._time_format = options.time_format
-        self._epoch_unit: str | None = None
-        self.time_zone: str | None = None
-        if layout.first_time is not None:
-            self._look_at_first_time(layout.first_time, options)
-
-    def _look_at_first_time(self, first: str, options: IngestOptions) -> None:
-        name = self._path.name
-        if not is_number(first) or self._time_format is not None:
-            # A zone that the user names decides; the offset only tells that times are true ones.
-            zone = zone_of_text(first, self._time_format, name) if not options.time_zone else None
-            aware = zone is not None or _has_offset(first, self._time_format)
-            self.time_zone = (options.time_zone or zone) if aware else None
+        self.times: WrittenTimes | EpochTimes | None = None
+        first, name = layout.first_time, path.name
+        if first is None:
             return
-        self._epoch_unit = epoch_unit(float(first))
-        if self._epoch_unit is None:
-            raise DataError(
-                f"{self.row_label(0)} of {name} has the time {first!r}, which is neither a date "
-                "nor an epoch time: say timestamps=False if the column holds readings"
-            )
-        self.time_zone = options.time_zone or UTC_ZONE
+        if options.time_format is None and is_number(first) and first not in MISSING_CELLS:
+            self.times = EpochTimes(float(first), name, self.row_label)
+            return
+        self.times = WrittenTimes(
+            first,
+            time_format=options.time_format,
+            name=name,
+            label=self.row_label,
+            time_zone=options.time_zone,
+        )
 
     def row_label(self, row: int) -> str:
         return f"line {row + 1 + self._layout.num_header_lines}"
@@ -126,30 +115,10 @@ class _TextSource:
     def _chunk(self, frame: pd.DataFrame, first_row: int) -> Chunk:
         leading = self._layout.num_leading
         values = frame.iloc[:, leading:].to_numpy(dtype=np.float64, copy=True)
-        seconds = self._seconds(frame.iloc[:, 0], first_row) if self._layout.has_times else None
+        seconds = None
+        if self.times is not None:
+            seconds = self.times.seconds(frame.iloc[:, 0], first_row)
         return Chunk(values=np.ascontiguousarray(values)[..., np.newaxis], seconds=seconds)
-
-    def _seconds(self, cells: "pd.Series[str]", first_row: int) -> NDArray[np.int64]:
-        name = self._path.name
-        if self._epoch_unit is not None:
-            numbers = pd.to_numeric(cells, errors="coerce")
-            bad = np.flatnonzero(numbers.isna().to_numpy())
-            if len(bad):
-                row = int(bad[0])
-                raise DataError(
-                    f"{self.row_label(first_row + row)} of {name} has the time "
-                    f"{cells.iloc[row]!r}: it must be a number as in the rows before"
-                )
-            whole = numbers.to_numpy(dtype=np.int64)
-            return seconds_of_numbers(whole, self._epoch_unit, first_row, name, self.row_label)
-        return parse_times(
-            cells,
-            self._time_format,
-            aware=self.time_zone is not None,
-            first_row=first_row,
-            name=name,
-            label=self.row_label,
-        )
 
     def _bad_cell(self, first_row: int, error: ValueError) -> DataError:
         """Find the cell that pandas could not read, which it does not say: it is in this chunk."""
@@ -172,10 +141,3 @@ class _TextSource:
                             "be a number, or empty or NaN where the reading is missing"
                         )
         return DataError(f"{name} cannot be read as a table of numbers: {error}")
-
-
-def _has_offset(cell: str, time_format: str | None) -> bool:
-    if time_format is not None:
-        return "%z" in time_format
-    clock = cell.strip()[10:]
-    return clock.endswith("Z") or "+" in clock or "-" in clock

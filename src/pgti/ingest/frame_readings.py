@@ -1,6 +1,7 @@
 """Readings that are in memory already: a pandas DataFrame or a NumPy array."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,15 +9,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
+from pgti.ingest.options import IngestOptions
 from pgti.ingest.readings import (
     Chunk,
     Readings,
     as_floats,
     check_series_shape,
+    numbered_row,
     rows_per_chunk,
-    text_ids,
 )
-from pgti.ingest.times import UTC_ZONE, seconds_of, zone_of_text
+from pgti.ingest.sensor_ids import text_ids
+from pgti.ingest.times import seconds_of, zone_of_info
+from pgti.ingest.written_times import WrittenTimes
 
 __all__ = ["open_array", "open_frame"]
 
@@ -45,13 +49,18 @@ def open_array(array: NDArray[Any]) -> Readings:
     )
 
 
-def open_frame(frame: pd.DataFrame) -> Readings:
+def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
     """Readings in a DataFrame: a row each step; a column each sensor, or each (sensor, channel).
 
-    A DatetimeIndex gives the times; any other index is not looked at.
+    An index of dates, or of dates as text, gives the times; whole numbers only count rows.
+
+    Args:
+        frame: the readings.
+        options: tells the zone, where the offsets of written times change.
 
     Raises:
-        DataError: if a column is not numbers, or (sensor, channel) pairs are missing.
+        DataError: if a column is not numbers, (sensor, channel) pairs are missing, or the index
+            is neither times nor whole numbers.
     """
     name = "the DataFrame"
     nodes, channels, order = _columns(frame, name)
@@ -61,17 +70,14 @@ def open_frame(frame: pd.DataFrame) -> Readings:
     if not len(frame):
         raise DataError(f"{name} has shape {frame.shape}: there are no rows")
     num_channels = len(channels) if channels is not None else 1
-    index = frame.index
-    times = index if isinstance(index, pd.DatetimeIndex) else None
+    times = _index_times(frame.index, options, name)
 
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
         rows = rows_per_chunk(budget_bytes, len(order))
         for first in range(0, len(frame), rows):
             block = frame.iloc[first : first + rows]
             values = as_floats(block.to_numpy(dtype=_common_dtype(frame), na_value=np.nan))
-            seconds = None
-            if times is not None:
-                seconds = seconds_of(times[first : first + rows], first, name, _row_label)
+            seconds = None if times is None else times.seconds(block.index, first)
             # take, unlike values[:, order], keeps rows contiguous
             values = np.take(values, order, axis=1).reshape(len(block), len(nodes), num_channels)
             yield Chunk(values=values, seconds=seconds)
@@ -83,23 +89,49 @@ def open_frame(frame: pd.DataFrame) -> Readings:
         num_channels=num_channels,
         node_ids=nodes,
         channels=channels,
-        time_zone=None if times is None else _zone(times, name),
-        row_label=_row_label,
+        is_aware=times is not None and times.is_aware,
+        time_zone=None if times is None else times.time_zone,
+        row_label=numbered_row,
         chunks=chunks,
     )
 
 
-def _row_label(row: int) -> str:
-    return f"row {row}"
+@dataclass(frozen=True, slots=True)
+class _IndexTimes:
+    is_aware: bool
+    time_zone: str | None
+    seconds: Callable[["pd.Index[Any]", int], NDArray[np.int64]]
 
 
-def _zone(times: pd.DatetimeIndex, name: str) -> str | None:
-    if times.tz is None:
+def _index_times(index: "pd.Index[Any]", options: IngestOptions, name: str) -> _IndexTimes | None:
+    """The times of an index; None if it counts rows."""
+    if isinstance(index, pd.DatetimeIndex):
+        return _IndexTimes(
+            is_aware=index.tz is not None,
+            time_zone=None if index.tz is None else zone_of_info(index.tz),
+            seconds=lambda part, first: seconds_of(
+                pd.DatetimeIndex(part), first, name, numbered_row
+            ),
+        )
+    if pd.api.types.is_integer_dtype(index.dtype):
         return None
-    key = getattr(times.tz, "key", None)
-    if isinstance(key, str):
-        return key
-    return zone_of_text(times[0].isoformat(), None, name) if len(times) else UTC_ZONE
+    if index.nlevels == 1 and all(isinstance(label, str) for label in index[:20]):
+        written = WrittenTimes(
+            str(index[0]),
+            time_format=None,
+            name=name,
+            label=numbered_row,
+            time_zone=options.time_zone,
+        )
+        return _IndexTimes(
+            is_aware=written.is_aware,
+            time_zone=written.time_zone,
+            seconds=lambda part, first: written.seconds(pd.Series(part.astype(str)), first),
+        )
+    raise DataError(
+        f"{name} has an index of {type(index).__name__} {index.dtype}, which is neither dates nor "
+        "row numbers: convert it with pandas.to_datetime or to_timestamp, or reset_index(drop=True)"
+    )
 
 
 def _common_dtype(frame: pd.DataFrame) -> type[np.floating[Any]]:

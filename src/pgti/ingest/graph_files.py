@@ -13,25 +13,37 @@ from pgti.ingest.npy_stream import read_header
 from pgti.ingest.npz_graph import read_npz_graph
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.raw_graph import RawGraph, RawMatrix
-from pgti.ingest.readings import reading, text_ids
+from pgti.ingest.readings import reading
 from pgti.ingest.safe_pickle import load_pickle
+from pgti.ingest.sensor_ids import text_ids
 from pgti.ingest.table_graph import read_table_graph
 
-__all__ = ["GraphSource", "read_raw_graph"]
+__all__ = ["GraphSource", "graph_suffix", "read_raw_graph"]
 
 GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 
 _SUFFIXES = ".npy, .npz, .csv, .tsv, .txt (also .gz), .pkl"
 
 
-def read_raw_graph(source: GraphSource, options: IngestOptions) -> RawGraph:
+def read_raw_graph(
+    source: GraphSource,
+    options: IngestOptions,
+    *,
+    num_nodes: int | None = None,
+    node_ids: tuple[str, ...] | None = None,
+    ids_elsewhere: bool = False,
+) -> RawGraph:
     """Read a graph, without matching its nodes with any readings.
 
     Args:
         source: a file; or a SensorGraph, a dense or a sparse matrix.
         options: see `IngestOptions`.
+        num_nodes: sensors of the readings, where there are any: they help to tell what it holds.
+        node_ids: their ids, where known.
+        ids_elsewhere: whether `options.ids` may be an array of the readings' file alone.
 
     Raises:
+        ConfigError: if options name what cannot be used.
         DataError: if the source is damaged or holds no graph.
     """
     if isinstance(source, SensorGraph):
@@ -40,16 +52,14 @@ def read_raw_graph(source: GraphSource, options: IngestOptions) -> RawGraph:
     if isinstance(source, np.ndarray) or sp.issparse(source):
         return RawMatrix(name="the matrix", matrix=_matrix(source, "the matrix"), values=values)
     path = Path(str(source))
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes[-1:] == [".gz"]:
-        suffixes.pop()
-    last = suffixes[-1] if suffixes else ""
+    last = graph_suffix(path)
     if not path.is_file():
         raise DataError(f"the graph file {path} does not exist or is no file: check the path")
     if last in (".pkl", ".pickle"):
-        return _pickled(path, options)
+        with reading(path.name, "a pickled matrix"):
+            return _pickled(path, options)
     if last == ".npz":
-        return read_npz_graph(path, options)
+        return read_npz_graph(path, options, ids_elsewhere)
     if last == ".npy":
         with reading(path.name, "a NumPy array"):
             with path.open("rb") as file:
@@ -57,8 +67,20 @@ def read_raw_graph(source: GraphSource, options: IngestOptions) -> RawGraph:
             matrix = np.load(path, allow_pickle=False)
         return RawMatrix(name=path.name, matrix=_matrix(matrix, path.name), values=values)
     if last in (".csv", ".tsv", ".txt"):
-        return read_table_graph(path, options)
+        return read_table_graph(
+            path, options, num_nodes=num_nodes, node_ids=node_ids, ids_elsewhere=ids_elsewhere
+        )
     raise DataError(f"the graph file {path.name} has the suffix {last!r}: known are {_SUFFIXES}")
+
+
+def graph_suffix(source: GraphSource) -> str:
+    """The suffix of a graph file, without compression; empty for an object in memory."""
+    if not isinstance(source, Path | str):
+        return ""
+    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
+    if suffixes[-1:] == [".gz"]:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else "none"
 
 
 def _pickled(path: Path, options: IngestOptions) -> RawMatrix:

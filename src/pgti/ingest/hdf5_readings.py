@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from pgti.errors import DataError, MissingExtraError
+from pgti.errors import MissingExtraError
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.pandas_hdf5 import PandasTable, fixed_table, flexible_table, is_pandas
 from pgti.ingest.readings import (
-    ID_NAMES,
     Chunk,
     Readings,
     as_floats,
     check_series_shape,
     choose,
+    numbered_row,
     reading,
     rows_per_chunk,
     stack,
-    text_ids,
 )
+from pgti.ingest.sensor_ids import ID_NAMES, find_ids
 from pgti.ingest.times import seconds_of_numbers
 
 __all__ = ["open_hdf5"]
@@ -45,7 +45,7 @@ def open_hdf5(path: Path, options: IngestOptions) -> Readings:
     with reading(name, _FORMAT), h5py.File(path, "r") as file:
         candidates = _candidates(h5py, file)
         wanted = tuple(key.strip("/") for key in options.values)
-        keys = choose(name, candidates, wanted, "table or dataset")
+        keys = choose(name, candidates, wanted, "table or dataset", "tables or datasets")
         parts = [_open_key(path, file, key, options) for key in keys]
     readings = parts[0] if len(keys) == 1 else stack(parts, keys, name)
     return replace(readings, name=name)
@@ -117,12 +117,11 @@ def _plain_ids(
     options: IngestOptions,
     name: str,
 ) -> tuple[str, ...] | None:
-    for key in ID_NAMES if options.ids is None else (options.ids,):
-        if key in file and getattr(file[key], "shape", None) == (num_nodes,):
-            return text_ids(file[key][:])
-    if options.ids is not None:
-        raise DataError(f"{name} has no dataset {options.ids!r} of {num_nodes} ids")
-    return None
+    wanted = options.ids
+    keys = ID_NAMES if wanted is None else (wanted,)
+    arrays = {key: file[key] for key in keys if hasattr(file.get(key), "dtype")}
+    # h5py gives text of any length as objects, which are bytes.
+    return find_ids(arrays, lambda key: file[key][:], num_nodes, wanted, name, kinds="iuSUO")
 
 
 def _table_readings(path: Path, key: str, table: PandasTable) -> Readings:
@@ -138,7 +137,7 @@ def _table_readings(path: Path, key: str, table: PandasTable) -> Readings:
                 values, times = table.read(reopened[key], first, stop)
                 seconds = None
                 if table.time_unit is not None:
-                    seconds = seconds_of_numbers(times, table.time_unit, first, name, _row_label)
+                    seconds = seconds_of_numbers(times, table.time_unit, first, name, numbered_row)
                 yield Chunk(values=values[..., np.newaxis], seconds=seconds)
 
     return Readings(
@@ -147,11 +146,8 @@ def _table_readings(path: Path, key: str, table: PandasTable) -> Readings:
         num_nodes=num_nodes,
         num_channels=1,
         node_ids=table.node_ids,
+        is_aware=table.is_aware,
         time_zone=table.time_zone,
-        row_label=_row_label,
+        row_label=numbered_row,
         chunks=chunks,
     )
-
-
-def _row_label(row: int) -> str:
-    return f"row {row}"

@@ -1,7 +1,7 @@
 """From a source of readings and a graph to a store, in bounded memory and all or nothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +9,16 @@ import numpy as np
 from pgti.errors import ConfigError, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.ingest.cleaning import Cleaner
-from pgti.ingest.durations import parse_start
-from pgti.ingest.graph_files import GraphSource, read_raw_graph
+from pgti.ingest.graph_files import GraphSource, graph_suffix, read_raw_graph
 from pgti.ingest.node_matching import MatchedGraph, match_nodes
+from pgti.ingest.option_use import IDS_IN_READINGS, check_use
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.raw_graph import RawCoordinates, RawEdges, RawGraph
 from pgti.ingest.readings import Readings
-from pgti.ingest.sources import ReadingsSource, open_readings
+from pgti.ingest.sources import ReadingsSource, open_readings, readings_suffix
+from pgti.ingest.time_spelling import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.ingest.timeline import Timeline, Times
-from pgti.ingest.times import Localiser
+from pgti.ingest.times import Localiser, check_years
 from pgti.series import StoreMeta, StoreWriter
 
 __all__ = ["IngestSummary", "ingest", "read_graph"]
@@ -46,6 +47,7 @@ def ingest(
     options: IngestOptions | None = None,
     *,
     graph: GraphSource | None = None,
+    node_ids: tuple[str, ...] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> IngestSummary:
     """Turn readings and a graph into a store.
@@ -56,6 +58,8 @@ def ingest(
         options: what the source does not say itself.
         graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
             else no edges.
+        node_ids: ids of the sensors of a source that has none, in its order; a source that has
+            ids keeps its own.
         progress: called with the rows done and, where known, the rows in all.
 
     Returns:
@@ -71,17 +75,19 @@ def ingest(
     target = Path(target)
     if target.exists() and not options.overwrite:
         raise StoreError(
-            f"{target} exists already: choose another name, remove it, or say overwrite"
+            f"{target} exists already: choose another name, remove it, or say --overwrite"
         )
-    readings = open_readings(source, options, has_graph=graph is not None)
-    matched = _matched_graph(readings, graph, options)
+    check_use(readings_suffix(source), None if graph is None else graph_suffix(graph), options)
+    readings = _with_ids(open_readings(source, options, has_graph=graph is not None), node_ids)
+    time_zone = _zone(readings, options)
+    ids_used = options.ids is not None and readings_suffix(source) in IDS_IN_READINGS
+    matched = _matched_graph(readings, graph, options, ids_used)
     channels = _channel_names(readings, options)
     if options.units and len(options.units) != len(channels):
         raise ConfigError(
             f"{len(options.units)} units were given ({', '.join(options.units)}) and "
             f"{readings.name} has {len(channels)} channels: give one each"
         )
-    time_zone = options.time_zone or readings.time_zone
     cleaner = Cleaner(
         name=readings.name,
         channels=channels,
@@ -99,8 +105,11 @@ def ingest(
         time_zone=time_zone,
         overwrite=options.overwrite,
     ) as writer:
-        timeline = _write_rows(readings, writer, cleaner, options, progress)
-        times = _times_without_source(options) if timeline is None else timeline.finish()
+        timeline = _write_rows(readings, writer, cleaner, options, time_zone, progress)
+        if timeline is None:
+            times = _times_without_source(options, writer.num_steps)
+        else:
+            times = timeline.finish()
         meta = writer.finish(
             start=times.start, interval_seconds=times.interval_seconds, seconds=times.seconds
         )
@@ -120,7 +129,8 @@ def read_graph(
         DataError: if the source is damaged or holds no graph.
     """
     options = options or IngestOptions()
-    raw = _explicit(source, options)
+    check_use(None, graph_suffix(source), options)
+    raw = _explicit(source, options, None)
     if isinstance(raw, RawEdges):
         labels = tuple(dict.fromkeys([*raw.source, *raw.target]))
         by_position = all(label.isdecimal() and int(label) < len(labels) for label in labels)
@@ -131,21 +141,78 @@ def read_graph(
     return matched.graph, matched.node_ids
 
 
-def _explicit(source: GraphSource, options: IngestOptions) -> RawGraph:
-    raw = read_raw_graph(source, options)
+def _with_ids(readings: Readings, node_ids: tuple[str, ...] | None) -> Readings:
+    """The readings with the ids given if they have none; empty ids are refused."""
+    if readings.node_ids is None and node_ids is not None:
+        if len(node_ids) != readings.num_nodes:
+            raise DataError(
+                f"{readings.name} has {readings.num_nodes} sensors without ids, and "
+                f"{len(node_ids)} ids are known ({', '.join(node_ids[:2])}, ...): they must be as "
+                "many"
+            )
+        return replace(readings, node_ids=node_ids)
+    empty = [place for place, label in enumerate(readings.node_ids or ()) if not label.strip()]
+    if empty:
+        raise DataError(
+            f"sensor {empty[0] + 1} of {readings.num_nodes} of {readings.name} has an empty id: "
+            "give its column a title, or remove the column if it holds no readings"
+        )
+    return readings
+
+
+def _zone(readings: Readings, options: IngestOptions) -> str | None:
+    """The zone of the store: the user's, else the source's.
+
+    It says on which clock aware times are shown, and on which clock others were read.
+    """
+    zone = options.time_zone or readings.time_zone
+    if readings.is_aware and zone is None:
+        raise DataError(
+            f"{readings.name} has times with an offset from UTC, or of a zone, that no known zone "
+            "is named after: name it with --time-zone (such as Asia/Kolkata)"
+        )
+    return zone
+
+
+def _explicit(
+    source: GraphSource,
+    options: IngestOptions,
+    readings: Readings | None,
+    *,
+    ids_used: bool = False,
+) -> RawGraph:
+    raw = read_raw_graph(
+        source,
+        options,
+        num_nodes=None if readings is None else readings.num_nodes,
+        node_ids=None if readings is None else readings.node_ids,
+        ids_elsewhere=ids_used,
+    )
     if isinstance(raw, RawCoordinates) and options.neighbours is None:
         raise ConfigError(
-            f"{raw.name} holds coordinates, which are no edges: name neighbours, the number of "
+            f"{raw.name} holds coordinates, which are no edges: name --neighbours, the number of "
             "nearest sensors that each is joined with"
         )
+    _check_neighbours(raw, options)
     return raw
 
 
+def _check_neighbours(raw: RawGraph, options: IngestOptions) -> None:
+    if options.neighbours is not None and not isinstance(raw, RawCoordinates):
+        raise ConfigError(
+            f"neighbours is {options.neighbours} and {raw.name} holds edges or a matrix: leave "
+            "--neighbours out, or say --graph-kind coordinates"
+        )
+
+
 def _matched_graph(
-    readings: Readings, graph: GraphSource | None, options: IngestOptions
+    readings: Readings, graph: GraphSource | None, options: IngestOptions, ids_used: bool
 ) -> MatchedGraph:
-    raw = readings.graph if graph is None else _explicit(graph, options)
+    raw = readings.graph
+    if graph is not None:
+        raw = _explicit(graph, options, readings, ids_used=ids_used)
     if raw is not None:
+        _check_neighbours(raw, options)
         return match_nodes(raw, readings.num_nodes, readings.node_ids, options)
     for option in ("edges", "coordinates", "neighbours"):
         if getattr(options, option):
@@ -179,10 +246,10 @@ def _write_rows(
     writer: StoreWriter,
     cleaner: Cleaner,
     options: IngestOptions,
+    time_zone: str | None,
     progress: Callable[[int, int | None], None] | None,
 ) -> Timeline | None:
     """Write every row; returns the timeline if the source has times."""
-    time_zone = options.time_zone or readings.time_zone
     start = None if options.start is None else parse_start(options.start, time_zone)
     timeline = Timeline(
         name=readings.name,
@@ -192,8 +259,8 @@ def _write_rows(
         interval_seconds=options.interval_seconds,
     )
     localiser = None
-    if readings.time_zone is None and options.time_zone is not None:
-        localiser = Localiser(options.time_zone, readings.name, readings.row_label)
+    if not readings.is_aware and time_zone is not None:
+        localiser = Localiser(time_zone, readings.name, readings.row_label)
     row, has_times = 0, False
     for chunk in readings.chunks(options.budget_bytes):
         values = cleaner.clean(chunk.values, row)
@@ -203,6 +270,7 @@ def _write_rows(
             else:
                 has_times = True
                 seconds = chunk.seconds
+                check_years(seconds, row, readings.name, readings.row_label)
                 if localiser is not None:
                     seconds = localiser.convert(seconds, row)
                 for block in timeline.place(values, seconds, row):
@@ -216,14 +284,21 @@ def _write_rows(
     return timeline if has_times else None
 
 
-def _times_without_source(options: IngestOptions) -> Times:
+def _times_without_source(options: IngestOptions, num_steps: int) -> Times:
     if options.gaps != "error":
-        raise ConfigError(f"gaps is {options.gaps!r} and the source has no times: leave gaps out")
+        raise ConfigError(f"gaps is {options.gaps!r} and the source has no times: leave --gaps out")
     if options.start is None:
         return Times(start=None, interval_seconds=options.interval_seconds)
     if options.interval_seconds is None:
         raise ConfigError(
-            f"the start is {options.start} and there is no interval: name it, such as interval 5min"
+            f"the start is {options.start} and there is no interval: name it, such as "
+            "--interval 5min"
         )
     start = parse_start(options.start, options.time_zone)
+    last = start + (num_steps - 1) * options.interval_seconds
+    if not FIRST_SECOND <= start <= last <= LAST_SECOND:
+        raise ConfigError(
+            f"{num_steps} rows from {options.start} at an interval of {options.interval} leave the "
+            "years 1 to 9999: correct --start or --interval"
+        )
     return Times(start=np.datetime64(start, "s"), interval_seconds=options.interval_seconds)

@@ -15,7 +15,8 @@ from pgti.errors import DataError
 from pgti.ingest.frame_readings import open_array
 from pgti.ingest.options import EdgeValues, IngestOptions
 from pgti.ingest.raw_graph import RawEdges
-from pgti.ingest.readings import Readings, reading, text_ids
+from pgti.ingest.readings import Readings, reading
+from pgti.ingest.sensor_ids import text_ids
 from pgti.ingest.text_layout import open_text
 
 __all__ = ["open_json"]
@@ -75,7 +76,8 @@ def _static(content: dict[str, Any], key: str, values: EdgeValues, name: str) ->
 
 
 def _node_link(content: dict[str, Any], values: EdgeValues, name: str) -> Readings:
-    nodes, links = content["nodes"], content["links"]
+    nodes = _records(content["nodes"], "nodes", ("y",), name)
+    links = _records(content["links"], "links", ("source", "target"), name)
     if not nodes:
         raise DataError(f"{name} has no nodes: there are no sensors")
     id_key = next((key for key in ("id", "bus_stop") if key in nodes[0]), None)
@@ -94,6 +96,19 @@ def _node_link(content: dict[str, Any], values: EdgeValues, name: str) -> Readin
         values=values,
     )
     return replace(readings, node_ids=text_ids([node[id_key] for node in nodes]), graph=graph)
+
+
+def _records(content: Any, key: str, fields: tuple[str, ...], name: str) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON is untyped until checked
+    """A list of objects that have the fields."""
+    if not isinstance(content, list):
+        raise DataError(f"{key} of {name} is a {type(content).__name__}: the rule is a list")
+    for place, record in enumerate(content):
+        if not isinstance(record, dict) or not all(field in record for field in fields):
+            raise DataError(
+                f"entry {place} of {key} of {name} is {str(record)[:40]}: the rule is an object "
+                f"with {', '.join(fields)}"
+            )
+    return content
 
 
 def _changing(content: dict[str, Any], has_graph: bool, name: str) -> Readings:

@@ -157,7 +157,7 @@ def _match_edges(
         if num_zero:
             notes = (
                 f"{num_zero} of {len(source)} edges of {raw.name} have weight 0 and are no edges; "
-                "if the values are distances, say edge_values=distance",
+                "if the values are distances, say --edge-values distance",
             )
     return MatchedGraph(graph=graph, node_ids=node_ids or _numbered(num_nodes), notes=notes)
 
@@ -226,7 +226,7 @@ def _match_coordinates(
     if options.neighbours is None:
         none: list[int] = []
         graph = SensorGraph.from_edges(num_nodes, none, none, coordinates=latlon)
-        note = "the graph has no edges: name neighbours to join each sensor with its nearest ones"
+        note = "the graph has no edges: name --neighbours to join each sensor with its nearest ones"
         return MatchedGraph(graph=graph, node_ids=ids, notes=(note,))
     graph = from_coordinates(
         latlon,

@@ -1,9 +1,11 @@
 """Reading an array in NumPy's format row by row from a stream, whatever its size."""
 
 import math
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError
 
-__all__ = ["NpyHeader", "iterate_rows", "read_header"]
+__all__ = ["NpyHeader", "iterate_rows", "npz_headers", "read_header"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,24 @@ def read_header(file: BinaryIO) -> NpyHeader:
     else:
         raise ValueError(f"format version {version} is not supported")
     return NpyHeader(shape=shape, is_fortran=is_fortran, dtype=dtype, offset=file.tell())
+
+
+def npz_headers(path: Path) -> dict[str, NpyHeader]:
+    """The header of each array of an `.npz` archive, by its key; no array is read.
+
+    Raises:
+        DataError: if an array is shorter than its header promises.
+    """
+    headers = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith(".npy"):
+                continue
+            key = member.filename.removesuffix(".npy")
+            with archive.open(member) as file:
+                headers[key] = read_header(cast(BinaryIO, file))
+            headers[key].check_size(f"{key} of {path.name}", member.file_size)
+    return headers
 
 
 def iterate_rows(file: BinaryIO, header: NpyHeader, rows: int, name: str) -> Iterator[NDArray[Any]]:

@@ -10,13 +10,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import DataError
-from pgti.ingest.npy_stream import NpyHeader, iterate_rows, read_header
+from pgti.ingest.npy_stream import NpyHeader, iterate_rows, npz_headers, read_header
 from pgti.ingest.npz_graph import coordinates_in, raw_edges_in
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.raw_graph import RawCoordinates, RawGraph
 from pgti.ingest.readings import (
-    ID_NAMES,
     Chunk,
     Readings,
     as_floats,
@@ -25,8 +23,8 @@ from pgti.ingest.readings import (
     reading,
     rows_per_chunk,
     stack,
-    text_ids,
 )
+from pgti.ingest.sensor_ids import find_ids
 
 __all__ = ["open_npy", "open_npz"]
 
@@ -58,13 +56,19 @@ def open_npy(path: Path, options: IngestOptions) -> Readings:
     return _described(name, header.shape, chunks)
 
 
-def open_npz(path: Path, options: IngestOptions) -> Readings:
+def open_npz(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
     """Readings in an `.npz` archive: one array [T, N] or [T, N, C], or several [T, N] as channels.
 
     Ids and edges of the same archive are taken along. A member in Fortran order cannot be
     streamed by rows and is read whole.
 
+    Args:
+        path: the archive.
+        options: see `IngestOptions`.
+        has_graph: whether the user gives a graph of their own.
+
     Raises:
+        ConfigError: if the array of ids that the user names does not fit.
         DataError: if the archive is damaged, or it is not clear which array is meant.
     """
     name = path.name
@@ -75,29 +79,17 @@ def open_npz(path: Path, options: IngestOptions) -> Readings:
         for key, header in headers.items()
         if key in options.values or _could_be_readings(key, header, options)
     }
-    keys = choose(name, candidates, options.values, "array")
+    keys = choose(name, candidates, options.values, "array", "arrays")
     parts = [_open_member(path, key, headers[key]) for key in keys]
     readings = parts[0] if len(keys) == 1 else stack(parts, keys, name)
     if readings.channels is None and readings.num_channels == 1:
         readings = replace(readings, channels=keys)
     with reading(name, "an npz archive"), np.load(path, allow_pickle=False) as archive:
-        ids = _ids(archive, headers, readings.num_nodes, options, name)
-        graph = _graph(archive, headers, readings.num_nodes, ids, options, name)
+        ids = find_ids(headers, archive.__getitem__, readings.num_nodes, options.ids, name)
+        graph = None
+        if not has_graph:
+            graph = _graph(archive, headers, readings.num_nodes, ids, options, name)
     return replace(readings, name=name, node_ids=ids, graph=graph)
-
-
-def npz_headers(path: Path) -> dict[str, NpyHeader]:
-    """The header of each array of an archive, by its key."""
-    headers = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if not member.filename.endswith(".npy"):
-                continue
-            key = member.filename.removesuffix(".npy")
-            with archive.open(member) as file:
-                headers[key] = read_header(cast(BinaryIO, file))
-            headers[key].check_size(f"{key} of {path.name}", member.file_size)
-    return headers
 
 
 def _could_be_readings(key: str, header: NpyHeader, options: IngestOptions) -> bool:
@@ -160,40 +152,17 @@ def _described(name: str, shape: tuple[int, ...], chunks: Any) -> Readings:  # n
     )
 
 
-def _ids(
-    archive: Any,  # noqa: ANN401 - numpy's NpzFile is generic in nothing that matters here
-    headers: dict[str, NpyHeader],
-    num_nodes: int,
-    options: IngestOptions,
-    name: str,
-) -> tuple[str, ...] | None:
-    if options.ids is not None:
-        shape = headers[options.ids].shape if options.ids in headers else None
-        if shape != (num_nodes,):
-            raise DataError(
-                f"{name} has no array {options.ids!r} of {num_nodes} ids: "
-                + ("there is no such array" if shape is None else f"its shape is {shape}")
-            )
-        return text_ids(archive[options.ids])
-    for key in ID_NAMES:
-        header = headers.get(key)
-        if header is not None and header.shape == (num_nodes,) and header.dtype.kind in "iuSU":
-            return text_ids(archive[key])
-    return None
-
-
 def _graph(
-    archive: Any,  # noqa: ANN401 - as above
+    archive: Any,  # noqa: ANN401 - numpy's NpzFile is generic in nothing that matters here
     headers: dict[str, NpyHeader],
     num_nodes: int,
     ids: tuple[str, ...] | None,
     options: IngestOptions,
     name: str,
 ) -> RawGraph | None:
-    shapes = {key: header.shape for key, header in headers.items()}
-    latlon = coordinates_in(archive, shapes, num_nodes, options, name)
+    latlon = coordinates_in(archive, headers, num_nodes, options, name)
     if options.edges:
-        return raw_edges_in(archive, shapes, options, name, latlon)
+        return raw_edges_in(archive, headers, options, name, latlon)
     if latlon is not None:
         return RawCoordinates(name=name, latlon=latlon, node_ids=ids)
     return None

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pgti.errors import ConfigError
-from pgti.ingest.durations import parse_interval, parse_start
+from pgti.ingest.time_spelling import parse_interval, parse_start
 
 __all__ = ["BUDGET_BYTES", "EdgeValues", "Gaps", "GraphKind", "IngestOptions"]
 
@@ -31,7 +31,8 @@ class IngestOptions:
         missing: raw values that mean "missing". NaN always does.
         start: wall-clock time of the first row, ISO 8601, where the source has no times.
         interval: time between rows, such as "5min", where the source has no times.
-        time_zone: IANA name of the zone of the wall-clock times; None leaves them as they are.
+        time_zone: IANA name of the zone of wall-clock times, and on whose clock times with an
+            offset are shown; None leaves them as they are.
         time_format: how times are written in a text file, in the letters of `strptime`; None
             expects ISO 8601.
         gaps: what to do where rows are missing between two times: "error"; "fill" inserts rows of
@@ -127,12 +128,19 @@ class IngestOptions:
                 f"coordinates names {len(self.coordinates)} arrays "
                 f"({', '.join(self.coordinates)}): the rule is latitude,longitude"
             )
-        if self.delimiter is not None and len(self.delimiter) != 1:
-            raise ConfigError(f"the delimiter {self.delimiter!r} must be one character")
+        if self.delimiter is not None and not _could_delimit(self.delimiter):
+            raise ConfigError(
+                f"the delimiter {self.delimiter!r} must be one character of ASCII that is in no "
+                "number and no quote, such as ; or a tab"
+            )
         for what, names in (("values", self.values), ("channels", self.channels)):
             for name in names:
                 if names.count(name) > 1 or not name:
                     raise ConfigError(f"{what} names {name!r} twice or not at all: {names}")
+
+
+def _could_delimit(text: str) -> bool:
+    return len(text) == 1 and text.isascii() and not text.isalnum() and text not in '\r\n\0".+-_'
 
 
 def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest.readings import as_floats, text_ids
+from pgti.ingest.readings import as_floats
 from pgti.ingest.safe_pickle import loads_pickle
+from pgti.ingest.sensor_ids import text_ids
 from pgti.ingest.times import zone_of_offset
 
 __all__ = ["PandasTable", "fixed_table", "flexible_table", "is_pandas"]
@@ -35,13 +36,15 @@ class PandasTable:
         num_rows: rows of the frame.
         node_ids: its columns.
         time_unit: "s", "ms", "us" or "ns" if its index is dates, else None.
-        time_zone: zone of the index, if it has one.
+        is_aware: whether the index is true times.
+        time_zone: zone of the index, where it names one.
         read: `read(group, first, stop)` gives floats [rows, N] and the index as int64 [rows].
     """
 
     num_rows: int
     node_ids: tuple[str, ...]
     time_unit: str | None
+    is_aware: bool
     time_zone: str | None
     read: Callable[[Node, int, int], tuple[NDArray[np.floating[Any]], NDArray[np.int64]]]
 
@@ -72,7 +75,9 @@ def fixed_table(group: Node, name: str) -> PandasTable:
         items = _labels(group[f"block{block}_items"], name)
         positions.append(_positions(items, node_ids))
     index = group["axis1"]
-    unit = _time_unit(index.attrs.get("kind", b""), index.attrs.get("index_class", b""))
+    if "shape" in index.attrs:  # pandas writes one empty row and this mark for none
+        raise DataError(f"{name} is an empty DataFrame: there are no rows")
+    unit = _time_unit(index.attrs.get("kind", b""), index.attrs.get("index_class", b""), name)
 
     def read(
         group: Node, first: int, stop: int
@@ -86,7 +91,8 @@ def fixed_table(group: Node, name: str) -> PandasTable:
         num_rows=len(index),
         node_ids=node_ids,
         time_unit=unit,
-        time_zone=None if zone is None else _zone_in(_zone_words(zone), name),
+        is_aware=zone is not None,
+        time_zone=None if zone is None else _zone_in(_zone_words(zone)),
         read=read,
     )
 
@@ -102,6 +108,8 @@ def flexible_table(group: Node, name: str) -> PandasTable:
     table = group["table"]
     fields = [field for field in table.dtype.names if field != "index"]
     ((_, columns),) = loads_pickle(_bytes(group.attrs["non_index_axes"]), name)
+    if any(isinstance(column, tuple) for column in columns):
+        raise DataError(f"{name} has several levels of columns: give it one")
     node_ids = text_ids(list(columns))
     positions = []
     for field in fields:
@@ -110,7 +118,11 @@ def flexible_table(group: Node, name: str) -> PandasTable:
             raise DataError(f"{name} holds columns of {base}, which are not numbers")
         items = loads_pickle(_bytes(table.attrs[f"{field}_kind"]), name)
         positions.append(_positions(text_ids(list(items)), node_ids))
-    unit = _time_unit(table.attrs.get("index_kind", b""), b"")
+    info = _words(_bytes(group.attrs.get("info", b"")))
+    # A period is a whole number with a frequency, which alone tells it from row numbers.
+    is_period = any(str(word).startswith("pandas._libs.tslibs") for word in info)
+    unit = _time_unit(table.attrs.get("index_kind", b""), b"period" if is_period else b"", name)
+    is_aware = unit is not None and "tz" in info
 
     def read(
         group: Node, first: int, stop: int
@@ -124,7 +136,8 @@ def flexible_table(group: Node, name: str) -> PandasTable:
         num_rows=len(table),
         node_ids=node_ids,
         time_unit=unit,
-        time_zone=_zone_of_info(group, name) if unit is not None else None,
+        is_aware=is_aware,
+        time_zone=_zone_in(info[info.index("tz") + 1 :]) if is_aware else None,
         read=read,
     )
 
@@ -164,19 +177,20 @@ def _checked_times(times: NDArray[np.int64], first: int, name: str) -> NDArray[n
     return times
 
 
-def _time_unit(kind: bytes | str, index_class: bytes | str) -> str | None:
-    text = _text(kind)
+def _time_unit(kind: bytes | str, index_class: bytes | str, name: str) -> str | None:
+    """Unit of an index of dates; None if it is row numbers."""
+    text, described = _text(kind), _text(index_class)
     if text.startswith("datetime64"):
         return text[11:-1] if text.endswith("]") else "ns"
-    return "ns" if _text(index_class) == "datetime" else None
-
-
-def _zone_of_info(group: Node, name: str) -> str | None:
-    """The zone of a "table" index, from the pickled dict in which pandas describes its axes."""
-    words = _words(_bytes(group.attrs.get("info", b"")))
-    if "tz" not in words:
-        return None
-    return _zone_in(words[words.index("tz") + 1 :], name)
+    if described == "datetime":
+        return "ns"
+    if text != "integer" or described == "period":
+        what = "periods" if described == "period" else f"{text or 'an unknown kind'}"
+        raise DataError(
+            f"{name} has an index of {what}, which is neither dates nor row numbers: convert it "
+            "with pandas.to_datetime or to_timestamp and write the file again"
+        )
+    return None
 
 
 def _zone_words(attribute: bytes | str) -> list[str | int]:
@@ -194,19 +208,13 @@ def _words(pickled: bytes) -> list[str | int]:
     ]
 
 
-def _zone_in(words: list[str | int], name: str) -> str | None:
+def _zone_in(words: list[str | int]) -> str | None:
     """The zone that pickled words describe: a name known to the system, or a constant offset."""
     if words[:1] == ["datetime timezone"] and words[1:2] == ["datetime timedelta"]:
         days, seconds = (int(word) for word in words[2:4])
-        return zone_of_offset(timedelta(days=days, seconds=seconds), name)
+        return zone_of_offset(timedelta(days=days, seconds=seconds))
     known = available_timezones()
-    zone = next((word for word in words if isinstance(word, str) and word in known), None)
-    if zone is None:
-        raise DataError(
-            f"{name} has times of a zone that is not understood: convert its index to UTC, or to "
-            "wall-clock times without a zone"
-        )
-    return zone
+    return next((word for word in words if isinstance(word, str) and word in known), None)
 
 
 def _text(value: bytes | str) -> str:

@@ -1,5 +1,6 @@
 """A graph as a file gives it, before its nodes are matched with the sensors of the readings."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,15 @@ from numpy.typing import NDArray
 
 from pgti.ingest.options import EdgeValues
 
-__all__ = ["DISTANCE_NAMES", "RawCoordinates", "RawEdges", "RawGraph", "RawMatrix"]
+__all__ = ["RawCoordinates", "RawEdges", "RawGraph", "RawMatrix", "is_distance_name"]
+
+_DISTANCE_NAMES = ("cost", "distance", "dist", "length", "miles", "km", "meters", "metres")
 
 
-DISTANCE_NAMES = ("cost", "distance", "dist", "length", "miles", "km", "meters", "metres")
+def is_distance_name(name: str) -> bool:
+    """Whether an array or column is called a distance: its last word says so, as in edge_miles."""
+    words = re.findall("[a-z]+", name.lower())
+    return bool(words) and words[-1] in _DISTANCE_NAMES
 
 
 def _numbered_edge(edge: int) -> str:

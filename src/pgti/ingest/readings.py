@@ -1,6 +1,9 @@
 """What every reader of readings returns: a description and chunks of rows."""
 
 import contextlib
+import csv
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,19 +17,16 @@ from pgti.errors import DataError, PgtiError
 from pgti.ingest.raw_graph import RawGraph
 
 __all__ = [
-    "ID_NAMES",
     "Chunk",
     "Readings",
     "as_floats",
     "check_series_shape",
     "choose",
+    "numbered_row",
     "reading",
     "rows_per_chunk",
     "stack",
-    "text_ids",
 ]
-
-ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
 
 _UNREADABLE = (
     OSError,
@@ -38,6 +38,9 @@ _UNREADABLE = (
     RuntimeError,
     MemoryError,
     OverflowError,
+    struct.error,
+    csv.Error,
+    lzma.LZMAError,
     zlib.error,
     zipfile.BadZipFile,
 )
@@ -56,7 +59,8 @@ class Chunk:
     seconds: NDArray[np.int64] | None = None
 
 
-def _numbered_row(row: int) -> str:
+def numbered_row(row: int) -> str:
+    """How messages call a row of a source without lines."""
     return f"row {row}"
 
 
@@ -73,8 +77,8 @@ class Readings:
         num_rows: rows, T, where the source says so in advance.
         node_ids: sensor ids, where the source has them.
         channels: channel names, where the source has them.
-        time_zone: zone of times that are true epoch seconds; None if the times, if there are any,
-            are wall-clock times.
+        is_aware: whether the times are true epoch seconds; else they are wall-clock times.
+        time_zone: zone of aware times, where the source names one.
         graph: the graph that the source holds itself.
         row_label: how messages call row `i`, for example "line 7".
     """
@@ -86,9 +90,10 @@ class Readings:
     num_rows: int | None = None
     node_ids: tuple[str, ...] | None = None
     channels: tuple[str, ...] | None = None
+    is_aware: bool = False
     time_zone: str | None = None
     graph: RawGraph | None = None
-    row_label: Callable[[int], str] = _numbered_row
+    row_label: Callable[[int], str] = numbered_row
 
 
 @contextlib.contextmanager
@@ -141,7 +146,7 @@ def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
 
 
 def choose(
-    name: str, candidates: dict[str, str], wanted: tuple[str, ...], what: str
+    name: str, candidates: dict[str, str], wanted: tuple[str, ...], what: str, several: str
 ) -> tuple[str, ...]:
     """The wanted keys, or the only candidate.
 
@@ -149,7 +154,8 @@ def choose(
         name: what messages call the source.
         candidates: description (a shape) of each key that could be meant.
         wanted: keys that the user named; empty for "the only one".
-        what: what a key is, for messages, and the option that names one.
+        what: what a key is, for messages.
+        several: the same in the plural.
 
     Raises:
         DataError: if a key is unknown, or none was named where there are several or none.
@@ -160,26 +166,13 @@ def choose(
             raise DataError(f"{name} has no {what} {key!r} that could be used; it has {listing}")
     if wanted:
         return wanted
+    if not candidates:
+        raise DataError(f"{name} holds none of the {several} that could be meant")
     if len(candidates) != 1:
         raise DataError(
-            f"{name} holds {len(candidates)} {what}s that could be meant: name one of {listing}"
+            f"{name} holds {len(candidates)} {several} that could be meant: name one of {listing}"
         )
     return tuple(candidates)
-
-
-def text_ids(ids: NDArray[Any] | list[Any]) -> tuple[str, ...]:
-    """Ids as text: bytes decoded, whole numbers without a decimal point."""
-    return tuple(
-        _text_id(label) for label in (ids.tolist() if isinstance(ids, np.ndarray) else ids)
-    )
-
-
-def _text_id(label: object) -> str:
-    if isinstance(label, bytes):
-        return label.decode("latin1")
-    if isinstance(label, float) and label.is_integer():
-        return str(int(label))
-    return str(label)
 
 
 def stack(parts: list[Readings], names: tuple[str, ...], name: str) -> Readings:

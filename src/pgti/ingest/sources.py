@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError
+from pgti.errors import DataError
 from pgti.ingest.delimited_readings import open_delimited
 from pgti.ingest.frame_readings import open_array, open_frame
 from pgti.ingest.hdf5_readings import open_hdf5
@@ -17,7 +17,7 @@ from pgti.ingest.options import IngestOptions
 from pgti.ingest.parquet_readings import open_parquet
 from pgti.ingest.readings import Readings
 
-__all__ = ["ReadingsSource", "open_readings"]
+__all__ = ["ReadingsSource", "open_readings", "readings_suffix"]
 
 ReadingsSource: TypeAlias = Path | str | pd.DataFrame | NDArray[Any]
 
@@ -26,22 +26,13 @@ _READERS = {
     ".tsv": open_delimited,
     ".txt": open_delimited,
     ".npy": open_npy,
-    ".npz": open_npz,
     ".h5": open_hdf5,
     ".hdf5": open_hdf5,
     ".hdf": open_hdf5,
     ".parquet": open_parquet,
     ".pq": open_parquet,
 }
-_TEXT = (".csv", ".tsv", ".txt")
-_TABLES = (*_TEXT, ".parquet", ".pq")
-_ONLY_FOR = {
-    "values": (".npz", ".h5", ".hdf5", ".hdf"),
-    "header": _TEXT,
-    "timestamps": _TABLES,
-    "time_format": _TABLES,
-}
-_COMPRESSED = (*_TEXT, ".json")
+_COMPRESSED = (".csv", ".tsv", ".txt", ".json")
 
 
 def open_readings(
@@ -55,47 +46,37 @@ def open_readings(
         has_graph: whether the user gives a graph, so that the source needs none.
 
     Raises:
-        ConfigError: if an option says something that the format of the source has no use for.
+        ConfigError: if an option names what the source does not have.
         DataError: if the source cannot be read.
         MissingExtraError: if the format needs a library that is not installed.
     """
-    if isinstance(source, pd.DataFrame | np.ndarray):
-        _check_use("", options)
     if isinstance(source, pd.DataFrame):
-        return open_frame(source)
+        return open_frame(source, options)
     if isinstance(source, np.ndarray):
         return open_array(source)
     path = Path(source)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
         raise DataError(f"the source {path} {what}: give a file of readings")
-    suffix = _suffix(path)
-    if suffix == ".json" or suffix in _READERS:
-        _check_use(suffix, options)
+    suffix = readings_suffix(path)
     if suffix == ".json":
         return open_json(path, options, has_graph)
+    if suffix == ".npz":
+        return open_npz(path, options, has_graph)
     if suffix not in _READERS:
         raise DataError(
             f"the source {path.name} has the suffix {suffix!r}: known are "
-            f"{', '.join(sorted(_READERS))}, .json (text also with .gz)"
+            f"{', '.join(sorted(_READERS))}, .npz, .json (text also with .gz)"
         )
     return _READERS[suffix](path, options)
 
 
-def _check_use(suffix: str, options: IngestOptions) -> None:
-    """Refuse options that would be passed over in silence."""
-    for option, suffixes in _ONLY_FOR.items():
-        value = getattr(options, option)
-        if value not in ((), None) and suffix not in suffixes:
-            raise ConfigError(
-                f"{option} is {value!r}, which {suffix or 'an object in memory'} has no use for: "
-                f"leave it out, it is for {', '.join(suffixes)}"
-            )
-
-
-def _suffix(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
+def readings_suffix(source: ReadingsSource) -> str:
+    """The suffix of a file of readings, without compression; empty for an object in memory."""
+    if not isinstance(source, Path | str):
+        return ""
+    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
     if suffixes[-1:] == [".gz"]:
         inner = suffixes[-2] if len(suffixes) > 1 else ""
         return inner if inner in _COMPRESSED else f"{inner}.gz"
-    return suffixes[-1] if suffixes else ""
+    return suffixes[-1] if suffixes else "none"

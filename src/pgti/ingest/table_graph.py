@@ -9,10 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import DataError
+from pgti.errors import ConfigError, DataError
 from pgti.ingest.options import EdgeValues, GraphKind, IngestOptions
-from pgti.ingest.raw_graph import DISTANCE_NAMES, RawCoordinates, RawEdges, RawGraph, RawMatrix
-from pgti.ingest.readings import ID_NAMES, reading, text_ids
+from pgti.ingest.raw_graph import (
+    RawCoordinates,
+    RawEdges,
+    RawGraph,
+    RawMatrix,
+    is_distance_name,
+)
+from pgti.ingest.readings import reading
+from pgti.ingest.sensor_ids import ID_NAMES, text_ids
 from pgti.ingest.text_layout import first_lines, is_number, open_text
 
 __all__ = ["read_table_graph"]
@@ -56,20 +63,42 @@ class _Table:
         return text_ids([_plain_id(cells[column]) for cells in self.rows])
 
 
-def read_table_graph(path: Path, options: IngestOptions) -> RawGraph:
+def read_table_graph(
+    path: Path,
+    options: IngestOptions,
+    *,
+    num_nodes: int | None = None,
+    node_ids: tuple[str, ...] | None = None,
+    ids_elsewhere: bool = False,
+) -> RawGraph:
     """A graph in a CSV or TSV file; its header, or else its shape, tells what it holds.
 
+    Args:
+        path: the file.
+        options: see `IngestOptions`.
+        num_nodes: sensors of the readings, where there are any.
+        node_ids: their ids, where known.
+        ids_elsewhere: whether `options.ids` may be an array of the readings' file alone.
+
     Raises:
+        ConfigError: if options name columns that cannot be used.
         DataError: if the file is damaged, or what it holds cannot be told.
     """
     table = _read(path, options)
-    kind = options.graph_kind or _kind(table, options)
+    kind = options.graph_kind or _kind(table, options, num_nodes, node_ids)
     readers: dict[GraphKind, Callable[[_Table, IngestOptions], RawGraph]] = {
         "matrix": _matrix,
         "edges": _edges,
         "coordinates": _coordinates,
     }
-    return readers[kind](table, options)
+    raw = readers[kind](table, options)
+    if options.ids is not None and not ids_elsewhere and not isinstance(raw, RawCoordinates):
+        raise ConfigError(
+            f"--ids is {options.ids!r} and {path.name} holds no coordinates: leave it out"
+        )
+    if options.ids is not None and not ids_elsewhere:
+        _named(table, options.ids)
+    return raw
 
 
 def _read(path: Path, options: IngestOptions) -> _Table:
@@ -102,25 +131,57 @@ def _has_header(lines: list[list[str]]) -> bool:
     return could_be_ids and len(first) > 3 and len(lines) == len(first) + 1
 
 
-def _kind(table: _Table, options: IngestOptions) -> GraphKind:
+def _kind(
+    table: _Table,
+    options: IngestOptions,
+    num_nodes: int | None,
+    node_ids: tuple[str, ...] | None,
+) -> GraphKind:
     if _end_columns(table, options) is not None:
         return "edges"
     if _coordinate_columns(table, options) is not None:
         return "coordinates"
     width = len(table.rows[0])
-    if len(table.rows) in (width, width - 1) and (width > 3 or table.header is None):
-        return "matrix"
     if table.header is None and width in (2, 3):
-        return "edges"
+        if len(table.rows) != width:
+            return "edges"
+        return _square_kind(table, num_nodes, node_ids)
+    if len(table.rows) in (width, width - 1) and width > 3:
+        return "matrix"
     titles = "no header" if table.header is None else f"the columns {', '.join(table.header[:6])}"
     raise DataError(
         f"{table.name} has {len(table.rows)} rows and {titles}: neither a square matrix, nor "
-        "from,to[,weight], nor latitude,longitude; say which with graph_kind, edges or coordinates"
+        "from,to[,weight], nor latitude,longitude; say which with --graph-kind, --edges or "
+        "--coordinates"
     )
+
+
+def _square_kind(
+    table: _Table, num_nodes: int | None, node_ids: tuple[str, ...] | None
+) -> GraphKind:
+    """A headerless table of two or three rows and as many columns: edges or a matrix."""
+    width = len(table.rows)
+    ends = {*table.labels(0), *table.labels(1)}
+    known = {str(node) for node in range(num_nodes or width)} | set(node_ids or ())
+    could_be_edges = ends <= known or (
+        num_nodes is None and all(label.isdecimal() for label in ends)
+    )
+    could_be_matrix = num_nodes in (None, width)
+    if could_be_edges and could_be_matrix:
+        raise DataError(
+            f"{table.name} has {width} rows and {width} columns without a header: it could be a "
+            "list of edges or a matrix; say --graph-kind edges or --graph-kind matrix"
+        )
+    return "edges" if could_be_edges else "matrix"
 
 
 def _end_columns(table: _Table, options: IngestOptions) -> tuple[int, int] | None:
     if options.edges:
+        if len(options.edges) == 1:
+            raise ConfigError(
+                f"--edges names one column ({options.edges[0]}) of {table.name}: the rule is "
+                "source,target or source,target,weight"
+            )
         return _named(table, options.edges[0]), _named(table, options.edges[1])
     source, target = table.column(_SOURCES), table.column(_TARGETS)
     return None if source is None or target is None else (source, target)
@@ -145,11 +206,13 @@ def _edges(table: _Table, options: IngestOptions) -> RawEdges:
     elif table.header is None:
         weight = 2 if width > 2 else None
     else:
-        weight = table.column((*_WEIGHTS, *DISTANCE_NAMES))
-        if weight is None and width > 2:
+        weight = table.column(_WEIGHTS)
+        if weight is None:
+            weight = next((c for c, t in enumerate(table.header) if is_distance_name(t)), None)
+        if weight is None and width > 2 and not options.edges:
             raise DataError(
                 f"{table.name} has the columns {', '.join(table.header)}: name the three that "
-                "make the edges with edges"
+                "make the edges with --edges"
             )
     return RawEdges(
         name=table.name,
@@ -164,7 +227,7 @@ def _edges(table: _Table, options: IngestOptions) -> RawEdges:
 def _called(table: _Table, weight: int | None) -> EdgeValues:
     if table.header is None or weight is None:
         return "weight"
-    return "distance" if table.header[weight].strip().lower() in DISTANCE_NAMES else "weight"
+    return "distance" if is_distance_name(table.header[weight]) else "weight"
 
 
 def _coordinate_columns(table: _Table, options: IngestOptions) -> tuple[int, int] | None:
@@ -179,7 +242,9 @@ def _coordinates(table: _Table, options: IngestOptions) -> RawCoordinates:
     columns = _coordinate_columns(table, options)
     if columns is None:
         if table.header is not None or width not in (2, 3):
-            raise DataError(f"{table.name} has no columns latitude and longitude: name them")
+            raise DataError(
+                f"{table.name} has no columns latitude and longitude: name them with --coordinates"
+            )
         columns = (width - 2, width - 1)
     ids = table.column((options.ids,) if options.ids else (*ID_NAMES, "sensor", "node", "name"))
     if ids is None and table.header is None and width == 3:

@@ -4,13 +4,16 @@ import csv
 import gzip
 import io
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from pgti.errors import DataError
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.readings import reading
+from pgti.ingest.time_column import FirstColumn, epoch_unit, first_column
 
 __all__ = ["MISSING_CELLS", "TextLayout", "find_layout", "first_lines", "is_number", "open_text"]
 
@@ -20,7 +23,8 @@ MISSING_CELLS = (
 )
 _SAMPLE_LINES = 20
 _MAX_LINE_BYTES = 64 << 20
-_TIME_NAMES = ("time", "timestamp", "timestamps", "date", "datetime", "date_time")
+_MIN_COUNTED_IDS = 8  # fewer readings may well rise 0, 1, 2, ...
+_MIN_ID, _ID_FACTOR = 1000, 10  # ids that are far above every reading
 _DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D.*)?")
 
 
@@ -100,33 +104,39 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     """
     lines = first_lines(path, _SAMPLE_LINES)
     delimiter = options.delimiter or _delimiter(lines[0])
-    rows = [tuple(row) for row in csv.reader(lines, delimiter=delimiter) if row]
     name = path.name
+    with reading(name, "a table of text"):
+        rows = [tuple(row) for row in csv.reader(lines, delimiter=delimiter) if row]
     times_column = [row[0] for row in rows[1:]] or [rows[0][0]]
     dated = options.time_format is not None or all(_DATE.fullmatch(cell) for cell in times_column)
-    has_header = _has_header(rows, dated and options.timestamps is not False, options, name)
+    dated = dated and options.timestamps is not False
+    has_header = _has_header(rows, dated, options, name)
     body = rows[1:] if has_header else rows
     if not body:
         raise DataError(f"{name} has a header and no rows: a series needs at least one")
-    title = rows[0][0].strip().lower() if has_header else None
-    counts_rows = [row[0].strip() for row in body] == [str(row) for row in range(len(body))]
-    has_row_numbers = (
-        title in ("", "index", "step", *_TIME_NAMES) and counts_rows and not options.timestamps
-    )
-    has_times = options.timestamps
-    if has_times is None:
-        has_times = not has_row_numbers and (dated or title in _TIME_NAMES)
+    title = rows[0][0] if has_header else None
+    kind: FirstColumn = "times"
+    if not dated:
+        kind = first_column(name, title, _numbers(row[0] for row in body), options.timestamps)
     layout = TextLayout(
         delimiter=delimiter,
         num_cells=len(rows[0]),
         cells=rows[0] if has_header else None,
-        has_times=has_times,
-        has_row_numbers=has_row_numbers,
-        first_time=body[0][0].strip() if has_times else None,
+        has_times=kind == "times",
+        has_row_numbers=kind == "rows",
+        first_time=body[0][0].strip() if kind == "times" else None,
     )
     if layout.num_cells == layout.num_leading:
         raise DataError(f"{name} has no column of readings (delimiter {delimiter!r}): give one")
     return layout
+
+
+def _numbers(cells: Iterable[str]) -> list[float]:
+    """Cells as numbers; empty if one of them is none."""
+    texts = [cell.strip() for cell in cells]
+    if any(text in MISSING_CELLS or not is_number(text) for text in texts):
+        return []
+    return [float(text) for text in texts]
 
 
 def _delimiter(line: str) -> str:
@@ -140,20 +150,35 @@ def _has_header(
     if options.header is not None:
         return options.header
     leading = int(dated or bool(options.timestamps))
-    if leading and _DATE.fullmatch(rows[0][0]):
+    if leading and _is_time(rows[0][0].strip(), options):
         return False
     cells, body = rows[0][leading:], [row[leading:] for row in rows[1:]]
     if not all(is_number(cell) for cell in cells):
         if not any(_is_decimal(cell) for cell in cells):
             return True
+    elif leading:
+        return True  # no time stands where the rows below have one
     elif not _could_be_ids(cells):
         return False
-    elif leading or _look_like_ids(cells, body):
+    elif _look_like_ids(cells, body):
         return True
     raise DataError(
         f"it cannot be told whether the first line of {name} ({', '.join(cells[:3])}, ...) holds "
-        "sensor ids or readings: say so with header"
+        "sensor ids or readings: say so with --header or --no-header"
     )
+
+
+def _is_time(cell: str, options: IngestOptions) -> bool:
+    """Whether the first line begins with a time, so that it is no header."""
+    if options.time_format is not None:
+        try:
+            datetime.strptime(cell, options.time_format)
+        except ValueError:
+            return False
+        return True
+    if _DATE.fullmatch(cell):
+        return True
+    return cell not in MISSING_CELLS and is_number(cell) and epoch_unit(float(cell)) is not None
 
 
 def _is_decimal(cell: str) -> bool:
@@ -164,16 +189,22 @@ def _could_be_ids(cells: tuple[str, ...]) -> bool:
     texts = [cell.strip() for cell in cells]
     # pandas writes an empty cell above row numbers.
     texts = texts[1:] if texts[0] == "" else texts
-    return all(text.isdecimal() for text in texts) and len(set(texts)) == len(texts)
+    return bool(texts) and all(text.isdecimal() for text in texts) and len(set(texts)) == len(texts)
 
 
 def _look_like_ids(cells: tuple[str, ...], body: list[tuple[str, ...]]) -> bool:
-    """Whether whole numbers are sensor ids: they count up, or stand clear of every reading."""
-    if cells[0] == "":
-        return True
+    """Whether whole numbers are sensor ids: counted, unlike the readings, or far above them."""
+    if cells[0].strip() == "":
+        return bool(body) and [row[0].strip() for row in body] == [
+            str(row) for row in range(len(body))
+        ]
     ids = [int(cell) for cell in cells]
-    if len(ids) > 1 and ids in (list(range(len(ids))), list(range(1, len(ids) + 1))):
+    if len(ids) >= _MIN_COUNTED_IDS and ids == list(range(len(ids))):
         return True
     texts = [cell for row in body for cell in row if cell.strip() not in MISSING_CELLS]
     values = [abs(float(cell)) for cell in texts if is_number(cell)]
-    return bool(values) and min(ids) > max(values)
+    if not values:
+        return False
+    if any(_is_decimal(cell) for cell in texts):
+        return True
+    return min(ids) >= _MIN_ID and min(ids) >= _ID_FACTOR * max(values)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest.durations import format_interval, format_seconds
 from pgti.ingest.options import Gaps
+from pgti.ingest.time_spelling import format_interval, format_seconds
 
 __all__ = ["Timeline", "Times"]
 
@@ -110,7 +110,7 @@ class Timeline:
         if self._interval is None:
             raise DataError(
                 f"{self._name} has one row ({format_seconds(self._first)}), which shows no "
-                "interval: name it, for example interval 5min"
+                "interval: name it, for example --interval 5min"
             )
         return Times(start=start, interval_seconds=self._interval)
 
@@ -123,7 +123,8 @@ class Timeline:
             if self._given_start not in (None, before):
                 raise DataError(
                     f"{self._name} starts at {format_seconds(before)} and start says "
-                    f"{format_seconds(int(self._given_start or 0))}: leave start out, or correct it"
+                    f"{format_seconds(int(self._given_start or 0))}: leave --start out, or "
+                    "correct it"
                 )
         steps = np.diff(seconds, prepend=before)
         self._check_order(steps[1:] if is_first else steps, seconds, first_row + int(is_first))
@@ -165,29 +166,29 @@ class Timeline:
         )
         num_missing, rest = divmod(step, self._interval)
         if rest:
-            hint = "" if self._given_interval is None else " (as interval says)"
+            hint = "" if self._given_interval is None else " (as --interval says)"
             raise DataError(
                 f"{where}: that is no whole number of intervals of {interval}{hint}; keep the time "
-                "of each row with gaps=keep, or correct the source"
+                "of each row with --gaps keep, or correct the source"
             )
         num_missing -= 1
         if self._gaps == "error":
             raise DataError(
                 f"{where}: at an interval of {interval}, {num_missing} rows are missing; insert "
-                "them as missing readings with gaps=fill, or store the time of each row with "
-                "gaps=keep"
+                "them as missing readings with --gaps fill, or store the time of each row with "
+                "--gaps keep"
             )
         if num_missing > _MAX_FILLED_ROWS:
             raise DataError(
                 f"{where}: {num_missing} rows would be inserted, more than {_MAX_FILLED_ROWS}; "
-                "correct the time, or use gaps=keep"
+                "correct the time, or use --gaps keep"
             )
         return num_missing
 
     def _disagreement(self, interval: int) -> DataError:
         return DataError(
             f"the rows of {self._name} are {format_interval(interval)} apart and interval says "
-            f"{format_interval(self._given_interval or 0)}: leave interval out, or correct it"
+            f"{format_interval(self._given_interval or 0)}: leave --interval out, or correct it"
         )
 
 

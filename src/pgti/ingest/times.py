@@ -1,30 +1,29 @@
-"""Turning the times of a source into whole epoch seconds."""
+"""Turning the times of a source into whole epoch seconds, and what they say of their zone."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta, timezone, tzinfo
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest.durations import format_seconds
+from pgti.ingest.time_spelling import FIRST_SECOND, LAST_SECOND, format_seconds
 
 __all__ = [
+    "PER_SECOND",
     "UTC_ZONE",
     "Localiser",
-    "epoch_unit",
-    "parse_times",
+    "RowLabel",
+    "check_years",
     "seconds_of",
     "seconds_of_numbers",
+    "zone_of_info",
     "zone_of_offset",
-    "zone_of_text",
 ]
 
 UTC_ZONE = "UTC"
-_EPOCH_UNITS = ((1e8, 1e11, "s"), (1e11, 1e14, "ms"), (1e14, 1e17, "us"), (1e17, 1e20, "ns"))
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 RowLabel = Callable[[int], str]
 
@@ -51,75 +50,35 @@ def seconds_of(
     return np.asarray(whole.asi8, dtype=np.int64)
 
 
-def parse_times(
-    cells: "pd.Series[str]",
-    time_format: str | None,
-    aware: bool,
-    **place: Any,  # noqa: ANN401 - passed on to seconds_of
-) -> NDArray[np.int64]:
-    """Epoch seconds of times written as text.
-
-    Args:
-        cells: the text of each row.
-        time_format: as for `strptime`; None for ISO 8601.
-        aware: whether the text carries offsets from UTC.
-        place: `first_row`, `name` and `label`, for messages.
-
-    Raises:
-        DataError: naming the first row that holds no such time.
-    """
-    parsed = pd.to_datetime(cells, format=time_format or "ISO8601", errors="coerce", utc=aware)
-    unknown = np.flatnonzero(parsed.isna().to_numpy())
-    if len(unknown):
-        row = int(unknown[0])
-        rule = f"format {time_format!r}" if time_format else "ISO 8601 (2012-03-01T00:05)"
-        raise DataError(
-            f"{place['label'](place['first_row'] + row)} of {place['name']} has the time "
-            f"{cells.iloc[row]!r}, which is not {rule}: name the format with time_format"
-        )
-    return seconds_of(pd.DatetimeIndex(parsed), **place)
-
-
-def zone_of_text(cell: str, time_format: str | None, name: str) -> str | None:
-    """The zone that a written time's offset from UTC stands for; None without an offset.
-
-    Raises:
-        DataError: if the offset is no whole hour, so that no zone is named after it.
-    """
-    try:
-        moment = (
-            datetime.fromisoformat(cell)
-            if time_format is None
-            else datetime.strptime(cell, time_format)
-        )
-    except ValueError:
-        return None
-    offset = moment.utcoffset()
-    if offset is None:
-        return None
-    return zone_of_offset(offset, name)
-
-
-def zone_of_offset(offset: timedelta, name: str) -> str:
-    """The zone with a constant offset from UTC.
-
-    Raises:
-        DataError: if the offset is no whole hour, so that no zone is named after it.
-    """
+def zone_of_offset(offset: timedelta) -> str | None:
+    """The zone with a constant offset from UTC; None if no zone is named after it."""
     hours, rest = divmod(offset, timedelta(hours=1))
-    if rest:
-        raise DataError(
-            f"{name} has times with the offset {offset} from UTC: name their zone with time_zone"
-        )
+    if rest or not -12 <= hours <= 14:
+        return None
     return UTC_ZONE if hours == 0 else f"Etc/GMT{-hours:+d}"  # POSIX counts westwards
 
 
-def epoch_unit(value: float) -> str | None:
-    """The unit in which `value` is an epoch time between 1973 and 5138; None if in none."""
-    for low, high, unit in _EPOCH_UNITS:
-        if low <= abs(value) < high:
-            return unit
-    return None
+def zone_of_info(info: tzinfo) -> str | None:
+    """The zone of an index in memory: its name, or its constant offset; None if neither helps."""
+    name = getattr(info, "key", None) or getattr(info, "zone", None)  # zoneinfo, pytz
+    if isinstance(name, str):
+        return name
+    return zone_of_offset(info.utcoffset(None)) if isinstance(info, timezone) else None
+
+
+def check_years(seconds: NDArray[np.int64], first_row: int, name: str, label: RowLabel) -> None:
+    """Refuse times that ISO 8601 cannot write.
+
+    Raises:
+        DataError: naming the first row outside the years 1 to 9999.
+    """
+    outside = np.flatnonzero((seconds < FIRST_SECOND) | (seconds > LAST_SECOND))
+    if len(outside):
+        row = int(outside[0])
+        raise DataError(
+            f"{label(first_row + row)} of {name} has a time {seconds[row]} s from 1970, which is "
+            "outside the years 1 to 9999: correct it"
+        )
 
 
 def seconds_of_numbers(
@@ -130,7 +89,7 @@ def seconds_of_numbers(
     Raises:
         DataError: naming the first row that is not on a whole second.
     """
-    seconds, rest = np.divmod(values, np.int64(_PER_SECOND[unit]))
+    seconds, rest = np.divmod(values, np.int64(PER_SECOND[unit]))
     uneven = np.flatnonzero(rest)
     if len(uneven):
         row = int(uneven[0])
@@ -176,7 +135,7 @@ class Localiser:
             raise DataError(
                 f"{self._label(first_row + row)} of {self._name} has the time "
                 f"{format_seconds(int(wall[row]))}, which the clocks of {self._zone} skip: "
-                "check time_zone"
+                "check --time-zone"
             )
         seconds = np.asarray(early.as_unit("s").asi8, dtype=np.int64).copy()
         second = np.asarray(late.as_unit("s").asi8, dtype=np.int64)

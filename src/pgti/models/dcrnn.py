@@ -21,10 +21,11 @@ _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DCRNNConfig(ModelConfig):
-    """Options of DCRNN; the defaults are those of the paper on METR-LA, where it gives them.
+    """Options of DCRNN; the defaults are those of the paper on METR-LA, but for `hidden`.
 
     Attributes:
-        hidden: units D of every layer.
+        hidden: units D of every layer. The paper has 64; 32 take a quarter of the time and are
+            enough for a month of data.
         layers: layers of the encoder, and as many of the decoder.
         hops: powers K of each of the two random walks.
         scheduled_sampling: let the decoder see the truth at some steps of training.
@@ -35,7 +36,7 @@ class DCRNNConfig(ModelConfig):
         ConfigError: an option out of range.
     """
 
-    hidden: int = 64
+    hidden: int = 32
     layers: int = 2
     hops: int = 2
     scheduled_sampling: bool = True

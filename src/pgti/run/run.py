@@ -112,11 +112,15 @@ class Run:
 
     def evaluate(
         self,
-        splits: Sequence[SplitName] = ("test",),
+        splits: SplitName | Sequence[SplitName] = "test",
         *,
         observers: Sequence[AbstractObserver] = (),
     ) -> dict[str, Any]:
         """Errors on whole splits, in original units, beside those of both baselines.
+
+        Args:
+            splits: "train", "val", "test", or several of them.
+            observers: told about the progress.
 
         Returns:
             For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
@@ -134,7 +138,7 @@ class Run:
                 "model",
                 self.target_names,
             )
-            for name in splits
+            for name in ([splits] if isinstance(splits, str) else splits)
         }
 
     def _baselines(self) -> dict[str, AbstractForecaster]:

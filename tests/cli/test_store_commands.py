@@ -1,0 +1,47 @@
+"""What `pgti ingest` and `pgti simulate` tell, and what they take from a graph."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pgti.cli.main import run_command
+from pgti.cli.row_progress import rows_progress
+from pgti.series import SeriesStore
+
+
+def test_ingest_tells_how_many_rows_it_inserted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows that fill gaps are counted out loud."""
+    (tmp_path / "a.csv").write_text("time,a\n2024-01-01,1\n2024-01-02,2\n2024-01-05,3\n")
+    command = ["ingest", str(tmp_path / "a.csv"), "--out", str(tmp_path / "s"), "--gaps", "fill"]
+    assert run_command(command) == 0
+    assert "2 rows of missing readings were inserted into gaps" in capsys.readouterr().err
+
+
+def test_simulate_takes_its_size_from_the_graph(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --sensors the graph tells how many there are, with named columns too."""
+    (tmp_path / "e.csv").write_text("lanes,a,b\n3,x,y\n2,y,z\n")
+    graph = ["--graph", str(tmp_path / "e.csv"), "--edges", "a,b"]
+    assert run_command(["simulate", "--out", str(tmp_path / "s"), "--steps", "24", *graph]) == 0
+    store = SeriesStore.open(tmp_path / "s")
+    assert store.meta.node_ids == ("x", "y", "z")
+    assert store.meta.num_edges == 2
+    assert run_command(["simulate", "--out", str(tmp_path / "t"), "--edges", "a,b"]) == 2
+    assert "--graph" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_for_terminals(is_terminal: bool) -> None:
+    """A bar is drawn on a terminal and nowhere else."""
+    drawn = io.StringIO()
+    console = Console(file=drawn, force_terminal=is_terminal, width=100)
+    with rows_progress("ingest", console) as progress:
+        assert (progress is not None) == is_terminal
+        if progress is not None:
+            progress(3, 10)
+    assert ("3/10" in drawn.getvalue()) == is_terminal
