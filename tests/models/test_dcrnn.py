@@ -295,7 +295,7 @@ def test_parameters_are_as_many_as_published() -> None:
         target_indices=(0,),
         calendar_channels=1,
     )
-    model = DCRNN(DCRNNConfig(), shape)
+    model = DCRNN(DCRNNConfig(hidden=64), shape)
     layers = [(2, 64), (64, 64), (1, 64), (64, 64)]
     expected = sum((5 * (c + d) + 1) * 3 * d for c, d in layers) + 64 + 1
     assert sum(parameter.numel() for parameter in model.parameters()) == expected == 372_353
