@@ -33,11 +33,17 @@ def run(*tokens: object) -> int:
     return run_command([str(token) for token in tokens])
 
 
-def tree(path: Path) -> set[str]:
-    return {str(inner.relative_to(path)) for inner in path.rglob("*")}
+def tree(path: Path) -> dict[str, bytes]:
+    """Every file below a directory and its content; directories have none."""
+    return {
+        str(inner.relative_to(path)): inner.read_bytes() if inner.is_file() else b""
+        for inner in path.rglob("*")
+    }
 
 
-def refused(capsys: pytest.CaptureFixture[str], where: Path, message: str, *tokens: object) -> None:
+def check_refused(
+    capsys: pytest.CaptureFixture[str], where: Path, message: str, *tokens: object
+) -> None:
     """Check the exit code, the one line and that `where` is as it was."""
     before = tree(where)
     capsys.readouterr()
@@ -78,7 +84,7 @@ def refused(capsys: pytest.CaptureFixture[str], where: Path, message: str, *toke
             ("--windows.val-from", "2025-01-06T02:00Z", "--windows.test-from", "2025-01-06T04:00Z"),
         ),
         ("must be a time", ("--windows.val-from", "now", "--windows.test-from", "today")),
-        ("add milestones", ("--schedule", "multistep")),
+        ("milestones", ("--schedule", "multistep")),
         ("--config needs a value", ("--config",)),
         ("cannot be read", ("--config", "nowhere.toml")),
     ],
@@ -91,8 +97,7 @@ def test_train_refuses(
     tokens: tuple[str, ...],
 ) -> None:
     """Each bad option is named with its value before anything is written."""
-    message = message.replace("add milestones", "milestones")
-    refused(capsys, tmp_path, message, "train", store, "--run", tmp_path / "run", *tokens)
+    check_refused(capsys, tmp_path, message, "train", store, "--run", tmp_path / "run", *tokens)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def test_train_refuses_a_bad_file(
     """A configuration file passes through the same checks as the command line."""
     config = tmp_path / "run.toml"
     config.write_text(text)
-    refused(
+    check_refused(
         capsys, tmp_path, message, "train", store, "--run", tmp_path / "run", "--config", config
     )
 
@@ -151,15 +156,17 @@ def test_a_damaged_store_is_refused(
     shutil.copytree(store, copy)
     damage(copy)
     extra = ("--run", tmp_path / "run") if command == "train" else ()
-    refused(capsys, tmp_path, message, command, copy, *extra)
+    check_refused(capsys, tmp_path, message, command, copy, *extra)
 
 
 def test_a_run_is_not_overwritten(
     store: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Training into an existing run needs --resume, and then the same options."""
-    refused(capsys, trained, "resume it with --resume", "train", store, "--run", trained, *TINY)
-    refused(
+    check_refused(
+        capsys, trained, "resume it with --resume", "train", store, "--run", trained, *TINY
+    )
+    check_refused(
         capsys, trained, "cannot be resumed", "train", store, "--run", trained, "--resume", *TINY,
         "--learning-rate", 0.5,
     )  # fmt: skip
@@ -172,11 +179,11 @@ def test_a_run_of_another_store_is_refused(
     other = tmp_path / "other"
     assert run("simulate", "--sensors", 4, "--steps", 120, "--seed", 9, "--out", other) == 0
     message = "trained on the store with fingerprint"
-    refused(capsys, tmp_path, message, "evaluate", trained, "--store", other)
-    refused(
+    check_refused(capsys, tmp_path, message, "evaluate", trained, "--store", other)
+    check_refused(
         capsys, tmp_path, message, "predict", trained, "--store", other, "--out", tmp_path / "f.csv"
     )
-    refused(capsys, trained, message, "train", other, "--run", trained, "--resume", *TINY)
+    check_refused(capsys, trained, message, "train", other, "--run", trained, "--resume", *TINY)
 
 
 def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,13 +204,13 @@ def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ("go with --readings", (*out, "--start", "2025-02-01")),
         ("must be a time", (*out, "--from", "2025-01-06", "--to", "soon")),
     ):
-        refused(capsys, tmp_path, message, "predict", trained, *tokens)
+        check_refused(capsys, tmp_path, message, "predict", trained, *tokens)
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Evaluating a directory that holds no run says so."""
-    refused(capsys, tmp_path, "no run", "evaluate", tmp_path)
-    refused(capsys, tmp_path, "no run", "evaluate", tmp_path / "absent")
+    check_refused(capsys, tmp_path, "no run", "evaluate", tmp_path)
+    check_refused(capsys, tmp_path, "no run", "evaluate", tmp_path / "absent")
 
 
 def test_a_damaged_checkpoint_is_refused(
@@ -214,18 +221,20 @@ def test_a_damaged_checkpoint_is_refused(
     shutil.copytree(trained, copy)
     best = copy / "checkpoints" / "best.pt"
     best.write_bytes(best.read_bytes()[:100])
-    refused(capsys, tmp_path, "best.pt", "evaluate", copy)
+    check_refused(capsys, tmp_path, "best.pt", "evaluate", copy)
 
 
 def test_simulate_refuses(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An existing target and impossible sizes are refused."""
-    refused(capsys, store, "exists already", "simulate", "--out", store)
-    refused(capsys, tmp_path, "sensors is 0", "simulate", "--sensors", 0, "--out", tmp_path / "s")
+    check_refused(capsys, store, "exists already", "simulate", "--out", store)
+    check_refused(
+        capsys, tmp_path, "sensors is 0", "simulate", "--sensors", 0, "--out", tmp_path / "s"
+    )
 
 
 def test_unknown_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A mistyped command is answered with the nearest one."""
-    refused(capsys, tmp_path, 'Did you mean "train"', "trian")
+    check_refused(capsys, tmp_path, 'Did you mean "train"', "trian")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

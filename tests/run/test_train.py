@@ -145,7 +145,7 @@ def test_a_refusal_is_all_that_is_said(tmp_path: Path) -> None:
 # -- nothing is left behind -----------------------------------------------------------------------
 
 
-def refused(
+def check_refused(
     config: RunConfig, tmp_path: Path, error: type[Exception], message: str, **arguments: Any
 ) -> None:
     """Training raises the error, in one line, and leaves nothing."""
@@ -165,7 +165,7 @@ def test_unobserved_validation_targets_are_found_first(tmp_path: Path) -> None:
     config = config_of(tmp_path, values)
     config = replace(config, windows=replace(WINDOWS, targets=("c0",)))
 
-    refused(config, tmp_path, DataError, "no target of the validation windows was observed",
+    check_refused(config, tmp_path, DataError, "no target of the validation windows was observed",
             observers=at(1, die))  # fmt: skip
     other = replace(config, windows=replace(WINDOWS, targets=("c1",)))
     assert train_run(other, tmp_path / "other")[1].steps > 0
@@ -206,14 +206,14 @@ def test_a_network_that_cannot_work_leaves_nothing(
 ) -> None:
     """It is tried on one window before anything is made."""
     config = replace(config_of(tmp_path), model=ModelConfig(name="custom"))
-    refused(config, tmp_path, error, message, model=factory)
+    check_refused(config, tmp_path, error, message, model=factory)
 
 
 def test_a_training_that_fails_before_its_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
     """It diverges in the first epoch."""
     config = config_of(tmp_path, learning_rate=1e30, loss="mse", clip_norm=0.0, epochs=50)
 
-    refused(config, tmp_path, RunError, "diverged")
+    check_refused(config, tmp_path, RunError, "diverged")
 
 
 def test_a_training_that_fails_later_keeps_its_checkpoints(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     huge = replace(config, model=ModelConfig(name="dcrnn", options={"hidden": 10_000_000}))
 
-    refused(huge, tmp_path, RunError, "not enough memory .*--batch-size .*--model.hidden")
+    check_refused(huge, tmp_path, RunError, "not enough memory .*--batch-size .*--model.hidden")
 
 
 @pytest.mark.parametrize(
