@@ -156,9 +156,12 @@ def test_distance_table(tmp_path: Path) -> None:
         IngestOptions(overwrite=True),
         graph=tmp_path / "d.csv",
     )
-    assert summary.notes == (
-        "2 of 6 distances of d.csv are between other sensors and were left out",
-    )
+    left_out, taken = summary.notes
+    assert left_out == "2 of 6 distances of d.csv are between other sensors and were left out"
+    assert "distances by their name" in taken
+    named = IngestOptions(overwrite=True, edge_values="distance")
+    summary = ingest(tmp_path / "readings.csv", tmp_path / "store", named, graph=tmp_path / "d.csv")
+    assert summary.notes == (left_out,)
 
 
 def test_distance_matrix(tmp_path: Path) -> None:

@@ -149,6 +149,11 @@ def _match_edges(
     if raw.values == "distance":
         if value is None:
             raise DataError(f"{raw.name} has edges without values: distances need a third column")
+        if options.edge_values is None:
+            notes += (
+                f"the edge values of {raw.name} are distances by their name, and weights come "
+                "from them by the Gaussian kernel; --edge-values weight takes them as they are",
+            )
         adjacency = _kernel(raw, num_nodes, source, target, value, options)
         graph = SensorGraph(adjacency=adjacency, coordinates=raw.coordinates)
     else:
