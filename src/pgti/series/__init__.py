@@ -10,6 +10,7 @@ from pgti.series.meta import StoreMeta as StoreMeta
 from pgti.series.moments import Moments as Moments
 from pgti.series.profile import Profile as Profile
 from pgti.series.scaler import Scaler as Scaler
+from pgti.series.slots import slot_sums as slot_sums
 from pgti.series.store import SeriesStore as SeriesStore
 from pgti.series.time_axis import TimeAxis as TimeAxis
 from pgti.series.writer import StoreWriter as StoreWriter

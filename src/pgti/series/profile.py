@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError
+from pgti.series.slots import slot_sums
 from pgti.series.store import SeriesStore
 from pgti.series.time_axis import SECONDS_PER_DAY, TimeAxis
 
 __all__ = ["Profile"]
 
 _SATURDAY = 5
-_CHUNK_READINGS = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -52,17 +52,13 @@ class Profile:
                 "than one reading a day: leave the profile out"
             )
         slots_a_day = -(-SECONDS_PER_DAY // interval)
-        shape = (2 * slots_a_day, store.meta.num_nodes, len(channels))
-        sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-        size = max(1, _CHUNK_READINGS // (store.meta.num_nodes * store.meta.num_channels))
-        for first in range(rows.start, rows.stop, size):
-            last = min(first + size, rows.stop)
-            readings = store.read(first, last)[..., list(channels)]
-            slots = _slots(store.time_axis, np.arange(first, last), slots_a_day)
-            for slot, reading in zip(slots, readings, strict=True):
-                observed = ~np.isnan(reading)
-                np.add(sums[slot], reading, out=sums[slot], where=observed)
-                counts[slot] += observed
+        sums, counts = slot_sums(
+            store,
+            rows,
+            channels,
+            lambda chunk: _slots(store.time_axis, chunk, slots_a_day),
+            2 * slots_a_day,
+        )
         return cls(table=_means(sums, counts))
 
     def slots(self, time_axis: TimeAxis, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -77,7 +73,7 @@ def _slots(time_axis: TimeAxis, rows: NDArray[np.int64], slots_a_day: int) -> ND
     return of_day + slots_a_day * weekend
 
 
-def _means(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+def _means(sums: NDArray[np.float64], counts: NDArray[np.int32]) -> NDArray[np.float32]:
     """Means of the slots, wider means where a slot has no observed reading."""
     days = sums.reshape(2, -1, *sums.shape[1:]), counts.reshape(2, -1, *counts.shape[1:])
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, filled by the next wider mean

@@ -8,7 +8,7 @@ from torch import Tensor
 from pgti.batching import Batch
 from pgti.errors import DataError
 from pgti.models import HistoricalAverage
-from pgti.series import SeriesStore, TimeAxis
+from pgti.series import SeriesStore, TimeAxis, slot_sums
 from pgti.series.time_axis import SECONDS_PER_DAY
 from pgti.shapes import BHNC
 from pgti.training.forecaster import AbstractForecaster
@@ -17,8 +17,6 @@ __all__ = ["HistoricalAverageForecaster"]
 
 _MAX_SLOTS = 2016
 """Slots of a week at most: five minutes each. A finer series is averaged over that."""
-_CHUNK_BYTES = 1 << 25
-"""Readings that are decoded at a time while fitting: 32 MiB of float32."""
 
 
 class HistoricalAverageForecaster(AbstractForecaster):
@@ -78,7 +76,13 @@ class HistoricalAverageForecaster(AbstractForecaster):
         week_slots = store.time_axis.num_week_slots
         merged = -(-week_slots // _MAX_SLOTS)
         num_slots = -(-week_slots // merged)
-        sums, counts = _slot_sums(store, train_rows, target_indices, merged, num_slots)
+        sums, counts = slot_sums(
+            store,
+            train_rows,
+            target_indices,
+            lambda rows: store.time_axis.slot_of_week(rows) // merged,
+            num_slots,
+        )
         per_channel = counts.sum(axis=(0, 1))
         for index, count in zip(target_indices, per_channel, strict=True):
             if count == 0:
@@ -106,29 +110,6 @@ class HistoricalAverageForecaster(AbstractForecaster):
         slots_BH = self.time_axis.slot_of_week(rows_BH) // self.slots_merged
         forecast: Tensor = self.rule(torch.from_numpy(slots_BH).to(self.rule.table.device))
         return forecast
-
-
-def _slot_sums(
-    store: SeriesStore,
-    rows: range,
-    target_indices: tuple[int, ...],
-    merged: int,
-    num_slots: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    """Sum and number of the observed readings in each slot, [slots, N, C_out]."""
-    shape = (num_slots, store.meta.num_nodes, len(target_indices))
-    sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int32)
-    row_bytes = 4 * store.meta.num_nodes * store.meta.num_channels
-    chunk_rows = max(1, _CHUNK_BYTES // row_bytes)
-    for first in range(rows.start, rows.stop, chunk_rows):
-        last = min(first + chunk_rows, rows.stop)
-        readings = store.read(first, last)[..., list(target_indices)]
-        slots = store.time_axis.slot_of_week(np.arange(first, last)) // merged
-        for slot, reading in zip(slots, readings, strict=True):
-            observed = ~np.isnan(reading)
-            np.add(sums[slot], reading, out=sums[slot], where=observed)
-            counts[slot] += observed
-    return sums, counts
 
 
 def _fill_unobserved(
