@@ -44,7 +44,7 @@ def build(seed: int = 0, **options: float) -> DCRNN:
         target_indices=(0, 1),
         calendar_channels=1,
     )
-    model = DCRNN(DCRNNConfig(**{"hidden": HIDDEN, **options}), shape)  # type: ignore[arg-type]
+    model = DCRNN(DCRNNConfig(**{"hidden": HIDDEN, "scheduled_sampling": True, **options}), shape)  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -44,7 +44,9 @@ def make_config(store: SeriesStore, **training: Any) -> RunConfig:
     return RunConfig(
         store=store.path.absolute(),
         windows=WINDOWS,
-        model=ModelConfig(name="dcrnn", options={"hidden": 2, "layers": 1}),
+        model=ModelConfig(
+            name="dcrnn", options={"hidden": 2, "layers": 1, "scheduled_sampling": True}
+        ),
         training=TrainingConfig(**options),
     )
 

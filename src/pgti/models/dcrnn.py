@@ -21,14 +21,17 @@ _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DCRNNConfig(ModelConfig):
-    """Options of DCRNN; the defaults are those of the paper on METR-LA, but for `hidden`.
+    """Options of DCRNN; the defaults are those of the paper on METR-LA, but for two.
 
     Attributes:
         hidden: units D of every layer. The paper has 64; 32 take a quarter of the time and are
             enough for a month of data.
         layers: layers of the encoder, and as many of the decoder.
         hops: powers K of each of the two random walks.
-        scheduled_sampling: let the decoder see the truth at some steps of training.
+        scheduled_sampling: let the decoder see the truth at some steps of training. The paper
+            does, over tens of thousands of steps; in a short run the decoder then hardly meets
+            its own forecasts (after one epoch of the I-5 month the validation MAE was 2.34 mph
+            with it and 1.96 without), so it is off unless asked for.
         sampling_decay: optimiser steps tau after which it sees the truth less and less, with the
             probability tau / (tau + exp(step / tau)).
 
@@ -39,7 +42,7 @@ class DCRNNConfig(ModelConfig):
     hidden: int = 32
     layers: int = 2
     hops: int = 2
-    scheduled_sampling: bool = True
+    scheduled_sampling: bool = False
     sampling_decay: float = 2000.0
 
     def __post_init__(self) -> None:
