@@ -57,7 +57,8 @@ class DCRNN(AbstractModel):
 
     As published: an encoder reads L steps; its final states start a decoder of equal depth that
     emits H steps, each fed with the one before; every matrix product of the recurrent cells is a
-    diffusion convolution over the dual random walk; scheduled sampling by inverse sigmoid decay.
+    diffusion convolution over the dual random walk; on request, scheduled sampling by inverse
+    sigmoid decay.
     As in the released code: gate biases start at 1, the candidate's at 0, weights Glorot-uniform,
     the first decoder input (GO) is zeros, the encoder sees every input channel and the decoder
     the targets alone, one coin per decoder step decides for the whole batch, and gradients flow
