@@ -54,7 +54,7 @@ def run_command(tokens: Sequence[str]) -> int:
         if debug:
             raise
         return _told(error)
-    except Exception as error:
+    except Exception as error:  # the last resort: a fault of ours is one line too, and exit code 1
         if debug:
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())

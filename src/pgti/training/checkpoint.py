@@ -112,7 +112,7 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
         RuntimeError,
         ValueError,
         KeyError,
-        NotImplementedError,
+        NotImplementedError,  # a zip archive of a kind that zipfile does not read
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
