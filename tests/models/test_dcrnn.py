@@ -2,6 +2,8 @@
 
 import copy
 import math
+import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph, from_dense
@@ -317,6 +320,79 @@ def test_autocast_is_accurate() -> None:
         parameter.grad is not None and torch.isfinite(parameter.grad).all()
         for parameter in model.parameters()
     )
+
+
+@pytest.mark.parametrize("scheduled_sampling", [False, True])
+def test_recomputed_activations_change_nothing(*, scheduled_sampling: bool) -> None:
+    """Forecasts are the same; gradients too, but for the order of their sums."""
+    model = build(scheduled_sampling=scheduled_sampling).double()
+    supports = Supports.from_graph(asymmetric_graph()).double()
+    x, truth = inputs(FLOAT64), teacher(dtype=FLOAT64)
+    parameters = list(model.parameters())
+    expected = model(x, supports, truth)
+    model.recompute = True
+    found = model(x, supports, truth)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        torch.autograd.grad(found.square().sum(), parameters),
+        torch.autograd.grad(expected.square().sum(), parameters),
+        rtol=1e-10,
+        atol=1e-12,
+    )
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of the storages that operators have made and that are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+                storage = tensor.untyped_storage()
+                if storage.data_ptr() not in self.alive:
+                    self.alive[storage.data_ptr()] = storage.nbytes()
+                    weakref.finalize(storage, self.alive.pop, storage.data_ptr(), None)
+        self.peak = max(self.peak, sum(self.alive.values()))
+        return result
+
+
+def test_recomputation_takes_a_fraction_of_the_memory() -> None:
+    """Over 24 steps, a quarter stays alive between the passes, and the peak falls to a half."""
+    shape = ModelShape(
+        input_steps=12,
+        horizon=12,
+        num_nodes=NUM_NODES,
+        input_channels=CHANNELS,
+        target_channels=TARGETS,
+        target_indices=(0, 1),
+    )
+    model = DCRNN(DCRNNConfig(hidden=32), shape)
+    supports = Supports.from_graph(asymmetric_graph())
+    x = torch.randn(64, 12, NUM_NODES, CHANNELS)
+
+    def measure() -> tuple[int, int]:
+        with LiveBytes() as memory:
+            forecasts = model(x, supports)
+            kept = sum(memory.alive.values())
+            forecasts.sum().backward()
+        return kept, memory.peak
+
+    kept, peak = measure()
+    model.recompute = True
+    fewer, lower = measure()
+    assert fewer < kept / 4, (fewer, kept, lower, peak)
+    assert lower < peak / 2, (fewer, kept, lower, peak)
 
 
 # The compiler itself looks at the gradients of whatever crosses a break of its graph.

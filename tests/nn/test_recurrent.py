@@ -87,6 +87,24 @@ def test_either_output_may_go_unused(used: str) -> None:
     assert torch.autograd.gradcheck(lambda x, h, *_: layer(x, h, supports)[output], inputs)
 
 
+def test_no_state_is_a_state_of_zeros() -> None:
+    """A layer may start from zeros without being given them: same states, same gradients."""
+    supports = Supports.from_graph(asymmetric_graph()).double()
+    layer = DiffusionGRU(2, 3, 2, 2).double()
+    x = torch.randn(4, 5, 2, 2, dtype=FLOAT64, requires_grad=True)
+    zeros = torch.zeros(5, 2, 3, dtype=FLOAT64)
+    wanted = (x, *layer.parameters())
+    for num_steps in (1, 4):
+        seed = torch.randn(num_steps, 5, 2, 3, dtype=FLOAT64)
+        outcomes = []
+        for start in (zeros, None):
+            states, last = layer(x[:num_steps], start, supports)
+            assert torch.equal(last, states[-1])
+            outcomes.append((states, *torch.autograd.grad(states, wanted, seed)))
+        for given, spared in zip(*outcomes, strict=True):
+            torch.testing.assert_close(spared, given, rtol=1e-12, atol=1e-14)
+
+
 def test_states_do_not_depend_on_gradients_being_wanted() -> None:
     """Without gradients buffers are reused from step to step; the states are the same bits."""
     supports = Supports.from_graph(asymmetric_graph())

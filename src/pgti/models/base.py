@@ -95,16 +95,21 @@ class AbstractModel(nn.Module, ABC):
 
     Attributes:
         support_kind: which operators of the graph it diffuses with.
+        can_recompute: whether it knows how to recompute activations.
         config: its options.
         shape: the sizes it was built for.
+        recompute: make activations again in the backward pass instead of keeping them; only for a
+            model that can. The function and its gradients stay the same, up to rounding.
     """
 
     support_kind: ClassVar[SupportKind] = "dual_random_walk"
+    can_recompute: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, shape: ModelShape) -> None:
         super().__init__()
         self.config = config
         self.shape = shape
+        self.recompute = False
 
     @abstractmethod
     def forward(self, x: BLNC, supports: Supports, teacher: Teacher | None = None) -> BHNC:

@@ -1,7 +1,9 @@
 """DCRNN: an encoder-decoder of diffusion-convolutional recurrent layers."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, TypeVar, TypeVarTuple
 
 import numpy as np
 import torch
@@ -10,10 +12,13 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
-from pgti.nn import DiffusionGRU, Supports
+from pgti.nn import DiffusionGRU, Supports, recomputed, steps_to_recompute
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 
 _NUM_SUPPORTS = 2  # walks along the edges and against them
 _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
@@ -75,6 +80,7 @@ class DCRNN(AbstractModel):
     - Coins are a function of (seed, step), so that a resumed run repeats them.
     """
 
+    can_recompute: ClassVar[bool] = True
     config: DCRNNConfig
 
     def __init__(self, config: DCRNNConfig, shape: ModelShape) -> None:
@@ -103,42 +109,85 @@ class DCRNN(AbstractModel):
                 f"DCRNN for {self.shape.num_nodes} nodes was given {len(supports)} supports on "
                 f"{supports.num_nodes} nodes: it diffuses over the dual random walk of its graph"
             )
-        return self._decode(self._encode(x, supports), supports, teacher)
+        x_LNBC, horizon = x.permute(1, 2, 0, 3), self.shape.horizon
+        states_NBD: list[NBD | None] = [None] * self.config.layers
+        at_once = self._steps_at_once(len(x_LNBC))
+        for part_LNBC in torch.split(x_LNBC, at_once):
+            states_NBD = self._run(self._encode, part_LNBC, states_NBD, supports)
 
-    def _encode(self, x_BLNC: BLNC, supports: Supports) -> list[NBD]:
-        """The final state of every layer; a layer reads all steps before the next begins."""
-        sequence_LNBC = x_BLNC.permute(1, 2, 0, 3)
-        states_NBD = []
-        for layer in self.encoder:
-            start_NBD = torch.zeros(
-                *sequence_LNBC.shape[1:3],
-                self.config.hidden,
-                dtype=supports.dtype,
-                device=x_BLNC.device,
+        truths_NBC = self._truths(teacher)
+        fed_NBC = x_LNBC.new_zeros(*x_LNBC.shape[1:3], self.shape.target_channels)
+        forecasts_NBC: list[Tensor] = []
+        at_once = self._steps_at_once(horizon)
+        for first in range(0, horizon, at_once):
+            made_NBC, fed_NBC, states_NBD = self._run(
+                self._decode, fed_NBC, states_NBD, truths_NBC[first : first + at_once], supports
             )
-            sequence_LNBC, state_NBD = layer(sequence_LNBC, start_NBD, supports)
-            states_NBD.append(state_NBD)
-        return states_NBD
-
-    def _decode(self, states_NBD: list[NBD], supports: Supports, teacher: Teacher | None) -> BHNC:
-        """H forecasts, one after the other."""
-        horizon, targets = self.shape.horizon, self.shape.target_channels
-        taught = [False] * horizon
-        if teacher is not None and self.config.scheduled_sampling:
-            taught = scheduled_sampling_coins(
-                teacher.seed, teacher.step, horizon, self.config.sampling_decay
-            )
-        fed_NBC = states_NBD[0].new_zeros(*states_NBD[0].shape[:2], targets)
-        forecasts_NBC = []
-        for step in range(horizon):
-            signal_1NBC = fed_NBC.unsqueeze(0)
-            for index, layer in enumerate(self.decoder):
-                signal_1NBC, states_NBD[index] = layer(signal_1NBC, states_NBD[index], supports)
-            forecasts_NBC.append(self._project(states_NBD[-1]))
-            fed_NBC = forecasts_NBC[-1]
-            if teacher is not None and taught[step]:
-                fed_NBC = teacher.targets_BHNC[:, step].transpose(0, 1).to(fed_NBC.dtype)
+            forecasts_NBC += made_NBC
         return torch.stack(forecasts_NBC).permute(2, 0, 1, 3).contiguous()
+
+    def _recomputes(self) -> bool:
+        return self.recompute and torch.is_grad_enabled()
+
+    def _steps_at_once(self, num_steps: int) -> int:
+        """All of a sequence, whose inputs are then diffused at once, unless it is recomputed."""
+        if not self._recomputes():
+            return num_steps
+        return steps_to_recompute(self.shape.input_steps + self.shape.horizon)
+
+    def _run(self, part: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+        """`part` of the steps, kept for the backward pass or made again in it."""
+        return recomputed(part, *args) if self._recomputes() else part(*args)
+
+    def _encode(
+        self, sequence_LNBC: Tensor, states_NBD: Sequence[NBD | None], supports: Supports
+    ) -> list[NBD | None]:
+        """The state of every layer after some steps; a layer reads all before the next begins."""
+        after_NBD: list[NBD | None] = []
+        for layer, before_NBD in zip(self.encoder, states_NBD, strict=True):
+            sequence_LNBC, state_NBD = layer(sequence_LNBC, before_NBD, supports)
+            after_NBD.append(state_NBD)
+        return after_NBD
+
+    def _decode(
+        self,
+        fed_NBC: Tensor,
+        states_NBD: Sequence[NBD | None],
+        truths_NBC: Sequence[Tensor | None],
+        supports: Supports,
+    ) -> tuple[list[Tensor], Tensor, list[NBD | None]]:
+        """Forecasts one after the other, what to feed next, and the states after them.
+
+        Args:
+            fed_NBC: what the first of these steps is fed.
+            states_NBD: of every layer, before it.
+            truths_NBC: for each step, what to feed the next one in place of its forecast, or None.
+            supports: operators of the graph.
+        """
+        forecasts_NBC = []
+        for truth_NBC in truths_NBC:
+            signal_1NBC = fed_NBC.unsqueeze(0)
+            after_NBD: list[NBD | None] = []
+            for layer, before_NBD in zip(self.decoder, states_NBD, strict=True):
+                signal_1NBC, state_NBD = layer(signal_1NBC, before_NBD, supports)
+                after_NBD.append(state_NBD)
+            states_NBD = after_NBD
+            forecasts_NBC.append(self._project(state_NBD))
+            fed_NBC = forecasts_NBC[-1] if truth_NBC is None else truth_NBC
+        return forecasts_NBC, fed_NBC, list(states_NBD)
+
+    def _truths(self, teacher: Teacher | None) -> list[Tensor | None]:
+        """For each decoder step, the truth if the next one is fed it."""
+        horizon = self.shape.horizon
+        if teacher is None or not self.config.scheduled_sampling:
+            return [None] * horizon
+        coins = scheduled_sampling_coins(
+            teacher.seed, teacher.step, horizon, self.config.sampling_decay
+        )
+        targets_HNBC = teacher.targets_BHNC.permute(1, 2, 0, 3)
+        return [
+            truth_NBC if coin else None for truth_NBC, coin in zip(targets_HNBC, coins, strict=True)
+        ]
 
     def _project(self, state_NBD: NBD) -> Tensor:
         """Targets of one step. Kept out of autocast: bfloat16 would round off 3 digits here."""

@@ -6,5 +6,7 @@ from pgti.nn.losses import MaskedLoss as MaskedLoss
 from pgti.nn.losses import huber as huber
 from pgti.nn.losses import mae as mae
 from pgti.nn.losses import mse as mse
+from pgti.nn.recomputation import recomputed as recomputed
+from pgti.nn.recomputation import steps_to_recompute as steps_to_recompute
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.sparse import Supports as Supports

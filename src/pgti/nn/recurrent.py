@@ -73,12 +73,13 @@ class DiffusionGRU(nn.Module):
             self.bias[2 * self.hidden :] = 0.0
 
     @outside_compilation
-    def forward(self, x_LNBC: Tensor, h_NBD: NBD, supports: Supports) -> tuple[Tensor, NBD]:
+    def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> tuple[Tensor, NBD]:
         """The states after each of L inputs, and the last of them.
 
         Args:
             x_LNBC: [L, N, B, C].
-            h_NBD: [N, B, D], the state before the first input.
+            h_NBD: [N, B, D], the state before the first input; None for zeros, which spares the
+                products of the first step.
             supports: operators on N nodes.
 
         Returns:
@@ -87,7 +88,7 @@ class DiffusionGRU(nn.Module):
         inputs_LNBG = diffusion_convolution(x_LNBC, self.weight_input, self.bias, supports)
         states: tuple[Tensor, Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
             inputs_LNBG,
-            h_NBD.contiguous(),
+            None if h_NBD is None else h_NBD.contiguous(),
             self.weight_gates,
             self.weight_candidate,
             supports,
@@ -108,38 +109,44 @@ class _Recurrence(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401 - torch's context
         inputs_LNBG: Tensor,
-        h_NBD: Tensor,
+        h_NBD: Tensor | None,
         weight_gates: Tensor,
         weight_candidate: Tensor,
         supports: Supports,
         matmul_dtype: torch.dtype | None,
     ) -> tuple[Tensor, Tensor]:
-        num_steps, hidden = inputs_LNBG.shape[0], h_NBD.shape[-1]
+        num_steps, num_nodes, batch, _ = inputs_LNBG.shape
+        hidden = weight_candidate.shape[1]
         ctx.set_materialize_grads(False)
         kept = num_steps if any(ctx.needs_input_grad) else 1
-        states_LNBD = h_NBD.new_empty(num_steps, *h_NBD.shape)
-        gates_LNBG = h_NBD.new_empty(kept, *h_NBD.shape[:-1], 2 * hidden)
-        candidates_LNBD = h_NBD.new_empty(kept, *h_NBD.shape)
-        reset_NBD = torch.empty_like(h_NBD)
+        states_LNBD = inputs_LNBG.new_empty(num_steps, num_nodes, batch, hidden)
+        gates_LNBG = inputs_LNBG.new_empty(kept, num_nodes, batch, 2 * hidden)
+        candidates_LNBD = inputs_LNBG.new_empty(kept, num_nodes, batch, hidden)
+        reset_NBD = torch.empty_like(states_LNBD[0])
         state_NBD = h_NBD
-        with torch.autocast(h_NBD.device.type, enabled=False):
+        with torch.autocast(inputs_LNBG.device.type, enabled=False):
             to_gates = DiffusionProduct(weight_gates, supports, matmul_dtype)
             to_candidate = DiffusionProduct(weight_candidate, supports, matmul_dtype)
             for step in range(num_steps):
                 gates_NBG = gates_LNBG[step % kept].copy_(inputs_LNBG[step, ..., : 2 * hidden])
-                to_gates.add_output(state_NBD, gates_NBG)
+                if state_NBD is not None:
+                    to_gates.add_output(state_NBD, gates_NBG)
                 r_NBD, u_NBD = gates_NBG.sigmoid_().tensor_split(2, dim=-1)
-                torch.mul(r_NBD, state_NBD, out=reset_NBD)
                 c_NBD = candidates_LNBD[step % kept].copy_(inputs_LNBG[step, ..., 2 * hidden :])
-                to_candidate.add_output(reset_NBD, c_NBD)
-                # c + u (h - c) = u h + (1 - u) c
-                state_NBD = torch.lerp(c_NBD.tanh_(), state_NBD, u_NBD, out=states_LNBD[step])
+                if state_NBD is not None:
+                    torch.mul(r_NBD, state_NBD, out=reset_NBD)
+                    to_candidate.add_output(reset_NBD, c_NBD)
+                    # c + u (h - c) = u h + (1 - u) c
+                    torch.lerp(c_NBD.tanh_(), state_NBD, u_NBD, out=states_LNBD[step])
+                else:
+                    torch.addcmul(c_NBD.tanh_(), u_NBD, c_NBD, value=-1, out=states_LNBD[step])
+                state_NBD = states_LNBD[step]
         ctx.save_for_backward(
             h_NBD, states_LNBD, gates_LNBG, candidates_LNBD, weight_gates, weight_candidate
         )
         ctx.supports, ctx.matmul_dtype = supports, matmul_dtype
         # The last state again, so that its gradient does not arrive padded to L steps of zeros.
-        return states_LNBD, state_NBD.clone()
+        return states_LNBD, states_LNBD[-1].clone()
 
     @staticmethod
     def backward(
@@ -149,14 +156,14 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         first_NBD, states_LNBD, gates_LNBG, candidates_LNBD, *weights = ctx.saved_tensors
-        num_steps, hidden = states_LNBD.shape[0], first_NBD.shape[-1]
-        grad_inputs_LNBG = first_NBD.new_empty(num_steps, *first_NBD.shape[:-1], 3 * hidden)
+        num_steps, hidden = states_LNBD.shape[0], states_LNBD.shape[-1]
+        grad_inputs_LNBG = states_LNBD.new_empty(*states_LNBD.shape[:-1], 3 * hidden)
         grad_gates, grad_candidate = (
-            torch.zeros_like(weight, dtype=first_NBD.dtype) for weight in weights
+            torch.zeros_like(weight, dtype=states_LNBD.dtype) for weight in weights
         )
-        grad_NBD = torch.zeros_like(first_NBD) if grad_last_NBD is None else grad_last_NBD
-        scratch_NBD = torch.empty_like(first_NBD)
-        with torch.autocast(first_NBD.device.type, enabled=False):
+        grad_NBD = torch.zeros_like(states_LNBD[0]) if grad_last_NBD is None else grad_last_NBD
+        scratch_NBD = torch.empty_like(states_LNBD[0])
+        with torch.autocast(states_LNBD.device.type, enabled=False):
             to_gates, to_candidate = (
                 DiffusionProduct(weight, ctx.supports, ctx.matmul_dtype) for weight in weights
             )
@@ -172,6 +179,11 @@ class _Recurrence(torch.autograd.Function):
                 grad_before_NBD = grad_NBD * u_NBD
                 torch.sub(grad_NBD, grad_before_NBD, out=scratch_NBD)
                 _tanh_backward(scratch_NBD, c_NBD, grad_input=into_c)
+                if before_NBD is None:  # h = 0: no weight and no reset gate has taken part
+                    torch.mul(c_NBD, grad_NBD, out=scratch_NBD).neg_()
+                    _sigmoid_backward(scratch_NBD, u_NBD, grad_input=into_u)
+                    into_r.zero_()
+                    break
                 torch.sub(before_NBD, c_NBD, out=scratch_NBD).mul_(grad_NBD)
                 _sigmoid_backward(scratch_NBD, u_NBD, grad_input=into_u)
 
@@ -188,4 +200,5 @@ class _Recurrence(torch.autograd.Function):
                 to_gates.add_weight_gradient(before_NBD, into_gates_MG, grad_gates)
                 to_gates.add_input_gradient(into_gates_MG, grad_before_NBD)
                 grad_NBD = grad_before_NBD
-        return grad_inputs_LNBG, grad_NBD, grad_gates, grad_candidate, None, None
+        grad_first_NBD = None if first_NBD is None else grad_NBD
+        return grad_inputs_LNBG, grad_first_NBD, grad_gates, grad_candidate, None, None
