@@ -1,6 +1,7 @@
 """How much memory may still be taken: on the machine, in the control group, on a GPU."""
 
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -8,7 +9,9 @@ __all__ = ["available_bytes"]
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/proc/self/cgroup")
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_CGROUP_MOUNT = Path("/sys/fs/cgroup")
+_UNLIMITED = 2**62  # more than any request; version 1 writes nearly 2**63 for "no limit"
+_NO_LIMIT_FROM = 2**60
 
 
 def available_bytes(device: torch.device | None = None) -> int:
@@ -29,40 +32,89 @@ def _machine_bytes() -> int:
     try:
         lines = _MEMINFO.read_text(encoding="ascii").splitlines()
     except OSError:
-        return 2**62
+        return _UNLIMITED
     for line in lines:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    return 2**62
+    return _UNLIMITED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Version:
+    """What a version of control groups calls its files.
+
+    Args:
+        mount: where its memory controller is mounted, below the mount of control groups.
+        limit: file of the limit.
+        usage: file of what the group and all groups below it use.
+        cached: entries of `memory.stat` with the bytes of file pages, those below included.
+        unwritten: entries with the bytes of those that must be written before they can go.
+    """
+
+    mount: str
+    limit: str
+    usage: str
+    cached: tuple[str, ...]
+    unwritten: tuple[str, ...]
+
+
+_VERSION_1 = _Version(
+    mount="memory",
+    limit="memory.limit_in_bytes",
+    usage="memory.usage_in_bytes",
+    cached=("total_inactive_file", "total_active_file"),
+    unwritten=("total_dirty", "total_writeback"),
+)
+_VERSION_2 = _Version(
+    mount="",
+    limit="memory.max",
+    usage="memory.current",
+    cached=("inactive_file", "active_file"),
+    unwritten=("file_dirty", "file_writeback"),
+)
 
 
 def _cgroup_bytes() -> int:
-    """The tightest limit of the process's control groups (version 2), less what is in use."""
+    """What the tightest of the process's control groups leaves, of either version."""
     try:
-        paths = [
-            line.split("::", 1)[1] for line in _CGROUP.read_text().splitlines() if "::" in line
-        ]
+        lines = _CGROUP.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return 2**62
-    free = 2**62
-    for path in paths:
-        group = _CGROUP_ROOT / path.strip("/")
-        for directory in (group, *group.parents):
-            if not directory.is_relative_to(_CGROUP_ROOT):
-                break
-            free = min(free, _group_free_bytes(directory))
+        return _UNLIMITED
+    free = _UNLIMITED
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            free = min(free, _path_free_bytes(_VERSION_1, path))
+        elif number == "0" and not controllers:
+            free = min(free, _path_free_bytes(_VERSION_2, path))
     return free
 
 
-def _group_free_bytes(directory: Path) -> int:
+def _path_free_bytes(version: _Version, path: str) -> int:
+    """What a group and those above it leave."""
+    mount = _CGROUP_MOUNT / version.mount
+    inner = PurePosixPath(path.lstrip("/"))
+    if ".." in inner.parts or not (mount / inner).is_dir():
+        # In a container the path is often that of the host, and the mount is the group itself.
+        inner = PurePosixPath()
+    return min(_group_free_bytes(version, mount / group) for group in (inner, *inner.parents))
+
+
+def _group_free_bytes(version: _Version, directory: Path) -> int:
     try:
-        limit = (directory / "memory.max").read_text().strip()
-        used = int((directory / "memory.current").read_text())
-        stat = (directory / "memory.stat").read_text().split()
+        text = (directory / version.limit).read_text(encoding="ascii").strip()
+        limit = _UNLIMITED if text == "max" else int(text)
+        used = int((directory / version.usage).read_text(encoding="ascii"))
+        stat = (directory / "memory.stat").read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):
-        return 2**62
-    if limit == "max":
-        return 2**62
-    # Clean file pages are given back on demand: they do not stand in the way.
-    reclaimable = int(stat[stat.index("inactive_file") + 1]) if "inactive_file" in stat else 0
-    return max(0, int(limit) - used + reclaimable)
+        return _UNLIMITED
+    if limit >= _NO_LIMIT_FROM:
+        return _UNLIMITED
+    entries = dict(line.split(maxsplit=1) for line in stat)
+    cached, unwritten = (
+        sum(int(entries.get(name, 0)) for name in names)
+        for names in (version.cached, version.unwritten)
+    )
+    # Clean file pages, also those that a process has mapped and uses, are given back on demand:
+    # the pages of a series do not stand in the way of what trains on it.
+    return max(0, limit - used + max(0, cached - unwritten))
