@@ -39,6 +39,7 @@ from pgti.series import SeriesStore as SeriesStore
 from pgti.simulation import SimulationOptions as SimulationOptions
 from pgti.simulation import simulate as simulate
 from pgti.training import TrainingConfig as TrainingConfig
+from pgti.windows import BlockShuffle as BlockShuffle
 from pgti.windows import GlobalShuffle as GlobalShuffle
 from pgti.windows import Sequential as Sequential
 from pgti.windows import WindowSpec as WindowSpec

@@ -1,8 +1,13 @@
 """Windows as integers: which starts exist, how they split, in which order they are used."""
 
+from pgti.windows.order import BlockShuffle as BlockShuffle
 from pgti.windows.order import GlobalShuffle as GlobalShuffle
 from pgti.windows.order import Order as Order
 from pgti.windows.order import Sequential as Sequential
+from pgti.windows.plan import RowPlan as RowPlan
+from pgti.windows.plan import num_union_rows as num_union_rows
+from pgti.windows.plan import plan_rows as plan_rows
+from pgti.windows.sample import evenly_spread as evenly_spread
 from pgti.windows.spec import WindowSpec as WindowSpec
 from pgti.windows.splits import SPLIT_NAMES as SPLIT_NAMES
 from pgti.windows.splits import SplitName as SplitName

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, require_whole_number
 
-__all__ = ["GlobalShuffle", "Order", "Sequential"]
+__all__ = ["BlockShuffle", "GlobalShuffle", "Order", "Sequential"]
 
 # The highest word of Philox's counter. Other things are drawn with keys (seed, number) too, and
 # count from 0: this keeps their numbers and the order's apart. It is part of what a seed means.
@@ -53,17 +53,65 @@ class GlobalShuffle(Order):
     """
 
     def __init__(self, seed: int) -> None:
-        require_whole_number("seed", seed, 0)
-        if seed >= 2**64:
-            raise ConfigError(f"seed is {seed}: it must be less than 2**64")
-        self.seed = seed
+        self.seed = _checked_seed(seed)
 
     def __repr__(self) -> str:
         return f"GlobalShuffle(seed={self.seed})"
 
     def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
         """A permutation of the positions, keyed by (seed, epoch)."""
-        key = np.array([self.seed, epoch], dtype=np.uint64)
-        counter = np.array([0, 0, 0, _DOMAIN], dtype=np.uint64)
-        generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-        return generator.permutation(num_windows).astype(np.int64, copy=False)
+        return _permutation(self.seed, epoch, num_windows)
+
+
+class BlockShuffle(Order):
+    """Blocks of consecutive windows in a fresh order each epoch, time order inside a block.
+
+    The windows are cut into blocks of `block_size`, the last one perhaps shorter; the blocks are
+    permuted as `GlobalShuffle` permutes windows, so blocks of one window give its very order.
+
+    Consecutive windows share all rows but `stride`: a block of 8 windows of 24 rows reads 31 rows
+    in place of 192, so batches are read and decoded in a fraction of the time. The price is
+    statistical: the windows of a block are nearly copies of each other, always come together, and
+    a batch of 64 sees about 64 / 8 different times of the series. Its gradient is an unbiased
+    estimate as before, but a noisier one.
+
+    Args:
+        seed: 0 <= seed < 2**64.
+        block_size: windows in a block, >= 1.
+
+    Raises:
+        ConfigError: if the seed or the block size is outside its range.
+    """
+
+    def __init__(self, seed: int, block_size: int) -> None:
+        self.seed = _checked_seed(seed)
+        require_whole_number("block size", block_size, 1)
+        self.block_size = block_size
+
+    def __repr__(self) -> str:
+        return f"BlockShuffle(seed={self.seed}, block_size={self.block_size})"
+
+    def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
+        """The positions block by block, the blocks permuted by (seed, epoch)."""
+        # A block longer than the epoch is the epoch: nothing is as large as an absurd block size.
+        size = min(self.block_size, max(1, num_windows))
+        num_blocks = -(-num_windows // size)
+        firsts = _permutation(self.seed, epoch, num_blocks) * size
+        positions = (firsts[:, None] + np.arange(size)).reshape(-1)
+        if num_blocks * size == num_windows:
+            return positions
+        return positions[positions < num_windows]
+
+
+def _checked_seed(seed: int) -> int:
+    require_whole_number("seed", seed, 0)
+    if seed >= 2**64:
+        raise ConfigError(f"seed is {seed}: it must be less than 2**64")
+    return seed
+
+
+def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    key = np.array([seed, epoch], dtype=np.uint64)
+    counter = np.array([0, 0, 0, _DOMAIN], dtype=np.uint64)
+    generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return generator.permutation(count).astype(np.int64, copy=False)
