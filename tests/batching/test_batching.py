@@ -291,9 +291,9 @@ def test_dataset_keeps_its_buffers_and_gives_them_to_nobody(
     made = []
 
     class Counted(IndexBatcher):
-        def __init__(self, *arguments: object) -> None:
+        def __init__(self, *arguments: object, **options: object) -> None:
             made.append(os.getpid())
-            super().__init__(*arguments)  # type: ignore[arg-type]
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("pgti.batching.dataset.IndexBatcher", Counted)
     spec = WindowSpec(input_steps=4, horizon=2)

@@ -4,6 +4,9 @@ Each step is one exactly rounded operation, in the order in which the standard s
 over the whole series: so every strategy gives the same bits, on every device.
 """
 
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,11 +14,46 @@ from pgti.batching.base import Fetched, WindowSource
 from pgti.batching.batch import Batch
 from pgti.series.codec import MISSING_CODE
 
-__all__ = ["Assembler"]
+__all__ = ["Assembler", "StoredRows", "TensorAssembler"]
 
 
-class Assembler:
-    """Turns stored rows into a batch on the compute device, its inputs in a reused buffer.
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class StoredRows:
+    """The rows of a batch as the store has them, on the device where the batch is made.
+
+    They are K runs of R rows: B windows, or one run with the union of the windows' rows.
+
+    Args:
+        raw: stored readings [K, R, N, C].
+        calendar: calendar features of each row [K, R, F].
+        slots: entries of the profile's table for each row and for H rows later [K, R, 2], or
+            [K, R, 0] without a profile.
+        picks: for a union, the row of the run for every row of every window [B, rows]; else None.
+        window_calendar: calendar features of inputs and horizon [B, L + H, F].
+    """
+
+    raw: Tensor
+    calendar: Tensor
+    slots: Tensor
+    picks: Tensor | None
+    window_calendar: Tensor
+
+
+class Assembler(ABC):
+    """Turns stored rows into batches."""
+
+    @abstractmethod
+    def __call__(self, rows: StoredRows, fetched: Fetched) -> Batch:
+        """Make a batch.
+
+        Args:
+            rows: the windows' rows, L + H of each window or the first L.
+            fetched: what the windows are.
+        """
+
+
+class TensorAssembler(Assembler):
+    """Makes batches with tensor operations, on any device; the inputs lie in a reused buffer.
 
     Args:
         source: what the windows hold.
@@ -38,60 +76,82 @@ class Assembler:
         self._profile = None if profile is None else torch.from_numpy(profile).to(device)
         self._x: Tensor | None = None
 
-    def __call__(self, raw: Tensor, calendar: Tensor, slots: Tensor, fetched: Fetched) -> Batch:
-        """Make a batch.
-
-        Args:
-            raw: stored rows [B, L + H, N, C], or the first L of them.
-            calendar: calendar features [B, L + H, F].
-            slots: entries of the profile's table [B, L + H]; unused without a profile.
-            fetched: what the windows are.
-        """
+    def __call__(self, rows: StoredRows, fetched: Fetched) -> Batch:
+        """Make a batch."""
         steps = self._source.spec.input_steps
-        past = raw[:, :steps]
-        x_mask = self._observed(past)
         y: Tensor | None = None
         y_mask: Tensor | None = None
-        if fetched.with_targets:
-            future = raw[:, steps:]
-            if not self._all_targets:
-                future = future.index_select(-1, self._targets)
-            y_mask = self._observed(future)
-            divisors = None if self._divisors is None else self._divisors[self._targets]
-            y = self._filled(_decoded(future, divisors), y_mask)
+        if rows.picks is None:
+            past = rows.raw[:, :steps]
+            x = self._x_buffer(past.shape)
+            x_mask = self._observed(past)
+            self._fill_inputs(x, past, x_mask, rows.calendar[:, :steps], rows.slots[:, :steps])
+            if fetched.with_targets:
+                y, y_mask = self._targets_of(rows.raw[:, steps:])
+        else:
+            mask = self._observed(rows.raw)
+            union = torch.empty(self._input_shape(rows.raw.shape), device=self._device)
+            self._fill_inputs(union, rows.raw, mask, rows.calendar, rows.slots)
+            past_BL, future_BH = rows.picks[:, :steps], rows.picks[:, steps:]
+            x = self._x_buffer((*past_BL.shape, *rows.raw.shape[2:]))
+            torch.index_select(union[0], 0, past_BL.flatten(), out=x.flatten(0, 1))
+            x_mask = self._picked(mask, past_BL)
+            if fetched.with_targets:
+                values, mask = self._targets_of(rows.raw)
+                y, y_mask = self._picked(values, future_BH), self._picked(mask, future_BH)
         return Batch(
-            x=self._inputs(past, x_mask, calendar[:, :steps], slots),
+            x=x,
             x_mask=x_mask,
             y=y,
             y_mask=y_mask,
-            calendar=calendar,
+            calendar=rows.window_calendar,
             starts=fetched.starts,
         )
 
-    def _inputs(self, past: Tensor, mask: Tensor, calendar_BLF: Tensor, slots: Tensor) -> Tensor:
-        x = self._x_buffer(past)
-        steps, nodes, channels = past.shape[1:]
+    def _fill_inputs(
+        self, x: Tensor, raw: Tensor, mask: Tensor, calendar: Tensor, slots: Tensor
+    ) -> None:
+        nodes, channels = raw.shape[2:]
         values = x[..., :channels]
-        values.copy_(past)
+        values.copy_(raw)
         if self._divisors is not None:
             values.div_(self._divisors)
         values.sub_(self._mean).div_(self._std)
         self._filled(values, mask)
         if self._profile is not None:
-            horizon = self._source.spec.horizon
-            for slots_BL in (slots[:, :steps], slots[:, horizon : horizon + steps]):
-                width = self._profile.shape[-1]
-                x[..., channels : channels + width].copy_(self._profile[slots_BL])
+            width = self._profile.shape[-1]
+            for position in range(2):
+                entries = self._profile[slots[..., position]]
+                x[..., channels : channels + width].copy_(entries)
                 channels += width
-        if calendar_BLF.shape[-1]:
-            x[..., channels:].copy_(calendar_BLF.unsqueeze(2).expand(-1, -1, nodes, -1))
-        return x
+        if calendar.shape[-1]:
+            x[..., channels:].copy_(calendar.unsqueeze(2).expand(-1, -1, nodes, -1))
 
-    def _x_buffer(self, past: Tensor) -> Tensor:
-        if self._x is None or len(self._x) < len(past):
-            shape = (*past.shape[:3], self._source.num_input_channels)
+    def _targets_of(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Target readings in original units and which of them were observed: [K, R, N, C_out]."""
+        if not self._all_targets:
+            raw = raw.index_select(-1, self._targets)
+        mask = self._observed(raw)
+        values = raw.to(torch.float32, copy=True)
+        if self._divisors is not None:
+            values.div_(self._divisors[self._targets])
+        return self._filled(values, mask), mask
+
+    def _picked(self, rows: Tensor, picks: Tensor) -> Tensor:
+        """The windows [B, rows, N, C] of a run [1, U, N, C]."""
+        if rows.dtype == torch.bool and not self._has_missing:
+            return self._true.expand(*picks.shape, *rows.shape[2:])
+        windows = rows[0].index_select(0, picks.flatten())
+        return windows.view(*picks.shape, *rows.shape[2:])
+
+    def _input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:3], self._source.num_input_channels)
+
+    def _x_buffer(self, shape: tuple[int, ...]) -> Tensor:
+        if self._x is None or len(self._x) < shape[0]:
+            shape = self._input_shape(shape)
             self._x = torch.empty(shape, dtype=torch.float32, device=self._device)
-        return self._x[: len(past)]
+        return self._x[: shape[0]]
 
     def _observed(self, raw: Tensor) -> Tensor:
         if not self._has_missing:
@@ -103,9 +163,3 @@ class Assembler:
 
     def _per_channel(self, values: tuple[float, ...] | tuple[int, ...]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self._device)
-
-
-def _decoded(raw: Tensor, divisors: Tensor | None) -> Tensor:
-    """Readings in original units, a fresh float32 tensor."""
-    values = raw.to(torch.float32, copy=True)
-    return values if divisors is None else values.div_(divisors)

@@ -54,12 +54,16 @@ class WindowDataset(Dataset[Sample]):
         """The samples at several positions, with one gather for all of them."""
         batcher = self._own.batcher
         if batcher is None:
-            batcher = self._own.batcher = IndexBatcher(self.source, torch.device("cpu"))
+            # Worker processes keep no decoded rows: there may be many of them.
+            batcher = self._own.batcher = IndexBatcher(
+                self.source, torch.device("cpu"), budget_bytes=0
+            )
         batch = batcher.gather(self.starts[np.asarray(indices, dtype=np.int64)])
         if batch.y is None or batch.y_mask is None:
             raise ConfigError("a dataset's windows have targets")
-        # The targets are fresh tensors; the inputs are a view of the batcher's buffer.
-        return list(zip(batch.x.clone(), batch.y, batch.y_mask, strict=True))
+        # What a batch holds lies in the batcher's buffers.
+        mine = (tensor.clone() for tensor in (batch.x, batch.y, batch.y_mask))
+        return list(zip(*mine, strict=True))
 
 
 class _Own(threading.local):

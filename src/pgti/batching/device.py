@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching.assemble import Assembler
+from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
 from pgti.batching.base import Batcher, Fetched, WindowSource
 from pgti.batching.batch import Batch
+from pgti.batching.host import HostAssembler
 from pgti.batching.memory import available_bytes
+from pgti.batching.rows import rows_of
 from pgti.errors import ConfigError
 from pgti.series import calendar_features
 
@@ -62,27 +64,49 @@ class DeviceBatcher(Batcher):
         self._resident: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         self._moving = Lock()
         self._span = torch.arange(source.spec.span, device=device)
-        self._assembler = Assembler(source, device)
+        self._rows: torch.Tensor | None = None
+        self._assembler: Assembler = (
+            HostAssembler(source) if device.type == "cpu" else TensorAssembler(source, device)
+        )
 
     def fetch(
         self, starts: NDArray[np.int64], *, with_targets: bool = True, slot: int = 0
     ) -> Fetched:
-        """Nothing but the starts."""
+        """Nothing but row numbers."""
+        spec = self.source.spec
         self.source.check_starts(starts, with_targets=with_targets)
-        moving = torch.from_numpy(starts)
+        read = rows_of(starts, spec.span if with_targets else spec.input_steps)
+        picks = np.empty(0, dtype=np.int64) if read.picks is None else read.picks
+        tensors = tuple(torch.from_numpy(numbers) for numbers in (starts, read.rows, picks))
         if self.device.type == "cuda":
-            moving = moving.pin_memory()
-        return Fetched(tensors=(moving,), starts=starts, with_targets=with_targets, slot=slot)
+            tensors = tuple(tensor.pin_memory() for tensor in tensors)
+        return Fetched(tensors=tensors, starts=starts, with_targets=with_targets, slot=slot)
 
     def assemble(self, fetched: Fetched) -> Batch:
         """Gather the rows where they are and make the batch there."""
-        (starts,) = fetched.tensors
-        rows_BR = starts.to(self.device, non_blocking=True).unsqueeze(1) + self._span
+        starts, rows_KR, picks = (
+            tensor.to(self.device, non_blocking=True) for tensor in fetched.tensors
+        )
         series, features, all_slots = self._on_device()
-        calendar, slots = features[rows_BR], all_slots[rows_BR]
-        if not fetched.with_targets:
-            rows_BR = rows_BR[:, : self.source.spec.input_steps]
-        return self._assembler(series[rows_BR], calendar, slots, fetched)
+        raw = self._row_buffer(series, rows_KR.numel())
+        torch.index_select(series, 0, rows_KR.flatten(), out=raw)
+        slots = rows_KR.new_empty(*rows_KR.shape, 0)
+        if self.source.profile is not None:
+            ahead = rows_KR + self.source.spec.horizon
+            slots = all_slots[torch.stack((rows_KR, ahead), dim=-1)]
+        rows = StoredRows(
+            raw=raw.view(*rows_KR.shape, *raw.shape[1:]),
+            calendar=features[rows_KR],
+            slots=slots,
+            picks=picks if picks.numel() else None,
+            window_calendar=features[starts.unsqueeze(1) + self._span],
+        )
+        return self._assembler(rows, fetched)
+
+    def _row_buffer(self, series: torch.Tensor, num_rows: int) -> torch.Tensor:
+        if self._rows is None or len(self._rows) < num_rows:
+            self._rows = series.new_empty(num_rows, *series.shape[1:])
+        return self._rows[:num_rows]
 
     def _on_device(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The series, and calendar [T + H, F] and profile slot [T + H] of every row.

@@ -1,7 +1,9 @@
 """Index-batching: windows gathered from the memory-mapped series when a batch is made.
 
-The series is time-major, so a window is one contiguous run of bytes and a batch is B copies of
-such runs, in the stored dtype; `Assembler` makes a batch of them on the compute device.
+The series is time-major, so a window is one contiguous run of bytes: a batch is one copy of rows
+in the stored dtype, of every window's rows or, where windows share most of them, of each row once.
+An `Assembler` makes a batch of them on the compute device. A series so small that all its rows
+fit, decoded, in a fixed budget has each of them decoded once.
 """
 
 import numpy as np
@@ -9,62 +11,126 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.assemble import Assembler
+from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
 from pgti.batching.base import Batcher, Fetched, WindowSource
 from pgti.batching.batch import Batch
+from pgti.batching.decoded import DecodedRows, decoded_bytes
+from pgti.batching.host import Buffers, HostAssembler, take_rows
+from pgti.batching.memory import available_bytes
+from pgti.batching.rows import RowFeatures, rows_of
 
 __all__ = ["IndexBatcher"]
 
+_KEPT_BYTES = 1 << 28
+_KEPT_SHARE = 1 / 16  # of the memory that is available
+
 
 class IndexBatcher(Batcher):
-    """Gathers each batch from the store; holds no more than a few batches."""
+    """Gathers each batch from the store; holds no more than a few batches and `budget_bytes`.
 
-    def __init__(self, source: WindowSource, device: torch.device, num_slots: int = 1) -> None:
+    Args:
+        source: what the windows hold.
+        device: where batches are made.
+        num_slots: sets of buffers; a prefetching loader needs more than one.
+        budget_bytes: on a CPU, the decoded rows of a series are kept if all of them fit in it; 0
+            keeps none. 256 MiB, or a sixteenth of the available memory if that is less, if not
+            given.
+    """
+
+    def __init__(
+        self,
+        source: WindowSource,
+        device: torch.device,
+        num_slots: int = 1,
+        budget_bytes: int | None = None,
+    ) -> None:
         super().__init__(source, device, num_slots)
+        if budget_bytes is None:
+            budget_bytes = min(_KEPT_BYTES, int(_KEPT_SHARE * available_bytes()))
+        self._features = RowFeatures(source)
+        self._decoded: DecodedRows | None = None
+        if device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
+            self._decoded = DecodedRows(source, self._features)
+        self._windows = [Buffers() for _ in range(num_slots)]
         self._raw: list[Tensor | None] = [None] * num_slots
         self._copied: list[torch.cuda.Event | None] = [None] * num_slots
-        self._assembler = Assembler(source, device)
+        # Without the methods of a memory map, each slice of which costs more than a small copy.
+        self._series = np.asarray(source.store.raw).reshape(source.store.meta.num_steps, -1)
+        self._assembler: Assembler = (
+            HostAssembler(source) if device.type == "cpu" else TensorAssembler(source, device)
+        )
 
     def fetch(
         self, starts: NDArray[np.int64], *, with_targets: bool = True, slot: int = 0
     ) -> Fetched:
-        """Copy the windows' rows, in the stored dtype: [B, L + H, N, C]."""
+        """Copy the rows of the windows, in the stored dtype or as they were decoded."""
         self.source.check_starts(starts, with_targets=with_targets)
-        copied = self._copied[slot]
-        if copied is not None:  # the device may still be reading this pinned buffer
-            copied.synchronize()
-        raw = self._buffer(slot, len(starts))
-        destination = raw.numpy()
-        series = self.source.store.raw
-        rows = self.source.spec.span if with_targets else self.source.spec.input_steps
-        for position, start in enumerate(starts.tolist()):
-            destination[position, :rows] = series[start : start + rows]
-        return Fetched(
-            tensors=(
-                raw[:, :rows],
-                self.source.calendar_of(starts),
-                self.source.profile_slots_of(starts),
-            ),
-            starts=starts,
-            with_targets=with_targets,
-            slot=slot,
-        )
+        if self._decoded is None:
+            tensors = self._stored(starts, slot, with_targets=with_targets)
+        else:
+            rows = starts[:, None] + np.arange(self.source.spec.span)
+            steps, buffers = self.source.spec.input_steps, self._windows[slot]
+            tensors = (
+                torch.from_numpy(self._features.calendar(rows)),
+                *self._decoded.inputs(rows[:, :steps], buffers),
+            )
+            if with_targets:
+                tensors += self._decoded.targets(rows[:, steps:], buffers)
+        return Fetched(tensors=tensors, starts=starts, with_targets=with_targets, slot=slot)
 
     def assemble(self, fetched: Fetched) -> Batch:
         """Decode, standardise and mask on the compute device."""
-        raw, calendar, slots = (
+        if self._decoded is not None:
+            calendar, x, x_mask, *targets = fetched.tensors
+            y, y_mask = targets if fetched.with_targets else (None, None)
+            return Batch(
+                x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=fetched.starts
+            )
+        raw, calendar, slots, window_calendar, picks = (
             tensor.to(self.device, non_blocking=True) for tensor in fetched.tensors
         )
         if self.device.type == "cuda":
             self._copied[fetched.slot] = torch.cuda.current_stream(self.device).record_event()
-        return self._assembler(raw, calendar, slots, fetched)
+        rows = StoredRows(
+            raw=raw,
+            calendar=calendar,
+            slots=slots,
+            picks=picks if picks.numel() else None,
+            window_calendar=window_calendar,
+        )
+        return self._assembler(rows, fetched)
 
-    def _buffer(self, slot: int, num_windows: int) -> Tensor:
+    def _stored(
+        self, starts: NDArray[np.int64], slot: int, *, with_targets: bool
+    ) -> tuple[Tensor, ...]:
+        """What `StoredRows` takes, on the host."""
+        spec, meta = self.source.spec, self.source.store.meta
+        copied = self._copied[slot]
+        if copied is not None:  # the device may still be reading this pinned buffer
+            copied.synchronize()
+        read = rows_of(starts, spec.span if with_targets else spec.input_steps)
+        raw = self._buffer(slot, read.rows.size)
+        take_rows(self._series, read.rows, raw.numpy())
+        calendar = self._features.calendar(read.rows)
+        if read.picks is None and with_targets:
+            window_calendar = calendar
+        else:
+            window_calendar = self._features.calendar(starts[:, None] + np.arange(spec.span))
+        picks = np.empty(0, dtype=np.int64) if read.picks is None else read.picks
+        arrays = (calendar, self._features.slots(read.rows), window_calendar, picks)
+        return (
+            raw.view(*read.rows.shape, meta.num_nodes, meta.num_channels),
+            *(torch.from_numpy(array) for array in arrays),
+        )
+
+    def _buffer(self, slot: int, num_rows: int) -> Tensor:
         buffer = self._raw[slot]
-        if buffer is None or len(buffer) < num_windows:
-            meta = self.source.store.meta
-            shape = (num_windows, self.source.spec.span, meta.num_nodes, meta.num_channels)
-            dtype = torch.int16 if meta.dtype == "int16" else torch.float32
-            buffer = torch.empty(shape, dtype=dtype, pin_memory=self.device.type == "cuda")
+        if buffer is None or len(buffer) < num_rows:
+            dtype = torch.int16 if self.source.store.meta.dtype == "int16" else torch.float32
+            buffer = torch.empty(
+                (num_rows, self._series.shape[1]),
+                dtype=dtype,
+                pin_memory=self.device.type == "cuda",
+            )
             self._raw[slot] = buffer
-        return buffer[:num_windows]
+        return buffer[:num_rows]

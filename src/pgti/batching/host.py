@@ -1,0 +1,272 @@
+"""Batches made on the CPU, a cache-sized piece at a time, in reused buffers.
+
+The operations are those of `TensorAssembler`, in the same order and with the same rounding. They
+are numpy's, which are faster on one core than torch's for the mixed types and strides in use here;
+a piece of a batch goes through all of them before the next one is read.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+from torch import Tensor
+
+from pgti.batching.assemble import Assembler, StoredRows
+from pgti.batching.base import Fetched, WindowSource
+from pgti.batching.batch import Batch
+from pgti.series.codec import MISSING_CODE, Raw
+
+__all__ = ["Buffers", "HostAssembler", "HostDecoder", "take_rows"]
+
+# A piece's codes, values and masks stay in a core's cache, and numpy's calls cost little beside it.
+_PIECE_READINGS = 1 << 16
+
+_Piece = tuple[slice, slice]
+
+
+class Buffers:
+    """Arrays in memory that is kept and grows as it must: one of each name is valid at a time."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array of that shape, its content undefined; `dtype` is always the same for a name."""
+        size = int(np.prod(shape))
+        array = self._arrays.get(name)
+        if array is None or array.size < size:
+            array = self._arrays[name] = np.empty(size, dtype=dtype)
+        return array[:size].reshape(shape)
+
+
+class HostDecoder:
+    """Turns runs of stored rows into model inputs and targets.
+
+    Args:
+        source: what the windows hold.
+    """
+
+    def __init__(self, source: WindowSource) -> None:
+        meta = source.store.meta
+        self.num_nodes, self.num_channels = meta.num_nodes, meta.num_channels
+        self.num_inputs, self.num_targets = source.num_input_channels, len(source.target_indices)
+        self.has_missing = meta.missing_count > 0
+        self._targets = source.target_indices
+        self._all_targets = self._targets == tuple(range(meta.num_channels))
+        divisors = source.store.codec.divisors
+        self._divisors = None if divisors is None else self._per_reading(divisors)
+        self._target_divisors = (
+            None if divisors is None else self._per_reading([divisors[i] for i in self._targets])
+        )
+        self._mean = self._per_reading(source.scaler.mean)
+        self._std = self._per_reading(source.scaler.std)
+        self._profile = source.scaled_profile()
+        self._scratch = Buffers()
+
+    def inputs(
+        self,
+        raw: Raw,
+        calendar: NDArray[np.float32],
+        slots: NDArray[np.int64],
+        x: NDArray[np.float32],
+        mask: NDArray[np.bool_] | None,
+    ) -> None:
+        """Write the inputs of rows and which of their readings were observed.
+
+        Args:
+            raw: stored readings of K runs of R rows [K, R, N * C].
+            calendar: calendar features of the rows [K, R, F].
+            slots: entries of the profile's table [K, R, 2], or [K, R, 0] without a profile.
+            x: written, [K, R, N, C_in], contiguous.
+            mask: written, [K, R, N * C], contiguous; None where no reading of the series misses.
+        """
+        for piece in _pieces(raw.shape):
+            codes, part = raw[piece], x[piece]
+            if self.num_inputs == self.num_channels:
+                values = part.reshape(codes.shape)
+            else:
+                values = self._scratch.array("values", codes.shape, np.float32)
+            observed = None if mask is None else mask[piece]
+            _decode(codes, self._divisors, values, observed)
+            values -= self._mean
+            values /= self._std
+            _zero_missing(values, observed)
+            if self.num_inputs != self.num_channels:
+                readings = values.reshape(*part.shape[:3], self.num_channels)
+                for channel in range(self.num_channels):
+                    part[..., channel] = readings[..., channel]
+                self._append(part, calendar[piece], slots[piece])
+
+    def targets(self, raw: Raw, y: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> None:
+        """Write the targets of rows in original units and which of them were observed.
+
+        Args:
+            raw: stored readings of K runs of R rows [K, R, N * C].
+            y: written, [K, R, N * C_out], contiguous.
+            mask: written, of the shape of `y`; None where no reading of the series misses.
+        """
+        for piece in _pieces(raw.shape):
+            codes, values = raw[piece], y[piece]
+            if not self._all_targets:
+                codes = self._target_codes(codes)
+            observed = None if mask is None else mask[piece]
+            _decode(codes, self._target_divisors, values, observed)
+            _zero_missing(values, observed)
+
+    def _append(
+        self, x: NDArray[np.float32], calendar: NDArray[np.float32], slots: NDArray[np.int64]
+    ) -> None:
+        """Write profile and calendar into the channels after the readings."""
+        channel = self.num_channels
+        if self._profile is not None:
+            for position in range(2):
+                typical = self._profile[slots[..., position]]
+                x[..., channel : channel + typical.shape[-1]] = typical
+                channel += typical.shape[-1]
+        for feature in range(calendar.shape[-1]):
+            x[..., channel + feature] = calendar[..., None, feature]
+
+    def _target_codes(self, raw: Raw) -> Raw:
+        every = raw.reshape(*raw.shape[:2], self.num_nodes, self.num_channels)
+        shape = (*every.shape[:3], self.num_targets)
+        chosen: Raw = self._scratch.array("target codes", shape, raw.dtype)
+        for position, channel in enumerate(self._targets):
+            chosen[..., position] = every[..., channel]
+        return chosen.reshape(*raw.shape[:2], -1)
+
+    def _per_reading(self, values: Sequence[float]) -> NDArray[np.float32]:
+        """One value per channel as one per reading of a row [N * C]; only one where C is 1."""
+        per_channel = np.asarray(values, dtype=np.float32)
+        return per_channel if len(per_channel) == 1 else np.tile(per_channel, self.num_nodes)
+
+
+class HostAssembler(Assembler):
+    """Turns stored rows into batches on the CPU; all tensors of a batch lie in reused buffers.
+
+    Args:
+        source: what the windows hold.
+    """
+
+    def __init__(self, source: WindowSource) -> None:
+        self._steps = source.spec.input_steps
+        self._decoder = HostDecoder(source)
+        self._buffers = Buffers()
+        self._true = torch.ones((), dtype=torch.bool)
+
+    def __call__(self, rows: StoredRows, fetched: Fetched) -> Batch:
+        """Make a batch."""
+        raw: Raw = rows.raw.numpy().reshape(*rows.raw.shape[:2], -1)
+        calendar, slots = rows.calendar.numpy(), rows.slots.numpy()
+        past, future = slice(self._steps), slice(self._steps, None)
+        y: Tensor | None = None
+        y_mask: Tensor | None = None
+        if rows.picks is None:
+            x, x_mask = self._inputs("x", raw[:, past], calendar[:, past], slots[:, past])
+            if fetched.with_targets:
+                y, y_mask = self._targets("y", raw[:, future])
+        else:
+            picks = rows.picks.numpy()
+            union, mask = self._inputs("union x", raw, calendar, slots)
+            x, x_mask = self._picked("x", union, mask, picks[:, past])
+            if fetched.with_targets:
+                union, mask = self._targets("union y", raw)
+                y, y_mask = self._picked("y", union, mask, picks[:, future])
+        return Batch(
+            x=x,
+            x_mask=x_mask,
+            y=y,
+            y_mask=y_mask,
+            calendar=rows.window_calendar,
+            starts=fetched.starts,
+        )
+
+    def _inputs(
+        self, name: str, raw: Raw, calendar: NDArray[np.float32], slots: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs [K, R, N, C_in] and which readings were observed [K, R, N, C]."""
+        decoder = self._decoder
+        rows = (*raw.shape[:2], decoder.num_nodes)
+        x = self._buffers.array(name, (*rows, decoder.num_inputs), np.float32)
+        mask = self._mask_array(name, raw.shape)
+        decoder.inputs(raw, calendar, slots, x, mask)
+        return torch.from_numpy(x), self._mask(mask, (*rows, decoder.num_channels))
+
+    def _targets(self, name: str, raw: Raw) -> tuple[Tensor, Tensor]:
+        """Targets and which were observed, [K, R, N, C_out] each."""
+        decoder = self._decoder
+        shape = (*raw.shape[:2], decoder.num_nodes, decoder.num_targets)
+        y = self._buffers.array(name, (*shape[:2], shape[2] * shape[3]), np.float32)
+        mask = self._mask_array(name, y.shape)
+        decoder.targets(raw, y, mask)
+        return torch.from_numpy(y).view(shape), self._mask(mask, shape)
+
+    def _picked(
+        self, name: str, values: Tensor, mask: Tensor, picks: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """The windows [B, rows, N, C] of a run [1, U, N, C], and those of its mask."""
+        windows = self._windows(name, values, picks)
+        if not self._decoder.has_missing:
+            return windows, self._true.expand(*picks.shape, *mask.shape[2:])
+        return windows, self._windows(f"{name} mask", mask, picks)
+
+    def _windows(self, name: str, rows: Tensor, picks: NDArray[np.int64]) -> Tensor:
+        run = rows[0].flatten(1).numpy()
+        windows = self._buffers.array(name, (picks.size, run.shape[1]), run.dtype)
+        take_rows(run, picks, windows)
+        return torch.from_numpy(windows).view(*picks.shape, *rows.shape[2:])
+
+    def _mask_array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        if not self._decoder.has_missing:
+            return None
+        return self._buffers.array(f"{name} mask", shape, np.bool_)
+
+    def _mask(self, mask: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> Tensor:
+        return self._true.expand(shape) if mask is None else torch.from_numpy(mask).view(shape)
+
+
+def take_rows(series: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+    """Copy the rows of a matrix, all of them inside it, to `out` [rows.size, columns]."""
+    # Without a mode numpy copies through a second buffer, to leave `out` alone if a row is outside.
+    np.take(series, rows.reshape(-1), axis=0, out=out, mode="clip")
+
+
+def _pieces(shape: tuple[int, ...]) -> Iterator[_Piece]:
+    """Slices of runs and rows that cut [K, R, readings] into pieces that fit a core's cache."""
+    runs, rows, readings = shape
+    num_rows = max(1, _PIECE_READINGS // max(1, readings))
+    if num_rows < rows:
+        for run in range(runs):
+            for first in range(0, rows, num_rows):
+                yield slice(run, run + 1), slice(first, first + num_rows)
+    else:
+        num_runs = max(1, num_rows // max(1, rows))
+        for first in range(0, runs, num_runs):
+            yield slice(first, first + num_runs), slice(0, rows)
+
+
+def _decode(
+    codes: Raw,
+    divisors: NDArray[np.float32] | None,
+    values: NDArray[np.float32],
+    observed: NDArray[np.bool_] | None,
+) -> None:
+    """Write readings in original units and, where asked for, which of them were observed."""
+    np.copyto(values, codes)
+    if divisors is not None:
+        values /= divisors
+    if observed is None:
+        return
+    if divisors is None:
+        np.equal(codes, codes, out=observed)  # NaN is the number that differs from itself
+    else:
+        np.not_equal(codes, np.int16(MISSING_CODE), out=observed)
+
+
+def _zero_missing(values: NDArray[np.float32], observed: NDArray[np.bool_] | None) -> None:
+    """Turn values that were not observed into +0.0."""
+    if observed is not None and not observed.all():
+        # As integers: NaN * 0 would stay NaN, and a negative number * 0 would be -0.0.
+        bits = values.view(np.int32)
+        bits *= observed
