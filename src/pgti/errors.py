@@ -5,6 +5,7 @@
     ├── DataError (ValueError)     readings, a graph or a file that the user gave
     ├── StoreError                 a store that cannot be opened or written
     ├── RunError                   a run directory or a checkpoint
+    ├── BenchError                 a measurement that could not be made
     ├── MissingExtraError          an optional library that is not installed
     └── Interrupted                a signal asked the program to stop
 
@@ -13,6 +14,7 @@ without a traceback and exits with code 2.
 """
 
 __all__ = [
+    "BenchError",
     "ConfigError",
     "DataError",
     "Interrupted",
@@ -42,6 +44,10 @@ class StoreError(PgtiError):
 
 class RunError(PgtiError):
     """A run directory or checkpoint that cannot be used."""
+
+
+class BenchError(PgtiError):
+    """A measurement that could not be made, because a process that should make it failed."""
 
 
 class MissingExtraError(PgtiError):

@@ -11,6 +11,7 @@ from types import FrameType
 
 import cyclopts
 
+from pgti.cli.bench import bench_app
 from pgti.cli.config_tokens import expand_tokens
 from pgti.cli.evaluate import evaluate_command
 from pgti.cli.info import info_command
@@ -40,6 +41,7 @@ def _app() -> cyclopts.App:
     app.command(train_command, name="train")
     app.command(evaluate_command, name="evaluate")
     app.command(predict_command, name="predict")
+    app.command(bench_app())
     return app
 
 
