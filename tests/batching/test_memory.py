@@ -79,18 +79,6 @@ def test_version_2_limits(system: FakeSystem) -> None:
     system.membership.write_text("0::/user/one\n")
     stat = {"inactive_file": 300, "active_file": 200, "file_dirty": 40, "file_writeback": 10}
     entries = {name: size * MIB for name, size in stat.items()}
-    stat = {"inactive_file": 300, "active_file": 200, "file_dirty": 40, "file_writeback": 10}
-    entries = {name: size * MIB for name, size in stat.items()}
-    system.group_v2("user/one", 2000 * MIB, 900 * MIB, **entries)
-
-    assert available_bytes() == (2000 - 900 + 500 - 50) * MIB
-
-
-def test_version_2_limits(system: FakeSystem) -> None:
-    """As in version 1, by other names."""
-    system.membership.write_text("0::/user/one\n")
-    stat = {"inactive_file": 300, "active_file": 200, "file_dirty": 40, "file_writeback": 10}
-    entries = {name: size * MIB for name, size in stat.items()}
     system.group_v2("user/one", 2000 * MIB, 900 * MIB, **entries)
 
     assert available_bytes() == (2000 - 900 + 500 - 50) * MIB

@@ -33,10 +33,9 @@ class DecodedRows:
         meta = source.store.meta
         self._source, self._features = source, features
         self._decoder = HostDecoder(source)
-        series: Raw = np.asarray(source.store.raw)
-        self._series = series.reshape(meta.num_steps, -1)
         # Memory is taken page by page, as rows are written.
-        readings, targets = self._series.shape[1], meta.num_nodes * len(source.target_indices)
+        readings = meta.num_nodes * meta.num_channels
+        targets = meta.num_nodes * len(source.target_indices)
         inputs = meta.num_nodes * source.num_input_channels
         self._x = np.empty((meta.num_steps, inputs), dtype=np.float32)
         self._y = np.empty((meta.num_steps, targets), dtype=np.float32)
@@ -89,9 +88,9 @@ class DecodedRows:
         decoder = self._decoder
         for page in np.unique(pages[~self._is_decoded[pages]]).tolist():
             first = page * PAGE_ROWS
-            piece = slice(first, min(first + PAGE_ROWS, len(self._series)))
+            piece = slice(first, min(first + PAGE_ROWS, len(self._x)))
             numbers = np.arange(piece.start, piece.stop)[None]
-            raw: Raw = self._series[None, piece]
+            raw: Raw = self._source.store.raw[piece].reshape(1, len(numbers[0]), -1)
             x = self._x[piece].reshape(1, -1, decoder.num_nodes, decoder.num_inputs)
             x_mask, y_mask = (
                 kept[None, piece] if decoder.has_missing else None
