@@ -77,6 +77,33 @@ def test_train_ends_with_one_object(
     assert names >= {"config.toml", "run.json", "metrics.jsonl", "checkpoints", "test.json"}
 
 
+def test_a_few_windows_are_told_of(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--val-windows`, `--test-windows` and `evaluate --windows` say what was left out."""
+    path = tmp_path / "r"
+    few = ("--val-windows", 5, "--test-windows", 7)
+    assert run("train", store, "--run", path, "--max-steps", 1, *few, *TINY, "--json") == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.strip().splitlines()[-1])
+    total = result["test"]["split_windows"]
+    assert result["test"]["windows"] == 7 < total
+    assert result["test"]["count"] <= 7 * 3 * 6
+    assert result["seconds_to_first_step"] > 0
+    assert f"test, 7 of {total} windows" in captured.err
+    assert "first optimiser step" in captured.err
+
+    assert run("evaluate", path, "--windows", 7, "--json") == 0
+    assert last_json(capsys)["test"] == result["test"]
+    assert run("evaluate", path) == 0
+    assert f"test, {total} windows" in capsys.readouterr().err
+    assert run("evaluate", path, "--windows", 0) == 2
+    assert "number of windows is 0" in capsys.readouterr().err
+    assert run("train", store, "--run", tmp_path / "n", "--test-windows", 0) == 2
+    assert "test-windows is 0" in capsys.readouterr().err
+    assert not (tmp_path / "n").exists()
+
+
 def test_tensorboard_writes_into_the_run(store: Path, tmp_path: Path) -> None:
     """With --tensorboard a new run gets event files."""
     path = tmp_path / "run"

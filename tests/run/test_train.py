@@ -20,8 +20,9 @@ from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, train_run
 from pgti.training import AbstractObserver, RunDirectory
+from pgti.windows import evenly_spread
 
-from .small import WINDOWS, Linear, make_config, make_series, make_store
+from .small import NUM_NODES, WINDOWS, Linear, make_config, make_series, make_store
 
 
 class Told(AbstractObserver):
@@ -85,6 +86,36 @@ def info_of(path: Path) -> dict[str, Any]:
 
 def files_of(path: Path) -> dict[Path, bytes]:
     return {each: each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+# -- a few windows in place of all ----------------------------------------------------------------
+
+
+def test_a_split_can_be_evaluated_by_a_few_windows(tmp_path: Path) -> None:
+    """Errors are those of the chosen windows; how many there were is part of the report."""
+    run, _ = train_run(config_of(tmp_path, max_steps=1), tmp_path / "run")
+    whole = run.evaluate("test")["test"]
+    assert whole["windows"] == whole["split_windows"] == len(run.splits.test)
+    assert whole["count"] == whole["windows"] * 2 * NUM_NODES
+
+    few = run.evaluate("test", max_windows=4)["test"]
+    assert (few["windows"], few["split_windows"]) == (4, whole["windows"])
+    assert few["count"] == 4 * 2 * NUM_NODES
+    rows = evenly_spread(run.splits.test, 4)
+    last, truth = (run.store.raw[rows + offset, :, 0] for offset in (2, 3))
+    assert few["persistence"]["mae"]["1"] == pytest.approx(np.abs(truth - last).mean(), rel=1e-5)
+
+    assert run.evaluate("test", max_windows=10**6)["test"] == whole
+    with pytest.raises(ConfigError, match="number of windows is 0"):
+        run.evaluate("test", max_windows=0)
+
+
+def test_validation_can_look_at_a_few_windows(tmp_path: Path) -> None:
+    """The best parameters are chosen by the errors on them."""
+    run, result = train_run(config_of(tmp_path, val_windows=3, epochs=1), tmp_path / "run")
+    report = run.evaluate("val", max_windows=3)["val"]
+    assert result.best_val_mae == pytest.approx(report["mae"]["mean"], rel=1e-6)
+    assert report["mae"] != run.evaluate("val")["val"]["mae"]
 
 
 # -- several targets ------------------------------------------------------------------------------

@@ -66,6 +66,25 @@ def test_large_values_do_not_wrap(tmp_path: Path) -> None:
     np.testing.assert_array_equal(SeriesStore.open(tmp_path / "not").read(0, 10), values)
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's smaps")
+def test_released_rows_are_not_the_process_memory(tmp_path: Path) -> None:
+    """They were, once read; they are read again as before."""
+
+    def resident() -> int:
+        lines = Path("/proc/self/smaps").read_text().split("\n")
+        header = next(i for i, line in enumerate(lines) if str(tmp_path / "s") in line)
+        return next(int(line.split()[1]) for line in lines[header:] if line.startswith("Rss:"))
+
+    values = np.arange(60_000, dtype=np.float32).reshape(20_000, 3, 1) / 7
+    write(tmp_path / "s", values)
+    store = SeriesStore.open(tmp_path / "s")
+    np.testing.assert_array_equal(store.read(0, 20_000), values)
+    assert resident() >= store.num_bytes // 1024
+    store.release()
+    assert resident() == 0
+    np.testing.assert_array_equal(store.read(0, 20_000), values)
+
+
 def test_layout_is_as_documented(tmp_path: Path) -> None:
     """The data starts at byte 4096, numpy opens the file as it is, and hashes match."""
     values = sample()

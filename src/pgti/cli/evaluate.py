@@ -16,12 +16,13 @@ def evaluate_command(
     /,
     *,
     split: Literal["train", "val", "test", "all"] = "test",
+    windows: int | None = None,
     store: Path | None = None,
     checkpoint: Literal["best", "last"] = "best",
     device: str | None = None,
     json: bool = False,
 ) -> None:
-    """Errors of a trained run on whole splits, in original units.
+    """Errors of a trained run, in original units.
 
     MAE, RMSE and MAPE over observed targets at every horizon step and on average, beside
     persistence and the historical average.
@@ -29,6 +30,7 @@ def evaluate_command(
     Args:
         run: Directory of the run.
         split: Windows to evaluate.
+        windows: Evaluate at most this many windows, spread evenly over the split.
         store: The run's store, if it has moved.
         checkpoint: Which parameters: the best by validation MAE, or the last.
         device: Compute device, if not the run's.
@@ -40,7 +42,7 @@ def evaluate_command(
         names = tuple(name for name in names if trained.splits.starts(name))
     observer = RichObserver()
     try:
-        report = trained.evaluate(names, observers=(observer,))
+        report = trained.evaluate(names, max_windows=windows, observers=(observer,))
     finally:
         observer.close()
     for name in names:

@@ -42,7 +42,10 @@ def show_errors(split: str, report: Mapping[str, Any], forecaster: str) -> None:
         forecaster: name of the trained model.
     """
     rows = {forecaster: report} | {name: report[name] for name in _BASELINES if name in report}
-    show(_error_table(split, rows))
+    windows = f"{report['windows']:,} of {report['split_windows']:,} windows"
+    if report["windows"] == report["split_windows"]:
+        windows = f"{report['windows']:,} windows"
+    show(_error_table(f"{split}, {windows}", rows))
     for channel in report.get("channels", {}):
         of_channel = {name: errors["channels"][channel] for name, errors in rows.items()}
         show(_error_table(f"{split}, {channel}", of_channel))

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from pgti.cli.first_step import FirstStep
 from pgti.cli.output import print_json, say, show_errors
+from pgti.errors import require_whole_number
 from pgti.models import MODELS
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
 from pgti.training import (
@@ -48,6 +50,7 @@ def train_command(
     batching: str = "auto",
     device: str = "auto",
     resume: bool = False,
+    test_windows: int | None = None,
     tensorboard: bool = False,
     json: bool = False,
 ) -> None:
@@ -67,10 +70,15 @@ def train_command(
             auto, the fastest that fits.
         device: Compute device: auto, cpu, cuda or cuda:1.
         resume: Go on from the run's last checkpoint.
+        test_windows: Evaluate at most this many test windows at the end, spread evenly over the
+            split.
         tensorboard: Write TensorBoard events too.
         json: Print one JSON object as the last line of standard output.
     """
     began = time.perf_counter()
+    first_step = FirstStep()
+    if test_windows is not None:
+        require_whole_number("test-windows", test_windows, 1)
     chosen = dict(model or {})
     config = RunConfig(
         store=store.absolute(),
@@ -85,7 +93,7 @@ def train_command(
     )
 
     def observers(directory: RunDirectory) -> list[AbstractObserver]:
-        watching: list[AbstractObserver] = [RichObserver()]
+        watching: list[AbstractObserver] = [RichObserver(), first_step]
         if tensorboard:
             watching.append(TensorBoardObserver(directory.tensorboard_directory))
         return watching
@@ -94,12 +102,14 @@ def train_command(
         trained, result = train_run(config, run, resume=resume, say=say, observers=observers)
         report: dict[str, Any] = {}
         if trained.splits.test:
-            report = trained.evaluate("test")
+            report = trained.evaluate("test", max_windows=test_windows)
             trained.directory.write_test(report["test"])
     if report:
         show_errors("test", report["test"], config.model.name)
     else:
         say("the test split has no window: nothing was evaluated")
+    if first_step.seconds is not None:
+        say(f"the first optimiser step was done after {first_step.seconds:.1f} s")
     say(f"the run is in {run}")
     if json:
         print_json(
@@ -113,6 +123,7 @@ def train_command(
                 "test": report.get("test"),
                 "windows_per_second": result.windows_per_second,
                 "seconds": time.perf_counter() - began,
+                "seconds_to_first_step": first_step.seconds,
                 "peak_pss_bytes": memory.peak_bytes,
             }
         )

@@ -11,7 +11,7 @@ from pgti.run.config import RunConfig
 from pgti.run.run import Run
 from pgti.series import Scaler, SeriesStore
 from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer
-from pgti.windows import SPLIT_NAMES, GlobalShuffle, Sequential
+from pgti.windows import SPLIT_NAMES, GlobalShuffle, Sequential, evenly_spread
 
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
 
@@ -85,7 +85,9 @@ def prepare(
     trainer = Trainer(
         run.forecaster,
         training=BatchLoader(batcher, splits.train, size, GlobalShuffle(config.training.seed)),
-        validation=BatchLoader(batcher, splits.val, size, Sequential()),
+        validation=BatchLoader(
+            batcher, evenly_spread(splits.val, config.training.val_windows), size, Sequential()
+        ),
         config=config.training,
         run=directory,
         identity=RunIdentity(fingerprint=store.fingerprint, settings=config.identity()),

@@ -27,7 +27,7 @@ from pgti.training import (
     predict,
 )
 from pgti.training.compatibility import check_fingerprint
-from pgti.windows import Sequential, SplitName, Splits
+from pgti.windows import Sequential, SplitName, Splits, evenly_spread
 
 __all__ = ["Run"]
 
@@ -114,32 +114,37 @@ class Run:
         self,
         splits: SplitName | Sequence[SplitName] = "test",
         *,
+        max_windows: int | None = None,
         observers: Sequence[AbstractObserver] = (),
     ) -> dict[str, Any]:
-        """Errors on whole splits, in original units, beside those of both baselines.
+        """Errors on splits, in original units, beside those of both baselines.
 
         Args:
             splits: "train", "val", "test", or several of them.
+            max_windows: windows of each split at most, spread evenly over it; None takes all.
             observers: told about the progress.
 
         Returns:
             For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
             "persistence": {the same}, "historical-average": {the same}}; MAPE in percent. Where
             there are several targets, each of the three also has "channels": {name: {the errors
-            of that target alone}}.
+            of that target alone}}. "windows" says how many windows were evaluated, and
+            "split_windows" how many the split has.
 
         Raises:
-            ConfigError: if there is no such split or it has no window.
+            ConfigError: if there is no such split or it has no window, or `max_windows` is not a
+                positive whole number.
         """
+        names = [splits] if isinstance(splits, str) else splits
+        chosen = {name: evenly_spread(self.splits.starts(name), max_windows) for name in names}
         forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster, **self._baselines()}
-        return {
-            name: evaluation_report(
-                measure(forecasters, self._loader(self.splits.starts(name)), observers=observers),
-                "model",
-                self.target_names,
-            )
-            for name in ([splits] if isinstance(splits, str) else splits)
-        }
+        report: dict[str, Any] = {}
+        for name, starts in chosen.items():
+            metrics = measure(forecasters, self._loader(starts), observers=observers)
+            report[name] = evaluation_report(metrics, "model", self.target_names)
+            report[name]["windows"] = len(starts)
+            report[name]["split_windows"] = len(self.splits.starts(name))
+        return report
 
     def _baselines(self) -> dict[str, AbstractForecaster]:
         spec, targets = self.source.spec, self.source.target_indices

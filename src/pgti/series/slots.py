@@ -41,4 +41,5 @@ def slot_sums(
             observed = ~np.isnan(reading)
             np.add(sums[slot], reading, out=sums[slot], where=observed)
             counts[slot] += observed
+        store.release()
     return sums, counts

@@ -1,6 +1,7 @@
 """Reading a store: one read-only memory map that every process of a machine shares."""
 
 import hashlib
+import mmap
 import tokenize
 import zlib
 from collections.abc import Callable
@@ -126,6 +127,17 @@ class SeriesStore:
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """Readings of rows start..stop-1 in original units, float32 [rows, N, C], NaN = missing."""
         return self.codec.decode(self.raw[start:stop])
+
+    def release(self) -> None:
+        """Unmap the rows that were read: they stay in the page cache, and only there.
+
+        A page that a process has mapped counts as its memory until the system wants it back; a
+        pass over a long series would seem to take as much memory as the series has bytes. Rows
+        that are asked for again are mapped again.
+        """
+        mapped: object = self.raw.base
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def moments(self, rows: range) -> Moments:
         """Statistics of the observed readings in `rows` (consecutive).

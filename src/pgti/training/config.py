@@ -61,6 +61,8 @@ class TrainingConfig:
     """Early stopping: validations in a row without a better MAE that end training; None never."""
     max_steps: int | None = None
     """Optimiser steps after which training ends, whatever `epochs` says."""
+    val_windows: int | None = None
+    """Windows of a validation at most, spread evenly over the split; None takes all of them."""
     precision: Precision = "float32"
     """bfloat16 runs the network's forward pass in training under autocast."""
     compile: bool = False
@@ -102,11 +104,12 @@ class TrainingConfig:
             "warmup_steps": 0,
             "patience": 1,
             "max_steps": 1,
+            "val_windows": 1,
             "seed": 0,
             "checkpoint_every_steps": 0,
             "log_every_steps": 0,
         }
-        optional = {"patience", "max_steps"}
+        optional = {"patience", "max_steps", "val_windows"}
         for name, minimum in smallest.items():
             value = getattr(self, name)
             if value is None and name in optional:

@@ -1,0 +1,52 @@
+"""How long a user waits from the command to the first optimiser step."""
+
+import os
+import time
+from pathlib import Path
+
+from pgti.training import AbstractObserver
+from pgti.training.observers import Record
+
+__all__ = ["FirstStep"]
+
+_PROC = Path("/proc")
+_STARTED_FIELD = 19  # of /proc/self/stat behind the name: clock ticks from boot to the start
+
+
+class FirstStep(AbstractObserver):
+    """Notes when the first optimiser step is done.
+
+    Attributes:
+        seconds: from the start of the process to that moment (of the observer, where the system
+            does not tell); None until then.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+        self._began = time.monotonic() - (_age_of_process() or 0.0)
+
+    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
+        """Nothing to note: the first pass of a training is over its training windows."""
+
+    def advance(self, num_windows: int) -> None:
+        """Windows are done for the first time: those of a step."""
+        del num_windows
+        if self.seconds is None:
+            self.seconds = time.monotonic() - self._began
+
+    def record(self, record: Record) -> None:
+        """Nothing to note."""
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def _age_of_process() -> float | None:
+    """Seconds since this process was started, interpreter and imports included; Linux tells."""
+    try:
+        stat = (_PROC / "self/stat").read_text(encoding="utf-8", errors="replace")
+        uptime = float((_PROC / "uptime").read_text(encoding="ascii").split()[0])
+        started = int(stat.rpartition(")")[2].split()[_STARTED_FIELD])
+        return max(0.0, uptime - started / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return None
