@@ -2,6 +2,8 @@
 
 import copy
 import io
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -156,3 +158,24 @@ def test_low_precision_is_multiplied_in_float32(density: float) -> None:
     product.sum().backward()
     assert x.grad is not None
     assert x.grad.dtype == torch.bfloat16
+
+
+def test_scratch_memory_is_reused_and_stays_behind() -> None:
+    """One tensor of a name, large enough for what was asked; copies and threads have their own."""
+    supports = Supports.from_graph(SensorGraph.empty(3))
+    with torch.inference_mode():
+        first = supports.scratch("a", (4, 5), torch.float32)
+    assert supports.scratch("a", (2, 3), torch.float32).data_ptr() == first.data_ptr()
+    assert supports.scratch("b", (4, 5), torch.float32).data_ptr() != first.data_ptr()
+    assert supports.scratch("a", (4, 5), torch.bfloat16).dtype == torch.bfloat16
+    assert supports.scratch("a", (6, 5), torch.float32).shape == (6, 5)
+    supports.scratch("a", (1,), torch.float32).requires_grad_()  # no inference tensor
+
+    kept = weakref.ref(supports.scratch("c", (1,), torch.float32).untyped_storage())
+    supports.free_scratch()
+    assert kept() is None
+    here = supports.scratch("a", (1,), torch.float32)
+    with ThreadPoolExecutor(1) as thread:
+        there = thread.submit(supports.scratch, "a", (1,), torch.float32).result()
+    copied = copy.deepcopy(supports).scratch("a", (1,), torch.float32)
+    assert len({here.data_ptr(), there.data_ptr(), copied.data_ptr()}) == 3

@@ -7,6 +7,7 @@ term: H = 1 + S * K hops in all, in the order x, S1 x, S1^2 x, .., S2 x, S2^2 x,
 A batch is folded into the features: states are [N, B, C] and a product sees [N, B * C].
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -127,7 +128,8 @@ class DiffusionProduct:
 
     One object serves one weight during one call of an autograd function. With a `matmul_dtype`
     (autocast) the operands of matrix products are rounded to it, while diffusion, states and sums
-    over time stay in the supports' precision.
+    over time stay in the supports' precision. Everything in between lies in the supports' scratch
+    memory: what a method leaves there is undone by the next.
     """
 
     def __init__(
@@ -147,59 +149,120 @@ class DiffusionProduct:
                 out_MO.addmm_(hop_MC, weight_CO)
         else:
             # One product over all hops, so that the sum is rounded once and not H times.
-            out_MO.add_(torch.mm(torch.cat(hops, dim=1), self._weight_HCO.flatten(0, 1)))
+            gathered_MK = self._side_by_side(hops)
+            product_MO = self._scratch("product", out_MO.shape, self._matmul_dtype)
+            torch.mm(gathered_MK, self._weight_HCO.flatten(0, 1), out=product_MO)
+            out_MO.add_(product_MO)
 
-    def add_input_gradient(self, grad_MO: Tensor, out_NBC: Tensor) -> None:
-        """Add sum_k (S^T)^k grad W_k^T to out by Horner's rule: S * K sparse products in all.
+    def add_gradients(
+        self,
+        x_NBC: Tensor,
+        grad_MO: Tensor,
+        *,
+        into_weight_HCO: Tensor,
+        into_x_NBC: Tensor | None,
+    ) -> None:
+        """Add (S^k x)^T grad to the gradient of W_k, and sum_k (S^T)^k grad W_k^T to that of x.
+
+        Nothing diffused is kept for this: hops of x are made again, or where the outputs are no
+        wider than x, hops of the gradient, which serve both sums: (S^k x)^T g = x^T (S^T)^k g.
 
         Args:
-            grad_MO: [M, O] with M = N * B rows; rows may lie apart.
-            out_NBC: [N, B, C], contiguous.
+            x_NBC: what was diffused.
+            grad_MO: [M, O], gradient of the output, M = N * B rows; rows may lie apart.
+            into_weight_HCO: [H, C, O].
+            into_x_NBC: [N, B, C], contiguous, not `x_NBC`; None where it is not wanted.
         """
-        out_NF = out_NBC.flatten(1, 2)
-        grad_MO = grad_MO.to(self._weight_HCO.dtype)
-        self._product_with_weight(0, grad_MO, out_NF, accumulate=True)
+        if into_x_NBC is not None and grad_MO.shape[1] <= x_NBC.shape[2]:
+            self._add_by_diffused_gradient(x_NBC, grad_MO, into_weight_HCO, into_x_NBC)
+            return
+        rounded_MO = self._rounded("gradient", grad_MO)
+        for hop_MC, out_CO in zip(self._diffused(x_NBC), into_weight_HCO, strict=True):
+            self._add_product(self._rounded("hop", hop_MC).t(), rounded_MO, out_CO)
+        if into_x_NBC is not None:
+            self._add_by_horner(rounded_MO, into_x_NBC.flatten(1, 2))
+
+    def _add_by_diffused_gradient(
+        self, x_NBC: Tensor, grad_MO: Tensor, into_weight_HCO: Tensor, into_x_NBC: Tensor
+    ) -> None:
+        shape = (*x_NBC.shape[:2], grad_MO.shape[1])
+        grad_NBO = self._scratch("gradient", shape).copy_(grad_MO.view(shape))
+        x_CM = self._rounded("x", x_NBC.flatten(0, 1)).t()
+        into_x_MC = into_x_NBC.flatten(0, 1)
+        hops = self._diffused(grad_NBO, transposed=True)
+        for hop_MO, weight_CO, out_CO in zip(hops, self._weight_HCO, into_weight_HCO, strict=True):
+            rounded_MO = self._rounded("hop", hop_MO)
+            self._add_product(x_CM, rounded_MO, out_CO)
+            self._add_product(rounded_MO, weight_CO.t(), into_x_MC)
+
+    def _add_by_horner(self, grad_MO: Tensor, into_x_NF: Tensor) -> None:
+        """Add sum_k (S^T)^k grad W_k^T in S * K sparse products."""
+        shape = into_x_NF.shape
+        self._add_product_with_weight(0, grad_MO, into_x_NF, beta=1)
         for index in range(len(self._supports)):
             nearest, farthest = 1 + index * self._hops, (index + 1) * self._hops
-            state_NF = torch.empty_like(out_NF)
-            self._product_with_weight(farthest, grad_MO, state_NF, accumulate=False)
+            state_NF = self._scratch("horner 0", shape)
+            self._add_product_with_weight(farthest, grad_MO, state_NF, beta=0)
             for hop in range(farthest - 1, nearest - 1, -1):
-                nearer_NF = torch.empty_like(out_NF)
-                self._product_with_weight(hop, grad_MO, nearer_NF, accumulate=False)
+                nearer_NF = self._scratch(f"horner {(farthest - hop) % 2}", shape)
+                self._add_product_with_weight(hop, grad_MO, nearer_NF, beta=0)
                 state_NF = self._supports.product(
                     index, state_NF, transposed=True, out=nearer_NF, accumulate=True
                 )
-            self._supports.product(index, state_NF, transposed=True, out=out_NF, accumulate=True)
+            self._supports.product(index, state_NF, transposed=True, out=into_x_NF, accumulate=True)
 
-    def add_weight_gradient(self, x_NBC: Tensor, grad_MO: Tensor, out_HCO: Tensor) -> None:
-        """Add (S^k x)^T grad to out[k]; x is diffused anew, which spares keeping H copies of it."""
-        grad_MO = grad_MO.to(self._weight_HCO.dtype)
-        for hop_MC, out_CO in zip(self._diffused(x_NBC), out_HCO, strict=True):
-            if self._matmul_dtype is None:
-                out_CO.addmm_(hop_MC.t(), grad_MO)
-            else:
-                out_CO.add_(torch.mm(hop_MC.t(), grad_MO))
-
-    def _diffused(self, x_NBC: Tensor) -> list[Tensor]:
-        """The hops of x as [N * B, C], in the precision of the matrix products."""
-        precision = self._matmul_dtype or x_NBC.dtype
-        with torch.no_grad():
-            hops = diffuse(x_NBC.flatten(1, 2), self._supports, self._hops)
-        return [hop_NF.view(-1, x_NBC.shape[-1]).to(precision) for hop_NF in hops]
-
-    def _product_with_weight(
-        self, hop: int, grad_MO: Tensor, out_NF: Tensor, *, accumulate: bool
+    def _add_product_with_weight(
+        self, hop: int, grad_MO: Tensor, out_NF: Tensor, *, beta: int
     ) -> None:
-        """Write, or add, grad W_k^T to out."""
+        """Write, or with beta = 1 add, grad W_k^T to out."""
         weight_OC = self._weight_HCO[hop].t()
-        out_MC = out_NF.view(-1, weight_OC.shape[1])
-        if self._matmul_dtype is not None:
-            product_MC = torch.mm(grad_MO, weight_OC)
-            _ = out_MC.add_(product_MC) if accumulate else out_MC.copy_(product_MC)
-        elif accumulate:
-            out_MC.addmm_(grad_MO, weight_OC)
-        else:
-            torch.mm(grad_MO, weight_OC, out=out_MC)
+        self._add_product(grad_MO, weight_OC, out_NF.view(-1, weight_OC.shape[1]), beta=beta)
+
+    def _add_product(
+        self, left_IJ: Tensor, right_JK: Tensor, out_IK: Tensor, *, beta: int = 1
+    ) -> None:
+        """Write beta * out + left @ right to out, which is in the supports' precision."""
+        if self._matmul_dtype is None:
+            out_IK.addmm_(left_IJ, right_JK, beta=beta)
+            return
+        product_IK = self._scratch("product", out_IK.shape, self._matmul_dtype)
+        torch.mm(left_IJ, right_JK, out=product_IK)
+        _ = out_IK.add_(product_IK) if beta else out_IK.copy_(product_IK)
+
+    def _diffused(self, x_NBC: Tensor, *, transposed: bool = False) -> list[Tensor]:
+        """The hops of x as [N * B, C]: `diffuse` without autograd; with the transposes, on request.
+
+        All but the first, x itself, lie in scratch memory.
+        """
+        x_NF = x_NBC.flatten(1, 2)
+        hops = [x_NBC.flatten(0, 1)]
+        for index in range(len(self._supports)):
+            state_NF = x_NF
+            for _ in range(self._hops):
+                out_NF = self._scratch(f"hop {len(hops)}", x_NF.shape)
+                state_NF = self._supports.product(
+                    index, state_NF, transposed=transposed, out=out_NF
+                )
+                hops.append(state_NF.view(-1, x_NBC.shape[2]))
+        return hops
+
+    def _side_by_side(self, hops: list[Tensor]) -> Tensor:
+        """[M, H * C]: the hops of M rows, rounded for the product over all of them."""
+        rows, channels = hops[0].shape
+        gathered_MHC = self._scratch("gathered", (rows, len(hops), channels), self._matmul_dtype)
+        for position, hop_MC in enumerate(hops):
+            gathered_MHC[:, position] = hop_MC
+        return gathered_MHC.flatten(1, 2)
+
+    def _rounded(self, name: str, tensor_MC: Tensor) -> Tensor:
+        """The operand of a matrix product, in its precision."""
+        if self._matmul_dtype is None or tensor_MC.dtype == self._matmul_dtype:
+            return tensor_MC
+        scratch = self._scratch(f"rounded {name}", tensor_MC.shape, self._matmul_dtype)
+        return scratch.copy_(tensor_MC)
+
+    def _scratch(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        return self._supports.scratch(name, shape, dtype or self._supports.dtype)
 
 
 class _Convolution(torch.autograd.Function):
@@ -236,7 +299,10 @@ class _Convolution(torch.autograd.Function):
         with torch.autocast(x_LNBC.device.type, enabled=False):
             product = DiffusionProduct(weight_HCO, ctx.supports, ctx.matmul_dtype)
             for step, grad_MO in enumerate(grad_LMO):
-                product.add_weight_gradient(x_LNBC[step], grad_MO, grad_weight_HCO)
-                if grad_x_LNBC is not None:
-                    product.add_input_gradient(grad_MO, grad_x_LNBC[step])
+                product.add_gradients(
+                    x_LNBC[step],
+                    grad_MO,
+                    into_weight_HCO=grad_weight_HCO,
+                    into_x_NBC=None if grad_x_LNBC is None else grad_x_LNBC[step],
+                )
         return grad_x_LNBC, grad_weight_HCO, grad_LMO.sum(dim=(0, 1)), None, None

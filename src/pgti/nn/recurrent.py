@@ -162,7 +162,7 @@ class _Recurrence(torch.autograd.Function):
             torch.zeros_like(weight, dtype=states_LNBD.dtype) for weight in weights
         )
         grad_NBD = torch.zeros_like(states_LNBD[0]) if grad_last_NBD is None else grad_last_NBD
-        scratch_NBD = torch.empty_like(states_LNBD[0])
+        scratch_NBD, reset_NBD = torch.empty_like(states_LNBD[0]), torch.empty_like(states_LNBD[0])
         with torch.autocast(states_LNBD.device.type, enabled=False):
             to_gates, to_candidate = (
                 DiffusionProduct(weight, ctx.supports, ctx.matmul_dtype) for weight in weights
@@ -188,17 +188,24 @@ class _Recurrence(torch.autograd.Function):
                 _sigmoid_backward(scratch_NBD, u_NBD, grad_input=into_u)
 
                 # c = tanh([x, r . h] * Theta_c + b_c)
-                into_c_MD = into_c.flatten(0, 1)
-                torch.mul(r_NBD, before_NBD, out=scratch_NBD)
-                to_candidate.add_weight_gradient(scratch_NBD, into_c_MD, grad_candidate)
-                to_candidate.add_input_gradient(into_c_MD, scratch_NBD.zero_())
+                torch.mul(r_NBD, before_NBD, out=reset_NBD)
+                to_candidate.add_gradients(
+                    reset_NBD,
+                    into_c.flatten(0, 1),
+                    into_weight_HCO=grad_candidate,
+                    into_x_NBC=scratch_NBD.zero_(),
+                )
                 grad_before_NBD.addcmul_(scratch_NBD, r_NBD)
                 _sigmoid_backward(scratch_NBD.mul_(before_NBD), r_NBD, grad_input=into_r)
 
                 # r, u = sigmoid([x, h] * Theta_ru + b_ru)
                 into_gates_MG = grad_inputs_LNBG[step, ..., : 2 * hidden].flatten(0, 1)
-                to_gates.add_weight_gradient(before_NBD, into_gates_MG, grad_gates)
-                to_gates.add_input_gradient(into_gates_MG, grad_before_NBD)
+                to_gates.add_gradients(
+                    before_NBD,
+                    into_gates_MG,
+                    into_weight_HCO=grad_gates,
+                    into_x_NBC=grad_before_NBD,
+                )
                 grad_NBD = grad_before_NBD
         grad_first_NBD = None if first_NBD is None else grad_NBD
         return grad_inputs_LNBG, grad_first_NBD, grad_gates, grad_candidate, None, None

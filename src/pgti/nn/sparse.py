@@ -5,6 +5,8 @@ the graph is never replicated. The transpose is stored beside each operator, so 
 pass transposes nothing.
 """
 
+import math
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
@@ -57,6 +59,7 @@ class Supports(nn.Module):
         self.register_buffer("edge_index", torch.tensor(graph.edge_index), persistent=False)
         self.register_buffer("edge_weight", torch.tensor(graph.edge_weight), persistent=False)
         self._matrices: dict[str, Tensor] = {}
+        self._scratch = _Scratch()
 
     @classmethod
     def from_graph(cls, graph: SensorGraph, kind: SupportKind = "dual_random_walk") -> Self:
@@ -125,6 +128,30 @@ class Supports(nn.Module):
         # The variant with `out` is the one that autocast leaves alone.
         return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
 
+    def scratch(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Memory for what is used at once and never kept: of each name, one tensor at a time.
+
+        A layer that asks for memory anew at every time step spends much of a large step on page
+        faults: allocators give large blocks back to the system. Each thread has its own.
+
+        Args:
+            name: what it is for; asking again overwrites what was there.
+            shape: of the tensor, whose content is undefined.
+            dtype: of the tensor.
+        """
+        size = math.prod(shape)
+        kept = self._scratch.tensors.get((name, dtype))
+        if kept is None or len(kept) < size:
+            # Made outside inference mode, or training could not use it afterwards.
+            with torch.inference_mode(mode=False):
+                kept = torch.empty(size, dtype=dtype, device=self.edge_weight.device)
+            self._scratch.tensors[name, dtype] = kept
+        return kept[:size].view(*shape)
+
+    def free_scratch(self) -> None:
+        """Forget all scratch memory; it is made again when it is asked for."""
+        self._scratch = _Scratch()
+
     def _register(self, name: str, operator: CsrMatrix) -> None:
         """Keep an operator as three buffers; int32 indices are what MKL and cuSPARSE take."""
         parts = {
@@ -160,14 +187,29 @@ class Supports(nn.Module):
         return matrix
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move the buffers, and forget the matrices made over the old ones."""
+        """Move the buffers, and forget what was made for the old ones."""
         self._matrices.clear()
+        self._scratch = _Scratch()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles carry the buffers; the copy makes matrices over its own."""
-        return {**self.__dict__, "_matrices": {}}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("_matrices", "_scratch")
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_matrices": {}, "_scratch": _Scratch()})  # type: ignore[no-untyped-call]
+
+
+class _Scratch(threading.local):
+    """Scratch memory of one thread, by name and dtype."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
 def _name(index: int, *, transposed: bool) -> str:
