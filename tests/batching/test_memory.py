@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pgti.batching import memory
-from pgti.batching.memory import available_bytes
+from pgti.batching.memory import available_bytes, parse_bytes
+from pgti.errors import ConfigError
 
 MIB = 2**20
 GROUPS = Path("/sys/fs/cgroup/memory")
@@ -144,7 +145,8 @@ IN_GROUP = """
 import os, sys
 with open(sys.argv[1] + "/cgroup.procs", "w") as file:
     file.write(str(os.getpid()))
-from pgti.batching.memory import available_bytes
+from pgti.batching.memory import available_bytes, parse_bytes
+from pgti.errors import ConfigError
 before = available_bytes()
 with open(sys.argv[2], "rb") as file:  # fills the page cache, which can be taken back
     while file.read(1 << 20):
@@ -172,3 +174,20 @@ def test_a_real_group_is_honoured(real_group: Path, tmp_path: Path) -> None:
     assert before <= 300 * MIB
     assert abs(before - after_reading) < 40 * MIB
     assert 80 * MIB < after_reading - after_taking < 120 * MIB
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [("1", 1), ("2147483648", 2**31), (4096, 4096), ("2GiB", 2**31), ("2 gb", 2**31),
+     ("1.5G", 3 * 2**29), ("64MiB", 2**26), ("7k", 7 * 1024), ("3 B", 3), ("1TiB", 2**40)],
+)  # fmt: skip
+def test_numbers_of_bytes(text: str | int, num_bytes: int) -> None:
+    """Units are powers of 1024, whatever they are called."""
+    assert parse_bytes("limit", text) == num_bytes
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "0", "0.1B", "2 EiB", "1e9", "two", True])
+def test_what_is_no_number_of_bytes(text: str | int) -> None:
+    """The option is named."""
+    with pytest.raises(ConfigError, match=r"limit is .* such as 2GiB"):
+        parse_bytes("limit", text)

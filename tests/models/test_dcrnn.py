@@ -2,8 +2,6 @@
 
 import copy
 import math
-import weakref
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph, from_dense
 from pgti.models import DCRNN, DCRNNConfig, ModelShape, Teacher
 from pgti.models.dcrnn import scheduled_sampling_coins, teaching_probability
 from pgti.nn import Supports
+from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 NUM_NODES, BATCH, INPUT_STEPS, HORIZON, CHANNELS, TARGETS, HIDDEN = 7, 3, 4, 5, 3, 2, 6
@@ -341,32 +339,6 @@ def test_recomputed_activations_change_nothing(*, scheduled_sampling: bool) -> N
     )
 
 
-class LiveBytes(TorchDispatchMode):
-    """Bytes of the storages that operators have made and that are still alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, int] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, list | tuple) else [result]:
-            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in self.alive:
-                    self.alive[storage.data_ptr()] = storage.nbytes()
-                    weakref.finalize(storage, self.alive.pop, storage.data_ptr(), None)
-        self.peak = max(self.peak, sum(self.alive.values()))
-        return result
-
-
 def test_recomputation_takes_a_fraction_of_the_memory() -> None:
     """Over 24 steps, a quarter stays alive between the passes, and the peak falls to a half."""
     shape = ModelShape(
@@ -384,9 +356,9 @@ def test_recomputation_takes_a_fraction_of_the_memory() -> None:
     def measure() -> tuple[int, int]:
         with LiveBytes() as memory:
             forecasts = model(x, supports)
-            kept = sum(memory.alive.values())
+            kept = memory.alive_bytes
             forecasts.sum().backward()
-        return kept, memory.peak
+        return kept, memory.peak_bytes
 
     kept, peak = measure()
     model.recompute = True

@@ -1,17 +1,38 @@
 """How much memory may still be taken: on the machine, in the control group, on a GPU."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
 
-__all__ = ["available_bytes"]
+from pgti.errors import ConfigError
 
+__all__ = ["available_bytes", "parse_bytes"]
+
+_BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/proc/self/cgroup")
 _CGROUP_MOUNT = Path("/sys/fs/cgroup")
 _UNLIMITED = 2**62  # more than any request; version 1 writes nearly 2**63 for "no limit"
 _NO_LIMIT_FROM = 2**60
+
+
+def parse_bytes(name: str, text: str | int) -> int:
+    """A number of bytes from 2147483648, 2GiB or 1.5G; the units are powers of 1024.
+
+    Raises:
+        ConfigError: naming the option, if it is no such number or less than one byte.
+
+    >>> parse_bytes("memory_budget", "1.5GiB")
+    1610612736
+    """
+    match = _BYTES.fullmatch(str(text).strip())
+    exponent = 0 if match is None or not match[2] else 1 + "KMGT".index(match[2].upper())
+    num_bytes = 0 if match is None else int(float(match[1]) * 1024**exponent)
+    if num_bytes < 1:
+        raise ConfigError(f"{name} is {text!r}: it must be a number of bytes, such as 2GiB")
+    return num_bytes
 
 
 def available_bytes(device: torch.device | None = None) -> int:

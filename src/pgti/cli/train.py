@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from pgti.batching.memory import parse_bytes
 from pgti.cli.first_step import FirstStep
 from pgti.cli.output import print_json, say, show_errors
 from pgti.errors import require_whole_number
@@ -49,6 +50,7 @@ def train_command(
     training: Annotated[TrainingConfig, Parameter(name="*")] = TrainingConfig(),  # noqa: B008 - frozen
     batching: str = "auto",
     device: str = "auto",
+    memory_budget: str | None = None,
     resume: bool = False,
     test_windows: int | None = None,
     tensorboard: bool = False,
@@ -69,6 +71,8 @@ def train_command(
             series on the compute device), standard (all windows materialised, for comparison), or
             auto, the fastest that fits.
         device: Compute device: auto, cpu, cuda or cuda:1.
+        memory_budget: Memory that the process may use on that device, such as 2GiB; what is free
+            there if not given. What a run needs is told before it starts.
         resume: Go on from the run's last checkpoint.
         test_windows: Evaluate at most this many test windows at the end, spread evenly over the
             split.
@@ -90,6 +94,9 @@ def train_command(
         training=training,
         batching=batching,
         device=device,
+        memory_budget=(
+            None if memory_budget is None else parse_bytes("memory-budget", memory_budget)
+        ),
     )
 
     def observers(directory: RunDirectory) -> list[AbstractObserver]:

@@ -10,6 +10,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from pgti.batching.memory import parse_bytes
 from pgti.errors import ConfigError
 from pgti.series import SeriesStore, default_calendar
 from pgti.training import TrainingConfig
@@ -137,6 +138,8 @@ class RunConfig:
     """Batching strategy; auto takes the fastest that fits."""
     device: str = "auto"
     """Compute device; auto takes a GPU where there is one."""
+    memory_budget: int | None = None
+    """Bytes that the process may use on the compute device; what is free there if not given."""
 
     def to_toml(self) -> str:
         """The text of `config.toml`; `from_toml` reads it back."""
@@ -171,7 +174,14 @@ class RunConfig:
             training=TrainingConfig(**_options(path, content, "training", TrainingConfig)),
             batching=str(content.get("batching", "auto")),
             device=str(content.get("device", "auto")),
+            memory_budget=_bytes_of(path, content.get("memory_budget")),
         )
+
+
+def _bytes_of(path: Path, value: object) -> int | None:
+    if value is None:
+        return None
+    return parse_bytes(f"{path}: memory_budget", value if isinstance(value, int) else str(value))
 
 
 _TABLES: dict[str, type[WindowConfig | TrainingConfig]] = {

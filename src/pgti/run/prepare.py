@@ -8,10 +8,18 @@ from pgti.batching import BatchLoader, WindowSource, choose_batching, make_batch
 from pgti.errors import DataError
 from pgti.run.build import NUM_SLOTS, ModelFactory, build_forecaster, try_network, window_source
 from pgti.run.config import RunConfig
+from pgti.run.estimate import MemoryPlan, plan_memory
 from pgti.run.run import Run
 from pgti.series import Scaler, SeriesStore
-from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer
-from pgti.windows import SPLIT_NAMES, GlobalShuffle, Sequential, evenly_spread
+from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer, TrainingConfig
+from pgti.windows import (
+    SPLIT_NAMES,
+    BlockShuffle,
+    GlobalShuffle,
+    Order,
+    Sequential,
+    evenly_spread,
+)
 
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
 
@@ -30,12 +38,14 @@ class PreparedRun:
         run: store, configuration and forecaster.
         trainer: trains the forecaster.
         info: facts for `run.json`.
+        memory: what the run needs and how it uses it.
         choices: what was chosen on the user's behalf, in one line each.
     """
 
     run: Run
     trainer: Trainer
     info: dict[str, Any]
+    memory: MemoryPlan
     choices: list[str]
 
 
@@ -45,8 +55,10 @@ def prepare(
     store: SeriesStore,
     model: ModelFactory | None,
     observers: ObserverFactory | None,
+    *,
+    recomputed_before: bool | None = None,
 ) -> PreparedRun:
-    """Build everything, and try the network on one window; nothing is written.
+    """Build everything, and try the network on a window or two; nothing is written.
 
     Args:
         config: every option, the model's resolved.
@@ -54,6 +66,7 @@ def prepare(
         store: the configuration's store.
         model: makes the network, in place of the configuration's model.
         observers: makes who is told about the progress.
+        recomputed_before: whether a run that goes on has recomputed its activations so far.
 
     Raises:
         PgtiError: if something given cannot be used.
@@ -84,7 +97,7 @@ def prepare(
     size = config.training.batch_size
     trainer = Trainer(
         run.forecaster,
-        training=BatchLoader(batcher, splits.train, size, GlobalShuffle(config.training.seed)),
+        training=BatchLoader(batcher, splits.train, size, _order(config.training)),
         validation=BatchLoader(
             batcher, evenly_spread(splits.val, config.training.val_windows), size, Sequential()
         ),
@@ -93,6 +106,15 @@ def prepare(
         identity=RunIdentity(fingerprint=store.fingerprint, settings=config.identity()),
         observers=() if observers is None else observers(directory),
     )
+    memory = plan_memory(
+        config,
+        source,
+        run.forecaster,
+        batcher,
+        splits.train[0],
+        recomputed_before=recomputed_before,
+    )
+    choices += memory.choices
     info = {
         "store": str(store.path.absolute()),
         "fingerprint": store.fingerprint,
@@ -100,9 +122,17 @@ def prepare(
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
         "batching": batching,
         "device": str(run.device),
+        "recompute": memory.recompute,
         "calendar": list(source.calendar),
     }
-    return PreparedRun(run=run, trainer=trainer, info=info, choices=choices)
+    return PreparedRun(run=run, trainer=trainer, info=info, memory=memory, choices=choices)
+
+
+def _order(training: TrainingConfig) -> Order:
+    """The order of the training windows."""
+    if training.order == "blocks":
+        return BlockShuffle(training.seed, training.block_size)
+    return GlobalShuffle(training.seed)
 
 
 def _check_validation(source: WindowSource, starts: range) -> None:

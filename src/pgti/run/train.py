@@ -15,6 +15,7 @@ from pgti.run.prepare import AUTO, ObserverFactory, prepare
 from pgti.run.run import Run, opened_store
 from pgti.series import SeriesStore
 from pgti.training import FitResult, RunDirectory, Trainer, TrainingConfig
+from pgti.training.allocator import freed_memory
 from pgti.training.compatibility import check_fingerprint, check_settings, free_options
 from pgti.training.run_directory import now
 
@@ -122,7 +123,10 @@ def train_run(
             config = replace(config, model=resolved_model(config.model))
             if goes_on:
                 _check_goes_on(directory, config, opened)
-            prepared = prepare(config, directory, opened, model, observers)
+            before = directory.read_info().get("recompute") if goes_on else None
+            prepared = prepare(
+                config, directory, opened, model, observers, recomputed_before=before
+            )
         run, trainer = prepared.run, prepared.trainer
         if goes_on:
             trainer.restore()  # refuses before anything is written
@@ -134,7 +138,8 @@ def train_run(
             _write_going_on(directory, config, prepared.info)
         for line in prepared.choices:
             say(line)
-        result = _fit(trainer, directory, resume=resume, is_new=not goes_on)
+        with freed_memory(prepared.memory.freed):
+            result = _fit(trainer, directory, resume=resume, is_new=not goes_on)
         if not was_finished or "ended" not in directory.read_info():
             directory.update_info(ended=now())
         run.forecaster.network.load_state_dict(directory.load_best().network)

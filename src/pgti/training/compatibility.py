@@ -18,6 +18,7 @@ _FREE_OPTIONS = frozenset(
         "checkpoint_every_steps",
         "log_every_steps",
         "compile",
+        "recompute",
     )
 )
 """Options that say when a run stops or what it writes, not what it computes."""

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pgti.errors import ConfigError
 
-__all__ = ["TrainingConfig"]
+__all__ = ["OrderName", "Precision", "Recompute", "TrainingConfig"]
 
 _SEED_LIMIT = 1 << 63
 """Seeds of TOML files and of every generator in use are below it."""
@@ -14,7 +14,11 @@ _SEED_LIMIT = 1 << 63
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["none", "multistep", "cosine", "plateau"]
 Precision = Literal["float32", "bfloat16"]
+Recompute = Literal["auto", "on", "off"]
 Loss = Literal["mae", "huber", "mse"]
+OrderName = Literal["global", "blocks"]
+
+_BLOCK_SIZE = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +35,11 @@ class TrainingConfig:
     """Windows gathered at a time."""
     accumulate: int = 1
     """Batches per optimiser step: a step learns from `batch_size * accumulate` windows."""
+    order: OrderName = "global"
+    """Shuffle all windows of an epoch, or blocks of consecutive windows: fewer rows to read, and
+    gradients a little noisier."""
+    block_size: int = _BLOCK_SIZE
+    """blocks: consecutive windows in a block."""
     learning_rate: float = 1e-3
     """Learning rate before warm-up and schedule."""
     optimizer: Optimizer = "adam"
@@ -65,6 +74,9 @@ class TrainingConfig:
     """Windows of a validation at most, spread evenly over the split; None takes all of them."""
     precision: Precision = "float32"
     """bfloat16 runs the network's forward pass in training under autocast."""
+    recompute: Recompute = "auto"
+    """Make activations again in the backward pass instead of keeping them: a fraction of the memory
+    for about a third more time; auto does it where they would not fit."""
     compile: bool = False
     """Compile the network with torch.compile."""
     seed: int = 0
@@ -88,7 +100,9 @@ class TrainingConfig:
             "optimizer": get_args(Optimizer),
             "schedule": get_args(Schedule),
             "precision": get_args(Precision),
+            "recompute": get_args(Recompute),
             "loss": get_args(Loss),
+            "order": get_args(OrderName),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)
@@ -100,6 +114,7 @@ class TrainingConfig:
             "epochs": 1,
             "batch_size": 1,
             "accumulate": 1,
+            "block_size": 1,
             "plateau_patience": 0,
             "warmup_steps": 0,
             "patience": 1,
@@ -151,6 +166,11 @@ class TrainingConfig:
                 )
 
     def _check_relations(self) -> None:
+        if self.order == "global" and self.block_size != _BLOCK_SIZE:
+            raise ConfigError(
+                f"order is global and block_size is {self.block_size}: the order blocks, and no "
+                "other, takes a block size"
+            )
         if self.min_learning_rate > self.learning_rate:
             raise ConfigError(
                 f"min_learning_rate is {self.min_learning_rate} and learning_rate is "

@@ -103,6 +103,12 @@ class HistoricalAverageForecaster(AbstractForecaster):
             horizon=horizon,
         )
 
+    @staticmethod
+    def fit_bytes(store: SeriesStore, num_targets: int) -> int:
+        """Memory that `fit` takes for that many targets."""
+        slots = min(_MAX_SLOTS, store.time_axis.num_week_slots)
+        return 16 * slots * store.meta.num_nodes * num_targets
+
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """The table's entries for the windows' target rows."""
         del step

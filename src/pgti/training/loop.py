@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
@@ -17,6 +17,7 @@ from pgti.training.forecaster import NetworkForecaster
 from pgti.training.loader import Loader, opened_epoch
 from pgti.training.observers import AbstractObserver
 from pgti.training.optimisation import (
+    batch_loss,
     build_loss,
     learning_rate,
     scale_gradients,
@@ -191,8 +192,11 @@ class Trainer:
         self._state.optimizer.zero_grad(set_to_none=True)
         count = torch.zeros((), dtype=torch.int64, device=self._state.device)
         num_windows = 0
+        step, precision = self._state.position.step, self._config.precision
         for batch in islice(batches, self._config.accumulate):
-            loss_sum, observed = self._loss_of(batch)
+            loss_sum, observed = batch_loss(
+                self._forecaster, self._loss, batch, precision=precision, step=step
+            )
             loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
             self._state.loss_sum += loss_sum.detach()
             count += observed
@@ -204,15 +208,6 @@ class Trainer:
         set_learning_rate(self._state.optimizer, self._rate(self._state.position.step))
         self._state.optimizer.step()
         return num_windows
-
-    def _loss_of(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Summed loss of a batch, and how many targets it is the sum over."""
-        if batch.y is None or batch.y_mask is None:
-            raise ConfigError("a batch without targets cannot be learnt from: gather them")
-        lower = self._config.precision == "bfloat16"
-        with torch.autocast(self._state.device.type, dtype=torch.bfloat16, enabled=lower):
-            prediction = self._forecaster(batch, step=self._state.position.step)
-        return self._loss(prediction, batch.y, batch.y_mask)
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""

@@ -9,12 +9,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.nn import MaskedLoss, huber, mae, mse
-from pgti.training.config import TrainingConfig
+from pgti.training.config import Precision, TrainingConfig
+from pgti.training.forecaster import NetworkForecaster
 
 __all__ = [
     "Plateau",
+    "batch_loss",
     "build_loss",
     "build_optimizer",
     "learning_rate",
@@ -113,6 +116,34 @@ def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.mul_(share.to(parameter.grad.dtype))
+
+
+def batch_loss(
+    forecaster: NetworkForecaster,
+    loss: MaskedLoss,
+    batch: Batch,
+    *,
+    precision: Precision,
+    step: int,
+) -> tuple[Tensor, Tensor]:
+    """Summed loss of a batch, and how many targets it is the sum over.
+
+    Args:
+        forecaster: the network, in training.
+        loss: as `build_loss` makes it.
+        batch: windows with targets.
+        precision: bfloat16 runs the network under autocast, and the loss never.
+        step: optimiser steps done so far.
+
+    Raises:
+        ConfigError: if the windows have no targets.
+    """
+    if batch.y is None or batch.y_mask is None:
+        raise ConfigError("a batch without targets cannot be learnt from: gather them")
+    lower = precision == "bfloat16"
+    with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=lower):
+        prediction = forecaster(batch, step=step)
+    return loss(prediction, batch.y, batch.y_mask)
 
 
 def build_loss(config: TrainingConfig) -> MaskedLoss:

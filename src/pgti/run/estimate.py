@@ -1,0 +1,261 @@
+"""What a training run will need in memory, and what is done so that it fits."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pgti.batching import Batcher, WindowSource
+from pgti.batching.memory import available_bytes
+from pgti.errors import ConfigError
+from pgti.models import AbstractModel
+from pgti.run.config import RunConfig
+from pgti.training import HistoricalAverageForecaster, NetworkForecaster
+from pgti.training.allocator import Freed, give_back_freed_memory
+from pgti.training.live_memory import step_peak_bytes
+from pgti.training.optimisation import build_loss
+from pgti.training.peak_memory import pss_bytes
+
+__all__ = ["MemoryEstimate", "MemoryPlan", "plan_memory"]
+
+# Shares of what is free that a run may need. Measured with glibc 2.36: where activations are kept,
+# a process grows to 1.6 times what its tensors need, and to 3 times where they are recomputed, if
+# the allocator has its way; to 4 times if what is freed stays; to no more than the tensors if it is
+# given back at once.
+_FREE_SHARE = 0.9  # operators have scratch memory that a trial does not see
+_USUAL_SHARE = {False: 0.6, True: 0.33}  # by whether activations are recomputed
+_KEPT_SHARE = 0.25
+_OPTIMISER_COPIES = 4  # of the parameters: two moments, and as much again during a step
+_BATCHES_ALIVE = 4  # one in use, others ready or being read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryEstimate:
+    """Bytes that a run takes on its compute device, beyond what the process has already.
+
+    Args:
+        activations: of the passes forward and backward of a batch, gradients included.
+        batches: that are read, made and used at the same time.
+        optimiser: its moments, and what it needs during a step.
+        baselines: tables that the forecasts are measured against, when training is over.
+        series: in the page cache, which the system takes back when it wants to: not needed.
+    """
+
+    activations: int
+    batches: int
+    optimiser: int
+    baselines: int
+    series: int
+
+    @property
+    def needed(self) -> int:
+        """The most at once."""
+        return max(self.activations, self.baselines) + self.batches + self.optimiser
+
+    def __str__(self) -> str:
+        named = ("activations", "batches", "optimiser", "baselines")
+        parts = ", ".join(f"{name} {_size(getattr(self, name))}" for name in named)
+        return f"{_size(self.needed)} ({parts}) and {_size(self.series)} of page cache"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryPlan:
+    """How a run will use memory.
+
+    Args:
+        estimate: what it will need.
+        recompute: whether activations are made again in the backward pass.
+        freed: what becomes of freed memory.
+        choices: what was found and chosen, in one line each.
+    """
+
+    estimate: MemoryEstimate
+    recompute: bool
+    freed: Freed
+    choices: tuple[str, ...]
+
+
+def plan_memory(
+    config: RunConfig,
+    source: WindowSource,
+    forecaster: NetworkForecaster,
+    batcher: Batcher,
+    start: int,
+    *,
+    recomputed_before: bool | None = None,
+) -> MemoryPlan:
+    """Find what a training step takes; recompute activations where it would not fit otherwise.
+
+    One window goes through the network and back, then two: what a batch takes lies on the line
+    through both. The network is left as the plan asks for.
+
+    Args:
+        config: batch size, precision, `recompute` and `memory_budget`.
+        source: what the windows hold.
+        forecaster: the network, on the compute device.
+        batcher: makes the windows.
+        start: first row of the window to try.
+        recomputed_before: what was chosen when the run began, if it goes on now: what was
+            recomputed still is.
+
+    Raises:
+        ConfigError: if a step does not fit, saying what to change; or recomputation is asked of a
+            model that cannot.
+    """
+    network, wish = forecaster.network, config.training.recompute
+    can_recompute = isinstance(network, AbstractModel) and network.can_recompute
+    if wish == "on" and not can_recompute:
+        raise ConfigError(
+            f"recompute is 'on' and the model {config.model.name} has no way to recompute its "
+            "activations: use --recompute auto"
+        )
+    room = _free_bytes(config, forecaster)
+    others = _without_activations(source, forecaster)
+    size = config.training.batch_size
+    lines: dict[bool, _Line] = {}
+    if wish == "auto" and recomputed_before:
+        wish = "on"
+    for recompute in {"auto": (False, True), "on": (True,), "off": (False,)}[wish]:
+        if recompute and not can_recompute:
+            continue
+        if isinstance(network, AbstractModel):
+            network.recompute = recompute
+        line = lines[recompute] = _measure(config, forecaster, batcher, start, room)
+        give_back_freed_memory()  # or what a batch is made of would lie between its holes
+        is_last = recompute or wish == "off" or not can_recompute
+        share = _FREE_SHARE if is_last else _USUAL_SHARE[False]
+        if others.needed(line, size) <= share * room:
+            return _plan(others, lines, recompute=recompute, size=size, room=room)
+    raise ConfigError(_refusal(config, others, lines, room))
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Bytes of activations by batch size; infinite where even one window is too many."""
+
+    first: float
+    further: float
+
+    def at(self, batch_size: int) -> float:
+        return self.first + self.further * (batch_size - 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Others:
+    """Bytes of everything but activations."""
+
+    window: int
+    optimiser: int
+    baselines: int
+    series: int
+
+    def needed(self, line: _Line, batch_size: int) -> float:
+        if math.isinf(line.first):
+            return math.inf
+        return self.estimate(line, batch_size).needed
+
+    def estimate(self, line: _Line, batch_size: int) -> MemoryEstimate:
+        return MemoryEstimate(
+            activations=int(line.at(batch_size)),
+            batches=self.window * batch_size,
+            optimiser=self.optimiser,
+            baselines=self.baselines,
+            series=self.series,
+        )
+
+
+def _free_bytes(config: RunConfig, forecaster: NetworkForecaster) -> int:
+    """What the run may still take: of its budget, else of the device or the machine."""
+    device = forecaster.mean.device
+    free = available_bytes(device)
+    if config.memory_budget is None:
+        return free
+    on_gpu = device.type == "cuda"
+    taken = torch.cuda.memory_allocated(device) if on_gpu else (pss_bytes() or 0)
+    left = config.memory_budget - taken
+    if left <= 0:
+        raise ConfigError(
+            f"memory_budget is {_size(config.memory_budget)} and {_size(taken)} are in use before "
+            "training begins: give it more"
+        )
+    return left
+
+
+def _without_activations(source: WindowSource, forecaster: NetworkForecaster) -> _Others:
+    meta, spec = source.store.meta, source.spec
+    inputs, targets = source.num_input_channels, len(source.target_indices)
+    decoded = spec.input_steps * (4 * inputs + meta.num_channels) + 5 * spec.horizon * targets
+    stored = spec.span * meta.num_channels * source.store.raw.dtype.itemsize
+    parameters = sum(each.numel() * each.element_size() for each in forecaster.parameters())
+    return _Others(
+        window=_BATCHES_ALIVE * meta.num_nodes * (decoded + stored),
+        optimiser=_OPTIMISER_COPIES * parameters,
+        baselines=HistoricalAverageForecaster.fit_bytes(source.store, targets),
+        series=source.store.num_bytes,
+    )
+
+
+def _measure(
+    config: RunConfig, forecaster: NetworkForecaster, batcher: Batcher, start: int, room: int
+) -> _Line:
+    """What one window takes, and what each further one does."""
+    loss, training = build_loss(config.training), config.training
+    forecaster.train()
+    peaks = []
+    for windows in (1, 2)[: training.batch_size]:
+        batch = batcher.gather(np.full(windows, start))
+        forecaster.supports.free_scratch()  # it is part of what the step takes
+        peak = step_peak_bytes(forecaster, loss, batch, training, limit_bytes=room)
+        if peak is None:
+            break
+        peaks.append(peak)
+    if not peaks:
+        return _Line(math.inf, math.inf)
+    return _Line(peaks[0], max(0, peaks[1] - peaks[0]) if len(peaks) > 1 else peaks[0])
+
+
+def _plan(
+    others: _Others, lines: dict[bool, _Line], *, recompute: bool, size: int, room: int
+) -> MemoryPlan:
+    estimate = others.estimate(lines[recompute], size)
+    freed: Freed = "kept" if estimate.needed <= _KEPT_SHARE * room else "as usual"
+    if estimate.needed > _USUAL_SHARE[recompute] * room:
+        freed = "given back"
+    choices = [f"memory: about {estimate}; {_size(room)} are free"]
+    if recompute:
+        reason = "as asked"  # now, or when the run began
+        if False in lines:
+            kept = others.needed(lines[False], size)
+            reason = "one window is too much otherwise"
+            if math.isfinite(kept):
+                reason = f"{_size(kept)} would be needed otherwise"
+        choices.append(f"recompute on, activations are made again in the backward pass: {reason}")
+    return MemoryPlan(
+        estimate=estimate,
+        recompute=recompute,
+        freed=freed,
+        choices=tuple(choices),
+    )
+
+
+def _refusal(config: RunConfig, others: _Others, lines: dict[bool, _Line], room: int) -> str:
+    """Why nothing fits, and what would."""
+    recompute, line = max(lines.items())  # the way that takes the least comes last
+    size = config.training.batch_size
+    needed = others.needed(line, size)
+    about = f"about {_size(needed)}" if math.isfinite(needed) else "more for a single window"
+    refusal = f"training needs {about} and {_size(room)} are free: use "
+    fitting = next(
+        (b for b in range(size - 1, 0, -1) if others.needed(line, b) <= _FREE_SHARE * room), 0
+    )
+    if fitting:
+        factor = -(-size * config.training.accumulate // fitting)
+        return f"{refusal}--batch-size {fitting} (--accumulate {factor} keeps the step's size)"
+    smaller = "a smaller model, such as --model.hidden, or fewer --windows.input-steps"
+    return f"{refusal}{smaller}" if recompute else f"{refusal}--recompute auto, or {smaller}"
+
+
+def _size(num_bytes: float) -> str:
+    """Bytes for people."""
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**27 else f"{num_bytes / 2**20:.1f} MiB"

@@ -1,0 +1,140 @@
+"""How much memory a training step takes, found by taking one."""
+
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pgti.batching import Batch
+from pgti.nn import MaskedLoss
+from pgti.training.config import TrainingConfig
+from pgti.training.forecaster import NetworkForecaster
+from pgti.training.optimisation import batch_loss
+
+__all__ = ["LiveBytes", "step_peak_bytes"]
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does not annotate it
+    """Counts the bytes of all tensors that are made in a `with` block, while they are alive.
+
+    What an operator uses inside, and what its library keeps, is not seen.
+
+    Args:
+        limit_bytes: stop with a MemoryError once more is alive; None sets no limit.
+
+    Attributes:
+        alive_bytes: of the storages that are alive now.
+        peak_bytes: the most that were.
+    """
+
+    def __init__(self, limit_bytes: int | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # nor this
+        self.alive_bytes: int = 0
+        self.peak_bytes: int = 0
+        self._limit_bytes = limit_bytes
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,  # noqa: ANN401 - an operator
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+        """Run the operator and count what it made."""
+        del types
+        given = kwargs or {}
+        made = func(*args, **given)
+        # What an operator was given and wrote to is not made by it.
+        old = {storage.data_ptr() for storage in _storages((*args, *given.values()))}
+        for storage in _storages((made,)):
+            if storage.data_ptr() not in old:
+                self._count(storage)
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        address = storage.data_ptr()
+        if address in self._alive or not storage.nbytes():
+            return
+        self._alive.add(address)
+        self.alive_bytes += storage.nbytes()
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
+        weakref.finalize(storage, self._forget, address, storage.nbytes())
+        if self._limit_bytes is not None and self.alive_bytes > self._limit_bytes:
+            raise MemoryError(f"more than {self._limit_bytes} bytes are alive")
+
+    def _forget(self, address: int, num_bytes: int) -> None:
+        self._alive.discard(address)
+        self.alive_bytes -= num_bytes
+
+
+def _storages(values: Iterable[object]) -> Iterator[torch.UntypedStorage]:
+    """Storages of the dense tensors among the values and in their lists."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _storages(value)
+        elif isinstance(value, Tensor) and value.layout == torch.strided:
+            yield value.untyped_storage()
+
+
+def step_peak_bytes(
+    forecaster: NetworkForecaster,
+    loss: MaskedLoss,
+    batch: Batch,
+    config: TrainingConfig,
+    limit_bytes: int,
+) -> int | None:
+    """The most memory that the passes forward and backward of a batch take at once.
+
+    That of the gradients of the parameters is part of it. Parameters, buffers and torch's
+    generators are afterwards as they were.
+
+    Args:
+        forecaster: the network, in training.
+        loss: what is differentiated.
+        batch: windows with targets.
+        config: says in which precision the network runs.
+        limit_bytes: the trial ends where more than this would be taken.
+
+    Returns:
+        The bytes, or None where they are more than the limit.
+    """
+    device = batch.x.device
+    with _unchanged(forecaster.network, device):
+        try:
+            if device.type == "cuda":
+                before = torch.cuda.memory_allocated(device)
+                torch.cuda.reset_peak_memory_stats(device)
+                _learn(forecaster, loss, batch, config)
+                peak: int = torch.cuda.max_memory_allocated(device) - before
+                return peak if peak <= limit_bytes else None
+            with LiveBytes(limit_bytes) as memory:
+                _learn(forecaster, loss, batch, config)
+        except (MemoryError, torch.OutOfMemoryError):
+            return None
+    return int(memory.peak_bytes)
+
+
+def _learn(
+    forecaster: NetworkForecaster, loss: MaskedLoss, batch: Batch, config: TrainingConfig
+) -> None:
+    loss_sum, _ = batch_loss(forecaster, loss, batch, precision=config.precision, step=0)
+    loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+
+
+@contextmanager
+def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Leave no gradient behind, and buffers (running means) and generators as they were."""
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            network.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
