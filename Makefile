@@ -1,5 +1,6 @@
 # One command each: `make train` (the whole path on simulated data), `make test` (what CI runs).
-# Needs python3 >= 3.11 with venv, and make. Everything installed goes into .venv.
+# Needs python3 >= 3.11 with venv, and make. Everything installed goes into .venv, but for the peer
+# that `pgti bench` measures against: `make bench-pgt` puts it into .venv-pgt.
 
 PYTHON ?= python3
 
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 EXAMPLE := build/example
 
-.PHONY: train test check test-slow clean setup
+.PHONY: train test check test-slow clean setup bench-pgt bench-memory
 
 setup: $(STAMP)
 
@@ -27,6 +28,21 @@ $(STAMP): pyproject.toml constraints.txt
 	@if [ -e $@ ]; then rm -f $@; else $(PYTHON) -m venv --clear $(VENV); fi
 	@$(PIP) install -c constraints.txt hatchling editables
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# PyTorch Geometric Temporal wants packages that must be compiled and that nothing measured here
+# uses, hence --no-deps; what it does use is in the pins.
+PGT_VENV := .venv-pgt
+PGT_STAMP := $(PGT_VENV)/.installed
+PGT_PIP := $(PGT_VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet
+
+bench-pgt: $(PGT_STAMP)
+
+$(PGT_STAMP): constraints-pgt.txt
+	@echo "setting up $(PGT_VENV)"
+	@if [ -e $@ ]; then rm -f $@; else $(PYTHON) -m venv --clear $(PGT_VENV); fi
+	@$(PGT_PIP) install -c constraints-pgt.txt torch numpy torch-geometric dask requests tqdm
+	@$(PGT_PIP) install -c constraints-pgt.txt --no-deps torch-geometric-temporal
 	@touch $@
 
 train: $(STAMP)
@@ -48,6 +64,15 @@ test: check
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# Constant memory: a year of all California and ten years of it (a sparse file), each command within
+# 2 GiB in which the page cache counts. The stores stay in build/bench-memory for the next time.
+# The graph is simulated unless a file with one of as many sensors is given.
+PEMS_GRAPH ?=
+
+bench-memory: $(STAMP)
+	$(BIN)/pgti bench memory --datasets pems,pems-ten-years --measure all --batching index \
+		--limit 2GiB --workdir build/bench-memory $(if $(PEMS_GRAPH),--graph $(PEMS_GRAPH))
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

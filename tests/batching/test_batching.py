@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from pgti.batching import (
-    Batch,
     BatchLoader,
     DeviceBatcher,
     IndexBatcher,
@@ -28,55 +27,9 @@ from pgti.batching import (
 )
 from pgti.batching.standard import standard_bytes
 from pgti.errors import ConfigError
-from pgti.graph import SensorGraph
-from pgti.series import Profile, Scaler, SeriesStore, StoreWriter
 from pgti.windows import GlobalShuffle, Sequential, WindowSpec
 
-CPU = torch.device("cpu")
-START = np.datetime64("2025-10-01T00:00")
-
-
-def make_source(
-    target: Path,
-    shape: tuple[int, int, int],
-    spec: WindowSpec,
-    *,
-    grid: bool = True,
-    missing: float = 0.1,
-    targets: tuple[int, ...] = (0,),
-    calendar: tuple[str, ...] = ("time-of-day", "day-of-week"),
-    profile: bool = False,
-) -> WindowSource:
-    generator = np.random.default_rng(5)
-    values = generator.integers(-200, 900, shape) / (10 if grid else 3)
-    values[generator.random(shape) < missing] = np.nan
-    values[0] = 1.0
-    with StoreWriter(
-        target,
-        node_ids=tuple(str(i) for i in range(shape[1])),
-        channels=tuple("abcdef"[: shape[2]]),
-        graph=SensorGraph.empty(shape[1]),
-    ) as writer:
-        writer.append(values)
-        writer.finish(start=START, interval_seconds=300)
-    store = SeriesStore.open(target)
-    return WindowSource(
-        store=store,
-        spec=spec,
-        scaler=Scaler.fit(store, range(shape[0] // 2)),
-        target_indices=targets,
-        calendar=calendar,
-        profile=Profile.fit(store, range(shape[0] // 2), targets) if profile else None,
-    )
-
-
-def assert_same(left: Batch, right: Batch) -> None:
-    for name in ("x", "x_mask", "y", "y_mask", "calendar"):
-        one, other = getattr(left, name), getattr(right, name)
-        assert one.dtype == other.dtype, name
-        assert torch.equal(one, other), name
-        assert not one.is_floating_point() or not one.isnan().any(), name
-    np.testing.assert_array_equal(left.starts, right.starts)
+from .sources import CPU, assert_same, make_source
 
 
 @settings(deadline=None, max_examples=60)

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
-from pgti.errors import ConfigError
+from pgti.batching.buffers import Buffers
+from pgti.errors import ConfigError, require_whole_number
 from pgti.series import Profile, Scaler, SeriesStore, calendar_features
 from pgti.windows import WindowSpec
 
@@ -92,37 +93,48 @@ class Fetched:
     tensors: tuple[Tensor, ...]
     starts: NDArray[np.int64]
     with_targets: bool
-    slot: int
 
 
 class Batcher(ABC):
     """A strategy that turns window starts into batches.
 
     The work has two halves, so that a thread can run ahead with the first: `fetch` reads rows on
-    the host, `assemble` makes a `Batch` of them on the compute device. Each works in one of
-    `num_slots` sets of reused buffers.
+    the host, into buffers that whoever calls it provides; `assemble` makes a `Batch` of them on
+    the compute device, in buffers of its own. Several threads may fetch at the same time, each
+    into other buffers; one at a time may assemble.
 
     Args:
         source: what the windows hold.
         device: where batches are made.
-        num_slots: sets of buffers; a prefetching loader needs more than one.
+        num_slots: batches that a loader has under way, the one in use included: 1 fetches when a
+            batch is asked for, more run ahead.
+
+    Raises:
+        ConfigError: if `num_slots` is not a positive whole number.
     """
 
     def __init__(self, source: WindowSource, device: torch.device, num_slots: int = 1) -> None:
+        require_whole_number("num_slots", num_slots, 1)
         self.source = source
         self.device = device
         self.num_slots = num_slots
+        self._own_buffers = Buffers()
 
     @abstractmethod
     def fetch(
-        self, starts: NDArray[np.int64], *, with_targets: bool = True, slot: int = 0
+        self,
+        starts: NDArray[np.int64],
+        *,
+        with_targets: bool = True,
+        buffers: Buffers | None = None,
     ) -> Fetched:
         """Read the rows of the given windows, on the host.
 
         Args:
             starts: first row of each window, int64 [B].
             with_targets: False for windows whose horizon lies past the end of the series.
-            slot: which set of buffers to use, < num_slots.
+            buffers: memory for the rows: what is fetched is valid until they are used again. The
+                batcher's own if not given.
 
         Raises:
             ConfigError: if a window reaches outside the series.
@@ -135,3 +147,10 @@ class Batcher(ABC):
     def gather(self, starts: NDArray[np.int64], *, with_targets: bool = True) -> Batch:
         """Fetch and assemble in one call."""
         return self.assemble(self.fetch(starts, with_targets=with_targets))
+
+    def _pinned(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The tensors where a GPU copies them from while the host goes on."""
+        if self.device.type != "cuda":
+            return tensors
+        # Torch keeps pinned memory, and gives it out again when the copies from it are done.
+        return tuple(tensor.pin_memory() if tensor.numel() else tensor for tensor in tensors)

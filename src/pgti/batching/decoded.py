@@ -1,12 +1,15 @@
 """The rows of a small series as a model takes them, kept: a batch is then nothing but copies."""
 
+from threading import Lock
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.base import WindowSource
-from pgti.batching.host import Buffers, HostDecoder, take_rows
+from pgti.batching.buffers import Buffers, take_rows
+from pgti.batching.host import HostDecoder
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
 from pgti.series.codec import Raw
 
@@ -34,29 +37,36 @@ class DecodedRows:
         self._source, self._features = source, features
         self._decoder = HostDecoder(source)
         # Memory is taken page by page, as rows are written.
-        readings = meta.num_nodes * meta.num_channels
-        targets = meta.num_nodes * len(source.target_indices)
-        inputs = meta.num_nodes * source.num_input_channels
-        self._x = np.empty((meta.num_steps, inputs), dtype=np.float32)
-        self._y = np.empty((meta.num_steps, targets), dtype=np.float32)
-        masked_rows = meta.num_steps if self._decoder.has_missing else 0
-        self._x_mask = np.empty((masked_rows, readings), dtype=np.bool_)
-        self._y_mask = np.empty((masked_rows, targets), dtype=np.bool_)
+        rows, nodes, targets = meta.num_steps, meta.num_nodes, len(source.target_indices)
+        self._x = np.empty((rows, nodes, source.num_input_channels), dtype=np.float32)
+        self._y = np.empty((rows, nodes, targets), dtype=np.float32)
+        masked = rows if self._decoder.has_missing else 0
+        self._x_mask = np.empty((masked, nodes, meta.num_channels), dtype=np.bool_)
+        self._y_mask = np.empty((masked, nodes, targets), dtype=np.bool_)
         self._is_decoded = np.zeros(-(-meta.num_steps // PAGE_ROWS), dtype=np.bool_)
+        self._decoding = Lock()
         self._true = torch.ones((), dtype=torch.bool)
 
     def inputs(self, rows: NDArray[np.int64], buffers: Buffers) -> tuple[Tensor, Tensor]:
-        """Inputs of the rows and their mask, [B, L, N, C_in] and [B, L, N, C]."""
+        """Inputs of the rows [B, L] and their mask, [B, L, N, C_in] and [B, L, N, C].
+
+        They are valid until the buffers are used again.
+        """
         self._decode(rows)
-        return self._taken("x", self._x, rows, buffers), self._mask_of(
-            "x mask", self._x_mask, rows, buffers
+        return (
+            self._taken("x", self._x, rows, buffers),
+            self._mask_of("x mask", self._x_mask, rows, buffers),
         )
 
     def targets(self, rows: NDArray[np.int64], buffers: Buffers) -> tuple[Tensor, Tensor]:
-        """Targets of the rows and their mask, [B, H, N, C_out] each."""
+        """Targets of the rows [B, H] and their mask, [B, H, N, C_out] each.
+
+        They are valid until the buffers are used again.
+        """
         self._decode(rows)
-        return self._taken("y", self._y, rows, buffers), self._mask_of(
-            "y mask", self._y_mask, rows, buffers
+        return (
+            self._taken("y", self._y, rows, buffers),
+            self._mask_of("y mask", self._y_mask, rows, buffers),
         )
 
     def _mask_of(
@@ -64,7 +74,7 @@ class DecodedRows:
     ) -> Tensor:
         if self._decoder.has_missing:
             return self._taken(name, mask, rows, buffers)
-        return self._true.expand(*rows.shape, self._decoder.num_nodes, self._channels(mask))
+        return self._true.expand(*rows.shape, *mask.shape[1:])
 
     def _taken(
         self,
@@ -73,30 +83,29 @@ class DecodedRows:
         rows: NDArray[np.int64],
         buffers: Buffers,
     ) -> Tensor:
-        windows = buffers.array(name, (rows.size, kept.shape[1]), kept.dtype)
+        windows = buffers.array(name, (rows.size, *kept.shape[1:]), kept.dtype)
         take_rows(kept, rows, windows)
-        shape = (*rows.shape, self._decoder.num_nodes, self._channels(kept))
-        return torch.from_numpy(windows).view(shape)
-
-    def _channels(self, kept: NDArray[np.float32] | NDArray[np.bool_]) -> int:
-        return int(kept.shape[1]) // self._decoder.num_nodes
+        return torch.from_numpy(windows).view(*rows.shape, *kept.shape[1:])
 
     def _decode(self, rows: NDArray[np.int64]) -> None:
+        """Decode the pages of these rows that are not decoded yet."""
         pages = rows // PAGE_ROWS
         if self._is_decoded[pages].all():
             return
-        decoder = self._decoder
-        for page in np.unique(pages[~self._is_decoded[pages]]).tolist():
-            first = page * PAGE_ROWS
-            piece = slice(first, min(first + PAGE_ROWS, len(self._x)))
-            numbers = np.arange(piece.start, piece.stop)[None]
-            raw: Raw = self._source.store.raw[piece].reshape(1, len(numbers[0]), -1)
-            x = self._x[piece].reshape(1, -1, decoder.num_nodes, decoder.num_inputs)
-            x_mask, y_mask = (
-                kept[None, piece] if decoder.has_missing else None
-                for kept in (self._x_mask, self._y_mask)
-            )
-            calendar, slots = self._features.calendar(numbers), self._features.slots(numbers)
-            decoder.inputs(raw, calendar, slots, x, x_mask)
-            decoder.targets(raw, self._y[None, piece], y_mask)
-            self._is_decoded[page] = True
+        with self._decoding:
+            for page in np.unique(pages[~self._is_decoded[pages]]).tolist():
+                self._decode_page(page)
+                self._is_decoded[page] = True  # last: another thread may be reading
+
+    def _decode_page(self, page: int) -> None:
+        first = page * PAGE_ROWS
+        piece = slice(first, min(first + PAGE_ROWS, len(self._x)))
+        rows = np.arange(piece.start, piece.stop)[None]  # one run of rows
+        raw: Raw = self._source.store.raw[piece].reshape(1, rows.size, -1)
+        x_mask, y_mask = (
+            kept[piece].reshape(1, rows.size, -1) if self._decoder.has_missing else None
+            for kept in (self._x_mask, self._y_mask)
+        )
+        calendar, slots = self._features.calendar(rows), self._features.slots(rows)
+        self._decoder.inputs(raw, calendar, slots, self._x[None, piece], x_mask)
+        self._decoder.targets(raw, self._y[piece].reshape(1, rows.size, -1), y_mask)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
 from pgti.batching.base import Batcher, Fetched, WindowSource
 from pgti.batching.batch import Batch
+from pgti.batching.buffers import Buffers, take_rows
 from pgti.batching.host import HostAssembler
 from pgti.batching.memory import available_bytes
 from pgti.batching.rows import rows_of
 from pgti.errors import ConfigError
-from pgti.series import calendar_features
+from pgti.series import SeriesStore, calendar_features
 
 __all__ = ["DeviceBatcher", "resident_bytes"]
 
@@ -38,7 +39,7 @@ class DeviceBatcher(Batcher):
     Args:
         source: what the windows hold.
         device: where the series lives and batches are made.
-        num_slots: has no effect; there are no host buffers.
+        num_slots: batches that a loader has under way.
         budget_bytes: the most memory that the series may take on the device; what is free there
             if not given.
 
@@ -70,17 +71,20 @@ class DeviceBatcher(Batcher):
         )
 
     def fetch(
-        self, starts: NDArray[np.int64], *, with_targets: bool = True, slot: int = 0
+        self,
+        starts: NDArray[np.int64],
+        *,
+        with_targets: bool = True,
+        buffers: Buffers | None = None,
     ) -> Fetched:
-        """Nothing but row numbers."""
+        """Nothing but row numbers, for which no buffer is needed."""
+        del buffers
         spec = self.source.spec
         self.source.check_starts(starts, with_targets=with_targets)
         read = rows_of(starts, spec.span if with_targets else spec.input_steps)
         picks = np.empty(0, dtype=np.int64) if read.picks is None else read.picks
-        tensors = tuple(torch.from_numpy(numbers) for numbers in (starts, read.rows, picks))
-        if self.device.type == "cuda":
-            tensors = tuple(tensor.pin_memory() for tensor in tensors)
-        return Fetched(tensors=tensors, starts=starts, with_targets=with_targets, slot=slot)
+        numbers = (torch.from_numpy(array) for array in (starts, read.rows, picks))
+        return Fetched(tensors=self._pinned(*numbers), starts=starts, with_targets=with_targets)
 
     def assemble(self, fetched: Fetched) -> Batch:
         """Gather the rows where they are and make the batch there."""
@@ -88,8 +92,7 @@ class DeviceBatcher(Batcher):
             tensor.to(self.device, non_blocking=True) for tensor in fetched.tensors
         )
         series, features, all_slots = self._on_device()
-        raw = self._row_buffer(series, rows_KR.numel())
-        torch.index_select(series, 0, rows_KR.flatten(), out=raw)
+        raw = self._taken(series, rows_KR.flatten())
         slots = rows_KR.new_empty(*rows_KR.shape, 0)
         if self.source.profile is not None:
             ahead = rows_KR + self.source.spec.horizon
@@ -103,10 +106,17 @@ class DeviceBatcher(Batcher):
         )
         return self._assembler(rows, fetched)
 
-    def _row_buffer(self, series: torch.Tensor, num_rows: int) -> torch.Tensor:
-        if self._rows is None or len(self._rows) < num_rows:
-            self._rows = series.new_empty(num_rows, *series.shape[1:])
-        return self._rows[:num_rows]
+    def _taken(self, series: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of the series [rows, N, C], in a reused buffer."""
+        if self._rows is None or len(self._rows) < len(rows):
+            self._rows = series.new_empty(len(rows), *series.shape[1:])
+        taken = self._rows[: len(rows)]
+        if self.device.type == "cpu":
+            # Torch would wake its threads for a copy; where cores are shared, they wait in turn.
+            take_rows(series.numpy(), rows.numpy(), taken.numpy())
+        else:
+            torch.index_select(series, 0, rows, out=taken)
+        return taken
 
     def _on_device(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The series, and calendar [T + H, F] and profile slot [T + H] of every row.
@@ -122,19 +132,20 @@ class DeviceBatcher(Batcher):
                 if self.source.profile is not None:
                     slots = self.source.profile.slots(store.time_axis, rows)
                 self._resident = (
-                    _moved(store.raw, self.device),
+                    _moved(store, self.device),
                     torch.from_numpy(features).to(self.device),
                     torch.from_numpy(slots).to(self.device),
                 )
             return self._resident
 
 
-def _moved(raw: NDArray[np.int16] | NDArray[np.float32], device: torch.device) -> torch.Tensor:
+def _moved(store: SeriesStore, device: torch.device) -> torch.Tensor:
     """The series as a tensor on the device, copied in pieces."""
-    dtype = torch.int16 if raw.dtype == np.int16 else torch.float32
-    series = torch.empty(raw.shape, dtype=dtype, device=device)
-    rows = max(1, _COPY_BYTES // raw[0].nbytes)
-    for first in range(0, len(raw), rows):
-        piece = np.array(raw[first : first + rows])
+    dtype = torch.int16 if store.meta.dtype == "int16" else torch.float32
+    series = torch.empty(store.raw.shape, dtype=dtype, device=device)
+    rows = max(1, _COPY_BYTES // store.raw[0].nbytes)
+    for first in range(0, len(series), rows):
+        piece = np.array(store.raw[first : first + rows])
         series[first : first + len(piece)].copy_(torch.from_numpy(piece))
+        store.release()
     return series

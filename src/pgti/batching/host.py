@@ -6,39 +6,24 @@ a piece of a batch goes through all of them before the next one is read.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.assemble import Assembler, StoredRows
 from pgti.batching.base import Fetched, WindowSource
 from pgti.batching.batch import Batch
+from pgti.batching.buffers import Buffers, take_rows
 from pgti.series.codec import MISSING_CODE, Raw
 
-__all__ = ["Buffers", "HostAssembler", "HostDecoder", "take_rows"]
+__all__ = ["HostAssembler", "HostDecoder"]
 
 # A piece's codes, values and masks stay in a core's cache, and numpy's calls cost little beside it.
 _PIECE_READINGS = 1 << 16
 
 _Piece = tuple[slice, slice]
-
-
-class Buffers:
-    """Arrays in memory that is kept and grows as it must: one of each name is valid at a time."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, NDArray[Any]] = {}
-
-    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of that shape, its content undefined; `dtype` is always the same for a name."""
-        size = int(np.prod(shape))
-        array = self._arrays.get(name)
-        if array is None or array.size < size:
-            array = self._arrays[name] = np.empty(size, dtype=dtype)
-        return array[:size].reshape(shape)
 
 
 class HostDecoder:
@@ -224,12 +209,6 @@ class HostAssembler(Assembler):
 
     def _mask(self, mask: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> Tensor:
         return self._true.expand(shape) if mask is None else torch.from_numpy(mask).view(shape)
-
-
-def take_rows(series: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-    """Copy the rows of a matrix, all of them inside it, to `out` [rows.size, columns]."""
-    # Without a mode numpy copies through a second buffer, to leave `out` alone if a row is outside.
-    np.take(series, rows.reshape(-1), axis=0, out=out, mode="clip")
 
 
 def _pieces(shape: tuple[int, ...]) -> Iterator[_Piece]:

@@ -14,8 +14,10 @@ from torch import Tensor
 from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
 from pgti.batching.base import Batcher, Fetched, WindowSource
 from pgti.batching.batch import Batch
+from pgti.batching.buffers import Buffers
 from pgti.batching.decoded import DecodedRows, decoded_bytes
-from pgti.batching.host import Buffers, HostAssembler, take_rows
+from pgti.batching.host import HostAssembler
+from pgti.batching.mapped import MappedRows
 from pgti.batching.memory import available_bytes
 from pgti.batching.rows import RowFeatures, rows_of
 
@@ -31,7 +33,7 @@ class IndexBatcher(Batcher):
     Args:
         source: what the windows hold.
         device: where batches are made.
-        num_slots: sets of buffers; a prefetching loader needs more than one.
+        num_slots: batches that a loader has under way.
         budget_bytes: on a CPU, the decoded rows of a series are kept if all of them fit in it; 0
             keeps none. 256 MiB, or a sixteenth of the available memory if that is less, if not
             given.
@@ -51,32 +53,33 @@ class IndexBatcher(Batcher):
         self._decoded: DecodedRows | None = None
         if device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
             self._decoded = DecodedRows(source, self._features)
-        self._windows = [Buffers() for _ in range(num_slots)]
-        self._raw: list[Tensor | None] = [None] * num_slots
-        self._copied: list[torch.cuda.Event | None] = [None] * num_slots
-        # Without the methods of a memory map, each slice of which costs more than a small copy.
-        self._series = np.asarray(source.store.raw).reshape(source.store.meta.num_steps, -1)
+        self._series = MappedRows(source.store)
         self._assembler: Assembler = (
             HostAssembler(source) if device.type == "cpu" else TensorAssembler(source, device)
         )
 
     def fetch(
-        self, starts: NDArray[np.int64], *, with_targets: bool = True, slot: int = 0
+        self,
+        starts: NDArray[np.int64],
+        *,
+        with_targets: bool = True,
+        buffers: Buffers | None = None,
     ) -> Fetched:
         """Copy the rows of the windows, in the stored dtype or as they were decoded."""
         self.source.check_starts(starts, with_targets=with_targets)
+        buffers = self._own_buffers if buffers is None else buffers
         if self._decoded is None:
-            tensors = self._stored(starts, slot, with_targets=with_targets)
+            tensors = self._stored(starts, buffers, with_targets=with_targets)
         else:
-            rows = starts[:, None] + np.arange(self.source.spec.span)
-            steps, buffers = self.source.spec.input_steps, self._windows[slot]
+            spec = self.source.spec
+            rows = starts[:, None] + np.arange(spec.span)
             tensors = (
                 torch.from_numpy(self._features.calendar(rows)),
-                *self._decoded.inputs(rows[:, :steps], buffers),
+                *self._decoded.inputs(rows[:, : spec.input_steps], buffers),
             )
             if with_targets:
-                tensors += self._decoded.targets(rows[:, steps:], buffers)
-        return Fetched(tensors=tensors, starts=starts, with_targets=with_targets, slot=slot)
+                tensors += self._decoded.targets(rows[:, spec.input_steps :], buffers)
+        return Fetched(tensors=tensors, starts=starts, with_targets=with_targets)
 
     def assemble(self, fetched: Fetched) -> Batch:
         """Decode, standardise and mask on the compute device."""
@@ -89,8 +92,6 @@ class IndexBatcher(Batcher):
         raw, calendar, slots, window_calendar, picks = (
             tensor.to(self.device, non_blocking=True) for tensor in fetched.tensors
         )
-        if self.device.type == "cuda":
-            self._copied[fetched.slot] = torch.cuda.current_stream(self.device).record_event()
         rows = StoredRows(
             raw=raw,
             calendar=calendar,
@@ -101,16 +102,13 @@ class IndexBatcher(Batcher):
         return self._assembler(rows, fetched)
 
     def _stored(
-        self, starts: NDArray[np.int64], slot: int, *, with_targets: bool
+        self, starts: NDArray[np.int64], buffers: Buffers, *, with_targets: bool
     ) -> tuple[Tensor, ...]:
         """What `StoredRows` takes, on the host."""
         spec, meta = self.source.spec, self.source.store.meta
-        copied = self._copied[slot]
-        if copied is not None:  # the device may still be reading this pinned buffer
-            copied.synchronize()
         read = rows_of(starts, spec.span if with_targets else spec.input_steps)
-        raw = self._buffer(slot, read.rows.size)
-        take_rows(self._series, read.rows, raw.numpy())
+        raw = self._row_buffer(read.rows.size, buffers)
+        self._series.take(read.rows, raw.numpy())
         calendar = self._features.calendar(read.rows)
         if read.picks is None and with_targets:
             window_calendar = calendar
@@ -118,19 +116,15 @@ class IndexBatcher(Batcher):
             window_calendar = self._features.calendar(starts[:, None] + np.arange(spec.span))
         picks = np.empty(0, dtype=np.int64) if read.picks is None else read.picks
         arrays = (calendar, self._features.slots(read.rows), window_calendar, picks)
-        return (
+        return self._pinned(
             raw.view(*read.rows.shape, meta.num_nodes, meta.num_channels),
             *(torch.from_numpy(array) for array in arrays),
         )
 
-    def _buffer(self, slot: int, num_rows: int) -> Tensor:
-        buffer = self._raw[slot]
-        if buffer is None or len(buffer) < num_rows:
-            dtype = torch.int16 if self.source.store.meta.dtype == "int16" else torch.float32
-            buffer = torch.empty(
-                (num_rows, self._series.shape[1]),
-                dtype=dtype,
-                pin_memory=self.device.type == "cuda",
-            )
-            self._raw[slot] = buffer
-        return buffer[:num_rows]
+    def _row_buffer(self, num_rows: int, buffers: Buffers) -> Tensor:
+        """Memory for rows in the stored dtype, where a GPU's copies start from it at once."""
+        shape = (num_rows, self._series.num_readings)
+        if self.device.type != "cuda":
+            return torch.from_numpy(buffers.array("raw", shape, self._series.dtype))
+        dtype = torch.int16 if self._series.dtype == np.int16 else torch.float32
+        return torch.empty(shape, dtype=dtype, pin_memory=True)

@@ -1,14 +1,16 @@
-"""The batches of an epoch, prefetched by one thread."""
+"""The batches of an epoch, fetched ahead by threads."""
 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.batching.base import Batcher, Fetched
 from pgti.batching.batch import Batch
+from pgti.batching.buffers import Buffers
 from pgti.errors import require_whole_number
 from pgti.windows import Order
 
@@ -18,11 +20,13 @@ __all__ = ["BatchLoader"]
 class BatchLoader:
     """Iterates over a split's windows in batches.
 
-    One thread fetches ahead while the caller computes; batches are assembled on the caller's
-    thread. Which batch comes when depends only on the order's (seed, epoch) and the batch size.
+    Threads fetch ahead while the caller computes; batches are assembled on the caller's thread.
+    Which batch comes when depends only on the order's (seed, epoch) and the batch size. Epochs
+    may be under way at the same time, of several loaders with one batcher too: each has its own
+    threads and buffers, and a batch is valid until the next one is taken from any of them.
 
     Args:
-        batcher: makes the batches; the loader uses all its slots, at least 2 to run ahead.
+        batcher: makes the batches; all of its `num_slots` but the one in use are fetched ahead.
         starts: window starts of the split: a range or int64 [S].
         batch_size: windows in a batch, B; the last one of an epoch may have fewer.
         order: in which order the windows are used.
@@ -78,20 +82,23 @@ class BatchLoader:
         return self._prefetched(pieces)
 
     def _prefetched(self, pieces: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
-        slots = self.batcher.num_slots
+        slots = [Buffers() for _ in range(self.batcher.num_slots)]
         waiting: deque[Future[Fetched]] = deque()
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pgti-fetch") as thread:
-            for number, starts in enumerate(pieces):
+        # A thread for each batch that is fetched ahead: one core cannot ask as much of memory, or
+        # of a disk, as two can.
+        ahead = max(1, len(slots) - 1)
+        with ThreadPoolExecutor(ahead, thread_name_prefix="pgti-fetch") as threads:
+            for starts, buffers in zip(pieces, cycle(slots), strict=False):
                 waiting.append(
-                    thread.submit(
+                    threads.submit(
                         self.batcher.fetch,
                         starts,
                         with_targets=self._with_targets,
-                        slot=number % slots,
+                        buffers=buffers,
                     )
                 )
-                # A slot is written again only after the batch made of it has been used.
-                if len(waiting) == slots:
+                # Buffers are written again only after the batch made of them has been used.
+                if len(waiting) == len(slots):
                     yield self.batcher.assemble(waiting.popleft().result())
             while waiting:
                 yield self.batcher.assemble(waiting.popleft().result())

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pgti.batching.base import Batcher, Fetched, WindowSource
 from pgti.batching.batch import Batch
+from pgti.batching.buffers import Buffers
 from pgti.batching.memory import available_bytes
 from pgti.errors import ConfigError
 from pgti.series import calendar_features
@@ -47,7 +48,7 @@ class StandardBatcher(Batcher):
     Args:
         source: what the windows hold.
         device: where batches are made.
-        num_slots: has no effect; a batch is a fresh copy.
+        num_slots: batches that a loader has under way.
         budget_bytes: the most memory that the windows may take; what the machine or its control
             group has available if not given.
 
@@ -74,9 +75,14 @@ class StandardBatcher(Batcher):
         self._materialising = Lock()
 
     def fetch(
-        self, starts: NDArray[np.int64], *, with_targets: bool = True, slot: int = 0
+        self,
+        starts: NDArray[np.int64],
+        *,
+        with_targets: bool = True,
+        buffers: Buffers | None = None,
     ) -> Fetched:
-        """Pick the windows that start at `starts`."""
+        """Pick the windows that start at `starts`: a fresh copy, for which no buffer is needed."""
+        del buffers
         self.source.check_starts(starts, with_targets=with_targets)
         stride = self.source.spec.stride
         count = self.source.spec.num_windows(self.source.store.meta.num_steps)
@@ -93,7 +99,6 @@ class StandardBatcher(Batcher):
             ),
             starts=starts,
             with_targets=True,
-            slot=slot,
         )
 
     def assemble(self, fetched: Fetched) -> Batch:

@@ -8,7 +8,10 @@ __all__ = ["alternate"]
 
 
 def alternate(
-    contenders: Mapping[str, Callable[[], float]], rounds: int, warmups: int = 1
+    contenders: Mapping[str, Callable[[], float]],
+    rounds: int,
+    warmups: int = 1,
+    after_round: Callable[[int], None] | None = None,
 ) -> dict[str, list[float]]:
     """Run every contender once in each round, and keep what each run returns.
 
@@ -20,6 +23,7 @@ def alternate(
             (seconds, as a rule).
         rounds: runs of each that are kept.
         warmups: rounds before them that are not.
+        after_round: told how many of the rounds that are kept are done.
 
     Returns:
         For each name, `rounds` measures in the order of the rounds: entries of the same position
@@ -38,4 +42,6 @@ def alternate(
             measure = contenders[name]()
             if number >= warmups:
                 measures[name].append(measure)
+        if after_round is not None and number >= warmups:
+            after_round(number - warmups + 1)
     return measures

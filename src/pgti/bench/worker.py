@@ -17,7 +17,7 @@ from typing import IO, Any, Self
 
 from pgti.errors import BenchError
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "thread_settings"]
 
 _PATIENCE_SECONDS = 10.0  # for a worker that was told to end
 _TAIL_CHARACTERS = 2000
@@ -111,6 +111,13 @@ class Worker:
         self._errors.seek(max(0, size - _TAIL_CHARACTERS))
         lines = self._errors.read().decode("utf-8", errors="replace").split("\n")
         return next((f": {line.strip()}" for line in reversed(lines) if line.strip()), "")
+
+
+def thread_settings(threads: int | None) -> dict[str, str]:
+    """Variables that let a worker compute with so many threads; None leaves it the choice."""
+    if threads is None:
+        return {}
+    return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
 
 
 def _ending(process: subprocess.Popen[str]) -> str:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from pgti.batching.memory import parse_bytes
 from pgti.cli.first_step import FirstStep
+from pgti.cli.model_options import option_value
 from pgti.cli.output import print_json, say, show_errors
 from pgti.errors import require_whole_number
 from pgti.models import MODELS
@@ -89,7 +90,7 @@ def train_command(
         windows=windows,
         model=ModelConfig(
             name=chosen.pop("name", "dcrnn"),
-            options={key.replace("-", "_"): _value(text) for key, text in chosen.items()},
+            options={key.replace("-", "_"): option_value(text) for key, text in chosen.items()},
         ),
         training=training,
         batching=batching,
@@ -134,15 +135,3 @@ def train_command(
                 "peak_pss_bytes": memory.peak_bytes,
             }
         )
-
-
-def _value(text: str) -> Any:  # noqa: ANN401 - the model's configuration checks the type
-    """What was typed for a model's option: a truth value, a number or a word."""
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

@@ -1,0 +1,225 @@
+"""What data sets need by formula, and what training, evaluating and forecasting on them take."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pgti.bench.datasets import DatasetShape, MemoryNeeds
+from pgti.bench.limited_run import run_limited
+from pgti.bench.made_stores import Road, made_store, on_disk_bytes
+from pgti.bench.measured_commands import MeasuredCommand, MemoryOptions, measure_commands
+from pgti.bench.results import Machine
+from pgti.errors import ConfigError
+from pgti.series import SeriesStore
+
+__all__ = [
+    "DatasetMemory",
+    "Growth",
+    "MeasuredStore",
+    "MemoryResult",
+    "measure_memory",
+    "unexpected_ends",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasuredStore:
+    """The store that commands were measured on.
+
+    Args:
+        path: the store.
+        series_bytes: of its series.
+        disk_bytes: that all its files take on the disk.
+        is_sparse: whether most of its series is a hole.
+        graph: what it was simulated on.
+    """
+
+    path: Path
+    series_bytes: int
+    disk_bytes: int
+    is_sparse: bool
+    graph: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetMemory:
+    """A data set: what it needs by formula, and what was measured.
+
+    Args:
+        shape: of the data set.
+        needs: by formula.
+        store: that was measured on; None where nothing was.
+        commands: that were measured, in their order.
+    """
+
+    shape: DatasetShape
+    needs: MemoryNeeds
+    store: MeasuredStore | None
+    commands: tuple[MeasuredCommand, ...]
+
+    def peak(self, name: Literal["peak_pss_bytes", "group_peak_bytes"]) -> int | None:
+        """The largest of that measure over the commands with index batches that were done."""
+        sizes: list[int | None] = [
+            getattr(each, name)
+            for each in self.commands
+            if each.batching == "index" and each.outcome == "done"
+        ]
+        known = [size for size in sizes if size is not None]
+        return max(known) if known else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """How memory grows with the length of a series, sensors and commands being the same.
+
+    Args:
+        dataset: the longer one.
+        reference: the shorter one.
+        steps_ratio: how many times as long it is.
+        pss_ratio: its peak PSS over that of the reference, with index batches.
+        group_ratio: the same of the peaks of the control groups; None without groups.
+    """
+
+    dataset: str
+    reference: str
+    steps_ratio: float
+    pss_ratio: float
+    group_ratio: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryResult:
+    """Everything that was worked out and measured.
+
+    Args:
+        machine: where.
+        options: of the commands.
+        program_pss_bytes: what the program takes before it opens a store.
+        datasets: in the order asked for.
+        growth: of every measured data set over the shortest measured one with as many sensors.
+        left_out: what was not measured and why, a line each.
+    """
+
+    machine: Machine
+    options: MemoryOptions
+    program_pss_bytes: int | None
+    datasets: tuple[DatasetMemory, ...]
+    growth: tuple[Growth, ...]
+    left_out: tuple[str, ...]
+
+
+def measure_memory(
+    shapes: Sequence[DatasetShape],
+    measured: Sequence[DatasetShape],
+    options: MemoryOptions,
+    *,
+    workdir: Path,
+    road: Road | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> MemoryResult:
+    """Work out what data sets need, and measure what some of them take.
+
+    Args:
+        shapes: to work out.
+        measured: those of them to measure, each on a simulated store of its shape.
+        options: of the commands.
+        workdir: where stores are made and left for the next time.
+        road: graph for the data sets with as many sensors; the others get road-like graphs.
+        say: told what is being done, a line each.
+
+    Returns:
+        The result. A command that is killed or refused is part of it.
+
+    Raises:
+        ConfigError: the graph fits none of the measured data sets.
+        BenchError: something else is where a store should be.
+        StoreError: a store cannot be made.
+    """
+    if road is not None and all(each.num_nodes != road.graph.num_nodes for each in measured):
+        raise ConfigError(
+            f"the graph {road.path} has {road.graph.num_nodes} nodes and no data set that is "
+            "measured has: choose another --graph or other data sets"
+        )
+    others = [shape.name for shape in shapes if shape not in measured]
+    left_out = [f"the measurement of {', '.join(others)}: --measure all does it"] if others else []
+    program: int | None = None
+    if measured:
+        command = [sys.executable, "-c", "import pgti.cli.main"]
+        limited = run_limited(command, options.limit_bytes)
+        program = limited.peak_pss_bytes if limited.exit_code == 0 else None
+        if limited.no_limit_because:
+            left_out.append(
+                f"the limit and the group's peak: {limited.no_limit_because}; PSS was measured"
+            )
+    results = []
+    for shape in shapes:
+        store: MeasuredStore | None = None
+        commands: tuple[MeasuredCommand, ...] = ()
+        if shape in measured:
+            opened = made_store(shape, workdir, road, say=say)
+            store = _described(opened, shape, road)
+            commands = measure_commands(opened, shape, options, say)
+        results.append(
+            DatasetMemory(shape=shape, needs=shape.needs, store=store, commands=commands)
+        )
+    return MemoryResult(
+        machine=Machine.here(),
+        options=options,
+        program_pss_bytes=program,
+        datasets=tuple(results),
+        growth=_growth(results),
+        left_out=tuple(left_out),
+    )
+
+
+def unexpected_ends(result: MemoryResult) -> list[str]:
+    """Commands that should have been done and are not, a line each.
+
+    Index batches are for series of any size; device and standard batches may be refused where
+    memory does not suffice, and never killed.
+    """
+    return [
+        f"{each.command} of {dataset.shape.name} with {each.batching} batches was {each.outcome}"
+        + (f" ({each.message})" if each.message else "")
+        for dataset in result.datasets
+        for each in dataset.commands
+        if each.outcome != "done" and not (each.outcome == "refused" and each.batching != "index")
+    ]
+
+
+def _described(store: SeriesStore, shape: DatasetShape, road: Road | None) -> MeasuredStore:
+    is_real = road is not None and road.graph.num_nodes == shape.num_nodes
+    return MeasuredStore(
+        path=store.path,
+        series_bytes=store.num_bytes,
+        disk_bytes=on_disk_bytes(store.path),
+        is_sparse=shape.is_sparse,
+        graph=str(road.path) if road is not None and is_real else "simulated",
+    )
+
+
+def _growth(datasets: Sequence[DatasetMemory]) -> tuple[Growth, ...]:
+    """Every data set over the shortest one with the same sensors and windows."""
+    growth = []
+    shortest: dict[tuple[int, int], DatasetMemory] = {}
+    for each in sorted(datasets, key=lambda dataset: dataset.shape.num_steps):
+        peak = each.peak("peak_pss_bytes")
+        if peak is None:
+            continue
+        reference = shortest.setdefault((each.shape.num_nodes, each.shape.window_steps), each)
+        before = reference.peak("peak_pss_bytes")
+        if reference is each or before is None:
+            continue
+        group, group_before = (one.peak("group_peak_bytes") for one in (each, reference))
+        growth.append(
+            Growth(
+                dataset=each.shape.name,
+                reference=reference.shape.name,
+                steps_ratio=each.shape.num_steps / reference.shape.num_steps,
+                pss_ratio=peak / before,
+                group_ratio=group / group_before if group and group_before else None,
+            )
+        )
+    return tuple(growth)

@@ -1,0 +1,215 @@
+"""A training step of ours on one batch of random windows."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pgti.batching import Batch
+from pgti.bench.devices import synchronise
+from pgti.errors import ConfigError, require_whole_number
+from pgti.graph import SensorGraph
+from pgti.models import AbstractModel, ModelConfig, ModelShape, build_config, build_model
+from pgti.nn import DiffusionGRU, Supports
+from pgti.series import Scaler
+from pgti.shapes import BHNC, BLNC
+from pgti.training import NetworkForecaster, TrainingConfig
+from pgti.training.config import Precision
+from pgti.training.optimisation import batch_loss, build_loss, build_optimizer, scale_gradients
+
+__all__ = [
+    "INPUT_CHANNELS",
+    "LAYER",
+    "TARGET_CHANNELS",
+    "LayerConfig",
+    "OwnStep",
+    "RecurrentLayer",
+    "StepSpec",
+    "build_network",
+    "resolved_options",
+]
+
+LAYER = "layer"
+"""Name, in `pgti bench step`, of the one recurrent layer that PGT has too."""
+INPUT_CHANNELS, TARGET_CHANNELS = 2, 1
+"""A reading and the time of day go in, a reading comes out: as in METR-LA."""
+
+_SCALER = Scaler(mean=(50.0,), std=(10.0,))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerConfig(ModelConfig):
+    """Options of the layer.
+
+    Attributes:
+        hidden: units D.
+        hops: powers K of each of the two random walks; PGT counts the identity too, K + 1.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 64
+    hops: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require_whole_number("hidden", self.hidden, 1)
+        require_whole_number("hops", self.hops, 1)
+
+
+class RecurrentLayer(AbstractModel):
+    """One diffusion GRU whose state after each input is projected to the targets.
+
+    The counterpart of PGT's `BatchedDCRNN` with a linear map behind it: the same recurrence over
+    the same powers of the same two walks. A forecast of step t has seen the inputs up to t alone.
+    """
+
+    config: LayerConfig
+
+    def __init__(self, config: LayerConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        self.layer = DiffusionGRU(shape.input_channels, config.hidden, 2, config.hops)
+        self.head = nn.Linear(config.hidden, shape.target_channels)
+
+    def forward(self, x: BLNC, supports: Supports, teacher: object = None) -> BHNC:
+        """Forecast as many steps as there are inputs; see `AbstractModel.forward`."""
+        del teacher
+        states_LNBD, _ = self.layer(x.permute(1, 2, 0, 3), None, supports)
+        forecasts_LNBC: Tensor = self.head(states_LNBD)
+        return forecasts_LNBC.permute(2, 0, 1, 3)
+
+
+def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's options, those that are not given with their defaults.
+
+    Raises:
+        ConfigError: an unknown model or option, or a value that cannot be used.
+    """
+    if name != LAYER:
+        return asdict(build_config(name, options))
+    known = [field.name for field in fields(LayerConfig)]
+    for option in options:
+        if option not in known:
+            raise ConfigError(
+                f"model {LAYER!r} has no option {option!r}: it has {' and '.join(known)}"
+            )
+    return asdict(LayerConfig(**options))
+
+
+def build_network(name: str, options: Mapping[str, Any], shape: ModelShape) -> AbstractModel:
+    """The layer, or one of the library's models, with fresh weights.
+
+    Raises:
+        ConfigError: as `resolved_options`.
+    """
+    if name != LAYER:
+        return build_model(name, options, shape)
+    return RecurrentLayer(LayerConfig(**resolved_options(name, options)), shape)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepSpec:
+    """What is trained, and on how much at a time.
+
+    Args:
+        model: as `build_network` takes it.
+        options: of that model.
+        steps: rows that go in, and as many that are forecast.
+        batch_size: windows B.
+        precision: as `pgti train` takes it.
+        recompute: make activations again in the backward pass instead of keeping them.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    steps: int
+    batch_size: int
+    precision: Precision
+    recompute: bool
+
+
+class OwnStep:
+    """A network and one batch: each call of `seconds` takes one optimiser step.
+
+    Args:
+        graph: N sensors.
+        spec: the network and the batch.
+        device: where to compute.
+
+    Raises:
+        ConfigError: as `build_network`.
+    """
+
+    def __init__(self, graph: SensorGraph, spec: StepSpec, device: torch.device) -> None:
+        torch.manual_seed(0)
+        shape = _shape(graph.num_nodes, spec.steps)
+        network = build_network(spec.model, spec.options, shape)
+        network.recompute = spec.recompute
+        supports = Supports.from_graph(graph, network.support_kind)
+        self._device = device
+        self._forecaster = NetworkForecaster(network, supports, _SCALER, (0,)).to(device)
+        self._parameters = list(network.parameters())
+        self._config = TrainingConfig(precision=spec.precision)
+        self._loss = build_loss(self._config)
+        self._optimizer = build_optimizer(self._parameters, self._config)
+        self._batch = _random_batch(shape, spec.batch_size, device)
+        self._step = 0
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are learnt."""
+        return sum(parameter.numel() for parameter in self._parameters)
+
+    def seconds(self) -> float:
+        """Take one step as the training loop does, and tell how long it took."""
+        synchronise(self._device)
+        began = time.perf_counter()
+        self.take()
+        synchronise(self._device)
+        return time.perf_counter() - began
+
+    def take(self) -> None:
+        """Take one step."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss_sum, count = batch_loss(
+            self._forecaster,
+            self._loss,
+            self._batch,
+            precision=self._config.precision,
+            step=self._step,
+        )
+        loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+        scale_gradients(self._parameters, count)
+        nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm)
+        self._optimizer.step()
+        self._step += 1
+
+
+def _shape(num_nodes: int, steps: int) -> ModelShape:
+    return ModelShape(
+        input_steps=steps,
+        horizon=steps,
+        num_nodes=num_nodes,
+        input_channels=INPUT_CHANNELS,
+        target_channels=TARGET_CHANNELS,
+        target_indices=(0,),
+        calendar_channels=INPUT_CHANNELS - 1,
+    )
+
+
+def _random_batch(shape: ModelShape, batch_size: int, device: torch.device) -> Batch:
+    x = torch.randn(batch_size, shape.input_steps, shape.num_nodes, shape.input_channels)
+    y = 50 + 10 * torch.randn(batch_size, shape.horizon, shape.num_nodes, shape.target_channels)
+    return Batch(
+        x=x.to(device),
+        x_mask=torch.ones(*x.shape[:3], 1, dtype=torch.bool, device=device),
+        y=y.to(device),
+        y_mask=torch.ones(y.shape, dtype=torch.bool, device=device),
+        calendar=torch.zeros(batch_size, shape.input_steps + shape.horizon, 1, device=device),
+        starts=np.arange(batch_size),
+    )

@@ -1,0 +1,206 @@
+"""`pgti bench memory`: what data sets need by formula, and what this library takes for them."""
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from rich.table import Table
+
+from pgti.batching.memory import parse_bytes
+from pgti.bench import to_json
+from pgti.bench.datasets import PAPER_DATASETS, DatasetShape, datasets_named
+from pgti.bench.made_stores import read_road
+from pgti.bench.measured_commands import MemoryOptions
+from pgti.bench.memory import DatasetMemory, MemoryResult, measure_memory, unexpected_ends
+from pgti.bench.plot import Bar, Chart, Limit, check_plotly
+from pgti.cli.bench_output import finish
+from pgti.cli.output import print_json, say, show
+from pgti.errors import BenchError
+
+__all__ = ["bench_memory_command"]
+
+_PAPER = ",".join(shape.name for shape in PAPER_DATASETS)
+_SMALL_BYTES = 1 << 26  # of a series that is measured without being asked for
+_GIB = 1 << 30
+
+
+def bench_memory_command(
+    *,
+    datasets: str = _PAPER,
+    measure: Literal["small", "all", "none"] = "small",
+    limit: str | None = None,
+    batching: str = "index,device,standard",
+    max_steps: int = 30,
+    batch_size: int = 8,
+    hidden: int = 16,
+    windows: int = 200,
+    graph: Path | None = None,
+    workdir: Path | None = None,
+    plot: Path | None = None,
+    json: bool = False,
+) -> None:
+    """What data sets need by formula, and what training, evaluating and forecasting take.
+
+    By formula: the paper's data sets as its code holds them, and this library's series. Measured:
+    a two-layer DCRNN on simulated stores of the same shapes, each command a process of its own.
+
+    Args:
+        datasets: Names with commas: the paper's six, and pems-ten-years, a sparse file ten times
+            as long as pems.
+        measure: Which of them to measure: small (series of at most 64 MiB), all or none.
+        limit: Memory of the control group that each command runs in, page cache included, such as
+            2GiB; no limit if not given. Without control groups PSS is measured and the result
+            says so.
+        batching: Batchings to train with, with commas.
+        max_steps: Optimiser steps of a training.
+        batch_size: Windows in a batch.
+        hidden: Hidden units of each layer.
+        windows: Windows that are validated, tested and evaluated, at most.
+        graph: Graph file for the data sets with as many sensors; the others get simulated graphs.
+        workdir: Where stores are made, and left for the next time; a temporary directory if not
+            given. All of PeMS takes 2.3 GB.
+        plot: HTML file for a plot.
+        json: Print one JSON object as the last line of standard output.
+    """
+    shapes = datasets_named(datasets)
+    options = MemoryOptions(
+        limit_bytes=None if limit is None else parse_bytes("limit", limit),
+        batchings=tuple(name.strip() for name in batching.split(",") if name.strip()),
+        max_steps=max_steps,
+        batch_size=batch_size,
+        hidden=hidden,
+        windows=windows,
+    )
+    if plot is not None:
+        check_plotly()
+    road = None if graph is None else read_road(graph)
+    with tempfile.TemporaryDirectory(prefix="pgti-") as scratch:
+        result = measure_memory(
+            shapes,
+            [shape for shape in shapes if _is_measured(shape, measure)],
+            options,
+            workdir=Path(scratch) if workdir is None else workdir,
+            road=road,
+            say=say,
+        )
+    _show(result)
+    finish("Memory", result.machine, result.left_out, plot, _charts(result))
+    if json:
+        print_json(to_json(result))
+    problems = unexpected_ends(result)
+    if problems:
+        raise BenchError("; ".join(problems))
+
+
+def _is_measured(shape: DatasetShape, measure: str) -> bool:
+    return measure == "all" or (measure == "small" and shape.needs.series <= _SMALL_BYTES)
+
+
+def _show(result: MemoryResult) -> None:
+    show(_formula_table(result))
+    if any(dataset.commands for dataset in result.datasets):
+        show(_measured_table(result))
+        program = result.program_pss_bytes
+        if program is not None:
+            say(f"the program without any data takes {_size(program)} (PSS)")
+    for dataset in result.datasets:
+        if dataset.store is not None and dataset.store.is_sparse:
+            say(
+                f"{dataset.shape.name} is sparse: {_size(dataset.store.series_bytes)} of series "
+                f"take {_size(dataset.store.disk_bytes)} on the disk"
+            )
+    for growth in result.growth:
+        group = (
+            "" if growth.group_ratio is None else f", of the control group {growth.group_ratio:.3f}"
+        )
+        say(
+            f"{growth.dataset} has {growth.steps_ratio:.0f} times the steps of "
+            f"{growth.reference} and {growth.pss_ratio:.3f} times its peak PSS{group}"
+        )
+
+
+def _formula_table(result: MemoryResult) -> Table:
+    table = Table(
+        title="by formula: the paper's code in float64 (GPU-index float32), pgti's series in int16",
+        title_justify="left",
+    )
+    table.add_column("data set")
+    table.add_column("steps x sensors x features", justify="right", no_wrap=True)
+    for name in ("windows", "standard", "its peak", "index", "GPU-index", "pgti"):
+        table.add_column(name, justify="right")
+    for dataset in result.datasets:
+        shape, needs = dataset.shape, dataset.needs
+        table.add_row(
+            shape.name,
+            f"{shape.num_steps:,} x {shape.num_nodes:,} x {shape.num_features}",
+            f"{needs.windows:,}",
+            *map(
+                _size,
+                (
+                    needs.standard,
+                    needs.standard_peak,
+                    needs.paper_index,
+                    needs.paper_device,
+                    needs.series,
+                ),
+            ),
+        )
+    return table
+
+
+def _measured_table(result: MemoryResult) -> Table:
+    limit = result.options.limit_bytes
+    within = "" if limit is None else f", each command within {_size(limit)}"
+    table = Table(title=f"measured{within}", title_justify="left")
+    for name in ("data set", "command", "batching"):
+        table.add_column(name)
+    for name in ("peak PSS", "peak of the group", "seconds", "to the first step"):
+        table.add_column(name, justify="right")
+    table.add_column("ended")
+    for dataset in result.datasets:
+        for each in dataset.commands:
+            first = each.seconds_to_first_step
+            table.add_row(
+                dataset.shape.name if each is dataset.commands[0] else "",
+                each.command,
+                each.batching,
+                _size(each.peak_pss_bytes),
+                _size(each.group_peak_bytes),
+                f"{each.seconds:.1f}",
+                "-" if first is None else f"{first:.1f}",
+                each.outcome,
+                end_section=each is dataset.commands[-1],
+            )
+    return table
+
+
+def _charts(result: MemoryResult) -> list[Chart]:
+    """For each data set, what it needs by formula beside what was measured."""
+    return [_chart(dataset, result.options.limit_bytes) for dataset in result.datasets]
+
+
+def _chart(dataset: DatasetMemory, limit: int | None) -> Chart:
+    needs = dataset.needs
+    bars = [
+        Bar(name="standard, by formula", value=needs.standard / _GIB),
+        Bar(name="index, by formula", value=needs.paper_index / _GIB),
+        Bar(name="this series, by formula", value=needs.series / _GIB),
+    ]
+    for each in dataset.commands:
+        name = f"{each.command}, {each.batching}"
+        if each.outcome == "done" and each.peak_pss_bytes is not None:
+            bars.append(Bar(name=f"{name}: PSS", value=each.peak_pss_bytes / _GIB))
+        if each.outcome == "done" and each.group_peak_bytes is not None:
+            bars.append(Bar(name=f"{name}: group", value=each.group_peak_bytes / _GIB))
+    limits = () if limit is None else (Limit(name="limit", value=limit / _GIB),)
+    return Chart(title=dataset.shape.title, unit="GiB", bars=tuple(bars), limits=limits)
+
+
+def _size(num_bytes: int | None) -> str:
+    """Bytes for people."""
+    if num_bytes is None:
+        return "-"
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if num_bytes >= size - size // 40:
+            return f"{num_bytes / size:,.2f} {unit}"
+    return f"{num_bytes} B"

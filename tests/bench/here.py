@@ -1,0 +1,70 @@
+"""Workers of `pgti bench` in this process: the same requests and answers, without the wait."""
+
+import importlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from pgti.bench import Worker
+from pgti.bench.loader_worker import LoaderHandlers
+from pgti.bench.step_worker import StepHandlers
+from pgti.errors import BenchError
+
+__all__ = ["HereWorker", "here_or_process"]
+
+
+class HereWorker:
+    """Stands in for `Worker`, for the processes of ours alone.
+
+    Attributes:
+        started: names and environments of those that were entered.
+    """
+
+    started: list[tuple[str, dict[str, str]]] = []  # noqa: RUF012 - emptied by each test
+
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str] | None = None, name: str = "worker"
+    ) -> None:
+        self.name = name
+        self._module = importlib.import_module(command[-1])
+        self._env = dict(env or {})
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self.started.append((self.name, self._env))
+        is_step = self._module.__name__.endswith("step_worker")
+        self._handlers: Any = StepHandlers(self._stack) if is_step else LoaderHandlers()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Answer as the process would, what is sent and replied being JSON."""
+        sent = json.loads(json.dumps(request))
+        try:
+            reply = getattr(self._handlers, sent.pop("do"))(**sent)
+        except Exception as error:
+            raise BenchError(f"{self.name} failed: {type(error).__name__}: {error}") from error
+        content: dict[str, Any] = json.loads(json.dumps(reply))
+        return content
+
+
+def here_or_process(
+    command: Sequence[str], env: Mapping[str, str] | None = None, name: str = "worker"
+) -> HereWorker | Worker:
+    """Processes of ours are this one; those of peers are processes."""
+    kind = HereWorker if command[-1].startswith("pgti.bench.") else Worker
+    return kind(command, env, name)
+
+
+torch.set_num_threads(1)

@@ -1,0 +1,46 @@
+"""Commands that benchmarks start, run in this process: the same options and checks, in no time."""
+
+import contextlib
+import io
+from collections.abc import Sequence
+
+from pgti.bench.limited_run import LimitedRun
+from pgti.cli.main import run_command
+
+__all__ = ["Commands"]
+
+PEAK_BYTES = 300 << 20
+
+
+class Commands:
+    """Stands in for `run_limited`: keeps what was run, and tells peaks that it made up.
+
+    Args:
+        killed: commands with one of these words are killed instead of run.
+    """
+
+    def __init__(self, killed: Sequence[str] = ()) -> None:
+        self.ran: list[list[str]] = []
+        self._killed = killed
+
+    def __call__(self, command: Sequence[str], limit_bytes: int | None) -> LimitedRun:
+        """As `run_limited`."""
+        self.ran.append(list(command)[3:])
+        output, messages = io.StringIO(), io.StringIO()
+        is_killed = any(word in command for word in self._killed)
+        code = -9
+        if not is_killed:
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages):
+                is_pgti = list(command[1:3]) == ["-m", "pgti"]
+                code = run_command(list(command[3:])) if is_pgti else 0
+        return LimitedRun(
+            exit_code=code,
+            seconds=2.0,
+            limit_bytes=limit_bytes,
+            was_oom_killed=is_killed,
+            group_peak_bytes=None if limit_bytes is None else limit_bytes // 2,
+            peak_pss_bytes=PEAK_BYTES + len(self.ran),
+            no_limit_because="",
+            output=output.getvalue(),
+            messages=messages.getvalue(),
+        )

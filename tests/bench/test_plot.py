@@ -1,0 +1,56 @@
+"""Charts in a page that needs no network."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pgti.bench import Machine, Spread
+from pgti.bench.plot import Bar, Chart, Limit, check_plotly, write_plot
+from pgti.errors import BenchError, MissingExtraError
+
+CHARTS = [
+    Chart(
+        title="Time of a step",
+        unit="s",
+        bars=(
+            Bar(name="ours", value=Spread.of([1.0, 1.25, 2.0])),
+            Bar(name="a copy", value=0.625),
+        ),
+        limits=(Limit(name="what fits", value=1.75),),
+    ),
+    Chart(title="Peak memory", unit="GiB", bars=(Bar(name="ours", value=2.0),)),
+]
+
+
+def test_the_page_has_every_figure_and_what_was_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "plot.html"
+    write_plot(path, "Steps <and> more", CHARTS, Machine.here(), ["PGT: a < b"])
+    page = path.read_text(encoding="utf-8")
+    for text in ("Time of a step", "Peak memory", "what fits", "1.25", "0.625", "1.75", "GiB"):
+        assert text in page
+    assert "Steps &lt;and&gt; more" in page
+    assert "left out: PGT: a &lt; b" in page
+    assert Machine.here().versions["torch"] in page
+    # plotly's program is in the page, once, and none is asked of another place.
+    assert page.count("plotly.js v") == 1
+    assert '<script src="http' not in page
+
+
+def test_extremes_are_drawn_around_the_median(tmp_path: Path) -> None:
+    path = tmp_path / "plot.html"
+    write_plot(path, "Steps", CHARTS[:1], Machine.here())
+    page = "".join(path.read_text(encoding="utf-8").split())
+    assert '"array":[0.75,0.0],"arrayminus":[0.25,0.0]' in page
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="cannot be written: No such file or directory"):
+        write_plot(tmp_path / "none" / "plot.html", "Steps", CHARTS, Machine.here())
+
+
+def test_plotly_is_asked_for_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_plotly()
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(MissingExtraError, match=r"pgti\[report\]"):
+        check_plotly()
