@@ -11,6 +11,7 @@ from pgti.series import Profile, Scaler, SeriesStore, StoreWriter
 from pgti.windows import WindowSpec
 
 CPU = torch.device("cpu")
+GRIDS = np.array([10, 2, 4])
 START = np.datetime64("2025-10-01T00:00")
 
 
@@ -25,9 +26,9 @@ def make_source(
     calendar: tuple[str, ...] = ("time-of-day", "day-of-week"),
     profile: bool = False,
 ) -> WindowSource:
-    """Windows of a store of random readings, int16 if they lie on a grid."""
+    """Windows of a store of random readings, int16 if they lie on a grid, another per channel."""
     generator = np.random.default_rng(5)
-    values = generator.integers(-200, 900, shape) / (10 if grid else 3)
+    values = generator.integers(-200, 900, shape) / (GRIDS[: shape[2]] if grid else 3)
     values[generator.random(shape) < missing] = np.nan
     values[0] = 1.0
     with StoreWriter(

@@ -21,7 +21,6 @@ from pgti.batching import (
     IndexBatcher,
     StandardBatcher,
     WindowDataset,
-    WindowSource,
     choose_batching,
     make_batcher,
 )

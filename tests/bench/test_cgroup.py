@@ -137,6 +137,21 @@ def test_swap_is_limited_where_the_kernel_counts_it(
         assert (group.directory / "memory.swap.max").read_text() == "0"
 
 
+@pytest.mark.usefixtures("removable")
+def test_groups_that_were_left_behind_go(tmp_path: Path) -> None:
+    """Those of dead makers in which nothing runs; never one that is in use."""
+    membership = version_1(tmp_path)
+    maker = subprocess.Popen([sys.executable, "-c", ""])
+    maker.wait()
+    names = {"dead": f"pgti-{maker.pid}-0", "busy": f"pgti-{maker.pid}-1", "own": "pgti-self-2"}
+    for name in names.values():
+        (tmp_path / "memory" / name).mkdir()
+    (tmp_path / "memory" / names["busy"] / "cgroup.procs").write_text("1\n")
+    with MemoryGroup(LIMIT, mount=tmp_path, membership=membership) as group:
+        found = {path.name for path in (tmp_path / "memory").glob("pgti-*")}
+        assert found == {names["busy"], names["own"], group.directory.name}
+
+
 def test_a_group_that_cannot_be_had(tmp_path: Path) -> None:
     """The command runs all the same, and the result says why there was no limit."""
     missing = MemoryGroup(LIMIT, mount=tmp_path / "none", membership=tmp_path / "membership")

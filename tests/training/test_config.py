@@ -49,6 +49,13 @@ from pgti.training import TrainingConfig, to_toml
         pytest.param({"precision": "float16"}, "precision is 'float16'", id="precision"),
         pytest.param({"seed": -1}, "seed is -1", id="seed"),
         pytest.param({"min_learning_rate": 1.0}, "min_learning_rate is 1.0", id="minimum"),
+        pytest.param({"order": "random"}, "order is 'random': .*global, blocks", id="order"),
+        pytest.param(
+            {"order": "blocks", "block_size": 0}, "block_size is 0: .*at least 1", id="no block"
+        ),
+        pytest.param({"order": "blocks", "block_size": 2.5}, "block_size is 2.5", id="half"),
+        pytest.param({"order": "blocks", "block_size": True}, "block_size is True", id="one"),
+        pytest.param({"block_size": 16}, "order is global and block_size is 16", id="for nothing"),
     ],
 )
 def test_options_that_break_a_rule_are_refused(options: dict[str, object], message: str) -> None:

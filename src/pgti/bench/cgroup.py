@@ -21,6 +21,8 @@ __all__ = ["MemoryGroup"]
 
 _MOUNT = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
+_PROC = Path("/proc")
+_PREFIX = "pgti-"  # of a group's name; the process that made it follows
 _PATIENCE_SECONDS = 10.0  # for killed processes to leave their group
 _NO_LIMIT_FROM = 2**60  # version 1 writes nearly 2**63 for "no limit"
 
@@ -89,7 +91,8 @@ class MemoryGroup:
     def __enter__(self) -> Self:
         refusal = f"no memory controller of control groups is mounted below {self._mount}"
         for version, parent in _parents(self._mount, self._membership):
-            directory = parent / f"pgti-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            _remove_left_behind(parent)
+            directory = parent / f"{_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
             try:
                 directory.mkdir()
             except OSError as error:
@@ -184,6 +187,15 @@ class MemoryGroup:
                 time.sleep(0.02)
             else:
                 return
+
+
+def _remove_left_behind(parent: Path) -> None:
+    """Remove groups whose makers were killed and in which nothing runs any more."""
+    for group in parent.glob(f"{_PREFIX}*"):
+        maker = group.name.removeprefix(_PREFIX).partition("-")[0]
+        if not (_PROC / maker).exists() and not _processes(group):
+            with suppress(OSError):  # another process is at it
+                group.rmdir()
 
 
 def _parents(mount: Path, membership: Path) -> Iterator[tuple[_Version, Path]]:

@@ -1,0 +1,172 @@
+"""Batches fetched ahead by threads."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from pgti.batching import (
+    Batch,
+    Batcher,
+    BatchLoader,
+    DeviceBatcher,
+    IndexBatcher,
+    StandardBatcher,
+    WindowDataset,
+    WindowSource,
+)
+from pgti.batching.base import Fetched
+from pgti.batching.buffers import Buffers
+from pgti.errors import ConfigError
+from pgti.windows import BlockShuffle, GlobalShuffle, Order, Sequential, WindowSpec
+
+from .sources import CPU, assert_same, cloned, make_source
+
+SPEC = WindowSpec(input_steps=5, horizon=3)
+NUM_STEPS = 120
+STARTS = SPEC.starts(NUM_STEPS)
+
+MakeBatcher = Callable[[WindowSource, int], Batcher]
+
+
+def decoded(source: WindowSource, num_slots: int) -> Batcher:
+    return IndexBatcher(source, CPU, num_slots)
+
+
+def stored(source: WindowSource, num_slots: int) -> Batcher:
+    return IndexBatcher(source, CPU, num_slots, budget_bytes=0)
+
+
+def resident(source: WindowSource, num_slots: int) -> Batcher:
+    return DeviceBatcher(source, CPU, num_slots)
+
+
+STRATEGIES = (decoded, stored, resident)
+
+
+class Watched:
+    """Counts the fetches of a batcher, and can wait until so many are done."""
+
+    def __init__(self, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._done = threading.Condition()
+        self._count = 0
+        fetch = batcher.fetch
+
+        def counted(*arguments: Any, **options: Any) -> Fetched:
+            fetched = fetch(*arguments, **options)
+            with self._done:
+                self._count += 1
+                self._done.notify_all()
+            return fetched
+
+        monkeypatch.setattr(batcher, "fetch", counted)
+
+    def wait_for(self, count: int) -> None:
+        """Return when so many fetches are done."""
+        with self._done:
+            assert self._done.wait_for(lambda: self._count >= count, timeout=60)
+
+
+@pytest.mark.parametrize("order", [GlobalShuffle(3), BlockShuffle(3, 4), Sequential()], ids=repr)
+@pytest.mark.parametrize("num_slots", [1, 2, 3, 5])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_batch_is_valid_until_the_next_one_is_taken(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: MakeBatcher,
+    num_slots: int,
+    order: Order,
+) -> None:
+    """However far the threads have run ahead while it was in use."""
+    source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2)
+    batcher, standard = strategy(source, num_slots), StandardBatcher(source, CPU)
+    watched = Watched(batcher, monkeypatch)
+    loader = BatchLoader(batcher, STARTS, 16, order)
+    for number, batch in enumerate(loader.epoch(1)):
+        watched.wait_for(min(number + num_slots, loader.num_batches))
+        assert_same(batch, standard.gather(batch.starts))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_epochs_of_one_batcher_do_not_disturb_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: MakeBatcher
+) -> None:
+    """A validation in the middle of an epoch leaves what was fetched ahead for training."""
+    source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2)
+    batcher, standard = strategy(source, 3), StandardBatcher(source, CPU)
+    watched = Watched(batcher, monkeypatch)
+    training = BatchLoader(batcher, STARTS, 16, GlobalShuffle(3))
+    validation = BatchLoader(batcher, STARTS[::7], 4, Sequential())
+    seen: list[int] = []
+    for number, batch in enumerate(training.epoch(0)):
+        assert_same(batch, standard.gather(batch.starts))
+        seen.extend(batch.starts.tolist())
+        if number == 2:
+            watched.wait_for(5)
+            inner = [cloned(each) for each in validation.epoch(0)]
+            assert len(inner) == validation.num_batches
+            for each in inner:
+                assert_same(each, standard.gather(each.starts))
+    assert sorted(seen) == list(STARTS)
+
+
+def test_rows_are_decoded_once_by_several_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that need the same page at the same time do not decode it into one another."""
+    monkeypatch.setattr("pgti.batching.rows.PAGE_ROWS", 8)
+    monkeypatch.setattr("pgti.batching.decoded.PAGE_ROWS", 8)
+    monkeypatch.setattr("pgti.batching.host._PIECE_READINGS", 40)
+    source = make_source(tmp_path / "s", (NUM_STEPS, 20, 2), SPEC, missing=0.2, profile=True)
+    standard = StandardBatcher(source, CPU)
+    expected = standard.gather(np.array(STARTS))
+    assert expected.y is not None
+    for _ in range(5):
+        batcher = IndexBatcher(source, CPU)
+        barrier = threading.Barrier(4)
+
+        def fetch(starts: Any, batcher: Any = batcher, barrier: Any = barrier) -> Batch:
+            barrier.wait(timeout=60)
+            batch: Batch = batcher.assemble(batcher.fetch(starts, buffers=Buffers()))
+            return batch
+
+        with ThreadPoolExecutor(4) as threads:
+            batches = list(threads.map(fetch, [np.array(STARTS)] * 4))
+        for batch in batches:
+            assert_same(batch, expected)
+
+
+def test_a_dataset_serves_threads_and_workers(tmp_path: Path) -> None:
+    """Each thread and each process has its own buffers; a block of windows is one gather."""
+    source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2)
+    dataset = WindowDataset(source, STARTS)
+    whole = StandardBatcher(source, CPU).gather(np.array(STARTS))
+    assert whole.y is not None
+    assert whole.y_mask is not None
+
+    def check(first: int) -> None:
+        for x, y, y_mask in [dataset[first], *dataset.__getitems__([first, first])]:
+            assert torch.equal(x, whole.x[first])
+            assert torch.equal(y, whole.y[first])
+            assert torch.equal(y_mask, whole.y_mask[first])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(check, list(range(len(STARTS))) * 3))
+    loader = DataLoader(dataset, batch_size=9, num_workers=2, multiprocessing_context="fork")
+    parts = [torch.cat(part) for part in zip(*loader, strict=True)]
+    for part, expected in zip(parts, (whole.x, whole.y, whole.y_mask), strict=True):
+        assert torch.equal(part, expected)
+
+
+def test_refuses_less_than_one_slot(tmp_path: Path) -> None:
+    """Without a slot there would be no batch, and no error."""
+    source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC)
+    for num_slots in (0, -1, 1.5, True):
+        with pytest.raises(ConfigError, match="num_slots is"):
+            IndexBatcher(source, CPU, num_slots)  # type: ignore[arg-type]

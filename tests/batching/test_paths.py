@@ -1,0 +1,196 @@
+"""Every path to a batch gives the bits of standard batching.
+
+Decoded rows, stored rows, rows from disk, the resident series and the assembler of GPUs; window by
+window and as a union; in pieces and pages of any size; in buffers that were used before.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from pgti.batching import Batcher, DeviceBatcher, IndexBatcher, StandardBatcher, WindowSource
+from pgti.batching.assemble import TensorAssembler
+from pgti.batching.buffers import Buffers
+from pgti.batching.rows import rows_of
+from pgti.windows import WindowSpec
+
+from .sources import CPU, assert_same, make_source
+
+NUM_STEPS = 90
+SPEC = WindowSpec(input_steps=5, horizon=3)
+
+Starts = NDArray[np.int64]
+
+
+def decoded(source: WindowSource) -> Batcher:
+    batcher = IndexBatcher(source, CPU)
+    assert batcher._decoded is not None
+    return batcher
+
+
+def stored(source: WindowSource) -> Batcher:
+    batcher = IndexBatcher(source, CPU, budget_bytes=0)
+    assert batcher._decoded is None
+    return batcher
+
+
+def stored_on_a_gpu(source: WindowSource) -> Batcher:
+    """The operations of a GPU, on the CPU."""
+    batcher = IndexBatcher(source, CPU, budget_bytes=0)
+    batcher._assembler = TensorAssembler(source, CPU)
+    return batcher
+
+
+def resident(source: WindowSource) -> Batcher:
+    return DeviceBatcher(source, CPU)
+
+
+def resident_on_a_gpu(source: WindowSource) -> Batcher:
+    batcher = DeviceBatcher(source, CPU)
+    batcher._assembler = TensorAssembler(source, CPU)
+    return batcher
+
+
+PATHS = (decoded, stored, stored_on_a_gpu, resident, resident_on_a_gpu)
+MakeBatcher = Callable[[WindowSource], Batcher]
+
+
+def batches_of_starts() -> list[Starts]:
+    """Of many sizes, so that buffers grow and are too large; apart, overlapping and repeated."""
+    generator = np.random.default_rng(3)
+    last = NUM_STEPS - SPEC.span
+    return [
+        np.array([17]),
+        np.array([0, 30, 60, last]),
+        np.arange(20),
+        np.array([40, 41, 42, 10, 11, 12, 70, 71]),
+        np.array([5, 5, 5, 5]),
+        generator.permutation(last + 1),
+        np.array([last, 0]),
+        generator.integers(0, last + 1, 33),
+        np.array([50, 49]),
+    ]
+
+
+@pytest.mark.parametrize("grid", [True, False], ids=["int16", "float32"])
+@pytest.mark.parametrize("missing", [0.0, 0.25])
+@pytest.mark.parametrize("targets", [(0,), (2, 0), (0, 1, 2)])
+@pytest.mark.parametrize(("profile", "calendar"), [(False, ()), (True, ("time-of-day",))])
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_equals_standard(
+    tmp_path: Path,
+    path: MakeBatcher,
+    grid: bool,
+    missing: float,
+    targets: tuple[int, ...],
+    profile: bool,
+    calendar: tuple[str, ...],
+) -> None:
+    """Whatever a window holds, batch after batch from the same batcher."""
+    source = make_source(
+        tmp_path / "s",
+        (NUM_STEPS, 4, 3),
+        SPEC,
+        grid=grid,
+        missing=missing,
+        targets=targets,
+        calendar=calendar,
+        profile=profile,
+    )
+    batcher, standard = path(source), StandardBatcher(source, CPU)
+    for starts in batches_of_starts():
+        assert_same(batcher.gather(starts), standard.gather(starts))
+
+
+def test_the_batches_above_take_both_ways() -> None:
+    """Some of them read a union of rows, others window by window."""
+    ways = {rows_of(starts, SPEC.span).picks is None for starts in batches_of_starts()}
+    assert ways == {True, False}
+
+
+@pytest.mark.parametrize("piece_readings", [1, 13, 100])
+@pytest.mark.parametrize("page_rows", [1, 4, 7, 64])
+@pytest.mark.parametrize("path", PATHS)
+def test_pieces_and_pages_leave_no_seam(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: MakeBatcher,
+    page_rows: int,
+    piece_readings: int,
+) -> None:
+    """Where the work on a batch is cut changes nothing: within a window, or between windows."""
+    monkeypatch.setattr("pgti.batching.host._PIECE_READINGS", piece_readings)
+    monkeypatch.setattr("pgti.batching.rows.PAGE_ROWS", page_rows)
+    monkeypatch.setattr("pgti.batching.decoded.PAGE_ROWS", page_rows)
+    source = make_source(
+        tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2, targets=(1,), profile=True
+    )
+    batcher, standard = path(source), StandardBatcher(source, CPU)
+    for starts in batches_of_starts():
+        assert_same(batcher.gather(starts), standard.gather(starts))
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.25])
+@pytest.mark.parametrize("grid", [True, False], ids=["int16", "float32"])
+@pytest.mark.parametrize("path", PATHS)
+def test_last_windows_without_targets(
+    tmp_path: Path, path: MakeBatcher, grid: bool, missing: float
+) -> None:
+    """Inputs up to the end of the series, alone or together, between batches with targets."""
+    source = make_source(
+        tmp_path / "s", (NUM_STEPS, 4, 2), SPEC, grid=grid, missing=missing, profile=True
+    )
+    batcher, standard = path(source), StandardBatcher(source, CPU)
+    last = NUM_STEPS - SPEC.input_steps
+    for starts in (np.array([last]), np.arange(last - 9, last + 1), np.array([3, last, 60])):
+        batch = batcher.gather(starts, with_targets=False)
+        assert (batch.y, batch.y_mask) == (None, None)
+        assert batch.calendar.shape == (len(starts), SPEC.span, 2)
+        for position, start in enumerate(starts):
+            # A window that ends with the series is the tail of one that began H rows before it.
+            whole = standard.gather(np.array([start - SPEC.horizon]))
+            assert torch.equal(batch.x[position, : -SPEC.horizon], whole.x[0, SPEC.horizon :])
+            assert torch.equal(
+                batch.calendar[position, : -SPEC.horizon], whole.calendar[0, SPEC.horizon :]
+            )
+            assert whole.y is not None
+            assert whole.y_mask is not None
+            observed = batch.x_mask[position, -SPEC.horizon :, :, :1]
+            assert torch.equal(observed, whole.y_mask[0])
+            scaled = (whole.y[0] - np.float32(source.scaler.mean[0])) / np.float32(
+                source.scaler.std[0]
+            )
+            expected = torch.where(observed, scaled, 0.0)
+            tail = batch.x[position, -SPEC.horizon :, :, :1]
+            torch.testing.assert_close(tail, expected, rtol=1e-6, atol=1e-6)
+            assert torch.equal(batch.x[position, ..., 2:4], typical(source, start))
+        within = np.array([7, 8])
+        assert_same(batcher.gather(within), standard.gather(within))
+
+
+def typical(source: WindowSource, start: int) -> torch.Tensor:
+    """The profile's two channels of a window's inputs, [L, N, 2]."""
+    assert source.profile is not None
+    table = source.scaled_profile()
+    assert table is not None
+    rows = start + np.arange(SPEC.input_steps)
+    slots = [
+        source.profile.slots(source.store.time_axis, rows + ahead) for ahead in (0, SPEC.horizon)
+    ]
+    return torch.from_numpy(np.concatenate([table[each] for each in slots], axis=-1))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_batch_lasts_until_the_next_one(tmp_path: Path, path: MakeBatcher) -> None:
+    """Fetching ahead, as a loader does, into other buffers leaves the batch in use alone."""
+    source = make_source(tmp_path / "s", (NUM_STEPS, 4, 1), SPEC)
+    batcher, standard = path(source), StandardBatcher(source, CPU)
+    slots = [Buffers(), Buffers()]
+    first = batcher.assemble(batcher.fetch(np.arange(8), buffers=slots[0]))
+    following = batcher.fetch(np.arange(50, 58), buffers=slots[1])
+    assert_same(first, standard.gather(np.arange(8)))
+    assert_same(batcher.assemble(following), standard.gather(np.arange(50, 58)))

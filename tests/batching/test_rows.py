@@ -1,0 +1,82 @@
+"""Which rows a batch reads, and what the clock says about them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pgti.batching.buffers import Buffers, take_rows
+from pgti.batching.rows import RowFeatures, rows_of
+from pgti.series import calendar_features
+from pgti.windows import WindowSpec
+
+from .sources import make_source
+
+
+@given(starts=st.lists(st.integers(0, 200), min_size=1, max_size=40), num_rows=st.integers(1, 24))
+def test_every_window_finds_its_rows(starts: list[int], num_rows: int) -> None:
+    """Directly, or by its picks from a union that is worth it and has each row once."""
+    read = rows_of(np.array(starts), num_rows)
+    wanted = np.array(starts)[:, None] + np.arange(num_rows)
+    union = len(set(wanted.reshape(-1).tolist()))
+    if read.picks is None:
+        np.testing.assert_array_equal(read.rows, wanted)
+        assert union > 0.6 * wanted.size
+    else:
+        assert read.rows.shape == (1, union)
+        assert union <= 0.6 * wanted.size
+        np.testing.assert_array_equal(read.rows[0][read.picks], wanted)
+
+
+def test_features_of_rows_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any order and shape, and past the end of the series by the horizon."""
+    monkeypatch.setattr("pgti.batching.rows.PAGE_ROWS", 16)
+    spec = WindowSpec(input_steps=5, horizon=3)
+    source = make_source(tmp_path / "s", (400, 2, 1), spec, profile=True)
+    pages = []
+
+    def counted(*arguments: Any) -> Any:
+        pages.append(int(arguments[2][0]))
+        return calendar_features(*arguments)
+
+    monkeypatch.setattr("pgti.batching.rows.calendar_features", counted)
+    features = RowFeatures(source)
+    assert source.profile is not None
+    axis = source.store.time_axis
+    for rows in (np.array([[3, 4], [399, 17]]), np.array([402, 5]), np.arange(0, 400)):
+        np.testing.assert_array_equal(
+            features.calendar(rows), calendar_features(axis, source.calendar, rows)
+        )
+    for rows in (np.array([[399, 0]]), np.arange(390, 400)[None]):
+        expected = np.stack([source.profile.slots(axis, rows + ahead) for ahead in (0, 3)], axis=-1)
+        np.testing.assert_array_equal(features.slots(rows), expected)
+    assert sorted(pages) == list(range(0, 403, 16))
+
+
+def test_buffers_keep_their_memory() -> None:
+    """An array of the same name lies where the last one did, unless it is larger."""
+    buffers = Buffers()
+    first = buffers.array("x", (4, 3), np.float32)
+    assert (first.shape, first.dtype) == ((4, 3), np.float32)
+    first[:] = 7
+    smaller = buffers.array("x", (2, 5), np.float32)
+    assert smaller.shape == (2, 5)
+    assert np.shares_memory(first, smaller)
+    assert not np.shares_memory(first, buffers.array("y", (4, 3), np.float32))
+    larger = buffers.array("x", (20, 3), np.float32)
+    assert larger.flags.c_contiguous
+    assert not np.shares_memory(first, larger)
+    assert (first[1:] == 7).all()
+
+
+def test_rows_are_taken_in_their_order() -> None:
+    """Also repeated ones, and of arrays of more axes than two."""
+    series = np.arange(30, dtype=np.int16).reshape(5, 3, 2)
+    out = np.empty((4, 3, 2), dtype=np.int16)
+    take_rows(series, np.array([[4, 0], [0, 2]]), out)
+    np.testing.assert_array_equal(out, series[[4, 0, 0, 2]])
