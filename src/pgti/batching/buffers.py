@@ -1,5 +1,6 @@
 """Memory that one batch after another is written to."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ class Buffers:
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """An array of that shape, its content undefined; `dtype` is always the same for a name."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         array = self._arrays.get(name)
         if array is None or array.size < size:
             array = self._arrays[name] = np.empty(size, dtype=dtype)

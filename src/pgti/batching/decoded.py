@@ -44,6 +44,7 @@ class DecodedRows:
         self._x_mask = np.empty((masked, nodes, meta.num_channels), dtype=np.bool_)
         self._y_mask = np.empty((masked, nodes, targets), dtype=np.bool_)
         self._is_decoded = np.zeros(-(-meta.num_steps // PAGE_ROWS), dtype=np.bool_)
+        self._is_complete = False
         self._decoding = Lock()
         self._true = torch.ones((), dtype=torch.bool)
 
@@ -89,6 +90,8 @@ class DecodedRows:
 
     def _decode(self, rows: NDArray[np.int64]) -> None:
         """Decode the pages of these rows that are not decoded yet."""
+        if self._is_complete:
+            return
         pages = rows // PAGE_ROWS
         if self._is_decoded[pages].all():
             return
@@ -96,6 +99,7 @@ class DecodedRows:
             for page in np.unique(pages[~self._is_decoded[pages]]).tolist():
                 self._decode_page(page)
                 self._is_decoded[page] = True  # last: another thread may be reading
+            self._is_complete = bool(self._is_decoded.all())
 
     def _decode_page(self, page: int) -> None:
         first = page * PAGE_ROWS

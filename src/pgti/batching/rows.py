@@ -59,6 +59,7 @@ class RowFeatures:
         self._calendar = np.empty((num_rows, len(source.calendar)), dtype=np.float32)
         self._slots = np.empty(0 if source.profile is None else num_rows, dtype=np.int64)
         self._is_known = np.zeros(-(-num_rows // PAGE_ROWS), dtype=np.bool_)
+        self._is_complete = False
 
     def calendar(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Calendar features of the rows, float32, of the shape of `rows` with F appended."""
@@ -79,6 +80,8 @@ class RowFeatures:
         return slots
 
     def _compute(self, rows: NDArray[np.int64]) -> None:
+        if self._is_complete:
+            return
         pages = rows // PAGE_ROWS
         if self._is_known[pages].all():
             return
@@ -93,3 +96,4 @@ class RowFeatures:
             if source.profile is not None:
                 self._slots[wanted] = source.profile.slots(axis, wanted)
             self._is_known[page] = True  # last: another thread may be reading
+        self._is_complete = bool(self._is_known.all())

@@ -21,7 +21,8 @@ from pgti.errors import BenchError
 __all__ = ["LimitedRun", "run_limited", "tree_pss_bytes"]
 
 _PROC = Path("/proc")
-_LOOK_SECONDS = 0.2  # between looks at the processes' memory; a look takes about a millisecond
+_LOOK_SECONDS = 0.2  # between looks at the processes' memory
+_LARGEST_SHARE = 0.02  # of the time: a look walks through all pages, and they wait for it
 _SESSION_FIELD = 3  # of /proc/PID/stat behind the name: state, parent, process group, session
 _GATE = 'read -r _ && exec "$@" </dev/null'  # the command starts once it is in its group
 
@@ -136,13 +137,15 @@ def _watched(process: subprocess.Popen[bytes], group: MemoryGroup | None) -> int
             process.stdin.close()
     peak: int | None = None
     while True:
+        began = time.perf_counter()
         seen = tree_pss_bytes(process.pid)
+        took = time.perf_counter() - began
         if seen is not None:
             peak = max(seen, peak or 0)
         if group is not None:
             group.peak_bytes()
         try:
-            process.wait(timeout=_LOOK_SECONDS)
+            process.wait(timeout=max(_LOOK_SECONDS, took / _LARGEST_SHARE))
         except subprocess.TimeoutExpired:
             continue
         return peak

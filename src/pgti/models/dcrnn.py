@@ -21,6 +21,7 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 _NUM_SUPPORTS = 2  # walks along the edges and against them
+_NUMBERS_AT_ONCE = 1 << 24  # of diffused inputs in evaluation: 64 MiB
 _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
 
 
@@ -111,14 +112,14 @@ class DCRNN(AbstractModel):
             )
         x_LNBC, horizon = x.permute(1, 2, 0, 3), self.shape.horizon
         states_NBD: list[NBD | None] = [None] * self.config.layers
-        at_once = self._steps_at_once(len(x_LNBC))
+        at_once = self._steps_at_once(x_LNBC)
         for part_LNBC in torch.split(x_LNBC, at_once):
             states_NBD = self._run(self._encode, part_LNBC, states_NBD, supports)
 
         truths_NBC = self._truths(teacher)
         fed_NBC = x_LNBC.new_zeros(*x_LNBC.shape[1:3], self.shape.target_channels)
         forecasts_NBC: list[Tensor] = []
-        at_once = self._steps_at_once(horizon)
+        at_once = min(horizon, self._steps_at_once(x_LNBC))
         for first in range(0, horizon, at_once):
             made_NBC, fed_NBC, states_NBD = self._run(
                 self._decode, fed_NBC, states_NBD, truths_NBC[first : first + at_once], supports
@@ -129,11 +130,19 @@ class DCRNN(AbstractModel):
     def _recomputes(self) -> bool:
         return self.recompute and torch.is_grad_enabled()
 
-    def _steps_at_once(self, num_steps: int) -> int:
-        """All of a sequence, whose inputs are then diffused at once, unless it is recomputed."""
-        if not self._recomputes():
-            return num_steps
-        return steps_to_recompute(self.shape.input_steps + self.shape.horizon)
+    def _steps_at_once(self, x_LNBC: Tensor) -> int:
+        """Steps of a sequence that are done before the next ones are looked at.
+
+        In training those that are recomputed together, or else all of them: what is kept is kept
+        anyway. Without gradients as many as have little memory between them.
+        """
+        if self._recomputes():
+            return steps_to_recompute(self.shape.input_steps + self.shape.horizon)
+        num_steps, num_nodes, batch, _ = x_LNBC.shape
+        if torch.is_grad_enabled():
+            return max(num_steps, self.shape.horizon)
+        numbers_a_step = num_nodes * batch * 3 * self.config.hidden
+        return max(1, _NUMBERS_AT_ONCE // numbers_a_step)
 
     def _run(self, part: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
         """`part` of the steps, kept for the backward pass or made again in it."""

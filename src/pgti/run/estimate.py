@@ -27,6 +27,7 @@ _FREE_SHARE = 0.9  # operators have scratch memory that a trial does not see
 _USUAL_SHARE = {False: 0.6, True: 0.33}  # by whether activations are recomputed
 _KEPT_SHARE = 0.25
 _OPTIMISER_COPIES = 4  # of the parameters: two moments, and as much again during a step
+_NEGLIGIBLE_FROM = 20  # windows that take so many times the parameters: these do not count
 _BATCHES_ALIVE = 4  # one in use, others ready or being read
 
 
@@ -87,8 +88,8 @@ def plan_memory(
 ) -> MemoryPlan:
     """Find what a training step takes; recompute activations where it would not fit otherwise.
 
-    One window goes through the network and back, then two: what a batch takes lies on the line
-    through both. The network is left as the plan asks for.
+    A window goes through the network and back, and where parameters count two of them: what a batch
+    takes lies on a line. The network is left as the plan asks for.
 
     Args:
         config: batch size, precision, `recompute` and `memory_budget`.
@@ -187,32 +188,38 @@ def _without_activations(source: WindowSource, forecaster: NetworkForecaster) ->
     inputs, targets = source.num_input_channels, len(source.target_indices)
     decoded = spec.input_steps * (4 * inputs + meta.num_channels) + 5 * spec.horizon * targets
     stored = spec.span * meta.num_channels * source.store.raw.dtype.itemsize
-    parameters = sum(each.numel() * each.element_size() for each in forecaster.parameters())
     return _Others(
         window=_BATCHES_ALIVE * meta.num_nodes * (decoded + stored),
-        optimiser=_OPTIMISER_COPIES * parameters,
+        optimiser=_OPTIMISER_COPIES * _parameter_bytes(forecaster),
         baselines=HistoricalAverageForecaster.fit_bytes(source.store, targets),
         series=source.store.num_bytes,
     )
 
 
+def _parameter_bytes(forecaster: NetworkForecaster) -> int:
+    return sum(each.numel() * each.element_size() for each in forecaster.parameters())
+
+
 def _measure(
     config: RunConfig, forecaster: NetworkForecaster, batcher: Batcher, start: int, room: int
 ) -> _Line:
-    """What one window takes, and what each further one does."""
+    """What one window takes, and what each further one does.
+
+    Where one window outweighs the parameters, two would take twice as much: they are not tried.
+    """
     loss, training = build_loss(config.training), config.training
-    forecaster.train()
-    peaks = []
-    for windows in (1, 2)[: training.batch_size]:
+
+    def peak(windows: int) -> float:
         batch = batcher.gather(np.full(windows, start))
         forecaster.supports.free_scratch()  # it is part of what the step takes
-        peak = step_peak_bytes(forecaster, loss, batch, training, limit_bytes=room)
-        if peak is None:
-            break
-        peaks.append(peak)
-    if not peaks:
-        return _Line(math.inf, math.inf)
-    return _Line(peaks[0], max(0, peaks[1] - peaks[0]) if len(peaks) > 1 else peaks[0])
+        found = step_peak_bytes(forecaster, loss, batch, training, limit_bytes=room)
+        return math.inf if found is None else found
+
+    forecaster.train()
+    one = peak(1)
+    if training.batch_size == 1 or one > _NEGLIGIBLE_FROM * _parameter_bytes(forecaster):
+        return _Line(one, one)
+    return _Line(one, max(0, peak(2) - one))
 
 
 def _plan(
