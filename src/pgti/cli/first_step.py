@@ -1,4 +1,4 @@
-"""How long a user waits from the command to the first optimiser step."""
+"""How long a user waits from the command to the beginning and the end of the first step."""
 
 import os
 import time
@@ -14,25 +14,30 @@ _STARTED_FIELD = 19  # of /proc/self/stat behind the name: clock ticks from boot
 
 
 class FirstStep(AbstractObserver):
-    """Notes when the first optimiser step is done.
+    """Notes when training begins, and when its first optimiser step is done.
 
     Attributes:
-        seconds: from the start of the process to that moment (of the observer, where the system
-            does not tell); None until then.
+        began_after: seconds from the start of the process (of the observer, where the system does
+            not tell) to the beginning of the first step; None until then.
+        done_after: seconds to its end.
     """
 
     def __init__(self) -> None:
-        self.seconds: float | None = None
+        self.began_after: float | None = None
+        self.done_after: float | None = None
         self._began = time.monotonic() - (_age_of_process() or 0.0)
 
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
-        """Nothing to note: the first pass of a training is over its training windows."""
+        """A pass begins; the first is over training windows."""
+        del label, num_windows, done
+        if self.began_after is None:
+            self.began_after = time.monotonic() - self._began
 
     def advance(self, num_windows: int) -> None:
         """Windows are done for the first time: those of a step."""
         del num_windows
-        if self.seconds is None:
-            self.seconds = time.monotonic() - self._began
+        if self.done_after is None:
+            self.done_after = time.monotonic() - self._began
 
     def record(self, record: Record) -> None:
         """Nothing to note."""

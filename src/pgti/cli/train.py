@@ -116,8 +116,11 @@ def train_command(
         show_errors("test", report["test"], config.model.name)
     else:
         say("the test split has no window: nothing was evaluated")
-    if first_step.seconds is not None:
-        say(f"the first optimiser step was done after {first_step.seconds:.1f} s")
+    if first_step.began_after is not None and first_step.done_after is not None:
+        say(
+            f"the first optimiser step began {first_step.began_after:.1f} s after the command and "
+            f"took {first_step.done_after - first_step.began_after:.1f} s"
+        )
     say(f"the run is in {run}")
     if json:
         print_json(
@@ -131,7 +134,8 @@ def train_command(
                 "test": report.get("test"),
                 "windows_per_second": result.windows_per_second,
                 "seconds": time.perf_counter() - began,
-                "seconds_to_first_step": first_step.seconds,
+                "seconds_to_training": first_step.began_after,
+                "seconds_to_first_step": first_step.done_after,
                 "peak_pss_bytes": memory.peak_bytes,
             }
         )
