@@ -18,7 +18,8 @@ from torch import Tensor
 from pgti.errors import ConfigError, DataError, Interrupted, PgtiError, RunError
 from pgti.models import ModelShape
 from pgti.nn import Supports
-from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, train_run
+from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, prepare, train_run
+from pgti.run.precision import bfloat16_speed
 from pgti.training import AbstractObserver, RunDirectory
 from pgti.windows import evenly_spread
 
@@ -86,6 +87,23 @@ def info_of(path: Path) -> dict[str, Any]:
 
 def files_of(path: Path) -> dict[Path, bytes]:
     return {each: each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+@pytest.mark.parametrize(("speed", "is_told"), [(0.1, True), (3.0, False)])
+def test_slow_bfloat16_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: float, *, is_told: bool
+) -> None:
+    """Where the processor has no such products, somebody asked for the opposite of speed."""
+    monkeypatch.setattr(prepare, "bfloat16_speed", lambda: speed)
+    lines: list[str] = []
+    config = config_of(tmp_path, max_steps=1, precision="bfloat16")
+    train_run(config, tmp_path / "run", say=lines.append)
+    assert any("10 times as slowly" in line for line in lines) == is_told
+
+
+def test_the_speed_of_bfloat16_is_measured() -> None:
+    """Whatever it is here."""
+    assert 0.001 < bfloat16_speed() < 100
 
 
 # -- a few windows in place of all ----------------------------------------------------------------

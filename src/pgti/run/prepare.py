@@ -9,6 +9,7 @@ from pgti.errors import DataError
 from pgti.run.build import NUM_SLOTS, ModelFactory, build_forecaster, try_network, window_source
 from pgti.run.config import RunConfig
 from pgti.run.estimate import MemoryPlan, plan_memory
+from pgti.run.precision import bfloat16_speed
 from pgti.run.run import Run
 from pgti.series import Scaler, SeriesStore
 from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer, TrainingConfig
@@ -92,6 +93,13 @@ def prepare(
             f"{len(run.target_names)} targets ({', '.join(run.target_names)}): the loss and the "
             "errors over all of them mix their units; --windows.targets chooses"
         )
+    if config.training.precision == "bfloat16" and run.device.type == "cpu":
+        speed = bfloat16_speed()
+        if speed < 1:
+            choices.append(
+                f"precision bfloat16: this processor multiplies it {1 / speed:.0f} times as slowly "
+                "as float32; --precision float32 is faster here"
+            )
     batcher = make_batcher(batching, source, run.device, NUM_SLOTS)
     try_network(run.forecaster, batcher, splits.train[0])
     size = config.training.batch_size
