@@ -87,6 +87,20 @@ def test_either_output_may_go_unused(used: str) -> None:
     assert torch.autograd.gradcheck(lambda x, h, *_: layer(x, h, supports)[output], inputs)
 
 
+def test_gradients_may_come_in_any_layout() -> None:
+    """Whatever is done with the last state, such as turning it around."""
+    supports = Supports.from_graph(asymmetric_graph()).double()
+    layer = DiffusionGRU(2, 4, 2, 2).double()
+    x = torch.randn(3, 5, 3, 2, dtype=FLOAT64, requires_grad=True)
+    h = torch.randn(5, 3, 4, dtype=FLOAT64, requires_grad=True)
+
+    def turned(x: Tensor, h: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        states, last = layer(x, h, supports)
+        return states.permute(2, 0, 3, 1), last.transpose(0, 1)
+
+    assert torch.autograd.gradcheck(turned, (x, h, *layer.parameters()))
+
+
 def test_no_state_is_a_state_of_zeros() -> None:
     """A layer may start from zeros without being given them: same states, same gradients."""
     supports = Supports.from_graph(asymmetric_graph()).double()

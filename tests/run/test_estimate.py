@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.models import ModelShape
+from pgti.nn import Supports
 from pgti.run import ModelConfig, RunConfig, estimate, train_run
 from pgti.run.estimate import MemoryPlan
 from pgti.run.prepare import prepare
@@ -37,7 +39,8 @@ def config(tmp_path: Path) -> RunConfig:
 def planned(config: RunConfig, budget: int | None = None, **training: Any) -> MemoryPlan:
     config = replace(config, memory_budget=budget, training=replace(config.training, **training))
     directory = RunDirectory(Path("never/written"))
-    return prepare(config, directory, SeriesStore.open(config.store), None, None).memory
+    prepared = prepare(config, directory, SeriesStore.open(config.store), None, None)
+    return prepared.plan_memory()
 
 
 def enough_for(plan: MemoryPlan) -> int:
@@ -89,7 +92,7 @@ def test_what_is_asked_for_is_done(config: RunConfig) -> None:
 def test_what_fits_in_no_way_is_refused(config: RunConfig, tmp_path: Path) -> None:
     """With the largest batch that fits, or else what makes the model smaller; nothing is left."""
     on = planned(config, batch_size=64, recompute="on").estimate
-    with pytest.raises(ConfigError, match=r"use --batch-size \d+ \(--accumulate \d+") as refusal:
+    with pytest.raises(ConfigError, match=r"use --batch-size \d+ \(with --accumulate") as refusal:
         planned(config, budget=on.needed, batch_size=64)
     fitting = int(str(refusal.value).partition("--batch-size ")[2].split()[0])
     assert 1 <= fitting < 64
@@ -97,9 +100,10 @@ def test_what_fits_in_no_way_is_refused(config: RunConfig, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="--batch-size"):
         planned(config, budget=on.needed, batch_size=fitting + 1)
 
-    with pytest.raises(ConfigError, match=r"for a single window .* smaller model"):
+    with pytest.raises(ConfigError, match=r"for one window, and .* model .* smaller") as refusal:
         planned(config, budget=MIB // 2)
-    with pytest.raises(ConfigError, match="--recompute auto"):
+    assert "--recompute" not in str(refusal.value)
+    with pytest.raises(ConfigError, match="--recompute on"):
         planned(config, budget=MIB // 2, recompute="off")
     small = replace(config, memory_budget=MIB // 2)
     with pytest.raises(ConfigError):
@@ -107,35 +111,80 @@ def test_what_fits_in_no_way_is_refused(config: RunConfig, tmp_path: Path) -> No
     assert not (tmp_path / "run").exists()
 
 
+def test_a_budget_gives_no_more_than_there_is(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it take away from what may be used: the smaller of both counts."""
+    monkeypatch.setattr(estimate, "available_bytes", lambda _: 64 * MIB)
+    assert "64.0 MiB are free" in planned(config, budget=1 << 50).choices[0]
+    assert "48.0 MiB are free" in planned(config, budget=48 * MIB).choices[0]
+    monkeypatch.setattr(estimate, "available_bytes", lambda _: 2**62)
+    assert "free" not in planned(config).choices[0]
+
+
+class Peculiar(Linear):
+    """Normalises over the batch, which one window is not, and counts its own calls."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__(shape)
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor, supports: Supports) -> Tensor:
+        """The linear map of what is normalised."""
+        self.calls = self.calls + 1
+        return super().forward(x + 0 * self.norm(x[:, 0, :, 0])[:, None, :, None], supports)
+
+
 def test_a_network_of_ones_own_is_measured_too(config: RunConfig, tmp_path: Path) -> None:
-    """It has no way to recompute: that is refused where asked for, and auto goes without."""
-
-    def network(shape: ModelShape) -> nn.Module:
-        return Linear(shape)
-
+    """With two windows at least, and it does not notice; it has no way to recompute."""
     own = replace(config, model=ModelConfig(name="custom"))
-    train_run(own, tmp_path / "run", model=network)
+    run, result = train_run(own, tmp_path / "run", model=Peculiar)
+    calls = run.forecaster.network.get_buffer("calls")
+    num_validations = -(-len(run.splits.val) // 16)
+    assert result.steps == 2
+    # The try of one window at the beginning, in evaluation, is the only other call.
+    assert calls == 1 + 2 + num_validations
+    assert json.loads((tmp_path / "run/run.json").read_text())["recompute"] is False
+
+    with pytest.raises(ConfigError, match=r"may be used: make the model"):
+        train_run(replace(own, memory_budget=1000), tmp_path / "tight", model=Peculiar)
     wished = replace(own, training=replace(own.training, recompute="on"))
     with pytest.raises(ConfigError, match="no way to recompute"):
-        train_run(wished, tmp_path / "other", model=network)
+        train_run(wished, tmp_path / "other", model=Peculiar)
 
 
 def test_a_run_goes_on_as_it_began(config: RunConfig, tmp_path: Path) -> None:
-    """Recomputed gradients differ in their last bits: a run keeps to them where there is room."""
-    path = tmp_path / "run"
+    """Recomputed gradients differ in their last bits: a run keeps to them, or does without."""
     budget = enough_for(planned(config, batch_size=64, recompute="on"))
-    training = replace(config.training, batch_size=64)
-    tight = replace(config, memory_budget=budget, training=training)
-    train_run(tight, path)
-    assert json.loads((path / "run.json").read_text())["recompute"] is True
+    short = replace(config.training, batch_size=64, max_steps=1)
+    long = replace(short, max_steps=3, epochs=3)
+    tight = replace(config, memory_budget=budget, training=short)
 
-    said: list[str] = []
-    longer = replace(training, max_steps=3, epochs=3)
-    train_run(
-        replace(tight, memory_budget=None, training=longer), path, resume=True, say=said.append
-    )
-    assert any("recompute on" in line and "as asked" in line for line in said)
-    assert json.loads((path / "run.json").read_text())["recompute"] is True
+    def recomputes(path: Path) -> bool:
+        told: bool = json.loads((path / "run.json").read_text())["recompute"]
+        return told
+
+    train_run(tight, tmp_path / "on")
+    assert recomputes(tmp_path / "on")
+    roomy = replace(tight, memory_budget=None, training=long)
+    train_run(roomy, tmp_path / "on", resume=True)
+    assert recomputes(tmp_path / "on")
+
+    train_run(replace(tight, memory_budget=None), tmp_path / "off")
+    assert not recomputes(tmp_path / "off")
+    with pytest.raises(ConfigError, match="--recompute on"):
+        train_run(replace(roomy, memory_budget=MIB), tmp_path / "off", resume=True)
+    train_run(roomy, tmp_path / "off", resume=True)
+    assert not recomputes(tmp_path / "off")
+
+
+def test_a_finished_run_needs_no_memory(config: RunConfig, tmp_path: Path) -> None:
+    """There is nothing to train, and nothing to refuse."""
+    path = tmp_path / "run"
+    _, result = train_run(config, path)
+    _, again = train_run(replace(config, memory_budget=1), path, resume=True)
+    assert again == result
 
 
 def test_a_budget_that_is_spent_is_refused(

@@ -20,6 +20,7 @@ from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, prepare, train_run
 from pgti.run.precision import bfloat16_speed
+from pgti.series import SeriesStore
 from pgti.training import AbstractObserver, RunDirectory
 from pgti.windows import evenly_spread
 
@@ -87,6 +88,21 @@ def info_of(path: Path) -> dict[str, Any]:
 
 def files_of(path: Path) -> dict[Path, bytes]:
     return {each: each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def test_a_few_validation_windows_without_readings_are_refused(tmp_path: Path) -> None:
+    """Before the training, not after an epoch of it."""
+    values = make_series()
+    config = config_of(tmp_path, values, val_windows=1)
+    val = config.windows.splits(SeriesStore.open(config.store)).val
+    middle = int(evenly_spread(val, 1)[0])
+    values[middle : middle + 6] = np.nan
+    holed = replace(config, store=make_store(tmp_path / "holed", values).path)
+    with pytest.raises(DataError, match=r"of the 1 validation windows .* more --val-windows"):
+        train_run(holed, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    training = replace(config.training, val_windows=None, max_steps=1)
+    train_run(replace(holed, training=training), tmp_path / "run")
 
 
 @pytest.mark.parametrize(("speed", "is_told"), [(0.1, True), (3.0, False)])
@@ -214,7 +230,7 @@ def test_unobserved_validation_targets_are_found_first(tmp_path: Path) -> None:
     config = config_of(tmp_path, values)
     config = replace(config, windows=replace(WINDOWS, targets=("c0",)))
 
-    check_refused(config, tmp_path, DataError, "no target of the validation windows was observed",
+    check_refused(config, tmp_path, DataError, "no target of the 8 validation windows was observed",
             observers=at(1, die))  # fmt: skip
     other = replace(config, windows=replace(WINDOWS, targets=("c1",)))
     assert train_run(other, tmp_path / "other")[1].steps > 0

@@ -32,14 +32,23 @@ def make_batcher(
     return BATCHERS[name](source, device, num_slots)
 
 
-def choose_batching(source: WindowSource, device: torch.device) -> tuple[str, str]:
+def choose_batching(
+    source: WindowSource, device: torch.device, budget_bytes: int | None = None
+) -> tuple[str, str]:
     """The fastest strategy that fits, and why it was chosen, in one line.
 
     On a GPU the series moves there if it takes at most half of what is free. On a CPU the memory
     map is as fast as a copy: the page cache holds the series where it fits, and the disk serves
     it where it does not.
+
+    Args:
+        source: what the windows hold.
+        device: where batches are made.
+        budget_bytes: memory of the device that may be used, if that is less than what is free.
     """
     needed, free = resident_bytes(source), available_bytes(device)
+    if budget_bytes is not None:
+        free = min(free, budget_bytes)
     sizes = f"the series takes {needed / 2**30:.2f} GiB of {free / 2**30:.2f} GiB free"
     if device.type == "cuda":
         if needed <= _DEVICE_SHARE * free:

@@ -25,18 +25,21 @@ class FirstStep(AbstractObserver):
     def __init__(self) -> None:
         self.began_after: float | None = None
         self.done_after: float | None = None
+        self._is_training = False
         self._began = time.monotonic() - (_age_of_process() or 0.0)
 
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
         """A pass begins; the first is over training windows."""
-        del label, num_windows, done
-        if self.began_after is None:
+        del num_windows, done
+        # A run that goes on may have nothing left to do but its validation.
+        self._is_training = label != "evaluating"
+        if self.began_after is None and self._is_training:
             self.began_after = time.monotonic() - self._began
 
     def advance(self, num_windows: int) -> None:
         """Windows are done for the first time: those of a step."""
         del num_windows
-        if self.done_after is None:
+        if self.done_after is None and self._is_training:
             self.done_after = time.monotonic() - self._began
 
     def record(self, record: Record) -> None:

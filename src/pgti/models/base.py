@@ -99,7 +99,8 @@ class AbstractModel(nn.Module, ABC):
         config: its options.
         shape: the sizes it was built for.
         recompute: make activations again in the backward pass instead of keeping them; only for a
-            model that can. The function and its gradients stay the same, up to rounding.
+            model that can. The function and its gradients stay the same up to rounding, which
+            in bfloat16 is that of bfloat16.
     """
 
     support_kind: ClassVar[SupportKind] = "dual_random_walk"

@@ -141,8 +141,8 @@ class DiffusionProduct:
         self._weight_HCO = weight_HCO.to(matmul_dtype or supports.dtype)
 
     def add_output(self, x_NBC: Tensor, out_NBO: Tensor) -> None:
-        """Add sum_k S^k x W_k to out."""
-        out_MO = out_NBO.flatten(0, 1)
+        """Add sum_k S^k x W_k to out, which is contiguous."""
+        out_MO = out_NBO.view(-1, out_NBO.shape[2])
         hops = self._diffused(x_NBC)
         if self._matmul_dtype is None:
             for hop_MC, weight_CO in zip(hops, self._weight_HCO, strict=True):
@@ -180,7 +180,7 @@ class DiffusionProduct:
         for hop_MC, out_CO in zip(self._diffused(x_NBC), into_weight_HCO, strict=True):
             self._add_product(self._rounded("hop", hop_MC).t(), rounded_MO, out_CO)
         if into_x_NBC is not None:
-            self._add_by_horner(rounded_MO, into_x_NBC.flatten(1, 2))
+            self._add_by_horner(rounded_MO, into_x_NBC.view(len(into_x_NBC), -1))
 
     def _add_by_diffused_gradient(
         self, x_NBC: Tensor, grad_MO: Tensor, into_weight_HCO: Tensor, into_x_NBC: Tensor
@@ -188,7 +188,7 @@ class DiffusionProduct:
         shape = (*x_NBC.shape[:2], grad_MO.shape[1])
         grad_NBO = self._scratch("gradient", shape).copy_(grad_MO.view(shape))
         x_CM = self._rounded("x", x_NBC.flatten(0, 1)).t()
-        into_x_MC = into_x_NBC.flatten(0, 1)
+        into_x_MC = into_x_NBC.view(-1, into_x_NBC.shape[2])
         hops = self._diffused(grad_NBO, transposed=True)
         for hop_MO, weight_CO, out_CO in zip(hops, self._weight_HCO, into_weight_HCO, strict=True):
             rounded_MO = self._rounded("hop", hop_MO)

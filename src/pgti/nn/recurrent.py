@@ -161,7 +161,10 @@ class _Recurrence(torch.autograd.Function):
         grad_gates, grad_candidate = (
             torch.zeros_like(weight, dtype=states_LNBD.dtype) for weight in weights
         )
-        grad_NBD = torch.zeros_like(states_LNBD[0]) if grad_last_NBD is None else grad_last_NBD
+        # Contiguous, whatever the layout of the gradient that comes in.
+        grad_NBD, grad_before_NBD = (torch.zeros_like(states_LNBD[0]) for _ in range(2))
+        if grad_last_NBD is not None:
+            grad_NBD.copy_(grad_last_NBD)
         scratch_NBD, reset_NBD = torch.empty_like(states_LNBD[0]), torch.empty_like(states_LNBD[0])
         with torch.autocast(states_LNBD.device.type, enabled=False):
             to_gates, to_candidate = (
@@ -169,14 +172,14 @@ class _Recurrence(torch.autograd.Function):
             )
             for step in reversed(range(num_steps)):
                 if grad_states_LNBD is not None:
-                    grad_NBD = grad_NBD + grad_states_LNBD[step]
+                    grad_NBD.add_(grad_states_LNBD[step])
                 before_NBD = states_LNBD[step - 1] if step else first_NBD
                 r_NBD, u_NBD = gates_LNBG[step].tensor_split(2, dim=-1)
                 c_NBD = candidates_LNBD[step]
                 into_r, into_u, into_c = grad_inputs_LNBG[step].tensor_split(3, dim=-1)
 
                 # h' = u . h + (1 - u) . c
-                grad_before_NBD = grad_NBD * u_NBD
+                torch.mul(grad_NBD, u_NBD, out=grad_before_NBD)
                 torch.sub(grad_NBD, grad_before_NBD, out=scratch_NBD)
                 _tanh_backward(scratch_NBD, c_NBD, grad_input=into_c)
                 if before_NBD is None:  # h = 0: no weight and no reset gate has taken part
@@ -206,6 +209,6 @@ class _Recurrence(torch.autograd.Function):
                     into_weight_HCO=grad_gates,
                     into_x_NBC=grad_before_NBD,
                 )
-                grad_NBD = grad_before_NBD
+                grad_NBD, grad_before_NBD = grad_before_NBD, grad_NBD
         grad_first_NBD = None if first_NBD is None else grad_NBD
         return grad_inputs_LNBG, grad_first_NBD, grad_gates, grad_candidate, None, None

@@ -12,7 +12,7 @@ from pgti.errors import ConfigError
 from pgti.models import AbstractModel
 from pgti.run.config import RunConfig
 from pgti.training import HistoricalAverageForecaster, NetworkForecaster
-from pgti.training.allocator import Freed, give_back_freed_memory
+from pgti.training.allocator import Freed, can_give_back, give_back_freed_memory
 from pgti.training.live_memory import step_peak_bytes
 from pgti.training.optimisation import build_loss
 from pgti.training.peak_memory import pss_bytes
@@ -28,6 +28,7 @@ _USUAL_SHARE = {False: 0.6, True: 0.33}  # by whether activations are recomputed
 _KEPT_SHARE = 0.25
 _OPTIMISER_COPIES = 4  # of the parameters: two moments, and as much again during a step
 _NEGLIGIBLE_FROM = 20  # windows that take so many times the parameters: these do not count
+_UNKNOWN_FROM = 2**60  # more is no machine's memory: nothing tells what is free
 _BATCHES_ALIVE = 4  # one in use, others ready or being read
 
 
@@ -97,8 +98,8 @@ def plan_memory(
         forecaster: the network, on the compute device.
         batcher: makes the windows.
         start: first row of the window to try.
-        recomputed_before: what was chosen when the run began, if it goes on now: what was
-            recomputed still is.
+        recomputed_before: what was chosen when the run began, if it goes on now: it stays so,
+            because the last bits of gradients depend on it.
 
     Raises:
         ConfigError: if a step does not fit, saying what to change; or recomputation is asked of a
@@ -111,12 +112,12 @@ def plan_memory(
             f"recompute is 'on' and the model {config.model.name} has no way to recompute its "
             "activations: use --recompute auto"
         )
+    if wish == "auto" and recomputed_before is not None:
+        wish = "on" if recomputed_before and can_recompute else "off"
     room = _free_bytes(config, forecaster)
     others = _without_activations(source, forecaster)
     size = config.training.batch_size
     lines: dict[bool, _Line] = {}
-    if wish == "auto" and recomputed_before:
-        wish = "on"
     for recompute in {"auto": (False, True), "on": (True,), "off": (False,)}[wish]:
         if recompute and not can_recompute:
             continue
@@ -125,21 +126,29 @@ def plan_memory(
         line = lines[recompute] = _measure(config, forecaster, batcher, start, room)
         give_back_freed_memory()  # or what a batch is made of would lie between its holes
         is_last = recompute or wish == "off" or not can_recompute
-        share = _FREE_SHARE if is_last else _USUAL_SHARE[False]
+        share = _free_share(forecaster) if is_last else _USUAL_SHARE[False]
         if others.needed(line, size) <= share * room:
             return _plan(others, lines, recompute=recompute, size=size, room=room)
-    raise ConfigError(_refusal(config, others, lines, room))
+    could = can_recompute and True not in lines
+    raise ConfigError(_refusal(config, forecaster, others, lines, room, could_recompute=could))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Line:
-    """Bytes of activations by batch size; infinite where even one window is too many."""
+    """Bytes of activations by batch size; infinite where the windows tried are too many.
 
-    first: float
+    Args:
+        tried: windows that were tried.
+        peak: what they took.
+        further: what each further one takes.
+    """
+
+    tried: int
+    peak: float
     further: float
 
     def at(self, batch_size: int) -> float:
-        return self.first + self.further * (batch_size - 1)
+        return max(0.0, self.peak + self.further * (batch_size - self.tried))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +161,7 @@ class _Others:
     series: int
 
     def needed(self, line: _Line, batch_size: int) -> float:
-        if math.isinf(line.first):
+        if math.isinf(line.peak):
             return math.inf
         return self.estimate(line, batch_size).needed
 
@@ -178,9 +187,16 @@ def _free_bytes(config: RunConfig, forecaster: NetworkForecaster) -> int:
     if left <= 0:
         raise ConfigError(
             f"memory_budget is {_size(config.memory_budget)} and {_size(taken)} are in use before "
-            "training begins: give it more"
+            "training begins: give it more, or use --batching index"
         )
-    return left
+    return min(free, left)
+
+
+def _free_share(forecaster: NetworkForecaster) -> float:
+    """Of what is free, how much a run may need if freed memory is given back at once."""
+    if forecaster.mean.device.type == "cpu" and not can_give_back():
+        return _USUAL_SHARE[False]
+    return _FREE_SHARE
 
 
 def _without_activations(source: WindowSource, forecaster: NetworkForecaster) -> _Others:
@@ -205,7 +221,8 @@ def _measure(
 ) -> _Line:
     """What one window takes, and what each further one does.
 
-    Where one window outweighs the parameters, two would take twice as much: they are not tried.
+    Where a window outweighs the parameters, two would take twice as much: they are not tried. A
+    network of one's own is tried with two windows at least: some cannot train on one.
     """
     loss, training = build_loss(config.training), config.training
 
@@ -216,10 +233,11 @@ def _measure(
         return math.inf if found is None else found
 
     forecaster.train()
-    one = peak(1)
-    if training.batch_size == 1 or one > _NEGLIGIBLE_FROM * _parameter_bytes(forecaster):
-        return _Line(one, one)
-    return _Line(one, max(0, peak(2) - one))
+    tried = 1 if isinstance(forecaster.network, AbstractModel) else min(2, training.batch_size)
+    few = peak(tried)
+    if training.batch_size == tried or few > _NEGLIGIBLE_FROM * _parameter_bytes(forecaster):
+        return _Line(tried=tried, peak=few, further=few / tried)
+    return _Line(tried=tried, peak=few, further=max(0, peak(tried + 1) - few))
 
 
 def _plan(
@@ -229,7 +247,8 @@ def _plan(
     freed: Freed = "kept" if estimate.needed <= _KEPT_SHARE * room else "as usual"
     if estimate.needed > _USUAL_SHARE[recompute] * room:
         freed = "given back"
-    choices = [f"memory: about {estimate}; {_size(room)} are free"]
+    free = f"; {_size(room)} are free" if room < _UNKNOWN_FROM else ""
+    choices = [f"memory: about {estimate}{free}"]
     if recompute:
         reason = "as asked"  # now, or when the run began
         if False in lines:
@@ -246,21 +265,31 @@ def _plan(
     )
 
 
-def _refusal(config: RunConfig, others: _Others, lines: dict[bool, _Line], room: int) -> str:
+def _refusal(
+    config: RunConfig,
+    forecaster: NetworkForecaster,
+    others: _Others,
+    lines: dict[bool, _Line],
+    room: int,
+    *,
+    could_recompute: bool,
+) -> str:
     """Why nothing fits, and what would."""
-    recompute, line = max(lines.items())  # the way that takes the least comes last
-    size = config.training.batch_size
+    _, line = max(lines.items())  # the way that takes the least comes last
+    size, usable = config.training.batch_size, int(_free_share(forecaster) * room)
     needed = others.needed(line, size)
-    about = f"about {_size(needed)}" if math.isfinite(needed) else "more for a single window"
-    refusal = f"training needs {about} and {_size(room)} are free: use "
-    fitting = next(
-        (b for b in range(size - 1, 0, -1) if others.needed(line, b) <= _FREE_SHARE * room), 0
-    )
+    about = f"about {_size(needed)}" if math.isfinite(needed) else "more than that for one window"
+    changes = ["use --recompute on"] if could_recompute else []
+    fitting = next((b for b in range(size - 1, 0, -1) if others.needed(line, b) <= usable), 0)
     if fitting:
         factor = -(-size * config.training.accumulate // fitting)
-        return f"{refusal}--batch-size {fitting} (--accumulate {factor} keeps the step's size)"
-    smaller = "a smaller model, such as --model.hidden, or fewer --windows.input-steps"
-    return f"{refusal}{smaller}" if recompute else f"{refusal}--recompute auto, or {smaller}"
+        changes.append(f"use --batch-size {fitting} (with --accumulate {factor} for steps of about "
+                       "as many windows)")  # fmt: skip
+    changes.append("make the model or --windows.input-steps smaller")
+    return (
+        f"training needs {about}, and {_size(usable)} of the {_size(room)} that are free may be "
+        f"used: {', or '.join(changes)}"
+    )
 
 
 def _size(num_bytes: float) -> str:

@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pgti.batching import BatchLoader, WindowSource, choose_batching, make_batcher
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.batching import Batcher, BatchLoader, WindowSource, choose_batching, make_batcher
 from pgti.errors import DataError
 from pgti.run.build import NUM_SLOTS, ModelFactory, build_forecaster, try_network, window_source
 from pgti.run.config import RunConfig
@@ -38,16 +41,37 @@ class PreparedRun:
     Args:
         run: store, configuration and forecaster.
         trainer: trains the forecaster.
+        batcher: makes the batches of training.
         info: facts for `run.json`.
-        memory: what the run needs and how it uses it.
         choices: what was chosen on the user's behalf, in one line each.
     """
 
     run: Run
     trainer: Trainer
+    batcher: Batcher
     info: dict[str, Any]
-    memory: MemoryPlan
     choices: list[str]
+
+    def plan_memory(self, *, recomputed_before: bool | None = None) -> MemoryPlan:
+        """Find what the run needs, and note it among its facts and choices.
+
+        Args:
+            recomputed_before: whether a run that goes on has recomputed its activations so far.
+
+        Raises:
+            ConfigError: as `pgti.run.estimate.plan_memory`.
+        """
+        plan = plan_memory(
+            self.run.config,
+            self.run.source,
+            self.run.forecaster,
+            self.batcher,
+            self.run.splits.train[0],
+            recomputed_before=recomputed_before,
+        )
+        self.info["recompute"] = plan.recompute
+        self.choices.extend(plan.choices)
+        return plan
 
 
 def prepare(
@@ -56,10 +80,8 @@ def prepare(
     store: SeriesStore,
     model: ModelFactory | None,
     observers: ObserverFactory | None,
-    *,
-    recomputed_before: bool | None = None,
 ) -> PreparedRun:
-    """Build everything, and try the network on a window or two; nothing is written.
+    """Build everything, and try the network on one window; nothing is written.
 
     Args:
         config: every option, the model's resolved.
@@ -67,7 +89,6 @@ def prepare(
         store: the configuration's store.
         model: makes the network, in place of the configuration's model.
         observers: makes who is told about the progress.
-        recomputed_before: whether a run that goes on has recomputed its activations so far.
 
     Raises:
         PgtiError: if something given cannot be used.
@@ -75,7 +96,8 @@ def prepare(
     splits = config.windows.splits(store)
     scaler = Scaler.fit(store, splits.train_rows(config.windows.spec))
     source = window_source(config, store, scaler)
-    _check_validation(source, splits.val)
+    validated = evenly_spread(splits.val, config.training.val_windows)
+    _check_validation(source, validated)
     run = Run(
         config=config,
         store=store,
@@ -86,7 +108,7 @@ def prepare(
     )
     batching, choices = config.batching, []
     if batching == AUTO:
-        batching, reason = choose_batching(source, run.device)
+        batching, reason = choose_batching(source, run.device, config.memory_budget)
         choices.append(reason)
     if len(run.target_names) > 1:
         choices.append(
@@ -106,23 +128,12 @@ def prepare(
     trainer = Trainer(
         run.forecaster,
         training=BatchLoader(batcher, splits.train, size, _order(config.training)),
-        validation=BatchLoader(
-            batcher, evenly_spread(splits.val, config.training.val_windows), size, Sequential()
-        ),
+        validation=BatchLoader(batcher, validated, size, Sequential()),
         config=config.training,
         run=directory,
         identity=RunIdentity(fingerprint=store.fingerprint, settings=config.identity()),
         observers=() if observers is None else observers(directory),
     )
-    memory = plan_memory(
-        config,
-        source,
-        run.forecaster,
-        batcher,
-        splits.train[0],
-        recomputed_before=recomputed_before,
-    )
-    choices += memory.choices
     info = {
         "store": str(store.path.absolute()),
         "fingerprint": store.fingerprint,
@@ -130,10 +141,9 @@ def prepare(
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
         "batching": batching,
         "device": str(run.device),
-        "recompute": memory.recompute,
         "calendar": list(source.calendar),
     }
-    return PreparedRun(run=run, trainer=trainer, info=info, memory=memory, choices=choices)
+    return PreparedRun(run=run, trainer=trainer, batcher=batcher, info=info, choices=choices)
 
 
 def _order(training: TrainingConfig) -> Order:
@@ -143,14 +153,18 @@ def _order(training: TrainingConfig) -> Order:
     return GlobalShuffle(training.seed)
 
 
-def _check_validation(source: WindowSource, starts: range) -> None:
+def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -> None:
     """Refuse validation windows without any observed target: there would be no best parameters."""
-    if not starts:
+    if not len(starts):
         return  # the trainer says so
-    rows = range(starts[0] + source.spec.input_steps, starts[-1] + source.spec.span)
-    observed = source.store.moments(rows).count[list(source.target_indices)]
-    if not observed.any():
+    first, last = source.spec.input_steps, source.spec.span
+    targets = list(source.target_indices)
+    # The targets of a whole split are one run of rows.
+    runs = [range(starts[0] + first, starts[-1] + last)]
+    if not isinstance(starts, range):
+        runs = [range(start + first, start + last) for start in starts.tolist()]
+    if not any(source.store.moments(rows).count[targets].any() for rows in runs):
         raise DataError(
-            f"no target of the validation windows was observed in rows {rows.start} to "
-            f"{rows.stop - 1}: choose another split"
+            f"no target of the {len(starts)} validation windows was observed in rows "
+            f"{runs[0].start} to {runs[-1].stop - 1}: choose another split, or more --val-windows"
         )

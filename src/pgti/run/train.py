@@ -6,8 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolved_model
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
@@ -15,18 +13,12 @@ from pgti.run.prepare import AUTO, ObserverFactory, prepare
 from pgti.run.run import Run, opened_store
 from pgti.series import SeriesStore
 from pgti.training import FitResult, RunDirectory, Trainer, TrainingConfig
-from pgti.training.allocator import freed_memory
+from pgti.training.allocator import Freed, freed_memory
 from pgti.training.compatibility import check_fingerprint, check_settings, free_options
+from pgti.training.live_memory import is_allocation_failure
 from pgti.training.run_directory import now
 
 __all__ = ["train", "train_run"]
-
-_ALLOCATION_FAILURES = (
-    "can't allocate memory",
-    "not enough memory",
-    "Storage size calculation overflowed",
-)
-"""What torch says, in a plain RuntimeError, when the CPU's memory does not suffice."""
 
 
 def train(  # noqa: PLR0913 - each names one part of a run
@@ -39,6 +31,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     training: TrainingConfig | None = None,
     batching: str = AUTO,
     device: str = "auto",
+    memory_budget: int | None = None,
     resume: bool = False,
     **training_options: Any,  # noqa: ANN401 - checked by TrainingConfig
 ) -> Run:
@@ -55,6 +48,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
         training: options of the training loop.
         batching: "auto", "index", "device" or "standard".
         device: "auto", "cpu" or "cuda".
+        memory_budget: bytes that the process may use on that device; what is free if not given.
         resume: go on from the last checkpoint.
         **training_options: single options of `TrainingConfig`, such as `epochs=3`.
 
@@ -79,6 +73,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
         training=replace(base, **training_options),
         batching=batching,
         device=device,
+        memory_budget=memory_budget,
     )
     factory = None if isinstance(model, str) else model
     trained, _ = train_run(config, run, store=opened, model=factory, resume=resume)
@@ -123,14 +118,16 @@ def train_run(
             config = replace(config, model=resolved_model(config.model))
             if goes_on:
                 _check_goes_on(directory, config, opened)
-            before = directory.read_info().get("recompute") if goes_on else None
-            prepared = prepare(
-                config, directory, opened, model, observers, recomputed_before=before
-            )
-        run, trainer = prepared.run, prepared.trainer
-        if goes_on:
-            trainer.restore()  # refuses before anything is written
-        was_finished = goes_on and trainer.is_finished
+            prepared = prepare(config, directory, opened, model, observers)
+            run, trainer = prepared.run, prepared.trainer
+            before = None
+            if goes_on:
+                trainer.restore()  # refuses before anything is written
+                before = directory.read_info().get("recompute")
+            was_finished = goes_on and trainer.is_finished
+            freed: Freed = "as usual"
+            if not was_finished:
+                freed = prepared.plan_memory(recomputed_before=before).freed
         if not goes_on:
             RunDirectory.create(directory.path, config=config.to_toml(), info=prepared.info)
             held.enter_context(directory.locked())
@@ -138,7 +135,7 @@ def train_run(
             _write_going_on(directory, config, prepared.info)
         for line in prepared.choices:
             say(line)
-        with freed_memory(prepared.memory.freed):
+        with freed_memory(freed):
             result = _fit(trainer, directory, resume=resume, is_new=not goes_on)
         if not was_finished or "ended" not in directory.read_info():
             directory.update_info(ended=now())
@@ -190,8 +187,7 @@ def _memory_failures_told() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        is_memory = isinstance(error, torch.OutOfMemoryError)
-        if not is_memory and not any(text in str(error) for text in _ALLOCATION_FAILURES):
+        if not is_allocation_failure(error):
             raise
         raise RunError(
             "there is not enough memory to train this: use a smaller --batch-size (and "

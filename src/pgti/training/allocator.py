@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-__all__ = ["Freed", "freed_memory", "give_back_freed_memory"]
+__all__ = ["Freed", "can_give_back", "freed_memory", "give_back_freed_memory"]
 
 Freed = Literal["kept", "as usual", "given back"]
 """What becomes of freed memory: kept for the next step (fastest, largest), given back at once
@@ -63,6 +63,11 @@ def freed_memory(becomes: Freed) -> Iterator[bool]:
         library.mallopt(_MMAP_THRESHOLD, _USUAL_MMAP_THRESHOLD)
         library.mallopt(_TRIM_THRESHOLD, _USUAL_TRIM)
         library.malloc_trim(0)
+
+
+def can_give_back() -> bool:
+    """Whether `freed_memory("given back")` does what it says in this process."""
+    return _glibc() is not None
 
 
 def give_back_freed_memory() -> None:

@@ -21,7 +21,8 @@ _FREE_OPTIONS = frozenset(
         "recompute",
     )
 )
-"""Options that say when a run stops or what it writes, not what it computes."""
+"""Options that say when a run stops, what it writes and how it is computed: the last two change the
+last bits of gradients, and nothing else."""
 
 
 def free_options(config: TrainingConfig) -> frozenset[str]:

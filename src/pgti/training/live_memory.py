@@ -15,7 +15,20 @@ from pgti.training.config import TrainingConfig
 from pgti.training.forecaster import NetworkForecaster
 from pgti.training.optimisation import batch_loss
 
-__all__ = ["LiveBytes", "step_peak_bytes"]
+__all__ = ["LiveBytes", "is_allocation_failure", "step_peak_bytes"]
+
+_ALLOCATION_FAILURES = (
+    "can't allocate memory",
+    "not enough memory",
+    "Storage size calculation overflowed",
+)
+"""What torch says, in a plain RuntimeError, when the CPU's memory does not suffice."""
+
+
+def is_allocation_failure(error: RuntimeError) -> bool:
+    """Whether torch raised it for want of memory, on a CPU or a GPU."""
+    is_memory = isinstance(error, torch.OutOfMemoryError)
+    return is_memory or any(text in str(error) for text in _ALLOCATION_FAILURES)
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does not annotate it
@@ -30,6 +43,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch doe
         alive_bytes: of the storages that are alive now.
         peak_bytes: the most that were.
     """
+
+    supports_higher_order_operators = True
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # nor this
@@ -114,7 +129,11 @@ def step_peak_bytes(
                 return peak if peak <= limit_bytes else None
             with LiveBytes(limit_bytes) as memory:
                 _learn(forecaster, loss, batch, config)
-        except (MemoryError, torch.OutOfMemoryError):
+        except MemoryError:
+            return None
+        except RuntimeError as error:
+            if not is_allocation_failure(error):
+                raise
             return None
     return int(memory.peak_bytes)
 
@@ -128,13 +147,20 @@ def _learn(
 
 @contextmanager
 def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Leave no gradient behind, and buffers (running means) and generators as they were."""
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    """Leave no gradient behind, and buffers (running means) and generators as they were.
+
+    A buffer may be written to, or another tensor be put in its place.
+    """
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in network.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
         finally:
             network.zero_grad(set_to_none=True)
             with torch.no_grad():
-                for buffer, before in buffers:
-                    buffer.copy_(before)
+                for module, name, buffer, before in buffers:
+                    setattr(module, name, buffer.copy_(before))
