@@ -78,15 +78,17 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
     loaders = [
         BatchLoader(batcher, starts, 7, GlobalShuffle(3))
         for batcher in (
-            IndexBatcher(source, CPU, num_slots=3),
-            DeviceBatcher(source, CPU, num_slots=2),
             StandardBatcher(source, CPU),
+            IndexBatcher(source, CPU, num_slots=3),
+            IndexBatcher(source, CPU, num_slots=3, budget_bytes=0),
+            DeviceBatcher(source, CPU, num_slots=2),
         )
     ]
     seen = []
     epochs = [loader.epoch(1) for loader in loaders]
-    for index, device, standard in zip(*epochs, strict=True):
+    for standard, index, stored, device in zip(*epochs, strict=True):
         assert_same(index, standard)
+        assert_same(stored, standard)
         assert_same(device, standard)
         seen.extend(index.starts.tolist())
     assert sorted(seen) == list(starts)
@@ -130,12 +132,14 @@ def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
             np.testing.assert_allclose(batch.x[0, step, :, position], expected[:, 0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("budget_bytes", [0, None], ids=["stored", "decoded"])
 @pytest.mark.parametrize("num_slots", [1, 2, 3])
-def test_loader_goes_on_mid_epoch(tmp_path: Path, num_slots: int) -> None:
+def test_loader_goes_on_mid_epoch(tmp_path: Path, num_slots: int, budget_bytes: int | None) -> None:
     """Starting at batch k gives what the whole epoch gives from batch k on."""
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (60, 2, 1), spec)
-    loader = BatchLoader(IndexBatcher(source, CPU, num_slots), spec.starts(60), 8, GlobalShuffle(1))
+    batcher = IndexBatcher(source, CPU, num_slots, budget_bytes)
+    loader = BatchLoader(batcher, spec.starts(60), 8, GlobalShuffle(1))
     whole = [(batch.starts.copy(), batch.x.clone()) for batch in loader.epoch(2)]
     assert len(whole) == loader.num_batches == 7
     for first in range(8):
@@ -150,22 +154,11 @@ def test_loader_reports_what_goes_wrong_in_its_thread(tmp_path: Path) -> None:
     """A window outside the series is an error of the caller's loop, not a silent end."""
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (30, 2, 1), spec)
-    loader = BatchLoader(IndexBatcher(source, CPU, 2), range(20, 30), 4, Sequential())
-    with pytest.raises(ConfigError, match="window start 25 is outside the series"):
-        list(loader.epoch(0))
-
-
-def test_an_abandoned_epoch_stops_its_thread(tmp_path: Path) -> None:
-    """Leaving the loop early leaves no thread behind."""
-    import threading  # noqa: PLC0415 - only this test looks at threads
-
-    spec = WindowSpec(input_steps=4, horizon=2)
-    source = make_source(tmp_path / "s", (60, 2, 1), spec)
-    before = threading.active_count()
-    batches = BatchLoader(IndexBatcher(source, CPU, 3), spec.starts(60), 4, Sequential()).epoch(0)
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    for budget_bytes in (0, None):
+        batcher = IndexBatcher(source, CPU, 2, budget_bytes)
+        loader = BatchLoader(batcher, range(20, 30), 4, Sequential())
+        with pytest.raises(ConfigError, match="window start 25 is outside the series"):
+            list(loader.epoch(0))
 
 
 def test_windows_past_the_end_have_no_targets(tmp_path: Path) -> None:

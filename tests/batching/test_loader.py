@@ -89,7 +89,7 @@ def test_a_batch_is_valid_until_the_next_one_is_taken(
     watched = Watched(batcher, monkeypatch)
     loader = BatchLoader(batcher, STARTS, 16, order)
     for number, batch in enumerate(loader.epoch(1)):
-        watched.wait_for(min(number + num_slots, loader.num_batches))
+        watched.wait_for(min(number + batcher.num_slots, loader.num_batches))
         assert_same(batch, standard.gather(batch.starts))
 
 
@@ -108,12 +108,24 @@ def test_epochs_of_one_batcher_do_not_disturb_one_another(
         assert_same(batch, standard.gather(batch.starts))
         seen.extend(batch.starts.tolist())
         if number == 2:
-            watched.wait_for(5)
+            watched.wait_for(2 + batcher.num_slots)
             inner = [cloned(each) for each in validation.epoch(0)]
             assert len(inner) == validation.num_batches
             for each in inner:
                 assert_same(each, standard.gather(each.starts))
     assert sorted(seen) == list(STARTS)
+
+
+def test_threads_run_ahead_only_where_there_is_something_to_read(tmp_path: Path) -> None:
+    """Decoded rows and a resident series are in memory: a thread would be in the way."""
+    source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC)
+    before = threading.active_count()
+    for strategy, num_threads in ((stored, 2), (decoded, 0), (resident, 0)):
+        batches = BatchLoader(strategy(source, 3), STARTS, 16, Sequential()).epoch(0)
+        next(batches)
+        assert threading.active_count() == before + num_threads
+        batches.close()  # type: ignore[attr-defined]
+        assert threading.active_count() == before
 
 
 def test_rows_are_decoded_once_by_several_threads(

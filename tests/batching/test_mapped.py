@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgti.batching import BatchLoader, IndexBatcher, StandardBatcher
-from pgti.batching.mapped import MappedRows, byte_ranges
+from pgti.batching.mapped import MappedRows, pages_of
 from pgti.series import SeriesStore
 from pgti.windows import BlockShuffle, WindowSpec
 
@@ -17,23 +17,14 @@ from .sources import CPU, assert_same, make_source
 
 
 @given(
-    rows=st.lists(st.integers(0, 50), max_size=30),
-    row_bytes=st.integers(1, 40),
-    begin=st.integers(0, 100),
+    first=st.integers(0, 500), count=st.integers(1, 200), page_bytes=st.sampled_from([1, 16, 64])
 )
-def test_ranges_hold_every_row_and_little_else(rows: list[int], row_bytes: int, begin: int) -> None:
-    """From the page of its first row to the end of its last one, and nothing between two runs."""
-    ranges = byte_ranges(np.array(rows, dtype=np.int64), row_bytes, begin, page_bytes=16)
-    assert all(first % 16 == 0 and first >= 0 for first, _ in ranges)
-    covered = {byte for first, count in ranges for byte in range(first, first + count)}
-    wanted = {byte for row in rows for byte in _bytes_of(row, row_bytes, begin)}
-    assert wanted <= covered
-    for byte in covered - wanted:
-        assert any((byte // 16) * 16 <= other < (byte // 16 + 1) * 16 for other in wanted)
-
-
-def _bytes_of(row: int, row_bytes: int, begin: int) -> range:
-    return range(begin + row * row_bytes, begin + (row + 1) * row_bytes)
+def test_pages_hold_the_bytes_and_little_else(first: int, count: int, page_bytes: int) -> None:
+    """They begin with a page, less than one before the first byte, and end with the last byte."""
+    begin, length = pages_of(first, first + count, page_bytes)
+    assert begin % page_bytes == 0
+    assert 0 <= first - begin < page_bytes
+    assert begin + length == first + count
 
 
 @pytest.fixture
@@ -75,24 +66,24 @@ def test_a_series_that_fits_stays_mapped(
     monkeypatch.setattr("pgti.batching.mapped._MAPPED_BYTES", 1)
     rows = MappedRows(source.store)
     out = np.empty((300, rows.num_readings), dtype=rows.dtype)
-    rows.take(np.arange(300), out)
+    rows.take([(0, 300)], out)
     np.testing.assert_array_equal(out, source.store.raw.reshape(300, -1))
     assert released == []
 
 
 def test_the_rows_themselves_are_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ranges count from where the map begins, and end within it."""
+    """The pages count from where the map begins, and end with the rows."""
     source = make_source(tmp_path / "s", (300, 200, 1), WindowSpec())
     monkeypatch.setattr("pgti.batching.mapped.available_bytes", lambda: 0)
     announced: list[tuple[int, int]] = []
 
-    def seen(*arguments: int | np.ndarray) -> list[tuple[int, int]]:
-        announced.extend(byte_ranges(*arguments))  # type: ignore[arg-type]
-        return announced
+    def seen(first: int, stop: int) -> tuple[int, int]:
+        announced.append(pages_of(first, stop))
+        return announced[-1]
 
-    monkeypatch.setattr("pgti.batching.mapped.byte_ranges", seen)
+    monkeypatch.setattr("pgti.batching.mapped.pages_of", seen)
     rows = MappedRows(source.store)
-    rows.take(np.array([[100, 101], [298, 299]]), np.empty((4, 200), dtype=rows.dtype))
+    rows.take([(100, 102), (298, 300)], np.empty((4, 200), dtype=rows.dtype))
     mapped = source.store.raw.base
     assert isinstance(mapped, mmap.mmap)
     raw = source.store.raw.tobytes()

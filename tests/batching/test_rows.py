@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgti.batching.buffers import Buffers, take_rows
+from pgti.batching.buffers import Buffers, take_runs
 from pgti.batching.rows import RowFeatures, rows_of
 from pgti.series import calendar_features
 from pgti.windows import WindowSpec
@@ -22,6 +22,7 @@ def test_every_window_finds_its_rows(starts: list[int], num_rows: int) -> None:
     read = rows_of(np.array(starts), num_rows)
     wanted = np.array(starts)[:, None] + np.arange(num_rows)
     union = len(set(wanted.reshape(-1).tolist()))
+    assert [row for run in read.runs for row in range(*run)] == read.rows.reshape(-1).tolist()
     if read.picks is None:
         np.testing.assert_array_equal(read.rows, wanted)
         assert union > 0.6 * wanted.size
@@ -74,9 +75,11 @@ def test_buffers_keep_their_memory() -> None:
     assert (first[1:] == 7).all()
 
 
-def test_rows_are_taken_in_their_order() -> None:
-    """Also repeated ones, and of arrays of more axes than two."""
-    series = np.arange(30, dtype=np.int16).reshape(5, 3, 2)
-    out = np.empty((4, 3, 2), dtype=np.int16)
-    take_rows(series, np.array([[4, 0], [0, 2]]), out)
-    np.testing.assert_array_equal(out, series[[4, 0, 0, 2]])
+@given(runs=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), max_size=20))
+def test_runs_are_taken_in_their_order(runs: list[tuple[int, int]]) -> None:
+    """Of any lengths, and also when they overlap."""
+    series = np.arange(40 * 6, dtype=np.int16).reshape(40, 3, 2)
+    out = np.empty((sum(count for _, count in runs), 3, 2), dtype=np.int16)
+    take_runs(series, [(first, first + count) for first, count in runs], out)
+    rows = [row for first, count in runs for row in range(first, first + count)]
+    np.testing.assert_array_equal(out, series[np.array(rows, dtype=np.int64)])

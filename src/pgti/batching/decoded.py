@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.base import WindowSource
-from pgti.batching.buffers import Buffers, take_rows
 from pgti.batching.host import HostDecoder
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
 from pgti.series.codec import Raw
@@ -48,51 +47,32 @@ class DecodedRows:
         self._decoding = Lock()
         self._true = torch.ones((), dtype=torch.bool)
 
-    def inputs(self, rows: NDArray[np.int64], buffers: Buffers) -> tuple[Tensor, Tensor]:
-        """Inputs of the rows [B, L] and their mask, [B, L, N, C_in] and [B, L, N, C].
+    def inputs(self, starts: NDArray[np.int64], num_rows: int) -> tuple[Tensor, Tensor]:
+        """Inputs of R rows from each start on and their mask, [B, R, N, C_in] and [B, R, N, C]."""
+        return self._taken(self._x, self._x_mask, starts, num_rows)
 
-        They are valid until the buffers are used again.
-        """
-        self._decode(rows)
-        return (
-            self._taken("x", self._x, rows, buffers),
-            self._mask_of("x mask", self._x_mask, rows, buffers),
-        )
-
-    def targets(self, rows: NDArray[np.int64], buffers: Buffers) -> tuple[Tensor, Tensor]:
-        """Targets of the rows [B, H] and their mask, [B, H, N, C_out] each.
-
-        They are valid until the buffers are used again.
-        """
-        self._decode(rows)
-        return (
-            self._taken("y", self._y, rows, buffers),
-            self._mask_of("y mask", self._y_mask, rows, buffers),
-        )
-
-    def _mask_of(
-        self, name: str, mask: NDArray[np.bool_], rows: NDArray[np.int64], buffers: Buffers
-    ) -> Tensor:
-        if self._decoder.has_missing:
-            return self._taken(name, mask, rows, buffers)
-        return self._true.expand(*rows.shape, *mask.shape[1:])
+    def targets(self, starts: NDArray[np.int64], num_rows: int) -> tuple[Tensor, Tensor]:
+        """Targets of R rows from each start on and their mask, [B, R, N, C_out] each."""
+        return self._taken(self._y, self._y_mask, starts, num_rows)
 
     def _taken(
         self,
-        name: str,
-        kept: NDArray[np.float32] | NDArray[np.bool_],
-        rows: NDArray[np.int64],
-        buffers: Buffers,
-    ) -> Tensor:
-        windows = buffers.array(name, (rows.size, *kept.shape[1:]), kept.dtype)
-        take_rows(kept, rows, windows)
-        return torch.from_numpy(windows).view(*rows.shape, *kept.shape[1:])
+        values: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        starts: NDArray[np.int64],
+        num_rows: int,
+    ) -> tuple[Tensor, Tensor]:
+        self._decode(starts, num_rows)
+        windows = _windows(values, starts, num_rows)
+        if self._decoder.has_missing:
+            return windows, _windows(mask, starts, num_rows)
+        return windows, self._true.expand(len(starts), num_rows, *mask.shape[1:])
 
-    def _decode(self, rows: NDArray[np.int64]) -> None:
+    def _decode(self, starts: NDArray[np.int64], num_rows: int) -> None:
         """Decode the pages of these rows that are not decoded yet."""
         if self._is_complete:
             return
-        pages = rows // PAGE_ROWS
+        pages = (starts[:, None] + np.arange(num_rows)) // PAGE_ROWS
         if self._is_decoded[pages].all():
             return
         with self._decoding:
@@ -113,3 +93,19 @@ class DecodedRows:
         calendar, slots = self._features.calendar(rows), self._features.slots(rows)
         self._decoder.inputs(raw, calendar, slots, self._x[None, piece], x_mask)
         self._decoder.targets(raw, self._y[piece].reshape(1, rows.size, -1), y_mask)
+
+
+def _windows(
+    rows: NDArray[np.float32] | NDArray[np.bool_], starts: NDArray[np.int64], num_rows: int
+) -> Tensor:
+    """Copies of `num_rows` rows from each start on."""
+    # A window is contiguous: as one item of a view with an item per window, it is copied at once,
+    # and without torch's threads, which wait in turn where cores are shared.
+    every = np.ndarray(
+        (len(rows) - num_rows + 1,),
+        dtype=np.dtype((np.void, num_rows * rows.strides[0])),
+        buffer=rows,
+        strides=rows.strides[:1],
+    )
+    windows = every[starts].view(rows.dtype)
+    return torch.from_numpy(windows.reshape(len(starts), num_rows, *rows.shape[1:]))

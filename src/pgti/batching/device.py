@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
 from pgti.batching.base import Batcher, Fetched, WindowSource
 from pgti.batching.batch import Batch
-from pgti.batching.buffers import Buffers, take_rows
+from pgti.batching.buffers import Buffers
 from pgti.batching.host import HostAssembler
 from pgti.batching.memory import available_bytes
 from pgti.batching.rows import rows_of
@@ -39,7 +39,7 @@ class DeviceBatcher(Batcher):
     Args:
         source: what the windows hold.
         device: where the series lives and batches are made.
-        num_slots: batches that a loader has under way.
+        num_slots: has no effect: nothing is read on the host that would be worth a thread.
         budget_bytes: the most memory that the series may take on the device; what is free there
             if not given.
 
@@ -54,7 +54,8 @@ class DeviceBatcher(Batcher):
         num_slots: int = 1,
         budget_bytes: int | None = None,
     ) -> None:
-        super().__init__(source, device, num_slots)
+        super().__init__(source, device)
+        del num_slots
         budget = available_bytes(device) if budget_bytes is None else budget_bytes
         needed = resident_bytes(source)
         if needed > budget:
@@ -113,7 +114,8 @@ class DeviceBatcher(Batcher):
         taken = self._rows[: len(rows)]
         if self.device.type == "cpu":
             # Torch would wake its threads for a copy; where cores are shared, they wait in turn.
-            take_rows(series.numpy(), rows.numpy(), taken.numpy())
+            # Without a mode numpy copies through a second buffer, in case a row is outside.
+            np.take(series.numpy(), rows.numpy(), axis=0, out=taken.numpy(), mode="clip")
         else:
             torch.index_select(series, 0, rows, out=taken)
         return taken

@@ -6,6 +6,7 @@ a piece of a batch goes through all of them before the next one is read.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from pgti.batching.assemble import Assembler, StoredRows
 from pgti.batching.base import Fetched, WindowSource
 from pgti.batching.batch import Batch
-from pgti.batching.buffers import Buffers, take_rows
+from pgti.batching.buffers import Buffers, take_runs
 from pgti.series.codec import MISSING_CODE, Raw
 
 __all__ = ["HostAssembler", "HostDecoder"]
@@ -191,16 +192,16 @@ class HostAssembler(Assembler):
         self, name: str, values: Tensor, mask: Tensor, picks: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
         """The windows [B, rows, N, C] of a run [1, U, N, C], and those of its mask."""
-        windows = self._windows(name, values, picks)
+        windows = self._windows(name, values[0].numpy(), picks)
         if not self._decoder.has_missing:
             return windows, self._true.expand(*picks.shape, *mask.shape[2:])
-        return windows, self._windows(f"{name} mask", mask, picks)
+        return windows, self._windows(f"{name} mask", mask[0].numpy(), picks)
 
-    def _windows(self, name: str, rows: Tensor, picks: NDArray[np.int64]) -> Tensor:
-        run = rows[0].flatten(1).numpy()
-        windows = self._buffers.array(name, (picks.size, run.shape[1]), run.dtype)
-        take_rows(run, picks, windows)
-        return torch.from_numpy(windows).view(*picks.shape, *rows.shape[2:])
+    def _windows(self, name: str, rows: NDArray[Any], picks: NDArray[np.int64]) -> Tensor:
+        windows = self._buffers.array(name, (picks.size, *rows.shape[1:]), rows.dtype)
+        firsts, num_rows = picks[:, 0].tolist(), picks.shape[1]
+        take_runs(rows, [(first, first + num_rows) for first in firsts], windows)
+        return torch.from_numpy(windows).view(*picks.shape, *rows.shape[1:])
 
     def _mask_array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
         if not self._decoder.has_missing:

@@ -33,7 +33,7 @@ class IndexBatcher(Batcher):
     Args:
         source: what the windows hold.
         device: where batches are made.
-        num_slots: batches that a loader has under way.
+        num_slots: batches that a loader has under way; 1 where decoded rows are kept.
         budget_bytes: on a CPU, the decoded rows of a series are kept if all of them fit in it; 0
             keeps none. 256 MiB, or a sixteenth of the available memory if that is less, if not
             given.
@@ -53,6 +53,7 @@ class IndexBatcher(Batcher):
         self._decoded: DecodedRows | None = None
         if device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
             self._decoded = DecodedRows(source, self._features)
+            self.num_slots = 1  # nothing is left to wait for: a thread would be in the way
         self._series = MappedRows(source.store)
         self._assembler: Assembler = (
             HostAssembler(source) if device.type == "cpu" else TensorAssembler(source, device)
@@ -67,18 +68,17 @@ class IndexBatcher(Batcher):
     ) -> Fetched:
         """Copy the rows of the windows, in the stored dtype or as they were decoded."""
         self.source.check_starts(starts, with_targets=with_targets)
-        buffers = self._own_buffers if buffers is None else buffers
         if self._decoded is None:
+            buffers = self._own_buffers if buffers is None else buffers
             tensors = self._stored(starts, buffers, with_targets=with_targets)
         else:
             spec = self.source.spec
-            rows = starts[:, None] + np.arange(spec.span)
             tensors = (
-                torch.from_numpy(self._features.calendar(rows)),
-                *self._decoded.inputs(rows[:, : spec.input_steps], buffers),
+                torch.from_numpy(self._features.calendar(starts[:, None] + np.arange(spec.span))),
+                *self._decoded.inputs(starts, spec.input_steps),
             )
             if with_targets:
-                tensors += self._decoded.targets(rows[:, spec.input_steps :], buffers)
+                tensors += self._decoded.targets(starts + spec.input_steps, spec.horizon)
         return Fetched(tensors=tensors, starts=starts, with_targets=with_targets)
 
     def assemble(self, fetched: Fetched) -> Batch:
@@ -108,7 +108,7 @@ class IndexBatcher(Batcher):
         spec, meta = self.source.spec, self.source.store.meta
         read = rows_of(starts, spec.span if with_targets else spec.input_steps)
         raw = self._row_buffer(read.rows.size, buffers)
-        self._series.take(read.rows, raw.numpy())
+        self._series.take(read.runs, raw.numpy())
         calendar = self._features.calendar(read.rows)
         if read.picks is None and with_targets:
             window_calendar = calendar

@@ -20,7 +20,8 @@ __all__ = ["BatchLoader"]
 class BatchLoader:
     """Iterates over a split's windows in batches.
 
-    Threads fetch ahead while the caller computes; batches are assembled on the caller's thread.
+    Threads fetch ahead while the caller computes, where a batcher has more than one slot; batches
+    are assembled on the caller's thread.
     Which batch comes when depends only on the order's (seed, epoch) and the batch size. Epochs
     may be under way at the same time, of several loaders with one batcher too: each has its own
     threads and buffers, and a batch is valid until the next one is taken from any of them.
@@ -79,15 +80,21 @@ class BatchLoader:
             self._starts[positions[first : first + self.batch_size]]
             for first in range(first_batch * self.batch_size, self.num_windows, self.batch_size)
         )
-        return self._prefetched(pieces)
+        return self._fetched_ahead(pieces) if self.batcher.num_slots > 1 else self._made(pieces)
 
-    def _prefetched(self, pieces: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
+    def _made(self, pieces: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
+        """Each batch when it is asked for, on the caller's thread."""
+        buffers = Buffers()
+        for starts in pieces:
+            fetched = self.batcher.fetch(starts, with_targets=self._with_targets, buffers=buffers)
+            yield self.batcher.assemble(fetched)
+
+    def _fetched_ahead(self, pieces: Iterator[NDArray[np.int64]]) -> Iterator[Batch]:
         slots = [Buffers() for _ in range(self.batcher.num_slots)]
         waiting: deque[Future[Fetched]] = deque()
         # A thread for each batch that is fetched ahead: one core cannot ask as much of memory, or
         # of a disk, as two can.
-        ahead = max(1, len(slots) - 1)
-        with ThreadPoolExecutor(ahead, thread_name_prefix="pgti-fetch") as threads:
+        with ThreadPoolExecutor(len(slots) - 1, thread_name_prefix="pgti-fetch") as threads:
             for starts, buffers in zip(pieces, cycle(slots), strict=False):
                 waiting.append(
                     threads.submit(

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.batching.buffers import take_rows
+from pgti.batching.buffers import Runs, take_runs
 from pgti.batching.memory import available_bytes
 from pgti.series import SeriesStore
 
-__all__ = ["MappedRows", "byte_ranges"]
+__all__ = ["MappedRows", "pages_of"]
 
 _MAPPED_BYTES = 1 << 26  # copied from the map before its pages are let go
 
@@ -47,24 +47,24 @@ class MappedRows:
         """Readings of a row, N * C."""
         return int(self._series.shape[1])
 
-    def take(self, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Copy rows of the series, all of them inside it.
+    def take(self, runs: Runs, out: NDArray[Any]) -> None:
+        """Copy runs of rows of the series, all of them inside it.
 
         Args:
-            rows: their numbers, int64, of any shape.
-            out: written, [rows.size, N * C], in the stored dtype.
+            runs: first row of each run, and the row after its last.
+            out: written, [rows of all runs, N * C], in the stored dtype.
         """
         if not self._is_from_disk:
-            take_rows(self._series, rows, out)
+            take_runs(self._series, runs, out)
             return
-        self._announce(rows)
-        take_rows(self._series, rows, out)
+        self._announce(runs)
+        take_runs(self._series, runs, out)
         self._copied_bytes += out.nbytes
         if self._copied_bytes >= _MAPPED_BYTES:
             self._copied_bytes = 0
             self._store.release()
 
-    def _announce(self, rows: NDArray[np.int64]) -> None:
+    def _announce(self, runs: Runs) -> None:
         """Have the system read rows that it does not hold, without waiting for them."""
         mapped: object = self._store.raw.base
         if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):
@@ -72,27 +72,16 @@ class MappedRows:
         begin = self._series.ctypes.data - np.frombuffer(mapped, dtype=np.uint8).ctypes.data
         row_bytes = self._series.strides[0]
         with suppress(OSError):  # advice that is not taken costs nothing but time
-            for first, num_bytes in byte_ranges(rows, row_bytes, begin, mmap.PAGESIZE):
-                mapped.madvise(mmap.MADV_WILLNEED, first, num_bytes)
+            for first, stop in runs:
+                place = pages_of(begin + first * row_bytes, begin + stop * row_bytes)
+                mapped.madvise(mmap.MADV_WILLNEED, *place)
 
 
-def byte_ranges(
-    rows: NDArray[np.int64], row_bytes: int, begin: int, page_bytes: int
-) -> list[tuple[int, int]]:
-    """First byte and length of each run of consecutive rows in a map.
+def pages_of(first: int, stop: int, page_bytes: int = mmap.PAGESIZE) -> tuple[int, int]:
+    """First byte and length of the pages that hold bytes first..stop-1, the last one cut off.
 
-    Args:
-        rows: row numbers, int64, of any shape.
-        row_bytes: of a row.
-        begin: where row 0 begins in the map.
-        page_bytes: every range begins at a multiple of it, at or before its first row.
-
-    >>> byte_ranges(np.array([[7, 8, 9], [8, 9, 10]]), row_bytes=10, begin=4, page_bytes=8)
-    [(72, 32), (80, 34)]
+    >>> pages_of(70, 90, page_bytes=32)
+    (64, 26)
     """
-    flat = rows.reshape(-1)
-    is_last = np.append(np.diff(flat) != 1, True) if flat.size else np.empty(0, dtype=np.bool_)
-    stops = begin + (flat[is_last] + 1) * row_bytes
-    firsts = begin + flat[np.roll(is_last, 1)] * row_bytes
-    firsts -= firsts % page_bytes
-    return list(zip(firsts.tolist(), (stops - firsts).tolist(), strict=True))
+    begin = first - first % page_bytes
+    return begin, stop - begin

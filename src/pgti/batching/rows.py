@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.batching.base import WindowSource
+from pgti.batching.buffers import Runs
 from pgti.series import calendar_features
 from pgti.windows import num_union_rows, plan_rows
 
@@ -23,10 +24,12 @@ class BatchRows:
 
     Args:
         rows: row numbers, int64: [B, R] of B windows of R rows, or [1, U], the union of them.
+        runs: the same rows as runs of consecutive ones.
         picks: for a union, where every row of every window lies in it, int64 [B, R]; else None.
     """
 
     rows: NDArray[np.int64]
+    runs: Runs
     picks: NDArray[np.int64] | None
 
 
@@ -39,8 +42,18 @@ def rows_of(starts: NDArray[np.int64], num_rows: int) -> BatchRows:
     """
     if num_union_rows(starts, num_rows) <= _UNION_SHARE * len(starts) * num_rows:
         plan = plan_rows(starts, num_rows)
-        return BatchRows(rows=plan.rows[None], picks=plan.window_rows)
-    return BatchRows(rows=starts[:, None] + np.arange(num_rows), picks=None)
+        return BatchRows(
+            rows=plan.rows[None], runs=_runs(plan.firsts, plan.stops), picks=plan.window_rows
+        )
+    return BatchRows(
+        rows=starts[:, None] + np.arange(num_rows),
+        runs=_runs(starts, starts + num_rows),
+        picks=None,
+    )
+
+
+def _runs(firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> Runs:
+    return list(zip(firsts.tolist(), stops.tolist(), strict=True))
 
 
 class RowFeatures:
