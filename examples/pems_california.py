@@ -5,18 +5,19 @@ The readings are not: no series of five minutes of all of them can be had, so th
 that graph. Such a series is SEMI-SYNTHETIC. It shows that a data set of this size can be handled,
 in how much memory and how fast; the errors that are printed say nothing about real roads.
 
-    python examples/pems_california.py ../shared/data/pems_11k_graph.npz
+    python examples/pems_california.py pems_11k_graph.npz
 
 The defaults make a year (105,120 steps, 2.3 GB as int16, about a minute), train a two-layer DCRNN
 for 30 optimiser steps, evaluate 200 windows spread over the test split, and forecast the hour after
 the end of the series. Standard preprocessing would hold 419 GiB of windows for it. A trial of two
 weeks and three steps:
 
-    python examples/pems_california.py ../shared/data/pems_11k_graph.npz \
+    python examples/pems_california.py pems_11k_graph.npz \
         --steps 4032 --max-steps 3 --windows 16 --out build/pems-trial
 
-Any graph file that `pgti ingest` reads will do. The store is made once: another --run trains on it
-again. `make bench-memory` measures what all this takes in memory.
+Any graph file that `pgti ingest` reads without --edges will do: a dense matrix (.npy, .npz, .csv),
+or the CSR arrays of a sparse one (.npz). The store is made once: another --run trains on it again.
+`make bench-memory` measures what all this takes in memory.
 """
 
 import argparse

@@ -22,9 +22,11 @@ class HereWorker:
 
     Attributes:
         started: names and environments of those that were entered.
+        ended: names of those that were left, in that order, and whether an error ended them.
     """
 
     started: list[tuple[str, dict[str, str]]] = []  # noqa: RUF012 - emptied by each test
+    ended: list[tuple[str, bool]] = []  # noqa: RUF012 - emptied by each test
 
     def __init__(
         self, command: Sequence[str], env: Mapping[str, str] | None = None, name: str = "worker"
@@ -46,6 +48,7 @@ class HereWorker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.ended.append((self.name, error is not None))
         self._stack.close()
 
     def ask(self, **request: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Sequence
+from unittest import mock
 
 from pgti.bench.limited_run import LimitedRun
 from pgti.cli.main import run_command
@@ -17,11 +18,13 @@ class Commands:
 
     Args:
         killed: commands with one of these words are killed instead of run.
+        peaks: PSS of the commands in their order, in place of ever growing ones.
     """
 
-    def __init__(self, killed: Sequence[str] = ()) -> None:
+    def __init__(self, killed: Sequence[str] = (), peaks: Sequence[int | None] = ()) -> None:
         self.ran: list[list[str]] = []
         self._killed = killed
+        self._peaks = peaks
 
     def __call__(self, command: Sequence[str], limit_bytes: int | None) -> LimitedRun:
         """As `run_limited`."""
@@ -30,7 +33,11 @@ class Commands:
         is_killed = any(word in command for word in self._killed)
         code = -9
         if not is_killed:
-            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(messages):
+            with (
+                contextlib.redirect_stdout(output),
+                contextlib.redirect_stderr(messages),
+                mock.patch("pgti.training.peak_memory.pss_bytes", return_value=None),
+            ):
                 is_pgti = list(command[1:3]) == ["-m", "pgti"]
                 code = run_command(list(command[3:])) if is_pgti else 0
         return LimitedRun(
@@ -39,8 +46,13 @@ class Commands:
             limit_bytes=limit_bytes,
             was_oom_killed=is_killed,
             group_peak_bytes=None if limit_bytes is None else limit_bytes // 2,
-            peak_pss_bytes=PEAK_BYTES + len(self.ran),
+            peak_pss_bytes=self._peak(),
             no_limit_because="",
             output=output.getvalue(),
             messages=messages.getvalue(),
         )
+
+    def _peak(self) -> int | None:
+        if self._peaks:
+            return self._peaks[len(self.ran) - 1]
+        return PEAK_BYTES + len(self.ran)

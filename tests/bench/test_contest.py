@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgti.bench import Machine, Spread, alternate, to_json
-from pgti.errors import ConfigError
+from pgti.bench.contest import alternate_dropping
+from pgti.errors import BenchError, ConfigError
 
 
 def test_rounds_rotate_so_that_nobody_is_always_first() -> None:
@@ -35,6 +36,28 @@ def test_rounds_rotate_so_that_nobody_is_always_first() -> None:
 def test_senseless_numbers_of_rounds_are_refused(rounds: int, warmups: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         alternate({"a": lambda: 1.0}, rounds, warmups)
+
+
+def test_those_that_may_fail_are_dropped() -> None:
+    """The one that fails is not run again; the rest is measured to the end."""
+    ran: list[str] = []
+
+    def contender(name: str, fails_at: int = 0) -> Callable[[], float]:
+        def run() -> float:
+            ran.append(name)
+            if ran.count(name) == fails_at:
+                raise BenchError(f"{name} fell over")
+            return float(ran.count(name))
+
+        return run
+
+    contenders = {"a": contender("a"), "b": contender("b", 2), "c": contender("c")}
+    measures, failures = alternate_dropping(contenders, 3, may_fail={"b", "c"}, warmups=0)
+    assert measures == {"a": [1.0, 2.0, 3.0], "c": [1.0, 2.0, 3.0]}
+    assert failures == {"b": "b fell over"}
+    assert ran.count("b") == 2
+    with pytest.raises(BenchError, match="a fell over"):
+        alternate_dropping({"a": contender("a", ran.count("a") + 1)}, 1, may_fail={"b"})
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1))

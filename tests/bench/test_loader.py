@@ -50,6 +50,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our processes are this one."""
     monkeypatch.setattr(loader_crew, "Worker", HereWorker)
     HereWorker.started.clear()
+    HereWorker.ended.clear()
 
 
 @pytest.mark.usefixtures("_here")
@@ -229,6 +230,65 @@ def test_ratios_to_pgt_are_those_of_the_rates(store: Path, monkeypatch: pytest.M
     assert index.bytes_over_pgt.median == pytest.approx(index.over_pgt.median / 2, rel=0.2)
     assert result.pgt_versions == {"torch_geometric_temporal": "0"}
     assert result.left_out == ()
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+def test_a_peer_that_fails_is_left_out(
+    store: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int
+) -> None:
+    """At its first batch, as it starts, its process ends at once; in a round it is dropped."""
+
+    class Failing(Peer):
+        made = 0
+
+        def ask(self, **request: Any) -> dict[str, Any]:
+            if self.name == "PGT" and request["do"] == "batches":
+                Failing.made += 1
+                if Failing.made == fails_at:
+                    raise BenchError("PGT was killed")
+            return super().ask(**request)
+
+    monkeypatch.setattr(loader_crew, "Worker", Failing)
+    HereWorker.ended.clear()
+    result = measure_loader(OPTIONS, store, pgt=store)
+    assert [each.name for each in result.loaders] == [
+        *NAMES[:-1],
+        "PGT, freed memory kept",
+        "memcpy",
+    ]
+    assert result.left_out == ("PGT was killed",)
+    assert result.loaders[0].over_pgt is None
+    assert (HereWorker.ended[0] == ("PGT", True)) == (fails_at == 1)
+    assert sorted(name for name, _ in HereWorker.ended) == sorted(
+        [*NAMES, "PGT", "PGT, freed memory kept"]
+    )
+
+
+@pytest.mark.usefixtures("_here")
+def test_batchings_that_fail_in_the_rounds_are_left_out(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of several is; where none is left there is nothing to tell."""
+    batches = LoaderHandlers.batches
+    broken: list[str] = []
+
+    def fail(self: LoaderHandlers, count: int) -> Any:
+        if not broken or self is broken[0]:
+            broken[:] = [self]  # type: ignore[list-item]
+            raise RuntimeError("out of order")
+        return batches(self, count=count)
+
+    monkeypatch.setattr(LoaderHandlers, "batches", fail)
+    result = measure_loader(OPTIONS, store)
+    assert [each.name for each in result.loaders] == NAMES[1:]
+    assert "index failed: RuntimeError: out of order" in result.left_out
+
+    def fail_all(_self: LoaderHandlers, count: int) -> Any:
+        raise RuntimeError(f"no {count} batches")
+
+    monkeypatch.setattr(LoaderHandlers, "batches", fail_all)
+    with pytest.raises(BenchError, match="no batching could be measured: index failed"):
+        measure_loader(OPTIONS, store)
 
 
 # -- the command line --------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """What data sets need, the stores that stand for them, and `pgti bench memory`."""
 
 import json
+import re
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from pgti import SensorGraph
 from pgti.bench import Machine, measured_commands, memory
 from pgti.bench.cgroup import MemoryGroup
 from pgti.bench.datasets import DATASETS, PAPER_DATASETS, DatasetShape, datasets_named
-from pgti.bench.limited_run import run_limited
+from pgti.bench.limited_run import LimitedRun, run_limited
 from pgti.bench.made_stores import (
     Road,
     forget_cached,
@@ -22,8 +24,15 @@ from pgti.bench.made_stores import (
     on_disk_bytes,
     read_road,
 )
-from pgti.bench.measured_commands import MeasuredCommand, MemoryOptions
-from pgti.bench.memory import DatasetMemory, MemoryResult, measure_memory, unexpected_ends
+from pgti.bench.measured_commands import MeasuredCommand, MemoryOptions, peak_pss_bytes
+from pgti.bench.memory import (
+    DatasetMemory,
+    MemoryResult,
+    growth_problems,
+    measure_memory,
+    unexpected_ends,
+)
+from pgti.cli import bench_memory
 from pgti.cli.main import run_command
 from pgti.errors import BenchError, ConfigError, StoreError
 from pgti.series import SeriesStore, StoreWriter, writer
@@ -273,7 +282,11 @@ def test_every_command_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert first > 0
     assert others[1:] == [None, None]
     assert any("first optimiser step" in note for note in dataset.commands[0].notes)
-    assert dataset.peak("peak_pss_bytes") == PEAK_BYTES + 5
+    assert dataset.peaks("peak_pss_bytes") == {
+        "train": PEAK_BYTES + 2,
+        "evaluate": PEAK_BYTES + 4,
+        "predict": PEAK_BYTES + 5,
+    }
     assert dataset.store is not None
     assert (dataset.store.series_bytes, dataset.store.is_sparse) == (160 * 5 * 2, False)
     assert result.program_pss_bytes == PEAK_BYTES + 1
@@ -293,6 +306,32 @@ def test_memory_is_compared_with_that_of_a_shorter_series(
     assert growth.group_ratio is None
 
 
+@pytest.mark.parametrize(
+    ("peaks", "ratio", "problem"),
+    [
+        ((0, 200, 100, 100, 210, 105, 105), 1.05, None),
+        # The largest command alone would hide that another one grows.
+        ((0, 200, 100, 100, 200, 106, 100), 1.06, "1.060 times the peak PSS of tiny: .* 1.05"),
+        ((0, 200, 100, None, 200, None, 300), 1.0, None),
+        ((0, 200, 100, None, None, None, 300), None, "long and tiny cannot be compared"),
+    ],
+)
+def test_memory_must_not_grow_with_the_series(
+    peaks: tuple[int | None, ...],
+    ratio: float | None,
+    problem: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Commands are compared one by one; the largest ratio counts."""
+    result = measured(monkeypatch, Commands(peaks=peaks), FEW, tmp_path, TINY, LONG)
+    (growth,) = result.growth
+    assert growth.pss_ratio == (None if ratio is None else pytest.approx(ratio))
+    problems = growth_problems(result)
+    assert len(problems) == (problem is not None)
+    assert problem is None or re.search(problem, problems[0])
+
+
 def test_a_killed_command_is_told_and_is_no_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,7 +339,7 @@ def test_a_killed_command_is_told_and_is_no_success(
     result = measured(monkeypatch, Commands(killed=("train",)), FEW, tmp_path, TINY)
     (command,) = result.datasets[0].commands
     assert (command.outcome, command.message) == ("killed", "")
-    assert result.datasets[0].peak("peak_pss_bytes") is None
+    assert result.datasets[0].peaks("peak_pss_bytes") == {}
     assert unexpected_ends(result) == ["train of tiny with index batches was killed"]
 
 
@@ -323,6 +362,7 @@ def test_only_large_batchings_may_be_refused(
         command="train",
         batching=batching,
         outcome=outcome,
+        limit_bytes=None,
         peak_pss_bytes=None,
         group_peak_bytes=None,
         seconds=1.0,
@@ -388,6 +428,74 @@ def test_measurements_on_the_command_line(
     ]
     assert "each command within 1.00 GiB" in captured.err
     assert (tmp_path / "chickenpox" / "series.npy").exists()
+
+
+def test_growth_is_an_error_after_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Table and object are out before the last line says what is wrong."""
+    commands = Commands(peaks=(0, 10, 10, 10, 11, 11, 12))
+    for module in (memory, measured_commands):
+        monkeypatch.setattr(module, "run_limited", commands)
+    monkeypatch.setattr(bench_memory, "datasets_named", lambda _names: (TINY, LONG))
+    few = ("--max-steps", 1, "--batch-size", 2, "--hidden", 2, "--windows", 3)
+    options = ("--batching", "index", "--workdir", tmp_path, *few)
+    assert run("bench", "memory", *options, "--json") == 2
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.strip().splitlines()[-1])
+    assert result["growth"][0]["pss_ratio"] == 1.2
+    lines = captured.err.strip().splitlines()
+    assert "measured" in captured.err
+    assert captured.err.count("long (sparse)") == 2
+    assert lines[-1].startswith("pgti: error: long takes 1.200 times the peak PSS of tiny")
+
+
+@pytest.mark.parametrize("has_limit", [True, False])
+def test_a_limit_is_told_where_every_command_had_it(
+    has_limit: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One command without a group is enough to keep it out of title and plot."""
+    commands = Commands()
+
+    def run_limited(command: Sequence[str], limit_bytes: int | None) -> LimitedRun:
+        ended = commands(command, limit_bytes)
+        is_free = "evaluate" in command and not has_limit
+        return replace(ended, limit_bytes=None) if is_free else ended
+
+    for module in (memory, measured_commands):
+        monkeypatch.setattr(module, "run_limited", run_limited)
+    few = ("--max-steps", 1, "--batch-size", 2, "--hidden", 2, "--windows", 3)
+    plot = tmp_path / "plot.html"
+    options = ("--datasets", "chickenpox", "--batching", "index", "--limit", "1GiB", *few)
+    assert run("bench", "memory", *options, "--plot", plot) == 0
+    assert ("each command within 1.00 GiB" in capsys.readouterr().err) == has_limit
+    assert ('"text":"limit"' in plot.read_text(encoding="utf-8")) == has_limit
+
+
+@pytest.mark.parametrize(
+    ("seen", "told", "peak"),
+    [(5, 7, 7), (7, 5, 7), (None, 5, 5), (5, None, 5), (None, None, None)],
+)
+def test_the_peak_is_what_was_seen_or_told(
+    seen: int | None, told: int | None, peak: int | None
+) -> None:
+    """A short peak may fall between two looks from outside; the training looks more often."""
+    ended = LimitedRun(
+        exit_code=0,
+        seconds=1.0,
+        limit_bytes=None,
+        was_oom_killed=False,
+        group_peak_bytes=None,
+        peak_pss_bytes=seen,
+        no_limit_because="",
+        output=json.dumps({"peak_pss_bytes": told}),
+        messages="",
+    )
+    assert peak_pss_bytes(ended) == peak
+    assert peak_pss_bytes(replace(ended, output="")) == seen
 
 
 @needs_group

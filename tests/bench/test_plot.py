@@ -1,12 +1,15 @@
 """Charts in a page that needs no network."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from pgti.bench import Machine, Spread
-from pgti.bench.plot import Bar, Chart, Limit, check_plotly, write_plot
+from pgti.bench.plot import Bar, Chart, Limit, check_plot, write_plot
+from pgti.cli import bench_output
+from pgti.cli.main import run_command
 from pgti.errors import BenchError, MissingExtraError
 
 CHARTS = [
@@ -49,8 +52,54 @@ def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         write_plot(tmp_path / "none" / "plot.html", "Steps", CHARTS, Machine.here())
 
 
-def test_plotly_is_asked_for_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_plotly()
+def test_plotly_is_asked_for_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_plot(tmp_path / "plot.html")
     monkeypatch.setitem(sys.modules, "plotly", None)
     with pytest.raises(MissingExtraError, match=r"pgti\[report\]"):
-        check_plotly()
+        check_plot(tmp_path / "plot.html")
+    check_plot(None)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(BenchError, match=r"there is no directory .*none"):
+        check_plot(tmp_path / "none" / "plot.html")
+    with pytest.raises(BenchError, match="it is a directory"):
+        check_plot(tmp_path)
+    monkeypatch.setattr("pgti.bench.plot.os.access", lambda path, _mode: path != tmp_path)
+    with pytest.raises(BenchError, match="permission is denied"):
+        check_plot(tmp_path / "plot.html")
+    (tmp_path / "plot.html").touch()
+    check_plot(tmp_path / "plot.html")
+    assert (tmp_path / "plot.html").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    "tokens", [("memory",), ("step",), ("loader",), ("epoch", "store")], ids=lambda each: each[0]
+)
+def test_every_command_refuses_such_a_file(
+    tokens: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plot = tmp_path / "none" / "plot.html"
+    assert run_command(["bench", *tokens, "--plot", str(plot), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.strip().splitlines()
+    assert "cannot be written: there is no directory" in line
+
+
+def test_figures_are_out_before_they_are_drawn(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_args: object) -> None:
+        raise BenchError("the disk is full")
+
+    monkeypatch.setattr(bench_output, "write_plot", fail)
+    options = ("--measure", "none", "--plot", str(tmp_path / "plot.html"), "--json")
+    assert run_command(["bench", "memory", *options]) == 2
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["datasets"]
+    assert "the disk is full" in captured.err

@@ -1,6 +1,7 @@
 """`measure_step` and `pgti bench step`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our processes are this one."""
     monkeypatch.setattr(step_crew, "Worker", HereWorker)
     HereWorker.started.clear()
+    HereWorker.ended.clear()
 
 
 def run(*tokens: object) -> int:
@@ -98,6 +100,43 @@ def test_a_step_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step_crew.sys, "executable", "/nowhere/python")
     with pytest.raises(BenchError, match="pgti float32 cannot be started"):
         measure_step(TINY)
+
+
+class Peer(HereWorker):
+    """Ours is this process; PGT's takes steps in no time, but for those that fail."""
+
+    fails_at = 0
+
+    def __init__(self, command: Sequence[str], env: Any = None, name: str = "worker") -> None:
+        self._is_pgt = name.startswith("PGT")
+        self._taken = 0
+        super().__init__(["pgti.bench.step_worker"] if self._is_pgt else command, env, name)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """As PGT's process answers."""
+        if not self._is_pgt:
+            return super().ask(**request)
+        if request["do"] == "prepare_step":
+            return {"parameters": 7, "kept": request["keep_freed"], "versions": {}}
+        if request["do"] == "step":
+            self._taken += 1
+            if self.name == "PGT" and self._taken == self.fails_at:
+                raise BenchError("PGT was killed")
+        return {"seconds": 0.5, "bytes": 1}
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 3])
+def test_a_peer_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
+    """At its first step, as it starts, its process ends at once; in a round it is dropped."""
+    monkeypatch.setattr(Peer, "fails_at", fails_at)
+    monkeypatch.setattr(step_crew, "Worker", Peer)
+    HereWorker.ended.clear()
+    result = measure_step(TINY, pgt=Path("python"))
+    assert [peer.name for peer in result.peers] == ["PGT, freed memory kept"]
+    assert result.peers[0].seconds.runs == TINY.rounds
+    assert result.left_out == ("PGT was killed",)
+    assert (HereWorker.ended[0] == ("PGT", True)) == (fails_at == 1)
+    assert len(HereWorker.ended) == 4
 
 
 @pytest.mark.parametrize(

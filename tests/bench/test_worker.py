@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgti.bench import Worker, serving
-from pgti.bench.serving import peak_resident_bytes, reset_peak
+from pgti.bench.serving import peak_resident_bytes
 from pgti.bench.worker import thread_settings
 from pgti.errors import BenchError
 
@@ -149,9 +149,4 @@ def test_the_peak_is_that_of_the_process() -> None:
         first = worker.ask(do="peak")["x"]
         worker.ask(do="grow", n=64 << 20)
         assert worker.ask(do="peak")["x"] - first >= 60 << 20
-    before = peak_resident_bytes()
-    assert before is not None
-    if reset_peak():
-        after = peak_resident_bytes()
-        assert after is not None
-        assert after <= before
+    assert peak_resident_bytes() is not None

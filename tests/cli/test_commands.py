@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from pgti import DCRNNConfig, TrainingConfig, WindowConfig
-from pgti.cli.main import run_command
+from pgti.cli.main import main, run_command
 
 TINY = (
     "--model.hidden", "4", "--model.layers", "1", "--windows.input-steps", "4",
@@ -269,7 +269,18 @@ def test_train_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> No
             assert each.name.replace("_", "-") in shown, each.name
 
 
-def test_sigterm_leaves_nothing_of_a_simulation(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("SIGTERM", 143),
+        pytest.param(
+            "SIGHUP",
+            129,
+            marks=pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP"),
+        ),
+    ],
+)
+def test_a_signal_leaves_nothing_of_a_simulation(tmp_path: Path, name: str, code: int) -> None:
     """A store that was being written is removed when the process is asked to end."""
     command = [sys.executable, "-m", "pgti", "simulate", "--steps", "5000000", "--out",
                tmp_path / "new" / "store"]  # fmt: skip
@@ -277,10 +288,27 @@ def test_sigterm_leaves_nothing_of_a_simulation(tmp_path: Path) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not list(tmp_path.glob("new/.store*")):
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(getattr(signal, name))
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
+    assert process.returncode == code, errors
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
+def test_a_hangup_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that was started by nohup outlives its terminal."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    monkeypatch.setattr(sys, "argv", ["pgti", "--version"])
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def test_several_channels_are_reported_apart(

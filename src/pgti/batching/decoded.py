@@ -42,31 +42,31 @@ class DecodedRows:
         masked = rows if self._decoder.has_missing else 0
         self._x_mask = np.empty((masked, nodes, meta.num_channels), dtype=np.bool_)
         self._y_mask = np.empty((masked, nodes, targets), dtype=np.bool_)
+        spec = source.spec
+        self._x_windows = _Windows(self._x, spec.input_steps)
+        self._y_windows = _Windows(self._y, spec.horizon)
+        self._x_mask_windows = _Windows(self._x_mask, spec.input_steps)
+        self._y_mask_windows = _Windows(self._y_mask, spec.horizon)
         self._is_decoded = np.zeros(-(-meta.num_steps // PAGE_ROWS), dtype=np.bool_)
         self._is_complete = False
         self._decoding = Lock()
         self._true = torch.ones((), dtype=torch.bool)
 
-    def inputs(self, starts: NDArray[np.int64], num_rows: int) -> tuple[Tensor, Tensor]:
-        """Inputs of R rows from each start on and their mask, [B, R, N, C_in] and [B, R, N, C]."""
-        return self._taken(self._x, self._x_mask, starts, num_rows)
+    def inputs(self, starts: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Inputs and their mask of the L rows from each start on: [B, L, N, C_in], [B, L, N, C]."""
+        return self._copies(self._x_windows, self._x_mask_windows, starts)
 
-    def targets(self, starts: NDArray[np.int64], num_rows: int) -> tuple[Tensor, Tensor]:
-        """Targets of R rows from each start on and their mask, [B, R, N, C_out] each."""
-        return self._taken(self._y, self._y_mask, starts, num_rows)
+    def targets(self, starts: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Targets and their mask of the H rows from each start on: [B, H, N, C_out] each."""
+        return self._copies(self._y_windows, self._y_mask_windows, starts)
 
-    def _taken(
-        self,
-        values: NDArray[np.float32],
-        mask: NDArray[np.bool_],
-        starts: NDArray[np.int64],
-        num_rows: int,
+    def _copies(
+        self, values: "_Windows", mask: "_Windows", starts: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
-        self._decode(starts, num_rows)
-        windows = _windows(values, starts, num_rows)
+        self._decode(starts, values.num_rows)
         if self._decoder.has_missing:
-            return windows, _windows(mask, starts, num_rows)
-        return windows, self._true.expand(len(starts), num_rows, *mask.shape[1:])
+            return values.copies(starts), mask.copies(starts)
+        return values.copies(starts), self._true.expand(len(starts), *mask.shape)
 
     def _decode(self, starts: NDArray[np.int64], num_rows: int) -> None:
         """Decode the pages of these rows that are not decoded yet."""
@@ -95,17 +95,29 @@ class DecodedRows:
         self._decoder.targets(raw, self._y[piece].reshape(1, rows.size, -1), y_mask)
 
 
-def _windows(
-    rows: NDArray[np.float32] | NDArray[np.bool_], starts: NDArray[np.int64], num_rows: int
-) -> Tensor:
-    """Copies of `num_rows` rows from each start on."""
-    # A window is contiguous: as one item of a view with an item per window, it is copied at once,
-    # and without torch's threads, which wait in turn where cores are shared.
-    every = np.ndarray(
-        (len(rows) - num_rows + 1,),
-        dtype=np.dtype((np.void, num_rows * rows.strides[0])),
-        buffer=rows,
-        strides=rows.strides[:1],
-    )
-    windows = every[starts].view(rows.dtype)
-    return torch.from_numpy(windows.reshape(len(starts), num_rows, *rows.shape[1:]))
+class _Windows:
+    """All windows of an array of rows, as a view with one item per window.
+
+    A window is contiguous: as an item it is copied at once, and without torch's threads, which
+    wait in turn where cores are shared.
+
+    Args:
+        rows: the rows, contiguous; they may be written later.
+        num_rows: rows of a window.
+    """
+
+    def __init__(self, rows: NDArray[np.float32] | NDArray[np.bool_], num_rows: int) -> None:
+        self.num_rows = num_rows
+        self.shape = (num_rows, *rows.shape[1:])
+        self._dtype = rows.dtype
+        self._every = np.ndarray(
+            (max(0, len(rows) - num_rows + 1),),
+            dtype=np.dtype((np.void, num_rows * rows.strides[0])),
+            buffer=rows,
+            strides=rows.strides[:1],
+        )
+
+    def copies(self, starts: NDArray[np.int64]) -> Tensor:
+        """The windows with these first rows, [B, *shape]."""
+        windows = self._every[starts].view(self._dtype)
+        return torch.from_numpy(windows.reshape(len(starts), *self.shape))

@@ -75,10 +75,10 @@ class IndexBatcher(Batcher):
             spec = self.source.spec
             tensors = (
                 torch.from_numpy(self._features.calendar(starts[:, None] + np.arange(spec.span))),
-                *self._decoded.inputs(starts, spec.input_steps),
+                *self._decoded.inputs(starts),
             )
             if with_targets:
-                tensors += self._decoded.targets(starts + spec.input_steps, spec.horizon)
+                tensors += self._decoded.targets(starts + spec.input_steps)
         return Fetched(tensors=tensors, starts=starts, with_targets=with_targets)
 
     def assemble(self, fetched: Fetched) -> Batch:

@@ -1,10 +1,12 @@
 """Measuring contenders in alternation, so that what disturbs a machine disturbs them alike."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
-from pgti.errors import require_whole_number
+from pgti.errors import BenchError, require_whole_number
 
-__all__ = ["alternate"]
+__all__ = ["alternate", "alternate_dropping"]
 
 
 def alternate(
@@ -45,3 +47,44 @@ def alternate(
         if after_round is not None and number >= warmups:
             after_round(number - warmups + 1)
     return measures
+
+
+def alternate_dropping(
+    contenders: Mapping[str, Callable[[], float]],
+    rounds: int,
+    *,
+    may_fail: Collection[str],
+    warmups: int = 1,
+    after_round: Callable[[int], None] | None = None,
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """As `alternate`, but some contenders may fail: they are dropped, and the rest goes on.
+
+    Args:
+        contenders: as `alternate` takes them.
+        rounds: runs of each that are kept.
+        may_fail: names of those that are dropped at their first BenchError.
+        warmups: rounds before them that are not.
+        after_round: told how many of the rounds that are kept are done.
+
+    Returns:
+        Measures of those that never failed, and the errors of the others, both by name.
+
+    Raises:
+        ConfigError: as `alternate`.
+        BenchError: another contender failed.
+    """
+    failures: dict[str, str] = {}
+
+    def run(name: str) -> float:
+        if name not in failures:
+            try:
+                return contenders[name]()
+            except BenchError as error:
+                if name not in may_fail:
+                    raise
+                failures[name] = str(error)
+        return math.nan
+
+    runs = {name: partial(run, name) for name in contenders}
+    measures = alternate(runs, rounds, warmups, after_round)
+    return {name: kept for name, kept in measures.items() if name not in failures}, failures

@@ -10,7 +10,7 @@ from pathlib import Path
 from pgti.batching import BATCHERS
 from pgti.bench.contest import alternate
 from pgti.bench.limited_run import run_limited
-from pgti.bench.measured_commands import last_message, last_object
+from pgti.bench.measured_commands import last_message, last_object, peak_pss_bytes
 from pgti.bench.results import Machine, Spread
 from pgti.errors import BenchError, ConfigError, require_whole_number
 
@@ -145,7 +145,7 @@ def _trained(store: Path, tokens: Sequence[str]) -> _Epoch:
         windows_per_second=told["windows_per_second"],
         seconds=ended.seconds,
         seconds_to_first_step=told["seconds_to_first_step"],
-        peak_pss_bytes=ended.peak_pss_bytes,
+        peak_pss_bytes=peak_pss_bytes(ended),
     )
 
 

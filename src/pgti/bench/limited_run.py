@@ -17,6 +17,7 @@ from typing import IO
 
 from pgti.bench.cgroup import MemoryGroup
 from pgti.errors import BenchError
+from pgti.training.peak_memory import pss_bytes
 
 __all__ = ["LimitedRun", "run_limited", "tree_pss_bytes"]
 
@@ -125,7 +126,7 @@ def run_limited(
 
 def tree_pss_bytes(session: int) -> int | None:
     """Proportional set size of all processes of a session, in bytes; None where nothing tells."""
-    sizes = [size for size in map(_pss_bytes, _session_processes(session)) if size is not None]
+    sizes = [size for size in map(pss_bytes, _session_processes(session)) if size is not None]
     return sum(sizes) if sizes else None
 
 
@@ -160,15 +161,6 @@ def _session_processes(session: int) -> list[int]:
             if int(stat.rpartition(")")[2].split()[_SESSION_FIELD]) == session:
                 found.append(int(directory.name))
     return found
-
-
-def _pss_bytes(process: int) -> int | None:
-    try:
-        rollup = (_PROC / str(process) / "smaps_rollup").read_text(encoding="ascii")
-    except OSError:
-        return None
-    lines = (line for line in rollup.splitlines() if line.startswith("Pss:"))
-    return next((int(line.split()[1]) * 1024 for line in lines), None)
 
 
 def _kill_session(process: subprocess.Popen[bytes]) -> None:

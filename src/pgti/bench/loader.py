@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from pgti.bench.contest import alternate
+from pgti.bench.contest import alternate_dropping
 from pgti.bench.loader_crew import LoaderCrew, LoaderProcess
 from pgti.bench.loader_options import TRAINED_FRACTIONS, LoaderOptions
 from pgti.bench.made_stores import made_store
 from pgti.bench.peers import PGT_VARIANTS
 from pgti.bench.results import Machine, Spread
+from pgti.errors import BenchError
 from pgti.series import SeriesStore
 from pgti.windows import split_by_fractions
 
@@ -116,9 +117,16 @@ def measure_loader(
         own = crew.start_own()
         runners = own + crew.start_peers(pgt, Path(scratch) / "pgt")
         count = crew.num_batches(own)
-        runners.append(crew.start_copies(own[0].batch_bytes))
-        contenders = {runner.name: partial(runner.run, count) for runner in runners}
-        measures = alternate(contenders, options.rounds, after_round=crew.tell_round)
+        copying = crew.start_copies(own[0].batch_bytes)
+        measures, failures = alternate_dropping(
+            {runner.name: partial(runner.run, count) for runner in (*runners, copying)},
+            options.rounds,
+            may_fail={runner.name for runner in runners},
+            after_round=crew.tell_round,
+        )
+        if all(runner.name in failures for runner in own):
+            raise BenchError(f"no batching could be measured: {failures[own[0].name]}")
+        runners = [runner for runner in (*runners, copying) if runner.name in measures]
         meta = opened.meta
         return LoaderResult(
             options=options,
@@ -131,7 +139,7 @@ def measure_loader(
             machine=replace(Machine.here(), threads=own[0].threads),
             loaders=tuple(_figures(runner, runners, measures) for runner in runners),
             pgt_versions=next((each.versions for each in runners if each.versions), None),
-            left_out=tuple(crew.left_out),
+            left_out=(*crew.left_out, *failures.values()),
         )
 
 

@@ -104,7 +104,7 @@ class LoaderCrew:
 
     def start_copies(self, batch_bytes: int) -> LoaderProcess:
         """Copies of as many bytes as a batch of ours has."""
-        worker = self._worker(_COMMAND, "memcpy")
+        worker = self._stack.enter_context(Worker(_COMMAND, self._env, "memcpy"))
         worker.ask(do="prepare_copies", source_bytes=_COPIED_BYTES, batch_bytes=batch_bytes)
         return LoaderProcess(name="memcpy", worker=worker, request="copies")
 
@@ -120,17 +120,19 @@ class LoaderCrew:
     def _started_own(
         self, name: str, batching: str, block_size: int, prefetch: bool
     ) -> LoaderProcess:
-        worker = self._worker(_COMMAND, name)
-        prepared = worker.ask(
-            do="prepare",
-            store=str(self._store.path),
-            batching=batching,
-            block_size=block_size,
-            prefetch=prefetch,
-            steps=self._options.window_steps,
-            batch_size=self._options.batch_size,
-            device=self._options.device,
-        )
+        with ExitStack() as failing:  # whoever cannot start ends at once, and holds no memory
+            worker = failing.enter_context(Worker(_COMMAND, self._env, name))
+            prepared = worker.ask(
+                do="prepare",
+                store=str(self._store.path),
+                batching=batching,
+                block_size=block_size,
+                prefetch=prefetch,
+                steps=self._options.window_steps,
+                batch_size=self._options.batch_size,
+                device=self._options.device,
+            )
+            self._stack.push(failing.pop_all())
         return LoaderProcess(
             name=name,
             worker=worker,
@@ -142,20 +144,21 @@ class LoaderCrew:
     def _started_peer(
         self, name: str, pgt: Path, directory: Path, *, keep_freed: bool
     ) -> LoaderProcess:
-        worker = self._worker(pgt_command(pgt), name)
-        prepared = worker.ask(
-            do="prepare_loader",
-            directory=str(directory),
-            steps=self._options.window_steps,
-            batch_size=self._options.batch_size,
-            keep_freed=keep_freed,
-        )
-        if keep_freed and not prepared["kept"]:
-            raise BenchError(f"{name}: its C library has no such setting")
-        return LoaderProcess(name=name, worker=worker, versions=prepared["versions"])
-
-    def _worker(self, command: Sequence[str], name: str) -> Worker:
-        return self._stack.enter_context(Worker(command, self._env, name))
+        with ExitStack() as failing:
+            worker = failing.enter_context(Worker(pgt_command(pgt), self._env, name))
+            prepared = worker.ask(
+                do="prepare_loader",
+                directory=str(directory),
+                steps=self._options.window_steps,
+                batch_size=self._options.batch_size,
+                keep_freed=keep_freed,
+            )
+            if keep_freed and not prepared["kept"]:
+                raise BenchError(f"{name}: its C library has no such setting")
+            runner = LoaderProcess(name=name, worker=worker, versions=prepared["versions"])
+            runner.run(1)
+            self._stack.push(failing.pop_all())
+        return runner
 
     def _check_room(self, name: str) -> None:
         """Refuse a loader that would not fit.

@@ -1,7 +1,7 @@
 """Training, evaluating and forecasting as commands of their own, and the memory that each takes.
 
 Each is a process of its own, in a control group of its own where a limit is asked for. The store's
-pages are forgotten before, so that the group pays for every page that it reads.
+pages are forgotten before, so that the group pays for every page of the store that it reads.
 """
 
 import json
@@ -26,6 +26,7 @@ __all__ = [
     "last_message",
     "last_object",
     "measure_commands",
+    "peak_pss_bytes",
 ]
 
 Outcome = Literal["done", "killed", "refused", "failed"]
@@ -82,6 +83,7 @@ class MeasuredCommand:
         batching: how batches were made.
         outcome: done; killed, for want of memory as a rule; refused before anything was done;
             or failed.
+        limit_bytes: of its control group; None without one.
         peak_pss_bytes: the most memory of its processes; None where the system does not tell.
         group_peak_bytes: the most that its control group was charged with; None without a group.
         seconds: from its start to its end.
@@ -93,6 +95,7 @@ class MeasuredCommand:
     command: str
     batching: str
     outcome: Outcome
+    limit_bytes: int | None
     peak_pss_bytes: int | None
     group_peak_bytes: int | None
     seconds: float
@@ -174,13 +177,20 @@ def last_object(output: str) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def peak_pss_bytes(ended: LimitedRun) -> int | None:
+    """The most memory that was seen of a command, by us or by the command itself."""
+    seen = (ended.peak_pss_bytes, last_object(ended.output).get("peak_pss_bytes"))
+    return max((size for size in seen if size is not None), default=None)
+
+
 def _told(command: str, batching: str, ended: LimitedRun) -> MeasuredCommand:
     outcome = _outcome(ended)
     return MeasuredCommand(
         command=command,
         batching=batching,
         outcome=outcome,
-        peak_pss_bytes=ended.peak_pss_bytes,
+        limit_bytes=ended.limit_bytes,
+        peak_pss_bytes=peak_pss_bytes(ended),
         group_peak_bytes=ended.group_peak_bytes,
         seconds=ended.seconds,
         seconds_to_first_step=last_object(ended.output).get("seconds_to_first_step"),

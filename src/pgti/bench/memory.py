@@ -19,9 +19,13 @@ __all__ = [
     "Growth",
     "MeasuredStore",
     "MemoryResult",
+    "growth_problems",
     "measure_memory",
     "unexpected_ends",
 ]
+
+_LARGEST_GROWTH = 1.05
+"""Of peak PSS with the length of a series: pages that are let go must not count."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,33 +63,35 @@ class DatasetMemory:
     store: MeasuredStore | None
     commands: tuple[MeasuredCommand, ...]
 
-    def peak(self, name: Literal["peak_pss_bytes", "group_peak_bytes"]) -> int | None:
-        """The largest of that measure over the commands with index batches that were done."""
-        sizes: list[int | None] = [
-            getattr(each, name)
+    def peaks(self, name: Literal["peak_pss_bytes", "group_peak_bytes"]) -> dict[str, int]:
+        """That measure by command, of those with index batches that were done and told it."""
+        sizes: dict[str, int | None] = {
+            each.command: getattr(each, name)
             for each in self.commands
             if each.batching == "index" and each.outcome == "done"
-        ]
-        known = [size for size in sizes if size is not None]
-        return max(known) if known else None
+        }
+        return {command: size for command, size in sizes.items() if size is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Growth:
     """How memory grows with the length of a series, sensors and commands being the same.
 
+    Compared are the commands with index batches that were done on both series, one by one.
+
     Args:
         dataset: the longer one.
         reference: the shorter one.
         steps_ratio: how many times as long it is.
-        pss_ratio: its peak PSS over that of the reference, with index batches.
+        pss_ratio: a command's peak PSS over that on the reference, the largest of all commands;
+            None where no command can be compared.
         group_ratio: the same of the peaks of the control groups; None without groups.
     """
 
     dataset: str
     reference: str
     steps_ratio: float
-    pss_ratio: float
+    pss_ratio: float | None
     group_ratio: float | None
 
 
@@ -189,6 +195,21 @@ def unexpected_ends(result: MemoryResult) -> list[str]:
     ]
 
 
+def growth_problems(result: MemoryResult) -> list[str]:
+    """Longer series that take more memory than shorter ones, or may do so, a line each."""
+    problems = []
+    for growth in result.growth:
+        pair = f"{growth.dataset} and {growth.reference}"
+        if growth.pss_ratio is None:
+            problems.append(f"the peak PSS of {pair} cannot be compared: no command tells both")
+        elif growth.pss_ratio > _LARGEST_GROWTH:
+            problems.append(
+                f"{growth.dataset} takes {growth.pss_ratio:.3f} times the peak PSS of "
+                f"{growth.reference}: it must be at most {_LARGEST_GROWTH} times"
+            )
+    return problems
+
+
 def _described(store: SeriesStore, shape: DatasetShape, road: Road | None) -> MeasuredStore:
     is_real = road is not None and road.graph.num_nodes == shape.num_nodes
     return MeasuredStore(
@@ -201,25 +222,32 @@ def _described(store: SeriesStore, shape: DatasetShape, road: Road | None) -> Me
 
 
 def _growth(datasets: Sequence[DatasetMemory]) -> tuple[Growth, ...]:
-    """Every data set over the shortest one with the same sensors and windows."""
+    """Every measured data set over the shortest one with the same sensors and windows."""
     growth = []
     shortest: dict[tuple[int, int], DatasetMemory] = {}
-    for each in sorted(datasets, key=lambda dataset: dataset.shape.num_steps):
-        peak = each.peak("peak_pss_bytes")
-        if peak is None:
-            continue
+    measured = (each for each in datasets if each.commands)
+    for each in sorted(measured, key=lambda dataset: dataset.shape.num_steps):
         reference = shortest.setdefault((each.shape.num_nodes, each.shape.window_steps), each)
-        before = reference.peak("peak_pss_bytes")
-        if reference is each or before is None:
+        if reference is each:
             continue
-        group, group_before = (one.peak("group_peak_bytes") for one in (each, reference))
         growth.append(
             Growth(
                 dataset=each.shape.name,
                 reference=reference.shape.name,
                 steps_ratio=each.shape.num_steps / reference.shape.num_steps,
-                pss_ratio=peak / before,
-                group_ratio=group / group_before if group and group_before else None,
+                pss_ratio=_largest_ratio(each, reference, "peak_pss_bytes"),
+                group_ratio=_largest_ratio(each, reference, "group_peak_bytes"),
             )
         )
     return tuple(growth)
+
+
+def _largest_ratio(
+    longer: DatasetMemory,
+    reference: DatasetMemory,
+    name: Literal["peak_pss_bytes", "group_peak_bytes"],
+) -> float | None:
+    """Of the measures of the same command on both; None where no command tells both."""
+    sizes, others = longer.peaks(name), reference.peaks(name)
+    ratios = [size / others[command] for command, size in sizes.items() if others.get(command)]
+    return max(ratios, default=None)

@@ -65,8 +65,9 @@ class LayerConfig(ModelConfig):
 class RecurrentLayer(AbstractModel):
     """One diffusion GRU whose state after each input is projected to the targets.
 
-    The counterpart of PGT's `BatchedDCRNN` with a linear map behind it: the same recurrence over
-    the same powers of the same two walks. A forecast of step t has seen the inputs up to t alone.
+    The counterpart of PGT's `BatchedDCRNN` with a linear map behind it: the same recurrence with
+    as many sparse products and terms of the same two walks; PGT's terms are Chebyshev's, ours the
+    powers. A forecast of step t has seen the inputs up to t alone.
     """
 
     config: LayerConfig

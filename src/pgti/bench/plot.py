@@ -1,6 +1,7 @@
 """Measurements as an HTML page: a bar per figure with its extremes, a line per limit."""
 
 import html
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from pgti.bench.results import Machine, Spread
 from pgti.errors import BenchError, MissingExtraError
 
-__all__ = ["Bar", "Chart", "Limit", "check_plotly", "write_plot"]
+__all__ = ["Bar", "Chart", "Limit", "check_plot", "write_plot"]
 
 _MEASURED, _LIMIT = "#4c78a8", "#e45756"
 
@@ -57,13 +58,29 @@ class Chart:
     limits: tuple[Limit, ...] = ()
 
 
-def check_plotly() -> None:
+def check_plot(path: Path | None) -> None:
     """Refuse before anything is measured what could not be drawn afterwards.
+
+    Args:
+        path: file to write; None if nothing is to be drawn.
 
     Raises:
         MissingExtraError: plotly is not installed.
+        BenchError: the file cannot be written.
     """
+    if path is None:
+        return
     _graph_objects()
+    if path.is_dir():
+        raise BenchError(f"the plot {path} cannot be written: it is a directory; name a file")
+    if not path.parent.is_dir():
+        raise BenchError(
+            f"the plot {path} cannot be written: there is no directory {path.parent}; make it first"
+        )
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BenchError(
+            f"the plot {path} cannot be written: permission is denied; name another file"
+        )
 
 
 def write_plot(

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["peak_resident_bytes", "reset_peak", "serve"]
+__all__ = ["peak_resident_bytes", "serve"]
 
 _STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
 def serve(handlers: Mapping[str, Callable[..., Mapping[str, Any]]]) -> None:
@@ -49,12 +48,3 @@ def peak_resident_bytes() -> int | None:
         return None
     peaks = (int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     return next(peaks, None)
-
-
-def reset_peak() -> bool:
-    """Let `peak_resident_bytes` begin anew from what is resident now; whether that worked."""
-    try:
-        _CLEAR_REFS.write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True

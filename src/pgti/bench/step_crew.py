@@ -137,21 +137,23 @@ class StepCrew:
             BenchError: if it cannot, or cannot keep freed memory.
         """
         options = self._options
-        worker = self._stack.enter_context(Worker(pgt_command(pgt), self._env, name))
-        prepared = worker.ask(
-            do="prepare_step",
-            graph=str(self._graph),
-            hidden=options.model_options["hidden"],
-            hops=options.model_options["hops"],
-            steps=options.steps,
-            batch_size=options.batch_size,
-            channels=[INPUT_CHANNELS, TARGET_CHANNELS],
-            device=options.device,
-            keep_freed=keep_freed,
-        )
-        if keep_freed and not prepared["kept"]:
-            raise BenchError(f"{name}: its C library has no such setting")
-        worker.ask(do="step")
+        with ExitStack() as failing:  # whoever cannot start ends at once, and holds no memory
+            worker = failing.enter_context(Worker(pgt_command(pgt), self._env, name))
+            prepared = worker.ask(
+                do="prepare_step",
+                graph=str(self._graph),
+                hidden=options.model_options["hidden"],
+                hops=options.model_options["hops"],
+                steps=options.steps,
+                batch_size=options.batch_size,
+                channels=[INPUT_CHANNELS, TARGET_CHANNELS],
+                device=options.device,
+                keep_freed=keep_freed,
+            )
+            if keep_freed and not prepared["kept"]:
+                raise BenchError(f"{name}: its C library has no such setting")
+            worker.ask(do="step")
+            self._stack.push(failing.pop_all())
         return PeerProcess(
             name=name,
             worker=worker,

@@ -14,8 +14,8 @@ def bench_app() -> cyclopts.App:
     """The sub-commands of `pgti bench`."""
     app = cyclopts.App(
         name="bench",
-        help="Measure memory and speed on this machine, in alternation with the peers where they "
-        "are installed (make bench-pgt).",
+        help="Measure memory and speed on this machine; step and loader in alternation with PGT "
+        "too, where it is installed (make bench-pgt).",
     )
     app.command(bench_memory_command, name="memory")
     app.command(bench_loader_command, name="loader")

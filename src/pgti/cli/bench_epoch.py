@@ -11,7 +11,7 @@ from rich.table import Table
 from pgti.batching.memory import parse_bytes
 from pgti.bench import to_json
 from pgti.bench.epoch import EpochResult, measure_epochs
-from pgti.bench.plot import Bar, Chart, check_plotly
+from pgti.bench.plot import Bar, Chart, check_plot
 from pgti.cli.bench_output import finish, number
 from pgti.cli.model_options import option_value
 from pgti.cli.output import print_json, say, show
@@ -62,8 +62,7 @@ def bench_epoch_command(
         plot: HTML file for a plot.
         json: Print one JSON object as the last line of standard output.
     """
-    if plot is not None:
-        check_plotly()
+    check_plot(plot)
     chosen = dict(model or {})
     few = training.val_windows or training.batch_size
     config = RunConfig(
@@ -92,9 +91,9 @@ def bench_epoch_command(
             say=say,
         )
     _show(result)
-    finish(f"An epoch of {store.name}", result.machine, result.left_out, plot, _charts(result))
     if json:
         print_json(to_json(result))
+    finish(f"An epoch of {store.name}", result.machine, result.left_out, plot, _charts(result))
 
 
 def _show(result: EpochResult) -> None:

@@ -9,7 +9,7 @@ from pgti.bench.devices import Device
 from pgti.bench.loader import LoaderResult, measure_loader
 from pgti.bench.loader_options import LoaderOptions
 from pgti.bench.peers import find_pgt
-from pgti.bench.plot import Bar, Chart, check_plotly
+from pgti.bench.plot import Bar, Chart, check_plot
 from pgti.cli.bench_output import binary_size, finish, number, times
 from pgti.cli.output import print_json, say, show
 from pgti.errors import ConfigError
@@ -79,13 +79,12 @@ def bench_loader_command(
         rounds=rounds,
     )
     python = find_pgt(pgt)
-    if plot is not None:
-        check_plotly()
+    check_plot(plot)
     result = measure_loader(options, store, pgt=python, workdir=workdir, say=say)
     show(_table(result))
-    finish(_TITLE, result.machine, result.left_out, plot, _charts(result))
     if json:
         print_json(to_json(result))
+    finish(_TITLE, result.machine, result.left_out, plot, _charts(result))
 
 
 def _table(result: LoaderResult) -> Table:

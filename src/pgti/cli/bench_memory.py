@@ -11,8 +11,14 @@ from pgti.bench import to_json
 from pgti.bench.datasets import PAPER_DATASETS, DatasetShape, datasets_named
 from pgti.bench.made_stores import read_road
 from pgti.bench.measured_commands import MemoryOptions
-from pgti.bench.memory import DatasetMemory, MemoryResult, measure_memory, unexpected_ends
-from pgti.bench.plot import Bar, Chart, Limit, check_plotly
+from pgti.bench.memory import (
+    DatasetMemory,
+    MemoryResult,
+    growth_problems,
+    measure_memory,
+    unexpected_ends,
+)
+from pgti.bench.plot import Bar, Chart, Limit, check_plot
 from pgti.cli.bench_output import finish
 from pgti.cli.output import print_json, say, show
 from pgti.errors import BenchError
@@ -71,8 +77,7 @@ def bench_memory_command(
         hidden=hidden,
         windows=windows,
     )
-    if plot is not None:
-        check_plotly()
+    check_plot(plot)
     road = None if graph is None else read_road(graph)
     with tempfile.TemporaryDirectory(prefix="pgti-") as scratch:
         result = measure_memory(
@@ -84,10 +89,10 @@ def bench_memory_command(
             say=say,
         )
     _show(result)
-    finish("Memory", result.machine, result.left_out, plot, _charts(result))
     if json:
         print_json(to_json(result))
-    problems = unexpected_ends(result)
+    finish("Memory", result.machine, result.left_out, plot, _charts(result))
+    problems = unexpected_ends(result) + growth_problems(result)
     if problems:
         raise BenchError("; ".join(problems))
 
@@ -110,6 +115,8 @@ def _show(result: MemoryResult) -> None:
                 f"take {_size(dataset.store.disk_bytes)} on the disk"
             )
     for growth in result.growth:
+        if growth.pss_ratio is None:
+            continue
         group = (
             "" if growth.group_ratio is None else f", of the control group {growth.group_ratio:.3f}"
         )
@@ -131,7 +138,7 @@ def _formula_table(result: MemoryResult) -> Table:
     for dataset in result.datasets:
         shape, needs = dataset.shape, dataset.needs
         table.add_row(
-            shape.name,
+            _name(shape),
             f"{shape.num_steps:,} x {shape.num_nodes:,} x {shape.num_features}",
             f"{needs.windows:,}",
             *map(
@@ -149,7 +156,7 @@ def _formula_table(result: MemoryResult) -> Table:
 
 
 def _measured_table(result: MemoryResult) -> Table:
-    limit = result.options.limit_bytes
+    limit = _kept_limit(result)
     within = "" if limit is None else f", each command within {_size(limit)}"
     table = Table(title=f"measured{within}", title_justify="left")
     for name in ("data set", "command", "batching"):
@@ -161,7 +168,7 @@ def _measured_table(result: MemoryResult) -> Table:
         for each in dataset.commands:
             first = each.seconds_to_first_step
             table.add_row(
-                dataset.shape.name if each is dataset.commands[0] else "",
+                _name(dataset.shape) if each is dataset.commands[0] else "",
                 each.command,
                 each.batching,
                 _size(each.peak_pss_bytes),
@@ -176,7 +183,8 @@ def _measured_table(result: MemoryResult) -> Table:
 
 def _charts(result: MemoryResult) -> list[Chart]:
     """For each data set, what it needs by formula beside what was measured."""
-    return [_chart(dataset, result.options.limit_bytes) for dataset in result.datasets]
+    limit = _kept_limit(result)
+    return [_chart(dataset, limit) for dataset in result.datasets]
 
 
 def _chart(dataset: DatasetMemory, limit: int | None) -> Chart:
@@ -193,7 +201,23 @@ def _chart(dataset: DatasetMemory, limit: int | None) -> Chart:
         if each.outcome == "done" and each.group_peak_bytes is not None:
             bars.append(Bar(name=f"{name}: group", value=each.group_peak_bytes / _GIB))
     limits = () if limit is None else (Limit(name="limit", value=limit / _GIB),)
-    return Chart(title=dataset.shape.title, unit="GiB", bars=tuple(bars), limits=limits)
+    title = _sparse(dataset.shape.title, dataset.shape)
+    return Chart(title=title, unit="GiB", bars=tuple(bars), limits=limits)
+
+
+def _kept_limit(result: MemoryResult) -> int | None:
+    """The limit that every command had; None if one ran without it, or nothing ran."""
+    limit = result.options.limit_bytes
+    limits = {each.limit_bytes for dataset in result.datasets for each in dataset.commands}
+    return limit if limits == {limit} else None
+
+
+def _name(shape: DatasetShape) -> str:
+    return _sparse(shape.name, shape)
+
+
+def _sparse(text: str, shape: DatasetShape) -> str:
+    return f"{text} (sparse)" if shape.is_sparse else text
 
 
 def _size(num_bytes: int | None) -> str:

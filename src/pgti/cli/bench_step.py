@@ -10,7 +10,7 @@ from pgti.bench import to_json
 from pgti.bench.devices import Device
 from pgti.bench.own_step import LAYER
 from pgti.bench.peers import find_pgt
-from pgti.bench.plot import Bar, Chart, check_plotly
+from pgti.bench.plot import Bar, Chart, check_plot
 from pgti.bench.step import OwnFigures, StepResult, measure_step
 from pgti.bench.step_options import StepOptions
 from pgti.cli.bench_output import binary_size, finish, milliseconds, times
@@ -97,16 +97,15 @@ def bench_step_command(
         rounds=rounds,
     )
     python = find_pgt(pgt)
-    if plot is not None:
-        check_plotly()
+    check_plot(plot)
     network = None if graph is None else read_graph(graph, IngestOptions(edges=edges))[0]
     result = measure_step(options, network, pgt=python, say=say)
     show(_table(result))
     for own in result.own:
         say(_share(own))
-    finish(_TITLE, result.machine, result.left_out, plot, _charts(result))
     if json:
         print_json(to_json(result))
+    finish(_TITLE, result.machine, result.left_out, plot, _charts(result))
 
 
 def _table(result: StepResult) -> Table:

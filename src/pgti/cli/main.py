@@ -25,6 +25,7 @@ from pgti.errors import Interrupted, PgtiError
 __all__ = ["main", "run_command"]
 
 _DEBUG = "--debug"
+_STOPPING = ("SIGTERM", "SIGHUP")
 
 
 def _app() -> cyclopts.App:
@@ -86,5 +87,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    signal.signal(signal.SIGTERM, _stop)
+    for name in _STOPPING:
+        number = getattr(signal, name, None)  # not every system has them all
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
+            signal.signal(number, _stop)
     sys.exit(run_command(sys.argv[1:]))

@@ -8,15 +8,20 @@ from typing import Self
 
 __all__ = ["PeakMemory", "pss_bytes"]
 
-_ROLLUP = Path("/proc/self/smaps_rollup")
+_PROC = Path("/proc")
 _INTERVAL_SECONDS = 0.25
 _LARGEST_SHARE = 0.01  # of the time: the system walks through all pages of the process at each look
 
 
-def pss_bytes() -> int | None:
-    """Proportional set size of this process in bytes; None where the system does not tell."""
+def pss_bytes(process: int | str = "self") -> int | None:
+    """Proportional set size of a process in bytes; None where the system does not tell.
+
+    Args:
+        process: its id, or self.
+    """
     try:
-        lines = _ROLLUP.read_text(encoding="ascii").splitlines()
+        rollup = _PROC / str(process) / "smaps_rollup"
+        lines = rollup.read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
