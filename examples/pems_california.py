@@ -16,8 +16,8 @@ weeks and three steps:
         --steps 4032 --max-steps 3 --windows 16 --out build/pems-trial
 
 Any graph file that `pgti ingest` reads without --edges will do: a dense matrix (.npy, .npz, .csv),
-or the CSR arrays of a sparse one (.npz). The store is made once: another --run trains on it again.
-`make bench-memory` measures what all this takes in memory.
+the CSR arrays of a sparse one (.npz), or DCRNN's adj_mx.pkl. The store is made once: another --run
+trains on it again. `make bench-memory` measures what all this takes in memory.
 """
 
 import argparse

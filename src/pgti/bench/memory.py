@@ -77,14 +77,15 @@ class DatasetMemory:
 class Growth:
     """How memory grows with the length of a series, sensors and commands being the same.
 
-    Compared are the commands with index batches that were done on both series, one by one.
+    Compared are the peaks over the commands with index batches that were done on both series. A
+    small command alone would tell little: half of its PSS are pages of libraries, of which it is
+    charged a share that depends on who else has them open.
 
     Args:
         dataset: the longer one.
         reference: the shorter one.
         steps_ratio: how many times as long it is.
-        pss_ratio: a command's peak PSS over that on the reference, the largest of all commands;
-            None where no command can be compared.
+        pss_ratio: peak PSS over that on the reference; None where no command can be compared.
         group_ratio: the same of the peaks of the control groups; None without groups.
     """
 
@@ -235,19 +236,21 @@ def _growth(datasets: Sequence[DatasetMemory]) -> tuple[Growth, ...]:
                 dataset=each.shape.name,
                 reference=reference.shape.name,
                 steps_ratio=each.shape.num_steps / reference.shape.num_steps,
-                pss_ratio=_largest_ratio(each, reference, "peak_pss_bytes"),
-                group_ratio=_largest_ratio(each, reference, "group_peak_bytes"),
+                pss_ratio=_ratio_of_peaks(each, reference, "peak_pss_bytes"),
+                group_ratio=_ratio_of_peaks(each, reference, "group_peak_bytes"),
             )
         )
     return tuple(growth)
 
 
-def _largest_ratio(
+def _ratio_of_peaks(
     longer: DatasetMemory,
     reference: DatasetMemory,
     name: Literal["peak_pss_bytes", "group_peak_bytes"],
 ) -> float | None:
-    """Of the measures of the same command on both; None where no command tells both."""
+    """Over the commands that tell both; None where there is none."""
     sizes, others = longer.peaks(name), reference.peaks(name)
-    ratios = [size / others[command] for command, size in sizes.items() if others.get(command)]
-    return max(ratios, default=None)
+    both = sizes.keys() & others.keys()
+    if not both:
+        return None
+    return max(sizes[command] for command in both) / max(others[command] for command in both)
