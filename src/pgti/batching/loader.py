@@ -20,11 +20,11 @@ __all__ = ["BatchLoader"]
 class BatchLoader:
     """Iterates over a split's windows in batches.
 
-    Threads fetch ahead while the caller computes, where a batcher has more than one slot; batches
-    are assembled on the caller's thread.
-    Which batch comes when depends only on the order's (seed, epoch) and the batch size. Epochs
-    may be under way at the same time, of several loaders with one batcher too: each has its own
-    threads and buffers, and a batch is valid until the next one is taken from any of them.
+    Threads fetch ahead while the caller computes, where the batcher has more than one slot; batches
+    are assembled on the caller's thread. Which batch comes when depends only on the order's (seed,
+    epoch) and the batch size. Epochs may be under way at the same time, of several loaders with one
+    batcher too: each has its own threads and buffers, and a batch is valid until the next one is
+    taken from any of them.
 
     Args:
         batcher: makes the batches; all of its `num_slots` but the one in use are fetched ahead.
