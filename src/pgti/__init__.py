@@ -5,15 +5,13 @@
     run.evaluate()                                              errors beside both baselines
     run.predict("forecast.parquet")                             forecasts as a file
 
-Everything named here is public; everything else may change.
+Everything named here is public; everything else may change. What needs torch is imported when it
+is first asked for: torch alone takes longer to import than most of the rest takes to run.
 """
 
-from pgti.batching import Batch as Batch
-from pgti.batching import BatchLoader as BatchLoader
-from pgti.batching import IndexBatcher as IndexBatcher
-from pgti.batching import StandardBatcher as StandardBatcher
-from pgti.batching import WindowDataset as WindowDataset
-from pgti.batching import WindowSource as WindowSource
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pgti.errors import ConfigError as ConfigError
 from pgti.errors import DataError as DataError
 from pgti.errors import Interrupted as Interrupted
@@ -25,21 +23,57 @@ from pgti.graph import SensorGraph as SensorGraph
 from pgti.ingest import IngestOptions as IngestOptions
 from pgti.ingest import IngestSummary as IngestSummary
 from pgti.ingest import ingest as ingest
-from pgti.models import DCRNN as DCRNN
-from pgti.models import AbstractModel as AbstractModel
-from pgti.models import DCRNNConfig as DCRNNConfig
-from pgti.models import ModelShape as ModelShape
-from pgti.nn import Supports as Supports
-from pgti.run import Run as Run
-from pgti.run import RunConfig as RunConfig
-from pgti.run import WindowConfig as WindowConfig
-from pgti.run import train as train
 from pgti.series import Scaler as Scaler
 from pgti.series import SeriesStore as SeriesStore
 from pgti.simulation import SimulationOptions as SimulationOptions
 from pgti.simulation import simulate as simulate
-from pgti.training import TrainingConfig as TrainingConfig
 from pgti.windows import BlockShuffle as BlockShuffle
 from pgti.windows import GlobalShuffle as GlobalShuffle
 from pgti.windows import Sequential as Sequential
 from pgti.windows import WindowSpec as WindowSpec
+
+if TYPE_CHECKING:
+    from pgti.batching import Batch as Batch
+    from pgti.batching import BatchLoader as BatchLoader
+    from pgti.batching import IndexBatcher as IndexBatcher
+    from pgti.batching import StandardBatcher as StandardBatcher
+    from pgti.batching import WindowDataset as WindowDataset
+    from pgti.batching import WindowSource as WindowSource
+    from pgti.models import DCRNN as DCRNN
+    from pgti.models import AbstractModel as AbstractModel
+    from pgti.models import DCRNNConfig as DCRNNConfig
+    from pgti.models import ModelShape as ModelShape
+    from pgti.nn import Supports as Supports
+    from pgti.run import Run as Run
+    from pgti.run import RunConfig as RunConfig
+    from pgti.run import WindowConfig as WindowConfig
+    from pgti.run import train as train
+    from pgti.training import TrainingConfig as TrainingConfig
+
+_NEEDS_TORCH = {
+    "pgti.batching": (
+        "Batch",
+        "BatchLoader",
+        "IndexBatcher",
+        "StandardBatcher",
+        "WindowDataset",
+        "WindowSource",
+    ),
+    "pgti.models": ("DCRNN", "AbstractModel", "DCRNNConfig", "ModelShape"),
+    "pgti.nn": ("Supports",),
+    "pgti.run": ("Run", "RunConfig", "WindowConfig", "train"),
+    "pgti.training": ("TrainingConfig",),
+}
+_HOME_OF = {name: room for room, names in _NEEDS_TORCH.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+    """A public name whose room is not imported yet."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME_OF})

@@ -153,7 +153,7 @@ def measure_memory(
     left_out = [f"the measurement of {', '.join(others)}: --measure all does it"] if others else []
     program: int | None = None
     if measured:
-        command = [sys.executable, "-c", "import pgti.cli.main"]
+        command = [sys.executable, "-c", "import pgti.cli.train"]
         limited = run_limited(command, options.limit_bytes)
         program = limited.peak_pss_bytes if limited.exit_code == 0 else None
         if limited.no_limit_because:

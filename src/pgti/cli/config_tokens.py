@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pgti.errors import ConfigError
-from pgti.ingest import IngestOptions
-from pgti.run import WindowConfig, check_option_names, read_toml
-from pgti.training import TrainingConfig
 
 __all__ = ["expand_tokens"]
 
@@ -21,6 +18,10 @@ _FLAT_TABLE = "training"  # its options are top-level flags: --epochs, not --tra
 
 def _list_flags() -> dict[str, bool]:
     """Flags that take a list, and whether their values follow one flag (fixed length)."""
+    from pgti.ingest import IngestOptions  # noqa: PLC0415 - most command lines have no list
+    from pgti.run import WindowConfig  # noqa: PLC0415
+    from pgti.training import TrainingConfig  # noqa: PLC0415
+
     found: dict[str, bool] = {}
     for prefix, config in (("windows.", WindowConfig), ("", TrainingConfig), ("", IngestOptions)):
         hints = get_type_hints(config)
@@ -43,7 +44,7 @@ def expand_tokens(tokens: Sequence[str]) -> list[str]:
     if path is not None:
         given = {token for token in typed if token.startswith("--")}
         typed += _file_tokens(Path(path), given)
-    lists = _list_flags()
+    lists = _list_flags() if any("," in token for token in typed) else {}
     expanded: list[str] = []
     position = 0
     while position < len(typed):
@@ -82,6 +83,8 @@ def _taken(tokens: list[str], flag: str) -> str | None:
 
 def _file_tokens(path: Path, given: set[str]) -> list[str]:
     """What the file would look like if it had been typed, without what is in `given`."""
+    from pgti.run import check_option_names, read_toml  # noqa: PLC0415 - most have no file
+
     content = read_toml(path)
     check_option_names(path, content)
     tokens: list[str] = []

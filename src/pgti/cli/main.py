@@ -11,21 +11,16 @@ from types import FrameType
 
 import cyclopts
 
-from pgti.cli.bench import bench_app
 from pgti.cli.config_tokens import expand_tokens
-from pgti.cli.evaluate import evaluate_command
-from pgti.cli.info import info_command
-from pgti.cli.ingest import ingest_command
 from pgti.cli.output import say
-from pgti.cli.predict import predict_command
-from pgti.cli.simulate import simulate_command
-from pgti.cli.train import train_command
 from pgti.errors import Interrupted, PgtiError
 
 __all__ = ["main", "run_command"]
 
 _DEBUG = "--debug"
+_HELP = {"--help", "-h"}
 _STOPPING = ("SIGTERM", "SIGHUP")
+_COMMANDS = ("ingest", "info", "simulate", "train", "evaluate", "predict")
 
 
 def _app() -> cyclopts.App:
@@ -36,20 +31,25 @@ def _app() -> cyclopts.App:
         version=version("pgti"),
         help_epilogue="Every command takes --debug, which shows the traceback of an error.",
     )
-    app.command(ingest_command, name="ingest")
-    app.command(info_command, name="info")
-    app.command(simulate_command, name="simulate")
-    app.command(train_command, name="train")
-    app.command(evaluate_command, name="evaluate")
-    app.command(predict_command, name="predict")
-    app.command(bench_app())
+    for name in _COMMANDS:
+        # Named and not imported: most commands have no use for what the others import.
+        app.command(f"pgti.cli.{name}:{name}_command", name=name)
+    app.command("pgti.cli.bench:bench_app", name="bench")
     return app
+
+
+def _import_commands(app: cyclopts.App) -> None:
+    """Import every command: a list of commands has the first line of each one's help."""
+    for command in app.subapps:
+        _import_commands(command)
 
 
 def run_command(tokens: Sequence[str]) -> int:
     """Run the command line `tokens` and return the exit code."""
     debug = _DEBUG in tokens
     app = _app()
+    if not _HELP.isdisjoint(tokens) or list(tokens) in ([], ["bench"]):
+        _import_commands(app)
     try:
         arguments = expand_tokens([token for token in tokens if token != _DEBUG])
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
