@@ -7,6 +7,7 @@
     ├── RunError                   a run directory or a checkpoint
     ├── BenchError                 a measurement that could not be made
     ├── MissingExtraError          an optional library that is not installed
+    ├── PeerError                  another rank of the job that failed, or does not answer
     └── Interrupted                a signal asked the program to stop
 
 A message says what is wrong, the value, the rule and what to do. The command line prints it
@@ -19,6 +20,7 @@ __all__ = [
     "DataError",
     "Interrupted",
     "MissingExtraError",
+    "PeerError",
     "PgtiError",
     "RunError",
     "StoreError",
@@ -27,7 +29,13 @@ __all__ = [
 
 
 class PgtiError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose.
+
+    Attributes:
+        is_told: whether another rank of the job says the same to the user.
+    """
+
+    is_told: bool = False
 
 
 class ConfigError(PgtiError, ValueError):
@@ -58,6 +66,10 @@ class MissingExtraError(PgtiError):
             f"{library} is not installed and this needs it; install it with "
             f"`pip install 'pgti[{extra}]'`"
         )
+
+
+class PeerError(PgtiError):
+    """Another rank of the job failed, is gone or does not answer: this one cannot go on."""
 
 
 class Interrupted(PgtiError):  # noqa: N818 - a signal is no error

@@ -19,7 +19,6 @@ def make_checkpoint(**changes: object) -> Checkpoint:
         "network": {"weight": torch.arange(6.0).reshape(2, 3)},
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
         "position": Position(epoch=2, step=7, loss_sum=1 / 3).to_plain(),
-        "random_state": {"cpu": torch.get_rng_state()},
         "scaler": {"mean": [1.5], "std": [2.5]},
         "fingerprint": "f" * 64,
         "settings": {"training": {"epochs": 3, "milestones": [1, 2]}},

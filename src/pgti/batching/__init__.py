@@ -7,6 +7,8 @@ from pgti.batching.dataset import WindowDataset as WindowDataset
 from pgti.batching.device import DeviceBatcher as DeviceBatcher
 from pgti.batching.index import IndexBatcher as IndexBatcher
 from pgti.batching.loader import BatchLoader as BatchLoader
+from pgti.batching.partitioned import ExchangeBatcher as ExchangeBatcher
+from pgti.batching.partitioned import PartitionedBatcher as PartitionedBatcher
 from pgti.batching.standard import StandardBatcher as StandardBatcher
 from pgti.batching.strategies import BATCHERS as BATCHERS
 from pgti.batching.strategies import choose_batching as choose_batching

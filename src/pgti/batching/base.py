@@ -1,7 +1,9 @@
 """What every batching strategy is given and must do."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -9,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
-from pgti.batching.buffers import Buffers
+from pgti.batching.buffers import Buffers, Runs
 from pgti.errors import ConfigError, require_whole_number
 from pgti.series import Profile, Scaler, SeriesStore, calendar_features
 from pgti.windows import WindowSpec
 
-__all__ = ["Batcher", "Fetched", "WindowSource"]
+__all__ = ["Batcher", "Fetched", "RowSource", "StartsOf", "WindowSource"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -86,6 +88,28 @@ class WindowSource:
             )
 
 
+class RowSource(Protocol):
+    """Where rows of the series are copied from."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The stored dtype."""
+        ...
+
+    @property
+    def num_readings(self) -> int:
+        """Readings of a row, N * C."""
+        ...
+
+    def take(self, runs: Runs, out: NDArray[Any]) -> None:
+        """Copy runs of rows, all of them inside the series, to `out` [rows, N * C]."""
+        ...
+
+
+StartsOf: TypeAlias = Callable[[int], NDArray[np.int64]]
+"""Window starts by rank."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Fetched:
     """Windows on the host, as a strategy keeps them; `Batcher.assemble` makes a batch of it."""
@@ -127,14 +151,16 @@ class Batcher(ABC):
         *,
         with_targets: bool = True,
         buffers: Buffers | None = None,
+        rows: RowSource | None = None,
     ) -> Fetched:
         """Read the rows of the given windows, on the host.
 
         Args:
-            starts: first row of each window, int64 [B].
+            starts: first row of each window, int64 [B], at least one.
             with_targets: False for windows whose horizon lies past the end of the series.
             buffers: memory for the rows: what is fetched is valid until they are used again. The
                 batcher's own if not given.
+            rows: what `announce` gave for these windows, if it gave anything.
 
         Raises:
             ConfigError: if a window reaches outside the series.
@@ -143,6 +169,44 @@ class Batcher(ABC):
     @abstractmethod
     def assemble(self, fetched: Fetched) -> Batch:
         """Make a batch of fetched windows, on the compute device."""
+
+    def prepare(self, epoch: int) -> None:
+        """Begin whatever an epoch's batches will need, while the caller goes on."""
+        del epoch
+
+    def enter(self, epoch: int) -> None:
+        """Have everything that an epoch's batches need."""
+        del epoch
+
+    def announce(self, starts_of: StartsOf) -> RowSource | None:
+        """Be told of a batch before it is fetched, on all ranks and in the same order.
+
+        Args:
+            starts_of: gives the windows that a rank takes of the batch.
+
+        Returns:
+            Where `fetch` finds the batch's rows, if that is a place of its own.
+        """
+        del starts_of
+        return None
+
+    def empty(self) -> Batch:
+        """The batch of a rank that has no window of it: every tensor with B = 0."""
+        meta, spec = self.source.store.meta, self.source.spec
+        past, future = (0, spec.input_steps, meta.num_nodes), (0, spec.horizon, meta.num_nodes)
+        targets = len(self.source.target_indices)
+
+        def nothing(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device=self.device)
+
+        return Batch(
+            x=nothing(*past, self.source.num_input_channels),
+            x_mask=nothing(*past, meta.num_channels, dtype=torch.bool),
+            y=nothing(*future, targets),
+            y_mask=nothing(*future, targets, dtype=torch.bool),
+            calendar=nothing(0, spec.span, len(self.source.calendar)),
+            starts=np.empty(0, dtype=np.int64),
+        )
 
     def gather(self, starts: NDArray[np.int64], *, with_targets: bool = True) -> Batch:
         """Fetch and assemble in one call."""

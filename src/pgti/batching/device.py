@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
-from pgti.batching.base import Batcher, Fetched, WindowSource
+from pgti.batching.base import Batcher, Fetched, RowSource, WindowSource
 from pgti.batching.batch import Batch
 from pgti.batching.buffers import Buffers
 from pgti.batching.host import HostAssembler
@@ -77,9 +77,10 @@ class DeviceBatcher(Batcher):
         *,
         with_targets: bool = True,
         buffers: Buffers | None = None,
+        rows: RowSource | None = None,
     ) -> Fetched:
         """Nothing but row numbers, for which no buffer is needed."""
-        del buffers
+        del buffers, rows
         spec = self.source.spec
         self.source.check_starts(starts, with_targets=with_targets)
         read = rows_of(starts, spec.span if with_targets else spec.input_steps)

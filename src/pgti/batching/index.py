@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
-from pgti.batching.base import Batcher, Fetched, WindowSource
+from pgti.batching.base import Batcher, Fetched, RowSource, WindowSource
 from pgti.batching.batch import Batch
 from pgti.batching.buffers import Buffers
 from pgti.batching.decoded import DecodedRows, decoded_bytes
@@ -37,6 +37,7 @@ class IndexBatcher(Batcher):
         budget_bytes: on a CPU, the decoded rows of a series are kept if all of them fit in it; 0
             keeps none. 256 MiB, or a sixteenth of the available memory if that is less, if not
             given.
+        rows: where rows are copied from; the memory-mapped series if not given.
     """
 
     def __init__(
@@ -45,16 +46,17 @@ class IndexBatcher(Batcher):
         device: torch.device,
         num_slots: int = 1,
         budget_bytes: int | None = None,
+        rows: RowSource | None = None,
     ) -> None:
         super().__init__(source, device, num_slots)
         if budget_bytes is None:
             budget_bytes = min(_KEPT_BYTES, int(_KEPT_SHARE * available_bytes()))
         self._features = RowFeatures(source)
         self._decoded: DecodedRows | None = None
-        if device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
+        if rows is None and device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
             self._decoded = DecodedRows(source, self._features)
             self.num_slots = 1  # nothing is left to wait for: a thread would be in the way
-        self._series = MappedRows(source.store)
+        self._rows: RowSource = MappedRows(source.store) if rows is None else rows
         self._assembler: Assembler = (
             HostAssembler(source) if device.type == "cpu" else TensorAssembler(source, device)
         )
@@ -65,12 +67,13 @@ class IndexBatcher(Batcher):
         *,
         with_targets: bool = True,
         buffers: Buffers | None = None,
+        rows: RowSource | None = None,
     ) -> Fetched:
         """Copy the rows of the windows, in the stored dtype or as they were decoded."""
         self.source.check_starts(starts, with_targets=with_targets)
         if self._decoded is None:
             buffers = self._own_buffers if buffers is None else buffers
-            tensors = self._stored(starts, buffers, with_targets=with_targets)
+            tensors = self._stored(starts, buffers, rows or self._rows, with_targets=with_targets)
         else:
             spec = self.source.spec
             tensors = (
@@ -102,13 +105,18 @@ class IndexBatcher(Batcher):
         return self._assembler(rows, fetched)
 
     def _stored(
-        self, starts: NDArray[np.int64], buffers: Buffers, *, with_targets: bool
+        self,
+        starts: NDArray[np.int64],
+        buffers: Buffers,
+        rows: RowSource,
+        *,
+        with_targets: bool,
     ) -> tuple[Tensor, ...]:
         """What `StoredRows` takes, on the host."""
         spec, meta = self.source.spec, self.source.store.meta
         read = rows_of(starts, spec.span if with_targets else spec.input_steps)
         raw = self._row_buffer(read.rows.size, buffers)
-        self._series.take(read.runs, raw.numpy())
+        rows.take(read.runs, raw.numpy())
         calendar = self._features.calendar(read.rows)
         if read.picks is None and with_targets:
             window_calendar = calendar
@@ -123,8 +131,8 @@ class IndexBatcher(Batcher):
 
     def _row_buffer(self, num_rows: int, buffers: Buffers) -> Tensor:
         """Memory for rows in the stored dtype, where a GPU's copies start from it at once."""
-        shape = (num_rows, self._series.num_readings)
+        shape = (num_rows, self._rows.num_readings)
         if self.device.type != "cuda":
-            return torch.from_numpy(buffers.array("raw", shape, self._series.dtype))
-        dtype = torch.int16 if self._series.dtype == np.int16 else torch.float32
+            return torch.from_numpy(buffers.array("raw", shape, self._rows.dtype))
+        dtype = torch.int16 if self._rows.dtype == np.int16 else torch.float32
         return torch.empty(shape, dtype=dtype, pin_memory=True)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.base import Batcher, Fetched, WindowSource
+from pgti.batching.base import Batcher, Fetched, RowSource, WindowSource
 from pgti.batching.batch import Batch
 from pgti.batching.buffers import Buffers
 from pgti.batching.memory import available_bytes
@@ -80,9 +80,10 @@ class StandardBatcher(Batcher):
         *,
         with_targets: bool = True,
         buffers: Buffers | None = None,
+        rows: RowSource | None = None,
     ) -> Fetched:
         """Pick the windows that start at `starts`: a fresh copy, for which no buffer is needed."""
-        del buffers
+        del buffers, rows
         self.source.check_starts(starts, with_targets=with_targets)
         stride = self.source.spec.stride
         count = self.source.spec.num_windows(self.source.store.meta.num_steps)

@@ -4,6 +4,7 @@ import os
 import time
 from pathlib import Path
 
+from pgti.cli.output import say
 from pgti.training import AbstractObserver
 from pgti.training.observers import Record
 
@@ -47,6 +48,14 @@ class FirstStep(AbstractObserver):
 
     def close(self) -> None:
         """Nothing to free."""
+
+    def tell(self) -> None:
+        """Say it, if a step was taken."""
+        if self.began_after is not None and self.done_after is not None:
+            say(
+                f"the first optimiser step began {self.began_after:.1f} s after the command and "
+                f"took {self.done_after - self.began_after:.1f} s"
+            )
 
 
 def _age_of_process() -> float | None:

@@ -1,19 +1,22 @@
 """`pgti train`: learn a forecaster from a store."""
 
+import os
 import time
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from pgti.batching.memory import parse_bytes
 from pgti.cli.first_step import FirstStep
+from pgti.cli.job import copied_store, use_cores
 from pgti.cli.model_options import option_value
 from pgti.cli.output import print_json, say, show_errors
+from pgti.distributed import TIMEOUT_SECONDS, find_launch, open_processes
 from pgti.errors import require_whole_number
 from pgti.models import MODELS
-from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
+from pgti.run import ModelConfig, RunConfig, WindowConfig, resolve_device, train_run
 from pgti.training import (
     AbstractObserver,
     RichObserver,
@@ -50,9 +53,12 @@ def train_command(
     windows: WindowConfig = WindowConfig(),  # noqa: B008 - frozen
     training: Annotated[TrainingConfig, Parameter(name="*")] = TrainingConfig(),  # noqa: B008 - frozen
     batching: str = "auto",
+    placement: Literal["replicated", "partitioned"] = "replicated",
+    local_copy: Path | None = None,
     device: str = "auto",
     memory_budget: str | None = None,
     resume: bool = False,
+    peer_timeout: float = TIMEOUT_SECONDS,
     test_windows: int | None = None,
     tensorboard: bool = False,
     json: bool = False,
@@ -71,10 +77,17 @@ def train_command(
         batching: How batches are made: index (gathered from the store), device (from a copy of the
             series on the compute device), standard (all windows materialised, for comparison), or
             auto, the fastest that fits.
-        device: Compute device: auto, cpu, cuda or cuda:1.
+        placement: Where the training rows are when several ranks train (torchrun, srun, mpirun):
+            replicated, every rank maps the store; partitioned, each holds its part of the series.
+        local_copy: Directory on a local disk to which each machine copies the store first, once;
+            later runs use the copy. For stores on a shared file system.
+        device: Compute device: auto, cpu, cuda or cuda:1; with several ranks auto and cuda are each
+            rank's own GPU.
         memory_budget: Memory that the process may use on that device, such as 2GiB; what is free
             there if not given. What a run needs is told before it starts.
-        resume: Go on from the run's last checkpoint.
+        resume: Go on from the run's last checkpoint, with any number of ranks. A process that
+            torchrun has started again does so unasked.
+        peer_timeout: Seconds after which a rank that does not answer ends the job.
         test_windows: Evaluate at most this many test windows at the end, spread evenly over the
             split.
         tensorboard: Write TensorBoard events too.
@@ -95,6 +108,7 @@ def train_command(
         training=training,
         batching=batching,
         device=device,
+        placement=placement,
         memory_budget=(
             None if memory_budget is None else parse_bytes("memory-budget", memory_budget)
         ),
@@ -106,21 +120,39 @@ def train_command(
             watching.append(TensorBoardObserver(directory.tensorboard_directory))
         return watching
 
-    with PeakMemory() as memory:
-        trained, result = train_run(config, run, resume=resume, say=say, observers=observers)
+    launch = find_launch(os.environ)
+    own_device = resolve_device(device, launch.local_rank, launch.local_world_size)
+    with (
+        PeakMemory() as memory,
+        open_processes(own_device, launch=launch, timeout_seconds=peer_timeout) as processes,
+    ):
+        use_cores(launch)
+        trained, result = train_run(
+            config,
+            run,
+            store=None if local_copy is None else copied_store(store, local_copy, processes),
+            resume=resume or launch.restarts > 0,
+            say=say,
+            observers=observers,
+            processes=processes,
+        )
         report: dict[str, Any] = {}
         if trained.splits.test:
             report = trained.evaluate("test", max_windows=test_windows)
-            trained.directory.write_test(report["test"])
+        with processes.together():
+            if report and processes.is_main:
+                trained.directory.write_test(report["test"])
+        sent = processes.ledger.sent_bytes
+    if not processes.is_main:
+        return
     if report:
         show_errors("test", report["test"], config.model.name)
     else:
         say("the test split has no window: nothing was evaluated")
-    if first_step.began_after is not None and first_step.done_after is not None:
-        say(
-            f"the first optimiser step began {first_step.began_after:.1f} s after the command and "
-            f"took {first_step.done_after - first_step.began_after:.1f} s"
-        )
+    first_step.tell()
+    if any(sent.values()):
+        told = ", ".join(f"{kind} {num_bytes:,}" for kind, num_bytes in sent.items())
+        say(f"{processes.world_size} ranks; bytes that rank 0 sent: {told}")
     say(f"the run is in {run}")
     if json:
         print_json(
@@ -137,5 +169,7 @@ def train_command(
                 "seconds_to_training": first_step.began_after,
                 "seconds_to_first_step": first_step.done_after,
                 "peak_pss_bytes": memory.peak_bytes,
+                "world_size": processes.world_size,
+                "sent_bytes": sent,
             }
         )

@@ -37,14 +37,29 @@ ModelFactory = Callable[[ModelShape], nn.Module]
 """Makes a network of one's own once the sizes of the data are known."""
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> torch.device:
     """The compute device called `name`; `auto` is a GPU where there is one, else the CPU.
 
+    Where a machine has several ranks, `auto` and `cuda` are each rank's own GPU.
+
+    Args:
+        name: auto, cpu, cuda or cuda:n.
+        local_rank: which rank of its machine this is.
+        local_world_size: ranks of the machine.
+
     Raises:
-        ConfigError: if it is none of auto, cpu, cuda and cuda:n, or not there.
+        ConfigError: if it is none of these, or not there; if there are more ranks than GPUs.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available() and local_world_size > 1:
+        count = torch.cuda.device_count()
+        if local_world_size > count:
+            raise ConfigError(
+                f"{local_world_size} ranks run on this machine and it has {count} GPUs: each rank "
+                "needs one; launch fewer, or use --device cpu"
+            )
+        return torch.device("cuda", local_rank)
     if not _DEVICE.fullmatch(name):
         raise ConfigError(f"there is no device {name!r}: use auto, cpu, cuda or cuda:1")
     device = torch.device(name)
@@ -92,9 +107,18 @@ def window_source(config: RunConfig, store: SeriesStore, scaler: Scaler) -> Wind
 
 
 def build_forecaster(
-    config: RunConfig, source: WindowSource, factory: ModelFactory | None
+    config: RunConfig,
+    source: WindowSource,
+    factory: ModelFactory | None,
+    device: torch.device | None = None,
 ) -> NetworkForecaster:
     """The network with its un-scaling, on the compute device, its parameters drawn from the seed.
+
+    Args:
+        config: the model, its options and the seed.
+        source: what the windows hold.
+        factory: makes a network of one's own.
+        device: the compute device; the configuration's if not given.
 
     Raises:
         ConfigError: if the model cannot be built, or a network of one's own is needed.
@@ -108,7 +132,7 @@ def build_forecaster(
         target_indices=source.target_indices,
         calendar_channels=len(source.calendar),
     )
-    device = resolve_device(config.device)
+    device = resolve_device(config.device) if device is None else device
     torch.manual_seed(config.training.seed)
     if factory is not None:
         network = factory(shape)

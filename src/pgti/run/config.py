@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, get_args, get_origin, get_type_hints
@@ -14,10 +14,12 @@ from pgti.batching.memory import parse_bytes
 from pgti.errors import ConfigError
 from pgti.series import SeriesStore, default_calendar
 from pgti.training import TrainingConfig
+from pgti.training.config import OrderName
 from pgti.training.toml_text import to_toml
 from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
 
 __all__ = [
+    "PLACEMENTS",
     "ModelConfig",
     "RunConfig",
     "WindowConfig",
@@ -25,6 +27,9 @@ __all__ = [
     "parse_time",
     "read_toml",
 ]
+
+
+PLACEMENTS = ("replicated", "partitioned")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,10 +141,32 @@ class RunConfig:
     """How to train."""
     batching: str = "auto"
     """Batching strategy; auto takes the fastest that fits."""
+    placement: str = "replicated"
+    """Where the training rows are on several ranks: replicated, every rank reads the whole series;
+    partitioned, each holds its part of it."""
     device: str = "auto"
     """Compute device; auto takes a GPU where there is one."""
     memory_budget: int | None = None
     """Bytes that the process may use on the compute device; what is free there if not given."""
+
+    def __post_init__(self) -> None:
+        if self.placement not in PLACEMENTS:
+            raise ConfigError(
+                f"placement is {self.placement!r}: it is one of {', '.join(PLACEMENTS)}"
+            )
+        order = self.training.order
+        if self.placement == "partitioned" and order == "blocks":
+            raise ConfigError(
+                "order is blocks and placement is partitioned: blocks of the whole series lie on "
+                "any rank; use --order partitions, or global, which sends rows at every step"
+            )
+
+    def resolved(self) -> Self:
+        """The same with the order that `auto` stands for."""
+        if self.training.order != "auto":
+            return self
+        order: OrderName = "partitions" if self.placement == "partitioned" else "global"
+        return replace(self, training=replace(self.training, order=order))
 
     def to_toml(self) -> str:
         """The text of `config.toml`; `from_toml` reads it back."""
@@ -173,6 +200,7 @@ class RunConfig:
             model=ModelConfig(name=str(model.pop("name", "dcrnn")), options=model),
             training=TrainingConfig(**_options(path, content, "training", TrainingConfig)),
             batching=str(content.get("batching", "auto")),
+            placement=str(content.get("placement", "replicated")),
             device=str(content.get("device", "auto")),
             memory_budget=_bytes_of(path, content.get("memory_budget")),
         )

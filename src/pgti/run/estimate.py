@@ -85,6 +85,8 @@ def plan_memory(
     batcher: Batcher,
     start: int,
     *,
+    batch_size: int | None = None,
+    sharers: int = 1,
     recomputed_before: bool | None = None,
 ) -> MemoryPlan:
     """Find what a training step takes; recompute activations where it would not fit otherwise.
@@ -98,6 +100,8 @@ def plan_memory(
         forecaster: the network, on the compute device.
         batcher: makes the windows.
         start: first row of the window to try.
+        batch_size: windows of a batch that this rank takes; all of them if not given.
+        sharers: ranks that share what is free.
         recomputed_before: what was chosen when the run began, if it goes on now: it stays so,
             because the last bits of gradients depend on it.
 
@@ -114,23 +118,25 @@ def plan_memory(
         )
     if wish == "auto" and recomputed_before is not None:
         wish = "on" if recomputed_before and can_recompute else "off"
-    room = _free_bytes(config, forecaster)
+    room = _free_bytes(config, forecaster) // sharers
     others = _without_activations(source, forecaster)
-    size = config.training.batch_size
+    size = config.training.batch_size if batch_size is None else batch_size
     lines: dict[bool, _Line] = {}
     for recompute in {"auto": (False, True), "on": (True,), "off": (False,)}[wish]:
         if recompute and not can_recompute:
             continue
         if isinstance(network, AbstractModel):
             network.recompute = recompute
-        line = lines[recompute] = _measure(config, forecaster, batcher, start, room)
+        line = lines[recompute] = _measure(config, forecaster, batcher, start, room, size)
         give_back_freed_memory()  # or what a batch is made of would lie between its holes
         is_last = recompute or wish == "off" or not can_recompute
         share = _free_share(forecaster) if is_last else _USUAL_SHARE[False]
         if others.needed(line, size) <= share * room:
             return _plan(others, lines, recompute=recompute, size=size, room=room)
     could = can_recompute and True not in lines
-    raise ConfigError(_refusal(config, forecaster, others, lines, room, could_recompute=could))
+    raise ConfigError(
+        _refusal(config, forecaster, others, lines, room, size, could_recompute=could)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,7 +223,12 @@ def _parameter_bytes(forecaster: NetworkForecaster) -> int:
 
 
 def _measure(
-    config: RunConfig, forecaster: NetworkForecaster, batcher: Batcher, start: int, room: int
+    config: RunConfig,
+    forecaster: NetworkForecaster,
+    batcher: Batcher,
+    start: int,
+    room: int,
+    batch_size: int,
 ) -> _Line:
     """What one window takes, and what each further one does.
 
@@ -233,9 +244,9 @@ def _measure(
         return math.inf if found is None else found
 
     forecaster.train()
-    tried = 1 if isinstance(forecaster.network, AbstractModel) else min(2, training.batch_size)
+    tried = 1 if isinstance(forecaster.network, AbstractModel) else min(2, batch_size)
     few = peak(tried)
-    if training.batch_size == tried or few > _NEGLIGIBLE_FROM * _parameter_bytes(forecaster):
+    if batch_size == tried or few > _NEGLIGIBLE_FROM * _parameter_bytes(forecaster):
         return _Line(tried=tried, peak=few, further=few / tried)
     return _Line(tried=tried, peak=few, further=max(0, peak(tried + 1) - few))
 
@@ -271,19 +282,21 @@ def _refusal(
     others: _Others,
     lines: dict[bool, _Line],
     room: int,
+    size: int,
     *,
     could_recompute: bool,
 ) -> str:
     """Why nothing fits, and what would."""
     _, line = max(lines.items())  # the way that takes the least comes last
-    size, usable = config.training.batch_size, int(_free_share(forecaster) * room)
+    usable = int(_free_share(forecaster) * room)
     needed = others.needed(line, size)
     about = f"about {_size(needed)}" if math.isfinite(needed) else "more than that for one window"
     changes = ["use --recompute on"] if could_recompute else []
     fitting = next((b for b in range(size - 1, 0, -1) if others.needed(line, b) <= usable), 0)
     if fitting:
         factor = -(-size * config.training.accumulate // fitting)
-        changes.append(f"use --batch-size {fitting} (with --accumulate {factor} for steps of about "
+        whole = fitting * config.training.batch_size // size  # of all ranks
+        changes.append(f"use --batch-size {whole} (with --accumulate {factor} for steps of about "
                        "as many windows)")  # fmt: skip
     changes.append("make the model or --windows.input-steps smaller")
     return (

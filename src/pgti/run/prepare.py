@@ -7,9 +7,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.batching import Batcher, BatchLoader, WindowSource, choose_batching, make_batcher
-from pgti.errors import DataError
-from pgti.run.build import NUM_SLOTS, ModelFactory, build_forecaster, try_network, window_source
+from pgti.batching import (
+    Batcher,
+    BatchLoader,
+    ExchangeBatcher,
+    PartitionedBatcher,
+    WindowSource,
+    choose_batching,
+    make_batcher,
+)
+from pgti.distributed import Processes
+from pgti.errors import ConfigError, DataError
+from pgti.models import AbstractModel
+from pgti.run.build import (
+    NUM_SLOTS,
+    ModelFactory,
+    build_forecaster,
+    resolve_device,
+    try_network,
+    window_source,
+)
 from pgti.run.config import RunConfig
 from pgti.run.estimate import MemoryPlan, plan_memory
 from pgti.run.precision import bfloat16_speed
@@ -19,9 +36,13 @@ from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer, 
 from pgti.windows import (
     SPLIT_NAMES,
     BlockShuffle,
+    EvenShare,
     GlobalShuffle,
     Order,
+    OwnedShare,
+    PartitionShuffle,
     Sequential,
+    Share,
     evenly_spread,
 )
 
@@ -41,7 +62,8 @@ class PreparedRun:
     Args:
         run: store, configuration and forecaster.
         trainer: trains the forecaster.
-        batcher: makes the batches of training.
+        batcher: makes batches of any window, for a trial.
+        share: which windows of a batch are this rank's.
         info: facts for `run.json`.
         choices: what was chosen on the user's behalf, in one line each.
     """
@@ -49,6 +71,7 @@ class PreparedRun:
     run: Run
     trainer: Trainer
     batcher: Batcher
+    share: Share
     info: dict[str, Any]
     choices: list[str]
 
@@ -61,15 +84,24 @@ class PreparedRun:
         Raises:
             ConfigError: as `pgti.run.estimate.plan_memory`.
         """
-        plan = plan_memory(
-            self.run.config,
-            self.run.source,
-            self.run.forecaster,
-            self.batcher,
-            self.run.splits.train[0],
-            recomputed_before=recomputed_before,
-        )
-        self.info["recompute"] = plan.recompute
+        processes, network = self.run.processes, self.run.forecaster.network
+        on_cpu = self.run.device.type == "cpu"
+        with processes.together():
+            plan = plan_memory(
+                self.run.config,
+                self.run.source,
+                self.run.forecaster,
+                self.batcher,
+                self.run.splits.train[0],
+                batch_size=self.share.most(self.run.config.training.batch_size),
+                sharers=processes.local_world_size if on_cpu else 1,
+                recomputed_before=recomputed_before,
+            )
+        # What one rank must make again, all do: gradients have the same bits then.
+        recompute = processes.any(plan.recompute)
+        if isinstance(network, AbstractModel):
+            network.recompute = recompute
+        self.info["recompute"] = recompute
         self.choices.extend(plan.choices)
         return plan
 
@@ -80,6 +112,7 @@ def prepare(
     store: SeriesStore,
     model: ModelFactory | None,
     observers: ObserverFactory | None,
+    processes: Processes,
 ) -> PreparedRun:
     """Build everything, and try the network on one window; nothing is written.
 
@@ -89,10 +122,12 @@ def prepare(
         store: the configuration's store.
         model: makes the network, in place of the configuration's model.
         observers: makes who is told about the progress.
+        processes: the ranks.
 
     Raises:
         PgtiError: if something given cannot be used.
     """
+    device = resolve_device(config.device, processes.local_rank, processes.local_world_size)
     splits = config.windows.splits(store)
     scaler = Scaler.fit(store, splits.train_rows(config.windows.spec))
     source = window_source(config, store, scaler)
@@ -103,11 +138,19 @@ def prepare(
         store=store,
         splits=splits,
         source=source,
-        forecaster=build_forecaster(config, source, model),
+        forecaster=build_forecaster(config, source, model, device),
         directory=directory,
+        processes=processes,
     )
     batching, choices = config.batching, []
-    if batching == AUTO:
+    if config.placement == "partitioned":
+        if batching not in (AUTO, "index"):
+            raise ConfigError(
+                f"batching is {batching} and placement is partitioned: each rank gathers from the "
+                "rows that it holds; leave --batching out"
+            )
+        batching = "index"
+    elif batching == AUTO:
         batching, reason = choose_batching(source, run.device, config.memory_budget)
         choices.append(reason)
     if len(run.target_names) > 1:
@@ -125,14 +168,17 @@ def prepare(
     batcher = make_batcher(batching, source, run.device, NUM_SLOTS)
     try_network(run.forecaster, batcher, splits.train[0])
     size = config.training.batch_size
+    evenly = EvenShare(processes.rank, processes.world_size)
+    training = _training_loader(run, batcher)
     trainer = Trainer(
         run.forecaster,
-        training=BatchLoader(batcher, splits.train, size, _order(config.training)),
-        validation=BatchLoader(batcher, validated, size, Sequential()),
+        training=training,
+        validation=BatchLoader(batcher, validated, size, Sequential(), share=evenly),
         config=config.training,
         run=directory,
         identity=RunIdentity(fingerprint=store.fingerprint, settings=config.identity()),
-        observers=() if observers is None else observers(directory),
+        observers=() if observers is None or not processes.is_main else observers(directory),
+        processes=processes,
     )
     info = {
         "store": str(store.path.absolute()),
@@ -140,14 +186,43 @@ def prepare(
         "parameters": sum(each.numel() for each in run.forecaster.network.parameters()),
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
         "batching": batching,
+        "placement": config.placement,
+        "world_size": processes.world_size,
         "device": str(run.device),
         "calendar": list(source.calendar),
     }
-    return PreparedRun(run=run, trainer=trainer, batcher=batcher, info=info, choices=choices)
+    return PreparedRun(
+        run=run,
+        trainer=trainer,
+        batcher=batcher,
+        share=training.share,
+        info=info,
+        choices=choices,
+    )
+
+
+def _training_loader(run: Run, batcher: Batcher) -> BatchLoader:
+    """This rank's share of the training batches, from where the placement has their rows."""
+    config, processes = run.config.training, run.processes
+    order, starts = _order(config), run.splits.train
+    share: Share = EvenShare(processes.rank, processes.world_size)
+    if run.config.placement == "partitioned":
+        if isinstance(order, PartitionShuffle):
+            share = owned = OwnedShare(order, processes.rank, processes.world_size)
+            batcher = PartitionedBatcher(
+                run.source, run.device, starts, owned, processes, NUM_SLOTS
+            )
+        else:
+            batcher = ExchangeBatcher(run.source, run.device, starts, processes, NUM_SLOTS)
+    return BatchLoader(batcher, starts, config.batch_size, order, share=share)
 
 
 def _order(training: TrainingConfig) -> Order:
     """The order of the training windows."""
+    if training.order == "partitions":
+        return PartitionShuffle(
+            training.seed, training.partitions, training.block_size, training.rotation
+        )
     if training.order == "blocks":
         return BlockShuffle(training.seed, training.block_size)
     return GlobalShuffle(training.seed)

@@ -1,7 +1,7 @@
 """What a user does with a trained model: take it up, evaluate it, forecast with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pgti.batching import BatchLoader, WindowSource, make_batcher
+from pgti.distributed import OneProcess, Processes
 from pgti.errors import ConfigError, RunError
 from pgti.run.build import NUM_SLOTS, ModelFactory, build_forecaster, window_source
 from pgti.run.config import RunConfig, parse_time
@@ -27,7 +28,7 @@ from pgti.training import (
     predict,
 )
 from pgti.training.compatibility import check_fingerprint
-from pgti.windows import Sequential, SplitName, Splits, evenly_spread
+from pgti.windows import EvenShare, Sequential, Share, SplitName, Splits, evenly_spread
 
 __all__ = ["Run"]
 
@@ -43,6 +44,7 @@ class Run:
         source: what a window holds.
         forecaster: the network with its un-scaling, on the compute device.
         directory: where checkpoints and metrics are.
+        processes: the ranks that have this run between them; all of them evaluate, each its share.
     """
 
     config: RunConfig
@@ -51,6 +53,7 @@ class Run:
     source: WindowSource
     forecaster: NetworkForecaster
     directory: RunDirectory
+    processes: Processes = field(default_factory=OneProcess)
 
     @classmethod
     def open(
@@ -140,7 +143,9 @@ class Run:
         forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster, **self._baselines()}
         report: dict[str, Any] = {}
         for name, starts in chosen.items():
-            metrics = measure(forecasters, self._loader(starts), observers=observers)
+            metrics = measure(
+                forecasters, self._shared(starts), observers=observers, processes=self.processes
+            )
             report[name] = evaluation_report(metrics, "model", self.target_names)
             report[name]["windows"] = len(starts)
             report[name]["split_windows"] = len(self.splits.starts(name))
@@ -258,12 +263,17 @@ class Run:
                 )
         return replace(self.source, store=readings)
 
+    def _shared(self, starts: range | NDArray[np.int64]) -> BatchLoader:
+        """This rank's share of batches with targets."""
+        return self._loader(starts, share=EvenShare(self.processes.rank, self.processes.world_size))
+
     def _loader(
         self,
         starts: range | NDArray[np.int64],
         source: WindowSource | None = None,
         *,
         with_targets: bool = True,
+        share: Share | None = None,
     ) -> BatchLoader:
         """Batches in time order; index-batching, whose bits are those of every strategy."""
         batcher = make_batcher("index", source or self.source, self.device, NUM_SLOTS)
@@ -273,6 +283,7 @@ class Run:
             self.config.training.batch_size,
             Sequential(),
             with_targets=with_targets,
+            share=share,
         )
 
 

@@ -1,11 +1,14 @@
 """Training from end to end: check everything, then make the run's directory, then train."""
 
+import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pgti.distributed import OneProcess, Processes, find_launch
 from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolved_model
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
@@ -14,6 +17,7 @@ from pgti.run.run import Run, opened_store
 from pgti.series import SeriesStore
 from pgti.training import FitResult, RunDirectory, Trainer, TrainingConfig
 from pgti.training.allocator import Freed, freed_memory
+from pgti.training.checkpoint import Checkpoint, read_checkpoint
 from pgti.training.compatibility import check_fingerprint, check_settings, free_options
 from pgti.training.live_memory import is_allocation_failure
 from pgti.training.run_directory import now
@@ -32,6 +36,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
     batching: str = AUTO,
     device: str = "auto",
     memory_budget: int | None = None,
+    placement: str = "replicated",
+    processes: Processes | None = None,
     resume: bool = False,
     **training_options: Any,  # noqa: ANN401 - checked by TrainingConfig
 ) -> Run:
@@ -49,6 +55,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
         batching: "auto", "index", "device" or "standard".
         device: "auto", "cpu" or "cuda".
         memory_budget: bytes that the process may use on that device; what is free if not given.
+        placement: "replicated" or "partitioned": see `RunConfig`.
+        processes: the ranks that train together, from `open_processes`; one process if not given.
         resume: go on from the last checkpoint.
         **training_options: single options of `TrainingConfig`, such as `epochs=3`.
 
@@ -58,6 +66,11 @@ def train(  # noqa: PLR0913 - each names one part of a run
     Raises:
         PgtiError: if something given cannot be used; nothing is left behind then.
     """
+    if processes is None and find_launch(os.environ).world_size > 1:
+        raise ConfigError(
+            "this is one of several processes, which must train together: give "
+            "processes= from `with pgti.open_processes() as processes`"
+        )
     opened = opened_store(store)
     base = TrainingConfig() if training is None else training
     unknown = set(training_options) - set(TrainingConfig.__slots__)
@@ -72,11 +85,14 @@ def train(  # noqa: PLR0913 - each names one part of a run
         ),
         training=replace(base, **training_options),
         batching=batching,
+        placement=placement,
         device=device,
         memory_budget=memory_budget,
     )
     factory = None if isinstance(model, str) else model
-    trained, _ = train_run(config, run, store=opened, model=factory, resume=resume)
+    trained, _ = train_run(
+        config, run, store=opened, model=factory, resume=resume, processes=processes
+    )
     return trained
 
 
@@ -89,6 +105,7 @@ def train_run(
     resume: bool = False,
     say: Callable[[str], None] = lambda _: None,
     observers: ObserverFactory | None = None,
+    processes: Processes | None = None,
 ) -> tuple[Run, FitResult]:
     """Train as a configuration says.
 
@@ -101,6 +118,8 @@ def train_run(
         say: told, in one line each, what was chosen on the user's behalf, once the run's
             directory is there.
         observers: makes who is told about the progress.
+        processes: the ranks that train together; all of them call this. Rank 0 alone reads and
+            writes the run's directory, and speaks. One process if not given.
 
     Returns:
         The run with its best parameters, and how the training ended.
@@ -109,39 +128,64 @@ def train_run(
         PgtiError: if something given cannot be used; nothing is left behind then.
     """
     directory = RunDirectory(Path(path).absolute())
-    goes_on = resume and RunDirectory.exists(directory.path)
+    processes, main = processes or OneProcess(), processes is None or processes.is_main
+    goes_on = processes.any(main and resume and RunDirectory.exists(directory.path))
     with ExitStack() as held:
-        if goes_on:
-            held.enter_context(directory.locked())
+        with processes.together():
+            if goes_on and main:
+                held.enter_context(directory.locked())
         with _memory_failures_told():
-            opened = SeriesStore.open(config.store) if store is None else store
-            config = replace(config, model=resolved_model(config.model))
-            if goes_on:
-                _check_goes_on(directory, config, opened)
-            prepared = prepare(config, directory, opened, model, observers)
+            with processes.together():
+                opened = SeriesStore.open(config.store) if store is None else store
+                config = replace(config, model=resolved_model(config.model)).resolved()
+                if goes_on and main:
+                    _check_goes_on(directory, config, opened)
+                prepared = prepare(config, directory, opened, model, observers, processes)
             run, trainer = prepared.run, prepared.trainer
             before = None
             if goes_on:
                 trainer.restore()  # refuses before anything is written
-                before = directory.read_info().get("recompute")
+                before = _recomputed_before(directory, processes)
             was_finished = goes_on and trainer.is_finished
             freed: Freed = "as usual"
             if not was_finished:
                 freed = prepared.plan_memory(recomputed_before=before).freed
-        if not goes_on:
-            RunDirectory.create(directory.path, config=config.to_toml(), info=prepared.info)
-            held.enter_context(directory.locked())
-        elif not was_finished:
-            _write_going_on(directory, config, prepared.info)
-        for line in prepared.choices:
+        with processes.together():
+            if main and not goes_on:
+                RunDirectory.create(directory.path, config=config.to_toml(), info=prepared.info)
+                held.enter_context(directory.locked())
+            elif main and not was_finished:
+                _write_going_on(directory, config, prepared.info)
+        for line in prepared.choices if main else ():
             say(line)
         with freed_memory(freed):
-            result = _fit(trainer, directory, resume=resume, is_new=not goes_on)
-        if not was_finished or "ended" not in directory.read_info():
-            directory.update_info(ended=now())
-        run.forecaster.network.load_state_dict(directory.load_best().network)
-        run.forecaster.eval()
+            result = _fit(trainer, directory, resume=resume, is_new=main and not goes_on)
+        with processes.together():
+            if main and (not was_finished or "ended" not in directory.read_info()):
+                directory.update_info(ended=now())
+        _take_best(run)
         return run, result
+
+
+def _take_best(run: Run) -> None:
+    """Give every rank the best parameters, which rank 0 reads."""
+    path, archive = run.directory.best_checkpoint, b""
+    with run.processes.together():
+        if run.processes.is_main:
+            archive = read_checkpoint(path)
+    checkpoint = Checkpoint.parse(path, run.processes.share(archive))
+    run.forecaster.network.load_state_dict(checkpoint.network)
+    run.forecaster.eval()
+
+
+def _recomputed_before(directory: RunDirectory, processes: Processes) -> bool | None:
+    """Whether the run has recomputed its activations so far, as rank 0 reads it."""
+    told = b""
+    with processes.together():
+        if processes.is_main:
+            told = json.dumps(directory.read_info().get("recompute")).encode()
+    before: bool | None = json.loads(processes.share(told))
+    return before
 
 
 def _check_goes_on(directory: RunDirectory, config: RunConfig, store: SeriesStore) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pgti.errors import RunError
 from pgti.training.files import write_atomically
 
-__all__ = ["CHECKPOINT_FORMAT", "Checkpoint"]
+__all__ = ["CHECKPOINT_FORMAT", "Checkpoint", "read_checkpoint"]
 
 CHECKPOINT_FORMAT = 1
 
@@ -28,7 +28,6 @@ class Checkpoint:
         optimizer: the optimiser's state.
         position: where the run stands: epoch, step, partial sums, best value, patience, plateau,
             bytes of `metrics.jsonl` (see `pgti.training.position.Position`).
-        random_state: state of torch's generators, for networks that draw from them.
         scaler: mean and standard deviation of each channel of the store.
         fingerprint: identifies the store that the run learns from.
         settings: every option that determines the run, as nested plain values.
@@ -37,7 +36,6 @@ class Checkpoint:
     network: dict[str, Tensor]
     optimizer: dict[str, Any]
     position: dict[str, int | float | None]
-    random_state: dict[str, Tensor]
     scaler: dict[str, list[float]]
     fingerprint: str
     settings: dict[str, Any]
@@ -60,7 +58,21 @@ class Checkpoint:
         Raises:
             RunError: if there is none, it is damaged, or of another format.
         """
-        content = _read(path, device)
+        return cls.parse(path, read_checkpoint(path), device)
+
+    @classmethod
+    def parse(cls, path: Path, archive: bytes, device: torch.device | str = "cpu") -> "Checkpoint":
+        """The checkpoint in the bytes of a file, trusting nothing in them.
+
+        Args:
+            path: the file, for messages.
+            archive: its content.
+            device: where its tensors go.
+
+        Raises:
+            RunError: if it is damaged, or of another format.
+        """
+        content = _parsed(path, archive, device)
         version = content.get("format")
         if version != CHECKPOINT_FORMAT:
             raise RunError(
@@ -92,18 +104,28 @@ def _described(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"{list(tensor.shape)}"
 
 
-def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> bytes:
+    """The bytes of a checkpoint's file.
+
+    Raises:
+        RunError: if there is none, or it cannot be read.
+    """
     if not path.is_file():
         raise RunError(f"there is no checkpoint {path}: the run was stopped before its first one")
     try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+
+
+def _parsed(path: Path, archive: bytes, device: torch.device | str) -> dict[str, Any]:
+    try:
         # torch skips the checksums of the archive, and a flipped bit would become a parameter.
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+        with zipfile.ZipFile(io.BytesIO(archive)) as file:
+            damaged = file.testzip()
         if damaged is not None:
             raise RunError(f"the checkpoint {path} is damaged: {damaged} fails its checksum")
-        content = torch.load(path, map_location=device, weights_only=True)
-    except PermissionError as error:
-        raise RunError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+        content = torch.load(io.BytesIO(archive), map_location=device, weights_only=True)
     except (
         zipfile.BadZipFile,
         pickle.UnpicklingError,
@@ -116,8 +138,7 @@ def _read(path: Path, device: torch.device | str) -> dict[str, Any]:
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
-            f"the checkpoint {path} is damaged or no checkpoint ({path.stat().st_size} bytes): "
-            f"{reason}"
+            f"the checkpoint {path} is damaged or no checkpoint ({len(archive)} bytes): {reason}"
         ) from error
     if not isinstance(content, dict):
         raise RunError(f"the checkpoint {path} is no checkpoint of pgti: it holds no fields")

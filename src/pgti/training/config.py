@@ -16,9 +16,11 @@ Schedule = Literal["none", "multistep", "cosine", "plateau"]
 Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["auto", "on", "off"]
 Loss = Literal["mae", "huber", "mse"]
-OrderName = Literal["global", "blocks"]
+OrderName = Literal["auto", "global", "blocks", "partitions"]
 
 _BLOCK_SIZE = 8
+_PARTITIONS = 16
+_ROTATION = 0.125
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,14 +34,20 @@ class TrainingConfig:
     epochs: int = 30
     """Passes over the training windows."""
     batch_size: int = 64
-    """Windows gathered at a time."""
+    """Windows of a batch, shared out over the ranks: the same whatever their number."""
     accumulate: int = 1
     """Batches per optimiser step: a step learns from `batch_size * accumulate` windows."""
-    order: OrderName = "global"
-    """Shuffle all windows of an epoch, or blocks of consecutive windows: fewer rows to read, and
-    gradients a little noisier."""
+    order: OrderName = "auto"
+    """global shuffles all windows of an epoch; blocks shuffles blocks of consecutive windows: fewer
+    rows to read, and gradients a little noisier; partitions shuffles blocks within parts of the
+    series, and takes from all parts in every batch. auto is partitions for a partitioned placement
+    and global otherwise."""
     block_size: int = _BLOCK_SIZE
-    """blocks: consecutive windows in a block."""
+    """blocks and partitions: consecutive windows in a block."""
+    partitions: int = _PARTITIONS
+    """partitions: how many parts of the series there are, at least as many as ranks."""
+    rotation: float = _ROTATION
+    """partitions: how much of each part goes over to its neighbour from epoch to epoch."""
     learning_rate: float = 1e-3
     """Learning rate before warm-up and schedule."""
     optimizer: Optimizer = "adam"
@@ -115,6 +123,7 @@ class TrainingConfig:
             "batch_size": 1,
             "accumulate": 1,
             "block_size": 1,
+            "partitions": 1,
             "plateau_patience": 0,
             "warmup_steps": 0,
             "patience": 1,
@@ -146,6 +155,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value!r}: it must be a finite number, 0 or more")
+        if not 0 <= self.rotation <= 1:
+            raise ConfigError(f"rotation is {self.rotation!r}: it must lie between 0 and 1")
         if not 0 < self.schedule_factor < 1:
             raise ConfigError(
                 f"schedule_factor is {self.schedule_factor!r}: it must lie between 0 and 1"
@@ -166,11 +177,18 @@ class TrainingConfig:
                 )
 
     def _check_relations(self) -> None:
-        if self.order == "global" and self.block_size != _BLOCK_SIZE:
-            raise ConfigError(
-                f"order is global and block_size is {self.block_size}: the order blocks, and no "
-                "other, takes a block size"
-            )
+        takers = {
+            "block_size": (_BLOCK_SIZE, ("blocks", "partitions")),
+            "partitions": (_PARTITIONS, ("partitions",)),
+            "rotation": (_ROTATION, ("partitions",)),
+        }
+        for name, (default, orders) in takers.items():
+            value = getattr(self, name)
+            if self.order not in ("auto", *orders) and value != default:
+                raise ConfigError(
+                    f"order is {self.order} and {name} is {value}: the order "
+                    f"{' or '.join(orders)}, and no other, takes it"
+                )
         if self.min_learning_rate > self.learning_rate:
             raise ConfigError(
                 f"min_learning_rate is {self.min_learning_rate} and learning_rate is "

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from pgti.batching import Batch
+from pgti.distributed import Processes
 from pgti.errors import ConfigError
 from pgti.training.forecaster import AbstractForecaster
 from pgti.training.loader import Loader, opened_epoch
@@ -92,6 +93,7 @@ def measure(
     mape_threshold: float = 1e-3,
     observers: Iterable[AbstractObserver] = (),
     before_batch: Callable[[], None] | None = None,
+    processes: Processes | None = None,
 ) -> dict[str, ForecastMetrics]:
     """As `evaluate`, but the sums themselves, which merge and tell channels apart.
 
@@ -101,6 +103,7 @@ def measure(
         mape_threshold: smallest magnitude that MAPE counts.
         observers: shown the progress.
         before_batch: called before each batch; what it raises ends the evaluation.
+        processes: the ranks whose loaders have the windows between them; their sums are added up.
 
     Raises:
         ConfigError: if there is no window, or windows come without targets.
@@ -120,15 +123,18 @@ def measure(
     try:
         # Not inference_mode: what a network caches here must be usable in training later.
         with torch.no_grad(), opened_epoch(loader, 0) as batches:
-            for batch in batches:
+            for number, batch in enumerate(batches):
                 if before_batch is not None:
                     before_batch()
                 _update(metrics, forecasters, batch, mape_threshold)
                 for observer in watching:
-                    observer.advance(batch.num_windows)
+                    observer.advance(loader.windows_in(number))
     finally:
         for each in were_training:
             each.train()
+    if processes is not None:
+        for of_one in metrics.values():
+            processes.sum_(of_one.sums, "metrics")
     return metrics
 
 
@@ -146,5 +152,8 @@ def _update(
     horizon, num_targets = batch.y.shape[1], batch.y.shape[3]
     for name, forecaster in forecasters.items():
         if name not in metrics:
-            metrics[name] = ForecastMetrics(horizon, num_targets, mape_threshold=mape_threshold)
-        metrics[name].update(forecaster(batch), batch.y, batch.y_mask)
+            metrics[name] = ForecastMetrics(
+                horizon, num_targets, mape_threshold=mape_threshold, device=batch.y.device
+            )
+        if batch.num_windows:
+            metrics[name].update(forecaster(batch), batch.y, batch.y_mask)

@@ -19,13 +19,22 @@ class Loader(Protocol):
 
     @property
     def num_windows(self) -> int:
-        """Windows of an epoch, each used once."""
+        """Windows of an epoch, each used once by one of the ranks."""
+        ...
+
+    def windows_in(self, batch: int) -> int:
+        """Windows of a batch, those of all ranks together."""
+        ...
+
+    def prepare(self, epoch: int) -> None:
+        """Begin whatever an epoch will need, while the caller does something else."""
         ...
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from `first_batch` on: a pure function of its arguments.
 
-        A batch is valid until the next one is asked for.
+        As many on every rank, with the windows that are this rank's, perhaps none. A batch is valid
+        until the next one is asked for.
         """
         ...
 

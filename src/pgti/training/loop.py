@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pgti.batching import Batch
+from pgti.distributed import OneProcess, Processes
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
 from pgti.training.config import TrainingConfig
 from pgti.training.evaluation import measure
@@ -19,8 +20,10 @@ from pgti.training.observers import AbstractObserver
 from pgti.training.optimisation import (
     batch_loss,
     build_loss,
+    count_observed,
     learning_rate,
     scale_gradients,
+    seed_of_step,
     set_learning_rate,
 )
 from pgti.training.position import Position
@@ -61,10 +64,11 @@ class FitResult:
 class Trainer:
     """Trains a network forecaster; after `fit` it holds the last parameters, `best.pt` the best.
 
-    Gradients of the summed loss are accumulated over the batches of an optimiser step and divided
-    by the number of targets observed in all of them, so that a step is the same however its
-    windows are cut into batches. Within an epoch the loss stays on the device; it is read where
-    `log_every_steps` says, at checkpoints and at the end.
+    Gradients of the summed loss are accumulated over the batches of an optimiser step, added up
+    over the ranks, and divided by the number of targets observed in all of them, so that a step is
+    the same however its windows are cut into batches or shared out over ranks. Within an epoch the
+    loss stays on the device; it is read where `log_every_steps` says, at checkpoints and at the
+    end.
 
     Args:
         forecaster: what to train, on its device.
@@ -74,6 +78,8 @@ class Trainer:
         run: where checkpoints and metrics go.
         identity: what a checkpoint must agree with.
         observers: told about the progress.
+        processes: the ranks that train together, each with its share of every batch and all with
+            the same parameters; rank 0 alone writes to the run. One process if not given.
 
     Raises:
         ConfigError: if there is nothing to train, or no window to train or validate on.
@@ -89,6 +95,7 @@ class Trainer:
         run: RunDirectory,
         identity: RunIdentity,
         observers: Sequence[AbstractObserver] = (),
+        processes: Processes | None = None,
     ) -> None:
         for name, loader in (("train", training), ("val", validation)):
             if loader.num_windows == 0:
@@ -103,9 +110,12 @@ class Trainer:
         self._run = run
         self._observers = observers
         self._loss = build_loss(config)
-        self._state = TrainingState(forecaster, config, run, identity)
+        self._processes = OneProcess() if processes is None else processes
+        self._state = TrainingState(forecaster, config, run, identity, self._processes)
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
         self._stop = StopSignals()
+        self._stop_agreed = 0
+        self._sent_before = self._processes.ledger.sent_bytes
         self._is_restored = False
 
     @property
@@ -138,8 +148,13 @@ class Trainer:
         """
         if resume:
             self.restore()
-        elif self._run.last_checkpoint.exists():
-            raise RunError(f"{self._run.path} has a checkpoint already: resume it with --resume")
+        else:
+            with self._processes.together():
+                if self._processes.is_main and self._run.last_checkpoint.exists():
+                    raise RunError(
+                        f"{self._run.path} has a checkpoint already: resume it with --resume"
+                    )
+        self._begin_alike()
         if self._config.compile:
             self._forecaster.network.compile()
         self._forecaster.train()
@@ -148,7 +163,7 @@ class Trainer:
                 while not self.is_finished:
                     self._train_epoch()
                     self._finish_epoch()
-                self._stop_if_asked()
+                self._agree_to_stop()
         finally:
             for observer in self._observers:
                 observer.close()
@@ -173,14 +188,16 @@ class Trainer:
     def _train_epoch(self) -> None:
         """Take the epoch's remaining steps, or those that `max_steps` leaves."""
         position = self._state.position
+        self._sent_before = self._processes.ledger.sent_bytes
         for observer in self._observers:
             label = f"epoch {position.epoch + 1}/{self._config.epochs}"
             observer.begin(label, self._training.num_windows, position.epoch_windows)
         first_batch = position.step_in_epoch * self._config.accumulate
         began = time.perf_counter()
         with opened_epoch(self._training, position.epoch, first_batch) as batches:
+            self._agree_to_stop()
             while not self._is_epoch_over():
-                self._stop_if_asked()
+                self._stop_if_agreed()
                 num_windows = self._step(batches)
                 ended = time.perf_counter()
                 self._advance(num_windows, ended - began)
@@ -190,33 +207,67 @@ class Trainer:
     def _step(self, batches: Iterator[Batch]) -> int:
         """Take one optimiser step; gives the number of windows learnt from."""
         self._state.optimizer.zero_grad(set_to_none=True)
-        count = torch.zeros((), dtype=torch.int64, device=self._state.device)
-        num_windows = 0
-        step, precision = self._state.position.step, self._config.precision
+        position, precision = self._state.position, self._config.precision
+        step, number = position.step, position.step_in_epoch * self._config.accumulate
+        torch.manual_seed(seed_of_step(self._config.seed, step, self._processes.rank))
+        num_windows, counting = 0, []
         for batch in islice(batches, self._config.accumulate):
-            loss_sum, observed = batch_loss(
-                self._forecaster, self._loss, batch, precision=precision, step=step
-            )
-            loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
-            self._state.loss_sum += loss_sum.detach()
-            count += observed
-            num_windows += batch.num_windows
-        self._state.loss_count += count
-        scale_gradients(self._state.parameters, count)
+            # On its way before the forward pass, so that nobody waits for it afterwards.
+            observed = count_observed(batch)
+            self._state.loss_count += observed
+            counting.append((observed, self._processes.sum_later(observed, "counts")))
+            num_windows += self._training.windows_in(number + len(counting) - 1)
+            if batch.num_windows:
+                loss_sum, _ = batch_loss(
+                    self._forecaster, self._loss, batch, precision=precision, step=step
+                )
+                loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+                self._state.loss_sum += loss_sum.detach()
+        self._sum_gradients()
+        for _, pending in counting:
+            pending.wait()
+        scale_gradients(
+            self._state.parameters, torch.stack([observed for observed, _ in counting]).sum()
+        )
         if self._config.clip_norm > 0:
             nn.utils.clip_grad_norm_(self._state.parameters, self._config.clip_norm)
         set_learning_rate(self._state.optimizer, self._rate(self._state.position.step))
         self._state.optimizer.step()
         return num_windows
 
+    def _sum_gradients(self) -> None:
+        """Add up the gradients of all ranks, and agree on whether to stop after this step."""
+        parameters = self._state.parameters
+        self._stop_agreed, *has_gradient = self._processes.largest(
+            [self._stop.received or 0, *(int(each.grad is not None) for each in parameters)]
+        )
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for parameter, is_there in zip(parameters, has_gradient, strict=True):
+            if not is_there:
+                continue  # on no rank: the optimiser leaves it alone
+            if parameter.grad is None:  # as where the rank has no window of the step
+                parameter.grad = torch.zeros_like(parameter)
+            by_dtype.setdefault(parameter.dtype, []).append(parameter.grad)
+        for gradients in by_dtype.values():
+            self._processes.sum_all_(gradients, "gradients")
+
+    def _begin_alike(self) -> None:
+        """Give every rank the parameters and buffers of rank 0, to the bit."""
+        for tensor in self._forecaster.network.state_dict().values():
+            self._processes.broadcast_(tensor)
+
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""
         began = time.perf_counter()
+        ends_epoch = self._state.position.step_in_epoch == self._steps_per_epoch
+        if ends_epoch and self._state.position.epoch + 1 < self._config.epochs:
+            self._training.prepare(self._state.position.epoch + 1)
         metrics = measure(
             {"model": self._forecaster},
             self._validation,
             observers=self._observers,
-            before_batch=self._stop_if_asked,
+            before_batch=self._agree_to_stop,
+            processes=self._processes,
         )["model"]
         summary = metrics.summary()
         errors = {name: summary[name]["mean"] for name in ("mae", "rmse", "mape")}
@@ -235,7 +286,7 @@ class Trainer:
             self._state.save(best=True)
         # best.pt first: a run killed between the two goes on from before this validation, and
         # validating again writes the same best.pt.
-        if position.step_in_epoch == self._steps_per_epoch:
+        if ends_epoch:
             self._state.next_epoch()
         self._state.save()
 
@@ -312,21 +363,31 @@ class Trainer:
             "seconds": position.epoch_seconds,
             "windows_per_second": _rate_of(position.epoch_windows, position.epoch_seconds),
         }
-        num_bytes = self._run.append_metrics(record)
-        self._state.position = replace(self._state.position, metrics_bytes=num_bytes)
+        sent = self._processes.ledger.since(self._sent_before)
+        if any(sent.values()):
+            record["sent_bytes"] = sent  # by rank 0 in the epoch so far
+        with self._processes.together():
+            if self._processes.is_main:
+                num_bytes = self._run.append_metrics(record)
+                self._state.position = replace(self._state.position, metrics_bytes=num_bytes)
         for observer in self._observers:
             observer.record(record)
 
-    def _stop_if_asked(self) -> None:
-        """Save and stop, if a signal has asked for it."""
-        if self._stop.received is None:
+    def _agree_to_stop(self) -> None:
+        """Save and stop, if a signal has asked any rank for it."""
+        (self._stop_agreed,) = self._processes.largest([self._stop.received or 0])
+        self._stop_if_agreed()
+
+    def _stop_if_agreed(self) -> None:
+        """Save and stop, if the ranks have agreed to: all of them after the same step."""
+        if not self._stop_agreed:
             return
         self._state.save()
-        name = signal.Signals(self._stop.received).name
+        name = signal.Signals(self._stop_agreed).name
         raise Interrupted(
             f"stopped by {name} after step {self._state.position.step}; the state is in "
             f"{self._run.last_checkpoint}: go on with --resume",
-            self._stop.received,
+            self._stop_agreed,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,8 +21,10 @@ __all__ = [
     "batch_loss",
     "build_loss",
     "build_optimizer",
+    "count_observed",
     "learning_rate",
     "scale_gradients",
+    "seed_of_step",
     "set_learning_rate",
 ]
 
@@ -144,6 +147,25 @@ def batch_loss(
     with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=lower):
         prediction = forecaster(batch, step=step)
     return loss(prediction, batch.y, batch.y_mask)
+
+
+def count_observed(batch: Batch) -> Tensor:
+    """How many targets of a batch were observed: an int64 scalar on its device.
+
+    Raises:
+        ConfigError: if the windows have no targets.
+    """
+    if batch.y_mask is None:
+        raise ConfigError("a batch without targets cannot be learnt from: gather them")
+    return batch.y_mask.sum()
+
+
+def seed_of_step(seed: int, step: int, rank: int) -> int:
+    """Seed of what a network draws in a step (dropout): a function of these three alone.
+
+    A resumed run draws the same numbers; two ranks draw different ones.
+    """
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def build_loss(config: TrainingConfig) -> MaskedLoss:

@@ -1,4 +1,4 @@
-"""Turning the first SIGTERM or SIGINT into a request that the loop honours between two steps."""
+"""Turning the first signal to stop into a request that the loop honours between two steps."""
 
 import signal
 import threading
@@ -7,9 +7,15 @@ from typing import Self
 
 __all__ = ["StopSignals"]
 
+_STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+)
+
 
 class StopSignals:
-    """While entered, SIGTERM and SIGINT set `received` instead of ending the process.
+    """While entered, SIGTERM, SIGINT and SIGUSR1 set `received` instead of ending the process.
+
+    SIGUSR1 is what SLURM sends, if asked to, some time before a job's time is up.
 
     A second SIGINT raises KeyboardInterrupt at once, for who cannot wait. Outside the main
     thread, where Python admits no handlers, nothing is installed. The previous handlers come back
@@ -23,7 +29,7 @@ class StopSignals:
     def __enter__(self) -> Self:
         self.received = None
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in _STOPPING:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgti.distributed import Processes
 from pgti.errors import RunError
-from pgti.training.checkpoint import Checkpoint
+from pgti.training.checkpoint import Checkpoint, read_checkpoint
 from pgti.training.compatibility import (
     check_fingerprint,
     check_settings,
@@ -42,13 +43,15 @@ class RunIdentity:
 class TrainingState:
     """Parameters, optimiser, position and the loss of the epoch so far.
 
-    The loss is summed on the device; `read_loss` waits for it.
+    The loss of this rank's windows is summed on the device; `read_loss` waits for it, and adds up
+    those of all ranks. Methods that read it are called by all ranks together.
 
     Args:
         forecaster: holds the network, on its device.
         config: how to train.
-        run: where checkpoints go.
+        run: where checkpoints go; rank 0 alone reads and writes them.
         identity: what a checkpoint must agree with.
+        processes: the ranks, which all hold the same parameters.
 
     Raises:
         ConfigError: if no parameter learns.
@@ -60,7 +63,9 @@ class TrainingState:
         config: TrainingConfig,
         run: RunDirectory,
         identity: RunIdentity,
+        processes: Processes,
     ) -> None:
+        self._processes = processes
         self._forecaster = forecaster
         self._config = config
         self._run = run
@@ -90,7 +95,10 @@ class TrainingState:
         Raises:
             RunError: if it is not finite.
         """
-        loss_sum, count = float(self.loss_sum), int(self.loss_count)
+        total, number = self.loss_sum.clone(), self.loss_count.clone()
+        self._processes.sum_(total, "metrics")
+        self._processes.sum_(number, "metrics")
+        loss_sum, count = float(total), int(number)
         self.position = replace(self.position, loss_sum=loss_sum, loss_count=count)
         if not math.isfinite(loss_sum):
             raise self._diverged(f"the loss is {loss_sum}")
@@ -111,12 +119,13 @@ class TrainingState:
             network=self._forecaster.network.state_dict(),
             optimizer=self.optimizer.state_dict(),
             position=self.position.to_plain(),
-            random_state=self._random_state(),
             scaler=self._scaler(),
             fingerprint=self._identity.fingerprint,
             settings=self._settings(),
         )
-        checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
+        with self._processes.together():
+            if self._processes.is_main:
+                checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
 
     def restore(self) -> None:
         """Take up the last checkpoint, if there is one, and forget metrics written after it.
@@ -126,10 +135,17 @@ class TrainingState:
                 option.
         """
         path = self._run.last_checkpoint
-        if path.exists():
-            self._load(Checkpoint.load(path))
-        self._run.clean()
-        self._run.truncate_metrics(self.position.metrics_bytes)
+        archive = b""
+        with self._processes.together():
+            if self._processes.is_main and path.exists():
+                archive = read_checkpoint(path)
+        archive = self._processes.share(archive)
+        with self._processes.together():
+            if archive:
+                self._load(Checkpoint.parse(path, archive))
+            if self._processes.is_main:
+                self._run.clean()
+                self._run.truncate_metrics(self.position.metrics_bytes)
 
     def _load(self, checkpoint: Checkpoint) -> None:
         check_fingerprint(checkpoint.fingerprint, self._identity.fingerprint)
@@ -140,16 +156,8 @@ class TrainingState:
         network.load_state_dict(checkpoint.network)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.position = Position.from_plain(checkpoint.position)
-        self._set_loss(self.position.loss_sum, self.position.loss_count)
-        torch.set_rng_state(checkpoint.random_state["cpu"])
-        if "cuda" in checkpoint.random_state and self.device.type == "cuda":
-            torch.cuda.set_rng_state(checkpoint.random_state["cuda"], self.device)
-
-    def _random_state(self) -> dict[str, Tensor]:
-        state = {"cpu": torch.get_rng_state()}
-        if self.device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self.device)
-        return state
+        if self._processes.is_main:  # what the epoch's steps so far came to is counted once
+            self._set_loss(self.position.loss_sum, self.position.loss_count)
 
     def _settings(self) -> dict[str, Any]:
         return plain_settings({**self._identity.settings, "training": asdict(self._config)})

@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, require_whole_number
 
-__all__ = ["BlockShuffle", "GlobalShuffle", "Order", "Sequential"]
+__all__ = [
+    "BlockShuffle",
+    "GlobalShuffle",
+    "Order",
+    "Sequential",
+    "checked_seed",
+    "shuffled_blocks",
+]
 
 # The highest word of Philox's counter. Other things are drawn with keys (seed, number) too, and
 # count from 0: this keeps their numbers and the order's apart. It is part of what a seed means.
@@ -53,7 +60,7 @@ class GlobalShuffle(Order):
     """
 
     def __init__(self, seed: int) -> None:
-        self.seed = _checked_seed(seed)
+        self.seed = checked_seed(seed)
 
     def __repr__(self) -> str:
         return f"GlobalShuffle(seed={self.seed})"
@@ -84,7 +91,7 @@ class BlockShuffle(Order):
     """
 
     def __init__(self, seed: int, block_size: int) -> None:
-        self.seed = _checked_seed(seed)
+        self.seed = checked_seed(seed)
         require_whole_number("block size", block_size, 1)
         self.block_size = block_size
 
@@ -93,25 +100,38 @@ class BlockShuffle(Order):
 
     def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
         """The positions block by block, the blocks permuted by (seed, epoch)."""
-        # A block longer than the epoch is the epoch: nothing is as large as an absurd block size.
-        size = min(self.block_size, max(1, num_windows))
-        num_blocks = -(-num_windows // size)
-        firsts = _permutation(self.seed, epoch, num_blocks) * size
-        positions = (firsts[:, None] + np.arange(size)).reshape(-1)
-        if num_blocks * size == num_windows:
-            return positions
-        return positions[positions < num_windows]
+        return shuffled_blocks(self.seed, epoch, num_windows, self.block_size)
 
 
-def _checked_seed(seed: int) -> int:
+def checked_seed(seed: int) -> int:
+    """The seed itself.
+
+    Raises:
+        ConfigError: if it is no whole number from 0 to 2**64 - 1.
+    """
     require_whole_number("seed", seed, 0)
     if seed >= 2**64:
         raise ConfigError(f"seed is {seed}: it must be less than 2**64")
     return seed
 
 
-def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+def shuffled_blocks(
+    seed: int, epoch: int, count: int, block_size: int, stream: int = 0
+) -> NDArray[np.int64]:
+    """0..count-1 block by block, the blocks permuted by (seed, epoch, stream)."""
+    # A block longer than the epoch is the epoch: nothing is as large as an absurd block size.
+    size = min(block_size, max(1, count))
+    num_blocks = -(-count // size)
+    firsts = _permutation(seed, epoch, num_blocks, stream) * size
+    positions = (firsts[:, None] + np.arange(size)).reshape(-1)
+    if num_blocks * size == count:
+        return positions
+    return positions[positions < count]
+
+
+def _permutation(seed: int, epoch: int, count: int, stream: int = 0) -> NDArray[np.int64]:
+    """A permutation of 0..count-1, keyed by (seed, epoch, stream)."""
     key = np.array([seed, epoch], dtype=np.uint64)
-    counter = np.array([0, 0, 0, _DOMAIN], dtype=np.uint64)
+    counter = np.array([0, 0, stream, _DOMAIN], dtype=np.uint64)
     generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
     return generator.permutation(count).astype(np.int64, copy=False)

@@ -1,0 +1,102 @@
+"""From the facts of a launch to processes that can talk."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+
+from pgti.distributed.launch import Launch, find_launch
+from pgti.distributed.processes import OneProcess, Processes
+from pgti.errors import ConfigError, PeerError
+
+__all__ = ["TIMEOUT_SECONDS", "open_processes"]
+
+TIMEOUT_SECONDS = 600.0
+"""How long a rank waits for another before the job fails."""
+
+
+@contextmanager
+def open_processes(
+    device: torch.device | None = None,
+    *,
+    launch: Launch | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    environ: Mapping[str, str] = os.environ,
+) -> Iterator[Processes]:
+    """The processes of this job; one alone where nothing launched several.
+
+    A process group that somebody else has initialised (Ray, Lightning, a script) is used as it is
+    and left to them.
+
+    Args:
+        device: where this rank computes: NCCL joins gloo for a GPU.
+        launch: which process this is; found in the environment if not given.
+        timeout_seconds: how long to wait for another rank.
+        environ: the environment variables.
+
+    Raises:
+        ConfigError: if the environment contradicts itself, or the timeout is not positive.
+        PeerError: if the other ranks cannot be reached.
+    """
+    if not timeout_seconds > 0:
+        raise ConfigError(f"the timeout is {timeout_seconds} s: it must be more than 0")
+    found = find_launch(environ) if launch is None else launch
+    processes = _opened(found, device or torch.device("cpu"), timeout_seconds, environ)
+    try:
+        yield processes
+    except BaseException as error:
+        processes.close(error)
+        raise
+    processes.close()
+
+
+def _opened(
+    launch: Launch, device: torch.device, timeout_seconds: float, environ: Mapping[str, str]
+) -> Processes:
+    if launch.world_size == 1:
+        return OneProcess()
+    # One process alone needs none of this, and its import takes a while.
+    import torch.distributed as dist  # noqa: PLC0415
+    from torch._C._distributed_c10d import PrefixStore, TCPStore  # noqa: PLC0415
+
+    from pgti.distributed.heartbeat import Heartbeat  # noqa: PLC0415
+    from pgti.distributed.torch_processes import TorchProcesses  # noqa: PLC0415
+
+    timeout = timedelta(seconds=timeout_seconds)
+    if dist.is_initialized():
+        return TorchProcesses(launch, None, timeout, owns_group=False)
+    # torchrun's agent keeps the store of its workers, so that it outlives all of them.
+    agent_keeps_store = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    keeps_store = launch.rank == 0 and not agent_keeps_store
+
+    def connected(*, is_master: bool) -> PrefixStore:
+        store = TCPStore(
+            launch.address,
+            launch.port,
+            launch.world_size,
+            is_master=is_master,
+            timeout=timeout,
+            wait_for_workers=False,
+        )
+        return PrefixStore(f"pgti/{launch.restarts}", store)
+
+    try:
+        store = connected(is_master=keeps_store)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=timeout,
+            device_id=device if device.type == "cuda" else None,
+        )
+        heartbeat = Heartbeat(connected(is_master=False), launch.rank, launch.world_size)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PeerError(
+            f"rank {launch.rank} of {launch.world_size} cannot reach the others at "
+            f"{launch.address}:{launch.port}: {reason}"
+        ) from error
+    return TorchProcesses(launch, heartbeat, timeout)

@@ -1,0 +1,178 @@
+"""Ranks over `torch.distributed`: gloo between CPUs, NCCL between GPUs with gloo beside it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pgti.distributed.heartbeat import Heartbeat
+from pgti.distributed.launch import Launch
+from pgti.distributed.ledger import Kind
+from pgti.distributed.processes import Message, Pending, Processes
+from pgti.errors import PeerError
+
+__all__ = ["TorchProcesses"]
+
+
+class _Works(Pending):
+    """Collectives or messages of torch's that are under way."""
+
+    def __init__(self, works: Sequence[dist.Work], processes: "TorchProcesses") -> None:
+        self._works = works
+        self._processes = processes
+
+    def wait(self) -> None:
+        """Wait for all of them."""
+        with self._processes.peers_blamed():
+            for work in self._works:
+                work.wait()
+        self._works = ()
+
+
+class TorchProcesses(Processes):
+    """A rank of a process group of torch's, which is initialised already.
+
+    What is on the host goes over gloo, what is on a GPU over NCCL. Rows travel in a gloo group of
+    their own, so that they can be under way during other collectives.
+
+    Args:
+        launch: which rank this is.
+        heartbeat: tells which rank is to blame for a failure; None where nobody could tell.
+        timeout: how long to wait for another rank.
+        owns_group: whether to destroy the process group in the end.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        heartbeat: Heartbeat | None,
+        timeout: timedelta,
+        *,
+        owns_group: bool = True,
+    ) -> None:
+        super().__init__(launch.rank, launch.world_size, launch.local_rank, launch.local_world_size)
+        self._heartbeat = heartbeat
+        self._owns_group = owns_group
+        fake = dist.get_backend() == "fake"
+        with self.peers_blamed():
+            self._rows = None if fake else dist.new_group(backend="gloo", timeout=timeout)
+
+    def sum_(self, tensor: Tensor, kind: Kind) -> None:
+        """All-reduce; every rank receives what was added up in one place."""
+        self.ledger.add(kind, tensor.nbytes)
+        with self.peers_blamed():
+            dist.all_reduce(tensor)
+
+    def sum_all_(self, tensors: Sequence[Tensor], kind: Kind) -> None:
+        """One all-reduce over all of them, side by side."""
+        if not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self.sum_(flat, kind)
+        position = 0
+        for tensor in tensors:
+            tensor.copy_(flat[position : position + tensor.numel()].view_as(tensor))
+            position += tensor.numel()
+
+    def sum_later(self, tensor: Tensor, kind: Kind) -> Pending:
+        """All-reduce that is waited for later."""
+        self.ledger.add(kind, tensor.nbytes)
+        with self.peers_blamed():
+            work = dist.all_reduce(tensor, async_op=True)
+        return _Works([work] if work is not None else [], self)
+
+    def broadcast_(self, tensor: Tensor) -> None:
+        """Broadcast from rank 0, which alone sends."""
+        self.ledger.add("control", tensor.nbytes if self.is_main else 0)
+        with self.peers_blamed():
+            dist.broadcast(tensor, src=0)
+
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        """All-reduce on the host."""
+        tensor = torch.tensor(numbers, dtype=torch.int64)
+        self.ledger.add("control", tensor.nbytes)
+        if self._heartbeat is not None:
+            self._heartbeat.advance()
+        with self.peers_blamed():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        largest: list[int] = tensor.tolist()
+        return largest
+
+    def share(self, content: bytes) -> bytes:
+        """The length first, then the bytes: nothing is unpickled."""
+        size = torch.tensor(len(content), dtype=torch.int64)
+        self.broadcast_(size)
+        received = torch.zeros(int(size), dtype=torch.uint8)
+        if self.is_main:
+            received.copy_(_as_tensor(content))
+        self.broadcast_(received)
+        return received.numpy().tobytes()
+
+    def texts(self, text: str) -> list[str]:
+        """Every rank's text, padded to the longest."""
+        content = text.encode()
+        longest = self.largest([len(content)])[0]
+        if not longest:
+            return [""] * self.world_size
+        mine = torch.zeros(longest, dtype=torch.uint8)
+        mine[: len(content)] = _as_tensor(content)
+        everyone = [torch.zeros_like(mine) for _ in range(self.world_size)]
+        self.ledger.add("control", mine.nbytes)
+        with self.peers_blamed():
+            dist.all_gather(everyone, mine)
+        return [each.numpy().tobytes().rstrip(b"\0").decode() for each in everyone]
+
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Pending:
+        """Messages of bytes in the group of rows."""
+        works = []
+        with self.peers_blamed():
+            for message in receives:
+                tensor = message.tensor.view(torch.uint8)
+                works.append(
+                    dist.irecv(tensor, src=message.peer, group=self._rows, tag=message.tag)
+                )
+            for message in sends:
+                self.ledger.add("data", message.tensor.nbytes)
+                tensor = message.tensor.view(torch.uint8)
+                works.append(
+                    dist.isend(tensor, dst=message.peer, group=self._rows, tag=message.tag)
+                )
+        return _Works([work for work in works if work is not None], self)
+
+    def barrier(self) -> None:
+        """An all-reduce on the host: gloo's, whatever the device."""
+        self.largest([0])
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Tell the others why, and leave the group."""
+        if self._heartbeat is not None:
+            self._heartbeat.close(error)
+        # A group whose ranks have failed may never come apart: the system closes its connections.
+        if self._owns_group and error is None and dist.is_initialized():
+            dist.destroy_process_group()
+
+    @contextmanager
+    def peers_blamed(self) -> Iterator[None]:
+        """Turn torch's account of a lost connection into a line that names the rank.
+
+        Raises:
+            PeerError: naming the rank that failed, is gone or does not answer.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            culprit = None if self._heartbeat is None else self._heartbeat.culprit()
+            reason = " ".join(str(error).split())[:200]
+            raise PeerError(
+                f"{culprit}: the job cannot go on"
+                if culprit is not None
+                else f"another rank failed or does not answer: {reason}"
+            ) from error
+
+
+def _as_tensor(content: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())

@@ -1,0 +1,109 @@
+"""Which rows of the series each rank holds, and which have to move when that changes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pgti.windows.shares import OwnedShare
+
+__all__ = ["Move", "moves_between", "rows_held", "within", "without"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """Rows that one rank sends to another.
+
+    Args:
+        source: rank that has them.
+        target: rank that wants them.
+        rows: which rows.
+    """
+
+    source: int
+    target: int
+    rows: range
+
+
+def rows_held(
+    share: OwnedShare, rank: int, starts: range, span: int, epoch: int
+) -> tuple[range, ...]:
+    """The rows that a rank's windows lie in: its own, and those that its last windows reach into.
+
+    Args:
+        share: which windows are whose.
+        rank: whose rows.
+        starts: window starts of the training split.
+        span: rows of a window.
+        epoch: which epoch.
+
+    Returns:
+        Ranges that rise and do not touch.
+    """
+    runs = share.order.positions_of(share.partitions_of(rank), len(starts), epoch)
+    return _union(range(starts[run[0]], starts[run[-1]] + span) for run in runs)
+
+
+def moves_between(
+    held: Sequence[Sequence[range]], wanted: Sequence[Sequence[range]]
+) -> tuple[Move, ...]:
+    """The rows that each rank wants and does not hold, each from one rank that holds it.
+
+    Neighbours come first: rank r asks r + 1, then r + 2 and so on, round to r - 1. The same on
+    every rank, so that nobody has to ask.
+
+    Args:
+        held: the rows that each rank holds.
+        wanted: the rows that each rank should hold.
+
+    Returns:
+        The moves. A row that nobody holds is in none of them.
+    """
+    world_size = len(held)
+    moves = []
+    for target, rows in enumerate(wanted):
+        missing = list(without(rows, held[target]))
+        for step in range(1, world_size):
+            source = (target + step) % world_size
+            found = [each for piece in held[source] for each in within(missing, piece)]
+            moves += [Move(source=source, target=target, rows=each) for each in found]
+            missing = list(without(missing, found))
+    return tuple(moves)
+
+
+def without(rows: Iterable[range], removed: Iterable[range]) -> tuple[range, ...]:
+    """The rows that are in none of the removed ranges, as rising ranges.
+
+    >>> without([range(0, 10)], [range(2, 4), range(8, 20)])
+    (range(0, 2), range(4, 8))
+    """
+    left = list(rows)
+    for gone in removed:
+        left = [
+            part
+            for each in left
+            for part in (
+                range(each.start, min(each.stop, gone.start)),
+                range(max(each.start, gone.stop), each.stop),
+            )
+            if part
+        ]
+    return tuple(left)
+
+
+def within(ranges: Iterable[range], limits: range) -> tuple[range, ...]:
+    """The parts of the ranges that lie in `limits`.
+
+    >>> within([range(0, 5), range(7, 9), range(20, 30)], range(3, 22))
+    (range(3, 5), range(7, 9), range(20, 22))
+    """
+    parts = (range(max(r.start, limits.start), min(r.stop, limits.stop)) for r in ranges)
+    return tuple(part for part in parts if part)
+
+
+def _union(ranges: Iterable[range]) -> tuple[range, ...]:
+    union: list[range] = []
+    for each in sorted(ranges, key=lambda rows: rows.start):
+        if union and each.start <= union[-1].stop:
+            union[-1] = range(union[-1].start, max(union[-1].stop, each.stop))
+        else:
+            union.append(each)
+    return tuple(union)

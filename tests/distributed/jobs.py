@@ -1,0 +1,184 @@
+"""What ranks do in tests: run by `crew.py` in processes of their own, one function a job."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pgti.distributed import Processes
+from pgti.errors import Interrupted, PgtiError
+from pgti.graph import SensorGraph
+from pgti.models import ModelShape
+from pgti.nn import Supports
+from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
+from pgti.series import SeriesStore, StoreWriter
+from pgti.training import TrainingConfig
+
+NUM_NODES = 3
+
+
+def make_store(path: Path, num_steps: int = 160) -> SeriesStore:
+    """Hourly readings; the second half of the series, and one sensor more than others, has gaps."""
+    random = np.random.default_rng(0)
+    values = 50 + 10 * np.sin(
+        np.arange(num_steps)[:, None, None] / 5 + np.arange(NUM_NODES)[:, None]
+    )
+    values = values + random.normal(size=(num_steps, NUM_NODES, 1))
+    missing = random.random(values.shape) < np.array([0.05, 0.2, 0.6])[:, None]
+    missing[: num_steps // 2] &= random.random((num_steps // 2, NUM_NODES, 1)) < 0.1
+    values[missing] = np.nan
+    graph = SensorGraph.from_edges(NUM_NODES, np.array([0, 1]), np.array([1, 2]))
+    with StoreWriter(path, node_ids=("a", "b", "c"), channels=("speed",), graph=graph) as writer:
+        writer.append(values.round(1).astype(np.float32))
+        writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
+    return SeriesStore.open(path)
+
+
+class Linear(nn.Module):
+    """A linear map; with dropout it draws random numbers; part of it may never be used."""
+
+    def __init__(self, shape: ModelShape, dtype: torch.dtype, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.shape = shape
+        self.linear = nn.Linear(
+            shape.input_steps * shape.input_channels,
+            shape.horizon * shape.target_channels,
+            dtype=dtype,
+        )
+        self.unused = nn.Linear(2, 2, dtype=dtype)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, supports: Supports) -> Tensor:
+        """[B, L, N, C_in] -> [B, H, N, C_out]."""
+        del supports
+        flat = x.permute(0, 2, 1, 3).flatten(2).to(self.linear.weight.dtype)
+        sizes = (self.shape.horizon, self.shape.target_channels)
+        return self.linear(self.dropout(flat)).unflatten(2, sizes).transpose(1, 2)
+
+
+def make_config(store: str, options: dict[str, Any]) -> RunConfig:
+    """A small run: `placement` and `model` apart, `options` are those of training."""
+    training = {"epochs": 2, "batch_size": 10, "seed": 3, "log_every_steps": 4, **options}
+    placement = training.pop("placement", "replicated")
+    dtype = training.pop("dtype", None)
+    training.pop("dropout", None)
+    model = ModelConfig(name="custom")
+    if dtype is None:
+        model = ModelConfig(name="dcrnn", options={"hidden": 4, "layers": 1})
+    return RunConfig(
+        store=Path(store),
+        windows=WindowConfig(input_steps=3, horizon=2),
+        model=model,
+        training=TrainingConfig(**training),
+        placement=placement,
+        device="cpu",
+    )
+
+
+def train(
+    processes: Processes,
+    *,
+    store: str,
+    run: str,
+    options: dict[str, Any],
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train, evaluate, and give the parameters and what was sent."""
+    config = make_config(store, options)
+    dtype = {"float64": torch.float64, "float32": torch.float32}.get(options.get("dtype", ""))
+
+    def custom(shape: ModelShape) -> nn.Module:
+        assert dtype is not None
+        return Linear(shape, dtype, options.get("dropout", 0.0))
+
+    trained, result = train_run(
+        config,
+        run,
+        model=None if dtype is None else custom,
+        resume=resume,
+        processes=processes,
+    )
+    report = trained.evaluate(["val", "test"])
+    return {
+        "parameters": dict(trained.forecaster.network.state_dict()),
+        "errors": [report["val"]["mae"]["mean"], report["test"]["rmse"]["mean"]],
+        "counts": [report["val"]["count"], report["test"]["count"]],
+        "steps": result.steps,
+        "sent": processes.ledger.sent_bytes,
+    }
+
+
+def refuse(processes: Processes, *, rank: int) -> dict[str, Any]:
+    """One rank finds fault with what the user gave."""
+    try:
+        with processes.together():
+            if processes.rank == rank:
+                raise PgtiError("this rank's disk is full")
+    except PgtiError as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"error": ""}
+
+
+def collectives(processes: Processes) -> dict[str, Any]:
+    """Everything that ranks can do together."""
+    rank, world_size = processes.rank, processes.world_size
+    total = torch.tensor([1.0, rank], dtype=torch.float64)
+    processes.sum_(total, "metrics")
+    later = torch.tensor(rank + 1)
+    processes.sum_later(later, "counts").wait()
+    several = [torch.full((2, 2), float(rank)), torch.ones(3)]
+    processes.sum_all_(several, "gradients")
+    given = torch.tensor([rank])
+    processes.broadcast_(given)
+    return {
+        "sum": total,
+        "later": later,
+        "several": several,
+        "given": given,
+        "largest": processes.largest([rank, -rank]),
+        "share": processes.share(b"from 0" if rank == 0 else b"something longer"),
+        "texts": processes.texts("" if rank % 2 else f"text {rank}"),
+        "no texts": processes.texts(""),
+        "any": processes.any(rank == world_size - 1),
+        "sent": processes.ledger.sent_bytes,
+    }
+
+
+class Signalled(nn.Module):
+    """A network whose rank is sent a signal in its third forward pass of training."""
+
+    def __init__(self, network: nn.Module, signal_number: int) -> None:
+        super().__init__()
+        self.network = network
+        self.passes = 0
+        self.signal_number = signal_number
+
+    def forward(self, x: Tensor, supports: Supports) -> Tensor:
+        """As the network."""
+        self.passes += self.training
+        if self.training and self.passes == 3 and self.signal_number:
+            os.kill(os.getpid(), self.signal_number)
+        forecast: Tensor = self.network(x, supports)
+        return forecast
+
+
+def interrupted(
+    processes: Processes, *, store: str, run: str, options: dict[str, Any], rank: int
+) -> dict[str, Any]:
+    """Training that a signal to one rank stops."""
+    number = signal.SIGUSR1 if processes.rank == rank else 0
+    config = make_config(store, {**options, "dtype": "float32", "recompute": "off"})
+    try:
+        train_run(
+            config,
+            run,
+            model=lambda shape: Signalled(Linear(shape, torch.float32), number),
+            processes=processes,
+        )
+    except Interrupted as error:
+        return {"error": str(error), "signal": error.signal_number}
+    return {"error": "", "signal": 0}

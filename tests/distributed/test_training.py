@@ -1,0 +1,158 @@
+"""Training on several ranks is training on one: same parameters, same errors, same batches."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from .conftest import RunRanks
+from .jobs import make_store
+
+TWENTY_STEPS = {"epochs": 3, "max_steps": 20, "batch_size": 10}
+"""109 training windows are 11 batches an epoch, the last one of 9: neither 4 nor 3 divides them."""
+
+PLACEMENTS: dict[str, dict[str, Any]] = {
+    "replicated": {},
+    "partitioned": {"placement": "partitioned", "order": "partitions", "partitions": 7},
+    "same order, replicated": {"order": "partitions", "partitions": 7},
+    "global shuffle, partitioned": {"placement": "partitioned", "order": "global"},
+}
+
+
+def parameters_equal(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
+    assert found["parameters"].keys() == expected["parameters"].keys()
+    for name, tensor in expected["parameters"].items():
+        torch.testing.assert_close(
+            found["parameters"][name], tensor, rtol=tolerance, atol=tolerance, msg=name
+        )
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_parameters_and_errors_do_not_depend_on_the_number_of_ranks(
+    run_ranks: RunRanks, tmp_path: Path, placement: str, dtype: str, tolerance: float
+) -> None:
+    """Twenty steps, a ragged last batch among them, with gaps spread unevenly over ranks."""
+    store = str(make_store(tmp_path / "store").path)
+    options = {**TWENTY_STEPS, **PLACEMENTS[placement], "dtype": dtype}
+    by_world_size = {
+        world_size: run_ranks(
+            "train", world_size, store=store, run=str(tmp_path / f"{world_size}"), options=options
+        )
+        for world_size in (1, 2, 3, 4)
+    }
+    (alone,) = by_world_size[1]
+    assert alone["steps"] == 20
+    for results in by_world_size.values():
+        for rank, result in enumerate(results):
+            assert "error" not in result, result
+            parameters_equal(result, results[0], 0.0)  # the same bits on every rank
+            parameters_equal(result, alone, tolerance)
+            assert result["errors"] == pytest.approx(alone["errors"], rel=tolerance), rank
+            assert result["counts"] == alone["counts"]
+
+
+def test_the_two_placements_agree_given_the_same_order(run_ranks: RunRanks, tmp_path: Path) -> None:
+    store = str(make_store(tmp_path / "store").path)
+    results = [
+        run_ranks(
+            "train",
+            3,
+            store=store,
+            run=str(tmp_path / name.replace(" ", "-")),
+            options={**TWENTY_STEPS, **PLACEMENTS[name], "dtype": "float64"},
+        )[0]
+        for name in ("partitioned", "same order, replicated")
+    ]
+    parameters_equal(results[0], results[1], 1e-12)
+
+
+def test_dcrnn_with_accumulation_and_more_ranks_than_windows(
+    run_ranks: RunRanks, tmp_path: Path
+) -> None:
+    """Batches of 3 windows leave a rank of 4 with nothing to do, and every rank takes part."""
+    store = str(make_store(tmp_path / "store").path)
+    options = {"epochs": 1, "max_steps": 12, "batch_size": 3, "accumulate": 2}
+    (alone,) = run_ranks("train", 1, store=store, run=str(tmp_path / "1"), options=options)
+    for result in run_ranks("train", 4, store=store, run=str(tmp_path / "4"), options=options):
+        assert "error" not in result, result
+        parameters_equal(result, alone, 1e-5)
+        assert result["errors"] == pytest.approx(alone["errors"], rel=1e-5)
+
+
+@pytest.mark.parametrize("placement", ["replicated", "partitioned", "global shuffle, partitioned"])
+def test_a_run_goes_on_at_another_number_of_ranks(
+    run_ranks: RunRanks, tmp_path: Path, placement: str
+) -> None:
+    """Stopped in the middle of an epoch at 4 ranks, resumed at 1 and at 3: the same batches."""
+    store = str(make_store(tmp_path / "store").path)
+    options = {**PLACEMENTS[placement], "epochs": 2, "dtype": "float64"}
+    (unbroken,) = run_ranks(
+        "train", 1, store=store, run=str(tmp_path / "unbroken"), options=options
+    )
+    for world_size in (1, 3):
+        run = str(tmp_path / f"run {world_size}")
+        run_ranks("train", 4, store=store, run=run, options={**options, "max_steps": 14})
+        results = run_ranks("train", world_size, store=store, run=run, options=options, resume=True)
+        for result in results:
+            assert "error" not in result, result
+            assert result["steps"] == unbroken["steps"] == 22
+            parameters_equal(result, unbroken, 1e-12)
+
+
+def test_dropout_is_drawn_anew_on_every_rank_and_the_same_on_resume(
+    run_ranks: RunRanks, tmp_path: Path
+) -> None:
+    store = str(make_store(tmp_path / "store").path)
+    options = {"epochs": 2, "dtype": "float64", "dropout": 0.5}
+    unbroken = run_ranks("train", 2, store=store, run=str(tmp_path / "a"), options=options)
+    run = str(tmp_path / "b")
+    run_ranks("train", 2, store=store, run=run, options={**options, "max_steps": 9})
+    resumed = run_ranks("train", 2, store=store, run=run, options=options, resume=True)
+    parameters_equal(resumed[0], unbroken[0], 0.0)
+    (alone,) = run_ranks("train", 1, store=store, run=str(tmp_path / "c"), options=options)
+    weight = "linear.weight"
+    assert not torch.equal(alone["parameters"][weight], unbroken[0]["parameters"][weight])
+
+
+def test_what_is_sent(run_ranks: RunRanks, tmp_path: Path) -> None:
+    """No row where the series is replicated, the stated fraction an epoch where it is partitioned.
+
+    And gradients: as many bytes as there are learning parameters, in every step.
+    """
+    store = make_store(tmp_path / "store")
+    learning = 4 * (3 * 2 + 1) * 2  # of a linear map of 3 steps and 2 features to 2 steps
+    epochs, steps = 3, 33
+    sent = {}
+    for name, placement in PLACEMENTS.items():
+        results = run_ranks(
+            "train",
+            2,
+            store=str(store.path),
+            run=str(tmp_path / name.replace(" ", "-")),
+            options={**placement, "epochs": epochs, "dtype": "float32"},
+        )
+        assert [result["sent"]["gradients"] for result in results] == [steps * learning] * 2
+        assert [result["sent"]["counts"] for result in results] == [steps * 8] * 2
+        sent[name] = [result["sent"]["data"] for result in results]
+    assert sent["replicated"] == sent["same order, replicated"] == [0, 0]
+    row_bytes = store.raw[0].nbytes
+    # An eighth of a partition of 109 / 7 windows is one window: one row moves on from each rank,
+    # twice; and when the last window is followed by the first, the 5 rows of that one.
+    assert sent["partitioned"] == [(5 + 1) * row_bytes, (1 + 1) * row_bytes]
+    assert min(sent["global shuffle, partitioned"]) > 100 * row_bytes
+
+
+def test_a_signal_to_one_rank_stops_all_of_them_after_the_same_step(
+    run_ranks: RunRanks, tmp_path: Path
+) -> None:
+    store = str(make_store(tmp_path / "store").path)
+    results = run_ranks(
+        "interrupted", 3, store=store, run=str(tmp_path / "run"), options={}, rank=1
+    )
+    for result in results:
+        assert "stopped by SIGUSR1 after step 3" in result["error"]
+        assert result["signal"] == 10
+    state = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
+    assert state["position"]["step"] == 3
