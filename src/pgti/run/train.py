@@ -128,7 +128,8 @@ def train_run(
         PgtiError: if something given cannot be used; nothing is left behind then.
     """
     directory = RunDirectory(Path(path).absolute())
-    processes, main = processes or OneProcess(), processes is None or processes.is_main
+    processes = OneProcess() if processes is None else processes
+    main = processes.is_main
     goes_on = processes.any(main and resume and RunDirectory.exists(directory.path))
     with ExitStack() as held:
         with processes.together():
