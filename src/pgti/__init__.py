@@ -16,6 +16,7 @@ from pgti.errors import ConfigError as ConfigError
 from pgti.errors import DataError as DataError
 from pgti.errors import Interrupted as Interrupted
 from pgti.errors import MissingExtraError as MissingExtraError
+from pgti.errors import PeerError as PeerError
 from pgti.errors import PgtiError as PgtiError
 from pgti.errors import RunError as RunError
 from pgti.errors import StoreError as StoreError
@@ -28,7 +29,10 @@ from pgti.series import SeriesStore as SeriesStore
 from pgti.simulation import SimulationOptions as SimulationOptions
 from pgti.simulation import simulate as simulate
 from pgti.windows import BlockShuffle as BlockShuffle
+from pgti.windows import EvenShare as EvenShare
 from pgti.windows import GlobalShuffle as GlobalShuffle
+from pgti.windows import OwnedShare as OwnedShare
+from pgti.windows import PartitionShuffle as PartitionShuffle
 from pgti.windows import Sequential as Sequential
 from pgti.windows import WindowSpec as WindowSpec
 
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
     from pgti.batching import StandardBatcher as StandardBatcher
     from pgti.batching import WindowDataset as WindowDataset
     from pgti.batching import WindowSource as WindowSource
+    from pgti.distributed import Processes as Processes
+    from pgti.distributed import open_processes as open_processes
     from pgti.models import DCRNN as DCRNN
     from pgti.models import AbstractModel as AbstractModel
     from pgti.models import DCRNNConfig as DCRNNConfig
@@ -59,6 +65,7 @@ _NEEDS_TORCH = {
         "WindowDataset",
         "WindowSource",
     ),
+    "pgti.distributed": ("Processes", "open_processes"),
     "pgti.models": ("DCRNN", "AbstractModel", "DCRNNConfig", "ModelShape"),
     "pgti.nn": ("Supports",),
     "pgti.run": ("Run", "RunConfig", "WindowConfig", "train"),

@@ -32,10 +32,11 @@ class PgtiError(Exception):
     """Base of every error that this library raises on purpose.
 
     Attributes:
-        is_told: whether another rank of the job says the same to the user.
+        is_told: in a job of several ranks, whether another rank says the same to the user; None
+            before the ranks have met, where all of them find the same.
     """
 
-    is_told: bool = False
+    is_told: bool | None = None
 
 
 class ConfigError(PgtiError, ValueError):

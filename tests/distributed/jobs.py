@@ -9,14 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pgti.batching import StandardBatcher
 from pgti.distributed import Processes
 from pgti.errors import Interrupted, PgtiError
 from pgti.graph import SensorGraph
 from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
+from pgti.run.prepare import prepare
 from pgti.series import SeriesStore, StoreWriter
-from pgti.training import TrainingConfig
+from pgti.training import RunDirectory, TrainingConfig
 
 NUM_NODES = 3
 
@@ -146,6 +148,36 @@ def collectives(processes: Processes) -> dict[str, Any]:
         "any": processes.any(rank == world_size - 1),
         "sent": processes.ledger.sent_bytes,
     }
+
+
+def batches(
+    processes: Processes, *, store: str, options: dict[str, Any], epochs: int
+) -> dict[str, Any]:
+    """How many batches of this rank's training loader differ from materialised windows."""
+    config = make_config(store, {**options, "dtype": "float32"}).resolved()
+    opened = SeriesStore.open(store)
+    prepared = prepare(
+        config,
+        RunDirectory(Path(store).parent / "nowhere"),
+        opened,
+        lambda shape: Linear(shape, torch.float32),
+        None,
+        processes,
+    )
+    oracle = StandardBatcher(prepared.run.source, torch.device("cpu"))
+    differing, starts = 0, []
+    loader = prepared.training
+    for epoch in range(epochs):
+        for batch in loader.epoch(epoch):
+            starts.append([int(start) for start in batch.starts])
+            if not batch.num_windows:
+                continue
+            expected = oracle.gather(batch.starts)
+            for name in ("x", "x_mask", "y", "y_mask", "calendar"):
+                found, wanted = getattr(batch, name), getattr(expected, name)
+                differing += not torch.equal(found, wanted)
+        loader.prepare(epoch + 1)
+    return {"differing": differing, "starts": starts, "sent": processes.ledger.sent_bytes}
 
 
 class Signalled(nn.Module):

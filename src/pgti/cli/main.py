@@ -1,11 +1,14 @@
 """The entry: find the command, run it, and turn what goes wrong into one line and an exit code.
 
-Exit 0 done; 2 what the user gave is wrong; 128 + n stopped by signal n; 1 anything else.
+Exit 0 done; 2 what the user gave is wrong; 128 + n stopped by signal n; 1 anything else. Of several
+ranks one says what went wrong: rank 0, where it can.
 """
 
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from types import FrameType
 
@@ -13,13 +16,14 @@ import cyclopts
 
 from pgti.cli.config_tokens import expand_tokens
 from pgti.cli.output import say
-from pgti.errors import Interrupted, PgtiError
+from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
 
 __all__ = ["main", "run_command"]
 
 _DEBUG = "--debug"
+_RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _HELP = {"--help", "-h"}
-_STOPPING = ("SIGTERM", "SIGHUP")
+_STOPPING = ("SIGTERM", "SIGHUP", "SIGUSR1")
 _COMMANDS = ("ingest", "info", "simulate", "train", "evaluate", "predict")
 
 
@@ -61,22 +65,42 @@ def run_command(tokens: Sequence[str]) -> int:
         if debug:
             raise
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        say(f"internal error: {what[:500]}; --debug shows where")
+        say(f"internal error: {what[:500]}; --debug shows where", rank=_rank())
         return 1
     return 0
 
 
 def _told(error: BaseException) -> int:
-    """Say what went wrong in one line; the exit code."""
+    """Say what went wrong in one line, unless another rank does; the exit code."""
+    rank = _rank()
+    speak: Callable[[str], None] = partial(say, rank=rank)
+    if rank and getattr(error, "is_told", None) is not False:
+        speak = _nothing
     if isinstance(error, KeyboardInterrupt):
-        say("stopped")
+        speak("stopped")
         return 130
     message = " ".join(str(error).split())
     if isinstance(error, Interrupted):
-        say(message)
+        speak(message)
         return 128 + error.signal_number
-    say(f"error: {message}")
-    return 2
+    speak(f"error: {message}")
+    return 1 if isinstance(error, PeerError) else 2
+
+
+def _rank() -> int:
+    """This process's rank; 0 where nothing tells."""
+    if not any(name in os.environ for name in _RANK_VARIABLES):
+        return 0
+    from pgti.distributed import find_launch  # noqa: PLC0415 - imports torch
+
+    try:
+        return find_launch(os.environ).rank
+    except ConfigError:
+        return 0
+
+
+def _nothing(message: str) -> None:
+    del message
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -15,9 +15,10 @@ _ERRORS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
 _SHOWN_STEPS = 6  # more horizon steps than this are thinned in a table
 
 
-def say(message: str) -> None:
-    """One line on standard error."""
-    print(f"pgti: {message}", file=sys.stderr)
+def say(message: str, rank: int = 0) -> None:
+    """One line on standard error, which names the rank of a job that says it, if it is not 0."""
+    speaker = f"pgti: rank {rank}" if rank else "pgti"
+    print(f"{speaker}: {message}", file=sys.stderr)
 
 
 def show(table: Table) -> None:

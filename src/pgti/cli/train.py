@@ -45,7 +45,7 @@ def train_command(
     store: Path,
     /,
     *,
-    run: Path,
+    run: Annotated[Path, Parameter(name=("--run", "--run-dir"))],
     model: Annotated[
         dict[str, str] | None,
         Parameter(name="--model", help=_model_help()),
@@ -70,7 +70,8 @@ def train_command(
 
     Args:
         store: The store to learn from.
-        run: Directory of the run: made new, or with --resume gone on in.
+        run: Directory of the run: made new, or with --resume gone on in. Behind torchrun, which
+            has options that begin with --run, spell it --run-dir.
         model: Name of the model, and its options.
         windows: Shape and split of the windows.
         training: How to train.

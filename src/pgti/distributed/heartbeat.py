@@ -30,9 +30,9 @@ class KeyStore(Protocol):
 class Heartbeat:
     """Signs of life of every rank in a store that all of them see.
 
-    A thread writes how often it has looked, and how many steps the rank has come to. A rank whose
-    thread has fallen silent is gone or stopped; one whose thread goes on while its steps do not is
-    hung; one that failed has said so.
+    A thread writes a rising number, and how often the rank has met the others. A rank whose thread
+    has fallen silent is gone or stopped; one whose thread goes on and which has met the others less
+    often than they have one another is hung; one that failed has said so.
 
     Args:
         store: of the job, over a connection of its own.
@@ -44,7 +44,7 @@ class Heartbeat:
         self._store = store
         self._rank = rank
         self._keys = [f"heartbeat/{each}" for each in range(world_size)]
-        self._beats = self._steps = 0
+        self._beats = self._meetings = 0
         self._failure = ""
         self._writing = threading.Lock()
         self._closed = threading.Event()
@@ -53,8 +53,8 @@ class Heartbeat:
         self._thread.start()
 
     def advance(self) -> None:
-        """The rank has come to its next step."""
-        self._steps += 1
+        """The rank is about to meet the others."""
+        self._meetings += 1
 
     def culprit(self) -> str | None:
         """Which rank is to blame for what went wrong, and how; None where all seem well."""
@@ -74,10 +74,20 @@ class Heartbeat:
         self._closed.set()
         self._thread.join()
         if error is not None and not isinstance(error, PeerError):
-            reason = " ".join(str(error).split()) or type(error).__name__
-            self._failure = reason[:_LONGEST_TEXT]
+            self._failure = _text_of(error)
             with suppress(RuntimeError, OSError):
                 self._write()
+
+    def has_failed_alike(self, rank: int, error: BaseException) -> bool:
+        """Whether another rank has failed for the same reason, or does so within moments."""
+        deadline = time.monotonic() + _SILENT_AFTER * _INTERVAL_SECONDS
+        with suppress(RuntimeError, OSError):
+            while time.monotonic() < deadline:
+                failure = self._read()[rank][2]
+                if failure:
+                    return failure == _text_of(error)
+                time.sleep(_INTERVAL_SECONDS / 10)
+        return False
 
     def _beat(self) -> None:
         while not self._closed.wait(_INTERVAL_SECONDS):
@@ -89,16 +99,20 @@ class Heartbeat:
 
     def _write(self) -> None:
         with self._writing:
-            text = f"{self._beats} {self._steps} {self._failure}"
+            text = f"{self._beats} {self._meetings} {self._failure}"
             self._store.set(self._keys[self._rank], text)
 
     def _read(self) -> list[tuple[int, int, str]]:
-        """Beats, steps and failure of every rank."""
+        """Beats, meetings and failure of every rank."""
         states = []
         for value in self._store.multi_get(self._keys):
-            beats, steps, failure = value.decode().split(" ", 2)
-            states.append((int(beats), int(steps), failure))
+            beats, meetings, failure = value.decode().split(" ", 2)
+            states.append((int(beats), int(meetings), failure))
         return states
+
+
+def _text_of(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_TEXT]
 
 
 def _first_failed(states: Sequence[tuple[int, int, str]]) -> str | None:
@@ -111,9 +125,9 @@ def _first_behind(
     """A rank that is silent, or else one that has come less far than the others."""
     for rank, (old, new) in enumerate(zip(before, after, strict=True)):
         if new[0] <= old[0]:
-            return f"rank {rank} is gone: no sign of life since its step {new[1]}"
-    farthest = max(steps for _, steps, _ in after)
-    for rank, (_, steps, _) in enumerate(after):
-        if steps < farthest:
-            return f"rank {rank} does not go on: it stands at step {steps}, others at {farthest}"
+            return f"rank {rank} is gone: it gives no sign of life"
+    most = max(meetings for _, meetings, _ in after)
+    for rank, (_, meetings, _) in enumerate(after):
+        if meetings < most:
+            return f"rank {rank} does not go on: it has met the others {meetings} times of {most}"
     return None

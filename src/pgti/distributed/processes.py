@@ -132,9 +132,9 @@ class Processes(ABC):
         failed = next((rank for rank, text in enumerate(texts) if text), None)
         if failed is None:
             return
-        if mine is not None:
-            raise mine
-        raise PeerError(f"rank {failed}: {texts[failed]}")
+        refusal = PeerError(f"rank {failed}: {texts[failed]}") if mine is None else mine
+        refusal.is_told = not self.is_main
+        raise refusal
 
     def any(self, value: bool) -> bool:
         """Whether it is so on any rank."""

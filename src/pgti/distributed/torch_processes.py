@@ -13,7 +13,7 @@ from pgti.distributed.heartbeat import Heartbeat
 from pgti.distributed.launch import Launch
 from pgti.distributed.ledger import Kind
 from pgti.distributed.processes import Message, Pending, Processes
-from pgti.errors import PeerError
+from pgti.errors import PeerError, PgtiError
 
 __all__ = ["TorchProcesses"]
 
@@ -151,9 +151,19 @@ class TorchProcesses(Processes):
         """Tell the others why, and leave the group."""
         if self._heartbeat is not None:
             self._heartbeat.close(error)
+            if isinstance(error, PgtiError) and error.is_told is None:
+                error.is_told = self._is_told(error, self._heartbeat)
         # A group whose ranks have failed may never come apart: the system closes its connections.
         if self._owns_group and error is None and dist.is_initialized():
             dist.destroy_process_group()
+
+    def _is_told(self, error: PgtiError, heartbeat: Heartbeat) -> bool:
+        """Whether rank 0 says the same: it is not the one that is gone, or has failed alike."""
+        if self.is_main:
+            return False
+        if isinstance(error, PeerError):
+            return not str(error).startswith("rank 0 ")
+        return heartbeat.has_failed_alike(0, error)
 
     @contextmanager
     def peers_blamed(self) -> Iterator[None]:

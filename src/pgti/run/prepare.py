@@ -63,7 +63,7 @@ class PreparedRun:
         run: store, configuration and forecaster.
         trainer: trains the forecaster.
         batcher: makes batches of any window, for a trial.
-        share: which windows of a batch are this rank's.
+        training: this rank's share of the training batches.
         info: facts for `run.json`.
         choices: what was chosen on the user's behalf, in one line each.
     """
@@ -71,7 +71,7 @@ class PreparedRun:
     run: Run
     trainer: Trainer
     batcher: Batcher
-    share: Share
+    training: BatchLoader
     info: dict[str, Any]
     choices: list[str]
 
@@ -93,7 +93,7 @@ class PreparedRun:
                 self.run.forecaster,
                 self.batcher,
                 self.run.splits.train[0],
-                batch_size=self.share.most(self.run.config.training.batch_size),
+                batch_size=self.training.share.most(self.run.config.training.batch_size),
                 sharers=processes.local_world_size if on_cpu else 1,
                 recomputed_before=recomputed_before,
             )
@@ -195,7 +195,7 @@ def prepare(
         run=run,
         trainer=trainer,
         batcher=batcher,
-        share=training.share,
+        training=training,
         info=info,
         choices=choices,
     )

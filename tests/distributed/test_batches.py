@@ -1,0 +1,41 @@
+"""Every rank's batches are materialised windows, bit for bit, wherever their rows come from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import RunRanks
+from .jobs import make_store
+
+OWN = {"placement": "partitioned", "order": "partitions", "partitions": 6}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="replicated"),
+        pytest.param({**OWN, "rotation": 0.0}, id="partitioned"),
+        pytest.param({**OWN, "rotation": 0.5}, id="partitioned and moving on"),
+        pytest.param({**OWN, "rotation": 1.0, "block_size": 1}, id="whole partitions move on"),
+        pytest.param({"placement": "partitioned", "order": "global"}, id="rows are sent"),
+    ],
+)
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_batches_of_all_ranks(
+    run_ranks: RunRanks, tmp_path: Path, options: dict[str, Any], world_size: int
+) -> None:
+    """Over five epochs; the windows of the ranks are those of the epoch, each once."""
+    store = str(make_store(tmp_path / "store").path)
+    epochs = 5
+    results = run_ranks(
+        "batches", world_size, store=store, options={**options, "batch_size": 7}, epochs=epochs
+    )
+    for result in results:
+        assert "error" not in result, result
+        assert result["differing"] == 0
+        assert len(result["starts"]) == len(results[0]["starts"]) == epochs * 16
+    for epoch in range(epochs):
+        steps = slice(epoch * 16, (epoch + 1) * 16)
+        used = [start for r in results for batch in r["starts"][steps] for start in batch]
+        assert sorted(used) == list(range(109))
