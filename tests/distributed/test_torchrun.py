@@ -171,3 +171,33 @@ def test_what_the_user_gave_wrong_is_said_once(tmp_path: Path) -> None:
     (line,) = job.said
     assert line.startswith("pgti: error: partitions is 2 and there are 3 ranks")
     assert not job.run.exists()
+
+
+def test_evaluation_on_several_ranks_is_that_of_one(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store").path
+    job = Job(store, tmp_path / "run", "--epochs", "2")
+    assert job.end() == 0, job.said
+    reports = []
+    for launcher in ((), ("-m", "torch.distributed.run", "--nproc-per-node", "2",
+                          "--master-port", f"{free_port()}")):  # fmt: skip
+        command = [sys.executable, *launcher, "-m", "pgti", "evaluate", f"{job.run}",
+                   "--split", "all", "--json"]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        (line,) = done.stdout.splitlines()  # rank 0 alone speaks
+        reports.append(json.loads(line))
+    alone, together = reports
+    for split in ("train", "val", "test"):
+        assert together[split]["count"] == alone[split]["count"]
+        assert together[split]["mae"] == pytest.approx(alone[split]["mae"], rel=1e-12)
+    assert together["test"]["mae"]["mean"] == pytest.approx(
+        json.loads((job.run / "test.json").read_text())["mae"]["mean"], rel=1e-12
+    )
+
+
+def test_a_forecast_file_is_written_by_one_process(tmp_path: Path) -> None:
+    environment = os.environ | {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+                                "MASTER_PORT": "1"}  # fmt: skip
+    command = [sys.executable, "-m", "pgti", "predict", f"{tmp_path}", "--out", "x.csv"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "predict was launched as 2 processes" in done.stderr

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgti.distributed import OneProcess
 from pgti.errors import ConfigError
 from pgti.models import ModelShape
 from pgti.nn import Supports
@@ -39,7 +40,7 @@ def config(tmp_path: Path) -> RunConfig:
 def planned(config: RunConfig, budget: int | None = None, **training: Any) -> MemoryPlan:
     config = replace(config, memory_budget=budget, training=replace(config.training, **training))
     directory = RunDirectory(Path("never/written"))
-    prepared = prepare(config, directory, SeriesStore.open(config.store), None, None)
+    prepared = prepare(config, directory, SeriesStore.open(config.store), None, None, OneProcess())
     return prepared.plan_memory()
 
 

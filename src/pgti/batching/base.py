@@ -170,6 +170,11 @@ class Batcher(ABC):
     def assemble(self, fetched: Fetched) -> Batch:
         """Make a batch of fetched windows, on the compute device."""
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of its own that the rows of the series take, once batches are made of them."""
+        return 0
+
     def prepare(self, epoch: int) -> None:
         """Begin whatever an epoch's batches will need, while the caller goes on."""
         del epoch

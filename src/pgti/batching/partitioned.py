@@ -51,13 +51,13 @@ class HeldRows:
         self._store = store
         self.dtype: np.dtype[Any] = store.raw.dtype
         self.num_readings = store.meta.num_nodes * store.meta.num_channels
-        self._chunk_rows = max(1, _CHUNK_BYTES // (self.num_readings * self.dtype.itemsize))
+        self._chunk_rows = max(1, _CHUNK_BYTES // self.row_bytes)
         self._chunks: dict[int, NDArray[Any]] = {}
 
     @property
-    def num_bytes(self) -> int:
-        """Memory that the rows take."""
-        return sum(chunk.nbytes for chunk in self._chunks.values())
+    def row_bytes(self) -> int:
+        """Memory of one row."""
+        return self.num_readings * self.dtype.itemsize
 
     def read(self, ranges: Iterable[range]) -> None:
         """Copy rows from the store."""
@@ -137,8 +137,10 @@ class PartitionedBatcher(Batcher):
 
     @property
     def held_bytes(self) -> int:
-        """Memory that this rank's rows take."""
-        return self._held.num_bytes
+        """Memory of the rank's partitions, with those that arrive for the next epoch."""
+        rows, shuffle = self._rows_of_ranks(0)[self._processes.rank], self._share.order
+        arriving = shuffle.rotation / len(self._share.partitions_of(self._processes.rank))
+        return int(sum(map(len, rows)) * (1 + arriving) * self._held.row_bytes)
 
     def prepare(self, epoch: int) -> None:
         """Send the rows that move on to the ranks that will own them, and receive this rank's."""
@@ -218,8 +220,8 @@ class ExchangeBatcher(Batcher):
 
     @property
     def held_bytes(self) -> int:
-        """Memory that this rank's rows take."""
-        return self._held.num_bytes
+        """Memory of this rank's part of the rows."""
+        return len(self._owned[self._processes.rank]) * self._held.row_bytes
 
     def enter(self, epoch: int) -> None:
         """Hold this rank's rows: the same ones in every epoch."""

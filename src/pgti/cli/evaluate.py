@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+from pgti.cli.job import open_job
 from pgti.cli.output import print_json, show_errors
+from pgti.distributed import TIMEOUT_SECONDS
 from pgti.run import Run
 from pgti.training import RichObserver
 from pgti.windows import SPLIT_NAMES, SplitName
@@ -20,12 +22,13 @@ def evaluate_command(
     store: Path | None = None,
     checkpoint: Literal["best", "last"] = "best",
     device: str | None = None,
+    peer_timeout: float = TIMEOUT_SECONDS,
     json: bool = False,
 ) -> None:
     """Errors of a trained run, in original units.
 
     MAE, RMSE and MAPE over observed targets at every horizon step and on average, beside
-    persistence and the historical average.
+    persistence and the historical average. Several ranks (torchrun) evaluate a share each.
 
     Args:
         run: Directory of the run.
@@ -34,17 +37,25 @@ def evaluate_command(
         store: The run's store, if it has moved.
         checkpoint: Which parameters: the best by validation MAE, or the last.
         device: Compute device, if not the run's.
+        peer_timeout: Seconds after which a rank that does not answer ends the job.
         json: Print one JSON object as the last line of standard output.
     """
-    trained = Run.open(run, store=store, checkpoint=checkpoint, device=device)
-    names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
-    if split == "all":  # a split without windows is nobody's mistake here
-        names = tuple(name for name in names if trained.splits.starts(name))
-    observer = RichObserver()
-    try:
-        report = trained.evaluate(names, max_windows=windows, observers=(observer,))
-    finally:
-        observer.close()
+    with open_job(device or "auto", peer_timeout) as processes:
+        with processes.together():
+            trained = Run.open(
+                run, store=store, checkpoint=checkpoint, device=device, processes=processes
+            )
+        names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
+        if split == "all":  # a split without windows is nobody's mistake here
+            names = tuple(name for name in names if trained.splits.starts(name))
+        observer = RichObserver()
+        watching = (observer,) if processes.is_main else ()
+        try:
+            report = trained.evaluate(names, max_windows=windows, observers=watching)
+        finally:
+            observer.close()
+    if not processes.is_main:
+        return
     for name in names:
         show_errors(name, report[name], trained.config.model.name)
     if json:

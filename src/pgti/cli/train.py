@@ -1,6 +1,5 @@
 """`pgti train`: learn a forecaster from a store."""
 
-import os
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -10,13 +9,13 @@ from cyclopts import Parameter
 
 from pgti.batching.memory import parse_bytes
 from pgti.cli.first_step import FirstStep
-from pgti.cli.job import copied_store, use_cores
+from pgti.cli.job import copied_store, open_job, was_restarted
 from pgti.cli.model_options import option_value
 from pgti.cli.output import print_json, say, show_errors
-from pgti.distributed import TIMEOUT_SECONDS, find_launch, open_processes
+from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import require_whole_number
 from pgti.models import MODELS
-from pgti.run import ModelConfig, RunConfig, WindowConfig, resolve_device, train_run
+from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
 from pgti.training import (
     AbstractObserver,
     RichObserver,
@@ -121,18 +120,12 @@ def train_command(
             watching.append(TensorBoardObserver(directory.tensorboard_directory))
         return watching
 
-    launch = find_launch(os.environ)
-    own_device = resolve_device(device, launch.local_rank, launch.local_world_size)
-    with (
-        PeakMemory() as memory,
-        open_processes(own_device, launch=launch, timeout_seconds=peer_timeout) as processes,
-    ):
-        use_cores(launch)
+    with PeakMemory() as memory, open_job(device, peer_timeout) as processes:
         trained, result = train_run(
             config,
             run,
             store=None if local_copy is None else copied_store(store, local_copy, processes),
-            resume=resume or launch.restarts > 0,
+            resume=resume or was_restarted(),
             say=say,
             observers=observers,
             processes=processes,

@@ -10,6 +10,7 @@ from pgti.distributed.ledger import KINDS as KINDS
 from pgti.distributed.ledger import Kind as Kind
 from pgti.distributed.ledger import Ledger as Ledger
 from pgti.distributed.opening import TIMEOUT_SECONDS as TIMEOUT_SECONDS
+from pgti.distributed.opening import open_fake as open_fake
 from pgti.distributed.opening import open_processes as open_processes
 from pgti.distributed.processes import Message as Message
 from pgti.distributed.processes import OneProcess as OneProcess

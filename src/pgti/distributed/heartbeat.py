@@ -66,7 +66,7 @@ class Heartbeat:
                 after = self._read()
                 failed = _first_failed(after) or _first_behind(before, after)
         except (RuntimeError, OSError):  # the store has gone with the process that kept it
-            return "the process that rank 0 was launched by is gone"
+            return "rank 0, or what launched it, is gone"
         return failed
 
     def close(self, error: BaseException | None = None) -> None:

@@ -11,7 +11,7 @@ from pgti.distributed.launch import Launch, find_launch
 from pgti.distributed.processes import OneProcess, Processes
 from pgti.errors import ConfigError, PeerError
 
-__all__ = ["TIMEOUT_SECONDS", "open_processes"]
+__all__ = ["TIMEOUT_SECONDS", "open_fake", "open_processes"]
 
 TIMEOUT_SECONDS = 600.0
 """How long a rank waits for another before the job fails."""
@@ -50,6 +50,39 @@ def open_processes(
         processes.close(error)
         raise
     processes.close()
+
+
+@contextmanager
+def open_fake(rank: int, world_size: int) -> Iterator[Processes]:
+    """One rank of a job whose other ranks do not exist, over torch's `fake` backend.
+
+    Everything that ranks do together returns at once, and the ledger counts what the rank sends.
+    What it "receives" is whatever was in memory: such numbers mean nothing.
+
+    Args:
+        rank: which one this process plays.
+        world_size: how many there would be.
+
+    Raises:
+        ConfigError: if the rank is not one of them, or this process is in a job already.
+    """
+    import torch.distributed as dist  # noqa: PLC0415 - see _opened
+
+    # Its import makes the backend known. The same name from torch 2.3 to 2.13.
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415
+
+    from pgti.distributed.torch_processes import TorchProcesses  # noqa: PLC0415
+
+    launch = Launch(launcher="fake", rank=rank, world_size=world_size)
+    if dist.is_initialized():
+        raise ConfigError(
+            "this process is in a process group already: a fake job needs a process that is in none"
+        )
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size)
+    try:
+        yield TorchProcesses(launch, None, timedelta(seconds=TIMEOUT_SECONDS))
+    finally:
+        dist.destroy_process_group()
 
 
 def _opened(

@@ -17,7 +17,7 @@ from pgti.training.live_memory import step_peak_bytes
 from pgti.training.optimisation import build_loss
 from pgti.training.peak_memory import pss_bytes
 
-__all__ = ["MemoryEstimate", "MemoryPlan", "plan_memory"]
+__all__ = ["MemoryEstimate", "MemoryPlan", "RankPart", "plan_memory"]
 
 # Shares of what is free that a run may need. Measured with glibc 2.36: where activations are kept,
 # a process grows to 1.6 times what its tensors need, and to 3 times where they are recomputed, if
@@ -38,6 +38,7 @@ class MemoryEstimate:
 
     Args:
         activations: of the passes forward and backward of a batch, gradients included.
+        rows: of the series that the process holds in memory of its own.
         batches: that are read, made and used at the same time.
         optimiser: its moments, and what it needs during a step.
         baselines: tables that the forecasts are measured against, when training is over.
@@ -45,6 +46,7 @@ class MemoryEstimate:
     """
 
     activations: int
+    rows: int
     batches: int
     optimiser: int
     baselines: int
@@ -53,10 +55,10 @@ class MemoryEstimate:
     @property
     def needed(self) -> int:
         """The most at once."""
-        return max(self.activations, self.baselines) + self.batches + self.optimiser
+        return max(self.activations, self.baselines) + self.rows + self.batches + self.optimiser
 
     def __str__(self) -> str:
-        named = ("activations", "batches", "optimiser", "baselines")
+        named = ("activations", *(("rows",) * (self.rows > 0)), "batches", "optimiser", "baselines")
         parts = ", ".join(f"{name} {_size(getattr(self, name))}" for name in named)
         return f"{_size(self.needed)} ({parts}) and {_size(self.series)} of page cache"
 
@@ -78,6 +80,21 @@ class MemoryPlan:
     choices: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankPart:
+    """What one rank has of a run.
+
+    Args:
+        batch_size: windows of a batch that it takes at most.
+        held_bytes: rows of the series that it holds in memory of its own.
+        sharers: ranks that share the memory that is free, itself included.
+    """
+
+    batch_size: int
+    held_bytes: int = 0
+    sharers: int = 1
+
+
 def plan_memory(
     config: RunConfig,
     source: WindowSource,
@@ -85,8 +102,7 @@ def plan_memory(
     batcher: Batcher,
     start: int,
     *,
-    batch_size: int | None = None,
-    sharers: int = 1,
+    part: RankPart | None = None,
     recomputed_before: bool | None = None,
 ) -> MemoryPlan:
     """Find what a training step takes; recompute activations where it would not fit otherwise.
@@ -100,8 +116,7 @@ def plan_memory(
         forecaster: the network, on the compute device.
         batcher: makes the windows.
         start: first row of the window to try.
-        batch_size: windows of a batch that this rank takes; all of them if not given.
-        sharers: ranks that share what is free.
+        part: what this rank has of the run; all of it if not given.
         recomputed_before: what was chosen when the run began, if it goes on now: it stays so,
             because the last bits of gradients depend on it.
 
@@ -118,9 +133,10 @@ def plan_memory(
         )
     if wish == "auto" and recomputed_before is not None:
         wish = "on" if recomputed_before and can_recompute else "off"
-    room = _free_bytes(config, forecaster) // sharers
-    others = _without_activations(source, forecaster)
-    size = config.training.batch_size if batch_size is None else batch_size
+    part = RankPart(batch_size=config.training.batch_size) if part is None else part
+    room = _free_bytes(config, forecaster) // part.sharers
+    others = _without_activations(source, forecaster, part.held_bytes)
+    size = part.batch_size
     lines: dict[bool, _Line] = {}
     for recompute in {"auto": (False, True), "on": (True,), "off": (False,)}[wish]:
         if recompute and not can_recompute:
@@ -161,6 +177,7 @@ class _Line:
 class _Others:
     """Bytes of everything but activations."""
 
+    rows: int
     window: int
     optimiser: int
     baselines: int
@@ -174,6 +191,7 @@ class _Others:
     def estimate(self, line: _Line, batch_size: int) -> MemoryEstimate:
         return MemoryEstimate(
             activations=int(line.at(batch_size)),
+            rows=self.rows,
             batches=self.window * batch_size,
             optimiser=self.optimiser,
             baselines=self.baselines,
@@ -205,12 +223,15 @@ def _free_share(forecaster: NetworkForecaster) -> float:
     return _FREE_SHARE
 
 
-def _without_activations(source: WindowSource, forecaster: NetworkForecaster) -> _Others:
+def _without_activations(
+    source: WindowSource, forecaster: NetworkForecaster, held_bytes: int
+) -> _Others:
     meta, spec = source.store.meta, source.spec
     inputs, targets = source.num_input_channels, len(source.target_indices)
     decoded = spec.input_steps * (4 * inputs + meta.num_channels) + 5 * spec.horizon * targets
     stored = spec.span * meta.num_channels * source.store.raw.dtype.itemsize
     return _Others(
+        rows=held_bytes,
         window=_BATCHES_ALIVE * meta.num_nodes * (decoded + stored),
         optimiser=_OPTIMISER_COPIES * _parameter_bytes(forecaster),
         baselines=HistoricalAverageForecaster.fit_bytes(source.store, targets),

@@ -28,7 +28,7 @@ from pgti.run.build import (
     window_source,
 )
 from pgti.run.config import RunConfig
-from pgti.run.estimate import MemoryPlan, plan_memory
+from pgti.run.estimate import MemoryPlan, RankPart, plan_memory
 from pgti.run.precision import bfloat16_speed
 from pgti.run.run import Run
 from pgti.series import Scaler, SeriesStore
@@ -93,8 +93,11 @@ class PreparedRun:
                 self.run.forecaster,
                 self.batcher,
                 self.run.splits.train[0],
-                batch_size=self.training.share.most(self.run.config.training.batch_size),
-                sharers=processes.local_world_size if on_cpu else 1,
+                part=RankPart(
+                    batch_size=self.training.share.most(self.run.config.training.batch_size),
+                    held_bytes=self.training.batcher.held_bytes,
+                    sharers=processes.local_world_size if on_cpu else 1,
+                ),
                 recomputed_before=recomputed_before,
             )
         # What one rank must make again, all do: gradients have the same bits then.

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from pgti.batching import BatchLoader, WindowSource, make_batcher
 from pgti.distributed import OneProcess, Processes
 from pgti.errors import ConfigError, RunError
-from pgti.run.build import NUM_SLOTS, ModelFactory, build_forecaster, window_source
+from pgti.run.build import (
+    NUM_SLOTS,
+    ModelFactory,
+    build_forecaster,
+    resolve_device,
+    window_source,
+)
 from pgti.run.config import RunConfig, parse_time
 from pgti.series import Scaler, SeriesStore
 from pgti.training import (
@@ -64,6 +70,7 @@ class Run:
         model: ModelFactory | None = None,
         checkpoint: str = "best",
         device: str | None = None,
+        processes: Processes | None = None,
     ) -> Self:
         """Take up a trained run, with the parameters of a checkpoint.
 
@@ -73,10 +80,13 @@ class Run:
             model: makes the network, for a run that was trained with a network of one's own.
             checkpoint: "best" (by validation MAE) or "last".
             device: compute device, if not the run's.
+            processes: the ranks that evaluate it together, all of which see the directory; one
+                process if not given.
 
         Raises:
             RunError: if there is no such run or checkpoint, or the store is another one.
         """
+        ranks = OneProcess() if processes is None else processes
         directory = RunDirectory.open(path)
         config = RunConfig.from_toml(directory.config_file)
         if device is not None:
@@ -93,8 +103,14 @@ class Run:
             store=opened,
             splits=config.windows.splits(opened),
             source=source,
-            forecaster=build_forecaster(config, source, model),
+            forecaster=build_forecaster(
+                config,
+                source,
+                model,
+                resolve_device(config.device, ranks.local_rank, ranks.local_world_size),
+            ),
             directory=directory,
+            processes=ranks,
         )
         state.check_fits(run.forecaster.network.state_dict())
         run.forecaster.network.load_state_dict(state.network)
