@@ -77,6 +77,16 @@ def check_refused(
         ("there is no channel 'flow'", ("--windows.targets", "flow")),
         ("calendar feature 'tide'", ("--windows.calendar", "tide")),
         ("there is no batching 'dask'", ("--batching", "dask")),
+        (
+            "order is blocks and placement is partitioned",
+            ("--placement", "partitioned", "--order", "blocks"),
+        ),
+        (
+            "batching is device and placement is partitioned",
+            ("--placement", "partitioned", "--batching", "device"),
+        ),
+        ("the timeout is 0", ("--peer-timeout", "0")),
+        ("rotation is 2.0", ("--order", "partitions", "--rotation", "2")),
         ("there is no device 'gpu7'", ("--device", "gpu7")),
         ("persistence' learns nothing", ("--model", "persistence")),
         (

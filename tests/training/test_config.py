@@ -55,7 +55,18 @@ from pgti.training import TrainingConfig, to_toml
         ),
         pytest.param({"order": "blocks", "block_size": 2.5}, "block_size is 2.5", id="half"),
         pytest.param({"order": "blocks", "block_size": True}, "block_size is True", id="one"),
-        pytest.param({"block_size": 16}, "order is global and block_size is 16", id="for nothing"),
+        pytest.param(
+            {"order": "global", "block_size": 16},
+            "order is global and block_size is 16",
+            id="block size for nothing",
+        ),
+        pytest.param(
+            {"order": "blocks", "partitions": 4},
+            "order is blocks and partitions is 4: the order partitions, and no other",
+            id="partitions for nothing",
+        ),
+        pytest.param({"rotation": 1.5}, "rotation is 1.5: .*between 0 and 1", id="rotation"),
+        pytest.param({"partitions": 0}, "partitions is 0: .*at least 1", id="no partition"),
     ],
 )
 def test_options_that_break_a_rule_are_refused(options: dict[str, object], message: str) -> None:

@@ -262,6 +262,8 @@ class Trainer:
         ends_epoch = self._state.position.step_in_epoch == self._steps_per_epoch
         if ends_epoch and self._state.position.epoch + 1 < self._config.epochs:
             self._training.prepare(self._state.position.epoch + 1)
+        for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
+            self._processes.broadcast_(buffer)
         metrics = measure(
             {"model": self._forecaster},
             self._validation,

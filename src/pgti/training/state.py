@@ -108,13 +108,14 @@ class TrainingState:
         """Write `last.pt` or `best.pt`.
 
         Raises:
-            RunError: if the loss or a parameter is not finite, the last good checkpoint being
-                kept, or if it cannot be written.
+            RunError: if the loss or a parameter is not finite or the ranks' parameters differ, the
+                last good checkpoint being kept, or if it cannot be written.
         """
         self.read_loss()
         finite = torch.stack([parameter.isfinite().all() for parameter in self.parameters])
         if not bool(finite.all()):
             raise self._diverged("a parameter is not finite")
+        self._check_ranks_agree()
         checkpoint = Checkpoint(
             network=self._forecaster.network.state_dict(),
             optimizer=self.optimizer.state_dict(),
@@ -126,6 +127,17 @@ class TrainingState:
         with self._processes.together():
             if self._processes.is_main:
                 checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
+
+    def _check_ranks_agree(self) -> None:
+        """Refuse to go on if the ranks do not hold the same parameters, to the bit."""
+        sums = [each.detach().contiguous().view(torch.int16).sum() for each in self.parameters]
+        mine = int(torch.stack(sums).sum())
+        most, least = self._processes.largest([mine, -mine])
+        if most != -least:
+            raise RunError(
+                f"the ranks hold different parameters after step {self.position.step}: the network "
+                "changes them by other means than its gradients, or a rank computes wrongly"
+            )
 
     def restore(self) -> None:
         """Take up the last checkpoint, if there is one, and forget metrics written after it.
