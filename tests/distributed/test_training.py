@@ -1,5 +1,6 @@
 """Training on several ranks is training on one: same parameters, same errors, same batches."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +139,9 @@ def test_what_is_sent(run_ranks: RunRanks, tmp_path: Path) -> None:
         sent[name] = [result["sent"]["data"] for result in results]
     assert sent["replicated"] == sent["same order, replicated"] == [0, 0]
     row_bytes = store.raw[0].nbytes
-    # An eighth of a partition of 109 / 7 windows is one window: one row moves on from each rank,
-    # twice; and when the last window is followed by the first, the 5 rows of that one.
-    assert sent["partitioned"] == [(5 + 1) * row_bytes, (1 + 1) * row_bytes]
+    # Two eighths of a partition of 109 / 7 windows are 3 windows: 1 moves on, then 2. Each brings
+    # one new row, but for the first window behind the last, which brings all of its 5.
+    assert sent["partitioned"] == [(5 + 2) * row_bytes, (1 + 2) * row_bytes]
     assert min(sent["global shuffle, partitioned"]) > 100 * row_bytes
 
 
@@ -156,3 +157,19 @@ def test_a_signal_to_one_rank_stops_all_of_them_after_the_same_step(
         assert result["signal"] == 10
     state = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
     assert state["position"]["step"] == 3
+
+
+def test_the_ledger_is_in_the_metrics(run_ranks: RunRanks, tmp_path: Path) -> None:
+    """By step and by epoch; gradients go in steps alone, rows of partitions between epochs."""
+    store = str(make_store(tmp_path / "store").path)
+    options = {**PLACEMENTS["partitioned"], "epochs": 3, "dtype": "float32"}
+    run_ranks("train", 2, store=store, run=str(tmp_path / "run"), options=options)
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    learning = 4 * (3 * 2 + 1) * 2
+    for record in records:
+        assert record["sent_bytes_step"]["gradients"] == learning
+        assert record["sent_bytes_step"]["data"] == 0
+    epochs = [record["sent_bytes"] for record in records if record["kind"] == "epoch"]
+    assert [sent["gradients"] for sent in epochs] == [11 * learning] * 3
+    assert [sent["data"] > 0 for sent in epochs] == [True, True, False]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgti.errors import ConfigError
@@ -58,6 +58,7 @@ def test_an_epoch_has_each_window_once(
     batch_size=st.integers(1, 70),
     world_size=WORLD_SIZES,
 )
+@settings(deadline=None)
 def test_the_ranks_take_each_window_of_a_batch_once(
     order: PartitionShuffle | GlobalShuffle,
     num_windows: int,
@@ -108,7 +109,7 @@ def test_windows_of_a_block_stay_together_within_a_partition() -> None:
 
 
 def test_rotation_gives_every_partition_every_window() -> None:
-    """A quarter of a partition of 10 windows moves on in an epoch: 2 windows, round and round."""
+    """A quarter of a partition of 10 windows moves on in an epoch: 2 or 3, round and round."""
     order = PartitionShuffle(0, partitions=4, block_size=2, rotation=0.25)
     seen: set[int] = set()
     for epoch in range(20):
@@ -117,8 +118,12 @@ def test_rotation_gives_every_partition_every_window() -> None:
         assert set(order.partition_of(np.array(mine), 40, epoch)) == {0}
         seen |= set(mine)
     assert seen == set(range(40))
-    before, after = (set(order.positions_of(range(1, 2), 40, epoch)[0]) for epoch in (0, 1))
-    assert len(after - before) == 2
+    moved = [
+        len(set(order.positions_of(range(1, 2), 40, epoch + 1)[0])
+            - set(order.positions_of(range(1, 2), 40, epoch)[0]))
+        for epoch in range(4)
+    ]  # fmt: skip
+    assert moved == [2, 3, 2, 3]
 
 
 @given(
@@ -129,6 +134,15 @@ def test_rotation_gives_every_partition_every_window() -> None:
     stride=st.integers(1, 3),
     span=st.integers(2, 12),
 )
+@example(
+    order=PartitionShuffle(0, partitions=17, block_size=1, rotation=0.125),
+    num_windows=136,
+    epoch=0,
+    world_size=2,
+    stride=3,
+    span=2,
+)
+@settings(deadline=None)
 def test_held_rows_are_those_of_the_windows_and_moves_complete_them(
     order: PartitionShuffle, num_windows: int, epoch: int, world_size: int, stride: int, span: int
 ) -> None:
@@ -143,7 +157,7 @@ def test_held_rows_are_those_of_the_windows_and_moves_complete_them(
         windows = [starts[int(p)] for p in share.of(rank, positions, num_windows, epoch)]
         needed = {row for start in windows for row in range(start, start + span)}
         assert needed <= set(rows)
-        assert len(rows) <= (len(windows) - 1) * stride + 2 * span
+        assert len(rows) <= len(windows) * stride + 2 * max(stride, span)
     wanted = [rows_held(share, rank, starts, span, epoch + 1) for rank in range(world_size)]
     moves = moves_between(held, wanted)
     for rank in range(world_size):

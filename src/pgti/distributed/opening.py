@@ -68,7 +68,7 @@ def open_fake(rank: int, world_size: int) -> Iterator[Processes]:
     """
     import torch.distributed as dist  # noqa: PLC0415 - see _opened
 
-    # Its import makes the backend known. The same name from torch 2.3 to 2.13.
+    # Its import makes the backend known. Torch keeps it among its own tests.
     from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415
 
     from pgti.distributed.torch_processes import TorchProcesses  # noqa: PLC0415

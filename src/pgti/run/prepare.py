@@ -32,13 +32,11 @@ from pgti.run.estimate import MemoryPlan, RankPart, plan_memory
 from pgti.run.precision import bfloat16_speed
 from pgti.run.run import Run
 from pgti.series import Scaler, SeriesStore
-from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer, TrainingConfig
+from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer
+from pgti.training.order import order_of
 from pgti.windows import (
     SPLIT_NAMES,
-    BlockShuffle,
     EvenShare,
-    GlobalShuffle,
-    Order,
     OwnedShare,
     PartitionShuffle,
     Sequential,
@@ -207,7 +205,7 @@ def prepare(
 def _training_loader(run: Run, batcher: Batcher) -> BatchLoader:
     """This rank's share of the training batches, from where the placement has their rows."""
     config, processes = run.config.training, run.processes
-    order, starts = _order(config), run.splits.train
+    order, starts = order_of(config), run.splits.train
     share: Share = EvenShare(processes.rank, processes.world_size)
     if run.config.placement == "partitioned":
         if isinstance(order, PartitionShuffle):
@@ -218,17 +216,6 @@ def _training_loader(run: Run, batcher: Batcher) -> BatchLoader:
         else:
             batcher = ExchangeBatcher(run.source, run.device, starts, processes, NUM_SLOTS)
     return BatchLoader(batcher, starts, config.batch_size, order, share=share)
-
-
-def _order(training: TrainingConfig) -> Order:
-    """The order of the training windows."""
-    if training.order == "partitions":
-        return PartitionShuffle(
-            training.seed, training.partitions, training.block_size, training.rotation
-        )
-    if training.order == "blocks":
-        return BlockShuffle(training.seed, training.block_size)
-    return GlobalShuffle(training.seed)
 
 
 def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -> None:

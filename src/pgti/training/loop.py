@@ -116,6 +116,7 @@ class Trainer:
         self._stop = StopSignals()
         self._stop_agreed = 0
         self._sent_before = self._processes.ledger.sent_bytes
+        self._sent_in_step = self._processes.ledger.since(self._sent_before)
         self._is_restored = False
 
     @property
@@ -198,7 +199,9 @@ class Trainer:
             self._agree_to_stop()
             while not self._is_epoch_over():
                 self._stop_if_agreed()
+                sent_before = self._processes.ledger.sent_bytes
                 num_windows = self._step(batches)
+                self._sent_in_step = self._processes.ledger.since(sent_before)
                 ended = time.perf_counter()
                 self._advance(num_windows, ended - began)
                 began = ended
@@ -367,7 +370,8 @@ class Trainer:
         }
         sent = self._processes.ledger.since(self._sent_before)
         if any(sent.values()):
-            record["sent_bytes"] = sent  # by rank 0 in the epoch so far
+            # By rank 0, in the epoch so far and in its last step.
+            record["sent_bytes"], record["sent_bytes_step"] = sent, self._sent_in_step
         with self._processes.together():
             if self._processes.is_main:
                 num_bytes = self._run.append_metrics(record)

@@ -39,7 +39,9 @@ def rows_held(
         Ranges that rise and do not touch.
     """
     runs = share.order.positions_of(share.partitions_of(rank), len(starts), epoch)
-    return _union(range(starts[run[0]], starts[run[-1]] + span) for run in runs)
+    # Rows between windows that lie apart belong to the window before: so every row is somebody's.
+    reach, last = max(span, starts.step), starts[-1] + span if starts else 0
+    return _union(range(starts[run[0]], min(starts[run[-1]] + reach, last)) for run in runs)
 
 
 def moves_between(
@@ -62,10 +64,13 @@ def moves_between(
     for target, rows in enumerate(wanted):
         missing = list(without(rows, held[target]))
         for step in range(1, world_size):
+            if not missing:
+                break
             source = (target + step) % world_size
             found = [each for piece in held[source] for each in within(missing, piece)]
-            moves += [Move(source=source, target=target, rows=each) for each in found]
-            missing = list(without(missing, found))
+            if found:
+                moves += [Move(source=source, target=target, rows=each) for each in found]
+                missing = list(without(missing, found))
     return tuple(moves)
 
 

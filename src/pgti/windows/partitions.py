@@ -69,8 +69,8 @@ class PartitionShuffle(Order):
 
     def first_position(self, num_windows: int, epoch: int) -> int:
         """Where the first partition begins in this epoch; the others follow, round the end."""
-        step = int(self.rotation * num_windows / self.partitions)
-        return epoch * step % max(1, num_windows)
+        moved_on = int(epoch * self.rotation * num_windows / self.partitions)
+        return moved_on % max(1, num_windows)
 
     def partition_of(
         self, positions: NDArray[np.int64], num_windows: int, epoch: int
