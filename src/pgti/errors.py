@@ -33,7 +33,7 @@ class PgtiError(Exception):
 
     Attributes:
         is_told: in a job of several ranks, whether another rank says the same to the user; None
-            before the ranks have met, where all of them find the same.
+            before the ranks have met, where those of a machine find the same.
     """
 
     is_told: bool | None = None
@@ -70,7 +70,15 @@ class MissingExtraError(PgtiError):
 
 
 class PeerError(PgtiError):
-    """Another rank of the job failed, is gone or does not answer: this one cannot go on."""
+    """Another rank of the job failed, is gone or does not answer: this one cannot go on.
+
+    Attributes:
+        rank: which one, where that is known.
+    """
+
+    def __init__(self, message: str, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class Interrupted(PgtiError):  # noqa: N818 - a signal is no error

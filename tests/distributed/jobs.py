@@ -52,6 +52,7 @@ class Linear(nn.Module):
             dtype=dtype,
         )
         self.unused = nn.Linear(2, 2, dtype=dtype)
+        self.scale = nn.Parameter(torch.tensor(1.0, dtype=dtype))  # of no dimension
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, supports: Supports) -> Tensor:
@@ -59,7 +60,8 @@ class Linear(nn.Module):
         del supports
         flat = x.permute(0, 2, 1, 3).flatten(2).to(self.linear.weight.dtype)
         sizes = (self.shape.horizon, self.shape.target_channels)
-        return self.linear(self.dropout(flat)).unflatten(2, sizes).transpose(1, 2)
+        forecasts: Tensor = self.scale * self.linear(self.dropout(flat))
+        return forecasts.unflatten(2, sizes).transpose(1, 2)
 
 
 def make_config(store: str, options: dict[str, Any]) -> RunConfig:
@@ -148,6 +150,11 @@ def collectives(processes: Processes) -> dict[str, Any]:
         "any": processes.any(rank == world_size - 1),
         "sent": processes.ledger.sent_bytes,
     }
+
+
+def train_apart(processes: Processes, *, store: str, run: str) -> dict[str, Any]:
+    """Train with a batch size of the rank's own."""
+    return train(processes, store=store, run=run, options={"batch_size": 8 + processes.rank})
 
 
 def batches(

@@ -123,7 +123,7 @@ def test_what_is_sent(run_ranks: RunRanks, tmp_path: Path) -> None:
     And gradients: as many bytes as there are learning parameters, in every step.
     """
     store = make_store(tmp_path / "store")
-    learning = 4 * (3 * 2 + 1) * 2  # of a linear map of 3 steps and 2 features to 2 steps
+    learning = 4 * ((3 * 2 + 1) * 2 + 1)  # a linear map of 3 steps of 2 features to 2, scaled
     epochs, steps = 3, 33
     sent = {}
     for name, placement in PLACEMENTS.items():
@@ -166,7 +166,7 @@ def test_the_ledger_is_in_the_metrics(run_ranks: RunRanks, tmp_path: Path) -> No
     run_ranks("train", 2, store=store, run=str(tmp_path / "run"), options=options)
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    learning = 4 * (3 * 2 + 1) * 2
+    learning = 4 * ((3 * 2 + 1) * 2 + 1)
     for record in records:
         assert record["sent_bytes_step"]["gradients"] == learning
         assert record["sent_bytes_step"]["data"] == 0

@@ -137,10 +137,10 @@ class PartitionedBatcher(Batcher):
 
     @property
     def held_bytes(self) -> int:
-        """Memory of the rank's partitions, with those that arrive for the next epoch."""
+        """Memory of the rank's partitions, with the rows that leave and arrive between epochs."""
         rows, shuffle = self._rows_of_ranks(0)[self._processes.rank], self._share.order
-        arriving = shuffle.rotation / len(self._share.partitions_of(self._processes.rank))
-        return int(sum(map(len, rows)) * (1 + arriving) * self._held.row_bytes)
+        moving = shuffle.rotation / len(self._share.partitions_of(self._processes.rank))
+        return int(sum(map(len, rows)) * (1 + 2 * moving) * self._held.row_bytes)
 
     def prepare(self, epoch: int) -> None:
         """Send the rows that move on to the ranks that will own them, and receive this rank's."""

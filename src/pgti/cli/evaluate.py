@@ -6,8 +6,8 @@ from typing import Literal
 from pgti.cli.job import open_job
 from pgti.cli.output import print_json, show_errors
 from pgti.distributed import TIMEOUT_SECONDS
-from pgti.run import Run
-from pgti.training import RichObserver
+from pgti.run import Run, RunConfig
+from pgti.training import RichObserver, RunDirectory
 from pgti.windows import SPLIT_NAMES, SplitName
 
 __all__ = ["evaluate_command"]
@@ -40,7 +40,8 @@ def evaluate_command(
         peer_timeout: Seconds after which a rank that does not answer ends the job.
         json: Print one JSON object as the last line of standard output.
     """
-    with open_job(device or "auto", peer_timeout) as processes:
+    chosen = device or RunConfig.from_toml(RunDirectory.open(run).config_file).device
+    with open_job(chosen, peer_timeout) as processes:
         with processes.together():
             trained = Run.open(
                 run, store=store, checkpoint=checkpoint, device=device, processes=processes

@@ -1,6 +1,7 @@
 """A command as one of several processes: cores, local copies, who speaks."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,14 @@ import torch
 
 from pgti.cli.output import say
 from pgti.distributed import Launch, Processes, find_launch, open_processes
-from pgti.errors import ConfigError
-from pgti.run import resolve_device
+from pgti.errors import PgtiError
+from pgti.run import Job, resolve_device
 from pgti.series import SeriesStore
 from pgti.series.local_copy import local_copy
 
-__all__ = ["copied_store", "open_job", "refuse_ranks", "was_restarted"]
+__all__ = ["copied_store", "open_job", "this_job"]
+
+_STARTED_FIELD = 19  # of a process in /proc, behind its name
 
 
 @contextmanager
@@ -36,43 +39,54 @@ def open_job(device: str, peer_timeout: float) -> Iterator[Processes]:
         yield processes
 
 
-def refuse_ranks(command: str) -> None:
-    """Refuse to run a command for one process in several.
-
-    Raises:
-        ConfigError: if it was launched as several.
-    """
-    world_size = find_launch(os.environ).world_size
-    if world_size > 1:
-        raise ConfigError(
-            f"{command} was launched as {world_size} processes: it runs as one; leave torchrun out"
-        )
-
-
-def was_restarted() -> bool:
-    """Whether torchrun has started the processes anew, after one of them failed."""
-    return find_launch(os.environ).restarts > 0
+def this_job() -> Job:
+    """The job that this process belongs to: its parent stays when torchrun starts it anew."""
+    agent = os.getppid()
+    try:
+        stat = Path(f"/proc/{agent}/stat").read_text(encoding="utf-8", errors="replace")
+        began = stat.rpartition(")")[2].split()[_STARTED_FIELD]
+    except (OSError, IndexError):
+        began = "unknown"
+    return Job(
+        name=f"{socket.gethostname()} {agent} {began}",
+        was_restarted=find_launch(os.environ).restarts > 0,
+    )
 
 
 def _share_cores(launch: Launch) -> None:
-    """Share the machine's cores out over its ranks, where nothing else has done so."""
-    if launch.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    """Share the machine's cores out over its ranks, where nothing else has done so.
+
+    torchrun has: it gives each of several ranks one thread unless OMP_NUM_THREADS says more. Where
+    a launcher has bound each rank to cores, those are its own.
+    """
+    if launch.local_world_size == 1 or "OMP_NUM_THREADS" in os.environ:
+        return
+    cores = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < cores:
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    else:
         torch.set_num_threads(max(1, cores // launch.local_world_size))
 
 
 def copied_store(store: Path, directory: Path, processes: Processes) -> SeriesStore:
-    """The copy of the store on this machine's own disk, made by the first of its ranks.
+    """The copy of the store on this machine's own disk, made by one of its ranks.
 
     Raises:
         StoreError: if it cannot be made.
     """
     speak = say if processes.is_main else _nothing
+    refusal: PgtiError | None = None
+    copy: SeriesStore | None = None
+    try:
+        copy = SeriesStore.open(local_copy(store, directory, say=speak))  # others wait, and reuse
+    except PgtiError as error:
+        refusal = error
+    processes.wait_for_all()  # a large copy may take longer than ranks wait for one another
     with processes.together():
-        if processes.local_rank == 0:
-            local_copy(store, directory, say=speak)
-    with processes.together():
-        return SeriesStore.open(local_copy(store, directory))
+        if refusal is not None:
+            raise refusal
+    assert copy is not None  # or there would be a refusal
+    return copy
 
 
 def _nothing(message: str) -> None:

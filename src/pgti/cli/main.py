@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import cyclopts
 
@@ -18,9 +19,13 @@ from pgti.cli.config_tokens import expand_tokens
 from pgti.cli.output import say
 from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
 
+if TYPE_CHECKING:
+    from pgti.distributed import Launch
+
 __all__ = ["main", "run_command"]
 
 _DEBUG = "--debug"
+_FOR_RANKS = ("train", "evaluate")
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _HELP = {"--help", "-h"}
 _STOPPING = ("SIGTERM", "SIGHUP", "SIGUSR1")
@@ -55,6 +60,7 @@ def run_command(tokens: Sequence[str]) -> int:
     if not _HELP.isdisjoint(tokens) or list(tokens) in ([], ["bench"]):
         _import_commands(app)
     try:
+        _refuse_ranks(tokens)
         arguments = expand_tokens([token for token in tokens if token != _DEBUG])
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (PgtiError, cyclopts.CycloptsError, OSError, KeyboardInterrupt) as error:
@@ -64,17 +70,16 @@ def run_command(tokens: Sequence[str]) -> int:
     except Exception as error:  # the last resort: a fault of ours is one line too, and exit code 1
         if debug:
             raise
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        say(f"internal error: {what[:500]}; --debug shows where", rank=_rank())
-        return 1
+        return _told(error)
     return 0
 
 
 def _told(error: BaseException) -> int:
     """Say what went wrong in one line, unless another rank does; the exit code."""
-    rank = _rank()
-    speak: Callable[[str], None] = partial(say, rank=rank)
-    if rank and getattr(error, "is_told", None) is not False:
+    launch = _launch()
+    speak: Callable[[str], None] = partial(say, rank=0 if launch is None else launch.rank)
+    is_told = getattr(error, "is_told", None)
+    if launch is not None and (launch.local_rank > 0 if is_told is None else is_told):
         speak = _nothing
     if isinstance(error, KeyboardInterrupt):
         speak("stopped")
@@ -83,20 +88,39 @@ def _told(error: BaseException) -> int:
     if isinstance(error, Interrupted):
         speak(message)
         return 128 + error.signal_number
+    if not isinstance(error, (PgtiError, cyclopts.CycloptsError, OSError)):
+        what = f"{type(error).__name__}: {message}"
+        speak(f"internal error: {what[:500]}; --debug shows where")
+        return 1
     speak(f"error: {message}")
     return 1 if isinstance(error, PeerError) else 2
 
 
-def _rank() -> int:
-    """This process's rank; 0 where nothing tells."""
+def _launch() -> "Launch | None":
+    """Which of several processes this is; None for one alone, or where that cannot be told."""
     if not any(name in os.environ for name in _RANK_VARIABLES):
-        return 0
+        return None
     from pgti.distributed import find_launch  # noqa: PLC0415 - imports torch
 
     try:
-        return find_launch(os.environ).rank
+        launch = find_launch(os.environ)
     except ConfigError:
-        return 0
+        return None
+    return launch if launch.world_size > 1 else None
+
+
+def _refuse_ranks(tokens: Sequence[str]) -> None:
+    """Refuse a command for one process that was launched as several.
+
+    Raises:
+        ConfigError: naming the command and how many there are.
+    """
+    launch = _launch()
+    if launch is not None and tokens and tokens[0] not in _FOR_RANKS:
+        raise ConfigError(
+            f"{tokens[0]} was launched as {launch.world_size} processes: it runs as one; leave "
+            "torchrun out"
+        )
 
 
 def _nothing(message: str) -> None:

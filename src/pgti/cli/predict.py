@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from pgti.cli.job import refuse_ranks
 from pgti.cli.output import print_json, say
 from pgti.errors import ConfigError
 from pgti.ingest import IngestOptions, ingest
@@ -49,7 +48,6 @@ def predict_command(
         device: Compute device, if not the run's.
         json: Print one JSON object as the last line of standard output.
     """
-    refuse_ranks("predict")
     if (first is None) != (last is None):
         raise ConfigError("--from and --to go together: give both ends of the time range")
     between = None if first is None or last is None else (first, last)

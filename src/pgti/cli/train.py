@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from pgti.batching.memory import parse_bytes
 from pgti.cli.first_step import FirstStep
-from pgti.cli.job import copied_store, open_job, was_restarted
+from pgti.cli.job import copied_store, open_job, this_job
 from pgti.cli.model_options import option_value
 from pgti.cli.output import print_json, say, show_errors
 from pgti.distributed import TIMEOUT_SECONDS
@@ -125,7 +125,8 @@ def train_command(
             config,
             run,
             store=None if local_copy is None else copied_store(store, local_copy, processes),
-            resume=resume or was_restarted(),
+            resume=resume,
+            job=this_job(),
             say=say,
             observers=observers,
             processes=processes,

@@ -2,16 +2,20 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
-from pgti.errors import PeerError
+from pgti.errors import Interrupted, PeerError
 
-__all__ = ["Heartbeat", "KeyStore"]
+__all__ = ["Heartbeat", "KeyStore", "Verdict"]
+
+Found = TypeVar("Found")
 
 _INTERVAL_SECONDS = 1.0
-_SILENT_AFTER = 3.0  # intervals without a sign of life
+_SILENT_SECONDS = 3 * _INTERVAL_SECONDS  # without a sign of life
+_STORE_SECONDS = 5.0  # for the store to answer
 _LONGEST_TEXT = 500
 
 
@@ -27,12 +31,48 @@ class KeyStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Which rank is to blame for a failure, and in what words."""
+
+    rank: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a rank writes.
+
+    Args:
+        beats: how often its thread has looked.
+        meetings: how often it has met the others.
+        arrivals: how many long waits it has come to the end of.
+        blamed: the rank that it has left because of; -1 if it has not.
+        text: why it has failed or left; empty while it works.
+    """
+
+    beats: int
+    meetings: int
+    arrivals: int
+    blamed: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.beats} {self.meetings} {self.arrivals} {self.blamed} {self.text}"
+
+    @classmethod
+    def parsed(cls, value: bytes) -> "_State":
+        beats, meetings, arrivals, blamed, text = value.decode().split(" ", 4)
+        return cls(int(beats), int(meetings), int(arrivals), int(blamed), text)
+
+
 class Heartbeat:
     """Signs of life of every rank in a store that all of them see.
 
     A thread writes a rising number, and how often the rank has met the others. A rank whose thread
     has fallen silent is gone or stopped; one whose thread goes on and which has met the others less
-    often than they have one another is hung; one that failed has said so.
+    often than they have one another is hung; one that failed has said so, and one that left
+    because of another has said because of which.
 
     Args:
         store: of the job, over a connection of its own.
@@ -44,8 +84,8 @@ class Heartbeat:
         self._store = store
         self._rank = rank
         self._keys = [f"heartbeat/{each}" for each in range(world_size)]
-        self._beats = self._meetings = 0
-        self._failure = ""
+        self._beats = self._meetings = self._arrivals = 0
+        self._blamed, self._text = -1, ""
         self._writing = threading.Lock()
         self._closed = threading.Event()
         self._write()
@@ -56,38 +96,62 @@ class Heartbeat:
         """The rank is about to meet the others."""
         self._meetings += 1
 
-    def culprit(self) -> str | None:
-        """Which rank is to blame for what went wrong, and how; None where all seem well."""
-        try:
-            before = self._read()
-            failed = _first_failed(before)
-            if failed is None:
-                time.sleep(_SILENT_AFTER * _INTERVAL_SECONDS)
-                after = self._read()
-                failed = _first_failed(after) or _first_behind(before, after)
-        except (RuntimeError, OSError):  # the store has gone with the process that kept it
-            return "rank 0, or what launched it, is gone"
-        return failed
+    def wait_for_all(self) -> None:
+        """Wait until every rank is here, however long that takes, while all of them live.
+
+        Raises:
+            PeerError: if a rank has failed or gives no sign of life any more.
+        """
+        self._arrivals += 1
+        self._write()
+        before = self._read()
+        looked = time.monotonic()
+        while True:
+            states = self._read()
+            verdict = _failed(states)
+            if verdict is None and all(each.arrivals >= self._arrivals for each in states):
+                return
+            if verdict is None and time.monotonic() - looked > _SILENT_SECONDS:
+                verdict = _silent(before, states)
+                before, looked = states, time.monotonic()
+            if verdict is not None:
+                raise PeerError(f"{verdict.text}: the job cannot go on", verdict.rank)
+            time.sleep(_INTERVAL_SECONDS / 5)
+
+    def culprit(self) -> Verdict | None:
+        """Which rank is to blame for what went wrong; None where all seem well.
+
+        It takes some seconds to tell a rank that is silent. A signal does not cut them short.
+        """
+        answered, verdict = _within(_SILENT_SECONDS + 2 * _STORE_SECONDS, self._judged)
+        if not answered:  # the store hangs or is gone, with the process that keeps it
+            return Verdict(0, "rank 0, or what launched it, does not answer")
+        return verdict
+
+    def has_failed_alike(self, rank: int, error: BaseException) -> bool:
+        """Whether another rank has failed for the same reason, or does so within moments."""
+
+        def waited() -> bool:
+            deadline = time.monotonic() + _SILENT_SECONDS
+            while time.monotonic() < deadline:
+                text = self._read()[rank].text
+                if text:
+                    return text == _text_of(error)
+                time.sleep(_INTERVAL_SECONDS / 10)
+            return False
+
+        answered, is_alike = _within(_SILENT_SECONDS + _STORE_SECONDS, waited)
+        return answered and bool(is_alike)
 
     def close(self, error: BaseException | None = None) -> None:
         """No more signs of life; the others can read why."""
         self._closed.set()
-        self._thread.join()
-        if error is not None and not isinstance(error, PeerError):
-            self._failure = _text_of(error)
-            with suppress(RuntimeError, OSError):
-                self._write()
-
-    def has_failed_alike(self, rank: int, error: BaseException) -> bool:
-        """Whether another rank has failed for the same reason, or does so within moments."""
-        deadline = time.monotonic() + _SILENT_AFTER * _INTERVAL_SECONDS
-        with suppress(RuntimeError, OSError):
-            while time.monotonic() < deadline:
-                failure = self._read()[rank][2]
-                if failure:
-                    return failure == _text_of(error)
-                time.sleep(_INTERVAL_SECONDS / 10)
-        return False
+        if error is not None:
+            blames = isinstance(error, PeerError) and error.rank is not None
+            self._blamed = error.rank if blames else -1  # type: ignore[attr-defined] # a PeerError
+            self._text = _text_of(error)
+            _within(_STORE_SECONDS, self._write)
+        self._thread.join(timeout=_STORE_SECONDS)
 
     def _beat(self) -> None:
         while not self._closed.wait(_INTERVAL_SECONDS):
@@ -99,35 +163,68 @@ class Heartbeat:
 
     def _write(self) -> None:
         with self._writing:
-            text = f"{self._beats} {self._meetings} {self._failure}"
-            self._store.set(self._keys[self._rank], text)
+            state = _State(self._beats, self._meetings, self._arrivals, self._blamed, self._text)
+            self._store.set(self._keys[self._rank], str(state))
 
-    def _read(self) -> list[tuple[int, int, str]]:
-        """Beats, meetings and failure of every rank."""
-        states = []
-        for value in self._store.multi_get(self._keys):
-            beats, meetings, failure = value.decode().split(" ", 2)
-            states.append((int(beats), int(meetings), failure))
-        return states
+    def _read(self) -> list[_State]:
+        """The state of every rank."""
+        return [_State.parsed(value) for value in self._store.multi_get(self._keys)]
+
+    def _judged(self) -> Verdict | None:
+        before = self._read()
+        verdict = _failed(before)
+        if verdict is not None:
+            return verdict
+        time.sleep(_SILENT_SECONDS)
+        after = self._read()
+        return _failed(after) or _silent(before, after) or _behind(after)
+
+
+def _within(seconds: float, work: Callable[[], Found]) -> tuple[bool, Found | None]:
+    """Whether work was done in time, and what it gave; what asks to stop has to wait as long."""
+    results: list[Found] = []
+
+    def run() -> None:
+        with suppress(RuntimeError, OSError):  # the store is gone
+            results.append(work())
+
+    thread = threading.Thread(target=run, name="pgti-verdict", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < deadline:
+        with suppress(Interrupted):
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
+    return (True, results[0]) if results else (False, None)
 
 
 def _text_of(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_TEXT]
 
 
-def _first_failed(states: Sequence[tuple[int, int, str]]) -> str | None:
-    return next((f"rank {r} failed: {text}" for r, (_, _, text) in enumerate(states) if text), None)
+def _failed(states: Sequence[_State]) -> Verdict | None:
+    """A rank that has said that it failed, or that another one has made leave."""
+    for rank, state in enumerate(states):
+        if state.text and state.blamed < 0:
+            return Verdict(rank, f"rank {rank} failed: {state.text}")
+    for state in states:
+        if state.text:
+            return Verdict(state.blamed, state.text.removesuffix(": the job cannot go on"))
+    return None
 
 
-def _first_behind(
-    before: Sequence[tuple[int, int, str]], after: Sequence[tuple[int, int, str]]
-) -> str | None:
-    """A rank that is silent, or else one that has come less far than the others."""
+def _silent(before: Sequence[_State], after: Sequence[_State]) -> Verdict | None:
+    """A rank that gives no sign of life."""
     for rank, (old, new) in enumerate(zip(before, after, strict=True)):
-        if new[0] <= old[0]:
-            return f"rank {rank} is gone: it gives no sign of life"
-    most = max(meetings for _, meetings, _ in after)
-    for rank, (_, meetings, _) in enumerate(after):
-        if meetings < most:
-            return f"rank {rank} does not go on: it has met the others {meetings} times of {most}"
+        if new.beats <= old.beats:
+            return Verdict(rank, f"rank {rank} is gone: it gives no sign of life")
+    return None
+
+
+def _behind(states: Sequence[_State]) -> Verdict | None:
+    """A rank that has come less far than the others."""
+    most = max(state.meetings for state in states)
+    for rank, state in enumerate(states):
+        if state.meetings < most:
+            times = f"{state.meetings} times of {most}"
+            return Verdict(rank, f"rank {rank} does not go on: it has met the others {times}")
     return None

@@ -1,6 +1,7 @@
 """From the facts of a launch to processes that can talk."""
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ __all__ = ["TIMEOUT_SECONDS", "open_fake", "open_processes"]
 
 TIMEOUT_SECONDS = 600.0
 """How long a rank waits for another before the job fails."""
+_LONGEST_TIMEOUT = 30 * 86_400.0
 
 
 @contextmanager
@@ -40,8 +42,11 @@ def open_processes(
         ConfigError: if the environment contradicts itself, or the timeout is not positive.
         PeerError: if the other ranks cannot be reached.
     """
-    if not timeout_seconds > 0:
-        raise ConfigError(f"the timeout is {timeout_seconds} s: it must be more than 0")
+    if not 0 < timeout_seconds <= _LONGEST_TIMEOUT:
+        raise ConfigError(
+            f"the timeout is {timeout_seconds} s: it must be more than 0 and at most "
+            f"{_LONGEST_TIMEOUT:.0f}"
+        )
     found = find_launch(environ) if launch is None else launch
     processes = _opened(found, device or torch.device("cpu"), timeout_seconds, environ)
     try:
@@ -88,9 +93,9 @@ def open_fake(rank: int, world_size: int) -> Iterator[Processes]:
 def _opened(
     launch: Launch, device: torch.device, timeout_seconds: float, environ: Mapping[str, str]
 ) -> Processes:
-    if launch.world_size == 1:
-        return OneProcess()
     # One process alone needs none of this, and its import takes a while.
+    if launch.world_size == 1 and "torch.distributed" not in sys.modules:
+        return OneProcess()
     import torch.distributed as dist  # noqa: PLC0415
     from torch._C._distributed_c10d import PrefixStore, TCPStore  # noqa: PLC0415
 
@@ -98,8 +103,15 @@ def _opened(
     from pgti.distributed.torch_processes import TorchProcesses  # noqa: PLC0415
 
     timeout = timedelta(seconds=timeout_seconds)
-    if dist.is_initialized():
+    if dist.is_available() and dist.is_initialized():
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        if (rank, world_size) != (launch.rank, launch.world_size):
+            launch = Launch(launcher="host", rank=rank, world_size=world_size)
         return TorchProcesses(launch, None, timeout, owns_group=False)
+    if launch.world_size == 1:
+        return OneProcess()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # or pinned memory would open a context on the first GPU
     # torchrun's agent keeps the store of its workers, so that it outlives all of them.
     agent_keeps_store = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     keeps_store = launch.rank == 0 and not agent_keeps_store

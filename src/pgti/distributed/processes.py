@@ -1,5 +1,6 @@
 """What ranks do together, as one abstract class, and the one process that is alone."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pgti.distributed.ledger import Kind, Ledger
-from pgti.errors import PeerError, PgtiError
+from pgti.errors import ConfigError, PeerError, PgtiError
 
 __all__ = ["Message", "OneProcess", "Pending", "Processes"]
 
@@ -115,7 +116,9 @@ class Processes(ABC):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A part of the work that any rank may refuse: where one does, all do.
+        """A part of the work that any rank may refuse with a `PgtiError`: where one does, all do.
+
+        Whatever else a rank raises ends it, and the others find it gone.
 
         The error is that of the first rank that has one, so that rank 0 can say it.
 
@@ -132,9 +135,33 @@ class Processes(ABC):
         failed = next((rank for rank, text in enumerate(texts) if text), None)
         if failed is None:
             return
-        refusal = PeerError(f"rank {failed}: {texts[failed]}") if mine is None else mine
+        refusal = PeerError(f"rank {failed}: {texts[failed]}", failed) if mine is None else mine
         refusal.is_told = not self.is_main
         raise refusal
+
+    def require_same(self, name: str, text: str) -> None:
+        """Refuse on all ranks what is not the same on all of them.
+
+        Raises:
+            ConfigError: naming the first rank that differs from rank 0.
+        """
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        digests = self.texts(digest)
+        odd = next((rank for rank, other in enumerate(digests) if other != digests[0]), None)
+        if odd is not None:
+            refusal = ConfigError(
+                f"{name} of rank {odd} differs from that of rank 0: every rank needs the same"
+            )
+            refusal.is_told = not self.is_main
+            raise refusal
+
+    @abstractmethod
+    def wait_for_all(self) -> None:
+        """Wait until all ranks are here, however long their work takes, while they live.
+
+        Raises:
+            PeerError: if one is gone.
+        """
 
     def any(self, value: bool) -> bool:
         """Whether it is so on any rank."""
@@ -191,6 +218,9 @@ class OneProcess(Processes):
         return Done()
 
     def barrier(self) -> None:
+        """All are here."""
+
+    def wait_for_all(self) -> None:
         """All are here."""
 
     @contextmanager

@@ -13,7 +13,7 @@ from pgti.distributed.heartbeat import Heartbeat
 from pgti.distributed.launch import Launch
 from pgti.distributed.ledger import Kind
 from pgti.distributed.processes import Message, Pending, Processes
-from pgti.errors import PeerError, PgtiError
+from pgti.errors import PeerError
 
 __all__ = ["TorchProcesses"]
 
@@ -147,22 +147,29 @@ class TorchProcesses(Processes):
         """An all-reduce on the host: gloo's, whatever the device."""
         self.largest([0])
 
+    def wait_for_all(self) -> None:
+        """Look at the others' signs of life; without them, a barrier."""
+        if self._heartbeat is None:
+            self.barrier()
+        else:
+            self._heartbeat.wait_for_all()
+
     def close(self, error: BaseException | None = None) -> None:
         """Tell the others why, and leave the group."""
         if self._heartbeat is not None:
             self._heartbeat.close(error)
-            if isinstance(error, PgtiError) and error.is_told is None:
-                error.is_told = self._is_told(error, self._heartbeat)
+            if error is not None and getattr(error, "is_told", None) is None:
+                error.is_told = self._is_told(error, self._heartbeat)  # type: ignore[attr-defined] # of any error
         # A group whose ranks have failed may never come apart: the system closes its connections.
         if self._owns_group and error is None and dist.is_initialized():
             dist.destroy_process_group()
 
-    def _is_told(self, error: PgtiError, heartbeat: Heartbeat) -> bool:
+    def _is_told(self, error: BaseException, heartbeat: Heartbeat) -> bool:
         """Whether rank 0 says the same: it is not the one that is gone, or has failed alike."""
         if self.is_main:
             return False
         if isinstance(error, PeerError):
-            return not str(error).startswith("rank 0 ")
+            return error.rank != 0
         return heartbeat.has_failed_alike(0, error)
 
     @contextmanager
@@ -174,14 +181,15 @@ class TorchProcesses(Processes):
         """
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
-            culprit = None if self._heartbeat is None else self._heartbeat.culprit()
+            verdict = None if self._heartbeat is None else self._heartbeat.culprit()
+            if verdict is not None:
+                message = f"{verdict.text}: the job cannot go on"
+                raise PeerError(message, verdict.rank) from error
             reason = " ".join(str(error).split())[:200]
-            raise PeerError(
-                f"{culprit}: the job cannot go on"
-                if culprit is not None
-                else f"another rank failed or does not answer: {reason}"
-            ) from error
+            raise PeerError(f"another rank failed or does not answer: {reason}") from error
 
 
 def _as_tensor(content: bytes) -> Tensor:

@@ -12,5 +12,6 @@ from pgti.run.config import check_option_names as check_option_names
 from pgti.run.config import parse_time as parse_time
 from pgti.run.config import read_toml as read_toml
 from pgti.run.run import Run as Run
+from pgti.run.train import Job as Job
 from pgti.run.train import train as train
 from pgti.run.train import train_run as train_run

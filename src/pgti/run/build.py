@@ -1,5 +1,6 @@
 """From options to built objects."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -54,6 +55,8 @@ def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) ->
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and torch.cuda.is_available() and local_world_size > 1:
         count = torch.cuda.device_count()
+        if count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:
+            return torch.device("cuda", 0)  # the launcher shows each rank its own
         if local_world_size > count:
             raise ConfigError(
                 f"{local_world_size} ranks run on this machine and it has {count} GPUs: each rank "
@@ -70,6 +73,11 @@ def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) ->
         raise ConfigError(
             f"device is {name!r} and this machine has {count} GPUs: they count from cuda:0 to "
             f"cuda:{count - 1}"
+        )
+    if ":" in name and local_world_size > 1:
+        raise ConfigError(
+            f"device is {name!r} and {local_world_size} ranks run on this machine: each needs a "
+            "GPU of its own; use --device cuda"
         )
     return device
 

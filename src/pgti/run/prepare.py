@@ -11,6 +11,7 @@ from pgti.batching import (
     Batcher,
     BatchLoader,
     ExchangeBatcher,
+    IndexBatcher,
     PartitionedBatcher,
     WindowSource,
     choose_batching,
@@ -72,6 +73,11 @@ class PreparedRun:
     training: BatchLoader
     info: dict[str, Any]
     choices: list[str]
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say what was chosen."""
+        for line in self.choices:
+            say(line)
 
     def plan_memory(self, *, recomputed_before: bool | None = None) -> MemoryPlan:
         """Find what the run needs, and note it among its facts and choices.
@@ -166,7 +172,10 @@ def prepare(
                 f"precision bfloat16: this processor multiplies it {1 / speed:.0f} times as slowly "
                 "as float32; --precision float32 is faster here"
             )
-    batcher = make_batcher(batching, source, run.device, NUM_SLOTS)
+    if config.placement == "partitioned":  # no decoded rows of the whole series on every rank
+        batcher: Batcher = IndexBatcher(source, run.device, NUM_SLOTS, budget_bytes=0)
+    else:
+        batcher = make_batcher(batching, source, run.device, NUM_SLOTS)
     try_network(run.forecaster, batcher, splits.train[0])
     size = config.training.batch_size
     evenly = EvenShare(processes.rank, processes.world_size)

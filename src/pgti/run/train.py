@@ -4,12 +4,12 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pgti.distributed import OneProcess, Processes, find_launch
-from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
+from pgti.errors import ConfigError, Interrupted, RunError
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolved_model
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
 from pgti.run.prepare import AUTO, ObserverFactory, prepare
@@ -18,11 +18,16 @@ from pgti.series import SeriesStore
 from pgti.training import FitResult, RunDirectory, Trainer, TrainingConfig
 from pgti.training.allocator import Freed, freed_memory
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
-from pgti.training.compatibility import check_fingerprint, check_settings, free_options
+from pgti.training.compatibility import (
+    check_fingerprint,
+    check_settings,
+    free_options,
+    plain_settings,
+)
 from pgti.training.live_memory import is_allocation_failure
 from pgti.training.run_directory import now
 
-__all__ = ["train", "train_run"]
+__all__ = ["Job", "train", "train_run"]
 
 
 def train(  # noqa: PLR0913 - each names one part of a run
@@ -96,13 +101,28 @@ def train(  # noqa: PLR0913 - each names one part of a run
     return trained
 
 
-def train_run(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What launched the processes that train.
+
+    Args:
+        name: tells it from every other job; kept with the run.
+        was_restarted: it has been started again by itself, after a rank failed: a run that it
+            began is gone on with, unasked.
+    """
+
+    name: str
+    was_restarted: bool
+
+
+def train_run(  # noqa: PLR0913 - each names one part of a run
     config: RunConfig,
     path: str | Path,
     *,
     store: SeriesStore | None = None,
     model: ModelFactory | None = None,
     resume: bool = False,
+    job: Job | None = None,
     say: Callable[[str], None] = lambda _: None,
     observers: ObserverFactory | None = None,
     processes: Processes | None = None,
@@ -115,6 +135,7 @@ def train_run(
         store: the configuration's store, if it is open already.
         model: makes the network, in place of the configuration's model.
         resume: go on from the last checkpoint.
+        job: what launched the processes.
         say: told, in one line each, what was chosen on the user's behalf, once the run's
             directory is there.
         observers: makes who is told about the progress.
@@ -130,11 +151,14 @@ def train_run(
     directory = RunDirectory(Path(path).absolute())
     processes = OneProcess() if processes is None else processes
     main = processes.is_main
-    goes_on = processes.any(main and resume and RunDirectory.exists(directory.path))
     with ExitStack() as held:
+        goes_on = False
         with processes.together():
-            if goes_on and main:
+            if main and RunDirectory.exists(directory.path):
+                goes_on = resume or _was_begun_by(directory, job)
+            if goes_on:
                 held.enter_context(directory.locked())
+        goes_on = processes.any(goes_on)
         with _memory_failures_told():
             with processes.together():
                 opened = SeriesStore.open(config.store) if store is None else store
@@ -142,11 +166,12 @@ def train_run(
                 if goes_on and main:
                     _check_goes_on(directory, config, opened)
                 prepared = prepare(config, directory, opened, model, observers, processes)
+            _require_same(processes, config, opened)
             run, trainer = prepared.run, prepared.trainer
-            before = None
+            prepared.info["job"] = None if job is None else job.name
             if goes_on:
                 trainer.restore()  # refuses before anything is written
-                before = _recomputed_before(directory, processes)
+            before = _recomputed_before(directory, processes) if goes_on else None
             was_finished = goes_on and trainer.is_finished
             freed: Freed = "as usual"
             if not was_finished:
@@ -157,22 +182,35 @@ def train_run(
                 held.enter_context(directory.locked())
             elif main and not was_finished:
                 _write_going_on(directory, config, prepared.info)
-        for line in prepared.choices if main else ():
-            say(line)
+        if main:
+            prepared.tell(say)
         with freed_memory(freed):
-            result = _fit(trainer, directory, resume=resume, is_new=main and not goes_on)
-        with processes.together():
-            if main and (not was_finished or "ended" not in directory.read_info()):
-                directory.update_info(ended=now())
-        _take_best(run)
+            result = _fit(trainer, directory, resume=resume or goes_on, is_new=main and not goes_on)
+        _end(run, was_finished=was_finished)
         return run, result
 
 
-def _take_best(run: Run) -> None:
-    """Give every rank the best parameters, which rank 0 reads."""
+def _was_begun_by(directory: RunDirectory, job: Job | None) -> bool:
+    """Whether the job has been restarted, and it was the one that trained the run before."""
+    if job is None or not job.was_restarted:
+        return False
+    return bool(directory.read_info().get("job") == job.name)
+
+
+def _require_same(processes: Processes, config: RunConfig, store: SeriesStore) -> None:
+    """Refuse ranks with other stores or options: not where they compute, nor from which copy."""
+    options = plain_settings({**_binding(config), "placement": config.placement})
+    processes.require_same("the store", store.fingerprint)
+    processes.require_same("the options", json.dumps(options, sort_keys=True))
+
+
+def _end(run: Run, *, was_finished: bool) -> None:
+    """Note when training ended, and give every rank the best parameters, which rank 0 reads."""
     path, archive = run.directory.best_checkpoint, b""
     with run.processes.together():
         if run.processes.is_main:
+            if not was_finished or "ended" not in run.directory.read_info():
+                run.directory.update_info(ended=now())
             archive = read_checkpoint(path)
     checkpoint = Checkpoint.parse(path, run.processes.share(archive))
     run.forecaster.network.load_state_dict(checkpoint.network)
@@ -216,7 +254,7 @@ def _fit(trainer: Trainer, directory: RunDirectory, *, resume: bool, is_new: boo
             return trainer.fit(resume=resume)
     except Interrupted:
         raise
-    except PgtiError:
+    except Exception:
         if is_new and not directory.last_checkpoint.exists():
             directory.remove()
         raise

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Set
+from dataclasses import asdict
 from typing import Any
 
 from pgti.errors import RunError
@@ -51,6 +52,8 @@ def check_settings(
         RunError: naming the first option that differs and both its values.
     """
     old, new = _flat(plain_settings(before)), _flat(plain_settings(after))
+    if "training" in before:  # options that the run's version did not have yet
+        old = {**_flat(plain_settings({"training": asdict(TrainingConfig())})), **old}
     for name in (*old, *new):
         if name in free or old.get(name, "absent") == new.get(name, "absent"):
             continue

@@ -256,14 +256,15 @@ class Trainer:
 
     def _begin_alike(self) -> None:
         """Give every rank the parameters and buffers of rank 0, to the bit."""
-        for tensor in self._forecaster.network.state_dict().values():
-            self._processes.broadcast_(tensor)
+        network = self._forecaster.network
+        for tensor in (*network.parameters(), *network.buffers()):
+            self._processes.broadcast_(tensor.detach())
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""
         began = time.perf_counter()
         ends_epoch = self._state.position.step_in_epoch == self._steps_per_epoch
-        if ends_epoch and self._state.position.epoch + 1 < self._config.epochs:
+        if ends_epoch and self._goes_on_after_validation():
             self._training.prepare(self._state.position.epoch + 1)
         for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
             self._processes.broadcast_(buffer)
@@ -323,6 +324,11 @@ class Trainer:
         return position.step_in_epoch >= self._steps_per_epoch or (
             limit is not None and position.step >= limit
         )
+
+    def _goes_on_after_validation(self) -> bool:
+        """Whether another epoch will follow, unless the validation stops training early."""
+        position, limit = self._state.position, self._config.max_steps
+        return position.epoch + 1 < self._config.epochs and (limit is None or position.step < limit)
 
     def _has_stopped_improving(self) -> bool:
         patience = self._config.patience

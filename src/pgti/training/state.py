@@ -129,8 +129,11 @@ class TrainingState:
                 checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
 
     def _check_ranks_agree(self) -> None:
-        """Refuse to go on if the ranks do not hold the same parameters, to the bit."""
-        sums = [each.detach().contiguous().view(torch.int16).sum() for each in self.parameters]
+        """Refuse to go on if the ranks do not hold the same parameters, as far as sums tell."""
+        sums = [
+            each.detach().reshape(-1).view(torch.int16).sum(dtype=torch.int64)
+            for each in self.parameters
+        ]
         mine = int(torch.stack(sums).sum())
         most, least = self._processes.largest([mine, -mine])
         if most != -least:

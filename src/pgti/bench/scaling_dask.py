@@ -1,0 +1,195 @@
+"""Standard DDP as the paper measured it: materialised float64 windows that Dask's workers hold.
+
+Each rank asks for `x[batch].compute()` and `y[batch].compute()` per batch, one after the other,
+through one central scheduler, and nothing is fetched ahead. Run as a program it is the process that
+keeps the cluster: the scheduler lives in it, and one worker process a rank on loopback.
+"""
+
+import importlib
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgti.batching import Batch, Batcher, WindowSource
+from pgti.batching.base import Fetched, RowSource
+from pgti.batching.buffers import Buffers
+from pgti.bench.scaling_systems import batch_of, study_source
+from pgti.bench.serving import serve
+from pgti.errors import MissingExtraError
+from pgti.series import SeriesStore, calendar_features
+from pgti.windows import WindowSpec
+
+__all__ = ["CHUNK_WINDOWS", "DaskBatcher", "check_dask", "connected_batcher", "dask_windows"]
+
+CHUNK_WINDOWS = 62
+"""Windows of a chunk: as many as Dask's automatic chunks of 128 MiB have of the paper's PeMS."""
+
+
+def check_dask() -> None:
+    """Refuse to go on without Dask.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    for name in ("dask.array", "distributed"):
+        _library(name)
+
+
+def dask_windows(source: WindowSource, starts: range) -> tuple[Any, Any]:
+    """Inputs and targets of all training windows as lazy Dask arrays of float64.
+
+    As in the paper's code: the readings, standardised, and the time of day, in both of them.
+
+    Args:
+        source: what the windows hold.
+        starts: the training starts.
+
+    Returns:
+        x [S, L, N, C + F] and y [S, H, N, C + F]; a missing reading is 0 in x and NaN in y.
+    """
+    da = _library("dask.array")
+    store, spec, scaler = source.store, source.spec, source.scaler
+    rows = np.arange(starts[0], starts[-1] + spec.span)
+    readings = store.read(starts[0], int(rows[-1]) + 1).astype(np.float64)
+    scaled = (readings - np.asarray(scaler.mean)) / np.asarray(scaler.std)
+    features = calendar_features(store.time_axis, source.calendar, rows).astype(np.float64)
+    tiled = np.repeat(features[:, None, :], scaled.shape[1], axis=1)
+    series = np.concatenate([scaled, tiled], axis=-1)
+
+    def windows(rows: NDArray[np.float64], length: int) -> Any:  # noqa: ANN401 - Dask's
+        cut = da.lib.stride_tricks.sliding_window_view(da.from_array(rows), length, axis=0)
+        return da.moveaxis(cut, -1, 1)[: len(starts)].rechunk((CHUNK_WINDOWS, -1, -1, -1))
+
+    return windows(np.nan_to_num(series), spec.input_steps), windows(
+        series[spec.input_steps :], spec.horizon
+    )
+
+
+class DaskBatcher(Batcher):
+    """Fetches each batch with two calls of `compute`, when it is asked for.
+
+    Args:
+        source: what the windows hold.
+        starts: the training starts.
+        x: inputs of all windows, as `dask_windows` makes them.
+        y: their targets.
+        client: kept as long as the batcher is.
+    """
+
+    CALLS = 2
+    """Graphs that a batch sends to the scheduler."""
+
+    def __init__(
+        self,
+        source: WindowSource,
+        starts: range,
+        x: Any,  # noqa: ANN401 - a Dask array
+        y: Any,  # noqa: ANN401 - a Dask array
+        client: object = None,
+    ) -> None:
+        super().__init__(source, torch.device("cpu"), num_slots=1)
+        self._starts, self._x, self._y, self._client = starts, x, y, client
+        targets = list(source.target_indices)
+        self._mean = np.asarray(source.scaler.mean)[targets]
+        self._std = np.asarray(source.scaler.std)[targets]
+
+    def fetch(
+        self,
+        starts: NDArray[np.int64],
+        *,
+        with_targets: bool = True,
+        buffers: Buffers | None = None,
+        rows: RowSource | None = None,
+    ) -> Fetched:
+        """Wait for Dask, twice."""
+        del buffers, rows
+        chosen = (starts - self._starts.start) // self._starts.step
+        x, y = self._x[chosen].compute(), self._y[chosen].compute()
+        tensors = (torch.from_numpy(x), torch.from_numpy(y))
+        return Fetched(tensors=tensors, starts=starts, with_targets=with_targets)
+
+    def assemble(self, fetched: Fetched) -> Batch:
+        """To float32, the targets in original units."""
+        x, y = fetched.tensors
+        targets = y[..., list(self.source.target_indices)].numpy() * self._std + self._mean
+        return batch_of(self.source, x.float(), torch.from_numpy(targets).float(), fetched.starts)
+
+
+def connected_batcher(source: WindowSource, starts: range, address: str) -> DaskBatcher:
+    """A batcher of the windows that a cluster holds.
+
+    Raises:
+        MissingExtraError: Dask is not installed.
+    """
+    client = _library("distributed").Client(address, direct_to_workers=True)
+    return DaskBatcher(source, starts, client.get_dataset("x"), client.get_dataset("y"), client)
+
+
+class ClusterHandlers:
+    """What the process that keeps the cluster may be asked for, one method a request."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def start(self, *, store: str, window_steps: int, workers: int) -> dict[str, Any]:
+        """Start the workers, and have them make and hold all windows."""
+        distributed = _library("distributed")
+        spec = WindowSpec(input_steps=window_steps, horizon=window_steps)
+        source, starts = study_source(SeriesStore.open(store), spec)
+        began = time.perf_counter()
+        cluster = distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+        )
+        client = distributed.Client(cluster)
+        self._kept = [cluster, client]
+        x, y = client.persist(list(dask_windows(source, starts)))
+        distributed.wait([x, y])
+        client.publish_dataset(x=x, y=y)
+        return {
+            "address": cluster.scheduler_address,
+            "seconds": time.perf_counter() - began,
+            "windows": len(starts),
+            "bytes": int(x.nbytes + y.nbytes),
+        }
+
+    def cpu(self) -> dict[str, Any]:
+        """Processor time so far: of this process, the scheduler's, and of all its workers."""
+        times = [each.cpu_times() for each in _library("psutil").Process().children(recursive=True)]
+        return {
+            "scheduler": time.process_time(),
+            "workers": sum(each.user + each.system for each in times),
+        }
+
+    def stop(self) -> dict[str, Any]:
+        """End the workers."""
+        while self._kept:
+            self._kept.pop().close()
+        return {}
+
+
+def _library(name: str) -> Any:  # noqa: ANN401 - Dask's types are few
+    """A module that comes with the extra.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError("dask", "dask") from error
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    handlers = ClusterHandlers()
+    try:
+        serve({name: getattr(handlers, name) for name in ("start", "cpu", "stop")})
+    finally:
+        handlers.stop()
+
+
+if __name__ == "__main__":
+    main()
