@@ -1,7 +1,7 @@
 """From options to built objects."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,9 +12,10 @@ from pgti.errors import ConfigError
 from pgti.models import AbstractModel, ModelConfig, ModelShape, Teacher
 from pgti.nn import Supports
 from pgti.nn.sparse import SupportKind
-from pgti.run import resolve_device
+from pgti.run import RunConfig, resolve_device
 from pgti.run.build import build_forecaster, try_network, window_source
 from pgti.series import Scaler
+from pgti.training import TrainingConfig
 
 from .small import make_config, make_series, make_store
 
@@ -96,3 +97,26 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert resolve_device("cuda:1") == torch.device("cuda:1")
     assert resolve_device("cuda") == torch.device("cuda")
     assert resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "order", "block_size"),
+    [
+        ({}, "global", 8),
+        ({"placement": "partitioned"}, "partitions", 4),
+        ({"placement": "partitioned", "partitions": 100}, "partitions", 1),
+        ({"placement": "partitioned", "block_size": 5}, "partitions", 5),
+        ({"placement": "partitioned", "order": "global"}, "global", 8),
+        ({"order": "blocks"}, "blocks", 8),
+    ],
+)
+def test_what_auto_stands_for(options: dict[str, Any], order: str, block_size: int) -> None:
+    """A batch of 64 windows takes one block of each of 16 partitions."""
+    training = {name: value for name, value in options.items() if name != "placement"}
+    config = RunConfig(
+        store=Path("s"),
+        placement=options.get("placement", "replicated"),
+        training=TrainingConfig(batch_size=64, **training),
+    ).resolved()
+    assert (config.training.order, config.training.block_size) == (order, block_size)
+    assert config.resolved() == config

@@ -44,7 +44,7 @@ def bench_dry_run_command(
     order: OrderName = _DEFAULTS.order,
     batch_size: int = _DEFAULTS.batch_size,
     accumulate: int = _DEFAULTS.accumulate,
-    block_size: int = _DEFAULTS.block_size,
+    block_size: int | None = None,
     partitions: int | None = None,
     rotation: float = _DEFAULTS.rotation,
     seed: int = _DEFAULTS.seed,

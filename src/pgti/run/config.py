@@ -162,11 +162,14 @@ class RunConfig:
             )
 
     def resolved(self) -> Self:
-        """The same with the order that `auto` stands for."""
-        if self.training.order != "auto":
-            return self
-        order: OrderName = "partitions" if self.placement == "partitioned" else "global"
-        return replace(self, training=replace(self.training, order=order))
+        """The same with the order that `auto` stands for, and the size of its blocks."""
+        training = self.training
+        if training.order == "auto":
+            order: OrderName = "partitions" if self.placement == "partitioned" else "global"
+            training = replace(training, order=order)
+        if training.block_size is None:
+            training = replace(training, block_size=training.default_block_size)
+        return replace(self, training=training)
 
     def to_toml(self) -> str:
         """The text of `config.toml`; `from_toml` reads it back."""

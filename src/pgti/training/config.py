@@ -42,8 +42,9 @@ class TrainingConfig:
     rows to read, and gradients a little noisier; partitions shuffles blocks within parts of the
     series, and takes from all parts in every batch. auto is partitions for a partitioned placement
     and global otherwise."""
-    block_size: int = _BLOCK_SIZE
-    """blocks and partitions: consecutive windows in a block."""
+    block_size: int | None = None
+    """blocks and partitions: consecutive windows in a block. 8 for blocks if not given, and for
+    partitions what a batch takes of each, so that no block is spread over batches."""
     partitions: int = _PARTITIONS
     """partitions: how many parts of the series there are, at least as many as ranks."""
     rotation: float = _ROTATION
@@ -103,6 +104,13 @@ class TrainingConfig:
         self._check_milestones()
         self._check_relations()
 
+    @property
+    def default_block_size(self) -> int:
+        """The block size where none is given."""
+        if self.order == "partitions":
+            return max(1, self.batch_size // self.partitions)
+        return _BLOCK_SIZE
+
     def _check_choices(self) -> None:
         choices = {
             "optimizer": get_args(Optimizer),
@@ -133,7 +141,7 @@ class TrainingConfig:
             "checkpoint_every_steps": 0,
             "log_every_steps": 0,
         }
-        optional = {"patience", "max_steps", "val_windows"}
+        optional = {"block_size", "patience", "max_steps", "val_windows"}
         for name, minimum in smallest.items():
             value = getattr(self, name)
             if value is None and name in optional:
@@ -178,13 +186,13 @@ class TrainingConfig:
 
     def _check_relations(self) -> None:
         takers = {
-            "block_size": (_BLOCK_SIZE, ("blocks", "partitions")),
+            "block_size": (self.default_block_size, ("blocks", "partitions")),
             "partitions": (_PARTITIONS, ("partitions",)),
             "rotation": (_ROTATION, ("partitions",)),
         }
         for name, (default, orders) in takers.items():
             value = getattr(self, name)
-            if self.order not in ("auto", *orders) and value != default:
+            if self.order not in ("auto", *orders) and value not in (None, default):
                 raise ConfigError(
                     f"order is {self.order} and {name} is {value}: the order "
                     f"{' or '.join(orders)}, and no other, takes it"

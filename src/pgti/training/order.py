@@ -8,10 +8,9 @@ __all__ = ["order_of"]
 
 def order_of(training: TrainingConfig) -> Order:
     """The order of the training windows; `auto`, which the placement decides, is global here."""
+    block_size = training.block_size or training.default_block_size
     if training.order == "partitions":
-        return PartitionShuffle(
-            training.seed, training.partitions, training.block_size, training.rotation
-        )
+        return PartitionShuffle(training.seed, training.partitions, block_size, training.rotation)
     if training.order == "blocks":
-        return BlockShuffle(training.seed, training.block_size)
+        return BlockShuffle(training.seed, block_size)
     return GlobalShuffle(training.seed)
