@@ -27,15 +27,14 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true")
-    parser.add_argument("options", nargs="*", help="options of pgti train, after --")
-    given = parser.parse_args()
+    given, options = parser.parse_known_args()  # the rest goes to pgti train
     if given.memory:
         for ranks in (1, 2):
-            tell_memory(given.store, ranks, given.options)
+            tell_memory(given.store, ranks, options)
         return
     ratios = []
     for number in range(given.rounds):
-        one, two = (seconds_of_epoch(given.store, ranks, given.options) for ranks in (1, 2))
+        one, two = (seconds_of_epoch(given.store, ranks, options) for ranks in (1, 2))
         ratios.append(one / two)
         print(f"round {number + 1}: one rank {one:.1f} s, two {two:.1f} s: {ratios[-1]:.3f} times")
     print(

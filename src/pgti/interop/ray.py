@@ -1,0 +1,119 @@
+"""Training on a Ray cluster: Ray Train starts the workers, which train as the ranks of a job."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pgti.distributed import TIMEOUT_SECONDS, open_processes
+from pgti.errors import MissingExtraError, PeerError, PgtiError, RunError
+from pgti.run import Run, train
+from pgti.training import RunDirectory
+
+__all__ = ["train_on_ray"]
+
+
+def train_on_ray(
+    store: str | Path,
+    run: str | Path,
+    *,
+    num_workers: int,
+    use_gpu: bool = False,
+    resources_per_worker: Mapping[str, float] | None = None,
+    max_failures: int = 0,
+    storage_path: str | Path | None = None,
+    **options: Any,  # noqa: ANN401 - checked by `train`
+) -> Run:
+    """Train on the workers of a Ray cluster, as `pgti.train` does on the ranks of a job.
+
+    The caller's machine and those of the workers all see the store and the run under the same
+    paths, and have pgti installed. Ray is initialised if it is not.
+
+    Args:
+        store: the store.
+        run: directory to make, or with `resume=True` to go on in.
+        num_workers: how many ranks train.
+        use_gpu: whether each of them takes a GPU; they train on CPUs otherwise.
+        resources_per_worker: what each of them takes of its machine, such as {"CPU": 4}; Ray's
+            default if not given, which is one core or one GPU.
+        max_failures: how often Ray starts all workers anew after one of them has failed. They go
+            on from the last checkpoint.
+        storage_path: where Ray keeps its own records of the training, not the run; its default if
+            not given.
+        **options: those of `pgti.train`, but for `device` and `processes`.
+
+    Returns:
+        The run, with its best parameters, in the caller's process.
+
+    Raises:
+        MissingExtraError: if Ray is not installed.
+        RunError: if there is a run already and `resume` is not given, or a worker died.
+        PgtiError: as `pgti.train` raises it on a worker.
+    """
+    try:
+        from ray.train import (  # noqa: PLC0415 - an extra
+            FailureConfig,
+            RunConfig,
+            ScalingConfig,
+            TrainingFailedError,
+        )
+        from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError("ray", "ray") from None
+    store, run = Path(store).absolute(), Path(run).absolute()
+    # The workers resume unasked, because Ray may have started them anew; so it is refused here.
+    if RunDirectory.exists(run) and not options.pop("resume", False):
+        raise RunError(f"{run} holds a run already: give resume=True or another directory")
+    options.pop("resume", None)
+    device = "cuda" if use_gpu else "cpu"
+    trainer = TorchTrainer(
+        _train_as_worker,
+        train_loop_config={"store": store, "run": run, "device": device, "options": options},
+        # Counts and texts are on the host also where gradients are on GPUs.
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if use_gpu else "gloo", timeout_s=int(TIMEOUT_SECONDS)
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker=dict(resources_per_worker) if resources_per_worker else None,
+        ),
+        run_config=RunConfig(
+            storage_path=None if storage_path is None else str(Path(storage_path).absolute()),
+            failure_config=FailureConfig(max_failures=max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        raise _reason(error) from error
+    model = options.get("model")
+    return Run.open(
+        run,
+        store=store,
+        model=None if isinstance(model, str) else model,
+        device="auto" if use_gpu else None,  # the caller's machine may have no GPU
+    )
+
+
+def _train_as_worker(config: dict[str, Any]) -> None:
+    """One rank: Ray has set the variables of a job and initialised torch's process group."""
+    with open_processes() as processes:
+        train(
+            config["store"],
+            config["run"],
+            device=config["device"],
+            resume=True,
+            processes=processes,
+            **config["options"],
+        )
+
+
+def _reason(error: Exception) -> PgtiError:
+    """What a worker refused, or else the last line of Ray's account."""
+    failures = getattr(error, "worker_failures", {}).values()
+    for failure in failures:
+        if isinstance(failure, PgtiError) and not isinstance(failure, PeerError):
+            return failure
+    lines = str(error).split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), type(error).__name__)
+    return RunError(f"training on Ray failed: {last}")
