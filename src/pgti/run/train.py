@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pgti.distributed import OneProcess, Processes, find_launch
-from pgti.errors import ConfigError, Interrupted, RunError
+from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolved_model
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
 from pgti.run.prepare import AUTO, ObserverFactory, prepare
@@ -254,7 +254,7 @@ def _fit(trainer: Trainer, directory: RunDirectory, *, resume: bool, is_new: boo
             return trainer.fit(resume=resume)
     except Interrupted:
         raise
-    except Exception:
+    except PgtiError:
         if is_new and not directory.last_checkpoint.exists():
             directory.remove()
         raise
