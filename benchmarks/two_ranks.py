@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-OPTIONS = ["--model.hidden", "16", "--model.layers", "1", "--val-windows", "64", "--seed", "0"]
+OPTIONS = ["--val-windows", "64", "--seed", "0"]
 
 
 def main() -> None:
