@@ -90,7 +90,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["train_loss"]) for line in map(json.loads, lines)]
 
 
-def kill_some(tmp_path: Path, kills: int, epochs: int) -> None:
+def check_killed(tmp_path: Path, kills: int, epochs: int) -> None:
     """Ranks die at random moments; the run ends with the losses of the unbroken run."""
     store = make_store(tmp_path / "store").path
     more = ("--epochs", f"{epochs}")
@@ -122,13 +122,13 @@ def kill_some(tmp_path: Path, kills: int, epochs: int) -> None:
 
 
 def test_a_killed_rank_costs_no_more_than_the_steps_since_the_checkpoint(tmp_path: Path) -> None:
-    kill_some(tmp_path, kills=2, epochs=40)
+    check_killed(tmp_path, kills=2, epochs=40)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_9_of_any_rank_at_ten_random_moments(tmp_path: Path) -> None:
-    kill_some(tmp_path, kills=10, epochs=150)
+    check_killed(tmp_path, kills=10, epochs=150)
 
 
 def test_a_rank_that_hangs_ends_the_job_with_its_name(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ PLACEMENTS: dict[str, dict[str, Any]] = {
 }
 
 
-def parameters_equal(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
+def check_parameters(found: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
     assert found["parameters"].keys() == expected["parameters"].keys()
     for name, tensor in expected["parameters"].items():
         torch.testing.assert_close(
@@ -48,8 +48,8 @@ def test_parameters_and_errors_do_not_depend_on_the_number_of_ranks(
     for results in by_world_size.values():
         for rank, result in enumerate(results):
             assert "error" not in result, result
-            parameters_equal(result, results[0], 0.0)  # the same bits on every rank
-            parameters_equal(result, alone, tolerance)
+            check_parameters(result, results[0], 0.0)  # the same bits on every rank
+            check_parameters(result, alone, tolerance)
             assert result["errors"] == pytest.approx(alone["errors"], rel=tolerance), rank
             assert result["counts"] == alone["counts"]
 
@@ -66,7 +66,7 @@ def test_the_two_placements_agree_given_the_same_order(run_ranks: RunRanks, tmp_
         )[0]
         for name in ("partitioned", "same order, replicated")
     ]
-    parameters_equal(results[0], results[1], 1e-12)
+    check_parameters(results[0], results[1], 1e-12)
 
 
 def test_dcrnn_with_accumulation_and_more_ranks_than_windows(
@@ -78,7 +78,7 @@ def test_dcrnn_with_accumulation_and_more_ranks_than_windows(
     (alone,) = run_ranks("train", 1, store=store, run=str(tmp_path / "1"), options=options)
     for result in run_ranks("train", 4, store=store, run=str(tmp_path / "4"), options=options):
         assert "error" not in result, result
-        parameters_equal(result, alone, 1e-5)
+        check_parameters(result, alone, 1e-5)
         assert result["errors"] == pytest.approx(alone["errors"], rel=1e-5)
 
 
@@ -99,7 +99,7 @@ def test_a_run_goes_on_at_another_number_of_ranks(
         for result in results:
             assert "error" not in result, result
             assert result["steps"] == unbroken["steps"] == 22
-            parameters_equal(result, unbroken, 1e-12)
+            check_parameters(result, unbroken, 1e-12)
 
 
 def test_dropout_is_drawn_anew_on_every_rank_and_the_same_on_resume(
@@ -111,7 +111,7 @@ def test_dropout_is_drawn_anew_on_every_rank_and_the_same_on_resume(
     run = str(tmp_path / "b")
     run_ranks("train", 2, store=store, run=run, options={**options, "max_steps": 9})
     resumed = run_ranks("train", 2, store=store, run=run, options=options, resume=True)
-    parameters_equal(resumed[0], unbroken[0], 0.0)
+    check_parameters(resumed[0], unbroken[0], 0.0)
     (alone,) = run_ranks("train", 1, store=store, run=str(tmp_path / "c"), options=options)
     weight = "linear.weight"
     assert not torch.equal(alone["parameters"][weight], unbroken[0]["parameters"][weight])
