@@ -182,7 +182,7 @@ def layer_shape(steps: int = 4) -> ModelShape:
         input_channels=INPUT_CHANNELS,
         target_channels=1,
         target_indices=(0,),
-        calendar_channels=1,
+        calendar=("time-of-day",),
     )
 
 

@@ -1,10 +1,17 @@
-"""Random walks: what they sum to, and which way they carry information."""
+"""Operators of a graph: what they sum to, and which way they carry information."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgti.graph import SensorGraph, dual_random_walk, from_dense, random_walk
+from pgti.graph import (
+    SensorGraph,
+    dual_random_walk,
+    from_dense,
+    random_walk,
+    renormalised_adjacency,
+    scaled_laplacian,
+)
 
 
 def random_graph(num_nodes: int, seed: int) -> SensorGraph:
@@ -53,3 +60,32 @@ def test_the_forward_support_carries_along_the_edges() -> None:
     forward, backward = dual_random_walk(SensorGraph.from_edges(3, [0], [1], [7.0]))
     np.testing.assert_array_equal(forward @ np.array([1.0, 0.0, 0.0]), [0.0, 1.0, 0.0])
     np.testing.assert_array_equal(backward @ np.array([0.0, 1.0, 0.0]), [1.0, 0.0, 0.0])
+
+
+def test_the_renormalised_adjacency_equals_the_formula() -> None:
+    """D^-1/2 (A + I)^T D^-1/2 by hand: it gathers along edges; an isolated node keeps itself."""
+    graph = SensorGraph.from_edges(4, [0, 0, 1], [1, 2, 2], [1.0, 3.0, 2.0])
+    degrees = np.array([5.0, 3.0, 1.0, 1.0])
+    expected = np.eye(4)
+    expected[1, 0], expected[2, 0], expected[2, 1] = 1.0, 3.0, 2.0
+    expected = expected / np.sqrt(np.outer(degrees, degrees))
+    np.testing.assert_allclose(renormalised_adjacency(graph).toarray(), expected, rtol=1e-6)
+
+
+@settings(deadline=None)
+@given(num_nodes=st.sampled_from([1, 2, 7, 20, 100]), seed=st.integers(0, 1000))
+def test_the_scaled_laplacian_equals_the_formula(num_nodes: int, seed: int) -> None:
+    """2 L / lambda_max - I of the larger of both directions; its spectrum ends at 1."""
+    graph = random_graph(num_nodes, seed)
+    weights = np.maximum(graph.adjacency.toarray(), graph.adjacency.toarray().T).astype(float)
+    np.fill_diagonal(weights, 0)
+    degrees = weights.sum(axis=1)
+    roots = np.where(degrees > 0, 1 / np.sqrt(np.where(degrees > 0, degrees, 1)), 0)
+    laplacian = np.eye(num_nodes) - roots[:, None] * weights * roots[None, :]
+    largest = np.linalg.eigvalsh(laplacian)[-1]
+    found = scaled_laplacian(graph)
+    expected = 2 * laplacian / largest - np.eye(num_nodes)
+    np.testing.assert_allclose(found.toarray(), expected, atol=2e-6)
+    spectrum = np.linalg.eigvalsh(found.toarray().astype(float))
+    assert -1 - 1e-5 <= spectrum[0] <= spectrum[-1] <= 1 + 1e-5
+    assert (found != scaled_laplacian(graph)).nnz == 0

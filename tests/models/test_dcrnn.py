@@ -43,7 +43,7 @@ def build(seed: int = 0, **options: float) -> DCRNN:
         input_channels=CHANNELS,
         target_channels=TARGETS,
         target_indices=(0, 1),
-        calendar_channels=1,
+        calendar=("time-of-day",),
     )
     model = DCRNN(DCRNNConfig(**{"hidden": HIDDEN, "scheduled_sampling": True, **options}), shape)  # type: ignore[arg-type]
     with torch.no_grad():
@@ -294,7 +294,7 @@ def test_parameters_are_as_many_as_published() -> None:
         input_channels=2,
         target_channels=1,
         target_indices=(0,),
-        calendar_channels=1,
+        calendar=("time-of-day",),
     )
     model = DCRNN(DCRNNConfig(hidden=64), shape)
     layers = [(2, 64), (64, 64), (1, 64), (64, 64)]

@@ -20,7 +20,7 @@ def shape(**changes: object) -> ModelShape:
         "input_channels": 4,
         "target_channels": 2,
         "target_indices": (1, 0),
-        "calendar_channels": 2,
+        "calendar": ("time-of-day", "day-of-week"),
     }
     return ModelShape(**{**sizes, **changes})  # type: ignore[arg-type]
 
@@ -81,8 +81,8 @@ def test_wrong_options_are_named(name: str, options: dict[str, object], words: s
     ("changes", "words"),
     [
         ({"horizon": 0}, "horizon is 0"),
-        ({"calendar_channels": 4}, "calendar_channels is 4 of 4"),
-        ({"calendar_channels": -1}, "calendar_channels is -1"),
+        ({"calendar": ("time-of-day",) * 4}, "calendar features are 4 of 4"),
+        ({"steps_per_day": 0}, "steps_per_day is 0"),
         ({"target_channels": 1}, r"target_indices \(1, 0\) name 2 channels"),
         ({"target_indices": (0, 2)}, r"target_indices are \(0, 2\): .* channels 0 to 1"),
     ],

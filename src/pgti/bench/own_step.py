@@ -199,7 +199,7 @@ def _shape(num_nodes: int, steps: int) -> ModelShape:
         input_channels=INPUT_CHANNELS,
         target_channels=TARGET_CHANNELS,
         target_indices=(0,),
-        calendar_channels=INPUT_CHANNELS - 1,
+        calendar=("time-of-day",) * (INPUT_CHANNELS - 1),
     )
 
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from pgti.batching import Batch, WindowSource
 from pgti.distributed import Processes
-from pgti.models import ModelShape, build_model
+from pgti.models import build_model
 from pgti.nn import Supports
-from pgti.training import NetworkForecaster, TrainingConfig
+from pgti.training import NetworkForecaster, TrainingConfig, shape_of
 from pgti.training.optimisation import (
     batch_loss,
     build_loss,
@@ -52,15 +52,7 @@ class RankStep:
         self, source: WindowSource, processes: Processes, *, hidden: int, seed: int
     ) -> None:
         torch.manual_seed(seed)
-        shape = ModelShape(
-            input_steps=source.spec.input_steps,
-            horizon=source.spec.horizon,
-            num_nodes=source.store.meta.num_nodes,
-            input_channels=source.num_input_channels,
-            target_channels=len(source.target_indices),
-            target_indices=source.target_indices,
-            calendar_channels=len(source.calendar),
-        )
+        shape = shape_of(source)
         network = build_model("dcrnn", {"hidden": hidden, "layers": 1}, shape)
         supports = Supports.from_graph(source.store.graph, network.support_kind)
         self._processes = processes

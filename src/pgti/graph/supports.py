@@ -1,11 +1,14 @@
-"""Random walks on a sensor graph, as sparse operators."""
+"""Operators of a sensor graph that networks multiply with, all sparse."""
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse import linalg as sparse_linalg
 
 from pgti.graph.sensor_graph import CsrMatrix, SensorGraph
 
-__all__ = ["dual_random_walk", "random_walk"]
+__all__ = ["dual_random_walk", "random_walk", "renormalised_adjacency", "scaled_laplacian"]
+
+_DENSE_EIGENVALUES_UP_TO = 64  # nodes; the iteration of larger ones needs more than a few
 
 
 def random_walk(adjacency: CsrMatrix) -> CsrMatrix:
@@ -41,3 +44,61 @@ def dual_random_walk(graph: SensorGraph) -> tuple[CsrMatrix, CsrMatrix]:
     forward.sort_indices()
     backward.sort_indices()
     return forward, backward
+
+
+def renormalised_adjacency(graph: SensorGraph) -> CsrMatrix:
+    """D^-1/2 (A + I)^T D^-1/2, D the row sums of A + I (Kipf & Welling, ICLR 2017, section 2.2).
+
+    On a directed graph the transpose is what the released code of T-GCN computes: `(S @ x)[j]`
+    gathers from the sources of j's edges. A self loop in A counts beside the added one.
+
+    Returns:
+        [N, N] CSR, float32 (computed in float64).
+    """
+    weights: CsrMatrix = graph.adjacency.tocsr().astype(np.float64)
+    return _symmetrically_normalised((weights + sparse.eye_array(graph.num_nodes)).T.tocsr())
+
+
+def scaled_laplacian(graph: SensorGraph) -> CsrMatrix:
+    """2 L / lambda_max - I of the normalised Laplacian L = I - D^-1/2 W D^-1/2.
+
+    The operator of Chebyshev filters (Defferrard et al., NeurIPS 2016, section 2.1), whose
+    eigenvalues lie in [-1, 1]. It is defined for undirected graphs: W is the larger of A and A^T,
+    without self loops. A sensor without edges has L = 1.
+
+    Returns:
+        [N, N] CSR, float32 (computed in float64).
+    """
+    adjacency: CsrMatrix = graph.adjacency.tocsr().astype(np.float64)
+    weights = adjacency.maximum(adjacency.T).tocsr()
+    weights.setdiag(0)
+    weights.eliminate_zeros()
+    identity = sparse.eye_array(graph.num_nodes, format="csr")
+    degrees = np.asarray(weights.sum(axis=1))
+    roots = np.divide(1.0, np.sqrt(degrees), out=np.zeros_like(degrees), where=degrees > 0)
+    scale = sparse.diags_array(roots)
+    laplacian = (identity - scale @ weights @ scale).tocsr()
+    scaled: CsrMatrix = (2 / _largest_eigenvalue(laplacian) * laplacian - identity).tocsr()
+    scaled = scaled.astype(np.float32)
+    scaled.sort_indices()
+    return scaled
+
+
+def _symmetrically_normalised(weights: CsrMatrix) -> CsrMatrix:
+    """D^-1/2 W D^-1/2 in float32, D the column sums of W, which are positive."""
+    roots = 1 / np.sqrt(np.asarray(weights.sum(axis=0)))
+    scale = sparse.diags_array(roots)
+    normalised: CsrMatrix = (scale @ weights @ scale).tocsr().astype(np.float32)
+    normalised.sort_indices()
+    return normalised
+
+
+def _largest_eigenvalue(laplacian: CsrMatrix) -> float:
+    """Of a symmetric matrix; the same at every call."""
+    num_nodes = laplacian.shape[0]
+    if num_nodes <= _DENSE_EIGENVALUES_UP_TO:
+        return float(np.linalg.eigvalsh(laplacian.toarray())[-1])
+    start = np.random.default_rng(0).random(num_nodes)
+    # An eigenvalue that is a little small would only let the scaled ones pass 1 by as little.
+    values = sparse_linalg.eigsh(laplacian, k=1, which="LA", v0=start, tol=1e-6)[0]
+    return float(values[0])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.nn import Supports
-from pgti.nn.sparse import SupportKind
+from pgti.nn.sparse import NUM_SUPPORTS, SupportKind
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["AbstractModel", "ModelConfig", "ModelShape", "Teacher", "check_at_least"]
@@ -31,7 +31,10 @@ class ModelShape:
         target_channels: C_out.
         target_indices: positions of the targets among the store's channels (the first channels of
             the input), in the order of the output.
-        calendar_channels: how many of the input channels, the last ones, are calendar features.
+        calendar: names of the calendar features, which are the last of the input channels:
+            `time-of-day` is a share of the day, `day-of-week` the weekday divided by 7.
+        steps_per_day: rows of a day; None where a day is no whole number of them, or the series
+            has no times.
 
     Raises:
         ConfigError: sizes that contradict one another.
@@ -43,7 +46,8 @@ class ModelShape:
     input_channels: int
     target_channels: int
     target_indices: tuple[int, ...]
-    calendar_channels: int = 0
+    calendar: tuple[str, ...] = ()
+    steps_per_day: int | None = None
 
     def __post_init__(self) -> None:
         """Check the sizes against one another."""
@@ -51,9 +55,9 @@ class ModelShape:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
         store_channels = self.input_channels - self.calendar_channels
-        if self.calendar_channels < 0 or store_channels < 1:
+        if store_channels < 1:
             raise ConfigError(
-                f"calendar_channels is {self.calendar_channels} of {self.input_channels} input "
+                f"calendar features are {self.calendar_channels} of {self.input_channels} input "
                 "channels: at least one channel must come from the store"
             )
         if len(self.target_indices) != self.target_channels:
@@ -66,6 +70,19 @@ class ModelShape:
                 f"target_indices are {self.target_indices}: the store has channels 0 to "
                 f"{store_channels - 1}"
             )
+        if self.steps_per_day is not None and self.steps_per_day < 1:
+            raise ConfigError(f"steps_per_day is {self.steps_per_day}: it must be at least 1")
+
+    @property
+    def calendar_channels(self) -> int:
+        """How many of the input channels, the last ones, are calendar features."""
+        return len(self.calendar)
+
+    def calendar_position(self, name: str) -> int | None:
+        """Which input channel is the calendar feature `name`; None if none is."""
+        if name not in self.calendar:
+            return None
+        return self.input_channels - len(self.calendar) + self.calendar.index(name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -89,12 +106,15 @@ class Teacher:
 class AbstractModel(nn.Module, ABC):
     """A network that forecasts H steps of N sensors from L steps.
 
-    `forward` reads no value of a tensor on the host and draws nothing from torch's generator.
+    `forward` reads no value of a tensor on the host. In evaluation it draws nothing at random; in
+    training, dropout alone may draw from torch's generator, which the training loop seeds by
+    (seed, step, rank): with dropout a run repeats itself, and depends on the number of ranks.
 
     A concrete model is built from its own config and a shape, with weights from torch's generator.
 
     Attributes:
-        support_kind: which operators of the graph it diffuses with.
+        support_kind: which operators of the graph it uses; `none` for a model that has no use for
+            the graph.
         can_recompute: whether it knows how to recompute activations.
         config: its options.
         shape: the sizes it was built for.
@@ -111,6 +131,20 @@ class AbstractModel(nn.Module, ABC):
         self.config = config
         self.shape = shape
         self.recompute = False
+
+    def check_supports(self, supports: Supports) -> None:
+        """Refuse the operators of another graph, or of another kind.
+
+        Raises:
+            ConfigError: if their number or their nodes are not the model's.
+        """
+        expected, num_nodes = NUM_SUPPORTS[self.support_kind], self.shape.num_nodes
+        if len(supports) != expected or supports.num_nodes != num_nodes:
+            raise ConfigError(
+                f"{type(self).__name__} for {num_nodes} nodes was given {len(supports)} supports "
+                f"on {supports.num_nodes} nodes: it uses {expected}, {self.support_kind}, of its "
+                "own graph"
+            )
 
     @abstractmethod
     def forward(self, x: BLNC, supports: Supports, teacher: Teacher | None = None) -> BHNC:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
-from pgti.nn import DiffusionGRU, Supports, recomputed, steps_to_recompute
+from pgti.nn import NUM_SUPPORTS, DiffusionGRU, Supports, recomputed, steps_to_recompute
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
@@ -20,7 +20,6 @@ __all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probabi
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
-_NUM_SUPPORTS = 2  # walks along the edges and against them
 _NUMBERS_AT_ONCE = 1 << 24  # of diffused inputs in evaluation: 64 MiB
 _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
 
@@ -90,7 +89,8 @@ class DCRNN(AbstractModel):
         def stack(input_channels: int) -> nn.ModuleList:
             widths = [input_channels] + [config.hidden] * (config.layers - 1)
             return nn.ModuleList(
-                DiffusionGRU(width, config.hidden, _NUM_SUPPORTS, config.hops) for width in widths
+                DiffusionGRU(width, config.hidden, NUM_SUPPORTS[self.support_kind], config.hops)
+                for width in widths
             )
 
         self.encoder = stack(shape.input_channels)
@@ -105,11 +105,7 @@ class DCRNN(AbstractModel):
         Raises:
             ConfigError: the supports are not the dual random walk on the model's nodes.
         """
-        if len(supports) != _NUM_SUPPORTS or supports.num_nodes != self.shape.num_nodes:
-            raise ConfigError(
-                f"DCRNN for {self.shape.num_nodes} nodes was given {len(supports)} supports on "
-                f"{supports.num_nodes} nodes: it diffuses over the dual random walk of its graph"
-            )
+        self.check_supports(supports)
         x_LNBC, horizon = x.permute(1, 2, 0, 3), self.shape.horizon
         states_NBD: list[NBD | None] = [None] * self.config.layers
         at_once = self._steps_at_once(x_LNBC)

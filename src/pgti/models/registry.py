@@ -21,13 +21,16 @@ _TYPE_NAMES: dict[object, str] = {
 
 
 class ModelEntry(NamedTuple):
-    """A model and the class of its options."""
+    """A model, the class of its options, and where it was published."""
 
     config: type[ModelConfig]
     model: type[AbstractModel]
+    paper: str
 
 
-MODELS: dict[str, ModelEntry] = {"dcrnn": ModelEntry(DCRNNConfig, DCRNN)}
+MODELS: dict[str, ModelEntry] = {
+    "dcrnn": ModelEntry(DCRNNConfig, DCRNN, "Li et al., ICLR 2018, arXiv 1707.01926"),
+}
 
 BASELINES = ("persistence", "historical-average")
 """What every evaluation is compared with; there is nothing to train."""

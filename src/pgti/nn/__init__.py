@@ -9,4 +9,6 @@ from pgti.nn.losses import mse as mse
 from pgti.nn.recomputation import recomputed as recomputed
 from pgti.nn.recomputation import steps_to_recompute as steps_to_recompute
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
+from pgti.nn.sparse import NUM_SUPPORTS as NUM_SUPPORTS
+from pgti.nn.sparse import SupportKind as SupportKind
 from pgti.nn.sparse import Supports as Supports

@@ -19,14 +19,21 @@ of r, u, c), in states: what it holds of a chunk of steps otherwise is one."""
 
 
 @outside_compilation
-def recomputed(part: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+def recomputed(
+    part: Callable[[*Arguments], Result], *args: *Arguments, draws: bool = False
+) -> Result:
     """`part(*args)`, of which only the arguments and the results are kept.
 
     The backward pass runs `part` once more (Chen et al., Training Deep Nets with Sublinear Memory
-    Cost, arXiv 1604.06174), so `part` must do the same when it is called again and draw nothing
-    at random. Gradients are those of `part`, added up in another order.
+    Cost, arXiv 1604.06174), so `part` must do the same when it is called again. Gradients are
+    those of `part`, added up in another order.
+
+    Args:
+        part: what to run; it must not change anything, running statistics included.
+        args: its arguments.
+        draws: whether `part` draws from torch's generator (dropout), whose state is then kept.
     """
-    made = checkpoint(part, *args, use_reentrant=False, preserve_rng_state=False)
+    made = checkpoint(part, *args, use_reentrant=False, preserve_rng_state=draws)
     return cast(Result, made)
 
 

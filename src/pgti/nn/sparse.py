@@ -9,7 +9,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -17,14 +17,30 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from pgti.errors import ConfigError
-from pgti.graph import SensorGraph, dual_random_walk, random_walk
+from pgti.graph import (
+    SensorGraph,
+    dual_random_walk,
+    random_walk,
+    renormalised_adjacency,
+    scaled_laplacian,
+)
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.compilation import outside_compilation
 from pgti.shapes import NF
 
-__all__ = ["SupportKind", "Supports"]
+__all__ = ["NUM_SUPPORTS", "SupportKind", "Supports"]
 
-SupportKind = Literal["dual_random_walk", "random_walk"]
+SupportKind = Literal["dual_random_walk", "random_walk", "renormalised", "scaled_laplacian", "none"]
+"""Operators of a graph, as `Supports.from_graph` makes them."""
+
+NUM_SUPPORTS: dict[SupportKind, int] = {
+    "dual_random_walk": 2,
+    "random_walk": 1,
+    "renormalised": 1,
+    "scaled_laplacian": 1,
+    "none": 0,
+}
+"""How many operators each kind has."""
 
 # Products of a dense [N, N] matrix beat CSR from 15 % of non-zeros on: measured on two AVX-512
 # cores with MKL, N = 20 .. 2000 and F = 96 .. 4096 (ratio 0.8 to 1.9 at 15 %, 0.3 to 1.0 at 8 %).
@@ -68,7 +84,9 @@ class Supports(nn.Module):
         Args:
             graph: N sensors.
             kind: `dual_random_walk` for walks along and against the edges (S = 2), `random_walk`
-                for walks along the edges alone (S = 1).
+                for walks along the edges alone (S = 1), `renormalised` for the adjacency with self
+                loops of GCN (S = 1), `scaled_laplacian` for that of Chebyshev filters (S = 1),
+                `none` for no operator (S = 0).
 
         Raises:
             ConfigError: another kind.
@@ -77,8 +95,14 @@ class Supports(nn.Module):
             return cls(dual_random_walk(graph), graph)
         if kind == "random_walk":
             return cls((random_walk(graph.adjacency).T.tocsr(),), graph)
+        if kind == "renormalised":
+            return cls((renormalised_adjacency(graph),), graph)
+        if kind == "scaled_laplacian":
+            return cls((scaled_laplacian(graph),), graph)
+        if kind == "none":
+            return cls((), graph)
         raise ConfigError(
-            f"supports {kind!r} do not exist: choose 'dual_random_walk' or 'random_walk'"
+            f"supports {kind!r} do not exist: choose one of {', '.join(get_args(SupportKind))}"
         )
 
     def __len__(self) -> int:

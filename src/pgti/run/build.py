@@ -16,7 +16,7 @@ from pgti.models import AbstractModel, ModelShape, build_config, build_model
 from pgti.nn import Supports
 from pgti.run.config import ModelConfig, RunConfig
 from pgti.series import Profile, Scaler, SeriesStore
-from pgti.training import NetworkForecaster
+from pgti.training import NetworkForecaster, shape_of
 
 __all__ = [
     "CUSTOM_MODEL",
@@ -131,15 +131,7 @@ def build_forecaster(
     Raises:
         ConfigError: if the model cannot be built, or a network of one's own is needed.
     """
-    shape = ModelShape(
-        input_steps=source.spec.input_steps,
-        horizon=source.spec.horizon,
-        num_nodes=source.store.meta.num_nodes,
-        input_channels=source.num_input_channels,
-        target_channels=len(source.target_indices),
-        target_indices=source.target_indices,
-        calendar_channels=len(source.calendar),
-    )
+    shape = shape_of(source)
     device = resolve_device(config.device) if device is None else device
     torch.manual_seed(config.training.seed)
     if factory is not None:

@@ -12,5 +12,6 @@ from pgti.series.profile import Profile as Profile
 from pgti.series.scaler import Scaler as Scaler
 from pgti.series.slots import slot_sums as slot_sums
 from pgti.series.store import SeriesStore as SeriesStore
+from pgti.series.time_axis import SECONDS_PER_DAY as SECONDS_PER_DAY
 from pgti.series.time_axis import TimeAxis as TimeAxis
 from pgti.series.writer import StoreWriter as StoreWriter

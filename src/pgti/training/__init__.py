@@ -8,6 +8,7 @@ from pgti.training.evaluation import measure as measure
 from pgti.training.forecaster import AbstractForecaster as AbstractForecaster
 from pgti.training.forecaster import NetworkForecaster as NetworkForecaster
 from pgti.training.forecaster import PersistenceForecaster as PersistenceForecaster
+from pgti.training.forecaster import shape_of as shape_of
 from pgti.training.historical_average import (
     HistoricalAverageForecaster as HistoricalAverageForecaster,
 )

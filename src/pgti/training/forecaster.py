@@ -5,14 +5,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from pgti.batching import Batch
+from pgti.batching import Batch, WindowSource
 from pgti.errors import ConfigError
-from pgti.models import AbstractModel, Persistence, Teacher
+from pgti.models import AbstractModel, ModelShape, Persistence, Teacher
 from pgti.nn import Supports
-from pgti.series import Scaler
+from pgti.series import SECONDS_PER_DAY, Scaler, TimeAxis
 from pgti.shapes import BHNC
 
-__all__ = ["AbstractForecaster", "NetworkForecaster", "PersistenceForecaster"]
+__all__ = ["AbstractForecaster", "NetworkForecaster", "PersistenceForecaster", "shape_of"]
 
 
 class AbstractForecaster(nn.Module, ABC):
@@ -117,6 +117,27 @@ class PersistenceForecaster(AbstractForecaster):
         del step
         scaled: Tensor = self.rule(batch.x, batch.x_mask)
         return scaled * self.std + self.mean
+
+
+def shape_of(source: WindowSource) -> ModelShape:
+    """The sizes that windows of `source` ask of a network."""
+    return ModelShape(
+        input_steps=source.spec.input_steps,
+        horizon=source.spec.horizon,
+        num_nodes=source.store.meta.num_nodes,
+        input_channels=source.num_input_channels,
+        target_channels=len(source.target_indices),
+        target_indices=source.target_indices,
+        calendar=source.calendar,
+        steps_per_day=_steps_per_day(source.store.time_axis),
+    )
+
+
+def _steps_per_day(time_axis: TimeAxis) -> int | None:
+    interval = time_axis.interval_seconds
+    if not time_axis.is_dated or interval is None or SECONDS_PER_DAY % interval:
+        return None
+    return SECONDS_PER_DAY // interval
 
 
 def _target_scale(scaler: Scaler, target_indices: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,81 @@
+"""What every model is tested on: a graph, sizes, inputs and parameters away from their start."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pgti.graph import SensorGraph, from_dense
+from pgti.models import AbstractModel, ModelShape, build_model
+from pgti.nn import Supports
+
+FLOAT64 = torch.float64
+NUM_NODES, BATCH, INPUT_STEPS, HORIZON, CHANNELS, TARGETS = 7, 3, 12, 5, 5, 2
+STEPS_PER_DAY = 24
+
+SMALL: dict[str, dict[str, object]] = {
+    "dcrnn": {"hidden": 6},
+}
+"""Options that make each model small."""
+
+
+def asymmetric_graph() -> SensorGraph:
+    """An asymmetric weighted graph; the last node is isolated, node 0 only leads out."""
+    generator = np.random.default_rng(3)
+    size = (NUM_NODES, NUM_NODES)
+    matrix = generator.random(size) * (generator.random(size) < 0.4)
+    matrix[-1] = 0
+    matrix[:, -1] = 0
+    matrix[:, 0] = 0
+    matrix[0, 1] = 0.7
+    return from_dense(matrix)
+
+
+def shape(**changes: object) -> ModelShape:
+    """Three readings, the second and first of them targets, time of day and day of week."""
+    sizes: dict[str, object] = {
+        "input_steps": INPUT_STEPS,
+        "horizon": HORIZON,
+        "num_nodes": NUM_NODES,
+        "input_channels": CHANNELS,
+        "target_channels": TARGETS,
+        "target_indices": (1, 0),
+        "calendar": ("time-of-day", "day-of-week"),
+        "steps_per_day": STEPS_PER_DAY,
+    }
+    return ModelShape(**{**sizes, **changes})  # type: ignore[arg-type]
+
+
+def build(
+    name: str, sizes: ModelShape | None = None, seed: int = 0, **options: object
+) -> AbstractModel:
+    """A small model in float32 and evaluation mode, every parameter away from its initial value."""
+    torch.manual_seed(seed)
+    model = build_model(name, {**SMALL[name], **options}, sizes or shape())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def supports_of(model: AbstractModel, graph: SensorGraph | None = None) -> Supports:
+    """The operators that a model asks for, float32."""
+    return Supports.from_graph(graph or asymmetric_graph(), model.support_kind)
+
+
+def inputs(
+    dtype: torch.dtype = torch.float32, sizes: ModelShape | None = None, batch: int = BATCH
+) -> Tensor:
+    """Standard normal readings, a fifth of them missing (0), and a calendar of hourly rows."""
+    sizes = sizes or shape()
+    generator = torch.Generator().manual_seed(5)
+    size = (batch, sizes.input_steps, sizes.num_nodes, sizes.input_channels)
+    x = torch.randn(*size, generator=generator, dtype=FLOAT64)
+    x = torch.where(torch.rand(*size, generator=generator) < 0.2, 0.0, x)
+    rows = torch.arange(batch)[:, None] * 31 + torch.arange(sizes.input_steps)
+    day = sizes.steps_per_day or STEPS_PER_DAY
+    features = {"time-of-day": rows % day / day, "day-of-week": rows // day % 7 / 7}
+    for name in sizes.calendar:
+        position = sizes.calendar_position(name)
+        assert position is not None
+        x[..., position] = features[name][..., None].to(torch.float32).to(FLOAT64)
+    return x.to(dtype)
