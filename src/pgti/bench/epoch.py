@@ -136,7 +136,7 @@ def _trained(store: Path, tokens: Sequence[str]) -> _Epoch:
     ended = run_limited(command, None)
     told = last_object(ended.output)
     if ended.exit_code != 0 or told.get("seconds_to_first_step") is None:
-        why = last_message(ended)
+        why = last_message(ended.messages)
         if ended.exit_code < 0:
             why = f"signal {-ended.exit_code} killed it"
         raise BenchError(f"pgti train did not train to the end: {why}")

@@ -161,9 +161,9 @@ def _training(
     )
 
 
-def last_message(ended: LimitedRun) -> str:
+def last_message(messages: str) -> str:
     """The last line that a command wrote to standard error; empty if there is none."""
-    lines = _lines(ended)
+    lines = messages.strip().splitlines()
     return lines[-1].removeprefix(_NOTE).removeprefix("error: ") if lines else ""
 
 
@@ -195,7 +195,7 @@ def _told(command: str, batching: str, ended: LimitedRun) -> MeasuredCommand:
         seconds=ended.seconds,
         seconds_to_first_step=last_object(ended.output).get("seconds_to_first_step"),
         notes=tuple(line.removeprefix(_NOTE) for line in _lines(ended) if line.startswith(_NOTE)),
-        message=last_message(ended) if outcome in {"refused", "failed"} else "",
+        message=last_message(ended.messages) if outcome in {"refused", "failed"} else "",
     )
 
 

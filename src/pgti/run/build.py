@@ -14,7 +14,7 @@ from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelShape, build_config, build_model
 from pgti.nn import Supports
-from pgti.run.config import ModelConfig, RunConfig
+from pgti.run.config import ModelConfig, RunConfig, WindowConfig
 from pgti.series import Profile, Scaler, SeriesStore
 from pgti.training import NetworkForecaster, shape_of
 
@@ -25,6 +25,7 @@ __all__ = [
     "build_forecaster",
     "resolve_device",
     "resolved_model",
+    "shape_of_store",
     "try_network",
     "window_source",
 ]
@@ -112,6 +113,16 @@ def window_source(config: RunConfig, store: SeriesStore, scaler: Scaler) -> Wind
         calendar=windows.calendar_of(store),
         profile=profile,
     )
+
+
+def shape_of_store(store: SeriesStore, windows: WindowConfig) -> ModelShape:
+    """The sizes that windows of a store ask of a network.
+
+    Raises:
+        ConfigError, DataError: as `WindowConfig.splits` and `window_source`.
+    """
+    scaler = Scaler.fit(store, windows.splits(store).train_rows(windows.spec))
+    return shape_of(window_source(RunConfig(store=store.path, windows=windows), store, scaler))
 
 
 def build_forecaster(

@@ -48,6 +48,7 @@ class FitResult:
         windows_per_second: windows learnt from per second of training, validation left out.
         seconds: seconds of training and validation since the run began, stops left out.
         stopped_early: whether validation stopped improving before the epochs were over.
+        parameters: numbers that were learnt.
     """
 
     epochs: int
@@ -59,6 +60,7 @@ class FitResult:
     windows_per_second: float
     seconds: float
     stopped_early: bool
+    parameters: int
 
 
 class Trainer:
@@ -356,6 +358,7 @@ class Trainer:
             windows_per_second=_rate_of(position.windows, position.seconds),
             seconds=position.seconds + position.validation_seconds,
             stopped_early=self._has_stopped_improving() and position.epoch < self._config.epochs,
+            parameters=sum(each.numel() for each in self._state.parameters),
         )
 
     # -- files ------------------------------------------------------------------------------------

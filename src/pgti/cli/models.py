@@ -1,0 +1,91 @@
+"""`pgti models`: what can be trained."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from pgti.cli.output import print_json, show
+from pgti.errors import MissingExtraError
+from pgti.models import MODELS, ModelShape, build_config, num_parameters
+from pgti.run import WindowConfig
+from pgti.run.build import shape_of_store
+from pgti.series import SeriesStore
+
+__all__ = ["models_command"]
+
+_METR_LA = ModelShape(
+    input_steps=12,
+    horizon=12,
+    num_nodes=207,
+    input_channels=2,
+    target_channels=1,
+    target_indices=(0,),
+    calendar=("time-of-day",),
+    steps_per_day=288,
+)
+
+
+def models_command(
+    name: str | None = None, /, *, store: Path | None = None, json: bool = False
+) -> None:
+    """List the models with their papers and sizes, or the options of one.
+
+    Args:
+        name: A model, to see its options.
+        store: Count parameters for windows of this store; for METR-LA's 207 sensors, 12 steps in
+            and 12 out, if not given.
+        json: Print one JSON object as the last line of standard output.
+    """
+    shape = _METR_LA if store is None else shape_of_store(SeriesStore.open(store), WindowConfig())
+    if name is not None:
+        build_config(name, {})  # an unknown name is an error that names the nearest one
+    names = [name] if name is not None else sorted(MODELS)
+    models = {each: _summary(each, shape) for each in names}
+    show(_models_table(models, shape) if name is None else _options_table(name))
+    if json:
+        print_json({"models": models})
+
+
+def _summary(name: str, shape: ModelShape) -> dict[str, Any]:
+    entry = MODELS[name]
+    try:
+        parameters: int | None = num_parameters(name, {}, shape)
+    except MissingExtraError:
+        parameters = None
+    return {
+        "paper": entry.paper,
+        "supports": entry.model.support_kind,
+        "parameters": parameters,
+        "options": {each.name: each.default for each in fields(entry.config)},
+    }
+
+
+def _models_table(models: dict[str, dict[str, Any]], shape: ModelShape) -> Table:
+    table = Table(
+        title=f"models; parameters for {shape.num_nodes:,} sensors, {shape.input_steps} steps in, "
+        f"{shape.horizon} out",
+        title_justify="left",
+    )
+    for title in ("model", "parameters", "graph", "paper", "options"):
+        table.add_column(title, justify="right" if title == "parameters" else "left")
+    for name, each in models.items():
+        count = each["parameters"]
+        table.add_row(
+            name,
+            "extra not installed" if count is None else f"{count:,}",
+            "-" if each["supports"] == "none" else each["supports"],
+            each["paper"],
+            ", ".join(option.replace("_", "-") for option in each["options"]),
+        )
+    return table
+
+
+def _options_table(name: str) -> Table:
+    table = Table(title=f"{name}: {MODELS[name].paper}", title_justify="left")
+    for title in ("option", "default"):
+        table.add_column(title)
+    for each in fields(MODELS[name].config):
+        table.add_row(f"--model.{each.name.replace('_', '-')}", str(each.default))
+    return table

@@ -1,0 +1,91 @@
+"""The equivalence study finds what is equal, and would find what is not."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pgti.batching import Batch, IndexBatcher
+from pgti.bench import equivalence
+from pgti.bench.equivalence import measure_equivalence
+from pgti.cli.main import run_command
+from pgti.errors import BenchError
+
+from .in_process import Commands
+
+WINDOWS = ("--windows.input-steps", "3", "--windows.horizon", "2")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 4 sensors and 120 steps."""
+    path = tmp_path_factory.mktemp("data") / "store"
+    assert run_command(["simulate", "--sensors", "4", "--steps", "120", "--out", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings run in this process."""
+    monkeypatch.setattr(equivalence, "run_limited", Commands())
+
+
+def test_index_and_device_batches_change_nothing(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Losses step for step, validation and parameters are equal to the bit."""
+    arguments = ["--models", "dcrnn", "--max-steps", "4", "--batch-size", "16", *WINDOWS, "--json"]
+    assert run_command(["bench", "equivalence", str(store), *arguments]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [each["batching"] for each in result["trainings"]] == ["standard", "index", "device"]
+    for each in result["trainings"]:
+        assert each["steps"] == each["equal_losses"] == 4
+        assert each["equal_validations"]
+        assert each["equal_parameters"]
+    assert len({each["parameters_sha256"] for each in result["trainings"]}) == 1
+
+
+def test_a_difference_is_found(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Inputs that are off by a ten-thousandth of a standard deviation fail the study."""
+    original = IndexBatcher.assemble
+
+    def slightly_off(self: IndexBatcher, *args: object) -> Batch:
+        batch = original(self, *args)  # type: ignore[arg-type]
+        batch.x[..., 0] += 1e-4
+        return batch
+
+    monkeypatch.setattr(IndexBatcher, "assemble", slightly_off)
+    arguments = ["--models", "dcrnn", "--max-steps", "4", "--batch-size", "16", *WINDOWS]
+    arguments += ["--batchings", "index"]
+    assert run_command(["bench", "equivalence", str(store), *arguments]) != 0
+    assert "results differ: dcrnn with index batches" in capsys.readouterr().err
+
+
+def test_what_cannot_be_trained_is_left_out(store: Path) -> None:
+    """A model that fails is named; if all do, so is the reason."""
+    good = ("--max-steps", "1", "--batch-size", "16", "--model.hidden", "2", *WINDOWS)
+    bad = ("--model.hidden", "0", *WINDOWS)
+    result = measure_equivalence(store, {"bad": bad, "good": good}, batchings=["index"])
+    assert [each.model for each in result.trainings] == ["good", "good"]
+    assert "hidden is 0" in result.left_out[0]
+    with pytest.raises(BenchError, match="hidden is 0"):
+        measure_equivalence(store, {"bad": bad}, batchings=["index"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--models", "dcrnn", "--batchings", "standard"], "batching 'standard' is not compared"),
+        (["--models", "dcrnn", "--batchings", "magic"], "batching 'magic' is not compared"),
+        (["--models", ","], "name at least one"),
+        (["--models", "dcrn"], "did you mean 'dcrnn'"),
+    ],
+)
+def test_wrong_studies_are_refused(
+    store: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    """One line and exit 2."""
+    assert run_command(["bench", "equivalence", str(store), *arguments]) == 2
+    assert words in capsys.readouterr().err

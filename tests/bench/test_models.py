@@ -1,0 +1,127 @@
+"""The accuracy study: each row is what its trainings gave, and finished ones are not repeated."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pgti.bench.model_study import StudyOptions, run_study
+from pgti.bench.model_study_table import write_markdown
+from pgti.cli.main import run_command
+from pgti.errors import BenchError, ConfigError
+from pgti.series import SeriesStore
+
+CONFIG = """
+[windows]
+input_steps = 3
+horizon = 2
+
+[model]
+name = "{name}"
+hidden = {hidden}
+
+[training]
+epochs = 1
+batch_size = 16
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> SeriesStore:
+    """A store of 4 sensors and 120 steps."""
+    path = tmp_path_factory.mktemp("data") / "store"
+    assert run_command(["simulate", "--sensors", "4", "--steps", "120", "--out", str(path)]) == 0
+    return SeriesStore.open(path)
+
+
+def config(directory: Path, name: str, hidden: int, file_name: str = "") -> Path:
+    path = directory / f"{file_name or name}.toml"
+    path.write_text(CONFIG.format(name=name, hidden=hidden))
+    return path
+
+
+def test_a_study_brings_trainings_together_and_does_not_repeat_them(
+    store: SeriesStore, tmp_path: Path
+) -> None:
+    """Two seeds of one model and a model that fails: two rows of baselines, one of the model."""
+    good, bad = config(tmp_path, "dcrnn", 2), config(tmp_path, "gru", 0)
+    options = StudyOptions(configs=(good, bad), seeds=(0, 1), jobs=2)
+    said: list[str] = []
+    result = run_study(store, options, tmp_path / "work", said.append)
+
+    assert [row.model for row in result.models] == ["persistence", "historical-average", "dcrnn"]
+    assert [each.split(":")[0] for each in result.left_out] == ["gru, seed 0", "gru, seed 1"]
+    assert all("hidden is 0" in each for each in result.left_out)
+    row = result.models[-1]
+    tests = [
+        json.loads((tmp_path / f"work/dcrnn-{seed}/run/test.json").read_text()) for seed in (0, 1)
+    ]
+    maes = [test["mae"]["2"] for test in tests]
+    assert row.seeds == (0, 1)
+    assert (row.errors["mae"]["2"].minimum, row.errors["mae"]["2"].maximum) == (
+        min(maes),
+        max(maes),
+    )
+    assert maes[0] != maes[1]
+    assert result.models[0].errors["rmse"]["1"].median == tests[0]["persistence"]["rmse"]["1"]
+    assert row.parameters > 0
+    assert row.epochs is not None
+    assert row.epochs.median == 1
+    assert result.test_windows == tests[0]["windows"]
+
+    write_markdown(tmp_path / "table.md", result)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert len(lines) == 5
+    assert len({line.count("|") for line in lines}) == 1
+    assert lines[-1].startswith("| dcrnn | 2 | ")
+
+    finished = (tmp_path / "work/dcrnn-0/run/test.json").stat().st_mtime_ns
+    said.clear()
+    again = run_study(
+        store, StudyOptions(configs=(good,), seeds=(0, 1)), tmp_path / "work", said.append
+    )
+    assert again.models == result.models
+    assert len(said) == 1
+    assert said[0].startswith("2 trainings, 0 still to be run")
+    assert (tmp_path / "work/dcrnn-0/run/test.json").stat().st_mtime_ns == finished
+
+    config(tmp_path, "dcrnn", 3)  # the same file, with another option
+    with pytest.raises(ConfigError, match="another store or configuration"):
+        run_study(store, options, tmp_path / "work", said.append)
+
+
+def test_a_study_of_failures_fails(store: SeriesStore, tmp_path: Path) -> None:
+    """Where nothing was trained there is no table, and the reason is said."""
+    options = StudyOptions(configs=(config(tmp_path, "dcrnn", 0),), seeds=(0,))
+    with pytest.raises(BenchError, match="nothing was trained: dcrnn, seed 0: hidden is 0"):
+        run_study(store, options, tmp_path / "work", str)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "at least one configuration"),
+        (["a.toml", "b.toml"], "two configurations train the model 'dcrnn'"),
+        (["a.toml", "--seeds", "1,1"], "each must be another"),
+        (["a.toml", "--seeds", "one"], "seeds is 'one'"),
+        (["a.toml", "--jobs", "0"], "jobs is 0"),
+        (["a.toml", "--test-windows", "0"], "test_windows is 0"),
+        (["missing.toml"], "missing.toml cannot be read"),
+    ],
+)
+def test_wrong_studies_are_refused(
+    store: SeriesStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    """One line, exit 2, and nothing trained."""
+    config(tmp_path, "dcrnn", 2, "a")
+    config(tmp_path, "dcrnn", 3, "b")
+    tokens = [str(tmp_path / each) if each.endswith(".toml") else each for each in arguments]
+    workdir = tmp_path / "work"
+    code = run_command(["bench", "models", str(store.path), *tokens, "--workdir", str(workdir)])
+    assert code == 2
+    assert words in capsys.readouterr().err
+    assert not workdir.exists()

@@ -1,0 +1,46 @@
+"""`pgti models` lists what can be trained, and the sizes that models really have."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pgti.cli.main import run_command
+from pgti.models import MODELS
+
+
+def listed(capsys: pytest.CaptureFixture[str], *tokens: str) -> dict[str, dict[str, object]]:
+    assert run_command(["models", *tokens, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out.splitlines()[-1])
+    models: dict[str, dict[str, object]] = content["models"]
+    return models
+
+
+def test_all_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """With parameters, paper and options."""
+    models = listed(capsys)
+    assert list(models) == sorted(MODELS)
+    assert all(each["parameters"] and each["paper"] for each in models.values())
+    assert models["dcrnn"]["options"] == {
+        "hidden": 32,
+        "layers": 2,
+        "hops": 2,
+        "scheduled_sampling": False,
+        "sampling_decay": 2000.0,
+    }
+
+
+def test_parameters_are_those_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counted for a store, they are what `train` says of the same store."""
+    store, run = str(tmp_path / "store"), str(tmp_path / "run")
+    assert run_command(["simulate", "--sensors", "4", "--steps", "120", "--out", store]) == 0
+    arguments = ["--run", run, "--max-steps", "1", "--batch-size", "2", "--json"]
+    assert run_command(["train", store, *arguments]) == 0
+    trained = json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"]
+    assert listed(capsys, "dcrnn", "--store", store)["dcrnn"]["parameters"] == trained
+
+
+def test_an_unknown_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, with the nearest name."""
+    assert run_command(["models", "dcrn"]) == 2
+    assert "did you mean 'dcrnn'" in capsys.readouterr().err
