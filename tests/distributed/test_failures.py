@@ -80,7 +80,9 @@ def test_of_four_ranks_the_killed_one_is_named(tmp_path: Path) -> None:
         assert job.said(1) == job.said(3) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
 def test_rank_0_with_the_store_it_keeps(tmp_path: Path, number: signal.Signals) -> None:
     """Gone or stopped, the others end, and say so since it cannot."""
     store = make_store(tmp_path / "store").path

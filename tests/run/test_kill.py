@@ -10,18 +10,16 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from .small import make_series, make_store
 
 OPTIONS = (
     "--model.hidden", "2", "--model.layers", "1", "--windows.input-steps", "3",
-    "--windows.horizon", "2", "--batch-size", "8", "--epochs", "20", "--seed", "5",
+    "--windows.horizon", "2", "--batch-size", "8", "--epochs", "8", "--seed", "5",
     "--checkpoint-every-steps", "2", "--log-every-steps", "3",
 )  # fmt: skip
-NUM_KILLS = 10
-NUM_EARLY_KILLS = 2
-"""Lives that end while the process starts up; the others end while it trains."""
 LONGEST_START_SECONDS = 1.5
 LONGEST_TRAINING_SECONDS = 0.3
 
@@ -76,16 +74,21 @@ def records(run: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
-def test_kill_9_of_the_command_changes_nothing(tmp_path: Path) -> None:
-    """Ten processes of one run die, two of them while they start; the eleventh ends it."""
+@pytest.mark.parametrize(
+    ("num_kills", "num_early_kills"), [(3, 1), pytest.param(10, 2, marks=pytest.mark.slow)]
+)
+def test_kill_9_of_the_command_changes_nothing(
+    tmp_path: Path, num_kills: int, num_early_kills: int
+) -> None:
+    """Processes of one run die, the early ones while they start; one more ends it."""
     store = make_store(tmp_path / "store", make_series(num_steps=200)).path
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
     chance = random.Random(4)
 
     exit_codes = []
-    for life in range(NUM_KILLS):
+    for life in range(num_kills):
         process = start(store, killed)
-        if life < NUM_EARLY_KILLS:
+        if life < num_early_kills:
             time.sleep(chance.uniform(0, LONGEST_START_SECONDS))
         else:
             wait_until_it_writes(process, killed)
@@ -97,7 +100,7 @@ def test_kill_9_of_the_command_changes_nothing(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
 
-    assert exit_codes == [-signal.SIGKILL] * NUM_KILLS
+    assert exit_codes == [-signal.SIGKILL] * num_kills
     assert 0 < died_at < records(unbroken)[-1]["step"]
     for name in ("last.pt", "best.pt"):
         found, expected = tensors(killed, name), tensors(unbroken, name)
