@@ -19,7 +19,8 @@ setup: $(STAMP)
 
 # The stamp is removed first and written last: without it the environment is built anew, so an
 # interrupted set-up never passes for a finished one. The build backend is installed from the pins
-# too, hence --no-build-isolation.
+# too, hence --no-build-isolation. PyTorch Geometric Temporal names packages that must be compiled
+# and that its layers here do not use, hence --no-deps; what it does use is in the extra `pgt`.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "$(PYTHON) is missing or older than 3.11 ($$($(PYTHON) --version 2>&1)); pgti needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11" >&2; \
@@ -28,6 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@if [ -e $@ ]; then rm -f $@; else $(PYTHON) -m venv --clear $(VENV); fi
 	@$(PIP) install -c constraints.txt hatchling editables
 	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(PIP) install -c constraints.txt --no-deps torch-geometric-temporal
 	@touch $@
 
 # PyTorch Geometric Temporal wants packages that must be compiled and that nothing measured here

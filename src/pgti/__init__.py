@@ -1,6 +1,7 @@
 """Index-batching for spatiotemporal graph neural networks: the public API.
 
     store = pgti.ingest("speeds.csv", "build/store", ...)      readings and graph -> store
+    store = pgti.fetch("METR-LA", "build/metr-la")              published data set -> store
     run = pgti.train("build/store", "build/run", epochs=3)      store -> trained run
     run.evaluate()                                              errors beside both baselines
     run.predict("forecast.parquet")                             forecasts as a file
@@ -12,6 +13,8 @@ is first asked for: torch alone takes longer to import than most of the rest tak
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pgti.datasets import DATASETS as DATASETS
+from pgti.datasets import fetch as fetch
 from pgti.errors import ConfigError as ConfigError
 from pgti.errors import DataError as DataError
 from pgti.errors import Interrupted as Interrupted

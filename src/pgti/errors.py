@@ -5,6 +5,7 @@
     ├── DataError (ValueError)     readings, a graph or a file that the user gave
     ├── StoreError                 a store that cannot be opened or written
     ├── RunError                   a run directory or a checkpoint
+    ├── FetchError                 a file of a data set that could not be downloaded
     ├── BenchError                 a measurement that could not be made
     ├── MissingExtraError          an optional library that is not installed
     ├── PeerError                  another rank of the job that failed, or does not answer
@@ -18,6 +19,7 @@ __all__ = [
     "BenchError",
     "ConfigError",
     "DataError",
+    "FetchError",
     "Interrupted",
     "MissingExtraError",
     "PeerError",
@@ -55,17 +57,27 @@ class RunError(PgtiError):
     """A run directory or checkpoint that cannot be used."""
 
 
+class FetchError(PgtiError):
+    """A file of a data set that could not be downloaded, or is not the one that was expected."""
+
+
 class BenchError(PgtiError):
     """A measurement that could not be made, because a process that should make it failed."""
 
 
 class MissingExtraError(PgtiError):
-    """An optional library is needed and not installed."""
+    """An optional library is needed and not installed.
 
-    def __init__(self, library: str, extra: str) -> None:
+    Args:
+        library: its name.
+        extra: which extra of this package installs it.
+        then: a second command, for a library that no extra can install.
+    """
+
+    def __init__(self, library: str, extra: str, then: str | None = None) -> None:
         super().__init__(
             f"{library} is not installed and this needs it; install it with "
-            f"`pip install 'pgti[{extra}]'`"
+            f"`pip install 'pgti[{extra}]'`" + (f" and then `{then}`" if then else "")
         )
 
 

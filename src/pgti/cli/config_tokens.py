@@ -18,12 +18,14 @@ _FLAT_TABLE = "training"  # its options are top-level flags: --epochs, not --tra
 
 def _list_flags() -> dict[str, bool]:
     """Flags that take a list, and whether their values follow one flag (fixed length)."""
-    from pgti.ingest import IngestOptions  # noqa: PLC0415 - most command lines have no list
+    from pgti.datasets import FetchOptions  # noqa: PLC0415 - most command lines have no list
+    from pgti.ingest import IngestOptions  # noqa: PLC0415
     from pgti.run import WindowConfig  # noqa: PLC0415
     from pgti.training import TrainingConfig  # noqa: PLC0415
 
     found: dict[str, bool] = {}
-    for prefix, config in (("windows.", WindowConfig), ("", TrainingConfig), ("", IngestOptions)):
+    unprefixed = (("", config) for config in (TrainingConfig, IngestOptions, FetchOptions))
+    for prefix, config in (("windows.", WindowConfig), *unprefixed):
         hints = get_type_hints(config)
         for each in fields(config):
             for hint in (hints[each.name], *get_args(hints[each.name])):

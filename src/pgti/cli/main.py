@@ -29,7 +29,17 @@ _FOR_RANKS = ("train", "evaluate")
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _HELP = {"--help", "-h"}
 _STOPPING = ("SIGTERM", "SIGHUP", "SIGUSR1")
-_COMMANDS = ("ingest", "info", "simulate", "models", "train", "evaluate", "predict")
+_COMMANDS = (
+    "datasets",
+    "fetch",
+    "ingest",
+    "info",
+    "simulate",
+    "models",
+    "train",
+    "evaluate",
+    "predict",
+)
 
 
 def _app() -> cyclopts.App:

@@ -2,6 +2,7 @@
 
 from pgti.ingest.graph_files import GraphSource as GraphSource
 from pgti.ingest.ingestion import IngestSummary as IngestSummary
+from pgti.ingest.ingestion import check_target as check_target
 from pgti.ingest.ingestion import ingest as ingest
 from pgti.ingest.ingestion import read_graph as read_graph
 from pgti.ingest.options import BUDGET_BYTES as BUDGET_BYTES

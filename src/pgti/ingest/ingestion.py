@@ -21,7 +21,7 @@ from pgti.ingest.timeline import Timeline, Times
 from pgti.ingest.times import Localiser, check_years
 from pgti.series import StoreMeta, StoreWriter
 
-__all__ = ["IngestSummary", "ingest", "read_graph"]
+__all__ = ["IngestSummary", "check_target", "ingest", "read_graph"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,8 @@ def ingest(
     """Turn readings and a graph into a store.
 
     Args:
-        source: a file of readings, a DataFrame, or an array [T, N] or [T, N, C].
+        source: a file of readings, a DataFrame, an array [T, N] or [T, N, C], or `Readings` that
+            were opened elsewhere.
         target: the store's directory, made when everything else has succeeded.
         options: what the source does not say itself.
         graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
@@ -73,10 +74,7 @@ def ingest(
     """
     options = options or IngestOptions()
     target = Path(target)
-    if target.exists() and not options.overwrite:
-        raise StoreError(
-            f"{target} exists already: choose another name, remove it, or say --overwrite"
-        )
+    check_target(target, overwrite=options.overwrite)
     check_use(readings_suffix(source), None if graph is None else graph_suffix(graph), options)
     readings = _with_ids(open_readings(source, options, has_graph=graph is not None), node_ids)
     time_zone = _zone(readings, options)
@@ -115,6 +113,18 @@ def ingest(
         )
     num_filled = 0 if timeline is None else timeline.num_filled
     return IngestSummary(path=target, meta=meta, num_filled_rows=num_filled, notes=matched.notes)
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse a target that exists, before any work is done for it.
+
+    Raises:
+        StoreError: if it exists and is not to be replaced.
+    """
+    if target.exists() and not overwrite:
+        raise StoreError(
+            f"{target} exists already: choose another name, remove it, or say --overwrite"
+        )
 
 
 def read_graph(

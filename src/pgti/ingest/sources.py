@@ -19,7 +19,7 @@ from pgti.ingest.readings import Readings
 
 __all__ = ["ReadingsSource", "open_readings", "readings_suffix"]
 
-ReadingsSource: TypeAlias = Path | str | pd.DataFrame | NDArray[Any]
+ReadingsSource: TypeAlias = Path | str | pd.DataFrame | NDArray[Any] | Readings
 
 _READERS = {
     ".csv": open_delimited,
@@ -41,7 +41,7 @@ def open_readings(
     """Open a source of readings by its suffix or its type; nothing but its head is read yet.
 
     Args:
-        source: a file, a DataFrame [T, N], or an array [T, N] or [T, N, C].
+        source: a file, a DataFrame [T, N], an array [T, N] or [T, N, C], or what is open already.
         options: see `IngestOptions`.
         has_graph: whether the user gives a graph, so that the source needs none.
 
@@ -50,6 +50,8 @@ def open_readings(
         DataError: if the source cannot be read.
         MissingExtraError: if the format needs a library that is not installed.
     """
+    if isinstance(source, Readings):
+        return source
     if isinstance(source, pd.DataFrame):
         return open_frame(source, options)
     if isinstance(source, np.ndarray):

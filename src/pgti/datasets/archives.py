@@ -1,0 +1,69 @@
+"""Taking single files out of zip archives.
+
+A member is read and written under a name of our own, never under the path that the archive gives
+it: an archive from elsewhere cannot put anything anywhere.
+"""
+
+import shutil
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from pgti.errors import DataError
+
+__all__ = ["member_of", "unpack_member"]
+
+_COPY_BYTES = 1 << 20
+_OWN_OF_MACOS = "__MACOSX"  # its members have the names of the true ones
+
+
+def member_of(archive: Path, name: str) -> zipfile.ZipInfo | None:
+    """The member whose last part is `name`, in any folder of the archive; None if there is none.
+
+    Raises:
+        DataError: if the archive is damaged, or has several of the name.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            found = [
+                member
+                for member in opened.infolist()
+                if PurePosixPath(member.filename).name == name
+                and _OWN_OF_MACOS not in PurePosixPath(member.filename).parts
+                and not member.is_dir()
+            ]
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise _damaged(archive, error) from error
+    if len(found) > 1:
+        places = ", ".join(member.filename for member in found[:3])
+        raise DataError(f"{archive} has {len(found)} files {name} ({places}): unpack the right one")
+    return found[0] if found else None
+
+
+def unpack_member(archive: Path, member: zipfile.ZipInfo, target: Path) -> None:
+    """Write a member to `target`, which must not exist.
+
+    Raises:
+        DataError: if it is damaged, encrypted or larger than the archive says, or the disk has no
+            room for it.
+    """
+    free = shutil.disk_usage(target.parent).free
+    if member.file_size > free:
+        raise DataError(
+            f"{member.filename} of {archive.name} has {member.file_size:,} bytes and "
+            f"{target.parent} has {free:,} free: make room, or unpack it elsewhere"
+        )
+    try:
+        with (
+            zipfile.ZipFile(archive) as opened,
+            opened.open(member) as source,
+            target.open("xb") as file,
+        ):
+            shutil.copyfileobj(source, file, _COPY_BYTES)
+    except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise _damaged(archive, error) from error
+
+
+def _damaged(archive: Path, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return DataError(f"{archive} cannot be unpacked: {reason}")

@@ -1,0 +1,114 @@
+"""What is known of a published data set: its shape, where its files are, what they mean."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Dataset", "Download", "FileSet", "RecipeName", "Zeros"]
+
+Zeros = Literal["missing", "observed"]
+RecipeName = Literal[
+    "clocked-array", "frame", "json", "flow-array", "largest-raw", "largest-table", "largest-array"
+]
+
+_STORED_BYTES = 4  # float32; int16, where the readings lie on a grid, takes half
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Download:
+    """A file that can be had over the internet.
+
+    Args:
+        name: what the file is called.
+        url: where it is, https.
+        num_bytes: its size as others have reported it; shown, never relied on.
+        md5: its MD5 as its publisher states it, where there is one.
+    """
+
+    name: str
+    url: str
+    num_bytes: int | None = None
+    md5: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSet:
+    """Files that make the data set, in one of the forms in which people have it.
+
+    Args:
+        recipe: how they become a store.
+        files: their names; `{year}` stands for each year that is wanted, `{years}` for all of
+            them joined by underscores. A name in a folder may also lie outside of it.
+        archives: zip files that may hold them.
+    """
+
+    recipe: RecipeName
+    files: tuple[str, ...]
+    archives: tuple[str, ...] = ()
+
+    def names(self, years: tuple[int, ...]) -> tuple[str, ...]:
+        """The names of the files for some years."""
+        joined = "_".join(str(year) for year in years)
+        found: dict[str, None] = {}
+        for name in self.files:
+            for year in years if "{year}" in name else (0,):
+                found[name.format(year=year, years=joined)] = None
+        return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """A published data set.
+
+    Args:
+        name: what people call it.
+        summary: what was read, where and when.
+        num_steps: time steps, T, of the default form.
+        num_nodes: sensors, N.
+        channels: names of the channels, the one that papers forecast first.
+        units: unit of each channel.
+        interval: time between steps, such as "5min".
+        start: wall-clock time of the first step; None where it is not known.
+        zeros: what a zero in the first channel means, unless the user says otherwise.
+        zeros_note: why, in one line; empty where nothing needs to be said.
+        licence: under which terms, as its publishers state them.
+        source_page: where it is described and, if by hand, to be had.
+        file_sets: forms in which its files come, the preferred one first.
+        downloads: files that `fetch` can download; none: they must be had by hand.
+        years: years that there are files for; empty where they are not by year.
+        default_years: those that papers use.
+        notes: what a user should know of the readings, one line each.
+    """
+
+    name: str
+    summary: str
+    num_steps: int
+    num_nodes: int
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    interval: str
+    start: str | None
+    zeros: Zeros
+    licence: str
+    source_page: str
+    file_sets: tuple[FileSet, ...]
+    downloads: tuple[Download, ...] = ()
+    years: tuple[int, ...] = ()
+    default_years: tuple[int, ...] = ()
+    zeros_note: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """T, N, C."""
+        return self.num_steps, self.num_nodes, len(self.channels)
+
+    @property
+    def store_bytes_at_most(self) -> int:
+        """Bytes of the series in a store if no grid holds the readings, which halves them."""
+        return self.num_steps * self.num_nodes * len(self.channels) * _STORED_BYTES
+
+    @property
+    def download_bytes(self) -> int | None:
+        """Bytes of the downloads whose size is known; None if none is."""
+        known = [each.num_bytes for each in self.downloads if each.num_bytes is not None]
+        return sum(known) if known else None

@@ -1,0 +1,160 @@
+"""From the name of a data set to a store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from pgti.datasets.catalogue import find_dataset
+from pgti.datasets.dataset import Dataset, Zeros
+from pgti.datasets.files import Files, Watch, by_hand, cached_files, files_in
+from pgti.datasets.recipes import RECIPES, Request
+from pgti.errors import ConfigError, FetchError
+from pgti.ingest import IngestSummary, check_target, ingest
+
+__all__ = ["FetchOptions", "fetch", "fetch_dataset"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchOptions:
+    """What can be chosen of a data set.
+
+    Args:
+        zeros: whether a zero in the first channel is a "missing" reading or an "observed" one;
+            None: as the catalogue says.
+        years: years of LargeST, consecutive; empty takes 2019, as its paper does.
+        interval: time between steps of LargeST, 15min or 5min; None takes 15min, as its paper
+            does.
+        overwrite: replace an existing store, once the new one is complete.
+
+    Raises:
+        ConfigError: if a value cannot be used.
+    """
+
+    zeros: Zeros | None = None
+    years: tuple[int, ...] = ()
+    interval: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.zeros not in (None, *get_args(Zeros)):
+            raise ConfigError(
+                f"zeros is {self.zeros!r}: it must be one of {', '.join(get_args(Zeros))}"
+            )
+
+
+def fetch(
+    name: str,
+    out: Path | str,
+    *,
+    source: Path | str | None = None,
+    cache: Path | str | None = None,
+    zeros: Zeros | None = None,
+    years: tuple[int, ...] = (),
+    interval: str | None = None,
+    overwrite: bool = False,
+) -> IngestSummary:
+    """Turn a published data set into a store; its files are downloaded or taken from a folder.
+
+    Downloads go on where they stopped, and are kept. A file's SHA-256 is written down when it is
+    first used and checked from then on; where its publisher states an MD5, that is checked too.
+
+    Args:
+        name: name of a data set, as in `DATASETS`.
+        out: the store to make.
+        source: a folder that holds the files already; nothing is downloaded then.
+        cache: where downloads are kept; None takes the customary place of the system.
+        zeros: whether a zero in the first channel is a "missing" reading or an "observed" one;
+            None: as `DATASETS` says.
+        years: years of LargeST, consecutive; empty takes 2019, as its paper does.
+        interval: time between steps of LargeST, "15min" or "5min"; None takes 15min, as its paper
+            does.
+        overwrite: replace an existing store, once the new one is complete.
+
+    Returns:
+        What ingest did.
+
+    Raises:
+        ConfigError: if the name is not known, or an option is not for this data set.
+        DataError: if a file is missing, damaged or not the one that it was.
+        FetchError: if a file cannot be downloaded.
+        StoreError: if the target exists or cannot be written.
+        MissingExtraError: if downloading or reading needs a library that is not installed.
+    """
+    options = FetchOptions(zeros=zeros, years=years, interval=interval, overwrite=overwrite)
+    return fetch_dataset(
+        name,
+        Path(out),
+        options,
+        source=None if source is None else Path(source),
+        cache=None if cache is None else Path(cache),
+    )
+
+
+def fetch_dataset(
+    name: str,
+    out: Path,
+    options: FetchOptions,
+    *,
+    source: Path | None = None,
+    cache: Path | None = None,
+    watch: Watch | None = None,
+) -> IngestSummary:
+    """The same as `fetch`, for a caller who is told how it goes."""
+    dataset = find_dataset(name)
+    watch = watch or Watch()
+    years = _years(dataset, options.years)
+    interval = _interval(dataset, options.interval)
+    check_target(out, overwrite=options.overwrite)
+
+    def made(files: Files) -> IngestSummary:
+        request = Request(
+            dataset=dataset,
+            paths=files.paths,
+            zeros_missing=(options.zeros or dataset.zeros) == "missing",
+            years=years,
+            interval=interval,
+            overwrite=options.overwrite,
+        )
+        prepared = RECIPES[files.form.recipe](request)
+        return ingest(
+            prepared.readings,
+            out,
+            prepared.options,
+            graph=prepared.graph,
+            progress=watch.rows,
+        )
+
+    if source is not None:
+        with files_in(source, dataset, years, out) as files:
+            return made(files)
+    if not dataset.downloads:
+        raise FetchError(f"{dataset.name} cannot be downloaded: {by_hand(dataset, years)}")
+    with cached_files(dataset, cache, out, watch) as files:
+        return made(files)
+
+
+def _years(dataset: Dataset, years: tuple[int, ...]) -> tuple[int, ...]:
+    """The years wanted, in order."""
+    if not years:
+        return dataset.default_years
+    shown = ", ".join(map(str, years))
+    if not dataset.years:
+        raise ConfigError(f"years is {shown} and {dataset.name} is not by year: leave --years out")
+    wanted = tuple(sorted(set(years)))
+    if not set(wanted) <= set(dataset.years) or wanted[-1] - wanted[0] != len(wanted) - 1:
+        raise ConfigError(
+            f"years is {shown}: they must be consecutive, from {dataset.years[0]} to "
+            f"{dataset.years[-1]}"
+        )
+    return wanted
+
+
+def _interval(dataset: Dataset, interval: str | None) -> str:
+    if interval is None:
+        return dataset.interval
+    choices = (dataset.interval, "5min") if dataset.years else (dataset.interval,)
+    if interval not in choices:
+        raise ConfigError(
+            f"interval is {interval}: for {dataset.name} it is {' or '.join(choices)}"
+        )
+    return interval

@@ -1,0 +1,164 @@
+"""LargeST: tables of flows by year, as published, as its notebooks leave them, or as they train."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pgti.datasets.recipes.prepared import Prepared, Request
+from pgti.datasets.steps import averaged, joined, unscaled, with_nodes, without_zeros
+from pgti.errors import ConfigError, DataError
+from pgti.graph import SensorGraph
+from pgti.ingest import IngestOptions, Readings, open_readings
+from pgti.ingest.npy_stream import read_header
+from pgti.ingest.readings import reading
+from pgti.ingest.time_spelling import parse_interval
+
+__all__ = ["largest_array", "largest_raw", "largest_table"]
+
+_DISTRICTS = {"LargeST-GLA": (7, 8, 12), "LargeST-GBA": (4,), "LargeST-SD": (11,)}
+_COLUMNS = ("ID", "Lat", "Lng", "District", "ID2")
+_RAW_SECONDS = 300
+_BLOCK_ROWS = 256  # of a dense matrix: 9 MB of all California
+_DAY = np.timedelta64(1, "D")
+
+
+def largest_raw(request: Request) -> Prepared:
+    """The published files: 5-minute counts of all sensors, what is known of them, and a matrix.
+
+    As in the authors' notebooks, counts are averaged over 15 minutes and rounded, a part of the
+    state is the sensors of its districts, and `ID2` is a sensor's place in the matrix.
+    """
+    *tables, meta, matrix = request.paths.values()
+    options = request.options()
+    parts = [open_readings(table, IngestOptions(), has_graph=True) for table in tables]
+    readings = joined(parts, request.dataset.name)
+    ids, positions, sensors = _chosen(readings, _sensors(meta), request.dataset.name)
+    if len(ids) != readings.num_nodes:
+        readings = with_nodes(readings, positions, ids)
+    seconds = parse_interval(request.interval)
+    if seconds != _RAW_SECONDS:
+        readings = averaged(readings, seconds)
+    graph = _graph(
+        matrix,
+        sensors["ID2"].to_numpy(dtype=np.int64),
+        sensors[["Lat", "Lng"]].to_numpy(dtype=np.float64),
+    )
+    return _prepared(readings, request, options, graph)
+
+
+def largest_table(request: Request) -> Prepared:
+    """What the authors' notebooks write: a table of one part of the state, and its matrix."""
+    *tables, matrix = request.paths.values()
+    _check_interval(request)
+    parts = [open_readings(table, IngestOptions(), has_graph=True) for table in tables]
+    readings = joined(parts, request.dataset.name)
+    graph = _graph(matrix, np.arange(readings.num_nodes), None)
+    return _prepared(readings, request, request.options(), graph)
+
+
+def largest_array(request: Request) -> Prepared:
+    """What the authors train on: `his.npz`, with standardised flows and no dates or ids."""
+    array, matrix = request.paths.values()
+    _check_interval(request)
+    opened = open_readings(array, IngestOptions(values=("data",)), has_graph=True)
+    with reading(array.name, "an npz archive"), np.load(array, allow_pickle=False) as archive:
+        mean, deviation = (float(archive[key]) for key in ("mean", "std"))
+    interval = _interval_of(opened, request.years)
+    start = f"{request.years[0]}-01-01T00:00"
+    options = request.options(interval=interval, start=start)
+    graph = _graph(matrix, np.arange(opened.num_nodes), None)
+    return _prepared(unscaled(opened, mean, deviation), request, options, graph)
+
+
+def _prepared(
+    readings: Readings, request: Request, options: IngestOptions, graph: SensorGraph
+) -> Prepared:
+    if request.zeros_missing:
+        readings = without_zeros(readings)
+    return Prepared(readings=readings, options=options, graph=graph)
+
+
+def _check_interval(request: Request) -> None:
+    if request.interval != request.dataset.interval:
+        raise ConfigError(
+            f"interval is {request.interval} and the files that were found are processed ones: "
+            "leave --interval out, or give the published ca_his_raw_YEAR.h5"
+        )
+
+
+def _interval_of(readings: Readings, years: tuple[int, ...]) -> str:
+    """The time between rows that fill whole years."""
+    first, last = (np.datetime64(f"{year}-01-01") for year in (years[0], years[-1] + 1))
+    days = int((last - first) / _DAY)
+    for interval, per_day in (("15min", 96), ("5min", 288)):
+        if readings.num_rows == days * per_day:
+            return interval
+    raise DataError(
+        f"{readings.name} has {readings.num_rows} rows and {' to '.join(map(str, years))} has "
+        f"{days * 96} quarters of an hour: name the years that it covers with --years"
+    )
+
+
+def _sensors(path: Path) -> pd.DataFrame:
+    """What is known of every sensor, by its id."""
+    try:
+        sensors = pd.read_csv(path, dtype={"ID": str})
+    except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
+        raise DataError(f"{path.name} cannot be read as a table: {str(error)[:200]}") from error
+    absent = [column for column in _COLUMNS if column not in sensors]
+    if absent:
+        raise DataError(
+            f"{path.name} has no column {absent[0]}: it has {', '.join(map(str, sensors))}"
+        )
+    if sensors["ID"].duplicated().any():
+        raise DataError(f"{path.name} has a sensor twice: each must be there once")
+    return sensors.set_index("ID")
+
+
+def _chosen(
+    readings: Readings, sensors: pd.DataFrame, name: str
+) -> tuple[tuple[str, ...], NDArray[np.int64], pd.DataFrame]:
+    """Ids and columns of the sensors of a part of the state, and what is known of them."""
+    ids = readings.node_ids or ()
+    unknown = [label for label in ids if label not in sensors.index]
+    if unknown or not ids:
+        raise DataError(
+            f"ca_meta.csv does not know {len(unknown)} of the {len(ids)} sensors of {name} "
+            f"({', '.join(unknown[:3])}): the files must be of one publication"
+        )
+    known = sensors.loc[list(ids)]
+    districts = _DISTRICTS.get(name)
+    inside = np.ones(len(ids), dtype=bool)
+    if districts is not None:
+        inside = known["District"].isin(districts).to_numpy()
+    if not inside.any():
+        raise DataError(f"ca_meta.csv has no sensor of the districts of {name}: {districts}")
+    positions = np.flatnonzero(inside).astype(np.int64)
+    return tuple(ids[place] for place in positions), positions, known.iloc[positions]
+
+
+def _graph(path: Path, rows: NDArray[np.int64], latlon: NDArray[np.float64] | None) -> SensorGraph:
+    """The graph of some rows and columns of a dense matrix, which is read in blocks."""
+    name = path.name
+    with reading(name, "a NumPy array"):
+        with path.open("rb") as file:
+            header = read_header(file)
+        header.check_size(name, path.stat().st_size)
+        size = header.shape[0]
+        if header.shape != (size, size) or header.dtype.kind not in "iuf":
+            raise DataError(f"{name} is {header.dtype} {header.shape}: a square matrix is expected")
+        if rows.min() < 0 or rows.max() >= size or (latlon is None and len(rows) != size):
+            raise DataError(
+                f"{name} has {size} rows and there are {len(rows)} sensors, the last in row "
+                f"{rows.max()}: the files must be of one publication"
+            )
+        matrix: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        blocks = [
+            sp.csr_array(np.asarray(matrix[rows[first : first + _BLOCK_ROWS]])[:, rows])
+            for first in range(0, len(rows), _BLOCK_ROWS)
+        ]
+    return SensorGraph(adjacency=sp.csr_array(sp.vstack(blocks)), coordinates=latlon)
