@@ -13,7 +13,19 @@ NUM_NODES, BATCH, INPUT_STEPS, HORIZON, CHANNELS, TARGETS = 7, 3, 12, 5, 5, 2
 STEPS_PER_DAY = 24
 
 SMALL: dict[str, dict[str, object]] = {
+    "a3tgcn": {"hidden": 6},
+    "agcrn": {"hidden": 6, "embedding": 3},
     "dcrnn": {"hidden": 6},
+    "graph-wavenet": {"hidden": 4, "skip_channels": 8, "end_channels": 8, "embedding": 3},
+    "gru": {"hidden": 6, "dropout": 0.2},
+    "linear": {"kernel": 5},
+    "mtgnn": {"hidden": 8, "layers": 2, "neighbours": 3, "embedding": 4, "alpha": 0.5},
+    "pgt-dcrnn": {"hidden": 6, "hops": 3},
+    "st-llm": {"embedding": 6, "gpt_layers": 2, "width": 8, "heads": 2},
+    "staeformer": {"adaptive_embedding": 6, "feed_forward": 8, "heads": 2, "layers": 2},
+    "stgcn": {"hidden": 6, "bottleneck": 4, "end_channels": 8, "dropout": 0.2},
+    "stid": {"layers": 2},
+    "tgcn": {"hidden": 6},
 }
 """Options that make each model small."""
 

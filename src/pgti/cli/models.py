@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pgti.cli.output import print_json, show
 from pgti.errors import MissingExtraError
-from pgti.models import MODELS, ModelShape, build_config, num_parameters
+from pgti.models import MODELS, PGT_LAYERS, ModelShape, model_entry, num_parameters
 from pgti.run import WindowConfig
 from pgti.run.build import shape_of_store
 from pgti.series import SeriesStore
@@ -40,16 +40,21 @@ def models_command(
     """
     shape = _METR_LA if store is None else shape_of_store(SeriesStore.open(store), WindowConfig())
     if name is not None:
-        build_config(name, {})  # an unknown name is an error that names the nearest one
+        model_entry(name)  # an unknown name is an error that names the nearest one
     names = [name] if name is not None else sorted(MODELS)
     models = {each: _summary(each, shape) for each in names}
-    show(_models_table(models, shape) if name is None else _options_table(name))
+    if name is None:
+        show(_models_table(models, shape))
+        show(_pgt_table())
+    else:
+        show(_options_table(name))
     if json:
-        print_json({"models": models})
+        layers = {f"pgt:{each}": layer.remark for each, layer in PGT_LAYERS.items()}
+        print_json({"models": models, "pgt_layers": layers} if name is None else {"models": models})
 
 
 def _summary(name: str, shape: ModelShape) -> dict[str, Any]:
-    entry = MODELS[name]
+    entry = model_entry(name)
     try:
         parameters: int | None = num_parameters(name, {}, shape)
     except MissingExtraError:
@@ -82,10 +87,21 @@ def _models_table(models: dict[str, dict[str, Any]], shape: ModelShape) -> Table
     return table
 
 
+def _pgt_table() -> Table:
+    """Without parameters: to count them, PGT would have to be imported."""
+    table = Table(title="layers of PyTorch Geometric Temporal (PGT)", title_justify="left")
+    for title in ("model", "remark"):
+        table.add_column(title)
+    for name, layer in PGT_LAYERS.items():
+        table.add_row(f"pgt:{name}", layer.remark)
+    return table
+
+
 def _options_table(name: str) -> Table:
-    table = Table(title=f"{name}: {MODELS[name].paper}", title_justify="left")
+    entry = model_entry(name)
+    table = Table(title=f"{name}: {entry.paper}", title_justify="left")
     for title in ("option", "default"):
         table.add_column(title)
-    for each in fields(MODELS[name].config):
+    for each in fields(entry.config):
         table.add_row(f"--model.{each.name.replace('_', '-')}", str(each.default))
     return table

@@ -14,7 +14,7 @@ from pgti.cli.model_options import option_value
 from pgti.cli.output import print_json, say, show_errors
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import require_whole_number
-from pgti.models import MODELS
+from pgti.models import MODELS, PGT_LAYERS
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
 from pgti.training import (
     AbstractObserver,
@@ -37,7 +37,10 @@ def _model_help() -> str:
         )
         for name, entry in MODELS.items()
     )
-    return f"Model, and its options as --model.OPTION VALUE. {options}."
+    return (
+        f"Model, and its options as --model.OPTION VALUE. {options}; pgt:LAYER for a layer of "
+        f"PyTorch Geometric Temporal: {', '.join(PGT_LAYERS)}."
+    )
 
 
 def train_command(

@@ -1,5 +1,9 @@
 """Models: one file each, a frozen config beside its class, and a dict from name to both."""
 
+from pgti.models.a3tgcn import A3TGCN as A3TGCN
+from pgti.models.a3tgcn import A3TGCNConfig as A3TGCNConfig
+from pgti.models.agcrn import AGCRN as AGCRN
+from pgti.models.agcrn import AGCRNConfig as AGCRNConfig
 from pgti.models.base import AbstractModel as AbstractModel
 from pgti.models.base import ModelConfig as ModelConfig
 from pgti.models.base import ModelShape as ModelShape
@@ -8,7 +12,32 @@ from pgti.models.baselines import HistoricalAverage as HistoricalAverage
 from pgti.models.baselines import Persistence as Persistence
 from pgti.models.dcrnn import DCRNN as DCRNN
 from pgti.models.dcrnn import DCRNNConfig as DCRNNConfig
+from pgti.models.graph_wavenet import GraphWaveNet as GraphWaveNet
+from pgti.models.graph_wavenet import GraphWaveNetConfig as GraphWaveNetConfig
+from pgti.models.gru import GRU as GRU
+from pgti.models.gru import GRUConfig as GRUConfig
+from pgti.models.legacy_dcrnn import LegacyDCRNN as LegacyDCRNN
+from pgti.models.legacy_dcrnn import LegacyDCRNNConfig as LegacyDCRNNConfig
+from pgti.models.legacy_dcrnn import load_pgt_state_dict as load_pgt_state_dict
+from pgti.models.linear import DLinear as DLinear
+from pgti.models.linear import DLinearConfig as DLinearConfig
+from pgti.models.mtgnn import MTGNN as MTGNN
+from pgti.models.mtgnn import MTGNNConfig as MTGNNConfig
+from pgti.models.pgt_layers import PGT_LAYERS as PGT_LAYERS
+from pgti.models.pgt_layers import wrap_pgt_layer as wrap_pgt_layer
 from pgti.models.registry import MODELS as MODELS
 from pgti.models.registry import ModelEntry as ModelEntry
 from pgti.models.registry import build_config as build_config
 from pgti.models.registry import build_model as build_model
+from pgti.models.registry import model_entry as model_entry
+from pgti.models.registry import num_parameters as num_parameters
+from pgti.models.staeformer import STAEformer as STAEformer
+from pgti.models.staeformer import STAEformerConfig as STAEformerConfig
+from pgti.models.stgcn import STGCN as STGCN
+from pgti.models.stgcn import STGCNConfig as STGCNConfig
+from pgti.models.stid import STID as STID
+from pgti.models.stid import STIDConfig as STIDConfig
+from pgti.models.stllm import STLLM as STLLM
+from pgti.models.stllm import STLLMConfig as STLLMConfig
+from pgti.models.tgcn import TGCN as TGCN
+from pgti.models.tgcn import TGCNConfig as TGCNConfig

@@ -5,11 +5,34 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import NamedTuple
 
+import torch
+
 from pgti.errors import ConfigError
+from pgti.models.a3tgcn import A3TGCN, A3TGCNConfig
+from pgti.models.agcrn import AGCRN, AGCRNConfig
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
+from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
+from pgti.models.gru import GRU, GRUConfig
+from pgti.models.legacy_dcrnn import LegacyDCRNN, LegacyDCRNNConfig
+from pgti.models.linear import DLinear, DLinearConfig
+from pgti.models.mtgnn import MTGNN, MTGNNConfig
+from pgti.models.pgt_layers import PGT_LAYERS, PGT_PREFIX, pgt_layer
+from pgti.models.staeformer import STAEformer, STAEformerConfig
+from pgti.models.stgcn import STGCN, STGCNConfig
+from pgti.models.stid import STID, STIDConfig
+from pgti.models.stllm import STLLM, STLLMConfig
+from pgti.models.tgcn import TGCN, TGCNConfig
 
-__all__ = ["BASELINES", "MODELS", "ModelEntry", "build_config", "build_model"]
+__all__ = [
+    "BASELINES",
+    "MODELS",
+    "ModelEntry",
+    "build_config",
+    "build_model",
+    "model_entry",
+    "num_parameters",
+]
 
 
 _TYPE_NAMES: dict[object, str] = {
@@ -29,11 +52,50 @@ class ModelEntry(NamedTuple):
 
 
 MODELS: dict[str, ModelEntry] = {
+    "a3tgcn": ModelEntry(A3TGCNConfig, A3TGCN, "Bai et al., ISPRS IJGI 2021, arXiv 2006.11583"),
+    "agcrn": ModelEntry(AGCRNConfig, AGCRN, "Bai et al., NeurIPS 2020, arXiv 2007.02842"),
     "dcrnn": ModelEntry(DCRNNConfig, DCRNN, "Li et al., ICLR 2018, arXiv 1707.01926"),
+    "graph-wavenet": ModelEntry(
+        GraphWaveNetConfig, GraphWaveNet, "Wu et al., IJCAI 2019, arXiv 1906.00121"
+    ),
+    "gru": ModelEntry(GRUConfig, GRU, "Cho et al., EMNLP 2014, arXiv 1406.1078"),
+    "linear": ModelEntry(DLinearConfig, DLinear, "Zeng et al., AAAI 2023, arXiv 2205.13504"),
+    "mtgnn": ModelEntry(MTGNNConfig, MTGNN, "Wu et al., KDD 2020, arXiv 2005.11650"),
+    "pgt-dcrnn": ModelEntry(
+        LegacyDCRNNConfig, LegacyDCRNN, "as PyTorch Geometric Temporal computes; not DCRNN"
+    ),
+    "st-llm": ModelEntry(STLLMConfig, STLLM, "Liu et al., MDM 2024, arXiv 2401.10134"),
+    "staeformer": ModelEntry(
+        STAEformerConfig, STAEformer, "Liu et al., CIKM 2023, arXiv 2308.10425"
+    ),
+    "stgcn": ModelEntry(STGCNConfig, STGCN, "Yu et al., IJCAI 2018, arXiv 1709.04875"),
+    "stid": ModelEntry(STIDConfig, STID, "Shao et al., CIKM 2022, arXiv 2208.05233"),
+    "tgcn": ModelEntry(TGCNConfig, TGCN, "Zhao et al., IEEE T-ITS 2020, arXiv 1811.05320"),
 }
 
 BASELINES = ("persistence", "historical-average")
 """What every evaluation is compared with; there is nothing to train."""
+
+
+def model_entry(name: str) -> ModelEntry:
+    """The model called `name`: one of `MODELS`, or `pgt:LAYER` for one of `PGT_LAYERS`.
+
+    Raises:
+        ConfigError: an unknown name (with the nearest one), or that of a baseline.
+    """
+    if name.startswith(PGT_PREFIX):
+        layer = pgt_layer(name.removeprefix(PGT_PREFIX))
+        return ModelEntry(layer.config, layer.model, f"{layer.remark} (a layer of PGT)")
+    if name in BASELINES:
+        raise ConfigError(
+            f"model {name!r} learns nothing and is not trained: evaluation reports it beside "
+            "every model"
+        )
+    if name not in MODELS:
+        if name in PGT_LAYERS:
+            raise ConfigError(f"model {name!r} does not exist; did you mean {PGT_PREFIX + name!r}?")
+        raise ConfigError(f"model {name!r} does not exist{_nearest(name, MODELS)}")
+    return MODELS[name]
 
 
 def build_config(name: str, options: Mapping[str, object]) -> ModelConfig:
@@ -43,14 +105,7 @@ def build_config(name: str, options: Mapping[str, object]) -> ModelConfig:
         ConfigError: an unknown model or option (with the nearest name), or a value of the wrong
             type or out of range.
     """
-    if name in BASELINES:
-        raise ConfigError(
-            f"model {name!r} learns nothing and is not trained: evaluation reports it beside "
-            "every model"
-        )
-    if name not in MODELS:
-        raise ConfigError(f"model {name!r} does not exist{_nearest(name, MODELS)}")
-    config = MODELS[name].config
+    config = model_entry(name).config
     types = {field.name: field.type for field in fields(config)}
     values = {}
     for option, value in options.items():
@@ -69,7 +124,21 @@ def build_model(name: str, options: Mapping[str, object], shape: ModelShape) -> 
         ConfigError: as `build_config`.
     """
     config = build_config(name, options)
-    return MODELS[name].model(config, shape)
+    return model_entry(name).model(config, shape)
+
+
+def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) -> int:
+    """Numbers that model `name` learns for data of `shape`; nothing is allocated for them.
+
+    Frozen ones are not counted.
+
+    Raises:
+        ConfigError: as `build_config`.
+        MissingExtraError: if the model needs a library that is not installed.
+    """
+    with torch.device("meta"):
+        model = build_model(name, options, shape)
+    return sum(each.numel() for each in model.parameters() if each.requires_grad)
 
 
 def _checked(option: str, value: object, expected: object) -> object:
@@ -84,5 +153,7 @@ def _checked(option: str, value: object, expected: object) -> object:
 def _nearest(word: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name, or all of them."""
     names = sorted(known)
+    if not names:
+        return "; it has none"
     close = difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; choose one of {', '.join(names)}"

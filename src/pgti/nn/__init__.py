@@ -1,14 +1,31 @@
 """Layers and losses that know nothing of data, files or processes."""
 
+from pgti.nn.adaptive import AdaptiveAdjacency as AdaptiveAdjacency
+from pgti.nn.adaptive import adaptive_adjacency as adaptive_adjacency
+from pgti.nn.adaptive import adaptive_convolution as adaptive_convolution
+from pgti.nn.adaptive import check_adjacency_form as check_adjacency_form
+from pgti.nn.chebyshev import chebyshev_convolution as chebyshev_convolution
+from pgti.nn.adaptive_gru import AdaptiveGRU as AdaptiveGRU
+from pgti.nn.adaptive_gru import AdaptiveGRUWeights as AdaptiveGRUWeights
 from pgti.nn.diffusion import diffuse as diffuse
 from pgti.nn.diffusion import diffusion_convolution as diffusion_convolution
+from pgti.nn.dropout import dropout as dropout
+from pgti.nn.dropout import dropout_add as dropout_add
+from pgti.nn.gated import gated_convolution as gated_convolution
+from pgti.nn.graph_gru import GraphGRU as GraphGRU
+from pgti.nn.learned_graph import Neighbours as Neighbours
+from pgti.nn.learned_graph import nearest as nearest
+from pgti.nn.legacy_diffusion import LegacyDiffusionGRU as LegacyDiffusionGRU
 from pgti.nn.losses import MaskedLoss as MaskedLoss
 from pgti.nn.losses import huber as huber
 from pgti.nn.losses import mae as mae
 from pgti.nn.losses import mse as mse
+from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
+from pgti.nn.precision import without_autocast as without_autocast
 from pgti.nn.recomputation import recomputed as recomputed
 from pgti.nn.recomputation import steps_to_recompute as steps_to_recompute
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.sparse import NUM_SUPPORTS as NUM_SUPPORTS
 from pgti.nn.sparse import SupportKind as SupportKind
 from pgti.nn.sparse import Supports as Supports
+from pgti.nn.window_convolution import gated_window_convolution as gated_window_convolution

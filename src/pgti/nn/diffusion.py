@@ -88,7 +88,8 @@ def diffusion_convolution(
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Precision that autocast asks of matrix products on `device`; None without autocast."""
-    if not torch.is_autocast_enabled(device.type):
+    available = torch.amp.is_autocast_available(device.type)
+    if not available or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 

@@ -27,7 +27,7 @@ from pgti.nn.diffusion import (
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 
-__all__ = ["DiffusionGRU"]
+__all__ = ["DiffusionGRU", "gated_recurrence"]
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -86,15 +86,39 @@ class DiffusionGRU(nn.Module):
             [L, N, B, D] and [N, B, D].
         """
         inputs_LNBG = diffusion_convolution(x_LNBC, self.weight_input, self.bias, supports)
-        states: tuple[Tensor, Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
-            inputs_LNBG,
-            None if h_NBD is None else h_NBD.contiguous(),
-            self.weight_gates,
-            self.weight_candidate,
-            supports,
-            autocast_dtype(x_LNBC.device),
+        return gated_recurrence(
+            inputs_LNBG, h_NBD, self.weight_gates, self.weight_candidate, supports
         )
-        return states
+
+
+def gated_recurrence(
+    inputs_LNBG: Tensor,
+    h_NBD: NBD | None,
+    weight_gates: Tensor,
+    weight_candidate: Tensor,
+    supports: Supports,
+) -> tuple[Tensor, NBD]:
+    """The recurrence over time, once the inputs have been diffused: all states, and the last.
+
+    Args:
+        inputs_LNBG: [L, N, B, 3 D], what the inputs and biases bring to (r, u, c).
+        h_NBD: [N, B, D], the state before the first input; None for zeros.
+        weight_gates: [H, D, 2 D], a matrix per hop from the state to (r, u).
+        weight_candidate: [H, D, D], from the reset state to c.
+        supports: S operators on N nodes; H = 1 + S * K.
+
+    Returns:
+        [L, N, B, D] and [N, B, D].
+    """
+    states: tuple[Tensor, Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
+        inputs_LNBG,
+        None if h_NBD is None else h_NBD.contiguous(),
+        weight_gates,
+        weight_candidate,
+        supports,
+        autocast_dtype(inputs_LNBG.device),
+    )
+    return states
 
 
 class _Recurrence(torch.autograd.Function):

@@ -20,6 +20,7 @@ from pgti.errors import ConfigError
 from pgti.graph import (
     SensorGraph,
     dual_random_walk,
+    pgt_legacy_operators,
     random_walk,
     renormalised_adjacency,
     scaled_laplacian,
@@ -30,7 +31,9 @@ from pgti.shapes import NF
 
 __all__ = ["NUM_SUPPORTS", "SupportKind", "Supports"]
 
-SupportKind = Literal["dual_random_walk", "random_walk", "renormalised", "scaled_laplacian", "none"]
+SupportKind = Literal[
+    "dual_random_walk", "random_walk", "renormalised", "scaled_laplacian", "pgt_legacy", "none"
+]
 """Operators of a graph, as `Supports.from_graph` makes them."""
 
 NUM_SUPPORTS: dict[SupportKind, int] = {
@@ -38,6 +41,7 @@ NUM_SUPPORTS: dict[SupportKind, int] = {
     "random_walk": 1,
     "renormalised": 1,
     "scaled_laplacian": 1,
+    "pgt_legacy": 2,
     "none": 0,
 }
 """How many operators each kind has."""
@@ -86,7 +90,8 @@ class Supports(nn.Module):
             kind: `dual_random_walk` for walks along and against the edges (S = 2), `random_walk`
                 for walks along the edges alone (S = 1), `renormalised` for the adjacency with self
                 loops of GCN (S = 1), `scaled_laplacian` for that of Chebyshev filters (S = 1),
-                `none` for no operator (S = 0).
+                `pgt_legacy` for those of networks from PyTorch Geometric Temporal (S = 2), `none`
+                for no operator (S = 0).
 
         Raises:
             ConfigError: another kind.
@@ -99,6 +104,8 @@ class Supports(nn.Module):
             return cls((renormalised_adjacency(graph),), graph)
         if kind == "scaled_laplacian":
             return cls((scaled_laplacian(graph),), graph)
+        if kind == "pgt_legacy":
+            return cls(pgt_legacy_operators(graph), graph)
         if kind == "none":
             return cls((), graph)
         raise ConfigError(

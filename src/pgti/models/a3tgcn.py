@@ -1,0 +1,102 @@
+"""A3T-GCN: T-GCN, and attention over the states of all time steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.regression import Regression
+from pgti.nn import GraphGRU, SupportKind, Supports, recomputed
+from pgti.shapes import BHNC, BLNC, NBD
+
+__all__ = ["A3TGCN", "A3TGCNConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class A3TGCNConfig(ModelConfig):
+    """Options of A3T-GCN.
+
+    Attributes:
+        hidden: units D of the recurrent layer, and of the perceptron that scores its states. The
+            released code has 100; 64 are as many as T-GCN has here, so that the two can be
+            compared.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=1)
+
+
+class A3TGCN(AbstractModel):
+    """Attention Temporal Graph Convolutional Network (Bai et al., ISPRS IJGI 2021).
+
+    arXiv 2006.11583. The recurrent layer of `TGCN`, with its state carried from step to step; a
+    perceptron of two layers gives the state h_i of every step i a score e_i; a softmax over the L
+    steps turns scores into weights; their sum of states is the context C = sum_i a_i h_i, and
+    one affine map turns it into H steps of the targets at once. For the cell see `TGCN`.
+
+    Where the paper and its released code differ, this follows the paper: the code squares the
+    scores, gives one weight to a step of the whole graph by a layer as wide as N, and hands the
+    weighted steps, one number of each, to a map from L to H without adding them up.
+
+    Where this differs from the paper:
+
+    - The perceptron has a tanh between its layers, e = w2 . tanh(W1 h + b1). The equation as
+      printed has nothing between them, and two such layers are one.
+    - The second layer has no bias: a softmax does not see it.
+    - Every sensor weighs the steps by its own states, with a perceptron that all share: the paper
+      does not say whether it sees one sensor or all.
+    """
+
+    support_kind: ClassVar[SupportKind] = "renormalised"
+    can_recompute: ClassVar[bool] = True
+    config: A3TGCNConfig
+
+    def __init__(self, config: A3TGCNConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        hidden = config.hidden
+        self.cell = GraphGRU(shape.input_channels, hidden)
+        self.score = nn.Sequential(
+            nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False)
+        )
+        self.regression = Regression(hidden, shape)
+
+    def forward(
+        self,
+        x: BLNC,
+        supports: Supports,
+        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+    ) -> BHNC:
+        """Forecast the targets; see `AbstractModel.forward`.
+
+        Raises:
+            ConfigError: the supports are not the renormalised adjacency of the model's nodes.
+        """
+        self.check_supports(supports)
+        recompute, states_NBD = self.recompute, list[NBD]()
+        for part_LNBC in self.cell.parts(x.permute(1, 2, 0, 3), recompute=recompute):
+            before_NBD = states_NBD[-1] if states_NBD else None
+            states_NBD += self.cell(part_LNBC, before_NBD, supports, recompute=recompute)
+        if recompute and torch.is_grad_enabled():
+            context_NBD = recomputed(self._context, states_NBD)
+        else:
+            context_NBD = self._context(states_NBD)
+        forecast: BHNC = self.regression(context_NBD.transpose(0, 1))
+        return forecast
+
+    def _context(self, states_NBD: Sequence[NBD]) -> NBD:
+        """The sum of the states of all steps, weighted by attention."""
+        scores_LNB1 = torch.stack([self.score(state_NBD) for state_NBD in states_NBD])
+        weights_LNB1 = scores_LNB1.to(states_NBD[0].dtype).softmax(dim=0)
+        context_NBD = torch.zeros_like(states_NBD[0])
+        for weight_NB1, state_NBD in zip(weights_LNB1, states_NBD, strict=True):
+            context_NBD = torch.addcmul(context_NBD, weight_NB1, state_NBD)
+        return context_NBD

@@ -1,0 +1,139 @@
+"""AGCRN: recurrent layers over a learned graph, with weights of their own for every node."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.regression import Regression
+from pgti.nn import (
+    AdaptiveAdjacency,
+    AdaptiveGRU,
+    AdaptiveGRUWeights,
+    SupportKind,
+    Supports,
+    adaptive_adjacency,
+    check_adjacency_form,
+    recomputed,
+    steps_to_recompute,
+)
+from pgti.shapes import BHNC, BLNC, NBD
+
+__all__ = ["AGCRN", "AGCRNConfig"]
+
+_NUMBERS_AT_ONCE = 1 << 24  # of projected inputs in evaluation: 64 MiB
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AGCRNConfig(ModelConfig):
+    """Options of AGCRN; the defaults are those of the paper.
+
+    Attributes:
+        hidden: units D of every layer.
+        layers: recurrent layers.
+        embedding: R, width of a node's embedding.
+        order: K, terms of the Chebyshev polynomials: 2 means the node itself and its neighbours.
+        adjacency: `dense`, `low-rank`, or `auto`: dense up to 4,096 nodes.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 64
+    layers: int = 2
+    embedding: int = 10
+    order: int = 2
+    adjacency: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=1, layers=1, embedding=1, order=2)
+        check_adjacency_form(self.adjacency)
+
+
+class AGCRN(AbstractModel):
+    """Adaptive Graph Convolutional Recurrent Network (Bai, Yao, Li, Wang, Wang, NeurIPS 2020).
+
+    arXiv 2007.02842. As published: every node has an embedding, and no graph is given. From the
+    embeddings E follow the graph, A = softmax(relu(E E^T)), and the weights of every node,
+    W_n = sum_r E_nr P_r of a pool P. Graph convolutions of both are the products of recurrent
+    layers, and an affine map of the last state forecasts all steps at once.
+    As in the released code: the node itself and its neighbours have weights of their own (the
+    paper's eq. 5 has I + A under one weight; Chebyshev polynomials of order 2 are I and A), layers
+    share the embeddings, and pools and embeddings start Glorot-uniform.
+
+    Where this differs:
+
+    - Above 4,096 nodes the learned graph has another form, of rank R and linear in N (see
+      `pgti.nn.adaptive`), unless the option `adjacency` says otherwise.
+    - The bias of the output starts as that of `torch.nn.Linear`, not uniform in [0, 1).
+    """
+
+    support_kind: ClassVar[SupportKind] = "none"
+    can_recompute: ClassVar[bool] = True
+    config: AGCRNConfig
+
+    def __init__(self, config: AGCRNConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        self.embedding = nn.Parameter(torch.empty(shape.num_nodes, config.embedding))
+        nn.init.xavier_uniform_(self.embedding)
+        widths = [shape.input_channels] + [config.hidden] * (config.layers - 1)
+        self.layers = nn.ModuleList(
+            AdaptiveGRU(width, config.hidden, config.embedding, config.order) for width in widths
+        )
+        self.regression = Regression(config.hidden, shape)
+        nn.init.xavier_uniform_(self.regression.weight)
+
+    def forward(
+        self,
+        x: BLNC,
+        supports: Supports,  # noqa: ARG002 - it learns its graph
+        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+    ) -> BHNC:
+        """Forecast the targets; see `AbstractModel.forward`."""
+        adjacency = adaptive_adjacency(self.embedding, self.embedding, self.config.adjacency)
+        weights = [layer.weights(self.embedding) for layer in self._layers()]
+        x_NLBC = x.permute(2, 1, 0, 3)
+        first_NBD = x_NLBC.new_zeros(self.shape.num_nodes, len(x), self.config.hidden)
+        states_NBD: Sequence[NBD] = [first_NBD] * self.config.layers
+        for part_NLBC in torch.split(x_NLBC, self._steps_at_once(x_NLBC), dim=1):
+            args = (part_NLBC, states_NBD, weights, adjacency)
+            states_NBD = recomputed(self._read, *args) if self._recomputes() else self._read(*args)
+        forecast: BHNC = self.regression(states_NBD[-1].transpose(0, 1))
+        return forecast
+
+    def _layers(self) -> Iterator[AdaptiveGRU]:
+        return cast(Iterator[AdaptiveGRU], iter(self.layers))
+
+    def _recomputes(self) -> bool:
+        return self.recompute and torch.is_grad_enabled()
+
+    def _steps_at_once(self, x_NLBC: Tensor) -> int:
+        """Steps that all layers read before the next ones are looked at.
+
+        In training those that are recomputed together, or else all of them: what is kept is kept
+        anyway. Without gradients as many as have little memory between them.
+        """
+        num_nodes, num_steps, batch, _ = x_NLBC.shape
+        if self._recomputes():
+            return steps_to_recompute(num_steps)
+        if torch.is_grad_enabled():
+            return num_steps
+        return max(1, _NUMBERS_AT_ONCE // (num_nodes * batch * 3 * self.config.hidden))
+
+    def _read(
+        self,
+        sequence_NLBC: Tensor,
+        states_NBD: Sequence[NBD],
+        weights: Sequence[AdaptiveGRUWeights],
+        adjacency: AdaptiveAdjacency,
+    ) -> list[NBD]:
+        """The state of every layer after some steps; a layer reads all before the next begins."""
+        after_NBD: list[NBD] = []
+        for layer, before_NBD, own in zip(self._layers(), states_NBD, weights, strict=True):
+            sequence_NLBC = layer(sequence_NLBC, before_NBD, own, adjacency)
+            after_NBD.append(sequence_NLBC[:, -1])
+        return after_NBD

@@ -1,0 +1,254 @@
+"""Graph WaveNet: gated convolutions over time, diffusion over a given graph and a learned one."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pgti.errors import ConfigError
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.regression import Regression
+from pgti.nn import (
+    NUM_SUPPORTS,
+    AdaptiveAdjacency,
+    Supports,
+    adaptive_adjacency,
+    adaptive_convolution,
+    check_adjacency_form,
+    diffusion_convolution,
+    dropout_add,
+    gated_convolution,
+    recomputed,
+    without_autocast,
+)
+from pgti.shapes import BHNC, BLNC
+
+__all__ = ["GraphWaveNet", "GraphWaveNetConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GraphWaveNetConfig(ModelConfig):
+    """Options of Graph WaveNet; the defaults are those of its released code.
+
+    Attributes:
+        hidden: D, channels of the convolutions over time and over the graph.
+        skip_channels: of the sum over layers.
+        end_channels: of the layer before the last.
+        blocks: how often the dilations 1, 2, 4, .. are repeated.
+        layers: of a block, with the dilations 1, 2, .., 2^(layers - 1).
+        kernel: taps of a convolution over time.
+        hops: powers K of each random walk and of the learned adjacency.
+        embedding: R, width of the two embeddings of a node that make the learned adjacency.
+        adjacency: `dense`, `low-rank`, or `auto`: dense up to 4,096 nodes.
+        dropout: share of the units of a graph convolution that is zeroed in training.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 32
+    skip_channels: int = 256
+    end_channels: int = 512
+    blocks: int = 4
+    layers: int = 2
+    kernel: int = 2
+    hops: int = 2
+    embedding: int = 10
+    adjacency: str = "auto"
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=1, skip_channels=1, end_channels=1, blocks=1, layers=1)
+        check_at_least(self, kernel=2, hops=1, embedding=1, dropout=0)
+        check_adjacency_form(self.adjacency)
+        if not self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+        if len(self.dilations) == 1:
+            raise ConfigError(
+                "blocks and layers are 1: of a single layer nothing but the convolution over time "
+                "reaches the forecast; use two layers or more"
+            )
+
+    @property
+    def dilations(self) -> list[int]:
+        """Of every layer, the first one first."""
+        return [2**layer for layer in range(self.layers)] * self.blocks
+
+    @property
+    def receptive_field(self) -> int:
+        """Input rows that a forecast depends on."""
+        return 1 + (self.kernel - 1) * sum(self.dilations)
+
+
+class GraphWaveNet(AbstractModel):
+    """Graph WaveNet (Wu, Pan, Long, Jiang, Zhang, IJCAI 2019, arXiv 1906.00121).
+
+    As published: an affine map of the input channels; layers of a gated, dilated, causal
+    convolution over time, z, and a diffusion convolution over both random walks and an adjacency
+    learned from two embeddings of every node, softmax(relu(E1 E2^T)); residual connections around
+    them; and from every layer's last step of z a skip connection into two affine maps that
+    forecast all steps at once. Inputs shorter than the receptive field (13 rows) are padded with
+    zeros on the left; of longer ones only the last rows are seen: give it more blocks or layers.
+    As in the released code: batch normalisation ends every layer, dropout follows the graph
+    convolution, the receptive field of 13 comes from 4 blocks of dilations 1 and 2, weights start
+    as those of `torch.nn.Linear` do, embeddings standard normal.
+
+    Batch normalisation takes its statistics from the part of the batch that a rank has, so in
+    training the number of ranks matters; running statistics are those of rank 0.
+
+    Where this differs:
+
+    - Where the released code multiplies by the transpose of the learned adjacency, this follows
+      the paper's eq. 6: rows sum to 1, so what a node receives is an average.
+    - Above 4,096 nodes the learned adjacency has another form, of rank R and linear in N (see
+      `pgti.nn.adaptive`), unless the option `adjacency` says otherwise.
+    - What the released code has and never uses is left out: the residual maps beside the graph
+      convolutions, and the graph convolution and normalisation after the last z. That is 15,712
+      of the 309,400 parameters it counts on METR-LA.
+    - The released code convolves all steps of the skip connections and then takes the last.
+    """
+
+    can_recompute: ClassVar[bool] = True
+    config: GraphWaveNetConfig
+
+    def __init__(self, config: GraphWaveNetConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        hidden, num_nodes = config.hidden, shape.num_nodes
+        between = len(config.dilations) - 1
+        self.source_embedding = nn.Parameter(torch.randn(num_nodes, config.embedding))
+        self.target_embedding = nn.Parameter(torch.randn(num_nodes, config.embedding))
+        self.entrance = nn.Linear(shape.input_channels, hidden)
+        self.temporal = nn.ModuleList(
+            _GatedConvolution(config, dilation) for dilation in config.dilations
+        )
+        self.spatial = nn.ModuleList(
+            _GraphConvolution(config, NUM_SUPPORTS[self.support_kind]) for _ in range(between)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(hidden) for _ in range(between))
+        self.skips = nn.ModuleList(
+            nn.Linear(hidden, config.skip_channels) for _ in config.dilations
+        )
+        self.end = nn.Linear(config.skip_channels, config.end_channels)
+        self.regression = Regression(config.end_channels, shape)
+
+    def forward(
+        self,
+        x: BLNC,
+        supports: Supports,
+        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+    ) -> BHNC:
+        """Forecast the targets; see `AbstractModel.forward`.
+
+        Raises:
+            ConfigError: the supports are not the dual random walk on the model's nodes.
+        """
+        self.check_supports(supports)
+        adjacency = adaptive_adjacency(
+            self.source_embedding, self.target_embedding, self.config.adjacency
+        )
+        powers_NP = adjacency.powers(self.config.hops)
+        with without_autocast(x.device):
+            x_LNBD = self.entrance(self._receptive(x).permute(1, 2, 0, 3))
+        last_NBD: list[Tensor] = []
+        for layer, norm in enumerate(self.norms):
+            y_LNBD, z_NBD = self._run(layer, x_LNBD, supports, adjacency, powers_NP)
+            last_NBD.append(z_NBD)
+            # Never recomputed: it would count a batch twice in its running statistics.
+            x_LNBD = norm(y_LNBD.flatten(0, 2)).view_as(y_LNBD)
+        last_NBD.append(self.temporal[-1](x_LNBD)[1])
+        skip_BNS = functional.relu(self._skip(last_NBD))
+        forecast: BHNC = self.regression(functional.relu(self.end(skip_BNS)))
+        return forecast
+
+    def _receptive(self, x: BLNC) -> Tensor:
+        """The last rows of the input that a forecast depends on, padded if there are fewer."""
+        rows = self.config.receptive_field
+        return functional.pad(x[:, -rows:], (0, 0, 0, 0, max(0, rows - x.shape[1]), 0))
+
+    def _run(
+        self,
+        layer: int,
+        x_LNBD: Tensor,
+        supports: Supports,
+        adjacency: AdaptiveAdjacency,
+        powers_NP: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """`_convolve`, kept for the backward pass or made again in it."""
+        args = (layer, x_LNBD, supports, adjacency, powers_NP)
+        if self.recompute and torch.is_grad_enabled():
+            draws = self.training and self.config.dropout > 0
+            return recomputed(self._convolve, *args, draws=draws)
+        return self._convolve(*args)
+
+    def _convolve(
+        self,
+        layer: int,
+        x_LNBD: Tensor,
+        supports: Supports,
+        adjacency: AdaptiveAdjacency,
+        powers_NP: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """A layer up to its normalisation, and the last step of its z."""
+        z_LNBD, z_NBD = self.temporal[layer](x_LNBD)
+        branch_LNBD = self.spatial[layer](z_LNBD, supports, adjacency, powers_NP)
+        dropout = self.config.dropout if self.training else 0.0
+        return dropout_add(x_LNBD[-len(z_LNBD) :], branch_LNBD, dropout), z_NBD
+
+    def _skip(self, last_NBD: list[Tensor]) -> Tensor:
+        """[B, N, skip channels]: the sum of all layers' skip connections as one product."""
+        last_BNK = torch.cat([z_NBD.transpose(0, 1) for z_NBD in last_NBD], dim=2)
+        parameters = [tuple(skip.parameters()) for skip in self.skips]
+        weight_SK = torch.cat([weight_SD for weight_SD, _ in parameters], dim=1)
+        bias_S = torch.stack([bias_S for _, bias_S in parameters]).sum(dim=0)
+        return functional.linear(last_BNK, weight_SK, bias_S)
+
+
+class _GatedConvolution(nn.Module):
+    """The weights of a gated convolution over time."""
+
+    def __init__(self, config: GraphWaveNetConfig, dilation: int) -> None:
+        super().__init__()
+        self._dilation = dilation
+        kernel, hidden = config.kernel, config.hidden
+        self.weight = nn.Parameter(torch.empty(kernel, hidden, 2 * hidden))
+        self.bias = nn.Parameter(torch.empty(2 * hidden))
+        _draw_as_linear(kernel * hidden, self.weight, self.bias)
+
+    def forward(self, x_LNBD: Tensor) -> tuple[Tensor, Tensor]:
+        """z, and its last step by itself."""
+        return gated_convolution(x_LNBD, self.weight, self.bias, self._dilation)
+
+
+class _GraphConvolution(nn.Module):
+    """The weights of a diffusion convolution over random walks and the learned adjacency."""
+
+    def __init__(self, config: GraphWaveNetConfig, num_walks: int) -> None:
+        super().__init__()
+        hidden, hops = config.hidden, config.hops
+        self.weight_walks = nn.Parameter(torch.empty(1 + num_walks * hops, hidden, hidden))
+        self.weight_adaptive = nn.Parameter(torch.empty(hops, hidden, hidden))
+        self.bias = nn.Parameter(torch.empty(hidden))
+        fan_in = (1 + (num_walks + 1) * hops) * hidden
+        _draw_as_linear(fan_in, self.weight_walks, self.weight_adaptive, self.bias)
+
+    def forward(
+        self,
+        z_LNBD: Tensor,
+        supports: Supports,
+        adjacency: AdaptiveAdjacency,
+        powers_NP: Tensor,
+    ) -> Tensor:
+        """sum_k W_k^T z over the walks' powers, identity included, and the adjacency's."""
+        diffused = diffusion_convolution(z_LNBD, self.weight_walks, self.bias, supports)
+        return diffused + adaptive_convolution(z_LNBD, self.weight_adaptive, adjacency, powers_NP)
+
+
+def _draw_as_linear(fan_in: int, *parameters: nn.Parameter) -> None:
+    """Initial weights and biases as torch's `Linear` and `Conv2d` draw them."""
+    bound = 1 / math.sqrt(fan_in)
+    for parameter in parameters:
+        nn.init.uniform_(parameter, -bound, bound)

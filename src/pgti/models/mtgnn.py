@@ -1,0 +1,285 @@
+"""MTGNN: inception convolutions over time, mix-hop propagation over a graph that it learns."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pgti.errors import ConfigError
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.regression import Regression
+from pgti.nn import (
+    Neighbours,
+    Supports,
+    dropout,
+    gated_window_convolution,
+    mix_hop_convolution,
+    nearest,
+    recomputed,
+    without_autocast,
+)
+from pgti.nn.compilation import outside_compilation
+from pgti.nn.sparse import SupportKind
+from pgti.shapes import BHNC, BLNC
+
+__all__ = ["MTGNN", "MTGNNConfig"]
+
+_KERNELS = (2, 3, 6, 7)
+"""Taps of the convolutions side by side: sums of them reach the periods of common series."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MTGNNConfig(ModelConfig):
+    """Options of MTGNN; the defaults are those of the paper for multi-step forecasts.
+
+    Attributes:
+        hidden: D, channels of the convolutions, a multiple of 4.
+        skip_channels: of the sum over layers.
+        end_channels: of the layer before the last.
+        layers: each with a convolution over time and one over the graph.
+        dilation_growth: q of the dilations 1, q, q^2, .. of the layers.
+        hops: depth K of a mix-hop propagation.
+        beta: share of its input in every hop.
+        neighbours: k, at most as many edges lead from a node.
+        embedding: width of the two embeddings of a node.
+        alpha: how fast the weights of edges saturate.
+        dropout: share of the units that is zeroed after each convolution over time, and of the
+            input of the first skip connection, in training.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 32
+    skip_channels: int = 64
+    end_channels: int = 128
+    layers: int = 3
+    dilation_growth: int = 1
+    hops: int = 2
+    beta: float = 0.05
+    neighbours: int = 20
+    embedding: int = 40
+    alpha: float = 3.0
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=1, skip_channels=1, end_channels=1, layers=1)
+        check_at_least(self, dilation_growth=1, hops=1, neighbours=1, embedding=1)
+        check_at_least(self, beta=0, dropout=0)
+        if self.hidden % len(_KERNELS):
+            raise ConfigError(f"hidden is {self.hidden}: it must be a multiple of {len(_KERNELS)}")
+        if not self.beta < 1:
+            raise ConfigError(f"beta is {self.beta}: it must be below 1")
+        if not 0 < self.alpha < math.inf:
+            raise ConfigError(f"alpha is {self.alpha}: it must be positive and finite")
+        if not self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+
+    @property
+    def dilations(self) -> list[int]:
+        """Of every layer, the first one first."""
+        return [self.dilation_growth**layer for layer in range(self.layers)]
+
+    @property
+    def receptive_field(self) -> int:
+        """Steps that the last layer's last step depends on."""
+        return 1 + (_KERNELS[-1] - 1) * sum(self.dilations)
+
+
+class _Graph(NamedTuple):
+    """The learned graph with a self loop at every node, row-normalised in either direction.
+
+    Attributes:
+        neighbours: where the edges are.
+        along_NK: values of D^-1 (A + I).
+        against_NK: values of the transpose of D^-1 (A^T + I).
+    """
+
+    neighbours: Neighbours
+    along_NK: Tensor  # noqa: N815 - they carry their shape
+    against_NK: Tensor  # noqa: N815
+
+
+class MTGNN(AbstractModel):
+    """MTGNN (Wu, Pan, Long, Jiang, Chang, Zhang, Connecting the Dots, KDD 2020, arXiv 2005.11650).
+
+    As published: a directed graph learned from two embeddings of every node,
+    A = relu(tanh(alpha (M1 M2^T - M2 M1^T))), M = tanh(alpha (E W + b)), of which each row keeps
+    its k largest; layers of a gated inception of four convolutions over time (2, 3, 6 and 7
+    taps), z, and two mix-hop propagations of z, over D^-1 (A + I) and over the same with A^T;
+    residual connections around a layer; skip connections from the input, from all steps of every
+    layer's z and from the last layer, into two layers that forecast all steps at once. The graph
+    of the sensors is not used.
+    As in the released code: inputs shorter than the receptive field (19 steps) are padded with
+    zeros on the left; normalisation over all nodes, steps and channels of a layer, with a gain and
+    an offset for each of them; dropout of every z and of the input of its skip connection;
+    weights start as those of `torch.nn.Linear` do, embeddings standard normal.
+
+    Where this differs:
+
+    - The k neighbours are those with the largest M1 M2^T - M2 M1^T, of which A is a monotone
+      function that rounds to 1 for many of them. The released code takes the k largest of A, and
+      chooses among equal ones by random noise. Entries that relu sets to zero are no edges.
+    - Nothing of the size N x N is kept: the graph is a sparse matrix in memory and products.
+    - Propagation multiplies by the row-normalised matrix, as in the paper's eq. 7; one version of
+      the released code has its transpose.
+    - What the released code has and never uses is left out: a map beside the graph convolutions of
+      each layer, 3,168 of the 405,452 parameters it counts on METR-LA.
+    - Graph convolutions keep float32 under autocast.
+    - Curriculum learning and training on subgraphs belong to its training, not to the network, and
+      are left out.
+
+    With the paper's sizes most weights of edges start saturated: tanh is then 1 in float32 and
+    its gradient 0, so that only the others move the embeddings.
+    """
+
+    support_kind: ClassVar[SupportKind] = "none"
+    can_recompute: ClassVar[bool] = True
+    config: MTGNNConfig
+
+    def __init__(self, config: MTGNNConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        steps = max(shape.input_steps, config.receptive_field)
+        self.graph = _GraphLearner(config, shape.num_nodes)
+        self.entrance = nn.Linear(shape.input_channels, config.hidden)
+        self.first_skip = nn.Linear(steps * shape.input_channels, config.skip_channels)
+        self.layers = nn.ModuleList()
+        for dilation in config.dilations:
+            steps -= (_KERNELS[-1] - 1) * dilation
+            self.layers.append(_Layer(config, shape.num_nodes, steps, dilation))
+        self.last_skip = nn.Linear(steps * config.hidden, config.skip_channels)
+        self.end = nn.Linear(config.skip_channels, config.end_channels)
+        self.regression = Regression(config.end_channels, shape)
+
+    def forward(
+        self,
+        x: BLNC,
+        supports: Supports,  # noqa: ARG002 - it learns its own graph
+        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+    ) -> BHNC:
+        """Forecast the targets; see `AbstractModel.forward`."""
+        graph = self.graph()
+        missing = max(0, self.config.receptive_field - x.shape[1])
+        x_NBLC = functional.pad(x, (0, 0, 0, 0, missing, 0)).permute(2, 0, 1, 3).contiguous()
+        rate = self.config.dropout if self.training else 0.0
+        skip_NBS = self.first_skip(dropout(x_NBLC, rate).flatten(2))
+        h_NBLD = self.entrance(x_NBLC)
+        for layer in self.layers:
+            if self.recompute and torch.is_grad_enabled():
+                h_NBLD, skip = recomputed(layer, h_NBLD, graph, draws=rate > 0)
+            else:
+                h_NBLD, skip = layer(h_NBLD, graph)
+            skip_NBS = skip_NBS + skip
+        skip_NBS = functional.relu(skip_NBS + self.last_skip(h_NBLD.flatten(2)))
+        state_BND = functional.relu(self.end(skip_NBS.transpose(0, 1)))
+        forecast: BHNC = self.regression(state_BND)
+        return forecast
+
+
+class _GraphLearner(nn.Module):
+    """A sparse directed graph from two embeddings of every node."""
+
+    def __init__(self, config: MTGNNConfig, num_nodes: int) -> None:
+        super().__init__()
+        self._alpha, self._num_neighbours = config.alpha, config.neighbours
+        width = config.embedding
+        self.source_embedding = nn.Parameter(torch.randn(num_nodes, width))
+        self.target_embedding = nn.Parameter(torch.randn(num_nodes, width))
+        self.source = nn.Linear(width, width)
+        self.target = nn.Linear(width, width)
+
+    @outside_compilation
+    def forward(self) -> _Graph:
+        """The graph, in the precision of the embeddings also under autocast."""
+        with without_autocast(self.source_embedding.device):
+            m1_NR = torch.tanh(self._alpha * self.source(self.source_embedding))
+            m2_NR = torch.tanh(self._alpha * self.target(self.target_embedding))
+            # Row i of the one times row j of the other: (M1 M2^T - M2 M1^T)_ij.
+            left_NR, right_NR = torch.cat([m1_NR, m2_NR], 1), torch.cat([m2_NR, -m1_NR], 1)
+            chosen_NK = nearest(left_NR, right_NR, self._num_neighbours)
+            itself_N1 = torch.arange(len(chosen_NK), device=chosen_NK.device).unsqueeze(1)
+            neighbours = Neighbours(torch.cat([itself_N1, chosen_NK], 1))
+            scores_NK = neighbours.sample(left_NR, right_NR)[:, 1:]
+            edges_NK = functional.relu(torch.tanh(self._alpha * scores_NK))
+            ones_N1 = edges_NK.new_ones(len(edges_NK), 1)
+            values_NK = torch.cat([ones_N1, edges_NK], 1)
+            column_sums_N1 = neighbours.multiply(values_NK, ones_N1, transposed=True)
+            return _Graph(
+                neighbours,
+                values_NK / values_NK.sum(1, keepdim=True),
+                values_NK * neighbours.sample(ones_N1, 1 / column_sums_N1),
+            )
+
+
+class _Layer(nn.Module):
+    """Inception over time, two propagations over the graph, residual, normalisation; its skip."""
+
+    def __init__(self, config: MTGNNConfig, num_nodes: int, steps: int, dilation: int) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self._dropout, self._beta = config.dropout, config.beta
+        self.inception = _Inception(hidden, dilation)
+        self.skip = nn.Linear(steps * hidden, config.skip_channels)
+        # Along the edges and against them.
+        self.hop_weight = nn.Parameter(torch.empty(2, 1 + config.hops, hidden, hidden))
+        self.hop_bias = nn.Parameter(torch.empty(2, hidden))
+        _draw_as_linear((1 + config.hops) * hidden, self.hop_weight, self.hop_bias)
+        self.norm = nn.LayerNorm((num_nodes, steps, hidden))
+
+    @outside_compilation
+    def forward(self, x_NBLD: Tensor, graph: _Graph) -> tuple[Tensor, Tensor]:
+        """[N, B, L', D], and the skip connection [N, B, S]."""
+        z_NBLD = dropout(self.inception(x_NBLD), self._dropout if self.training else 0.0)
+        y_NBLD = mix_hop_convolution(
+            z_NBLD,
+            self.hop_weight,
+            self.hop_bias.sum(0),
+            graph.neighbours,
+            (graph.along_NK, graph.against_NK),
+            self._beta,
+        )
+        y_NBLD = y_NBLD + x_NBLD[:, :, -y_NBLD.shape[2] :]
+        return self.norm(y_NBLD.transpose(0, 1)).transpose(0, 1), self.skip(z_NBLD.flatten(2))
+
+
+class _Inception(nn.Module):
+    """tanh(filter) . sigmoid(gate), each of four convolutions side by side, aligned at the end.
+
+    They are computed as one convolution of the longest kernel, with zeros before the shorter ones.
+    """
+
+    def __init__(self, hidden: int, dilation: int) -> None:
+        super().__init__()
+        self._dilation = dilation
+        width = hidden // len(_KERNELS)
+        # The last two axes are (filter, gate) and the channels of a kernel.
+        self.weights = nn.ParameterList(
+            torch.empty(kernel, hidden, 2, width) for kernel in _KERNELS
+        )
+        self.biases = nn.ParameterList(torch.empty(2, width) for _ in _KERNELS)
+        for kernel, weight, bias in zip(_KERNELS, self.weights, self.biases, strict=True):
+            _draw_as_linear(kernel * hidden, weight, bias)
+
+    def forward(self, x_NBLD: Tensor) -> Tensor:
+        """[N, B, L - 6 d, D]."""
+        longest = _KERNELS[-1]
+        padded = [
+            functional.pad(weight, (0, 0, 0, 0, 0, 0, longest - len(weight), 0))
+            for weight in self.weights
+        ]
+        weight_KCG = torch.cat(padded, dim=3).flatten(2)
+        bias_G = torch.cat(list(self.biases), dim=1).flatten()
+        return gated_window_convolution(
+            x_NBLD, weight_KCG, bias_G, tanh=True, dilation=self._dilation
+        )
+
+
+def _draw_as_linear(fan_in: int, *parameters: nn.Parameter) -> None:
+    """Initial weights and biases as torch's `Linear` and `Conv2d` draw them."""
+    bound = 1 / math.sqrt(fan_in)
+    for parameter in parameters:
+        nn.init.uniform_(parameter, -bound, bound)

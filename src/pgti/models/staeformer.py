@@ -1,0 +1,191 @@
+"""STAEformer: plain transformer layers over time, then over sensors, and a learned embedding."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pgti.errors import ConfigError
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.calendar_embedding import CalendarEmbedding
+from pgti.models.regression import Regression
+from pgti.nn import SupportKind, Supports, recomputed
+from pgti.shapes import BHNC, BLNC
+
+__all__ = ["STAEformer", "STAEformerConfig"]
+
+_TOKENS_AT_ONCE = 1 << 16  # of a layer: what it makes on the way takes 9 KiB a token at width 152
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class STAEformerConfig(ModelConfig):
+    """Options of STAEformer; the defaults are those of the paper, and of its code.
+
+    Attributes:
+        input_embedding: width of what the channels of a reading become.
+        time_of_day_embedding: width of the vector of a row of the day.
+        day_of_week_embedding: width of the vector of a day of the week.
+        adaptive_embedding: width of the vector learned for each input step of each sensor.
+        feed_forward: units of the hidden layer of each feed-forward network.
+        heads: attention heads; the widths of the embeddings must add up to a multiple of it.
+        layers: transformer layers over time, and as many over sensors.
+        dropout: share of the outputs of each attention and feed-forward network that is zeroed in
+            training. In the code only.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    input_embedding: int = 24
+    time_of_day_embedding: int = 24
+    day_of_week_embedding: int = 24
+    adaptive_embedding: int = 80
+    feed_forward: int = 256
+    heads: int = 4
+    layers: int = 3
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, input_embedding=1, adaptive_embedding=1)
+        check_at_least(self, time_of_day_embedding=1, day_of_week_embedding=1)
+        check_at_least(self, feed_forward=1, heads=1, layers=1, dropout=0)
+        if not self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+
+
+class STAEformer(AbstractModel):
+    """Spatio-Temporal Adaptive Embedding transformer (Liu et al., CIKM 2023, arXiv 2308.10425).
+
+    As published: every reading becomes a vector, an affine map of its channels beside the vectors
+    of its time of day and its day of the week and one learned for its step of the window and its
+    sensor; transformer layers attend over the L steps of each sensor, then as many over the N
+    sensors of each step; an affine map takes the L vectors of a sensor to all its H steps. It
+    uses no graph.
+
+    As in the released code, where the paper says nothing: the first affine map sees all input
+    channels, calendar features and profile channels among them; a layer is
+    x <- norm(x + dropout(f(x))) for attention and then for a network of one hidden relu layer;
+    attention itself has no dropout; calendar vectors are standard normal at first, the adaptive
+    ones Glorot-uniform over all of [L, N, D], and affine maps start as torch's. With reading, time
+    of day and day of the week as inputs it has the published number of parameters: 1,258,980 on
+    METR-LA, 1,372,260 on PEMS-BAY, 1,354,980 on PEMS04.
+
+    Where it differs:
+
+    - The vector of a calendar feature that the input lacks is left out, and the layers are
+      narrower by as much.
+    - The day of the week reaches the first affine map divided by 7, not as 0 to 6. The row of the
+      day is found by rounding, where the code cuts off (see `calendar.step_index`).
+    - Queries, keys and values are made by one product, not three.
+    - Several targets are forecast by one map to H x C_out.
+
+    Attention is `torch.nn.functional.scaled_dot_product_attention`, whose fused kernels keep no
+    N x N weights, so memory grows with N; time grows with N squared. A layer takes some groups of
+    tokens (the steps of some sensors, or the sensors of some steps) at a time.
+    """
+
+    support_kind: ClassVar[SupportKind] = "none"
+    can_recompute: ClassVar[bool] = True
+    config: STAEformerConfig
+
+    def __init__(self, config: STAEformerConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        self.input_embedding = nn.Linear(shape.input_channels, config.input_embedding)
+        self.calendar = CalendarEmbedding(
+            shape, config.time_of_day_embedding, config.day_of_week_embedding
+        )
+        self.adaptive_embedding = nn.Parameter(
+            torch.empty(shape.input_steps, shape.num_nodes, config.adaptive_embedding)
+        )
+        nn.init.xavier_uniform_(self.adaptive_embedding)
+        widths = [config.input_embedding, *self.calendar.widths, config.adaptive_embedding]
+        width = sum(widths)
+        if width % config.heads:
+            raise ConfigError(
+                f"heads is {config.heads}: it must divide the width of the embeddings of this "
+                f"input, {' + '.join(map(str, widths))} = {width}"
+            )
+
+        def stack() -> nn.ModuleList:
+            return nn.ModuleList(
+                _TransformerLayer(width, config.feed_forward, config.heads, config.dropout)
+                for _ in range(config.layers)
+            )
+
+        self.temporal_layers = stack()
+        self.spatial_layers = stack()
+        self.regression = Regression(shape.input_steps * width, shape)
+
+    def forward(
+        self,
+        x: BLNC,
+        supports: Supports,  # noqa: ARG002 - it has no graph
+        teacher: Teacher | None = None,  # noqa: ARG002 - nor a decoder
+    ) -> BHNC:
+        """Forecast the targets; see `AbstractModel.forward`."""
+        tokens_BNLD = self._embed(x)
+        for layer in self.temporal_layers:
+            tokens_BNLD = self._apply_layer(layer, tokens_BNLD)
+        tokens_BLND = tokens_BNLD.transpose(1, 2)
+        for layer in self.spatial_layers:
+            tokens_BLND = self._apply_layer(layer, tokens_BLND)
+        forecast: BHNC = self.regression(tokens_BLND.transpose(1, 2).flatten(2))
+        return forecast
+
+    def _embed(self, x: BLNC) -> Tensor:
+        """One vector per reading, [B, N, L, D]."""
+        batch, _, num_nodes, _ = x.shape
+        vectors_BLD = self.calendar(x)
+        parts_BNLD = [
+            self.input_embedding(x.transpose(1, 2)),
+            *(each[:, None].expand(-1, num_nodes, -1, -1) for each in vectors_BLD),
+            self.adaptive_embedding.transpose(0, 1).expand(batch, -1, -1, -1),
+        ]
+        return torch.cat(parts_BNLD, dim=3)
+
+    def _apply_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
+        """A layer that attends over the third dimension, some groups of tokens at a time."""
+        groups_GTD = tokens.flatten(0, 1)
+        at_once = max(1, _TOKENS_AT_ONCE // groups_GTD.shape[1])
+        recompute = self.recompute and torch.is_grad_enabled()
+        made_GTD = [
+            recomputed(layer, part_GTD, draws=True) if recompute else layer(part_GTD)
+            for part_GTD in torch.split(groups_GTD, at_once)
+        ]
+        return torch.cat(made_GTD).view(tokens.shape)
+
+
+class _TransformerLayer(nn.Module):
+    """Self-attention and a feed-forward network, each added to its input and then normalised."""
+
+    def __init__(self, width: int, feed_forward: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.expansion = nn.Linear(width, feed_forward)
+        self.contraction = nn.Linear(feed_forward, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self._heads = heads
+        self._dropout = dropout
+
+    def forward(self, x_GTD: Tensor) -> Tensor:
+        """G groups of T tokens, each of which attends to all of its group."""
+        x_GTD = self.attention_norm(x_GTD + self._drop(self._attend(x_GTD)))
+        hidden_GTD = functional.relu(self.expansion(x_GTD))
+        normed: Tensor = self.feed_forward_norm(x_GTD + self._drop(self.contraction(hidden_GTD)))
+        return normed
+
+    def _attend(self, x_GTD: Tensor) -> Tensor:
+        # Three times [G, heads, T, D / heads].
+        parts = self.query_key_value(x_GTD).unflatten(2, (3, self._heads, -1))
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind()
+        read = functional.scaled_dot_product_attention(query, key, value)
+        attended: Tensor = self.attended(read.transpose(1, 2).flatten(2))
+        return attended
+
+    def _drop(self, x_GTD: Tensor) -> Tensor:
+        return functional.dropout(x_GTD, self._dropout, training=self.training)

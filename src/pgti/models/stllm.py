@@ -1,0 +1,214 @@
+"""ST-LLM: the sensors of a network as the words of a sentence that GPT-2 reads."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pgti.errors import ConfigError, MissingExtraError
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.calendar_embedding import CalendarEmbedding
+from pgti.models.gpt2_weights import GPT2_SETTINGS, read_gpt2_weights
+from pgti.models.regression import Regression
+from pgti.nn import SupportKind, Supports, recomputed
+from pgti.shapes import BHNC, BLNC
+
+__all__ = ["STLLM", "STLLMConfig"]
+
+_INITIAL_STD = 0.02  # of GPT-2's weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class STLLMConfig(ModelConfig):
+    """Options of ST-LLM; the defaults are those of the released code, but for `weights`.
+
+    Attributes:
+        embedding: width D of what the window, the calendar and the sensor become.
+        gpt_layers: layers of GPT-2, its first ones; F + U in the paper.
+        unfrozen: U, how many of them, the last ones, have an attention that is trained.
+        width: of GPT-2.
+        heads: of GPT-2's attention.
+        dropout: share of the embedded tokens, and of the outputs of each attention and
+            feed-forward network, that is zeroed in training.
+        weights: a local file or directory of GPT-2 weights in the Hugging Face format
+            (safetensors, or tensors that torch reads with `weights_only`); empty to begin with
+            random ones. `width` and `heads` must be theirs. They are read whenever the model is
+            built, so they must stay in place as long as the run is used.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    embedding: int = 256
+    gpt_layers: int = 6
+    unfrozen: int = 1
+    width: int = 768
+    heads: int = 12
+    dropout: float = 0.1
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, embedding=1, gpt_layers=1, unfrozen=0, width=1, heads=1, dropout=0)
+        if self.unfrozen > self.gpt_layers:
+            raise ConfigError(
+                f"unfrozen is {self.unfrozen}: it must be at most gpt_layers, {self.gpt_layers}"
+            )
+        if self.width % self.heads:
+            raise ConfigError(f"heads is {self.heads}: it must divide width, {self.width}")
+        if not self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+
+
+class STLLM(AbstractModel):
+    """Spatial-Temporal Large Language Model (Liu et al., MDM 2024, arXiv 2401.10134).
+
+    As published: each sensor is a token. An affine map of its window (a 1 x 1 convolution), the
+    sum of the vectors of the last row's time of day and day of the week, and a vector of its own
+    are laid side by side and fused by an affine map to the width of GPT-2, whose first F + U
+    layers read the N tokens; an affine map takes each to all H steps. Layer norms and position
+    vectors of GPT-2 are trained; its feed-forward networks never are, and its attention only in
+    the last U layers (partially frozen attention). It uses no graph.
+
+    As in the released code, where that and the paper differ: the vector of a sensor is a table,
+    and not made of its window; time of day is looked up by row, and not by hour; no activation
+    follows the fusion; the first map sees all input channels of the window, calendar features
+    (and here profile channels) among them. Tables are Glorot-uniform at first, and affine maps
+    start as torch's.
+
+    Attention is causal, as in GPT-2: a sensor sees itself and those before it in the order of
+    the store. So forecasts depend on that order, and the first sensor is forecast on its own.
+
+    Where it differs:
+
+    - Weights are never downloaded. Without `weights` GPT-2 is random, and what is frozen stays
+      so: a network of random features, and not what the paper measures.
+    - There is no dropout on attention weights, of which GPT-2 drops a tenth: fused kernels, which
+      keep no N x N weights, have none on CPUs.
+    - The table of positions has N rows, those of GPT-2 first; beyond its 1,024, random ones.
+      Its table of words, which no sensor looks up, is left out.
+    - The vector of a calendar feature that the input lacks is left out; without both, the fusion
+      is narrower. The day of the week reaches the first map divided by 7, and the row of the day
+      is found by rounding (see `calendar.step_index`).
+    - Several targets are forecast by one map to H x C_out.
+
+    Raises:
+        ConfigError: if weights cannot be read, or do not fit `width`, `heads` or `gpt_layers`; or
+            the input has the time of day, and a day is no whole number of rows.
+        MissingExtraError: if transformers is not installed.
+    """
+
+    support_kind: ClassVar[SupportKind] = "none"
+    can_recompute: ClassVar[bool] = True
+    config: STLLMConfig
+
+    def __init__(self, config: STLLMConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        gpt2 = _gpt2(config)
+        window, num_nodes = shape.input_steps * shape.input_channels, shape.num_nodes
+        self.token_embedding = nn.Linear(window, config.embedding)
+        self.calendar = CalendarEmbedding(shape, config.embedding, config.embedding)
+        self.node_embedding = nn.Parameter(torch.empty(num_nodes, config.embedding))
+        for table in (self.node_embedding, *self.calendar.parameters()):
+            nn.init.xavier_uniform_(table)
+        num_parts = 3 if self.calendar.widths else 2
+        self.fusion = nn.Linear(num_parts * config.embedding, config.width)
+        self.position_embedding = nn.Parameter(torch.empty(num_nodes, config.width))
+        nn.init.normal_(self.position_embedding, std=_INITIAL_STD)
+        self.blocks: nn.ModuleList = gpt2.h
+        self.norm: nn.LayerNorm = gpt2.ln_f
+        self.regression = Regression(config.width, shape)
+        if config.weights:
+            self._load(config.weights)
+        self._freeze()
+
+    def forward(
+        self,
+        x: BLNC,
+        supports: Supports,  # noqa: ARG002 - it has no graph
+        teacher: Teacher | None = None,  # noqa: ARG002 - nor a decoder
+    ) -> BHNC:
+        """Forecast the targets; see `AbstractModel.forward`."""
+        tokens_BND = self.fusion(self._embed(x)) + self.position_embedding
+        tokens_BND = functional.dropout(tokens_BND, self.config.dropout, training=self.training)
+        for block in self.blocks:
+            if self.recompute and torch.is_grad_enabled():
+                tokens_BND = recomputed(_read_on, block, tokens_BND, draws=True)
+            else:
+                tokens_BND = _read_on(block, tokens_BND)
+        forecast: BHNC = self.regression(self.norm(tokens_BND))
+        return forecast
+
+    def _embed(self, x: BLNC) -> Tensor:
+        """What is known of each sensor, side by side: its window, the last row's time, itself."""
+        batch, num_nodes = len(x), self.shape.num_nodes
+        parts_BND = [self.token_embedding(x.transpose(1, 2).flatten(2))]
+        vectors_B1D = self.calendar(x[:, -1:])
+        if vectors_B1D:
+            parts_BND.append(torch.stack(vectors_B1D).sum(dim=0).expand(-1, num_nodes, -1))
+        parts_BND.append(self.node_embedding.expand(batch, -1, -1))
+        return torch.cat(parts_BND, dim=2)
+
+    def _freeze(self) -> None:
+        """Leave as they are feed-forward networks, and the attention of the first layers."""
+        first_trained = len(self.blocks) - self.config.unfrozen
+        for index, block in enumerate(self.blocks):
+            block.mlp.requires_grad_(False)
+            block.attn.requires_grad_(index >= first_trained)
+
+    def _load(self, path: str) -> None:
+        """Take over GPT-2's layers, its last norm, and the positions that both have."""
+        parameters = {
+            "wpe.weight": self.position_embedding,
+            **{f"h.{name}": each for name, each in self.blocks.named_parameters()},
+            **{f"ln_f.{name}": each for name, each in self.norm.named_parameters()},
+        }
+        found = read_gpt2_weights(path, parameters, self.config.heads)
+        for name, parameter in parameters.items():
+            tensor, wanted = found[name], parameter.detach()
+            if name == "wpe.weight" and tensor.ndim == 2:
+                rows = min(len(tensor), len(wanted))
+                tensor, wanted = tensor[:rows], wanted[:rows]
+            if tensor.shape != wanted.shape:
+                raise ConfigError(
+                    f"weights {path!r} has {name} of the shape {tuple(tensor.shape)} where the "
+                    f"model has {tuple(wanted.shape)}: width, {self.config.width}, must be theirs"
+                )
+            wanted.copy_(tensor)
+
+
+def _read_on(block: nn.Module, tokens_BND: Tensor) -> Tensor:
+    """One layer of GPT-2; causal, because it is given no mask."""
+    made = block(tokens_BND)
+    read: Tensor = made[0] if isinstance(made, tuple) else made  # a tuple before transformers 5
+    return read
+
+
+def _gpt2(config: STLLMConfig) -> Any:  # noqa: ANN401 - a class of an optional library
+    """GPT-2 with random weights, whose tables, for which there is no use, have a row each.
+
+    Raises:
+        MissingExtraError: if transformers is not installed.
+    """
+    try:
+        from transformers import GPT2Config, GPT2Model  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError("transformers", "llm") from None
+    settings = {
+        **GPT2_SETTINGS,
+        "activation_function": "gelu_pytorch_tanh",  # gelu_new by one operator, not by eight
+        "n_layer": config.gpt_layers,
+        "n_embd": config.width,
+        "n_head": config.heads,
+        "initializer_range": _INITIAL_STD,
+        "resid_pdrop": config.dropout,
+        "attn_pdrop": 0.0,
+        "vocab_size": 1,
+        "n_positions": 1,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "attn_implementation": "sdpa",
+    }
+    return GPT2Model(GPT2Config(**settings))

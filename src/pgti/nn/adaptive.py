@@ -1,0 +1,253 @@
+"""An adjacency that is learned from embeddings of the nodes, and products with it.
+
+Graph WaveNet (Wu et al., IJCAI 2019, eq. 5) and AGCRN (Bai et al., NeurIPS 2020, eq. 5) learn
+
+    A = softmax(relu(E1 E2^T)),  E1, E2 [N, R],  the softmax over each row.
+
+That is N^2 numbers and as many products with every feature. A large network gets a matrix of rank
+R in its place, in time and memory linear in N:
+
+    A = softmax(E1) softmax(E2)^T,  the first over the R columns of E1, the second over its N rows.
+
+Each column of E2 says which nodes a group pools, each row of E1 which groups a node reads (Shen et
+al., Efficient Attention: Attention with Linear Complexities, WACV 2021, eq. 4, arXiv 1812.01243).
+Both matrices are positive and their rows sum to 1, so that `A @ x` averages x; the second is no
+approximation of the first but another function of the same parameters.
+"""
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pgti.errors import ConfigError
+from pgti.nn.compilation import outside_compilation
+from pgti.nn.diffusion import autocast_dtype, refuse_second_derivative
+from pgti.nn.precision import without_autocast
+from pgti.shapes import NF
+
+__all__ = [
+    "DENSE_UP_TO_NODES",
+    "AdaptiveAdjacency",
+    "AdjacencyForm",
+    "adaptive_adjacency",
+    "adaptive_convolution",
+    "check_adjacency_form",
+]
+
+AdjacencyForm = Literal["auto", "dense", "low-rank"]
+"""Form of a learned adjacency; auto is dense up to `DENSE_UP_TO_NODES`."""
+
+DENSE_UP_TO_NODES = 4096
+"""A dense matrix of as many nodes takes 64 MiB, and so do its gradient and each of its powers."""
+
+
+class AdaptiveAdjacency(NamedTuple):
+    """A learned N x N operator, A = read_NR @ pool_RN, that is never multiplied out.
+
+    Attributes:
+        read_NR: [N, R]; A itself, R = N, in the dense form.
+        pool_RN: [R, N]; None for the identity, in the dense form.
+    """
+
+    read_NR: Tensor  # noqa: N815 - it carries its shape
+    pool_RN: Tensor | None  # noqa: N815
+
+    def multiply(self, x_NF: NF) -> NF:
+        """A @ x, differentiable.
+
+        Args:
+            x_NF: [N, F].
+        """
+        return self.read_NR @ self._pooled(x_NF)
+
+    def powers(self, hops: int) -> Tensor:
+        """[N, hops * R]: side by side, the matrices that with `pool_RN` make A, A^2, .., A^hops.
+
+        (read pool)^k = (read pool)^(k-1) read . pool: all powers share the right factor.
+        """
+        with without_autocast(self.read_NR.device):
+            powers_NR = [self.read_NR]
+            for _ in range(hops - 1):
+                powers_NR.append(self.read_NR @ self._pooled(powers_NR[-1]))
+            return torch.cat(powers_NR, dim=1)
+
+    def _pooled(self, x_NF: NF) -> Tensor:
+        """[R, F]."""
+        return x_NF if self.pool_RN is None else self.pool_RN @ x_NF
+
+
+def check_adjacency_form(form: str) -> None:
+    """Refuse what is no `AdjacencyForm`.
+
+    Raises:
+        ConfigError: naming the forms.
+    """
+    if form not in get_args(AdjacencyForm):
+        raise ConfigError(
+            f"adjacency is {form!r}: choose one of {', '.join(get_args(AdjacencyForm))}"
+        )
+
+
+def adaptive_adjacency(source_NR: Tensor, target_NR: Tensor, form: str) -> AdaptiveAdjacency:
+    """The operator of two embeddings; differentiable, in their precision.
+
+    Args:
+        source_NR: [N, R], E1: of the nodes as those that gather.
+        target_NR: [N, R], E2: of the nodes as those that are gathered from.
+        form: an `AdjacencyForm`.
+
+    Raises:
+        ConfigError: another form.
+    """
+    check_adjacency_form(form)
+    if form == "dense" or (form == "auto" and len(source_NR) <= DENSE_UP_TO_NODES):
+        with without_autocast(source_NR.device):
+            scores_NN = functional.relu(source_NR @ target_NR.t())
+        return AdaptiveAdjacency(functional.softmax(scores_NN, dim=1), None)
+    read_NR, pool_NR = functional.softmax(source_NR, dim=1), functional.softmax(target_NR, dim=0)
+    return AdaptiveAdjacency(read_NR, pool_NR.t())
+
+
+@outside_compilation
+def adaptive_convolution(
+    x_LNBC: Tensor, weight_KCO: Tensor, adjacency: AdaptiveAdjacency, powers_NP: Tensor
+) -> Tensor:
+    """sum_k A^k x W_k, k = 1 .. K, of L states that do not depend on one another.
+
+    Weights come before the adjacency, (A^k) (x W_k), so that all powers are one product and
+    nothing that was diffused is kept.
+
+    Args:
+        x_LNBC: [L, N, B, C].
+        weight_KCO: [K, C, O], a matrix per power.
+        adjacency: A.
+        powers_NP: `adjacency.powers(K)`, which several convolutions may share.
+
+    Returns:
+        [L, N, B, O], contiguous, in the precision of the adjacency.
+    """
+    output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
+        x_LNBC.contiguous(),
+        weight_KCO,
+        powers_NP,
+        adjacency.pool_RN,
+        autocast_dtype(x_LNBC.device) or powers_NP.dtype,
+    )
+    return output.to(powers_NP.dtype)
+
+
+class _Convolution(torch.autograd.Function):
+    """`adaptive_convolution`, one state at a time: what it touches stays in cache.
+
+    Products are in `dtype`; sums over states are in the precision of what they are gradients of.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's context
+        x_LNBC: Tensor,
+        weight_KCO: Tensor,
+        powers_NP: Tensor,
+        pool_RN: Tensor | None,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        ctx.save_for_backward(x_LNBC, weight_KCO, powers_NP, pool_RN)
+        ctx.dtype = dtype
+        num_steps, num_nodes, batch, _ = x_LNBC.shape
+        out_LNF = powers_NP.new_empty(
+            num_steps, num_nodes, batch * weight_KCO.shape[2], dtype=dtype
+        )
+        with without_autocast(x_LNBC.device):
+            step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, dtype)
+            for x_NBC, out_NF in zip(x_LNBC, out_LNF, strict=True):
+                torch.mm(step.powers_NP, step.weighted(step.pooled(x_NBC)), out=out_NF)
+        return out_LNF.view(num_steps, num_nodes, batch, -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_LNBO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        refuse_second_derivative()
+        x_LNBC, weight_KCO, powers_NP, pool_RN = ctx.saved_tensors
+        grad_x_LNBC = torch.empty_like(x_LNBC)
+        grad_weight_KCO, grad_powers_NP = torch.zeros_like(weight_KCO), torch.zeros_like(powers_NP)
+        grad_pool_RN = None if pool_RN is None else torch.zeros_like(pool_RN)
+        with without_autocast(x_LNBC.device):
+            step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, ctx.dtype)
+            for x_NBC, grad_NBO, into_NBC in zip(x_LNBC, grad_LNBO, grad_x_LNBC, strict=True):
+                grad_NF = grad_NBO.to(ctx.dtype).flatten(1)
+                pooled_MC = step.pooled(x_NBC)
+                _add_product(grad_powers_NP, grad_NF, step.weighted(pooled_MC).t())
+                grad_KMO = step.unweighted(grad_NF)
+                for into_CO, grad_MO in zip(grad_weight_KCO, grad_KMO, strict=True):
+                    _add_product(into_CO, pooled_MC.t(), grad_MO)
+                grad_pooled_RF = step.pooled_gradient(grad_KMO)
+                if step.pool_RN is None or grad_pool_RN is None:
+                    into_NBC.copy_(grad_pooled_RF.view_as(into_NBC))
+                else:
+                    _add_product(grad_pool_RN, grad_pooled_RF, step.rounded(x_NBC).flatten(1).t())
+                    into_NBC.copy_((step.pool_RN.t() @ grad_pooled_RF).view_as(into_NBC))
+        return grad_x_LNBC, grad_weight_KCO, grad_powers_NP, grad_pool_RN, None
+
+
+class _Step:
+    """Products of one state, and the memory for them, which the next state uses again.
+
+    M = R * B rows are those of the pooled state, F = B * O, P = K * R.
+    """
+
+    def __init__(
+        self,
+        x_LNBC: Tensor,
+        weight_KCO: Tensor,
+        powers_NP: Tensor,
+        pool_RN: Tensor | None,
+        dtype: torch.dtype,
+    ) -> None:
+        self.dtype = dtype
+        self.powers_NP = powers_NP.to(dtype)
+        self.pool_RN = None if pool_RN is None else pool_RN.to(dtype)
+        self._weight_KCO = weight_KCO.to(dtype)
+        hops, channels, outputs = weight_KCO.shape
+        rows = powers_NP.shape[1] // hops * x_LNBC.shape[2]
+        self._weighted_KMO = self.powers_NP.new_empty(hops, rows, outputs)
+        self._gradient_KMO = torch.empty_like(self._weighted_KMO)
+        self._pooled_MC = self.powers_NP.new_empty(rows, channels)
+
+    def rounded(self, tensor: Tensor) -> Tensor:
+        """The operand of a product, in its precision."""
+        return tensor.to(self.dtype)
+
+    def pooled(self, x_NBC: Tensor) -> Tensor:
+        """[M, C]: pool @ x."""
+        x_NBC = self.rounded(x_NBC)
+        if self.pool_RN is None:
+            return x_NBC.flatten(0, 1)
+        return (self.pool_RN @ x_NBC.flatten(1)).view(-1, x_NBC.shape[2])
+
+    def weighted(self, pooled_MC: Tensor) -> Tensor:
+        """[P, F]: pool @ x W_k, one power below the other."""
+        for weight_CO, out_MO in zip(self._weight_KCO, self._weighted_KMO, strict=True):
+            torch.mm(pooled_MC, weight_CO, out=out_MO)
+        return self._weighted_KMO.view(self.powers_NP.shape[1], -1)
+
+    def unweighted(self, grad_NF: Tensor) -> Tensor:
+        """[K, M, O]: the gradient of what `weighted` returns, from that of the output."""
+        into_PF = self._gradient_KMO.view(self.powers_NP.shape[1], -1)
+        torch.mm(self.powers_NP.t(), grad_NF, out=into_PF)
+        return self._gradient_KMO
+
+    def pooled_gradient(self, grad_KMO: Tensor) -> Tensor:
+        """[R, B * C]: the gradient of the pooled state."""
+        into_MC = self._pooled_MC.zero_()
+        for grad_MO, weight_CO in zip(grad_KMO, self._weight_KCO, strict=True):
+            into_MC.addmm_(grad_MO, weight_CO.t())
+        return into_MC.view(self.powers_NP.shape[1] // len(grad_KMO), -1)
+
+
+def _add_product(into_IK: Tensor, left_IJ: Tensor, right_JK: Tensor) -> None:
+    """Add left @ right to a sum, whose precision may be higher than theirs."""
+    if into_IK.dtype == left_IJ.dtype:
+        into_IK.addmm_(left_IJ, right_JK)
+    else:
+        into_IK.add_(left_IJ @ right_JK)

@@ -1,0 +1,142 @@
+"""A gated recurrent layer whose matrix products are graph convolutions of one operator.
+
+Zhao et al., T-GCN: A Temporal Graph Convolutional Network for Traffic Prediction, IEEE T-ITS 2020,
+in the form of its released code, S the graph's operator:
+
+    r = sigmoid(S [x, h] W_r + b_r)     u = sigmoid(S [x, h] W_u + b_u)
+    c = tanh(S [x, r . h] W_c + b_c)    h' = u . h + (1 - u) . c
+
+Two facts are used that leave the function as it is. The operator acts on x and h apart, so the part
+of the inputs is computed for many time steps at once, before the recurrence. And r and u see the
+same S h, so it is made once for both, and their weights are one matrix.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pgti.nn.compilation import outside_compilation
+from pgti.nn.recomputation import recomputed, steps_to_recompute
+from pgti.nn.sparse import Supports
+from pgti.shapes import NBD
+
+__all__ = ["GraphGRU"]
+
+_NUMBERS_AT_ONCE = 1 << 24  # of projected inputs in evaluation: 64 MiB
+
+
+class GraphGRU(nn.Module):
+    """One recurrent layer over a graph: L inputs and a state in, L states out.
+
+    Unlike `DiffusionGRU` it has one operator, no higher powers and no identity term: what a sensor
+    keeps of its own comes through the operator's diagonal and the update gate.
+
+    Weights start as in the released code of T-GCN: Glorot-uniform on the [C + D, out] matrix of the
+    gates and on that of the candidate; gate biases 1, so that the state is kept at first;
+    candidate bias 0.
+
+    Args:
+        input_channels: C.
+        hidden: D.
+    """
+
+    def __init__(self, input_channels: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        # The last axis of weight_input and bias is (r, u, c), that of weight_gates (r, u).
+        self.weight_input = nn.Parameter(torch.empty(input_channels, 3 * hidden))
+        self.weight_gates = nn.Parameter(torch.empty(hidden, 2 * hidden))
+        self.weight_candidate = nn.Parameter(torch.empty(hidden, hidden))
+        self.bias = nn.Parameter(torch.empty(3 * hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights from torch's generator."""
+        hidden = self.hidden
+        fan_in = len(self.weight_input) + hidden
+        gate_bound = math.sqrt(6 / (fan_in + 2 * hidden))
+        candidate_bound = math.sqrt(6 / (fan_in + hidden))
+        with torch.no_grad():
+            self.weight_input[:, : 2 * hidden].uniform_(-gate_bound, gate_bound)
+            self.weight_input[:, 2 * hidden :].uniform_(-candidate_bound, candidate_bound)
+            self.weight_gates.uniform_(-gate_bound, gate_bound)
+            self.weight_candidate.uniform_(-candidate_bound, candidate_bound)
+            self.bias[: 2 * hidden] = 1.0
+            self.bias[2 * hidden :] = 0.0
+
+    def parts(self, x_LNBC: Tensor, *, recompute: bool = False) -> tuple[Tensor, ...]:
+        """The inputs in pieces of as many time steps as should be given to one call.
+
+        In training those that are recomputed together, or else all of them: what is kept is kept
+        anyway. Without gradients as many as have little memory between them.
+
+        Args:
+            x_LNBC: [L, N, B, C].
+            recompute: whether the calls will recompute.
+        """
+        num_steps, num_nodes, batch, _ = x_LNBC.shape
+        if not torch.is_grad_enabled():
+            at_once = max(1, _NUMBERS_AT_ONCE // (num_nodes * batch * 3 * self.hidden))
+        else:
+            at_once = steps_to_recompute(num_steps) if recompute else num_steps
+        return torch.split(x_LNBC, at_once)
+
+    @outside_compilation
+    def forward(
+        self,
+        x_LNBC: Tensor,
+        h_NBD: NBD | None,
+        supports: Supports,
+        *,
+        recompute: bool = False,
+    ) -> list[NBD]:
+        """The states after each of L inputs.
+
+        Args:
+            x_LNBC: [L, N, B, C].
+            h_NBD: [N, B, D], the state before the first input; None for zeros, which spares the
+                products of the first step.
+            supports: one operator on N nodes.
+            recompute: keep the states alone for the backward pass, and make again in it what lies
+                between them.
+
+        Returns:
+            L tensors [N, B, D], in the precision of the supports.
+        """
+        if recompute and torch.is_grad_enabled():
+            return recomputed(self._states, x_LNBC, h_NBD, supports)
+        return self._states(x_LNBC, h_NBD, supports)
+
+    def _states(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> list[NBD]:
+        """Under autocast its products are rounded; states and sums stay in full precision."""
+        states_NBD = []
+        for inputs_NBG in self._inputs(x_LNBC, supports):
+            h_NBD = self._step(inputs_NBG, h_NBD, supports)
+            states_NBD.append(h_NBD)
+        return states_NBD
+
+    def _inputs(self, x_LNBC: Tensor, supports: Supports) -> Tensor:
+        """S x W + b of all gates and time steps: [L, N, B, 3 D]."""
+        x_NLBC = x_LNBC.transpose(0, 1)
+        mixed_NF = supports.multiply(0, x_NLBC.flatten(1))
+        mixed_LNBC = mixed_NF.view(x_NLBC.shape).transpose(0, 1)
+        return torch.matmul(mixed_LNBC, self.weight_input).to(supports.dtype) + self.bias
+
+    def _step(self, inputs_NBG: Tensor, h_NBD: NBD | None, supports: Supports) -> NBD:
+        """One step of the recurrence."""
+        to_gates, to_candidate = inputs_NBG.tensor_split([2 * self.hidden], dim=-1)
+        if h_NBD is None:  # the reset gate has nothing to reset
+            u_NBD = torch.sigmoid(to_gates[..., self.hidden :])
+            return (1 - u_NBD) * torch.tanh(to_candidate)
+        gates_NBG = torch.sigmoid(to_gates + _convolved(h_NBD, self.weight_gates, supports))
+        r_NBD, u_NBD = gates_NBG.tensor_split(2, dim=-1)
+        reset_NBD = _convolved(r_NBD * h_NBD, self.weight_candidate, supports)
+        # c + u (h - c) = u h + (1 - u) c
+        return torch.lerp(torch.tanh(to_candidate + reset_NBD), h_NBD, u_NBD)
+
+
+def _convolved(state_NBD: NBD, weight_DO: Tensor, supports: Supports) -> Tensor:
+    """S h W: [N, B, O]."""
+    mixed_NBD = supports.multiply(0, state_NBD.flatten(1)).view(state_NBD.shape)
+    return torch.matmul(mixed_NBD, weight_DO).to(supports.dtype)

@@ -1,0 +1,133 @@
+"""Weights of their own for every node, made of an embedding and a pool that all nodes share.
+
+Bai et al., Adaptive Graph Convolutional Recurrent Network, NeurIPS 2020, eq. 4: node n has the
+weights W_n = sum_r E_nr P_r, E [N, R] the embeddings and P [R, K, C, O] the pool, a matrix for each
+of K terms of a graph convolution.
+
+Matrices of N nodes are many numbers: those of one gate of 11,160 nodes take 750 MB. Where they are
+few they are made once; where they are many, some nodes' at a time, and again in the backward pass.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pgti.nn.compilation import outside_compilation
+from pgti.nn.diffusion import autocast_dtype, refuse_second_derivative
+from pgti.nn.precision import without_autocast
+
+__all__ = ["NodeWeights"]
+
+_KEEP_UP_TO = 1 << 24  # numbers: 64 MiB in float32, and as much for their gradient
+_NUMBERS_AT_ONCE = 1 << 20  # 4 MiB, which stay in a CPU's cache while they are used
+
+
+class NodeWeights:
+    """The matrices W_nk of N nodes and K terms.
+
+    Args:
+        embedding_NR: [N, R].
+        pool_RKCO: [R, K, C, O].
+    """
+
+    def __init__(self, embedding_NR: Tensor, pool_RKCO: Tensor) -> None:
+        self._embedding_NR, self._pool_RKCO = embedding_NR, pool_RKCO
+        self._weights_NCO: Sequence[Tensor] | None = None
+        if len(embedding_NR) * pool_RKCO[0].numel() <= _KEEP_UP_TO:
+            # Taken apart once, so that gradients of all calls meet before they are put together.
+            self._weights_NCO = _weights(embedding_NR, pool_RKCO).unbind(dim=1)
+
+    def add_products(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
+        """base_n + sum_k x_kn W_nk for every node n; differentiable.
+
+        Args:
+            base_NMO: [N, M, O], M rows for every node; M may be 1 for all.
+            terms_NMC: x_k, K tensors [N, M, C].
+
+        Returns:
+            [N, M, O], in the precision of the embedding.
+        """
+        if self._weights_NCO is None:
+            return _add_products(base_NMO, self._embedding_NR, self._pool_RKCO, terms_NMC)
+        for x_NMC, weight_NCO in zip(terms_NMC, self._weights_NCO, strict=True):
+            base_NMO = torch.baddbmm(base_NMO, x_NMC, weight_NCO)
+        return base_NMO.to(self._embedding_NR.dtype)
+
+
+def _weights(embedding_NR: Tensor, pool_RKCO: Tensor) -> Tensor:
+    """[N, K, C, O]."""
+    return (embedding_NR @ pool_RKCO.flatten(1)).view(-1, *pool_RKCO.shape[1:])
+
+
+@outside_compilation
+def _add_products(
+    base_NMO: Tensor, embedding_NR: Tensor, pool_RKCO: Tensor, terms_NMC: Sequence[Tensor]
+) -> Tensor:
+    base_NMO = base_NMO.expand(-1, terms_NMC[0].shape[1], -1)
+    dtype = autocast_dtype(base_NMO.device) or pool_RKCO.dtype
+    added: Tensor = _AddProducts.apply(base_NMO, embedding_NR, pool_RKCO, dtype, *terms_NMC)  # type: ignore[no-untyped-call]
+    return added
+
+
+class _AddProducts(torch.autograd.Function):
+    """`NodeWeights.add_products`, some nodes at a time; keeps the terms and no weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch's context
+        base_NMO: Tensor,
+        embedding_NR: Tensor,
+        pool_RKCO: Tensor,
+        dtype: torch.dtype,
+        *terms_NMC: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(embedding_NR, pool_RKCO, *terms_NMC)
+        ctx.dtype = dtype
+        out_NMO = base_NMO.to(embedding_NR.dtype, copy=True).contiguous()
+        with without_autocast(base_NMO.device):
+            rounded_RKCO = pool_RKCO.to(dtype)
+            for nodes in _parts(len(out_NMO), pool_RKCO):
+                weight_nKCO = _weights(embedding_NR[nodes].to(dtype), rounded_RKCO)
+                for x_NMC, weight_nCO in zip(terms_NMC, weight_nKCO.unbind(dim=1), strict=True):
+                    _add_product(out_NMO[nodes], x_NMC[nodes].to(dtype), weight_nCO)
+        return out_NMO
+
+    @staticmethod
+    def backward(ctx: Any, grad_NMO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        refuse_second_derivative()
+        embedding_NR, pool_RKCO, *terms_NMC = ctx.saved_tensors
+        dtype = ctx.dtype
+        grad_terms_NMC = [torch.empty_like(x_NMC) for x_NMC in terms_NMC]
+        grad_embedding_NR = torch.empty_like(embedding_NR)
+        grad_pool_RP = torch.zeros_like(pool_RKCO).flatten(1)
+        with without_autocast(grad_NMO.device):
+            rounded_RKCO = pool_RKCO.to(dtype)
+            for nodes in _parts(len(grad_NMO), pool_RKCO):
+                embedding_nR, grad_nMO = embedding_NR[nodes].to(dtype), grad_NMO[nodes].to(dtype)
+                weight_nKCO = _weights(embedding_nR, rounded_RKCO)
+                grad_nKCO = torch.empty_like(weight_nKCO)
+                for term, x_NMC in enumerate(terms_NMC):
+                    grad_terms_NMC[term][nodes] = grad_nMO @ weight_nKCO[:, term].mT
+                    grad_nKCO[:, term] = x_NMC[nodes].to(dtype).mT @ grad_nMO
+                grad_embedding_NR[nodes] = (grad_nKCO.flatten(1) @ rounded_RKCO.flatten(1).t()).to(
+                    embedding_NR.dtype
+                )
+                grad_pool_RP += embedding_nR.t() @ grad_nKCO.flatten(1)
+        grad_pool_RKCO = grad_pool_RP.view_as(pool_RKCO)
+        return grad_NMO, grad_embedding_NR, grad_pool_RKCO, None, *grad_terms_NMC
+
+
+def _add_product(into_nMO: Tensor, x_nMC: Tensor, weight_nCO: Tensor) -> None:
+    """Add to a sum, whose precision may be higher than that of the product."""
+    if into_nMO.dtype == x_nMC.dtype:
+        into_nMO.baddbmm_(x_nMC, weight_nCO)
+    else:
+        into_nMO += x_nMC @ weight_nCO
+
+
+def _parts(num_nodes: int, pool_RKCO: Tensor) -> Iterator[slice]:
+    """Nodes whose weights are made together."""
+    at_once = max(1, _NUMBERS_AT_ONCE // pool_RKCO[0].numel())
+    return (slice(start, start + at_once) for start in range(0, num_nodes, at_once))

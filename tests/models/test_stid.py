@@ -1,0 +1,128 @@
+"""STID against a reference written sensor by sensor, and its published sizes."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pgti.errors import ConfigError
+from pgti.models import STID, AbstractModel, STIDConfig, num_parameters
+
+from .cases import (
+    BATCH,
+    CHANNELS,
+    FLOAT64,
+    HORIZON,
+    INPUT_STEPS,
+    NUM_NODES,
+    STEPS_PER_DAY,
+    TARGETS,
+    build,
+    inputs,
+    shape,
+    supports_of,
+)
+
+CALENDARS = [("time-of-day", "day-of-week"), ("day-of-week",), ("time-of-day",), ()]
+
+
+def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
+    """The whole model, one sensor of one sample at a time.
+
+    Args:
+        model: whose parameters, by name, and calendar features are used.
+        x: [B, L, N, C].
+        kept: of each layer, [B, N, D], what its units are multiplied by in training.
+    """
+    p = dict(model.named_parameters())
+    calendar = model.shape.calendar
+    forecast = x.new_empty(BATCH, HORIZON, NUM_NODES, TARGETS)
+    for sample in range(BATCH):
+        row = 31 * sample + INPUT_STEPS - 1  # the last row, as `cases.inputs` counts them
+        for node in range(NUM_NODES):
+            window = torch.stack(
+                [x[sample, step, node, c] for step in range(INPUT_STEPS) for c in range(x.shape[3])]
+            )
+            parts = [p["window_embedding.weight"] @ window + p["window_embedding.bias"]]
+            parts.append(p["node_embedding"][node])
+            if "time-of-day" in calendar:
+                parts.append(p["calendar.time_of_day.weight"][row % STEPS_PER_DAY])
+            if "day-of-week" in calendar:
+                parts.append(p["calendar.day_of_week.weight"][row // STEPS_PER_DAY % 7])
+            h = torch.cat(parts)
+            for layer in range(model.config.layers):  # type: ignore[attr-defined]
+                units = p[f"layers.{layer}.first.weight"] @ h + p[f"layers.{layer}.first.bias"]
+                units = units.clamp(min=0)
+                if kept is not None:
+                    units = units * kept[layer][sample, node]
+                h = h + p[f"layers.{layer}.second.weight"] @ units
+                h = h + p[f"layers.{layer}.second.bias"]
+            numbers = p["regression.weight"] @ h + p["regression.bias"]
+            forecast[sample, :, node] = numbers.reshape(HORIZON, TARGETS)
+    return forecast
+
+
+@pytest.mark.parametrize("calendar", CALENDARS)
+def test_forecasts_and_gradients_equal_the_reference(calendar: tuple[str, ...]) -> None:
+    """Outputs and the gradients of all parameters, in float64, whatever the calendar."""
+    sizes = shape(calendar=calendar, input_channels=CHANNELS - 2 + len(calendar))
+    model = build("stid", sizes).double()
+    x = inputs(FLOAT64, sizes)
+    found, expected = model(x, supports_of(model)), reference(model, x)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
+    seed = torch.randn_like(found)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, list(model.parameters()), seed),
+        torch.autograd.grad(expected, list(model.parameters()), seed),
+        rtol=1e-9,
+        atol=1e-10,
+    )
+
+
+def test_units_are_dropped_after_the_relu() -> None:
+    """In training, with the masks that torch's generator draws, layer by layer."""
+    model = build("stid", dropout=0.4).double().train()
+    x = inputs(FLOAT64)
+    torch.manual_seed(8)
+    found = model(x, supports_of(model))
+    torch.manual_seed(8)
+    ones = torch.ones(BATCH, NUM_NODES, 4 * 32, dtype=FLOAT64)
+    kept = [functional.dropout(ones, 0.4) for _ in range(2)]
+    torch.testing.assert_close(found, reference(model, x, kept), rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "published"), [(207, 117_868), (325, 121_644), (307, 121_068), (170, 116_684)]
+)
+def test_parameters_are_those_published(num_nodes: int, published: int) -> None:
+    """METR-LA, PEMS-BAY, PEMS04 and PEMS08, as Torch-MTS logs them: 3 channels, 5 minutes."""
+    sizes = shape(
+        num_nodes=num_nodes,
+        horizon=12,
+        input_channels=3,
+        target_channels=1,
+        target_indices=(0,),
+        steps_per_day=288,
+    )
+    assert num_parameters("stid", {}, sizes) == published
+
+
+def test_a_day_of_broken_rows_is_refused() -> None:
+    """The time of day has no table then; without it the model can be built."""
+    with pytest.raises(ConfigError, match="a day is no whole number of rows"):
+        STID(STIDConfig(), shape(steps_per_day=None))
+    STID(STIDConfig(), shape(steps_per_day=None, calendar=("day-of-week",), input_channels=4))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layers": 0}, "layers is 0: it must be at least 1"),
+        ({"node_embedding": 0}, "node_embedding is 0"),
+        ({"dropout": 1.0}, r"dropout is 1\.0: it must be below 1"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, float], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        STIDConfig(**options)  # type: ignore[arg-type]
