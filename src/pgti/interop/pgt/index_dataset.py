@@ -1,0 +1,215 @@
+"""`IndexDataset`: the windows of PGT's class of that name, and a whole batch in one gather.
+
+A window is its start: `data[s : s + L]` goes in and `data[s + L : s + L + H]` is to be forecast.
+`DataLoader` asks `__getitems__` for a whole batch, and all rows of all its windows are gathered by
+one indexing operation into memory that is [2, B, L, N, F] where L = H: x and y are its halves.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from pgti.errors import ConfigError, require_whole_number
+from pgti.windows import WindowSpec
+
+__all__ = ["IndexDataset", "Window", "WindowBatch", "collate_windows"]
+
+Window = tuple[Tensor, ...]
+"""x [L, N, F] and y [H, N, F], and the mask of y where a dataset has one."""
+
+Series = Any
+"""[T, N, F] with a `shape` and rows by slices or numbers: array, tensor, dask array, or our own."""
+
+
+class IndexDataset(Dataset[Window]):
+    """Windows of one series, each known by its start.
+
+    The constructor, the attributes and the items are those of PyTorch Geometric Temporal's
+    `IndexDataset`. Items of an array that may be written, and of a tensor, are views; those of a
+    read-only array (a memory map) and of a lazy series are copies.
+
+    Args:
+        indices: start of each window, whole numbers [S].
+        data: the series [T, N, F]: an array, a tensor on any device, or an object whose rows are
+            read when they are asked for (a dask array, an HDF5 dataset).
+        horizon: rows of x and rows of y, L = H.
+        lazy: whether `data` is read only when a batch is made. A piece of it that has `compute()`
+            is computed; what has not, such as a plain array, is taken as it is.
+        gpu: whether `data` is a tensor on a GPU; only checked, for a tensor is recognised.
+        input_steps: rows of x where they are not as many as those of y.
+        mask: which readings were observed, bool [T, N, F]; its rows of the horizon are a window's
+            third part.
+
+    Attributes:
+        indices: int64 [S].
+        data: the series itself, as it was given.
+        horizon: H.
+        lazy: as given.
+        gpu: as given.
+        input_steps: L.
+        mask: as given.
+
+    Raises:
+        ConfigError: if the starts are no whole numbers, a window reaches outside the series,
+            `gpu` is said of what is no tensor, or `data` has no rows of the kind above.
+    """
+
+    def __init__(
+        self,
+        indices: ArrayLike,
+        data: Series,
+        horizon: int,
+        lazy: bool = False,
+        gpu: bool = False,
+        *,
+        input_steps: int | None = None,
+        mask: Series | None = None,
+    ) -> None:
+        require_whole_number("horizon", horizon, 1)
+        steps = horizon if input_steps is None else input_steps
+        self._spec = WindowSpec(input_steps=steps, horizon=horizon)
+        self.indices = _starts(indices)
+        self.data = data
+        self.horizon = horizon
+        self.lazy = lazy
+        self.gpu = gpu
+        self.input_steps = steps
+        self.mask = mask
+        self._check()
+
+    def _check(self) -> None:
+        shape = getattr(self.data, "shape", None)
+        if shape is None:
+            raise ConfigError(
+                f"data is a {type(self.data).__name__}: it must have a shape and rows, like an "
+                "array [steps, sensors, features]"
+            )
+        if self.gpu and not isinstance(self.data, Tensor):
+            raise ConfigError(
+                f"gpu is True and data is a {type(self.data).__name__}: give a tensor that is on "
+                "the GPU"
+            )
+        if self.mask is not None and tuple(self.mask.shape) != tuple(shape):
+            raise ConfigError(
+                f"mask has shape {tuple(self.mask.shape)} and data {tuple(shape)}: they must agree"
+            )
+        last = shape[0] - self._spec.span
+        outside = (self.indices < 0) | (self.indices > last)
+        if outside.any():
+            raise ConfigError(
+                f"index {int(self.indices[outside][0])} is the start of no window: the rule is "
+                f"0 <= start <= {last} ({shape[0]} steps, {self._spec.span} rows a window)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Window:
+        """The window at position `index` of the starts."""
+        first = int(self.indices[index])
+        middle = first + self.input_steps
+        stop = middle + self.horizon
+        window = (_rows(self.data, slice(first, middle)), _rows(self.data, slice(middle, stop)))
+        if self.mask is None:
+            return window
+        return (*window, _rows(self.mask, slice(middle, stop)))
+
+    def __getitems__(self, positions: list[int]) -> "WindowBatch":
+        """The windows at several positions of the starts, gathered in one operation."""
+        starts = self.indices[np.asarray(positions, dtype=np.int64)]
+        past = _window_rows(starts, self.input_steps)
+        future = _window_rows(starts + self.input_steps, self.horizon)
+        gathered = _gathered(self.data, np.concatenate((past.ravel(), future.ravel())))
+        x, y = gathered[: past.size], gathered[past.size :]
+        batch = [x.view(*past.shape, *x.shape[1:]), y.view(*future.shape, *y.shape[1:])]
+        if self.mask is not None:
+            mask = _gathered(self.mask, future.ravel())
+            batch.append(mask.view(*future.shape, *mask.shape[1:]))
+        return WindowBatch(batch)
+
+
+class WindowBatch(Sequence[Window]):
+    """B windows that are one batch already.
+
+    `collate_windows` hands the batch on as it is. To anything else this is a sequence of windows,
+    so that `default_collate`, which stacks them anew, gives the same numbers.
+
+    Args:
+        tensors: x [B, L, N, F], y [B, H, N, F] and perhaps the mask of y.
+    """
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a window, or several for a slice
+        """The window at a position."""
+        if isinstance(index, slice):
+            return WindowBatch([tensor[index] for tensor in self.tensors])
+        return tuple(tensor[index] for tensor in self.tensors)
+
+
+def collate_windows(windows: Sequence[Window]) -> list[Tensor]:
+    """[x, y] or [x, y, mask] of a batch: for `DataLoader(dataset, collate_fn=collate_windows)`."""
+    if isinstance(windows, WindowBatch):
+        return windows.tensors
+    stacked: list[Tensor] = default_collate(list(windows))
+    return stacked
+
+
+def _starts(indices: ArrayLike) -> NDArray[np.int64]:
+    starts = np.asarray(indices)
+    if starts.ndim != 1 or (starts.size and starts.dtype.kind not in "iu"):
+        raise ConfigError(
+            f"indices is an array of {starts.dtype} {starts.shape}: it must be one row of whole "
+            "numbers, the starts of windows"
+        )
+    return starts.astype(np.int64, copy=False)
+
+
+def _window_rows(starts: NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:
+    rows: NDArray[np.int64] = starts[:, None] + np.arange(num_rows)
+    return rows
+
+
+def _rows(data: Series, rows: slice) -> Tensor:
+    return _as_tensor(_computed(data[rows]))
+
+
+def _gathered(data: Series, rows: NDArray[np.int64]) -> Tensor:
+    """Rows of the series, in their order and as often as they are asked for, contiguous."""
+    if isinstance(data, Tensor):
+        return data.index_select(0, torch.from_numpy(rows).to(data.device))
+    if isinstance(data, np.ndarray):
+        # Not torch's index_select: it would wake a pool of threads for what is one copy, and on
+        # cores that are shared they wait for one another. Of another order numpy would copy all.
+        if data.flags.c_contiguous:
+            return torch.from_numpy(np.take(data, rows, axis=0, mode="clip"))
+        return torch.from_numpy(np.asarray(data[rows]))
+    # Each row is read once, in rising order: files want it so, and windows overlap.
+    once, places = np.unique(rows, return_inverse=True)
+    return torch.from_numpy(np.take(np.asarray(_computed(data[once])), places, axis=0, mode="clip"))
+
+
+def _computed(piece: Any) -> Any:  # noqa: ANN401 - whatever slices of a series are
+    compute = getattr(piece, "compute", None)
+    return compute() if callable(compute) else piece
+
+
+def _as_tensor(piece: Any) -> Tensor:  # noqa: ANN401 - as above
+    if isinstance(piece, Tensor):
+        return piece
+    array = np.asarray(piece)
+    return torch.from_numpy(array if _is_torchs(array) else array.copy())
+
+
+def _is_torchs(array: NDArray[Any]) -> bool:
+    """Whether a tensor can be a view of it: torch has neither read-only ones nor steps back."""
+    return array.flags.writeable and all(step >= 0 for step in array.strides)
