@@ -187,6 +187,21 @@ def test_neighbours_are_chosen_where_weights_are_saturated() -> None:
     assert (chosen.min(dim=1).values >= smallest - 1e-4).all()
 
 
+@pytest.mark.parametrize("alpha", [3.0, 0.5])
+def test_the_papers_alpha_saturates_every_weight(alpha: float) -> None:
+    """As the docstring says: embeddings have no gradient with 3, and a good one with 0.5."""
+    model = with_nodes(303, hidden=4, embedding=40, alpha=alpha)
+    graph = model.graph()
+    weights = (graph.along_NK / graph.along_NK[:, :1])[:, 1:]
+    is_saturated = alpha == 3
+    assert (weights == 1).all() == is_saturated
+    assert weights.min() == 1 if is_saturated else 0.2 < weights.min() < weights.max() < 1
+    (graph.along_NK * torch.randn_like(graph.along_NK)).sum().backward()
+    gradient = model.graph.source_embedding.grad
+    assert gradient is not None
+    assert (gradient == 0).all() == is_saturated
+
+
 def test_no_matrix_of_all_pairs_is_alive() -> None:
     """A step on 2,000 nodes keeps and makes less than one N x N matrix at a time."""
     num_nodes = 2000

@@ -49,7 +49,10 @@ def models_command(
     else:
         show(_options_table(name))
     if json:
-        layers = {f"pgt:{each}": layer.remark for each, layer in PGT_LAYERS.items()}
+        layers = {
+            f"pgt:{each}": {"remark": layer.remark, "ours": layer.ours}
+            for each, layer in PGT_LAYERS.items()
+        }
         print_json({"models": models, "pgt_layers": layers} if name is None else {"models": models})
 
 
@@ -90,10 +93,10 @@ def _models_table(models: dict[str, dict[str, Any]], shape: ModelShape) -> Table
 def _pgt_table() -> Table:
     """Without parameters: to count them, PGT would have to be imported."""
     table = Table(title="layers of PyTorch Geometric Temporal (PGT)", title_justify="left")
-    for title in ("model", "remark"):
+    for title in ("model", "ours", "remark"):
         table.add_column(title)
     for name, layer in PGT_LAYERS.items():
-        table.add_row(f"pgt:{name}", layer.remark)
+        table.add_row(f"pgt:{name}", layer.ours or "-", layer.remark)
     return table
 
 

@@ -55,28 +55,34 @@ PGT_PREFIX = "pgt:"
 
 
 class PgtLayer(NamedTuple):
-    """A layer of PGT: the class of its options, what makes it a forecaster, and a remark."""
+    """A layer of PGT.
+
+    Args:
+        config: the class of its options.
+        model: what makes it a forecaster.
+        remark: one line; `known wrong` is said where it is not what its paper describes.
+        ours: the model of this package that does the same as published.
+    """
 
     config: type[ModelConfig]
     model: type[PgtForecaster]
     remark: str
+    ours: str | None = None
 
 
 PGT_LAYERS: dict[str, PgtLayer] = {
     "A3TGCN": PgtLayer(
-        HiddenConfig,
-        PgtA3TGCN,
-        "known wrong: no step sees the state of the one before; use a3tgcn",
+        HiddenConfig, PgtA3TGCN, "known wrong: no step sees the state of the one before", "a3tgcn"
     ),
     "A3TGCN2": PgtLayer(
-        HiddenConfig,
-        PgtA3TGCN2,
-        "known wrong: no step sees the state of the one before; use a3tgcn",
+        HiddenConfig, PgtA3TGCN2, "known wrong: no step sees the state of the one before", "a3tgcn"
     ),
     "AAGCN": PgtLayer(
         AAGCNConfig, PgtAAGCN, "leaves edge weights out; N x N; its learnt graph is off"
     ),
-    "AGCRN": PgtLayer(AGCRNConfig, PgtAGCRN, "learns its graph, N x N, and makes it at each step"),
+    "AGCRN": PgtLayer(
+        AGCRNConfig, PgtAGCRN, "learns its graph, N x N, and makes it at each step", "agcrn"
+    ),
     "ASTGCN": PgtLayer(
         ASTGCNConfig,
         PgtASTGCN,
@@ -85,14 +91,14 @@ PGT_LAYERS: dict[str, PgtLayer] = {
     "BatchedDCRNN": PgtLayer(
         HopsConfig,
         PgtBatchedDCRNN,
-        "known wrong: not diffusion convolution, and no decoder; use dcrnn, or pgt-dcrnn for old "
-        "checkpoints",
+        "known wrong: not diffusion convolution, and no decoder (pgt-dcrnn loads its checkpoints)",
+        "dcrnn",
     ),
     "DCRNN": PgtLayer(
         HopsConfig,
         PgtDCRNN,
-        "known wrong as BatchedDCRNN; one sample at a time, N x N at each step; use dcrnn, or "
-        "pgt-dcrnn for old checkpoints",
+        "known wrong, as BatchedDCRNN; one sample at a time, N x N at each step",
+        "dcrnn",
     ),
     "DyGrEncoder": PgtLayer(
         DyGrEncoderConfig, PgtDyGrEncoder, "gated graph convolutions, then LSTM"
@@ -106,24 +112,32 @@ PGT_LAYERS: dict[str, PgtLayer] = {
     "GCLSTM": PgtLayer(HopsConfig, PgtGCLSTM, "LSTM whose state is convolved"),
     "GConvGRU": PgtLayer(HopsConfig, PgtGConvGRU, "GRU of Chebyshev filters"),
     "GConvLSTM": PgtLayer(HopsConfig, PgtGConvLSTM, "LSTM of Chebyshev filters"),
-    "LRGCN": PgtLayer(HiddenConfig, PgtLRGCN, "all edges are of one relation; leaves weights out"),
+    "LRGCN": PgtLayer(
+        HiddenConfig, PgtLRGCN, "all edges are of one relation; leaves edge weights out"
+    ),
     "MPNNLSTM": PgtLayer(
         MPNNLSTMConfig, PgtMPNNLSTM, "graph convolutions of each step, then two LSTMs"
     ),
     "MSTGCN": PgtLayer(
         MSTGCNConfig,
         PgtMSTGCN,
-        "known wrong: mixes nodes and samples up where its graph does not change; given it step by "
-        "step, which it does not; leaves edge weights out",
+        "known wrong: mixes nodes and samples up where the graph is fixed, so it is told of one "
+        "that changes; leaves edge weights out",
     ),
-    "MTGNN": PgtLayer(MTGNNConfig, PgtMTGNN, "learns its graph, or has the store's; N x N"),
-    "STConv": PgtLayer(STConvConfig, PgtSTConv, "one block of STGCN; slow: a call for every step"),
-    "TGCN": PgtLayer(HiddenConfig, PgtTGCN, "as TGCN2, with a copy of the graph for each sample"),
+    "MTGNN": PgtLayer(
+        MTGNNConfig, PgtMTGNN, "learns its graph, or has the store's; N x N", "mtgnn"
+    ),
+    "STConv": PgtLayer(
+        STConvConfig, PgtSTConv, "one block of STGCN; slow: a call for every step", "stgcn"
+    ),
+    "TGCN": PgtLayer(
+        HiddenConfig, PgtTGCN, "as TGCN2, with a copy of the graph for each sample", "tgcn"
+    ),
     "TGCN2": PgtLayer(
-        HiddenConfig, PgtTGCN2, "not as released: only inputs are convolved; cf. tgcn"
+        HiddenConfig, PgtTGCN2, "convolves inputs alone, as the paper's equations do", "tgcn"
     ),
 }
-"""The layers by PGT's names. `known wrong` is said of what differs from the paper of the layer."""
+"""The layers by PGT's names."""
 
 _PARTS = "it is a part of another layer"
 _REFUSED: dict[str, str] = {

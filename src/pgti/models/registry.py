@@ -85,7 +85,7 @@ def model_entry(name: str) -> ModelEntry:
     """
     if name.startswith(PGT_PREFIX):
         layer = pgt_layer(name.removeprefix(PGT_PREFIX))
-        return ModelEntry(layer.config, layer.model, f"{layer.remark} (a layer of PGT)")
+        return ModelEntry(layer.config, layer.model, f"a layer of PGT: {layer.remark}")
     if name in BASELINES:
         raise ConfigError(
             f"model {name!r} learns nothing and is not trained: evaluation reports it beside "
