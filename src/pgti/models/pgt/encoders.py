@@ -6,6 +6,7 @@ What each layer is, and what is wrong with it, stands in `pgti.models.pgt_layers
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -254,7 +255,7 @@ class PgtEvolveGCNH(PgtEvolveGCNO):
         num_nodes, channels = self.shape.num_nodes, self.shape.input_channels
         # It keeps a share C / N of the nodes, which is rounded in float32 and means all if it is 1.
         share = channels / num_nodes
-        kept = torch.tensor(float(num_nodes)).mul(share).ceil().item() if share < 1 else 0
+        kept = np.ceil(np.float32(share) * np.float32(num_nodes)) if share < 1 else 0
         if kept != channels:
             raise ConfigError(
                 f"input_channels is {channels} and num_nodes {num_nodes}: EvolveGCNH needs as many "
