@@ -90,6 +90,18 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
         run_study(store, options, tmp_path / "work", said.append)
 
 
+def test_different_tests_are_not_compared(store: SeriesStore, tmp_path: Path) -> None:
+    """Finished trainings whose baselines differ were tested on other windows."""
+    work, configs = tmp_path / "work", []
+    for name, horizon in (("dcrnn", 2), ("gru", 1)):
+        configs.append(config(tmp_path, name, 2))
+        text = configs[-1].read_text().replace("horizon = 2", f"horizon = {horizon}")
+        configs[-1].write_text(text)
+    options = StudyOptions(configs=tuple(configs), seeds=(0,), jobs=2)
+    with pytest.raises(ConfigError, match="different windows or targets"):
+        run_study(store, options, work, str)
+
+
 def test_a_study_of_failures_fails(store: SeriesStore, tmp_path: Path) -> None:
     """Where nothing was trained there is no table, and the reason is said."""
     options = StudyOptions(configs=(config(tmp_path, "dcrnn", 0),), seeds=(0,))

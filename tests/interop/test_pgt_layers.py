@@ -11,6 +11,7 @@ import types
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from pgti.models import (
     build_model,
     load_pgt_state_dict,
     model_entry,
+    num_parameters,
     wrap_pgt_layer,
 )
 from pgti.models.pgt.astgcn import largest_eigenvalue
@@ -161,6 +163,17 @@ def test_the_graph_is_forgotten_when_a_model_moves() -> None:
     model(inputs(), supports_of())
     assert model.layer._cached_edge_index is not None
     assert model.to("cpu").layer._cached_edge_index is None
+
+
+def test_the_eigenvalue_of_a_directed_road_is_found() -> None:
+    """A chain, whose whole Laplacian no iteration gets the better of, and a loop on its way."""
+    chain = torch.stack([torch.arange(299), torch.arange(1, 300)])
+    assert largest_eigenvalue(chain, 300) == 1.0
+    loop = torch.tensor([[10, 9, 10], [9, 10, 20]])
+    # Sensors 9 and 10: out-degrees 2 and 3, two edges from 9 to 10 and one back.
+    expected = np.linalg.eigvals(np.array([[2.0, -2.0], [-1.0, 3.0]]))
+    found = largest_eigenvalue(torch.cat([chain, loop], dim=1), 300)
+    assert found == pytest.approx(expected.real.max())
 
 
 def test_the_eigenvalue_is_the_one_that_pgt_asks_for() -> None:
@@ -323,11 +336,14 @@ def test_layers_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize("name", sorted(PGT_LAYERS))
 def test_every_layer_is_a_model_by_name(name: str) -> None:
-    """Options with simple types and defaults; a remark that names models which there are."""
+    """Options with simple types and defaults; a model of ours that there is; its parameters."""
     entry = model_entry(f"pgt:{name}")
     assert all(each.type in (int, float, bool, str) for each in fields(entry.config))
     assert build_config(f"pgt:{name}", {}) == entry.config()
     assert PGT_LAYERS[name].ours in {None, *MODELS}
+    model = build_model(f"pgt:{name}", {}, SHAPE)
+    counted = sum(each.numel() for each in model.parameters())
+    assert num_parameters(f"pgt:{name}", {}, SHAPE) == counted  # without memory for them
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ def build_gru(**options: object) -> GRU:
 
 def reference_step(weights: dict[str, Tensor], layer: int, x: Tensor, h: Tensor) -> Tensor:
     """One step of one layer of one sequence; torch stacks the gates in the order r, z, n."""
-    from_x = weights[f"weight_ih_l{layer}"] @ x + weights[f"bias_ih_l{layer}"]
-    from_h = weights[f"weight_hh_l{layer}"] @ h + weights[f"bias_hh_l{layer}"]
+    from_x = weights[f"{layer}.weight_ih_l0"] @ x + weights[f"{layer}.bias_ih_l0"]
+    from_h = weights[f"{layer}.weight_hh_l0"] @ h + weights[f"{layer}.bias_hh_l0"]
     (r_x, z_x, n_x), (r_h, z_h, n_h) = from_x.chunk(3), from_h.chunk(3)
     r = 1 / (1 + torch.exp(-(r_x + r_h)))
     z = 1 / (1 + torch.exp(-(z_x + z_h)))
@@ -91,7 +91,7 @@ def test_sequences_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     expected = model(x, supports)
     gradients = torch.autograd.grad(expected.square().sum(), parameters)
     rows: list[int] = []
-    model.encoder.register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[1]))
+    model.encoder[0].register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[1]))
     numbers_a_row = x.shape[1] * 3 * model.config.hidden
     monkeypatch.setattr(gru_module, "_NUMBERS_AT_ONCE", 4 * numbers_a_row)
     with torch.no_grad():

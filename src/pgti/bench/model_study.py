@@ -178,12 +178,18 @@ class _Running:
         """What it printed.
 
         Raises:
-            BenchError: it failed, with the last line that it said.
+            BenchError: it failed, with the last line that it said, or measured no test error.
         """
         if self._process.returncode:
             messages = self._log.read_text(encoding="utf-8", errors="replace")
             raise BenchError(last_message(messages) or f"exit code {self._process.returncode}")
-        return dict(last_object(self._output.read_text(encoding="utf-8")))
+        result = dict(last_object(self._output.read_text(encoding="utf-8")))
+        test = result.get("test")
+        if not test or test["mae"]["mean"] is None:
+            raise BenchError(
+                "no target of its test windows was observed: there is no error to show"
+            )
+        return result
 
     def stop(self) -> None:
         """End it as a user would: its state is saved."""
@@ -225,7 +231,8 @@ def run_study(
         say: told what is being done, a line each.
 
     Raises:
-        ConfigError: the working directory holds trainings of another store or configuration.
+        ConfigError: the working directory holds trainings of another store or configuration, or
+            the configurations test on different windows.
         BenchError: nothing could be trained.
     """
     machine = Machine.here()
@@ -249,8 +256,9 @@ def run_study(
     waiting = [training for training in trainings if training not in results]
     say(f"{len(trainings)} trainings, {len(waiting)} still to be run, {threads} threads each")
     left_out: list[str] = []
+    measured = {"cpu": machine.cpu, "threads": threads, "jobs": options.jobs, **machine.versions}
     for training, result in _run_all(waiting, store.path, options, threads, left_out, say):
-        result["identity"] = identities[training.config]
+        result |= {"identity": identities[training.config], "measured": measured}
         text = json.dumps(result, allow_nan=False)
         part = training.result_path.with_suffix(".part")
         part.write_text(text, encoding="utf-8")
@@ -258,6 +266,12 @@ def run_study(
         results[training] = result
     if not results:
         raise BenchError(f"nothing was trained: {'; '.join(left_out)}")
+    _check_alike(results)
+    if any(result.get("measured") != measured for result in results.values()):
+        left_out.append(
+            "some trainings are of an earlier call with other jobs, threads, versions or machine: "
+            "their seconds and bytes are not comparable"
+        )
     rows = [_row(name, results) for name in dict.fromkeys(each.model for each in trainings)]
     first = next(iter(results.values()))
     return StudyResult(
@@ -306,6 +320,22 @@ def _run_all(
             each.stop()
 
 
+def _check_alike(results: Mapping[_Training, Mapping[str, Any]]) -> None:
+    """Refuse a table of different tests: what the baselines reach tells them apart.
+
+    Raises:
+        ConfigError: naming two trainings.
+    """
+    (first, one), *others = results.items()
+    for training, other in others:
+        same = one["test"]["persistence"] == other["test"]["persistence"]
+        if not same or one["test"]["windows"] != other["test"]["windows"]:
+            raise ConfigError(
+                f"{first.config} and {training.config} test on different windows or targets: give "
+                "all configurations the same horizon, split and targets"
+            )
+
+
 def _row(model: str, results: Mapping[_Training, Mapping[str, Any]]) -> StudiedModel | None:
     """A model's figures over its seeds; None if no seed was trained to the end."""
     found = {each.seed: result for each, result in results.items() if each.model == model}
@@ -345,7 +375,9 @@ def _errors(tests: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Spread]]:
 
 def _identity(store: SeriesStore, config: Path, test_windows: int | None) -> str:
     """What a finished training must share to stand for one that is asked for."""
-    content = json.dumps([store.fingerprint, _content(config), test_windows], sort_keys=True)
+    content = json.dumps(
+        [store.fingerprint, _content(config), test_windows], sort_keys=True, default=str
+    )
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -99,6 +99,9 @@ def _largest_eigenvalue(laplacian: CsrMatrix) -> float:
     if num_nodes <= _DENSE_EIGENVALUES_UP_TO:
         return float(np.linalg.eigvalsh(laplacian.toarray())[-1])
     start = np.random.default_rng(0).random(num_nodes)
-    # An eigenvalue that is a little small would only let the scaled ones pass 1 by as little.
-    values = sparse_linalg.eigsh(laplacian, k=1, which="LA", v0=start, tol=1e-6)[0]
+    try:
+        # A little too small an eigenvalue only lets the scaled ones pass 1 by as little.
+        values = sparse_linalg.eigsh(laplacian, k=1, which="LA", v0=start, tol=1e-4, ncv=40)[0]
+    except sparse_linalg.ArpackNoConvergence:
+        return 2.0  # no eigenvalue of a normalised Laplacian is larger
     return float(values[0])

@@ -69,7 +69,9 @@ class AGCRN(AbstractModel):
 
     - Above 4,096 nodes the learned graph has another form, of rank R and linear in N (see
       `pgti.nn.adaptive`), unless the option `adjacency` says otherwise.
-    - The bias of the output starts as that of `torch.nn.Linear`, not uniform in [0, 1).
+    - The output map starts Glorot-uniform as a matrix; as the convolution over all hidden units
+      that it is in the released code its bound would be smaller. Its bias starts as that of
+      `torch.nn.Linear`, not uniform in [0, 1).
     """
 
     support_kind: ClassVar[SupportKind] = "none"

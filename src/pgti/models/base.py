@@ -108,7 +108,8 @@ class AbstractModel(nn.Module, ABC):
 
     `forward` reads no value of a tensor on the host. In evaluation it draws nothing at random; in
     training, dropout alone may draw from torch's generator, which the training loop seeds by
-    (seed, step, rank): with dropout a run repeats itself, and depends on the number of ranks.
+    (seed, step, rank): with dropout a run repeats itself, and depends on the number of ranks. So it
+    does with batch normalisation, whose statistics are those of a rank's part of the batch.
 
     A concrete model is built from its own config and a shape, with weights from torch's generator.
 
@@ -151,7 +152,7 @@ class AbstractModel(nn.Module, ABC):
         """Forecast the targets.
 
         Args:
-            x: [B, L, N, C_in], standardised, 0 where missing, calendar channels last.
+            x: [B, L, N, C_in], B at least 1, standardised, 0 where missing, calendar channels last.
             supports: operators of the graph.
             teacher: the truth, in training only; a model may ignore it.
 

@@ -45,9 +45,9 @@ class GRUConfig(ModelConfig):
 class GRU(AbstractModel):
     """Gated recurrent units (Cho et al., EMNLP 2014, arXiv 1406.1078), one sequence per sensor.
 
-    `torch.nn.GRU` reads L steps of all input channels of a sensor, and one affine map turns the
-    last state into H steps of the targets at once. All sensors share the weights and no sensor
-    sees another, so a batch of B windows is B N sequences.
+    Layers of `torch.nn.GRU` read L steps of all input channels of a sensor, and one affine map
+    turns the last state into H steps of the targets at once. All sensors share the weights and no
+    sensor sees another, so a batch of B windows is B N sequences.
 
     Where it differs from the paper: there is no decoder; there are biases, which its equations
     leave out; and the reset gate scales the product of state and weights rather than the state
@@ -60,12 +60,10 @@ class GRU(AbstractModel):
 
     def __init__(self, config: GRUConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
-        self.encoder = nn.GRU(
-            shape.input_channels,
-            config.hidden,
-            config.layers,
-            dropout=config.dropout if config.layers > 1 else 0.0,
-        )
+        # Apart, so that dropout between them is torch's own: cuDNN's is not seeded by step, and
+        # would be another when activations are made again.
+        widths = [shape.input_channels] + [config.hidden] * (config.layers - 1)
+        self.encoder = nn.ModuleList(nn.GRU(width, config.hidden) for width in widths)
         self.regression = Regression(config.hidden, shape)
 
     def forward(
@@ -101,5 +99,12 @@ class GRU(AbstractModel):
 
     def _encode(self, part_LMC: Tensor) -> Tensor:
         """The state of the last layer after the last step, [M, D]."""
-        states_KMD: Tensor = self.encoder(part_LMC)[1]
-        return functional.dropout(states_KMD[-1], self.config.dropout, training=self.training)
+        states_LMD = part_LMC
+        for number, layer in enumerate(self.encoder):
+            if number:
+                states_LMD = self._dropped(states_LMD)
+            states_LMD, _ = layer(states_LMD)
+        return self._dropped(states_LMD[-1])
+
+    def _dropped(self, states: Tensor) -> Tensor:
+        return functional.dropout(states, self.config.dropout, training=self.training)

@@ -17,6 +17,7 @@ from pgti.shapes import BHNC, BLNC
 __all__ = ["STAEformer", "STAEformerConfig"]
 
 _TOKENS_AT_ONCE = 1 << 16  # of a layer: what it makes on the way takes 9 KiB a token at width 152
+_HEAD_WIDTH_UNIT = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,8 +184,12 @@ class _TransformerLayer(nn.Module):
         # Three times [G, heads, T, D / heads].
         parts = self.query_key_value(x_GTD).unflatten(2, (3, self._heads, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind()
-        read = functional.scaled_dot_product_attention(query, key, value)
-        attended: Tensor = self.attended(read.transpose(1, 2).flatten(2))
+        head_width = query.shape[-1]
+        # Zeros change no product: fused kernels of GPUs take widths that are multiples of 8.
+        gap = -head_width % _HEAD_WIDTH_UNIT
+        query, key, value = (functional.pad(each, (0, gap)) for each in (query, key, value))
+        read = functional.scaled_dot_product_attention(query, key, value, scale=head_width**-0.5)
+        attended: Tensor = self.attended(read[..., :head_width].transpose(1, 2).flatten(2))
         return attended
 
     def _drop(self, x_GTD: Tensor) -> Tensor:

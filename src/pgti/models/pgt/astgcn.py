@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
+from scipy.sparse import csgraph
 from scipy.sparse import linalg as sparse_linalg
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pgti.errors import ConfigError
+from pgti.graph.sensor_graph import CsrMatrix
 from pgti.models.base import ModelConfig, check_at_least
 from pgti.models.pgt.forecaster import Edges, WholeForecaster
 from pgti.shapes import BLNC
@@ -191,13 +193,38 @@ def _computed(edge_index: Tensor, num_nodes: int) -> float:
         return 1.0
     size = (num_nodes, num_nodes)
     adjacency = sparse.csr_array((np.ones(len(sources)), (sources, targets)), shape=size)
-    laplacian = sparse.diags_array(adjacency.sum(axis=1)) - adjacency
+    laplacian = (sparse.diags_array(adjacency.sum(axis=1)) - adjacency).tocsr()
+    # Sorted by strongly connected components it is block triangular, so its eigenvalues are those
+    # of the blocks on the diagonal. The whole of a directed chain would not converge.
+    count, component = csgraph.connected_components(adjacency, connection="strong")
+    order = np.argsort(component, kind="stable")
+    ends = np.cumsum(np.bincount(component, minlength=count))
+    blocks = np.split(order, ends[:-1])
+    values = [_largest_of(laplacian[nodes][:, nodes]) for nodes in blocks]
+    return float(values[np.argmax(np.abs(values))].real)
+
+
+def _largest_of(laplacian: CsrMatrix) -> complex:
+    """The eigenvalue of the largest absolute value.
+
+    Raises:
+        ConfigError: if the search for it does not end.
+    """
+    num_nodes = laplacian.shape[0]
+    if num_nodes == 1:
+        return complex(laplacian[0, 0])
     if num_nodes <= _DENSE_UP_TO_NODES:
         values = np.linalg.eigvals(laplacian.toarray())
     else:
         start = np.random.default_rng(0).random(num_nodes)
-        values = sparse_linalg.eigs(laplacian, k=1, v0=start, return_eigenvectors=False)
-    return float(values[np.argmax(np.abs(values))].real)
+        try:
+            values = sparse_linalg.eigs(laplacian, k=1, v0=start, return_eigenvectors=False)
+        except sparse_linalg.ArpackNoConvergence:
+            raise ConfigError(
+                f"the largest eigenvalue of the graph, {num_nodes} sensors of it in one piece, is "
+                "not found, and this layer of PGT needs it: use --model stgcn"
+            ) from None
+    return complex(values[np.argmax(np.abs(values))])
 
 
 def _module_of(layer: Any) -> ModuleType:  # noqa: ANN401 - another library's layer
