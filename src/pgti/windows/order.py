@@ -45,6 +45,9 @@ class Sequential(Order):
         del epoch
         return np.arange(num_windows, dtype=np.int64)
 
+    def __repr__(self) -> str:
+        return "Sequential()"
+
 
 class GlobalShuffle(Order):
     """A fresh permutation of all windows in each epoch.
