@@ -115,6 +115,7 @@ def test_options_that_differ_are_refused(run_ranks: RunRanks, tmp_path: Path) ->
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_restarted_job_goes_on_with_its_own_run_alone(tmp_path: Path) -> None:
     """A run of somebody else's in the place of --run is refused at every start."""
     store = make_store(tmp_path / "store").path

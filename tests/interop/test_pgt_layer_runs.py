@@ -48,7 +48,7 @@ def windows() -> WindowConfig:
         ("A3TGCN2", {"hidden": 16}),
         ("BatchedDCRNN", {"hidden": 16}),
         ("MSTGCN", {"hidden": 8}),
-        ("STConv", {"hidden": 8}),
+        pytest.param("STConv", {"hidden": 8}, marks=pytest.mark.slow),
         ("TGCN2", {"hidden": 16}),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_layer_of_ones_own(week: SeriesStore, tmp_path: Path) -> None:
     assert np.isfinite(run.evaluate("val")["val"]["mae"]["mean"])
 
 
-@pytest.mark.parametrize("name", ["pgt:TGCN2", "pgt-dcrnn"])
+@pytest.mark.parametrize("name", ["pgt:TGCN2", pytest.param("pgt-dcrnn", marks=pytest.mark.slow)])
 def test_from_the_command_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -367,23 +367,6 @@ def test_recomputation_takes_a_fraction_of_the_memory() -> None:
     assert lower < peak / 2, (fewer, kept, lower, peak)
 
 
-# The compiler itself looks at the gradients of whatever crosses a break of its graph.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_compiled_models_are_the_same_models() -> None:
-    """`torch.compile` breaks its graph at the sparse layers and changes no result."""
-    model, supports, x = build(layers=1), Supports.from_graph(asymmetric_graph()), inputs()
-    compiled = torch.compile(model, backend="eager")
-    parameters = list(model.parameters())
-    for step in (0, 1):
-        found = compiled(x, supports, teacher(step))
-        expected = model(x, supports, teacher(step))
-        torch.testing.assert_close(found, expected)
-        torch.testing.assert_close(
-            torch.autograd.grad(found.square().sum(), parameters),
-            torch.autograd.grad(expected.square().sum(), parameters),
-        )
-
-
 def test_wrong_supports_are_refused() -> None:
     """One walk, or another graph's walks, are an error and not a broadcast."""
     model, graph = build(), asymmetric_graph()

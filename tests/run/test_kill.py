@@ -74,9 +74,8 @@ def records(run: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in json.loads(line).items() if k not in clock} for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("num_kills", "num_early_kills"), [(3, 1), pytest.param(10, 2, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_kills", "num_early_kills"), [(3, 1), (10, 2)])
 def test_kill_9_of_the_command_changes_nothing(
     tmp_path: Path, num_kills: int, num_early_kills: int
 ) -> None:
