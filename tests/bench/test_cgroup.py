@@ -206,7 +206,7 @@ def test_variables_reach_the_command() -> None:
 )
 def test_the_memory_of_children_counts() -> None:
     """A process that starts another one has the memory of both."""
-    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {TAKE!r}, '80', '0.6'])"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {TAKE!r}, '80', '4'])"
     result = run_limited([sys.executable, "-S", "-c", child], None)
     assert result.exit_code == 0
     assert result.peak_pss_bytes is not None

@@ -83,6 +83,7 @@ class MadeUpSessions:
             self.found.timings.append(Timing(ranks=world_size, num_bytes=8, seconds=2e-3))
 
 
+@pytest.mark.slow
 def test_the_command_measures_ranks(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -68,6 +68,7 @@ def ranks(tmp_path: Path, world_size: int, *more: str, stores: tuple[Path, ...])
             process.wait()
 
 
+@pytest.mark.slow
 def test_of_four_ranks_the_killed_one_is_named(tmp_path: Path) -> None:
     """Those beside it leave first, and are not blamed for it."""
     store = make_store(tmp_path / "store").path
@@ -95,6 +96,7 @@ def test_rank_0_with_the_store_it_keeps(tmp_path: Path, number: signal.Signals) 
         assert line.startswith("pgti: rank 1: error: rank 0")
 
 
+@pytest.mark.slow
 def test_ranks_with_other_stores_are_refused(tmp_path: Path) -> None:
     stores = (make_store(tmp_path / "a").path, make_store(tmp_path / "b", num_steps=200).path)
     with ranks(tmp_path, 2, stores=stores) as job:

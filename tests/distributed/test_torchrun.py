@@ -131,6 +131,7 @@ def test_kill_9_of_any_rank_at_ten_random_moments(tmp_path: Path) -> None:
     check_killed(tmp_path, kills=10, epochs=150)
 
 
+@pytest.mark.slow
 def test_a_rank_that_hangs_ends_the_job_with_its_name(tmp_path: Path) -> None:
     """A stopped process answers nobody: the others wait as long as they were told, and say who."""
     store = make_store(tmp_path / "store").path
@@ -165,6 +166,7 @@ def test_a_signal_checkpoints_and_ends_all_ranks(tmp_path: Path, number: signal.
     assert job.step >= before
 
 
+@pytest.mark.slow
 def test_what_the_user_gave_wrong_is_said_once(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store").path
     options = ("--placement", "partitioned", "--order", "partitions", "--partitions", "2")

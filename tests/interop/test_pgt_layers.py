@@ -147,6 +147,7 @@ def test_sparse_graphs_work(name: str, edges: str) -> None:
     assert torch.isfinite(forecast).all()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("name", ["BatchedDCRNN", "MSTGCN", "TGCN2"])
 def test_compiled_models_are_the_same_models(name: str) -> None:

@@ -25,6 +25,8 @@ from .cases import (
 )
 
 NAMES = sorted(MODELS)
+COMPILED_QUICKLY = ("dcrnn", "stid", "tgcn")
+"""The compiler takes seconds for each model: the others have `make test-slow`."""
 
 
 def test_every_model_is_here() -> None:
@@ -158,7 +160,13 @@ def test_a_gpu_gives_the_same_forecasts(name: str) -> None:
 
 # The compiler itself looks at the gradients of whatever crosses a break of its graph.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in COMPILED_QUICKLY else pytest.param(name, marks=pytest.mark.slow)
+        for name in NAMES
+    ],
+)
 def test_compiled_models_are_the_same_models(name: str) -> None:
     """`torch.compile` changes neither forecasts nor gradients."""
     torch.compiler.reset()
