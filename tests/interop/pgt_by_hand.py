@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pgti.graph import SensorGraph, from_dense
 from pgti.models import ModelShape
-from pgti.models.pgt.library import import_pgt
+from pgti.models.pgt.package import import_pgt
 
 NUM_NODES, INPUT_STEPS, HORIZON, CHANNELS, TARGETS = 7, 6, 3, 3, 2
 SHAPE = ModelShape(

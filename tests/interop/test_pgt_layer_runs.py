@@ -12,7 +12,7 @@ import pgti
 from pgti.cli.main import run_command
 from pgti.graph import from_dense
 from pgti.models import wrap_pgt_layer
-from pgti.models.pgt.library import pgt_layer_class
+from pgti.models.pgt.package import pgt_layer_class
 from pgti.run import WindowConfig
 from pgti.series import SeriesStore, StoreWriter
 

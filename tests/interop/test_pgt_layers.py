@@ -32,7 +32,7 @@ from pgti.models import (
 )
 from pgti.models.pgt.astgcn import largest_eigenvalue
 from pgti.models.pgt.forecaster import PgtForecaster
-from pgti.models.pgt.library import import_pgt, pgt_layer_class
+from pgti.models.pgt.package import import_pgt, pgt_layer_class
 from pgti.models.pgt_layers import _REFUSED
 from pgti.nn import Supports
 
@@ -433,6 +433,6 @@ def test_versions_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     def failing(name: str) -> None:
         raise ImportError(f"cannot import name 'x' from {name!r}")
 
-    monkeypatch.setattr("pgti.models.pgt.library.importlib.import_module", failing)
+    monkeypatch.setattr("pgti.models.pgt.package.importlib.import_module", failing)
     with pytest.raises(ConfigError, match=r"cannot be imported with torch-geometric 2.* \(cannot"):
         build_model("pgt:TGCN2", {}, SHAPE)

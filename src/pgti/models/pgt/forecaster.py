@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher
-from pgti.models.pgt.library import pgt_layer_class
+from pgti.models.pgt.package import pgt_layer_class
 from pgti.models.regression import Regression
 from pgti.nn import SupportKind, Supports, without_autocast
 from pgti.nn.compilation import outside_compilation
