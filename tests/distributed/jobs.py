@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.batching import StandardBatcher
-from pgti.distributed import Processes
+from pgti.distributed import Message, Processes
 from pgti.errors import Interrupted, PgtiError
 from pgti.graph import SensorGraph
 from pgti.models import ModelShape
@@ -150,6 +151,19 @@ def collectives(processes: Processes) -> dict[str, Any]:
         "any": processes.any(rank == world_size - 1),
         "sent": processes.ledger.sent_bytes,
     }
+
+
+def leave(processes: Processes, *, first: int, seconds: float) -> dict[str, Any]:
+    """Rank `first` is done at once; the others meet it in rows a while later, and nobody waits."""
+    if processes.rank != first:
+        time.sleep(seconds)
+        tensor = torch.ones(1000)
+        processes.exchange([Message(peer=first, tag=processes.rank, tensor=tensor)], [])
+        return {}
+    others = [rank for rank in range(processes.world_size) if rank != first]
+    arriving = [Message(peer=rank, tag=rank, tensor=torch.zeros(1000)) for rank in others]
+    processes.exchange([], arriving)
+    return {}
 
 
 def train_apart(processes: Processes, *, store: str, run: str) -> dict[str, Any]:

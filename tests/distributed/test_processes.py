@@ -35,6 +35,13 @@ def test_where_one_rank_refuses_all_do(run_ranks: RunRanks, rank: int) -> None:
             assert error == f"PeerError: rank {rank}: this rank's disk is full"
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_nobody_leaves_while_rows_are_on_their_way(run_ranks: RunRanks, first: int) -> None:
+    """As where training ends while rows for another epoch are sent: that is no failure."""
+    for result in run_ranks("leave", 3, first=first, seconds=1.0):
+        assert result == {}
+
+
 def test_one_process_is_the_sum_of_itself() -> None:
     processes = OneProcess()
     tensor = torch.tensor([1.0, 2.0])

@@ -15,6 +15,7 @@ Found = TypeVar("Found")
 
 _INTERVAL_SECONDS = 1.0
 _SILENT_SECONDS = 3 * _INTERVAL_SECONDS  # without a sign of life
+_PATIENCE_SECONDS = 30.0  # the same, where nothing has failed: a busy machine stalls for seconds
 _STORE_SECONDS = 5.0  # for the store to answer
 _LONGEST_TEXT = 500
 
@@ -111,7 +112,7 @@ class Heartbeat:
             verdict = _failed(states)
             if verdict is None and all(each.arrivals >= self._arrivals for each in states):
                 return
-            if verdict is None and time.monotonic() - looked > _SILENT_SECONDS:
+            if verdict is None and time.monotonic() - looked > _PATIENCE_SECONDS:
                 verdict = _silent(before, states)
                 before, looked = states, time.monotonic()
             if verdict is not None:

@@ -1,7 +1,7 @@
 """Ranks over `torch.distributed`: gloo between CPUs, NCCL between GPUs with gloo beside it."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 import numpy as np
@@ -155,7 +155,12 @@ class TorchProcesses(Processes):
             self._heartbeat.wait_for_all()
 
     def close(self, error: BaseException | None = None) -> None:
-        """Tell the others why, and leave the group."""
+        """Tell the others why, and leave the group; one that is done leaves when all are."""
+        if error is None and self._owns_group and self._heartbeat is not None:
+            # Rows or counts that nobody waits for may be on their way: the connections of a rank
+            # that left would fail in the hands of the others. Who fails now says so itself.
+            with suppress(PeerError, RuntimeError):
+                self._heartbeat.wait_for_all()
         if self._heartbeat is not None:
             self._heartbeat.close(error)
             if error is not None and getattr(error, "is_told", None) is None:
