@@ -169,7 +169,7 @@ class Processes(ABC):
 
     @abstractmethod
     def close(self, error: BaseException | None = None) -> None:
-        """Leave the job.
+        """Leave the job; a rank that is done leaves when all others are, or one has failed.
 
         Args:
             error: why, if this rank failed: the others are told.
