@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError, MissingExtraError
-from pgti.models import STLLM, AbstractModel, STLLMConfig, build_config, num_parameters
+from pgti.models import (
+    STLLM,
+    AbstractModel,
+    STLLMConfig,
+    build_config,
+    num_parameters,
+    stllm,
+)
 from pgti.training.live_memory import LiveBytes
 
 from .cases import (
@@ -122,9 +129,16 @@ def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None)
     return torch.stack(samples)
 
 
+@pytest.mark.parametrize("tokens_at_once", [4, 1 << 12])
 @pytest.mark.parametrize("calendar", CALENDARS)
-def test_forecasts_and_gradients_equal_the_reference(calendar: tuple[str, ...]) -> None:
-    """Outputs and the gradients of all parameters, the frozen ones too, in float64."""
+def test_forecasts_and_gradients_equal_the_reference(
+    calendar: tuple[str, ...], tokens_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs and the gradients of all parameters, the frozen ones too, in float64.
+
+    Layers of a whole batch, and of one window, then of four tokens, at a time.
+    """
+    monkeypatch.setattr(stllm, "_TOKENS_AT_ONCE", tokens_at_once)
     sizes = shape(calendar=calendar, input_channels=CHANNELS - 2 + len(calendar))
     model = build("st-llm", sizes).double()
     parameters, x = everything(model), inputs(FLOAT64, sizes)

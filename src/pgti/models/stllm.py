@@ -1,5 +1,6 @@
 """ST-LLM: the sensors of a network as the words of a sentence that GPT-2 reads."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from pgti.shapes import BHNC, BLNC
 __all__ = ["STLLM", "STLLMConfig"]
 
 _INITIAL_STD = 0.02  # of GPT-2's weights
+_TOKENS_AT_ONCE = 1 << 12  # of a layer: what it makes on the way takes 36 KiB a token at width 768
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,10 +136,9 @@ class STLLM(AbstractModel):
         tokens_BND = self.fusion(self._embed(x)) + self.position_embedding
         tokens_BND = functional.dropout(tokens_BND, self.config.dropout, training=self.training)
         for block in self.blocks:
-            if self.recompute and torch.is_grad_enabled():
-                tokens_BND = recomputed(_read_on, block, tokens_BND, draws=True)
-            else:
-                tokens_BND = _read_on(block, tokens_BND)
+            tokens_BND = self._in_parts(_attend, block, tokens_BND)
+            tokens_SD = self._in_parts(_feed_forward, block, tokens_BND.flatten(0, 1))
+            tokens_BND = tokens_SD.view_as(tokens_BND)
         forecast: BHNC = self.regression(self.norm(tokens_BND))
         return forecast
 
@@ -150,6 +151,18 @@ class STLLM(AbstractModel):
             parts_BND.append(torch.stack(vectors_B1D).sum(dim=0).expand(-1, num_nodes, -1))
         parts_BND.append(self.node_embedding.expand(batch, -1, -1))
         return torch.cat(parts_BND, dim=2)
+
+    def _in_parts(
+        self, half: Callable[[nn.Module, Tensor], Tensor], block: nn.Module, tokens: Tensor
+    ) -> Tensor:
+        """Half a layer of some rows of `tokens` at a time; rows do not see one another."""
+        at_once = max(1, _TOKENS_AT_ONCE // tokens[0].shape[:-1].numel())
+        recompute = self.recompute and torch.is_grad_enabled()
+        made = [
+            recomputed(half, block, part, draws=True) if recompute else half(block, part)
+            for part in torch.split(tokens, at_once)
+        ]
+        return torch.cat(made)
 
     def _freeze(self) -> None:
         """Leave as they are feed-forward networks, and the attention of the first layers."""
@@ -179,11 +192,16 @@ class STLLM(AbstractModel):
             wanted.copy_(tensor)
 
 
-def _read_on(block: nn.Module, tokens_BND: Tensor) -> Tensor:
-    """One layer of GPT-2; causal, because it is given no mask."""
-    made = block(tokens_BND)
-    read: Tensor = made[0] if isinstance(made, tuple) else made  # a tuple before transformers 5
-    return read
+def _attend(block: Any, tokens_BND: Tensor) -> Tensor:  # noqa: ANN401 - of an optional library
+    """The first half of a layer of GPT-2; causal, because it is given no mask."""
+    attended_BND: Tensor = block.attn(block.ln_1(tokens_BND))[0]
+    return tokens_BND + attended_BND
+
+
+def _feed_forward(block: Any, tokens_SD: Tensor) -> Tensor:  # noqa: ANN401 - as above
+    """The second half, of every token by itself."""
+    made_SD: Tensor = block.mlp(block.ln_2(tokens_SD))
+    return tokens_SD + made_SD
 
 
 def _gpt2(config: STLLMConfig) -> Any:  # noqa: ANN401 - a class of an optional library
