@@ -195,3 +195,21 @@ def test_a_budget_that_is_spent_is_refused(
     monkeypatch.setattr(estimate, "pss_bytes", lambda: 300 * MIB)
     with pytest.raises(ConfigError, match=r"memory_budget is 0\.20 GiB and 0\.29 GiB are in use"):
         planned(config, budget=200 * MIB)
+
+
+def test_no_trial_takes_more_than_the_run_may(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial that could use all that is free would be killed by the limit that it looks for."""
+    limits, step_peak_bytes = list[int](), estimate.step_peak_bytes
+
+    def recorded(*args: Any) -> int | None:
+        limits.append(args[-1])
+        return step_peak_bytes(*args)
+
+    monkeypatch.setattr(estimate, "step_peak_bytes", recorded)
+    on = planned(config, batch_size=64, recompute="on")
+    limits.clear()
+    room = enough_for(on)
+    assert planned(config, budget=room, batch_size=64).recompute
+    assert set(limits) == {int(0.6 * room), int(0.9 * room)}

@@ -12,7 +12,12 @@ from pgti.errors import ConfigError
 from pgti.models import AbstractModel
 from pgti.run.config import RunConfig
 from pgti.training import HistoricalAverageForecaster, NetworkForecaster
-from pgti.training.allocator import Freed, can_give_back, give_back_freed_memory
+from pgti.training.allocator import (
+    Freed,
+    can_give_back,
+    freed_memory,
+    give_back_freed_memory,
+)
 from pgti.training.live_memory import step_peak_bytes
 from pgti.training.optimisation import build_loss
 from pgti.training.peak_memory import pss_bytes
@@ -143,11 +148,14 @@ def plan_memory(
             continue
         if isinstance(network, AbstractModel):
             network.recompute = recompute
-        line = lines[recompute] = _measure(config, forecaster, batcher, start, room, size)
-        give_back_freed_memory()  # or what a batch is made of would lie between its holes
         is_last = recompute or wish == "off" or not can_recompute
-        share = _free_share(forecaster) if is_last else _USUAL_SHARE[False]
-        if others.needed(line, size) <= share * room:
+        usable = int((_free_share(forecaster) if is_last else _USUAL_SHARE[False]) * room)
+        # A trial must fit as the run must: what takes more is not tried to its end.
+        with freed_memory("given back" if is_last else "as usual"):
+            line = _measure(config, forecaster, batcher, start, usable, size)
+        lines[recompute] = line
+        give_back_freed_memory()  # or what a batch is made of would lie between its holes
+        if others.needed(line, size) <= usable:
             return _plan(others, lines, recompute=recompute, size=size, room=room)
     could = can_recompute and True not in lines
     raise ConfigError(
@@ -170,6 +178,8 @@ class _Line:
     further: float
 
     def at(self, batch_size: int) -> float:
+        if batch_size == self.tried:
+            return self.peak  # each further window may take infinitely much
         return max(0.0, self.peak + self.further * (batch_size - self.tried))
 
 
@@ -248,10 +258,10 @@ def _measure(
     forecaster: NetworkForecaster,
     batcher: Batcher,
     start: int,
-    room: int,
+    limit_bytes: int,
     batch_size: int,
 ) -> _Line:
-    """What one window takes, and what each further one does.
+    """What one window takes, and what each further one does; infinite above the limit.
 
     Where a window outweighs the parameters, two would take twice as much: they are not tried. A
     network of one's own is tried with two windows at least: some cannot train on one.
@@ -261,7 +271,7 @@ def _measure(
     def peak(windows: int) -> float:
         batch = batcher.gather(np.full(windows, start))
         forecaster.supports.free_scratch()  # it is part of what the step takes
-        found = step_peak_bytes(forecaster, loss, batch, training, limit_bytes=room)
+        found = step_peak_bytes(forecaster, loss, batch, training, limit_bytes)
         return math.inf if found is None else found
 
     forecaster.train()
