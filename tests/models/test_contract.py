@@ -8,8 +8,27 @@ import torch
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.models import MODELS, Teacher, build_model
-from pgti.nn import Supports
+from pgti.models import (
+    MODELS,
+    Teacher,
+    agcrn,
+    build_model,
+    dcrnn,
+    gru,
+    legacy_dcrnn,
+    staeformer,
+    stllm,
+)
+from pgti.nn import (
+    Supports,
+    gated,
+    graph_gru,
+    learned_graph,
+    mix_hop,
+    node_weights,
+    sparse,
+    window_convolution,
+)
 
 from .cases import (
     BATCH,
@@ -27,6 +46,26 @@ from .cases import (
 NAMES = sorted(MODELS)
 COMPILED_QUICKLY = ("dcrnn", "stid", "tgcn")
 """The compiler takes seconds for each model: the others have `make test-slow`."""
+
+FEW_AT_ONCE = {
+    (agcrn, "_NUMBERS_AT_ONCE"): 1,
+    (dcrnn, "_NUMBERS_AT_ONCE"): 1,
+    (gated, "_NUMBERS_AT_ONCE"): 40,
+    (graph_gru, "_NUMBERS_AT_ONCE"): 1,
+    (gru, "_NUMBERS_AT_ONCE"): 100,
+    (learned_graph, "_FEATURES_AT_ONCE"): 3,
+    (learned_graph, "_SCORES_AT_ONCE"): 20,
+    (legacy_dcrnn, "_NUMBERS_AT_ONCE"): 1,
+    (mix_hop, "_FEATURES_AT_ONCE"): 3,
+    (mix_hop, "_NUMBERS_AT_ONCE"): 40,
+    (node_weights, "_KEEP_UP_TO"): 0,
+    (node_weights, "_NUMBERS_AT_ONCE"): 130,
+    (sparse, "_DENSE_UP_TO_NODES"): 0,
+    (staeformer, "_TOKENS_AT_ONCE"): 20,
+    (stllm, "_TOKENS_AT_ONCE"): 4,
+    (window_convolution, "_NUMBERS_AT_ONCE"): 40,
+}
+"""Limits of what is done at once, and what makes the small models here do it in parts."""
 
 
 def test_every_model_is_here() -> None:
@@ -216,6 +255,32 @@ def test_recomputed_activations_change_nothing(name: str) -> None:
         forecast = model(x, supports)
         results.append((forecast, torch.autograd.grad(forecast.square().sum(), trained)))
     torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_large_graph_is_done_in_parts_that_change_nothing(
+    name: str, recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In evaluation and differentiated: a few numbers at a time give the same to the last bits."""
+    model = build(name).double()
+    model.recompute = recompute and model.can_recompute
+    x = inputs(FLOAT64)
+    trained = [each for each in model.parameters() if each.requires_grad]
+
+    def results() -> list[torch.Tensor]:
+        supports = supports_of(model).double()
+        with torch.no_grad():
+            evaluated = model(x, supports)
+        forecast = model(x, supports)
+        gradients = torch.autograd.grad(forecast.square().sum(), trained)
+        return [evaluated, forecast, *gradients]
+
+    at_once = results()
+    for (module, limit), few in FEW_AT_ONCE.items():
+        assert getattr(module, limit) > few
+        monkeypatch.setattr(module, limit, few)
+    torch.testing.assert_close(results(), at_once, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", NAMES)
