@@ -20,6 +20,7 @@ from pgti.models import (
     stllm,
 )
 from pgti.nn import (
+    NUM_SUPPORTS,
     Supports,
     gated,
     graph_gru,
@@ -293,14 +294,16 @@ def test_a_graph_without_edges_works(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_supports_are_refused(name: str) -> None:
-    """Another graph's operators are an error and not a broadcast."""
+    """Another graph's operators, or others of this one, are an error and not other forecasts."""
     model = build(name)
     if model.support_kind == "none":
         pytest.skip(f"{name} has no use for the graph")
     with pytest.raises(ConfigError, match="on 3 nodes"):
         model(inputs(), Supports.from_graph(SensorGraph.empty(3), model.support_kind))
-    with pytest.raises(ConfigError, match="supports"):
-        model(inputs(), Supports.from_graph(SensorGraph.empty(NUM_NODES), "none"))
+    for kind in NUM_SUPPORTS:
+        if kind != model.support_kind:
+            with pytest.raises(ConfigError, match=f"was given {kind} supports"):
+                model(inputs(), Supports.from_graph(SensorGraph.empty(NUM_NODES), kind))
 
 
 @pytest.mark.parametrize("name", NAMES)

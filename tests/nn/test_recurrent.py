@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pgti.graph import SensorGraph, dual_random_walk, from_dense
 from pgti.nn import DiffusionGRU, Supports
+from pgti.nn.recurrent import gated_recurrence
+from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 
@@ -128,6 +130,21 @@ def test_states_do_not_depend_on_gradients_being_wanted() -> None:
     with torch.no_grad():
         without, _ = layer(x, h, supports)
     assert torch.equal(with_gradients, without)
+
+
+def test_evaluation_keeps_the_gates_of_one_step() -> None:
+    """Although the weights are to be trained."""
+    supports = Supports.from_graph(asymmetric_graph())
+    layer = DiffusionGRU(2, 64, 2, 2)
+    inputs, state = torch.randn(40, 5, 2, 192), torch.randn(5, 2, 64)
+    weights = (layer.weight_gates, layer.weight_candidate)
+    peaks = []
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled), LiveBytes() as memory:
+            states, _ = gated_recurrence(inputs, state, *weights, supports)
+        peaks.append(memory.peak_bytes / states.nbytes)
+    assert peaks[0] > 4
+    assert peaks[1] < 2
 
 
 def test_weights_start_as_in_the_released_code() -> None:

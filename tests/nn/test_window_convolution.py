@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.nn import gated_window_convolution, window_convolution
+from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 NODES, BATCH, STEPS, CHANNELS, TAPS, WIDTH = 2, 3, 9, 3, 3, 4
@@ -55,6 +56,20 @@ def test_convolution_and_gradients_equal_those_of_torch(
     with torch.no_grad():
         kept_nothing = gated_window_convolution(x, weight, bias, tanh=tanh, dilation=dilation)
     assert torch.equal(kept_nothing, found)
+
+
+def test_evaluation_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without gradients, gates of few rows at a time, although the weights are to be trained."""
+    monkeypatch.setattr(window_convolution, "_NUMBERS_AT_ONCE", 1000)
+    x, weight, bias = torch.randn(200, 2, 9, 4), torch.randn(3, 4, 12), torch.randn(12)
+    weight.requires_grad_()
+    peaks = []
+    for enabled in (True, False):
+        with torch.set_grad_enabled(enabled), LiveBytes() as memory:
+            output = gated_window_convolution(x, weight, bias)
+        peaks.append(memory.peak_bytes / output.nbytes)
+    assert peaks[0] > 3
+    assert peaks[1] < 1.2
 
 
 @pytest.mark.parametrize("tanh", [False, True])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.nn import Supports
-from pgti.nn.sparse import NUM_SUPPORTS, SupportKind
+from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["AbstractModel", "ModelConfig", "ModelShape", "Teacher", "check_at_least"]
@@ -137,14 +137,13 @@ class AbstractModel(nn.Module, ABC):
         """Refuse the operators of another graph, or of another kind.
 
         Raises:
-            ConfigError: if their number or their nodes are not the model's.
+            ConfigError: if their kind or their nodes are not the model's.
         """
-        expected, num_nodes = NUM_SUPPORTS[self.support_kind], self.shape.num_nodes
-        if len(supports) != expected or supports.num_nodes != num_nodes:
+        expected, num_nodes = self.support_kind, self.shape.num_nodes
+        if supports.kind != expected or supports.num_nodes != num_nodes:
             raise ConfigError(
-                f"{type(self).__name__} for {num_nodes} nodes was given {len(supports)} supports "
-                f"on {supports.num_nodes} nodes: it uses {expected}, {self.support_kind}, of its "
-                "own graph"
+                f"{type(self).__name__} for {num_nodes} nodes was given {supports.kind} supports "
+                f"on {supports.num_nodes} nodes: it uses {expected} supports of its own graph"
             )
 
     @abstractmethod

@@ -10,6 +10,8 @@ __all__ = ["DAYS_PER_WEEK", "day_index", "step_index", "steps_per_day"]
 
 DAYS_PER_WEEK = 7
 
+_TOLERANCE = 0.02  # of a row; a float32 share of a day of 86,400 rows is off by 0.005
+
 
 def steps_per_day(shape: ModelShape) -> int | None:
     """Rows of a day, if the input has the time of day; None if it has not.
@@ -41,8 +43,9 @@ def step_index(x: BLNC, shape: ModelShape) -> Tensor | None:
     position, steps = shape.calendar_position("time-of-day"), shape.steps_per_day
     if position is None or steps is None:
         return None
-    # Rounded: the share of the day is a float32, and 7/288 * 288 may fall just below 7.
-    return (x[:, :, 0, position].float() * steps).round().long() % steps
+    # The share of the day is a float32, and 7/288 * 288 may fall just below 7. Rounding would put
+    # rows that lie half an interval after the hour in the same place, two by two.
+    return (x[:, :, 0, position].float() * steps + _TOLERANCE).floor().long() % steps
 
 
 def day_index(x: BLNC, shape: ModelShape) -> Tensor | None:

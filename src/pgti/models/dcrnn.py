@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
-from pgti.nn import NUM_SUPPORTS, DiffusionGRU, Supports, recomputed, steps_to_recompute
+from pgti.nn import (
+    NUM_SUPPORTS,
+    DiffusionGRU,
+    Supports,
+    recomputed,
+    steps_to_recompute,
+    without_autocast,
+)
+from pgti.nn.compilation import outside_compilation
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
@@ -181,6 +189,7 @@ class DCRNN(AbstractModel):
             fed_NBC = forecasts_NBC[-1] if truth_NBC is None else truth_NBC
         return forecasts_NBC, fed_NBC, list(states_NBD)
 
+    @outside_compilation  # or each step would be compiled anew
     def _truths(self, teacher: Teacher | None) -> list[Tensor | None]:
         """For each decoder step, the truth if the next one is fed it."""
         horizon = self.shape.horizon
@@ -196,7 +205,7 @@ class DCRNN(AbstractModel):
 
     def _project(self, state_NBD: NBD) -> Tensor:
         """Targets of one step. Kept out of autocast: bfloat16 would round off 3 digits here."""
-        with torch.autocast(state_NBD.device.type, enabled=False):
+        with without_autocast(state_NBD.device):
             return functional.linear(state_NBD, self.projection.weight, self.projection.bias)
 
 

@@ -1,6 +1,5 @@
 """Graph WaveNet: gated convolutions over time, diffusion over a given graph and a learned one."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +18,7 @@ from pgti.nn import (
     adaptive_convolution,
     check_adjacency_form,
     diffusion_convolution,
+    draw_as_linear,
     dropout_add,
     gated_convolution,
     recomputed,
@@ -216,7 +216,7 @@ class _GatedConvolution(nn.Module):
         kernel, hidden = config.kernel, config.hidden
         self.weight = nn.Parameter(torch.empty(kernel, hidden, 2 * hidden))
         self.bias = nn.Parameter(torch.empty(2 * hidden))
-        _draw_as_linear(kernel * hidden, self.weight, self.bias)
+        draw_as_linear(kernel * hidden, self.weight, self.bias)
 
     def forward(self, x_LNBD: Tensor) -> tuple[Tensor, Tensor]:
         """z, and its last step by itself."""
@@ -233,7 +233,7 @@ class _GraphConvolution(nn.Module):
         self.weight_adaptive = nn.Parameter(torch.empty(hops, hidden, hidden))
         self.bias = nn.Parameter(torch.empty(hidden))
         fan_in = (1 + (num_walks + 1) * hops) * hidden
-        _draw_as_linear(fan_in, self.weight_walks, self.weight_adaptive, self.bias)
+        draw_as_linear(fan_in, self.weight_walks, self.weight_adaptive, self.bias)
 
     def forward(
         self,
@@ -245,10 +245,3 @@ class _GraphConvolution(nn.Module):
         """sum_k W_k^T z over the walks' powers, identity included, and the adjacency's."""
         diffused = diffusion_convolution(z_LNBD, self.weight_walks, self.bias, supports)
         return diffused + adaptive_convolution(z_LNBD, self.weight_adaptive, adjacency, powers_NP)
-
-
-def _draw_as_linear(fan_in: int, *parameters: nn.Parameter) -> None:
-    """Initial weights and biases as torch's `Linear` and `Conv2d` draw them."""
-    bound = 1 / math.sqrt(fan_in)
-    for parameter in parameters:
-        nn.init.uniform_(parameter, -bound, bound)

@@ -14,6 +14,7 @@ from pgti.models.regression import Regression
 from pgti.nn import (
     Neighbours,
     Supports,
+    draw_as_linear,
     dropout,
     gated_window_convolution,
     mix_hop_convolution,
@@ -230,7 +231,7 @@ class _Layer(nn.Module):
         # Along the edges and against them.
         self.hop_weight = nn.Parameter(torch.empty(2, 1 + config.hops, hidden, hidden))
         self.hop_bias = nn.Parameter(torch.empty(2, hidden))
-        _draw_as_linear((1 + config.hops) * hidden, self.hop_weight, self.hop_bias)
+        draw_as_linear((1 + config.hops) * hidden, self.hop_weight, self.hop_bias)
         self.norm = nn.LayerNorm((num_nodes, steps, hidden))
 
     @outside_compilation
@@ -265,7 +266,7 @@ class _Inception(nn.Module):
         )
         self.biases = nn.ParameterList(torch.empty(2, width) for _ in _KERNELS)
         for kernel, weight, bias in zip(_KERNELS, self.weights, self.biases, strict=True):
-            _draw_as_linear(kernel * hidden, weight, bias)
+            draw_as_linear(kernel * hidden, weight, bias)
 
     def forward(self, x_NBLD: Tensor) -> Tensor:
         """[N, B, L - 6 d, D]."""
@@ -279,10 +280,3 @@ class _Inception(nn.Module):
         return gated_window_convolution(
             x_NBLD, weight_KCG, bias_G, tanh=True, dilation=self._dilation
         )
-
-
-def _draw_as_linear(fan_in: int, *parameters: nn.Parameter) -> None:
-    """Initial weights and biases as torch's `Linear` and `Conv2d` draw them."""
-    bound = 1 / math.sqrt(fan_in)
-    for parameter in parameters:
-        nn.init.uniform_(parameter, -bound, bound)

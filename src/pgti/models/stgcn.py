@@ -88,9 +88,10 @@ class STGCN(AbstractModel):
       one value.
     - Inputs of fewer than 1 + 2 * blocks * (kernel - 1) steps (9) are padded with zeros on the
       left, the mean of standardised readings.
-    - A residual connection from more inputs than outputs, and the one around a Chebyshev filter,
-      for which the released code learns a projection, are left out: the convolution already
-      contains them.
+    - A residual connection from more inputs than outputs, for which the released code learns a
+      projection, and the one around a Chebyshev filter, an identity there, are left out: the
+      convolution already contains them.
+    - The last map has one bias for all sensors, where the released code has one each.
     - The second convolution of a block is gated as in the paper; the released code has ReLU.
     - With other channels (32 and 128) the released code departs from the paper; this does not.
     """

@@ -43,6 +43,8 @@ class TGCN(AbstractModel):
 
     Where this differs from both:
 
+    - A sensor's gates are made of its own row. The released codes, TensorFlow's and PyTorch's, take
+      r from the outputs of the first half of the sensors, and u from those of the second.
     - Input channels may be several, and targets too; theirs is one speed.
     - Readings are standardised as for every model here; theirs are divided by the largest.
     - The loss is that of the run; theirs is the squared error with an L2 penalty of 0.0015 on all

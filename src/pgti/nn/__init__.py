@@ -13,6 +13,7 @@ from pgti.nn.dropout import dropout as dropout
 from pgti.nn.dropout import dropout_add as dropout_add
 from pgti.nn.gated import gated_convolution as gated_convolution
 from pgti.nn.graph_gru import GraphGRU as GraphGRU
+from pgti.nn.initialisation import draw_as_linear as draw_as_linear
 from pgti.nn.learned_graph import Neighbours as Neighbours
 from pgti.nn.learned_graph import nearest as nearest
 from pgti.nn.legacy_diffusion import LegacyDiffusionGRU as LegacyDiffusionGRU

@@ -24,7 +24,7 @@ from torch.nn import functional
 from pgti.errors import ConfigError
 from pgti.nn.compilation import outside_compilation
 from pgti.nn.diffusion import autocast_dtype, refuse_second_derivative
-from pgti.nn.precision import without_autocast
+from pgti.nn.precision import add_product, without_autocast
 from pgti.shapes import NF
 
 __all__ = [
@@ -177,15 +177,15 @@ class _Convolution(torch.autograd.Function):
             for x_NBC, grad_NBO, into_NBC in zip(x_LNBC, grad_LNBO, grad_x_LNBC, strict=True):
                 grad_NF = grad_NBO.to(ctx.dtype).flatten(1)
                 pooled_MC = step.pooled(x_NBC)
-                _add_product(grad_powers_NP, grad_NF, step.weighted(pooled_MC).t())
+                add_product(grad_powers_NP, grad_NF, step.weighted(pooled_MC).t())
                 grad_KMO = step.unweighted(grad_NF)
                 for into_CO, grad_MO in zip(grad_weight_KCO, grad_KMO, strict=True):
-                    _add_product(into_CO, pooled_MC.t(), grad_MO)
+                    add_product(into_CO, pooled_MC.t(), grad_MO)
                 grad_pooled_RF = step.pooled_gradient(grad_KMO)
                 if step.pool_RN is None or grad_pool_RN is None:
                     into_NBC.copy_(grad_pooled_RF.view_as(into_NBC))
                 else:
-                    _add_product(grad_pool_RN, grad_pooled_RF, step.rounded(x_NBC).flatten(1).t())
+                    add_product(grad_pool_RN, grad_pooled_RF, step.rounded(x_NBC).flatten(1).t())
                     into_NBC.copy_((step.pool_RN.t() @ grad_pooled_RF).view_as(into_NBC))
         return grad_x_LNBC, grad_weight_KCO, grad_powers_NP, grad_pool_RN, None
 
@@ -243,11 +243,3 @@ class _Step:
         for grad_MO, weight_CO in zip(grad_KMO, self._weight_KCO, strict=True):
             into_MC.addmm_(grad_MO, weight_CO.t())
         return into_MC.view(self.powers_NP.shape[1] // len(grad_KMO), -1)
-
-
-def _add_product(into_IK: Tensor, left_IJ: Tensor, right_JK: Tensor) -> None:
-    """Add left @ right to a sum, whose precision may be higher than theirs."""
-    if into_IK.dtype == left_IJ.dtype:
-        into_IK.addmm_(left_IJ, right_JK)
-    else:
-        into_IK.add_(left_IJ @ right_JK)

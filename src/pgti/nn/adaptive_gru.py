@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pgti.nn.adaptive import AdaptiveAdjacency
 from pgti.nn.node_weights import NodeWeights
+from pgti.nn.precision import without_autocast
 from pgti.shapes import NBD
 
 __all__ = ["AdaptiveGRU", "AdaptiveGRUWeights"]
@@ -79,11 +80,13 @@ class AdaptiveGRU(nn.Module):
         Args:
             embedding_NR: [N, R].
         """
+        with without_autocast(embedding_NR.device):
+            bias_NG = embedding_NR @ self.pool_bias
         return AdaptiveGRUWeights(
             inputs=NodeWeights(embedding_NR, self.pool_input),
             gates=NodeWeights(embedding_NR, self.pool_gates),
             candidate=NodeWeights(embedding_NR, self.pool_candidate),
-            bias_N1G=(embedding_NR @ self.pool_bias).unsqueeze(1),
+            bias_N1G=bias_NG.unsqueeze(1),
         )
 
     def forward(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.nn.compilation import outside_compilation
+from pgti.nn.precision import without_autocast
 from pgti.nn.sparse import Supports
 from pgti.shapes import NF
 
@@ -284,7 +285,7 @@ class _Convolution(torch.autograd.Function):
         ctx.save_for_backward(x_LNBC, weight_HCO)
         ctx.supports, ctx.matmul_dtype = supports, matmul_dtype
         output_LNBO = bias_O.to(supports.dtype).repeat(*x_LNBC.shape[:-1], 1)
-        with torch.autocast(x_LNBC.device.type, enabled=False):
+        with without_autocast(x_LNBC.device):
             product = DiffusionProduct(weight_HCO, supports, matmul_dtype)
             for x_NBC, output_NBO in zip(x_LNBC, output_LNBO, strict=True):
                 product.add_output(x_NBC, output_NBO)
@@ -297,7 +298,7 @@ class _Convolution(torch.autograd.Function):
         grad_LMO = grad_LNBO.contiguous().flatten(1, 2)
         grad_x_LNBC = torch.zeros_like(x_LNBC) if ctx.needs_input_grad[0] else None
         grad_weight_HCO = torch.zeros_like(weight_HCO, dtype=ctx.supports.dtype)
-        with torch.autocast(x_LNBC.device.type, enabled=False):
+        with without_autocast(x_LNBC.device):
             product = DiffusionProduct(weight_HCO, ctx.supports, ctx.matmul_dtype)
             for step, grad_MO in enumerate(grad_LMO):
                 product.add_gradients(

@@ -60,7 +60,7 @@ class NodeWeights:
             add = _add_few_products if few_rows else _add_products
             return add(base_NMO, self._embedding_NR, self._pool_RKCO, terms_NMC)
         for x_NMC, weight_NCO in zip(terms_NMC, self._weights_NCO, strict=True):
-            base_NMO = torch.baddbmm(base_NMO, x_NMC, weight_NCO)
+            base_NMO = base_NMO + torch.bmm(x_NMC, weight_NCO)  # autocast would round such a sum
         return base_NMO.to(self._embedding_NR.dtype)
 
 

@@ -24,6 +24,7 @@ from pgti.nn.diffusion import (
     num_hops,
     refuse_second_derivative,
 )
+from pgti.nn.precision import without_autocast
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 
@@ -117,6 +118,7 @@ def gated_recurrence(
         weight_candidate,
         supports,
         autocast_dtype(inputs_LNBG.device),
+        torch.is_grad_enabled(),
     )
     return states
 
@@ -138,17 +140,18 @@ class _Recurrence(torch.autograd.Function):
         weight_candidate: Tensor,
         supports: Supports,
         matmul_dtype: torch.dtype | None,
+        keeps: bool,  # in here gradients are never enabled, and needs_input_grad does not tell
     ) -> tuple[Tensor, Tensor]:
         num_steps, num_nodes, batch, _ = inputs_LNBG.shape
         hidden = weight_candidate.shape[1]
         ctx.set_materialize_grads(False)
-        kept = num_steps if any(ctx.needs_input_grad) else 1
+        kept = num_steps if keeps and any(ctx.needs_input_grad) else 1
         states_LNBD = inputs_LNBG.new_empty(num_steps, num_nodes, batch, hidden)
         gates_LNBG = inputs_LNBG.new_empty(kept, num_nodes, batch, 2 * hidden)
         candidates_LNBD = inputs_LNBG.new_empty(kept, num_nodes, batch, hidden)
         reset_NBD = torch.empty_like(states_LNBD[0])
         state_NBD = h_NBD
-        with torch.autocast(inputs_LNBG.device.type, enabled=False):
+        with without_autocast(inputs_LNBG.device):
             to_gates = DiffusionProduct(weight_gates, supports, matmul_dtype)
             to_candidate = DiffusionProduct(weight_candidate, supports, matmul_dtype)
             for step in range(num_steps):
@@ -190,7 +193,7 @@ class _Recurrence(torch.autograd.Function):
         if grad_last_NBD is not None:
             grad_NBD.copy_(grad_last_NBD)
         scratch_NBD, reset_NBD = torch.empty_like(states_LNBD[0]), torch.empty_like(states_LNBD[0])
-        with torch.autocast(states_LNBD.device.type, enabled=False):
+        with without_autocast(states_LNBD.device):
             to_gates, to_candidate = (
                 DiffusionProduct(weight, ctx.supports, ctx.matmul_dtype) for weight in weights
             )
@@ -235,4 +238,4 @@ class _Recurrence(torch.autograd.Function):
                 )
                 grad_NBD, grad_before_NBD = grad_before_NBD, grad_NBD
         grad_first_NBD = None if first_NBD is None else grad_NBD
-        return grad_inputs_LNBG, grad_first_NBD, grad_gates, grad_candidate, None, None
+        return grad_inputs_LNBG, grad_first_NBD, grad_gates, grad_candidate, None, None, None

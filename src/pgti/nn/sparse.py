@@ -61,6 +61,7 @@ class Supports(nn.Module):
     operands are multiplied in the operators' own precision.
 
     Attributes:
+        kind: what the operators are.
         num_nodes: N.
         edge_index: [2, E] int64, sources and targets, for layers that work on edges.
         edge_weight: [E].
@@ -69,8 +70,11 @@ class Supports(nn.Module):
     edge_index: Tensor
     edge_weight: Tensor
 
-    def __init__(self, operators: Sequence[CsrMatrix], graph: SensorGraph) -> None:
+    def __init__(
+        self, operators: Sequence[CsrMatrix], graph: SensorGraph, kind: SupportKind
+    ) -> None:
         super().__init__()
+        self.kind: SupportKind = kind
         self.num_nodes = graph.num_nodes
         self._num_operators = len(operators)
         for index, operator in enumerate(operators):
@@ -96,21 +100,7 @@ class Supports(nn.Module):
         Raises:
             ConfigError: another kind.
         """
-        if kind == "dual_random_walk":
-            return cls(dual_random_walk(graph), graph)
-        if kind == "random_walk":
-            return cls((random_walk(graph.adjacency).T.tocsr(),), graph)
-        if kind == "renormalised":
-            return cls((renormalised_adjacency(graph),), graph)
-        if kind == "scaled_laplacian":
-            return cls((scaled_laplacian(graph),), graph)
-        if kind == "pgt_legacy":
-            return cls(pgt_legacy_operators(graph), graph)
-        if kind == "none":
-            return cls((), graph)
-        raise ConfigError(
-            f"supports {kind!r} do not exist: choose one of {', '.join(get_args(SupportKind))}"
-        )
+        return cls(_operators(graph, kind), graph, kind)
 
     def __len__(self) -> int:
         """Number of operators S."""
@@ -241,6 +231,29 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.tensors: dict[tuple[str, torch.dtype], Tensor] = {}
+
+
+def _operators(graph: SensorGraph, kind: SupportKind) -> Sequence[CsrMatrix]:
+    """S operators, `NUM_SUPPORTS` of the kind.
+
+    Raises:
+        ConfigError: another kind.
+    """
+    if kind == "dual_random_walk":
+        return dual_random_walk(graph)
+    if kind == "random_walk":
+        return (random_walk(graph.adjacency).T.tocsr(),)
+    if kind == "renormalised":
+        return (renormalised_adjacency(graph),)
+    if kind == "scaled_laplacian":
+        return (scaled_laplacian(graph),)
+    if kind == "pgt_legacy":
+        return pgt_legacy_operators(graph)
+    if kind == "none":
+        return ()
+    raise ConfigError(
+        f"supports {kind!r} do not exist: choose one of {', '.join(get_args(SupportKind))}"
+    )
 
 
 def _name(index: int, *, transposed: bool) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pgti.nn.compilation import outside_compilation
 from pgti.nn.diffusion import autocast_dtype
-from pgti.nn.precision import without_autocast
+from pgti.nn.precision import add_product, without_autocast
 
 __all__ = ["gated_window_convolution"]
 
@@ -54,7 +54,12 @@ def gated_window_convolution(
         return _interleaved(phases)
     x_MLC = x_NBLC.flatten(0, 1).contiguous()
     z_MLD: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
-        x_MLC, weight_KCG, bias_G, tanh, autocast_dtype(x_NBLC.device) or weight_KCG.dtype
+        x_MLC,
+        weight_KCG,
+        bias_G,
+        tanh,
+        autocast_dtype(x_NBLC.device) or weight_KCG.dtype,
+        torch.is_grad_enabled(),
     )
     return z_MLD.view(*x_NBLC.shape[:2], *z_MLD.shape[1:])
 
@@ -70,7 +75,7 @@ def _interleaved(phases: list[Tensor]) -> Tensor:
 
 
 class _Convolution(torch.autograd.Function):
-    """`gated_window_convolution` of M rows of L steps; keeps its input and the gates.
+    """`gated_window_convolution` of M rows of L steps; keeps its input and the gates, if asked.
 
     tanh(a) = 1 - 2 sigmoid(-2 a): with the weights of a scaled by -2, one sigmoid over all columns
     makes both factors, and z = s_b - 2 s_a s_b.
@@ -84,10 +89,11 @@ class _Convolution(torch.autograd.Function):
         bias_G: Tensor,
         tanh: bool,
         dtype: torch.dtype,
+        keeps: bool,  # in here gradients are never enabled, and needs_input_grad does not tell
     ) -> Tensor:
         (num_rows, length, channels), (taps, _, width) = x_MLC.shape, weight_KCG.shape
         steps = length - taps + 1
-        keeps = any(ctx.needs_input_grad)
+        keeps = keeps and any(ctx.needs_input_grad)
         scale_G = _columns(weight_KCG, -2.0 if tanh else 1.0)
         with without_autocast(x_MLC.device):
             weight_WG = (weight_KCG * scale_G).flatten(0, 1).to(dtype)
@@ -134,11 +140,11 @@ class _Convolution(torch.autograd.Function):
                 into_RF = None if grad_x_MLC is None else grad_x_MLC[rows].flatten(1)
                 for step in range(steps):
                     window = slice(step * channels, (step + taps) * channels)
-                    _add_product(x_RF[:, window].t(), grad_RLG[:, step], grad_weight_WG)
+                    add_product(grad_weight_WG, x_RF[:, window].t(), grad_RLG[:, step])
                     if into_RF is not None:
-                        _add_product(grad_RLG[:, step], weight_GW, into_RF[:, window])
+                        add_product(into_RF[:, window], grad_RLG[:, step], weight_GW)
         grad_weight_KCG = grad_weight_WG.view_as(weight_KCG) * scale_G
-        return grad_x_MLC, grad_weight_KCG, grad_bias_G * scale_G, None, None
+        return grad_x_MLC, grad_weight_KCG, grad_bias_G * scale_G, None, None, None
 
 
 def _blocks(x_MLC: Tensor, numbers_a_row: int) -> Iterator[slice]:
@@ -156,14 +162,6 @@ def _columns(weight_KCG: Tensor, of_a: float) -> Tensor:
     scale_G = weight_KCG.new_ones(weight_KCG.shape[2])
     scale_G[: len(scale_G) // 2] = of_a
     return scale_G
-
-
-def _add_product(left_IJ: Tensor, right_JK: Tensor, out_IK: Tensor) -> None:
-    """Add left @ right to out, which may have more precision."""
-    if out_IK.dtype == left_IJ.dtype:
-        out_IK.addmm_(left_IJ, right_JK)
-    else:
-        out_IK += left_IJ @ right_JK
 
 
 def _gradient_of_gates(gates_RLG: Tensor, grad_RLD: Tensor, *, tanh: bool) -> Tensor:
