@@ -1,6 +1,7 @@
 """The equivalence study finds what is equal, and would find what is not."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,29 @@ def test_a_difference_is_found(
     monkeypatch.setattr(IndexBatcher, "assemble", slightly_off)
     arguments = ["--models", "dcrnn", "--max-steps", "4", "--batch-size", "16", *WINDOWS]
     arguments += ["--batchings", "index"]
-    assert run_command(["bench", "equivalence", str(store), *arguments]) != 0
+    assert run_command(["bench", "equivalence", str(store), *arguments]) == 1
     assert "results differ: dcrnn with index batches" in capsys.readouterr().err
+
+
+def test_a_batching_that_fails_is_a_difference(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What standard batching trains, index-batching must train."""
+    trained = equivalence._trained
+
+    def broken(path: Path, options: Sequence[str]) -> equivalence._Trained:
+        if options[-1] == "index":
+            raise BenchError("there is no batch")
+        return trained(path, options)
+
+    monkeypatch.setattr(equivalence, "_trained", broken)
+    arguments = ["--models", "dcrnn", "--max-steps", "1", "--batch-size", "16", *WINDOWS]
+    arguments += ["--batchings", "index", "--json"]
+    assert run_command(["bench", "equivalence", str(store), *arguments]) == 1
+    told = capsys.readouterr()
+    assert "results differ: dcrnn with index batches: " in told.err
+    assert "there is no batch" in told.err
+    assert json.loads(told.out.splitlines()[-1])["failures"]
 
 
 def test_what_cannot_be_trained_is_left_out(store: Path) -> None:

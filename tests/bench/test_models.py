@@ -73,7 +73,7 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert len(lines) == 5
     assert len({line.count("|") for line in lines}) == 1
-    assert lines[-1].startswith("| dcrnn | 2 | ")
+    assert sum(line.startswith("| dcrnn | 2 | ") for line in lines) == 1
 
     finished = (tmp_path / "work/dcrnn-0/run/test.json").stat().st_mtime_ns
     said.clear()
@@ -88,6 +88,30 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
     config(tmp_path, "dcrnn", 3)  # the same file, with another option
     with pytest.raises(ConfigError, match="another store or configuration"):
         run_study(store, options, tmp_path / "work", said.append)
+
+
+def test_the_command_compares_models_of_other_batch_sizes(
+    store: SeriesStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whose sums of the same errors differ in their last bits; the best comes first."""
+    configs = []
+    for name, hidden, batch_size in (("dcrnn", 2, 16), ("gru", 3, 7)):
+        configs.append(config(tmp_path, name, hidden))
+        text = configs[-1].read_text().replace("batch_size = 16", f"batch_size = {batch_size}")
+        configs[-1].write_text(text)
+    arguments = [*map(str, configs), "--seeds", "3", "--jobs", "2", "--json"]
+    arguments += ["--workdir", str(tmp_path / "work"), "--table", str(tmp_path / "out/table.md")]
+    assert run_command(["bench", "models", str(store.path), *arguments]) == 0
+    told = capsys.readouterr()
+    rows = {row["model"]: row for row in json.loads(told.out.splitlines()[-1])["models"]}
+    assert set(rows) == {"persistence", "historical-average", "dcrnn", "gru"}
+    assert "gru" in told.err
+    lines = (tmp_path / "out/table.md").read_text().splitlines()[2:]
+    found = [line.split(" | ") for line in lines]
+    wanted = sorted(rows.values(), key=lambda row: row["errors"]["mae"]["mean"]["median"])
+    assert [cells[0] for cells in found] == [f"| {row['model']}" for row in wanted]
+    for cells, row in zip(found, wanted, strict=True):
+        assert cells[2] == f"{row['errors']['mae']['2']['median']:.3f}"
 
 
 def test_different_tests_are_not_compared(store: SeriesStore, tmp_path: Path) -> None:

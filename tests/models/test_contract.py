@@ -69,6 +69,16 @@ FEW_AT_ONCE = {
 """Limits of what is done at once, and what makes the small models here do it in parts."""
 
 
+def some_teacher() -> Teacher:
+    """What a model may see of the future at a step of training."""
+    return Teacher(
+        targets_BHNC=torch.zeros(BATCH, HORIZON, NUM_NODES, TARGETS),
+        calendar_BHF=torch.zeros(BATCH, HORIZON, 2),
+        step=3,
+        seed=1,
+    )
+
+
 def test_every_model_is_here() -> None:
     """A model that is added is tested."""
     assert sorted(SMALL) == NAMES
@@ -109,12 +119,7 @@ def test_forecasts_repeat_bit_for_bit_and_draw_nothing(name: str) -> None:
     assert torch.equal(model(x, supports), first)
     assert torch.equal(torch.random.get_rng_state(), state)
     model.train()
-    teacher = Teacher(
-        targets_BHNC=torch.zeros(BATCH, HORIZON, NUM_NODES, TARGETS),
-        calendar_BHF=torch.zeros(BATCH, HORIZON, 2),
-        step=3,
-        seed=1,
-    )
+    teacher = some_teacher()
     outputs = []
     for _ in range(2):
         torch.manual_seed(7)
@@ -207,14 +212,19 @@ def test_a_gpu_gives_the_same_forecasts(name: str) -> None:
         for name in NAMES
     ],
 )
-def test_compiled_models_are_the_same_models(name: str) -> None:
-    """`torch.compile` changes neither forecasts nor gradients."""
+@pytest.mark.parametrize("training", [False, True])
+def test_compiled_models_are_the_same_models(name: str, training: bool) -> None:
+    """`torch.compile` changes neither forecasts nor gradients, those of dropout included."""
     torch.compiler.reset()
-    model, x = build(name), inputs()
-    supports = supports_of(model)
-    compiled = torch.compile(model, backend="eager")
+    model, x = build(name).train(training), inputs()
+    supports, teacher = supports_of(model), some_teacher() if training else None
+    compiled = torch.compile(model, backend="aot_eager")
     trained = [each for each in model.parameters() if each.requires_grad]
-    found, expected = compiled(x, supports), model(x, supports)
+    forecasts = []
+    for each in (compiled, model):
+        torch.manual_seed(4)
+        forecasts.append(each(x, supports, teacher))
+    found, expected = forecasts
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(
         torch.autograd.grad(found.square().sum(), trained),

@@ -72,13 +72,24 @@ class EquivalenceResult:
         machine: where.
         store: the store.
         trainings: by model, standard batching first.
-        left_out: what could not be trained, and why.
+        failures: "MODEL with BATCHING batches" where standard batching alone could train, and why.
+        left_out: models that standard batching could not train, and why.
     """
 
     machine: Machine
     store: Path
     trainings: tuple[ComparedTraining, ...]
+    failures: Mapping[str, str]
     left_out: tuple[str, ...]
+
+    @property
+    def differences(self) -> tuple[str, ...]:
+        """What is not as with standard batching, a line each."""
+        different = [each for each in self.trainings if not each.is_equal]
+        return (
+            *(f"{each.model} with {each.batching} batches" for each in different),
+            *(f"{what}: {why}" for what, why in self.failures.items()),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,22 +127,32 @@ def measure_equivalence(
             others = ", ".join(each for each in BATCHERS if each != STANDARD)
             raise ConfigError(f"batching {name!r} is not compared: it is one of {others}")
     found: list[ComparedTraining] = []
+    failures: dict[str, str] = {}
     left_out: list[str] = []
     for model, options in models.items():
+        say(f"{model} with {STANDARD} batches")
         try:
-            say(f"{model} with {STANDARD} batches")
             expected = _trained(store, (*options, "--batching", STANDARD))
-            found.append(_compared(model, STANDARD, expected, expected))
-            for batching in batchings:
-                say(f"{model} with {batching} batches")
-                trained = _trained(store, (*options, "--batching", batching))
-                found.append(_compared(model, batching, trained, expected))
         except BenchError as error:
             left_out.append(f"{model}: {error}")
+            continue
+        found.append(_compared(model, STANDARD, expected, expected))
+        for batching in batchings:
+            say(f"{model} with {batching} batches")
+            try:
+                trained = _trained(store, (*options, "--batching", batching))
+            except BenchError as error:
+                failures[f"{model} with {batching} batches"] = str(error)
+                continue
+            found.append(_compared(model, batching, trained, expected))
     if not found:
         raise BenchError(left_out[0] if left_out else "no model is named")
     return EquivalenceResult(
-        machine=Machine.here(), store=store, trainings=tuple(found), left_out=tuple(left_out)
+        machine=Machine.here(),
+        store=store,
+        trainings=tuple(found),
+        failures=failures,
+        left_out=tuple(left_out),
     )
 
 

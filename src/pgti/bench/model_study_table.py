@@ -20,20 +20,23 @@ def shown_steps(result: StudyResult) -> tuple[str, ...]:
 
 
 def write_markdown(path: Path, result: StudyResult) -> None:
-    """Write one row a model: errors by horizon step with their spread over seeds, and the cost."""
+    """Write one row a model: errors by horizon step with their spread over seeds, and the cost.
+
+    Rows are in the order of the mean absolute error over all steps, the best first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(_lines(result)) + "\n", encoding="utf-8")
 
 
 def _lines(result: StudyResult) -> Iterator[str]:
     steps = shown_steps(result)
-    columns = [f"{error.upper()} {step}" for step in steps for error in ERRORS]
+    columns = [f"{error.upper()} {step}" for error in ERRORS for step in steps]
     titles = ["model", "seeds", *columns, "epochs (best)", "s/epoch", "peak MiB", "parameters"]
     yield "| " + " | ".join(titles) + " |"
     yield "|" + "---|" * len(titles)
-    for each in result.models:
+    for each in sorted(result.models, key=lambda each: each.errors["mae"]["mean"].median):
         cells = [each.model, str(len(each.seeds)) if each.seeds else "-"]
-        cells += [_with_spread(each.errors[error].get(step)) for step in steps for error in ERRORS]
+        cells += [_with_spread(each.errors[error].get(step)) for error in ERRORS for step in steps]
         cells += [_epochs(each), _plain(each.seconds_per_epoch, 1), _plain(each.peak_pss_bytes)]
         yield "| " + " | ".join([*cells, f"{each.parameters:,}" if each.parameters else "-"]) + " |"
 

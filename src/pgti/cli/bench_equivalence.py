@@ -10,7 +10,7 @@ from pgti.bench import to_json
 from pgti.bench.equivalence import EquivalenceResult, measure_equivalence
 from pgti.cli.bench_output import finish
 from pgti.cli.output import print_json, say, show
-from pgti.errors import BenchError, ConfigError
+from pgti.errors import ConfigError, DifferenceError
 from pgti.run import ModelConfig, RunConfig, WindowConfig
 from pgti.run.build import resolved_model
 from pgti.series import SeriesStore
@@ -36,7 +36,8 @@ def bench_equivalence_command(
     """Train models with materialised windows and with index-batching, and compare every bit.
 
     Compared are the loss after each step, the errors of each validation, and the parameters and
-    the optimiser's moments at the end. Exit code 1 if anything differs.
+    the optimiser's moments at the end. Exit code 1 if anything differs, or cannot be
+    trained that standard batching trains.
 
     Args:
         store: The store to learn from.
@@ -76,12 +77,8 @@ def bench_equivalence_command(
     if json:
         print_json(to_json(result))
     finish("Equivalence", result.machine, result.left_out, None, ())
-    different = [each for each in result.trainings if not each.is_equal]
-    if different:
-        raise BenchError(
-            "results differ: "
-            + ", ".join(f"{each.model} with {each.batching} batches" for each in different)
-        )
+    if result.differences:
+        raise DifferenceError(f"results differ: {', '.join(result.differences)}")
 
 
 def _named(option: str, text: str) -> list[str]:

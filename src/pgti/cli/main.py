@@ -17,7 +17,7 @@ import cyclopts
 
 from pgti.cli.config_tokens import expand_tokens
 from pgti.cli.output import say
-from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
+from pgti.errors import ConfigError, DifferenceError, Interrupted, PeerError, PgtiError
 
 if TYPE_CHECKING:
     from pgti.distributed import Launch
@@ -103,7 +103,7 @@ def _told(error: BaseException) -> int:
         speak(f"internal error: {what[:500]}; --debug shows where")
         return 1
     speak(f"error: {message}")
-    return 1 if isinstance(error, PeerError) else 2
+    return 1 if isinstance(error, (PeerError, DifferenceError)) else 2
 
 
 def _launch() -> "Launch | None":
