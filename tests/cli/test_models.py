@@ -37,7 +37,10 @@ def test_parameters_are_those_of_a_run(tmp_path: Path, capsys: pytest.CaptureFix
     arguments = ["--run", run, "--max-steps", "1", "--batch-size", "2", "--json"]
     assert run_command(["train", store, *arguments]) == 0
     trained = json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"]
-    assert listed(capsys, "dcrnn", "--store", store)["dcrnn"]["parameters"] == trained
+    assert run_command(["models", "dcrnn", "--store", store, "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out.splitlines()[-1])["models"]["dcrnn"]["parameters"] == trained
+    assert f"{trained:,} parameters for 4 sensors, 12 steps in, 12 out" in told.err
 
 
 def test_an_unknown_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:

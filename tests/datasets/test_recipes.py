@@ -395,6 +395,12 @@ def test_largest_files_that_do_not_belong_together(files: Path) -> None:
     meta.drop(columns="ID2").to_csv(files / "ca_meta.csv", index=False)
     with pytest.raises(DataError, match=r"ca_meta.csv has no column ID2: it has ID, Lat"):
         made("LargeST-SD", files)
+    for column, value in (("Lat", "x"), ("ID2", None)):
+        wrong = meta.astype({column: object})
+        wrong.loc[1, column] = value
+        wrong.to_csv(files / "ca_meta.csv", index=False)
+        with pytest.raises(DataError, match=rf"{column} (x|nan) for sensor {meta['ID'][1]}: it mu"):
+            made("LargeST-SD", files)
     meta.to_csv(files / "ca_meta.csv", index=False)
     np.save(files / "ca_rn_adj.npy", weights()[:4, :4])
     with pytest.raises(DataError, match=r"ca_rn_adj.npy has 4 rows"):

@@ -233,6 +233,33 @@ def test_targets_of_another_feature_than_the_first(tmp_path: Path) -> None:
     assert np.isnan(read[11:, :, 0]).all()
 
 
+def test_whole_numbers_have_missing_rows_too(tmp_path: Path) -> None:
+    series = np.arange(15 * NODES * 2).reshape(15, NODES, 2)
+    signal = random_signal(
+        features=[series[place : place + 3].transpose(1, 2, 0) for place in range(9)],
+        targets=[series[place + 3 : place + 7, :, 1].T for place in range(9)],
+    )
+    to_store(signal, tmp_path / "store")
+    read = pgti.SeriesStore.open(tmp_path / "store").read(0, 15)
+    np.testing.assert_array_equal(read[:11], series[:11])
+    assert np.isnan(read[11:, :, 0]).all()
+
+
+@needs_pgt
+def test_the_statistics_of_each_sensor(tmp_path: Path) -> None:
+    """As a column: in PGT's own shape, [N], they are refused."""
+    WRITERS["WindmillLarge"](tmp_path)
+    signal = pgt_loader("WindmillLarge", tmp_path, index=False).get_dataset()
+    *_, means, stds = pgt_loader("WindmillLarge", tmp_path).get_index_dataset()
+    with pytest.raises(ConfigError, match=r"means has shape \(5,\)"):
+        to_store(signal, tmp_path / "store", means=means, stds=stds)
+    means, stds = np.asarray(means).reshape(-1, 1), np.asarray(stds).reshape(-1, 1)
+    to_store(signal, tmp_path / "store", means=means, stds=stds)
+    raw = pgti.SeriesStore.open(tmp_path / "store").read(0, 8)[..., 0]
+    expected = signal.features[0] * stds + means
+    np.testing.assert_allclose(raw, np.transpose(expected), rtol=1e-4, atol=1e-5)
+
+
 @needs_pgt
 def test_a_dynamic_signal_whose_graph_stays(tmp_path: Path) -> None:
     static = random_signal()
@@ -286,6 +313,16 @@ def moved(place: int) -> list[np.ndarray]:
         ({"features": [np.zeros(NODES)] * 9}, {}, r"features have shape \(5,\)"),
         ({"targets": [np.zeros((NODES, 4))] * 9}, {}, "targets are not the steps that follow"),
         ({"targets": [np.zeros((NODES, 3, 4))] * 9}, {}, r"targets have shape \(5, 3, 4\)"),
+        (
+            {"features": [np.zeros(NODES)] * 2, "targets": [np.zeros(NODES), np.zeros((NODES, 2))]},
+            {"layout": "steps"},
+            r"snapshot 1 of the signal has targets of shape \(5, 2\)",
+        ),
+        (
+            {"features": [np.zeros(NODES)] * 2, "targets": [np.zeros(NODES), None]},
+            {"layout": "steps"},
+            "snapshot 1 of the signal has no targets",
+        ),
         ({"edge_index": np.zeros(5, int)}, {}, r"edge index has shape \(5,\)"),
         (
             {},
@@ -307,6 +344,11 @@ def test_refused_arguments(tmp_path: Path) -> None:
         to_store(random_signal(), tmp_path / "store", means=[1, 2])
     with pytest.raises(ConfigError, match="layout is 'rows'"):
         to_store(random_signal(), tmp_path / "store", layout="rows")  # type: ignore[arg-type]
+    for name in ("means", "stds"):
+        statistics: Any = {"means": [0.0], "stds": [1.0], name: np.ones(NODES)}
+        with pytest.raises(ConfigError, match=rf"{name} has shape \(5,\) .* \[N, 1\] for sensors"):
+            to_store(random_signal(), tmp_path / "store", **statistics)
+    assert not (tmp_path / "store").exists()
 
 
 # Loaders taken over

@@ -1,14 +1,16 @@
 """`pgti models`: what can be trained."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from pgti.cli.output import print_json, show
+from pgti.cli.output import print_json, say, show
 from pgti.errors import MissingExtraError
 from pgti.models import MODELS, PGT_LAYERS, ModelShape, model_entry, num_parameters
+from pgti.models.pgt_layers import PGT_PREFIX
 from pgti.run import WindowConfig
 from pgti.run.build import shape_of_store
 from pgti.series import SeriesStore
@@ -47,6 +49,8 @@ def models_command(
         show(_models_table(models, shape))
         show(_pgt_table())
     else:
+        for line in _about(name, models[name]["parameters"], shape):
+            say(line)
         show(_options_table(name))
     if json:
         layers = {
@@ -100,9 +104,24 @@ def _pgt_table() -> Table:
     return table
 
 
+def _about(name: str, parameters: int | None, shape: ModelShape) -> Iterator[str]:
+    """Paper and size of a model, a line each, and which of ours does what a layer of PGT does."""
+    yield f"{name}: {model_entry(name).paper}"
+    if parameters is None:
+        yield "its extra is not installed, so its parameters cannot be counted"
+    else:
+        yield (
+            f"{parameters:,} parameters for {shape.num_nodes:,} sensors, {shape.input_steps} steps "
+            f"in, {shape.horizon} out"
+        )
+    layer = PGT_LAYERS.get(name.removeprefix(PGT_PREFIX)) if name.startswith(PGT_PREFIX) else None
+    if layer is not None and layer.ours:
+        yield f"of ours, to use instead: {layer.ours}"
+
+
 def _options_table(name: str) -> Table:
     entry = model_entry(name)
-    table = Table(title=f"{name}: {entry.paper}", title_justify="left")
+    table = Table()
     for title in ("option", "default"):
         table.add_column(title)
     for each in fields(entry.config):

@@ -20,7 +20,8 @@ from pgti.ingest.time_spelling import parse_interval
 __all__ = ["largest_array", "largest_raw", "largest_table"]
 
 _DISTRICTS = {"LargeST-GLA": (7, 8, 12), "LargeST-GBA": (4,), "LargeST-SD": (11,)}
-_COLUMNS = ("ID", "Lat", "Lng", "District", "ID2")
+_NUMBERS = ("Lat", "Lng", "District", "ID2")
+_COLUMNS = ("ID", *_NUMBERS)
 _RAW_SECONDS = 300
 _BLOCK_ROWS = 256  # of a dense matrix: 9 MB of all California
 _DAY = np.timedelta64(1, "D")
@@ -116,7 +117,17 @@ def _sensors(path: Path) -> pd.DataFrame:
         )
     if sensors["ID"].duplicated().any():
         raise DataError(f"{path.name} has a sensor twice: each must be there once")
-    return sensors.set_index("ID")
+    sensors = sensors.set_index("ID")
+    for column in _NUMBERS:
+        numbers = pd.to_numeric(sensors[column], errors="coerce")
+        wrong = sensors.index[numbers.isna()]
+        if len(wrong):
+            raise DataError(
+                f"{path.name} has {column} {sensors[column][wrong[0]]} for sensor {wrong[0]}: it "
+                "must be a number"
+            )
+        sensors[column] = numbers
+    return sensors
 
 
 def _chosen(

@@ -1,5 +1,6 @@
 """`get_index_dataset`: PGT's function, on its data sets with index-batching and on any store."""
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,15 +128,15 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
     if batch_size is None:
         batch_size = data_set.batch_size if data_set else 64
     options = LoaderOptions(
-        lags=lags,
-        batch_size=batch_size,
+        lags=_plain(lags),
+        batch_size=_plain(batch_size),
         shuffle=shuffle,
-        all_gpu=allGPU,
+        all_gpu=_plain(allGPU),
         ratio=ratio,
-        world_size=world_size,
-        ddp_rank=ddp_rank,
+        world_size=_plain(world_size),
+        ddp_rank=_plain(ddp_rank),
         dask_batching=dask_batching,
-        horizon=lags if horizon is None else horizon,
+        horizon=_plain(lags if horizon is None else horizon),
         pgt_compat=pgt_compat,
         seed=seed,
         fill=fill,
@@ -153,6 +154,14 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
         source, edges = data_set.opened(default_directory(data_dir), pgt_compat=pgt_compat)
         parts = _Parts(source=source, edges=edges, recipe=data_set.recipe)
     return _loaders(parts, options)
+
+
+def _plain(number: int) -> int:
+    """A whole number of numpy's as one of Python's; what is none stays, to be refused."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        return number
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

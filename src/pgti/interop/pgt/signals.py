@@ -81,9 +81,9 @@ def to_store(
             last H of features that are no targets are missing. "steps": each is one step, features
             [N] or [N, F], and targets [N] or [N, K], which become channels after the features.
         node_ids: ids of the sensors; "0", "1", ... if not given.
-        means: mean of each feature [F] (or anything that fits [T, N, F]) by which the signal was
-            standardised: readings are `value * stds + means`, and a value of `options.missing`
-            is recognised although it went through that.
+        means: mean of each feature [F], or of each sensor [N, 1], or anything else that fits
+            [T, N, F], by which the signal was standardised: readings are `value * stds + means`,
+            and a value of `options.missing` is recognised although it went through that.
         stds: standard deviations, given with `means`.
 
     Returns:
@@ -92,15 +92,16 @@ def to_store(
     Raises:
         DataError: if snapshots have no features, are not what the layout says (naming the first
             that is not), or the graph changes from one to another.
-        ConfigError: if only one of `means` and `stds` is given, or an option cannot be used.
+        ConfigError: if only one of `means` and `stds` is given, or they do not fit; or an option
+            cannot be used.
         StoreError: if the store exists or cannot be written.
     """
     options = options or IngestOptions()
     if (means is None) != (stds is None):
         raise ConfigError("only one of means and stds is given: give both, or neither")
-    features = _arrays(signal, "features")
+    features = _arrays(_entries(signal, "features"), "features")
     if layout == "windows":
-        values = _joined_windows(features, _arrays(signal, "targets"))
+        values = _joined_windows(features, _arrays(_entries(signal, "targets"), "targets"))
     elif layout == "steps":
         values, names = _joined_steps(features, getattr(signal, "targets", None))
         if not options.channels:
@@ -108,15 +109,22 @@ def to_store(
     else:
         raise ConfigError(f"layout is {layout!r}: it must be windows or steps")
     if means is not None and stds is not None:
+        for name, statistic in (("means", means), ("stds", stds)):
+            _check_fits(name, tuple(np.shape(statistic)), values.shape)
         values = _readings(values, np.asarray(means), np.asarray(stds), options.missing)
     graph = _graph(signal, values.shape[1])
     return ingest(values, path, options, graph=graph, node_ids=node_ids)
 
 
-def _arrays(signal: Any, name: str) -> list[Values]:  # noqa: ANN401 - as above
+def _entries(signal: Any, name: str) -> Sequence[Any]:  # noqa: ANN401 - as above
     entries: Sequence[Any] | None = getattr(signal, name, None)
     if entries is None or not len(entries):
         raise DataError(f"a {type(signal).__name__} without {name} is no signal that can be stored")
+    return entries
+
+
+def _arrays(entries: Sequence[Any], name: str) -> list[Values]:
+    """One array a snapshot, all of one shape."""
     arrays: list[Values] = []
     for place, entry in enumerate(entries):
         if entry is None:
@@ -144,7 +152,9 @@ def _joined_windows(features: list[Values], targets: list[Values]) -> Values:
     ahead = [_Ahead.of(each, num_features) for each in targets]
     known = len(windows) + steps - 1
     horizon = ahead[0].values.shape[-1]
-    series = np.full((known + horizon, num_nodes, num_features), np.nan, windows[0].dtype)
+    # Whole numbers have no NaN; float64 holds those of counts.
+    dtype = windows[0].dtype if windows[0].dtype.kind == "f" else np.float64
+    series = np.full((known + horizon, num_nodes, num_features), np.nan, dtype)
     series[:steps] = windows[0].transpose(2, 0, 1)
     for row, window in enumerate(windows[1:], steps):
         series[row] = window[..., -1]
@@ -224,7 +234,7 @@ def _joined_steps(
     columns = [_as_columns(np.stack(features), "features")]
     names = [f"feature{place}" for place in range(columns[0].shape[2])]
     if targets is not None and not all(target is None for target in targets):
-        column = _as_columns(np.stack([np.asarray(target) for target in targets]), "targets")
+        column = _as_columns(np.stack(_arrays(targets, "targets")), "targets")
         if column.shape[:2] != columns[0].shape[:2]:
             raise DataError(
                 f"targets have shape {column.shape[1:]} and features {columns[0].shape[1:]}: they "
@@ -240,6 +250,19 @@ def _as_columns(rows: Values, what: str) -> Values:
     if rows.ndim not in (2, 3):
         raise DataError(f"{what} have shape {rows.shape[1:]}: the rule is [N] or [N, F] for steps")
     return rows[..., None] if rows.ndim == 2 else rows
+
+
+def _check_fits(name: str, shape: tuple[int, ...], values: tuple[int, ...]) -> None:
+    """Refuse a statistic that would spread the series over an axis that it has not."""
+    try:
+        fits = np.broadcast_shapes(shape, values) == values
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{name} has shape {shape} and the series {values}, steps, sensors and features: give "
+            f"[F] for features or [N, 1] for sensors, for example {name}.reshape(-1, 1)"
+        )
 
 
 def _readings(values: Values, means: Values, stds: Values, missing: tuple[float, ...]) -> Values:
