@@ -62,8 +62,8 @@ class AGCRN(AbstractModel):
     W_n = sum_r E_nr P_r of a pool P. Graph convolutions of both are the products of recurrent
     layers, and an affine map of the last state forecasts all steps at once.
     As in the released code: the node itself and its neighbours have weights of their own (the
-    paper's eq. 5 has I + A under one weight; the first two Chebyshev polynomials are I and A), layers
-    share the embeddings, and pools and embeddings start Glorot-uniform.
+    paper's eq. 5 has I + A under one weight; the first two Chebyshev polynomials are I and A),
+    layers share the embeddings, and pools and embeddings start Glorot-uniform.
 
     Where this differs:
 
