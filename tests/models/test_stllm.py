@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import pgti
 from pgti.errors import ConfigError, MissingExtraError
 from pgti.models import (
     STLLM,
@@ -287,6 +289,25 @@ def test_more_sensors_than_positions_have_random_ones(tmp_path: Path) -> None:
     assert torch.equal(loaded.position_embedding[:4], gpt2.wpe.weight)  # type: ignore[union-attr]
     assert torch.equal(loaded.position_embedding[4:], drawn.position_embedding[4:])
     assert torch.equal(loaded.fusion.weight, drawn.fusion.weight)
+
+
+def test_a_run_needs_the_file_no_more(tmp_path: Path) -> None:
+    """Its checkpoints hold the weights: it is evaluated and goes on where the file is not."""
+    weights = tmp_path / "gpt2"
+    save_gpt2(weights)
+    store = pgti.ingest(np.random.default_rng(0).random((90, 3)), tmp_path / "store").path
+    options = {**SMALL["st-llm"], "weights": str(weights)}
+
+    def train(epochs: int) -> pgti.Run:
+        return pgti.train(
+            store, tmp_path / "run", model="st-llm", model_options=options, epochs=epochs,
+            batch_size=16, resume=epochs > 1, windows=pgti.WindowConfig(input_steps=3, horizon=2),
+        )  # fmt: skip
+
+    errors = train(1).evaluate()["test"]["mae"]
+    weights.rename(tmp_path / "elsewhere")
+    assert pgti.Run.open(tmp_path / "run").evaluate()["test"]["mae"] == errors
+    assert train(2).evaluate()["test"]["mae"] != errors
 
 
 class Hostile:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -17,6 +17,10 @@ __all__ = ["AbstractModel", "ModelConfig", "ModelShape", "Teacher", "check_at_le
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """Base of every model's options. Fields are int, float, bool or str, each with a default."""
+
+    def restored(self) -> Self:
+        """The same for a model whose parameters a checkpoint brings: no file is read for them."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

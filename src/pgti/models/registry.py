@@ -115,16 +115,24 @@ def build_config(name: str, options: Mapping[str, object]) -> ModelConfig:
     return config(**values)
 
 
-def build_model(name: str, options: Mapping[str, object], shape: ModelShape) -> AbstractModel:
+def build_model(
+    name: str, options: Mapping[str, object], shape: ModelShape, *, is_restored: bool = False
+) -> AbstractModel:
     """Model `name` for data of `shape`, with fresh weights.
 
     Weights are drawn from torch's generator: seed it first.
+
+    Args:
+        name: of the model.
+        options: of it.
+        shape: of the data.
+        is_restored: whether a state dict follows: files of pretrained weights are not read then.
 
     Raises:
         ConfigError: as `build_config`.
     """
     config = build_config(name, options)
-    return model_entry(name).model(config, shape)
+    return model_entry(name).model(config.restored() if is_restored else config, shape)
 
 
 def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) -> int:
@@ -137,7 +145,7 @@ def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) 
         MissingExtraError: if the model needs a library that is not installed.
     """
     with torch.device("meta"):
-        model = build_model(name, options, shape)
+        model = build_model(name, options, shape, is_restored=True)
     return sum(each.numel() for each in model.parameters() if each.requires_grad)
 
 

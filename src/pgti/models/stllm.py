@@ -1,8 +1,8 @@
 """ST-LLM: the sensors of a network as the words of a sentence that GPT-2 reads."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,8 @@ class STLLMConfig(ModelConfig):
             feed-forward network, that is zeroed in training.
         weights: a local file or directory of GPT-2 weights in the Hugging Face format
             (safetensors, or tensors that torch reads with `weights_only`); empty to begin with
-            random ones. `width` and `heads` must be theirs. They are read whenever the model is
-            built, so they must stay in place as long as the run is used.
+            random ones. `width` and `heads` must be theirs. They are read when a run begins; its
+            checkpoints hold them.
 
     Raises:
         ConfigError: an option out of range.
@@ -62,6 +62,10 @@ class STLLMConfig(ModelConfig):
             raise ConfigError(f"heads is {self.heads}: it must divide width, {self.width}")
         if not self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+
+    def restored(self) -> Self:
+        """Without the file of weights."""
+        return replace(self, weights="")
 
 
 class STLLM(AbstractModel):

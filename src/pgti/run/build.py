@@ -130,6 +130,8 @@ def build_forecaster(
     source: WindowSource,
     factory: ModelFactory | None,
     device: torch.device | None = None,
+    *,
+    is_restored: bool = False,
 ) -> NetworkForecaster:
     """The network with its un-scaling, on the compute device, its parameters drawn from the seed.
 
@@ -138,6 +140,7 @@ def build_forecaster(
         source: what the windows hold.
         factory: makes a network of one's own.
         device: the compute device; the configuration's if not given.
+        is_restored: whether the parameters of a checkpoint follow.
 
     Raises:
         ConfigError: if the model cannot be built, or a network of one's own is needed.
@@ -158,7 +161,9 @@ def build_forecaster(
             "as model="
         )
     else:
-        network = build_model(config.model.name, config.model.options, shape)
+        network = build_model(
+            config.model.name, config.model.options, shape, is_restored=is_restored
+        )
     forecaster = NetworkForecaster(
         network,
         _supports(network, source.store.graph),

@@ -145,7 +145,9 @@ def prepare(
         store=store,
         splits=splits,
         source=source,
-        forecaster=build_forecaster(config, source, model, device),
+        forecaster=build_forecaster(
+            config, source, model, device, is_restored=directory.last_checkpoint.exists()
+        ),
         directory=directory,
         processes=processes,
     )

@@ -108,6 +108,7 @@ class Run:
                 source,
                 model,
                 resolve_device(config.device, ranks.local_rank, ranks.local_world_size),
+                is_restored=True,
             ),
             directory=directory,
             processes=ranks,
