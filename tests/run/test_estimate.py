@@ -213,3 +213,21 @@ def test_no_trial_takes_more_than_the_run_may(
     room = enough_for(on)
     assert planned(config, budget=room, batch_size=64).recompute
     assert set(limits) == {int(0.6 * room), int(0.9 * room)}
+
+
+def test_a_second_window_may_be_too_much(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One window fits and two do not: the rest is made again, or one window is what to use."""
+
+    def taken(forecaster: Any, _loss: Any, batch: Any, _training: Any, limit: int) -> int | None:
+        each = MIB // 10 if forecaster.network.recompute else 7 * MIB
+        found = each * len(batch.x)
+        return found if found <= limit else None
+
+    monkeypatch.setattr(estimate, "step_peak_bytes", taken)
+    plan = planned(config, budget=12 * MIB, batch_size=4)
+    assert plan.recompute
+    assert "2 windows would take too much otherwise" in plan.choices[1]
+    with pytest.raises(ConfigError, match=r"more than there is for 2 windows.*--batch-size 1 "):
+        planned(config, budget=12 * MIB, batch_size=4, recompute="off")

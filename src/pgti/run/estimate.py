@@ -178,9 +178,15 @@ class _Line:
     further: float
 
     def at(self, batch_size: int) -> float:
-        if batch_size == self.tried:
-            return self.peak  # each further window may take infinitely much
+        if math.isinf(self.further) and batch_size <= self.tried:
+            return self.peak
         return max(0.0, self.peak + self.further * (batch_size - self.tried))
+
+    @property
+    def too_many(self) -> str:
+        """The windows that were too many, if any were."""
+        windows = self.tried if math.isinf(self.peak) else self.tried + 1
+        return "one window" if windows == 1 else f"{windows} windows"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -194,7 +200,7 @@ class _Others:
     series: int
 
     def needed(self, line: _Line, batch_size: int) -> float:
-        if math.isinf(line.peak):
+        if math.isinf(line.at(batch_size)):
             return math.inf
         return self.estimate(line, batch_size).needed
 
@@ -295,7 +301,7 @@ def _plan(
         reason = "as asked"  # now, or when the run began
         if False in lines:
             kept = others.needed(lines[False], size)
-            reason = "one window is too much otherwise"
+            reason = f"{lines[False].too_many} would take too much otherwise"
             if math.isfinite(kept):
                 reason = f"{_size(kept)} would be needed otherwise"
         choices.append(f"recompute on, activations are made again in the backward pass: {reason}")
@@ -321,7 +327,7 @@ def _refusal(
     _, line = max(lines.items())  # the way that takes the least comes last
     usable = int(_free_share(forecaster) * room)
     needed = others.needed(line, size)
-    about = f"about {_size(needed)}" if math.isfinite(needed) else "more than that for one window"
+    about = f"about {_size(needed)}" if math.isfinite(needed) else f"more than there is for {line.too_many}"
     changes = ["use --recompute on"] if could_recompute else []
     fitting = next((b for b in range(size - 1, 0, -1) if others.needed(line, b) <= usable), 0)
     if fitting:
