@@ -310,6 +310,30 @@ def test_ranks_evaluate_every_window_once(world_size: int, shuffle: bool, tmp_pa
         assert all(later >= earlier for mine in windows for earlier, later in pairwise(mine))
 
 
+# Whole numbers
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path: Path) -> None:
+    """Such as those that were read from an array."""
+    write_metr_la(tmp_path)
+    numbers = {"lags": 4, "batch_size": 5, "horizon": 3, "seed": 2, "num_workers": 0}
+    numbers |= {"world_size": 2, "ddp_rank": 1, "allGPU": -1}
+    of_numpy = {name: np.int64(number) for name, number in numbers.items()}
+    plain = get_index_dataset("METR-LA", shuffle=True, data_dir=tmp_path, **numbers)
+    assert_same(get_index_dataset("METR-LA", shuffle=True, data_dir=tmp_path, **of_numpy), plain)
+
+
+@pytest.mark.parametrize(
+    "argument", ["lags", "batch_size", "horizon", "seed", "num_workers", "allGPU", "world_size"]
+)
+@pytest.mark.parametrize("value", [True, False, 1.5, -2, "3"])
+def test_what_is_no_whole_number_is_refused(argument: str, value: Any, tmp_path: Path) -> None:
+    """True and False too: allGPU=False is not the first GPU."""
+    write_metr_la(tmp_path)
+    with pytest.raises(ConfigError, match=f"^{argument} is {value!r}: it must be a whole number"):
+        get_index_dataset("METR-LA", data_dir=tmp_path, **{argument: value})
+
+
 # On a device
 
 

@@ -138,10 +138,10 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
         dask_batching=dask_batching,
         horizon=_plain(lags if horizon is None else horizon),
         pgt_compat=pgt_compat,
-        seed=seed,
+        seed=_plain(seed),
         fill=fill,
         masks=masks,
-        num_workers=num_workers,
+        num_workers=_plain(num_workers),
     )
     if data_set is None:
         if data_dir is not None:
@@ -158,6 +158,8 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
 
 def _plain(number: int) -> int:
     """A whole number of numpy's as one of Python's; what is none stays, to be refused."""
+    if isinstance(number, bool):
+        return number
     try:
         return operator.index(number)
     except TypeError:
