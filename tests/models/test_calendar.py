@@ -10,8 +10,8 @@ from pgti.series import TimeAxis
 from .cases import shape
 
 
-@pytest.mark.parametrize("interval", [60, 300, 3600])
-@pytest.mark.parametrize("offset_share", [0, 0.5, 0.9])
+@pytest.mark.parametrize("interval", [1, 50, 60, 300, 3600])
+@pytest.mark.parametrize("offset_share", [0, 0.5, 0.98, 0.9998])
 def test_every_row_of_a_day_has_a_place_of_its_own(interval: int, offset_share: float) -> None:
     """That of the interval it lies in, wherever in the interval its time is."""
     steps = 86400 // interval

@@ -10,7 +10,7 @@ __all__ = ["DAYS_PER_WEEK", "day_index", "step_index", "steps_per_day"]
 
 DAYS_PER_WEEK = 7
 
-_TOLERANCE = 0.02  # of a row; a float32 share of a day of 86,400 rows is off by 0.005
+_SECONDS_PER_DAY = 86_400
 
 
 def steps_per_day(shape: ModelShape) -> int | None:
@@ -43,9 +43,10 @@ def step_index(x: BLNC, shape: ModelShape) -> Tensor | None:
     position, steps = shape.calendar_position("time-of-day"), shape.steps_per_day
     if position is None or steps is None:
         return None
-    # The share of the day is a float32, and 7/288 * 288 may fall just below 7. Rounding would put
-    # rows that lie half an interval after the hour in the same place, two by two.
-    return (x[:, :, 0, position].float() * steps + _TOLERANCE).floor().long() % steps
+    # The share of the day is a float32, and 7/288 * 288 may fall just below 7: it is off by less
+    # than a hundredth of a second, and times are whole seconds.
+    seconds = (x[:, :, 0, position].float() * _SECONDS_PER_DAY).round().long()
+    return seconds * steps // _SECONDS_PER_DAY % steps
 
 
 def day_index(x: BLNC, shape: ModelShape) -> Tensor | None:

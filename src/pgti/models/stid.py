@@ -68,8 +68,8 @@ class STID(AbstractModel):
       are narrower by as much.
     - Several targets are forecast by one map to H x C_out.
     - The day of the week reaches the affine map divided by 7, as in the released code, and the
-      row of the day is found by rounding, where that code cuts off: a float32 share of the day
-      can fall just below its row, and would then be looked up one row too early.
+      row of the day is found in whole seconds, where that code cuts off a float32 share of the
+      day, which can fall just below its row and is then looked up one row too early.
     """
 
     support_kind: ClassVar[SupportKind] = "none"

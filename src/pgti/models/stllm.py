@@ -97,7 +97,7 @@ class STLLM(AbstractModel):
       Its table of words, which no sensor looks up, is left out.
     - The vector of a calendar feature that the input lacks is left out; without both, the fusion
       is narrower. The day of the week reaches the first map divided by 7, and the row of the day
-      is found by rounding (see `calendar.step_index`).
+      is found in whole seconds (see `calendar.step_index`).
     - Several targets are forecast by one map to H x C_out.
 
     Raises:

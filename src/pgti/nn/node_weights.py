@@ -6,7 +6,7 @@ of K terms of a graph convolution.
 
 Matrices of N nodes are many numbers: those of one gate of 11,160 nodes take 750 MB. Where they are
 few they are made once; where they are many, some nodes' at a time, and again in the backward pass.
-Of small batches none is made: x_n W_n = sum_r (E_nr x_n) P_r is one product for all nodes.
+Of few rows none is made: x_n W_n = sum_r (E_nr x_n) P_r is one product for all nodes.
 """
 
 import functools

@@ -327,7 +327,9 @@ def _refusal(
     _, line = max(lines.items())  # the way that takes the least comes last
     usable = int(_free_share(forecaster) * room)
     needed = others.needed(line, size)
-    about = f"about {_size(needed)}" if math.isfinite(needed) else f"more than there is for {line.too_many}"
+    about = f"more than there is for {line.too_many}"
+    if math.isfinite(needed):
+        about = f"about {_size(needed)}"
     changes = ["use --recompute on"] if could_recompute else []
     fitting = next((b for b in range(size - 1, 0, -1) if others.needed(line, b) <= usable), 0)
     if fitting:

@@ -120,8 +120,10 @@ def prepare(
     model: ModelFactory | None,
     observers: ObserverFactory | None,
     processes: Processes,
+    *,
+    is_restored: bool = False,
 ) -> PreparedRun:
-    """Build everything, and try the network on one window; nothing is written.
+    """Build everything, and try the network on one window; nothing is written or read of the run.
 
     Args:
         config: every option, the model's resolved.
@@ -130,6 +132,7 @@ def prepare(
         model: makes the network, in place of the configuration's model.
         observers: makes who is told about the progress.
         processes: the ranks.
+        is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
 
     Raises:
         PgtiError: if something given cannot be used.
@@ -145,9 +148,7 @@ def prepare(
         store=store,
         splits=splits,
         source=source,
-        forecaster=build_forecaster(
-            config, source, model, device, is_restored=directory.last_checkpoint.exists()
-        ),
+        forecaster=build_forecaster(config, source, model, device, is_restored=is_restored),
         directory=directory,
         processes=processes,
     )
@@ -195,7 +196,9 @@ def prepare(
     info = {
         "store": str(store.path.absolute()),
         "fingerprint": store.fingerprint,
-        "parameters": sum(each.numel() for each in run.forecaster.network.parameters()),
+        "parameters": sum(
+            each.numel() for each in run.forecaster.network.parameters() if each.requires_grad
+        ),
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
         "batching": batching,
         "placement": config.placement,

@@ -152,20 +152,26 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
     processes = OneProcess() if processes is None else processes
     main = processes.is_main
     with ExitStack() as held:
-        goes_on = False
+        found = False, False
         with processes.together():
             if main and RunDirectory.exists(directory.path):
-                goes_on = resume or _was_begun_by(directory, job)
-            if goes_on:
-                held.enter_context(directory.locked())
-        goes_on = processes.any(goes_on)
+                found = _find_begun(directory, job, resume=resume, held=held)
+        goes_on, has_checkpoint = map(processes.any, found)
         with _memory_failures_told():
             with processes.together():
                 opened = SeriesStore.open(config.store) if store is None else store
                 config = replace(config, model=resolved_model(config.model)).resolved()
                 if goes_on and main:
                     _check_goes_on(directory, config, opened)
-                prepared = prepare(config, directory, opened, model, observers, processes)
+                prepared = prepare(
+                    config,
+                    directory,
+                    opened,
+                    model,
+                    observers,
+                    processes,
+                    is_restored=has_checkpoint,
+                )
             _require_same(processes, config, opened)
             run, trainer = prepared.run, prepared.trainer
             prepared.info["job"] = None if job is None else job.name
@@ -188,6 +194,16 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             result = _fit(trainer, directory, resume=resume or goes_on, is_new=main and not goes_on)
         _end(run, was_finished=was_finished)
         return run, result
+
+
+def _find_begun(
+    directory: RunDirectory, job: Job | None, *, resume: bool, held: ExitStack
+) -> tuple[bool, bool]:
+    """Whether a run that exists goes on, locked then, and whether it has a checkpoint."""
+    if not (resume or _was_begun_by(directory, job)):
+        return False, False
+    held.enter_context(directory.locked())
+    return True, directory.last_checkpoint.exists()
 
 
 def _was_begun_by(directory: RunDirectory, job: Job | None) -> bool:
