@@ -81,9 +81,11 @@ def to_store(
             last H of features that are no targets are missing. "steps": each is one step, features
             [N] or [N, F], and targets [N] or [N, K], which become channels after the features.
         node_ids: ids of the sensors; "0", "1", ... if not given.
-        means: mean of each feature [F], or of each sensor [N, 1], or anything else that fits
+        means: mean of each channel [F], or of each sensor [N, 1], or anything else that fits
             [T, N, F], by which the signal was standardised: readings are `value * stds + means`,
-            and a value of `options.missing` is recognised although it went through that.
+            and a value of `options.missing` is recognised although it went through that. Of steps
+            the channels are F features and K targets; one that was not standardised has mean 0 and
+            deviation 1.
         stds: standard deviations, given with `means`.
 
     Returns:
@@ -260,8 +262,9 @@ def _check_fits(name: str, shape: tuple[int, ...], values: tuple[int, ...]) -> N
         fits = False
     if not fits:
         raise ConfigError(
-            f"{name} has shape {shape} and the series {values}, steps, sensors and features: give "
-            f"[F] for features or [N, 1] for sensors, for example {name}.reshape(-1, 1)"
+            f"{name} has shape {shape} and the series {values}, steps, sensors and channels "
+            f"(features, then targets): give [{values[2]}] for channels or [{values[1]}, 1] for "
+            f"sensors, for example {name}.reshape(-1, 1)"
         )
 
 
