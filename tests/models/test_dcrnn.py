@@ -374,3 +374,18 @@ def test_wrong_supports_are_refused() -> None:
         model(inputs(), Supports.from_graph(graph, "random_walk"))
     with pytest.raises(ConfigError, match="given dual_random_walk supports on 3 nodes"):
         model(inputs(), Supports.from_graph(SensorGraph.empty(3)))
+
+
+# The compiler itself looks at the gradients of whatever crosses a break of its graph.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_model_is_taught_as_the_model_is() -> None:
+    """The coins are tossed outside of what is compiled, anew at every step."""
+    torch.compiler.reset()
+    model, x = build(sampling_decay=1.0).train(), inputs()
+    supports = Supports.from_graph(asymmetric_graph())
+    compiled = torch.compile(model, backend="eager")
+    tosses = {tuple(scheduled_sampling_coins(3, step, HORIZON, 1.0)) for step in range(3)}
+    assert len(tosses) == 3
+    for step in range(3):
+        truth = teacher(step, seed=3)
+        torch.testing.assert_close(compiled(x, supports, truth), model(x, supports, truth))
