@@ -6,7 +6,8 @@
     run.evaluate()                                              errors beside both baselines
     run.predict("forecast.parquet")                             forecasts as a file
 
-Everything named here is public; everything else may change. What needs torch is imported when it
+Everything named here is public, and what `pgti.interop.pgt` and `pgti.interop.ray` export;
+everything else may change (docs/api.md). What needs torch is imported when it
 is first asked for: torch alone takes longer to import than most of the rest takes to run.
 """
 

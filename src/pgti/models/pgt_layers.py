@@ -61,7 +61,7 @@ class PgtLayer(NamedTuple):
         config: the class of its options.
         model: what makes it a forecaster.
         remark: one line; `known wrong` is said where it is not what its paper describes.
-        ours: the model of this package that does the same as published.
+        ours: the model of this package to use instead: the same as published, or one of its kind.
     """
 
     config: type[ModelConfig]
@@ -87,6 +87,7 @@ PGT_LAYERS: dict[str, PgtLayer] = {
         ASTGCNConfig,
         PgtASTGCN,
         "known wrong: no attention from the second hop on; leaves edge weights out; N x N",
+        "staeformer",
     ),
     "BatchedDCRNN": PgtLayer(
         HopsConfig,
@@ -123,6 +124,7 @@ PGT_LAYERS: dict[str, PgtLayer] = {
         PgtMSTGCN,
         "known wrong: mixes nodes and samples up where the graph is fixed, so it is told of one "
         "that changes; leaves edge weights out",
+        "stgcn",
     ),
     "MTGNN": PgtLayer(
         MTGNNConfig, PgtMTGNN, "learns its graph, or has the store's; N x N", "mtgnn"
