@@ -30,16 +30,26 @@ def test_all_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_parameters_are_those_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_have_the_calendar_of_their_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    """And so the parameters that are published for METR-LA."""
+    models = listed(capsys)
+    assert models["stid"]["parameters"] == 117_868
+    assert models["staeformer"]["parameters"] == 1_258_980
+
+
+@pytest.mark.parametrize("model", ["dcrnn", "stid"])
+def test_parameters_are_those_of_a_run(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Counted for a store, they are what `train` says of the same store."""
     store, run = str(tmp_path / "store"), str(tmp_path / "run")
     assert run_command(["simulate", "--sensors", "4", "--steps", "120", "--out", store]) == 0
     arguments = ["--run", run, "--max-steps", "1", "--batch-size", "2", "--json"]
-    assert run_command(["train", store, *arguments]) == 0
+    assert run_command(["train", store, "--model", model, *arguments]) == 0
     trained = json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"]
-    assert run_command(["models", "dcrnn", "--store", store, "--json"]) == 0
+    assert run_command(["models", model, "--store", store, "--json"]) == 0
     told = capsys.readouterr()
-    assert json.loads(told.out.splitlines()[-1])["models"]["dcrnn"]["parameters"] == trained
+    assert json.loads(told.out.splitlines()[-1])["models"][model]["parameters"] == trained
     assert f"{trained:,} parameters for 4 sensors, 12 steps in, 12 out" in told.err
 
 

@@ -123,6 +123,9 @@ def test_default_calendar_needs_several_readings_a_day() -> None:
     """Five-minute series get the time of day; daily ones do not."""
     assert default_calendar(axis()) == ("time-of-day",)
     assert default_calendar(axis(interval=86_400)) == ()
+    assert default_calendar(axis(), day_of_week=True) == ("time-of-day", "day-of-week")
+    assert default_calendar(axis(interval=86_400), day_of_week=True) == ("day-of-week",)
+    assert default_calendar(axis(interval=7 * 86_400), day_of_week=True) == ()
 
 
 def test_unknown_feature_is_refused() -> None:

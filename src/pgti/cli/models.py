@@ -1,7 +1,7 @@
 """`pgti models`: what can be trained."""
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pgti.models import MODELS, PGT_LAYERS, ModelShape, model_entry, num_paramet
 from pgti.models.pgt_layers import PGT_PREFIX
 from pgti.run import WindowConfig
 from pgti.run.build import shape_of_store
-from pgti.series import SeriesStore
+from pgti.series import CALENDAR_FEATURES, SeriesStore
 
 __all__ = ["models_command"]
 
@@ -40,16 +40,17 @@ def models_command(
             and 12 out, if not given.
         json: Print one JSON object as the last line of standard output.
     """
-    shape = _METR_LA if store is None else shape_of_store(SeriesStore.open(store), WindowConfig())
+    opened = None if store is None else SeriesStore.open(store)
     if name is not None:
         model_entry(name)  # an unknown name is an error that names the nearest one
     names = [name] if name is not None else sorted(MODELS)
-    models = {each: _summary(each, shape) for each in names}
+    shapes = {each: _shape(each, opened) for each in names}
+    models = {each: _summary(each, shape) for each, shape in shapes.items()}
     if name is None:
-        show(_models_table(models, shape))
+        show(_models_table(models, next(iter(shapes.values()))))
         show(_pgt_table())
     else:
-        for line in _about(name, models[name]["parameters"], shape):
+        for line in _about(name, models[name]["parameters"], shapes[name]):
             say(line)
         show(_options_table(name))
     if json:
@@ -58,6 +59,15 @@ def models_command(
             for each, layer in PGT_LAYERS.items()
         }
         print_json({"models": models, "pgt_layers": layers} if name is None else {"models": models})
+
+
+def _shape(name: str, store: SeriesStore | None) -> ModelShape:
+    """What windows ask of a model, with the calendar that it has by default."""
+    if store is not None:
+        return shape_of_store(store, WindowConfig(), name)
+    if not model_entry(name).model.uses_day_of_week:
+        return _METR_LA
+    return replace(_METR_LA, calendar=CALENDAR_FEATURES, input_channels=3)
 
 
 def _summary(name: str, shape: ModelShape) -> dict[str, Any]:

@@ -121,6 +121,8 @@ class AbstractModel(nn.Module, ABC):
         support_kind: which operators of the graph it uses; `none` for a model that has no use for
             the graph.
         can_recompute: whether it knows how to recompute activations.
+        uses_day_of_week: whether it is published with the day of the week among its inputs, which
+            then have it unless a run says otherwise.
         config: its options.
         shape: the sizes it was built for.
         recompute: make activations again in the backward pass instead of keeping them; only for a
@@ -130,6 +132,7 @@ class AbstractModel(nn.Module, ABC):
 
     support_kind: ClassVar[SupportKind] = "dual_random_walk"
     can_recompute: ClassVar[bool] = False
+    uses_day_of_week: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, shape: ModelShape) -> None:
         super().__init__()

@@ -90,6 +90,7 @@ class STAEformer(AbstractModel):
 
     support_kind: ClassVar[SupportKind] = "none"
     can_recompute: ClassVar[bool] = True
+    uses_day_of_week: ClassVar[bool] = True
     config: STAEformerConfig
 
     def __init__(self, config: STAEformerConfig, shape: ModelShape) -> None:

@@ -74,6 +74,7 @@ class STID(AbstractModel):
 
     support_kind: ClassVar[SupportKind] = "none"
     can_recompute: ClassVar[bool] = True
+    uses_day_of_week: ClassVar[bool] = True
     config: STIDConfig
 
     def __init__(self, config: STIDConfig, shape: ModelShape) -> None:

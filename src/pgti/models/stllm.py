@@ -108,6 +108,7 @@ class STLLM(AbstractModel):
 
     support_kind: ClassVar[SupportKind] = "none"
     can_recompute: ClassVar[bool] = True
+    uses_day_of_week: ClassVar[bool] = True
     config: STLLMConfig
 
     def __init__(self, config: STLLMConfig, shape: ModelShape) -> None:

@@ -12,10 +12,10 @@ from torch import nn
 from pgti.batching import Batcher, WindowSource
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.models import AbstractModel, ModelShape, build_config, build_model
+from pgti.models import AbstractModel, ModelShape, build_config, build_model, model_entry
 from pgti.nn import Supports
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
-from pgti.series import Profile, Scaler, SeriesStore
+from pgti.series import Profile, Scaler, SeriesStore, default_calendar
 from pgti.training import NetworkForecaster, shape_of
 
 __all__ = [
@@ -98,6 +98,7 @@ def window_source(config: RunConfig, store: SeriesStore, scaler: Scaler) -> Wind
     """What the windows of a run hold.
 
     Raises:
+        ConfigError: if there is no such model.
         DataError: if a target channel is not in the store.
     """
     windows = config.windows
@@ -110,19 +111,29 @@ def window_source(config: RunConfig, store: SeriesStore, scaler: Scaler) -> Wind
         spec=windows.spec,
         scaler=scaler,
         target_indices=targets,
-        calendar=windows.calendar_of(store),
+        calendar=_calendar(config, store),
         profile=profile,
     )
 
 
-def shape_of_store(store: SeriesStore, windows: WindowConfig) -> ModelShape:
-    """The sizes that windows of a store ask of a network.
+def _calendar(config: RunConfig, store: SeriesStore) -> tuple[str, ...]:
+    """The calendar features of the inputs: those asked for, else what fits series and model."""
+    if config.windows.calendar is not None:
+        return config.windows.calendar
+    name = config.model.name
+    day_of_week = name != CUSTOM_MODEL and model_entry(name).model.uses_day_of_week
+    return default_calendar(store.time_axis, day_of_week=day_of_week)
+
+
+def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> ModelShape:
+    """The sizes that windows of a store ask of the network called `model`.
 
     Raises:
-        ConfigError, DataError: as `WindowConfig.splits` and `window_source`.
+        ConfigError, DataError: as `WindowConfig.splits`, `model_entry` and `window_source`.
     """
+    config = RunConfig(store=store.path, windows=windows, model=ModelConfig(name=model))
     scaler = Scaler.fit(store, windows.splits(store).train_rows(windows.spec))
-    return shape_of(window_source(RunConfig(store=store.path, windows=windows), store, scaler))
+    return shape_of(window_source(config, store, scaler))
 
 
 def build_forecaster(

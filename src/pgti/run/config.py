@@ -12,7 +12,7 @@ import numpy as np
 
 from pgti.batching.memory import parse_bytes
 from pgti.errors import ConfigError
-from pgti.series import SeriesStore, default_calendar
+from pgti.series import SeriesStore
 from pgti.training import TrainingConfig
 from pgti.training.config import OrderName
 from pgti.training.toml_text import to_toml
@@ -49,8 +49,8 @@ class WindowConfig:
     targets: tuple[str, ...] = ()
     """Channels to forecast; all of them if empty."""
     calendar: tuple[str, ...] | None = None
-    """Calendar features appended to the inputs (time-of-day, day-of-week); what fits if not given.
-    """
+    """Calendar features appended to the inputs (time-of-day, day-of-week); if not given, what fits
+    the series and the model."""
     profile: bool = False
     """Append the typical reading of each sensor at that time of day, on working days or weekends,
     from training rows: for the input's row and for the row horizon steps later."""
@@ -107,10 +107,6 @@ class WindowConfig:
             test_row=store.time_axis.row_of(parse_time("test_from", self.test_from)),
             gap=self.gap,
         )
-
-    def calendar_of(self, store: SeriesStore) -> tuple[str, ...]:
-        """The calendar features that the windows of a store carry."""
-        return default_calendar(store.time_axis) if self.calendar is None else self.calendar
 
     def target_indices(self, store: SeriesStore) -> tuple[int, ...]:
         """Positions of the target channels."""

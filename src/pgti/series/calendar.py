@@ -36,9 +36,15 @@ def calendar_features(
     return features
 
 
-def default_calendar(time_axis: TimeAxis) -> tuple[str, ...]:
-    """The features that fit a series: the time of day where several readings make a day."""
+def default_calendar(time_axis: TimeAxis, *, day_of_week: bool = False) -> tuple[str, ...]:
+    """The features that fit a series: the time of day where several readings make a day.
+
+    Args:
+        time_axis: of the series.
+        day_of_week: the day of the week too, where every day has a reading.
+    """
     interval = time_axis.interval_seconds
-    if not time_axis.is_dated or interval is None or interval >= SECONDS_PER_DAY:
+    if not time_axis.is_dated or interval is None or interval > SECONDS_PER_DAY:
         return ()
-    return ("time-of-day",)
+    of_day = ("time-of-day",) if interval < SECONDS_PER_DAY else ()
+    return (*of_day, "day-of-week") if day_of_week else of_day
