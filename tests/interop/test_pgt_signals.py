@@ -347,7 +347,7 @@ def test_refused_arguments(tmp_path: Path) -> None:
     for name in ("means", "stds"):
         statistics: Any = {"means": [0.0], "stds": [1.0], name: np.ones(NODES)}
         with pytest.raises(
-            ConfigError, match=rf"{name} has shape \(5,\) .* \[\d+, 1\] for sensors"
+            ConfigError, match=rf"{name} has shape \(5,\) .* \[{NODES}, 1\] for sensors"
         ):
             to_store(random_signal(), tmp_path / "store", **statistics)
     assert not (tmp_path / "store").exists()

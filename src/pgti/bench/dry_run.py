@@ -14,6 +14,7 @@ from pgti.bench.dry_run_schedule import Job, Schedule, ScheduleFigures
 from pgti.bench.dry_run_walk import StepBytes, WalkedRank, row_bytes, walk_rank
 from pgti.bench.results import Machine, Spread
 from pgti.errors import ConfigError, require_whole_number
+from pgti.models import num_learnt
 from pgti.training import TrainingConfig
 from pgti.training.order import order_of
 
@@ -192,7 +193,7 @@ def dry_run(
         epoch=options.epoch,
         batch_size=training.batch_size,
         accumulate=training.accumulate,
-        parameters=sum(each.numel() for each in network.parameters() if each.requires_grad),
+        parameters=num_learnt(network),
         schedule=figures,
         sent=_sent(job, rows, source, StepBytes.of(job, network)),
         held_bytes=Spread.of((rows.held * row_bytes(source)).tolist()),

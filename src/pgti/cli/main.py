@@ -73,11 +73,7 @@ def run_command(tokens: Sequence[str]) -> int:
         _refuse_ranks(tokens)
         arguments = expand_tokens([token for token in tokens if token != _DEBUG])
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except (PgtiError, cyclopts.CycloptsError, OSError, KeyboardInterrupt) as error:
-        if debug:
-            raise
-        return _told(error)
-    except Exception as error:  # the last resort: a fault of ours is one line too, and exit code 1
+    except (Exception, KeyboardInterrupt) as error:  # a fault of ours is one line too
         if debug:
             raise
         return _told(error)

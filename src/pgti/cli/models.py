@@ -67,7 +67,7 @@ def _shape(name: str, store: SeriesStore | None) -> ModelShape:
         return shape_of_store(store, WindowConfig(), name)
     if not model_entry(name).model.uses_day_of_week:
         return _METR_LA
-    return replace(_METR_LA, calendar=CALENDAR_FEATURES, input_channels=3)
+    return replace(_METR_LA, calendar=CALENDAR_FEATURES, input_channels=_METR_LA.input_channels + 1)
 
 
 def _summary(name: str, shape: ModelShape) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def member_of(archive: Path, name: str) -> zipfile.ZipInfo | None:
                 and _OWN_OF_MACOS not in PurePosixPath(member.filename).parts
                 and not member.is_dir()
             ]
+    # NotImplementedError is what zipfile says of an archive of a kind that it does not read.
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise _damaged(archive, error) from error
     if len(found) > 1:

@@ -8,6 +8,7 @@ from pgti.models.base import AbstractModel as AbstractModel
 from pgti.models.base import ModelConfig as ModelConfig
 from pgti.models.base import ModelShape as ModelShape
 from pgti.models.base import Teacher as Teacher
+from pgti.models.base import num_learnt as num_learnt
 from pgti.models.baselines import HistoricalAverage as HistoricalAverage
 from pgti.models.baselines import Persistence as Persistence
 from pgti.models.dcrnn import DCRNN as DCRNN

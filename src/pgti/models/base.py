@@ -11,7 +11,7 @@ from pgti.nn import Supports
 from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
-__all__ = ["AbstractModel", "ModelConfig", "ModelShape", "Teacher", "check_at_least"]
+__all__ = ["AbstractModel", "ModelConfig", "ModelShape", "Teacher", "check_at_least", "num_learnt"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +105,11 @@ class Teacher:
     calendar_BHF: Tensor  # noqa: N815
     step: int
     seed: int
+
+
+def num_learnt(network: nn.Module) -> int:
+    """Numbers that a network learns; frozen ones are not counted."""
+    return sum(each.numel() for each in network.parameters() if each.requires_grad)
 
 
 class AbstractModel(nn.Module, ABC):

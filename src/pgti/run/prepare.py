@@ -19,7 +19,7 @@ from pgti.batching import (
 )
 from pgti.distributed import Processes
 from pgti.errors import ConfigError, DataError
-from pgti.models import AbstractModel
+from pgti.models import AbstractModel, num_learnt
 from pgti.run.build import (
     NUM_SLOTS,
     ModelFactory,
@@ -196,9 +196,7 @@ def prepare(
     info = {
         "store": str(store.path.absolute()),
         "fingerprint": store.fingerprint,
-        "parameters": sum(
-            each.numel() for each in run.forecaster.network.parameters() if each.requires_grad
-        ),
+        "parameters": num_learnt(run.forecaster.network),
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
         "batching": batching,
         "placement": config.placement,

@@ -262,9 +262,9 @@ def _check_fits(name: str, shape: tuple[int, ...], values: tuple[int, ...]) -> N
         fits = False
     if not fits:
         raise ConfigError(
-            f"{name} has shape {shape} and the series {values}, steps, sensors and channels "
-            f"(features, then targets): give [{values[2]}] for channels or [{values[1]}, 1] for "
-            f"sensors, for example {name}.reshape(-1, 1)"
+            f"{name} has shape {shape} and the series {values}, steps, sensors and channels: "
+            f"give [{values[2]}] for channels or [{values[1]}, 1] for sensors, for example "
+            f"{name}.reshape(-1, 1)"
         )
 
 
