@@ -7,19 +7,13 @@ training that was cut short goes on from its last checkpoint.
 import hashlib
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgti.bench.measured_commands import last_message, last_object
+from pgti.bench.model_study_trainings import StudyTraining, run_trainings
 from pgti.bench.results import Machine, Spread
 from pgti.errors import BenchError, ConfigError, require_whole_number
 from pgti.series import SeriesStore
@@ -28,7 +22,6 @@ __all__ = ["ERRORS", "StudiedModel", "StudyOptions", "StudyResult", "run_study"]
 
 ERRORS = ("mae", "rmse", "mape")
 _BASELINES = ("persistence", "historical-average")
-_LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,90 +108,6 @@ class StudyResult:
     left_out: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Training:
-    """One model with one seed."""
-
-    model: str
-    config: Path
-    seed: int
-    directory: Path
-
-    @property
-    def result_path(self) -> Path:
-        return self.directory / "result.json"
-
-    def command(self, store: Path, test_windows: int | None) -> list[str]:
-        limit = [] if test_windows is None else ["--test-windows", str(test_windows)]
-        where = ["--run", str(self.directory / "run"), "--resume", "--json"]
-        return [
-            *(sys.executable, "-m", "pgti", "train", str(store), "--config", str(self.config)),
-            *("--seed", str(self.seed), *limit, *where),
-        ]
-
-    def finished(self, identity: str) -> dict[str, Any] | None:
-        """What it gave, if it was trained to the end.
-
-        Raises:
-            ConfigError: it was trained on another store, or with another configuration.
-        """
-        if not self.result_path.exists():
-            return None
-        result: dict[str, Any] = json.loads(self.result_path.read_text(encoding="utf-8"))
-        if result["identity"] != identity:
-            raise ConfigError(
-                f"{self.directory} holds a training of another store or configuration: remove "
-                "it, or choose another --workdir"
-            )
-        return result
-
-
-class _Running:
-    """A training in a process of its own."""
-
-    def __init__(self, training: _Training, command: Sequence[str], threads: int) -> None:
-        self.training = training
-        training.directory.mkdir(parents=True, exist_ok=True)
-        self._output = training.directory / "output.txt"
-        self._log = training.directory / "log.txt"
-        with self._output.open("w") as output, self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-                start_new_session=True,
-            )
-
-    @property
-    def is_over(self) -> bool:
-        return self._process.poll() is not None
-
-    def result(self) -> dict[str, Any]:
-        """What it printed.
-
-        Raises:
-            BenchError: it failed, with the last line that it said, or measured no test error.
-        """
-        if self._process.returncode:
-            messages = self._log.read_text(encoding="utf-8", errors="replace")
-            raise BenchError(last_message(messages) or f"exit code {self._process.returncode}")
-        result = dict(last_object(self._output.read_text(encoding="utf-8")))
-        test = result.get("test")
-        if not test or test["mae"]["mean"] is None:
-            raise BenchError(
-                "no target of its test windows was observed: there is no error to show"
-            )
-        return result
-
-    def stop(self) -> None:
-        """End it as a user would: its state is saved."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGTERM)
-        self._process.wait()
-
-
 def model_of(config: Path) -> str:
     """The model that a configuration trains.
 
@@ -239,7 +148,7 @@ def run_study(
     machine = Machine.here()
     threads = max(1, machine.cores // options.jobs)
     trainings = [
-        _Training(
+        StudyTraining(
             model=name, config=config, seed=seed, directory=workdir / f"{_file_name(name)}-{seed}"
         )
         for config, name in ((config, model_of(config)) for config in options.configs)
@@ -249,7 +158,7 @@ def run_study(
         training.config: _identity(store, training.config, options.test_windows)
         for training in trainings
     }
-    results: dict[_Training, dict[str, Any]] = {}
+    results: dict[StudyTraining, dict[str, Any]] = {}
     for training in trainings:
         found = training.finished(identities[training.config])
         if found is not None:
@@ -258,7 +167,15 @@ def run_study(
     say(f"{len(trainings)} trainings, {len(waiting)} still to be run, {threads} threads each")
     left_out: list[str] = []
     measured = {"cpu": machine.cpu, "threads": threads, "jobs": options.jobs, **machine.versions}
-    for training, result in _run_all(waiting, store.path, options, threads, left_out, say):
+    trained = run_trainings(
+        waiting,
+        lambda training: training.command(store.path, options.test_windows),
+        jobs=options.jobs,
+        threads=threads,
+        left_out=left_out,
+        say=say,
+    )
+    for training, result in trained:
         result |= {"identity": identities[training.config], "measured": measured}
         text = json.dumps(result, allow_nan=False)
         part = training.result_path.with_suffix(".part")
@@ -286,42 +203,7 @@ def run_study(
     )
 
 
-def _run_all(
-    waiting: Sequence[_Training],
-    store: Path,
-    options: StudyOptions,
-    threads: int,
-    left_out: list[str],
-    say: Callable[[str], None],
-) -> Iterator[tuple[_Training, dict[str, Any]]]:
-    """Each training with what it gave, as they end; the reasons of those that failed."""
-    queue, running = list(waiting), list[_Running]()
-    try:
-        while queue or running:
-            while queue and len(running) < options.jobs:
-                training = queue.pop(0)
-                say(f"training {training.model}, seed {training.seed}")
-                command = training.command(store, options.test_windows)
-                running.append(_Running(training, command, threads))
-            time.sleep(_LOOK_SECONDS)
-            for each in [each for each in running if each.is_over]:
-                running.remove(each)
-                name = f"{each.training.model}, seed {each.training.seed}"
-                try:
-                    result = each.result()
-                except BenchError as error:
-                    say(f"{name} failed: {error}")
-                    left_out.append(f"{name}: {error}")
-                    continue
-                mae = result["test"]["mae"]["mean"]
-                say(f"{name}: test MAE {mae:.3f} after {result['seconds']:,.0f} s")
-                yield each.training, result
-    finally:
-        for each in running:
-            each.stop()
-
-
-def _check_alike(results: Mapping[_Training, Mapping[str, Any]]) -> None:
+def _check_alike(results: Mapping[StudyTraining, Mapping[str, Any]]) -> None:
     """Refuse a table of different tests: what the baselines reach tells them apart.
 
     Raises:
@@ -354,7 +236,7 @@ def _are_near(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=1e-9)
 
 
-def _row(model: str, results: Mapping[_Training, Mapping[str, Any]]) -> StudiedModel | None:
+def _row(model: str, results: Mapping[StudyTraining, Mapping[str, Any]]) -> StudiedModel | None:
     """A model's figures over its seeds; None if no seed was trained to the end."""
     found = {each.seed: result for each, result in results.items() if each.model == model}
     if not found:
