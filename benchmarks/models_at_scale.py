@@ -12,10 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pgti.batching.memory import parse_bytes
 from pgti.bench import Machine
 from pgti.bench.limited_run import LimitedRun, run_limited
 from pgti.bench.measured_commands import last_message, last_object
+from pgti.memory.available import parse_bytes
 from pgti.models import MODELS
 
 BATCH_SIZE, STEPS, WINDOWS = 2, 2, 2
@@ -31,7 +31,7 @@ def main() -> None:
     limit = parse_bytes("limit", options.limit)
     names = sorted(MODELS) if options.models == "all" else options.models.split(",")
     lines = [
-        "| model | parameters | peak PSS | peak of the group | recomputed | s a step | |",
+        "| model | parameters | peak PSS | peak of the group | checkpointed | s a step | |",
         "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
@@ -55,11 +55,11 @@ def trained(name: str, store: Path, limit: int) -> LimitedRun:
 
 def row(name: str, ended: LimitedRun) -> str:
     told = last_object(ended.output)
-    verdict = "done" if ended.exit_code == 0 else last_message(ended.messages)
+    failure = "done" if ended.exit_code == 0 else last_message(ended.messages)
     if ended.was_oom_killed:
-        verdict = "killed by its limit"
+        failure = "killed by its limit"
     if ended.no_limit_because:
-        verdict += f" (without a limit: {ended.no_limit_because})"
+        failure += f" (without a limit: {ended.no_limit_because})"
     seconds = "-"
     if told:
         seconds = f"{BATCH_SIZE / told['windows_per_second']:,.1f}"
@@ -70,7 +70,7 @@ def row(name: str, ended: LimitedRun) -> str:
         size(ended.group_peak_bytes),
         "yes" if "recompute on" in ended.messages else "no",
         seconds,
-        verdict,
+        failure,
     ]
     return "| " + " | ".join(cells) + " |"
 

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_example(options: argparse.Namespace) -> None:
     """From store to metrics."""
-    store = made_store(options.graph, options.out / "store", options.steps)
+    store = synthetic_store(options.graph, options.out / "store", options.steps)
     with told("training"):
         run = pgti.train(
             store,
@@ -64,7 +64,7 @@ def run_example(options: argparse.Namespace) -> None:
     print(f"the next {run.config.windows.horizon} steps of every sensor are in {forecast}")
 
 
-def made_store(graph_file: Path, path: Path, steps: int) -> pgti.SeriesStore:
+def synthetic_store(graph_file: Path, path: Path, steps: int) -> pgti.SeriesStore:
     """The store at `path`; simulated on the graph if it is not there yet."""
     if not path.exists():
         graph, sensor_ids = read_graph(graph_file, pgti.IngestOptions())

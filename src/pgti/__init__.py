@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pgti.datasets import DATASETS as DATASETS
 from pgti.datasets import fetch as fetch
+from pgti.datasets.simulated import SimulationOptions as SimulationOptions
+from pgti.datasets.simulated import simulate as simulate
 from pgti.errors import ConfigError as ConfigError
 from pgti.errors import DataError as DataError
 from pgti.errors import Interrupted as Interrupted
@@ -28,14 +30,12 @@ from pgti.graph import SensorGraph as SensorGraph
 from pgti.ingest import IngestOptions as IngestOptions
 from pgti.ingest import IngestSummary as IngestSummary
 from pgti.ingest import ingest as ingest
-from pgti.series import Scaler as Scaler
-from pgti.series import SeriesStore as SeriesStore
-from pgti.simulation import SimulationOptions as SimulationOptions
-from pgti.simulation import simulate as simulate
+from pgti.store import Scaler as Scaler
+from pgti.store import SeriesStore as SeriesStore
 from pgti.windows import BlockShuffle as BlockShuffle
-from pgti.windows import EvenShare as EvenShare
+from pgti.windows import EvenSharding as EvenSharding
 from pgti.windows import GlobalShuffle as GlobalShuffle
-from pgti.windows import OwnedShare as OwnedShare
+from pgti.windows import PartitionSharding as PartitionSharding
 from pgti.windows import PartitionShuffle as PartitionShuffle
 from pgti.windows import Sequential as Sequential
 from pgti.windows import WindowSpec as WindowSpec
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from pgti.batching import StandardBatcher as StandardBatcher
     from pgti.batching import WindowDataset as WindowDataset
     from pgti.batching import WindowSource as WindowSource
-    from pgti.distributed import Processes as Processes
-    from pgti.distributed import open_processes as open_processes
+    from pgti.distributed import Communicator as Communicator
+    from pgti.distributed import init_communicator as init_communicator
     from pgti.models import DCRNN as DCRNN
     from pgti.models import AbstractModel as AbstractModel
     from pgti.models import DCRNNConfig as DCRNNConfig
@@ -69,7 +69,7 @@ _NEEDS_TORCH = {
         "WindowDataset",
         "WindowSource",
     ),
-    "pgti.distributed": ("Processes", "open_processes"),
+    "pgti.distributed": ("Communicator", "init_communicator"),
     "pgti.models": ("DCRNN", "AbstractModel", "DCRNNConfig", "ModelShape"),
     "pgti.nn": ("Supports",),
     "pgti.run": ("Run", "RunConfig", "WindowConfig", "train"),

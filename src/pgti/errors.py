@@ -37,11 +37,11 @@ class PgtiError(Exception):
     """Base of every error that this library raises on purpose.
 
     Attributes:
-        is_told: in a job of several ranks, whether another rank says the same to the user; None
+        is_reported: in a job of several ranks, whether another rank says the same to the user; None
             before the ranks have met, where those of a machine find the same.
     """
 
-    is_told: bool | None = None
+    is_reported: bool | None = None
 
 
 class ConfigError(PgtiError, ValueError):

@@ -7,7 +7,7 @@ import torch
 
 from pgti.batching import Batch, WindowSource
 from pgti.graph import SensorGraph
-from pgti.series import Profile, Scaler, SeriesStore, StoreWriter
+from pgti.store import Profile, Scaler, SeriesStore, StoreWriter
 from pgti.windows import WindowSpec
 
 CPU = torch.device("cpu")

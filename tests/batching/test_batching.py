@@ -79,9 +79,9 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
         BatchLoader(batcher, starts, 7, GlobalShuffle(3))
         for batcher in (
             StandardBatcher(source, CPU),
-            IndexBatcher(source, CPU, num_slots=3),
-            IndexBatcher(source, CPU, num_slots=3, budget_bytes=0),
-            DeviceBatcher(source, CPU, num_slots=2),
+            IndexBatcher(source, CPU, prefetch_depth=3),
+            IndexBatcher(source, CPU, prefetch_depth=3, budget_bytes=0),
+            DeviceBatcher(source, CPU, prefetch_depth=2),
         )
     ]
     seen = []
@@ -133,12 +133,14 @@ def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("budget_bytes", [0, None], ids=["stored", "decoded"])
-@pytest.mark.parametrize("num_slots", [1, 2, 3])
-def test_loader_goes_on_mid_epoch(tmp_path: Path, num_slots: int, budget_bytes: int | None) -> None:
+@pytest.mark.parametrize("prefetch_depth", [1, 2, 3])
+def test_loader_goes_on_mid_epoch(
+    tmp_path: Path, prefetch_depth: int, budget_bytes: int | None
+) -> None:
     """Starting at batch k gives what the whole epoch gives from batch k on."""
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (60, 2, 1), spec)
-    batcher = IndexBatcher(source, CPU, num_slots, budget_bytes)
+    batcher = IndexBatcher(source, CPU, prefetch_depth, budget_bytes)
     loader = BatchLoader(batcher, spec.starts(60), 8, GlobalShuffle(1))
     whole = [(batch.starts.copy(), batch.x.clone()) for batch in loader.epoch(2)]
     assert len(whole) == loader.num_batches == 7

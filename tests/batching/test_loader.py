@@ -35,16 +35,16 @@ STARTS = SPEC.starts(NUM_STEPS)
 MakeBatcher = Callable[[WindowSource, int], Batcher]
 
 
-def decoded(source: WindowSource, num_slots: int) -> Batcher:
-    return IndexBatcher(source, CPU, num_slots)
+def decoded(source: WindowSource, prefetch_depth: int) -> Batcher:
+    return IndexBatcher(source, CPU, prefetch_depth)
 
 
-def stored(source: WindowSource, num_slots: int) -> Batcher:
-    return IndexBatcher(source, CPU, num_slots, budget_bytes=0)
+def stored(source: WindowSource, prefetch_depth: int) -> Batcher:
+    return IndexBatcher(source, CPU, prefetch_depth, budget_bytes=0)
 
 
-def resident(source: WindowSource, num_slots: int) -> Batcher:
-    return DeviceBatcher(source, CPU, num_slots)
+def resident(source: WindowSource, prefetch_depth: int) -> Batcher:
+    return DeviceBatcher(source, CPU, prefetch_depth)
 
 
 STRATEGIES = (decoded, stored, resident)
@@ -74,22 +74,22 @@ class Watched:
 
 
 @pytest.mark.parametrize("order", [GlobalShuffle(3), BlockShuffle(3, 4), Sequential()], ids=repr)
-@pytest.mark.parametrize("num_slots", [1, 2, 3, 5])
+@pytest.mark.parametrize("prefetch_depth", [1, 2, 3, 5])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_batch_is_valid_until_the_next_one_is_taken(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     strategy: MakeBatcher,
-    num_slots: int,
+    prefetch_depth: int,
     order: Order,
 ) -> None:
     """However far the threads have run ahead while it was in use."""
     source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2)
-    batcher, standard = strategy(source, num_slots), StandardBatcher(source, CPU)
+    batcher, standard = strategy(source, prefetch_depth), StandardBatcher(source, CPU)
     watched = Watched(batcher, monkeypatch)
     loader = BatchLoader(batcher, STARTS, 16, order)
     for number, batch in enumerate(loader.epoch(1)):
-        watched.wait_for(min(number + batcher.num_slots, loader.num_batches))
+        watched.wait_for(min(number + batcher.prefetch_depth, loader.num_batches))
         assert_same(batch, standard.gather(batch.starts))
 
 
@@ -108,7 +108,7 @@ def test_epochs_of_one_batcher_do_not_disturb_one_another(
         assert_same(batch, standard.gather(batch.starts))
         seen.extend(batch.starts.tolist())
         if number == 2:
-            watched.wait_for(2 + batcher.num_slots)
+            watched.wait_for(2 + batcher.prefetch_depth)
             inner = [cloned(each) for each in validation.epoch(0)]
             assert len(inner) == validation.num_batches
             for each in inner:
@@ -179,6 +179,6 @@ def test_a_dataset_serves_threads_and_workers(tmp_path: Path) -> None:
 def test_refuses_less_than_one_slot(tmp_path: Path) -> None:
     """Without a slot there would be no batch, and no error."""
     source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC)
-    for num_slots in (0, -1, 1.5, True):
-        with pytest.raises(ConfigError, match="num_slots is"):
-            IndexBatcher(source, CPU, num_slots)  # type: ignore[arg-type]
+    for prefetch_depth in (0, -1, 1.5, True):
+        with pytest.raises(ConfigError, match="prefetch_depth is"):
+            IndexBatcher(source, CPU, prefetch_depth)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pgti.batching import BatchLoader, IndexBatcher, StandardBatcher
 from pgti.batching.mapped import MappedRows, pages_of
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 from pgti.windows import BlockShuffle, WindowSpec
 
 from .sources import CPU, assert_same, make_source

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pgti.batching import Batcher, DeviceBatcher, IndexBatcher, StandardBatcher, WindowSource
-from pgti.batching.assemble import TensorAssembler
+from pgti.batching.assemble import TorchAssembler
 from pgti.batching.buffers import Buffers
 from pgti.batching.rows import rows_of
 from pgti.windows import WindowSpec
@@ -41,7 +41,7 @@ def stored(source: WindowSource) -> Batcher:
 def stored_on_a_gpu(source: WindowSource) -> Batcher:
     """The operations of a GPU, on the CPU."""
     batcher = IndexBatcher(source, CPU, budget_bytes=0)
-    batcher._assembler = TensorAssembler(source, CPU)
+    batcher._assembler = TorchAssembler(source, CPU)
     return batcher
 
 
@@ -51,7 +51,7 @@ def resident(source: WindowSource) -> Batcher:
 
 def resident_on_a_gpu(source: WindowSource) -> Batcher:
     batcher = DeviceBatcher(source, CPU)
-    batcher._assembler = TensorAssembler(source, CPU)
+    batcher._assembler = TorchAssembler(source, CPU)
     return batcher
 
 
@@ -108,7 +108,7 @@ def test_a_path_equals_standard(
 
 def test_the_batches_above_take_both_ways() -> None:
     """Some of them read a union of rows, others window by window."""
-    ways = {rows_of(starts, SPEC.span).picks is None for starts in batches_of_starts()}
+    ways = {rows_of(starts, SPEC.span).window_index is None for starts in batches_of_starts()}
     assert ways == {True, False}
 
 
@@ -178,10 +178,11 @@ def typical(source: WindowSource, start: int) -> torch.Tensor:
     table = source.scaled_profile()
     assert table is not None
     rows = start + np.arange(SPEC.input_steps)
-    slots = [
-        source.profile.slots(source.store.time_axis, rows + ahead) for ahead in (0, SPEC.horizon)
+    week_bins = [
+        source.profile.week_bins(source.store.time_axis, rows + ahead)
+        for ahead in (0, SPEC.horizon)
     ]
-    return torch.from_numpy(np.concatenate([table[each] for each in slots], axis=-1))
+    return torch.from_numpy(np.concatenate([table[each] for each in week_bins], axis=-1))
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -189,8 +190,8 @@ def test_a_batch_lasts_until_the_next_one(tmp_path: Path, path: MakeBatcher) -> 
     """Fetching ahead, as a loader does, into other buffers leaves the batch in use alone."""
     source = make_source(tmp_path / "s", (NUM_STEPS, 4, 1), SPEC)
     batcher, standard = path(source), StandardBatcher(source, CPU)
-    slots = [Buffers(), Buffers()]
-    first = batcher.assemble(batcher.fetch(np.arange(8), buffers=slots[0]))
-    following = batcher.fetch(np.arange(50, 58), buffers=slots[1])
+    week_bins = [Buffers(), Buffers()]
+    first = batcher.assemble(batcher.fetch(np.arange(8), buffers=week_bins[0]))
+    following = batcher.fetch(np.arange(50, 58), buffers=week_bins[1])
     assert_same(first, standard.gather(np.arange(8)))
     assert_same(batcher.assemble(following), standard.gather(np.arange(50, 58)))

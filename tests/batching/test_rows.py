@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgti.batching.buffers import Buffers, take_runs
+from pgti.batching.buffers import Buffers, copy_row_ranges
 from pgti.batching.rows import RowFeatures, rows_of
-from pgti.series import calendar_features
+from pgti.store import calendar_features
 from pgti.windows import WindowSpec
 
 from .sources import make_source
@@ -23,13 +23,13 @@ def test_every_window_finds_its_rows(starts: list[int], num_rows: int) -> None:
     wanted = np.array(starts)[:, None] + np.arange(num_rows)
     union = len(set(wanted.reshape(-1).tolist()))
     assert [row for run in read.runs for row in range(*run)] == read.rows.reshape(-1).tolist()
-    if read.picks is None:
+    if read.window_index is None:
         np.testing.assert_array_equal(read.rows, wanted)
         assert union > 0.6 * wanted.size
     else:
         assert read.rows.shape == (1, union)
         assert union <= 0.6 * wanted.size
-        np.testing.assert_array_equal(read.rows[0][read.picks], wanted)
+        np.testing.assert_array_equal(read.rows[0][read.window_index], wanted)
 
 
 def test_features_of_rows_are_computed_once(
@@ -54,8 +54,10 @@ def test_features_of_rows_are_computed_once(
             features.calendar(rows), calendar_features(axis, source.calendar, rows)
         )
     for rows in (np.array([[399, 0]]), np.arange(390, 400)[None]):
-        expected = np.stack([source.profile.slots(axis, rows + ahead) for ahead in (0, 3)], axis=-1)
-        np.testing.assert_array_equal(features.slots(rows), expected)
+        expected = np.stack(
+            [source.profile.week_bins(axis, rows + ahead) for ahead in (0, 3)], axis=-1
+        )
+        np.testing.assert_array_equal(features.week_bins(rows), expected)
     assert sorted(pages) == list(range(0, 403, 16))
 
 
@@ -80,6 +82,6 @@ def test_runs_are_taken_in_their_order(runs: list[tuple[int, int]]) -> None:
     """Of any lengths, and also when they overlap."""
     series = np.arange(40 * 6, dtype=np.int16).reshape(40, 3, 2)
     out = np.empty((sum(count for _, count in runs), 3, 2), dtype=np.int16)
-    take_runs(series, [(first, first + count) for first, count in runs], out)
+    copy_row_ranges(series, [(first, first + count) for first, count in runs], out)
     rows = [row for first, count in runs for row in range(first, first + count)]
     np.testing.assert_array_equal(out, series[np.array(rows, dtype=np.int64)])

@@ -36,7 +36,7 @@ class Commands:
             with (
                 contextlib.redirect_stdout(output),
                 contextlib.redirect_stderr(messages),
-                mock.patch("pgti.training.peak_memory.pss_bytes", return_value=None),
+                mock.patch("pgti.memory.process.pss_bytes", return_value=None),
             ):
                 is_pgti = list(command[1:3]) == ["-m", "pgti"]
                 code = run_command(list(command[3:])) if is_pgti else 0

@@ -20,23 +20,23 @@ from pgti.bench.dry_run_rows import rows_of, rows_sent
 from pgti.bench.dry_run_schedule import Coverage, Job, Schedule
 from pgti.bench.results import Spread
 from pgti.cli.main import run_command
-from pgti.distributed import Ledger, open_fake
+from pgti.distributed import TrafficCounter, open_fake
 from pgti.errors import ConfigError
 from pgti.models import AbstractModel
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
-from pgti.run.build import NUM_SLOTS, build_forecaster, window_source
+from pgti.run.build import PREFETCH_DEPTH, build_forecaster, window_source
 from pgti.run.prepare import prepare
-from pgti.series import Scaler, SeriesStore
+from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory, TrainingConfig
 from pgti.training.order import order_of
 from pgti.windows import (
-    EvenShare,
-    OwnedShare,
+    EvenSharding,
+    PartitionSharding,
     PartitionShuffle,
     Sequential,
-    Share,
+    Sharding,
     even_part,
-    rows_held,
+    resident_rows,
 )
 
 PLACEMENTS: dict[str, dict[str, Any]] = {
@@ -94,10 +94,10 @@ def dried(store: Path, options: dict[str, Any], world_size: int, **more: Any) ->
     )
 
 
-def shares_of(options: dict[str, Any], order: Any, world_size: int) -> list[Share]:
+def shares_of(options: dict[str, Any], order: Any, world_size: int) -> list[Sharding]:
     if options.get("placement") == "partitioned" and isinstance(order, PartitionShuffle):
-        return [OwnedShare(order, rank, world_size) for rank in range(world_size)]
-    return [EvenShare(rank, world_size) for rank in range(world_size)]
+        return [PartitionSharding(order, rank, world_size) for rank in range(world_size)]
+    return [EvenSharding(rank, world_size) for rank in range(world_size)]
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -114,7 +114,7 @@ def test_the_schedule_is_that_of_the_shares(
     positions = order.epoch(81, 2)
     batches = [positions[first : first + batch_size] for first in range(0, 81, batch_size)]
     taken = [
-        [len(share.mine(batch, 81, 2)) for share in shares_of(options, order, world_size)]
+        [len(sharding.mine(batch, 81, 2)) for sharding in shares_of(options, order, world_size)]
         for batch in batches
     ]
     every = [number for counts in taken for number in counts]
@@ -128,7 +128,7 @@ def test_the_schedule_is_that_of_the_shares(
     assert found.windows_per_batch.median == statistics.median(every)
 
 
-class Greedy(EvenShare):
+class Greedy(EvenSharding):
     """Rank 0 takes one window more than is its own."""
 
     def of(self, rank: int, positions: np.ndarray, num_windows: int, epoch: int) -> np.ndarray:
@@ -138,7 +138,7 @@ class Greedy(EvenShare):
         return positions[part.start : part.stop + (rank == 0)]
 
 
-class Lazy(EvenShare):
+class Lazy(EvenSharding):
     """Rank 1 takes nothing."""
 
     def of(self, rank: int, positions: np.ndarray, num_windows: int, epoch: int) -> np.ndarray:
@@ -147,13 +147,17 @@ class Lazy(EvenShare):
 
 
 @pytest.mark.parametrize(
-    ("share", "once", "never", "repeatedly"), [(Greedy, 17, 0, 3), (Lazy, 13, 7, 0)]
+    ("sharding", "once", "never", "repeatedly"), [(Greedy, 17, 0, 3), (Lazy, 13, 7, 0)]
 )
 def test_windows_that_are_taken_twice_or_not_at_all_are_counted(
-    monkeypatch: pytest.MonkeyPatch, share: type[Share], once: int, never: int, repeatedly: int
+    monkeypatch: pytest.MonkeyPatch,
+    sharding: type[Sharding],
+    once: int,
+    never: int,
+    repeatedly: int,
 ) -> None:
     """20 windows on 3 ranks, 8 at a time: twice 3 + 3 + 2, and 2 + 1 + 1."""
-    monkeypatch.setattr(Job, "share", lambda job, rank: share(rank, job.world_size))
+    monkeypatch.setattr(Job, "sharding", lambda job, rank: sharding(rank, job.world_size))
     coverage = Schedule(job_of(20, batch_size=8, world_size=3)).figures.coverage
     assert coverage == Coverage(windows=20, once=once, never=never, repeatedly=repeatedly)
     assert not coverage.is_exact
@@ -222,11 +226,11 @@ def test_rows_that_move_on_are_those_that_are_new(rotation: float) -> None:
     order = PartitionShuffle(0, 8, 4, rotation)
     job = job_of(90, batch_size=10, world_size=5, order=order, is_partitioned=True, epoch=3)
     rows = rows_of(Schedule(job), [])
-    share = OwnedShare(order, 0, 5)
+    sharding = PartitionSharding(order, 0, 5)
     new = 0
     for rank in range(5):
         before, after = (
-            {row for each in rows_held(share, rank, job.starts, 3, epoch) for row in each}
+            {row for each in resident_rows(sharding, rank, job.starts, 3, epoch) for row in each}
             for epoch in (3, 4)
         )
         assert rows.held[rank] == len(before)
@@ -279,8 +283,8 @@ def test_training_sends_what_the_dry_run_says(
     """
     options = {**PLACEMENTS[placement], "batch_size": 27, "accumulate": accumulate, "epochs": 2}
     told = dried(store, options, 3, ranks=(0,))
-    with open_fake(0, 3) as processes:
-        train_run(config_of(store, options), tmp_path / "run", processes=processes)
+    with open_fake(0, 3) as communicator:
+        train_run(config_of(store, options), tmp_path / "run", communicator=communicator)
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     epoch = next(line for line in map(json.loads, lines) if line["kind"] == "epoch")
     (walked,) = told.ranks
@@ -297,9 +301,9 @@ def test_ranks_are_walked_with_the_loader_of_training(store: Path, placement: st
     """The same order, share and batcher."""
     config = config_of(store, PLACEMENTS[placement])
     source, starts, _ = parts_of(config)
-    with open_fake(1, 3) as processes:
+    with open_fake(1, 3) as communicator:
         prepared = prepare(
-            config, RunDirectory(Path("nowhere")), source.store, None, None, processes
+            config, RunDirectory(Path("nowhere")), source.store, None, None, communicator
         )
         job = job_of(
             len(starts),
@@ -309,13 +313,17 @@ def test_ranks_are_walked_with_the_loader_of_training(store: Path, placement: st
             starts=starts,
             is_partitioned=config.placement == "partitioned",
         )
-        loader = dry_run_walk._loader(job, source, 1, processes)
+        loader = dry_run_walk._loader(job, source, 1, communicator)
     assert repr(loader.order) == repr(prepared.training.order)
-    assert type(loader.share) is type(prepared.training.share)
+    assert type(loader.sharding) is type(prepared.training.sharding)
     assert loader.batch_size == prepared.training.batch_size
     if config.placement == "partitioned":  # training is free to choose another replicated batching
         assert type(loader.batcher) is type(prepared.training.batcher)
-        assert loader.batcher.num_slots == prepared.training.batcher.num_slots == NUM_SLOTS
+        assert (
+            loader.batcher.prefetch_depth
+            == prepared.training.batcher.prefetch_depth
+            == PREFETCH_DEPTH
+        )
 
 
 def test_figures_by_hand(store: Path) -> None:
@@ -365,8 +373,8 @@ def test_one_rank_sends_nothing(store: Path, placement: str) -> None:
 
 
 def test_a_ledger_that_miscounts_is_noticed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    add = Ledger.add
-    monkeypatch.setattr(Ledger, "add", lambda self, kind, size: add(self, kind, size + 1))
+    add = TrafficCounter.add
+    monkeypatch.setattr(TrafficCounter, "add", lambda self, kind, size: add(self, kind, size + 1))
     result = dried(store, {}, 3)
     assert not any(each.agrees for each in result.ranks)
     assert not result.is_sound
@@ -384,17 +392,21 @@ def test_fake_processes_are_gone_afterwards() -> None:
     """Also after an error; one job at a time."""
 
     def fail() -> None:
-        with open_fake(5, 1024) as processes:
-            assert (processes.rank, processes.world_size, processes.is_main) == (5, 1024, False)
-            processes.sum_(torch.zeros(3), "metrics")
-            assert processes.ledger.sent_bytes["metrics"] == 12
+        with open_fake(5, 1024) as communicator:
+            assert (communicator.rank, communicator.world_size, communicator.is_main) == (
+                5,
+                1024,
+                False,
+            )
+            communicator.all_reduce_(torch.zeros(3), "metrics")
+            assert communicator.traffic.sent_bytes["metrics"] == 12
             with open_fake(0, 2):
                 pass
 
     with pytest.raises(ConfigError, match="in a process group already"):
         fail()
-    with open_fake(0, 2) as processes:
-        assert processes.ledger.sent_bytes["metrics"] == 0
+    with open_fake(0, 2) as communicator:
+        assert communicator.traffic.sent_bytes["metrics"] == 0
     with pytest.raises(ConfigError, match="rank is 2"), open_fake(2, 2):
         pass
 
@@ -427,8 +439,8 @@ def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_command_fails_where_something_is_wrong(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add = Ledger.add
-    monkeypatch.setattr(Ledger, "add", lambda self, kind, size: add(self, kind, size + 1))
+    add = TrafficCounter.add
+    monkeypatch.setattr(TrafficCounter, "add", lambda self, kind, size: add(self, kind, size + 1))
     assert run("bench", "dry-run", store, "--world-size", 2, *SMALL) != 0
     captured = capsys.readouterr()
     assert "NO: gradients, counts, control" in " ".join(captured.err.split())

@@ -18,7 +18,7 @@ from pgti.bench.worker import thread_settings
 from pgti.cli.main import run_command
 from pgti.errors import BenchError, ConfigError, StoreError
 from pgti.graph import SensorGraph
-from pgti.series import SeriesStore, StoreWriter
+from pgti.store import SeriesStore, StoreWriter
 
 from .here import HereWorker
 
@@ -103,11 +103,11 @@ def test_a_series_is_made_and_left_where_asked(tmp_path: Path) -> None:
         shape="chickenpox", num_steps=90, window_steps=3, batch_size=8, batches=2, rounds=1
     )
     lines: list[str] = []
-    result = measure_loader(options, workdir=tmp_path, say=lines.append)
+    result = measure_loader(options, workdir=tmp_path, log=lines.append)
     assert (result.num_steps, result.num_nodes, result.batches) == (90, 20, 2)
     assert result.store == tmp_path / "chickenpox-90"
     assert "simulated sensors" in lines[0]
-    again = measure_loader(options, workdir=tmp_path, say=(lines := []).append)
+    again = measure_loader(options, workdir=tmp_path, log=(lines := []).append)
     assert again.store == result.store
     assert lines[0] == "index: first batch"
     assert measure_loader(options).store is None

@@ -20,9 +20,9 @@ from pgti.bench.made_stores import (
     Road,
     forget_cached,
     lengthen,
-    made_store,
     on_disk_bytes,
     read_road,
+    synthetic_store,
 )
 from pgti.bench.measured_commands import MeasuredCommand, MemoryOptions, peak_pss_bytes
 from pgti.bench.memory import (
@@ -35,7 +35,7 @@ from pgti.bench.memory import (
 from pgti.cli import bench_memory
 from pgti.cli.main import run_command
 from pgti.errors import BenchError, ConfigError, StoreError
-from pgti.series import SeriesStore, StoreWriter, writer
+from pgti.store import SeriesStore, StoreWriter, writer
 
 from .in_process import PEAK_BYTES, Commands
 
@@ -168,7 +168,7 @@ def test_a_sparse_series_takes_little_space(tmp_path: Path) -> None:
     """It has the rows asked for, a simulated beginning, and a hole behind."""
     shape = replace(LONG, num_nodes=200, num_steps=100_000)
     told: list[str] = []
-    store = made_store(shape, tmp_path, say=told.append)
+    store = synthetic_store(shape, tmp_path, log=told.append)
     assert store.meta.shape == (100_000, 200, 1)
     store.verify()
     assert store.raw[:2016].any(axis=(1, 2)).mean() > 0.9
@@ -184,27 +184,27 @@ def test_a_store_is_made_once(tmp_path: Path) -> None:
     """The second time it is taken as it is; one of another shape or graph is refused."""
     road = Road(path=Path("ring.csv"), graph=ring(), node_ids=None)
     told: list[str] = []
-    first = made_store(TINY, tmp_path, road, say=told.append)
+    first = synthetic_store(TINY, tmp_path, road, log=told.append)
     assert first.meta.shape == (160, 5, 1)
     assert first.graph.num_edges == 5
     assert len(told) == 1
-    assert made_store(TINY, tmp_path, road, say=told.append).fingerprint == first.fingerprint
+    assert synthetic_store(TINY, tmp_path, road, log=told.append).fingerprint == first.fingerprint
     assert len(told) == 1
     with pytest.raises(BenchError, match=r"is a store of \(160, 5, 1\) and tiny is \(161, 5, 1\)"):
-        made_store(replace(TINY, num_steps=161), tmp_path)
+        synthetic_store(replace(TINY, num_steps=161), tmp_path)
     both_ways = SensorGraph.from_edges(5, [0, 1, 1], [1, 0, 2])
     other = Road(path=Path("other.csv"), graph=both_ways, node_ids=None)
     with pytest.raises(BenchError, match=r"has 5 edges and other.csv has 3"):
-        made_store(TINY, tmp_path, other)
+        synthetic_store(TINY, tmp_path, other)
     (tmp_path / "tiny" / "meta.json").write_text("{}")
     with pytest.raises(StoreError):
-        made_store(TINY, tmp_path)
+        synthetic_store(TINY, tmp_path)
 
 
 def test_a_graph_of_other_sensors_is_left_alone(tmp_path: Path) -> None:
     """A data set whose number of sensors is not the graph's gets a simulated graph."""
     road = Road(path=Path("ring.csv"), graph=ring(7), node_ids=None)
-    assert made_store(TINY, tmp_path, road).graph.num_nodes == 5
+    assert synthetic_store(TINY, tmp_path, road).graph.num_nodes == 5
 
 
 def test_a_road_is_read_as_ingest_reads_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pgti.bench.model_study import StudyOptions, run_study
 from pgti.bench.model_study_table import write_markdown
 from pgti.cli.main import run_command
 from pgti.errors import BenchError, ConfigError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 CONFIG = """
 [windows]

@@ -157,7 +157,7 @@ def test_pgt_itself_takes_steps(tmp_path: Path) -> None:
         steps=3,
         batch_size=4,
         precision="float32",
-        recompute=False,
+        activation_checkpointing=False,
     )
     ours = OwnStep(nearest_graph(12, degree=3), spec, torch.device("cpu")).num_parameters
     assert TARGET_CHANNELS == 1

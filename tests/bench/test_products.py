@@ -67,7 +67,10 @@ def test_the_dense_arithmetic_of_the_layer_is_that_of_its_formula(precision: str
 
 
 def make_step(
-    model: str, options: dict[str, object], precision: str = "float32", recompute: bool = False
+    model: str,
+    options: dict[str, object],
+    precision: str = "float32",
+    activation_checkpointing: bool = False,
 ) -> OwnStep:
     spec = StepSpec(
         model=model,
@@ -75,7 +78,7 @@ def make_step(
         steps=4,
         batch_size=3,
         precision=precision,  # type: ignore[arg-type]
-        recompute=recompute,
+        activation_checkpointing=activation_checkpointing,
     )
     return OwnStep(nearest_graph(40, degree=3), spec, torch.device("cpu"))
 
@@ -133,8 +136,10 @@ def test_recording_leaves_the_step_as_it_is() -> None:
 def test_recomputed_activations_are_products_too() -> None:
     options = {"hidden": 20, "layers": 1}
     kept, again = (
-        recorded(make_step("dcrnn", options, recompute=recompute).take)
-        for recompute in (False, True)
+        recorded(
+            make_step("dcrnn", options, activation_checkpointing=activation_checkpointing).take
+        )
+        for activation_checkpointing in (False, True)
     )
     assert again.dense_flop > kept.dense_flop
 

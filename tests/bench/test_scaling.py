@@ -19,7 +19,7 @@ from pgti.bench.scaling_plot import MEASURED_COLOURS, MODELLED_COLOURS
 from pgti.bench.scaling_sessions import Compute, Findings, Round, Sessions
 from pgti.cli.main import run_command
 from pgti.errors import BenchError, ConfigError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 from pgti.windows import GlobalShuffle
 
 SENT = {"data": 0, "gradients": 3000, "counts": 24, "metrics": 0, "control": 96}
@@ -47,9 +47,9 @@ class MadeUpSessions:
         store: SeriesStore,
         windows: Path,
         cores: int,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        del store, windows, cores, say
+        del store, windows, cores, log
         self._options = options
         self.found = Findings(
             systems={

@@ -14,7 +14,7 @@ from pgti.bench.scaling_model import (
 from pgti.bench.scaling_network import NETWORKS, Network, Timing, fit_line, fit_network
 from pgti.bench.scaling_options import ScalingOptions
 from pgti.bench.scaling_sessions import Compute
-from pgti.windows import EvenShare, GlobalShuffle, Sequential
+from pgti.windows import EvenSharding, GlobalShuffle, Sequential
 
 
 def network(*, ring_only: bool = False, ranks_per_node: int = 1) -> Network:
@@ -196,7 +196,7 @@ def test_rows_that_many_ranks_exchange() -> None:
     )
     positions = order.epoch(400, 0)[:56]
     for rank in range(world_size):
-        mine = EvenShare(rank, world_size).of(rank, positions, 400, 0)
+        mine = EvenSharding(rank, world_size).of(rank, positions, 400, 0)
         rows = {int(first) + each for first in mine for each in range(span)}
         counted = np.bincount(owners[sorted(rows)], minlength=world_size)
         counted[rank] = 0

@@ -15,9 +15,9 @@ from pgti.bench.scaling_systems import (
     study_source,
     write_windows,
 )
-from pgti.distributed import OneProcess
+from pgti.distributed import SingleProcess
 from pgti.graph import SensorGraph
-from pgti.series import SeriesStore, StoreWriter
+from pgti.store import SeriesStore, StoreWriter
 from pgti.windows import WindowSpec
 
 SPEC = WindowSpec(input_steps=4, horizon=3)
@@ -80,7 +80,7 @@ def test_every_system_uses_each_window_once_an_epoch(system: str, tmp_path: Path
     source, starts = source_in(tmp_path)
     write_windows(source, starts, tmp_path)
     loader = build_loader(
-        system, source, starts, OneProcess(), batch_size=32, seed=0, place=str(tmp_path)
+        system, source, starts, SingleProcess(), batch_size=32, seed=0, place=str(tmp_path)
     )
     used = np.concatenate([batch.starts for batch in loader.epoch(0)])
     assert len(used) == len(starts) == 136

@@ -18,7 +18,7 @@ from pgti.bench.own_step import (
     RecurrentLayer,
     StepSpec,
     build_network,
-    resolved_options,
+    resolve_options,
 )
 from pgti.bench.peers import find_pgt
 from pgti.bench.step import measure_step
@@ -51,7 +51,7 @@ def test_a_step_is_measured_in_processes_of_its_own() -> None:
     options = StepOptions(
         model_options={"hidden": 4}, nodes=30, steps=3, batch_size=2, threads=1, rounds=2
     )
-    result = measure_step(options, say=lines.append)
+    result = measure_step(options, log=lines.append)
     (own,) = result.own
     assert (result.nodes, result.edges) == (30, 240)
     assert result.machine.threads == 1
@@ -157,7 +157,10 @@ def test_a_peer_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, fails_at
         ({"model_options": {"hidden": "big"}}, "hidden is 'big'"),
         ({"model_options": {"hops": 0}}, "hops is 0"),
         ({"model": "dcrnn", "model_options": {"hops": 0}}, "hops is 0"),
-        ({"recompute": True}, "recompute is asked of the model 'layer'"),
+        (
+            {"activation_checkpointing": True},
+            "activation_checkpointing is asked of the model 'layer'",
+        ),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(options: dict[str, Any], message: str) -> None:
@@ -207,7 +210,7 @@ def test_the_layer_has_a_weight_for_each_power_of_both_walks() -> None:
     assert isinstance(network, RecurrentLayer)
     numbers = sum(parameter.numel() for parameter in network.parameters())
     assert numbers == 3 * 7 * (INPUT_CHANNELS + 6) * 6 + 3 * 6 + 6 + 1
-    assert resolved_options(LAYER, {"hops": 3}) == {"hidden": 64, "hops": 3}
+    assert resolve_options(LAYER, {"hops": 3}) == {"hidden": 64, "hops": 3}
 
 
 @pytest.mark.parametrize("model", ["layer", "dcrnn"])
@@ -219,7 +222,7 @@ def test_steps_learn(model: str) -> None:
         steps=3,
         batch_size=4,
         precision="float32",
-        recompute=False,
+        activation_checkpointing=False,
     )
     step = OwnStep(nearest_graph(30, degree=3), spec, torch.device("cpu"))
     losses = []

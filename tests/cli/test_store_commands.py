@@ -8,7 +8,7 @@ from rich.console import Console
 
 from pgti.cli.main import run_command
 from pgti.cli.row_progress import rows_progress
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 
 def test_ingest_tells_how_many_rows_it_inserted(

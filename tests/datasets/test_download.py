@@ -21,7 +21,7 @@ import pytest
 from pgti.datasets import Dataset, Download, FetchOptions, Watch, fetch_dataset
 from pgti.datasets.download import ResumingDownloader
 from pgti.errors import FetchError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 from .published import chickenpox
 from .server import FileServer, Served
@@ -302,7 +302,7 @@ def test_processes_that_fetch_at_once_download_once(
             assert other.poll() is None
             time.sleep(0.01)
         options = FetchOptions()
-        watch = Watch(say=heard)
+        watch = Watch(log=heard)
         fetch_dataset(dataset.name, tmp_path / "store2", options, cache=cache, watch=watch)
         _, errors = other.communicate(timeout=60)
     assert (other.returncode, errors) == (0, "")

@@ -18,7 +18,7 @@ from pgti.cli.fetch_progress import fetch_watch
 from pgti.cli.main import run_command
 from pgti.datasets import DATASETS, Dataset
 from pgti.errors import ConfigError, DataError, FetchError, MissingExtraError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 from . import published
 from .server import FileServer, Served

@@ -10,7 +10,7 @@ import pytest
 
 from pgti.datasets import DATASETS, fetch
 from pgti.errors import ConfigError, DataError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 from . import published
 

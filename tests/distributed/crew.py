@@ -13,7 +13,7 @@ from typing import Any
 import jobs
 import torch
 
-from pgti.distributed import Launch, open_processes
+from pgti.distributed import Launch, init_communicator
 from pgti.errors import PgtiError
 
 
@@ -30,8 +30,8 @@ def work(job: dict[str, Any], rank: int) -> int:
     )
     result: dict[str, Any] = {}
     try:
-        with open_processes(launch=launch, timeout_seconds=job["timeout"]) as processes:
-            result = getattr(jobs, job["function"])(processes, **job["arguments"])
+        with init_communicator(launch=launch, timeout_seconds=job["timeout"]) as communicator:
+            result = getattr(jobs, job["function"])(communicator, **job["arguments"])
     except PgtiError as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     except Exception:  # noqa: BLE001 - the test is shown whatever went wrong

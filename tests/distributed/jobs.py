@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from pgti.batching import StandardBatcher
-from pgti.distributed import Message, Processes
+from pgti.distributed import Communicator, Message
 from pgti.errors import Interrupted, PgtiError
 from pgti.graph import SensorGraph
 from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
 from pgti.run.prepare import prepare
-from pgti.series import SeriesStore, StoreWriter
+from pgti.store import SeriesStore, StoreWriter
 from pgti.training import RunDirectory, TrainingConfig
 
 NUM_NODES = 3
@@ -85,7 +85,7 @@ def make_config(store: str, options: dict[str, Any]) -> RunConfig:
 
 
 def train(
-    processes: Processes,
+    communicator: Communicator,
     *,
     store: str,
     run: str,
@@ -105,7 +105,7 @@ def train(
         run,
         model=None if dtype is None else custom,
         resume=resume,
-        processes=processes,
+        communicator=communicator,
     )
     report = trained.evaluate(["val", "test"])
     return {
@@ -113,66 +113,66 @@ def train(
         "errors": [report["val"]["mae"]["mean"], report["test"]["rmse"]["mean"]],
         "counts": [report["val"]["count"], report["test"]["count"]],
         "steps": result.steps,
-        "sent": processes.ledger.sent_bytes,
+        "sent": communicator.traffic.sent_bytes,
     }
 
 
-def refuse(processes: Processes, *, rank: int) -> dict[str, Any]:
+def refuse(communicator: Communicator, *, rank: int) -> dict[str, Any]:
     """One rank finds fault with what the user gave."""
     try:
-        with processes.together():
-            if processes.rank == rank:
+        with communicator.raise_together():
+            if communicator.rank == rank:
                 raise PgtiError("this rank's disk is full")
     except PgtiError as error:
         return {"error": f"{type(error).__name__}: {error}"}
     return {"error": ""}
 
 
-def collectives(processes: Processes) -> dict[str, Any]:
+def collectives(communicator: Communicator) -> dict[str, Any]:
     """Everything that ranks can do together."""
-    rank, world_size = processes.rank, processes.world_size
+    rank, world_size = communicator.rank, communicator.world_size
     total = torch.tensor([1.0, rank], dtype=torch.float64)
-    processes.sum_(total, "metrics")
+    communicator.all_reduce_(total, "metrics")
     later = torch.tensor(rank + 1)
-    processes.sum_later(later, "counts").wait()
+    communicator.all_reduce_async(later, "counts").wait()
     several = [torch.full((2, 2), float(rank)), torch.ones(3)]
-    processes.sum_all_(several, "gradients")
+    communicator.all_reduce_coalesced_(several, "gradients")
     given = torch.tensor([rank])
-    processes.broadcast_(given)
+    communicator.broadcast_(given)
     return {
         "sum": total,
         "later": later,
         "several": several,
         "given": given,
-        "largest": processes.largest([rank, -rank]),
-        "share": processes.share(b"from 0" if rank == 0 else b"something longer"),
-        "texts": processes.texts("" if rank % 2 else f"text {rank}"),
-        "no texts": processes.texts(""),
-        "any": processes.any(rank == world_size - 1),
-        "sent": processes.ledger.sent_bytes,
+        "largest": communicator.all_reduce_max([rank, -rank]),
+        "share": communicator.broadcast_bytes(b"from 0" if rank == 0 else b"something longer"),
+        "texts": communicator.all_gather_text("" if rank % 2 else f"text {rank}"),
+        "no texts": communicator.all_gather_text(""),
+        "any": communicator.any(rank == world_size - 1),
+        "sent": communicator.traffic.sent_bytes,
     }
 
 
-def leave(processes: Processes, *, first: int, seconds: float) -> dict[str, Any]:
+def leave(communicator: Communicator, *, first: int, seconds: float) -> dict[str, Any]:
     """Rank `first` is done at once; the others meet it in rows a while later, and nobody waits."""
-    if processes.rank != first:
+    if communicator.rank != first:
         time.sleep(seconds)
         tensor = torch.ones(1000)
-        processes.exchange([Message(peer=first, tag=processes.rank, tensor=tensor)], [])
+        communicator.exchange([Message(peer=first, tag=communicator.rank, tensor=tensor)], [])
         return {}
-    others = [rank for rank in range(processes.world_size) if rank != first]
+    others = [rank for rank in range(communicator.world_size) if rank != first]
     arriving = [Message(peer=rank, tag=rank, tensor=torch.zeros(1000)) for rank in others]
-    processes.exchange([], arriving)
+    communicator.exchange([], arriving)
     return {}
 
 
-def train_apart(processes: Processes, *, store: str, run: str) -> dict[str, Any]:
+def train_apart(communicator: Communicator, *, store: str, run: str) -> dict[str, Any]:
     """Train with a batch size of the rank's own."""
-    return train(processes, store=store, run=run, options={"batch_size": 8 + processes.rank})
+    return train(communicator, store=store, run=run, options={"batch_size": 8 + communicator.rank})
 
 
 def batches(
-    processes: Processes, *, store: str, options: dict[str, Any], epochs: int
+    communicator: Communicator, *, store: str, options: dict[str, Any], epochs: int
 ) -> dict[str, Any]:
     """How many batches of this rank's training loader differ from materialised windows."""
     config = make_config(store, {**options, "dtype": "float32"}).resolved()
@@ -183,7 +183,7 @@ def batches(
         opened,
         lambda shape: Linear(shape, torch.float32),
         None,
-        processes,
+        communicator,
     )
     oracle = StandardBatcher(prepared.run.source, torch.device("cpu"))
     differing, starts = 0, []
@@ -198,7 +198,7 @@ def batches(
                 found, wanted = getattr(batch, name), getattr(expected, name)
                 differing += not torch.equal(found, wanted)
         loader.prepare(epoch + 1)
-    return {"differing": differing, "starts": starts, "sent": processes.ledger.sent_bytes}
+    return {"differing": differing, "starts": starts, "sent": communicator.traffic.sent_bytes}
 
 
 class Signalled(nn.Module):
@@ -220,17 +220,17 @@ class Signalled(nn.Module):
 
 
 def interrupted(
-    processes: Processes, *, store: str, run: str, options: dict[str, Any], rank: int
+    communicator: Communicator, *, store: str, run: str, options: dict[str, Any], rank: int
 ) -> dict[str, Any]:
     """Training that a signal to one rank stops."""
-    number = signal.SIGUSR1 if processes.rank == rank else 0
-    config = make_config(store, {**options, "dtype": "float32", "recompute": "off"})
+    number = signal.SIGUSR1 if communicator.rank == rank else 0
+    config = make_config(store, {**options, "dtype": "float32", "activation_checkpointing": "off"})
     try:
         train_run(
             config,
             run,
             model=lambda shape: Signalled(Linear(shape, torch.float32), number),
-            processes=processes,
+            communicator=communicator,
         )
     except Interrupted as error:
         return {"error": str(error), "signal": error.signal_number}

@@ -63,7 +63,7 @@ def ranks(tmp_path: Path, world_size: int, *more: str, stores: tuple[Path, ...])
     try:
         yield started
     finally:
-        for process in started.processes:
+        for process in started.communicator:
             process.kill()
             process.wait()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 
 def stored(array: np.ndarray, path: Path, options: IngestOptions) -> np.ndarray:

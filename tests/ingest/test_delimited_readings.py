@@ -9,7 +9,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 VALUES = np.array([[64.375, 12.5, np.nan], [1.25, 0.0, 3.5], [7.75, 8.5, 9.25], [0.5, 1.5, 2.5]])
 TIMES = pd.date_range("2012-03-01", periods=4, freq="5min")

@@ -8,7 +8,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 TIMES = pd.date_range("2012-03-01", periods=5, freq="1h")
 CUBE = np.random.default_rng(3).normal(size=(5, 3, 2)).astype(np.float32)

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
 from pgti.ingest import IngestOptions, ingest, read_graph
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 IDS = ("400", "7", "55", "9")
 # Directed, weighted, with a self-loop and an isolated node: no symmetry hides a transposition.

@@ -9,7 +9,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed")
 pytest.importorskip("tables", reason="PyTables is not installed")

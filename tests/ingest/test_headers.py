@@ -8,7 +8,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 EPOCHS = [1_700_000_000, 1_700_000_300, 1_700_000_600]
 

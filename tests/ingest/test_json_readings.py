@@ -9,7 +9,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 ROWS = [[1.0, 2.5, 3.0], [4.0, 5.5, 6.0]]
 

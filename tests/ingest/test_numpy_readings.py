@@ -7,7 +7,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingest import IngestOptions, ingest, open_readings
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 
 def some_readings(*shape: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 

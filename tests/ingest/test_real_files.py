@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgti.ingest import IngestOptions, ingest, read_graph
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

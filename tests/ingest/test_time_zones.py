@@ -8,7 +8,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 TIMES = pd.date_range("2024-03-30", periods=48, freq="1h", tz="Europe/Berlin")  # 31: one hour less
 FORMATS = ["frame", "csv", "parquet", "parquet text", "fixed", "table"]

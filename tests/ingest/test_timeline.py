@@ -9,7 +9,7 @@ import pytest
 from pgti.errors import ConfigError, DataError
 from pgti.ingest import IngestOptions, ingest
 from pgti.ingest.time_spelling import format_interval, parse_interval
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 
 def frame_at(minutes: list[int], start: str = "2012-03-01") -> pd.DataFrame:

@@ -14,7 +14,7 @@ from pgti.graph import from_dense
 from pgti.models import wrap_pgt_layer
 from pgti.models.pgt.package import pgt_layer_class
 from pgti.run import WindowConfig
-from pgti.series import SeriesStore, StoreWriter
+from pgti.store import SeriesStore, StoreWriter
 
 WEEK = Path(__file__).parents[3] / "shared" / "data" / "metr_la_week.npz"
 NUM_SENSORS = 12

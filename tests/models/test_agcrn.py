@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
+from pgti.memory.step_peak import LiveBytes
 from pgti.models import AGCRN, AGCRNConfig, ModelShape, build_config
 from pgti.nn import node_weights
-from pgti.training.live_memory import LiveBytes
 
 from . import cases
 from .cases import FLOAT64, HORIZON, NUM_NODES, TARGETS, inputs, supports_of
@@ -165,7 +165,7 @@ def test_recomputation_takes_a_fraction_of_the_memory() -> None:
         return kept
 
     kept = kept_bytes()
-    model.recompute = True
+    model.activation_checkpointing = True
     fewer = kept_bytes()
     assert fewer < kept / 4, (fewer, kept)
 

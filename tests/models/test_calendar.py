@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pgti.models.calendar import day_index, step_index
-from pgti.series import TimeAxis
+from pgti.store import TimeAxis
 
 from .cases import shape
 

@@ -10,7 +10,7 @@ from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.models import (
     MODELS,
-    Teacher,
+    TeacherForcing,
     agcrn,
     build_model,
     dcrnn,
@@ -69,9 +69,9 @@ FEW_AT_ONCE = {
 """Limits of what is done at once, and what makes the small models here do it in parts."""
 
 
-def some_teacher() -> Teacher:
+def some_teacher() -> TeacherForcing:
     """What a model may see of the future at a step of training."""
-    return Teacher(
+    return TeacherForcing(
         targets_BHNC=torch.zeros(BATCH, HORIZON, NUM_NODES, TARGETS),
         calendar_BHF=torch.zeros(BATCH, HORIZON, 2),
         step=3,
@@ -254,14 +254,14 @@ def test_autocast_is_accurate(name: str) -> None:
 def test_recomputed_activations_change_nothing(name: str) -> None:
     """In training mode, dropout drawn again included: the same forecasts and gradients."""
     model = build(name).double()
-    if not model.can_recompute:
+    if not model.can_checkpoint_activations:
         pytest.skip(f"{name} keeps its activations")
     supports, x = supports_of(model).double(), inputs(FLOAT64)
     trained = [each for each in model.parameters() if each.requires_grad]
     model.train()
     results = []
-    for recompute in (False, True):
-        model.recompute = recompute
+    for checkpointing in (False, True):
+        model.activation_checkpointing = checkpointing
         torch.manual_seed(3)
         forecast = model(x, supports)
         results.append((forecast, torch.autograd.grad(forecast.square().sum(), trained)))
@@ -269,13 +269,13 @@ def test_recomputed_activations_change_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_large_graph_is_done_in_parts_that_change_nothing(
-    name: str, recompute: bool, monkeypatch: pytest.MonkeyPatch
+    name: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In evaluation and differentiated: a few numbers at a time give the same to the last bits."""
     model = build(name).double()
-    model.recompute = recompute and model.can_recompute
+    model.activation_checkpointing = checkpointing and model.can_checkpoint_activations
     x = inputs(FLOAT64)
     trained = [each for each in model.parameters() if each.requires_grad]
 

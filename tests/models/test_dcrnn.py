@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph, from_dense
-from pgti.models import DCRNN, DCRNNConfig, ModelShape, Teacher
+from pgti.memory.step_peak import LiveBytes
+from pgti.models import DCRNN, DCRNNConfig, ModelShape, TeacherForcing
 from pgti.models.dcrnn import scheduled_sampling_coins, teaching_probability
 from pgti.nn import Supports
-from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 NUM_NODES, BATCH, INPUT_STEPS, HORIZON, CHANNELS, TARGETS, HIDDEN = 7, 3, 4, 5, 3, 2, 6
@@ -59,11 +59,11 @@ def inputs(dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=FLOAT64).to(dtype)
 
 
-def teacher(step: int = 0, seed: int = 0, dtype: torch.dtype = torch.float32) -> Teacher:
+def teacher(step: int = 0, seed: int = 0, dtype: torch.dtype = torch.float32) -> TeacherForcing:
     """Random truth at a step of training."""
     generator = torch.Generator().manual_seed(6)
     shape = (BATCH, HORIZON, NUM_NODES, TARGETS)
-    return Teacher(
+    return TeacherForcing(
         targets_BHNC=torch.randn(*shape, generator=generator, dtype=FLOAT64).to(dtype),
         calendar_BHF=torch.zeros(BATCH, HORIZON, 1, dtype=dtype),
         step=step,
@@ -328,7 +328,7 @@ def test_recomputed_activations_change_nothing(*, scheduled_sampling: bool) -> N
     x, truth = inputs(FLOAT64), teacher(dtype=FLOAT64)
     parameters = list(model.parameters())
     expected = model(x, supports, truth)
-    model.recompute = True
+    model.activation_checkpointing = True
     found = model(x, supports, truth)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
@@ -361,7 +361,7 @@ def test_recomputation_takes_a_fraction_of_the_memory() -> None:
         return kept, memory.peak_bytes
 
     kept, peak = measure()
-    model.recompute = True
+    model.activation_checkpointing = True
     fewer, lower = measure()
     assert fewer < kept / 4, (fewer, kept, lower, peak)
     assert lower < peak / 2, (fewer, kept, lower, peak)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
+from pgti.memory.step_peak import LiveBytes
 from pgti.models import GraphWaveNet, GraphWaveNetConfig, ModelShape, build_config
-from pgti.training.live_memory import LiveBytes
 
 from . import cases
 from .cases import FLOAT64, HORIZON, NUM_NODES, TARGETS, asymmetric_graph, inputs, supports_of
@@ -193,13 +193,13 @@ def test_parameters_are_as_many_as_published() -> None:
     assert counted == published - unused == 293_688
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_running_statistics_are_updated_once(*, recompute: bool) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_running_statistics_are_updated_once(*, checkpointing: bool) -> None:
     """By forward and backward together, whether activations are kept or made again."""
     model = build().train()
-    model.recompute = recompute
+    model.activation_checkpointing = checkpointing
     expected = copy.deepcopy(model)
-    expected.recompute = False
+    expected.activation_checkpointing = False
     for each in (model, expected):
         torch.manual_seed(1)
         forecast = each(inputs(), supports_of(each))
@@ -224,7 +224,7 @@ def test_recomputation_takes_a_fraction_of_the_memory() -> None:
         return kept
 
     kept = kept_bytes()
-    model.recompute = True
+    model.activation_checkpointing = True
     fewer = kept_bytes()
     assert fewer < kept / 2, (fewer, kept)
 

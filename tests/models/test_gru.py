@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError
+from pgti.memory.step_peak import LiveBytes
 from pgti.models import GRU, build_config
 from pgti.models import gru as gru_module
-from pgti.training.live_memory import LiveBytes
 
 from .cases import (
     BATCH,
@@ -84,7 +84,7 @@ def test_sensors_stay_apart() -> None:
 
 
 def test_sequences_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In evaluation, and where they are recomputed: without a change of forecast or gradient."""
+    """In evaluation, and where they are checkpointed: without a change of forecast or gradient."""
     model = build_gru().double()
     supports, x = supports_of(model), inputs(FLOAT64)
     parameters = list(model.parameters())
@@ -97,7 +97,7 @@ def test_sequences_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     with torch.no_grad():
         torch.testing.assert_close(model(x, supports), expected, rtol=1e-12, atol=1e-12)
     assert rows == [4] * 5 + [1]
-    model.recompute = True
+    model.activation_checkpointing = True
     found = model(x, supports)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
@@ -120,7 +120,7 @@ def test_recomputation_takes_a_fraction_of_the_memory(monkeypatch: pytest.Monkey
         return kept, memory.peak_bytes
 
     kept, peak = measure()
-    model.recompute = True
+    model.activation_checkpointing = True
     fewer, lower = measure()
     assert fewer < kept / 10, (fewer, kept, lower, peak)
     assert lower < peak / 3, (fewer, kept, lower, peak)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
+from pgti.memory.step_peak import LiveBytes
 from pgti.models import MTGNN, ModelShape, MTGNNConfig, build_model
-from pgti.training.live_memory import LiveBytes
 
 from .cases import FLOAT64, build, inputs, shape, supports_of
 

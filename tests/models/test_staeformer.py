@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.errors import ConfigError
+from pgti.memory.step_peak import LiveBytes
 from pgti.models import AbstractModel, STAEformer, STAEformerConfig, num_parameters, staeformer
-from pgti.training.live_memory import LiveBytes
 
 from .cases import (
     BATCH,
@@ -188,11 +188,11 @@ def test_tokens_at_once_change_nothing(at_once: int, monkeypatch: pytest.MonkeyP
     )
 
 
-def step_bytes(num_nodes: int, *, recompute: bool = False) -> int:
+def step_bytes(num_nodes: int, *, checkpointing: bool = False) -> int:
     """The most that the tensors of a step of training take, forward and back."""
     sizes = shape(num_nodes=num_nodes, input_steps=2, horizon=1)
     model = build("staeformer", sizes, layers=1).train()
-    model.recompute = recompute
+    model.activation_checkpointing = checkpointing
     x, supports = inputs(sizes=sizes, batch=2), supports_of(build("staeformer"))
     with LiveBytes() as memory:
         model(x, supports).sum().backward()
@@ -207,7 +207,7 @@ def test_memory_grows_with_the_sensors_and_not_with_their_square() -> None:
 def test_recomputing_saves_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a layer only the input is kept, and its inside is made for some tokens at a time."""
     monkeypatch.setattr(staeformer, "_TOKENS_AT_ONCE", 512)
-    assert step_bytes(512, recompute=True) < 0.5 * step_bytes(512)
+    assert step_bytes(512, checkpointing=True) < 0.5 * step_bytes(512)
 
 
 def test_heads_must_divide_the_width_of_this_input() -> None:

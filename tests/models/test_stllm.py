@@ -15,6 +15,7 @@ from torch.nn import functional
 
 import pgti
 from pgti.errors import ConfigError, MissingExtraError
+from pgti.memory.step_peak import LiveBytes
 from pgti.models import (
     STLLM,
     AbstractModel,
@@ -23,7 +24,6 @@ from pgti.models import (
     num_parameters,
     stllm,
 )
-from pgti.training.live_memory import LiveBytes
 
 from .cases import (
     BATCH,
@@ -209,11 +209,11 @@ def test_a_small_model_counts_what_it_learns() -> None:
     assert num_parameters("st-llm", SMALL["st-llm"], shape()) == total - frozen
 
 
-def step_bytes(num_nodes: int, *, recompute: bool = False) -> int:
+def step_bytes(num_nodes: int, *, checkpointing: bool = False) -> int:
     """The most that the tensors of a step of training take, forward and back."""
     sizes = shape(num_nodes=num_nodes, input_steps=1, horizon=1)
-    model = build("st-llm", sizes, gpt_layers=6 if recompute else 1).train()
-    model.recompute = recompute
+    model = build("st-llm", sizes, gpt_layers=6 if checkpointing else 1).train()
+    model.activation_checkpointing = checkpointing
     x, supports = inputs(sizes=sizes, batch=1), supports_of(build("st-llm"))
     with LiveBytes() as memory:
         model(x, supports).sum().backward()
@@ -227,7 +227,7 @@ def test_memory_grows_with_the_sensors_and_not_with_their_square() -> None:
 
 def test_recomputing_saves_memory() -> None:
     """Six layers that are made again take little more than one that is kept."""
-    assert step_bytes(1024, recompute=True) < 2 * step_bytes(1024)
+    assert step_bytes(1024, checkpointing=True) < 2 * step_bytes(1024)
 
 
 def save_gpt2(directory: Path, num_positions: int = 16) -> nn.Module:

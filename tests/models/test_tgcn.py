@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgti.memory.step_peak import LiveBytes
 from pgti.models import TGCN, ModelShape, TGCNConfig
 from pgti.nn import graph_gru
-from pgti.training.live_memory import LiveBytes
 
 from .cases import (
     FLOAT64,
@@ -134,7 +134,7 @@ def test_recomputation_keeps_little_more_than_the_states(name: str) -> None:
         return kept, memory.peak_bytes
 
     kept, peak = measure()
-    model.recompute = True
+    model.activation_checkpointing = True
     fewer, lower = measure()
     assert kept > 5 * states_bytes, (kept, states_bytes)
     assert fewer < 1.25 * states_bytes, (fewer, states_bytes)

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError
+from pgti.memory.step_peak import LiveBytes
 from pgti.nn import AdaptiveAdjacency, adaptive_adjacency, adaptive_convolution
 from pgti.nn.adaptive import DENSE_UP_TO_NODES
-from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 NUM_STEPS, NUM_NODES, BATCH, CHANNELS, OUTPUTS, RANK = 3, 6, 4, 5, 2, 3

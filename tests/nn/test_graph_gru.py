@@ -55,7 +55,7 @@ def test_states_and_gradients_equal_the_equations() -> None:
 
 
 def test_no_state_is_a_state_of_zeros_and_pieces_are_the_whole() -> None:
-    """However the steps are cut, recomputed or not."""
+    """However the steps are cut, checkpointed or not."""
     torch.manual_seed(0)
     supports = Supports.from_graph(graph(), "renormalised").double()
     cell = GraphGRU(CHANNELS, HIDDEN).double()
@@ -63,11 +63,11 @@ def test_no_state_is_a_state_of_zeros_and_pieces_are_the_whole() -> None:
     expected = cell(x, x.new_zeros(NODES, BATCH, HIDDEN), supports)
     torch.testing.assert_close(cell(x, None, supports), expected, rtol=1e-12, atol=1e-13)
     gradients = torch.autograd.grad(expected[-1].sum(), list(cell.parameters()))
-    for recompute in (False, True):
+    for checkpointing in (False, True):
         states: list[torch.Tensor] = []
         for part in torch.split(x, 4):
             before = states[-1] if states else None
-            states += cell(part, before, supports, recompute=recompute)
+            states += cell(part, before, supports, checkpointing=checkpointing)
         torch.testing.assert_close(states, expected, rtol=1e-12, atol=1e-13)
         found = torch.autograd.grad(states[-1].sum(), list(cell.parameters()))
         torch.testing.assert_close(found, gradients, rtol=1e-10, atol=1e-12)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgti.memory.step_peak import LiveBytes
 from pgti.nn import Neighbours, learned_graph, nearest
-from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 FEATURES = 5

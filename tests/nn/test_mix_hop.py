@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgti.memory.step_peak import LiveBytes
 from pgti.nn import Neighbours, mix_hop, mix_hop_convolution
-from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 BATCH, STEPS, CHANNELS, WIDTH, BETA = 3, 2, 4, 5, 0.2

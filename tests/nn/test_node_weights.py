@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgti.memory.step_peak import LiveBytes
 from pgti.nn import node_weights
 from pgti.nn.node_weights import NodeWeights
-from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 NUM_NODES, RANK, TERMS, CHANNELS, OUTPUTS = 7, 3, 2, 5, 6

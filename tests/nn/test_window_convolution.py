@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pgti.memory.step_peak import LiveBytes
 from pgti.nn import gated_window_convolution, window_convolution
-from pgti.training.live_memory import LiveBytes
 
 FLOAT64 = torch.float64
 NODES, BATCH, STEPS, CHANNELS, TAPS, WIDTH = 2, 3, 9, 3, 3, 4

@@ -8,7 +8,7 @@ import torch
 
 from pgti.batching import BatchLoader, IndexBatcher, WindowSource
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import Scaler, SeriesStore
+from pgti.store import Scaler, SeriesStore
 from pgti.training import PersistenceForecaster, evaluate
 from pgti.windows import Sequential, WindowSpec
 

@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from pgti.batching import make_batcher
 from pgti.errors import ConfigError
-from pgti.models import AbstractModel, ModelConfig, ModelShape, Teacher
+from pgti.models import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.nn import Supports
 from pgti.nn.sparse import SupportKind
 from pgti.run import RunConfig, resolve_device
 from pgti.run.build import build_forecaster, try_network, window_source
-from pgti.series import Scaler
+from pgti.store import Scaler
 from pgti.training import TrainingConfig
 
-from .small import make_config, make_series, make_store
+from .small_runs import make_config, make_series, make_store
 
 
 class OneWalk(AbstractModel):
@@ -29,7 +29,9 @@ class OneWalk(AbstractModel):
         super().__init__(ModelConfig(), shape)
         self.scale = nn.Parameter(torch.ones(1))
 
-    def forward(self, x: Tensor, supports: Supports, teacher: Teacher | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, supports: Supports, teacher: TeacherForcing | None = None
+    ) -> Tensor:
         """The last input, at every step."""
         del supports, teacher
         return (x[:, -1:, :, :1] * self.scale).expand(-1, self.shape.horizon, -1, -1)
@@ -52,7 +54,9 @@ def test_a_model_gets_the_supports_it_asks_for(tmp_path: Path) -> None:
 class Noisy(OneWalk):
     """Draws random numbers, in evaluation too."""
 
-    def forward(self, x: Tensor, supports: Supports, teacher: Teacher | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, supports: Supports, teacher: TeacherForcing | None = None
+    ) -> Tensor:
         """The last input with noise, at every step."""
         assert not self.training
         forecast = super().forward(x, supports, teacher)

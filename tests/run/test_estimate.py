@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgti.distributed import OneProcess
+from pgti.distributed import SingleProcess
 from pgti.errors import ConfigError
 from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, RunConfig, estimate, train_run
 from pgti.run.estimate import MemoryPlan
 from pgti.run.prepare import prepare
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 from pgti.training import RunDirectory
 
-from .small import Linear, make_config, make_series, make_store
+from .small_runs import Linear, make_config, make_series, make_store
 
 MIB = 1 << 20
 
@@ -40,7 +40,9 @@ def config(tmp_path: Path) -> RunConfig:
 def planned(config: RunConfig, budget: int | None = None, **training: Any) -> MemoryPlan:
     config = replace(config, memory_budget=budget, training=replace(config.training, **training))
     directory = RunDirectory(Path("never/written"))
-    prepared = prepare(config, directory, SeriesStore.open(config.store), None, None, OneProcess())
+    prepared = prepare(
+        config, directory, SeriesStore.open(config.store), None, None, SingleProcess()
+    )
     return prepared.plan_memory()
 
 
@@ -52,7 +54,7 @@ def enough_for(plan: MemoryPlan) -> int:
 def test_the_estimate_adds_up_and_grows_with_the_batch(config: RunConfig) -> None:
     """Activations and batches grow in proportion; the rest does not."""
     small, large = planned(config, batch_size=4), planned(config, batch_size=16)
-    assert not small.recompute
+    assert not small.activation_checkpointing
     for plan in (small, large):
         each = plan.estimate
         assert each.needed == max(each.activations, each.baselines) + each.batches + each.optimiser
@@ -63,49 +65,51 @@ def test_the_estimate_adds_up_and_grows_with_the_batch(config: RunConfig) -> Non
     growth = large.estimate.activations / small.estimate.activations
     assert 1.1 < growth < 4
     assert large.estimate.optimiser == small.estimate.optimiser
-    assert small.freed == "kept"
+    assert small.freed == "retain"
 
 
 def test_what_does_not_fit_is_recomputed(config: RunConfig) -> None:
     """With a word on what it would take otherwise; and with room for it, it is not."""
     roomy = planned(config, batch_size=64)
-    on = planned(config, batch_size=64, recompute="on")
+    on = planned(config, batch_size=64, activation_checkpointing="on")
     tight = planned(config, budget=enough_for(on), batch_size=64)
-    assert tight.recompute
+    assert tight.activation_checkpointing
     assert tight.estimate.activations < roomy.estimate.activations
-    assert tight.freed == "given back"
-    assert "recompute on" in tight.choices[1]
+    assert tight.freed == "trim"
+    assert "activation checkpointing on" in tight.choices[1]
     assert "would be needed otherwise" in tight.choices[1]
-    assert not planned(config, budget=2 * roomy.estimate.needed, batch_size=64).recompute
+    assert not planned(
+        config, budget=2 * roomy.estimate.needed, batch_size=64
+    ).activation_checkpointing
 
 
 def test_what_is_asked_for_is_done(config: RunConfig) -> None:
     """On is on where there is room, and off takes what it takes."""
-    on = planned(config, batch_size=64, recompute="on")
-    assert on.recompute
+    on = planned(config, batch_size=64, activation_checkpointing="on")
+    assert on.activation_checkpointing
     assert "as asked" in on.choices[1]
-    off = planned(config, batch_size=64, recompute="off")
-    assert not off.recompute
-    just = planned(config, budget=enough_for(off), batch_size=64, recompute="off")
-    assert not just.recompute
+    off = planned(config, batch_size=64, activation_checkpointing="off")
+    assert not off.activation_checkpointing
+    just = planned(config, budget=enough_for(off), batch_size=64, activation_checkpointing="off")
+    assert not just.activation_checkpointing
 
 
 def test_what_fits_in_no_way_is_refused(config: RunConfig, tmp_path: Path) -> None:
     """With the largest batch that fits, or else what makes the model smaller; nothing is left."""
-    on = planned(config, batch_size=64, recompute="on").estimate
+    on = planned(config, batch_size=64, activation_checkpointing="on").estimate
     with pytest.raises(ConfigError, match=r"use --batch-size \d+ \(with --accumulate") as refusal:
         planned(config, budget=on.needed, batch_size=64)
     fitting = int(str(refusal.value).partition("--batch-size ")[2].split()[0])
     assert 1 <= fitting < 64
-    assert planned(config, budget=on.needed, batch_size=fitting).recompute
+    assert planned(config, budget=on.needed, batch_size=fitting).activation_checkpointing
     with pytest.raises(ConfigError, match="--batch-size"):
         planned(config, budget=on.needed, batch_size=fitting + 1)
 
     with pytest.raises(ConfigError, match=r"for one window, and .* model .* smaller") as refusal:
         planned(config, budget=MIB // 2)
-    assert "--recompute" not in str(refusal.value)
-    with pytest.raises(ConfigError, match="--recompute on"):
-        planned(config, budget=MIB // 2, recompute="off")
+    assert "--activation-checkpointing" not in str(refusal.value)
+    with pytest.raises(ConfigError, match="--activation-checkpointing on"):
+        planned(config, budget=MIB // 2, activation_checkpointing="off")
     small = replace(config, memory_budget=MIB // 2)
     with pytest.raises(ConfigError):
         train_run(small, tmp_path / "run")
@@ -146,24 +150,24 @@ def test_a_network_of_ones_own_is_measured_too(config: RunConfig, tmp_path: Path
     assert result.steps == 2
     # The try of one window at the beginning, in evaluation, is the only other call.
     assert calls == 1 + 2 + num_validations
-    assert json.loads((tmp_path / "run/run.json").read_text())["recompute"] is False
+    assert json.loads((tmp_path / "run/run.json").read_text())["activation_checkpointing"] is False
 
     with pytest.raises(ConfigError, match=r"may be used: make the model"):
         train_run(replace(own, memory_budget=1000), tmp_path / "tight", model=Peculiar)
-    wished = replace(own, training=replace(own.training, recompute="on"))
+    wished = replace(own, training=replace(own.training, activation_checkpointing="on"))
     with pytest.raises(ConfigError, match="no way to recompute"):
         train_run(wished, tmp_path / "other", model=Peculiar)
 
 
 def test_a_run_goes_on_as_it_began(config: RunConfig, tmp_path: Path) -> None:
     """Recomputed gradients differ in their last bits: a run keeps to them, or does without."""
-    budget = enough_for(planned(config, batch_size=64, recompute="on"))
+    budget = enough_for(planned(config, batch_size=64, activation_checkpointing="on"))
     short = replace(config.training, batch_size=64, max_steps=1)
     long = replace(short, max_steps=3, epochs=3)
     tight = replace(config, memory_budget=budget, training=short)
 
     def recomputes(path: Path) -> bool:
-        told: bool = json.loads((path / "run.json").read_text())["recompute"]
+        told: bool = json.loads((path / "run.json").read_text())["activation_checkpointing"]
         return told
 
     train_run(tight, tmp_path / "on")
@@ -174,7 +178,7 @@ def test_a_run_goes_on_as_it_began(config: RunConfig, tmp_path: Path) -> None:
 
     train_run(replace(tight, memory_budget=None), tmp_path / "off")
     assert not recomputes(tmp_path / "off")
-    with pytest.raises(ConfigError, match="--recompute on"):
+    with pytest.raises(ConfigError, match="--activation-checkpointing on"):
         train_run(replace(roomy, memory_budget=MIB), tmp_path / "off", resume=True)
     train_run(roomy, tmp_path / "off", resume=True)
     assert not recomputes(tmp_path / "off")
@@ -208,10 +212,10 @@ def test_no_trial_takes_more_than_the_run_may(
         return step_peak_bytes(*args)
 
     monkeypatch.setattr(estimate, "step_peak_bytes", recorded)
-    on = planned(config, batch_size=64, recompute="on")
+    on = planned(config, batch_size=64, activation_checkpointing="on")
     limits.clear()
     room = enough_for(on)
-    assert planned(config, budget=room, batch_size=64).recompute
+    assert planned(config, budget=room, batch_size=64).activation_checkpointing
     assert set(limits) == {int(0.6 * room), int(0.9 * room)}
 
 
@@ -220,14 +224,14 @@ def test_a_second_window_may_be_too_much(
 ) -> None:
     """One window fits and two do not: the rest is made again, or one window is what to use."""
 
-    def taken(forecaster: Any, _loss: Any, batch: Any, _training: Any, limit: int) -> int | None:
-        each = MIB // 10 if forecaster.network.recompute else 7 * MIB
-        found = each * len(batch.x)
+    def taken(differentiate: Any, network: Any, _device: Any, limit: int) -> int | None:
+        each = MIB // 10 if network.activation_checkpointing else 7 * MIB
+        found = each * len(differentiate.args[2].x)
         return found if found <= limit else None
 
     monkeypatch.setattr(estimate, "step_peak_bytes", taken)
     plan = planned(config, budget=12 * MIB, batch_size=4)
-    assert plan.recompute
+    assert plan.activation_checkpointing
     assert "2 windows would take too much otherwise" in plan.choices[1]
     with pytest.raises(ConfigError, match=r"more than there is for 2 windows.*--batch-size 1 "):
-        planned(config, budget=12 * MIB, batch_size=4, recompute="off")
+        planned(config, budget=12 * MIB, batch_size=4, activation_checkpointing="off")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .small import make_series, make_store
+from .small_runs import make_series, make_store
 
 OPTIONS = (
     "--model.hidden", "2", "--model.layers", "1", "--windows.input-steps", "3",

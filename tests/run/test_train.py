@@ -20,11 +20,11 @@ from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, prepare, train_run
 from pgti.run.precision import bfloat16_speed
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 from pgti.training import AbstractObserver, RunDirectory
-from pgti.windows import evenly_spread
+from pgti.windows import subsample_evenly
 
-from .small import NUM_NODES, WINDOWS, Linear, make_config, make_series, make_store
+from .small_runs import NUM_NODES, WINDOWS, Linear, make_config, make_series, make_store
 
 
 class Told(AbstractObserver):
@@ -95,7 +95,7 @@ def test_a_few_validation_windows_without_readings_are_refused(tmp_path: Path) -
     values = make_series()
     config = config_of(tmp_path, values, val_windows=1)
     val = config.windows.splits(SeriesStore.open(config.store)).val
-    middle = int(evenly_spread(val, 1)[0])
+    middle = int(subsample_evenly(val, 1)[0])
     values[middle : middle + 6] = np.nan
     holed = replace(config, store=make_store(tmp_path / "holed", values).path)
     with pytest.raises(DataError, match=r"of the 1 validation windows .* more --val-windows"):
@@ -105,16 +105,16 @@ def test_a_few_validation_windows_without_readings_are_refused(tmp_path: Path) -
     train_run(replace(holed, training=training), tmp_path / "run")
 
 
-@pytest.mark.parametrize(("speed", "is_told"), [(0.1, True), (3.0, False)])
+@pytest.mark.parametrize(("speed", "is_reported"), [(0.1, True), (3.0, False)])
 def test_slow_bfloat16_is_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: float, *, is_told: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speed: float, *, is_reported: bool
 ) -> None:
     """Where the processor has no such products, somebody asked for the opposite of speed."""
     monkeypatch.setattr(prepare, "bfloat16_speed", lambda: speed)
     lines: list[str] = []
     config = config_of(tmp_path, max_steps=1, precision="bfloat16")
-    train_run(config, tmp_path / "run", say=lines.append)
-    assert any("10 times as slowly" in line for line in lines) == is_told
+    train_run(config, tmp_path / "run", log=lines.append)
+    assert any("10 times as slowly" in line for line in lines) == is_reported
 
 
 def test_the_speed_of_bfloat16_is_measured() -> None:
@@ -135,7 +135,7 @@ def test_a_split_can_be_evaluated_by_a_few_windows(tmp_path: Path) -> None:
     few = run.evaluate("test", max_windows=4)["test"]
     assert (few["windows"], few["split_windows"]) == (4, whole["windows"])
     assert few["count"] == 4 * 2 * NUM_NODES
-    rows = evenly_spread(run.splits.test, 4)
+    rows = subsample_evenly(run.splits.test, 4)
     last, truth = (run.store.raw[rows + offset, :, 0] for offset in (2, 3))
     assert few["persistence"]["mae"]["1"] == pytest.approx(np.abs(truth - last).mean(), rel=1e-5)
 
@@ -178,11 +178,11 @@ def test_several_targets_are_told_of(tmp_path: Path) -> None:
     config = config_of(tmp_path, make_series(num_channels=2), max_steps=1)
     path, lines = tmp_path / "run", []
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         assert RunDirectory.exists(path)
         lines.append(line)
 
-    train_run(config, path, say=say)
+    train_run(config, path, log=log)
 
     assert len([line for line in lines if "batching" in line]) == 1
     assert [line for line in lines if "--windows.targets" in line] == [
@@ -192,7 +192,7 @@ def test_several_targets_are_told_of(tmp_path: Path) -> None:
     one = replace(config, windows=replace(WINDOWS, targets=("c0",)))
     lines.clear()
     path = tmp_path / "one"
-    train_run(one, path, say=say)
+    train_run(one, path, log=log)
     assert not [line for line in lines if "--windows.targets" in line]
 
 
@@ -203,7 +203,7 @@ def test_a_refusal_is_all_that_is_said(tmp_path: Path) -> None:
     train_run(config, path)
 
     with pytest.raises(RunError, match="holds a run already"):
-        train_run(config, path, say=lines.append)
+        train_run(config, path, log=lines.append)
     assert lines == []
 
 
@@ -472,7 +472,7 @@ from pgti.errors import RunError
 from pgti.run import RunConfig, train_run
 config = RunConfig.from_toml(Path(sys.argv[1]) / "config.toml")
 try:
-    train_run(config, sys.argv[1], resume=True, say=print)
+    train_run(config, sys.argv[1], resume=True, log=print)
 except RunError as error:
     print(f"refused: {error}")
 """

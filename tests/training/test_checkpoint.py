@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from pgti.errors import RunError
+from pgti.storage.atomic import partial_path
 from pgti.training import Checkpoint
-from pgti.training.files import partial_path
-from pgti.training.position import Position
+from pgti.training.progress import Position
 
 
 def make_checkpoint(**changes: object) -> Checkpoint:

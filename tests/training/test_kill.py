@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from .assertions import assert_same_run
-from .tiny import (
+from .tiny_training import (
     SLOW_CONFIG,
     Setting,
     make_series,

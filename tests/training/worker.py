@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny import SLOW_CONFIG, SampledNet, Setting, make_source, make_trainer, open_run
+from tiny_training import SLOW_CONFIG, SampledNet, Setting, make_source, make_trainer, open_run
 
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 PAUSE_SECONDS = 0.003
 """Added to every forward pass, so that a step takes about as long as writing its checkpoint."""

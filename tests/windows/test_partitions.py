@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from pgti.errors import ConfigError
 from pgti.windows import (
     BlockShuffle,
-    EvenShare,
+    EvenSharding,
     GlobalShuffle,
-    OwnedShare,
+    PartitionSharding,
     PartitionShuffle,
     even_part,
-    moves_between,
-    rows_held,
+    plan_transfers,
+    resident_rows,
 )
 
 WORLD_SIZES = st.integers(1, 17)
@@ -68,18 +68,20 @@ def test_the_ranks_take_each_window_of_a_batch_once(
 ) -> None:
     """For both placements, at every world size, in every step, the last ragged one too."""
     for batch in batches(order.epoch(num_windows, epoch), batch_size):
-        shares = [EvenShare(rank, world_size) for rank in range(world_size)]
+        shares = [EvenSharding(rank, world_size) for rank in range(world_size)]
         if isinstance(order, PartitionShuffle):
-            shares += [OwnedShare(order, rank, world_size) for rank in range(world_size)]
+            shares += [PartitionSharding(order, rank, world_size) for rank in range(world_size)]
         for first in range(0, len(shares), world_size):
             taken = [
-                share.mine(batch, num_windows, epoch)
-                for share in shares[first : first + world_size]
+                sharding.mine(batch, num_windows, epoch)
+                for sharding in shares[first : first + world_size]
             ]
             assert sorted(np.concatenate(taken).tolist()) == sorted(batch.tolist())
-            for share, mine in zip(shares[first:], taken, strict=False):
-                assert len(mine) <= share.most(batch_size)
-                assert np.array_equal(mine, shares[first].of(share.rank, batch, num_windows, epoch))
+            for sharding, mine in zip(shares[first:], taken, strict=False):
+                assert len(mine) <= sharding.most(batch_size)
+                assert np.array_equal(
+                    mine, shares[first].of(sharding.rank, batch, num_windows, epoch)
+                )
 
 
 @given(order=SHUFFLES, num_windows=st.integers(200, 400), batch_size=st.integers(24, 70))
@@ -148,18 +150,18 @@ def test_held_rows_are_those_of_the_windows_and_moves_complete_them(
 ) -> None:
     """What a rank takes in any batch lies in its rows; the moves bring all that is new, once."""
     starts = range(3, 3 + num_windows * stride, stride)
-    share = OwnedShare(order, 0, world_size)
+    sharding = PartitionSharding(order, 0, world_size)
     positions = order.epoch(num_windows, epoch)
-    held = [rows_held(share, rank, starts, span, epoch) for rank in range(world_size)]
+    held = [resident_rows(sharding, rank, starts, span, epoch) for rank in range(world_size)]
     for rank, ranges in enumerate(held):
         rows = [row for each in ranges for row in each]
         assert len(set(rows)) == len(rows)
-        windows = [starts[int(p)] for p in share.of(rank, positions, num_windows, epoch)]
+        windows = [starts[int(p)] for p in sharding.of(rank, positions, num_windows, epoch)]
         needed = {row for start in windows for row in range(start, start + span)}
         assert needed <= set(rows)
         assert len(rows) <= len(windows) * stride + 2 * max(stride, span)
-    wanted = [rows_held(share, rank, starts, span, epoch + 1) for rank in range(world_size)]
-    moves = moves_between(held, wanted)
+    wanted = [resident_rows(sharding, rank, starts, span, epoch + 1) for rank in range(world_size)]
+    moves = plan_transfers(held, wanted)
     for rank in range(world_size):
         arriving = [row for move in moves if move.target == rank for row in move.rows]
         before = {row for each in held[rank] for row in each}
@@ -176,8 +178,11 @@ def test_held_rows_are_those_of_the_windows_and_moves_complete_them(
         (lambda: PartitionShuffle(0, 0, 8), "partitions is 0"),
         (lambda: PartitionShuffle(0, 4, 0), "block size is 0"),
         (lambda: PartitionShuffle(0, 4, 8, 1.5), "rotation is 1.5"),
-        (lambda: EvenShare(2, 2), "rank is 2: it must be less than the world size 2"),
-        (lambda: OwnedShare(PartitionShuffle(0, 4, 8), 0, 5), "partitions is 4 and there are 5"),
+        (lambda: EvenSharding(2, 2), "rank is 2: it must be less than the world size 2"),
+        (
+            lambda: PartitionSharding(PartitionShuffle(0, 4, 8), 0, 5),
+            "partitions is 4 and there are 5",
+        ),
     ],
 )
 def test_refusals(make: object, message: str) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pgti.batching.base import Fetched, WindowSource
 from pgti.batching.batch import Batch
-from pgti.series.codec import MISSING_CODE
+from pgti.store.codec import MISSING_CODE
 
-__all__ = ["Assembler", "StoredRows", "TensorAssembler"]
+__all__ = ["Assembler", "StoredRows", "TorchAssembler"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -26,16 +26,17 @@ class StoredRows:
     Args:
         raw: stored readings [K, R, N, C].
         calendar: calendar features of each row [K, R, F].
-        slots: entries of the profile's table for each row and for H rows later [K, R, 2], or
+        week_bins: entries of the profile's table for each row and for H rows later [K, R, 2], or
             [K, R, 0] without a profile.
-        picks: for a union, the row of the run for every row of every window [B, rows]; else None.
+        window_index: for a union, the row of the run for every row of every window [B, rows];
+            else None.
         window_calendar: calendar features of inputs and horizon [B, L + H, F].
     """
 
     raw: Tensor
     calendar: Tensor
-    slots: Tensor
-    picks: Tensor | None
+    week_bins: Tensor
+    window_index: Tensor | None
     window_calendar: Tensor
 
 
@@ -52,7 +53,7 @@ class Assembler(ABC):
         """
 
 
-class TensorAssembler(Assembler):
+class TorchAssembler(Assembler):
     """Makes batches with tensor operations, on any device; the inputs lie in a reused buffer.
 
     Args:
@@ -81,24 +82,27 @@ class TensorAssembler(Assembler):
         steps = self._source.spec.input_steps
         y: Tensor | None = None
         y_mask: Tensor | None = None
-        if rows.picks is None:
+        if rows.window_index is None:
             past = rows.raw[:, :steps]
             x = self._x_buffer(past.shape)
             x_mask = self._observed(past)
-            self._fill_inputs(x, past, x_mask, rows.calendar[:, :steps], rows.slots[:, :steps])
+            self._fill_inputs(x, past, x_mask, rows.calendar[:, :steps], rows.week_bins[:, :steps])
             if fetched.with_targets:
                 y, y_mask = self._targets_of(rows.raw[:, steps:])
         else:
             mask = self._observed(rows.raw)
             union = torch.empty(self._input_shape(rows.raw.shape), device=self._device)
-            self._fill_inputs(union, rows.raw, mask, rows.calendar, rows.slots)
-            past_BL, future_BH = rows.picks[:, :steps], rows.picks[:, steps:]
+            self._fill_inputs(union, rows.raw, mask, rows.calendar, rows.week_bins)
+            past_BL, future_BH = rows.window_index[:, :steps], rows.window_index[:, steps:]
             x = self._x_buffer((*past_BL.shape, *rows.raw.shape[2:]))
             torch.index_select(union[0], 0, past_BL.flatten(), out=x.flatten(0, 1))
-            x_mask = self._picked(mask, past_BL)
+            x_mask = self._gather_windows(mask, past_BL)
             if fetched.with_targets:
                 values, mask = self._targets_of(rows.raw)
-                y, y_mask = self._picked(values, future_BH), self._picked(mask, future_BH)
+                y, y_mask = (
+                    self._gather_windows(values, future_BH),
+                    self._gather_windows(mask, future_BH),
+                )
         return Batch(
             x=x,
             x_mask=x_mask,
@@ -109,7 +113,7 @@ class TensorAssembler(Assembler):
         )
 
     def _fill_inputs(
-        self, x: Tensor, raw: Tensor, mask: Tensor, calendar: Tensor, slots: Tensor
+        self, x: Tensor, raw: Tensor, mask: Tensor, calendar: Tensor, week_bins: Tensor
     ) -> None:
         nodes, channels = raw.shape[2:]
         values = x[..., :channels]
@@ -121,7 +125,7 @@ class TensorAssembler(Assembler):
         if self._profile is not None:
             width = self._profile.shape[-1]
             for position in range(2):
-                entries = self._profile[slots[..., position]]
+                entries = self._profile[week_bins[..., position]]
                 x[..., channels : channels + width].copy_(entries)
                 channels += width
         if calendar.shape[-1]:
@@ -137,12 +141,12 @@ class TensorAssembler(Assembler):
             values.div_(self._divisors[self._targets])
         return self._filled(values, mask), mask
 
-    def _picked(self, rows: Tensor, picks: Tensor) -> Tensor:
+    def _gather_windows(self, rows: Tensor, window_index: Tensor) -> Tensor:
         """The windows [B, rows, N, C] of a run [1, U, N, C]."""
         if rows.dtype == torch.bool and not self._has_missing:
-            return self._true.expand(*picks.shape, *rows.shape[2:])
-        windows = rows[0].index_select(0, picks.flatten())
-        return windows.view(*picks.shape, *rows.shape[2:])
+            return self._true.expand(*window_index.shape, *rows.shape[2:])
+        windows = rows[0].index_select(0, window_index.flatten())
+        return windows.view(*window_index.shape, *rows.shape[2:])
 
     def _input_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (*shape[:3], self._source.num_input_channels)

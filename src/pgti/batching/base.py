@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
-from pgti.batching.buffers import Buffers, Runs
+from pgti.batching.buffers import Buffers, RowRanges
 from pgti.errors import ConfigError, require_whole_number
-from pgti.series import Profile, Scaler, SeriesStore, calendar_features
+from pgti.store import Profile, Scaler, SeriesStore, calendar_features
 from pgti.windows import WindowSpec
 
 __all__ = ["Batcher", "Fetched", "RowSource", "StartsOf", "WindowSource"]
@@ -62,7 +62,7 @@ class WindowSource:
         if self.profile is None:
             return torch.zeros(len(starts), 0, dtype=torch.int64)
         rows = starts[:, None] + np.arange(self.spec.span)
-        return torch.from_numpy(self.profile.slots(self.store.time_axis, rows))
+        return torch.from_numpy(self.profile.week_bins(self.store.time_axis, rows))
 
     def scaled_profile(self) -> NDArray[np.float32] | None:
         """The profile's table, standardised like the inputs: [slots, N, C_out]."""
@@ -101,7 +101,7 @@ class RowSource(Protocol):
         """Readings of a row, N * C."""
         ...
 
-    def take(self, runs: Runs, out: NDArray[Any]) -> None:
+    def take(self, runs: RowRanges, out: NDArray[Any]) -> None:
         """Copy runs of rows, all of them inside the series, to `out` [rows, N * C]."""
         ...
 
@@ -130,18 +130,18 @@ class Batcher(ABC):
     Args:
         source: what the windows hold.
         device: where batches are made.
-        num_slots: batches that a loader has under way, the one in use included: 1 fetches when a
-            batch is asked for, more run ahead.
+        prefetch_depth: batches that a loader has under way, the one in use included: 1 fetches when
+            a batch is asked for, more run ahead.
 
     Raises:
-        ConfigError: if `num_slots` is not a positive whole number.
+        ConfigError: if `prefetch_depth` is not a positive whole number.
     """
 
-    def __init__(self, source: WindowSource, device: torch.device, num_slots: int = 1) -> None:
-        require_whole_number("num_slots", num_slots, 1)
+    def __init__(self, source: WindowSource, device: torch.device, prefetch_depth: int = 1) -> None:
+        require_whole_number("prefetch_depth", prefetch_depth, 1)
         self.source = source
         self.device = device
-        self.num_slots = num_slots
+        self.prefetch_depth = prefetch_depth
         self._own_buffers = Buffers()
 
     @abstractmethod

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Buffers", "Runs", "take_runs"]
+__all__ = ["Buffers", "RowRanges", "copy_row_ranges"]
 
-Runs = Sequence[tuple[int, int]]
+RowRanges = Sequence[tuple[int, int]]
 """First row of each run of consecutive rows, and the row after its last."""
 
 
@@ -28,7 +28,7 @@ class Buffers:
         return array[:size].reshape(shape)
 
 
-def take_runs(series: NDArray[Any], runs: Runs, out: NDArray[Any]) -> None:
+def copy_row_ranges(series: NDArray[Any], runs: RowRanges, out: NDArray[Any]) -> None:
     """Copy runs of rows, one after the other; other threads go on meanwhile.
 
     A run is copied at once: from a mapped file that is half as fast again as row by row.

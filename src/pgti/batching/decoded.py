@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.base import WindowSource
-from pgti.batching.host import HostDecoder
+from pgti.batching.host import NumpyDecoder
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
-from pgti.series.codec import Raw
+from pgti.store.codec import Raw
 
 __all__ = ["DecodedRows", "decoded_bytes"]
 
@@ -34,7 +34,7 @@ class DecodedRows:
     def __init__(self, source: WindowSource, features: RowFeatures) -> None:
         meta = source.store.meta
         self._source, self._features = source, features
-        self._decoder = HostDecoder(source)
+        self._decoder = NumpyDecoder(source)
         # Memory is taken page by page, as rows are written.
         rows, nodes, targets = meta.num_steps, meta.num_nodes, len(source.target_indices)
         self._x = np.empty((rows, nodes, source.num_input_channels), dtype=np.float32)
@@ -90,8 +90,8 @@ class DecodedRows:
             kept[piece].reshape(1, rows.size, -1) if self._decoder.has_missing else None
             for kept in (self._x_mask, self._y_mask)
         )
-        calendar, slots = self._features.calendar(rows), self._features.slots(rows)
-        self._decoder.inputs(raw, calendar, slots, self._x[None, piece], x_mask)
+        calendar, week_bins = self._features.calendar(rows), self._features.week_bins(rows)
+        self._decoder.inputs(raw, calendar, week_bins, self._x[None, piece], x_mask)
         self._decoder.targets(raw, self._y[piece].reshape(1, rows.size, -1), y_mask)
 
 

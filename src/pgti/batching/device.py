@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
+from pgti.batching.assemble import Assembler, StoredRows, TorchAssembler
 from pgti.batching.base import Batcher, Fetched, RowSource, WindowSource
 from pgti.batching.batch import Batch
 from pgti.batching.buffers import Buffers
-from pgti.batching.host import HostAssembler
-from pgti.batching.memory import available_bytes
+from pgti.batching.host import NumpyAssembler
 from pgti.batching.rows import rows_of
 from pgti.errors import ConfigError
-from pgti.series import SeriesStore, calendar_features
+from pgti.memory.available import available_bytes
+from pgti.store import SeriesStore, calendar_features
 
 __all__ = ["DeviceBatcher", "resident_bytes"]
 
@@ -39,7 +39,7 @@ class DeviceBatcher(Batcher):
     Args:
         source: what the windows hold.
         device: where the series lives and batches are made.
-        num_slots: has no effect: nothing is read on the host that would be worth a thread.
+        prefetch_depth: has no effect: nothing is read on the host that would be worth a thread.
         budget_bytes: the most memory that the series may take on the device; what is free there
             if not given.
 
@@ -51,11 +51,11 @@ class DeviceBatcher(Batcher):
         self,
         source: WindowSource,
         device: torch.device,
-        num_slots: int = 1,
+        prefetch_depth: int = 1,
         budget_bytes: int | None = None,
     ) -> None:
         super().__init__(source, device)
-        del num_slots
+        del prefetch_depth
         budget = available_bytes(device) if budget_bytes is None else budget_bytes
         needed = resident_bytes(source)
         if needed > budget:
@@ -68,7 +68,7 @@ class DeviceBatcher(Batcher):
         self._span = torch.arange(source.spec.span, device=device)
         self._rows: torch.Tensor | None = None
         self._assembler: Assembler = (
-            HostAssembler(source) if device.type == "cpu" else TensorAssembler(source, device)
+            NumpyAssembler(source) if device.type == "cpu" else TorchAssembler(source, device)
         )
 
     def fetch(
@@ -84,26 +84,28 @@ class DeviceBatcher(Batcher):
         spec = self.source.spec
         self.source.check_starts(starts, with_targets=with_targets)
         read = rows_of(starts, spec.span if with_targets else spec.input_steps)
-        picks = np.empty(0, dtype=np.int64) if read.picks is None else read.picks
-        numbers = (torch.from_numpy(array) for array in (starts, read.rows, picks))
+        window_index = (
+            np.empty(0, dtype=np.int64) if read.window_index is None else read.window_index
+        )
+        numbers = (torch.from_numpy(array) for array in (starts, read.rows, window_index))
         return Fetched(tensors=self._pinned(*numbers), starts=starts, with_targets=with_targets)
 
     def assemble(self, fetched: Fetched) -> Batch:
         """Gather the rows where they are and make the batch there."""
-        starts, rows_KR, picks = (
+        starts, rows_KR, window_index = (
             tensor.to(self.device, non_blocking=True) for tensor in fetched.tensors
         )
         series, features, all_slots = self._on_device()
         raw = self._taken(series, rows_KR.flatten())
-        slots = rows_KR.new_empty(*rows_KR.shape, 0)
+        week_bins = rows_KR.new_empty(*rows_KR.shape, 0)
         if self.source.profile is not None:
             ahead = rows_KR + self.source.spec.horizon
-            slots = all_slots[torch.stack((rows_KR, ahead), dim=-1)]
+            week_bins = all_slots[torch.stack((rows_KR, ahead), dim=-1)]
         rows = StoredRows(
             raw=raw.view(*rows_KR.shape, *raw.shape[1:]),
             calendar=features[rows_KR],
-            slots=slots,
-            picks=picks if picks.numel() else None,
+            week_bins=week_bins,
+            window_index=window_index if window_index.numel() else None,
             window_calendar=features[starts.unsqueeze(1) + self._span],
         )
         return self._assembler(rows, fetched)
@@ -131,13 +133,13 @@ class DeviceBatcher(Batcher):
                 store, spec = self.source.store, self.source.spec
                 rows = np.arange(store.meta.num_steps + spec.horizon)
                 features = calendar_features(store.time_axis, self.source.calendar, rows)
-                slots = np.zeros(len(rows), dtype=np.int64)
+                week_bins = np.zeros(len(rows), dtype=np.int64)
                 if self.source.profile is not None:
-                    slots = self.source.profile.slots(store.time_axis, rows)
+                    week_bins = self.source.profile.week_bins(store.time_axis, rows)
                 self._resident = (
                     _moved(store, self.device),
                     torch.from_numpy(features).to(self.device),
-                    torch.from_numpy(slots).to(self.device),
+                    torch.from_numpy(week_bins).to(self.device),
                 )
             return self._resident
 

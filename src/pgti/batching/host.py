@@ -1,6 +1,6 @@
 """Batches made on the CPU, a cache-sized piece at a time, in reused buffers.
 
-The operations are those of `TensorAssembler`, in the same order and with the same rounding. They
+The operations are those of `TorchAssembler`, in the same order and with the same rounding. They
 are numpy's, which are faster on one core than torch's for the mixed types and strides in use here;
 a piece of a batch goes through all of them before the next one is read.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 from pgti.batching.assemble import Assembler, StoredRows
 from pgti.batching.base import Fetched, WindowSource
 from pgti.batching.batch import Batch
-from pgti.batching.buffers import Buffers, take_runs
-from pgti.series.codec import MISSING_CODE, Raw
+from pgti.batching.buffers import Buffers, copy_row_ranges
+from pgti.store.codec import MISSING_CODE, Raw
 
-__all__ = ["HostAssembler", "HostDecoder"]
+__all__ = ["NumpyAssembler", "NumpyDecoder"]
 
 # A piece's codes, values and masks stay in a core's cache, and numpy's calls cost little beside it.
 _PIECE_READINGS = 1 << 16
@@ -27,7 +27,7 @@ _PIECE_READINGS = 1 << 16
 _Piece = tuple[slice, slice]
 
 
-class HostDecoder:
+class NumpyDecoder:
     """Turns runs of stored rows into model inputs and targets.
 
     Args:
@@ -55,7 +55,7 @@ class HostDecoder:
         self,
         raw: Raw,
         calendar: NDArray[np.float32],
-        slots: NDArray[np.int64],
+        week_bins: NDArray[np.int64],
         x: NDArray[np.float32],
         mask: NDArray[np.bool_] | None,
     ) -> None:
@@ -64,7 +64,7 @@ class HostDecoder:
         Args:
             raw: stored readings of K runs of R rows [K, R, N * C].
             calendar: calendar features of the rows [K, R, F].
-            slots: entries of the profile's table [K, R, 2], or [K, R, 0] without a profile.
+            week_bins: entries of the profile's table [K, R, 2], or [K, R, 0] without a profile.
             x: written, [K, R, N, C_in], contiguous.
             mask: written, [K, R, N * C], contiguous; None where no reading of the series misses.
         """
@@ -83,7 +83,7 @@ class HostDecoder:
                 readings = values.reshape(*part.shape[:3], self.num_channels)
                 for channel in range(self.num_channels):
                     part[..., channel] = readings[..., channel]
-                self._append(part, calendar[piece], slots[piece])
+                self._append(part, calendar[piece], week_bins[piece])
 
     def targets(self, raw: Raw, y: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> None:
         """Write the targets of rows in original units and which of them were observed.
@@ -102,13 +102,13 @@ class HostDecoder:
             _zero_missing(values, observed)
 
     def _append(
-        self, x: NDArray[np.float32], calendar: NDArray[np.float32], slots: NDArray[np.int64]
+        self, x: NDArray[np.float32], calendar: NDArray[np.float32], week_bins: NDArray[np.int64]
     ) -> None:
         """Write profile and calendar into the channels after the readings."""
         channel = self.num_channels
         if self._profile is not None:
             for position in range(2):
-                typical = self._profile[slots[..., position]]
+                typical = self._profile[week_bins[..., position]]
                 x[..., channel : channel + typical.shape[-1]] = typical
                 channel += typical.shape[-1]
         for feature in range(calendar.shape[-1]):
@@ -128,7 +128,7 @@ class HostDecoder:
         return per_channel if len(per_channel) == 1 else np.tile(per_channel, self.num_nodes)
 
 
-class HostAssembler(Assembler):
+class NumpyAssembler(Assembler):
     """Turns stored rows into batches on the CPU; all tensors of a batch lie in reused buffers.
 
     Args:
@@ -137,28 +137,28 @@ class HostAssembler(Assembler):
 
     def __init__(self, source: WindowSource) -> None:
         self._steps = source.spec.input_steps
-        self._decoder = HostDecoder(source)
+        self._decoder = NumpyDecoder(source)
         self._buffers = Buffers()
         self._true = torch.ones((), dtype=torch.bool)
 
     def __call__(self, rows: StoredRows, fetched: Fetched) -> Batch:
         """Make a batch."""
         raw: Raw = rows.raw.numpy().reshape(*rows.raw.shape[:2], -1)
-        calendar, slots = rows.calendar.numpy(), rows.slots.numpy()
+        calendar, week_bins = rows.calendar.numpy(), rows.week_bins.numpy()
         past, future = slice(self._steps), slice(self._steps, None)
         y: Tensor | None = None
         y_mask: Tensor | None = None
-        if rows.picks is None:
-            x, x_mask = self._inputs("x", raw[:, past], calendar[:, past], slots[:, past])
+        if rows.window_index is None:
+            x, x_mask = self._inputs("x", raw[:, past], calendar[:, past], week_bins[:, past])
             if fetched.with_targets:
                 y, y_mask = self._targets("y", raw[:, future])
         else:
-            picks = rows.picks.numpy()
-            union, mask = self._inputs("union x", raw, calendar, slots)
-            x, x_mask = self._picked("x", union, mask, picks[:, past])
+            window_index = rows.window_index.numpy()
+            union, mask = self._inputs("union x", raw, calendar, week_bins)
+            x, x_mask = self._gather_windows("x", union, mask, window_index[:, past])
             if fetched.with_targets:
                 union, mask = self._targets("union y", raw)
-                y, y_mask = self._picked("y", union, mask, picks[:, future])
+                y, y_mask = self._gather_windows("y", union, mask, window_index[:, future])
         return Batch(
             x=x,
             x_mask=x_mask,
@@ -169,14 +169,14 @@ class HostAssembler(Assembler):
         )
 
     def _inputs(
-        self, name: str, raw: Raw, calendar: NDArray[np.float32], slots: NDArray[np.int64]
+        self, name: str, raw: Raw, calendar: NDArray[np.float32], week_bins: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
         """Inputs [K, R, N, C_in] and which readings were observed [K, R, N, C]."""
         decoder = self._decoder
         rows = (*raw.shape[:2], decoder.num_nodes)
         x = self._buffers.array(name, (*rows, decoder.num_inputs), np.float32)
         mask = self._mask_array(name, raw.shape)
-        decoder.inputs(raw, calendar, slots, x, mask)
+        decoder.inputs(raw, calendar, week_bins, x, mask)
         return torch.from_numpy(x), self._mask(mask, (*rows, decoder.num_channels))
 
     def _targets(self, name: str, raw: Raw) -> tuple[Tensor, Tensor]:
@@ -188,20 +188,20 @@ class HostAssembler(Assembler):
         decoder.targets(raw, y, mask)
         return torch.from_numpy(y).view(shape), self._mask(mask, shape)
 
-    def _picked(
-        self, name: str, values: Tensor, mask: Tensor, picks: NDArray[np.int64]
+    def _gather_windows(
+        self, name: str, values: Tensor, mask: Tensor, window_index: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
         """The windows [B, rows, N, C] of a run [1, U, N, C], and those of its mask."""
-        windows = self._windows(name, values[0].numpy(), picks)
+        windows = self._windows(name, values[0].numpy(), window_index)
         if not self._decoder.has_missing:
-            return windows, self._true.expand(*picks.shape, *mask.shape[2:])
-        return windows, self._windows(f"{name} mask", mask[0].numpy(), picks)
+            return windows, self._true.expand(*window_index.shape, *mask.shape[2:])
+        return windows, self._windows(f"{name} mask", mask[0].numpy(), window_index)
 
-    def _windows(self, name: str, rows: NDArray[Any], picks: NDArray[np.int64]) -> Tensor:
-        windows = self._buffers.array(name, (picks.size, *rows.shape[1:]), rows.dtype)
-        firsts, num_rows = picks[:, 0].tolist(), picks.shape[1]
-        take_runs(rows, [(first, first + num_rows) for first in firsts], windows)
-        return torch.from_numpy(windows).view(*picks.shape, *rows.shape[1:])
+    def _windows(self, name: str, rows: NDArray[Any], window_index: NDArray[np.int64]) -> Tensor:
+        windows = self._buffers.array(name, (window_index.size, *rows.shape[1:]), rows.dtype)
+        firsts, num_rows = window_index[:, 0].tolist(), window_index.shape[1]
+        copy_row_ranges(rows, [(first, first + num_rows) for first in firsts], windows)
+        return torch.from_numpy(windows).view(*window_index.shape, *rows.shape[1:])
 
     def _mask_array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
         if not self._decoder.has_missing:

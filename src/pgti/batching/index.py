@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.assemble import Assembler, StoredRows, TensorAssembler
+from pgti.batching.assemble import Assembler, StoredRows, TorchAssembler
 from pgti.batching.base import Batcher, Fetched, RowSource, WindowSource
 from pgti.batching.batch import Batch
 from pgti.batching.buffers import Buffers
 from pgti.batching.decoded import DecodedRows, decoded_bytes
-from pgti.batching.host import HostAssembler
+from pgti.batching.host import NumpyAssembler
 from pgti.batching.mapped import MappedRows
-from pgti.batching.memory import available_bytes
 from pgti.batching.rows import RowFeatures, rows_of
+from pgti.memory.available import available_bytes
 
 __all__ = ["IndexBatcher"]
 
@@ -33,7 +33,7 @@ class IndexBatcher(Batcher):
     Args:
         source: what the windows hold.
         device: where batches are made.
-        num_slots: batches that a loader has under way; 1 where decoded rows are kept.
+        prefetch_depth: batches that a loader has under way; 1 where decoded rows are kept.
         budget_bytes: on a CPU, the decoded rows of a series are kept if all of them fit in it; 0
             keeps none. 256 MiB, or a sixteenth of the available memory if that is less, if not
             given.
@@ -44,21 +44,21 @@ class IndexBatcher(Batcher):
         self,
         source: WindowSource,
         device: torch.device,
-        num_slots: int = 1,
+        prefetch_depth: int = 1,
         budget_bytes: int | None = None,
         rows: RowSource | None = None,
     ) -> None:
-        super().__init__(source, device, num_slots)
+        super().__init__(source, device, prefetch_depth)
         if budget_bytes is None:
             budget_bytes = min(_KEPT_BYTES, int(_KEPT_SHARE * available_bytes()))
         self._features = RowFeatures(source)
         self._decoded: DecodedRows | None = None
         if rows is None and device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
             self._decoded = DecodedRows(source, self._features)
-            self.num_slots = 1  # nothing is left to wait for: a thread would be in the way
+            self.prefetch_depth = 1  # nothing is left to wait for: a thread would be in the way
         self._rows: RowSource = MappedRows(source.store) if rows is None else rows
         self._assembler: Assembler = (
-            HostAssembler(source) if device.type == "cpu" else TensorAssembler(source, device)
+            NumpyAssembler(source) if device.type == "cpu" else TorchAssembler(source, device)
         )
 
     def fetch(
@@ -92,14 +92,14 @@ class IndexBatcher(Batcher):
             return Batch(
                 x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=fetched.starts
             )
-        raw, calendar, slots, window_calendar, picks = (
+        raw, calendar, week_bins, window_calendar, window_index = (
             tensor.to(self.device, non_blocking=True) for tensor in fetched.tensors
         )
         rows = StoredRows(
             raw=raw,
             calendar=calendar,
-            slots=slots,
-            picks=picks if picks.numel() else None,
+            week_bins=week_bins,
+            window_index=window_index if window_index.numel() else None,
             window_calendar=window_calendar,
         )
         return self._assembler(rows, fetched)
@@ -118,12 +118,14 @@ class IndexBatcher(Batcher):
         raw = self._row_buffer(read.rows.size, buffers)
         rows.take(read.runs, raw.numpy())
         calendar = self._features.calendar(read.rows)
-        if read.picks is None and with_targets:
+        if read.window_index is None and with_targets:
             window_calendar = calendar
         else:
             window_calendar = self._features.calendar(starts[:, None] + np.arange(spec.span))
-        picks = np.empty(0, dtype=np.int64) if read.picks is None else read.picks
-        arrays = (calendar, self._features.slots(read.rows), window_calendar, picks)
+        window_index = (
+            np.empty(0, dtype=np.int64) if read.window_index is None else read.window_index
+        )
+        arrays = (calendar, self._features.week_bins(read.rows), window_calendar, window_index)
         return self._pinned(
             raw.view(*read.rows.shape, meta.num_nodes, meta.num_channels),
             *(torch.from_numpy(array) for array in arrays),

@@ -13,7 +13,7 @@ from pgti.batching.base import Batcher, Fetched, RowSource
 from pgti.batching.batch import Batch
 from pgti.batching.buffers import Buffers
 from pgti.errors import require_whole_number
-from pgti.windows import EvenShare, Order, Share
+from pgti.windows import EvenSharding, Order, Sharding
 
 __all__ = ["BatchLoader"]
 
@@ -28,13 +28,13 @@ class BatchLoader:
     taken from any of them.
 
     Args:
-        batcher: makes the batches; all of its `num_slots` but the one in use are fetched ahead.
+        batcher: makes the batches; its `prefetch_depth` says how many are under way at a time.
         starts: window starts of the split: a range or int64 [S].
         batch_size: windows in a batch, B; the last one of an epoch may have fewer.
         order: in which order the windows are used.
         with_targets: False for windows whose horizon lies past the end of the series.
-        share: which windows of a batch are this rank's; all of them if not given. The batches are
-            those of one process, in the same number; a rank's may have no window.
+        sharding: which windows of a batch are this rank's; all of them if not given. The batches
+            are those of one process, in the same number; a rank's may have no window.
 
     Raises:
         ConfigError: if the batch size is not a positive whole number.
@@ -48,7 +48,7 @@ class BatchLoader:
         order: Order,
         *,
         with_targets: bool = True,
-        share: Share | None = None,
+        sharding: Sharding | None = None,
     ) -> None:
         require_whole_number("batch size", batch_size, 1)
         self.batcher = batcher
@@ -56,10 +56,10 @@ class BatchLoader:
         self.order = order
         self._starts = np.asarray(starts, dtype=np.int64)
         self._with_targets = with_targets
-        self._share = EvenShare(0, 1) if share is None else share
+        self._share = EvenSharding(0, 1) if sharding is None else sharding
 
     @property
-    def share(self) -> Share:
+    def sharding(self) -> Sharding:
         """Which windows of a batch are this rank's."""
         return self._share
 
@@ -87,7 +87,9 @@ class BatchLoader:
         """
         self.batcher.enter(epoch)
         pieces = self._pieces(epoch, first_batch)
-        return self._fetched_ahead(pieces) if self.batcher.num_slots > 1 else self._made(pieces)
+        return (
+            self._fetched_ahead(pieces) if self.batcher.prefetch_depth > 1 else self._made(pieces)
+        )
 
     def prepare(self, epoch: int) -> None:
         """Begin whatever the epoch will need, while the caller does something else."""
@@ -127,15 +129,15 @@ class BatchLoader:
             yield self._assemble(self._fetch(piece, buffers))
 
     def _fetched_ahead(self, pieces: Iterator["_Piece"]) -> Iterator[Batch]:
-        slots = [Buffers() for _ in range(self.batcher.num_slots)]
+        week_bins = [Buffers() for _ in range(self.batcher.prefetch_depth)]
         waiting: deque[Future[Fetched | None]] = deque()
         # A thread for each batch that is fetched ahead: one core cannot ask as much of memory, or
         # of a disk, as two can.
-        with ThreadPoolExecutor(len(slots) - 1, thread_name_prefix="pgti-fetch") as threads:
-            for piece, buffers in zip(pieces, cycle(slots), strict=False):
+        with ThreadPoolExecutor(len(week_bins) - 1, thread_name_prefix="pgti-fetch") as threads:
+            for piece, buffers in zip(pieces, cycle(week_bins), strict=False):
                 waiting.append(threads.submit(self._fetch, piece, buffers))
                 # Buffers are written again only after the batch made of them has been used.
-                if len(waiting) == len(slots):
+                if len(waiting) == len(week_bins):
                     yield self._assemble(waiting.popleft().result())
             while waiting:
                 yield self._assemble(waiting.popleft().result())

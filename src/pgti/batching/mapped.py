@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.batching.buffers import Runs, take_runs
-from pgti.batching.memory import available_bytes
-from pgti.series import SeriesStore
+from pgti.batching.buffers import RowRanges, copy_row_ranges
+from pgti.memory.available import available_bytes
+from pgti.store import SeriesStore
 
 __all__ = ["MappedRows", "pages_of"]
 
@@ -47,7 +47,7 @@ class MappedRows:
         """Readings of a row, N * C."""
         return int(self._series.shape[1])
 
-    def take(self, runs: Runs, out: NDArray[Any]) -> None:
+    def take(self, runs: RowRanges, out: NDArray[Any]) -> None:
         """Copy runs of rows of the series, all of them inside it.
 
         Args:
@@ -55,16 +55,16 @@ class MappedRows:
             out: written, [rows of all runs, N * C], in the stored dtype.
         """
         if not self._is_from_disk:
-            take_runs(self._series, runs, out)
+            copy_row_ranges(self._series, runs, out)
             return
         self._announce(runs)
-        take_runs(self._series, runs, out)
+        copy_row_ranges(self._series, runs, out)
         self._copied_bytes += out.nbytes
         if self._copied_bytes >= _MAPPED_BYTES:
             self._copied_bytes = 0
             self._store.release()
 
-    def _announce(self, runs: Runs) -> None:
+    def _announce(self, runs: RowRanges) -> None:
         """Have the system read rows that it does not hold, without waiting for them."""
         mapped: object = self._store.raw.base
         if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):

@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 
 from pgti.batching.base import Batcher, Fetched, RowSource, StartsOf, WindowSource
 from pgti.batching.batch import Batch
-from pgti.batching.buffers import Buffers, Runs
+from pgti.batching.buffers import Buffers, RowRanges
 from pgti.batching.index import IndexBatcher
-from pgti.distributed import Message, Pending, Processes
-from pgti.series import SeriesStore
+from pgti.distributed import Communicator, Message, Pending
+from pgti.store import SeriesStore
 from pgti.windows import (
     Move,
-    OwnedShare,
+    PartitionSharding,
     even_part,
-    moves_between,
     plan_rows,
-    rows_held,
+    plan_transfers,
+    resident_rows,
     within,
 )
 
@@ -81,7 +81,7 @@ class HeldRows:
         kept = {number for rows in ranges for number, _, _ in self._pieces(rows)}
         self._chunks = {number: chunk for number, chunk in self._chunks.items() if number in kept}
 
-    def take(self, runs: Runs, out: NDArray[Any]) -> None:
+    def take(self, runs: RowRanges, out: NDArray[Any]) -> None:
         """Copy runs of rows that are held, one after the other."""
         position = 0
         for first, stop in runs:
@@ -114,9 +114,9 @@ class PartitionedBatcher(Batcher):
         source: what the windows hold.
         device: where batches are made.
         starts: window starts of the training split.
-        share: which windows are whose.
-        processes: the ranks.
-        num_slots: batches that a loader has under way.
+        sharding: which windows are whose.
+        communicator: the ranks.
+        prefetch_depth: batches that a loader has under way.
     """
 
     def __init__(
@@ -124,22 +124,22 @@ class PartitionedBatcher(Batcher):
         source: WindowSource,
         device: torch.device,
         starts: range,
-        share: OwnedShare,
-        processes: Processes,
-        num_slots: int = 1,
+        sharding: PartitionSharding,
+        communicator: Communicator,
+        prefetch_depth: int = 1,
     ) -> None:
-        super().__init__(source, device, num_slots)
-        self._starts, self._share, self._processes = starts, share, processes
+        super().__init__(source, device, prefetch_depth)
+        self._starts, self._share, self._communicator = starts, sharding, communicator
         self._held = HeldRows(source.store)
-        self._index = IndexBatcher(source, device, num_slots, rows=self._held)
+        self._index = IndexBatcher(source, device, prefetch_depth, rows=self._held)
         self._epoch: int | None = None
         self._arriving: _Arriving | None = None
 
     @property
     def held_bytes(self) -> int:
         """Memory of the rank's partitions, with the rows that leave and arrive between epochs."""
-        rows, shuffle = self._rows_of_ranks(0)[self._processes.rank], self._share.order
-        moving = shuffle.rotation / len(self._share.partitions_of(self._processes.rank))
+        rows, shuffle = self._rows_of_ranks(0)[self._communicator.rank], self._share.order
+        moving = shuffle.rotation / len(self._share.partitions_of(self._communicator.rank))
         return int(sum(map(len, rows)) * (1 + 2 * moving) * self._held.row_bytes)
 
     def prepare(self, epoch: int) -> None:
@@ -147,15 +147,15 @@ class PartitionedBatcher(Batcher):
         if self._epoch is None or epoch == self._epoch or self._arriving is not None:
             return
         held, wanted = self._rows_of_ranks(self._epoch), self._rows_of_ranks(epoch)
-        moves = moves_between(held, wanted)
-        self._arriving = _Arriving.begun(epoch, moves, self._held, self._processes)
+        moves = plan_transfers(held, wanted)
+        self._arriving = _Arriving.begun(epoch, moves, self._held, self._communicator)
 
     def enter(self, epoch: int) -> None:
         """Hold the epoch's rows: those that are on their way, or else those in the store."""
         if self._arriving is not None:
             self._arriving.put_into(self._held)
             self._epoch, self._arriving = self._arriving.epoch, None
-        wanted = self._rows_of_ranks(epoch)[self._processes.rank]
+        wanted = self._rows_of_ranks(epoch)[self._communicator.rank]
         if epoch != self._epoch:
             self._held.keep(())
             self._held.read(wanted)
@@ -180,8 +180,8 @@ class PartitionedBatcher(Batcher):
     def _rows_of_ranks(self, epoch: int) -> list[tuple[range, ...]]:
         span = self.source.spec.span
         return [
-            rows_held(self._share, rank, self._starts, span, epoch)
-            for rank in range(self._processes.world_size)
+            resident_rows(self._share, rank, self._starts, span, epoch)
+            for rank in range(self._communicator.world_size)
         ]
 
 
@@ -194,8 +194,8 @@ class ExchangeBatcher(Batcher):
         source: what the windows hold.
         device: where batches are made.
         starts: window starts of the training split.
-        processes: the ranks.
-        num_slots: batches that a loader has under way: rows travel as many batches ahead, less
+        communicator: the ranks.
+        prefetch_depth: batches that a loader has under way: rows travel as many batches ahead, less
             the one in use; at least 2.
     """
 
@@ -204,16 +204,18 @@ class ExchangeBatcher(Batcher):
         source: WindowSource,
         device: torch.device,
         starts: range,
-        processes: Processes,
-        num_slots: int = 2,
+        communicator: Communicator,
+        prefetch_depth: int = 2,
     ) -> None:
-        super().__init__(source, device, max(2, num_slots))
-        self._processes = processes
+        super().__init__(source, device, max(2, prefetch_depth))
+        self._communicator = communicator
         first, rows = starts[0], starts[-1] + source.spec.span - starts[0]
-        parts = (even_part(rows, processes.world_size, r) for r in range(processes.world_size))
+        parts = (
+            even_part(rows, communicator.world_size, r) for r in range(communicator.world_size)
+        )
         self._owned = [range(first + part.start, first + part.stop) for part in parts]
         self._held = HeldRows(source.store)
-        self._index = IndexBatcher(source, device, self.num_slots, rows=self._held)
+        self._index = IndexBatcher(source, device, self.prefetch_depth, rows=self._held)
         self._is_filled = False
         self._announced = 0
         self._under_way: deque[Pending] = deque()
@@ -221,24 +223,24 @@ class ExchangeBatcher(Batcher):
     @property
     def held_bytes(self) -> int:
         """Memory of this rank's part of the rows."""
-        return len(self._owned[self._processes.rank]) * self._held.row_bytes
+        return len(self._owned[self._communicator.rank]) * self._held.row_bytes
 
     def enter(self, epoch: int) -> None:
         """Hold this rank's rows: the same ones in every epoch."""
         del epoch
         if not self._is_filled:
-            self._held.read([self._owned[self._processes.rank]])
+            self._held.read([self._owned[self._communicator.rank]])
             self._is_filled = True
 
     def announce(self, starts_of: StartsOf) -> RowSource:
         """Send the rows that others need of this rank, and begin to receive those it needs."""
-        rank, span = self._processes.rank, self.source.spec.span
+        rank, span = self._communicator.rank, self.source.spec.span
         tag = self._announced % _NUM_TAGS
         self._announced += 1
         sends, receives = [], []
         mine = _ranges(starts_of(rank), span)
         batch = _TravellingRows(self._held, self._owned[rank])
-        for peer in range(self._processes.world_size):
+        for peer in range(self._communicator.world_size):
             if peer == rank:
                 continue
             outgoing = within(_ranges(starts_of(peer), span), self._owned[rank])
@@ -248,9 +250,9 @@ class ExchangeBatcher(Batcher):
             incoming = within(mine, self._owned[peer])
             if incoming:
                 receives.append(_message(peer, tag, batch.room_for(incoming)))
-        batch.pending = self._processes.exchange(sends, receives)
+        batch.pending = self._communicator.exchange(sends, receives)
         self._under_way.append(batch.pending)
-        if len(self._under_way) > self.num_slots:
+        if len(self._under_way) > self.prefetch_depth:
             # Every rank has done with the batch of then, or this one would not be so far.
             self._under_way.popleft().wait()
         return batch
@@ -294,7 +296,7 @@ class _TravellingRows:
             position += len(rows)
         return room
 
-    def take(self, runs: Runs, out: NDArray[Any]) -> None:
+    def take(self, runs: RowRanges, out: NDArray[Any]) -> None:
         """Copy runs of rows, when those that travel are here."""
         if self.pending is not None:
             self.pending.wait()
@@ -329,19 +331,19 @@ class _Arriving:
 
     @classmethod
     def begun(
-        cls, epoch: int, moves: Iterable[Move], held: HeldRows, processes: Processes
+        cls, epoch: int, moves: Iterable[Move], held: HeldRows, communicator: Communicator
     ) -> "_Arriving":
         """Send this rank's part of the moves and prepare to receive what is for it."""
         sends, receives, pieces = [], [], []
         for number, move in enumerate(moves):
             tag = _FIRST_ROTATION_TAG + number % _NUM_TAGS
-            if move.source == processes.rank:
+            if move.source == communicator.rank:
                 sends.append(_message(move.target, tag, held.copy_of(move.rows)))
-            elif move.target == processes.rank:
+            elif move.target == communicator.rank:
                 room = np.empty((len(move.rows), held.num_readings), dtype=held.dtype)
                 receives.append(_message(move.source, tag, room))
                 pieces.append((move.rows, room))
-        return cls(epoch, pieces, processes.exchange(sends, receives))
+        return cls(epoch, pieces, communicator.exchange(sends, receives))
 
     def put_into(self, held: HeldRows) -> None:
         """Wait for the rows and keep them."""

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.batching.base import WindowSource
-from pgti.batching.buffers import Runs
-from pgti.series import calendar_features
+from pgti.batching.buffers import RowRanges
+from pgti.store import calendar_features
 from pgti.windows import num_union_rows, plan_rows
 
 __all__ = ["PAGE_ROWS", "BatchRows", "RowFeatures", "rows_of"]
@@ -25,12 +25,13 @@ class BatchRows:
     Args:
         rows: row numbers, int64: [B, R] of B windows of R rows, or [1, U], the union of them.
         runs: the same rows as runs of consecutive ones.
-        picks: for a union, where every row of every window lies in it, int64 [B, R]; else None.
+        window_index: for a union, where every row of every window lies in it, int64 [B, R]; else
+            None.
     """
 
     rows: NDArray[np.int64]
-    runs: Runs
-    picks: NDArray[np.int64] | None
+    runs: RowRanges
+    window_index: NDArray[np.int64] | None
 
 
 def rows_of(starts: NDArray[np.int64], num_rows: int) -> BatchRows:
@@ -43,16 +44,16 @@ def rows_of(starts: NDArray[np.int64], num_rows: int) -> BatchRows:
     if num_union_rows(starts, num_rows) <= _UNION_SHARE * len(starts) * num_rows:
         plan = plan_rows(starts, num_rows)
         return BatchRows(
-            rows=plan.rows[None], runs=_runs(plan.firsts, plan.stops), picks=plan.window_rows
+            rows=plan.rows[None], runs=_runs(plan.firsts, plan.stops), window_index=plan.window_rows
         )
     return BatchRows(
         rows=starts[:, None] + np.arange(num_rows),
         runs=_runs(starts, starts + num_rows),
-        picks=None,
+        window_index=None,
     )
 
 
-def _runs(firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> Runs:
+def _runs(firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> RowRanges:
     return list(zip(firsts.tolist(), stops.tolist(), strict=True))
 
 
@@ -70,7 +71,7 @@ class RowFeatures:
         self._source = source
         num_rows = source.store.meta.num_steps + source.spec.horizon
         self._calendar = np.empty((num_rows, len(source.calendar)), dtype=np.float32)
-        self._slots = np.empty(0 if source.profile is None else num_rows, dtype=np.int64)
+        self._week_bins = np.empty(0 if source.profile is None else num_rows, dtype=np.int64)
         self._is_known = np.zeros(-(-num_rows // PAGE_ROWS), dtype=np.bool_)
         self._is_complete = False
 
@@ -80,7 +81,7 @@ class RowFeatures:
             self._compute(rows)
         return self._calendar[rows]
 
-    def slots(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def week_bins(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Entries of the profile's table for the rows and for those H later.
 
         int64, of the shape of `rows` with 2 appended, or 0 without a profile.
@@ -89,8 +90,8 @@ class RowFeatures:
             return np.empty((*rows.shape, 0), dtype=np.int64)
         both = rows[..., None] + np.array([0, self._source.spec.horizon])
         self._compute(both)
-        slots: NDArray[np.int64] = self._slots[both]
-        return slots
+        week_bins: NDArray[np.int64] = self._week_bins[both]
+        return week_bins
 
     def _compute(self, rows: NDArray[np.int64]) -> None:
         if self._is_complete:
@@ -107,6 +108,6 @@ class RowFeatures:
             axis = source.store.time_axis
             self._calendar[wanted] = calendar_features(axis, source.calendar, wanted)
             if source.profile is not None:
-                self._slots[wanted] = source.profile.slots(axis, wanted)
+                self._week_bins[wanted] = source.profile.week_bins(axis, wanted)
             self._is_known[page] = True  # last: another thread may be reading
         self._is_complete = bool(self._is_known.all())

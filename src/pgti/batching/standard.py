@@ -14,9 +14,9 @@ from torch import Tensor
 from pgti.batching.base import Batcher, Fetched, RowSource, WindowSource
 from pgti.batching.batch import Batch
 from pgti.batching.buffers import Buffers
-from pgti.batching.memory import available_bytes
 from pgti.errors import ConfigError
-from pgti.series import calendar_features
+from pgti.memory.available import available_bytes
+from pgti.store import calendar_features
 
 __all__ = ["StandardBatcher", "standard_bytes"]
 
@@ -48,7 +48,7 @@ class StandardBatcher(Batcher):
     Args:
         source: what the windows hold.
         device: where batches are made.
-        num_slots: batches that a loader has under way.
+        prefetch_depth: batches that a loader has under way.
         budget_bytes: the most memory that the windows may take; what the machine or its control
             group has available if not given.
 
@@ -60,10 +60,10 @@ class StandardBatcher(Batcher):
         self,
         source: WindowSource,
         device: torch.device,
-        num_slots: int = 1,
+        prefetch_depth: int = 1,
         budget_bytes: int | None = None,
     ) -> None:
-        super().__init__(source, device, num_slots)
+        super().__init__(source, device, prefetch_depth)
         budget = available_bytes() if budget_bytes is None else budget_bytes
         needed = standard_bytes(source)
         if needed > budget:
@@ -133,8 +133,8 @@ def _materialise(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     table = source.scaled_profile()
     if source.profile is not None and table is not None:
         for ahead in (0, spec.horizon):
-            slots = source.profile.slots(store.time_axis, rows + ahead)
-            scaled = np.concatenate([scaled, table[slots]], axis=-1)
+            week_bins = source.profile.week_bins(store.time_axis, rows + ahead)
+            scaled = np.concatenate([scaled, table[week_bins]], axis=-1)
     if source.calendar:
         features = calendar_features(store.time_axis, source.calendar, rows)
         tiled = np.broadcast_to(features[:, None, :], (*scaled.shape[:2], features.shape[-1]))

@@ -5,9 +5,9 @@ import torch
 from pgti.batching.base import Batcher, WindowSource
 from pgti.batching.device import DeviceBatcher, resident_bytes
 from pgti.batching.index import IndexBatcher
-from pgti.batching.memory import available_bytes
 from pgti.batching.standard import StandardBatcher
 from pgti.errors import ConfigError
+from pgti.memory.available import available_bytes
 
 __all__ = ["BATCHERS", "choose_batching", "make_batcher"]
 
@@ -20,7 +20,7 @@ _DEVICE_SHARE = 0.5  # of a GPU's free memory: the rest is for the model and its
 
 
 def make_batcher(
-    name: str, source: WindowSource, device: torch.device, num_slots: int = 1
+    name: str, source: WindowSource, device: torch.device, prefetch_depth: int = 1
 ) -> Batcher:
     """The strategy called `name`; `choose_batching` names one that fits.
 
@@ -29,7 +29,7 @@ def make_batcher(
     """
     if name not in BATCHERS:
         raise ConfigError(f"there is no batching {name!r}: it is one of {', '.join(BATCHERS)}")
-    return BATCHERS[name](source, device, num_slots)
+    return BATCHERS[name](source, device, prefetch_depth)
 
 
 def choose_batching(

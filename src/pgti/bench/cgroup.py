@@ -172,7 +172,7 @@ class MemoryGroup:
             return
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
-            for process in _processes(directory):
+            for process in _communicator(directory):
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             try:
@@ -193,7 +193,7 @@ def _remove_left_behind(parent: Path) -> None:
     """Remove groups whose makers were killed and in which nothing runs any more."""
     for group in parent.glob(f"{_PREFIX}*"):
         maker = group.name.removeprefix(_PREFIX).partition("-")[0]
-        if not (_PROC / maker).exists() and not _processes(group):
+        if not (_PROC / maker).exists() and not _communicator(group):
             with suppress(OSError):  # another process is at it
                 group.rmdir()
 
@@ -255,5 +255,5 @@ def _words(path: Path) -> list[str]:
         return []
 
 
-def _processes(group: Path) -> list[int]:
+def _communicator(group: Path) -> list[int]:
     return [int(word) for word in _words(group / "cgroup.procs")]

@@ -14,7 +14,7 @@ from pgti.bench.dry_run_schedule import Job, Schedule, ScheduleFigures
 from pgti.bench.dry_run_walk import StepBytes, WalkedRank, row_bytes, walk_rank
 from pgti.bench.results import Machine, Spread
 from pgti.errors import ConfigError, require_whole_number
-from pgti.models import num_learnt
+from pgti.models import num_trainable_parameters
 from pgti.training import TrainingConfig
 from pgti.training.order import order_of
 
@@ -145,7 +145,7 @@ def dry_run(
     starts: range,
     network: nn.Module,
     options: DryRunOptions,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> DryRunResult:
     """Compute what all ranks of a job do in an epoch, and walk some of them.
 
@@ -154,7 +154,7 @@ def dry_run(
         starts: window starts of the training split.
         network: what is trained.
         options: which job, and how much of it to walk.
-        say: told what is being done, a line each.
+        log: told what is being done, a line each.
 
     Raises:
         ConfigError: there are fewer partitions than ranks.
@@ -171,7 +171,7 @@ def dry_run(
         is_partitioned=options.placement == "partitioned",
         epoch=options.epoch,
     )
-    say(f"the schedule of {world_size:,} ranks: {job.num_batches:,} batches")
+    log(f"the schedule of {world_size:,} ranks: {job.num_batches:,} batches")
     ranks = options.ranks or ()
     schedule = Schedule(job)
     figures, rows = schedule.figures, rows_of(schedule, ranks)
@@ -182,7 +182,7 @@ def dry_run(
         if isinstance(found, str):
             left_out.append(found)
             continue
-        say(f"rank {rank}: {found.batches:,} of {job.num_batches:,} batches, the last ones")
+        log(f"rank {rank}: {found.batches:,} of {job.num_batches:,} batches, the last ones")
         walked.append(found)
     return DryRunResult(
         machine=Machine.here(),
@@ -193,7 +193,7 @@ def dry_run(
         epoch=options.epoch,
         batch_size=training.batch_size,
         accumulate=training.accumulate,
-        parameters=num_learnt(network),
+        parameters=num_trainable_parameters(network),
         schedule=figures,
         sent=_sent(job, rows, source, StepBytes.of(job, network)),
         held_bytes=Spread.of((rows.held * row_bytes(source)).tolist()),

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.bench.dry_run_schedule import Job, Schedule
-from pgti.windows import OwnedShare, moves_between, rows_held
+from pgti.windows import PartitionSharding, plan_transfers, resident_rows
 
 __all__ = ["RankRows", "rows_of", "rows_sent"]
 
@@ -68,14 +68,14 @@ def rows_of(schedule: Schedule, ranks: Sequence[int]) -> RankRows:
 
 def _held_and_moved(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Rows that each rank holds in the epoch, and sends before the next one, int64 [W] each."""
-    share = job.share(0)
-    assert isinstance(share, OwnedShare)
+    sharding = job.sharding(0)
+    assert isinstance(sharding, PartitionSharding)
     now, later = (
-        [rows_held(share, rank, job.starts, job.span, epoch) for rank in job.ranks]
+        [resident_rows(sharding, rank, job.starts, job.span, epoch) for rank in job.ranks]
         for epoch in (job.epoch, job.epoch + 1)
     )
     moved = np.zeros(job.world_size, dtype=np.int64)
-    for move in moves_between(now, later):
+    for move in plan_transfers(now, later):
         moved[move.source] += len(move.rows)
     return np.array([sum(map(len, rows)) for rows in now], dtype=np.int64), moved
 

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from pgti.bench.results import Spread
 from pgti.windows import (
-    EvenShare,
+    EvenSharding,
     Order,
-    OwnedShare,
+    PartitionSharding,
     PartitionShuffle,
-    Share,
+    Sharding,
     even_part,
 )
 
@@ -70,15 +70,15 @@ class Job:
         """All of them."""
         return range(self.world_size)
 
-    def share(self, rank: int) -> Share:
+    def sharding(self, rank: int) -> Sharding:
         """Which windows are the rank's, as in training.
 
         Raises:
             ConfigError: if there is no such rank, or there are fewer partitions than ranks.
         """
         if self.is_partitioned and isinstance(self.order, PartitionShuffle):
-            return OwnedShare(self.order, rank, self.world_size)
-        return EvenShare(rank, self.world_size)
+            return PartitionSharding(self.order, rank, self.world_size)
+        return EvenSharding(rank, self.world_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +144,7 @@ class Schedule:
         self.owners = np.full(len(self.starts), -1, dtype=np.int64)
         self._taken = np.zeros(len(self.starts), dtype=np.int64)
         for rank in job.ranks:
-            places = self._places_of(job.share(rank))
+            places = self._places_of(job.sharding(rank))
             self.owners[places] = rank
             np.add.at(self._taken, places, 1)
 
@@ -184,21 +184,23 @@ class Schedule:
     def _counts(self, owners: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.bincount(owners[owners >= 0], minlength=self.job.world_size)
 
-    def _places_of(self, share: Share) -> NDArray[np.int64]:
+    def _places_of(self, sharding: Sharding) -> NDArray[np.int64]:
         """Places in the epoch's order of the windows that are the share's rank's."""
         total = len(self._positions)
         size = min(self.job.batch_size, total)
-        if isinstance(share, OwnedShare):
+        if isinstance(sharding, PartitionSharding):
             # Whose a window is depends on its position alone: all batches are asked at once.
             place_of = np.zeros(total, dtype=np.int64)
             place_of[self._positions] = np.arange(total)
-            places: NDArray[np.int64] = place_of[share.mine(self._positions, total, self.job.epoch)]
+            places: NDArray[np.int64] = place_of[
+                sharding.mine(self._positions, total, self.job.epoch)
+            ]
             return places
         # Whose a window is depends on its place in the batch alone: batches of one size are alike.
         whole, rest = divmod(total, size)
         firsts = np.arange(whole, dtype=np.int64)[:, None] * size
-        in_whole = share.mine(np.arange(size), total, self.job.epoch)
-        in_last = share.mine(np.arange(rest), total, self.job.epoch)
+        in_whole = sharding.mine(np.arange(size), total, self.job.epoch)
+        in_last = sharding.mine(np.arange(rest), total, self.job.epoch)
         parts = [(firsts + in_whole).reshape(-1), whole * size + in_last]
         return np.concatenate(parts)
 

@@ -19,17 +19,17 @@ from pgti.batching import (
     PartitionedBatcher,
     WindowSource,
 )
-from pgti.batching.memory import available_bytes
 from pgti.bench.dry_run_rows import RankRows
 from pgti.bench.dry_run_schedule import Job, Schedule
-from pgti.distributed import KINDS, OneProcess, Processes, open_fake
-from pgti.training.loader import opened_epoch
-from pgti.training.optimisation import count_observed
-from pgti.windows import OwnedShare
+from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
+from pgti.forecasting.loader import open_epoch
+from pgti.memory.available import available_bytes
+from pgti.training.optim import count_observed
+from pgti.windows import PartitionSharding
 
-__all__ = ["NUM_SLOTS", "RankMemory", "StepBytes", "WalkedRank", "row_bytes", "walk_rank"]
+__all__ = ["PREFETCH_DEPTH", "RankMemory", "StepBytes", "WalkedRank", "row_bytes", "walk_rank"]
 
-NUM_SLOTS = 3
+PREFETCH_DEPTH = 3
 """Batches that a loader has under way, as in training."""
 
 _COUNT_BYTES = 8
@@ -165,7 +165,7 @@ def walk_rank(
         What the rank did; or why it was not walked, in one line.
     """
     job = schedule.job
-    most = job.share(rank).most(min(job.batch_size, len(job.starts)))
+    most = job.sharding(rank).most(min(job.batch_size, len(job.starts)))
     memory = _memory(job, rows, source, network, rank, most)
     free = available_bytes()
     needed = memory.own + most * _window_bytes(source)
@@ -181,18 +181,18 @@ def walk_rank(
     first -= first % job.accumulate
     began = time.perf_counter()
     # What "arrives" is arbitrary: it may overflow where it is decoded.
-    with _opened(job, rank) as processes, np.errstate(all="ignore"):
+    with _opened(job, rank) as communicator, np.errstate(all="ignore"):
         taken = _Taken()
-        loader = _loader(job, source, rank, processes)
-        with opened_epoch(loader, job.epoch, first) as epoch:
+        loader = _loader(job, source, rank, communicator)
+        with open_epoch(loader, job.epoch, first) as epoch:
             for batch in range(first, job.num_batches, job.accumulate):
                 for number, each in enumerate(islice(epoch, job.accumulate)):
                     taken.add(each, schedule.starts_of(rank, batch + number))
-                    processes.sum_later(count_observed(each), "counts").wait()
-                _sum_gradients(network, processes)
+                    communicator.all_reduce_async(count_observed(each), "counts").wait()
+                _sum_gradients(network, communicator)
             taken.is_right &= next(epoch, None) is None
         loader.prepare(job.epoch + 1)
-        sent, held = processes.ledger.sent_bytes, _held_bytes(loader.batcher)
+        sent, held = communicator.traffic.sent_bytes, _held_bytes(loader.batcher)
     expected = StepBytes.of(job, network).of_batches(job, job.num_batches - first)
     num_rows = int(rows.exchanged_of[rank][first:].sum() + rows.moved[rank])
     expected["data"] = num_rows * row_bytes(source)
@@ -222,33 +222,35 @@ class _Taken:
         self.is_right &= np.array_equal(batch.starts, starts)
 
 
-def _opened(job: Job, rank: int) -> AbstractContextManager[Processes]:
-    return nullcontext(OneProcess()) if job.world_size == 1 else open_fake(rank, job.world_size)
+def _opened(job: Job, rank: int) -> AbstractContextManager[Communicator]:
+    return nullcontext(SingleProcess()) if job.world_size == 1 else open_fake(rank, job.world_size)
 
 
-def _loader(job: Job, source: WindowSource, rank: int, processes: Processes) -> BatchLoader:
+def _loader(job: Job, source: WindowSource, rank: int, communicator: Communicator) -> BatchLoader:
     """The training loader of a rank, on the CPU."""
-    device, share = torch.device("cpu"), job.share(rank)
+    device, sharding = torch.device("cpu"), job.sharding(rank)
     batcher: Batcher
-    if isinstance(share, OwnedShare):
-        batcher = PartitionedBatcher(source, device, job.starts, share, processes, NUM_SLOTS)
+    if isinstance(sharding, PartitionSharding):
+        batcher = PartitionedBatcher(
+            source, device, job.starts, sharding, communicator, PREFETCH_DEPTH
+        )
     elif job.is_partitioned:
-        batcher = ExchangeBatcher(source, device, job.starts, processes, NUM_SLOTS)
+        batcher = ExchangeBatcher(source, device, job.starts, communicator, PREFETCH_DEPTH)
     else:
         # A small series could be kept decoded: that is a choice, and no need of the rank's.
-        batcher = IndexBatcher(source, device, NUM_SLOTS, budget_bytes=0)
-    return BatchLoader(batcher, job.starts, job.batch_size, job.order, share=share)
+        batcher = IndexBatcher(source, device, PREFETCH_DEPTH, budget_bytes=0)
+    return BatchLoader(batcher, job.starts, job.batch_size, job.order, sharding=sharding)
 
 
-def _sum_gradients(network: nn.Module, processes: Processes) -> None:
+def _sum_gradients(network: nn.Module, communicator: Communicator) -> None:
     """Send what a training step sends when every parameter has a gradient."""
     learning = _learning(network)
-    processes.largest([0, *(1 for _ in learning)])
+    communicator.all_reduce_max([0, *(1 for _ in learning)])
     by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for parameter in learning:
         by_dtype.setdefault(parameter.dtype, []).append(torch.zeros_like(parameter))
     for gradients in by_dtype.values():
-        processes.sum_all_(gradients, "gradients")
+        communicator.all_reduce_coalesced_(gradients, "gradients")
 
 
 def _enough(job: Job, epoch_bytes: int) -> int:
@@ -280,7 +282,7 @@ def _memory(
     return RankMemory(
         held=int(rows.held[rank]) * size if held is None else held,
         mapped=0 if job.is_partitioned else source.store.num_bytes,
-        fetched=NUM_SLOTS * under_way * size,
+        fetched=PREFETCH_DEPTH * under_way * size,
         batch=batch,
         parameters=sum(each.nbytes for each in network.parameters()),
         gradients=2 * learning if job.world_size > 1 else learning,

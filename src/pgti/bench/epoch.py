@@ -73,7 +73,7 @@ def measure_epochs(
     *,
     batchings: Sequence[str],
     rounds: int,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> EpochResult:
     """Train with each batching in turn, `rounds` times, the order changing from round to round.
 
@@ -82,7 +82,7 @@ def measure_epochs(
         options: of `pgti train`, but for the batching and the run.
         batchings: their names; auto is what the library would choose.
         rounds: epochs of each.
-        say: told what is being done, a line each.
+        log: told what is being done, a line each.
 
     Raises:
         ConfigError: there is no such batching, or `rounds` is no positive whole number.
@@ -103,7 +103,7 @@ def measure_epochs(
             if batching in problems:
                 return 0.0
             number = len(epochs[batching]) + 1
-            say(f"epoch {number} of {rounds} with {batching} batches")
+            log(f"epoch {number} of {rounds} with {batching} batches")
             run = Path(scratch) / f"{batching}-{number}"
             tokens = ("--batching", batching, "--run", str(run), *options)
             try:

@@ -108,7 +108,7 @@ def measure_equivalence(
     models: Mapping[str, Sequence[str]],
     *,
     batchings: Sequence[str],
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> EquivalenceResult:
     """Train each model with standard batching and with each other one, and compare.
 
@@ -116,7 +116,7 @@ def measure_equivalence(
         store: the store.
         models: options of `pgti train` for each model, but for the batching and the run.
         batchings: what to compare with standard batching.
-        say: told what is being done, a line each.
+        log: told what is being done, a line each.
 
     Raises:
         ConfigError: there is no such batching.
@@ -130,7 +130,7 @@ def measure_equivalence(
     failures: dict[str, str] = {}
     left_out: list[str] = []
     for model, options in models.items():
-        say(f"{model} with {STANDARD} batches")
+        log(f"{model} with {STANDARD} batches")
         try:
             expected = _trained(store, (*options, "--batching", STANDARD))
         except BenchError as error:
@@ -138,7 +138,7 @@ def measure_equivalence(
             continue
         found.append(_compared(model, STANDARD, expected, expected))
         for batching in batchings:
-            say(f"{model} with {batching} batches")
+            log(f"{model} with {batching} batches")
             try:
                 trained = _trained(store, (*options, "--batching", batching))
             except BenchError as error:

@@ -17,7 +17,7 @@ from typing import IO
 
 from pgti.bench.cgroup import MemoryGroup
 from pgti.errors import BenchError
-from pgti.training.peak_memory import pss_bytes
+from pgti.memory.process import pss_bytes
 
 __all__ = ["LimitedRun", "run_limited", "tree_pss_bytes"]
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from pgti.bench.contest import alternate_dropping
 from pgti.bench.loader_crew import LoaderCrew, LoaderProcess
 from pgti.bench.loader_options import TRAINED_FRACTIONS, LoaderOptions
-from pgti.bench.made_stores import made_store
+from pgti.bench.made_stores import synthetic_store
 from pgti.bench.peers import PGT_VARIANTS
 from pgti.bench.results import Machine, Spread
 from pgti.errors import BenchError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 from pgti.windows import split_by_fractions
 
 __all__ = ["LoaderFigures", "LoaderResult", "measure_loader"]
@@ -88,7 +88,7 @@ def measure_loader(
     *,
     pgt: Path | None = None,
     workdir: Path | None = None,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> LoaderResult:
     """Measure how fast each strategy makes batches of a store's training windows.
 
@@ -98,18 +98,18 @@ def measure_loader(
         pgt: interpreter of an environment with PGT; without one it is left out.
         workdir: where that store is made and left for the next time; a temporary directory if not
             given.
-        say: told what is being done, a line at a time.
+        log: told what is being done, a line at a time.
 
     Raises:
         ConfigError: if the series has no training window.
         StoreError: if the store cannot be opened or made.
         BenchError: if no batching of ours can be measured. One that cannot is left out.
     """
-    tell = say or (lambda _line: None)
+    tell = log or (lambda _line: None)
     with tempfile.TemporaryDirectory(prefix="pgti-bench-") as scratch, ExitStack() as stack:
         if store is None:
             directory = Path(scratch) if workdir is None else workdir
-            opened = made_store(options.series_shape, directory, say=tell)
+            opened = synthetic_store(options.series_shape, directory, log=tell)
         else:
             opened = SeriesStore.open(store)
         split_by_fractions(opened.meta.num_steps, options.spec, TRAINED_FRACTIONS)  # or refuse

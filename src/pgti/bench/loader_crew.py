@@ -6,13 +6,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pgti.batching.memory import available_bytes
 from pgti.bench.loader_options import LoaderOptions
 from pgti.bench.peers import NO_PGT, PGT_VARIANTS, pgt_command
 from pgti.bench.pgt_arrays import COPIES_HELD, num_readings, write_for_pgt
 from pgti.bench.worker import Worker, thread_settings
 from pgti.errors import BenchError
-from pgti.series import SeriesStore
+from pgti.memory.available import available_bytes
+from pgti.store import SeriesStore
 
 __all__ = ["LoaderCrew", "LoaderProcess"]
 
@@ -50,13 +50,13 @@ class LoaderCrew:
         options: LoaderOptions,
         store: SeriesStore,
         stack: ExitStack,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self.left_out: list[str] = []
         self._options = options
         self._store = store
         self._stack = stack
-        self._say = say
+        self._say = log
         self._env = thread_settings(options.threads)
 
     def start_own(self) -> list[LoaderProcess]:

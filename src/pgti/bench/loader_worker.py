@@ -12,8 +12,8 @@ from pgti.batching import Batch, BatchLoader, WindowSource, make_batcher
 from pgti.bench.devices import most_memory, synchronise
 from pgti.bench.loader_options import TRAINED_FRACTIONS
 from pgti.bench.serving import serve
-from pgti.series import Scaler, SeriesStore, default_calendar
-from pgti.training.allocator import freed_memory
+from pgti.memory.malloc import malloc_policy
+from pgti.store import Scaler, SeriesStore, default_calendar
 from pgti.windows import BlockShuffle, GlobalShuffle, WindowSpec, split_by_fractions
 
 __all__ = ["LoaderHandlers", "batch_bytes", "main"]
@@ -127,7 +127,7 @@ def batch_bytes(batch: Batch) -> int:
 def main() -> None:
     """Answer requests until standard input ends."""
     handlers = LoaderHandlers()
-    with freed_memory("kept"):  # as training does where there is room
+    with malloc_policy("retain"):  # as training does where there is room
         serve(
             {
                 name: getattr(handlers, name)

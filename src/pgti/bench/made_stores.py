@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from pgti.bench.datasets import DatasetShape
+from pgti.datasets.simulated import SimulationOptions, simulate
 from pgti.errors import BenchError, ConfigError
 from pgti.graph import SensorGraph
 from pgti.ingest import IngestOptions, read_graph
-from pgti.series import Moments, SeriesStore, StoreMeta
-from pgti.series.meta import META_FILE, MOMENTS_FILE, SERIES_FILE
-from pgti.series.moments import moments_of_raw
-from pgti.series.store import SERIES_OFFSET, sha256_of
-from pgti.simulation import SimulationOptions, simulate
+from pgti.store import Moments, SeriesStore, StoreMeta
+from pgti.store.meta import META_FILE, MOMENTS_FILE, SERIES_FILE
+from pgti.store.moments import moments_of_raw
+from pgti.store.store import SERIES_OFFSET, sha256_of
 
-__all__ = ["Road", "forget_cached", "lengthen", "made_store", "on_disk_bytes", "read_road"]
+__all__ = ["Road", "forget_cached", "lengthen", "on_disk_bytes", "read_road", "synthetic_store"]
 
 _REAL_STEPS = 2016  # rows of a sparse series that are simulated: a week of five minutes
 _HASH_PIECE_BYTES = 1 << 22
@@ -55,12 +55,12 @@ def read_road(path: Path) -> Road:
     return Road(path=path, graph=graph, node_ids=node_ids)
 
 
-def made_store(
+def synthetic_store(
     shape: DatasetShape,
     directory: Path,
     road: Road | None = None,
     *,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> SeriesStore:
     """A store of the shape, simulated; one that was made before is taken again.
 
@@ -69,7 +69,7 @@ def made_store(
         directory: where it is, or will be, under the shape's name.
         road: the graph to simulate on, if it has as many nodes as the shape; a road-like graph is
             made otherwise.
-        say: told what is being made.
+        log: told what is being made.
 
     Raises:
         BenchError: what has that name is a store of another shape or graph.
@@ -85,7 +85,7 @@ def made_store(
         interval_seconds=shape.interval_seconds,
     )
     graph, node_ids = (road.graph, road.node_ids) if road is not None and fits else (None, None)
-    say(f"making {path}: {shape.num_steps:,} steps of {shape.num_nodes:,} simulated sensors")
+    log(f"making {path}: {shape.num_steps:,} steps of {shape.num_nodes:,} simulated sensors")
     if not shape.is_sparse:
         simulate(path, options, graph, node_ids=node_ids)
         return SeriesStore.open(path)
@@ -93,7 +93,7 @@ def made_store(
     with tempfile.TemporaryDirectory(prefix=f".{shape.name}.", dir=directory) as scratch:
         short = Path(scratch) / "store"
         simulate(short, options, graph, node_ids=node_ids)
-        say(f"{path} is sparse: after its first {options.steps:,} steps every reading is 0")
+        log(f"{path} is sparse: after its first {options.steps:,} steps every reading is 0")
         lengthen(short, shape.num_steps)
         short.rename(path)
     return SeriesStore.open(path)

@@ -17,7 +17,7 @@ from pgti.bench.datasets import DatasetShape
 from pgti.bench.limited_run import LimitedRun, run_limited
 from pgti.bench.made_stores import forget_cached
 from pgti.errors import ConfigError, require_whole_number
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = [
     "MeasuredCommand",
@@ -108,7 +108,7 @@ def measure_commands(
     store: SeriesStore,
     shape: DatasetShape,
     options: MemoryOptions,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> tuple[MeasuredCommand, ...]:
     """Train with every batching; evaluate and forecast with the first run that was trained.
 
@@ -116,7 +116,7 @@ def measure_commands(
         store: to learn from; runs are made beside it and do not stay.
         shape: of its windows.
         options: of the commands.
-        say: told what is being done, a line each.
+        log: told what is being done, a line each.
 
     Returns:
         The commands in their order. One that fails or is killed is a result, not an error.
@@ -124,7 +124,7 @@ def measure_commands(
     measured: list[MeasuredCommand] = []
 
     def is_done(command: str, batching: str, *arguments: object) -> bool:
-        say(f"{command} {shape.name} with {batching} batches")
+        log(f"{command} {shape.name} with {batching} batches")
         forget_cached(store.path)
         tokens = [sys.executable, "-m", "pgti", command, *map(str, arguments), "--json"]
         measured.append(_told(command, batching, run_limited(tokens, options.limit_bytes)))

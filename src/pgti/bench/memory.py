@@ -8,11 +8,11 @@ from typing import Literal
 
 from pgti.bench.datasets import DatasetShape, MemoryNeeds
 from pgti.bench.limited_run import run_limited
-from pgti.bench.made_stores import Road, made_store, on_disk_bytes
+from pgti.bench.made_stores import Road, on_disk_bytes, synthetic_store
 from pgti.bench.measured_commands import MeasuredCommand, MemoryOptions, measure_commands
 from pgti.bench.results import Machine
 from pgti.errors import ConfigError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = [
     "DatasetMemory",
@@ -124,7 +124,7 @@ def measure_memory(
     *,
     workdir: Path,
     road: Road | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> MemoryResult:
     """Work out what data sets need, and measure what some of them take.
 
@@ -134,7 +134,7 @@ def measure_memory(
         options: of the commands.
         workdir: where stores are made and left for the next time.
         road: graph for the data sets with as many sensors; the others get road-like graphs.
-        say: told what is being done, a line each.
+        log: told what is being done, a line each.
 
     Returns:
         The result. A command that is killed or refused is part of it.
@@ -165,9 +165,9 @@ def measure_memory(
         store: MeasuredStore | None = None
         commands: tuple[MeasuredCommand, ...] = ()
         if shape in measured:
-            opened = made_store(shape, workdir, road, say=say)
-            store = _described(opened, shape, road)
-            commands = measure_commands(opened, shape, options, say)
+            opened = synthetic_store(shape, workdir, road, log=log)
+            store = _describe(opened, shape, road)
+            commands = measure_commands(opened, shape, options, log)
         results.append(
             DatasetMemory(shape=shape, needs=shape.needs, store=store, commands=commands)
         )
@@ -211,7 +211,7 @@ def growth_problems(result: MemoryResult) -> list[str]:
     return problems
 
 
-def _described(store: SeriesStore, shape: DatasetShape, road: Road | None) -> MeasuredStore:
+def _describe(store: SeriesStore, shape: DatasetShape, road: Road | None) -> MeasuredStore:
     is_real = road is not None and road.graph.num_nodes == shape.num_nodes
     return MeasuredStore(
         path=store.path,

@@ -16,7 +16,7 @@ from typing import Any
 from pgti.bench.model_study_trainings import StudyTraining, run_trainings
 from pgti.bench.results import Machine, Spread
 from pgti.errors import BenchError, ConfigError, require_whole_number
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = ["ERRORS", "StudiedModel", "StudyOptions", "StudyResult", "run_study"]
 
@@ -130,7 +130,7 @@ def _content(config: Path) -> dict[str, Any]:
 
 
 def run_study(
-    store: SeriesStore, options: StudyOptions, workdir: Path, say: Callable[[str], None]
+    store: SeriesStore, options: StudyOptions, workdir: Path, log: Callable[[str], None]
 ) -> StudyResult:
     """Train every configuration with every seed, and bring the test errors together.
 
@@ -138,7 +138,7 @@ def run_study(
         store: to learn from.
         options: what to train.
         workdir: where runs and results stay; what is finished there is not trained again.
-        say: told what is being done, a line each.
+        log: told what is being done, a line each.
 
     Raises:
         ConfigError: the working directory holds trainings of another store or configuration, or
@@ -164,7 +164,7 @@ def run_study(
         if found is not None:
             results[training] = found
     waiting = [training for training in trainings if training not in results]
-    say(f"{len(trainings)} trainings, {len(waiting)} still to be run, {threads} threads each")
+    log(f"{len(trainings)} trainings, {len(waiting)} still to be run, {threads} threads each")
     left_out: list[str] = []
     measured = {"cpu": machine.cpu, "threads": threads, "jobs": options.jobs, **machine.versions}
     trained = run_trainings(
@@ -173,7 +173,7 @@ def run_study(
         jobs=options.jobs,
         threads=threads,
         left_out=left_out,
-        say=say,
+        log=log,
     )
     for training, result in trained:
         result |= {"identity": identities[training.config], "measured": measured}

@@ -120,7 +120,7 @@ def run_trainings(
     jobs: int,
     threads: int,
     left_out: list[str],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Iterator[tuple[StudyTraining, dict[str, Any]]]:
     """Run trainings, and give each with what it printed as they end.
 
@@ -130,14 +130,14 @@ def run_trainings(
         jobs: at the same time, at most.
         threads: that each computes with.
         left_out: takes the reasons of those that failed.
-        say: told what is being done, a line each.
+        log: told what is being done, a line each.
     """
     queue, running = list(waiting), list[_Running]()
     try:
         while queue or running:
             while queue and len(running) < jobs:
                 training = queue.pop(0)
-                say(f"training {training.model}, seed {training.seed}")
+                log(f"training {training.model}, seed {training.seed}")
                 running.append(_Running(training, command_of(training), threads))
             time.sleep(_LOOK_SECONDS)
             for each in [each for each in running if each.is_over]:
@@ -146,11 +146,11 @@ def run_trainings(
                 try:
                     result = each.result()
                 except BenchError as error:
-                    say(f"{name} failed: {error}")
+                    log(f"{name} failed: {error}")
                     left_out.append(f"{name}: {error}")
                     continue
                 mae = result["test"]["mae"]["mean"]
-                say(f"{name}: test MAE {mae:.3f} after {result['seconds']:,.0f} s")
+                log(f"{name}: test MAE {mae:.3f} after {result['seconds']:,.0f} s")
                 yield each.training, result
     finally:
         for each in running:

@@ -15,11 +15,11 @@ from pgti.errors import ConfigError, require_whole_number
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelConfig, ModelShape, build_config, build_model
 from pgti.nn import DiffusionGRU, Supports
-from pgti.series import Scaler
 from pgti.shapes import BHNC, BLNC
+from pgti.store import Scaler
 from pgti.training import NetworkForecaster, TrainingConfig
 from pgti.training.config import Precision
-from pgti.training.optimisation import batch_loss, build_loss, build_optimizer, scale_gradients
+from pgti.training.optim import batch_loss, build_loss, build_optimizer, scale_gradients
 
 __all__ = [
     "INPUT_CHANNELS",
@@ -30,7 +30,7 @@ __all__ = [
     "RecurrentLayer",
     "StepSpec",
     "build_network",
-    "resolved_options",
+    "resolve_options",
 ]
 
 LAYER = "layer"
@@ -85,7 +85,7 @@ class RecurrentLayer(AbstractModel):
         return forecasts_LNBC.permute(2, 0, 1, 3)
 
 
-def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The model's options, those that are not given with their defaults.
 
     Raises:
@@ -106,11 +106,11 @@ def build_network(name: str, options: Mapping[str, Any], shape: ModelShape) -> A
     """The layer, or one of the library's models, with fresh weights.
 
     Raises:
-        ConfigError: as `resolved_options`.
+        ConfigError: as `resolve_options`.
     """
     if name != LAYER:
         return build_model(name, options, shape)
-    return RecurrentLayer(LayerConfig(**resolved_options(name, options)), shape)
+    return RecurrentLayer(LayerConfig(**resolve_options(name, options)), shape)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +123,7 @@ class StepSpec:
         steps: rows that go in, and as many that are forecast.
         batch_size: windows B.
         precision: as `pgti train` takes it.
-        recompute: make activations again in the backward pass instead of keeping them.
+        activation_checkpointing: recompute activations in the backward pass, do not keep them.
     """
 
     model: str
@@ -131,7 +131,7 @@ class StepSpec:
     steps: int
     batch_size: int
     precision: Precision
-    recompute: bool
+    activation_checkpointing: bool
 
 
 class OwnStep:
@@ -150,7 +150,7 @@ class OwnStep:
         torch.manual_seed(0)
         shape = _shape(graph.num_nodes, spec.steps)
         network = build_network(spec.model, spec.options, shape)
-        network.recompute = spec.recompute
+        network.activation_checkpointing = spec.activation_checkpointing
         supports = Supports.from_graph(graph, network.support_kind)
         self._device = device
         self._forecaster = NetworkForecaster(network, supports, _SCALER, (0,)).to(device)

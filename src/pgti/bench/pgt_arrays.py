@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pgti.series import SeriesStore, calendar_features, default_calendar
+from pgti.store import SeriesStore, calendar_features, default_calendar
 
 __all__ = ["COPIES_HELD", "num_readings", "write_for_pgt"]
 

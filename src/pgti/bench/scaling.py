@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pgti.bench.datasets import DATASETS
-from pgti.bench.made_stores import made_store
+from pgti.bench.made_stores import synthetic_store
 from pgti.bench.results import Machine, Spread
 from pgti.bench.scaling_dask import check_dask
 from pgti.bench.scaling_model import ModelledStep, Parts, StepModel, exchanged_bytes
@@ -21,7 +21,7 @@ from pgti.bench.scaling_results import Measured, Modelled, Ratio, ScalingResult
 from pgti.bench.scaling_sessions import Findings, Round, Sessions
 from pgti.bench.scaling_systems import study_source, write_windows
 from pgti.errors import ConfigError, MissingExtraError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 from pgti.windows import GlobalShuffle
 
 __all__ = ["measure_scaling"]
@@ -34,7 +34,7 @@ def measure_scaling(
     store: Path | None = None,
     *,
     workdir: Path | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> ScalingResult:
     """Measure the systems at each number of local ranks, and model them beyond.
 
@@ -43,7 +43,7 @@ def measure_scaling(
         store: a store; a simulated one is made if not given.
         workdir: where that store is made and left for the next time; a temporary directory if not
             given.
-        say: told what is being done, a line at a time.
+        log: told what is being done, a line at a time.
 
     Raises:
         ConfigError: the series has fewer training windows than a round takes.
@@ -53,15 +53,15 @@ def measure_scaling(
     """
     options, left_out = _without_missing(options)
     with tempfile.TemporaryDirectory(prefix="pgti-scaling-", dir=workdir) as scratch:
-        opened = _store(options, store, Path(scratch) if workdir is None else workdir, say)
+        opened = _store(options, store, Path(scratch) if workdir is None else workdir, log)
         source, starts = study_source(opened, options.spec)
         _check_enough(options, len(starts))
         machine = replace(Machine.here(), threads=1)
         load, written = _load(), 0
         if "windows" in options.systems:
-            say("writing every training window out")
+            log("writing every training window out")
             written = write_windows(source, starts, Path(scratch))
-        sessions = Sessions(options, opened, Path(scratch), machine.cores, say)
+        sessions = Sessions(options, opened, Path(scratch), machine.cores, log)
         for world_size in options.ranks:
             sessions.measure(world_size)
         found = sessions.found
@@ -260,7 +260,7 @@ def _without_missing(options: ScalingOptions) -> tuple[ScalingOptions, tuple[str
 
 
 def _store(
-    options: ScalingOptions, store: Path | None, directory: Path, say: Callable[[str], None]
+    options: ScalingOptions, store: Path | None, directory: Path, log: Callable[[str], None]
 ) -> SeriesStore:
     """The store that was named, or a simulated one."""
     if store is not None:
@@ -272,7 +272,7 @@ def _store(
         num_nodes=options.num_nodes,
         is_sparse=False,
     )
-    return made_store(shape, directory, say=say)
+    return synthetic_store(shape, directory, log=log)
 
 
 def _check_enough(options: ScalingOptions, num_windows: int) -> None:

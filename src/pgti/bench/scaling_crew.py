@@ -10,7 +10,7 @@ from typing import Any
 from pgti.bench.worker import Worker, thread_settings
 from pgti.errors import BenchError
 
-__all__ = ["RankCrew", "opened_cluster"]
+__all__ = ["RankCrew", "open_cluster"]
 
 _RANK = (sys.executable, "-m", "pgti.bench.scaling_worker")
 _CLUSTER = (sys.executable, "-m", "pgti.bench.scaling_dask")
@@ -60,7 +60,7 @@ class RankCrew:
 
 
 @contextmanager
-def opened_cluster() -> Iterator[Worker]:
+def open_cluster() -> Iterator[Worker]:
     """The process that keeps Dask's scheduler; its workers end with the block."""
     with Worker(_CLUSTER, thread_settings(1), "Dask's cluster") as worker:
         try:

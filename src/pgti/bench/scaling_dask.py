@@ -19,7 +19,7 @@ from pgti.batching.buffers import Buffers
 from pgti.bench.scaling_systems import batch_of, study_source
 from pgti.bench.serving import serve
 from pgti.errors import MissingExtraError
-from pgti.series import SeriesStore, calendar_features
+from pgti.store import SeriesStore, calendar_features
 from pgti.windows import WindowSpec
 
 __all__ = ["CHUNK_WINDOWS", "DaskBatcher", "check_dask", "connected_batcher", "dask_windows"]
@@ -90,7 +90,7 @@ class DaskBatcher(Batcher):
         y: Any,  # noqa: ANN401 - a Dask array
         client: object = None,
     ) -> None:
-        super().__init__(source, torch.device("cpu"), num_slots=1)
+        super().__init__(source, torch.device("cpu"), prefetch_depth=1)
         self._starts, self._x, self._y, self._client = starts, x, y, client
         targets = list(source.target_indices)
         self._mean = np.asarray(source.scaler.mean)[targets]
@@ -141,7 +141,7 @@ class ClusterHandlers:
         source, starts = study_source(SeriesStore.open(store), spec)
         began = time.perf_counter()
         cluster = distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=workers, threads_per_worker=1, communicator=True, dashboard_address=None
         )
         client = distributed.Client(cluster)
         self._kept = [cluster, client]

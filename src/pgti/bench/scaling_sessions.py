@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from pgti.bench.contest import alternate
-from pgti.bench.scaling_crew import RankCrew, opened_cluster
+from pgti.bench.scaling_crew import RankCrew, open_cluster
 from pgti.bench.scaling_dask import DaskBatcher
 from pgti.bench.scaling_model import DaskCosts, SystemParts
 from pgti.bench.scaling_network import Timing, fit_line
 from pgti.bench.scaling_options import DASK, ScalingOptions
 from pgti.bench.worker import Worker
 from pgti.errors import BenchError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = ["Compute", "Findings", "Round", "Sessions"]
 
@@ -71,8 +71,8 @@ class Compute:
         Busy ranks and k others on C cores have C / (busy + k) of a core each. Nobody, where ranks
         had as good as a whole core each.
         """
-        share = sum(self.cpu_seconds) / self.seconds
-        return 0.0 if share > _WHOLE_CORE else max(0.0, cores / share - busy)
+        sharding = sum(self.cpu_seconds) / self.seconds
+        return 0.0 if sharding > _WHOLE_CORE else max(0.0, cores / sharding - busy)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -98,7 +98,7 @@ class Sessions:
         store: whose windows.
         windows: directory of the windows that were written out.
         cores: of this machine.
-        say: told what is being done, a line each.
+        log: told what is being done, a line each.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class Sessions:
         store: SeriesStore,
         windows: Path,
         cores: int,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self.found = Findings()
         self._options, self._store, self._windows = options, store, windows
-        self._cores, self._say = cores, say
+        self._cores, self._say = cores, log
 
     def measure(self, world_size: int) -> None:
         """Measure at this number of ranks.
@@ -223,7 +223,7 @@ class Sessions:
         world_size = crew.world_size
         self._say(f"{_ranks(world_size)}: starting Dask with as many workers")
         with ExitStack() as stack:
-            cluster = stack.enter_context(opened_cluster())
+            cluster = stack.enter_context(open_cluster())
             started = cluster.ask(
                 do="start",
                 store=str(self._store.path.resolve()),
@@ -242,15 +242,15 @@ class Sessions:
         batch_size, calls = self._options.batch_size, DaskBatcher.CALLS
         idle = _idle_shares(cluster)
         points, spent, assemble = [], dict.fromkeys(idle, 0.0), 0.0
-        for size in sorted({max(1, batch_size // share) for share in _SHARES}):
+        for size in sorted({max(1, batch_size // sharding) for sharding in _SHARES}):
             before = cluster.ask(do="cpu")
             reply = self._fetched(crew, DASK, size)
             after = cluster.ask(do="cpu")
             # For each batch, the one that warms up too; what idle processes do is not its fault.
             spent = {
-                name: max(0.0, after[name] - before[name] - share * reply["seconds"])
+                name: max(0.0, after[name] - before[name] - sharding * reply["seconds"])
                 / reply["batches"]
-                for name, share in idle.items()
+                for name, sharding in idle.items()
             }
             spent["rank"] = reply["cpu_seconds"] / reply["batches"]
             assemble = statistics.median(reply["assemble"])

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pgti.batching import Batch, WindowSource
-from pgti.distributed import Processes
+from pgti.distributed import Communicator
 from pgti.models import build_model
 from pgti.nn import Supports
 from pgti.training import NetworkForecaster, TrainingConfig, shape_of
-from pgti.training.optimisation import (
+from pgti.training.optim import (
     batch_loss,
     build_loss,
     build_optimizer,
@@ -43,19 +43,19 @@ class RankStep:
 
     Args:
         source: what the windows hold.
-        processes: the ranks.
+        communicator: the ranks.
         hidden: units of the layer.
         seed: of the parameters.
     """
 
     def __init__(
-        self, source: WindowSource, processes: Processes, *, hidden: int, seed: int
+        self, source: WindowSource, communicator: Communicator, *, hidden: int, seed: int
     ) -> None:
         torch.manual_seed(seed)
         shape = shape_of(source)
         network = build_model("dcrnn", {"hidden": hidden, "layers": 1}, shape)
         supports = Supports.from_graph(source.store.graph, network.support_kind)
-        self._processes = processes
+        self._communicator = communicator
         self._forecaster = NetworkForecaster(
             network, supports, source.scaler, source.target_indices, seed
         )
@@ -65,7 +65,7 @@ class RankStep:
         self._optimizer = build_optimizer(self._parameters, self._config)
         self._steps = 0
         for tensor in network.state_dict().values():
-            processes.broadcast_(tensor)
+            communicator.broadcast_(tensor)
 
     @property
     def num_parameters(self) -> int:
@@ -93,16 +93,18 @@ class RankStep:
         fetched = time.perf_counter()
         self._optimizer.zero_grad(set_to_none=True)
         observed = count_observed(batch)
-        counting = self._processes.sum_later(observed, "counts")
+        counting = self._communicator.all_reduce_async(observed, "counts")
         self._backward(batch)
         computed = time.perf_counter()
         # What the training loop asks in the same place: whether to stop, and who has gradients.
-        self._processes.largest([0, *(int(each.grad is not None) for each in self._parameters)])
+        self._communicator.all_reduce_max(
+            [0, *(int(each.grad is not None) for each in self._parameters)]
+        )
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [each.grad for each in self._parameters if each.grad is not None]
-        self._processes.sum_all_(gradients, "gradients")
+        self._communicator.all_reduce_coalesced_(gradients, "gradients")
         counting.wait()
         communicated = time.perf_counter()
         self._update(observed)

@@ -20,15 +20,15 @@ from pgti.batching.base import Fetched, RowSource
 from pgti.batching.buffers import Buffers
 from pgti.bench.loader_options import TRAINED_FRACTIONS
 from pgti.bench.scaling_options import DASK, EXCHANGE
-from pgti.distributed import Processes
-from pgti.series import Scaler, SeriesStore, default_calendar
+from pgti.distributed import Communicator
+from pgti.store import Scaler, SeriesStore, default_calendar
 from pgti.windows import (
-    EvenShare,
+    EvenSharding,
     GlobalShuffle,
     Order,
-    OwnedShare,
+    PartitionSharding,
     PartitionShuffle,
-    Share,
+    Sharding,
     WindowSpec,
     split_by_fractions,
 )
@@ -103,13 +103,13 @@ class MaterialisedBatcher(Batcher):
         source: what the windows hold.
         starts: the training starts.
         directory: where `write_windows` wrote them.
-        num_slots: batches that a loader has under way.
+        prefetch_depth: batches that a loader has under way.
     """
 
     def __init__(
-        self, source: WindowSource, starts: range, directory: Path, num_slots: int = _NUM_SLOTS
+        self, source: WindowSource, starts: range, directory: Path, prefetch_depth: int = _NUM_SLOTS
     ) -> None:
-        super().__init__(source, torch.device("cpu"), num_slots)
+        super().__init__(source, torch.device("cpu"), prefetch_depth)
         self._starts = starts
         # Copy on write: torch refuses memory that it may not write to, and nothing is written.
         self._x, self._y = (
@@ -166,7 +166,7 @@ def build_loader(
     system: str,
     source: WindowSource,
     starts: range,
-    processes: Processes,
+    communicator: Communicator,
     *,
     batch_size: int,
     seed: int,
@@ -178,7 +178,7 @@ def build_loader(
         system: a name out of `SYSTEMS`.
         source: what the windows hold.
         starts: the training starts.
-        processes: the ranks.
+        communicator: the ranks.
         batch_size: windows of one rank.
         seed: of the order.
         place: directory of the windows that were written out, or address of Dask's scheduler.
@@ -186,9 +186,9 @@ def build_loader(
     Raises:
         MissingExtraError: Dask is wanted and not installed.
     """
-    cpu, world_size = torch.device("cpu"), processes.world_size
+    cpu, world_size = torch.device("cpu"), communicator.world_size
     order: Order = GlobalShuffle(seed)
-    share: Share = EvenShare(processes.rank, world_size)
+    sharding: Sharding = EvenSharding(communicator.rank, world_size)
     batcher: Batcher
     if system == DASK:
         from pgti.bench.scaling_dask import connected_batcher  # noqa: PLC0415 - an extra
@@ -201,10 +201,10 @@ def build_loader(
     elif system == "partitioned":
         # As many partitions as ranks, each of which gives a rank's batch.
         order = PartitionShuffle(seed, world_size, _BLOCK_SIZE)
-        share = owned = OwnedShare(order, processes.rank, world_size)
-        batcher = PartitionedBatcher(source, cpu, starts, owned, processes, _NUM_SLOTS)
+        sharding = owned = PartitionSharding(order, communicator.rank, world_size)
+        batcher = PartitionedBatcher(source, cpu, starts, owned, communicator, _NUM_SLOTS)
     elif system == EXCHANGE:
-        batcher = ExchangeBatcher(source, cpu, starts, processes, _NUM_SLOTS)
+        batcher = ExchangeBatcher(source, cpu, starts, communicator, _NUM_SLOTS)
     else:
         batcher = IndexBatcher(source, cpu, _NUM_SLOTS)
-    return BatchLoader(batcher, starts, batch_size * world_size, order, share=share)
+    return BatchLoader(batcher, starts, batch_size * world_size, order, sharding=sharding)

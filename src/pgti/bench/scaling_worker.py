@@ -15,9 +15,9 @@ from pgti.batching import Batch, BatchLoader
 from pgti.bench.scaling_step import RankStep, clone_of
 from pgti.bench.scaling_systems import build_loader, study_source
 from pgti.bench.serving import serve
-from pgti.distributed import Processes, open_processes
-from pgti.series import SeriesStore
-from pgti.training.allocator import freed_memory
+from pgti.distributed import Communicator, init_communicator
+from pgti.memory.malloc import malloc_policy
+from pgti.store import SeriesStore
 from pgti.windows import WindowSpec
 
 __all__ = ["RankHandlers", "main"]
@@ -29,11 +29,11 @@ class RankHandlers:
     """What a rank may be asked for, one method a request.
 
     Args:
-        processes: the ranks.
+        communicator: the ranks.
     """
 
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
+    def __init__(self, communicator: Communicator) -> None:
+        self._communicator = communicator
         self._loaders: dict[str, BatchLoader] = {}
         self._batch: Batch | None = None
         self._step: RankStep | None = None
@@ -45,8 +45,8 @@ class RankHandlers:
         spec = WindowSpec(input_steps=window_steps, horizon=window_steps)
         self._source, self._starts = study_source(SeriesStore.open(store), spec)
         self._batch_size, self._seed = batch_size, seed
-        self._step = RankStep(self._source, self._processes, hidden=hidden, seed=seed)
-        self._alone = RankStep(self._source, self._processes, hidden=hidden, seed=seed)
+        self._step = RankStep(self._source, self._communicator, hidden=hidden, seed=seed)
+        self._alone = RankStep(self._source, self._communicator, hidden=hidden, seed=seed)
         return {
             "parameters": self._step.num_parameters,
             "gradient_bytes": self._step.gradient_bytes,
@@ -60,25 +60,25 @@ class RankHandlers:
             system,
             self._source,
             self._starts,
-            self._processes,
+            self._communicator,
             batch_size=self._batch_size,
             seed=self._seed,
             place=place,
         )
         self._loaders[system] = loader
-        return {"prefetched": loader.batcher.num_slots > 1}
+        return {"prefetched": loader.batcher.prefetch_depth > 1}
 
     def steps(self, *, system: str, epoch: int, count: int) -> dict[str, Any]:
         """Begin an epoch with all ranks; one step that does not count, then those that do."""
         assert self._step is not None
-        loader, ledger = self._loaders[system], self._processes.ledger
+        loader, traffic = self._loaders[system], self._communicator.traffic
         batches = loader.epoch(epoch)
-        self._processes.barrier()
+        self._communicator.barrier()
         with contextlib.closing(_generator(batches)):
             self._step.take(batches)
-            before = ledger.sent_bytes
+            before = traffic.sent_bytes
             times = [asdict(self._step.take(batches)) for _ in range(count)]
-            sent = ledger.since(before)
+            sent = traffic.since(before)
         return {
             **{name: [each[name] for each in times] for name in times[0]},
             "sent_bytes": sent,
@@ -92,7 +92,7 @@ class RankHandlers:
                 "replicated",
                 self._source,
                 self._starts,
-                self._processes,
+                self._communicator,
                 batch_size=self._batch_size,
                 seed=self._seed,
             )
@@ -106,7 +106,7 @@ class RankHandlers:
     def fetch(self, *, system: str, count: int, batch_size: int) -> dict[str, Any]:
         """Batches made one after the other and not used: of one rank alone."""
         loader = self._loaders[system]
-        batcher, share, epoch = loader.batcher, loader.share, 0
+        batcher, sharding, epoch = loader.batcher, loader.sharding, 0
         batcher.enter(epoch)
         positions = loader.order.epoch(loader.num_windows, epoch)
         host, assemble = [], []
@@ -115,11 +115,11 @@ class RankHandlers:
             batch = positions[first : first + batch_size]
 
             def starts_of(rank: int, batch: NDArray[np.int64] = batch) -> NDArray[np.int64]:
-                return loader.starts[share.of(rank, batch, loader.num_windows, epoch)]
+                return loader.starts[sharding.of(rank, batch, loader.num_windows, epoch)]
 
             began = time.perf_counter()
             rows = batcher.announce(starts_of)
-            fetched = batcher.fetch(starts_of(share.rank), rows=rows)
+            fetched = batcher.fetch(starts_of(sharding.rank), rows=rows)
             middle = time.perf_counter()
             batcher.assemble(fetched)
             host.append(middle - began)
@@ -141,9 +141,9 @@ class RankHandlers:
             tensor = torch.zeros(max(1, size // 4))
             seconds = []
             for _ in range(repeats + 2):
-                self._processes.barrier()
+                self._communicator.barrier()
                 began = time.perf_counter()
-                self._processes.sum_(tensor, "control")
+                self._communicator.all_reduce_(tensor, "control")
                 seconds.append(time.perf_counter() - began)
             medians.append(float(np.median(seconds[2:])))
         return {"seconds": medians}
@@ -164,10 +164,10 @@ def main() -> None:
     """Join the ranks that the environment names, and answer requests until standard input ends."""
     torch.set_num_threads(1)
     with (
-        freed_memory("kept"),  # as training does where there is room
-        open_processes(timeout_seconds=_TIMEOUT_SECONDS) as processes,
+        malloc_policy("retain"),  # as training does where there is room
+        init_communicator(timeout_seconds=_TIMEOUT_SECONDS) as communicator,
     ):
-        handlers = RankHandlers(processes)
+        handlers = RankHandlers(communicator)
         names = ("prepare", "build", "steps", "compute", "fetch", "collectives", "drop")
         serve({name: getattr(handlers, name) for name in names})
 

@@ -123,7 +123,7 @@ def measure_step(
     graph: SensorGraph | None = None,
     *,
     pgt: Path | None = None,
-    say: Callable[[str], None] | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> StepResult:
     """Measure a training step in alternation with its products and with PGT's.
 
@@ -131,7 +131,7 @@ def measure_step(
         options: what to measure.
         graph: sensors and edges; a random graph of `options.nodes` if not given.
         pgt: interpreter of an environment with PGT; without one it is left out.
-        say: told what is being done, a line at a time.
+        log: told what is being done, a line at a time.
 
     Raises:
         BenchError: if one of our processes fails. A peer that fails is left out.
@@ -141,7 +141,7 @@ def measure_step(
     with tempfile.TemporaryDirectory(prefix="pgti-bench-") as directory, ExitStack() as stack:
         path = Path(directory) / "graph.npz"
         graph.save(path)
-        crew = StepCrew(options, path, stack, say or (lambda _line: None))
+        crew = StepCrew(options, path, stack, log or (lambda _line: None))
         own = [crew.start_own(precision) for precision in options.precisions]
         peers, left_out = crew.start_peers(pgt)
         contenders: dict[str, Callable[[], float]] = {}

@@ -65,12 +65,12 @@ class StepCrew:
     """Starts the processes; the stack ends them."""
 
     def __init__(
-        self, options: StepOptions, graph: Path, stack: ExitStack, say: Callable[[str], None]
+        self, options: StepOptions, graph: Path, stack: ExitStack, log: Callable[[str], None]
     ) -> None:
         self._options = options
         self._graph = graph
         self._stack = stack
-        self._say = say
+        self._say = log
         self._env = thread_settings(options.threads)
 
     def start_own(self, precision: Precision) -> OwnProcesses:
@@ -120,7 +120,7 @@ class StepCrew:
             steps=options.steps,
             batch_size=options.batch_size,
             precision=precision,
-            recompute=options.recompute,
+            activation_checkpointing=options.activation_checkpointing,
         )
         return worker, worker.ask(
             do="prepare",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from pgti.bench.devices import Device, check_device
-from pgti.bench.own_step import LAYER, resolved_options
+from pgti.bench.own_step import LAYER, resolve_options
 from pgti.errors import ConfigError, require_whole_number
 from pgti.models import MODELS
 from pgti.training.config import Precision
@@ -25,7 +25,7 @@ class StepOptions:
         steps: rows that a window's input has, and as many are forecast.
         batch_size: windows in a step.
         precisions: of our step; each is measured, the peers in float32 alone.
-        recompute: make our activations again in the backward pass.
+        activation_checkpointing: make our activations again in the backward pass.
         device: where to compute.
         threads: that each process computes with; torch's choice if not given.
         rounds: measurements of each.
@@ -41,7 +41,7 @@ class StepOptions:
     steps: int = 12
     batch_size: int = 64
     precisions: tuple[Precision, ...] = ("float32",)
-    recompute: bool = False
+    activation_checkpointing: bool = False
     device: Device = "cpu"
     threads: int | None = None
     rounds: int = 5
@@ -51,12 +51,14 @@ class StepOptions:
             require_whole_number(name, getattr(self, name), 1)
         if self.threads is not None:
             require_whole_number("threads", self.threads, 1)
-        object.__setattr__(self, "model_options", resolved_options(self.model, self.model_options))
+        object.__setattr__(self, "model_options", resolve_options(self.model, self.model_options))
         self._check_precisions()
-        if self.recompute and not (self.model in MODELS and MODELS[self.model].model.can_recompute):
+        if self.activation_checkpointing and not (
+            self.model in MODELS and MODELS[self.model].model.can_checkpoint_activations
+        ):
             raise ConfigError(
-                f"recompute is asked of the model {self.model!r}, which has no way to recompute "
-                "its activations: leave it out"
+                f"activation_checkpointing is asked of the model {self.model!r}, which cannot "
+                "recompute its activations: leave it out"
             )
         check_device(self.device)
 

@@ -12,7 +12,7 @@ from pgti.bench.products import StepProducts
 from pgti.bench.results import to_json
 from pgti.bench.serving import serve
 from pgti.graph import SensorGraph
-from pgti.training.allocator import freed_memory
+from pgti.memory.malloc import malloc_policy
 
 __all__ = ["StepHandlers", "main"]
 
@@ -31,7 +31,7 @@ class StepHandlers:
     ) -> dict[str, Any]:
         """Build the network and the batch; keep freed memory, as training does with room for it."""
         self._device = torch.device(device)
-        self._allocator.enter_context(freed_memory("kept" if keep_freed else "as usual"))
+        self._allocator.enter_context(malloc_policy("retain" if keep_freed else "default"))
         self._step = OwnStep(SensorGraph.load(Path(graph)), StepSpec(**spec), self._device)
         return {"parameters": self._step.num_parameters, "threads": torch.get_num_threads()}
 

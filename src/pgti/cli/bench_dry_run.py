@@ -13,11 +13,11 @@ from pgti.bench.dry_run import DryRunOptions, DryRunResult, dry_run
 from pgti.bench.dry_run_walk import WalkedRank
 from pgti.cli.bench_output import finish, number
 from pgti.cli.model_options import option_value
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
 from pgti.errors import BenchError, ConfigError
 from pgti.run import ModelConfig, RunConfig, WindowConfig
-from pgti.run.build import build_forecaster, resolved_model, window_source
-from pgti.series import Scaler, SeriesStore
+from pgti.run.build import build_forecaster, resolve_model, window_source
+from pgti.store import Scaler, SeriesStore
 from pgti.training import TrainingConfig
 from pgti.training.config import OrderName
 
@@ -83,7 +83,7 @@ def bench_dry_run_command(
     config = RunConfig(
         store=store.absolute(),
         windows=windows,
-        model=resolved_model(
+        model=resolve_model(
             ModelConfig(
                 name=chosen.pop("name", "dcrnn"),
                 options={key.replace("-", "_"): option_value(text) for key, text in chosen.items()},
@@ -115,7 +115,7 @@ def bench_dry_run_command(
     splits = windows.splits(opened)
     source = window_source(config, opened, Scaler.fit(opened, splits.train_rows(windows.spec)))
     network = build_forecaster(config, source, None, torch.device("cpu")).network
-    result = dry_run(source, splits.train, network, options, say)
+    result = dry_run(source, splits.train, network, options, log)
     _show(result)
     if json:
         print_json(_content(result))
@@ -132,9 +132,9 @@ def _with_partitions(options: DryRunOptions, asked: int | None) -> DryRunOptions
     if asked is None and options.placement == "partitioned":
         number_of = max(training.partitions, options.world_size)
         options = replace(options, training=replace(training, partitions=number_of))
-        say(f"partitions is {number_of:,}: none is given, and each rank owns at least one")
+        log(f"partitions is {number_of:,}: none is given, and each rank owns at least one")
     else:
-        say(f"partitions is {training.partitions:,}")
+        log(f"partitions is {training.partitions:,}")
     return options
 
 

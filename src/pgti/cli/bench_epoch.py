@@ -8,16 +8,16 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from pgti.batching.memory import parse_bytes
 from pgti.bench import to_json
 from pgti.bench.epoch import EpochResult, measure_epochs
 from pgti.bench.plot import Bar, Chart, check_plot
 from pgti.cli.bench_output import finish, number
 from pgti.cli.model_options import option_value
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
+from pgti.memory.available import parse_bytes
 from pgti.run import ModelConfig, RunConfig, WindowConfig
-from pgti.run.build import resolved_model
-from pgti.series import SeriesStore
+from pgti.run.build import resolve_model
+from pgti.store import SeriesStore
 from pgti.training import TrainingConfig
 
 __all__ = ["bench_epoch_command"]
@@ -68,7 +68,7 @@ def bench_epoch_command(
     config = RunConfig(
         store=SeriesStore.open(store).path.absolute(),
         windows=windows,
-        model=resolved_model(
+        model=resolve_model(
             ModelConfig(
                 name=chosen.pop("name", "dcrnn"),
                 options={key.replace("-", "_"): option_value(text) for key, text in chosen.items()},
@@ -88,7 +88,7 @@ def bench_epoch_command(
             ("--config", str(file), "--test-windows", str(few)),
             batchings=[name.strip() for name in batching.split(",") if name.strip()],
             rounds=rounds,
-            say=say,
+            log=log,
         )
     _show(result)
     if json:

@@ -9,11 +9,11 @@ from rich.table import Table
 from pgti.bench import to_json
 from pgti.bench.equivalence import EquivalenceResult, measure_equivalence
 from pgti.cli.bench_output import finish
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
 from pgti.errors import ConfigError, DifferenceError
 from pgti.run import ModelConfig, RunConfig, WindowConfig
-from pgti.run.build import resolved_model
-from pgti.series import SeriesStore
+from pgti.run.build import resolve_model
+from pgti.store import SeriesStore
 from pgti.training import TrainingConfig
 
 __all__ = ["bench_equivalence_command"]
@@ -67,11 +67,11 @@ def bench_equivalence_command(
         options = {}
         for number, name in enumerate(names):
             file = Path(scratch) / f"{number}.toml"
-            each = replace(config, model=resolved_model(ModelConfig(name=name)))
+            each = replace(config, model=resolve_model(ModelConfig(name=name)))
             file.write_text(each.to_toml(), encoding="utf-8")
             options[name] = ("--config", str(file), "--test-windows", "1")
         result = measure_equivalence(
-            config.store, options, batchings=_named("batchings", batchings), say=say
+            config.store, options, batchings=_named("batchings", batchings), log=log
         )
     show(_table(result))
     if json:

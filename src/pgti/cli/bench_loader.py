@@ -11,7 +11,7 @@ from pgti.bench.loader_options import LoaderOptions
 from pgti.bench.peers import find_pgt
 from pgti.bench.plot import Bar, Chart, check_plot
 from pgti.cli.bench_output import binary_size, finish, number, times
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
 from pgti.errors import ConfigError
 
 __all__ = ["bench_loader_command"]
@@ -80,7 +80,7 @@ def bench_loader_command(
     )
     python = find_pgt(pgt)
     check_plot(plot)
-    result = measure_loader(options, store, pgt=python, workdir=workdir, say=say)
+    result = measure_loader(options, store, pgt=python, workdir=workdir, log=log)
     show(_table(result))
     if json:
         print_json(to_json(result))

@@ -6,7 +6,6 @@ from typing import Literal
 
 from rich.table import Table
 
-from pgti.batching.memory import parse_bytes
 from pgti.bench import to_json
 from pgti.bench.datasets import PAPER_DATASETS, DatasetShape, datasets_named
 from pgti.bench.made_stores import read_road
@@ -20,8 +19,9 @@ from pgti.bench.memory import (
 )
 from pgti.bench.plot import Bar, Chart, Limit, check_plot
 from pgti.cli.bench_output import finish
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
 from pgti.errors import BenchError
+from pgti.memory.available import parse_bytes
 
 __all__ = ["bench_memory_command"]
 
@@ -86,7 +86,7 @@ def bench_memory_command(
             options,
             workdir=Path(scratch) if workdir is None else workdir,
             road=road,
-            say=say,
+            log=log,
         )
     _show(result)
     if json:
@@ -107,10 +107,10 @@ def _show(result: MemoryResult) -> None:
         show(_measured_table(result))
         program = result.program_pss_bytes
         if program is not None:
-            say(f"the program without any data takes {_size(program)} (PSS)")
+            log(f"the program without any data takes {_size(program)} (PSS)")
     for dataset in result.datasets:
         if dataset.store is not None and dataset.store.is_sparse:
-            say(
+            log(
                 f"{dataset.shape.name} is sparse: {_size(dataset.store.series_bytes)} of series "
                 f"take {_size(dataset.store.disk_bytes)} on the disk"
             )
@@ -120,7 +120,7 @@ def _show(result: MemoryResult) -> None:
         group = (
             "" if growth.group_ratio is None else f", of the control group {growth.group_ratio:.3f}"
         )
-        say(
+        log(
             f"{growth.dataset} has {growth.steps_ratio:.0f} times the steps of "
             f"{growth.reference} and {growth.pss_ratio:.3f} times its peak PSS{group}"
         )

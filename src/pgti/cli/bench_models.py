@@ -8,9 +8,9 @@ from pgti.bench import Spread, to_json
 from pgti.bench.model_study import ERRORS, StudiedModel, StudyOptions, StudyResult, run_study
 from pgti.bench.model_study_table import shown_steps, write_markdown
 from pgti.cli.bench_output import finish
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
 from pgti.errors import ConfigError
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = ["bench_models_command"]
 
@@ -44,11 +44,11 @@ def bench_models_command(
     options = StudyOptions(
         configs=configs, seeds=_seeds(seeds), jobs=jobs, test_windows=test_windows
     )
-    result = run_study(SeriesStore.open(store), options, workdir, say)
+    result = run_study(SeriesStore.open(store), options, workdir, log)
     show(_table(result))
     if table is not None:
         write_markdown(table, result)
-        say(f"the table is in {table}")
+        log(f"the table is in {table}")
     finish("Models", result.machine, result.left_out, None, ())
     if json:
         print_json(to_json(result))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pgti.bench import Machine, Spread
 from pgti.bench.plot import Chart, write_plot
-from pgti.cli.output import say
+from pgti.cli.output import log
 
 __all__ = ["binary_size", "finish", "milliseconds", "number", "times"]
 
@@ -47,9 +47,9 @@ def finish(
 ) -> None:
     """Name the machine and what was left out, and draw the charts if there is a file for them."""
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    say(f"on {machine.cpu}, {machine.cores} cores, {machine.threads} threads; {versions}")
+    log(f"on {machine.cpu}, {machine.cores} cores, {machine.threads} threads; {versions}")
     for line in left_out:
-        say(f"left out: {line}")
+        log(f"left out: {line}")
     if plot is not None:
         write_plot(plot, title, charts, machine, left_out)
-        say(f"the plot is in {plot}")
+        log(f"the plot is in {plot}")

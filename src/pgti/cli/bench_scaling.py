@@ -11,7 +11,7 @@ from pgti.bench.scaling_options import DASK, SYSTEMS, ScalingOptions, systems_na
 from pgti.bench.scaling_plot import write_scaling_plot
 from pgti.bench.scaling_results import Measured, Ratio, ScalingResult
 from pgti.cli.bench_output import finish
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
 
 __all__ = ["bench_scaling_command"]
 
@@ -60,16 +60,16 @@ def bench_scaling_command(
         steps=steps,
         hidden=hidden,
     )
-    result = measure_scaling(options, store, workdir=workdir, say=say)
+    result = measure_scaling(options, store, workdir=workdir, log=log)
     show(_measured_table(result))
     cores = result.machine.cores
     for crowd in (each for each in options.ranks if each > cores):
-        say(f"{crowd} ranks share {cores} cores: they measure the sharing, not scaling")
+        log(f"{crowd} ranks share {cores} cores: they measure the sharing, not scaling")
     show(_modelled_table(result))
     for ratio in result.ratios:
-        say(_told(ratio))
+        log(_told(ratio))
     if result.ratios and DASK in result.options.systems:
-        say(
+        log(
             f"the paper measured {result.paper_ratio} times (its first version said "
             f"{result.paper_ratio_v1}) at 128 GPUs, over whole runs; nothing here ran on a GPU, "
             "or on 128 of anything"
@@ -77,11 +77,11 @@ def bench_scaling_command(
     if json:
         print_json(to_json(result))
     if result.load_before is not None:
-        say(f"load of the machine in the minute before: {result.load_before:.1f} processes")
+        log(f"load of the machine in the minute before: {result.load_before:.1f} processes")
     finish("Scaling", result.machine, result.left_out, None, ())
     if plot is not None:
         write_scaling_plot(plot, result)
-        say(f"the plot is in {plot}")
+        log(f"the plot is in {plot}")
 
 
 def _measured_table(result: ScalingResult) -> Table:

@@ -15,7 +15,7 @@ from pgti.bench.step import OwnFigures, StepResult, measure_step
 from pgti.bench.step_options import StepOptions
 from pgti.cli.bench_output import binary_size, finish, milliseconds, times
 from pgti.cli.model_options import option_value
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
 from pgti.errors import ConfigError
 from pgti.ingest import IngestOptions, read_graph
 from pgti.training.config import Precision
@@ -43,7 +43,7 @@ def bench_step_command(
     steps: int = 12,
     batch_size: int = 64,
     precision: Literal["float32", "bfloat16", "both"] = "float32",
-    recompute: bool = False,
+    activation_checkpointing: bool = False,
     device: Device = "cpu",
     threads: int | None = None,
     rounds: int = 5,
@@ -66,7 +66,7 @@ def bench_step_command(
         steps: Rows of a window's input; a model forecasts as many.
         batch_size: Windows in a step.
         precision: Of our step, or both in alternation.
-        recompute: Make our activations again in the backward pass, as pgti train --recompute on.
+        activation_checkpointing: As pgti train --activation-checkpointing on.
         device: Where to compute: cpu or cuda.
         threads: Threads of each process; what torch chooses if not given.
         rounds: Measurements of each.
@@ -91,7 +91,7 @@ def bench_step_command(
         steps=steps,
         batch_size=batch_size,
         precisions=precisions if precision == "both" else (precision,),
-        recompute=recompute,
+        activation_checkpointing=activation_checkpointing,
         device=device,
         threads=threads,
         rounds=rounds,
@@ -99,10 +99,10 @@ def bench_step_command(
     python = find_pgt(pgt)
     check_plot(plot)
     network = None if graph is None else read_graph(graph, IngestOptions(edges=edges))[0]
-    result = measure_step(options, network, pgt=python, say=say)
+    result = measure_step(options, network, pgt=python, log=log)
     show(_table(result))
     for own in result.own:
-        say(_share(own))
+        log(_share(own))
     if json:
         print_json(to_json(result))
     finish(_TITLE, result.machine, result.left_out, plot, _charts(result))

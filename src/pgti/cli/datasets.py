@@ -19,17 +19,17 @@ def datasets_command(name: str | None = None, /, *, json: bool = False) -> None:
         json: Print one JSON object as the last line of standard output.
     """
     if name is not None:
-        described = _described(find_dataset(name))
+        described = _describe(find_dataset(name))
         show(_details(described))
         if json:
             print_json(described)
         return
     show(_listing())
     if json:
-        print_json({"datasets": [_described(dataset) for dataset in DATASETS.values()]})
+        print_json({"datasets": [_describe(dataset) for dataset in DATASETS.values()]})
 
 
-def _described(dataset: Dataset) -> dict[str, Any]:
+def _describe(dataset: Dataset) -> dict[str, Any]:
     """What people ask of a data set, by name."""
     return {
         "name": dataset.name,

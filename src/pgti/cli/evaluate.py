@@ -41,21 +41,21 @@ def evaluate_command(
         json: Print one JSON object as the last line of standard output.
     """
     chosen = device or RunConfig.from_toml(RunDirectory.open(run).config_file).device
-    with open_job(chosen, peer_timeout) as processes:
-        with processes.together():
+    with open_job(chosen, peer_timeout) as communicator:
+        with communicator.raise_together():
             trained = Run.open(
-                run, store=store, checkpoint=checkpoint, device=device, processes=processes
+                run, store=store, checkpoint=checkpoint, device=device, communicator=communicator
             )
         names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
         if split == "all":  # a split without windows is nobody's mistake here
             names = tuple(name for name in names if trained.splits.starts(name))
         observer = RichObserver()
-        watching = (observer,) if processes.is_main else ()
+        watching = (observer,) if communicator.is_main else ()
         try:
             report = trained.evaluate(names, max_windows=windows, observers=watching)
         finally:
             observer.close()
-    if not processes.is_main:
+    if not communicator.is_main:
         return
     for name in names:
         show_errors(name, report[name], trained.config.model.name)

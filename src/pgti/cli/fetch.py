@@ -7,9 +7,9 @@ from cyclopts import Parameter
 
 from pgti.cli.fetch_progress import fetch_watch
 from pgti.cli.info import store_summary
-from pgti.cli.output import print_json, say
+from pgti.cli.output import log, print_json
 from pgti.datasets import FetchOptions, fetch_dataset, find_dataset
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = ["fetch_command"]
 
@@ -47,11 +47,11 @@ def fetch_command(
     zeros_note = dataset.zeros_note if options.zeros is None else ""
     for note in (zeros_note, *dataset.notes, *result.notes):
         if note:
-            say(note)
+            log(note)
     if result.num_filled_rows:
-        say(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
+        log(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
     summary = store_summary(SeriesStore.open(store))
-    say(
+    log(
         f"{dataset.name}: {summary['steps']:,} steps of {summary['sensors']:,} sensors, "
         f"{', '.join(summary['channels'])}, {summary['edges']:,} edges, as {summary['dtype']} "
         f"({summary['bytes'] / 1e6:,.1f} MB), {100 * summary['missing_fraction']:.2f} % missing, "

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pgti.cli.output import say
+from pgti.cli.output import log
 from pgti.datasets import Watch
 
 __all__ = ["fetch_watch"]
@@ -21,7 +21,7 @@ def fetch_watch(console: Console | None = None) -> Iterator[Watch]:
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
-        yield Watch(say=say)
+        yield Watch(log=log)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -48,4 +48,4 @@ def fetch_watch(console: Console | None = None) -> Iterator[Watch]:
             whole = "" if total is None else f" of {total:,}"
             show("ingest", done, total, f"{done:,}{whole} rows")
 
-        yield Watch(say=tell, downloaded=show_bytes, rows=show_rows)
+        yield Watch(log=tell, downloaded=show_bytes, rows=show_rows)

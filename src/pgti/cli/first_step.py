@@ -4,9 +4,9 @@ import os
 import time
 from pathlib import Path
 
-from pgti.cli.output import say
+from pgti.cli.output import log
+from pgti.forecasting.observers import Record
 from pgti.training import AbstractObserver
-from pgti.training.observers import Record
 
 __all__ = ["FirstStep"]
 
@@ -52,7 +52,7 @@ class FirstStep(AbstractObserver):
     def tell(self) -> None:
         """Say it, if a step was taken."""
         if self.began_after is not None and self.done_after is not None:
-            say(
+            log(
                 f"the first optimiser step began {self.began_after:.1f} s after the command and "
                 f"took {self.done_after - self.began_after:.1f} s"
             )

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from pgti.cli.output import print_json, show
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = ["info_command", "store_summary"]
 

@@ -6,10 +6,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pgti.cli.info import store_summary
-from pgti.cli.output import print_json, say
+from pgti.cli.output import log, print_json
 from pgti.cli.row_progress import rows_progress
 from pgti.ingest import IngestOptions, ingest
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = ["ingest_command"]
 
@@ -39,12 +39,12 @@ def ingest_command(
     with rows_progress("ingest") as progress:
         result = ingest(readings, out, options, graph=graph, progress=progress)
     for note in result.notes:
-        say(note)
+        log(note)
     if options.gaps == "fill":
-        say(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
+        log(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
     store = SeriesStore.open(out)
     summary = store_summary(store)
-    say(
+    log(
         f"{summary['steps']:,} steps of {summary['sensors']:,} sensors, "
         f"{', '.join(summary['channels'])}, {summary['edges']:,} edges, as {summary['dtype']} "
         f"({summary['bytes'] / 1e6:,.1f} MB), {100 * summary['missing_fraction']:.2f} % missing, "

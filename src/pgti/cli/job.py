@@ -8,20 +8,20 @@ from pathlib import Path
 
 import torch
 
-from pgti.cli.output import say
-from pgti.distributed import Launch, Processes, find_launch, open_processes
+from pgti.cli.output import log
+from pgti.distributed import Communicator, Launch, find_launch, init_communicator
 from pgti.errors import PgtiError
 from pgti.run import Job, resolve_device
-from pgti.series import SeriesStore
-from pgti.series.local_copy import local_copy
+from pgti.store import SeriesStore
+from pgti.store.local_copy import local_copy
 
-__all__ = ["copied_store", "open_job", "this_job"]
+__all__ = ["open_job", "open_local_copy", "this_job"]
 
 _STARTED_FIELD = 19  # of a process in /proc, behind its name
 
 
 @contextmanager
-def open_job(device: str, peer_timeout: float) -> Iterator[Processes]:
+def open_job(device: str, peer_timeout: float) -> Iterator[Communicator]:
     """The processes that were launched together with this one, if any.
 
     Args:
@@ -35,8 +35,8 @@ def open_job(device: str, peer_timeout: float) -> Iterator[Processes]:
     launch = find_launch(os.environ)
     own_device = resolve_device(device, launch.local_rank, launch.local_world_size)
     _share_cores(launch)
-    with open_processes(own_device, launch=launch, timeout_seconds=peer_timeout) as processes:
-        yield processes
+    with init_communicator(own_device, launch=launch, timeout_seconds=peer_timeout) as communicator:
+        yield communicator
 
 
 def this_job() -> Job:
@@ -49,12 +49,12 @@ def this_job() -> Job:
         began = "unknown"
     return Job(
         name=f"{socket.gethostname()} {agent} {began}",
-        was_restarted=find_launch(os.environ).restarts > 0,
+        is_restart=find_launch(os.environ).restarts > 0,
     )
 
 
 def _share_cores(launch: Launch) -> None:
-    """Share the machine's cores out over its ranks, where nothing else has done so.
+    """Sharding the machine's cores out over its ranks, where nothing else has done so.
 
     torchrun has: it gives each of several ranks one thread unless OMP_NUM_THREADS says more. Where
     a launcher has bound each rank to cores, those are its own.
@@ -68,21 +68,21 @@ def _share_cores(launch: Launch) -> None:
         torch.set_num_threads(max(1, cores // launch.local_world_size))
 
 
-def copied_store(store: Path, directory: Path, processes: Processes) -> SeriesStore:
+def open_local_copy(store: Path, directory: Path, communicator: Communicator) -> SeriesStore:
     """The copy of the store on this machine's own disk, made by one of its ranks.
 
     Raises:
         StoreError: if it cannot be made.
     """
-    speak = say if processes.is_main else _nothing
+    speak = log if communicator.is_main else _nothing
     refusal: PgtiError | None = None
     copy: SeriesStore | None = None
     try:
-        copy = SeriesStore.open(local_copy(store, directory, say=speak))  # others wait, and reuse
+        copy = SeriesStore.open(local_copy(store, directory, log=speak))  # others wait, and reuse
     except PgtiError as error:
         refusal = error
-    processes.wait_for_all()  # a large copy may take longer than ranks wait for one another
-    with processes.together():
+    communicator.wait_for_all()  # a large copy may take longer than ranks wait for one another
+    with communicator.raise_together():
         if refusal is not None:
             raise refusal
     assert copy is not None  # or there would be a refusal

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import cyclopts
 
 from pgti.cli.config_tokens import expand_tokens
-from pgti.cli.output import say
+from pgti.cli.output import log
 from pgti.errors import ConfigError, DifferenceError, Interrupted, PeerError, PgtiError
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def run_command(tokens: Sequence[str]) -> int:
 def _told(error: BaseException) -> int:
     """Say what went wrong in one line, unless another rank does; the exit code."""
     launch = _launch()
-    speak: Callable[[str], None] = partial(say, rank=0 if launch is None else launch.rank)
-    is_told = getattr(error, "is_told", None)
-    if launch is not None and (launch.local_rank > 0 if is_told is None else is_told):
+    speak: Callable[[str], None] = partial(log, rank=0 if launch is None else launch.rank)
+    is_reported = getattr(error, "is_reported", None)
+    if launch is not None and (launch.local_rank > 0 if is_reported is None else is_reported):
         speak = _nothing
     if isinstance(error, KeyboardInterrupt):
         speak("stopped")

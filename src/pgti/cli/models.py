@@ -7,13 +7,13 @@ from typing import Any
 
 from rich.table import Table
 
-from pgti.cli.output import print_json, say, show
+from pgti.cli.output import log, print_json, show
 from pgti.errors import MissingExtraError
 from pgti.models import MODELS, PGT_LAYERS, ModelShape, model_entry, num_parameters
 from pgti.models.pgt_layers import PGT_PREFIX
 from pgti.run import WindowConfig
 from pgti.run.build import shape_of_store
-from pgti.series import CALENDAR_FEATURES, SeriesStore
+from pgti.store import CALENDAR_FEATURES, SeriesStore
 
 __all__ = ["models_command"]
 
@@ -51,7 +51,7 @@ def models_command(
         show(_pgt_table())
     else:
         for line in _about(name, models[name]["parameters"], shapes[name]):
-            say(line)
+            log(line)
         show(_options_table(name))
     if json:
         layers = {

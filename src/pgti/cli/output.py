@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["print_json", "say", "show", "show_errors"]
+__all__ = ["log", "print_json", "show", "show_errors"]
 
 _BASELINES = ("persistence", "historical-average")
 _ERRORS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
 _SHOWN_STEPS = 6  # more horizon steps than this are thinned in a table
 
 
-def say(message: str, rank: int = 0) -> None:
+def log(message: str, rank: int = 0) -> None:
     """One line on standard error, which names the rank of a job that says it, if it is not 0."""
     speaker = f"pgti: rank {rank}" if rank else "pgti"
     print(f"{speaker}: {message}", file=sys.stderr)

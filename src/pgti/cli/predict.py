@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from pgti.cli.output import print_json, say
+from pgti.cli.output import log, print_json
 from pgti.errors import ConfigError
 from pgti.ingest import IngestOptions, ingest
 from pgti.run import Run
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 from pgti.training import RichObserver
 
 __all__ = ["predict_command"]
@@ -68,7 +68,7 @@ def predict_command(
             )
         finally:
             observer.close()
-    say(f"{windows} forecasts of {trained.config.windows.horizon} steps are in {out}")
+    log(f"{windows} forecasts of {trained.config.windows.horizon} steps are in {out}")
     if json:
         print_json({"run": str(run), "out": str(out), "windows": windows})
 

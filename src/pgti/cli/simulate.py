@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from pgti.cli.info import store_summary
-from pgti.cli.output import print_json, say
+from pgti.cli.output import log, print_json
 from pgti.cli.row_progress import rows_progress
+from pgti.datasets.simulated import SimulationOptions
+from pgti.datasets.simulated import simulate as simulate_store
 from pgti.errors import ConfigError
 from pgti.ingest import IngestOptions, read_graph
 from pgti.run import parse_time
-from pgti.series import SeriesStore
-from pgti.simulation import SimulationOptions
-from pgti.simulation import simulate as simulate_store
+from pgti.store import SeriesStore
 
 __all__ = ["simulate_command"]
 
@@ -47,7 +47,7 @@ def simulate_command(
         seed: Seed of everything that is random.
         start: Time of the first step.
         interval_seconds: Seconds between steps.
-        outage_fraction: Share of readings that are missing.
+        outage_fraction: Sharding of readings that are missing.
         overwrite: Replace an existing store once the new one is complete.
         json: Print one JSON object as the last line of standard output.
     """
@@ -73,6 +73,6 @@ def simulate_command(
             overwrite=overwrite,
             progress=None if progress is None else lambda done: progress(done, steps),
         )
-    say(f"{steps:,} steps of {sensors:,} sensors are in {out}")
+    log(f"{steps:,} steps of {sensors:,} sensors are in {out}")
     if json:
         print_json(store_summary(SeriesStore.open(out)))

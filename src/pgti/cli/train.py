@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from pgti.batching.memory import parse_bytes
 from pgti.cli.first_step import FirstStep
-from pgti.cli.job import copied_store, open_job, this_job
+from pgti.cli.job import open_job, open_local_copy, this_job
 from pgti.cli.model_options import option_value
-from pgti.cli.output import print_json, say, show_errors
+from pgti.cli.output import log, print_json, show_errors
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import require_whole_number
+from pgti.memory.available import parse_bytes
+from pgti.memory.process import PeakMemory
 from pgti.models import MODELS, PGT_LAYERS
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
 from pgti.training import (
@@ -23,7 +24,6 @@ from pgti.training import (
     TensorBoardObserver,
     TrainingConfig,
 )
-from pgti.training.peak_memory import PeakMemory
 
 __all__ = ["train_command"]
 
@@ -123,35 +123,35 @@ def train_command(
             watching.append(TensorBoardObserver(directory.tensorboard_directory))
         return watching
 
-    with PeakMemory() as memory, open_job(device, peer_timeout) as processes:
+    with PeakMemory() as memory, open_job(device, peer_timeout) as communicator:
         trained, result = train_run(
             config,
             run,
-            store=None if local_copy is None else copied_store(store, local_copy, processes),
+            store=None if local_copy is None else open_local_copy(store, local_copy, communicator),
             resume=resume,
             job=this_job(),
-            say=say,
+            log=log,
             observers=observers,
-            processes=processes,
+            communicator=communicator,
         )
         report: dict[str, Any] = {}
         if trained.splits.test:
             report = trained.evaluate("test", max_windows=test_windows)
-        with processes.together():
-            if report and processes.is_main:
+        with communicator.raise_together():
+            if report and communicator.is_main:
                 trained.directory.write_test(report["test"])
-        sent = processes.ledger.sent_bytes
-    if not processes.is_main:
+        sent = communicator.traffic.sent_bytes
+    if not communicator.is_main:
         return
     if report:
         show_errors("test", report["test"], config.model.name)
     else:
-        say("the test split has no window: nothing was evaluated")
+        log("the test split has no window: nothing was evaluated")
     first_step.tell()
     if any(sent.values()):
         told = ", ".join(f"{kind} {num_bytes:,}" for kind, num_bytes in sent.items())
-        say(f"{processes.world_size} ranks; bytes that rank 0 sent: {told}")
-    say(f"the run is in {run}")
+        log(f"{communicator.world_size} ranks; bytes that rank 0 sent: {told}")
+    log(f"the run is in {run}")
     if json:
         print_json(
             {
@@ -169,7 +169,7 @@ def train_command(
                 "seconds_to_training": first_step.began_after,
                 "seconds_to_first_step": first_step.done_after,
                 "peak_pss_bytes": memory.peak_bytes,
-                "world_size": processes.world_size,
+                "world_size": communicator.world_size,
                 "sent_bytes": sent,
             }
         )

@@ -13,7 +13,7 @@ from pgti.datasets.archives import member_of, unpack_member
 from pgti.datasets.checksums import CHECKSUMS_FILE, Checksums
 from pgti.datasets.dataset import Dataset, Download, FileSet
 from pgti.datasets.download import ResumingDownloader, import_pooch
-from pgti.datasets.locks import alone_in
+from pgti.datasets.locks import folder_lock
 from pgti.errors import DataError, FetchError
 
 __all__ = ["Files", "Watch", "by_hand", "cached_files", "default_cache", "files_in"]
@@ -24,19 +24,19 @@ class Watch:
     """Who is told how things go.
 
     Args:
-        say: called with one line that a user should read.
+        log: called with one line that a user should read.
         downloaded: called with a file's name, the bytes that have come and, where known, all.
         rows: called with the rows written and, where known, all.
     """
 
-    say: Callable[[str], None] | None = None
+    log: Callable[[str], None] | None = None
     downloaded: Callable[[str, int, int | None], None] | None = None
     rows: Callable[[int, int | None], None] | None = None
 
     def tell(self, line: str) -> None:
         """Say a line to whoever listens."""
-        if self.say is not None:
-            self.say(line)
+        if self.log is not None:
+            self.log(line)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +96,7 @@ def cached_files(
             f"{folder} cannot be made ({error.strerror}): choose another place with --cache"
         ) from error
     busy = f"another process is fetching {dataset.name}: waiting for it"
-    with alone_in(folder, lambda: watch.tell(busy)) as is_alone:
+    with folder_lock(folder, lambda: watch.tell(busy)) as is_alone:
         checksums = Checksums(folder)
         for download in dataset.downloads:
             path = folder / download.name

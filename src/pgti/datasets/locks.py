@@ -9,11 +9,11 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["alone_in"]
+__all__ = ["folder_lock"]
 
 
 @contextmanager
-def alone_in(folder: Path, when_busy: Callable[[], None]) -> Iterator[bool]:
+def folder_lock(folder: Path, when_busy: Callable[[], None]) -> Iterator[bool]:
     """Wait until no other process is inside this block for the same folder.
 
     The kernel takes the lock back when the process ends, however it ends.

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from pgti.errors import Interrupted, PeerError
 
-__all__ = ["Heartbeat", "KeyStore", "Verdict"]
+__all__ = ["Heartbeat", "KeyStore", "RankFailure"]
 
 Found = TypeVar("Found")
 
@@ -33,7 +33,7 @@ class KeyStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RankFailure:
     """Which rank is to blame for a failure, and in what words."""
 
     rank: int
@@ -109,25 +109,25 @@ class Heartbeat:
         looked = time.monotonic()
         while True:
             states = self._read()
-            verdict = _failed(states)
-            if verdict is None and all(each.arrivals >= self._arrivals for each in states):
+            failure = _failed(states)
+            if failure is None and all(each.arrivals >= self._arrivals for each in states):
                 return
-            if verdict is None and time.monotonic() - looked > _PATIENCE_SECONDS:
-                verdict = _silent(before, states)
+            if failure is None and time.monotonic() - looked > _PATIENCE_SECONDS:
+                failure = _silent(before, states)
                 before, looked = states, time.monotonic()
-            if verdict is not None:
-                raise PeerError(f"{verdict.text}: the job cannot go on", verdict.rank)
+            if failure is not None:
+                raise PeerError(f"{failure.text}: the job cannot go on", failure.rank)
             time.sleep(_INTERVAL_SECONDS / 5)
 
-    def culprit(self) -> Verdict | None:
+    def find_failed_rank(self) -> RankFailure | None:
         """Which rank is to blame for what went wrong; None where all seem well.
 
         It takes some seconds to tell a rank that is silent. A signal does not cut them short.
         """
-        answered, verdict = _within(_SILENT_SECONDS + 2 * _STORE_SECONDS, self._judged)
+        answered, failure = _within(_SILENT_SECONDS + 2 * _STORE_SECONDS, self._judged)
         if not answered:  # the store hangs or is gone, with the process that keeps it
-            return Verdict(0, "rank 0, or what launched it, does not answer")
-        return verdict
+            return RankFailure(0, "rank 0, or what launched it, does not answer")
+        return failure
 
     def has_failed_alike(self, rank: int, error: BaseException) -> bool:
         """Whether another rank has failed for the same reason, or does so within moments."""
@@ -171,11 +171,11 @@ class Heartbeat:
         """The state of every rank."""
         return [_State.parsed(value) for value in self._store.multi_get(self._keys)]
 
-    def _judged(self) -> Verdict | None:
+    def _judged(self) -> RankFailure | None:
         before = self._read()
-        verdict = _failed(before)
-        if verdict is not None:
-            return verdict
+        failure = _failed(before)
+        if failure is not None:
+            return failure
         time.sleep(_SILENT_SECONDS)
         after = self._read()
         return _failed(after) or _silent(before, after) or _behind(after)
@@ -202,30 +202,30 @@ def _text_of(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_TEXT]
 
 
-def _failed(states: Sequence[_State]) -> Verdict | None:
+def _failed(states: Sequence[_State]) -> RankFailure | None:
     """A rank that has said that it failed, or that another one has made leave."""
     for rank, state in enumerate(states):
         if state.text and state.blamed < 0:
-            return Verdict(rank, f"rank {rank} failed: {state.text}")
+            return RankFailure(rank, f"rank {rank} failed: {state.text}")
     for state in states:
         if state.text:
-            return Verdict(state.blamed, state.text.removesuffix(": the job cannot go on"))
+            return RankFailure(state.blamed, state.text.removesuffix(": the job cannot go on"))
     return None
 
 
-def _silent(before: Sequence[_State], after: Sequence[_State]) -> Verdict | None:
+def _silent(before: Sequence[_State], after: Sequence[_State]) -> RankFailure | None:
     """A rank that gives no sign of life."""
     for rank, (old, new) in enumerate(zip(before, after, strict=True)):
         if new.beats <= old.beats:
-            return Verdict(rank, f"rank {rank} is gone: it gives no sign of life")
+            return RankFailure(rank, f"rank {rank} is gone: it gives no sign of life")
     return None
 
 
-def _behind(states: Sequence[_State]) -> Verdict | None:
+def _behind(states: Sequence[_State]) -> RankFailure | None:
     """A rank that has come less far than the others."""
     most = max(state.meetings for state in states)
     for rank, state in enumerate(states):
         if state.meetings < most:
             times = f"{state.meetings} times of {most}"
-            return Verdict(rank, f"rank {rank} does not go on: it has met the others {times}")
+            return RankFailure(rank, f"rank {rank} does not go on: it has met the others {times}")
     return None

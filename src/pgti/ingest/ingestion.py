@@ -19,7 +19,7 @@ from pgti.ingest.sources import ReadingsSource, open_readings, readings_suffix
 from pgti.ingest.time_spelling import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.ingest.timeline import Timeline, Times
 from pgti.ingest.times import Localiser, check_years
-from pgti.series import StoreMeta, StoreWriter
+from pgti.store import StoreMeta, StoreWriter
 
 __all__ = ["IngestSummary", "check_target", "ingest", "read_graph"]
 

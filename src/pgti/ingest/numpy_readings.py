@@ -53,7 +53,7 @@ def open_npy(path: Path, options: IngestOptions) -> Readings:
                 for block in iterate_rows(file, header, rows, name):
                     yield _chunk(block)
 
-    return _described(name, header.shape, chunks)
+    return _describe(name, header.shape, chunks)
 
 
 def open_npz(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
@@ -123,7 +123,7 @@ def _open_member(path: Path, key: str, header: NpyHeader) -> Readings:
                 # The checksum is compared when the member's end is reached.
                 file.read(1)
 
-    return _described(name, header.shape, chunks)
+    return _describe(name, header.shape, chunks)
 
 
 def _mapped_chunks(path: Path, rows: int) -> Iterator[Chunk]:
@@ -142,7 +142,7 @@ def _chunk(block: NDArray[Any]) -> Chunk:
     return Chunk(values=values[..., np.newaxis] if values.ndim == 2 else values)
 
 
-def _described(name: str, shape: tuple[int, ...], chunks: Any) -> Readings:  # noqa: ANN401 - see Readings.chunks
+def _describe(name: str, shape: tuple[int, ...], chunks: Any) -> Readings:  # noqa: ANN401 - see Readings.chunks
     return Readings(
         name=name,
         num_rows=shape[0],

@@ -75,7 +75,7 @@ class _ParquetSource:
         twice = [column for column in schema.names if schema.names.count(column) > 1]
         if twice:
             raise DataError(f"{path.name} has the column {twice[0]!r} twice: each must be unique")
-        described = _described(schema)
+        described = _describe(schema)
         if len(described.get("column_indexes", ())) > 1:
             raise DataError(f"{path.name} has several levels of columns: give it one")
         index = _index_columns(described, schema)
@@ -194,7 +194,7 @@ def _is_numeric(kind: Any) -> bool:  # noqa: ANN401 - as above
     return str(kind).startswith(("int", "uint", "float", "halffloat", "double", "bool"))
 
 
-def _described(schema: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+def _describe(schema: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
     """What pandas says of the DataFrame that it wrote; empty if something else wrote it."""
     text = (schema.metadata or {}).get(b"pandas")
     described = {} if text is None else json.loads(text)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pgti.distributed import TIMEOUT_SECONDS, open_processes
+from pgti.distributed import TIMEOUT_SECONDS, init_communicator
 from pgti.errors import MissingExtraError, PeerError, PgtiError, RunError
 from pgti.run import Run, train
 from pgti.training import RunDirectory
@@ -39,7 +39,7 @@ def train_on_ray(
             on from the last checkpoint.
         storage_path: where Ray keeps its own records of the training, not the run; its default if
             not given.
-        **options: those of `pgti.train`, but for `device` and `processes`.
+        **options: those of `pgti.train`, but for `device` and `communicator`.
 
     Returns:
         The run, with its best parameters, in the caller's process.
@@ -97,13 +97,13 @@ def train_on_ray(
 
 def _train_as_worker(config: dict[str, Any]) -> None:
     """One rank: Ray has set the variables of a job and initialised torch's process group."""
-    with open_processes() as processes:
+    with init_communicator() as communicator:
         train(
             config["store"],
             config["run"],
             device=config["device"],
             resume=True,
-            processes=processes,
+            communicator=communicator,
             **config["options"],
         )
 

@@ -7,10 +7,8 @@ from pgti.models.agcrn import AGCRNConfig as AGCRNConfig
 from pgti.models.base import AbstractModel as AbstractModel
 from pgti.models.base import ModelConfig as ModelConfig
 from pgti.models.base import ModelShape as ModelShape
-from pgti.models.base import Teacher as Teacher
-from pgti.models.base import num_learnt as num_learnt
-from pgti.models.baselines import HistoricalAverage as HistoricalAverage
-from pgti.models.baselines import Persistence as Persistence
+from pgti.models.base import TeacherForcing as TeacherForcing
+from pgti.models.base import num_trainable_parameters as num_trainable_parameters
 from pgti.models.dcrnn import DCRNN as DCRNN
 from pgti.models.dcrnn import DCRNNConfig as DCRNNConfig
 from pgti.models.graph_wavenet import GraphWaveNet as GraphWaveNet

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.regression import Regression
-from pgti.nn import GraphGRU, SupportKind, Supports, recomputed
+from pgti.nn import GraphGRU, SupportKind, Supports, checkpointed
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["A3TGCN", "A3TGCNConfig"]
@@ -57,7 +57,7 @@ class A3TGCN(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "renormalised"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: A3TGCNConfig
 
     def __init__(self, config: A3TGCNConfig, shape: ModelShape) -> None:
@@ -73,7 +73,7 @@ class A3TGCN(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,
-        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
@@ -81,12 +81,12 @@ class A3TGCN(AbstractModel):
             ConfigError: the supports are not the renormalised adjacency of the model's nodes.
         """
         self.check_supports(supports)
-        recompute, states_NBD = self.recompute, list[NBD]()
-        for part_LNBC in self.cell.parts(x.permute(1, 2, 0, 3), recompute=recompute):
+        checkpointing, states_NBD = self.activation_checkpointing, list[NBD]()
+        for part_LNBC in self.cell.parts(x.permute(1, 2, 0, 3), checkpointing=checkpointing):
             before_NBD = states_NBD[-1] if states_NBD else None
-            states_NBD += self.cell(part_LNBC, before_NBD, supports, recompute=recompute)
-        if recompute and torch.is_grad_enabled():
-            context_NBD = recomputed(self._context, states_NBD)
+            states_NBD += self.cell(part_LNBC, before_NBD, supports, checkpointing=checkpointing)
+        if checkpointing and torch.is_grad_enabled():
+            context_NBD = checkpointed(self._context, states_NBD)
         else:
             context_NBD = self._context(states_NBD)
         forecast: BHNC = self.regression(context_NBD.transpose(0, 1))

@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.regression import Regression
 from pgti.nn import (
     AdaptiveAdjacency,
@@ -17,8 +17,8 @@ from pgti.nn import (
     Supports,
     adaptive_adjacency,
     check_adjacency_form,
-    recomputed,
-    steps_to_recompute,
+    checkpointed,
+    steps_per_checkpoint,
 )
 from pgti.shapes import BHNC, BLNC, NBD
 
@@ -75,7 +75,7 @@ class AGCRN(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "none"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: AGCRNConfig
 
     def __init__(self, config: AGCRNConfig, shape: ModelShape) -> None:
@@ -93,7 +93,7 @@ class AGCRN(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,  # noqa: ARG002 - it learns its graph
-        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         adjacency = adaptive_adjacency(self.embedding, self.embedding, self.config.adjacency)
@@ -103,25 +103,27 @@ class AGCRN(AbstractModel):
         states_NBD: Sequence[NBD] = [first_NBD] * self.config.layers
         for part_NLBC in torch.split(x_NLBC, self._steps_at_once(x_NLBC), dim=1):
             args = (part_NLBC, states_NBD, weights, adjacency)
-            states_NBD = recomputed(self._read, *args) if self._recomputes() else self._read(*args)
+            states_NBD = (
+                checkpointed(self._read, *args) if self._is_checkpointing() else self._read(*args)
+            )
         forecast: BHNC = self.regression(states_NBD[-1].transpose(0, 1))
         return forecast
 
     def _layers(self) -> Iterator[AdaptiveGRU]:
         return cast(Iterator[AdaptiveGRU], iter(self.layers))
 
-    def _recomputes(self) -> bool:
-        return self.recompute and torch.is_grad_enabled()
+    def _is_checkpointing(self) -> bool:
+        return self.activation_checkpointing and torch.is_grad_enabled()
 
     def _steps_at_once(self, x_NLBC: Tensor) -> int:
         """Steps that all layers read before the next ones are looked at.
 
-        In training those that are recomputed together, or else all of them: what is kept is kept
+        In training those that are checkpointed together, or else all of them: what is kept is kept
         anyway. Without gradients as many as have little memory between them.
         """
         num_nodes, num_steps, batch, _ = x_NLBC.shape
-        if self._recomputes():
-            return steps_to_recompute(num_steps)
+        if self._is_checkpointing():
+            return steps_per_checkpoint(num_steps)
         if torch.is_grad_enabled():
             return num_steps
         return max(1, _NUMBERS_AT_ONCE // (num_nodes * batch * 3 * self.config.hidden))

@@ -11,7 +11,14 @@ from pgti.nn import Supports
 from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
-__all__ = ["AbstractModel", "ModelConfig", "ModelShape", "Teacher", "check_at_least", "num_learnt"]
+__all__ = [
+    "AbstractModel",
+    "ModelConfig",
+    "ModelShape",
+    "TeacherForcing",
+    "check_at_least",
+    "num_trainable_parameters",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +97,7 @@ class ModelShape:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Teacher:
+class TeacherForcing:
     """What a model may see of the future while it trains; never given in evaluation.
 
     Attributes:
@@ -107,7 +114,7 @@ class Teacher:
     seed: int
 
 
-def num_learnt(network: nn.Module) -> int:
+def num_trainable_parameters(network: nn.Module) -> int:
     """Numbers that a network learns; frozen ones are not counted."""
     return sum(each.numel() for each in network.parameters() if each.requires_grad)
 
@@ -125,25 +132,25 @@ class AbstractModel(nn.Module, ABC):
     Attributes:
         support_kind: which operators of the graph it uses; `none` for a model that has no use for
             the graph.
-        can_recompute: whether it knows how to recompute activations.
+        can_checkpoint_activations: whether it knows how to recompute activations.
         uses_day_of_week: whether it is published with the day of the week among its inputs, which
             then have it unless a run says otherwise.
         config: its options.
         shape: the sizes it was built for.
-        recompute: make activations again in the backward pass instead of keeping them; only for a
+        activation_checkpointing: recompute activations in the backward pass; only for a
             model that can. The function and its gradients stay the same up to rounding, which
             in bfloat16 is that of bfloat16.
     """
 
     support_kind: ClassVar[SupportKind] = "dual_random_walk"
-    can_recompute: ClassVar[bool] = False
+    can_checkpoint_activations: ClassVar[bool] = False
     uses_day_of_week: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, shape: ModelShape) -> None:
         super().__init__()
         self.config = config
         self.shape = shape
-        self.recompute = False
+        self.activation_checkpointing = False
 
     def check_supports(self, supports: Supports) -> None:
         """Refuse the operators of another graph, or of another kind.
@@ -159,7 +166,7 @@ class AbstractModel(nn.Module, ABC):
             )
 
     @abstractmethod
-    def forward(self, x: BLNC, supports: Supports, teacher: Teacher | None = None) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets.
 
         Args:

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.nn import (
     NUM_SUPPORTS,
     DiffusionGRU,
     Supports,
-    recomputed,
-    steps_to_recompute,
+    checkpointed,
+    steps_per_checkpoint,
     without_autocast,
 )
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
@@ -88,7 +88,7 @@ class DCRNN(AbstractModel):
     - Coins are a function of (seed, step), so that a resumed run repeats them.
     """
 
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: DCRNNConfig
 
     def __init__(self, config: DCRNNConfig, shape: ModelShape) -> None:
@@ -107,7 +107,7 @@ class DCRNN(AbstractModel):
         nn.init.xavier_uniform_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
 
-    def forward(self, x: BLNC, supports: Supports, teacher: Teacher | None = None) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
         Raises:
@@ -131,17 +131,17 @@ class DCRNN(AbstractModel):
             forecasts_NBC += made_NBC
         return torch.stack(forecasts_NBC).permute(2, 0, 1, 3).contiguous()
 
-    def _recomputes(self) -> bool:
-        return self.recompute and torch.is_grad_enabled()
+    def _is_checkpointing(self) -> bool:
+        return self.activation_checkpointing and torch.is_grad_enabled()
 
     def _steps_at_once(self, x_LNBC: Tensor) -> int:
         """Steps of a sequence that are done before the next ones are looked at.
 
-        In training those that are recomputed together, or else all of them: what is kept is kept
+        In training those that are checkpointed together, or else all of them: what is kept is kept
         anyway. Without gradients as many as have little memory between them.
         """
-        if self._recomputes():
-            return steps_to_recompute(self.shape.input_steps + self.shape.horizon)
+        if self._is_checkpointing():
+            return steps_per_checkpoint(self.shape.input_steps + self.shape.horizon)
         num_steps, num_nodes, batch, _ = x_LNBC.shape
         if torch.is_grad_enabled():
             return max(num_steps, self.shape.horizon)
@@ -150,7 +150,7 @@ class DCRNN(AbstractModel):
 
     def _run(self, part: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
         """`part` of the steps, kept for the backward pass or made again in it."""
-        return recomputed(part, *args) if self._recomputes() else part(*args)
+        return checkpointed(part, *args) if self._is_checkpointing() else part(*args)
 
     def _encode(
         self, sequence_LNBC: Tensor, states_NBD: Sequence[NBD | None], supports: Supports
@@ -189,8 +189,8 @@ class DCRNN(AbstractModel):
             fed_NBC = forecasts_NBC[-1] if truth_NBC is None else truth_NBC
         return forecasts_NBC, fed_NBC, list(states_NBD)
 
-    @outside_compilation  # or each step would be compiled anew
-    def _truths(self, teacher: Teacher | None) -> list[Tensor | None]:
+    @compiler_disabled  # or each step would be compiled anew
+    def _truths(self, teacher: TeacherForcing | None) -> list[Tensor | None]:
         """For each decoder step, the truth if the next one is fed it."""
         horizon = self.shape.horizon
         if teacher is None or not self.config.scheduled_sampling:

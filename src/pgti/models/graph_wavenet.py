@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.regression import Regression
 from pgti.nn import (
     NUM_SUPPORTS,
@@ -17,11 +17,11 @@ from pgti.nn import (
     adaptive_adjacency,
     adaptive_convolution,
     check_adjacency_form,
+    checkpointed,
     diffusion_convolution,
     draw_as_linear,
     dropout_add,
     gated_convolution,
-    recomputed,
     without_autocast,
 )
 from pgti.shapes import BHNC, BLNC
@@ -112,7 +112,7 @@ class GraphWaveNet(AbstractModel):
     - The released code convolves all steps of the skip connections and then takes the last.
     """
 
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: GraphWaveNetConfig
 
     def __init__(self, config: GraphWaveNetConfig, shape: ModelShape) -> None:
@@ -139,7 +139,7 @@ class GraphWaveNet(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,
-        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
@@ -157,7 +157,7 @@ class GraphWaveNet(AbstractModel):
         for layer, norm in enumerate(self.norms):
             y_LNBD, z_NBD = self._run(layer, x_LNBD, supports, adjacency, powers_NP)
             last_NBD.append(z_NBD)
-            # Never recomputed: it would count a batch twice in its running statistics.
+            # Never checkpointed: it would count a batch twice in its running statistics.
             x_LNBD = norm(y_LNBD.flatten(0, 2)).view_as(y_LNBD)
         last_NBD.append(self.temporal[-1](x_LNBD)[1])
         skip_BNS = functional.relu(self._skip(last_NBD))
@@ -179,9 +179,9 @@ class GraphWaveNet(AbstractModel):
     ) -> tuple[Tensor, Tensor]:
         """`_convolve`, kept for the backward pass or made again in it."""
         args = (layer, x_LNBD, supports, adjacency, powers_NP)
-        if self.recompute and torch.is_grad_enabled():
+        if self.activation_checkpointing and torch.is_grad_enabled():
             draws = self.training and self.config.dropout > 0
-            return recomputed(self._convolve, *args, draws=draws)
+            return checkpointed(self._convolve, *args, draws=draws)
         return self._convolve(*args)
 
     def _convolve(

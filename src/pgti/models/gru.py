@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.regression import Regression
-from pgti.nn import SupportKind, Supports, recomputed
+from pgti.nn import SupportKind, Supports, checkpointed
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["GRU", "GRUConfig"]
@@ -55,7 +55,7 @@ class GRU(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "none"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: GRUConfig
 
     def __init__(self, config: GRUConfig, shape: ModelShape) -> None:
@@ -70,7 +70,7 @@ class GRU(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: Teacher | None = None,  # noqa: ARG002 - nor a decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         batch, steps, num_nodes, channels = x.shape
@@ -86,15 +86,15 @@ class GRU(AbstractModel):
         All where what is kept is kept anyway, for the backward pass; otherwise as many as
         have little memory between them.
         """
-        if torch.is_grad_enabled() and not self.recompute:
+        if torch.is_grad_enabled() and not self.activation_checkpointing:
             return num_rows
         return max(1, _NUMBERS_AT_ONCE // (self.shape.input_steps * 3 * self.config.hidden))
 
     def _run(self, part_LMC: Tensor) -> Tensor:
         """`_encode`, kept for the backward pass or made again in it."""
-        if self.recompute and torch.is_grad_enabled():
+        if self.activation_checkpointing and torch.is_grad_enabled():
             draws = self.training and self.config.dropout > 0
-            return recomputed(self._encode, part_LMC, draws=draws)
+            return checkpointed(self._encode, part_LMC, draws=draws)
         return self._encode(part_LMC)
 
     def _encode(self, part_LMC: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.regression import Regression
-from pgti.nn import LegacyDiffusionGRU, SupportKind, Supports, recomputed, steps_to_recompute
+from pgti.nn import LegacyDiffusionGRU, SupportKind, Supports, checkpointed, steps_per_checkpoint
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["LegacyDCRNN", "LegacyDCRNNConfig", "load_pgt_state_dict"]
@@ -60,7 +60,7 @@ class LegacyDCRNN(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "pgt_legacy"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: LegacyDCRNNConfig
 
     def __init__(self, config: LegacyDCRNNConfig, shape: ModelShape) -> None:
@@ -86,7 +86,7 @@ class LegacyDCRNN(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,
-        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
@@ -110,15 +110,15 @@ class LegacyDCRNN(AbstractModel):
         self, part_LNBC: Tensor, state_NBD: NBD | None, supports: Supports
     ) -> tuple[Tensor, NBD]:
         run: Callable[..., tuple[Tensor, NBD]] = self.cell
-        if self.recompute and torch.is_grad_enabled():
-            return recomputed(run, part_LNBC, state_NBD, supports)
+        if self.activation_checkpointing and torch.is_grad_enabled():
+            return checkpointed(run, part_LNBC, state_NBD, supports)
         return run(part_LNBC, state_NBD, supports)
 
     def _steps_at_once(self, x_LNBC: Tensor) -> int:
         """Steps between states that are kept; all of them where everything is kept anyway."""
         num_steps, num_nodes, batch, _ = x_LNBC.shape
         if torch.is_grad_enabled():
-            return steps_to_recompute(num_steps) if self.recompute else num_steps
+            return steps_per_checkpoint(num_steps) if self.activation_checkpointing else num_steps
         return max(1, _NUMBERS_AT_ONCE // (num_nodes * batch * 3 * self.config.hidden))
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.nn import SupportKind, Supports, without_autocast
 from pgti.shapes import BHNC, BLNC
 
@@ -78,7 +78,7 @@ class DLinear(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: Teacher | None = None,  # noqa: ARG002 - nor a decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         # [C, B, L, N], C the targets; slices, because a list of indices would have to be copied

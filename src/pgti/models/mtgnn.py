@@ -9,20 +9,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.regression import Regression
 from pgti.nn import (
     Neighbours,
     Supports,
+    checkpointed,
     draw_as_linear,
     dropout,
     gated_window_convolution,
     mix_hop_convolution,
     nearest,
-    recomputed,
     without_autocast,
 )
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
@@ -142,7 +142,7 @@ class MTGNN(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "none"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: MTGNNConfig
 
     def __init__(self, config: MTGNNConfig, shape: ModelShape) -> None:
@@ -163,7 +163,7 @@ class MTGNN(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,  # noqa: ARG002 - it learns its own graph
-        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         graph = self.graph()
@@ -173,8 +173,8 @@ class MTGNN(AbstractModel):
         skip_NBS = self.first_skip(dropout(x_NBLC, rate).flatten(2))
         h_NBLD = self.entrance(x_NBLC)
         for layer in self.layers:
-            if self.recompute and torch.is_grad_enabled():
-                h_NBLD, skip = recomputed(layer, h_NBLD, graph, draws=rate > 0)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                h_NBLD, skip = checkpointed(layer, h_NBLD, graph, draws=rate > 0)
             else:
                 h_NBLD, skip = layer(h_NBLD, graph)
             skip_NBS = skip_NBS + skip
@@ -196,7 +196,7 @@ class _GraphLearner(nn.Module):
         self.source = nn.Linear(width, width)
         self.target = nn.Linear(width, width)
 
-    @outside_compilation
+    @compiler_disabled
     def forward(self) -> _Graph:
         """The graph, in the precision of the embeddings also under autocast."""
         with without_autocast(self.source_embedding.device):
@@ -234,7 +234,7 @@ class _Layer(nn.Module):
         draw_as_linear((1 + config.hops) * hidden, self.hop_weight, self.hop_bias)
         self.norm = nn.LayerNorm((num_nodes, steps, hidden))
 
-    @outside_compilation
+    @compiler_disabled
     def forward(self, x_NBLD: Tensor, graph: _Graph) -> tuple[Tensor, Tensor]:
         """[N, B, L', D], and the skip connection [N, B, S]."""
         z_NBLD = dropout(self.inception(x_NBLD), self._dropout if self.training else 0.0)

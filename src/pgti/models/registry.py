@@ -10,7 +10,7 @@ import torch
 from pgti.errors import ConfigError
 from pgti.models.a3tgcn import A3TGCN, A3TGCNConfig
 from pgti.models.agcrn import AGCRN, AGCRNConfig
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_learnt
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_trainable_parameters
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
 from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
 from pgti.models.gru import GRU, GRUConfig
@@ -146,7 +146,7 @@ def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) 
     """
     with torch.device("meta"):
         model = build_model(name, options, shape, is_restored=True)
-    return num_learnt(model)
+    return num_trainable_parameters(model)
 
 
 def _checked(option: str, value: object, expected: object) -> object:

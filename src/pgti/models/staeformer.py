@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.calendar_embedding import CalendarEmbedding
 from pgti.models.regression import Regression
-from pgti.nn import SupportKind, Supports, recomputed
+from pgti.nn import SupportKind, Supports, checkpointed
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STAEformer", "STAEformerConfig"]
@@ -89,7 +89,7 @@ class STAEformer(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "none"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     uses_day_of_week: ClassVar[bool] = True
     config: STAEformerConfig
 
@@ -125,7 +125,7 @@ class STAEformer(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: Teacher | None = None,  # noqa: ARG002 - nor a decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         tokens_BNLD = self._embed(x)
@@ -152,9 +152,9 @@ class STAEformer(AbstractModel):
         """A layer that attends over the third dimension, some groups of tokens at a time."""
         groups_GTD = tokens.flatten(0, 1)
         at_once = max(1, _TOKENS_AT_ONCE // groups_GTD.shape[1])
-        recompute = self.recompute and torch.is_grad_enabled()
+        checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
         made_GTD = [
-            recomputed(layer, part_GTD, draws=True) if recompute else layer(part_GTD)
+            checkpointed(layer, part_GTD, draws=True) if checkpointing else layer(part_GTD)
             for part_GTD in torch.split(groups_GTD, at_once)
         ]
         return torch.cat(made_GTD).view(tokens.shape)

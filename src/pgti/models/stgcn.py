@@ -9,16 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.regression import Regression
 from pgti.nn import (
     Supports,
     chebyshev_convolution,
+    checkpointed,
     dropout,
     gated_window_convolution,
-    recomputed,
 )
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
@@ -97,7 +97,7 @@ class STGCN(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "scaled_laplacian"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: STGCNConfig
 
     def __init__(self, config: STGCNConfig, shape: ModelShape) -> None:
@@ -114,7 +114,7 @@ class STGCN(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,
-        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
@@ -126,8 +126,8 @@ class STGCN(AbstractModel):
         x_NBLC = functional.pad(x, (0, 0, 0, 0, missing, 0)).permute(2, 0, 1, 3)
         draws = self.training and self.config.dropout > 0
         for block in self.blocks:
-            if self.recompute and torch.is_grad_enabled():
-                x_NBLC = recomputed(block, x_NBLC, supports, draws=draws)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x_NBLC = checkpointed(block, x_NBLC, supports, draws=draws)
             else:
                 x_NBLC = block(x_NBLC, supports)
         state_BND = self.norm(self.temporal(x_NBLC).squeeze(2).transpose(0, 1))
@@ -146,7 +146,7 @@ class _Block(nn.Module):
         self.after = _GatedConvolution(config.kernel, config.bottleneck, config.hidden)
         self.norm = nn.LayerNorm((num_nodes, config.hidden), eps=_EPSILON)
 
-    @outside_compilation
+    @compiler_disabled
     def forward(self, x_NBLC: Tensor, supports: Supports) -> Tensor:
         """[N, B, L - 2 (K_t - 1), D]."""
         y_NBLC = functional.relu(self.filter(self.before(x_NBLC), supports))

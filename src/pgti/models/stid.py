@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.calendar_embedding import CalendarEmbedding
 from pgti.models.regression import Regression
-from pgti.nn import SupportKind, Supports, recomputed
+from pgti.nn import SupportKind, Supports, checkpointed
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STID", "STIDConfig"]
@@ -73,7 +73,7 @@ class STID(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "none"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     uses_day_of_week: ClassVar[bool] = True
     config: STIDConfig
 
@@ -97,7 +97,7 @@ class STID(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: Teacher | None = None,  # noqa: ARG002 - nor a decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         batch, num_nodes = len(x), self.shape.num_nodes
@@ -108,8 +108,8 @@ class STID(AbstractModel):
         ]
         h_BND = torch.cat(vectors, dim=2)
         for layer in self.layers:
-            if self.recompute and torch.is_grad_enabled():
-                h_BND = recomputed(layer, h_BND, draws=True)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                h_BND = checkpointed(layer, h_BND, draws=True)
             else:
                 h_BND = layer(h_BND)
         forecast: BHNC = self.regression(h_BND)

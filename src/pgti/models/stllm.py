@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError, MissingExtraError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.calendar_embedding import CalendarEmbedding
 from pgti.models.gpt2_weights import GPT2_SETTINGS, read_gpt2_weights
 from pgti.models.regression import Regression
-from pgti.nn import SupportKind, Supports, recomputed
+from pgti.nn import SupportKind, Supports, checkpointed
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STLLM", "STLLMConfig"]
@@ -107,7 +107,7 @@ class STLLM(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "none"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     uses_day_of_week: ClassVar[bool] = True
     config: STLLMConfig
 
@@ -135,7 +135,7 @@ class STLLM(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: Teacher | None = None,  # noqa: ARG002 - nor a decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         tokens_BND = self.fusion(self._embed(x)) + self.position_embedding
@@ -162,9 +162,9 @@ class STLLM(AbstractModel):
     ) -> Tensor:
         """Half a layer of some rows of `tokens` at a time; rows do not see one another."""
         at_once = max(1, _TOKENS_AT_ONCE // tokens[0].shape[:-1].numel())
-        recompute = self.recompute and torch.is_grad_enabled()
+        checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
         made = [
-            recomputed(half, block, part, draws=True) if recompute else half(block, part)
+            checkpointed(half, block, part, draws=True) if checkpointing else half(block, part)
             for part in torch.split(tokens, at_once)
         ]
         return torch.cat(made)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.regression import Regression
 from pgti.nn import GraphGRU, SupportKind, Supports
 from pgti.shapes import BHNC, BLNC, NBD
@@ -52,7 +52,7 @@ class TGCN(AbstractModel):
     """
 
     support_kind: ClassVar[SupportKind] = "renormalised"
-    can_recompute: ClassVar[bool] = True
+    can_checkpoint_activations: ClassVar[bool] = True
     config: TGCNConfig
 
     def __init__(self, config: TGCNConfig, shape: ModelShape) -> None:
@@ -64,7 +64,7 @@ class TGCN(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,
-        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
@@ -72,9 +72,9 @@ class TGCN(AbstractModel):
             ConfigError: the supports are not the renormalised adjacency of the model's nodes.
         """
         self.check_supports(supports)
-        recompute, states_NBD = self.recompute, list[NBD]()
-        for part_LNBC in self.cell.parts(x.permute(1, 2, 0, 3), recompute=recompute):
+        checkpointing, states_NBD = self.activation_checkpointing, list[NBD]()
+        for part_LNBC in self.cell.parts(x.permute(1, 2, 0, 3), checkpointing=checkpointing):
             before_NBD = states_NBD[-1] if states_NBD else None
-            states_NBD = self.cell(part_LNBC, before_NBD, supports, recompute=recompute)
+            states_NBD = self.cell(part_LNBC, before_NBD, supports, checkpointing=checkpointing)
         forecast: BHNC = self.regression(states_NBD[-1].transpose(0, 1))
         return forecast

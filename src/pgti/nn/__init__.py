@@ -23,8 +23,8 @@ from pgti.nn.losses import mae as mae
 from pgti.nn.losses import mse as mse
 from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
 from pgti.nn.precision import without_autocast as without_autocast
-from pgti.nn.recomputation import recomputed as recomputed
-from pgti.nn.recomputation import steps_to_recompute as steps_to_recompute
+from pgti.nn.recomputation import checkpointed as checkpointed
+from pgti.nn.recomputation import steps_per_checkpoint as steps_per_checkpoint
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.sparse import NUM_SUPPORTS as NUM_SUPPORTS
 from pgti.nn.sparse import SupportKind as SupportKind

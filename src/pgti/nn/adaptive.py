@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.nn.compilation import outside_compilation
 from pgti.nn.diffusion import autocast_dtype, refuse_second_derivative
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.precision import add_product, without_autocast
 from pgti.shapes import NF
 
@@ -110,7 +110,7 @@ def adaptive_adjacency(source_NR: Tensor, target_NR: Tensor, form: str) -> Adapt
     return AdaptiveAdjacency(read_NR, pool_NR.t())
 
 
-@outside_compilation
+@compiler_disabled
 def adaptive_convolution(
     x_LNBC: Tensor, weight_KCO: Tensor, adjacency: AdaptiveAdjacency, powers_NP: Tensor
 ) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.precision import without_autocast
 from pgti.nn.sparse import Supports
 from pgti.shapes import NF
@@ -60,7 +60,7 @@ def diffuse(x_NF: NF, supports: Supports, hops: int) -> list[NF]:
     return diffused
 
 
-@outside_compilation
+@compiler_disabled
 def diffusion_convolution(
     x_LNBC: Tensor, weight_HCO: Tensor, bias_O: Tensor, supports: Supports
 ) -> Tensor:

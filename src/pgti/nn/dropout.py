@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 
 __all__ = ["dropout", "dropout_add"]
 
@@ -14,7 +14,7 @@ _LEVELS = 1 << 16
 torch's own Bernoulli draws cost six times as much on a CPU, a fifth of a step of Graph WaveNet."""
 
 
-@outside_compilation
+@compiler_disabled
 def dropout(x: Tensor, probability: float) -> Tensor:
     """Units of x zeroed at random and the others scaled up; see `dropout_add`.
 
@@ -29,7 +29,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     return output
 
 
-@outside_compilation
+@compiler_disabled
 def dropout_add(x: Tensor, branch: Tensor, probability: float) -> Tensor:
     """Sum of x and the branch, of which units are zeroed at random and the others scaled up.
 

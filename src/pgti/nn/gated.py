@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.compilation import outside_compilation
 from pgti.nn.diffusion import autocast_dtype, refuse_second_derivative
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.precision import without_autocast
 
 __all__ = ["gated_convolution"]
@@ -25,7 +25,7 @@ _NUMBERS_AT_ONCE = 1 << 18
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
-@outside_compilation
+@compiler_disabled
 def gated_convolution(
     x_LNBC: Tensor, weight_KCG: Tensor, bias_G: Tensor, dilation: int
 ) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.compilation import outside_compilation
-from pgti.nn.recomputation import recomputed, steps_to_recompute
+from pgti.nn.execution import compiler_disabled
+from pgti.nn.recomputation import checkpointed, steps_per_checkpoint
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 
@@ -65,31 +65,31 @@ class GraphGRU(nn.Module):
             self.bias[: 2 * hidden] = 1.0
             self.bias[2 * hidden :] = 0.0
 
-    def parts(self, x_LNBC: Tensor, *, recompute: bool = False) -> tuple[Tensor, ...]:
+    def parts(self, x_LNBC: Tensor, *, checkpointing: bool = False) -> tuple[Tensor, ...]:
         """The inputs in pieces of as many time steps as should be given to one call.
 
-        In training those that are recomputed together, or else all of them: what is kept is kept
+        In training those that are checkpointed together, or else all of them: what is kept is kept
         anyway. Without gradients as many as have little memory between them.
 
         Args:
             x_LNBC: [L, N, B, C].
-            recompute: whether the calls will recompute.
+            checkpointing: whether the calls will recompute.
         """
         num_steps, num_nodes, batch, _ = x_LNBC.shape
         if not torch.is_grad_enabled():
             at_once = max(1, _NUMBERS_AT_ONCE // (num_nodes * batch * 3 * self.hidden))
         else:
-            at_once = steps_to_recompute(num_steps) if recompute else num_steps
+            at_once = steps_per_checkpoint(num_steps) if checkpointing else num_steps
         return torch.split(x_LNBC, at_once)
 
-    @outside_compilation
+    @compiler_disabled
     def forward(
         self,
         x_LNBC: Tensor,
         h_NBD: NBD | None,
         supports: Supports,
         *,
-        recompute: bool = False,
+        checkpointing: bool = False,
     ) -> list[NBD]:
         """The states after each of L inputs.
 
@@ -98,14 +98,13 @@ class GraphGRU(nn.Module):
             h_NBD: [N, B, D], the state before the first input; None for zeros, which spares the
                 products of the first step.
             supports: one operator on N nodes.
-            recompute: keep the states alone for the backward pass, and make again in it what lies
-                between them.
+            checkpointing: keep only the states for the backward pass, and recompute the rest.
 
         Returns:
             L tensors [N, B, D], in the precision of the supports.
         """
-        if recompute and torch.is_grad_enabled():
-            return recomputed(self._states, x_LNBC, h_NBD, supports)
+        if checkpointing and torch.is_grad_enabled():
+            return checkpointed(self._states, x_LNBC, h_NBD, supports)
         return self._states(x_LNBC, h_NBD, supports)
 
     def _states(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> list[NBD]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.precision import without_autocast
 from pgti.shapes import NF
 
@@ -73,7 +73,7 @@ class Neighbours:
                 (self._order // per_row).int(),
             )
 
-    @outside_compilation
+    @compiler_disabled
     def multiply(self, values_NK: Tensor, x_NF: NF, *, transposed: bool = False) -> NF:
         """S(v) @ x, or S(v)^T @ x; differentiable in both.
 
@@ -90,7 +90,7 @@ class Neighbours:
         )
         return product
 
-    @outside_compilation
+    @compiler_disabled
     def sample(self, p_NF: NF, q_NF: NF) -> Tensor:
         """[N, K]: p_i . q_j for each row i and its columns j; differentiable in both.
 

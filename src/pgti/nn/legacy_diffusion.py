@@ -14,8 +14,8 @@ a sum of powers, so the weights are first turned into those of powers; the fast 
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.compilation import outside_compilation
 from pgti.nn.diffusion import diffusion_convolution
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.precision import without_autocast
 from pgti.nn.recurrent import gated_recurrence
 from pgti.nn.sparse import Supports
@@ -46,7 +46,7 @@ class LegacyDiffusionGRU(nn.Module):
         self.conv_x_h = _Filter(input_channels + hidden, hidden, hops)
         self.register_buffer("powers_of_terms", _powers_of_terms(hops), persistent=False)
 
-    @outside_compilation
+    @compiler_disabled
     def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> tuple[Tensor, NBD]:
         """The states after each of L inputs, and the last of them.
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.learned_graph import Neighbours, multiply_into
 from pgti.nn.precision import without_autocast
 
@@ -30,7 +30,7 @@ _FEATURES_AT_ONCE = 1024
 _NUMBERS_AT_ONCE = 1 << 23
 
 
-@outside_compilation
+@compiler_disabled
 def mix_hop_convolution(
     x_NBLC: Tensor,
     weight_DKCO: Tensor,

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.compilation import outside_compilation
 from pgti.nn.diffusion import autocast_dtype, refuse_second_derivative
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.precision import without_autocast
-from pgti.nn.recomputation import recomputed
+from pgti.nn.recomputation import checkpointed
 
 __all__ = ["NodeWeights"]
 
@@ -76,7 +76,7 @@ def _add_few_products(
     numbers = terms_NMC[0][0].numel() * len(pool_RKCO)
     split = functools.partial(torch.split, split_size_or_sections=_at_once(numbers))
     parts = zip(split(base_NMO), split(embedding_NR), *map(split, terms_NMC), strict=True)
-    sums_nMO = [recomputed(_add_expanded_products, pool_RKCO, *part) for part in parts]
+    sums_nMO = [checkpointed(_add_expanded_products, pool_RKCO, *part) for part in parts]
     return torch.cat(sums_nMO).to(embedding_NR.dtype)
 
 
@@ -90,7 +90,7 @@ def _add_expanded_products(
     return base_nMO
 
 
-@outside_compilation
+@compiler_disabled
 def _add_products(
     base_NMO: Tensor, embedding_NR: Tensor, pool_RKCO: Tensor, terms_NMC: Sequence[Tensor]
 ) -> Tensor:

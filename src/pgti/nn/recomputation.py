@@ -6,9 +6,9 @@ from typing import TypeVar, TypeVarTuple, cast
 
 from torch.utils.checkpoint import checkpoint
 
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 
-__all__ = ["recomputed", "steps_to_recompute"]
+__all__ = ["checkpointed", "steps_per_checkpoint"]
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -18,8 +18,8 @@ _STEP_TO_STATE = 7
 of r, u, c), in states: what it holds of a chunk of steps otherwise is one."""
 
 
-@outside_compilation
-def recomputed(
+@compiler_disabled
+def checkpointed(
     part: Callable[[*Arguments], Result], *args: *Arguments, draws: bool = False
 ) -> Result:
     """`part(*args)`, of which only the arguments and the results are kept.
@@ -37,7 +37,7 @@ def recomputed(
     return cast(Result, made)
 
 
-def steps_to_recompute(num_steps: int) -> int:
+def steps_per_checkpoint(num_steps: int) -> int:
     """How many time steps of a recurrence to recompute at a time, for the least memory in all.
 
     Chunks of c steps keep a state for each of T / c chunks, and hold the activations of c steps

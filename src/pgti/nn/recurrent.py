@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.compilation import outside_compilation
 from pgti.nn.diffusion import (
     DiffusionProduct,
     autocast_dtype,
@@ -24,6 +23,7 @@ from pgti.nn.diffusion import (
     num_hops,
     refuse_second_derivative,
 )
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.precision import without_autocast
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
@@ -73,7 +73,7 @@ class DiffusionGRU(nn.Module):
             self.bias[: 2 * self.hidden] = 1.0
             self.bias[2 * self.hidden :] = 0.0
 
-    @outside_compilation
+    @compiler_disabled
     def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> tuple[Tensor, NBD]:
         """The states after each of L inputs, and the last of them.
 

@@ -26,7 +26,7 @@ from pgti.graph import (
     scaled_laplacian,
 )
 from pgti.graph.sensor_graph import CsrMatrix
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 from pgti.shapes import NF
 
 __all__ = ["NUM_SUPPORTS", "SupportKind", "Supports"]
@@ -111,7 +111,7 @@ class Supports(nn.Module):
         """Precision of the operators, and of every product."""
         return self.edge_weight.dtype
 
-    @outside_compilation
+    @compiler_disabled
     def multiply(self, index: int, x_NF: NF) -> NF:
         """S_index @ x, differentiable any number of times.
 

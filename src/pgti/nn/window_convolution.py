@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.compilation import outside_compilation
 from pgti.nn.diffusion import autocast_dtype
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.precision import add_product, without_autocast
 
 __all__ = ["gated_window_convolution"]
@@ -30,7 +30,7 @@ caches. From 2^18 to 2^21 the time differs by a tenth; all rows at once take a f
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
-@outside_compilation
+@compiler_disabled
 def gated_window_convolution(
     x_NBLC: Tensor, weight_KCG: Tensor, bias_G: Tensor, *, tanh: bool = False, dilation: int = 1
 ) -> Tensor:

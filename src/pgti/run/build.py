@@ -15,23 +15,23 @@ from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelShape, build_config, build_model, model_entry
 from pgti.nn import Supports
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
-from pgti.series import Profile, Scaler, SeriesStore, default_calendar
+from pgti.store import Profile, Scaler, SeriesStore, default_calendar
 from pgti.training import NetworkForecaster, shape_of
 
 __all__ = [
     "CUSTOM_MODEL",
-    "NUM_SLOTS",
+    "PREFETCH_DEPTH",
     "ModelFactory",
     "build_forecaster",
     "resolve_device",
-    "resolved_model",
+    "resolve_model",
     "shape_of_store",
     "try_network",
     "window_source",
 ]
 
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
-NUM_SLOTS = 3  # one batch in use, one ready, one being fetched
+PREFETCH_DEPTH = 3  # one batch in use, one ready, one being fetched
 CUSTOM_MODEL = "custom"
 """Name, in a configuration, of a network that the user's own function makes."""
 
@@ -83,7 +83,7 @@ def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) ->
     return device
 
 
-def resolved_model(config: ModelConfig) -> ModelConfig:
+def resolve_model(config: ModelConfig) -> ModelConfig:
     """The same model with every option spelled out.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from pgti.batching.memory import parse_bytes
 from pgti.errors import ConfigError
-from pgti.series import SeriesStore
+from pgti.memory.available import parse_bytes
+from pgti.store import SeriesStore
 from pgti.training import TrainingConfig
 from pgti.training.config import OrderName
 from pgti.training.toml_text import to_toml
@@ -80,7 +80,7 @@ class WindowConfig:
             if value is not None:
                 object.__setattr__(self, name, tuple(value))
         shares: tuple[object, ...] = self.fractions
-        if len(shares) != 3 or not all(isinstance(share, float | int) for share in shares):
+        if len(shares) != 3 or not all(isinstance(sharding, float | int) for sharding in shares):
             raise ConfigError(
                 f"fractions are {self.fractions}: they must be three numbers, for train, "
                 "validation and test"

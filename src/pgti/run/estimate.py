@@ -2,34 +2,36 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from pgti.batching import Batcher, WindowSource
-from pgti.batching.memory import available_bytes
+from pgti.batching import Batch, Batcher, WindowSource
 from pgti.errors import ConfigError
-from pgti.models import AbstractModel
-from pgti.run.config import RunConfig
-from pgti.training import HistoricalAverageForecaster, NetworkForecaster
-from pgti.training.allocator import (
-    Freed,
-    can_give_back,
-    freed_memory,
-    give_back_freed_memory,
+from pgti.memory.available import available_bytes
+from pgti.memory.malloc import (
+    MallocPolicy,
+    can_trim,
+    malloc_policy,
+    trim_malloc,
 )
-from pgti.training.live_memory import step_peak_bytes
-from pgti.training.optimisation import build_loss
-from pgti.training.peak_memory import pss_bytes
+from pgti.memory.process import pss_bytes
+from pgti.memory.step_peak import step_peak_bytes
+from pgti.models import AbstractModel
+from pgti.nn import MaskedLoss
+from pgti.run.config import RunConfig
+from pgti.training import HistoricalAverageForecaster, NetworkForecaster, TrainingConfig
+from pgti.training.optim import batch_loss, build_loss
 
 __all__ = ["MemoryEstimate", "MemoryPlan", "RankPart", "plan_memory"]
 
 # Shares of what is free that a run may need. Measured with glibc 2.36: where activations are kept,
-# a process grows to 1.6 times what its tensors need, and to 3 times where they are recomputed, if
+# a process grows to 1.6 times what its tensors need, and to 3 times where they are checkpointed, if
 # the allocator has its way; to 4 times if what is freed stays; to no more than the tensors if it is
 # given back at once.
 _FREE_SHARE = 0.9  # operators have scratch memory that a trial does not see
-_USUAL_SHARE = {False: 0.6, True: 0.33}  # by whether activations are recomputed
+_USUAL_SHARE = {False: 0.6, True: 0.33}  # by whether activations are checkpointed
 _KEPT_SHARE = 0.25
 _OPTIMISER_COPIES = 4  # of the parameters: two moments, and as much again during a step
 _NEGLIGIBLE_FROM = 20  # windows that take so many times the parameters: these do not count
@@ -74,14 +76,14 @@ class MemoryPlan:
 
     Args:
         estimate: what it will need.
-        recompute: whether activations are made again in the backward pass.
+        activation_checkpointing: whether activations are made again in the backward pass.
         freed: what becomes of freed memory.
         choices: what was found and chosen, in one line each.
     """
 
     estimate: MemoryEstimate
-    recompute: bool
-    freed: Freed
+    activation_checkpointing: bool
+    freed: MallocPolicy
     choices: tuple[str, ...]
 
 
@@ -108,7 +110,7 @@ def plan_memory(
     start: int,
     *,
     part: RankPart | None = None,
-    recomputed_before: bool | None = None,
+    checkpointed_before: bool | None = None,
 ) -> MemoryPlan:
     """Find what a training step takes; recompute activations where it would not fit otherwise.
 
@@ -116,55 +118,63 @@ def plan_memory(
     takes lies on a line. The network is left as the plan asks for.
 
     Args:
-        config: batch size, precision, `recompute` and `memory_budget`.
+        config: batch size, precision, `activation_checkpointing` and `memory_budget`.
         source: what the windows hold.
         forecaster: the network, on the compute device.
         batcher: makes the windows.
         start: first row of the window to try.
         part: what this rank has of the run; all of it if not given.
-        recomputed_before: what was chosen when the run began, if it goes on now: it stays so,
+        checkpointed_before: what was chosen when the run began, if it goes on now: it stays so,
             because the last bits of gradients depend on it.
 
     Raises:
         ConfigError: if a step does not fit, saying what to change; or recomputation is asked of a
             model that cannot.
     """
-    network, wish = forecaster.network, config.training.recompute
-    can_recompute = isinstance(network, AbstractModel) and network.can_recompute
-    if wish == "on" and not can_recompute:
+    network, wish = forecaster.network, config.training.activation_checkpointing
+    can_checkpoint_activations = (
+        isinstance(network, AbstractModel) and network.can_checkpoint_activations
+    )
+    if wish == "on" and not can_checkpoint_activations:
         raise ConfigError(
-            f"recompute is 'on' and the model {config.model.name} has no way to recompute its "
-            "activations: use --recompute auto"
+            f"activation_checkpointing is 'on' and the model {config.model.name} has no way to "
+            "recompute its activations: use --activation-checkpointing auto"
         )
-    if wish == "auto" and recomputed_before is not None:
-        wish = "on" if recomputed_before and can_recompute else "off"
+    if wish == "auto" and checkpointed_before is not None:
+        wish = "on" if checkpointed_before and can_checkpoint_activations else "off"
     part = RankPart(batch_size=config.training.batch_size) if part is None else part
     room = _free_bytes(config, forecaster) // part.sharers
     others = _without_activations(source, forecaster, part.held_bytes)
     size = part.batch_size
-    lines: dict[bool, _Line] = {}
-    for recompute in {"auto": (False, True), "on": (True,), "off": (False,)}[wish]:
-        if recompute and not can_recompute:
+    lines: dict[bool, ActivationCost] = {}
+    for activation_checkpointing in {"auto": (False, True), "on": (True,), "off": (False,)}[wish]:
+        if activation_checkpointing and not can_checkpoint_activations:
             continue
         if isinstance(network, AbstractModel):
-            network.recompute = recompute
-        is_last = recompute or wish == "off" or not can_recompute
+            network.activation_checkpointing = activation_checkpointing
+        is_last = activation_checkpointing or wish == "off" or not can_checkpoint_activations
         usable = int((_free_share(forecaster) if is_last else _USUAL_SHARE[False]) * room)
         # A trial must fit as the run must: what takes more is not tried to its end.
-        with freed_memory("given back" if is_last else "as usual"):
+        with malloc_policy("trim" if is_last else "default"):
             line = _measure(config, forecaster, batcher, start, usable, size)
-        lines[recompute] = line
-        give_back_freed_memory()  # or what a batch is made of would lie between its holes
+        lines[activation_checkpointing] = line
+        trim_malloc()  # or what a batch is made of would lie between its holes
         if others.needed(line, size) <= usable:
-            return _plan(others, lines, recompute=recompute, size=size, room=room)
-    could = can_recompute and True not in lines
+            return _plan(
+                others,
+                lines,
+                activation_checkpointing=activation_checkpointing,
+                size=size,
+                room=room,
+            )
+    could = can_checkpoint_activations and True not in lines
     raise ConfigError(
-        _refusal(config, forecaster, others, lines, room, size, could_recompute=could)
+        _refusal(config, forecaster, others, lines, room, size, could_checkpoint=could)
     )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Line:
+class ActivationCost:
     """Bytes of activations by batch size; infinite where the windows tried are too many.
 
     Args:
@@ -190,7 +200,7 @@ class _Line:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Others:
+class FixedMemory:
     """Bytes of everything but activations."""
 
     rows: int
@@ -199,12 +209,12 @@ class _Others:
     baselines: int
     series: int
 
-    def needed(self, line: _Line, batch_size: int) -> float:
+    def needed(self, line: ActivationCost, batch_size: int) -> float:
         if math.isinf(line.at(batch_size)):
             return math.inf
         return self.estimate(line, batch_size).needed
 
-    def estimate(self, line: _Line, batch_size: int) -> MemoryEstimate:
+    def estimate(self, line: ActivationCost, batch_size: int) -> MemoryEstimate:
         return MemoryEstimate(
             activations=int(line.at(batch_size)),
             rows=self.rows,
@@ -234,19 +244,19 @@ def _free_bytes(config: RunConfig, forecaster: NetworkForecaster) -> int:
 
 def _free_share(forecaster: NetworkForecaster) -> float:
     """Of what is free, how much a run may need if freed memory is given back at once."""
-    if forecaster.mean.device.type == "cpu" and not can_give_back():
+    if forecaster.mean.device.type == "cpu" and not can_trim():
         return _USUAL_SHARE[False]
     return _FREE_SHARE
 
 
 def _without_activations(
     source: WindowSource, forecaster: NetworkForecaster, held_bytes: int
-) -> _Others:
+) -> FixedMemory:
     meta, spec = source.store.meta, source.spec
     inputs, targets = source.num_input_channels, len(source.target_indices)
     decoded = spec.input_steps * (4 * inputs + meta.num_channels) + 5 * spec.horizon * targets
     stored = spec.span * meta.num_channels * source.store.raw.dtype.itemsize
-    return _Others(
+    return FixedMemory(
         rows=held_bytes,
         window=_BATCHES_ALIVE * meta.num_nodes * (decoded + stored),
         optimiser=_OPTIMISER_COPIES * _parameter_bytes(forecaster),
@@ -266,7 +276,7 @@ def _measure(
     start: int,
     limit_bytes: int,
     batch_size: int,
-) -> _Line:
+) -> ActivationCost:
     """What one window takes, and what each further one does; infinite above the limit.
 
     Where a window outweighs the parameters, two would take twice as much: they are not tried. A
@@ -277,37 +287,52 @@ def _measure(
     def peak(windows: int) -> float:
         batch = batcher.gather(np.full(windows, start))
         forecaster.supports.free_scratch()  # it is part of what the step takes
-        found = step_peak_bytes(forecaster, loss, batch, training, limit_bytes)
+        differentiate = partial(_differentiate, forecaster, loss, batch, training)
+        found = step_peak_bytes(differentiate, forecaster.network, batch.x.device, limit_bytes)
         return math.inf if found is None else found
 
     forecaster.train()
     tried = 1 if isinstance(forecaster.network, AbstractModel) else min(2, batch_size)
     few = peak(tried)
     if batch_size == tried or few > _NEGLIGIBLE_FROM * _parameter_bytes(forecaster):
-        return _Line(tried=tried, peak=few, further=few / tried)
-    return _Line(tried=tried, peak=few, further=max(0, peak(tried + 1) - few))
+        return ActivationCost(tried=tried, peak=few, further=few / tried)
+    return ActivationCost(tried=tried, peak=few, further=max(0, peak(tried + 1) - few))
+
+
+def _differentiate(
+    forecaster: NetworkForecaster, loss: MaskedLoss, batch: Batch, config: TrainingConfig
+) -> None:
+    loss_sum, _ = batch_loss(forecaster, loss, batch, precision=config.precision, step=0)
+    loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
 
 
 def _plan(
-    others: _Others, lines: dict[bool, _Line], *, recompute: bool, size: int, room: int
+    others: FixedMemory,
+    lines: dict[bool, ActivationCost],
+    *,
+    activation_checkpointing: bool,
+    size: int,
+    room: int,
 ) -> MemoryPlan:
-    estimate = others.estimate(lines[recompute], size)
-    freed: Freed = "kept" if estimate.needed <= _KEPT_SHARE * room else "as usual"
-    if estimate.needed > _USUAL_SHARE[recompute] * room:
-        freed = "given back"
+    estimate = others.estimate(lines[activation_checkpointing], size)
+    freed: MallocPolicy = "retain" if estimate.needed <= _KEPT_SHARE * room else "default"
+    if estimate.needed > _USUAL_SHARE[activation_checkpointing] * room:
+        freed = "trim"
     free = f"; {_size(room)} are free" if room < _UNKNOWN_FROM else ""
     choices = [f"memory: about {estimate}{free}"]
-    if recompute:
+    if activation_checkpointing:
         reason = "as asked"  # now, or when the run began
         if False in lines:
             kept = others.needed(lines[False], size)
             reason = f"{lines[False].too_many} would take too much otherwise"
             if math.isfinite(kept):
                 reason = f"{_size(kept)} would be needed otherwise"
-        choices.append(f"recompute on, activations are made again in the backward pass: {reason}")
+        choices.append(
+            f"activation checkpointing on, the backward pass recomputes activations: {reason}"
+        )
     return MemoryPlan(
         estimate=estimate,
-        recompute=recompute,
+        activation_checkpointing=activation_checkpointing,
         freed=freed,
         choices=tuple(choices),
     )
@@ -316,12 +341,12 @@ def _plan(
 def _refusal(
     config: RunConfig,
     forecaster: NetworkForecaster,
-    others: _Others,
-    lines: dict[bool, _Line],
+    others: FixedMemory,
+    lines: dict[bool, ActivationCost],
     room: int,
     size: int,
     *,
-    could_recompute: bool,
+    could_checkpoint: bool,
 ) -> str:
     """Why nothing fits, and what would."""
     _, line = max(lines.items())  # the way that takes the least comes last
@@ -330,7 +355,7 @@ def _refusal(
     about = f"more than there is for {line.too_many}"
     if math.isfinite(needed):
         about = f"about {_size(needed)}"
-    changes = ["use --recompute on"] if could_recompute else []
+    changes = ["use --activation-checkpointing on"] if could_checkpoint else []
     fitting = next((b for b in range(size - 1, 0, -1) if others.needed(line, b) <= usable), 0)
     if fitting:
         factor = -(-size * config.training.accumulate // fitting)

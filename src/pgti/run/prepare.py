@@ -17,11 +17,11 @@ from pgti.batching import (
     choose_batching,
     make_batcher,
 )
-from pgti.distributed import Processes
+from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError
-from pgti.models import AbstractModel, num_learnt
+from pgti.models import AbstractModel, num_trainable_parameters
 from pgti.run.build import (
-    NUM_SLOTS,
+    PREFETCH_DEPTH,
     ModelFactory,
     build_forecaster,
     resolve_device,
@@ -32,17 +32,17 @@ from pgti.run.config import RunConfig
 from pgti.run.estimate import MemoryPlan, RankPart, plan_memory
 from pgti.run.precision import bfloat16_speed
 from pgti.run.run import Run
-from pgti.series import Scaler, SeriesStore
-from pgti.training import AbstractObserver, RunDirectory, RunIdentity, Trainer
+from pgti.store import Scaler, SeriesStore
+from pgti.training import AbstractObserver, RunDirectory, RunFingerprint, Trainer
 from pgti.training.order import order_of
 from pgti.windows import (
     SPLIT_NAMES,
-    EvenShare,
-    OwnedShare,
+    EvenSharding,
+    PartitionSharding,
     PartitionShuffle,
     Sequential,
-    Share,
-    evenly_spread,
+    Sharding,
+    subsample_evenly,
 )
 
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
@@ -74,23 +74,23 @@ class PreparedRun:
     info: dict[str, Any]
     choices: list[str]
 
-    def tell(self, say: Callable[[str], None]) -> None:
+    def tell(self, log: Callable[[str], None]) -> None:
         """Say what was chosen."""
         for line in self.choices:
-            say(line)
+            log(line)
 
-    def plan_memory(self, *, recomputed_before: bool | None = None) -> MemoryPlan:
+    def plan_memory(self, *, checkpointed_before: bool | None = None) -> MemoryPlan:
         """Find what the run needs, and note it among its facts and choices.
 
         Args:
-            recomputed_before: whether a run that goes on has recomputed its activations so far.
+            checkpointed_before: whether a run that goes on has checkpointed its activations so far.
 
         Raises:
             ConfigError: as `pgti.run.estimate.plan_memory`.
         """
-        processes, network = self.run.processes, self.run.forecaster.network
+        communicator, network = self.run.communicator, self.run.forecaster.network
         on_cpu = self.run.device.type == "cpu"
-        with processes.together():
+        with communicator.raise_together():
             plan = plan_memory(
                 self.run.config,
                 self.run.source,
@@ -98,17 +98,17 @@ class PreparedRun:
                 self.batcher,
                 self.run.splits.train[0],
                 part=RankPart(
-                    batch_size=self.training.share.most(self.run.config.training.batch_size),
+                    batch_size=self.training.sharding.most(self.run.config.training.batch_size),
                     held_bytes=self.training.batcher.held_bytes,
-                    sharers=processes.local_world_size if on_cpu else 1,
+                    sharers=communicator.local_world_size if on_cpu else 1,
                 ),
-                recomputed_before=recomputed_before,
+                checkpointed_before=checkpointed_before,
             )
         # What one rank must make again, all do: gradients have the same bits then.
-        recompute = processes.any(plan.recompute)
+        activation_checkpointing = communicator.any(plan.activation_checkpointing)
         if isinstance(network, AbstractModel):
-            network.recompute = recompute
-        self.info["recompute"] = recompute
+            network.activation_checkpointing = activation_checkpointing
+        self.info["activation_checkpointing"] = activation_checkpointing
         self.choices.extend(plan.choices)
         return plan
 
@@ -119,7 +119,7 @@ def prepare(
     store: SeriesStore,
     model: ModelFactory | None,
     observers: ObserverFactory | None,
-    processes: Processes,
+    communicator: Communicator,
     *,
     is_restored: bool = False,
 ) -> PreparedRun:
@@ -131,17 +131,17 @@ def prepare(
         store: the configuration's store.
         model: makes the network, in place of the configuration's model.
         observers: makes who is told about the progress.
-        processes: the ranks.
+        communicator: the ranks.
         is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
 
     Raises:
         PgtiError: if something given cannot be used.
     """
-    device = resolve_device(config.device, processes.local_rank, processes.local_world_size)
+    device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
     splits = config.windows.splits(store)
     scaler = Scaler.fit(store, splits.train_rows(config.windows.spec))
     source = window_source(config, store, scaler)
-    validated = evenly_spread(splits.val, config.training.val_windows)
+    validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
     run = Run(
         config=config,
@@ -150,7 +150,7 @@ def prepare(
         source=source,
         forecaster=build_forecaster(config, source, model, device, is_restored=is_restored),
         directory=directory,
-        processes=processes,
+        communicator=communicator,
     )
     batching, choices = config.batching, []
     if config.placement == "partitioned":
@@ -176,31 +176,31 @@ def prepare(
                 "as float32; --precision float32 is faster here"
             )
     if config.placement == "partitioned":  # no decoded rows of the whole series on every rank
-        batcher: Batcher = IndexBatcher(source, run.device, NUM_SLOTS, budget_bytes=0)
+        batcher: Batcher = IndexBatcher(source, run.device, PREFETCH_DEPTH, budget_bytes=0)
     else:
-        batcher = make_batcher(batching, source, run.device, NUM_SLOTS)
+        batcher = make_batcher(batching, source, run.device, PREFETCH_DEPTH)
     try_network(run.forecaster, batcher, splits.train[0])
     size = config.training.batch_size
-    evenly = EvenShare(processes.rank, processes.world_size)
+    evenly = EvenSharding(communicator.rank, communicator.world_size)
     training = _training_loader(run, batcher)
     trainer = Trainer(
         run.forecaster,
         training=training,
-        validation=BatchLoader(batcher, validated, size, Sequential(), share=evenly),
+        validation=BatchLoader(batcher, validated, size, Sequential(), sharding=evenly),
         config=config.training,
         run=directory,
-        identity=RunIdentity(fingerprint=store.fingerprint, settings=config.identity()),
-        observers=() if observers is None or not processes.is_main else observers(directory),
-        processes=processes,
+        identity=RunFingerprint(fingerprint=store.fingerprint, settings=config.identity()),
+        observers=() if observers is None or not communicator.is_main else observers(directory),
+        communicator=communicator,
     )
     info = {
         "store": str(store.path.absolute()),
         "fingerprint": store.fingerprint,
-        "parameters": num_learnt(run.forecaster.network),
+        "parameters": num_trainable_parameters(run.forecaster.network),
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
         "batching": batching,
         "placement": config.placement,
-        "world_size": processes.world_size,
+        "world_size": communicator.world_size,
         "device": str(run.device),
         "calendar": list(source.calendar),
     }
@@ -216,18 +216,18 @@ def prepare(
 
 def _training_loader(run: Run, batcher: Batcher) -> BatchLoader:
     """This rank's share of the training batches, from where the placement has their rows."""
-    config, processes = run.config.training, run.processes
+    config, communicator = run.config.training, run.communicator
     order, starts = order_of(config), run.splits.train
-    share: Share = EvenShare(processes.rank, processes.world_size)
+    sharding: Sharding = EvenSharding(communicator.rank, communicator.world_size)
     if run.config.placement == "partitioned":
         if isinstance(order, PartitionShuffle):
-            share = owned = OwnedShare(order, processes.rank, processes.world_size)
+            sharding = owned = PartitionSharding(order, communicator.rank, communicator.world_size)
             batcher = PartitionedBatcher(
-                run.source, run.device, starts, owned, processes, NUM_SLOTS
+                run.source, run.device, starts, owned, communicator, PREFETCH_DEPTH
             )
         else:
-            batcher = ExchangeBatcher(run.source, run.device, starts, processes, NUM_SLOTS)
-    return BatchLoader(batcher, starts, config.batch_size, order, share=share)
+            batcher = ExchangeBatcher(run.source, run.device, starts, communicator, PREFETCH_DEPTH)
+    return BatchLoader(batcher, starts, config.batch_size, order, sharding=sharding)
 
 
 def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -> None:

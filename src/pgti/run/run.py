@@ -10,17 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from pgti.batching import BatchLoader, WindowSource, make_batcher
-from pgti.distributed import OneProcess, Processes
+from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, RunError
 from pgti.run.build import (
-    NUM_SLOTS,
+    PREFETCH_DEPTH,
     ModelFactory,
     build_forecaster,
     resolve_device,
     window_source,
 )
 from pgti.run.config import RunConfig, parse_time
-from pgti.series import Scaler, SeriesStore
+from pgti.store import Scaler, SeriesStore
 from pgti.training import (
     AbstractForecaster,
     AbstractObserver,
@@ -34,7 +34,7 @@ from pgti.training import (
     predict,
 )
 from pgti.training.compatibility import check_fingerprint
-from pgti.windows import EvenShare, Sequential, Share, SplitName, Splits, evenly_spread
+from pgti.windows import EvenSharding, Sequential, Sharding, SplitName, Splits, subsample_evenly
 
 __all__ = ["Run"]
 
@@ -50,7 +50,7 @@ class Run:
         source: what a window holds.
         forecaster: the network with its un-scaling, on the compute device.
         directory: where checkpoints and metrics are.
-        processes: the ranks that have this run between them; all of them evaluate, each its share.
+        communicator: the ranks that share this run; each evaluates its part of the windows.
     """
 
     config: RunConfig
@@ -59,7 +59,7 @@ class Run:
     source: WindowSource
     forecaster: NetworkForecaster
     directory: RunDirectory
-    processes: Processes = field(default_factory=OneProcess)
+    communicator: Communicator = field(default_factory=SingleProcess)
 
     @classmethod
     def open(
@@ -70,7 +70,7 @@ class Run:
         model: ModelFactory | None = None,
         checkpoint: str = "best",
         device: str | None = None,
-        processes: Processes | None = None,
+        communicator: Communicator | None = None,
     ) -> Self:
         """Take up a trained run, with the parameters of a checkpoint.
 
@@ -80,13 +80,13 @@ class Run:
             model: makes the network, for a run that was trained with a network of one's own.
             checkpoint: "best" (by validation MAE) or "last".
             device: compute device, if not the run's.
-            processes: the ranks that evaluate it together, all of which see the directory; one
+            communicator: the ranks that evaluate it together, all of which see the directory; one
                 process if not given.
 
         Raises:
             RunError: if there is no such run or checkpoint, or the store is another one.
         """
-        ranks = OneProcess() if processes is None else processes
+        ranks = SingleProcess() if communicator is None else communicator
         directory = RunDirectory.open(path)
         config = RunConfig.from_toml(directory.config_file)
         if device is not None:
@@ -94,7 +94,7 @@ class Run:
         if checkpoint not in ("best", "last"):
             raise ConfigError(f"checkpoint is {checkpoint!r}: it is best or last")
         state = directory.load_best() if checkpoint == "best" else directory.load_last()
-        opened = SeriesStore.open(config.store) if store is None else opened_store(store)
+        opened = SeriesStore.open(config.store) if store is None else open_store(store)
         check_fingerprint(state.fingerprint, opened.fingerprint)
         scaler = Scaler(mean=tuple(state.scaler["mean"]), std=tuple(state.scaler["std"]))
         source = window_source(config, opened, scaler)
@@ -111,7 +111,7 @@ class Run:
                 is_restored=True,
             ),
             directory=directory,
-            processes=ranks,
+            communicator=ranks,
         )
         state.check_fits(run.forecaster.network.state_dict())
         run.forecaster.network.load_state_dict(state.network)
@@ -156,12 +156,15 @@ class Run:
                 positive whole number.
         """
         names = [splits] if isinstance(splits, str) else splits
-        chosen = {name: evenly_spread(self.splits.starts(name), max_windows) for name in names}
+        chosen = {name: subsample_evenly(self.splits.starts(name), max_windows) for name in names}
         forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster, **self._baselines()}
         report: dict[str, Any] = {}
         for name, starts in chosen.items():
             metrics = measure(
-                forecasters, self._shared(starts), observers=observers, processes=self.processes
+                forecasters,
+                self._shared(starts),
+                observers=observers,
+                communicator=self.communicator,
             )
             report[name] = evaluation_report(metrics, "model", self.target_names)
             report[name]["windows"] = len(starts)
@@ -282,7 +285,9 @@ class Run:
 
     def _shared(self, starts: range | NDArray[np.int64]) -> BatchLoader:
         """This rank's share of batches with targets."""
-        return self._loader(starts, share=EvenShare(self.processes.rank, self.processes.world_size))
+        return self._loader(
+            starts, sharding=EvenSharding(self.communicator.rank, self.communicator.world_size)
+        )
 
     def _loader(
         self,
@@ -290,21 +295,21 @@ class Run:
         source: WindowSource | None = None,
         *,
         with_targets: bool = True,
-        share: Share | None = None,
+        sharding: Sharding | None = None,
     ) -> BatchLoader:
         """Batches in time order; index-batching, whose bits are those of every strategy."""
-        batcher = make_batcher("index", source or self.source, self.device, NUM_SLOTS)
+        batcher = make_batcher("index", source or self.source, self.device, PREFETCH_DEPTH)
         return BatchLoader(
             batcher,
             starts,
             self.config.training.batch_size,
             Sequential(),
             with_targets=with_targets,
-            share=share,
+            sharding=sharding,
         )
 
 
-def opened_store(store: str | Path | SeriesStore) -> SeriesStore:
+def open_store(store: str | Path | SeriesStore) -> SeriesStore:
     """The store itself, or the one at a path."""
     return store if isinstance(store, SeriesStore) else SeriesStore.open(store)
 

@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pgti.distributed import OneProcess, Processes, find_launch
+from pgti.distributed import Communicator, SingleProcess, find_launch
 from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
-from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolved_model
+from pgti.memory.malloc import MallocPolicy, malloc_policy
+from pgti.memory.step_peak import is_allocation_failure
+from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
 from pgti.run.prepare import AUTO, ObserverFactory, prepare
-from pgti.run.run import Run, opened_store
-from pgti.series import SeriesStore
+from pgti.run.run import Run, open_store
+from pgti.store import SeriesStore
 from pgti.training import FitResult, RunDirectory, Trainer, TrainingConfig
-from pgti.training.allocator import Freed, freed_memory
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
 from pgti.training.compatibility import (
     check_fingerprint,
@@ -24,7 +25,6 @@ from pgti.training.compatibility import (
     free_options,
     plain_settings,
 )
-from pgti.training.live_memory import is_allocation_failure
 from pgti.training.run_directory import now
 
 __all__ = ["Job", "train", "train_run"]
@@ -42,7 +42,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     device: str = "auto",
     memory_budget: int | None = None,
     placement: str = "replicated",
-    processes: Processes | None = None,
+    communicator: Communicator | None = None,
     resume: bool = False,
     **training_options: Any,  # noqa: ANN401 - checked by TrainingConfig
 ) -> Run:
@@ -61,7 +61,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
         device: "auto", "cpu" or "cuda".
         memory_budget: bytes that the process may use on that device; what is free if not given.
         placement: "replicated" or "partitioned": see `RunConfig`.
-        processes: the ranks that train together, from `open_processes`; one process if not given.
+        communicator: the ranks that train together (`init_communicator`); one process by default.
         resume: go on from the last checkpoint.
         **training_options: single options of `TrainingConfig`, such as `epochs=3`.
 
@@ -71,12 +71,12 @@ def train(  # noqa: PLR0913 - each names one part of a run
     Raises:
         PgtiError: if something given cannot be used; nothing is left behind then.
     """
-    if processes is None and find_launch(os.environ).world_size > 1:
+    if communicator is None and find_launch(os.environ).world_size > 1:
         raise ConfigError(
             "this is one of several processes, which must train together: give "
-            "processes= from `with pgti.open_processes() as processes`"
+            "processes= from `with pgti.init_communicator() as processes`"
         )
-    opened = opened_store(store)
+    opened = open_store(store)
     base = TrainingConfig() if training is None else training
     unknown = set(training_options) - set(TrainingConfig.__slots__)
     if unknown:
@@ -96,7 +96,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     )
     factory = None if isinstance(model, str) else model
     trained, _ = train_run(
-        config, run, store=opened, model=factory, resume=resume, processes=processes
+        config, run, store=opened, model=factory, resume=resume, communicator=communicator
     )
     return trained
 
@@ -107,12 +107,12 @@ class Job:
 
     Args:
         name: tells it from every other job; kept with the run.
-        was_restarted: it has been started again by itself, after a rank failed: a run that it
+        is_restart: it has been started again by itself, after a rank failed: a run that it
             began is gone on with, unasked.
     """
 
     name: str
-    was_restarted: bool
+    is_restart: bool
 
 
 def train_run(  # noqa: PLR0913 - each names one part of a run
@@ -123,9 +123,9 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
     model: ModelFactory | None = None,
     resume: bool = False,
     job: Job | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    log: Callable[[str], None] = lambda _: None,
     observers: ObserverFactory | None = None,
-    processes: Processes | None = None,
+    communicator: Communicator | None = None,
 ) -> tuple[Run, FitResult]:
     """Train as a configuration says.
 
@@ -136,10 +136,10 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         model: makes the network, in place of the configuration's model.
         resume: go on from the last checkpoint.
         job: what launched the processes.
-        say: told, in one line each, what was chosen on the user's behalf, once the run's
+        log: told, in one line each, what was chosen on the user's behalf, once the run's
             directory is there.
         observers: makes who is told about the progress.
-        processes: the ranks that train together; all of them call this. Rank 0 alone reads and
+        communicator: the ranks that train together; all of them call this. Rank 0 alone reads and
             writes the run's directory, and speaks. One process if not given.
 
     Returns:
@@ -149,18 +149,18 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         PgtiError: if something given cannot be used; nothing is left behind then.
     """
     directory = RunDirectory(Path(path).absolute())
-    processes = OneProcess() if processes is None else processes
-    main = processes.is_main
+    communicator = SingleProcess() if communicator is None else communicator
+    main = communicator.is_main
     with ExitStack() as held:
         found = False, False
-        with processes.together():
+        with communicator.raise_together():
             if main and RunDirectory.exists(directory.path):
                 found = _find_begun(directory, job, resume=resume, held=held)
-        goes_on, has_checkpoint = map(processes.any, found)
+        goes_on, has_checkpoint = map(communicator.any, found)
         with _memory_failures_told():
-            with processes.together():
+            with communicator.raise_together():
                 opened = SeriesStore.open(config.store) if store is None else store
-                config = replace(config, model=resolved_model(config.model)).resolved()
+                config = replace(config, model=resolve_model(config.model)).resolved()
                 if goes_on and main:
                     _check_goes_on(directory, config, opened)
                 prepared = prepare(
@@ -169,28 +169,28 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                     opened,
                     model,
                     observers,
-                    processes,
+                    communicator,
                     is_restored=has_checkpoint,
                 )
-            _require_same(processes, config, opened)
+            _require_same(communicator, config, opened)
             run, trainer = prepared.run, prepared.trainer
             prepared.info["job"] = None if job is None else job.name
             if goes_on:
                 trainer.restore()  # refuses before anything is written
-            before = _recomputed_before(directory, processes) if goes_on else None
+            before = _checkpointed_before(directory, communicator) if goes_on else None
             was_finished = goes_on and trainer.is_finished
-            freed: Freed = "as usual"
+            freed: MallocPolicy = "default"
             if not was_finished:
-                freed = prepared.plan_memory(recomputed_before=before).freed
-        with processes.together():
+                freed = prepared.plan_memory(checkpointed_before=before).freed
+        with communicator.raise_together():
             if main and not goes_on:
                 RunDirectory.create(directory.path, config=config.to_toml(), info=prepared.info)
                 held.enter_context(directory.locked())
             elif main and not was_finished:
                 _write_going_on(directory, config, prepared.info)
         if main:
-            prepared.tell(say)
-        with freed_memory(freed):
+            prepared.tell(log)
+        with malloc_policy(freed):
             result = _fit(trainer, directory, resume=resume or goes_on, is_new=main and not goes_on)
         _end(run, was_finished=was_finished)
         return run, result
@@ -208,38 +208,38 @@ def _find_begun(
 
 def _was_begun_by(directory: RunDirectory, job: Job | None) -> bool:
     """Whether the job has been restarted, and it was the one that trained the run before."""
-    if job is None or not job.was_restarted:
+    if job is None or not job.is_restart:
         return False
     return bool(directory.read_info().get("job") == job.name)
 
 
-def _require_same(processes: Processes, config: RunConfig, store: SeriesStore) -> None:
+def _require_same(communicator: Communicator, config: RunConfig, store: SeriesStore) -> None:
     """Refuse ranks with other stores or options: not where they compute, nor from which copy."""
     options = plain_settings({**_binding(config), "placement": config.placement})
-    processes.require_same("the store", store.fingerprint)
-    processes.require_same("the options", json.dumps(options, sort_keys=True))
+    communicator.assert_same_on_all_ranks("the store", store.fingerprint)
+    communicator.assert_same_on_all_ranks("the options", json.dumps(options, sort_keys=True))
 
 
 def _end(run: Run, *, was_finished: bool) -> None:
     """Note when training ended, and give every rank the best parameters, which rank 0 reads."""
     path, archive = run.directory.best_checkpoint, b""
-    with run.processes.together():
-        if run.processes.is_main:
+    with run.communicator.raise_together():
+        if run.communicator.is_main:
             if not was_finished or "ended" not in run.directory.read_info():
                 run.directory.update_info(ended=now())
             archive = read_checkpoint(path)
-    checkpoint = Checkpoint.parse(path, run.processes.share(archive))
+    checkpoint = Checkpoint.parse(path, run.communicator.broadcast_bytes(archive))
     run.forecaster.network.load_state_dict(checkpoint.network)
     run.forecaster.eval()
 
 
-def _recomputed_before(directory: RunDirectory, processes: Processes) -> bool | None:
-    """Whether the run has recomputed its activations so far, as rank 0 reads it."""
+def _checkpointed_before(directory: RunDirectory, communicator: Communicator) -> bool | None:
+    """Whether the run has checkpointed its activations so far, as rank 0 reads it."""
     told = b""
-    with processes.together():
-        if processes.is_main:
-            told = json.dumps(directory.read_info().get("recompute")).encode()
-    before: bool | None = json.loads(processes.share(told))
+    with communicator.raise_together():
+        if communicator.is_main:
+            told = json.dumps(directory.read_info().get("activation_checkpointing")).encode()
+    before: bool | None = json.loads(communicator.broadcast_bytes(told))
     return before
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pgti.errors import RunError
-from pgti.training.files import write_atomically
+from pgti.storage.atomic import write_atomically
 
 __all__ = ["CHECKPOINT_FORMAT", "Checkpoint", "read_checkpoint"]
 
@@ -27,7 +27,7 @@ class Checkpoint:
         network: the network's parameters and buffers by name.
         optimizer: the optimiser's state.
         position: where the run stands: epoch, step, partial sums, best value, patience, plateau,
-            bytes of `metrics.jsonl` (see `pgti.training.position.Position`).
+            bytes of `metrics.jsonl` (see `pgti.training.progress.Position`).
         scaler: mean and standard deviation of each channel of the store.
         fingerprint: identifies the store that the run learns from.
         settings: every option that determines the run, as nested plain values.
@@ -91,8 +91,8 @@ class Checkpoint:
             RunError: naming the first parameter that differs.
         """
         for name in (*self.network, *network):
-            mine = _described(self.network.get(name))
-            theirs = _described(network.get(name))
+            mine = _describe(self.network.get(name))
+            theirs = _describe(network.get(name))
             if mine != theirs:
                 raise RunError(
                     f"the checkpoint does not fit the model: {name} is {mine} in the checkpoint "
@@ -100,7 +100,7 @@ class Checkpoint:
                 )
 
 
-def _described(tensor: Tensor | None) -> str:
+def _describe(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else f"{list(tensor.shape)}"
 
 

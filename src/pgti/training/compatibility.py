@@ -19,7 +19,7 @@ _FREE_OPTIONS = frozenset(
         "checkpoint_every_steps",
         "log_every_steps",
         "compile",
-        "recompute",
+        "activation_checkpointing",
     )
 )
 """Options that say when a run stops, what it writes and how it is computed: the last two change the

@@ -83,7 +83,7 @@ class TrainingConfig:
     """Windows of a validation at most, spread evenly over the split; None takes all of them."""
     precision: Precision = "float32"
     """bfloat16 runs the network's forward pass in training under autocast."""
-    recompute: Recompute = "auto"
+    activation_checkpointing: Recompute = "auto"
     """Make activations again in the backward pass instead of keeping them: a fraction of the memory
     for about a third more time; auto does it where they would not fit."""
     compile: bool = False
@@ -116,7 +116,7 @@ class TrainingConfig:
             "optimizer": get_args(Optimizer),
             "schedule": get_args(Schedule),
             "precision": get_args(Precision),
-            "recompute": get_args(Recompute),
+            "activation_checkpointing": get_args(Recompute),
             "loss": get_args(Loss),
             "order": get_args(OrderName),
         }

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from pgti.errors import RunError
-from pgti.training.checkpoint import Checkpoint
-from pgti.training.files import (
+from pgti.storage.atomic import (
     PARTIAL_SUFFIX,
     partial_path,
     remove_partial_files,
+    reraise_os_errors,
     sync_directory,
     write_atomically,
-    written_to,
 )
-from pgti.training.locks import exclusive, one_at_a_time
+from pgti.storage.locks import directory_lock, exclusive
+from pgti.training.checkpoint import Checkpoint
 
 __all__ = ["RunDirectory", "describe_environment", "now"]
 
@@ -128,9 +128,9 @@ class RunDirectory:
         """
         path = Path(path).absolute()
         cls._check_free(path)
-        with written_to(path):
+        with reraise_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with one_at_a_time(path.parent) as is_alone:
+            with directory_lock(path.parent) as is_alone:
                 cls._check_free(path)
                 if is_alone:  # or a leftover may be the half-made run of a living process
                     _remove_leftovers(path)
@@ -190,7 +190,7 @@ class RunDirectory:
 
     def clean(self) -> None:
         """Remove what a killed process left half-written; for the one process that trains."""
-        with written_to(self.path):
+        with reraise_os_errors(self.path):
             remove_partial_files(self.path)
             remove_partial_files(self.last_checkpoint.parent)
 
@@ -231,7 +231,7 @@ class RunDirectory:
 
     def forget_test(self) -> None:
         """Remove errors that are those of other parameters than training will end with."""
-        with written_to(self.test_file):
+        with reraise_os_errors(self.test_file):
             self.test_file.unlink(missing_ok=True)
 
     def load_last(self) -> Checkpoint:
@@ -251,7 +251,7 @@ class RunDirectory:
             RunError: if it cannot be written.
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        with written_to(self.metrics_file), self.metrics_file.open("ab") as file:
+        with reraise_os_errors(self.metrics_file), self.metrics_file.open("ab") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -263,7 +263,7 @@ class RunDirectory:
         Raises:
             RunError: if the file is shorter than that, or cannot be written.
         """
-        with written_to(self.metrics_file), self.metrics_file.open("ab") as file:
+        with reraise_os_errors(self.metrics_file), self.metrics_file.open("ab") as file:
             length = file.tell()
             if length < num_bytes:
                 raise RunError(

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.distributed import Processes
+from pgti.distributed import Communicator
 from pgti.errors import RunError
+from pgti.forecasting.forecaster import NetworkForecaster
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
 from pgti.training.compatibility import (
     check_fingerprint,
@@ -18,16 +19,15 @@ from pgti.training.compatibility import (
     plain_settings,
 )
 from pgti.training.config import TrainingConfig
-from pgti.training.forecaster import NetworkForecaster
-from pgti.training.optimisation import build_optimizer
-from pgti.training.position import Position
+from pgti.training.optim import build_optimizer
+from pgti.training.progress import Position
 from pgti.training.run_directory import RunDirectory
 
-__all__ = ["RunIdentity", "TrainingState"]
+__all__ = ["RunFingerprint", "TrainingState"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunIdentity:
+class RunFingerprint:
     """What a checkpoint must agree with before a run goes on from it.
 
     Args:
@@ -51,7 +51,7 @@ class TrainingState:
         config: how to train.
         run: where checkpoints go; rank 0 alone reads and writes them.
         identity: what a checkpoint must agree with.
-        processes: the ranks, which all hold the same parameters.
+        communicator: the ranks, which all hold the same parameters.
 
     Raises:
         ConfigError: if no parameter learns.
@@ -62,10 +62,10 @@ class TrainingState:
         forecaster: NetworkForecaster,
         config: TrainingConfig,
         run: RunDirectory,
-        identity: RunIdentity,
-        processes: Processes,
+        identity: RunFingerprint,
+        communicator: Communicator,
     ) -> None:
-        self._processes = processes
+        self._communicator = communicator
         self._forecaster = forecaster
         self._config = config
         self._run = run
@@ -96,8 +96,8 @@ class TrainingState:
             RunError: if it is not finite.
         """
         total, number = self.loss_sum.clone(), self.loss_count.clone()
-        self._processes.sum_(total, "metrics")
-        self._processes.sum_(number, "metrics")
+        self._communicator.all_reduce_(total, "metrics")
+        self._communicator.all_reduce_(number, "metrics")
         loss_sum, count = float(total), int(number)
         self.position = replace(self.position, loss_sum=loss_sum, loss_count=count)
         if not math.isfinite(loss_sum):
@@ -124,8 +124,8 @@ class TrainingState:
             fingerprint=self._identity.fingerprint,
             settings=self._settings(),
         )
-        with self._processes.together():
-            if self._processes.is_main:
+        with self._communicator.raise_together():
+            if self._communicator.is_main:
                 checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
 
     def _check_ranks_agree(self) -> None:
@@ -135,7 +135,7 @@ class TrainingState:
             for each in self.parameters
         ]
         mine = int(torch.stack(sums).sum())
-        most, least = self._processes.largest([mine, -mine])
+        most, least = self._communicator.all_reduce_max([mine, -mine])
         if most != -least:
             raise RunError(
                 f"the ranks hold different parameters after step {self.position.step}: the network "
@@ -151,14 +151,14 @@ class TrainingState:
         """
         path = self._run.last_checkpoint
         archive = b""
-        with self._processes.together():
-            if self._processes.is_main and path.exists():
+        with self._communicator.raise_together():
+            if self._communicator.is_main and path.exists():
                 archive = read_checkpoint(path)
-        archive = self._processes.share(archive)
-        with self._processes.together():
+        archive = self._communicator.broadcast_bytes(archive)
+        with self._communicator.raise_together():
             if archive:
                 self._load(Checkpoint.parse(path, archive))
-            if self._processes.is_main:
+            if self._communicator.is_main:
                 self._run.clean()
                 self._run.truncate_metrics(self.position.metrics_bytes)
 
@@ -171,7 +171,7 @@ class TrainingState:
         network.load_state_dict(checkpoint.network)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.position = Position.from_plain(checkpoint.position)
-        if self._processes.is_main:  # what the epoch's steps so far came to is counted once
+        if self._communicator.is_main:  # what the epoch's steps so far came to is counted once
             self._set_loss(self.position.loss_sum, self.position.loss_count)
 
     def _settings(self) -> dict[str, Any]:

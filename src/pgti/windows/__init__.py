@@ -1,8 +1,8 @@
 """Windows as integers: which starts exist, how they split, in which order they are used."""
 
 from pgti.windows.holdings import Move as Move
-from pgti.windows.holdings import moves_between as moves_between
-from pgti.windows.holdings import rows_held as rows_held
+from pgti.windows.holdings import plan_transfers as plan_transfers
+from pgti.windows.holdings import resident_rows as resident_rows
 from pgti.windows.holdings import within as within
 from pgti.windows.order import BlockShuffle as BlockShuffle
 from pgti.windows.order import GlobalShuffle as GlobalShuffle
@@ -12,11 +12,11 @@ from pgti.windows.partitions import PartitionShuffle as PartitionShuffle
 from pgti.windows.plan import RowPlan as RowPlan
 from pgti.windows.plan import num_union_rows as num_union_rows
 from pgti.windows.plan import plan_rows as plan_rows
-from pgti.windows.sample import evenly_spread as evenly_spread
-from pgti.windows.shares import EvenShare as EvenShare
-from pgti.windows.shares import OwnedShare as OwnedShare
-from pgti.windows.shares import Share as Share
-from pgti.windows.shares import even_part as even_part
+from pgti.windows.sample import subsample_evenly as subsample_evenly
+from pgti.windows.sharding import EvenSharding as EvenSharding
+from pgti.windows.sharding import PartitionSharding as PartitionSharding
+from pgti.windows.sharding import Sharding as Sharding
+from pgti.windows.sharding import even_part as even_part
 from pgti.windows.spec import WindowSpec as WindowSpec
 from pgti.windows.splits import SPLIT_NAMES as SPLIT_NAMES
 from pgti.windows.splits import SplitName as SplitName

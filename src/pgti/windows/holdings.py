@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pgti.windows.shares import OwnedShare
+from pgti.windows.sharding import PartitionSharding
 
-__all__ = ["Move", "moves_between", "rows_held", "within", "without"]
+__all__ = ["Move", "plan_transfers", "resident_rows", "within", "without"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,13 +23,13 @@ class Move:
     rows: range
 
 
-def rows_held(
-    share: OwnedShare, rank: int, starts: range, span: int, epoch: int
+def resident_rows(
+    sharding: PartitionSharding, rank: int, starts: range, span: int, epoch: int
 ) -> tuple[range, ...]:
     """The rows that a rank's windows lie in: its own, and those that its last windows reach into.
 
     Args:
-        share: which windows are whose.
+        sharding: which windows are whose.
         rank: whose rows.
         starts: window starts of the training split.
         span: rows of a window.
@@ -38,13 +38,13 @@ def rows_held(
     Returns:
         Ranges that rise and do not touch.
     """
-    runs = share.order.positions_of(share.partitions_of(rank), len(starts), epoch)
+    runs = sharding.order.positions_of(sharding.partitions_of(rank), len(starts), epoch)
     # Rows between windows that lie apart belong to the window before: so every row is somebody's.
     reach, last = max(span, starts.step), starts[-1] + span if starts else 0
     return _union(range(starts[run[0]], min(starts[run[-1]] + reach, last)) for run in runs)
 
 
-def moves_between(
+def plan_transfers(
     held: Sequence[Sequence[range]], wanted: Sequence[Sequence[range]]
 ) -> tuple[Move, ...]:
     """The rows that each rank wants and does not hold, each from one rank that holds it.

@@ -5,10 +5,10 @@ from numpy.typing import NDArray
 
 from pgti.errors import require_whole_number
 
-__all__ = ["evenly_spread"]
+__all__ = ["subsample_evenly"]
 
 
-def evenly_spread(
+def subsample_evenly(
     starts: range | NDArray[np.int64], count: int | None
 ) -> range | NDArray[np.int64]:
     """At most `count` of the starts, spread evenly over them, in their order.

@@ -71,7 +71,7 @@ def split_by_fractions(
     >>> len(splits.train), len(splits.val), len(splits.test)
     (23974, 3425, 6850)
     """
-    if not all(0.0 <= share <= 1.0 for share in fractions):
+    if not all(0.0 <= sharding <= 1.0 for sharding in fractions):
         raise ConfigError(
             f"split fractions {fractions} must be three shares between 0 and 1: train, val, test"
         )

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from pgti.interop.pgt.sources import Source
 from pgti.interop.pgt.standardise import Standardisation, StandardisedSeries, check_room
-from pgti.series import Moments
-from pgti.series.codec import Float32Codec
-from pgti.series.moments import moments_of_raw
+from pgti.store import Moments
+from pgti.store.codec import Float32Codec
+from pgti.store.moments import moments_of_raw
 
 __all__ = ["Recipe", "Standardised", "lazily_as_pgt", "standardised_as_pgt"]
 

@@ -28,8 +28,8 @@ from pgti.interop.pgt.standardise import (
     resident_array,
     resident_tensor,
 )
-from pgti.series import SeriesStore
-from pgti.series.meta import META_FILE
+from pgti.store import SeriesStore
+from pgti.store.meta import META_FILE
 from pgti.windows import Splits
 
 __all__ = ["IndexLoader", "get_index_dataset"]

@@ -21,7 +21,7 @@ from pgti.interop.pgt.data_sets import data_set_called, default_directory
 from pgti.interop.pgt.edges import Edges, graph_edges
 from pgti.interop.pgt.sources import Source, StoreSource
 from pgti.interop.pgt.standardise import Standardisation, StandardisedSeries, fit, resident_array
-from pgti.series import SeriesStore
+from pgti.store import SeriesStore
 from pgti.windows import WindowSpec
 
 __all__ = ["Snapshots", "published_snapshots", "snapshots"]

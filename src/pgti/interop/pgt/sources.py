@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.batching.buffers import Runs
+from pgti.batching.buffers import RowRanges
 from pgti.batching.mapped import MappedRows
 from pgti.errors import DataError
 from pgti.ingest.npy_stream import read_header
 from pgti.ingest.readings import check_series_shape, reading
-from pgti.series import Moments, SeriesStore, calendar_features, default_calendar
-from pgti.series.codec import Float32Codec
-from pgti.series.moments import moments_of_raw
+from pgti.store import Moments, SeriesStore, calendar_features, default_calendar
+from pgti.store.codec import Float32Codec
+from pgti.store.moments import moments_of_raw
 
 __all__ = ["ArraySource", "NpySource", "Source", "StoreSource", "runs_of"]
 
@@ -225,7 +225,7 @@ def _open_npy(path: Path, num_calendar: int, zero_is_missing: bool) -> NpySource
     return NpySource(path, num_calendar=num_calendar, zero_is_missing=zero_is_missing)
 
 
-def runs_of(rows: NDArray[np.int64]) -> Runs:
+def runs_of(rows: NDArray[np.int64]) -> RowRanges:
     """Rising rows as runs of consecutive ones: first row, and the row after the last.
 
     >>> runs_of(np.array([3, 4, 5, 9]))

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.memory import available_bytes
 from pgti.errors import ConfigError, DataError
 from pgti.interop.pgt.sources import Rows, Source
+from pgti.memory.available import available_bytes
 
 __all__ = [
     "FILLS",

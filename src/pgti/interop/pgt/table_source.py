@@ -12,7 +12,7 @@ from pgti.ingest.pandas_hdf5 import PandasTable, fixed_table, flexible_table, is
 from pgti.ingest.readings import check_series_shape, numbered_row, reading
 from pgti.ingest.times import seconds_of_numbers
 from pgti.interop.pgt.sources import Rows, Source, runs_of
-from pgti.series import SECONDS_PER_DAY
+from pgti.store import SECONDS_PER_DAY
 
 __all__ = ["TableSource"]
 
@@ -90,7 +90,7 @@ def _open(path: Path) -> Any:  # noqa: ANN401 - h5py has no types
 
 
 def _times_of_day(group: Any, table: PandasTable, name: str) -> NDArray[np.float64]:  # noqa: ANN401 - as above
-    """Share of the day that has passed at each row, in [0, 1), float64 [T]."""
+    """Sharding of the day that has passed at each row, in [0, 1), float64 [T]."""
     # The index alone: the table's own reader would read all readings with it.
     index = group["table"].fields("index") if "table" in group else group["axis1"]
     unit = table.time_unit or "ns"

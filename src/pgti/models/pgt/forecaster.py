@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, Teacher
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.pgt.package import pgt_layer_class
 from pgti.models.regression import Regression
 from pgti.nn import SupportKind, Supports, without_autocast
-from pgti.nn.compilation import outside_compilation
+from pgti.nn.execution import compiler_disabled
 from pgti.shapes import BHNC, BLNC
 
 __all__ = [
@@ -100,7 +100,7 @@ class PgtForecaster(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,
-        teacher: Teacher | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
@@ -117,7 +117,7 @@ class PgtForecaster(AbstractModel):
         )
         return forecast_BNHC.transpose(1, 2).to(x.dtype).contiguous()
 
-    @outside_compilation
+    @compiler_disabled
     def _features(self, x: BLNC, supports: Supports) -> Tensor:
         edges = Edges(supports.edge_index, supports.edge_weight)
         with nullcontext() if self.knows_autocast else without_autocast(x.device):

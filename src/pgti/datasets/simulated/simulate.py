@@ -1,0 +1,113 @@
+"""Writes a simulated store, a chunk at a time."""
+
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.datasets.simulated.options import STRETCH_STEPS, SimulationOptions
+from pgti.datasets.simulated.road import road_graph
+from pgti.datasets.simulated.traffic import Traffic
+from pgti.errors import ConfigError
+from pgti.graph import SensorGraph
+from pgti.store import StoreMeta, StoreWriter
+
+__all__ = ["simulate", "simulated_chunks"]
+
+
+def simulate(
+    target: Path,
+    options: SimulationOptions,
+    graph: SensorGraph | None = None,
+    *,
+    node_ids: tuple[str, ...] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> StoreMeta:
+    """Write a store of simulated speeds: one channel, `speed`, in mph on a grid of 0.1.
+
+    Args:
+        target: the store to make.
+        options: size, seed and clock.
+        graph: road graph whose edges point in the driving direction; None makes one from the seed.
+        node_ids: sensor ids; None numbers the sensors from "0".
+        overwrite: replace an existing store.
+        progress: called after each chunk with the number of steps written so far.
+
+    Returns:
+        The description of the store.
+
+    Raises:
+        ConfigError: if the graph, the ids and `options.sensors` disagree.
+        StoreError: if the target exists or cannot be written.
+    """
+    graph = _checked_graph(options, graph)
+    if node_ids is None:
+        node_ids = tuple(str(node) for node in range(options.sensors))
+    if len(node_ids) != options.sensors:
+        raise ConfigError(
+            f"{len(node_ids)} sensor ids were given for {options.sensors} sensors: "
+            "give one for each"
+        )
+    writer = StoreWriter(
+        target,
+        node_ids=node_ids,
+        channels=("speed",),
+        units=("mph",),
+        graph=graph,
+        overwrite=overwrite,
+    )
+    with writer, closing(_one_ahead(simulated_chunks(options, graph))) as chunks:
+        for chunk in chunks:
+            writer.append(chunk)
+            if progress is not None:
+                progress(writer.num_steps)
+        return writer.finish(
+            start=options.start.astype("datetime64[s]"),
+            interval_seconds=options.interval_seconds,
+        )
+
+
+def simulated_chunks(
+    options: SimulationOptions, graph: SensorGraph | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Simulated speeds without a store, in chunks [rows, N, 1] of `options.chunk_steps` rows.
+
+    Args:
+        options: size, seed and clock.
+        graph: as in `simulate`.
+
+    Raises:
+        ConfigError: at the first chunk, if the graph and `options.sensors` disagree.
+    """
+    traffic = Traffic(options, _checked_graph(options, graph))
+    for first in range(0, options.steps, options.chunk_steps):
+        num_rows = min(options.chunk_steps, options.steps - first)
+        chunk = np.empty((num_rows, options.sensors, 1), dtype=np.float32)
+        for row in range(0, num_rows, STRETCH_STEPS):
+            rows = chunk[row : row + STRETCH_STEPS, :, 0]
+            rows[:] = traffic.advance()[: len(rows)]
+        yield chunk
+
+
+def _checked_graph(options: SimulationOptions, graph: SensorGraph | None) -> SensorGraph:
+    if graph is None:
+        return road_graph(options.sensors, options.seed)
+    if graph.num_nodes != options.sensors:
+        raise ConfigError(
+            f"the graph has {graph.num_nodes} nodes and sensors is {options.sensors}: "
+            "they must be the same"
+        )
+    return graph
+
+
+def _one_ahead(chunks: Iterator[NDArray[np.float32]]) -> Generator[NDArray[np.float32]]:
+    """The same chunks, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        coming = pool.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = pool.submit(next, chunks, None)
+            yield chunk

@@ -1,0 +1,75 @@
+"""Spells: things that begin at a random step at a random node and last for a random time.
+
+Incidents and sensor outages are spells. Their number at a node is in equilibrium from the first
+step on, because a spell's remaining time does not depend on its age.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["IncidentProcess", "Spell"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Spell:
+    """A spell within one stretch.
+
+    Attributes:
+        node: where it is.
+        rows: which steps of the stretch it covers.
+        size: a number in [0, 1) that it keeps for life.
+    """
+
+    node: int
+    rows: slice
+    size: float
+
+
+class IncidentProcess:
+    """Spells at independent nodes: Poisson starts and geometric durations.
+
+    Args:
+        num_nodes: number of nodes.
+        starts_per_step: expected starts at one node in one step.
+        mean_steps: expected duration, at least 1.
+        rng: draws the spells that are under way at the first step.
+    """
+
+    def __init__(
+        self,
+        num_nodes: int,
+        *,
+        starts_per_step: float,
+        mean_steps: float,
+        rng: np.random.Generator,
+    ) -> None:
+        self._num_nodes = num_nodes
+        self._starts_per_step = starts_per_step
+        self._end_chance = 1.0 / max(1.0, mean_steps)
+        count = int(rng.poisson(num_nodes * starts_per_step / self._end_chance))
+        self._under_way = self._begin(np.zeros(count, dtype=np.int64), rng)
+
+    def advance(self, num_rows: int, rng: np.random.Generator) -> list[Spell]:
+        """The spells of the next `num_rows` steps; those that go on are kept for later ones."""
+        count = rng.poisson(self._num_nodes * self._starts_per_step * num_rows)
+        begun = self._begin(rng.integers(num_rows, size=count), rng)
+        first, stop, node, size = np.concatenate([self._under_way, begun], axis=1)
+        lasting = stop > num_rows
+        rest = (np.zeros_like(stop), stop - num_rows, node, size)
+        self._under_way = np.stack(rest)[:, lasting]
+        columns = (first.astype(int), np.minimum(stop, num_rows).astype(int), node.astype(int))
+        table = zip(*(column.tolist() for column in columns), size.tolist(), strict=True)
+        return [
+            Spell(node=a_node, rows=slice(a_first, a_stop), size=a_size)
+            for a_first, a_stop, a_node, a_size in table
+        ]
+
+    def _begin(self, first: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
+        """Spells that begin at the given rows: first row, row after the last, node, size."""
+        count = len(first)
+        stop = first + rng.geometric(self._end_chance, size=count)
+        node = rng.integers(self._num_nodes, size=count)
+        # [4, spells]; whole numbers are exact in float64
+        return np.stack([first, stop, node, rng.random(count)])

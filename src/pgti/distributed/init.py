@@ -1,0 +1,147 @@
+"""From the facts of a launch to processes that can talk."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+
+from pgti.distributed.communicator import Communicator, SingleProcess
+from pgti.distributed.launch import Launch, find_launch
+from pgti.errors import ConfigError, PeerError
+
+__all__ = ["TIMEOUT_SECONDS", "init_communicator", "open_fake"]
+
+TIMEOUT_SECONDS = 600.0
+"""How long a rank waits for another before the job fails."""
+_LONGEST_TIMEOUT = 30 * 86_400.0
+
+
+@contextmanager
+def init_communicator(
+    device: torch.device | None = None,
+    *,
+    launch: Launch | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+    environ: Mapping[str, str] = os.environ,
+) -> Iterator[Communicator]:
+    """The processes of this job; one alone where nothing launched several.
+
+    A process group that somebody else has initialised (Ray, Lightning, a script) is used as it is
+    and left to them.
+
+    Args:
+        device: where this rank computes: NCCL joins gloo for a GPU.
+        launch: which process this is; found in the environment if not given.
+        timeout_seconds: how long to wait for another rank.
+        environ: the environment variables.
+
+    Raises:
+        ConfigError: if the environment contradicts itself, or the timeout is not positive.
+        PeerError: if the other ranks cannot be reached.
+    """
+    if not 0 < timeout_seconds <= _LONGEST_TIMEOUT:
+        raise ConfigError(
+            f"the timeout is {timeout_seconds} s: it must be more than 0 and at most "
+            f"{_LONGEST_TIMEOUT:.0f}"
+        )
+    found = find_launch(environ) if launch is None else launch
+    communicator = _opened(found, device or torch.device("cpu"), timeout_seconds, environ)
+    try:
+        yield communicator
+    except BaseException as error:
+        communicator.close(error)
+        raise
+    communicator.close()
+
+
+@contextmanager
+def open_fake(rank: int, world_size: int) -> Iterator[Communicator]:
+    """One rank of a job whose other ranks do not exist, over torch's `fake` backend.
+
+    Everything that ranks do together returns at once, and the ledger counts what the rank sends.
+    What it "receives" is whatever was in memory: such numbers mean nothing.
+
+    Args:
+        rank: which one this process plays.
+        world_size: how many there would be.
+
+    Raises:
+        ConfigError: if the rank is not one of them, or this process is in a job already.
+    """
+    import torch.distributed as dist  # noqa: PLC0415 - see _opened
+
+    # Its import makes the backend known. Torch keeps it among its own tests.
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415
+
+    from pgti.distributed.torch_communicator import TorchCommunicator  # noqa: PLC0415
+
+    launch = Launch(launcher="fake", rank=rank, world_size=world_size)
+    if dist.is_initialized():
+        raise ConfigError(
+            "this process is in a process group already: a fake job needs a process that is in none"
+        )
+    dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size)
+    try:
+        yield TorchCommunicator(launch, None, timedelta(seconds=TIMEOUT_SECONDS))
+    finally:
+        dist.destroy_process_group()
+
+
+def _opened(
+    launch: Launch, device: torch.device, timeout_seconds: float, environ: Mapping[str, str]
+) -> Communicator:
+    # One process alone needs none of this, and its import takes a while.
+    if launch.world_size == 1 and "torch.distributed" not in sys.modules:
+        return SingleProcess()
+    import torch.distributed as dist  # noqa: PLC0415
+    from torch._C._distributed_c10d import PrefixStore, TCPStore  # noqa: PLC0415
+
+    from pgti.distributed.heartbeat import Heartbeat  # noqa: PLC0415
+    from pgti.distributed.torch_communicator import TorchCommunicator  # noqa: PLC0415
+
+    timeout = timedelta(seconds=timeout_seconds)
+    if dist.is_available() and dist.is_initialized():
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        if (rank, world_size) != (launch.rank, launch.world_size):
+            launch = Launch(launcher="host", rank=rank, world_size=world_size)
+        return TorchCommunicator(launch, None, timeout, owns_group=False)
+    if launch.world_size == 1:
+        return SingleProcess()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # or pinned memory would open a context on the first GPU
+    # torchrun's agent keeps the store of its workers, so that it outlives all of them.
+    agent_keeps_store = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    keeps_store = launch.rank == 0 and not agent_keeps_store
+
+    def connected(*, is_master: bool) -> PrefixStore:
+        store = TCPStore(
+            launch.address,
+            launch.port,
+            launch.world_size,
+            is_master=is_master,
+            timeout=timeout,
+            wait_for_workers=False,
+        )
+        return PrefixStore(f"pgti/{launch.restarts}", store)
+
+    try:
+        store = connected(is_master=keeps_store)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=store,
+            rank=launch.rank,
+            world_size=launch.world_size,
+            timeout=timeout,
+            device_id=device if device.type == "cuda" else None,
+        )
+        heartbeat = Heartbeat(connected(is_master=False), launch.rank, launch.world_size)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise PeerError(
+            f"rank {launch.rank} of {launch.world_size} cannot reach the others at "
+            f"{launch.address}:{launch.port}: {reason}"
+        ) from error
+    return TorchCommunicator(launch, heartbeat, timeout)

@@ -1,0 +1,201 @@
+"""Ranks over `torch.distributed`: gloo between CPUs, NCCL between GPUs with gloo beside it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pgti.distributed.communicator import Communicator, Message, Pending
+from pgti.distributed.heartbeat import Heartbeat
+from pgti.distributed.launch import Launch
+from pgti.distributed.traffic import Kind
+from pgti.errors import PeerError
+
+__all__ = ["TorchCommunicator"]
+
+
+class _Works(Pending):
+    """Collectives or messages of torch's that are under way."""
+
+    def __init__(self, works: Sequence[dist.Work], communicator: "TorchCommunicator") -> None:
+        self._works = works
+        self._communicator = communicator
+
+    def wait(self) -> None:
+        """Wait for all of them."""
+        with self._communicator.translate_errors():
+            for work in self._works:
+                work.wait()
+        self._works = ()
+
+
+class TorchCommunicator(Communicator):
+    """A rank of a process group of torch's, which is initialised already.
+
+    What is on the host goes over gloo, what is on a GPU over NCCL. Rows travel in a gloo group of
+    their own, so that they can be under way during other collectives.
+
+    Args:
+        launch: which rank this is.
+        heartbeat: tells which rank is to blame for a failure; None where nobody could tell.
+        timeout: how long to wait for another rank.
+        owns_group: whether to destroy the process group in the end.
+    """
+
+    def __init__(
+        self,
+        launch: Launch,
+        heartbeat: Heartbeat | None,
+        timeout: timedelta,
+        *,
+        owns_group: bool = True,
+    ) -> None:
+        super().__init__(launch.rank, launch.world_size, launch.local_rank, launch.local_world_size)
+        self._heartbeat = heartbeat
+        self._owns_group = owns_group
+        fake = dist.get_backend() == "fake"
+        with self.translate_errors():
+            self._rows = None if fake else dist.new_group(backend="gloo", timeout=timeout)
+
+    def all_reduce_(self, tensor: Tensor, kind: Kind) -> None:
+        """All-reduce; every rank receives what was added up in one place."""
+        self.traffic.add(kind, tensor.nbytes)
+        with self.translate_errors():
+            dist.all_reduce(tensor)
+
+    def all_reduce_coalesced_(self, tensors: Sequence[Tensor], kind: Kind) -> None:
+        """One all-reduce over all of them, side by side."""
+        if not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self.all_reduce_(flat, kind)
+        position = 0
+        for tensor in tensors:
+            tensor.copy_(flat[position : position + tensor.numel()].view_as(tensor))
+            position += tensor.numel()
+
+    def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Pending:
+        """All-reduce that is waited for later."""
+        self.traffic.add(kind, tensor.nbytes)
+        with self.translate_errors():
+            work = dist.all_reduce(tensor, async_op=True)
+        return _Works([work] if work is not None else [], self)
+
+    def broadcast_(self, tensor: Tensor) -> None:
+        """Broadcast from rank 0, which alone sends."""
+        self.traffic.add("control", tensor.nbytes if self.is_main else 0)
+        with self.translate_errors():
+            dist.broadcast(tensor, src=0)
+
+    def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
+        """All-reduce on the host."""
+        tensor = torch.tensor(numbers, dtype=torch.int64)
+        self.traffic.add("control", tensor.nbytes)
+        if self._heartbeat is not None:
+            self._heartbeat.advance()
+        with self.translate_errors():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        largest: list[int] = tensor.tolist()
+        return largest
+
+    def broadcast_bytes(self, content: bytes) -> bytes:
+        """The length first, then the bytes: nothing is unpickled."""
+        size = torch.tensor(len(content), dtype=torch.int64)
+        self.broadcast_(size)
+        received = torch.zeros(int(size), dtype=torch.uint8)
+        if self.is_main:
+            received.copy_(_as_tensor(content))
+        self.broadcast_(received)
+        return received.numpy().tobytes()
+
+    def all_gather_text(self, text: str) -> list[str]:
+        """Every rank's text, padded to the longest."""
+        content = text.encode()
+        longest = self.all_reduce_max([len(content)])[0]
+        if not longest:
+            return [""] * self.world_size
+        mine = torch.zeros(longest, dtype=torch.uint8)
+        mine[: len(content)] = _as_tensor(content)
+        everyone = [torch.zeros_like(mine) for _ in range(self.world_size)]
+        self.traffic.add("control", mine.nbytes)
+        with self.translate_errors():
+            dist.all_gather(everyone, mine)
+        return [each.numpy().tobytes().rstrip(b"\0").decode() for each in everyone]
+
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Pending:
+        """Messages of bytes in the group of rows."""
+        works = []
+        with self.translate_errors():
+            for message in receives:
+                tensor = message.tensor.view(torch.uint8)
+                works.append(
+                    dist.irecv(tensor, src=message.peer, group=self._rows, tag=message.tag)
+                )
+            for message in sends:
+                self.traffic.add("data", message.tensor.nbytes)
+                tensor = message.tensor.view(torch.uint8)
+                works.append(
+                    dist.isend(tensor, dst=message.peer, group=self._rows, tag=message.tag)
+                )
+        return _Works([work for work in works if work is not None], self)
+
+    def barrier(self) -> None:
+        """An all-reduce on the host: gloo's, whatever the device."""
+        self.all_reduce_max([0])
+
+    def wait_for_all(self) -> None:
+        """Look at the others' signs of life; without them, a barrier."""
+        if self._heartbeat is None:
+            self.barrier()
+        else:
+            self._heartbeat.wait_for_all()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Tell the others why, and leave the group; one that is done leaves when all are."""
+        if error is None and self._owns_group and self._heartbeat is not None:
+            # Rows or counts that nobody waits for may be on their way: the connections of a rank
+            # that left would fail in the hands of the others. Who fails now says so itself.
+            with suppress(PeerError, RuntimeError):
+                self._heartbeat.wait_for_all()
+        if self._heartbeat is not None:
+            self._heartbeat.close(error)
+            if error is not None and getattr(error, "is_reported", None) is None:
+                error.is_reported = self._is_reported(error, self._heartbeat)  # type: ignore[attr-defined] # of any error
+        # A group whose ranks have failed may never come apart: the system closes its connections.
+        if self._owns_group and error is None and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _is_reported(self, error: BaseException, heartbeat: Heartbeat) -> bool:
+        """Whether rank 0 says the same: it is not the one that is gone, or has failed alike."""
+        if self.is_main:
+            return False
+        if isinstance(error, PeerError):
+            return error.rank != 0
+        return heartbeat.has_failed_alike(0, error)
+
+    @contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        """Turn torch's account of a lost connection into a line that names the rank.
+
+        Raises:
+            PeerError: naming the rank that failed, is gone or does not answer.
+        """
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            failure = None if self._heartbeat is None else self._heartbeat.find_failed_rank()
+            if failure is not None:
+                message = f"{failure.text}: the job cannot go on"
+                raise PeerError(message, failure.rank) from error
+            reason = " ".join(str(error).split())[:200]
+            raise PeerError(f"another rank failed or does not answer: {reason}") from error
+
+
+def _as_tensor(content: bytes) -> Tensor:
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())

@@ -1,0 +1,1 @@
+"""Forecasters, baselines, evaluation, and forecasts as files."""

@@ -1,0 +1,159 @@
+"""Errors of forecasters over a split, several of them in one pass over the data."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pgti.batching import Batch
+from pgti.distributed import Communicator
+from pgti.errors import ConfigError
+from pgti.forecasting.forecaster import AbstractForecaster
+from pgti.forecasting.loader import Loader, open_epoch
+from pgti.forecasting.metrics import ForecastMetrics, MetricSummary
+from pgti.forecasting.observers import AbstractObserver
+
+__all__ = ["evaluate", "evaluation_report", "measure"]
+
+
+def evaluate(
+    forecasters: Mapping[str, AbstractForecaster],
+    loader: Loader,
+    *,
+    mape_threshold: float = 1e-3,
+    observers: Iterable[AbstractObserver] = (),
+) -> dict[str, MetricSummary]:
+    """Errors of each forecaster over all windows of the loader, by name.
+
+    Every window counts once and every observed target as much as any other, so that the batch
+    size changes nothing.
+
+    Args:
+        forecasters: what to evaluate, by name; on the device of the batches.
+        loader: the windows.
+        mape_threshold: smallest magnitude of a target, in its unit, that MAPE counts.
+        observers: shown the progress.
+
+    Raises:
+        ConfigError: if there is no window, or windows come without targets.
+        RunError: if a forecast is not finite.
+    """
+    metrics = measure(forecasters, loader, mape_threshold=mape_threshold, observers=observers)
+    return {name: each.summary() for name, each in metrics.items()}
+
+
+def evaluation_report(
+    metrics: Mapping[str, ForecastMetrics], main: str, channels: Sequence[str]
+) -> dict[str, Any]:
+    """The JSON shape of an evaluation: the main forecaster's errors, the others' under their names.
+
+    Where there are several target channels, "channels" has the errors of each by its name: their
+    units may differ, and the errors of all of them together mix them.
+
+    Args:
+        metrics: as `measure` gives them.
+        main: name of the main forecaster.
+        channels: name of each target channel.
+
+    Raises:
+        ConfigError: if `main` is not among them, a name would hide an error table, or there are
+            more or fewer names than channels.
+    """
+    if main not in metrics:
+        raise ConfigError(f"there is no forecaster {main!r}: it is one of {', '.join(metrics)}")
+    report = _with_channels(metrics[main], channels)
+    for name, each in metrics.items():
+        if name == main:
+            continue
+        if name in report:
+            raise ConfigError(f"a forecaster cannot be called {name!r}: that is an error's name")
+        report[name] = _with_channels(each, channels)
+    return report
+
+
+def _with_channels(metrics: ForecastMetrics, channels: Sequence[str]) -> dict[str, Any]:
+    """The errors of all targets and, where there are several, of each."""
+    if len(channels) != metrics.num_targets:
+        raise ConfigError(
+            f"{len(channels)} channels are named and {metrics.num_targets} are forecast: each "
+            "target has one name"
+        )
+    report: dict[str, Any] = dict(metrics.summary())
+    if metrics.num_targets > 1:
+        report["channels"] = {
+            name: metrics.summary(channel=index) for index, name in enumerate(channels)
+        }
+    return report
+
+
+def measure(
+    forecasters: Mapping[str, AbstractForecaster],
+    loader: Loader,
+    *,
+    mape_threshold: float = 1e-3,
+    observers: Iterable[AbstractObserver] = (),
+    before_batch: Callable[[], None] | None = None,
+    communicator: Communicator | None = None,
+) -> dict[str, ForecastMetrics]:
+    """As `evaluate`, but the sums themselves, which merge and tell channels apart.
+
+    Args:
+        forecasters: what to evaluate, by name.
+        loader: the windows.
+        mape_threshold: smallest magnitude that MAPE counts.
+        observers: shown the progress.
+        before_batch: called before each batch; what it raises ends the evaluation.
+        communicator: the ranks that share the windows; None for one process.
+
+    Raises:
+        ConfigError: if there is no window, or windows come without targets.
+    """
+    if loader.num_windows == 0:
+        raise ConfigError(
+            "there is no window to evaluate: give the split a larger share, or shorten "
+            "input_steps or horizon"
+        )
+    watching = list(observers)
+    for observer in watching:
+        observer.begin("evaluating", loader.num_windows)
+    metrics: dict[str, ForecastMetrics] = {}
+    were_training = [each for each in forecasters.values() if each.training]
+    for each in were_training:
+        each.eval()
+    try:
+        # Not inference_mode: what a network caches here must be usable in training later.
+        with torch.no_grad(), open_epoch(loader, 0) as batches:
+            for number, batch in enumerate(batches):
+                if before_batch is not None:
+                    before_batch()
+                _update(metrics, forecasters, batch, mape_threshold)
+                for observer in watching:
+                    observer.advance(loader.windows_in(number))
+    finally:
+        for each in were_training:
+            each.train()
+    if communicator is not None:
+        for of_one in metrics.values():
+            communicator.all_reduce_(of_one.sums, "metrics")
+    return metrics
+
+
+def _update(
+    metrics: dict[str, ForecastMetrics],
+    forecasters: Mapping[str, AbstractForecaster],
+    batch: Batch,
+    mape_threshold: float,
+) -> None:
+    if batch.y is None or batch.y_mask is None:
+        raise ConfigError(
+            "the windows have no targets: their horizon lies past the end of the series, and "
+            "there is nothing to evaluate against"
+        )
+    horizon, num_targets = batch.y.shape[1], batch.y.shape[3]
+    for name, forecaster in forecasters.items():
+        if name not in metrics:
+            metrics[name] = ForecastMetrics(
+                horizon, num_targets, mape_threshold=mape_threshold, device=batch.y.device
+            )
+        if batch.num_windows:
+            metrics[name].update(forecaster(batch), batch.y, batch.y_mask)

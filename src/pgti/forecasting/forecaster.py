@@ -1,0 +1,178 @@
+"""Everything that turns a batch into forecasts in original units: networks and simple rules."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from pgti.batching import Batch, WindowSource
+from pgti.errors import ConfigError
+from pgti.forecasting.baselines import Persistence
+from pgti.models import AbstractModel, ModelShape, TeacherForcing
+from pgti.nn import Supports
+from pgti.shapes import BHNC
+from pgti.store import SECONDS_PER_DAY, Scaler, TimeAxis
+
+__all__ = ["AbstractForecaster", "NetworkForecaster", "PersistenceForecaster", "shape_of"]
+
+
+class AbstractForecaster(nn.Module, ABC):
+    """Forecasts the targets of a batch in original units."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
+        """Forecasts of the batch's windows, float32 (or float64) [B, H, N, C_out].
+
+        Args:
+            batch: the windows.
+            step: in training, optimiser steps done so far; None in evaluation and prediction,
+                where nothing of the targets may be seen.
+        """
+
+
+class NetworkForecaster(AbstractForecaster):
+    """A network that works on standardised readings, with the un-scaling around it.
+
+    Args:
+        network: called as `network(x, supports)`, x [B, L, N, C + F] standardised; returns
+            [B, H, N, C_out] standardised. An `AbstractModel` is also shown its teacher in
+            training.
+        supports: the sensor graph as the network wants it.
+        scaler: standardisation of the store's channels.
+        target_indices: positions of the targets among the store's channels.
+        seed: seed of whatever the network draws in training (scheduled sampling).
+
+    Raises:
+        ConfigError: if a target is not a channel of the scaler.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        supports: Supports,
+        scaler: Scaler,
+        target_indices: tuple[int, ...],
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_targets(scaler, target_indices)
+        self.network = network
+        self.supports = supports
+        self.scaler = scaler
+        self.target_indices = target_indices
+        self.seed = seed
+        mean, std = _target_scale(scaler, target_indices)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
+        """Forecasts in original units; un-scaled in float32 even where the network is not."""
+        teacher = None if step is None else self._teacher(batch, step)
+        if teacher is None:
+            scaled: Tensor = self.network(batch.x, self.supports)
+        else:
+            scaled = self.network(batch.x, self.supports, teacher)
+        _check_shape(scaled, batch, len(self.target_indices))
+        if scaled.dtype not in (torch.float32, torch.float64):
+            scaled = scaled.float()
+        return scaled * self.std + self.mean
+
+    def _teacher(self, batch: Batch, step: int) -> TeacherForcing | None:
+        if not isinstance(self.network, AbstractModel) or batch.y is None or batch.y_mask is None:
+            return None
+        targets = torch.where(batch.y_mask, (batch.y - self.mean) / self.std, 0.0)
+        return TeacherForcing(
+            targets_BHNC=targets,
+            calendar_BHF=batch.calendar[:, batch.x.shape[1] :],
+            step=step,
+            seed=self.seed,
+        )
+
+
+class PersistenceForecaster(AbstractForecaster):
+    """Every future reading is the last observed one of the window; the mean where there is none.
+
+    Args:
+        scaler: standardisation of the store's channels, undone here.
+        target_indices: positions of the targets among the store's channels.
+        horizon: steps to forecast, H.
+
+    Raises:
+        ConfigError: if a target is not a channel of the scaler.
+    """
+
+    def __init__(self, scaler: Scaler, target_indices: tuple[int, ...], horizon: int) -> None:
+        super().__init__()
+        _check_targets(scaler, target_indices)
+        self.rule = Persistence(horizon, target_indices)
+        mean, std = _target_scale(scaler, target_indices)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
+        """The last observed reading of each node and target, at every step."""
+        del step
+        scaled: Tensor = self.rule(batch.x, batch.x_mask)
+        return scaled * self.std + self.mean
+
+
+def shape_of(source: WindowSource) -> ModelShape:
+    """The sizes that windows of `source` ask of a network."""
+    return ModelShape(
+        input_steps=source.spec.input_steps,
+        horizon=source.spec.horizon,
+        num_nodes=source.store.meta.num_nodes,
+        input_channels=source.num_input_channels,
+        target_channels=len(source.target_indices),
+        target_indices=source.target_indices,
+        calendar=source.calendar,
+        steps_per_day=_steps_per_day(source.store.time_axis),
+    )
+
+
+def _steps_per_day(time_axis: TimeAxis) -> int | None:
+    interval = time_axis.interval_seconds
+    if not time_axis.is_dated or interval is None or SECONDS_PER_DAY % interval:
+        return None
+    return SECONDS_PER_DAY // interval
+
+
+def _target_scale(scaler: Scaler, target_indices: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    mean = torch.tensor([scaler.mean[index] for index in target_indices], dtype=torch.float32)
+    std = torch.tensor([scaler.std[index] for index in target_indices], dtype=torch.float32)
+    return mean, std
+
+
+def _check_targets(scaler: Scaler, target_indices: tuple[int, ...]) -> None:
+    num_channels = len(scaler.mean)
+    if not target_indices:
+        raise ConfigError("there is no target channel: name at least one to forecast")
+    for index in target_indices:
+        if not 0 <= index < num_channels:
+            raise ConfigError(
+                f"target channel {index} does not exist: the series has channels "
+                f"0 to {num_channels - 1}"
+            )
+
+
+def _check_shape(scaled: object, batch: Batch, num_targets: int) -> None:
+    """A network of one's own that returns another shape would broadcast into nonsense."""
+    if not isinstance(scaled, Tensor):
+        raise ConfigError(
+            f"the network returned a {type(scaled).__name__}: it must return one tensor, "
+            "[B, H, N, C_out]"
+        )
+    num_windows, num_nodes = batch.x.shape[0], batch.x.shape[2]
+    horizon = scaled.shape[1] if batch.y is None and scaled.ndim == 4 else None
+    if batch.y is not None:
+        horizon = batch.y.shape[1]
+    expected = (num_windows, horizon, num_nodes, num_targets)
+    if tuple(scaled.shape) != expected:
+        raise ConfigError(
+            f"the network returned the shape {tuple(scaled.shape)}: the rule is "
+            f"[B, H, N, C_out] = {expected}"
+        )

@@ -1,0 +1,141 @@
+"""Forecasts as files, window by window in bounded memory, complete or not there at all."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgti.batching import Batch
+from pgti.errors import ConfigError
+from pgti.forecasting.forecaster import AbstractForecaster
+from pgti.forecasting.observers import AbstractObserver
+from pgti.forecasting.writers import ForecastBlock, ForecastNames, open_writer
+from pgti.store import TimeAxis
+
+__all__ = ["ForecastLabels", "predict"]
+
+_BLOCK_FORECASTS = 1 << 18
+"""Forecasts (windows x horizon x nodes x channels) that are turned into rows at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ForecastLabels:
+    """What the numbers of a forecast are called.
+
+    Args:
+        time_axis: times of the series' rows; without times, rows are named by their number.
+        input_steps: L, to find the first target row of a window.
+        sensor_ids: name of each node.
+        channels: name of each target channel.
+    """
+
+    time_axis: TimeAxis
+    input_steps: int
+    sensor_ids: tuple[str, ...]
+    channels: tuple[str, ...]
+
+    def moments(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64] | NDArray[np.int64]:
+        """Times of the rows, or the rows themselves where times are unknown.
+
+        In a zone the times are UTC: its wall clock shows one hour of a year twice.
+        """
+        if not self.time_axis.is_dated:
+            return rows
+        if self.time_axis.time_zone is None:
+            return self.time_axis.at(rows)
+        return self.time_axis.seconds_at(rows).astype("datetime64[s]")
+
+    @property
+    def names(self) -> ForecastNames:
+        """Names of a forecast file's axes."""
+        return ForecastNames(
+            sensor_ids=self.sensor_ids,
+            channels=self.channels,
+            time_zone=self.time_axis.time_zone if self.time_axis.is_dated else None,
+        )
+
+
+def predict(
+    forecaster: AbstractForecaster,
+    batches: Iterable[Batch],
+    labels: ForecastLabels,
+    path: str | Path,
+    *,
+    observers: Iterable[AbstractObserver] = (),
+) -> int:
+    """Write the forecasts of the batches' windows to a file.
+
+    A CSV or Parquet file has one row per forecast, with the columns
+
+        timestamp   time of the forecast reading (its row number where times are unknown)
+        origin      time of the last reading the forecast was made from
+        horizon     steps from origin to timestamp, from 1
+        sensor      id of the sensor
+        channel     name of the channel
+        forecast    in original units
+        observed    the reading, empty where missing; only if the first batch has targets
+
+    An NPZ file has the arrays `forecast` and, in the same case, `observed`, float32 [S, H, N, C],
+    `timestamps` [S, H], `origins` [S], `horizon` [H], `sensor_ids` [N] and `channels` [C].
+
+    Times of a series with a time zone are unambiguous: with their distance from UTC in a CSV file
+    (2025-10-26T02:00:00+01:00), with the zone in a Parquet file, and in an NPZ file in UTC, beside
+    an array `time_zone` with the zone's name. Other times are as the source had them.
+
+    Args:
+        forecaster: makes the forecasts, on the device of the batches.
+        batches: the windows, with or without targets; used one at a time.
+        labels: names of what is forecast.
+        path: the suffix, .csv, .parquet or .npz, names the format; an existing file is replaced
+            once the new one is complete.
+        observers: told about each batch.
+
+    Returns:
+        Number of windows.
+
+    Raises:
+        ConfigError: if the suffix is another, the directory does not exist, or there is no window.
+        MissingExtraError: if the format needs a library that is not installed.
+        RunError: if the file cannot be written.
+    """
+    path = Path(path)
+    num_windows = 0
+    was_training = forecaster.training
+    forecaster.eval()
+    try:
+        with torch.no_grad(), open_writer(path, labels.names) as writer:
+            for batch in batches:
+                for block in _blocks(batch, forecaster(batch), labels):
+                    writer.write(block)
+                num_windows += batch.num_windows
+                for observer in observers:
+                    observer.advance(batch.num_windows)
+            if num_windows == 0:
+                raise ConfigError("there is no window to forecast: choose another split or range")
+    finally:
+        forecaster.train(was_training)
+    return num_windows
+
+
+def _blocks(
+    batch: Batch, prediction: torch.Tensor, labels: ForecastLabels
+) -> Iterator[ForecastBlock]:
+    """The forecasts of a batch, a few windows at a time."""
+    forecast = prediction.float().cpu().numpy()
+    observed = None
+    if batch.y is not None and batch.y_mask is not None:
+        observed = torch.where(batch.y_mask, batch.y.float(), torch.nan).cpu().numpy()
+    horizon = np.arange(1, forecast.shape[1] + 1)
+    last_rows = batch.starts + labels.input_steps - 1
+    size = max(1, _BLOCK_FORECASTS // max(1, forecast[0].size))
+    for first in range(0, batch.num_windows, size):
+        part = slice(first, first + size)
+        yield ForecastBlock(
+            timestamps=labels.moments(last_rows[part, None] + horizon),
+            origins=labels.moments(last_rows[part]),
+            forecast=forecast[part],
+            observed=None if observed is None else observed[part],
+        )

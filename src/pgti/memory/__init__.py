@@ -1,0 +1,1 @@
+"""Memory: what is available, malloc's policy, what a process and a training step take."""

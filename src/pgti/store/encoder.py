@@ -1,0 +1,150 @@
+"""Encoding readings into `series.npy`: int16 as long as that loses nothing, then float32."""
+
+import contextlib
+import io
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.errors import StoreError
+from pgti.store.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, Raw, grid_divisor
+from pgti.store.store import SERIES_OFFSET
+
+__all__ = ["SeriesEncoder"]
+
+_RECODED_READINGS = 1 << 22  # readings read back at a time
+
+
+class SeriesEncoder:
+    """Writes the series' file piece by piece, in the smallest code that holds every reading.
+
+    It begins with the coarsest grid that fits, refines it when a reading asks for it, and turns
+    what is written to float32 at the first reading that no grid holds.
+
+    Args:
+        path: the file, made at once.
+        num_nodes: sensors, N.
+        num_channels: channels, C.
+
+    Raises:
+        OSError: if the file cannot be made; every method raises it if writing fails.
+    """
+
+    def __init__(self, path: Path, num_nodes: int, num_channels: int) -> None:
+        self._path = path
+        self._row_shape = num_nodes, num_channels
+        self._codec: Codec | None = None
+        self._max_code = np.zeros(num_channels)
+        self._num_steps = 0
+        self._file: BinaryIO | None = self._new_file()
+
+    @property
+    def num_steps(self) -> int:
+        """Rows written so far."""
+        return self._num_steps
+
+    @property
+    def codec(self) -> Codec:
+        """What the numbers written so far mean."""
+        return self._codec if self._codec is not None else Float32Codec()
+
+    def append(self, values: NDArray[np.float32]) -> None:
+        """Append readings [rows, N, C], contiguous and finite, NaN for missing."""
+        raw = self._encode(values)
+        self._opened().write(raw.data)
+        self._num_steps += len(values)
+
+    def finish(self) -> None:
+        """Write the header, bring the file to the disk and close it."""
+        file = self._opened()
+        header = io.BytesIO()
+        text = repr(
+            {
+                "descr": self.codec.dtype.str,
+                "fortran_order": False,
+                "shape": (self._num_steps, *self._row_shape),
+            }
+        )
+        header.write(b"\x93NUMPY\x01\x00")
+        header.write((SERIES_OFFSET - 10).to_bytes(2, "little"))
+        header.write(text.encode("latin1").ljust(SERIES_OFFSET - 11) + b"\n")
+        file.seek(0)
+        file.write(header.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+        self._file = None
+
+    def close(self) -> None:
+        """Close the file, whatever state it is in."""
+        if self._file is not None:
+            # Closing flushes, and on a full disk that fails again: the first error is the one.
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def _encode(self, values: NDArray[np.float32]) -> Raw:
+        if self._codec is None:
+            self._codec = _first_codec(values)
+        if isinstance(self._codec, GridCodec):
+            codes = self._codec.encode(values)
+            if codes is None:
+                self._recode(self._finer_codec(self._codec, values))
+                return self._encode(values)
+            largest = np.abs(np.where(codes == MISSING_CODE, 0, codes)).max(axis=(0, 1))
+            self._max_code = np.maximum(self._max_code, largest)
+            return codes
+        return self._codec.encode(values)
+
+    def _finer_codec(self, codec: GridCodec, values: NDArray[np.float32]) -> Codec:
+        """A grid that holds both what is written and `values`, or float32."""
+        divisors = []
+        for channel, old in enumerate(codec.divisors):
+            new = grid_divisor(values[..., channel], multiple_of=old)
+            if new is None or self._max_code[channel] * (new // old) > -MISSING_CODE - 1:
+                return Float32Codec()
+            divisors.append(new)
+        return GridCodec(tuple(divisors))
+
+    def _recode(self, codec: Codec) -> None:
+        """Write what is there already again, in another code."""
+        old = self._codec
+        self._codec = codec
+        self._max_code = np.zeros(self._row_shape[1])
+        if old is None or self._num_steps == 0:
+            return
+        displaced = self._path.with_suffix(".old")
+        row_items = self._row_shape[0] * self._row_shape[1]
+        rows = max(1, _RECODED_READINGS // row_items)
+        with self._opened() as previous:
+            self._path.rename(displaced)
+            self._file = self._new_file()
+            previous.seek(SERIES_OFFSET)
+            while piece := previous.read(rows * row_items * old.dtype.itemsize):
+                raw: NDArray[Any] = np.frombuffer(piece, dtype=old.dtype)
+                values = old.decode(raw.reshape(-1, *self._row_shape))
+                self._file.write(self._encode(values).data)
+        displaced.unlink()
+
+    def _new_file(self) -> BinaryIO:
+        file = self._path.open("w+b")
+        file.seek(SERIES_OFFSET)
+        return file
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            raise StoreError("the store is finished: its series cannot be written any more")
+        return self._file
+
+
+def _first_codec(values: NDArray[np.float32]) -> Codec:
+    divisors = []
+    for channel in range(values.shape[-1]):
+        divisor = grid_divisor(values[..., channel])
+        if divisor is None:
+            return Float32Codec()
+        divisors.append(divisor)
+    return GridCodec(tuple(divisors))

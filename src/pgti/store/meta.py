@@ -1,0 +1,290 @@
+"""What a store says of itself: `meta.json`, read and written strictly."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pgti.errors import StoreError
+from pgti.store.codec import MISSING_CODE
+
+__all__ = [
+    "FORMAT_VERSION",
+    "GRAPH_FILE",
+    "META_FILE",
+    "MOMENTS_FILE",
+    "SERIES_FILE",
+    "TIME_FILE",
+    "StoreMeta",
+    "is_store",
+]
+
+FORMAT_VERSION = 1
+META_FILE = "meta.json"
+SERIES_FILE = "series.npy"
+TIME_FILE = "time.npy"
+MOMENTS_FILE = "moments.npy"
+GRAPH_FILE = "graph.npz"
+_MAX_DIVISOR = 2**24  # whole numbers up to it are exact in float32
+_MAX_INTERVAL_SECONDS = 2**31 - 1  # 68 years: far below where row times would overflow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreMeta:
+    """The description of a store.
+
+    `meta.json` holds these entries and one more, `digest`: the SHA-256 of all the others, so that
+    a damaged description is found as a damaged part is.
+
+    Args:
+        format_version: version of the directory's layout.
+        num_steps: rows of the series, T.
+        num_nodes: sensors, N.
+        num_channels: channels, C.
+        num_edges: edges of the graph.
+        dtype: "int16" or "float32".
+        divisors: for int16, grid steps per unit of each channel (reading = code / divisor).
+        missing_code: for int16, the code of a missing reading; NaN stands for it in float32.
+        missing_count: missing readings in the whole series.
+        channels: name of each channel.
+        units: unit of each channel, "" where unknown.
+        node_ids: identifier of each sensor.
+        start: wall-clock (or, with a zone, UTC) time of row 0 as ISO 8601, or None.
+        interval_seconds: seconds between rows, or None.
+        is_regular: False if `time.npy` holds the time of every row.
+        time_zone: IANA name, or None.
+        block_rows: rows summarised by each row of `moments.npy`.
+        parts: SHA-256 of every other file of the store.
+    """
+
+    format_version: int
+    num_steps: int
+    num_nodes: int
+    num_channels: int
+    num_edges: int
+    dtype: str
+    divisors: tuple[int, ...] | None
+    missing_code: int | None
+    missing_count: int
+    channels: tuple[str, ...]
+    units: tuple[str, ...]
+    node_ids: tuple[str, ...]
+    start: str | None
+    interval_seconds: int | None
+    is_regular: bool
+    time_zone: str | None
+    block_rows: int
+    parts: dict[str, str]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(T, N, C)."""
+        return self.num_steps, self.num_nodes, self.num_channels
+
+    @property
+    def num_readings(self) -> int:
+        """T * N * C, the missing ones among them."""
+        return self.num_steps * self.num_nodes * self.num_channels
+
+    @property
+    def num_blocks(self) -> int:
+        """Rows of `moments.npy`."""
+        return -(-self.num_steps // self.block_rows)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything the store holds, through the hashes of its parts."""
+        return hashlib.sha256(_json(asdict(self)).encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """The text of `meta.json`."""
+        return _json(asdict(self) | {"digest": self.fingerprint})
+
+    def contradictions(self) -> Iterator[str]:
+        """What is wrong with the entries, each of the right type, and with how they agree."""
+        sizes = self.shape
+        if not all(size > 0 for size in sizes):
+            yield f"the shape is {sizes}"
+        if len(self.node_ids) != self.num_nodes or len(set(self.node_ids)) != self.num_nodes:
+            yield f"there are {self.num_nodes} nodes and {len(set(self.node_ids))} different ids"
+        names = set(self.channels)
+        if not len(self.channels) == len(names) == len(self.units) == self.num_channels:
+            yield f"there are {self.num_channels} channels and {len(names)} different names"
+        yield from self._contradictions_of_codes()
+        yield from self._contradictions_of_times()
+        if not 0 <= self.missing_count < max(1, self.num_readings):
+            yield f"{self.missing_count} of {self.num_readings} readings are missing"
+        if self.block_rows < 1:
+            yield f"block_rows is {self.block_rows}"
+        parts = {SERIES_FILE, MOMENTS_FILE, GRAPH_FILE}
+        if not self.is_regular:
+            parts.add(TIME_FILE)
+        if set(self.parts) != parts:
+            yield f"the parts are {_listed(self.parts)} and should be {_listed(parts)}"
+
+    def _contradictions_of_codes(self) -> Iterator[str]:
+        if self.dtype not in {"int16", "float32"}:
+            yield f"the dtype is {self.dtype!r}"
+        is_grid = self.dtype == "int16"
+        if is_grid != (self.divisors is not None) or (
+            self.missing_code != (MISSING_CODE if is_grid else None)
+        ):
+            yield (
+                f"the dtype is {self.dtype}, divisors are {self.divisors} and missing_code is "
+                f"{self.missing_code}"
+            )
+        if self.divisors is not None and (
+            len(self.divisors) != self.num_channels
+            or not all(1 <= divisor <= _MAX_DIVISOR for divisor in self.divisors)
+        ):
+            yield f"the divisors of {self.num_channels} channels are {self.divisors}"
+
+    def _contradictions_of_times(self) -> Iterator[str]:
+        if self.start is not None and not _is_time(self.start):
+            yield f"the start {self.start!r} is no time"
+        if self.interval_seconds is not None and not (
+            1 <= self.interval_seconds <= _MAX_INTERVAL_SECONDS
+        ):
+            yield f"the interval is {self.interval_seconds} s"
+        if self.start is not None and self.interval_seconds is None:
+            yield "there is a start and no interval"
+        if self.time_zone is not None and not _is_zone(self.time_zone):
+            yield f"there is no time zone {self.time_zone!r}"
+
+    @classmethod
+    def read(cls, directory: Path) -> "StoreMeta":
+        """Read and check `meta.json`.
+
+        Raises:
+            StoreError: if there is none, or it is damaged or from another version.
+        """
+        path = directory / META_FILE
+        try:
+            if not directory.is_dir():
+                raise StoreError(
+                    f"{directory} is not a store: there is no such directory; make one with "
+                    "`pgti ingest`"
+                )
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise StoreError(
+                f"{directory} is not a store: it has no {META_FILE}; make one with `pgti ingest`"
+            ) from None
+        except json.JSONDecodeError as error:
+            raise StoreError(
+                f"{path} is damaged at line {error.lineno} ({error.msg}); ingest the source again"
+            ) from None
+        # ValueError: no UTF-8, or a number of thousands of digits; RecursionError: deep nesting.
+        except (OSError, ValueError, RecursionError) as error:
+            raise StoreError(f"{path} cannot be read: {error}; ingest the source again") from None
+        return cls._from_content(path, content)
+
+    @classmethod
+    def _from_content(cls, path: Path, content: Any) -> "StoreMeta":  # noqa: ANN401 - JSON is untyped until checked
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if type(version) is not int:
+            raise StoreError(f"{path} has no format version: it is not a store's description")
+        if version > FORMAT_VERSION:
+            raise StoreError(
+                f"{path} has format version {version} and this pgti reads up to {FORMAT_VERSION}; "
+                "upgrade pgti or ingest the source again"
+            )
+        if version != FORMAT_VERSION:
+            raise StoreError(
+                f"{path} has format version {version} and the first one is {FORMAT_VERSION}; "
+                "ingest the source again"
+            )
+        names = {"digest", *(field.name for field in fields(cls))}
+        if set(content) != names:
+            raise StoreError(
+                f"{path} has missing or unknown entries: {_listed(set(content) ^ names)}; "
+                "ingest the source again"
+            )
+        problem = _wrong_type(content)
+        if problem is None:
+            digest = content.pop("digest")
+            values: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in content.items()
+            }
+            meta = cls(**values)
+            if meta.fingerprint != digest:
+                problem = "its entries do not match its digest"
+            else:
+                problem = next(meta.contradictions(), None)
+            if problem is None:
+                return meta
+        raise StoreError(f"{path} is damaged: {problem}; ingest the source again")
+
+
+def _json(content: dict[str, Any]) -> str:
+    """Entries as they are written and hashed: indented by one, in the order of the fields."""
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _listed(names: set[str] | dict[str, str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _is_time(text: str) -> bool:
+    """Whether `text` is a date and a time to the second, without an offset, as it is written."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return moment.tzinfo is None and moment.isoformat(timespec="seconds") == text
+
+
+def _is_zone(name: str) -> bool:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown; no relative path; a directory of zones
+        return False
+    return True
+
+
+# What JSON must hold for each entry: (types, types of the items of a list or an object).
+_JSON_TYPES: dict[str, tuple[tuple[type, ...], type | None]] = {
+    **dict.fromkeys(
+        ("format_version", "num_steps", "num_nodes", "num_channels", "num_edges"), ((int,), None)
+    ),
+    **dict.fromkeys(("missing_count", "block_rows"), ((int,), None)),
+    **dict.fromkeys(("missing_code", "interval_seconds"), ((int, type(None)), None)),
+    **dict.fromkeys(("start", "time_zone"), ((str, type(None)), None)),
+    **dict.fromkeys(("channels", "units", "node_ids"), ((list,), str)),
+    "divisors": ((list, type(None)), int),
+    "dtype": ((str,), None),
+    "digest": ((str,), None),
+    "is_regular": ((bool,), None),
+    "parts": ((dict,), str),
+}
+
+
+def _wrong_type(content: dict[str, Any]) -> str | None:
+    """What is wrong with the first entry that has not the type it must have, if any.
+
+    Types are compared exactly: to Python, true and false are whole numbers.
+    """
+    for name, (types, item_type) in _JSON_TYPES.items():
+        value = content[name]
+        if type(value) not in types:
+            return f"{name} is {value!r}"
+        items = value.values() if isinstance(value, dict) else value
+        if item_type is not None and items is not None:
+            for item in items:
+                if type(item) is not item_type:
+                    return f"{name} holds {item!r}, which is no {item_type.__name__}"
+    return None
+
+
+def is_store(path: Path) -> bool:
+    """Whether the directory holds a description with a format version, damaged or not."""
+    try:
+        content = json.loads((path / META_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "format_version" in content

@@ -1,0 +1,72 @@
+"""Count, mean and squared deviations of readings, kept so that parts can be merged."""
+
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.store.codec import Codec, Raw
+
+__all__ = ["Moments", "moments_of_raw"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Moments:
+    """Statistics of the observed readings of each channel.
+
+    Args:
+        count: observed readings, float64 [C].
+        mean: their mean, float64 [C]; 0 where there is none.
+        m2: the sum of squared deviations from the mean, float64 [C].
+    """
+
+    count: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    m2: NDArray[np.float64]
+
+    @classmethod
+    def empty(cls, num_channels: int) -> "Moments":
+        """Moments of no readings at all."""
+        zeros = np.zeros(num_channels)
+        return cls(zeros, zeros, zeros)
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Moments of both parts together (Chan, Golub and LeVeque 1983)."""
+        count = self.count + other.count
+        safe = np.where(count > 0, count, 1.0)
+        delta = other.mean - self.mean
+        mean = self.mean + delta * other.count / safe
+        m2 = self.m2 + other.m2 + delta**2 * self.count * other.count / safe
+        return Moments(count, mean, m2)
+
+    @staticmethod
+    def merge_all(parts: list["Moments"], num_channels: int) -> "Moments":
+        """Moments of all parts together, merged in the order given."""
+        return reduce(Moments.merge, parts, Moments.empty(num_channels))
+
+
+def moments_of_raw(raw: Raw, codec: Codec) -> Moments:
+    """Moments of stored readings, accumulated in float64.
+
+    They are taken from the decoded float32 readings whatever the dtype on disk, so that a
+    statistic never depends on how readings elsewhere in the series made it be stored.
+
+    Args:
+        raw: stored readings [rows, N, C].
+        codec: what they mean.
+    """
+    values = codec.decode(raw)
+    parts = [_channel_moments(values[..., channel]) for channel in range(raw.shape[-1])]
+    count, mean, m2 = np.asarray(parts, dtype=np.float64).reshape(-1, 3).T
+    return Moments(count, mean, m2)
+
+
+def _channel_moments(values: NDArray[np.float32]) -> tuple[float, float, float]:
+    missing = np.isnan(values)
+    observed = (values[~missing] if missing.any() else values.ravel()).astype(np.float64)
+    if observed.size == 0:
+        return 0.0, 0.0, 0.0
+    mean = float(observed.mean())
+    observed -= mean
+    return float(observed.size), mean, float(np.dot(observed, observed))

@@ -1,0 +1,164 @@
+"""When each row of the series was read: regular, irregular or unknown."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.errors import ConfigError, DataError
+
+__all__ = ["SECONDS_PER_DAY", "SECONDS_PER_WEEK", "TimeAxis"]
+
+SECONDS_PER_DAY = 86_400
+SECONDS_PER_WEEK = 7 * SECONDS_PER_DAY
+_MONDAY_OFFSET = 3 * SECONDS_PER_DAY  # 1970-01-01 was a Thursday
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TimeAxis:
+    """The time of every row of a series.
+
+    Times without a zone are wall-clock times, counted as if they were UTC; with a zone, the
+    stored seconds are true epoch seconds and `at` converts them to the zone's wall clock.
+
+    Args:
+        num_steps: rows, T.
+        start_seconds: epoch seconds of row 0, or None where times are unknown.
+        interval_seconds: seconds from a row to the next, or None where unknown. With `seconds`
+            given it is the commonest distance.
+        time_zone: IANA name, or None.
+        seconds: epoch seconds of every row, int64 [T], strictly increasing; only where the
+            interval is not constant.
+
+    Raises:
+        DataError: if the parts contradict one another.
+    """
+
+    num_steps: int
+    start_seconds: int | None = None
+    interval_seconds: int | None = None
+    time_zone: str | None = None
+    seconds: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.interval_seconds is not None and self.interval_seconds < 1:
+            raise DataError(
+                f"the interval is {self.interval_seconds} s: it must be at least one second"
+            )
+        if self.start_seconds is not None and self.interval_seconds is None:
+            raise DataError(
+                "the series has a start but no interval: name it, for example --interval 5min"
+            )
+        if self.seconds is not None and len(self.seconds) != self.num_steps:
+            raise DataError(
+                f"the time axis has {len(self.seconds)} times for {self.num_steps} rows"
+            )
+        if self.seconds is not None and (
+            self.seconds.ndim != 1
+            or self.seconds.dtype != np.int64
+            or not (self.seconds[1:] > self.seconds[:-1]).all()
+        ):
+            raise DataError("the times of the rows must be whole seconds that increase")
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether the time of each row is known."""
+        return self.start_seconds is not None
+
+    def seconds_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Stored seconds of the given rows; rows past the end continue at the interval."""
+        if self.start_seconds is None or self.interval_seconds is None:
+            raise ConfigError(
+                "the series has no times, and this needs them: ingest it with --start and "
+                "--interval"
+            )
+        rows = np.asarray(rows, dtype=np.int64)
+        if self.seconds is None:
+            return self.start_seconds + rows * np.int64(self.interval_seconds)
+        last = self.num_steps - 1
+        known: NDArray[np.int64] = self.seconds[np.clip(rows, 0, last)]
+        beyond = np.clip(rows - last, 0, None) * np.int64(self.interval_seconds)
+        return known + beyond
+
+    def at(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64]:
+        """Wall-clock times of the given rows, datetime64[s], of the same shape.
+
+        Raises:
+            ConfigError: if the series has no times.
+        """
+        return self._wall_seconds(rows).astype("datetime64[s]")
+
+    def row_of(self, time: np.datetime64) -> int:
+        """First row whose wall clock shows `time` or later; `num_steps` if there is none.
+
+        Rows are looked at in the order in which they were read. Where the clock goes back, an hour
+        is shown twice: a time in it means its first pass, and its second only where the series
+        begins after the first (or has a gap there). A time that the clock jumps over means the
+        row right after the jump.
+
+        Raises:
+            ConfigError: if the series has no times.
+        """
+        wanted = int(time.astype("datetime64[s]").astype(np.int64))
+        if self.time_zone is None:
+            return self._first_row_from(wanted)
+        # The wall clock of a zone is not monotone, and differs from UTC by less than a day: rows
+        # more than a day from the wanted time are certain, and the others are looked at.
+        first = self._first_row_from(wanted - SECONDS_PER_DAY)
+        stop = self._first_row_from(wanted + SECONDS_PER_DAY)
+        late = np.flatnonzero(self._wall_seconds(np.arange(first, stop)) >= wanted)
+        return first + int(late[0]) if len(late) else stop
+
+    def _first_row_from(self, stored_seconds: int) -> int:
+        """First row at or after a time as it is stored; `num_steps` if there is none."""
+        first = int(self.seconds_at(np.zeros(1, dtype=np.int64))[0])
+        if self.seconds is not None:
+            return int(np.searchsorted(self.seconds, stored_seconds))
+        interval = self.interval_seconds or 1
+        return min(max(0, -(-(stored_seconds - first) // interval)), self.num_steps)
+
+    def time_of_day(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Sharding of the wall-clock day that has passed, in [0, 1)."""
+        seconds = self._wall_seconds(rows) % SECONDS_PER_DAY
+        return (seconds / SECONDS_PER_DAY).astype(np.float32)
+
+    def day_of_week(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Day of the week, Monday 0 to Sunday 6."""
+        return self._seconds_of_week(rows) // SECONDS_PER_DAY
+
+    @property
+    def num_week_bins(self) -> int:
+        """How many intervals a week has; 1 where times are unknown or longer than a week."""
+        if not self.is_dated or self.interval_seconds is None:
+            return 1
+        return max(1, -(-SECONDS_PER_WEEK // self.interval_seconds))
+
+    def slot_of_week(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which interval of the week each row lies in: 0..num_week_bins-1, Monday 00:00 first."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if self.num_week_bins == 1 or self.interval_seconds is None:
+            return np.zeros(rows.shape, dtype=np.int64)
+        return self._seconds_of_week(rows) // self.interval_seconds
+
+    def _seconds_of_week(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return (self._wall_seconds(rows) + _MONDAY_OFFSET) % SECONDS_PER_WEEK
+
+    def _wall_seconds(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        seconds = self.seconds_at(rows)
+        if self.time_zone is None:
+            return seconds
+        return seconds + _zone_offsets(seconds, self.time_zone)
+
+
+def _zone_offsets(seconds: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
+    """Seconds to add to UTC for the wall clock of `zone`; each quarter hour is looked up once."""
+    quarters, inverse = np.unique(seconds // 900, return_inverse=True)
+    info = ZoneInfo(zone)
+    offsets = []
+    for quarter in quarters:
+        moment = datetime.fromtimestamp(int(quarter) * 900, tz=UTC).astimezone(info)
+        offset = moment.utcoffset()
+        offsets.append(0 if offset is None else int(offset.total_seconds()))
+    return np.asarray(offsets, dtype=np.int64)[inverse].reshape(seconds.shape)

@@ -1,0 +1,410 @@
+"""The training loop: from built objects to a trained network, through any interruption."""
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from pgti.batching import Batch
+from pgti.distributed import Communicator, SingleProcess
+from pgti.errors import ConfigError, DataError, Interrupted, RunError
+from pgti.forecasting.evaluation import measure
+from pgti.forecasting.forecaster import NetworkForecaster
+from pgti.forecasting.loader import Loader, open_epoch
+from pgti.forecasting.observers import AbstractObserver
+from pgti.training.config import TrainingConfig
+from pgti.training.optim import (
+    batch_loss,
+    build_loss,
+    count_observed,
+    learning_rate,
+    scale_gradients,
+    seed_of_step,
+    set_learning_rate,
+)
+from pgti.training.progress import Position
+from pgti.training.run_directory import RunDirectory
+from pgti.training.signals import StopSignals
+from pgti.training.state import RunFingerprint, TrainingState
+
+__all__ = ["FitResult", "Trainer"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """How a training ended.
+
+    Args:
+        epochs: epochs trained; `max_steps` may have cut the last one short.
+        steps: optimiser steps.
+        train_loss: mean loss over the last epoch; None if none of its targets was observed.
+        val_mae: MAE of the last validation, in original units.
+        best_val_mae: the lowest.
+        best_epoch: the epoch it was reached in, counted from 1.
+        windows_per_second: windows learnt from per second of training, validation left out.
+        seconds: seconds of training and validation since the run began, stops left out.
+        stopped_early: whether validation stopped improving before the epochs were over.
+        parameters: numbers that were learnt.
+    """
+
+    epochs: int
+    steps: int
+    train_loss: float | None
+    val_mae: float
+    best_val_mae: float
+    best_epoch: int
+    windows_per_second: float
+    seconds: float
+    stopped_early: bool
+    parameters: int
+
+
+class Trainer:
+    """Trains a network forecaster; after `fit` it holds the last parameters, `best.pt` the best.
+
+    Gradients of the summed loss are accumulated over the batches of an optimiser step, added up
+    over the ranks, and divided by the number of targets observed in all of them, so that a step is
+    the same however its windows are cut into batches or shared out over ranks. Within an epoch the
+    loss stays on the device; it is read where `log_every_steps` says, at checkpoints and at the
+    end.
+
+    Args:
+        forecaster: what to train, on its device.
+        training: batches to learn from.
+        validation: batches that decide about the best parameters, early stopping and plateau.
+        config: how to train.
+        run: where checkpoints and metrics go.
+        identity: what a checkpoint must agree with.
+        observers: told about the progress.
+        communicator: the ranks that train together, each with its share of every batch and all with
+            the same parameters; rank 0 alone writes to the run. One process if not given.
+
+    Raises:
+        ConfigError: if there is nothing to train, or no window to train or validate on.
+    """
+
+    def __init__(
+        self,
+        forecaster: NetworkForecaster,
+        *,
+        training: Loader,
+        validation: Loader,
+        config: TrainingConfig,
+        run: RunDirectory,
+        identity: RunFingerprint,
+        observers: Sequence[AbstractObserver] = (),
+        communicator: Communicator | None = None,
+    ) -> None:
+        for name, loader in (("train", training), ("val", validation)):
+            if loader.num_windows == 0:
+                raise ConfigError(
+                    f"the {name} split has no window: give it a larger share, or shorten "
+                    "input_steps or horizon"
+                )
+        self._forecaster = forecaster
+        self._training = training
+        self._validation = validation
+        self._config = config
+        self._run = run
+        self._observers = observers
+        self._loss = build_loss(config)
+        self._communicator = SingleProcess() if communicator is None else communicator
+        self._state = TrainingState(forecaster, config, run, identity, self._communicator)
+        self._steps_per_epoch = -(-training.num_batches // config.accumulate)
+        self._stop = StopSignals()
+        self._stop_agreed = 0
+        self._sent_before = self._communicator.traffic.sent_bytes
+        self._sent_in_step = self._communicator.traffic.since(self._sent_before)
+        self._is_restored = False
+
+    @property
+    def position(self) -> Position:
+        """Where the run stands."""
+        return self._state.position
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        position, limit = self._state.position, self._config.max_steps
+        cut = limit is not None and position.step >= limit
+        return (
+            position.epoch >= self._config.epochs
+            or self._has_stopped_improving()
+            or (cut and position.validated_at_step == position.step)
+        )
+
+    def fit(self, *, resume: bool = False) -> FitResult:
+        """Train to the end.
+
+        Args:
+            resume: go on from the last checkpoint, or begin if there is none yet.
+
+        Raises:
+            RunError: as `restore`; if there is a checkpoint and `resume` is False; if the loss is
+                not finite.
+            DataError: if no validation target was observed.
+            Interrupted: after SIGTERM or SIGINT, the state being saved.
+        """
+        if resume:
+            self.restore()
+        else:
+            with self._communicator.raise_together():
+                if self._communicator.is_main and self._run.last_checkpoint.exists():
+                    raise RunError(
+                        f"{self._run.path} has a checkpoint already: resume it with --resume"
+                    )
+        self._begin_alike()
+        if self._config.compile:
+            self._forecaster.network.compile()
+        self._forecaster.train()
+        try:
+            with self._stop:
+                while not self.is_finished:
+                    self._train_epoch()
+                    self._finish_epoch()
+                self._agree_to_stop()
+        finally:
+            for observer in self._observers:
+                observer.close()
+        return self._result()
+
+    def restore(self) -> None:
+        """Take up the last checkpoint, if there is one, and forget metrics written after it.
+
+        `fit(resume=True)` does it; by itself it tells whether a run can be resumed with what the
+        trainer was made of, before anything of the run is changed.
+
+        Raises:
+            RunError: if the checkpoint is damaged, or of a run with another store, model or
+                option.
+        """
+        if not self._is_restored:
+            self._state.restore()
+            self._is_restored = True
+
+    # -- one epoch --------------------------------------------------------------------------------
+
+    def _train_epoch(self) -> None:
+        """Take the epoch's remaining steps, or those that `max_steps` leaves."""
+        position = self._state.position
+        self._sent_before = self._communicator.traffic.sent_bytes
+        for observer in self._observers:
+            label = f"epoch {position.epoch + 1}/{self._config.epochs}"
+            observer.begin(label, self._training.num_windows, position.epoch_windows)
+        first_batch = position.step_in_epoch * self._config.accumulate
+        began = time.perf_counter()
+        with open_epoch(self._training, position.epoch, first_batch) as batches:
+            self._agree_to_stop()
+            while not self._is_epoch_over():
+                self._stop_if_agreed()
+                sent_before = self._communicator.traffic.sent_bytes
+                num_windows = self._step(batches)
+                self._sent_in_step = self._communicator.traffic.since(sent_before)
+                ended = time.perf_counter()
+                self._advance(num_windows, ended - began)
+                began = ended
+                self._write_if_due()
+
+    def _step(self, batches: Iterator[Batch]) -> int:
+        """Take one optimiser step; gives the number of windows learnt from."""
+        self._state.optimizer.zero_grad(set_to_none=True)
+        position, precision = self._state.position, self._config.precision
+        step, number = position.step, position.step_in_epoch * self._config.accumulate
+        torch.manual_seed(seed_of_step(self._config.seed, step, self._communicator.rank))
+        num_windows, counting = 0, []
+        for batch in islice(batches, self._config.accumulate):
+            # On its way before the forward pass, so that nobody waits for it afterwards.
+            observed = count_observed(batch)
+            self._state.loss_count += observed
+            counting.append((observed, self._communicator.all_reduce_async(observed, "counts")))
+            num_windows += self._training.windows_in(number + len(counting) - 1)
+            if batch.num_windows:
+                loss_sum, _ = batch_loss(
+                    self._forecaster, self._loss, batch, precision=precision, step=step
+                )
+                loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+                self._state.loss_sum += loss_sum.detach()
+        self._sum_gradients()
+        for _, pending in counting:
+            pending.wait()
+        scale_gradients(
+            self._state.parameters, torch.stack([observed for observed, _ in counting]).sum()
+        )
+        if self._config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(self._state.parameters, self._config.clip_norm)
+        set_learning_rate(self._state.optimizer, self._rate(self._state.position.step))
+        self._state.optimizer.step()
+        return num_windows
+
+    def _sum_gradients(self) -> None:
+        """Add up the gradients of all ranks, and agree on whether to stop after this step."""
+        parameters = self._state.parameters
+        self._stop_agreed, *has_gradient = self._communicator.all_reduce_max(
+            [self._stop.received or 0, *(int(each.grad is not None) for each in parameters)]
+        )
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for parameter, is_there in zip(parameters, has_gradient, strict=True):
+            if not is_there:
+                continue  # on no rank: the optimiser leaves it alone
+            if parameter.grad is None:  # as where the rank has no window of the step
+                parameter.grad = torch.zeros_like(parameter)
+            by_dtype.setdefault(parameter.dtype, []).append(parameter.grad)
+        for gradients in by_dtype.values():
+            self._communicator.all_reduce_coalesced_(gradients, "gradients")
+
+    def _begin_alike(self) -> None:
+        """Give every rank the parameters and buffers of rank 0, to the bit."""
+        network = self._forecaster.network
+        for tensor in (*network.parameters(), *network.buffers()):
+            self._communicator.broadcast_(tensor.detach())
+
+    def _finish_epoch(self) -> None:
+        """Validate, write the epoch's line and the checkpoints."""
+        began = time.perf_counter()
+        ends_epoch = self._state.position.step_in_epoch == self._steps_per_epoch
+        if ends_epoch and self._goes_on_after_validation():
+            self._training.prepare(self._state.position.epoch + 1)
+        for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
+            self._communicator.broadcast_(buffer)
+        metrics = measure(
+            {"model": self._forecaster},
+            self._validation,
+            observers=self._observers,
+            before_batch=self._agree_to_stop,
+            communicator=self._communicator,
+        )["model"]
+        summary = metrics.summary()
+        errors = {name: summary[name]["mean"] for name in ("mae", "rmse", "mape")}
+        mae = errors["mae"]
+        if mae is None:
+            raise DataError(
+                "no target of the validation windows was observed: choose another split"
+            )
+        train_loss = self._state.read_loss()
+        position = self._state.position.validated(mae, train_loss, self._config)
+        seconds = time.perf_counter() - began
+        position = replace(position, validation_seconds=position.validation_seconds + seconds)
+        self._state.position = position
+        self._record("epoch", val=errors)
+        if position.bad_validations == 0:
+            self._state.save(best=True)
+        # best.pt first: a run killed between the two goes on from before this validation, and
+        # validating again writes the same best.pt.
+        if ends_epoch:
+            self._state.next_epoch()
+        self._state.save()
+
+    def _advance(self, num_windows: int, seconds: float) -> None:
+        position = self._state.position
+        self._state.position = replace(
+            position,
+            step=position.step + 1,
+            step_in_epoch=position.step_in_epoch + 1,
+            epoch_windows=position.epoch_windows + num_windows,
+            epoch_seconds=position.epoch_seconds + seconds,
+            windows=position.windows + num_windows,
+            seconds=position.seconds + seconds,
+        )
+        for observer in self._observers:
+            observer.advance(num_windows)
+
+    def _write_if_due(self) -> None:
+        step, config = self._state.position.step, self._config
+        if config.log_every_steps and step % config.log_every_steps == 0:
+            self._record("step")
+        if config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
+            self._state.save()
+
+    # -- where the run stands ---------------------------------------------------------------------
+
+    def _is_epoch_over(self) -> bool:
+        position, limit = self._state.position, self._config.max_steps
+        return position.step_in_epoch >= self._steps_per_epoch or (
+            limit is not None and position.step >= limit
+        )
+
+    def _goes_on_after_validation(self) -> bool:
+        """Whether another epoch will follow, unless the validation stops training early."""
+        position, limit = self._state.position, self._config.max_steps
+        return position.epoch + 1 < self._config.epochs and (limit is None or position.step < limit)
+
+    def _has_stopped_improving(self) -> bool:
+        patience = self._config.patience
+        return patience is not None and self._state.position.bad_validations >= patience
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(
+            self._config,
+            step=step,
+            steps_per_epoch=self._steps_per_epoch,
+            plateau=self._state.position.plateau,
+        )
+
+    def _result(self) -> FitResult:
+        position = self._state.position
+        if position.val_mae is None:
+            raise RunError("the run ended without a validation: its checkpoint is damaged")
+        return FitResult(
+            epochs=position.epoch + (1 if position.step_in_epoch else 0),
+            steps=position.step,
+            train_loss=position.train_loss,
+            val_mae=position.val_mae,
+            best_val_mae=position.best_val_mae,
+            best_epoch=position.best_epoch,
+            windows_per_second=_rate_of(position.windows, position.seconds),
+            seconds=position.seconds + position.validation_seconds,
+            stopped_early=self._has_stopped_improving() and position.epoch < self._config.epochs,
+            parameters=sum(each.numel() for each in self._state.parameters),
+        )
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def _record(self, kind: str, **more: object) -> None:
+        """Add a line to `metrics.jsonl` and show it to the observers."""
+        loss = self._state.read_loss()
+        position = self._state.position
+        record = {
+            "kind": kind,
+            "epoch": position.epoch + 1,
+            "step": position.step,
+            "train_loss": loss,
+            **more,
+            "lr": self._state.rate,
+            "seconds": position.epoch_seconds,
+            "windows_per_second": _rate_of(position.epoch_windows, position.epoch_seconds),
+        }
+        sent = self._communicator.traffic.since(self._sent_before)
+        if any(sent.values()):
+            # By rank 0, in the epoch so far and in its last step.
+            record["sent_bytes"], record["sent_bytes_step"] = sent, self._sent_in_step
+        with self._communicator.raise_together():
+            if self._communicator.is_main:
+                num_bytes = self._run.append_metrics(record)
+                self._state.position = replace(self._state.position, metrics_bytes=num_bytes)
+        for observer in self._observers:
+            observer.record(record)
+
+    def _agree_to_stop(self) -> None:
+        """Save and stop, if a signal has asked any rank for it."""
+        (self._stop_agreed,) = self._communicator.all_reduce_max([self._stop.received or 0])
+        self._stop_if_agreed()
+
+    def _stop_if_agreed(self) -> None:
+        """Save and stop, if the ranks have agreed to: all of them after the same step."""
+        if not self._stop_agreed:
+            return
+        self._state.save()
+        name = signal.Signals(self._stop_agreed).name
+        raise Interrupted(
+            f"stopped by {name} after step {self._state.position.step}; the state is in "
+            f"{self._run.last_checkpoint}: go on with --resume",
+            self._stop_agreed,
+        )
+
+
+def _rate_of(windows: int, seconds: float) -> float:
+    return windows / seconds if seconds > 0 else 0.0

@@ -1,0 +1,80 @@
+"""Progress for people and TensorBoard."""
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pgti.errors import MissingExtraError
+from pgti.training import RichObserver, TensorBoardObserver
+
+from ..training.tiny_training import make_setting, make_trainer, open_run
+
+
+def test_without_a_terminal_there_is_a_line_per_epoch(tmp_path: Path) -> None:
+    """Loss, error, speed and time; no control codes."""
+    text = io.StringIO()
+    observer = RichObserver(Console(file=text, width=20))
+
+    make_trainer(make_setting(tmp_path), open_run(tmp_path / "run"), observer).fit()
+
+    lines = text.getvalue().splitlines()
+    assert len(lines) == 3
+    for number, line in enumerate(lines, start=1):
+        assert line.startswith(f"epoch {number}: train loss ")
+        for word in ("val MAE", "windows/s", "lr "):
+            assert word in line
+    assert "\x1b" not in text.getvalue()
+
+
+def test_a_terminal_shows_loss_and_time_left(tmp_path: Path) -> None:
+    """The bar is drawn while training and taken away at the end."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120)
+
+    make_trainer(make_setting(tmp_path), open_run(tmp_path / "run"), RichObserver(console)).fit()
+
+    shown = text.getvalue()
+    for word in ("epoch 1/3", "epoch 3/3", "windows/s", "loss "):
+        assert word in shown
+
+
+def test_progress_goes_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Standard output is for results."""
+    make_trainer(make_setting(tmp_path), open_run(tmp_path / "run"), RichObserver()).fit()
+
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "epoch 3: train loss" in captured.err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's own imports
+def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
+    """The scalars of the event file are those of metrics.jsonl."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415 # an extra
+
+    run = open_run(tmp_path / "run")
+    observer = TensorBoardObserver(run.tensorboard_directory)
+    make_trainer(make_setting(tmp_path), run, observer).fit()
+
+    events = EventAccumulator(str(run.tensorboard_directory))
+    events.Reload()
+    epochs = [record for record in run.read_metrics() if record["kind"] == "epoch"]
+    scalars = events.Scalars("epoch/val.mae")
+    assert [event.step for event in scalars] == [record["step"] for record in epochs]
+    assert [event.value for event in scalars] == pytest.approx(
+        [record["val"]["mae"] for record in epochs]
+    )
+    assert "step/train_loss" in events.Tags()["scalars"]
+
+
+def test_tensorboard_without_the_library_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message has the command that installs it."""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'pgti\[tensorboard\]'"):
+        TensorBoardObserver(tmp_path)

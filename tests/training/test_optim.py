@@ -1,0 +1,173 @@
+"""Learning rates, plateau, and gradients that do not depend on how windows are cut into batches."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pgti.errors import ConfigError
+from pgti.training import TrainingConfig
+from pgti.training.optim import (
+    Plateau,
+    build_loss,
+    build_optimizer,
+    learning_rate,
+    scale_gradients,
+)
+
+
+def rates(config: TrainingConfig, num_steps: int, plateau: Plateau | None = None) -> list[float]:
+    """Learning rates of the first steps, ten to an epoch."""
+    plateau = Plateau() if plateau is None else plateau
+    return [
+        learning_rate(config, step=step, steps_per_epoch=10, plateau=plateau)
+        for step in range(num_steps)
+    ]
+
+
+def test_without_a_schedule_the_rate_stays() -> None:
+    """Nothing changes it."""
+    assert rates(TrainingConfig(learning_rate=0.01), 30) == [0.01] * 30
+
+
+def test_multistep_falls_at_its_epochs() -> None:
+    """The rate falls by the factor with the first step of each milestone."""
+    config = TrainingConfig(
+        learning_rate=1.0, schedule="multistep", milestones=(1, 3), schedule_factor=0.1
+    )
+
+    found = rates(config, 40)
+
+    assert found[:10] == [1.0] * 10
+    assert found[10:30] == pytest.approx([0.1] * 20)
+    assert found[30:] == pytest.approx([0.01] * 10)
+
+
+def test_cosine_agrees_with_torch() -> None:
+    """After warm-up it is torch's CosineAnnealingLR over the remaining steps."""
+    config = TrainingConfig(
+        epochs=3, learning_rate=0.3, schedule="cosine", warmup_steps=5, min_learning_rate=0.1
+    )
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=25, eta_min=0.1)
+    expected = []
+    for _ in range(25):
+        expected.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+    found = rates(config, 31)
+
+    assert found[:5] == pytest.approx([0.06, 0.12, 0.18, 0.24, 0.3])
+    assert found[5:30] == pytest.approx(expected)
+    assert found[30] == pytest.approx(0.1)
+
+
+def test_plateau_agrees_with_torch() -> None:
+    """The factors are those of torch's ReduceLROnPlateau without a threshold."""
+    config = TrainingConfig(
+        learning_rate=1.0,
+        schedule="plateau",
+        plateau_patience=1,
+        schedule_factor=0.5,
+        min_learning_rate=0.2,
+    )
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=1, threshold=0.0, min_lr=0.2
+    )
+    plateau = Plateau()
+
+    for mae in [5.0, 4.0, 4.5, 4.1, 4.0, 3.0, 3.5, 3.5, 3.4, 3.3, 9.0, 9.0, 9.0]:
+        plateau = plateau.after(mae, config)
+        schedule.step(mae)
+        assert rates(config, 1, plateau) == pytest.approx(schedule.get_last_lr())
+    assert plateau.factor == pytest.approx(0.2)
+
+
+def test_nothing_to_learn_is_an_error() -> None:
+    """A module without parameters, or with frozen ones only, cannot be trained."""
+    frozen = nn.Linear(1, 1).requires_grad_(False)
+
+    with pytest.raises(ConfigError, match="no parameter"):
+        build_optimizer(frozen.parameters(), TrainingConfig())
+
+
+def test_options_reach_the_optimiser() -> None:
+    """Class, rate, epsilon and decay are those of the configuration."""
+    config = TrainingConfig(
+        optimizer="adamw", learning_rate=0.1, adam_epsilon=1e-3, weight_decay=0.01
+    )
+
+    optimizer = build_optimizer(nn.Linear(1, 1).parameters(), config)
+
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert {name: optimizer.defaults[name] for name in ("lr", "eps", "weight_decay")} == {
+        "lr": 0.1,
+        "eps": 1e-3,
+        "weight_decay": 0.01,
+    }
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [("mae", 3.0 + 0.5), ("mse", 9.0 + 0.25), ("huber", 2 * (3 - 1) + 0.125)],
+)
+def test_losses_are_sums_over_observed_targets(loss: str, expected: float) -> None:
+    """Errors 3 and 0.5 count, the masked one does not; Huber is linear beyond its delta of 2."""
+    prediction = torch.tensor([3.0, 1.5, 100.0])
+    target = torch.tensor([0.0, 1.0, 0.0])
+    mask = torch.tensor([True, True, False])
+
+    total, count = build_loss(TrainingConfig(loss=loss, huber_delta=2.0))(prediction, target, mask)
+
+    assert float(total) == pytest.approx(expected)
+    assert int(count) == 2
+
+
+@pytest.mark.parametrize("loss", ["mae", "huber", "mse"])
+@pytest.mark.parametrize("sizes", [[12], [4, 4, 4], [5, 5, 2], [1] * 12])
+def test_accumulated_gradients_are_those_of_one_batch(loss: str, sizes: list[int]) -> None:
+    """However 12 windows with uneven masks are cut, the gradient is that of their mean loss."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(12, 5, dtype=torch.float64, generator=generator)
+    target = torch.randn(12, 2, dtype=torch.float64, generator=generator)
+    mask = torch.rand(12, 2, generator=generator) < torch.linspace(0.0, 1.0, 12)[:, None]
+    assert 0 < int(mask.sum()) < mask.numel()
+    assert not mask[0].any()
+
+    def network() -> nn.Linear:
+        torch.manual_seed(0)
+        return nn.Linear(5, 2, dtype=torch.float64)
+
+    function = build_loss(TrainingConfig(loss=loss))
+    whole = network()
+    total, count = function(whole(x), target, mask)
+    (total / count).backward()
+
+    pieces, parts = network(), torch.zeros((), dtype=torch.int64)
+    for x_part, y_part, m_part in zip(
+        x.split(sizes), target.split(sizes), mask.split(sizes), strict=True
+    ):
+        total, count = function(pieces(x_part), y_part, m_part)
+        total.backward()
+        parts += count
+    scale_gradients(pieces.parameters(), parts)
+
+    for expected, found in zip(whole.parameters(), pieces.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_no_observed_target_gives_no_gradient() -> None:
+    """A count of zero gives zeros, and a NaN in the target does not reach the parameters."""
+    network = nn.Linear(2, 1)
+    loss = build_loss(TrainingConfig())
+    total, count = loss(
+        network(torch.ones(3, 2)), torch.full((3, 1), math.nan), torch.zeros(3, 1).bool()
+    )
+    total.backward()
+    scale_gradients(network.parameters(), count)
+
+    assert float(total.detach()) == 0.0
+    assert all(bool((parameter.grad == 0).all()) for parameter in network.parameters())
