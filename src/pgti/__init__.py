@@ -78,7 +78,7 @@ _NEEDS_TORCH = {
 _HOME_OF = {name: room for room, names in _NEEDS_TORCH.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the name stands for
+def __getattr__(name: str) -> Any:
     """A public name whose room is not imported yet."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -133,7 +133,6 @@ class Greedy(EvenSharding):
 
     def of(self, rank: int, positions: np.ndarray, num_windows: int, epoch: int) -> np.ndarray:
         """As of an even share, and one more."""
-        del num_windows, epoch
         part = even_part(len(positions), self.world_size, rank)
         return positions[part.start : part.stop + (rank == 0)]
 

@@ -49,7 +49,6 @@ class MadeUpSessions:
         cores: int,
         log: Callable[[str], None],
     ) -> None:
-        del store, windows, cores, log
         self._options = options
         self.found = Findings(
             systems={
@@ -228,7 +227,6 @@ class MadeUpCrew:
 
     def ask(self, **request: object) -> list[dict[str, Any]]:
         """Their replies."""
-        del request
         same = {"communication": [0.0, 0.0], "sent_bytes": SENT, "parameters_sum": 1.0}
         return [{**same, **reply} for reply in self._replies]
 

@@ -58,7 +58,6 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor, supports: Supports) -> Tensor:
         """[B, L, N, C_in] -> [B, H, N, C_out]."""
-        del supports
         flat = x.permute(0, 2, 1, 3).flatten(2).to(self.linear.weight.dtype)
         sizes = (self.shape.horizon, self.shape.target_channels)
         forecasts: Tensor = self.scale * self.linear(self.dropout(flat))

@@ -46,7 +46,6 @@ class Spy(AbstractModel):
         self, x: Tensor, supports: Supports, teacher: TeacherForcing | None = None
     ) -> Tensor:
         """Zeros, [B, H, N, 1]."""
-        del supports
         self.shown.append(teacher)
         return torch.zeros(len(x), SPEC.horizon, x.shape[2], 1)
 
@@ -122,7 +121,6 @@ class Pair(torch.nn.Module):
 
     def forward(self, x: Tensor, supports: Supports) -> tuple[Tensor, Tensor]:
         """The input, twice."""
-        del supports
         return x, x
 
 

@@ -33,7 +33,6 @@ class OneWalk(AbstractModel):
         self, x: Tensor, supports: Supports, teacher: TeacherForcing | None = None
     ) -> Tensor:
         """The last input, at every step."""
-        del supports, teacher
         return (x[:, -1:, :, :1] * self.scale).expand(-1, self.shape.horizon, -1, -1)
 
 

@@ -39,7 +39,6 @@ class Told(AbstractObserver):
 
     def advance(self, num_windows: int) -> None:
         """Count, and act at zero."""
-        del num_windows
         self.left -= 1
         if self.left == 0:
             self.act()
@@ -250,7 +249,6 @@ class Broken(Linear):
 
     def forward(self, x: Tensor, supports: Supports) -> Tensor:
         """Nothing ever."""
-        del x, supports
         raise KeyError("a bug of the user's")
 
 

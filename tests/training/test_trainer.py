@@ -71,7 +71,6 @@ class Signaller(Killer):
 
     def advance(self, num_windows: int) -> None:
         """Count, and send at zero."""
-        del num_windows
         self.left -= 1
         if self.left == 0:
             for _ in range(self.times):

@@ -126,7 +126,6 @@ class SampledNet(AbstractModel):
         self, x: Tensor, supports: Supports, teacher: TeacherForcing | None = None
     ) -> Tensor:
         """[B, L, N, 1] -> [B, H, N, 1]."""
-        del supports
         time.sleep(self.pause_seconds)
         current = self.first(x[..., 0].transpose(1, 2))
         outputs = [current]
@@ -153,7 +152,6 @@ class Constant(AbstractForecaster):
 
     def forward(self, batch: Batch, *, step: int | None = None) -> Tensor:
         """The number, [B, H, N, 1]."""
-        del step
         return torch.full((batch.num_windows, self.horizon, batch.x.shape[2], 1), self.value)
 
 
@@ -172,7 +170,6 @@ class Killer(AbstractObserver):
 
     def advance(self, num_windows: int) -> None:
         """Count, and raise at zero."""
-        del num_windows
         self.left -= 1
         if self.left <= 0:
             raise KilledError

@@ -175,13 +175,11 @@ class Batcher(ABC):
         """Memory of its own that the rows of the series take, once batches are made of them."""
         return 0
 
-    def prepare(self, epoch: int) -> None:
+    def prepare(self, epoch: int) -> None:  # noqa: B027 - a hook
         """Begin whatever an epoch's batches will need, while the caller goes on."""
-        del epoch
 
-    def enter(self, epoch: int) -> None:
+    def enter(self, epoch: int) -> None:  # noqa: B027 - a hook
         """Have everything that an epoch's batches need."""
-        del epoch
 
     def announce(self, starts_of: StartsOf) -> RowSource | None:
         """Be told of a batch before it is fetched, on all ranks and in the same order.
@@ -192,7 +190,6 @@ class Batcher(ABC):
         Returns:
             Where `fetch` finds the batch's rows, if that is a place of its own.
         """
-        del starts_of
         return None
 
     def empty(self) -> Batch:

@@ -80,7 +80,6 @@ class DeviceBatcher(Batcher):
         rows: RowSource | None = None,
     ) -> Fetched:
         """Nothing but row numbers, for which no buffer is needed."""
-        del buffers, rows
         spec = self.source.spec
         self.source.check_starts(starts, with_targets=with_targets)
         read = rows_of(starts, spec.span if with_targets else spec.input_steps)

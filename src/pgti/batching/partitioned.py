@@ -227,7 +227,6 @@ class ExchangeBatcher(Batcher):
 
     def enter(self, epoch: int) -> None:
         """Hold this rank's rows: the same ones in every epoch."""
-        del epoch
         if not self._is_filled:
             self._held.read([self._owned[self._communicator.rank]])
             self._is_filled = True

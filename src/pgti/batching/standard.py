@@ -83,7 +83,6 @@ class StandardBatcher(Batcher):
         rows: RowSource | None = None,
     ) -> Fetched:
         """Pick the windows that start at `starts`: a fresh copy, for which no buffer is needed."""
-        del buffers, rows
         self.source.check_starts(starts, with_targets=with_targets)
         stride = self.source.spec.stride
         count = self.source.spec.num_windows(self.source.store.meta.num_steps)

@@ -201,11 +201,11 @@ def _compared(model: str, batching: str, one: _Trained, other: _Trained) -> Comp
     )
 
 
-def _digest(state: Any) -> str:  # noqa: ANN401 - nested as an optimiser's state is
+def _digest(state: Any) -> str:
     """SHA-256 of every bit of a nested state."""
     digest = hashlib.sha256()
 
-    def add(value: Any) -> None:  # noqa: ANN401
+    def add(value: Any) -> None:
         if isinstance(value, Mapping):
             for key in sorted(value, key=str):
                 digest.update(str(key).encode())

@@ -79,7 +79,6 @@ class RecurrentLayer(AbstractModel):
 
     def forward(self, x: BLNC, supports: Supports, teacher: object = None) -> BHNC:
         """Forecast as many steps as there are inputs; see `AbstractModel.forward`."""
-        del teacher
         states_LNBD, _ = self.layer(x.permute(1, 2, 0, 3), None, supports)
         forecasts_LNBC: Tensor = self.head(states_LNBD)
         return forecasts_LNBC.permute(2, 0, 1, 3)

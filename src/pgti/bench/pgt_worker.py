@@ -26,7 +26,7 @@ _MMAP_MAX = -4
 _NEVER_TRIM = 2**31 - 1
 
 
-def _serving() -> Any:  # noqa: ANN401 - a module that is loaded by its path
+def _serving() -> Any:
     """`serving.py`, which needs the standard library alone."""
     path = Path(__file__).with_name("serving.py")
     spec = importlib.util.spec_from_file_location("serving", path)
@@ -37,7 +37,7 @@ def _serving() -> Any:  # noqa: ANN401 - a module that is loaded by its path
     return module
 
 
-def _pgt(module: str) -> Any:  # noqa: ANN401 - another library's module
+def _pgt(module: str) -> Any:
     """A module of PGT."""
     stand_in = types.ModuleType("torch_sparse")
     stand_in.SparseTensor = type("SparseTensor", (), {})  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ class _Forecaster(nn.Module):
 class Handlers:
     """What the measuring process may ask for, one method a request."""
 
-    def __init__(self, peak: Any) -> None:  # noqa: ANN401 - a function of `serving.py`
+    def __init__(self, peak: Any) -> None:
         self._peak = peak
         self._device = torch.device("cpu")
 

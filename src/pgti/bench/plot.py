@@ -124,7 +124,7 @@ def write_plot(
         raise BenchError(f"the plot {path} cannot be written: {error.strerror}") from error
 
 
-def _figure(objects: Any, chart: Chart) -> Any:  # noqa: ANN401 - plotly has no types
+def _figure(objects: Any, chart: Chart) -> Any:
     spreads = [_spread(bar.value) for bar in chart.bars]
     figure = objects.Figure(
         objects.Bar(
@@ -152,7 +152,7 @@ def _spread(value: Spread | float) -> Spread:
     return value if isinstance(value, Spread) else Spread.of([value])
 
 
-def _graph_objects() -> Any:  # noqa: ANN401 - plotly has no types
+def _graph_objects() -> Any:
     try:
         from plotly import graph_objects  # noqa: PLC0415 - an extra
     except ImportError as error:

@@ -191,12 +191,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch doe
 
     def __torch_dispatch__(
         self,
-        func: Any,  # noqa: ANN401 - torch's operator
+        func: Any,
         types: Iterable[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the operator returns
-        del types
+    ) -> Any:
         given = dict(kwargs or {})
         result = func(*args, **given)
         operator = func.overloadpacket

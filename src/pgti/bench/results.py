@@ -107,7 +107,7 @@ class Machine:
         )
 
 
-def to_json(result: object) -> Any:  # noqa: ANN401 - what json.dumps takes
+def to_json(result: object) -> Any:
     """A result as `json.dumps` takes it: dataclasses and mappings as objects, paths as text.
 
     None stands for what was left out; `left_out` of the result says why.

@@ -59,7 +59,7 @@ def dask_windows(source: WindowSource, starts: range) -> tuple[Any, Any]:
     tiled = np.repeat(features[:, None, :], scaled.shape[1], axis=1)
     series = np.concatenate([scaled, tiled], axis=-1)
 
-    def windows(rows: NDArray[np.float64], length: int) -> Any:  # noqa: ANN401 - Dask's
+    def windows(rows: NDArray[np.float64], length: int) -> Any:
         cut = da.lib.stride_tricks.sliding_window_view(da.from_array(rows), length, axis=0)
         return da.moveaxis(cut, -1, 1)[: len(starts)].rechunk((CHUNK_WINDOWS, -1, -1, -1))
 
@@ -86,8 +86,8 @@ class DaskBatcher(Batcher):
         self,
         source: WindowSource,
         starts: range,
-        x: Any,  # noqa: ANN401 - a Dask array
-        y: Any,  # noqa: ANN401 - a Dask array
+        x: Any,
+        y: Any,
         client: object = None,
     ) -> None:
         super().__init__(source, torch.device("cpu"), prefetch_depth=1)
@@ -105,7 +105,6 @@ class DaskBatcher(Batcher):
         rows: RowSource | None = None,
     ) -> Fetched:
         """Wait for Dask, twice."""
-        del buffers, rows
         chosen = (starts - self._starts.start) // self._starts.step
         x, y = self._x[chosen].compute(), self._y[chosen].compute()
         tensors = (torch.from_numpy(x), torch.from_numpy(y))
@@ -170,7 +169,7 @@ class ClusterHandlers:
         return {}
 
 
-def _library(name: str) -> Any:  # noqa: ANN401 - Dask's types are few
+def _library(name: str) -> Any:
     """A module that comes with the extra.
 
     Raises:

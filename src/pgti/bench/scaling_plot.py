@@ -61,7 +61,7 @@ def write_scaling_plot(path: Path, result: ScalingResult) -> None:
         raise BenchError(f"the plot {path} cannot be written: {error.strerror}") from error
 
 
-def _figure(result: ScalingResult, network: str) -> Any:  # noqa: ANN401 - plotly has no types
+def _figure(result: ScalingResult, network: str) -> Any:
     from plotly import graph_objects  # noqa: PLC0415 - an extra
 
     figure = graph_objects.Figure()

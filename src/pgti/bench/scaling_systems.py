@@ -126,7 +126,6 @@ class MaterialisedBatcher(Batcher):
         rows: RowSource | None = None,
     ) -> Fetched:
         """Copy the windows."""
-        del rows
         buffers = self._own_buffers if buffers is None else buffers
         chosen = torch.from_numpy((starts - self._starts.start) // self._starts.step)
         tensors = []

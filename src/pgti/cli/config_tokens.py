@@ -102,7 +102,7 @@ def _file_tokens(path: Path, given: set[str]) -> list[str]:
     return tokens
 
 
-def _option_tokens(path: Path, name: str, value: Any, given: set[str]) -> list[str]:  # noqa: ANN401 - TOML is untyped until checked
+def _option_tokens(path: Path, name: str, value: Any, given: set[str]) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     same = {flag, _marked(flag, "no"), _marked(flag, "empty")}
     if same & given or (flag == "--model.name" and "--model" in given):

@@ -82,7 +82,7 @@ def _details(described: dict[str, Any]) -> Table:
     return table
 
 
-def _shown(name: str, value: Any) -> str:  # noqa: ANN401 - shown, whatever it is
+def _shown(name: str, value: Any) -> str:
     if value is None:
         return "unknown"
     if name == "files":

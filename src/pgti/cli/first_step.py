@@ -31,7 +31,6 @@ class FirstStep(AbstractObserver):
 
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
         """A pass begins; the first is over training windows."""
-        del num_windows, done
         # A run that goes on may have nothing left to do but its validation.
         self._is_training = label != "evaluating"
         if self.began_after is None and self._is_training:
@@ -39,7 +38,6 @@ class FirstStep(AbstractObserver):
 
     def advance(self, num_windows: int) -> None:
         """Windows are done for the first time: those of a step."""
-        del num_windows
         if self.done_after is None and self._is_training:
             self.done_after = time.monotonic() - self._began
 

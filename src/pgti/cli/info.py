@@ -52,7 +52,7 @@ def store_summary(store: SeriesStore) -> dict[str, Any]:
     }
 
 
-def _shown(value: Any) -> str:  # noqa: ANN401 - shown, whatever it is
+def _shown(value: Any) -> str:
     if value is None:
         return "unknown"
     if isinstance(value, list):

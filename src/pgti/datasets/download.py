@@ -36,7 +36,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 Response = Any  # requests has no types
 
 
-def import_pooch() -> Any:  # noqa: ANN401 - a module that is imported late
+def import_pooch() -> Any:
     """The library that keeps downloads.
 
     Raises:
@@ -97,7 +97,6 @@ class ResumingDownloader:
             FetchError: if the server cannot be reached or trusted, answers with an error or a
                 page, or the connection ends again and again. A part that can be used later stays.
         """
-        del pooch
         furthest, num_failed = 0, 0
         while True:
             try:

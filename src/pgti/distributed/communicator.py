@@ -184,20 +184,16 @@ class SingleProcess(Communicator):
 
     def all_reduce_(self, tensor: Tensor, kind: Kind) -> None:
         """The tensor is the sum."""
-        del tensor, kind
 
     def all_reduce_coalesced_(self, tensors: Sequence[Tensor], kind: Kind) -> None:
         """The tensors are the sums."""
-        del tensors, kind
 
     def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Pending:
         """The tensor is the sum."""
-        del tensor, kind
         return Done()
 
     def broadcast_(self, tensor: Tensor) -> None:
         """The tensor is rank 0's."""
-        del tensor
 
     def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         """The numbers themselves."""
@@ -230,4 +226,3 @@ class SingleProcess(Communicator):
 
     def close(self, error: BaseException | None = None) -> None:
         """There is nothing to leave."""
-        del error

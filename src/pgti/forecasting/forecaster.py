@@ -115,7 +115,6 @@ class PersistenceForecaster(AbstractForecaster):
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """The last observed reading of each node and target, at every step."""
-        del step
         scaled: Tensor = self.rule(batch.x, batch.x_mask)
         return scaled * self.std + self.mean
 

@@ -111,7 +111,6 @@ class HistoricalAverageForecaster(AbstractForecaster):
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """The table's entries for the windows' target rows."""
-        del step
         rows_BH = batch.starts[:, None] + self.input_steps + np.arange(self.horizon)
         slots_BH = self.time_axis.slot_of_week(rows_BH) // self.slots_merged
         forecast: Tensor = self.rule(torch.from_numpy(slots_BH).to(self.rule.table.device))

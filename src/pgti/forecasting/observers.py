@@ -133,11 +133,9 @@ class TensorBoardObserver(AbstractObserver):
 
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
         """Nothing to write."""
-        del label, num_windows, done
 
     def advance(self, num_windows: int) -> None:
         """Nothing to write."""
-        del num_windows
 
     def record(self, record: Record) -> None:
         """Write every number of the line at its step."""

@@ -224,7 +224,7 @@ def _refuse_bad_weights(
         )
 
 
-def _canonical_adjacency(matrix: Any) -> CsrMatrix:  # noqa: ANN401 - checked right here
+def _canonical_adjacency(matrix: Any) -> CsrMatrix:
     """`matrix`, of any sparse format, as validated CSR in float32 that shares no memory with it."""
     is_sparse: bool = sparse.issparse(matrix)  # stored, so that mypy keeps the type
     if not is_sparse or matrix.dtype.kind not in "fiub":

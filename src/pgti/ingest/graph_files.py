@@ -112,7 +112,7 @@ def _pickled(path: Path, options: IngestOptions) -> RawMatrix:
     )
 
 
-def _matrix(content: Any, name: str) -> Any:  # noqa: ANN401 - dense or sparse, of any number type
+def _matrix(content: Any, name: str) -> Any:
     if len(content.shape) != 2 or content.shape[0] != content.shape[1]:
         raise DataError(f"{name} has shape {content.shape}: an adjacency matrix must be square")
     if content.dtype.kind not in "biuf":

@@ -51,7 +51,7 @@ def open_hdf5(path: Path, options: IngestOptions) -> Readings:
     return replace(readings, name=name)
 
 
-def _h5py() -> Any:  # noqa: ANN401 - a module without types
+def _h5py() -> Any:
     try:
         import h5py  # noqa: PLC0415 - an optional library
     except ImportError:
@@ -59,12 +59,12 @@ def _h5py() -> Any:  # noqa: ANN401 - a module without types
     return h5py
 
 
-def _candidates(h5py: Any, file: Any) -> dict[str, str]:  # noqa: ANN401 - h5py has no types
+def _candidates(h5py: Any, file: Any) -> dict[str, str]:
     """The shape of each table that pandas wrote and of each other dataset of two or three axes."""
     tables: list[str] = []
     found: dict[str, str] = {}
 
-    def visit(key: str, item: Any) -> None:  # noqa: ANN401 - as above
+    def visit(key: str, item: Any) -> None:
         if any(key.startswith(f"{table}/") for table in tables):
             return
         if is_pandas(item):
@@ -77,7 +77,7 @@ def _candidates(h5py: Any, file: Any) -> dict[str, str]:  # noqa: ANN401 - h5py 
     return found
 
 
-def _open_key(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:  # noqa: ANN401 - as above
+def _open_key(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:
     item = file[key]
     if not is_pandas(item):
         return _plain(path, file, key, options)
@@ -86,7 +86,7 @@ def _open_key(path: Path, file: Any, key: str, options: IngestOptions) -> Readin
     return _table_readings(path, key, table)
 
 
-def _plain(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:  # noqa: ANN401 - as above
+def _plain(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:
     name = f"{key} of {path.name}"
     dataset = file[key]
     shape: tuple[int, ...] = dataset.shape
@@ -112,7 +112,7 @@ def _plain(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:
 
 
 def _plain_ids(
-    file: Any,  # noqa: ANN401 - as above
+    file: Any,
     num_nodes: int,
     options: IngestOptions,
     name: str,

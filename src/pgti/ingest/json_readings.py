@@ -98,7 +98,7 @@ def _node_link(content: dict[str, Any], values: EdgeValues, name: str) -> Readin
     return replace(readings, node_ids=text_ids([node[id_key] for node in nodes]), graph=graph)
 
 
-def _records(content: Any, key: str, fields: tuple[str, ...], name: str) -> list[dict[str, Any]]:  # noqa: ANN401 - JSON is untyped until checked
+def _records(content: Any, key: str, fields: tuple[str, ...], name: str) -> list[dict[str, Any]]:
     """A list of objects that have the fields."""
     if not isinstance(content, list):
         raise DataError(f"{key} of {name} is a {type(content).__name__}: the rule is a list")
@@ -121,7 +121,7 @@ def _changing(content: dict[str, Any], has_graph: bool, name: str) -> Readings:
     return _series(content["y"], "y", name)
 
 
-def _series(content: Any, key: str, name: str) -> Readings:  # noqa: ANN401 - JSON is untyped until checked
+def _series(content: Any, key: str, name: str) -> Readings:
     array = np.asarray(content)
     if array.dtype.kind not in "iuf" or array.ndim != 2:
         raise DataError(
@@ -130,7 +130,7 @@ def _series(content: Any, key: str, name: str) -> Readings:  # noqa: ANN401 - JS
     return replace(open_array(array), name=f"{key} of {name}")
 
 
-def _ordered_ids(ids: Any, num_nodes: int, name: str) -> tuple[str, ...]:  # noqa: ANN401 - as above
+def _ordered_ids(ids: Any, num_nodes: int, name: str) -> tuple[str, ...]:
     places = sorted(ids.values()) if isinstance(ids, dict) else None
     if places != list(range(num_nodes)):
         raise DataError(

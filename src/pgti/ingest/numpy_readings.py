@@ -142,7 +142,7 @@ def _chunk(block: NDArray[Any]) -> Chunk:
     return Chunk(values=values[..., np.newaxis] if values.ndim == 2 else values)
 
 
-def _describe(name: str, shape: tuple[int, ...], chunks: Any) -> Readings:  # noqa: ANN401 - see Readings.chunks
+def _describe(name: str, shape: tuple[int, ...], chunks: Any) -> Readings:
     return Readings(
         name=name,
         num_rows=shape[0],
@@ -153,7 +153,7 @@ def _describe(name: str, shape: tuple[int, ...], chunks: Any) -> Readings:  # no
 
 
 def _graph(
-    archive: Any,  # noqa: ANN401 - numpy's NpzFile is generic in nothing that matters here
+    archive: Any,
     headers: dict[str, NpyHeader],
     num_nodes: int,
     ids: tuple[str, ...] | None,

@@ -221,5 +221,5 @@ def _text(value: bytes | str) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def _bytes(value: Any) -> bytes:  # noqa: ANN401 - an attribute of any type
+def _bytes(value: Any) -> bytes:
     return value.encode("latin1") if isinstance(value, str) else bytes(value)

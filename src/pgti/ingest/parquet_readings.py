@@ -52,7 +52,7 @@ def open_parquet(path: Path, options: IngestOptions) -> Readings:
     )
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
+def _open(path: Path) -> Any:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an optional library
         import pyarrow.parquet as pq  # noqa: PLC0415
@@ -66,7 +66,7 @@ def _open(path: Path) -> Any:  # noqa: ANN401 - pyarrow has no types
 
 
 class _ParquetSource:
-    def __init__(self, path: Path, schema: Any, num_rows: int, options: IngestOptions) -> None:  # noqa: ANN401 - as above
+    def __init__(self, path: Path, schema: Any, num_rows: int, options: IngestOptions) -> None:
         self._path = path
         self._num_rows = num_rows
         self._times: WrittenTimes | EpochTimes | None = None  # None where Arrow knows the times
@@ -94,7 +94,7 @@ class _ParquetSource:
 
     def _time_column(
         self,
-        schema: Any,  # noqa: ANN401 - as above
+        schema: Any,
         index: list[str],
         options: IngestOptions,
     ) -> tuple[str | None, tuple[str, ...]]:
@@ -134,7 +134,7 @@ class _ParquetSource:
         cells: list[Any] = [] if batch is None else batch.column(0).to_pylist()
         return cells
 
-    def _look_at_times(self, kind: Any, column: str, options: IngestOptions) -> None:  # noqa: ANN401 - as above
+    def _look_at_times(self, kind: Any, column: str, options: IngestOptions) -> None:
         name = self._path.name
         if str(kind).startswith(("timestamp", "date")):
             zone: str | None = getattr(kind, "tz", None)
@@ -169,7 +169,7 @@ class _ParquetSource:
                 yield Chunk(values=values, seconds=self._seconds(batch, first_row))
                 first_row += batch.num_rows
 
-    def _seconds(self, batch: Any, first_row: int) -> NDArray[np.int64] | None:  # noqa: ANN401 - as above
+    def _seconds(self, batch: Any, first_row: int) -> NDArray[np.int64] | None:
         if self._time is None:
             return None
         cells = batch.column(self._time)
@@ -190,18 +190,18 @@ def _known_zone(zone: str) -> str | None:
     return zone if zone in available_timezones() else None
 
 
-def _is_numeric(kind: Any) -> bool:  # noqa: ANN401 - as above
+def _is_numeric(kind: Any) -> bool:
     return str(kind).startswith(("int", "uint", "float", "halffloat", "double", "bool"))
 
 
-def _describe(schema: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+def _describe(schema: Any) -> dict[str, Any]:
     """What pandas says of the DataFrame that it wrote; empty if something else wrote it."""
     text = (schema.metadata or {}).get(b"pandas")
     described = {} if text is None else json.loads(text)
     return described if isinstance(described, dict) else {}
 
 
-def _index_columns(described: dict[str, Any], schema: Any) -> list[str]:  # noqa: ANN401 - as above
+def _index_columns(described: dict[str, Any], schema: Any) -> list[str]:
     """Columns that hold the index of the DataFrame that was written; a range is none."""
     columns = described.get("index_columns", [])
     return [column for column in columns if isinstance(column, str) and column in schema.names]

@@ -41,7 +41,7 @@ class _Function:
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
 
-    def __call__(self, *arguments: Any) -> Any:  # noqa: ANN401 - whatever the pickle gives
+    def __call__(self, *arguments: Any) -> Any:
         return self._call(*arguments)
 
     def __setstate__(self, state: object) -> None:
@@ -55,7 +55,6 @@ class _Dtype:
     __hash__ = None  # type: ignore[assignment] # what stands for an array is no key of anything
 
     def __init__(self, code: object, *flags: object) -> None:
-        del flags  # align and copy: they change nothing for plain items
         text = code.decode("latin1") if isinstance(code, bytes) else code
         if not isinstance(text, str) or _PLAIN_DTYPE.fullmatch(text) is None:
             raise pickle.UnpicklingError(
@@ -135,7 +134,7 @@ def _from_buffer(
     return made
 
 
-def _scalar(dtype: object, data: object) -> Any:  # noqa: ANN401 - a number or text
+def _scalar(dtype: object, data: object) -> Any:
     """Stands for the function of that name: one number or text, as Python has them."""
     return _array(data, dtype, (), "C").item()
 
@@ -169,7 +168,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         super().__init__(file, encoding="latin1")
         self._name = name
 
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as in the base class
+    def find_class(self, module: str, name: str) -> Any:
         try:
             return _ADMITTED[module, name]
         except KeyError:
@@ -179,7 +178,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
             ) from None
 
 
-def load_pickle(path: Path) -> Any:  # noqa: ANN401 - a pickle can hold anything; the caller checks
+def load_pickle(path: Path) -> Any:
     """What a pickle file holds, if that is arrays and builtin containers.
 
     Raises:
@@ -189,13 +188,13 @@ def load_pickle(path: Path) -> Any:  # noqa: ANN401 - a pickle can hold anything
         return _load(file, path.name)
 
 
-def loads_pickle(data: bytes, name: str) -> Any:  # noqa: ANN401 - as above
+def loads_pickle(data: bytes, name: str) -> Any:
     """The same for bytes, for example an attribute that PyTables pickled."""
     with reading(name, "a pickle"):
         return _load(io.BytesIO(data), name)
 
 
-def _load(file: io.BufferedIOBase, name: str) -> Any:  # noqa: ANN401 - as above
+def _load(file: io.BufferedIOBase, name: str) -> Any:
     try:
         return _real(_RestrictedUnpickler(file, name).load(), {})
     except (pickle.UnpicklingError, AttributeError, ImportError) as error:
@@ -205,7 +204,7 @@ def _load(file: io.BufferedIOBase, name: str) -> Any:  # noqa: ANN401 - as above
         ) from error
 
 
-def _real(value: Any, done: dict[int, Any]) -> Any:  # noqa: ANN401 - as above
+def _real(value: Any, done: dict[int, Any]) -> Any:
     """The value with arrays in the place of what stands for them.
 
     What is in two places is made once, so that a small pickle cannot grow large here.

@@ -21,7 +21,7 @@ def train_on_ray(
     resources_per_worker: Mapping[str, float] | None = None,
     max_failures: int = 0,
     storage_path: str | Path | None = None,
-    **options: Any,  # noqa: ANN401 - checked by `train`
+    **options: Any,
 ) -> Run:
     """Train on the workers of a Ray cluster, as `pgti.train` does on the ranks of a job.
 

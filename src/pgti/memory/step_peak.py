@@ -49,13 +49,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch doe
 
     def __torch_dispatch__(
         self,
-        func: Any,  # noqa: ANN401 - an operator
+        func: Any,
         types: Sequence[type],
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401 - whatever the operator returns
+    ) -> Any:
         """Run the operator and count what it made."""
-        del types
         given = kwargs or {}
         made = func(*args, **given)
         # What an operator was given and wrote to is not made by it.

@@ -92,8 +92,8 @@ class AGCRN(AbstractModel):
     def forward(
         self,
         x: BLNC,
-        supports: Supports,  # noqa: ARG002 - it learns its graph
-        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
+        supports: Supports,
+        teacher: TeacherForcing | None = None,
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         adjacency = adaptive_adjacency(self.embedding, self.embedding, self.config.adjacency)

@@ -69,8 +69,8 @@ class GRU(AbstractModel):
     def forward(
         self,
         x: BLNC,
-        supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
+        supports: Supports,
+        teacher: TeacherForcing | None = None,
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         batch, steps, num_nodes, channels = x.shape

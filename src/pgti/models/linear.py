@@ -77,8 +77,8 @@ class DLinear(AbstractModel):
     def forward(
         self,
         x: BLNC,
-        supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
+        supports: Supports,
+        teacher: TeacherForcing | None = None,
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         # [C, B, L, N], C the targets; slices, because a list of indices would have to be copied

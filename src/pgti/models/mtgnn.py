@@ -162,8 +162,8 @@ class MTGNN(AbstractModel):
     def forward(
         self,
         x: BLNC,
-        supports: Supports,  # noqa: ARG002 - it learns its own graph
-        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
+        supports: Supports,
+        teacher: TeacherForcing | None = None,
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         graph = self.graph()

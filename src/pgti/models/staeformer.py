@@ -124,8 +124,8 @@ class STAEformer(AbstractModel):
     def forward(
         self,
         x: BLNC,
-        supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
+        supports: Supports,
+        teacher: TeacherForcing | None = None,
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         tokens_BNLD = self._embed(x)

@@ -114,7 +114,7 @@ class STGCN(AbstractModel):
         self,
         x: BLNC,
         supports: Supports,
-        teacher: TeacherForcing | None = None,  # noqa: ARG002 - it has no decoder
+        teacher: TeacherForcing | None = None,
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 

@@ -96,8 +96,8 @@ class STID(AbstractModel):
     def forward(
         self,
         x: BLNC,
-        supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
+        supports: Supports,
+        teacher: TeacherForcing | None = None,
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         batch, num_nodes = len(x), self.shape.num_nodes

@@ -134,8 +134,8 @@ class STLLM(AbstractModel):
     def forward(
         self,
         x: BLNC,
-        supports: Supports,  # noqa: ARG002 - it has no graph
-        teacher: TeacherForcing | None = None,  # noqa: ARG002 - nor a decoder
+        supports: Supports,
+        teacher: TeacherForcing | None = None,
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         tokens_BND = self.fusion(self._embed(x)) + self.position_embedding
@@ -197,19 +197,19 @@ class STLLM(AbstractModel):
             wanted.copy_(tensor)
 
 
-def _attend(block: Any, tokens_BND: Tensor) -> Tensor:  # noqa: ANN401 - of an optional library
+def _attend(block: Any, tokens_BND: Tensor) -> Tensor:
     """The first half of a layer of GPT-2; causal, because it is given no mask."""
     attended_BND: Tensor = block.attn(block.ln_1(tokens_BND))[0]
     return tokens_BND + attended_BND
 
 
-def _feed_forward(block: Any, tokens_SD: Tensor) -> Tensor:  # noqa: ANN401 - as above
+def _feed_forward(block: Any, tokens_SD: Tensor) -> Tensor:
     """The second half, of every token by itself."""
     made_SD: Tensor = block.mlp(block.ln_2(tokens_SD))
     return tokens_SD + made_SD
 
 
-def _gpt2(config: STLLMConfig) -> Any:  # noqa: ANN401 - a class of an optional library
+def _gpt2(config: STLLMConfig) -> Any:
     """GPT-2 with random weights, whose tables, for which there is no use, have a row each.
 
     Raises:

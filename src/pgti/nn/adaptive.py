@@ -146,7 +146,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         x_LNBC: Tensor,
         weight_KCO: Tensor,
         powers_NP: Tensor,
@@ -166,7 +166,7 @@ class _Convolution(torch.autograd.Function):
         return out_LNF.view(num_steps, num_nodes, batch, -1)
 
     @staticmethod
-    def backward(ctx: Any, grad_LNBO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_LNBO: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_LNBC, weight_KCO, powers_NP, pool_RN = ctx.saved_tensors
         grad_x_LNBC = torch.empty_like(x_LNBC)

@@ -275,7 +275,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         x_LNBC: Tensor,
         weight_HCO: Tensor,
         bias_O: Tensor,
@@ -292,7 +292,7 @@ class _Convolution(torch.autograd.Function):
         return output_LNBO
 
     @staticmethod
-    def backward(ctx: Any, grad_LNBO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_LNBO: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_LNBC, weight_HCO = ctx.saved_tensors
         grad_LMO = grad_LNBO.contiguous().flatten(1, 2)

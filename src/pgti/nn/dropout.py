@@ -52,13 +52,13 @@ class _Dropout(torch.autograd.Function):
     """`dropout`; keeps the mask."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
         kept, ctx.scale = _draw(x, probability)
         ctx.save_for_backward(kept)
         return (x * kept).mul_(ctx.scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (kept,) = ctx.saved_tensors
         return (grad * kept).mul_(ctx.scale), None
 
@@ -68,7 +68,7 @@ class _DropoutAdd(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         x: Tensor,
         branch: Tensor,
         probability: float,
@@ -79,7 +79,7 @@ class _DropoutAdd(torch.autograd.Function):
         return torch.add(x, masked, alpha=ctx.scale, out=masked)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         (kept,) = ctx.saved_tensors
         return grad, (grad * kept).mul_(ctx.scale), None
 

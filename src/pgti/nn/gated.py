@@ -61,7 +61,7 @@ class _GatedConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         x_LNBC: Tensor,
         weight_KCG: Tensor,
         bias_G: Tensor,
@@ -89,7 +89,7 @@ class _GatedConvolution(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         grad_LNBD: Tensor | None,
         grad_last_NBD: Tensor | None,
     ) -> tuple[Tensor | None, ...]:

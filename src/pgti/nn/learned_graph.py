@@ -157,7 +157,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         values_NK: Tensor,
         x_NF: Tensor,
         neighbours: Neighbours,
@@ -171,7 +171,7 @@ class _Product(torch.autograd.Function):
             return multiply_into(matrix, x_NF, out_NF)
 
     @staticmethod
-    def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor | None, ...]:
         values_NK, x_NF = ctx.saved_tensors
         grad_values = grad_x = None
         if ctx.needs_input_grad[0]:
@@ -187,7 +187,7 @@ class _Sample(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         p_NF: Tensor,
         q_NF: Tensor,
         neighbours: Neighbours,
@@ -199,7 +199,7 @@ class _Sample(torch.autograd.Function):
             return neighbours.add_sample(p_NF, q_NF, zeros_NK)
 
     @staticmethod
-    def backward(ctx: Any, grad_NK: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_NK: Tensor) -> tuple[Tensor | None, ...]:
         p_NF, q_NF = ctx.saved_tensors
         grad_p = grad_q = None
         if ctx.needs_input_grad[0]:

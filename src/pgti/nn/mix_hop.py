@@ -82,7 +82,7 @@ class _Polynomial(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         x_NRC: Tensor,
         centre_CO: Tensor,
         powers_DKCO: Tensor,
@@ -108,7 +108,7 @@ class _Polynomial(torch.autograd.Function):
         return y_NRO
 
     @staticmethod
-    def backward(ctx: Any, grad_NRO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_NRO: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "mix-hop convolutions cannot be differentiated twice: call backward or grad "

@@ -105,7 +105,7 @@ class _AddProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         base_NMO: Tensor,
         embedding_NR: Tensor,
         pool_RKCO: Tensor,
@@ -124,7 +124,7 @@ class _AddProducts(torch.autograd.Function):
         return out_NMO
 
     @staticmethod
-    def backward(ctx: Any, grad_NMO: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_NMO: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         embedding_NR, pool_RKCO, *terms_NMC = ctx.saved_tensors
         dtype = ctx.dtype

@@ -133,7 +133,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         inputs_LNBG: Tensor,
         h_NBD: Tensor | None,
         weight_gates: Tensor,
@@ -177,7 +177,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         grad_states_LNBD: Tensor | None,
         grad_last_NBD: Tensor | None,
     ) -> tuple[Tensor | None, ...]:

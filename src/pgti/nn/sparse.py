@@ -272,6 +272,6 @@ class _Product(torch.autograd.Function):
         return supports.product(index, x_NF, transposed=transposed)
 
     @staticmethod
-    def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None, None]:
         grad: Tensor = _Product.apply(grad_NF, ctx.supports, ctx.index, not ctx.transposed)  # type: ignore[no-untyped-call]
         return grad, None, None, None

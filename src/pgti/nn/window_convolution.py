@@ -83,7 +83,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
+        ctx: Any,
         x_MLC: Tensor,
         weight_KCG: Tensor,
         bias_G: Tensor,
@@ -119,7 +119,7 @@ class _Convolution(torch.autograd.Function):
         return z_MLD
 
     @staticmethod
-    def backward(ctx: Any, grad_MLD: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, grad_MLD: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "gated convolutions cannot be differentiated twice: call backward or grad without "

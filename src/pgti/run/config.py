@@ -287,7 +287,7 @@ def _options(
     return {key: _typed(f"{path}: {name}.{key}", value, hints[key]) for key, value in table.items()}
 
 
-def _typed(where: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - TOML is untyped until checked
+def _typed(where: str, value: Any, hint: Any) -> Any:
     if isinstance(value, list):
         return tuple(value)
     choices = get_args(hint) if get_origin(hint) is not None else (hint,)

@@ -44,7 +44,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     placement: str = "replicated",
     communicator: Communicator | None = None,
     resume: bool = False,
-    **training_options: Any,  # noqa: ANN401 - checked by TrainingConfig
+    **training_options: Any,
 ) -> Run:
     """Train a model on a store and leave a run behind.
 

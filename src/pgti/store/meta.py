@@ -184,7 +184,7 @@ class StoreMeta:
         return cls._from_content(path, content)
 
     @classmethod
-    def _from_content(cls, path: Path, content: Any) -> "StoreMeta":  # noqa: ANN401 - JSON is untyped until checked
+    def _from_content(cls, path: Path, content: Any) -> "StoreMeta":
         version = content.get("format_version") if isinstance(content, dict) else None
         if type(version) is not int:
             raise StoreError(f"{path} has no format version: it is not a store's description")

@@ -42,7 +42,6 @@ class Sequential(Order):
 
     def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
         """Positions in time order."""
-        del epoch
         return np.arange(num_windows, dtype=np.int64)
 
     def __repr__(self) -> str:

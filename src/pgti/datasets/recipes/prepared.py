@@ -30,7 +30,7 @@ class Request:
     interval: str
     overwrite: bool = False
 
-    def options(self, **others: Any) -> IngestOptions:  # noqa: ANN401 - any option of ingest
+    def options(self, **others: Any) -> IngestOptions:
         """What is always said: names and units of the channels, gaps filled.
 
         Gaps can only be filled where the readings have times: `interval` says that they have not.

@@ -149,7 +149,7 @@ class WindowBatch(Sequence[Window]):
     def __len__(self) -> int:
         return len(self.tensors[0])
 
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a window, or several for a slice
+    def __getitem__(self, index: Any) -> Any:
         """The window at a position."""
         if isinstance(index, slice):
             return WindowBatch([tensor[index] for tensor in self.tensors])
@@ -198,12 +198,12 @@ def _gathered(data: Series, rows: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.take(np.asarray(_computed(data[once])), places, axis=0, mode="clip"))
 
 
-def _computed(piece: Any) -> Any:  # noqa: ANN401 - whatever slices of a series are
+def _computed(piece: Any) -> Any:
     compute = getattr(piece, "compute", None)
     return compute() if callable(compute) else piece
 
 
-def _as_tensor(piece: Any) -> Tensor:  # noqa: ANN401 - as above
+def _as_tensor(piece: Any) -> Tensor:
     if isinstance(piece, Tensor):
         return piece
     array = np.asarray(piece)

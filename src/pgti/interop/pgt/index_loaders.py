@@ -244,7 +244,7 @@ def _standardised(parts: _Parts, options: LoaderOptions, splits: Splits) -> Stan
     return Standardised(data=data, mean=mean, std=std)
 
 
-def _held(series: LazySeries, options: LoaderOptions) -> Any:  # noqa: ANN401 - an array, a tensor or the series
+def _held(series: LazySeries, options: LoaderOptions) -> Any:
     """The series where the options want it: on a GPU, in memory, or nowhere."""
     if options.device is not None:
         return resident_tensor(series, options.device)

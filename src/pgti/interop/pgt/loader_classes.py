@@ -56,7 +56,7 @@ class _TrafficLoader(_FileLoader):
         world_size: int = -1,
         ddp_rank: int = -1,
         dask_batching: bool = False,
-        **options: Any,  # noqa: ANN401 - checked by get_index_dataset
+        **options: Any,
     ) -> WithStatistics:
         """(train, val, test, edges, edge_weights, means, stds): see `get_index_dataset`.
 
@@ -88,7 +88,7 @@ class METRLADatasetLoader(_TrafficLoader):
         self,
         num_timesteps_in: int = 12,
         num_timesteps_out: int = 12,
-        **options: Any,  # noqa: ANN401 - checked by published_snapshots
+        **options: Any,
     ) -> Snapshots:
         """Snapshots x [N, 2, T_in] and y [N, T_out], the speed: see `published_snapshots`."""
         return published_snapshots(
@@ -105,7 +105,7 @@ class PemsBayDatasetLoader(_TrafficLoader):
         self,
         num_timesteps_in: int = 12,
         num_timesteps_out: int = 12,
-        **options: Any,  # noqa: ANN401 - checked by published_snapshots
+        **options: Any,
     ) -> Snapshots:
         """Snapshots x [N, 2, T_in] and y [N, 2, T_out]: see `published_snapshots`."""
         return published_snapshots(
@@ -138,7 +138,7 @@ class WindmillOutputLargeDatasetLoader(_FileLoader):
         allGPU: int = -1,
         ratio: Ratio = (0.7, 0.1, 0.2),
         dask_batching: bool = False,
-        **options: Any,  # noqa: ANN401 - checked by get_index_dataset
+        **options: Any,
     ) -> WithStatistics:
         """(train, val, test, edges, edge_weights, means, stds): see `get_index_dataset`.
 
@@ -159,7 +159,7 @@ class WindmillOutputLargeDatasetLoader(_FileLoader):
         loaders: WithStatistics = made
         return loaders
 
-    def get_dataset(self, lags: int = 8, **options: Any) -> Snapshots:  # noqa: ANN401 - as above
+    def get_dataset(self, lags: int = 8, **options: Any) -> Snapshots:
         """Snapshots x [N, lags] and y [N], the row after: see `published_snapshots`."""
         return published_snapshots(self._name, self.raw_data_dir, lags, None, **options)
 
@@ -187,7 +187,7 @@ class ChickenpoxDatasetLoader:
         allGPU: int = -1,
         ratio: Ratio = (0.7, 0.1, 0.2),
         dask_batching: bool = False,
-        **options: Any,  # noqa: ANN401 - checked by get_index_dataset
+        **options: Any,
     ) -> WithoutStatistics:
         """(train, val, test, edges, edge_weights): see `get_index_dataset`.
 
@@ -208,6 +208,6 @@ class ChickenpoxDatasetLoader:
         loaders: WithoutStatistics = made
         return loaders
 
-    def get_dataset(self, lags: int = 4, **options: Any) -> Snapshots:  # noqa: ANN401 - as above
+    def get_dataset(self, lags: int = 4, **options: Any) -> Snapshots:
         """Snapshots x [N, lags] and y [N], the row after: see `published_snapshots`."""
         return published_snapshots(self._name, self.raw_data_dir, lags, None, **options)

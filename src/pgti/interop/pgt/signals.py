@@ -24,7 +24,7 @@ Values = NDArray[Any]
 _NEAR = 1e-4
 
 
-def from_loader(loader: Any) -> IndexDataset:  # noqa: ANN401 - any object with a dataset
+def from_loader(loader: Any) -> IndexDataset:
     """The windows of a PGT loader, on the very array or tensor that it holds.
 
     `DataLoader(from_loader(loader), batch_size=64, collate_fn=collate_windows)` gives the loader's
@@ -55,7 +55,7 @@ def from_loader(loader: Any) -> IndexDataset:  # noqa: ANN401 - any object with 
 
 
 def to_store(
-    signal: Any,  # noqa: ANN401 - PGT's classes have no base
+    signal: Any,
     path: str | Path,
     options: IngestOptions | None = None,
     *,
@@ -118,7 +118,7 @@ def to_store(
     return ingest(values, path, options, graph=graph, node_ids=node_ids)
 
 
-def _entries(signal: Any, name: str) -> Sequence[Any]:  # noqa: ANN401 - as above
+def _entries(signal: Any, name: str) -> Sequence[Any]:
     entries: Sequence[Any] | None = getattr(signal, name, None)
     if entries is None or not len(entries):
         raise DataError(f"a {type(signal).__name__} without {name} is no signal that can be stored")
@@ -276,7 +276,7 @@ def _readings(values: Values, means: Values, stds: Values, missing: tuple[float,
     return readings.astype(np.float32)
 
 
-def _graph(signal: Any, num_nodes: int) -> SensorGraph:  # noqa: ANN401 - as above
+def _graph(signal: Any, num_nodes: int) -> SensorGraph:
     index = _constant(signal, "edge_index", "edge_indices")
     weight = _constant(signal, "edge_weight", "edge_weights")
     if index is None:
@@ -286,7 +286,7 @@ def _graph(signal: Any, num_nodes: int) -> SensorGraph:  # noqa: ANN401 - as abo
     return SensorGraph.from_edges(num_nodes, index[0], index[1], weight)
 
 
-def _constant(signal: Any, name: str, plural: str) -> Values | None:  # noqa: ANN401 - as above
+def _constant(signal: Any, name: str, plural: str) -> Values | None:
     """What a static signal has, or all snapshots of a dynamic one have alike."""
     if hasattr(signal, plural):
         entries = getattr(signal, plural)

@@ -42,12 +42,12 @@ class _Layout:
     spec: WindowSpec
     targets: tuple[int, ...] | None
 
-    def x(self, series: Any, start: int) -> NDArray[Any]:  # noqa: ANN401 - an array or a lazy series
+    def x(self, series: Any, start: int) -> NDArray[Any]:
         """[N, L] or [N, F, L]."""
         rows = np.asarray(series[start : start + self.spec.input_steps])
         return rows[..., 0].T if self.targets is None else rows.transpose(1, 2, 0)
 
-    def y(self, series: Any, start: int) -> NDArray[Any]:  # noqa: ANN401 - as above
+    def y(self, series: Any, start: int) -> NDArray[Any]:
         """[N], [N, H] of one feature or [N, F', H] of several."""
         first = start + self.spec.input_steps
         rows = np.asarray(series[first : first + self.spec.horizon])
@@ -82,7 +82,7 @@ class Snapshots(Sequence[Snapshot]):
 
     def __init__(
         self,
-        series: Any,  # noqa: ANN401 - an array or a lazy series
+        series: Any,
         edges: Edges,
         starts: range,
         layout: _Layout,
@@ -109,7 +109,7 @@ class Snapshots(Sequence[Snapshot]):
     def __len__(self) -> int:
         return self.snapshot_count
 
-    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - a snapshot, or several for a slice
+    def __getitem__(self, place: Any) -> Any:
         """One snapshot, or the snapshots of a slice.
 
         Raises:
@@ -140,7 +140,7 @@ class _Views(Sequence[NDArray[Any]]):
     def __len__(self) -> int:
         return self._length
 
-    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - an array, or several for a slice
+    def __getitem__(self, place: Any) -> Any:
         places = range(self._length)[place]
         if isinstance(places, range):
             return [self._made(each) for each in places]

@@ -81,7 +81,7 @@ class TableSource(Source):
         return values
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401 - h5py has no types
+def _open(path: Path) -> Any:
     try:
         import h5py  # noqa: PLC0415 - an optional library
     except ImportError:
@@ -89,7 +89,7 @@ def _open(path: Path) -> Any:  # noqa: ANN401 - h5py has no types
     return h5py.File(path, "r")
 
 
-def _times_of_day(group: Any, table: PandasTable, name: str) -> NDArray[np.float64]:  # noqa: ANN401 - as above
+def _times_of_day(group: Any, table: PandasTable, name: str) -> NDArray[np.float64]:
     """Sharding of the day that has passed at each row, in [0, 1), float64 [T]."""
     # The index alone: the table's own reader would read all readings with it.
     index = group["table"].fields("index") if "table" in group else group["axis1"]

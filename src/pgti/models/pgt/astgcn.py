@@ -170,7 +170,7 @@ def largest_eigenvalue(edge_index: Tensor, num_nodes: int) -> float:
 
 
 @contextmanager
-def eigenvalue_given(module: Any, value: float) -> Iterator[None]:  # noqa: ANN401 - of PGT
+def eigenvalue_given(module: Any, value: float) -> Iterator[None]:
     """While this lasts, the layers of a module of PGT are told the eigenvalue.
 
     They ask for it with `LaplacianLambdaMax()(data).lambda_max`, in every block at every call and,
@@ -227,6 +227,6 @@ def _largest_of(laplacian: CsrMatrix) -> complex:
     return complex(values[np.argmax(np.abs(values))])
 
 
-def _module_of(layer: Any) -> ModuleType:  # noqa: ANN401 - another library's layer
+def _module_of(layer: Any) -> ModuleType:
     """Where the blocks of ASTGCN or MSTGCN are written."""
     return importlib.import_module(type(layer._blocklist[0]).__module__)

@@ -75,7 +75,7 @@ class PgtAGCRN(StepwiseForecaster):
     def step(
         self,
         x: Tensor,
-        edges: Edges,  # noqa: ARG002 - it learns its own graph
+        edges: Edges,
         states: tuple[Tensor, ...],
     ) -> tuple[Tensor, ...]:
         """The state after one more input."""

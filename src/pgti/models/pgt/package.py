@@ -21,7 +21,7 @@ _NAME = "PyTorch Geometric Temporal"
 _THEN = "pip install --no-deps torch-geometric-temporal"
 
 
-def import_pgt(module: str = "") -> Any:  # noqa: ANN401 - another library's module
+def import_pgt(module: str = "") -> Any:
     """PGT, or one of its modules.
 
     Its published package asks for libraries that must be compiled. Of those it imports one,
