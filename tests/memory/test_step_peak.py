@@ -1,5 +1,6 @@
 """Counting what a training step holds."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from pgti.memory.step_peak import LiveBytes, step_peak_bytes
 from pgti.nn import Supports
 from pgti.training import NetworkForecaster, TrainingConfig
-from pgti.training.optim import batch_loss, build_loss
+from pgti.training.step import TrainStep
 
 from ..training.tiny_training import LinearNet, make_loader, make_series, make_source, make_store
 
@@ -62,18 +63,12 @@ def test_a_trial_step_finds_the_peak_and_leaves_no_trace(tmp_path: Path) -> None
     source = make_source(make_store(tmp_path / "store", make_series()))
     supports = Supports.from_graph(source.store.graph)
     forecaster = NetworkForecaster(Wide(), supports, source.scaler, (0,))
-    config = TrainingConfig()
+    train_step = TrainStep.from_config(forecaster, TrainingConfig())
 
     def peak(windows: int, limit: int = 1 << 40) -> int | None:
         loader = make_loader(source, range(windows), batch_size=windows)
         (batch,) = loader.epoch(0)
-
-        def differentiate() -> None:
-            loss_sum, _ = batch_loss(
-                forecaster, build_loss(config), batch, precision=config.precision, step=0
-            )
-            loss_sum.backward()
-
+        differentiate = partial(train_step.differentiate, batch)
         return step_peak_bytes(differentiate, forecaster.network, batch.x.device, limit)
 
     state = {name: value.clone() for name, value in forecaster.state_dict().items()}

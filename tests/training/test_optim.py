@@ -13,8 +13,8 @@ from pgti.training.optim import (
     build_loss,
     build_optimizer,
     learning_rate,
-    scale_gradients,
 )
+from pgti.training.step import scale_gradients
 
 
 def rates(config: TrainingConfig, num_steps: int, plateau: Plateau | None = None) -> list[float]:

@@ -21,10 +21,10 @@ from pgti.batching import (
 )
 from pgti.bench.dry_run_rows import RankRows
 from pgti.bench.dry_run_schedule import Job, Schedule
+from pgti.bench.old_step import count_observed
 from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
 from pgti.forecasting.loader import open_epoch
 from pgti.memory.available import available_bytes
-from pgti.training.optim import count_observed
 from pgti.windows import PartitionSharding
 
 __all__ = ["PREFETCH_DEPTH", "RankMemory", "StepBytes", "WalkedRank", "row_bytes", "walk_rank"]

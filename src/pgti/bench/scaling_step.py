@@ -8,17 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from pgti.batching import Batch, WindowSource
+from pgti.bench.old_step import batch_loss, count_observed
 from pgti.distributed import Communicator
 from pgti.models import build_model
 from pgti.nn import Supports
 from pgti.training import NetworkForecaster, TrainingConfig, shape_of
-from pgti.training.optim import (
-    batch_loss,
-    build_loss,
-    build_optimizer,
-    count_observed,
-    scale_gradients,
-)
+from pgti.training.optim import build_loss, build_optimizer
+from pgti.training.step import scale_gradients
 
 __all__ = ["RankStep", "StepTimes", "clone_of"]
 

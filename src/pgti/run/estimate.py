@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from pgti.batching import Batch, Batcher, WindowSource
+from pgti.batching import Batcher, WindowSource
 from pgti.errors import ConfigError
 from pgti.memory.available import available_bytes
 from pgti.memory.malloc import (
@@ -19,10 +19,9 @@ from pgti.memory.malloc import (
 from pgti.memory.process import pss_bytes
 from pgti.memory.step_peak import step_peak_bytes
 from pgti.models import AbstractModel
-from pgti.nn import MaskedLoss
 from pgti.run.config import RunConfig
-from pgti.training import HistoricalAverageForecaster, NetworkForecaster, TrainingConfig
-from pgti.training.optim import batch_loss, build_loss
+from pgti.training import HistoricalAverageForecaster, NetworkForecaster
+from pgti.training.step import TrainStep
 
 __all__ = ["MemoryEstimate", "MemoryPlan", "RankPart", "plan_memory"]
 
@@ -105,7 +104,7 @@ class RankPart:
 def plan_memory(
     config: RunConfig,
     source: WindowSource,
-    forecaster: NetworkForecaster,
+    train_step: TrainStep,
     batcher: Batcher,
     start: int,
     *,
@@ -120,7 +119,7 @@ def plan_memory(
     Args:
         config: batch size, precision, `activation_checkpointing` and `memory_budget`.
         source: what the windows hold.
-        forecaster: the network, on the compute device.
+        train_step: the step to try.
         batcher: makes the windows.
         start: first row of the window to try.
         part: what this rank has of the run; all of it if not given.
@@ -131,6 +130,7 @@ def plan_memory(
         ConfigError: if a step does not fit, saying what to change; or recomputation is asked of a
             model that cannot.
     """
+    forecaster = train_step.forecaster
     network, wish = forecaster.network, config.training.activation_checkpointing
     can_checkpoint_activations = (
         isinstance(network, AbstractModel) and network.can_checkpoint_activations
@@ -156,7 +156,7 @@ def plan_memory(
         usable = int((_free_share(forecaster) if is_last else _USUAL_SHARE[False]) * room)
         # A trial must fit as the run must: what takes more is not tried to its end.
         with malloc_policy("trim" if is_last else "default"):
-            line = _measure(config, forecaster, batcher, start, usable, size)
+            line = _measure(train_step, batcher, start, usable, size)
         lines[activation_checkpointing] = line
         trim_malloc()  # or what a batch is made of would lie between its holes
         if others.needed(line, size) <= usable:
@@ -270,8 +270,7 @@ def _parameter_bytes(forecaster: NetworkForecaster) -> int:
 
 
 def _measure(
-    config: RunConfig,
-    forecaster: NetworkForecaster,
+    train_step: TrainStep,
     batcher: Batcher,
     start: int,
     limit_bytes: int,
@@ -282,12 +281,12 @@ def _measure(
     Where a window outweighs the parameters, two would take twice as much: they are not tried. A
     network of one's own is tried with two windows at least: some cannot train on one.
     """
-    loss, training = build_loss(config.training), config.training
+    forecaster = train_step.forecaster
 
     def peak(windows: int) -> float:
         batch = batcher.gather(np.full(windows, start))
         forecaster.supports.free_scratch()  # it is part of what the step takes
-        differentiate = partial(_differentiate, forecaster, loss, batch, training)
+        differentiate = partial(train_step.differentiate, batch)
         found = step_peak_bytes(differentiate, forecaster.network, batch.x.device, limit_bytes)
         return math.inf if found is None else found
 
@@ -297,13 +296,6 @@ def _measure(
     if batch_size == tried or few > _NEGLIGIBLE_FROM * _parameter_bytes(forecaster):
         return ActivationCost(tried=tried, peak=few, further=few / tried)
     return ActivationCost(tried=tried, peak=few, further=max(0, peak(tried + 1) - few))
-
-
-def _differentiate(
-    forecaster: NetworkForecaster, loss: MaskedLoss, batch: Batch, config: TrainingConfig
-) -> None:
-    loss_sum, _ = batch_loss(forecaster, loss, batch, precision=config.precision, step=0)
-    loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
 
 
 def _plan(

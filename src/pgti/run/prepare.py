@@ -94,7 +94,7 @@ class PreparedRun:
             plan = plan_memory(
                 self.run.config,
                 self.run.source,
-                self.run.forecaster,
+                self.trainer.train_step,
                 self.batcher,
                 self.run.splits.train[0],
                 part=RankPart(

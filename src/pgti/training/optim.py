@@ -6,26 +6,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.forecasting.forecaster import NetworkForecaster
 from pgti.nn import MaskedLoss, huber, mae, mse
-from pgti.training.config import Precision, TrainingConfig
+from pgti.training.config import TrainingConfig
 
 __all__ = [
     "Plateau",
-    "batch_loss",
     "build_loss",
     "build_optimizer",
-    "count_observed",
     "learning_rate",
-    "scale_gradients",
-    "seed_of_step",
-    "set_learning_rate",
 ]
 
 
@@ -100,72 +92,6 @@ def learning_rate(
         span = config.learning_rate - config.min_learning_rate
         full = config.min_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * share))
     return rising * full
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group of the optimiser the rate of the coming step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:
-    """Turn gradients of a summed loss into those of its mean over `count` observed targets.
-
-    Batches are accumulated as sums and divided once, so that any partition of the windows into
-    batches gives the gradient of the one big batch. A count of 0 gives zero gradients, not NaN.
-    The count stays on its device.
-    """
-    share = 1.0 / count.clamp(min=1).double()
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.mul_(share.to(parameter.grad.dtype))
-
-
-def batch_loss(
-    forecaster: NetworkForecaster,
-    loss: MaskedLoss,
-    batch: Batch,
-    *,
-    precision: Precision,
-    step: int,
-) -> tuple[Tensor, Tensor]:
-    """Summed loss of a batch, and how many targets it is the sum over.
-
-    Args:
-        forecaster: the network, in training.
-        loss: as `build_loss` makes it.
-        batch: windows with targets.
-        precision: bfloat16 runs the network under autocast, and the loss never.
-        step: optimiser steps done so far.
-
-    Raises:
-        ConfigError: if the windows have no targets.
-    """
-    if batch.y is None or batch.y_mask is None:
-        raise ConfigError("a batch without targets cannot be learnt from: gather them")
-    lower = precision == "bfloat16"
-    with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=lower):
-        prediction = forecaster(batch, step=step)
-    return loss(prediction, batch.y, batch.y_mask)
-
-
-def count_observed(batch: Batch) -> Tensor:
-    """How many targets of a batch were observed: an int64 scalar on its device.
-
-    Raises:
-        ConfigError: if the windows have no targets.
-    """
-    if batch.y_mask is None:
-        raise ConfigError("a batch without targets cannot be learnt from: gather them")
-    return batch.y_mask.sum()
-
-
-def seed_of_step(seed: int, step: int, rank: int) -> int:
-    """Seed of what a network draws in a step (dropout): a function of these three alone.
-
-    A resumed run draws the same numbers; two ranks draw different ones.
-    """
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def build_loss(config: TrainingConfig) -> MaskedLoss:

@@ -6,9 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-import torch
-from torch import Tensor, nn
-
 from pgti.batching import Batch
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
@@ -17,19 +14,12 @@ from pgti.forecasting.forecaster import NetworkForecaster
 from pgti.forecasting.loader import Loader, open_epoch
 from pgti.forecasting.observers import AbstractObserver
 from pgti.training.config import TrainingConfig
-from pgti.training.optim import (
-    batch_loss,
-    build_loss,
-    count_observed,
-    learning_rate,
-    scale_gradients,
-    seed_of_step,
-    set_learning_rate,
-)
+from pgti.training.optim import learning_rate
 from pgti.training.progress import Position
 from pgti.training.run_directory import RunDirectory
 from pgti.training.signals import StopSignals
 from pgti.training.state import RunFingerprint, TrainingState
+from pgti.training.step import TrainStep
 
 __all__ = ["FitResult", "Trainer"]
 
@@ -66,11 +56,8 @@ class FitResult:
 class Trainer:
     """Trains a network forecaster; after `fit` it holds the last parameters, `best.pt` the best.
 
-    Gradients of the summed loss are accumulated over the batches of an optimiser step, added up
-    over the ranks, and divided by the number of targets observed in all of them, so that a step is
-    the same however its windows are cut into batches or shared out over ranks. Within an epoch the
-    loss stays on the device; it is read where `log_every_steps` says, at checkpoints and at the
-    end.
+    Steps are those of `TrainStep`. Within an epoch the loss stays on the device; it is read every
+    `log_every_steps`, at checkpoints and at the end.
 
     Args:
         forecaster: what to train, on its device.
@@ -82,6 +69,9 @@ class Trainer:
         observers: told about the progress.
         communicator: the ranks that train together, each with its share of every batch and all with
             the same parameters; rank 0 alone writes to the run. One process if not given.
+
+    Attributes:
+        train_step: takes the optimizer steps.
 
     Raises:
         ConfigError: if there is nothing to train, or no window to train or validate on.
@@ -111,9 +101,9 @@ class Trainer:
         self._config = config
         self._run = run
         self._observers = observers
-        self._loss = build_loss(config)
         self._communicator = SingleProcess() if communicator is None else communicator
-        self._state = TrainingState(forecaster, config, run, identity, self._communicator)
+        self.train_step = TrainStep.from_config(forecaster, config, self._communicator)
+        self._state = TrainingState(self.train_step, config, run, identity, self._communicator)
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
         self._stop = StopSignals()
         self._stop_agreed = 0
@@ -210,51 +200,18 @@ class Trainer:
                 self._write_if_due()
 
     def _step(self, batches: Iterator[Batch]) -> int:
-        """Take one optimiser step; gives the number of windows learnt from."""
-        self._state.optimizer.zero_grad(set_to_none=True)
-        position, precision = self._state.position, self._config.precision
-        step, number = position.step, position.step_in_epoch * self._config.accumulate
-        torch.manual_seed(seed_of_step(self._config.seed, step, self._communicator.rank))
-        num_windows, counting = 0, []
-        for batch in islice(batches, self._config.accumulate):
-            # On its way before the forward pass, so that nobody waits for it afterwards.
-            observed = count_observed(batch)
-            self._state.loss_count += observed
-            counting.append((observed, self._communicator.all_reduce_async(observed, "counts")))
-            num_windows += self._training.windows_in(number + len(counting) - 1)
-            if batch.num_windows:
-                loss_sum, _ = batch_loss(
-                    self._forecaster, self._loss, batch, precision=precision, step=step
-                )
-                loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
-                self._state.loss_sum += loss_sum.detach()
-        self._sum_gradients()
-        for _, pending in counting:
-            pending.wait()
-        scale_gradients(
-            self._state.parameters, torch.stack([observed for observed, _ in counting]).sum()
+        """Take one optimizer step; returns the number of windows trained on."""
+        position, accumulate = self._state.position, self._config.accumulate
+        first = position.step_in_epoch * accumulate
+        stop = min(first + accumulate, self._training.num_batches)
+        self._stop_agreed = self.train_step(
+            islice(batches, accumulate),
+            step=position.step,
+            learning_rate=self._rate(position.step),
+            running=self._state.loss,
+            stop_signal=self._stop.received or 0,
         )
-        if self._config.clip_norm > 0:
-            nn.utils.clip_grad_norm_(self._state.parameters, self._config.clip_norm)
-        set_learning_rate(self._state.optimizer, self._rate(self._state.position.step))
-        self._state.optimizer.step()
-        return num_windows
-
-    def _sum_gradients(self) -> None:
-        """Add up the gradients of all ranks, and agree on whether to stop after this step."""
-        parameters = self._state.parameters
-        self._stop_agreed, *has_gradient = self._communicator.all_reduce_max(
-            [self._stop.received or 0, *(int(each.grad is not None) for each in parameters)]
-        )
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for parameter, is_there in zip(parameters, has_gradient, strict=True):
-            if not is_there:
-                continue  # on no rank: the optimiser leaves it alone
-            if parameter.grad is None:  # as where the rank has no window of the step
-                parameter.grad = torch.zeros_like(parameter)
-            by_dtype.setdefault(parameter.dtype, []).append(parameter.grad)
-        for gradients in by_dtype.values():
-            self._communicator.all_reduce_coalesced_(gradients, "gradients")
+        return sum(self._training.windows_in(batch) for batch in range(first, stop))
 
     def _begin_alike(self) -> None:
         """Give every rank the parameters and buffers of rank 0, to the bit."""
@@ -358,7 +315,7 @@ class Trainer:
             windows_per_second=_rate_of(position.windows, position.seconds),
             seconds=position.seconds + position.validation_seconds,
             stopped_early=self._has_stopped_improving() and position.epoch < self._config.epochs,
-            parameters=sum(each.numel() for each in self._state.parameters),
+            parameters=sum(each.numel() for each in self.train_step.parameters),
         )
 
     # -- files ------------------------------------------------------------------------------------
@@ -373,7 +330,7 @@ class Trainer:
             "step": position.step,
             "train_loss": loss,
             **more,
-            "lr": self._state.rate,
+            "lr": self.train_step.learning_rate,
             "seconds": position.epoch_seconds,
             "windows_per_second": _rate_of(position.epoch_windows, position.epoch_seconds),
         }

@@ -1,0 +1,235 @@
+"""One optimizer step, exact at any number of ranks and however its windows are cut into batches."""
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pgti.batching import Batch
+from pgti.distributed import Communicator, SingleProcess
+from pgti.errors import ConfigError
+from pgti.forecasting.forecaster import NetworkForecaster
+from pgti.nn import MaskedLoss
+from pgti.training.config import Precision, TrainingConfig
+from pgti.training.optim import build_loss, build_optimizer
+
+__all__ = ["RunningLoss", "TrainStep", "scale_gradients"]
+
+
+class RunningLoss:
+    """Sum of this rank's losses and number of the targets behind it, accumulated on the device.
+
+    Args:
+        device: where batches are.
+
+    Attributes:
+        total: summed loss, float64 scalar.
+        count: observed targets, int64 scalar.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.reset()
+
+    def reset(self, total: float = 0.0, count: int = 0) -> None:
+        """Start again from a sum and its count."""
+        self.total = torch.tensor(total, dtype=torch.float64, device=self._device)
+        self.count = torch.tensor(count, dtype=torch.int64, device=self._device)
+
+    def read(self, communicator: Communicator) -> tuple[float, int]:
+        """Sum and count over all ranks; waits for the device. Every rank must call it."""
+        total, count = self.total.clone(), self.count.clone()
+        communicator.all_reduce_(total, "metrics")
+        communicator.all_reduce_(count, "metrics")
+        return float(total), int(count)
+
+
+class TrainStep:
+    """Takes optimizer steps: forward, backward, reduction over ranks, clipping, update.
+
+    The gradient is that of the summed loss over all batches and ranks, divided once by the number
+    of observed targets. It takes the place of `DistributedDataParallel`, whose average over ranks
+    is not that mean, and which needs a forward pass of ranks without windows.
+
+    Args:
+        forecaster: the network, on its device and in training mode.
+        optimizer: updates its parameters.
+        loss: (prediction, target, mask) -> (sum, count).
+        communicator: the ranks that step together, with the same parameters.
+        precision: bfloat16 runs the network under autocast, and the loss never.
+        clip_norm: largest norm of the gradient; 0 clips nothing.
+        seed: of whatever the network draws (dropout).
+
+    Attributes:
+        parameters: those that learn.
+    """
+
+    def __init__(
+        self,
+        forecaster: NetworkForecaster,
+        optimizer: torch.optim.Optimizer,
+        loss: MaskedLoss,
+        communicator: Communicator | None = None,
+        *,
+        precision: Precision = "float32",
+        clip_norm: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.forecaster = forecaster
+        self.optimizer = optimizer
+        self.parameters = [p for p in forecaster.network.parameters() if p.requires_grad]
+        self._loss = loss
+        self._communicator = SingleProcess() if communicator is None else communicator
+        self._precision = precision
+        self._clip_norm = clip_norm
+        self._seed = seed
+
+    @classmethod
+    def from_config(
+        cls,
+        forecaster: NetworkForecaster,
+        config: TrainingConfig,
+        communicator: Communicator | None = None,
+    ) -> Self:
+        """The step that a configuration describes, with a new optimizer.
+
+        Raises:
+            ConfigError: if no parameter learns.
+        """
+        return cls(
+            forecaster,
+            build_optimizer(forecaster.network.parameters(), config),
+            build_loss(config),
+            communicator,
+            precision=config.precision,
+            clip_norm=config.clip_norm,
+            seed=config.seed,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.parameters[0].device
+
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the last step."""
+        rate: float = self.optimizer.param_groups[0]["lr"]
+        return rate
+
+    def __call__(
+        self,
+        batches: Iterable[Batch],
+        *,
+        step: int = 0,
+        learning_rate: float | None = None,
+        running: RunningLoss | None = None,
+        stop_signal: int = 0,
+    ) -> int:
+        """Take one step; every rank calls it with as many batches as the others.
+
+        Args:
+            batches: this rank's windows of the step, with targets; a batch may have none.
+            step: optimizer steps done before this one.
+            learning_rate: of this step; the optimizer's own if not given.
+            running: accumulates the losses of the step.
+            stop_signal: number of a signal that asks this rank to stop, or 0.
+
+        Returns:
+            The largest `stop_signal` of all ranks.
+
+        Raises:
+            ConfigError: if windows have no targets.
+            PeerError: if another rank failed or does not answer.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(_step_seed(self._seed, step, self._communicator.rank))
+        counts = []
+        for batch in batches:
+            # Sent before the forward pass, so that nobody waits for it afterwards.
+            count = _count_observed(batch)
+            if running is not None:
+                running.count += count
+            counts.append((count, self._communicator.all_reduce_async(count, "counts")))
+            if batch.num_windows:
+                loss_sum = self.differentiate(batch, step=step)
+                if running is not None:
+                    running.total += loss_sum
+        stop = self._reduce_gradients(stop_signal)
+        for _, work in counts:
+            work.wait()
+        scale_gradients(self.parameters, torch.stack([count for count, _ in counts]).sum())
+        if self._clip_norm > 0:
+            nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
+        if learning_rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+        self.optimizer.step()
+        return stop
+
+    def differentiate(self, batch: Batch, *, step: int = 0) -> Tensor:
+        """Add the gradients of a batch's summed loss to the parameters'.
+
+        Args:
+            batch: windows with targets, at least one.
+            step: optimizer steps done before this one.
+
+        Returns:
+            The summed loss, a detached scalar.
+
+        Raises:
+            ConfigError: if the windows have no targets.
+        """
+        if batch.y is None or batch.y_mask is None:
+            raise _no_targets()
+        is_lower = self._precision == "bfloat16"
+        with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
+            prediction = self.forecaster(batch, step=step)
+        loss_sum, _ = self._loss(prediction, batch.y, batch.y_mask)
+        loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+        return loss_sum.detach()
+
+    def _reduce_gradients(self, stop_signal: int) -> int:
+        """Sum gradients over the ranks; the same message agrees on whether to stop."""
+        stop, *has_gradient = self._communicator.all_reduce_max(
+            [stop_signal, *(int(each.grad is not None) for each in self.parameters)]
+        )
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for parameter, is_present in zip(self.parameters, has_gradient, strict=True):
+            if not is_present:
+                continue  # on no rank: the optimizer leaves it alone
+            if parameter.grad is None:  # the rank has no window of the step
+                parameter.grad = torch.zeros_like(parameter)
+            by_dtype.setdefault(parameter.dtype, []).append(parameter.grad)
+        for gradients in by_dtype.values():
+            self._communicator.all_reduce_coalesced_(gradients, "gradients")
+        return stop
+
+
+def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:
+    """Turn gradients of a summed loss into those of its mean over `count` observed targets.
+
+    A count of 0 gives zero gradients, not NaN. The count stays on its device.
+    """
+    factor = 1.0 / count.clamp(min=1).double()
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.mul_(factor.to(parameter.grad.dtype))
+
+
+def _count_observed(batch: Batch) -> Tensor:
+    """How many targets of a batch were observed: an int64 scalar on its device."""
+    if batch.y_mask is None:
+        raise _no_targets()
+    return batch.y_mask.sum()
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """A function of these three alone: a resumed run draws the same, two ranks draw differently."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _no_targets() -> ConfigError:
+    return ConfigError("a batch without targets cannot be trained on: gather it with targets")
