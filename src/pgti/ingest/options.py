@@ -21,7 +21,7 @@ GraphKind = Literal["matrix", "edges", "coordinates"]
 class IngestOptions:
     """How to read the readings and the graph.
 
-    Args:
+    Attributes:
         values: arrays (npz), tables or datasets (HDF5) that hold the readings. Several of [T, N]
             become channels. Empty: the only candidate.
         channels: name of each channel. Empty: the names in the source, else "value".
