@@ -12,7 +12,7 @@ from pgti.datasets import DATASETS, Dataset, find_dataset
 from pgti.datasets.dataset import RecipeName
 from pgti.datasets.recipes import RECIPES
 from pgti.errors import ConfigError
-from pgti.ingest.time_spelling import parse_interval, parse_start
+from pgti.ingest.times import parse_interval, parse_start
 
 ROOT = Path(__file__).resolve().parents[2]
 EACH = pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.name)

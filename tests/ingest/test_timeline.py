@@ -8,7 +8,7 @@ import pytest
 
 from pgti.errors import ConfigError, DataError
 from pgti.ingest import IngestOptions, ingest
-from pgti.ingest.time_spelling import format_interval, parse_interval
+from pgti.ingest.times import format_interval, parse_interval
 from pgti.store import SeriesStore
 
 

@@ -1,6 +1,5 @@
 """From files of readings and graphs, as users have them, to a store."""
 
-from pgti.ingest.graph_files import GraphSource as GraphSource
 from pgti.ingest.ingestion import IngestSummary as IngestSummary
 from pgti.ingest.ingestion import check_target as check_target
 from pgti.ingest.ingestion import ingest as ingest
@@ -9,5 +8,6 @@ from pgti.ingest.options import BUDGET_BYTES as BUDGET_BYTES
 from pgti.ingest.options import IngestOptions as IngestOptions
 from pgti.ingest.readings import Chunk as Chunk
 from pgti.ingest.readings import Readings as Readings
+from pgti.ingest.sources import GraphSource as GraphSource
 from pgti.ingest.sources import ReadingsSource as ReadingsSource
 from pgti.ingest.sources import open_readings as open_readings

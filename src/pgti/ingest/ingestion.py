@@ -9,16 +9,19 @@ import numpy as np
 from pgti.errors import ConfigError, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.ingest.cleaning import Cleaner
-from pgti.ingest.graph_files import GraphSource, graph_suffix, read_raw_graph
-from pgti.ingest.node_matching import MatchedGraph, match_nodes
-from pgti.ingest.option_use import IDS_IN_READINGS, check_use
-from pgti.ingest.options import IngestOptions
-from pgti.ingest.raw_graph import RawCoordinates, RawEdges, RawGraph
+from pgti.ingest.node_matching import MatchedGraph, RawCoordinates, RawEdges, RawGraph, match_nodes
+from pgti.ingest.options import IDS_IN_READINGS, IngestOptions, check_options_used
 from pgti.ingest.readings import Readings
-from pgti.ingest.sources import ReadingsSource, open_readings, readings_suffix
-from pgti.ingest.time_spelling import FIRST_SECOND, LAST_SECOND, parse_start
+from pgti.ingest.sources import (
+    GraphSource,
+    ReadingsSource,
+    graph_suffix,
+    open_readings,
+    read_raw_graph,
+    readings_suffix,
+)
 from pgti.ingest.timeline import Timeline, Times
-from pgti.ingest.times import Localiser, check_years
+from pgti.ingest.times import FIRST_SECOND, LAST_SECOND, Localizer, check_years, parse_start
 from pgti.store import StoreMeta, StoreWriter
 
 __all__ = ["IngestSummary", "check_target", "ingest", "read_graph"]
@@ -75,7 +78,9 @@ def ingest(
     options = options or IngestOptions()
     target = Path(target)
     check_target(target, overwrite=options.overwrite)
-    check_use(readings_suffix(source), None if graph is None else graph_suffix(graph), options)
+    check_options_used(
+        readings_suffix(source), None if graph is None else graph_suffix(graph), options
+    )
     readings = _with_ids(open_readings(source, options, has_graph=graph is not None), node_ids)
     time_zone = _zone(readings, options)
     ids_used = options.ids is not None and readings_suffix(source) in IDS_IN_READINGS
@@ -139,7 +144,7 @@ def read_graph(
         DataError: if the source is damaged or holds no graph.
     """
     options = options or IngestOptions()
-    check_use(None, graph_suffix(source), options)
+    check_options_used(None, graph_suffix(source), options)
     raw = _explicit(source, options, None)
     if isinstance(raw, RawEdges):
         labels = tuple(dict.fromkeys([*raw.source, *raw.target]))
@@ -270,7 +275,7 @@ def _write_rows(
     )
     localiser = None
     if not readings.is_aware and time_zone is not None:
-        localiser = Localiser(time_zone, readings.name, readings.row_label)
+        localiser = Localizer(time_zone, readings.name, readings.row_label)
     row, has_times = 0, False
     for chunk in readings.chunks(options.budget_bytes):
         values = cleaner.clean(chunk.values, row)

@@ -6,9 +6,17 @@ from typing import Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pgti.errors import ConfigError
-from pgti.ingest.time_spelling import parse_interval, parse_start
+from pgti.ingest.times import parse_interval, parse_start
 
-__all__ = ["BUDGET_BYTES", "EdgeValues", "Gaps", "GraphKind", "IngestOptions"]
+__all__ = [
+    "BUDGET_BYTES",
+    "IDS_IN_READINGS",
+    "EdgeValues",
+    "Gaps",
+    "GraphKind",
+    "IngestOptions",
+    "check_options_used",
+]
 
 BUDGET_BYTES = 32 << 20  # one chunk of readings: large enough to stream, small beside any machine
 
@@ -159,3 +167,60 @@ def _check_zone(time_zone: str | None) -> None:
             f"the time zone {time_zone!r} is not known: give an IANA name such as "
             "America/Los_Angeles"
         ) from None
+
+
+_TEXT = (".csv", ".tsv", ".txt")
+_TABLES = (*_TEXT, ".parquet", ".pq")
+_HDF5 = (".h5", ".hdf5", ".hdf")
+_KNOWN = (*_TABLES, *_HDF5, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+_GRAPHS = (".npz", *_TEXT)
+
+IDS_IN_READINGS = (".npz", *_HDF5)
+
+# Formats of readings, and of graphs, that each option is for.
+_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "values": ((".npz", *_HDF5), ()),
+    "header": (_TEXT, ()),
+    "timestamps": (_TABLES, ()),
+    "time_format": (_TABLES, ()),
+    "delimiter": (_TEXT, _TEXT),
+    "ids": (IDS_IN_READINGS, _GRAPHS),
+    "edges": ((".npz",), _GRAPHS),
+    "coordinates": ((".npz",), _GRAPHS),
+    "neighbours": ((".npz",), _GRAPHS),
+    "graph_kind": ((), _GRAPHS),
+    "graph_values": ((), (".npz",)),
+}
+
+
+def check_options_used(readings: str | None, graph: str | None, options: IngestOptions) -> None:
+    """Refuse options that neither the readings nor the graph have a use for.
+
+    Args:
+        readings: suffix of the file of readings, "" for an object in memory, None for none.
+        graph: the same for the graph.
+        options: what the user said.
+
+    Raises:
+        ConfigError: naming the option, its value and what it is for.
+    """
+    if any(suffix not in (None, *_KNOWN) for suffix in (readings, graph)):
+        return  # the reader says that it does not know the format
+    for option, (for_readings, for_graphs) in _USES.items():
+        value = getattr(options, option)
+        if value in ((), None) or readings in for_readings or graph in for_graphs:
+            continue
+        given = {_called(suffix): None for suffix in (readings, graph) if suffix is not None}
+        uses = [
+            f"{what} in {', '.join(suffixes)}"
+            for what, suffixes in (("readings", for_readings), ("a graph", for_graphs))
+            if suffixes
+        ]
+        raise ConfigError(
+            f"{option} is {value!r}, which {' and '.join(given)} can make no use of: leave it out, "
+            f"it is for {' and '.join(uses)}"
+        )
+
+
+def _called(suffix: str) -> str:
+    return suffix or "an object in memory"

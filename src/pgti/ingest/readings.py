@@ -6,24 +6,28 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import DataError, PgtiError
-from pgti.ingest.raw_graph import RawGraph
+from pgti.errors import ConfigError, DataError, PgtiError
+from pgti.ingest.node_matching import RawGraph
 
 __all__ = [
+    "ID_NAMES",
     "Chunk",
+    "Described",
     "Readings",
     "as_floats",
     "check_series_shape",
-    "choose",
+    "choose_keys",
+    "find_ids",
+    "ids_to_text",
     "numbered_row",
-    "reading",
+    "reraise_read_errors",
     "rows_per_chunk",
     "stack",
 ]
@@ -97,7 +101,7 @@ class Readings:
 
 
 @contextlib.contextmanager
-def reading(name: str, what: str) -> Iterator[None]:
+def reraise_read_errors(name: str, what: str) -> Iterator[None]:
     """Turn whatever a parser raises on a damaged file into one line that names the file."""
     try:
         yield
@@ -145,7 +149,7 @@ def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
             raise DataError(f"{name} has shape {shape}: there are no {what}")
 
 
-def choose(
+def choose_keys(
     name: str, candidates: dict[str, str], wanted: tuple[str, ...], what: str, several: str
 ) -> tuple[str, ...]:
     """The wanted keys, or the only candidate.
@@ -222,3 +226,66 @@ def _same_seconds(pieces: tuple[Chunk, ...], name: str) -> NDArray[np.int64] | N
 
 def _or_empty(seconds: NDArray[np.int64] | None) -> NDArray[np.int64]:
     return np.empty(0, dtype=np.int64) if seconds is None else seconds
+
+
+ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
+
+
+class Described(Protocol):
+    """An array that is not read yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its dtype."""
+
+
+def find_ids(
+    arrays: Mapping[str, Described],
+    read: Callable[[str], NDArray[Any]],
+    num_nodes: int,
+    wanted: str | None,
+    name: str,
+    *,
+    kinds: str = "iuSU",
+) -> tuple[str, ...] | None:
+    """Sensor ids from the wanted array, or from the first of the customary names that fits.
+
+    Args:
+        arrays: what there is.
+        read: gives the array of a name.
+        num_nodes: sensors.
+        wanted: the name that the user gave.
+        name: what messages call the source.
+        kinds: kinds of dtypes that may hold ids.
+
+    Raises:
+        ConfigError: if the wanted array does not hold one id for each sensor.
+    """
+    for key in ID_NAMES if wanted is None else (wanted,):
+        found = arrays.get(key)
+        if found is not None and found.shape == (num_nodes,) and found.dtype.kind in kinds:
+            return ids_to_text(read(key))
+    if wanted is None:
+        return None
+    shown = arrays.get(wanted)
+    what = "there is no such array" if shown is None else f"it is {shown.dtype} {shown.shape}"
+    raise ConfigError(f"{name} has no array {wanted!r} of {num_nodes} ids (--ids): {what}")
+
+
+def ids_to_text(ids: NDArray[Any] | list[Any]) -> tuple[str, ...]:
+    """Ids as text: bytes decoded, whole numbers without a decimal point."""
+    return tuple(
+        _text_id(label) for label in (ids.tolist() if isinstance(ids, np.ndarray) else ids)
+    )
+
+
+def _text_id(label: object) -> str:
+    if isinstance(label, bytes):
+        return label.decode("latin1")
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest.readings import reading
+from pgti.ingest.readings import reraise_read_errors
 
 __all__ = ["load_pickle", "loads_pickle"]
 
@@ -184,13 +184,13 @@ def load_pickle(path: Path) -> Any:
     Raises:
         DataError: if it is damaged, or asks for anything else; nothing of it is run then.
     """
-    with reading(path.name, "a pickle"), path.open("rb") as file:
+    with reraise_read_errors(path.name, "a pickle"), path.open("rb") as file:
         return _load(file, path.name)
 
 
 def loads_pickle(data: bytes, name: str) -> Any:
     """The same for bytes, for example an attribute that PyTables pickled."""
-    with reading(name, "a pickle"):
+    with reraise_read_errors(name, "a pickle"):
         return _load(io.BytesIO(data), name)
 
 

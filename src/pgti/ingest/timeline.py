@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.ingest.options import Gaps
-from pgti.ingest.time_spelling import format_interval, format_seconds
+from pgti.ingest.times import format_interval, format_seconds
 
 __all__ = ["Timeline", "Times"]
 

@@ -8,10 +8,9 @@ from pgti.datasets.steps import without_zeros
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingest import IngestOptions, open_readings
-from pgti.ingest.graph_files import read_raw_graph
-from pgti.ingest.node_matching import match_nodes
-from pgti.ingest.raw_graph import RawEdges
-from pgti.ingest.readings import reading
+from pgti.ingest.node_matching import RawEdges, match_nodes
+from pgti.ingest.readings import reraise_read_errors
+from pgti.ingest.sources import read_raw_graph
 
 __all__ = ["flow_array"]
 
@@ -37,7 +36,7 @@ def flow_array(request: Request) -> Prepared:
 
 
 def _lines(path: Path) -> tuple[str, ...]:
-    with reading(path.name, "a list of ids"):
+    with reraise_read_errors(path.name, "a list of ids"):
         return tuple(path.read_text(encoding="utf-8").split())
 
 

@@ -13,9 +13,9 @@ from pgti.datasets.steps import averaged, joined, unscaled, with_nodes, without_
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
 from pgti.ingest import IngestOptions, Readings, open_readings
-from pgti.ingest.npy_stream import read_header
-from pgti.ingest.readings import reading
-from pgti.ingest.time_spelling import parse_interval
+from pgti.ingest.npy import read_header
+from pgti.ingest.readings import reraise_read_errors
+from pgti.ingest.times import parse_interval
 
 __all__ = ["largest_array", "largest_raw", "largest_table"]
 
@@ -66,7 +66,10 @@ def largest_array(request: Request) -> Prepared:
     array, matrix = request.paths.values()
     _check_interval(request)
     opened = open_readings(array, IngestOptions(values=("data",)), has_graph=True)
-    with reading(array.name, "an npz archive"), np.load(array, allow_pickle=False) as archive:
+    with (
+        reraise_read_errors(array.name, "an npz archive"),
+        np.load(array, allow_pickle=False) as archive,
+    ):
         mean, deviation = (float(archive[key]) for key in ("mean", "std"))
     interval = _interval_of(opened, request.years)
     start = f"{request.years[0]}-01-01T00:00"
@@ -155,7 +158,7 @@ def _chosen(
 def _graph(path: Path, rows: NDArray[np.int64], latlon: NDArray[np.float64] | None) -> SensorGraph:
     """The graph of some rows and columns of a dense matrix, which is read in blocks."""
     name = path.name
-    with reading(name, "a NumPy array"):
+    with reraise_read_errors(name, "a NumPy array"):
         with path.open("rb") as file:
             header = read_header(file)
         header.check_size(name, path.stat().st_size)

@@ -4,7 +4,7 @@ from pgti.datasets.recipes.prepared import Prepared, Request
 from pgti.datasets.steps import clocked, without_zeros
 from pgti.errors import DataError
 from pgti.ingest import open_readings
-from pgti.ingest.time_spelling import parse_start
+from pgti.ingest.times import parse_start
 
 __all__ = ["clocked_array", "frame", "json"]
 

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
-from pgti.ingest.npy_stream import read_header
-from pgti.ingest.readings import reading
+from pgti.ingest.npy import read_header
+from pgti.ingest.readings import ids_to_text, reraise_read_errors
 from pgti.ingest.safe_pickle import load_pickle
-from pgti.ingest.sensor_ids import text_ids
 
 __all__ = [
     "Edges",
@@ -112,7 +111,7 @@ def load_matrix(path: Path) -> NDArray[Any]:
     Raises:
         DataError: if it is damaged or holds Python objects.
     """
-    with reading(path.name, "a NumPy array"):
+    with reraise_read_errors(path.name, "a NumPy array"):
         with path.open("rb") as file:
             read_header(file).check_size(path.name, path.stat().st_size)
         matrix: NDArray[Any] = np.load(path, allow_pickle=False)
@@ -135,7 +134,7 @@ def load_pickled_matrix(path: Path) -> tuple[tuple[str, ...] | None, NDArray[Any
     if not isinstance(matrix, np.ndarray):
         raise DataError(f"{path.name} holds a {type(matrix).__name__} where the matrix should be")
     has_ids = isinstance(ids, list | tuple | np.ndarray) and len(ids) == len(matrix)
-    return text_ids(list(ids)) if has_ids else None, matrix
+    return ids_to_text(list(ids)) if has_ids else None, matrix
 
 
 def aligned(

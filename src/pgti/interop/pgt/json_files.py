@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest.readings import reading
+from pgti.ingest.readings import reraise_read_errors
 from pgti.interop.pgt.edges import Edges, listed_edges
 
 __all__ = ["read_json"]
@@ -25,7 +25,7 @@ def read_json(path: Path, key: str) -> tuple[NDArray[np.float64], Edges]:
         DataError: if the file is damaged or has other entries.
     """
     name = path.name
-    with reading(name, "JSON"):
+    with reraise_read_errors(name, "JSON"):
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or key not in content or "edges" not in content:
             keys = ", ".join(list(content)[:8]) if isinstance(content, dict) else "no entries"

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pgti.batching.buffers import RowRanges
 from pgti.batching.mapped import MappedRows
 from pgti.errors import DataError
-from pgti.ingest.npy_stream import read_header
-from pgti.ingest.readings import check_series_shape, reading
+from pgti.ingest.npy import read_header
+from pgti.ingest.readings import check_series_shape, reraise_read_errors
 from pgti.store import Moments, SeriesStore, calendar_features, default_calendar
 from pgti.store.codec import Float32Codec
 from pgti.store.moments import moments_of_raw
@@ -207,7 +207,7 @@ class NpySource(ArraySource):
     """
 
     def __init__(self, path: Path, *, num_calendar: int, zero_is_missing: bool) -> None:
-        with reading(path.name, "a NumPy array"):
+        with reraise_read_errors(path.name, "a NumPy array"):
             with path.open("rb") as file:
                 read_header(file).check_size(path.name, path.stat().st_size)
             values = np.load(path, mmap_mode="r", allow_pickle=False)

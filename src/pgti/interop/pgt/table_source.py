@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, MissingExtraError
-from pgti.ingest.pandas_hdf5 import PandasTable, fixed_table, flexible_table, is_pandas
-from pgti.ingest.readings import check_series_shape, numbered_row, reading
-from pgti.ingest.times import seconds_of_numbers
+from pgti.ingest.hdf5 import PandasTable, is_pandas_table, open_fixed_table, open_flexible_table
+from pgti.ingest.readings import check_series_shape, numbered_row, reraise_read_errors
+from pgti.ingest.times import epoch_seconds_of_numbers
 from pgti.interop.pgt.sources import Rows, Source, runs_of
 from pgti.store import SECONDS_PER_DAY
 
@@ -39,11 +39,11 @@ class TableSource(Source):
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key = path, key
         name = f"{key} of {path.name}"
-        with reading(path.name, "HDF5"), _open(path) as file:
-            if key not in file or not is_pandas(file[key]):
+        with reraise_read_errors(path.name, "HDF5"), _open(path) as file:
+            if key not in file or not is_pandas_table(file[key]):
                 raise DataError(f"{path.name} has no table {key!r} that pandas wrote")
             group = file[key]
-            table = (flexible_table if "table" in group else fixed_table)(group, name)
+            table = (open_flexible_table if "table" in group else open_fixed_table)(group, name)
             self._table: PandasTable = table
             if table.time_unit is None:
                 raise DataError(f"{name} has no times: its index must be dates")
@@ -70,7 +70,7 @@ class TableSource(Source):
         """Rows of the table, float64; a missing reading is NaN or 0."""
         values = np.empty((len(rows), self.num_nodes, 2))
         place = 0
-        with reading(self._path.name, "HDF5"), _open(self._path) as file:
+        with reraise_read_errors(self._path.name, "HDF5"), _open(self._path) as file:
             for first, stop in runs_of(rows):
                 count = stop - first
                 values[place : place + count, :, 0], _ = self._table.read(
@@ -94,5 +94,5 @@ def _times_of_day(group: Any, table: PandasTable, name: str) -> NDArray[np.float
     # The index alone: the table's own reader would read all readings with it.
     index = group["table"].fields("index") if "table" in group else group["axis1"]
     unit = table.time_unit or "ns"
-    seconds = seconds_of_numbers(np.asarray(index[:]), unit, 0, name, numbered_row)
+    seconds = epoch_seconds_of_numbers(np.asarray(index[:]), unit, 0, name, numbered_row)
     return np.asarray(seconds % SECONDS_PER_DAY) / SECONDS_PER_DAY

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest.frame_readings import open_array
+from pgti.ingest.csv import open_text
+from pgti.ingest.frames import open_array
+from pgti.ingest.node_matching import RawEdges
 from pgti.ingest.options import EdgeValues, IngestOptions
-from pgti.ingest.raw_graph import RawEdges
-from pgti.ingest.readings import Readings, reading
-from pgti.ingest.sensor_ids import text_ids
-from pgti.ingest.text_layout import open_text
+from pgti.ingest.readings import Readings, ids_to_text, reraise_read_errors
 
-__all__ = ["open_json"]
+__all__ = [
+    "open_json",
+]
 
 _SERIES_KEYS = ("FX", "block", "X")
 _SCHEMAS = "edges with FX, block or X; nodes and links with y; edge_mapping with y"
@@ -38,7 +39,7 @@ def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
             none is given instead.
     """
     name = path.name
-    with reading(name, "JSON"):
+    with reraise_read_errors(name, "JSON"):
         with open_text(path) as file:
             content = json.load(file)
         if not isinstance(content, dict):
@@ -90,12 +91,12 @@ def _node_link(content: dict[str, Any], values: EdgeValues, name: str) -> Readin
     weights = [link.get("weight") for link in links]
     graph = RawEdges(
         name=name,
-        source=text_ids([link["source"] for link in links]),
-        target=text_ids([link["target"] for link in links]),
+        source=ids_to_text([link["source"] for link in links]),
+        target=ids_to_text([link["target"] for link in links]),
         value=None if None in weights else np.asarray(weights, dtype=np.float64),
         values=values,
     )
-    return replace(readings, node_ids=text_ids([node[id_key] for node in nodes]), graph=graph)
+    return replace(readings, node_ids=ids_to_text([node[id_key] for node in nodes]), graph=graph)
 
 
 def _records(content: Any, key: str, fields: tuple[str, ...], name: str) -> list[dict[str, Any]]:
@@ -137,12 +138,12 @@ def _ordered_ids(ids: Any, num_nodes: int, name: str) -> tuple[str, ...]:
             f"node_ids of {name} must give each of the {num_nodes} columns one name, 0 to "
             f"{num_nodes - 1}"
         )
-    return text_ids(sorted(ids, key=ids.__getitem__))
+    return ids_to_text(sorted(ids, key=ids.__getitem__))
 
 
 def _as_labels(ends: NDArray[Any], node_ids: tuple[str, ...] | None, name: str) -> tuple[str, ...]:
     if node_ids is None:
-        return text_ids(ends)
+        return ids_to_text(ends)
     outside = np.flatnonzero((ends < 0) | (ends >= len(node_ids)))
     if len(outside):
         edge = int(outside[0])

@@ -8,25 +8,18 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError
-from pgti.ingest.npy_stream import NpyHeader, npz_headers
-from pgti.ingest.options import IngestOptions
-from pgti.ingest.raw_graph import (
+from pgti.ingest.node_matching import (
     RawCoordinates,
-    RawEdges,
     RawGraph,
     RawMatrix,
-    is_distance_name,
 )
-from pgti.ingest.readings import choose, reading
-from pgti.ingest.sensor_ids import find_ids, text_ids
+from pgti.ingest.npy import Arrays, Headers, npz_headers, read_coordinates, read_edges
+from pgti.ingest.options import IngestOptions
+from pgti.ingest.readings import choose_keys, find_ids, reraise_read_errors
 
-__all__ = ["coordinates_in", "raw_edges_in", "read_npz_graph"]
+__all__ = ["read_npz_graph"]
 
-_COORDINATE_NAMES = (("lat", "lon"), ("latitude", "longitude"))
 _CSR = ("indptr", "indices", "data")
-
-Arrays = Any  # numpy's NpzFile, or a dict of arrays
-Headers = dict[str, NpyHeader]
 
 
 def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool = False) -> RawGraph:
@@ -42,11 +35,11 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool = Fal
         DataError: if the archive is damaged or holds none of them, or several matrices.
     """
     name = path.name
-    with reading(name, "an npz archive"), np.load(path, allow_pickle=False) as archive:
+    with reraise_read_errors(name, "an npz archive"), np.load(path, allow_pickle=False) as archive:
         headers = npz_headers(path)
         if options.edges:
-            latlon = coordinates_in(archive, headers, None, options, name)
-            return raw_edges_in(archive, headers, options, name, latlon)
+            latlon = read_coordinates(archive, headers, None, options, name)
+            return read_edges(archive, headers, options, name, latlon)
         if options.graph_kind == "edges":
             raise ConfigError(
                 f"--graph-kind is edges and {name} has many arrays: name those of the edges with "
@@ -66,95 +59,21 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool = Fal
         if not square and options.graph_values is None and options.neighbours is not None:
             return _coordinates(archive, headers, options, name, ids_elsewhere)
         wanted = () if options.graph_values is None else (options.graph_values,)
-        (key,) = choose(name, square, wanted, "square matrix", "square matrices")
+        (key,) = choose_keys(name, square, wanted, "square matrix", "square matrices")
         size = headers[key].shape[0]
         return RawMatrix(
             name=f"{key} of {name}",
             matrix=archive[key],
             node_ids=_ids(archive, headers, size, options, name, ids_elsewhere),
             values=options.edge_values or "weight",
-            coordinates=coordinates_in(archive, headers, size, options, name),
+            coordinates=read_coordinates(archive, headers, size, options, name),
         )
-
-
-def coordinates_in(
-    arrays: Arrays, headers: Headers, num_nodes: int | None, options: IngestOptions, name: str
-) -> NDArray[np.float64] | None:
-    """Latitude and longitude [N, 2] under the named or the customary keys; None if absent.
-
-    Raises:
-        DataError: if named arrays are missing or have another length.
-    """
-    if not options.coordinates and _shape(headers, "coordinates") == (num_nodes, 2):
-        return np.asarray(arrays["coordinates"], dtype=np.float64)  # as SensorGraph.save writes it
-    pairs = (options.coordinates,) if options.coordinates else _COORDINATE_NAMES
-    for latitude, longitude in pairs:
-        found = [key for key in (latitude, longitude) if key in headers]
-        if len(found) == 2:
-            fits = (
-                headers[latitude].shape == headers[longitude].shape
-                and len(headers[latitude].shape) == 1
-            )
-            if fits and num_nodes in (None, headers[latitude].shape[0]):
-                both = [np.asarray(arrays[key], dtype=np.float64) for key in found]
-                return np.stack(both, axis=1)
-            if options.coordinates:
-                raise DataError(
-                    f"{latitude} and {longitude} of {name} have shapes {headers[latitude].shape} "
-                    f"and {headers[longitude].shape}: the rule is one number for each of "
-                    f"{num_nodes} sensors"
-                )
-        elif options.coordinates:
-            absent = latitude if latitude not in headers else longitude
-            raise DataError(f"{name} has no array {absent!r}; it has {', '.join(headers)}")
-    return None
-
-
-def raw_edges_in(
-    arrays: Arrays,
-    headers: Headers,
-    options: IngestOptions,
-    name: str,
-    latlon: NDArray[np.float64] | None,
-) -> RawEdges:
-    """The edge list under the keys `options.edges`: two of [E], or one of [E, 2]; then values [E].
-
-    Raises:
-        DataError: if a key is unknown or a shape does not fit.
-    """
-    for key in options.edges:
-        if key not in headers:
-            raise DataError(f"{name} has no array {key!r}; it has {', '.join(headers)}")
-    first, *others = [arrays[key] for key in options.edges]
-    if first.ndim == 2 and first.shape[1] == 2:
-        source, target = first[:, 0], first[:, 1]
-    elif first.ndim == 1 and others:
-        source, target = first, others.pop(0)
-    else:
-        raise DataError(
-            f"{options.edges[0]} of {name} has shape {first.shape}: edges are two arrays [E] "
-            "(source, target) or one of [E, 2]"
-        )
-    ends = (source, target, *others)
-    if any(array.shape != source.shape for array in ends) or len(others) > 1:
-        sizes = ", ".join(str(headers[key].shape) for key in options.edges)
-        raise DataError(f"the edge arrays of {name} have shapes {sizes}: they must be one length")
-    is_distance = bool(others) and is_distance_name(options.edges[-1])
-    return RawEdges(
-        name=name,
-        source=text_ids(source),
-        target=text_ids(target),
-        value=np.asarray(others[0], dtype=np.float64) if others else None,
-        values=options.edge_values or ("distance" if is_distance else "weight"),
-        coordinates=latlon,
-        is_topology=True,
-    )
 
 
 def _coordinates(
     arrays: Arrays, headers: Headers, options: IngestOptions, name: str, ids_elsewhere: bool
 ) -> RawCoordinates:
-    latlon = coordinates_in(arrays, headers, None, options, name)
+    latlon = read_coordinates(arrays, headers, None, options, name)
     if latlon is None:
         raise DataError(
             f"{name} has no coordinates: name the arrays, such as --coordinates lat,lon; it has "
@@ -162,10 +81,6 @@ def _coordinates(
         )
     ids = _ids(arrays, headers, len(latlon), options, name, ids_elsewhere)
     return RawCoordinates(name=name, latlon=latlon, node_ids=ids)
-
-
-def _shape(headers: Headers, key: str) -> tuple[int, ...] | None:
-    return headers[key].shape if key in headers else None
 
 
 def _compressed(
@@ -195,7 +110,7 @@ def _compressed(
         matrix=sp.csr_array(matrix),
         node_ids=_ids(arrays, headers, size, options, name, ids_elsewhere),
         values=options.edge_values or "weight",
-        coordinates=coordinates_in(arrays, headers, size, options, name),
+        coordinates=read_coordinates(arrays, headers, size, options, name),
     )
 
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError, MissingExtraError
 from pgti.ingest.options import IngestOptions
-from pgti.ingest.readings import Chunk, Readings, numbered_row, reading, rows_per_chunk
-from pgti.ingest.time_column import EpochTimes, first_column
-from pgti.ingest.times import seconds_of, zone_of_offset
-from pgti.ingest.written_times import WrittenTimes
+from pgti.ingest.readings import Chunk, Readings, numbered_row, reraise_read_errors, rows_per_chunk
+from pgti.ingest.time_columns import EpochTimes, TextTimes, first_column
+from pgti.ingest.times import epoch_seconds, zone_from_offset
 
-__all__ = ["open_parquet"]
+__all__ = [
+    "open_parquet",
+]
 
 _FORMAT = "Parquet"
 _SAMPLE_ROWS = 20
@@ -34,7 +35,7 @@ def open_parquet(path: Path, options: IngestOptions) -> Readings:
         MissingExtraError: if pyarrow is not installed.
     """
     name = path.name
-    with reading(name, _FORMAT), _open(path) as file:
+    with reraise_read_errors(name, _FORMAT), _open(path) as file:
         schema, num_rows = file.schema_arrow, file.metadata.num_rows
         source = _ParquetSource(path, schema, num_rows, options)
     if not num_rows:
@@ -69,7 +70,7 @@ class _ParquetSource:
     def __init__(self, path: Path, schema: Any, num_rows: int, options: IngestOptions) -> None:
         self._path = path
         self._num_rows = num_rows
-        self._times: WrittenTimes | EpochTimes | None = None  # None where Arrow knows the times
+        self._times: TextTimes | EpochTimes | None = None  # None where Arrow knows the times
         self.is_aware = False
         self.time_zone: str | None = None
         twice = [column for column in schema.names if schema.names.count(column) > 1]
@@ -129,7 +130,7 @@ class _ParquetSource:
 
     def _head(self, column: str, count: int) -> list[Any]:
         """The first cells of a column."""
-        with reading(self._path.name, _FORMAT), _open(self._path) as file:
+        with reraise_read_errors(self._path.name, _FORMAT), _open(self._path) as file:
             batch = next(file.iter_batches(batch_size=count, columns=[column]), None)
         cells: list[Any] = [] if batch is None else batch.column(0).to_pylist()
         return cells
@@ -147,7 +148,7 @@ class _ParquetSource:
         if isinstance(first, int):
             self._times = EpochTimes(first, name, numbered_row)
         else:
-            self._times = WrittenTimes(
+            self._times = TextTimes(
                 first,
                 time_format=options.time_format,
                 name=name,
@@ -161,7 +162,7 @@ class _ParquetSource:
         rows = rows_per_chunk(budget_bytes, len(self.columns))
         wanted = [*self.columns, *([] if self._time is None else [self._time])]
         first_row = 0
-        with reading(name, _FORMAT), _open(self._path) as file:
+        with reraise_read_errors(name, _FORMAT), _open(self._path) as file:
             for batch in file.iter_batches(batch_size=rows, columns=wanted):
                 values = np.empty((batch.num_rows, len(self.columns), 1), dtype=np.float64)
                 for place, column in enumerate(self.columns):
@@ -173,12 +174,12 @@ class _ParquetSource:
         if self._time is None:
             return None
         cells = batch.column(self._time)
-        if isinstance(self._times, WrittenTimes):
+        if isinstance(self._times, TextTimes):
             return self._times.seconds(pd.Series(cells.to_pylist(), dtype=str), first_row)
         if self._times is not None:
             return self._times.seconds(cells.to_pandas(), first_row)
         times = pd.DatetimeIndex(pd.to_datetime(cells.to_pandas()))
-        return seconds_of(times, first_row, self._path.name, numbered_row)
+        return epoch_seconds(times, first_row, self._path.name, numbered_row)
 
 
 def _known_zone(zone: str) -> str | None:
@@ -186,7 +187,7 @@ def _known_zone(zone: str) -> str | None:
     offset = re.fullmatch(r"([+-])(\d\d):(\d\d)", zone)
     if offset is not None:
         sign = -1 if offset[1] == "-" else 1
-        return zone_of_offset(sign * timedelta(hours=int(offset[2]), minutes=int(offset[3])))
+        return zone_from_offset(sign * timedelta(hours=int(offset[2]), minutes=int(offset[3])))
     return zone if zone in available_timezones() else None
 
 

@@ -1,27 +1,40 @@
-"""The two layouts in which pandas writes a DataFrame to HDF5, read by blocks of rows.
+"""Readings in HDF5 files: tables written by pandas ("fixed" and "table") and plain datasets.
 
-"fixed" is a group with the datasets axis0 (columns), axis1 (index) and, for each dtype,
-block{i}_items and block{i}_values. "table" is a group with one compound dataset `table`, whose
-attributes are pickled.
+Files are read with h5py, in blocks of rows. PyTables, with which pandas writes them, unpickles
+every attribute that it meets, and pickles from elsewhere are not trusted.
 """
 
 import pickletools
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import DataError
-from pgti.ingest.readings import as_floats
+from pgti.errors import DataError, MissingExtraError
+from pgti.ingest.options import IngestOptions
+from pgti.ingest.readings import (
+    ID_NAMES,
+    Chunk,
+    Readings,
+    as_floats,
+    check_series_shape,
+    choose_keys,
+    find_ids,
+    ids_to_text,
+    numbered_row,
+    reraise_read_errors,
+    rows_per_chunk,
+    stack,
+)
 from pgti.ingest.safe_pickle import loads_pickle
-from pgti.ingest.sensor_ids import text_ids
-from pgti.ingest.times import zone_of_offset
+from pgti.ingest.times import epoch_seconds_of_numbers, zone_from_offset
 
-__all__ = ["PandasTable", "fixed_table", "flexible_table", "is_pandas"]
+__all__ = ["PandasTable", "is_pandas_table", "open_fixed_table", "open_flexible_table", "open_hdf5"]
 
 _NAT = np.iinfo(np.int64).min
 
@@ -49,12 +62,12 @@ class PandasTable:
     read: Callable[[Node, int, int], tuple[NDArray[np.floating[Any]], NDArray[np.int64]]]
 
 
-def is_pandas(item: Node) -> bool:
+def is_pandas_table(item: Node) -> bool:
     """Whether an HDF5 item is a DataFrame that pandas wrote."""
     return "pandas_type" in item.attrs
 
 
-def fixed_table(group: Node, name: str) -> PandasTable:
+def open_fixed_table(group: Node, name: str) -> PandasTable:
     """A frame in the "fixed" layout.
 
     Raises:
@@ -97,7 +110,7 @@ def fixed_table(group: Node, name: str) -> PandasTable:
     )
 
 
-def flexible_table(group: Node, name: str) -> PandasTable:
+def open_flexible_table(group: Node, name: str) -> PandasTable:
     """A frame in the "table" layout.
 
     Raises:
@@ -110,14 +123,14 @@ def flexible_table(group: Node, name: str) -> PandasTable:
     ((_, columns),) = loads_pickle(_bytes(group.attrs["non_index_axes"]), name)
     if any(isinstance(column, tuple) for column in columns):
         raise DataError(f"{name} has several levels of columns: give it one")
-    node_ids = text_ids(list(columns))
+    node_ids = ids_to_text(list(columns))
     positions = []
     for field in fields:
         base = table.dtype[field].base
         if base.kind not in "biuf":
             raise DataError(f"{name} holds columns of {base}, which are not numbers")
         items = loads_pickle(_bytes(table.attrs[f"{field}_kind"]), name)
-        positions.append(_positions(text_ids(list(items)), node_ids))
+        positions.append(_positions(ids_to_text(list(items)), node_ids))
     info = _words(_bytes(group.attrs.get("info", b"")))
     # A period is a whole number with a frequency, which alone tells it from row numbers.
     is_period = any(str(word).startswith("pandas._libs.tslibs") for word in info)
@@ -167,7 +180,7 @@ def _labels(dataset: Node, name: str) -> tuple[str, ...]:
             f"{name} has columns that pandas pickled ({dataset.dtype}): write it with plain text "
             "or whole numbers as columns"
         )
-    return text_ids(dataset[:])
+    return ids_to_text(dataset[:])
 
 
 def _checked_times(times: NDArray[np.int64], first: int, name: str) -> NDArray[np.int64]:
@@ -212,7 +225,7 @@ def _zone_in(words: list[str | int]) -> str | None:
     """The zone that pickled words describe: a name known to the system, or a constant offset."""
     if words[:1] == ["datetime timezone"] and words[1:2] == ["datetime timedelta"]:
         days, seconds = (int(word) for word in words[2:4])
-        return zone_of_offset(timedelta(days=days, seconds=seconds))
+        return zone_from_offset(timedelta(days=days, seconds=seconds))
     known = available_timezones()
     return next((word for word in words if isinstance(word, str) and word in known), None)
 
@@ -223,3 +236,128 @@ def _text(value: bytes | str) -> str:
 
 def _bytes(value: Any) -> bytes:
     return value.encode("latin1") if isinstance(value, str) else bytes(value)
+
+
+_FORMAT = "HDF5 (if a compression filter is missing, rewrite it with `ptrepack --complib=zlib`)"
+
+
+def open_hdf5(path: Path, options: IngestOptions) -> Readings:
+    """Readings in an HDF5 file, under any key.
+
+    Raises:
+        DataError: if the file is damaged, or it is not clear which key is meant.
+        MissingExtraError: if h5py is not installed.
+    """
+    h5py = _h5py()
+    name = path.name
+    with reraise_read_errors(name, _FORMAT), h5py.File(path, "r") as file:
+        candidates = _candidates(h5py, file)
+        wanted = tuple(key.strip("/") for key in options.values)
+        keys = choose_keys(name, candidates, wanted, "table or dataset", "tables or datasets")
+        parts = [_open_key(path, file, key, options) for key in keys]
+    readings = parts[0] if len(keys) == 1 else stack(parts, keys, name)
+    return replace(readings, name=name)
+
+
+def _h5py() -> Any:
+    try:
+        import h5py  # noqa: PLC0415 - an optional library
+    except ImportError:
+        raise MissingExtraError("h5py", "hdf5") from None
+    return h5py
+
+
+def _candidates(h5py: Any, file: Any) -> dict[str, str]:
+    """The shape of each table that pandas wrote and of each other dataset of two or three axes."""
+    tables: list[str] = []
+    found: dict[str, str] = {}
+
+    def visit(key: str, item: Any) -> None:
+        if any(key.startswith(f"{table}/") for table in tables):
+            return
+        if is_pandas_table(item):
+            tables.append(key)
+            found[key] = "(pandas table)"
+        elif isinstance(item, h5py.Dataset) and item.ndim in (2, 3) and item.dtype.kind in "iuf":
+            found[key] = str(item.shape)
+
+    file.visititems(visit)
+    return found
+
+
+def _open_key(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:
+    item = file[key]
+    if not is_pandas_table(item):
+        return _plain(path, file, key, options)
+    is_fixed = "table" not in item
+    table = (open_fixed_table if is_fixed else open_flexible_table)(item, f"{key} of {path.name}")
+    return _table_readings(path, key, table)
+
+
+def _plain(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:
+    name = f"{key} of {path.name}"
+    dataset = file[key]
+    shape: tuple[int, ...] = dataset.shape
+    check_series_shape(name, shape, dataset.dtype)
+    num_channels = shape[2] if len(shape) == 3 else 1
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        rows = rows_per_chunk(budget_bytes, shape[1] * num_channels)
+        with reraise_read_errors(name, _FORMAT), _h5py().File(path, "r") as reopened:
+            dataset = reopened[key]
+            for first in range(0, shape[0], rows):
+                values = as_floats(dataset[first : first + rows])
+                yield Chunk(values=values.reshape(len(values), shape[1], num_channels))
+
+    return Readings(
+        name=name,
+        num_rows=shape[0],
+        num_nodes=shape[1],
+        num_channels=num_channels,
+        node_ids=_plain_ids(file, shape[1], options, path.name),
+        chunks=chunks,
+    )
+
+
+def _plain_ids(
+    file: Any,
+    num_nodes: int,
+    options: IngestOptions,
+    name: str,
+) -> tuple[str, ...] | None:
+    wanted = options.ids
+    keys = ID_NAMES if wanted is None else (wanted,)
+    arrays = {key: file[key] for key in keys if hasattr(file.get(key), "dtype")}
+    # h5py gives text of any length as objects, which are bytes.
+    return find_ids(arrays, lambda key: file[key][:], num_nodes, wanted, name, kinds="iuSUO")
+
+
+def _table_readings(path: Path, key: str, table: PandasTable) -> Readings:
+    name = f"{key} of {path.name}"
+    num_nodes = len(table.node_ids)
+    check_series_shape(name, (table.num_rows, num_nodes), np.dtype(np.float64))
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        rows = rows_per_chunk(budget_bytes, num_nodes)
+        with reraise_read_errors(name, _FORMAT), _h5py().File(path, "r") as reopened:
+            for first in range(0, table.num_rows, rows):
+                stop = min(first + rows, table.num_rows)
+                values, times = table.read(reopened[key], first, stop)
+                seconds = None
+                if table.time_unit is not None:
+                    seconds = epoch_seconds_of_numbers(
+                        times, table.time_unit, first, name, numbered_row
+                    )
+                yield Chunk(values=values[..., np.newaxis], seconds=seconds)
+
+    return Readings(
+        name=name,
+        num_rows=table.num_rows,
+        num_nodes=num_nodes,
+        num_channels=1,
+        node_ids=table.node_ids,
+        is_aware=table.is_aware,
+        time_zone=table.time_zone,
+        row_label=numbered_row,
+        chunks=chunks,
+    )

@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError
-from pgti.ingest.options import EdgeValues, GraphKind, IngestOptions
-from pgti.ingest.raw_graph import (
+from pgti.ingest.csv import first_lines, is_number, open_text
+from pgti.ingest.node_matching import (
     RawCoordinates,
     RawEdges,
     RawGraph,
     RawMatrix,
     is_distance_name,
 )
-from pgti.ingest.readings import reading
-from pgti.ingest.sensor_ids import ID_NAMES, text_ids
-from pgti.ingest.text_layout import first_lines, is_number, open_text
+from pgti.ingest.options import EdgeValues, GraphKind, IngestOptions
+from pgti.ingest.readings import ID_NAMES, ids_to_text, reraise_read_errors
 
-__all__ = ["read_table_graph"]
+__all__ = [
+    "read_table_graph",
+]
 
 _SOURCES = ("from", "source", "src", "from_id", "origin", "u", "i")
 _TARGETS = ("to", "target", "dst", "to_id", "destination", "v", "j")
@@ -60,7 +61,7 @@ class _Table:
 
     def labels(self, column: int) -> tuple[str, ...]:
         """A column as ids."""
-        return text_ids([_plain_id(cells[column]) for cells in self.rows])
+        return ids_to_text([_plain_id(cells[column]) for cells in self.rows])
 
 
 def read_table_graph(
@@ -105,7 +106,7 @@ def _read(path: Path, options: IngestOptions) -> _Table:
     name = path.name
     first = first_lines(path, 1)[0]
     delimiter = options.delimiter or max((",", "\t", ";", " "), key=first.count)
-    with reading(name, "a table of text"), open_text(path) as binary:
+    with reraise_read_errors(name, "a table of text"), open_text(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         lines = [row for row in csv.reader(text, delimiter=delimiter) if row]
     header = tuple(lines.pop(0)) if _has_header(lines) else None
@@ -265,7 +266,7 @@ def _matrix(table: _Table, options: IngestOptions) -> RawMatrix:
             f"the matrix of {table.name} has shape ({num_nodes}, {width}): it must be square"
         )
     matrix = np.stack([table.numbers(column) for column in range(leading, width)], axis=1)
-    ids = None if table.header is None else text_ids(list(table.header[leading:]))
+    ids = None if table.header is None else ids_to_text(list(table.header[leading:]))
     if leading and table.labels(0) != ids:
         raise DataError(
             f"the rows of the matrix of {table.name} are not in the order of its columns"

@@ -15,14 +15,17 @@ from pgti.ingest.readings import (
     Readings,
     as_floats,
     check_series_shape,
+    ids_to_text,
     numbered_row,
     rows_per_chunk,
 )
-from pgti.ingest.sensor_ids import text_ids
-from pgti.ingest.times import seconds_of, zone_of_info
-from pgti.ingest.written_times import WrittenTimes
+from pgti.ingest.time_columns import TextTimes
+from pgti.ingest.times import epoch_seconds, zone_from_tzinfo
 
-__all__ = ["open_array", "open_frame"]
+__all__ = [
+    "open_array",
+    "open_frame",
+]
 
 
 def open_array(array: NDArray[Any]) -> Readings:
@@ -108,15 +111,15 @@ def _index_times(index: "pd.Index[Any]", options: IngestOptions, name: str) -> _
     if isinstance(index, pd.DatetimeIndex):
         return _IndexTimes(
             is_aware=index.tz is not None,
-            time_zone=None if index.tz is None else zone_of_info(index.tz),
-            seconds=lambda part, first: seconds_of(
+            time_zone=None if index.tz is None else zone_from_tzinfo(index.tz),
+            seconds=lambda part, first: epoch_seconds(
                 pd.DatetimeIndex(part), first, name, numbered_row
             ),
         )
     if pd.api.types.is_integer_dtype(index.dtype):
         return None
     if index.nlevels == 1 and all(isinstance(label, str) for label in index[:20]):
-        written = WrittenTimes(
+        written = TextTimes(
             str(index[0]),
             time_format=None,
             name=name,
@@ -148,7 +151,7 @@ def _columns(
     if not len(columns):
         raise DataError(f"{name} has shape {frame.shape}: there are no sensors")
     if columns.nlevels == 1:
-        return text_ids(columns.tolist()), None, np.arange(len(columns), dtype=np.int64)
+        return ids_to_text(columns.tolist()), None, np.arange(len(columns), dtype=np.int64)
     if columns.nlevels != 2:
         raise DataError(
             f"{name} has {columns.nlevels} levels of columns: sensor, channel is the rule"
@@ -161,4 +164,8 @@ def _columns(
             f"{name} has {len(columns)} columns for {len(nodes)} sensors and {len(channels)} "
             "channels: each sensor must have each channel once"
         )
-    return text_ids(nodes.tolist()), text_ids(channels.tolist()), np.asarray(order, dtype=np.int64)
+    return (
+        ids_to_text(nodes.tolist()),
+        ids_to_text(channels.tolist()),
+        np.asarray(order, dtype=np.int64),
+    )
