@@ -1,10 +1,10 @@
 """Copies of stores on a local disk: whole, verified, made once."""
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pgti.errors import StoreError
+from pgti.storage import file_lock
 from pgti.store import SeriesStore
 from pgti.store.local_copy import local_copy
 
@@ -220,7 +221,7 @@ def test_a_full_disk_is_refused_before_copying(
 KILLED = """
 import os, sys
 from pgti.store.local_copy import local_copy
-from pgti.storage.staged_directory import StagedDirectory
+from pgti.storage import StagedDirectory
 StagedDirectory.publish = lambda staged: os._exit(9)
 local_copy(sys.argv[1], sys.argv[2])
 """
@@ -232,7 +233,8 @@ def test_the_next_copier_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     command = [sys.executable, "-c", KILLED, str(tmp_path / "s"), str(disk)]
     assert subprocess.run(command, check=False).returncode == 9
-    (left,) = disk.iterdir()
+    (lock,) = disk.glob(".s-*.lock")
+    left = lock.with_suffix("")
     assert (left / "series.npy").stat().st_size > 4096
     seen = list[bool]()
     copy = local_copy(tmp_path / "s", disk, log=lambda _: seen.append(left.exists()))
@@ -253,20 +255,18 @@ def test_processes_at_once_make_one_copy(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     command = [sys.executable, "-c", COPIER, str(tmp_path / "s"), str(disk)]
-    descriptor = os.open(disk, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as one,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other,
-    ):
-        try:
+    with ExitStack() as held:
+        assert held.enter_context(file_lock(disk / ".pgti.lock", on_busy=pytest.fail))
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as one,
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other,
+        ):
             for process in (one, other):
                 assert process.stdout is not None
                 assert process.stdout.readline().startswith("waiting for another process")
-            assert list(disk.iterdir()) == []
-        finally:
-            os.close(descriptor)
-        said = sorted(process.communicate()[0] for process in (one, other))
+            assert [path.name for path in disk.iterdir()] == [".pgti.lock"]
+            held.close()
+            said = sorted(process.communicate()[0] for process in (one, other))
     assert [one.returncode, other.returncode] == [0, 0]
     copy = disk / f"s-{meta.fingerprint[:16]}"
     assert said[0].startswith("copying ")

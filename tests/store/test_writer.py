@@ -158,8 +158,10 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     """A dead writer's directory goes; a living writer's and other names stay."""
     target = tmp_path / "s"
     subprocess.run([sys.executable, "-c", KILLED, str(target)], check=False)
-    (dead,) = tmp_path.iterdir()
+    (lock,) = tmp_path.glob("*.lock")
+    dead = lock.with_suffix("")
     assert dead.name.startswith(".s.tmp-")
+    assert dead.exists()
     (tmp_path / ".s.tmp-notes").mkdir()
     living = StoreWriter(target, node_ids=("a",), channels=("v",), graph=SensorGraph.empty(1))
     with living:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from pgti.errors import RunError
-from pgti.storage.atomic import partial_path
 from pgti.training import Checkpoint
 from pgti.training.progress import Position
 
@@ -172,4 +171,4 @@ def test_a_failed_write_leaves_the_old_checkpoint(
         make_checkpoint(fingerprint="g" * 64).save(path)
 
     assert path.read_bytes() == before
-    assert not partial_path(path).exists()
+    assert [left.name for left in path.parent.iterdir()] == [path.name]

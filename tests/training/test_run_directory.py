@@ -5,9 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,8 +74,9 @@ def test_opening_what_is_no_run(tmp_path: Path) -> None:
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
     """Half-made runs beside a new one go, and half-written files at a resume."""
-    leftover = tmp_path / f".run.{'0123' * 8}.partial"
+    leftover = tmp_path / f".run.tmp-{'0123' * 8}"
     leftover.mkdir()
+    leftover.with_suffix(f"{leftover.suffix}.lock").touch()
     (leftover / "config.toml").write_text("")
     run = make_run(tmp_path / "run")
     half = run.last_checkpoint.parent / ".last.pt.partial"
@@ -86,7 +85,7 @@ def test_leftovers_of_killed_processes_are_removed(tmp_path: Path) -> None:
 
     run.clean()
 
-    assert not leftover.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert not list(run.path.rglob(".*"))
 
 
@@ -202,63 +201,23 @@ def test_a_lock_ends_with_its_block(tmp_path: Path) -> None:
             pass
 
 
-def interrupted_rename(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Path], None]) -> None:
-    """Let something happen just before a half-made run gets its name."""
+def test_of_two_that_create_a_run_one_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other is refused in one line; neither removes the half-made run of the other."""
     rename = Path.rename
 
-    def slow(partial: Path, target: Path) -> Path:
+    def compete(partial: Path, target: Path) -> Path:
         monkeypatch.setattr(Path, "rename", rename)
-        meanwhile(partial)
+        make_run(target)
+        assert (partial / "config.toml").is_file()
         return rename(partial, target)
 
-    monkeypatch.setattr(Path, "rename", slow)
-
-
-def test_a_half_made_run_of_a_living_process_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of two that make one run at the same time, one makes it and one is told of it."""
-    refusals = []
-
-    def compete() -> None:
-        try:
-            make_run(tmp_path / "run")
-        except RunError as error:
-            refusals.append(str(error))
-
-    competitor = threading.Thread(target=compete)
-
-    def meanwhile(partial: Path) -> None:
-        competitor.start()
-        competitor.join(0.5)
-        assert competitor.is_alive(), "it waits for its turn"
-        assert (partial / "config.toml").is_file()
-
-    interrupted_rename(monkeypatch, meanwhile)
-    run = make_run(tmp_path / "run")
-    competitor.join()
-
-    assert run.read_config()
-    assert len(refusals) == 1
-    assert "holds a run already" in refusals[0]
+    monkeypatch.setattr(Path, "rename", compete)
+    with pytest.raises(RunError, match="holds a run already"):
+        make_run(tmp_path / "run")
+    assert RunDirectory.open(tmp_path / "run").read_config()
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_without_locks_nothing_is_cleaned_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where a directory cannot be locked, what looks left over may be somebody's."""
-    leftover = tmp_path / f".run.{'0123' * 8}.partial"
-    leftover.mkdir()
-
-    def unsupported(descriptor: int, operation: int) -> None:
-        del descriptor, operation
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr("fcntl.flock", unsupported)
-
-    assert make_run(tmp_path / "run").read_config()
-    assert leftover.exists()
 
 
 def test_a_run_can_be_removed(tmp_path: Path) -> None:

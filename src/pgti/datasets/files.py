@@ -13,10 +13,12 @@ from pgti.datasets.archives import member_of, unpack_member
 from pgti.datasets.checksums import CHECKSUMS_FILE, Checksums
 from pgti.datasets.dataset import Dataset, Download, FileSet
 from pgti.datasets.download import ResumingDownloader, import_pooch
-from pgti.datasets.locks import folder_lock
 from pgti.errors import DataError, FetchError
+from pgti.storage import file_lock
 
 __all__ = ["Files", "Watch", "by_hand", "cached_files", "default_cache", "files_in"]
+
+_LOCK_FILE = ".pgti.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +98,7 @@ def cached_files(
             f"{folder} cannot be made ({error.strerror}): choose another place with --cache"
         ) from error
     busy = f"another process is fetching {dataset.name}: waiting for it"
-    with folder_lock(folder, lambda: watch.tell(busy)) as is_alone:
+    with file_lock(folder / _LOCK_FILE, on_busy=lambda: watch.tell(busy)) as is_alone:
         checksums = Checksums(folder)
         for download in dataset.downloads:
             path = folder / download.name

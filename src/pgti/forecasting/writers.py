@@ -1,6 +1,5 @@
 """The formats of forecast files: CSV, Parquet and NPZ, each written in bounded memory."""
 
-import os
 import shutil
 import zipfile
 from abc import ABC, abstractmethod
@@ -15,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, MissingExtraError
-from pgti.storage.atomic import partial_path, reraise_os_errors
+from pgti.storage import replace_atomically
 
 __all__ = ["AbstractForecastWriter", "ForecastBlock", "ForecastNames", "open_writer"]
 
@@ -93,21 +92,14 @@ def open_writer(path: Path, names: ForecastNames) -> Iterator[AbstractForecastWr
         raise ConfigError(f"{path} cannot be written: the directory {path.parent} does not exist")
     if path.is_dir():
         raise ConfigError(f"{path} cannot be written: it is a directory")
-    partial = partial_path(path)
-    with reraise_os_errors(path):
+    with replace_atomically(path) as partial:
+        writer = kind(partial, names)
         try:
-            writer = kind(partial, names)
-            try:
-                yield writer
-                writer.finish()
-            except BaseException:
-                writer.abandon()
-                raise
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            yield writer
+            writer.finish()
+        except BaseException:
+            writer.abandon()
+            raise
 
 
 class _Columns:

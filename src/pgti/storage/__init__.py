@@ -1,1 +1,8 @@
 """Files and directories that are written whole or not at all, and locks on them."""
+
+from pgti.storage.atomic import remove_partial_files as remove_partial_files
+from pgti.storage.atomic import replace_atomically as replace_atomically
+from pgti.storage.atomic import reraise_os_errors as reraise_os_errors
+from pgti.storage.atomic import write_atomically as write_atomically
+from pgti.storage.locks import file_lock as file_lock
+from pgti.storage.staged_directory import StagedDirectory as StagedDirectory

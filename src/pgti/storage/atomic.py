@@ -1,4 +1,4 @@
-"""Writing files so that a process killed at any moment leaves the old one or the new one."""
+"""Atomic file writes: a process killed at any moment leaves the old file or the new one."""
 
 import os
 import uuid
@@ -6,55 +6,71 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pgti.errors import RunError
+from pgti.errors import PgtiError, RunError
 
 __all__ = [
-    "PARTIAL_SUFFIX",
-    "partial_path",
     "remove_partial_files",
+    "replace_atomically",
     "reraise_os_errors",
     "sync_directory",
+    "sync_file",
     "write_atomically",
 ]
 
-PARTIAL_SUFFIX = ".partial"
-
-
-def partial_path(path: Path) -> Path:
-    """A temporary name, in the same directory, that no other process writes to."""
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
+_PARTIAL_SUFFIX = ".partial"
 
 
 @contextmanager
-def reraise_os_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into one line that names the file.
+def reraise_os_errors(problem: str, error_type: type[PgtiError] = RunError) -> Iterator[None]:
+    """Turn an `OSError` of the block into one line: `problem`, then the system's reason.
 
     Raises:
-        RunError: with the path and the system's reason.
+        PgtiError: of the type `error_type`.
     """
     try:
         yield
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise error_type(f"{problem}: {error.strerror or error}") from error
 
 
-def write_atomically(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under a temporary name, flush it to the disk and give it its name.
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary name in the same directory; the file gets its own when the block succeeds.
 
     Raises:
         RunError: if it cannot be written; the temporary file is then removed.
     """
-    partial = partial_path(path)
-    with reraise_os_errors(path):
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL_SUFFIX}")
+    with reraise_os_errors(f"{path} cannot be written"):
         try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            yield partial
+            sync_file(partial)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
         sync_directory(path.parent)
+
+
+def write_atomically(path: Path, content: bytes | memoryview) -> None:
+    """Write a file under a temporary name, flush it to the disk and rename it.
+
+    Raises:
+        RunError: if it cannot be written; the temporary file is then removed.
+    """
+    with replace_atomically(path) as partial:
+        partial.write_bytes(content)
+
+
+def remove_partial_files(directory: Path) -> None:
+    """Remove the temporary files that killed writers left in a directory."""
+    for partial in directory.glob(f".*{_PARTIAL_SUFFIX}"):
+        partial.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file to the disk."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def sync_directory(directory: Path) -> None:
@@ -66,9 +82,3 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_partial_files(directory: Path) -> None:
-    """Remove what a killed process left under temporary names."""
-    for partial in directory.glob(f".*{PARTIAL_SUFFIX}"):
-        partial.unlink(missing_ok=True)

@@ -1,67 +1,42 @@
-"""Locks that the kernel takes back when their process ends, however it ends."""
+"""Locks between processes; the kernel releases them when their process ends, however it ends."""
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pgti.errors import RunError
-from pgti.storage.atomic import reraise_os_errors
+from filelock import FileLock, Timeout
 
-if sys.platform != "win32":
-    import fcntl
-
-__all__ = ["directory_lock", "exclusive"]
+__all__ = ["file_lock"]
 
 
 @contextmanager
-def exclusive(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the file at `path`, made if need be, for this process alone.
+def file_lock(path: Path, *, on_busy: Callable[[], None]) -> Iterator[bool]:
+    """Hold the lock file at `path` inside the block; it is removed afterwards.
 
-    The file stays: removing it would let two processes hold two files of one name.
-
-    Raises:
-        RunError: with `refusal`, if another process holds it; if it cannot be made.
-    """
-    with reraise_os_errors(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        if not _taken(descriptor):
-            raise RunError(refusal)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def directory_lock(directory: Path) -> Iterator[bool]:
-    """Wait until no other process is inside this block for the same directory.
+    Args:
+        path: the lock file, created where it is missing.
+        on_busy: called once if another process (or thread) holds the lock, before waiting for it;
+            may raise to give up.
 
     Yields:
-        Whether that is so: not every file system can lock a directory.
+        Whether the lock is held: it is not where the file system cannot lock, or the file can
+        neither be created nor opened.
     """
-    if sys.platform == "win32":
-        yield False
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
+    # Soft locks, which filelock falls back to where flock is missing, outlive a killed process.
+    lock = FileLock(path, fallback_to_soft=False)
+    is_held = True
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:
-            is_alone = False
-        else:
-            is_alone = True
-        yield is_alone
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_busy()
+        lock.acquire()
+    except OSError:
+        is_held = False
+    try:
+        yield is_held
     finally:
-        os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    """Take the lock of a file, unless another process has it."""
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True
+        if is_held:
+            # Removed while it is held: a waiter that has opened this file notices, and reopens.
+            with suppress(OSError):  # Windows removes it on release
+                path.unlink(missing_ok=True)
+            lock.release()

@@ -1,83 +1,91 @@
-"""A directory that is written under a temporary name and gets its own when it is complete."""
+"""A directory that is written under a temporary name and renamed when it is complete."""
 
 import os
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from pgti.errors import StoreError
-
-# Locks on directories, and renames made durable, are POSIX. Elsewhere there are none, and what a
-# killed writer leaves stays.
-if sys.platform != "win32":
-    import fcntl
+from pgti.storage.atomic import sync_directory, sync_file
+from pgti.storage.locks import file_lock
 
 __all__ = ["StagedDirectory"]
 
 
 class StagedDirectory:
-    """The temporary directory beside its target, with the parents that had to be made for it.
+    """A temporary directory beside its target, which exists while the `with` block runs.
 
-    While it is written, an advisory lock is held on it. A process that is killed cannot remove its
-    directory, but its lock goes with it: that is how the next writer knows what to remove.
+    Entering creates it, with the parents that the target lacks, and removes what writers of the
+    same target left when they were killed: each writer holds the lock of a file beside its
+    directory, and a lock ends with its process. Leaving removes what was not published.
 
     Args:
-        target: the name it gets in the end; must not exist unless `overwrite`.
-        overwrite: replace what has that name, if `is_replaceable` says so.
-        is_replaceable: whether a path is a store; nothing else is ever replaced.
+        target: the name it gets in the end.
+        check_target: raises if something that must stay has that name; called at once and again
+            before the directory gets its name.
+        overwrite: replace what has the name, if `check_target` lets it pass.
+
+    Attributes:
+        path: the temporary directory.
 
     Raises:
-        StoreError: if something of that name is there that must not be replaced.
+        OSError: on entering, if it cannot be created; nothing is left then.
     """
 
     def __init__(
-        self, target: Path, *, overwrite: bool, is_replaceable: Callable[[Path], bool]
+        self, target: Path, *, check_target: Callable[[Path], None], overwrite: bool = False
     ) -> None:
         self._target = target.absolute()
+        self._check_target = check_target
         self._overwrite = overwrite
-        self._is_replaceable = is_replaceable
-        self._check_target()
+        check_target(self._target)
         token = uuid.uuid4().hex
         self.path = self._target.with_name(f".{self._target.name}.tmp-{token}")
         self._displaced = self._target.with_name(f".{self._target.name}.old-{token}")
-        self._made_parents: list[Path] = []
-        self._lock: int | None = None
+        self._new_parents: list[Path] = []
+        self._lock = ExitStack()
 
-    def make(self) -> None:
-        """Make the directory, after removing what writers of the same target left when they died.
-
-        Raises:
-            OSError: if it cannot be made; nothing is left then.
-        """
+    def __enter__(self) -> Self:
         try:
             for parent in reversed(self._target.parents):
                 if not parent.exists():
-                    with suppress(FileExistsError):  # made by another process meanwhile
+                    with suppress(FileExistsError):  # created by another process meanwhile
                         parent.mkdir()
-                        self._made_parents.insert(0, parent)
+                        self._new_parents.insert(0, parent)
             self._remove_dead_siblings()
+            self._lock.enter_context(file_lock(_lock_file(self.path), on_busy=lambda: None))
             self.path.mkdir()
-            self._lock = _locked(self.path)
         except BaseException:
-            self.discard()
+            self._discard()
             raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._discard()
 
     def publish(self) -> None:
-        """Give the complete directory its name, durably; a store of that name gives way.
+        """Flush the complete directory to the disk and give it its name.
 
         Raises:
-            OSError: if it cannot be renamed; the former store is then where it was.
-            StoreError: if what has the name now must not be replaced.
+            OSError: if it cannot be renamed; what had the name before has it again.
+            PgtiError: from `check_target`, if what has the name now must stay.
         """
-        for part in self.path.iterdir():
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-        self._check_target()
-        is_displaced = os.path.lexists(self._target)
+        for part in self.path.rglob("*"):
+            if part.is_dir():
+                sync_directory(part)
+            else:
+                sync_file(part)
+        self._check_target(self._target)
+        is_displaced = self._overwrite and os.path.lexists(self._target)
         if is_displaced:
             self._target.rename(self._displaced)
         try:
@@ -85,85 +93,60 @@ class StagedDirectory:
         except BaseException:
             if is_displaced:
                 self._displaced.rename(self._target)
+            else:
+                self._check_target(self._target)  # it may have appeared since
             raise
-        self._made_parents.clear()
-        _sync_directory(self._target.parent)
+        self._new_parents.clear()
+        sync_directory(self._target.parent)
         if is_displaced:
             _remove(self._displaced)
 
-    def discard(self) -> None:
-        """Remove what has not been published, and end the lock."""
+    def _discard(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        for parent in self._made_parents:
+        self._lock.close()
+        with suppress(OSError):  # left where the file system cannot lock
+            _lock_file(self.path).unlink(missing_ok=True)
+        for parent in self._new_parents:
             with suppress(OSError):  # others have put something there
                 parent.rmdir()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _check_target(self) -> None:
-        if not os.path.lexists(self._target):
-            return
-        if not self._overwrite:
-            raise StoreError(f"{self._target} exists already: choose another name or remove it")
-        if not self._is_replaceable(self._target):
-            raise StoreError(
-                f"{self._target} is no store: choose another name, only a store is overwritten"
-            )
 
     def _remove_dead_siblings(self) -> None:
-        """Remove temporary directories of this target whose writer lives no more."""
+        """Remove temporary directories of this target whose writers are dead."""
         pattern = re.compile(rf"\.{re.escape(self._target.name)}\.(tmp|old)-[0-9a-f]{{32}}")
         try:
             siblings = list(self._target.parent.iterdir())
         except PermissionError:  # a directory that may be written and not listed
             return
         for sibling in siblings:
-            match = pattern.fullmatch(sibling.name)
+            match = pattern.fullmatch(sibling.name.removesuffix(_LOCK_SUFFIX))
             if match is None:
                 continue
-            if match[1] == "tmp":
+            if match[1] == "tmp" and sibling.suffix == _LOCK_SUFFIX:
                 _remove_if_dead(sibling)
-            elif os.path.lexists(self._target):
-                _remove(sibling)  # a former store, and its successor has the name
+            elif match[1] == "old" and os.path.lexists(self._target):
+                _remove(sibling)  # displaced, and its successor has the name
 
 
-def _locked(directory: Path) -> int | None:
-    """A descriptor of the directory that holds its lock; without one where there are none."""
-    if sys.platform == "win32":
-        return None
-    descriptor = os.open(directory, os.O_RDONLY)
-    with suppress(OSError):  # such a file system: its directories never pass for a dead writer's
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor
+_LOCK_SUFFIX = ".lock"
 
 
-def _remove_if_dead(directory: Path) -> None:
-    if sys.platform == "win32":
-        return
-    with suppress(OSError):  # gone meanwhile, locked by a living writer, or no directory of ours
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A writer takes its lock before it writes anything: an empty one may be about to.
-            if any(directory.iterdir()):
-                shutil.rmtree(directory, ignore_errors=True)
-        finally:
-            os.close(descriptor)
+def _lock_file(directory: Path) -> Path:
+    return directory.with_name(directory.name + _LOCK_SUFFIX)
 
 
-def _remove(store: Path) -> None:
-    if store.is_symlink():
-        store.unlink(missing_ok=True)
+def _remove_if_dead(lock_file: Path) -> None:
+    """Remove the temporary directory of a lock that no process holds."""
+
+    def spare() -> None:
+        raise BlockingIOError
+
+    with suppress(BlockingIOError), file_lock(lock_file, on_busy=spare) as is_held:
+        if is_held:
+            shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
     else:
-        shutil.rmtree(store, ignore_errors=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        shutil.rmtree(path, ignore_errors=True)

@@ -4,23 +4,21 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pgti.errors import StoreError
-from pgti.storage.staged_directory import StagedDirectory
-from pgti.store.meta import META_FILE, StoreMeta, is_store
+from pgti.storage import StagedDirectory, file_lock, reraise_os_errors
+from pgti.store.meta import META_FILE, StoreMeta, check_target
 from pgti.store.store import SeriesStore
-
-if sys.platform != "win32":
-    import fcntl
 
 __all__ = ["local_copy"]
 
 _FINGERPRINT_DIGITS = 16  # of the fingerprint in a copy's name: 64 bits
 _PIECE_BYTES = 1 << 22
+_LOCK_FILE = ".pgti.lock"
 _SPARE_BYTES = 1 << 26  # left free beside the copy: its description, the directories, the stamp
 
 
@@ -54,9 +52,10 @@ def local_copy(
     if _damage(copy, source.meta, is_hashed=False) is None:
         log(f"using the local copy {copy}")
         return copy
-    with _refusing(f"the local copy {copy} cannot be made"):
+    with reraise_os_errors(f"the local copy {copy} cannot be made", StoreError):
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(copy.parent, log):
+        busy = f"waiting for another process that copies a store to {copy.parent}"
+        with file_lock(copy.with_name(_LOCK_FILE), on_busy=lambda: log(busy)):
             damage = _damage(copy, source.meta, is_hashed=True)
             if damage is None:
                 log(f"using the local copy {copy}")
@@ -105,11 +104,11 @@ def _remove(copy: Path, log: Callable[[str], None]) -> None:
 
 def _make(source: SeriesStore, copy: Path, log: Callable[[str], None]) -> None:
     """Copy the parts under a temporary name, check them and give the copy its name."""
-    with _refusing(f"the store {source.path} cannot be read"):
+    with reraise_os_errors(f"the store {source.path} cannot be read", StoreError):
         needed = sum((source.path / part).stat().st_size for part in source.meta.parts)
-    staged = StagedDirectory(copy, overwrite=True, is_replaceable=is_store)
-    try:
-        staged.make()  # which makes room, if a killed process left a part of this copy
+    may_replace = partial(check_target, overwrite=True)
+    # Entering makes room, if a killed process left a part of this copy.
+    with StagedDirectory(copy, check_target=may_replace, overwrite=True) as staged:
         free = shutil.disk_usage(staged.path).free
         if free < needed + _SPARE_BYTES:
             raise StoreError(
@@ -126,8 +125,6 @@ def _make(source: SeriesStore, copy: Path, log: Callable[[str], None]) -> None:
                 )
         (staged.path / META_FILE).write_text(source.meta.to_json(), encoding="utf-8")
         staged.publish()
-    finally:
-        staged.discard()
 
 
 def _copy_part(source: Path, target: Path) -> str:
@@ -141,7 +138,7 @@ def _copy_part(source: Path, target: Path) -> str:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    with _refusing(f"{path} cannot be read"), path.open("rb") as file:
+    with reraise_os_errors(f"{path} cannot be read", StoreError), path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):
             yield piece
 
@@ -170,36 +167,3 @@ def _write_stamp(copy: Path, state: bytes) -> None:
     """Write down what was verified. One that is torn is unlike any state and leads to hashing."""
     with suppress(OSError):  # a directory of someone else's: its copies are hashed each time
         _stamp(copy).write_bytes(state)
-
-
-@contextmanager
-def _one_at_a_time(directory: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Wait until no other process of this machine is inside this block for the same directory.
-
-    The lock is the directory's own: no file of it stays, and the kernel takes it back when its
-    process ends. Where directories have no locks, two processes may both copy; the copy that is
-    complete last stays.
-    """
-    if sys.platform == "win32":
-        yield
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log(f"waiting for another process that copies a store to {directory}")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _refusing(refusal: str) -> Iterator[None]:
-    """Turn an operating system's refusal into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{refusal}: {error.strerror or error}") from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -20,7 +21,7 @@ __all__ = [
     "SERIES_FILE",
     "TIME_FILE",
     "StoreMeta",
-    "is_store",
+    "check_target",
 ]
 
 FORMAT_VERSION = 1
@@ -281,7 +282,21 @@ def _wrong_type(content: dict[str, Any]) -> str | None:
     return None
 
 
-def is_store(path: Path) -> bool:
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse to write a store where something else is; with `overwrite`, a store gives way.
+
+    Raises:
+        StoreError: naming the path.
+    """
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise StoreError(f"{path} exists already: choose another name or remove it")
+    if not _is_store(path):
+        raise StoreError(f"{path} is no store: choose another name, only a store is overwritten")
+
+
+def _is_store(path: Path) -> bool:
     """Whether the directory holds a description with a format version, damaged or not."""
     try:
         content = json.loads((path / META_FILE).read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
 """Writing a store, chunk by chunk, in bounded memory and all or nothing."""
 
 import contextlib
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
-from pgti.storage.staged_directory import StagedDirectory
+from pgti.storage import StagedDirectory, reraise_os_errors
 from pgti.store.codec import MISSING_CODE, Codec, GridCodec
 from pgti.store.encoder import SeriesEncoder
 from pgti.store.meta import (
@@ -22,7 +22,7 @@ from pgti.store.meta import (
     SERIES_FILE,
     TIME_FILE,
     StoreMeta,
-    is_store,
+    check_target,
 )
 from pgti.store.moments import Moments, moments_of_raw
 from pgti.store.store import SERIES_OFFSET, sha256_of
@@ -72,7 +72,12 @@ class StoreWriter:
         self._units = units if units is not None else ("",) * len(channels)
         self._time_zone = time_zone
         self._check()
-        self._staged = StagedDirectory(self._target, overwrite=overwrite, is_replaceable=is_store)
+        self._staged = StagedDirectory(
+            self._target,
+            check_target=partial(check_target, overwrite=overwrite),
+            overwrite=overwrite,
+        )
+        self._held = contextlib.ExitStack()
         self._encoder: SeriesEncoder | None = None
 
     def _check(self) -> None:
@@ -93,14 +98,12 @@ class StoreWriter:
             )
 
     def __enter__(self) -> Self:
-        with self._writing():
-            self._staged.make()
-            try:
-                path = self._staged.path / SERIES_FILE
-                self._encoder = SeriesEncoder(path, len(self._node_ids), len(self._channels))
-            except BaseException:
-                self._staged.discard()
-                raise
+        with self._writing(), contextlib.ExitStack() as stack:
+            stack.enter_context(self._staged)
+            path = self._staged.path / SERIES_FILE
+            self._encoder = SeriesEncoder(path, len(self._node_ids), len(self._channels))
+            stack.callback(self._encoder.close)
+            self._held = stack.pop_all()
         return self
 
     def __exit__(
@@ -109,9 +112,7 @@ class StoreWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._encoder is not None:
-            self._encoder.close()
-        self._staged.discard()
+        self._held.close()
 
     @property
     def num_steps(self) -> int:
@@ -245,11 +246,5 @@ class StoreWriter:
             raise StoreError("the store was never entered: use a `with` statement")
         return self._encoder
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Turn an operating system's refusal into one line that names the target."""
-        try:
-            yield
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StoreError(f"{self._target} cannot be written: {reason}") from error
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        return reraise_os_errors(f"{self._target} cannot be written", StoreError)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pgti.errors import RunError
-from pgti.storage.atomic import write_atomically
+from pgti.storage import write_atomically
 
 __all__ = ["CHECKPOINT_FORMAT", "Checkpoint", "read_checkpoint"]
 

@@ -9,28 +9,25 @@ tensorboard/     event files, where asked for
 lock             held by the process that trains
 """
 
-import glob
 import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pgti.errors import RunError
-from pgti.storage.atomic import (
-    PARTIAL_SUFFIX,
-    partial_path,
+from pgti.storage import (
+    StagedDirectory,
+    file_lock,
     remove_partial_files,
     reraise_os_errors,
-    sync_directory,
     write_atomically,
 )
-from pgti.storage.locks import directory_lock, exclusive
 from pgti.training.checkpoint import Checkpoint
 
 __all__ = ["RunDirectory", "describe_environment", "now"]
@@ -127,24 +124,14 @@ class RunDirectory:
             RunError: if something is there already, or it cannot be written.
         """
         path = Path(path).absolute()
-        cls._check_free(path)
-        with reraise_os_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with directory_lock(path.parent) as is_alone:
-                cls._check_free(path)
-                if is_alone:  # or a leftover may be the half-made run of a living process
-                    _remove_leftovers(path)
-                partial = partial_path(path)
-                try:
-                    (partial / "checkpoints").mkdir(parents=True)
-                    run = cls(partial)
-                    write_atomically(run.config_file, config.encode())
-                    run.write_beginning(info)
-                    run.metrics_file.touch()
-                    partial.rename(path)
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
-            sync_directory(path.parent)
+        staged = StagedDirectory(path, check_target=cls._check_free)
+        with reraise_os_errors(f"{path} cannot be written"), staged:
+            run = cls(staged.path)
+            run.last_checkpoint.parent.mkdir()
+            run.write_config(config)
+            run.write_beginning(info)
+            run.metrics_file.touch()
+            staged.publish()
         return cls(path)
 
     @classmethod
@@ -172,17 +159,25 @@ class RunDirectory:
             raise RunError(f"{path} is no run: it has no config.toml")
         return cls(path)
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Keep every other process from training this run, until the block or the process ends.
 
         Raises:
-            RunError: if another process trains it.
+            RunError: if another process trains it, or the lock file cannot be written.
         """
-        return exclusive(
-            self.lock_file,
-            f"{self.path} is being trained by another process: wait until it has ended, or choose "
-            "another --run",
-        )
+
+        def refuse() -> None:
+            raise RunError(
+                f"{self.path} is being trained by another process: wait until it has ended, or "
+                "choose another --run"
+            )
+
+        with file_lock(self.lock_file, on_busy=refuse) as is_held:
+            if not is_held:  # refuse another user's file; where files cannot be locked, go on
+                with reraise_os_errors(f"{self.lock_file} cannot be written"):
+                    self.lock_file.open("ab").close()
+            yield
 
     def remove(self) -> None:
         """Remove the whole run; for who has just made it."""
@@ -190,7 +185,7 @@ class RunDirectory:
 
     def clean(self) -> None:
         """Remove what a killed process left half-written; for the one process that trains."""
-        with reraise_os_errors(self.path):
+        with reraise_os_errors(f"{self.path} cannot be written"):
             remove_partial_files(self.path)
             remove_partial_files(self.last_checkpoint.parent)
 
@@ -231,7 +226,7 @@ class RunDirectory:
 
     def forget_test(self) -> None:
         """Remove errors that are those of other parameters than training will end with."""
-        with reraise_os_errors(self.test_file):
+        with reraise_os_errors(f"{self.test_file} cannot be written"):
             self.test_file.unlink(missing_ok=True)
 
     def load_last(self) -> Checkpoint:
@@ -251,7 +246,7 @@ class RunDirectory:
             RunError: if it cannot be written.
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
-        with reraise_os_errors(self.metrics_file), self.metrics_file.open("ab") as file:
+        with self._append_to_metrics() as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
@@ -263,7 +258,7 @@ class RunDirectory:
         Raises:
             RunError: if the file is shorter than that, or cannot be written.
         """
-        with reraise_os_errors(self.metrics_file), self.metrics_file.open("ab") as file:
+        with self._append_to_metrics() as file:
             length = file.tell()
             if length < num_bytes:
                 raise RunError(
@@ -271,6 +266,12 @@ class RunDirectory:
                     "checkpoint: it was changed since; restore it or start a new run"
                 )
             file.truncate(num_bytes)
+
+    @contextmanager
+    def _append_to_metrics(self) -> Iterator[BinaryIO]:
+        problem = f"{self.metrics_file} cannot be written"
+        with reraise_os_errors(problem), self.metrics_file.open("ab") as file:
+            yield file
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; half a line that a killed process left is passed over."""
@@ -297,13 +298,6 @@ class RunDirectory:
         if not isinstance(content, dict):
             raise RunError(f"{path} is damaged: it holds no JSON object")
         return content
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove half-made runs of that name, which killed processes left."""
-    name = f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}{PARTIAL_SUFFIX}"
-    for leftover in path.parent.glob(name):
-        shutil.rmtree(leftover)
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
