@@ -109,7 +109,7 @@ def test_parameters_are_those_published(num_nodes: int, published: int) -> None:
 
 def test_a_day_of_broken_rows_is_refused() -> None:
     """The time of day has no table then; without it the model can be built."""
-    with pytest.raises(ConfigError, match="a day is no whole number of rows"):
+    with pytest.raises(ConfigError, match="a day is not a whole number of rows"):
         STID(STIDConfig(), shape(steps_per_day=None))
     STID(STIDConfig(), shape(steps_per_day=None, calendar=("day-of-week",), input_channels=4))
 

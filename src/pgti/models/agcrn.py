@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
-from pgti.models.regression import Regression
+from pgti.models.layers import Regression
 from pgti.nn import (
     AdaptiveAdjacency,
     AdaptiveGRU,

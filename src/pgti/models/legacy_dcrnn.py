@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
-from pgti.models.regression import Regression
+from pgti.models.layers import Regression
 from pgti.nn import LegacyDiffusionGRU, SupportKind, Supports, checkpointed, steps_per_checkpoint
 from pgti.shapes import BHNC, BLNC, NBD
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
-from pgti.models.regression import Regression
+from pgti.models.layers import Regression
 from pgti.nn import (
     Neighbours,
     Supports,

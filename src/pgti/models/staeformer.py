@@ -9,8 +9,7 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
-from pgti.models.calendar_embedding import CalendarEmbedding
-from pgti.models.regression import Regression
+from pgti.models.layers import CalendarEmbedding, Regression
 from pgti.nn import SupportKind, Supports, checkpointed
 from pgti.shapes import BHNC, BLNC
 
@@ -79,7 +78,7 @@ class STAEformer(AbstractModel):
     - The vector of a calendar feature that the input lacks is left out, and the layers are
       narrower by as much.
     - The day of the week reaches the first affine map divided by 7, not as 0 to 6. The row of the
-      day is found in whole seconds, where the code cuts off (see `calendar.step_index`).
+      day is found in whole seconds, where the code cuts off (see `layers.step_index`).
     - Queries, keys and values are made by one product, not three.
     - Several targets are forecast by one map to H x C_out.
 

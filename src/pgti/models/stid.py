@@ -9,8 +9,7 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
-from pgti.models.calendar_embedding import CalendarEmbedding
-from pgti.models.regression import Regression
+from pgti.models.layers import CalendarEmbedding, Regression
 from pgti.nn import SupportKind, Supports, checkpointed
 from pgti.shapes import BHNC, BLNC
 

@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError, MissingExtraError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
-from pgti.models.calendar_embedding import CalendarEmbedding
 from pgti.models.gpt2_weights import GPT2_SETTINGS, read_gpt2_weights
-from pgti.models.regression import Regression
+from pgti.models.layers import CalendarEmbedding, Regression
 from pgti.nn import SupportKind, Supports, checkpointed
 from pgti.shapes import BHNC, BLNC
 
@@ -97,12 +96,12 @@ class STLLM(AbstractModel):
       Its table of words, which no sensor looks up, is left out.
     - The vector of a calendar feature that the input lacks is left out; without both, the fusion
       is narrower. The day of the week reaches the first map divided by 7, and the row of the day
-      is found in whole seconds (see `calendar.step_index`).
+      is found in whole seconds (see `layers.step_index`).
     - Several targets are forecast by one map to H x C_out.
 
     Raises:
         ConfigError: if weights cannot be read, or do not fit `width`, `heads` or `gpt_layers`; or
-            the input has the time of day, and a day is no whole number of rows.
+            the input has the time of day, and a day is not a whole number of rows.
         MissingExtraError: if transformers is not installed.
     """
 

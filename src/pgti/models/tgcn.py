@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
-from pgti.models.regression import Regression
+from pgti.models.layers import Regression
 from pgti.nn import GraphGRU, SupportKind, Supports
 from pgti.shapes import BHNC, BLNC, NBD
 

@@ -11,9 +11,12 @@ from pgti.nn.diffusion import diffuse as diffuse
 from pgti.nn.diffusion import diffusion_convolution as diffusion_convolution
 from pgti.nn.dropout import dropout as dropout
 from pgti.nn.dropout import dropout_add as dropout_add
+from pgti.nn.execution import checkpointed as checkpointed
+from pgti.nn.execution import draw_as_linear as draw_as_linear
+from pgti.nn.execution import steps_per_checkpoint as steps_per_checkpoint
+from pgti.nn.execution import without_autocast as without_autocast
 from pgti.nn.gated import gated_convolution as gated_convolution
 from pgti.nn.graph_gru import GraphGRU as GraphGRU
-from pgti.nn.initialisation import draw_as_linear as draw_as_linear
 from pgti.nn.learned_graph import Neighbours as Neighbours
 from pgti.nn.learned_graph import nearest as nearest
 from pgti.nn.legacy_diffusion import LegacyDiffusionGRU as LegacyDiffusionGRU
@@ -22,9 +25,6 @@ from pgti.nn.losses import huber as huber
 from pgti.nn.losses import mae as mae
 from pgti.nn.losses import mse as mse
 from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
-from pgti.nn.precision import without_autocast as without_autocast
-from pgti.nn.recomputation import checkpointed as checkpointed
-from pgti.nn.recomputation import steps_per_checkpoint as steps_per_checkpoint
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.sparse import NUM_SUPPORTS as NUM_SUPPORTS
 from pgti.nn.sparse import SupportKind as SupportKind

@@ -22,9 +22,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.nn.diffusion import autocast_dtype, refuse_second_derivative
-from pgti.nn.execution import compiler_disabled
-from pgti.nn.precision import add_product, without_autocast
+from pgti.nn.execution import (
+    add_product,
+    autocast_dtype,
+    compiler_disabled,
+    refuse_second_derivative,
+    without_autocast,
+)
 from pgti.shapes import NF
 
 __all__ = [

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pgti.nn.adaptive import AdaptiveAdjacency
+from pgti.nn.execution import without_autocast
 from pgti.nn.node_weights import NodeWeights
-from pgti.nn.precision import without_autocast
 from pgti.shapes import NBD
 
 __all__ = ["AdaptiveGRU", "AdaptiveGRUWeights"]

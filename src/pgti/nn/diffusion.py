@@ -14,18 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pgti.nn.execution import compiler_disabled
-from pgti.nn.precision import without_autocast
+from pgti.nn.execution import (
+    autocast_dtype,
+    compiler_disabled,
+    refuse_second_derivative,
+    without_autocast,
+)
 from pgti.nn.sparse import Supports
 from pgti.shapes import NF
 
 __all__ = [
     "DiffusionProduct",
-    "autocast_dtype",
     "diffuse",
     "diffusion_convolution",
     "num_hops",
-    "refuse_second_derivative",
 ]
 
 # Up to this many channels the hops of a state are gathered side by side for one matrix product;
@@ -85,27 +87,6 @@ def diffusion_convolution(
         autocast_dtype(x_LNBC.device),
     )
     return output
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Precision that autocast asks of matrix products on `device`; None without autocast."""
-    available = torch.amp.is_autocast_available(device.type)
-    if not available or not torch.is_autocast_enabled(device.type):
-        return None
-    return torch.get_autocast_dtype(device.type)
-
-
-def refuse_second_derivative() -> None:
-    """Raise where a hand-written backward pass is itself recorded (`create_graph=True`).
-
-    torch's `once_differentiable` lets this pass where the incoming gradient is a constant, and
-    the second derivative is then silently wrong.
-    """
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "diffusion layers cannot be differentiated twice: call backward or grad without "
-            "create_graph"
-        )
 
 
 def _narrow_convolution(

@@ -1,30 +1,133 @@
-"""Where `torch.compile` has to step aside."""
+"""How layers run: compiled, under autocast, in chunks, with activations stored or recomputed."""
 
 import functools
+import math
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import ParamSpec, TypeVar, TypeVarTuple, cast
 
 import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["compiler_disabled"]
+__all__ = [
+    "add_product",
+    "autocast_dtype",
+    "checkpointed",
+    "compiler_disabled",
+    "draw_as_linear",
+    "refuse_second_derivative",
+    "steps_per_checkpoint",
+    "without_autocast",
+]
 
 P = ParamSpec("P")
-R = TypeVar("R")
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+_STEP_TO_STATE = 7
+"""Memory that a gated layer needs to differentiate one time step (r, u, c, h and the gradients of
+r, u, c), in states. Between the passes it stores one state for each chunk of steps."""
 
 
-def compiler_disabled(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, run as it is in the middle of a compiled model.
+def compiler_disabled(function: Callable[P, Result]) -> Callable[P, Result]:
+    """Run `function` uncompiled inside a compiled model.
 
-    For code around sparse tensors, which the compiler cannot trace, and code that is already
-    fused by hand. `torch.compiler.disable` alone would do, but it imports the compiler, about a
-    second, for everyone who imports this package.
+    For code around sparse tensors, which the compiler cannot trace, and for hand-fused code.
+    `torch.compiler.disable` does the same, but imports the compiler, which takes about a second,
+    as soon as this package is imported.
     """
 
     @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args: P.args, **kwargs: P.kwargs) -> Result:
         if torch.compiler.is_compiling():
-            uncompiled: Callable[P, R] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+            uncompiled: Callable[P, Result] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
             return uncompiled(*args, **kwargs)
         return function(*args, **kwargs)
 
     return call
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which products on `device` use the precision of their operands.
+
+    For the last product of a model, where bfloat16 would round off 3 digits. `torch.autocast`
+    itself raises for devices without autocast, such as `meta`.
+    """
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Precision of matrix products under autocast on `device`; None without autocast."""
+    available = torch.amp.is_autocast_available(device.type)
+    if not available or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+def add_product(into_IK: Tensor, left_IJ: Tensor, right_JK: Tensor) -> None:
+    """Add left @ right in place; the sum may have a higher precision than the product."""
+    if into_IK.dtype == left_IJ.dtype:
+        into_IK.addmm_(left_IJ, right_JK)
+    else:
+        into_IK.add_(left_IJ @ right_JK)
+
+
+def refuse_second_derivative() -> None:
+    """Raise where autograd records a hand-written backward pass (`create_graph=True`).
+
+    torch's `once_differentiable` misses this where the incoming gradient is a constant, and the
+    second derivative is then silently wrong.
+
+    Raises:
+        RuntimeError: gradients are enabled.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "this layer cannot be differentiated twice: call backward or grad without create_graph"
+        )
+
+
+@compiler_disabled
+def checkpointed(
+    part: Callable[[*Arguments], Result], *args: *Arguments, draws: bool = False
+) -> Result:
+    """`part(*args)`, storing only its arguments and results for the backward pass.
+
+    The backward pass runs `part` again (Chen et al., Training Deep Nets with Sublinear Memory
+    Cost, arXiv 1604.06174), so a second call must do the same as the first. Gradients are those of
+    `part`, summed in another order.
+
+    Args:
+        part: the function; it must not change anything, running statistics included.
+        args: its arguments.
+        draws: whether `part` draws from torch's generator (dropout): its state is then stored.
+    """
+    result = checkpoint(part, *args, use_reentrant=False, preserve_rng_state=draws)
+    return cast(Result, result)
+
+
+def steps_per_checkpoint(num_steps: int) -> int:
+    """Number of time steps per checkpoint that minimizes the memory of a recurrence.
+
+    Chunks of c steps store T / c states, and the backward pass holds the activations of c steps:
+    c = sqrt(T / 7) minimizes the sum.
+
+    Args:
+        num_steps: T of the whole sequence, at least 1.
+    """
+    return max(1, round(math.sqrt(num_steps / _STEP_TO_STATE)))
+
+
+def draw_as_linear(fan_in: int, *parameters: nn.Parameter) -> None:
+    """Draw weights and biases as torch's `Linear` and `Conv2d` do, from torch's generator.
+
+    Args:
+        fan_in: number of inputs of an output.
+        parameters: drawn in place, uniformly within 1 / sqrt(fan_in).
+    """
+    bound = 1 / math.sqrt(fan_in)
+    for parameter in parameters:
+        nn.init.uniform_(parameter, -bound, bound)

@@ -16,8 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.execution import compiler_disabled
-from pgti.nn.recomputation import checkpointed, steps_per_checkpoint
+from pgti.nn.execution import checkpointed, compiler_disabled, steps_per_checkpoint
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.execution import compiler_disabled
-from pgti.nn.precision import without_autocast
+from pgti.nn.execution import compiler_disabled, without_autocast
 from pgti.shapes import NF
 
 __all__ = ["Neighbours", "nearest"]

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.nn.diffusion import diffusion_convolution
-from pgti.nn.execution import compiler_disabled
-from pgti.nn.precision import without_autocast
+from pgti.nn.execution import compiler_disabled, without_autocast
 from pgti.nn.recurrent import gated_recurrence
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD

@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.execution import compiler_disabled
+from pgti.nn.execution import compiler_disabled, refuse_second_derivative, without_autocast
 from pgti.nn.learned_graph import Neighbours, multiply_into
-from pgti.nn.precision import without_autocast
 
 __all__ = ["mix_hop_convolution"]
 
@@ -109,11 +108,7 @@ class _Polynomial(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_NRO: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "mix-hop convolutions cannot be differentiated twice: call backward or grad "
-                "without create_graph"
-            )
+        refuse_second_derivative()
         x_NRC, centre_CO, powers_DKCO, along_NK, against_NK = ctx.saved_tensors
         neighbours: Neighbours = ctx.neighbours
         directions = (

@@ -16,10 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.diffusion import autocast_dtype, refuse_second_derivative
-from pgti.nn.execution import compiler_disabled
-from pgti.nn.precision import without_autocast
-from pgti.nn.recomputation import checkpointed
+from pgti.nn.execution import (
+    autocast_dtype,
+    checkpointed,
+    compiler_disabled,
+    refuse_second_derivative,
+    without_autocast,
+)
 
 __all__ = ["NodeWeights"]
 

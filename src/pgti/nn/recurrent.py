@@ -16,15 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.diffusion import (
-    DiffusionProduct,
+from pgti.nn.diffusion import DiffusionProduct, diffusion_convolution, num_hops
+from pgti.nn.execution import (
     autocast_dtype,
-    diffusion_convolution,
-    num_hops,
+    compiler_disabled,
     refuse_second_derivative,
+    without_autocast,
 )
-from pgti.nn.execution import compiler_disabled
-from pgti.nn.precision import without_autocast
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 

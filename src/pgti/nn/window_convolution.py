@@ -17,9 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pgti.nn.diffusion import autocast_dtype
-from pgti.nn.execution import compiler_disabled
-from pgti.nn.precision import add_product, without_autocast
+from pgti.nn.execution import (
+    add_product,
+    autocast_dtype,
+    compiler_disabled,
+    refuse_second_derivative,
+    without_autocast,
+)
 
 __all__ = ["gated_window_convolution"]
 
@@ -120,11 +124,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_MLD: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(
-                "gated convolutions cannot be differentiated twice: call backward or grad without "
-                "create_graph"
-            )
+        refuse_second_derivative()
         x_MLC, weight_KCG, gates_MLG = ctx.saved_tensors
         (_, steps, width), (taps, channels, _) = gates_MLG.shape, weight_KCG.shape
         grad_x_MLC = torch.zeros_like(x_MLC) if ctx.needs_input_grad[0] else None

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
+from pgti.models.layers import Regression
 from pgti.models.pgt.package import pgt_layer_class
-from pgti.models.regression import Regression
 from pgti.nn import SupportKind, Supports, without_autocast
 from pgti.nn.execution import compiler_disabled
 from pgti.shapes import BHNC, BLNC

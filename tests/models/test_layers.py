@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgti.models.calendar import day_index, step_index
+from pgti.models.layers import day_index, step_index
 from pgti.store import TimeAxis
 
 from .cases import shape

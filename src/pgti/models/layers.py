@@ -1,0 +1,123 @@
+"""Layers that several models share: the output map, and embeddings of the calendar."""
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pgti.errors import ConfigError
+from pgti.models.base import ModelShape
+from pgti.nn import without_autocast
+from pgti.shapes import BHNC, BLNC
+
+__all__ = ["CalendarEmbedding", "Regression", "day_index", "step_index"]
+
+_DAYS_PER_WEEK = 7
+_SECONDS_PER_DAY = 86_400
+
+
+class Regression(nn.Linear):
+    """An affine map from the state of a node to its H steps of C_out targets.
+
+    Args:
+        width: D of the state.
+        shape: gives H and C_out.
+    """
+
+    def __init__(self, width: int, shape: ModelShape) -> None:
+        super().__init__(width, shape.horizon * shape.target_channels)
+        self._steps_and_targets = (shape.horizon, shape.target_channels)
+
+    def forward(self, state_BND: Tensor) -> BHNC:
+        """Forecasts, contiguous. Kept out of autocast: bfloat16 would round off 3 digits here.
+
+        Args:
+            state_BND: [B, N, D].
+        """
+        with without_autocast(state_BND.device):
+            state_BND = state_BND.to(self.weight.dtype)
+            forecast_BNK = functional.linear(state_BND, self.weight, self.bias)
+        forecast_BNHC = forecast_BNK.view(*forecast_BNK.shape[:2], *self._steps_and_targets)
+        return forecast_BNHC.transpose(1, 2).contiguous()
+
+
+class CalendarEmbedding(nn.Module):
+    """A learned vector per row of the day, and one per day of the week, where the input has them.
+
+    Tables are drawn from the standard normal distribution.
+
+    Args:
+        shape: says which features the input has.
+        time_of_day: width of the first table.
+        day_of_week: width of the second.
+
+    Attributes:
+        widths: of the tables that exist, in this order.
+
+    Raises:
+        ConfigError: the input has the time of day, and a day is not a whole number of rows.
+    """
+
+    def __init__(self, shape: ModelShape, time_of_day: int, day_of_week: int) -> None:
+        super().__init__()
+        self._shape = shape
+        has_times = shape.calendar_position("time-of-day") is not None
+        has_days = shape.calendar_position("day-of-week") is not None
+        if has_times and shape.steps_per_day is None:
+            raise ConfigError(
+                "the time of day is an input and a day is not a whole number of rows, so it has no "
+                "table of embeddings: leave it out with --windows.calendar day-of-week, or "
+                "--windows.empty-calendar"
+            )
+        rows = shape.steps_per_day if has_times else None
+        self.time_of_day = None if rows is None else nn.Embedding(rows, time_of_day)
+        self.day_of_week = nn.Embedding(_DAYS_PER_WEEK, day_of_week) if has_days else None
+        tables = (self.time_of_day, self.day_of_week)
+        self.widths = [each.embedding_dim for each in tables if each is not None]
+
+    def forward(self, x: BLNC) -> list[Tensor]:
+        """The vectors of every input row, [B, L, D] of each table.
+
+        Args:
+            x: [B, L, N, C_in]; the calendar is the same for all nodes.
+        """
+        vectors_BLD = []
+        steps_BL, days_BL = step_index(x, self._shape), day_index(x, self._shape)
+        if self.time_of_day is not None and steps_BL is not None:
+            vectors_BLD.append(self.time_of_day(steps_BL))
+        if self.day_of_week is not None and days_BL is not None:
+            vectors_BLD.append(self.day_of_week(days_BL))
+        return vectors_BLD
+
+
+def step_index(x: BLNC, shape: ModelShape) -> Tensor | None:
+    """Row of the day, 0 .. steps_per_day - 1, of every input row; None without the time of day.
+
+    Args:
+        x: [B, L, N, C_in]; the calendar is the same for all nodes.
+        shape: names the channels of `x`.
+
+    Returns:
+        [B, L] int64.
+    """
+    position, steps = shape.calendar_position("time-of-day"), shape.steps_per_day
+    if position is None or steps is None:
+        return None
+    # The time of day is a float32 fraction, and 7/288 * 288 may fall just below 7: the error is
+    # less than a hundredth of a second, and times are whole seconds.
+    seconds = (x[:, :, 0, position].float() * _SECONDS_PER_DAY).round().long()
+    return seconds * steps // _SECONDS_PER_DAY % steps
+
+
+def day_index(x: BLNC, shape: ModelShape) -> Tensor | None:
+    """Day of the week, Monday 0 to Sunday 6, of every input row; None if the input lacks it.
+
+    Args:
+        x: [B, L, N, C_in].
+        shape: names the channels of `x`.
+
+    Returns:
+        [B, L] int64.
+    """
+    position = shape.calendar_position("day-of-week")
+    if position is None:
+        return None
+    return (x[:, :, 0, position].float() * _DAYS_PER_WEEK).round().long() % _DAYS_PER_WEEK
