@@ -71,7 +71,7 @@ def build(
 
 def supports_of(model: AbstractModel, graph: SensorGraph | None = None) -> Supports:
     """The operators that a model asks for, float32."""
-    return Supports.from_graph(graph or asymmetric_graph(), model.support_kind)
+    return model.build_supports(graph or asymmetric_graph())
 
 
 def inputs(

@@ -8,6 +8,7 @@ import torch
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
+from pgti.interop.pgt.layers import dcrnn as pgt_dcrnn
 from pgti.models import (
     MODELS,
     TeacherForcing,
@@ -15,7 +16,6 @@ from pgti.models import (
     build_model,
     dcrnn,
     gru,
-    legacy_dcrnn,
     staeformer,
     stllm,
 )
@@ -44,7 +44,7 @@ from .cases import (
     supports_of,
 )
 
-NAMES = sorted(MODELS)
+NAMES = [name for name, entry in MODELS.items() if not entry.library]
 COMPILED_QUICKLY = ("dcrnn", "stid", "tgcn")
 """The compiler takes seconds for each model: the others have `make test-slow`."""
 
@@ -56,7 +56,7 @@ FEW_AT_ONCE = {
     (gru, "_NUMBERS_AT_ONCE"): 100,
     (learned_graph, "_FEATURES_AT_ONCE"): 3,
     (learned_graph, "_SCORES_AT_ONCE"): 20,
-    (legacy_dcrnn, "_NUMBERS_AT_ONCE"): 1,
+    (pgt_dcrnn, "_NUMBERS_AT_ONCE"): 1,
     (mix_hop, "_FEATURES_AT_ONCE"): 3,
     (mix_hop, "_NUMBERS_AT_ONCE"): 40,
     (node_weights, "_KEEP_UP_TO"): 0,
@@ -309,7 +309,7 @@ def test_other_supports_are_refused(name: str) -> None:
     if model.support_kind == "none":
         pytest.skip(f"{name} has no use for the graph")
     with pytest.raises(ConfigError, match="on 3 nodes"):
-        model(inputs(), Supports.from_graph(SensorGraph.empty(3), model.support_kind))
+        model(inputs(), model.build_supports(SensorGraph.empty(3)))
     for kind in NUM_SUPPORTS:
         if kind != model.support_kind:
             with pytest.raises(ConfigError, match=f"was given {kind} supports"):

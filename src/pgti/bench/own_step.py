@@ -152,7 +152,7 @@ class OwnStep:
         shape = _shape(graph.num_nodes, spec.steps)
         network = build_network(spec.model, spec.options, shape)
         network.activation_checkpointing = spec.activation_checkpointing
-        supports = Supports.from_graph(graph, network.support_kind)
+        supports = network.build_supports(graph)
         self._device = device
         self._forecaster = NetworkForecaster(network, supports, _SCALER, (0,)).to(device)
         self._parameters = list(network.parameters())

@@ -11,7 +11,6 @@ from pgti.batching import Batch, WindowSource
 from pgti.bench.old_step import batch_loss, count_observed
 from pgti.distributed import Communicator
 from pgti.models import build_model
-from pgti.nn import Supports
 from pgti.training import NetworkForecaster, TrainingConfig, shape_of
 from pgti.training.optim import build_loss, build_optimizer
 from pgti.training.step import scale_gradients
@@ -50,7 +49,7 @@ class RankStep:
         torch.manual_seed(seed)
         shape = shape_of(source)
         network = build_model("dcrnn", {"hidden": hidden, "layers": 1}, shape)
-        supports = Supports.from_graph(source.store.graph, network.support_kind)
+        supports = network.build_supports(source.store.graph)
         self._communicator = communicator
         self._forecaster = NetworkForecaster(
             network, supports, source.scaler, source.target_indices, seed

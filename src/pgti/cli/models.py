@@ -9,8 +9,7 @@ from rich.table import Table
 
 from pgti.cli.output import log, print_json, show
 from pgti.errors import MissingExtraError
-from pgti.models import MODELS, PGT_LAYERS, ModelShape, model_entry, num_parameters
-from pgti.models.pgt_layers import PGT_PREFIX
+from pgti.models import MODELS, ModelShape, model_entry, num_parameters
 from pgti.run import WindowConfig
 from pgti.run.build import shape_of_store
 from pgti.store import CALENDAR_FEATURES, SeriesStore
@@ -43,22 +42,29 @@ def models_command(
     opened = None if store is None else SeriesStore.open(store)
     if name is not None:
         model_entry(name)  # an unknown name is an error that names the nearest one
-    names = [name] if name is not None else sorted(MODELS)
+    names = [name] if name is not None else [each for each in MODELS if not MODELS[each].library]
     shapes = {each: _shape(each, opened) for each in names}
     models = {each: _summary(each, shape) for each, shape in shapes.items()}
     if name is None:
         show(_models_table(models, next(iter(shapes.values()))))
-        show(_pgt_table())
+        for library in dict.fromkeys(each.library for each in MODELS.values() if each.library):
+            show(_layers_table(library))
     else:
         for line in _about(name, models[name]["parameters"], shapes[name]):
             log(line)
         show(_options_table(name))
     if json:
-        layers = {
-            f"pgt:{each}": {"remark": layer.remark, "ours": layer.ours}
-            for each, layer in PGT_LAYERS.items()
-        }
-        print_json({"models": models, "pgt_layers": layers} if name is None else {"models": models})
+        print_json({"models": models, **_layers()} if name is None else {"models": models})
+
+
+def _layers() -> dict[str, dict[str, dict[str, str | None]]]:
+    """Layers of other libraries, as "PREFIX_layers" for each prefix of their names."""
+    layers: dict[str, dict[str, dict[str, str | None]]] = {}
+    for name, entry in MODELS.items():
+        if entry.library:
+            group = layers.setdefault(f"{name.partition(':')[0]}_layers", {})
+            group[name] = {"remark": entry.remark, "ours": entry.replacement}
+    return layers
 
 
 def _shape(name: str, store: SeriesStore | None) -> ModelShape:
@@ -77,7 +83,7 @@ def _summary(name: str, shape: ModelShape) -> dict[str, Any]:
     except MissingExtraError:
         parameters = None
     return {
-        "paper": entry.paper,
+        "paper": entry.description,
         "supports": entry.model.support_kind,
         "parameters": parameters,
         "options": {each.name: each.default for each in fields(entry.config)},
@@ -104,19 +110,21 @@ def _models_table(models: dict[str, dict[str, Any]], shape: ModelShape) -> Table
     return table
 
 
-def _pgt_table() -> Table:
-    """Without parameters: to count them, PGT would have to be imported."""
-    table = Table(title="layers of PyTorch Geometric Temporal (PGT)", title_justify="left")
+def _layers_table(library: str) -> Table:
+    """Without parameters: to count them, the library would have to be imported."""
+    table = Table(title=f"layers of {library}", title_justify="left")
     for title in ("model", "ours", "remark"):
         table.add_column(title)
-    for name, layer in PGT_LAYERS.items():
-        table.add_row(f"pgt:{name}", layer.ours or "-", layer.remark)
+    for name, entry in MODELS.items():
+        if entry.library == library:
+            table.add_row(name, entry.replacement or "-", entry.remark)
     return table
 
 
 def _about(name: str, parameters: int | None, shape: ModelShape) -> Iterator[str]:
     """Paper and size of a model, a line each, and which of ours does what a layer of PGT does."""
-    yield f"{name}: {model_entry(name).paper}"
+    entry = model_entry(name)
+    yield f"{name}: {entry.description}"
     if parameters is None:
         yield "its extra is not installed, so its parameters cannot be counted"
     else:
@@ -124,9 +132,8 @@ def _about(name: str, parameters: int | None, shape: ModelShape) -> Iterator[str
             f"{parameters:,} parameters for {shape.num_nodes:,} sensors, {shape.input_steps} steps "
             f"in, {shape.horizon} out"
         )
-    layer = PGT_LAYERS.get(name.removeprefix(PGT_PREFIX)) if name.startswith(PGT_PREFIX) else None
-    if layer is not None and layer.ours:
-        yield f"of ours, to use instead: {layer.ours}"
+    if entry.replacement:
+        yield f"of ours, to use instead: {entry.replacement}"
 
 
 def _options_table(name: str) -> Table:

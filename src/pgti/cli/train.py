@@ -15,7 +15,7 @@ from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import require_whole_number
 from pgti.memory.available import parse_bytes
 from pgti.memory.process import PeakMemory
-from pgti.models import MODELS, PGT_LAYERS
+from pgti.models import MODELS
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
 from pgti.training import (
     AbstractObserver,
@@ -29,18 +29,22 @@ __all__ = ["train_command"]
 
 
 def _model_help() -> str:
-    """The models and their options, as they are in the code."""
-    options = "; ".join(
+    """The models and their options, as they are in the code, then layers of other libraries."""
+    models = "; ".join(
         f"{name}: "
         + ", ".join(
             f"{each.name.replace('_', '-')} [{each.default}]" for each in fields(entry.config)
         )
         for name, entry in MODELS.items()
+        if not entry.library
     )
-    return (
-        f"Model, and its options as --model.OPTION VALUE. {options}; pgt:LAYER for a layer of "
-        f"PyTorch Geometric Temporal: {', '.join(PGT_LAYERS)}."
-    )
+    layers: dict[str, list[str]] = {}
+    for name, entry in MODELS.items():
+        if entry.library:
+            prefix, _, layer = name.partition(":")
+            layers.setdefault(f"{prefix}:LAYER for a layer of {entry.library}", []).append(layer)
+    rest = "".join(f"; {what}: {', '.join(names)}" for what, names in layers.items())
+    return f"Model, and its options as --model.OPTION VALUE. {models}{rest}."
 
 
 def train_command(

@@ -15,15 +15,10 @@ from pgti.models.graph_wavenet import GraphWaveNet as GraphWaveNet
 from pgti.models.graph_wavenet import GraphWaveNetConfig as GraphWaveNetConfig
 from pgti.models.gru import GRU as GRU
 from pgti.models.gru import GRUConfig as GRUConfig
-from pgti.models.legacy_dcrnn import LegacyDCRNN as LegacyDCRNN
-from pgti.models.legacy_dcrnn import LegacyDCRNNConfig as LegacyDCRNNConfig
-from pgti.models.legacy_dcrnn import load_pgt_state_dict as load_pgt_state_dict
 from pgti.models.linear import DLinear as DLinear
 from pgti.models.linear import DLinearConfig as DLinearConfig
 from pgti.models.mtgnn import MTGNN as MTGNN
 from pgti.models.mtgnn import MTGNNConfig as MTGNNConfig
-from pgti.models.pgt_layers import PGT_LAYERS as PGT_LAYERS
-from pgti.models.pgt_layers import wrap_pgt_layer as wrap_pgt_layer
 from pgti.models.registry import MODELS as MODELS
 from pgti.models.registry import ModelEntry as ModelEntry
 from pgti.models.registry import build_config as build_config

@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
+from pgti.graph import SensorGraph
 from pgti.nn import Supports
-from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
 __all__ = [
@@ -130,8 +130,8 @@ class AbstractModel(nn.Module, ABC):
     A concrete model is built from its own config and a shape, with weights from torch's generator.
 
     Attributes:
-        support_kind: which operators of the graph it uses; `none` for a model that has no use for
-            the graph.
+        support_kind: which operators of the graph it uses: a `SupportKind`, or the name of those
+            that its `build_supports` builds. `none` for a model that does not use the graph.
         can_checkpoint_activations: whether it knows how to recompute activations.
         uses_day_of_week: whether it is published with the day of the week among its inputs, which
             then have it unless a run says otherwise.
@@ -142,7 +142,7 @@ class AbstractModel(nn.Module, ABC):
             in bfloat16 is that of bfloat16.
     """
 
-    support_kind: ClassVar[SupportKind] = "dual_random_walk"
+    support_kind: ClassVar[str] = "dual_random_walk"
     can_checkpoint_activations: ClassVar[bool] = False
     uses_day_of_week: ClassVar[bool] = False
 
@@ -151,6 +151,11 @@ class AbstractModel(nn.Module, ABC):
         self.config = config
         self.shape = shape
         self.activation_checkpointing = False
+
+    @classmethod
+    def build_supports(cls, graph: SensorGraph) -> Supports:
+        """The operators of `graph` that it uses, of the kind `support_kind`."""
+        return Supports.from_graph(graph, cls.support_kind)
 
     def check_supports(self, supports: Supports) -> None:
         """Refuse the operators of another graph, or of another kind.

@@ -14,15 +14,14 @@ from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_trainab
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
 from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
 from pgti.models.gru import GRU, GRUConfig
-from pgti.models.legacy_dcrnn import LegacyDCRNN, LegacyDCRNNConfig
 from pgti.models.linear import DLinear, DLinearConfig
 from pgti.models.mtgnn import MTGNN, MTGNNConfig
-from pgti.models.pgt_layers import PGT_LAYERS, PGT_PREFIX, pgt_layer
 from pgti.models.staeformer import STAEformer, STAEformerConfig
 from pgti.models.stgcn import STGCN, STGCNConfig
 from pgti.models.stid import STID, STIDConfig
 from pgti.models.stllm import STLLM, STLLMConfig
 from pgti.models.tgcn import TGCN, TGCNConfig
+from pgti.registry import Registry
 
 __all__ = [
     "BASELINES",
@@ -44,58 +43,75 @@ _TYPE_NAMES: dict[object, str] = {
 
 
 class ModelEntry(NamedTuple):
-    """A model, the class of its options, and where it was published."""
+    """A model by name.
+
+    Attributes:
+        config: the class of its options.
+        model: the class of the network.
+        paper: where it was published, or what it is.
+        remark: what users should know of it.
+        replacement: the model to use in its place; None if there is no better one.
+        library: the library whose layer it wraps and which building it imports; empty if none.
+    """
 
     config: type[ModelConfig]
     model: type[AbstractModel]
     paper: str
+    remark: str = ""
+    replacement: str | None = None
+    library: str = ""
+
+    @property
+    def description(self) -> str:
+        """Paper and remark."""
+        return f"{self.paper}: {self.remark}" if self.remark else self.paper
 
 
-MODELS: dict[str, ModelEntry] = {
-    "a3tgcn": ModelEntry(A3TGCNConfig, A3TGCN, "Bai et al., ISPRS IJGI 2021, arXiv 2006.11583"),
-    "agcrn": ModelEntry(AGCRNConfig, AGCRN, "Bai et al., NeurIPS 2020, arXiv 2007.02842"),
-    "dcrnn": ModelEntry(DCRNNConfig, DCRNN, "Li et al., ICLR 2018, arXiv 1707.01926"),
-    "graph-wavenet": ModelEntry(
-        GraphWaveNetConfig, GraphWaveNet, "Wu et al., IJCAI 2019, arXiv 1906.00121"
-    ),
-    "gru": ModelEntry(GRUConfig, GRU, "Cho et al., EMNLP 2014, arXiv 1406.1078"),
-    "linear": ModelEntry(DLinearConfig, DLinear, "Zeng et al., AAAI 2023, arXiv 2205.13504"),
-    "mtgnn": ModelEntry(MTGNNConfig, MTGNN, "Wu et al., KDD 2020, arXiv 2005.11650"),
-    "pgt-dcrnn": ModelEntry(
-        LegacyDCRNNConfig, LegacyDCRNN, "as PyTorch Geometric Temporal computes; not DCRNN"
-    ),
-    "st-llm": ModelEntry(STLLMConfig, STLLM, "Liu et al., MDM 2024, arXiv 2401.10134"),
-    "staeformer": ModelEntry(
-        STAEformerConfig, STAEformer, "Liu et al., CIKM 2023, arXiv 2308.10425"
-    ),
-    "stgcn": ModelEntry(STGCNConfig, STGCN, "Yu et al., IJCAI 2018, arXiv 1709.04875"),
-    "stid": ModelEntry(STIDConfig, STID, "Shao et al., CIKM 2022, arXiv 2208.05233"),
-    "tgcn": ModelEntry(TGCNConfig, TGCN, "Zhao et al., IEEE T-ITS 2020, arXiv 1811.05320"),
-}
+MODELS: Registry[ModelEntry] = Registry(
+    "pgti.models",
+    {
+        "a3tgcn": ModelEntry(A3TGCNConfig, A3TGCN, "Bai et al., ISPRS IJGI 2021, arXiv 2006.11583"),
+        "agcrn": ModelEntry(AGCRNConfig, AGCRN, "Bai et al., NeurIPS 2020, arXiv 2007.02842"),
+        "dcrnn": ModelEntry(DCRNNConfig, DCRNN, "Li et al., ICLR 2018, arXiv 1707.01926"),
+        "graph-wavenet": ModelEntry(
+            GraphWaveNetConfig, GraphWaveNet, "Wu et al., IJCAI 2019, arXiv 1906.00121"
+        ),
+        "gru": ModelEntry(GRUConfig, GRU, "Cho et al., EMNLP 2014, arXiv 1406.1078"),
+        "linear": ModelEntry(DLinearConfig, DLinear, "Zeng et al., AAAI 2023, arXiv 2205.13504"),
+        "mtgnn": ModelEntry(MTGNNConfig, MTGNN, "Wu et al., KDD 2020, arXiv 2005.11650"),
+        "st-llm": ModelEntry(STLLMConfig, STLLM, "Liu et al., MDM 2024, arXiv 2401.10134"),
+        "staeformer": ModelEntry(
+            STAEformerConfig, STAEformer, "Liu et al., CIKM 2023, arXiv 2308.10425"
+        ),
+        "stgcn": ModelEntry(STGCNConfig, STGCN, "Yu et al., IJCAI 2018, arXiv 1709.04875"),
+        "stid": ModelEntry(STIDConfig, STID, "Shao et al., CIKM 2022, arXiv 2208.05233"),
+        "tgcn": ModelEntry(TGCNConfig, TGCN, "Zhao et al., IEEE T-ITS 2020, arXiv 1811.05320"),
+    },
+)
+"""Every model, by name; packages add theirs through the entry points `pgti.models`."""
 
 BASELINES = ("persistence", "historical-average")
-"""What every evaluation is compared with; there is nothing to train."""
+"""The forecasters that every evaluation reports beside the model; nothing in them is trained."""
+
+for _name in BASELINES:
+    MODELS.refuse(
+        _name, "learns nothing and is not trained: evaluation reports it beside every model"
+    )
 
 
 def model_entry(name: str) -> ModelEntry:
-    """The model called `name`: one of `MODELS`, or `pgt:LAYER` for one of `PGT_LAYERS`.
+    """The model called `name`.
 
     Raises:
-        ConfigError: an unknown name (with the nearest one), or that of a baseline.
+        ConfigError: an unknown name (with the nearest one), or one that cannot be trained, such as
+            that of a baseline, with the reason.
     """
-    if name.startswith(PGT_PREFIX):
-        layer = pgt_layer(name.removeprefix(PGT_PREFIX))
-        return ModelEntry(layer.config, layer.model, f"a layer of PGT: {layer.remark}")
-    if name in BASELINES:
-        raise ConfigError(
-            f"model {name!r} learns nothing and is not trained: evaluation reports it beside "
-            "every model"
-        )
-    if name not in MODELS:
-        if name in PGT_LAYERS:
-            raise ConfigError(f"model {name!r} does not exist; did you mean {PGT_PREFIX + name!r}?")
-        raise ConfigError(f"model {name!r} does not exist{_nearest(name, MODELS)}")
-    return MODELS[name]
+    if name in MODELS:
+        return MODELS[name]
+    reason = MODELS.refusal(name)
+    if reason is not None:
+        raise ConfigError(f"model {name!r} {reason}")
+    raise ConfigError(f"model {name!r} does not exist{_nearest_model(name)}")
 
 
 def build_config(name: str, options: Mapping[str, object]) -> ModelConfig:
@@ -158,10 +174,22 @@ def _checked(option: str, value: object, expected: object) -> object:
     return value
 
 
+def _nearest_model(name: str) -> str:
+    """The end of an error message: the model that was probably meant, or those to choose from."""
+    prefix, _, bare = name.rpartition(":")
+    for each in MODELS:
+        if not prefix and each.endswith(f":{bare}"):
+            return f"; did you mean {each!r}?"
+    group = [each for each in MODELS if each.rpartition(":")[0] == prefix]
+    return _nearest(name, group or [each for each in MODELS if ":" not in each])
+
+
 def _nearest(word: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name, or all of them."""
     names = sorted(known)
     if not names:
         return "; it has none"
-    close = difflib.get_close_matches(word, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; choose one of {', '.join(names)}"
+    # Without a prefix that all of them have in common, and whatever the capitals.
+    bare = {each.rpartition(":")[2].lower(): each for each in names}
+    close = difflib.get_close_matches(word.rpartition(":")[2].lower(), bare, n=1)
+    return f"; did you mean {bare[close[0]]!r}?" if close else f"; choose one of {', '.join(names)}"

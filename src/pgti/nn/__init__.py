@@ -19,7 +19,6 @@ from pgti.nn.gated import gated_convolution as gated_convolution
 from pgti.nn.graph_gru import GraphGRU as GraphGRU
 from pgti.nn.learned_graph import Neighbours as Neighbours
 from pgti.nn.learned_graph import nearest as nearest
-from pgti.nn.legacy_diffusion import LegacyDiffusionGRU as LegacyDiffusionGRU
 from pgti.nn.losses import MaskedLoss as MaskedLoss
 from pgti.nn.losses import huber as huber
 from pgti.nn.losses import mae as mae

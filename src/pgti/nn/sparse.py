@@ -20,7 +20,6 @@ from pgti.errors import ConfigError
 from pgti.graph import (
     SensorGraph,
     dual_random_walk,
-    pgt_legacy_operators,
     random_walk,
     renormalised_adjacency,
     scaled_laplacian,
@@ -31,17 +30,14 @@ from pgti.shapes import NF
 
 __all__ = ["NUM_SUPPORTS", "SupportKind", "Supports"]
 
-SupportKind = Literal[
-    "dual_random_walk", "random_walk", "renormalised", "scaled_laplacian", "pgt_legacy", "none"
-]
-"""Operators of a graph, as `Supports.from_graph` makes them."""
+SupportKind = Literal["dual_random_walk", "random_walk", "renormalised", "scaled_laplacian", "none"]
+"""Operators of a graph that `Supports.from_graph` builds; a model may supply others."""
 
-NUM_SUPPORTS: dict[SupportKind, int] = {
+NUM_SUPPORTS: dict[str, int] = {
     "dual_random_walk": 2,
     "random_walk": 1,
     "renormalised": 1,
     "scaled_laplacian": 1,
-    "pgt_legacy": 2,
     "none": 0,
 }
 """How many operators each kind has."""
@@ -70,11 +66,9 @@ class Supports(nn.Module):
     edge_index: Tensor
     edge_weight: Tensor
 
-    def __init__(
-        self, operators: Sequence[CsrMatrix], graph: SensorGraph, kind: SupportKind
-    ) -> None:
+    def __init__(self, operators: Sequence[CsrMatrix], graph: SensorGraph, kind: str) -> None:
         super().__init__()
-        self.kind: SupportKind = kind
+        self.kind = kind
         self.num_nodes = graph.num_nodes
         self._num_operators = len(operators)
         for index, operator in enumerate(operators):
@@ -86,7 +80,7 @@ class Supports(nn.Module):
         self._scratch = _Scratch()
 
     @classmethod
-    def from_graph(cls, graph: SensorGraph, kind: SupportKind = "dual_random_walk") -> Self:
+    def from_graph(cls, graph: SensorGraph, kind: str = "dual_random_walk") -> Self:
         """The operators of `graph`.
 
         Args:
@@ -94,8 +88,7 @@ class Supports(nn.Module):
             kind: `dual_random_walk` for walks along and against the edges (S = 2), `random_walk`
                 for walks along the edges alone (S = 1), `renormalised` for the adjacency with self
                 loops of GCN (S = 1), `scaled_laplacian` for that of Chebyshev filters (S = 1),
-                `pgt_legacy` for those of networks from PyTorch Geometric Temporal (S = 2), `none`
-                for no operator (S = 0).
+                `none` for no operator (S = 0).
 
         Raises:
             ConfigError: another kind.
@@ -233,7 +226,7 @@ class _Scratch(threading.local):
         self.tensors: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
-def _operators(graph: SensorGraph, kind: SupportKind) -> Sequence[CsrMatrix]:
+def _operators(graph: SensorGraph, kind: str) -> Sequence[CsrMatrix]:
     """S operators, `NUM_SUPPORTS` of the kind.
 
     Raises:
@@ -247,8 +240,6 @@ def _operators(graph: SensorGraph, kind: SupportKind) -> Sequence[CsrMatrix]:
         return (renormalised_adjacency(graph),)
     if kind == "scaled_laplacian":
         return (scaled_laplacian(graph),)
-    if kind == "pgt_legacy":
-        return pgt_legacy_operators(graph)
     if kind == "none":
         return ()
     raise ConfigError(

@@ -188,7 +188,7 @@ def build_forecaster(
 def _supports(network: nn.Module, graph: SensorGraph) -> Supports:
     """The operators of the graph that the network diffuses with."""
     if isinstance(network, AbstractModel):
-        return Supports.from_graph(graph, network.support_kind)
+        return network.build_supports(graph)
     return Supports.from_graph(graph)
 
 

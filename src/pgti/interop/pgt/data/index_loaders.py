@@ -1,0 +1,295 @@
+"""`get_index_dataset`: PGT's function, on its data sets with index-batching and on any store."""
+
+import operator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from pgti.errors import ConfigError, StoreError
+from pgti.interop.pgt.data.compat import Recipe, Standardised, lazily_as_pgt, standardised_as_pgt
+from pgti.interop.pgt.data.data_sets import DATA_SETS, data_set_called, default_directory
+from pgti.interop.pgt.data.edges import Edges, graph_edges
+from pgti.interop.pgt.data.index_dataset import IndexDataset, collate_windows
+from pgti.interop.pgt.data.options import LoaderOptions
+from pgti.interop.pgt.data.sampler import WindowSampler
+from pgti.interop.pgt.data.sources import Source, StoreSource
+from pgti.interop.pgt.data.standardise import (
+    Fill,
+    LazySeries,
+    ObservedSeries,
+    Standardisation,
+    StandardisedSeries,
+    fit,
+    resident_array,
+    resident_tensor,
+)
+from pgti.store import SeriesStore
+from pgti.store.meta import META_FILE
+from pgti.windows import Splits
+
+__all__ = ["IndexLoader", "get_index_dataset"]
+
+IndexLoader = DataLoader[Any]
+"""Batches [x, y], x [B, L, N, F] and y [B, H, N, F]; its `dataset` is an `IndexDataset`."""
+
+
+def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
+    name_or_store: str | Path | SeriesStore,
+    lags: int | None = None,
+    batch_size: int | None = None,
+    shuffle: bool = False,
+    allGPU: int = -1,
+    ratio: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    world_size: int = -1,
+    ddp_rank: int = -1,
+    dask_batching: bool = False,
+    *,
+    horizon: int | None = None,
+    pgt_compat: bool = False,
+    data_dir: str | Path | None = None,
+    seed: int = 0,
+    fill: Fill = "zero",
+    masks: bool = False,
+    num_workers: int = 0,
+) -> tuple[Any, ...]:
+    """Loaders of training, validation and test windows, the graph and the statistics.
+
+    The arguments as far as `dask_batching`, their defaults and what is returned are those of
+    `get_index_dataset` of PyTorch Geometric Temporal 0.56.2. Batches are [x, y]: x [B, L, N, F] and
+    y [B, H, N, F] in float32. The features are the readings, standardised, and, where a day has
+    several rows, the time of day in [0, 1), which is not standardised.
+
+    Mean and standard deviation are those of the observed readings in the inputs of training
+    windows, of each channel; of each windmill for WindmillLarge. They are rounded so that a missing
+    reading, which stands in x and y as a reading of 0, is exactly 0 in `y * stds + means`, where
+    PGT's masked losses look for it (see `standardise.py`). In METR-LA, PEMS-BAY, PeMS and
+    PeMS-All-LA a speed of 0 is a missing reading.
+
+    Args:
+        name_or_store: METR-LA, PEMS-BAY, PeMS, PeMS-All-LA, WindmillLarge or Chickenpox; or a
+            store: a path or an opened one. A `Path` is always a store.
+        lags: rows of x; PGT's default if not given: 12, WindmillLarge 8, Chickenpox 4.
+        batch_size: windows of a batch, on each rank; if not given 64, Chickenpox 4.
+        shuffle: whether training windows come in an order drawn from (seed, epoch), a new one in
+            each epoch. Validation and test windows always come in time order.
+        allGPU: the GPU that holds the series and makes the batches; -1 for the CPU.
+        ratio: shares of the windows for train, validation and test; they add up to 1.
+        world_size: ranks of the job, or -1.
+        ddp_rank: which of them this is, or -1. Training windows are shared out evenly; call
+            `train_loader.sampler.set_epoch(epoch)` as with torch's sampler. Validation and test
+            windows are shared out without padding: each is one rank's. See `WindowSampler`.
+        dask_batching: gather each batch from the file and hold nothing in memory. Stores and `.npy`
+            files are memory-mapped, so that ranks of a machine share one copy; Dask is not needed.
+        horizon: rows of y where they are not to be as many as those of x.
+        pgt_compat: give PGT's own numbers, to compare: statistics of the whole series, zeros among
+            the readings, the time of day standardised; its dtypes (float64 for PeMS, PeMS-All-LA,
+            WindmillLarge and Chickenpox on a CPU) and the edges in the order of the file; `shuffle`
+            of all three splits, drawn as torch's samplers do; padded ranks; the second share of
+            `ratio` not read. It is PGT to the bit but for two things: a test share of no window
+            gives no window, and `dask_batching`, which fails there, works.
+        data_dir: where the files of a data set are; `data` in the working directory if not given.
+            They are never downloaded.
+        seed: of the order of training windows.
+        fill: what stands for a missing reading: "zero", see above, or "mean", which is 0 in x and y
+            and better for readings whose zero is far from their mean (kelvins).
+        masks: add to each batch which readings of y were observed, bool [B, H, N, F]; False for the
+            time of day.
+        num_workers: processes that make batches ahead, of each loader.
+
+    Returns:
+        (train, val, test, edges, edge_weights, means, stds): three `DataLoader`s; sources and
+        targets int64 [2, E], by source, then target, self-loops included where the file has them;
+        float32 [E]; mean and standard deviation of each feature, float32 [F], 0 and 1 for the time
+        of day, or [N, 1] for WindmillLarge: `y * stds + means` is in original units. On `allGPU`
+        means and stds are there too. Without means and stds for Chickenpox, whose file holds
+        standardised numbers, which are left as they are.
+
+    Raises:
+        ConfigError: if an argument breaks its rule, there is no such data set, store or GPU, or the
+            series does not fit in memory.
+        DataError: if a file is missing, saying where to get it, or damaged.
+        StoreError: if the store is damaged.
+    """
+    data_set = None
+    if isinstance(name_or_store, str):
+        data_set = data_set_called(name_or_store)
+        if data_set is not None and (Path(name_or_store) / META_FILE).is_file():
+            raise ConfigError(
+                f"{name_or_store!r} is a data set, and a store in the working directory: give the "
+                "store as a pathlib.Path, or the data set by its name in other letters"
+            )
+    if lags is None:
+        lags = data_set.lags if data_set else 12
+    if batch_size is None:
+        batch_size = data_set.batch_size if data_set else 64
+    options = LoaderOptions(
+        lags=_plain(lags),
+        batch_size=_plain(batch_size),
+        shuffle=shuffle,
+        all_gpu=_plain(allGPU),
+        ratio=ratio,
+        world_size=_plain(world_size),
+        ddp_rank=_plain(ddp_rank),
+        dask_batching=dask_batching,
+        horizon=_plain(lags if horizon is None else horizon),
+        pgt_compat=pgt_compat,
+        seed=_plain(seed),
+        fill=fill,
+        masks=masks,
+        num_workers=_plain(num_workers),
+    )
+    if data_set is None:
+        if data_dir is not None:
+            raise ConfigError(
+                f"data_dir is {data_dir} and {name_or_store} is no data set of PGT: leave it out"
+            )
+        store = _opened(name_or_store)
+        parts = _Parts(source=StoreSource(store), edges=graph_edges(store.graph), recipe="centred")
+    else:
+        source, edges = data_set.opened(default_directory(data_dir), pgt_compat=pgt_compat)
+        parts = _Parts(source=source, edges=edges, recipe=data_set.recipe)
+    return _loaders(parts, options)
+
+
+def _plain(number: int) -> int:
+    """A whole number of numpy's as one of Python's; what is none stays, to be refused."""
+    if isinstance(number, bool):
+        return number
+    try:
+        return operator.index(number)
+    except TypeError:
+        return number
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class _Parts:
+    """A data set or store, opened."""
+
+    source: Source
+    edges: Edges
+    recipe: Recipe
+
+
+def _opened(store: str | Path | SeriesStore) -> SeriesStore:
+    if isinstance(store, SeriesStore):
+        return store
+    try:
+        return SeriesStore.open(store)
+    except StoreError as error:
+        if isinstance(store, Path) or Path(store).exists():
+            raise
+        names = ", ".join(known.name for known in DATA_SETS)
+        raise ConfigError(
+            f"{store!r} is neither a data set ({names}) nor the path of a store"
+        ) from error
+
+
+def _loaders(parts: _Parts, options: LoaderOptions) -> tuple[Any, ...]:
+    source, device = parts.source, options.device
+    splits = options.splits(source.num_steps)
+    if options.pgt_compat:
+        edges = parts.edges
+        if options.dask_batching:
+            series = lazily_as_pgt(source, parts.recipe)
+        else:
+            series = standardised_as_pgt(source, parts.recipe, device)
+    else:
+        edges = parts.edges.in_order()
+        series = _standardised(parts, options, splits)
+    mask = _held(ObservedSeries(source), options) if options.masks else None
+    loaders = []
+    for name in ("train", "val", "test"):
+        dataset = IndexDataset(
+            np.asarray(getattr(splits, name), dtype=np.int64),
+            series.data,
+            options.horizon,
+            lazy=options.dask_batching,
+            gpu=device is not None,
+            input_steps=options.lags,
+            mask=mask,
+        )
+        make = _loader_as_pgt if options.pgt_compat else _loader
+        loaders.append(make(dataset, options, is_training=name == "train"))
+    if series.mean is None:
+        return (*loaders, edges.index, edges.weight)
+    return (*loaders, edges.index, edges.weight, series.mean, series.std)
+
+
+def _standardised(parts: _Parts, options: LoaderOptions, splits: Splits) -> Standardised:
+    """The series by the statistics of its training rows, held where the options want it."""
+    source = parts.source
+    if parts.recipe == "none":
+        standardisation = Standardisation(
+            mean=np.zeros(1, np.float32), std=np.ones(1, np.float32), fill=options.fill
+        )
+    else:
+        standardisation = fit(
+            source,
+            splits.train_rows(options.spec),
+            per_node=parts.recipe == "per-sensor",
+            fill=options.fill,
+        )
+    data = _held(StandardisedSeries(source, standardisation), options)
+    if parts.recipe == "none":
+        return Standardised(data=data, mean=None, std=None)
+    mean, std = (
+        torch.from_numpy(statistic).to(options.device or "cpu")
+        for statistic in (standardisation.mean, standardisation.std)
+    )
+    return Standardised(data=data, mean=mean, std=std)
+
+
+def _held(series: LazySeries, options: LoaderOptions) -> Any:
+    """The series where the options want it: on a GPU, in memory, or nowhere."""
+    if options.device is not None:
+        return resident_tensor(series, options.device)
+    return series if options.dask_batching else resident_array(series)
+
+
+def _loader(dataset: IndexDataset, options: LoaderOptions, *, is_training: bool) -> IndexLoader:
+    sampler = WindowSampler(
+        len(dataset),
+        shuffle=options.shuffle and is_training,
+        seed=options.seed,
+        rank=max(0, options.ddp_rank),
+        world_size=max(1, options.world_size),
+        evenly=is_training,
+    )
+    return DataLoader(
+        dataset,
+        batch_size=options.batch_size,
+        sampler=sampler,
+        collate_fn=collate_windows,
+        num_workers=options.num_workers,
+        # Of its own: what a loader draws for its workers changes nothing that a model draws.
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+
+
+def _loader_as_pgt(
+    dataset: IndexDataset, options: LoaderOptions, *, is_training: bool
+) -> IndexLoader:
+    """All splits alike: in the order of torch's generator, or padded over ranks."""
+    del is_training
+    sampler: DistributedSampler[Any] | None = None
+    if options.is_distributed:
+        sampler = DistributedSampler(
+            dataset,
+            num_replicas=options.world_size,
+            rank=options.ddp_rank,
+            shuffle=options.shuffle,
+            seed=options.seed,
+        )
+    return DataLoader(
+        dataset,
+        batch_size=options.batch_size,
+        shuffle=options.shuffle and sampler is None and len(dataset) > 0,
+        sampler=sampler,
+        collate_fn=collate_windows,
+        num_workers=options.num_workers,
+    )

@@ -1,0 +1,307 @@
+"""PGT's signals and loaders as what this library works on: stores and `IndexDataset`s."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from pgti.errors import ConfigError, DataError
+from pgti.graph import SensorGraph
+from pgti.ingest import IngestOptions, IngestSummary, ingest
+from pgti.interop.pgt.data.index_dataset import IndexDataset
+
+__all__ = ["Layout", "from_loader", "to_store"]
+
+Layout = Literal["windows", "steps"]
+
+Values = NDArray[Any]
+
+# Of a standard deviation: far more than float32 loses on the way to z and back.
+_NEAR = 1e-4
+
+
+def from_loader(loader: Any) -> IndexDataset:
+    """The windows of a PGT loader, on the very array or tensor that it holds.
+
+    `DataLoader(from_loader(loader), batch_size=64, collate_fn=collate_windows)` gives the loader's
+    batches, each in one gather.
+
+    Args:
+        loader: a `DataLoader` over an `IndexDataset`, PGT's or ours, or such a dataset.
+
+    Raises:
+        ConfigError: if it has no starts, series and horizon.
+    """
+    dataset = getattr(loader, "dataset", loader)
+    for name in ("indices", "data", "horizon"):
+        if not hasattr(dataset, name):
+            raise ConfigError(
+                f"a {type(dataset).__name__} has no {name}: give the DataLoader that PGT's "
+                "get_index_dataset returned"
+            )
+    return IndexDataset(
+        dataset.indices,
+        dataset.data,
+        dataset.horizon,
+        lazy=getattr(dataset, "lazy", False),
+        gpu=getattr(dataset, "gpu", False),
+        input_steps=getattr(dataset, "input_steps", None),
+        mask=getattr(dataset, "mask", None),
+    )
+
+
+def to_store(
+    signal: Any,
+    path: str | Path,
+    options: IngestOptions | None = None,
+    *,
+    layout: Layout = "windows",
+    node_ids: tuple[str, ...] | None = None,
+    means: ArrayLike | None = None,
+    stds: ArrayLike | None = None,
+) -> IngestSummary:
+    """Write a signal of PGT as a store: the series once, in place of its windows.
+
+    What a signal is: `features` and `targets`, one array a snapshot; `edge_index` [2, E] and
+    `edge_weight` [E], or the lists `edge_indices` and `edge_weights` whose entries are all alike.
+
+    Args:
+        signal: a `StaticGraphTemporalSignal`, a `DynamicGraphTemporalSignal` whose graph does not
+            change, or `Snapshots`.
+        path: the store to make.
+        options: names of channels, start, interval, missing values and the like; PGT's signals
+            have no times.
+        layout: what consecutive snapshots are. "windows": each is the one before moved on by a
+            step, features [N, L] or [N, F, L] and targets the steps that follow: [N] or [N, H] of
+            one feature, or [N, F, H]. The store has the S + L - 1 + H steps of S snapshots; the
+            last H of features that are no targets are missing. "steps": each is one step, features
+            [N] or [N, F], and targets [N] or [N, K], which become channels after the features.
+        node_ids: ids of the sensors; "0", "1", ... if not given.
+        means: mean of each channel [F], or of each sensor [N, 1], or anything else that fits
+            [T, N, F], by which the signal was standardised: readings are `value * stds + means`,
+            and a value of `options.missing` is recognised although it went through that. Of steps
+            the channels are F features and K targets; one that was not standardised has mean 0 and
+            deviation 1.
+        stds: standard deviations, given with `means`.
+
+    Returns:
+        What `pgti.ingest` says of the store.
+
+    Raises:
+        DataError: if snapshots have no features, are not what the layout says (naming the first
+            that is not), or the graph changes from one to another.
+        ConfigError: if only one of `means` and `stds` is given, or they do not fit; or an option
+            cannot be used.
+        StoreError: if the store exists or cannot be written.
+    """
+    options = options or IngestOptions()
+    if (means is None) != (stds is None):
+        raise ConfigError("only one of means and stds is given: give both, or neither")
+    features = _arrays(_entries(signal, "features"), "features")
+    if layout == "windows":
+        values = _joined_windows(features, _arrays(_entries(signal, "targets"), "targets"))
+    elif layout == "steps":
+        values, names = _joined_steps(features, getattr(signal, "targets", None))
+        if not options.channels:
+            options = replace(options, channels=names)
+    else:
+        raise ConfigError(f"layout is {layout!r}: it must be windows or steps")
+    if means is not None and stds is not None:
+        for name, statistic in (("means", means), ("stds", stds)):
+            _check_fits(name, tuple(np.shape(statistic)), values.shape)
+        values = _readings(values, np.asarray(means), np.asarray(stds), options.missing)
+    graph = _graph(signal, values.shape[1])
+    return ingest(values, path, options, graph=graph, node_ids=node_ids)
+
+
+def _entries(signal: Any, name: str) -> Sequence[Any]:
+    entries: Sequence[Any] | None = getattr(signal, name, None)
+    if entries is None or not len(entries):
+        raise DataError(f"a {type(signal).__name__} without {name} is no signal that can be stored")
+    return entries
+
+
+def _arrays(entries: Sequence[Any], name: str) -> list[Values]:
+    """One array a snapshot, all of one shape."""
+    arrays: list[Values] = []
+    for place, entry in enumerate(entries):
+        if entry is None:
+            raise DataError(f"snapshot {place} of the signal has no {name}")
+        array = np.asarray(entry)
+        if arrays and array.shape != arrays[0].shape:
+            raise DataError(
+                f"snapshot {place} of the signal has {name} of shape {array.shape} and snapshot 0 "
+                f"of {arrays[0].shape}: a series has one shape"
+            )
+        arrays.append(array)
+    return arrays
+
+
+def _joined_windows(features: list[Values], targets: list[Values]) -> Values:
+    """The series [T, N, F] of windows and the steps after them."""
+    windows = [_with_features(each) for each in features]
+    num_nodes, num_features, steps = windows[0].shape
+    for place, (before, window) in enumerate(pairwise(windows), 1):
+        if not _equal(before[..., 1:], window[..., :-1]):
+            raise DataError(
+                f"the features of snapshot {place} are not those of snapshot {place - 1} moved on "
+                'by one step: say layout="steps" if each snapshot is a step of its own'
+            )
+    ahead = [_Ahead.of(each, num_features) for each in targets]
+    known = len(windows) + steps - 1
+    horizon = ahead[0].values.shape[-1]
+    # Whole numbers have no NaN; float64 holds those of counts.
+    dtype = windows[0].dtype if windows[0].dtype.kind == "f" else np.float64
+    series = np.full((known + horizon, num_nodes, num_features), np.nan, dtype)
+    series[:steps] = windows[0].transpose(2, 0, 1)
+    for row, window in enumerate(windows[1:], steps):
+        series[row] = window[..., -1]
+    channels = _continued(series[:known], ahead, steps)
+    series[known:, :, channels] = ahead[-1].values.transpose(2, 0, 1)
+    return series
+
+
+def _with_features(window: Values) -> Values:
+    """[N, F, L] of features [N, L] or [N, F, L]."""
+    if window.ndim not in (2, 3) or not window.size:
+        raise DataError(
+            f"features have shape {window.shape}: the rule is [N, L] or [N, F, L], the last axis "
+            'being time; say layout="steps" for [N] or [N, F]'
+        )
+    return window[:, None] if window.ndim == 2 else window
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """The steps after a window.
+
+    Args:
+        values: [N, F', H].
+        has_every_feature: whether they are those of all features, in order, and not of one.
+    """
+
+    values: Values
+    has_every_feature: bool
+
+    @classmethod
+    def of(cls, target: Values, num_features: int) -> "_Ahead":
+        """Targets [N], [N, H] or [N, F, H]."""
+        if target.ndim == 3 and target.shape[1] == num_features:
+            return cls(target, has_every_feature=True)
+        if target.ndim in (1, 2):
+            return cls(target.reshape(len(target), 1, -1), has_every_feature=False)
+        raise DataError(
+            f"targets have shape {target.shape} and there are {num_features} features: the rule is "
+            "[N], [N, H] or [N, F, H]"
+        )
+
+
+def _continued(series: Values, ahead: list[_Ahead], steps: int) -> slice:
+    """The features of which the targets are the next steps."""
+    num_features = series.shape[2]
+    if ahead[0].has_every_feature:
+        candidates: Iterable[slice] = (slice(0, num_features),)
+    else:
+        candidates = (slice(place, place + 1) for place in range(num_features))
+    for channels in candidates:
+        if all(
+            _goes_on(series[first + steps :, :, channels], each.values)
+            for first, each in enumerate(ahead)
+        ):
+            return channels
+    raise DataError(
+        "the targets are not the steps that follow the features: a store holds one series; write "
+        "the target's own readings with pgti.ingest"
+    )
+
+
+def _goes_on(rows: Values, target: Values) -> bool:
+    """Whether the rows that are known after a window are the first of its target [N, F', H]."""
+    count = min(len(rows), target.shape[-1])
+    return _equal(rows[:count].transpose(1, 2, 0), target[..., :count])
+
+
+def _equal(one: Values, other: Values) -> bool:
+    return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=True))
+
+
+def _joined_steps(
+    features: list[Values], targets: Sequence[Any] | None
+) -> tuple[Values, tuple[str, ...]]:
+    """Each snapshot as one row [N, F + K], and names of the channels."""
+    columns = [_as_columns(np.stack(features), "features")]
+    names = [f"feature{place}" for place in range(columns[0].shape[2])]
+    if targets is not None and not all(target is None for target in targets):
+        column = _as_columns(np.stack(_arrays(targets, "targets")), "targets")
+        if column.shape[:2] != columns[0].shape[:2]:
+            raise DataError(
+                f"targets have shape {column.shape[1:]} and features {columns[0].shape[1:]}: they "
+                "must be of the same nodes"
+            )
+        columns.append(column)
+        width = column.shape[2]
+        names += ["target"] if width == 1 else [f"target{place}" for place in range(width)]
+    return np.concatenate(columns, axis=2), tuple(names)
+
+
+def _as_columns(rows: Values, what: str) -> Values:
+    if rows.ndim not in (2, 3):
+        raise DataError(f"{what} have shape {rows.shape[1:]}: the rule is [N] or [N, F] for steps")
+    return rows[..., None] if rows.ndim == 2 else rows
+
+
+def _check_fits(name: str, shape: tuple[int, ...], values: tuple[int, ...]) -> None:
+    """Refuse a statistic that would spread the series over an axis that it has not."""
+    try:
+        fits = np.broadcast_shapes(shape, values) == values
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{name} has shape {shape} and the series {values}, steps, sensors and channels: "
+            f"give [{values[2]}] for channels or [{values[1]}, 1] for sensors, for example "
+            f"{name}.reshape(-1, 1)"
+        )
+
+
+def _readings(values: Values, means: Values, stds: Values, missing: tuple[float, ...]) -> Values:
+    """Readings in original units, exactly `missing` where they are nearly."""
+    readings = np.asarray(values * stds.astype(np.float64) + means.astype(np.float64))
+    for value in missing:
+        readings[np.abs(readings - value) <= _NEAR * np.broadcast_to(stds, readings.shape)] = value
+    return readings.astype(np.float32)
+
+
+def _graph(signal: Any, num_nodes: int) -> SensorGraph:
+    index = _constant(signal, "edge_index", "edge_indices")
+    weight = _constant(signal, "edge_weight", "edge_weights")
+    if index is None:
+        return SensorGraph.empty(num_nodes)
+    if index.ndim != 2 or len(index) != 2:
+        raise DataError(f"the edge index has shape {index.shape}: the rule is [2, E]")
+    return SensorGraph.from_edges(num_nodes, index[0], index[1], weight)
+
+
+def _constant(signal: Any, name: str, plural: str) -> Values | None:
+    """What a static signal has, or all snapshots of a dynamic one have alike."""
+    if hasattr(signal, plural):
+        entries = getattr(signal, plural)
+        for place, entry in enumerate(entries):
+            same = entry is entries[0] or (
+                entry is not None
+                and entries[0] is not None
+                and np.array_equal(np.asarray(entry), np.asarray(entries[0]))
+            )
+            if not same:
+                raise DataError(
+                    f"{plural} of snapshot {place} are not those of snapshot 0: a store has one "
+                    "graph, and this signal's changes"
+                )
+        value = entries[0]
+    else:
+        value = getattr(signal, name, None)
+    return None if value is None else np.asarray(value)

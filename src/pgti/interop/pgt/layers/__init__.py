@@ -1,0 +1,1 @@
+"""Layers of PyTorch Geometric Temporal as models; `models` lists and registers them."""

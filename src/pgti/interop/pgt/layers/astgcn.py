@@ -1,0 +1,232 @@
+"""ASTGCN and MSTGCN of PyTorch Geometric Temporal as forecasters, and the eigenvalue they ask for.
+
+What each layer is, and what is wrong with it, stands in `pgti.interop.pgt.layers.PGT_LAYERS`.
+"""
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
+from scipy.sparse import linalg as sparse_linalg
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from pgti.errors import ConfigError
+from pgti.graph.sensor_graph import CsrMatrix
+from pgti.interop.pgt.layers.forecaster import Edges, WholeForecaster
+from pgti.models.base import ModelConfig, check_at_least
+from pgti.shapes import BLNC
+
+__all__ = ["ASTGCNConfig", "MSTGCNConfig", "PgtASTGCN", "PgtMSTGCN", "largest_eigenvalue"]
+
+_DENSE_UP_TO_NODES = 64  # the iteration of larger graphs needs more than a few
+
+_KNOWN = WeakIdKeyDictionary()  # from edges, as long as they are there, to their eigenvalue
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MSTGCNConfig(ModelConfig):
+    """Options of MSTGCN.
+
+    Attributes:
+        hidden: filters of every convolution, over the graph and over time.
+        blocks: of both, one after the other.
+        hops: how far one filter reaches; the layer's `K` less 1.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 64
+    blocks: int = 2
+    hops: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=1, blocks=1, hops=0)
+
+
+class PgtMSTGCN(WholeForecaster):
+    """Takes [B, N, C, L]; given edges for each time step, as for graphs that change.
+
+    Its path for a graph that does not change mixes nodes, channels and samples up, unless there is
+    one sample of one channel.
+    """
+
+    layer_name = "MSTGCN"
+    config: MSTGCNConfig
+
+    def make(self, layer_class: type[Any]) -> nn.Module:
+        """`MSTGCN(blocks, C, K, D, D, stride 1, outputs, L)`."""
+        config, shape = self.config, self.shape
+        layer: nn.Module = layer_class(
+            config.blocks,
+            shape.input_channels,
+            config.hops + 1,
+            config.hidden,
+            config.hidden,
+            1,
+            shape.horizon * shape.target_channels,
+            shape.input_steps,
+        )
+        return layer
+
+    @property
+    def width(self) -> int:
+        """Outputs of its last convolution."""
+        width: int = self.layer._final_conv.out_channels
+        return width
+
+    def features(self, x: BLNC, edges: Edges) -> Tensor:
+        """The forecasts."""
+        value = largest_eigenvalue(edges.index, x.shape[2])
+        with eigenvalue_given(_module_of(self.layer), value):
+            made: Tensor = self.layer(x.permute(0, 2, 3, 1), [edges.index] * x.shape[1])
+        return made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ASTGCNConfig(ModelConfig):
+    """Options of ASTGCN.
+
+    Attributes:
+        hidden: filters of every convolution, over the graph and over time.
+        blocks: of attention and both, one after the other.
+        hops: how far one filter reaches; the layer's `K` less 1.
+        normalization: of the Laplacian: none, D - A, or sym, I - D^-1/2 A D^-1/2.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 64
+    blocks: int = 2
+    hops: int = 2
+    normalization: str = "none"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=1, blocks=1, hops=0)
+        if self.normalization not in ("none", "sym"):
+            raise ConfigError(f"normalization is {self.normalization!r}: it is one of none, sym")
+
+
+class PgtASTGCN(WholeForecaster):
+    """Takes [B, N, C, L]."""
+
+    layer_name = "ASTGCN"
+    config: ASTGCNConfig
+
+    def make(self, layer_class: type[Any]) -> nn.Module:
+        """`ASTGCN(blocks, C, K, D, D, stride 1, outputs, L, N, normalization)`."""
+        config, shape = self.config, self.shape
+        layer: nn.Module = layer_class(
+            config.blocks,
+            shape.input_channels,
+            config.hops + 1,
+            config.hidden,
+            config.hidden,
+            1,
+            shape.horizon * shape.target_channels,
+            shape.input_steps,
+            shape.num_nodes,
+            None if config.normalization == "none" else config.normalization,
+        )
+        return layer
+
+    @property
+    def width(self) -> int:
+        """Outputs of its last convolution."""
+        width: int = self.layer._final_conv.out_channels
+        return width
+
+    def features(self, x: BLNC, edges: Edges) -> Tensor:
+        """The forecasts."""
+        value = largest_eigenvalue(edges.index, x.shape[2])
+        with eigenvalue_given(_module_of(self.layer), value):
+            made: Tensor = self.layer(x.permute(0, 2, 3, 1), edges.index)
+        return made
+
+
+def largest_eigenvalue(edge_index: Tensor, num_nodes: int) -> float:
+    """Real part of the largest eigenvalue of L = D - A, the same at every call; 1 where L is 0.
+
+    A has a 1 for every edge that is no self loop, D its row sums. Found once for a tensor of edges.
+
+    Args:
+        edge_index: [2, E].
+        num_nodes: N.
+    """
+    if edge_index not in _KNOWN:
+        _KNOWN[edge_index] = _computed(edge_index, num_nodes)
+    known: float = _KNOWN[edge_index]
+    return known
+
+
+@contextmanager
+def eigenvalue_given(module: Any, value: float) -> Iterator[None]:
+    """While this lasts, the layers of a module of PGT are told the eigenvalue.
+
+    They ask for it with `LaplacianLambdaMax()(data).lambda_max`, in every block at every call and,
+    where edges are given for each time step, for each of these. scipy begins every such search at
+    random, so that the same forecast would differ in its last digits from call to call.
+    """
+    searched = module.LaplacianLambdaMax
+    module.LaplacianLambdaMax = lambda: lambda _: SimpleNamespace(lambda_max=value)
+    try:
+        yield
+    finally:
+        module.LaplacianLambdaMax = searched
+
+
+def _computed(edge_index: Tensor, num_nodes: int) -> float:
+    sources, targets = edge_index.cpu().numpy()
+    between = sources != targets
+    sources, targets = sources[between], targets[between]
+    if not len(sources):
+        return 1.0
+    size = (num_nodes, num_nodes)
+    adjacency = sparse.csr_array((np.ones(len(sources)), (sources, targets)), shape=size)
+    laplacian = (sparse.diags_array(adjacency.sum(axis=1)) - adjacency).tocsr()
+    # Sorted by strongly connected components it is block triangular, so its eigenvalues are those
+    # of the blocks on the diagonal. The whole of a directed chain would not converge.
+    count, component = csgraph.connected_components(adjacency, connection="strong")
+    order = np.argsort(component, kind="stable")
+    ends = np.cumsum(np.bincount(component, minlength=count))
+    blocks = np.split(order, ends[:-1])
+    values = [_largest_of(laplacian[nodes][:, nodes]) for nodes in blocks]
+    return float(values[np.argmax(np.abs(values))].real)
+
+
+def _largest_of(laplacian: CsrMatrix) -> complex:
+    """The eigenvalue of the largest absolute value.
+
+    Raises:
+        ConfigError: if the search for it does not end.
+    """
+    num_nodes = laplacian.shape[0]
+    if num_nodes == 1:
+        return complex(laplacian[0, 0])
+    if num_nodes <= _DENSE_UP_TO_NODES:
+        values = np.linalg.eigvals(laplacian.toarray())
+    else:
+        start = np.random.default_rng(0).random(num_nodes)
+        try:
+            values = sparse_linalg.eigs(laplacian, k=1, v0=start, return_eigenvectors=False)
+        except sparse_linalg.ArpackNoConvergence:
+            raise ConfigError(
+                f"the largest eigenvalue of the graph, {num_nodes} sensors of it in one piece, is "
+                "not found, and this layer of PGT needs it: use --model stgcn"
+            ) from None
+    return complex(values[np.argmax(np.abs(values))])
+
+
+def _module_of(layer: Any) -> ModuleType:
+    """Where the blocks of ASTGCN or MSTGCN are written."""
+    return importlib.import_module(type(layer._blocklist[0]).__module__)

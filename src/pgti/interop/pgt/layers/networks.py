@@ -1,0 +1,245 @@
+"""Convolutional layers of PyTorch Geometric Temporal as forecasters.
+
+What each layer is, and what is wrong with it, stands in `pgti.interop.pgt.layers.PGT_LAYERS`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pgti.errors import ConfigError
+from pgti.interop.pgt.layers.forecaster import (
+    Edges,
+    PgtForecaster,
+    WholeForecaster,
+    dense_adjacency,
+)
+from pgti.models.base import ModelConfig, check_at_least
+from pgti.shapes import BLNC
+
+__all__ = ["AAGCNConfig", "MTGNNConfig", "PgtAAGCN", "PgtMTGNN", "PgtSTConv", "STConvConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class STConvConfig(ModelConfig):
+    """Options of STConv, one block of STGCN.
+
+    Attributes:
+        hidden: units D of all its convolutions.
+        kernel: steps that a convolution over time spans; two of them shorten the window by
+            2 (kernel - 1) steps.
+        hops: how far one filter reaches; the layer's `K` less 1.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 32
+    kernel: int = 3
+    hops: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=1, kernel=1, hops=0)
+
+
+class PgtSTConv(PgtForecaster):
+    """Takes windows as they are; the steps that are left make the features together."""
+
+    layer_name = "STConv"
+    config: STConvConfig
+
+    def make(self, layer_class: type[Any]) -> nn.Module:
+        """`STConv(N, C, D, D, kernel_size, K)`.
+
+        Raises:
+            ConfigError: a window that the convolutions over time use up.
+        """
+        config, shape = self.config, self.shape
+        if shape.input_steps < 2 * config.kernel - 1:
+            raise ConfigError(
+                f"input_steps is {shape.input_steps} and kernel {config.kernel}: STConv needs at "
+                f"least {2 * config.kernel - 1} steps"
+            )
+        layer: nn.Module = layer_class(
+            shape.num_nodes,
+            shape.input_channels,
+            config.hidden,
+            config.hidden,
+            config.kernel,
+            config.hops + 1,
+        )
+        return layer
+
+    @property
+    def width(self) -> int:
+        """Units of the steps that are left."""
+        steps = self.shape.input_steps - 2 * (self.layer.kernel_size - 1)
+        width: int = steps * self.layer.out_channels
+        return width
+
+    def features(self, x: BLNC, edges: Edges) -> Tensor:
+        """The steps that are left, side by side."""
+        made_BLND: Tensor = self.layer(x, edges.index, edges.weight)
+        return made_BLND.transpose(1, 2).flatten(2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AAGCNConfig(ModelConfig):
+    """Options of AAGCN.
+
+    Attributes:
+        hidden: units D; the layer's `out_channels`.
+        attention: weigh sensors, steps and channels.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 32
+    attention: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=2)
+
+
+class PgtAAGCN(PgtForecaster):
+    """Takes [B, C, L, N], contiguous, and its graph when it is made.
+
+    A model is made before its graph is known, so the layer is made on a graph of self loops, and
+    told the true one at every call; therefore `adaptive=False`, since with it the graph is where a
+    learnt one starts. A layer that is given keeps what it was made with, if it is adaptive.
+    """
+
+    layer_name = "AAGCN"
+    config: AAGCNConfig
+
+    def make(self, layer_class: type[Any]) -> nn.Module:
+        """`AAGCN(C, D, edge_index, N, adaptive=False)`."""
+        config, shape = self.config, self.shape
+        loops = torch.arange(shape.num_nodes, device="cpu").expand(2, -1)
+        layer: nn.Module = layer_class(
+            shape.input_channels,
+            config.hidden,
+            loops,
+            shape.num_nodes,
+            adaptive=False,
+            attention=config.attention,
+        )
+        return layer
+
+    @property
+    def width(self) -> int:
+        """Units of all steps."""
+        stride = self.layer.tcn1.conv.stride[0]
+        width: int = -(-self.shape.input_steps // stride) * self.layer.gcn1.out_c
+        return width
+
+    def features(self, x: BLNC, edges: Edges) -> Tensor:
+        """All steps, side by side."""
+        if not self.layer.gcn1.adaptive:
+            self.layer.gcn1.A = _three_graphs(edges, x)
+        made_BDLN: Tensor = self.layer(x.permute(0, 3, 1, 2).contiguous())
+        return made_BDLN.permute(0, 3, 2, 1).flatten(2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MTGNNConfig(ModelConfig):
+    """Options of MTGNN; what is not here is as in the paper on METR-LA.
+
+    Attributes:
+        hidden: channels of convolutions and residuals, a multiple of 4; the skips have twice, and
+            the layer before the last four times as many.
+        layers: of both convolutions.
+        hops: steps of a propagation.
+        dropout: share of channels that are dropped in training.
+        learned_graph: learn the graph, in place of the store's.
+        neighbours: edges of each sensor in the learnt graph, at most.
+        embedding: numbers that describe a sensor in it.
+
+    Raises:
+        ConfigError: an option out of range.
+    """
+
+    hidden: int = 32
+    layers: int = 3
+    hops: int = 2
+    dropout: float = 0.3
+    learned_graph: bool = True
+    neighbours: int = 20
+    embedding: int = 40
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_at_least(self, hidden=4, layers=1, hops=1, dropout=0, neighbours=1, embedding=1)
+        if self.hidden % 4:
+            raise ConfigError(f"hidden is {self.hidden}: it must be a multiple of 4, one a kernel")
+        if not self.dropout < 1:
+            raise ConfigError(f"dropout is {self.dropout}: it must be less than 1")
+
+
+class PgtMTGNN(WholeForecaster):
+    """Takes [B, C, N, L], and an N x N matrix unless it learns one."""
+
+    layer_name = "MTGNN"
+    knows_autocast = False  # the mask of its graph is in float32
+    config: MTGNNConfig
+
+    def make(self, layer_class: type[Any]) -> nn.Module:
+        """`MTGNN(...)`, with kernels of 2, 3, 6 and 7 steps."""
+        config, shape = self.config, self.shape
+        layer: nn.Module = layer_class(
+            gcn_true=True,
+            build_adj=config.learned_graph,
+            gcn_depth=config.hops,
+            num_nodes=shape.num_nodes,
+            kernel_set=[2, 3, 6, 7],
+            kernel_size=7,
+            dropout=config.dropout,
+            subgraph_size=min(config.neighbours, shape.num_nodes),
+            node_dim=config.embedding,
+            dilation_exponential=1,
+            conv_channels=config.hidden,
+            residual_channels=config.hidden,
+            skip_channels=2 * config.hidden,
+            end_channels=4 * config.hidden,
+            seq_length=shape.input_steps,
+            in_dim=shape.input_channels,
+            out_dim=shape.horizon * shape.target_channels,
+            layers=config.layers,
+            propalpha=0.05,
+            tanhalpha=3,
+            layer_norm_affline=True,
+        )
+        return layer
+
+    @property
+    def width(self) -> int:
+        """Outputs of its last convolution."""
+        width: int = self.layer._end_conv_2.out_channels
+        return width
+
+    def features(self, x: BLNC, edges: Edges) -> Tensor:
+        """The forecasts."""
+        graph_NN = None
+        if self.layer._gcn_true and not self.layer._build_adj_true:
+            graph_NN = dense_adjacency(edges, x.shape[2])
+        made_BKN1: Tensor = self.layer(x.permute(0, 3, 2, 1), graph_NN)
+        return made_BKN1.squeeze(3).transpose(1, 2)
+
+
+def _three_graphs(edges: Edges, x: BLNC) -> Tensor:
+    """[3, N, N]: self loops, and edges in both directions as shares of a node's, as AAGCN has them.
+
+    Its own `GraphAAGCN` fails where the last sensor has no edge.
+    """
+    num_nodes = x.shape[2]
+    linked = Edges(edges.index, torch.ones_like(edges.weight, dtype=x.dtype))
+    along_NN = dense_adjacency(linked, num_nodes)
+    loops_NN = torch.eye(num_nodes, dtype=x.dtype, device=x.device)
+    shares = [functional.normalize(each, p=1, dim=0) for each in (along_NN, along_NN.t())]
+    return torch.stack([loops_NN, *shares])

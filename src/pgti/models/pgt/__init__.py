@@ -1,1 +1,0 @@
-"""Layers of PyTorch Geometric Temporal made forecasters; `pgti.models.pgt_layers` lists them."""
