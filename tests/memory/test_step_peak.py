@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgti.memory.step_peak import LiveBytes, step_peak_bytes
+from pgti.memory import LiveBytes, step_peak_bytes
 from pgti.nn import Supports
 from pgti.training import NetworkForecaster, TrainingConfig
 from pgti.training.step import TrainStep

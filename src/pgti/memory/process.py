@@ -1,37 +1,36 @@
-"""Peak memory of this process, as PSS: shared pages counted once over those who share them."""
+"""Memory of a process as PSS: pages that processes share count once, divided among them."""
 
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 __all__ = ["PeakMemory", "pss_bytes"]
 
-_PROC = Path("/proc")
 _INTERVAL_SECONDS = 0.25
-_LARGEST_SHARE = 0.01  # of the time: the system walks through all pages of the process at each look
+_MAX_TIME_FRACTION = 0.01  # for each measurement the system walks through all pages of the process
 
 
-def pss_bytes(process: int | str = "self") -> int | None:
-    """Proportional set size of a process in bytes; None where the system does not tell.
+def pss_bytes(process: int | None = None) -> int | None:
+    """Proportional set size of a process in bytes; None where the system does not report it.
 
     Args:
-        process: its id, or self.
+        process: its id; this process if not given.
     """
     try:
-        rollup = _PROC / str(process) / "smaps_rollup"
-        lines = rollup.read_text(encoding="ascii").splitlines()
-    except OSError:
+        pss: int = psutil.Process(process).memory_full_info().pss
+    except (psutil.Error, OSError, AttributeError):  # it has ended; Linux alone has PSS
         return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), None)
+    return pss
 
 
 class PeakMemory:
-    """Watches the PSS from a thread while the `with` block runs.
+    """Measures the PSS of this process from a thread while the `with` block runs.
 
     Attributes:
-        peak_bytes: the largest seen; None where the system does not tell.
+        peak_bytes: the largest seen; None where the system does not report it.
     """
 
     def __init__(self) -> None:
@@ -40,7 +39,7 @@ class PeakMemory:
         self._thread = threading.Thread(target=self._watch, name="pgti-memory", daemon=True)
 
     def __enter__(self) -> Self:
-        self._look()
+        self._measure()
         self._thread.start()
         return self
 
@@ -52,16 +51,16 @@ class PeakMemory:
     ) -> None:
         self._done.set()
         self._thread.join()
-        self._look()
+        self._measure()
 
     def _watch(self) -> None:
         pause = _INTERVAL_SECONDS
         while not self._done.wait(pause):
             began = time.perf_counter()
-            self._look()
-            pause = max(_INTERVAL_SECONDS, (time.perf_counter() - began) / _LARGEST_SHARE)
+            self._measure()
+            pause = max(_INTERVAL_SECONDS, (time.perf_counter() - began) / _MAX_TIME_FRACTION)
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         seen = pss_bytes()
         if seen is not None:
             self.peak_bytes = max(seen, self.peak_bytes or 0)

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, found by taking one."""
+"""Peak memory of a training step, measured by trying one."""
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,25 +16,25 @@ _ALLOCATION_FAILURES = (
     "not enough memory",
     "Storage size calculation overflowed",
 )
-"""What torch says, in a plain RuntimeError, when the CPU's memory does not suffice."""
+"""Messages of the plain RuntimeError that torch raises when the CPU runs out of memory."""
 
 
 def is_allocation_failure(error: RuntimeError) -> bool:
-    """Whether torch raised it for want of memory, on a CPU or a GPU."""
+    """Whether torch raised it because a CPU or a GPU ran out of memory."""
     is_memory = isinstance(error, torch.OutOfMemoryError)
     return is_memory or any(text in str(error) for text in _ALLOCATION_FAILURES)
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does not annotate it
-    """Counts the bytes of all tensors that are made in a `with` block, while they are alive.
+    """Counts the bytes of the tensors created in a `with` block, while they are alive.
 
-    What an operator uses inside, and what its library keeps, is not seen.
+    It does not see what an operator allocates inside, nor what its library caches.
 
     Args:
-        limit_bytes: stop with a MemoryError once more is alive; None sets no limit.
+        limit_bytes: raise a MemoryError once more is alive; None sets no limit.
 
     Attributes:
-        alive_bytes: of the storages that are alive now.
+        alive_bytes: of the storages that are alive.
         peak_bytes: the most that were.
     """
 
@@ -54,15 +54,15 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch doe
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run the operator and count what it made."""
-        given = kwargs or {}
-        made = func(*args, **given)
-        # What an operator was given and wrote to is not made by it.
-        old = {storage.data_ptr() for storage in _storages((*args, *given.values()))}
-        for storage in _storages((made,)):
+        """Run the operator and count what it created."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        # An operator may return a tensor that it was given and wrote to.
+        old = {storage.data_ptr() for storage in _storages((*args, *kwargs.values()))}
+        for storage in _storages((result,)):
             if storage.data_ptr() not in old:
                 self._count(storage)
-        return made
+        return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         address = storage.data_ptr()
@@ -97,18 +97,18 @@ def step_peak_bytes(
 ) -> int | None:
     """Peak memory of one forward and backward pass, gradients of the parameters included.
 
-    Parameters, buffers and torch's generators are afterwards as they were; gradients are dropped.
+    Parameters, buffers and torch's generators are unchanged afterwards; gradients are dropped.
 
     Args:
         differentiate: runs the network on a batch, forward and backward.
         network: the network that it runs, in training mode.
         device: where it runs.
-        limit_bytes: stop the trial once more than this is taken.
+        limit_bytes: stop once it takes more than this.
 
     Returns:
-        The bytes, or None where they are more than the limit.
+        The bytes, or None if they exceed the limit.
     """
-    with _unchanged(network, device):
+    with _restored(network, device):
         try:
             if device.type == "cuda":
                 before = torch.cuda.memory_allocated(device)
@@ -128,10 +128,10 @@ def step_peak_bytes(
 
 
 @contextmanager
-def _unchanged(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Leave no gradient behind, and buffers (running means) and generators as they were.
+def _restored(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Drop gradients afterwards, and restore buffers (running means) and generators.
 
-    A buffer may be written to, or another tensor be put in its place.
+    A buffer may be written to, or be replaced by another tensor.
     """
     buffers = [
         (module, name, buffer, buffer.clone())
