@@ -18,8 +18,8 @@ from torch import Tensor
 from pgti.errors import ConfigError, DataError, Interrupted, PgtiError, RunError
 from pgti.models import ModelShape
 from pgti.nn import Supports
+from pgti.nn.execution import bfloat16_speed
 from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, prepare, train_run
-from pgti.run.precision import bfloat16_speed
 from pgti.store import SeriesStore
 from pgti.training import AbstractObserver, RunDirectory
 from pgti.windows import subsample_evenly

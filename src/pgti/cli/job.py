@@ -40,9 +40,10 @@ def open_job(device: str, peer_timeout: float) -> Iterator[Communicator]:
 
 
 def this_job() -> Job:
-    """The job that this process belongs to: its parent stays when torchrun starts it anew."""
+    """The job that this process belongs to: its parent stays when torchrun restarts it."""
     agent = os.getppid()
     try:
+        # Ticks since boot: psutil's create_time() moves when the system's clock is set.
         stat = Path(f"/proc/{agent}/stat").read_text(encoding="utf-8", errors="replace")
         began = stat.rpartition(")")[2].split()[_STARTED_FIELD]
     except (OSError, IndexError):
@@ -54,10 +55,10 @@ def this_job() -> Job:
 
 
 def _share_cores(launch: Launch) -> None:
-    """Sharding the machine's cores out over its ranks, where nothing else has done so.
+    """Divide the machine's cores among its ranks, unless the launcher has done so.
 
-    torchrun has: it gives each of several ranks one thread unless OMP_NUM_THREADS says more. Where
-    a launcher has bound each rank to cores, those are its own.
+    torchrun gives each of several ranks one thread unless OMP_NUM_THREADS is set; other launchers
+    bind each rank to cores.
     """
     if launch.local_world_size == 1 or "OMP_NUM_THREADS" in os.environ:
         return

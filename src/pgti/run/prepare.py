@@ -20,6 +20,7 @@ from pgti.batching import (
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError
 from pgti.models import AbstractModel, num_trainable_parameters
+from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
     PREFETCH_DEPTH,
     ModelFactory,
@@ -29,8 +30,7 @@ from pgti.run.build import (
     window_source,
 )
 from pgti.run.config import RunConfig
-from pgti.run.estimate import MemoryPlan, RankPart, plan_memory
-from pgti.run.precision import bfloat16_speed
+from pgti.run.memory_plan import MemoryPlan, RankPart, plan_memory
 from pgti.run.run import Run
 from pgti.store import Scaler, SeriesStore
 from pgti.training import AbstractObserver, RunDirectory, RunFingerprint, Trainer
@@ -86,7 +86,7 @@ class PreparedRun:
             checkpointed_before: whether a run that goes on has checkpointed its activations so far.
 
         Raises:
-            ConfigError: as `pgti.run.estimate.plan_memory`.
+            ConfigError: as `pgti.run.memory_plan.plan_memory`.
         """
         communicator, network = self.run.communicator, self.run.forecaster.network
         on_cpu = self.run.device.type == "cpu"
@@ -100,7 +100,7 @@ class PreparedRun:
                 part=RankPart(
                     batch_size=self.training.sharding.most(self.run.config.training.batch_size),
                     held_bytes=self.training.batcher.held_bytes,
-                    sharers=communicator.local_world_size if on_cpu else 1,
+                    num_sharing=communicator.local_world_size if on_cpu else 1,
                 ),
                 checkpointed_before=checkpointed_before,
             )

@@ -10,8 +10,7 @@ from typing import Any
 
 from pgti.distributed import Communicator, SingleProcess, find_launch
 from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
-from pgti.memory.malloc import MallocPolicy, malloc_policy
-from pgti.memory.step_peak import is_allocation_failure
+from pgti.memory import MallocPolicy, is_allocation_failure, malloc_policy
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
 from pgti.run.prepare import AUTO, ObserverFactory, prepare
@@ -179,9 +178,9 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                 trainer.restore()  # refuses before anything is written
             before = _checkpointed_before(directory, communicator) if goes_on else None
             was_finished = goes_on and trainer.is_finished
-            freed: MallocPolicy = "default"
+            policy: MallocPolicy = "default"
             if not was_finished:
-                freed = prepared.plan_memory(checkpointed_before=before).freed
+                policy = prepared.plan_memory(checkpointed_before=before).malloc_policy
         with communicator.raise_together():
             if main and not goes_on:
                 RunDirectory.create(directory.path, config=config.to_toml(), info=prepared.info)
@@ -190,7 +189,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                 _write_going_on(directory, config, prepared.info)
         if main:
             prepared.tell(log)
-        with malloc_policy(freed):
+        with malloc_policy(policy):
             result = _fit(trainer, directory, resume=resume or goes_on, is_new=main and not goes_on)
         _end(run, was_finished=was_finished)
         return run, result

@@ -1,0 +1,350 @@
+"""How a training run fits into memory: one trial step, and what follows from it."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from pgti.batching import Batcher, WindowSource
+from pgti.errors import ConfigError
+from pgti.memory import (
+    MallocPolicy,
+    available_bytes,
+    can_trim,
+    malloc_policy,
+    pss_bytes,
+    step_peak_bytes,
+    trim_malloc,
+)
+from pgti.models import AbstractModel
+from pgti.run.config import RunConfig
+from pgti.training import HistoricalAverageForecaster, NetworkForecaster
+from pgti.training.step import TrainStep
+
+__all__ = ["MemoryEstimate", "MemoryPlan", "RankPart", "plan_memory"]
+
+# The fraction of free memory that an estimate may come to under each policy of malloc. Measured
+# with glibc 2.36: beside the tensors alive, a process grows to 1.6 times their size by default (3
+# times with activation checkpointing), to 4 times if it retains what is freed, and to no more than
+# the tensors if it trims.
+_RETAIN_FRACTION = 0.25
+_DEFAULT_FRACTION = {False: 0.6, True: 0.33}  # by activation checkpointing
+_TRIM_FRACTION = 0.9  # operators have scratch memory that the trial does not see
+_OPTIMIZER_COPIES = 4  # of the parameters: two moments, and as much again during a step
+_BATCHES_ALIVE = 4  # one in use, the others ready or being read
+_NEGLIGIBLE_RATIO = 20  # where a window takes so many times the parameters, two take twice as much
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryEstimate:
+    """Bytes that a run takes on its compute device, beyond what the process has already.
+
+    Attributes:
+        activations: of the forward and backward pass of a batch, gradients included.
+        rows: of the series that the process holds in its own memory.
+        batches: that are read, assembled and used at the same time.
+        optimizer: its moments, and what it needs during a step.
+        baselines: tables of the forecasts to compare with, built when training has ended.
+        series: in the page cache, which the system takes back when it needs to: not counted.
+    """
+
+    activations: int
+    rows: int
+    batches: int
+    optimizer: int
+    baselines: int
+    series: int
+
+    @property
+    def needed(self) -> int:
+        """The most at once."""
+        return max(self.activations, self.baselines) + self.rows + self.batches + self.optimizer
+
+    def __str__(self) -> str:
+        named = ("activations", *(("rows",) * (self.rows > 0)), "batches", "optimizer", "baselines")
+        parts = ", ".join(f"{name} {_size(getattr(self, name))}" for name in named)
+        return f"{_size(self.needed)} ({parts}) and {_size(self.series)} of page cache"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryPlan:
+    """How a run will use memory.
+
+    Attributes:
+        estimate: what it will need.
+        activation_checkpointing: whether the backward pass recomputes activations.
+        malloc_policy: what becomes of freed memory.
+        choices: what was measured and chosen, in one line each.
+    """
+
+    estimate: MemoryEstimate
+    activation_checkpointing: bool
+    malloc_policy: MallocPolicy
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankPart:
+    """What one rank has of a run.
+
+    Attributes:
+        batch_size: the most windows of a batch that it takes.
+        held_bytes: of the rows that it holds in its own memory.
+        num_sharing: ranks that share the free memory, itself included.
+    """
+
+    batch_size: int
+    held_bytes: int = 0
+    num_sharing: int = 1
+
+
+def plan_memory(
+    config: RunConfig,
+    source: WindowSource,
+    train_step: TrainStep,
+    batcher: Batcher,
+    start: int,
+    *,
+    part: RankPart,
+    checkpointed_before: bool | None = None,
+) -> MemoryPlan:
+    """Measure a training step, and turn on activation checkpointing where it would not fit without.
+
+    One window goes through the network and back, and a second one where parameters matter: the
+    memory of a batch is linear in its windows. The network is left as the plan says.
+
+    Args:
+        config: batch size, precision, `activation_checkpointing` and `memory_budget`.
+        source: what the windows hold.
+        train_step: the step to try.
+        batcher: makes the windows.
+        start: first row of the window to try.
+        part: what this rank has of the run.
+        checkpointed_before: whether the run that is resumed has used activation checkpointing; it
+            continues likewise, because the last bits of gradients depend on it.
+
+    Raises:
+        ConfigError: if a step does not fit, saying what to change; or activation checkpointing is
+            "on" and the model does not support it.
+    """
+    network = train_step.forecaster.network
+    fitting = _Fitting(
+        config=config,
+        train_step=train_step,
+        batcher=batcher,
+        start=start,
+        batch_size=part.batch_size,
+        free_bytes=_free_bytes(config, train_step.device) // part.num_sharing,
+        fixed=_fixed_memory(source, train_step.forecaster, part.held_bytes),
+    )
+    options = _checkpointing_options(config, network, checkpointed_before)
+    costs: dict[bool, ActivationCost] = {}
+    for checkpointing in options:
+        if isinstance(network, AbstractModel):
+            network.activation_checkpointing = checkpointing
+        is_last = checkpointing == options[-1]
+        costs[checkpointing] = cost = fitting.measure(is_last=is_last)
+        if fitting.needed(cost, part.batch_size) <= fitting.usable(is_last=is_last):
+            return fitting.plan(costs, checkpointing=checkpointing)
+    raise ConfigError(fitting.refusal(costs))
+
+
+def _checkpointing_options(
+    config: RunConfig, network: nn.Module, checkpointed_before: bool | None
+) -> tuple[bool, ...]:
+    """Whether to checkpoint activations: what to try, in this order."""
+    setting = config.training.activation_checkpointing
+    if not _can_checkpoint(network):
+        if setting == "on":
+            raise ConfigError(
+                f"activation_checkpointing is 'on' and the model {config.model.name} has no way to "
+                "recompute its activations: use --activation-checkpointing auto"
+            )
+        return (False,)
+    if setting == "auto" and checkpointed_before is not None:
+        return (checkpointed_before,)
+    return {"auto": (False, True), "on": (True,), "off": (False,)}[setting]
+
+
+def _can_checkpoint(network: nn.Module) -> bool:
+    return isinstance(network, AbstractModel) and network.can_checkpoint_activations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActivationCost:
+    """Bytes of activations by batch size; infinite where the windows tried were too many.
+
+    Attributes:
+        tried: windows that were tried.
+        peak: bytes that they took.
+        further: bytes that each further window takes.
+    """
+
+    tried: int
+    peak: float
+    further: float
+
+    def at(self, batch_size: int) -> float:
+        """Bytes of a batch."""
+        if math.isinf(self.further) and batch_size <= self.tried:
+            return self.peak
+        return max(0.0, self.peak + self.further * (batch_size - self.tried))
+
+    @property
+    def too_many(self) -> str:
+        """The windows that were too many, if any were."""
+        windows = self.tried if math.isinf(self.peak) else self.tried + 1
+        return "one window" if windows == 1 else f"{windows} windows"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fitting:
+    """One rank's search for a way to train in the memory that is free."""
+
+    config: RunConfig
+    train_step: TrainStep
+    batcher: Batcher
+    start: int
+    batch_size: int
+    free_bytes: int
+    fixed: MemoryEstimate  # for a batch of one window, without its activations
+
+    def usable(self, *, is_last: bool) -> int:
+        """Bytes that an estimate may come to; the last option is tried with a malloc that trims."""
+        fraction = _DEFAULT_FRACTION[False]
+        if is_last and (self.train_step.device.type != "cpu" or can_trim()):
+            fraction = _TRIM_FRACTION
+        return int(fraction * self.free_bytes)
+
+    def needed(self, cost: ActivationCost, batch_size: int) -> float:
+        """Bytes that training needs; infinite where the activations are."""
+        if math.isinf(cost.at(batch_size)):
+            return math.inf
+        return self._estimate(cost, batch_size).needed
+
+    def _estimate(self, cost: ActivationCost, batch_size: int) -> MemoryEstimate:
+        return replace(
+            self.fixed,
+            activations=int(cost.at(batch_size)),
+            batches=self.fixed.batches * batch_size,
+        )
+
+    def measure(self, *, is_last: bool) -> ActivationCost:
+        """Bytes of one window and of each further one; infinite above what is usable.
+
+        A network from elsewhere is tried with two windows at least: some cannot train on one.
+        """
+        # The trial must fit as the run must: it ends where it takes more.
+        with malloc_policy("trim" if is_last else "default"):
+            self.train_step.forecaster.train()
+            is_own = isinstance(self.train_step.forecaster.network, AbstractModel)
+            tried = 1 if is_own else min(2, self.batch_size)
+            peak = self._peak(tried, is_last=is_last)
+            further = peak / tried
+            parameters = _parameter_bytes(self.train_step.forecaster)
+            if self.batch_size > tried and peak <= _NEGLIGIBLE_RATIO * parameters:
+                further = max(0, self._peak(tried + 1, is_last=is_last) - peak)
+        trim_malloc()  # or what a batch is made of would lie between its holes
+        return ActivationCost(tried=tried, peak=peak, further=further)
+
+    def _peak(self, num_windows: int, *, is_last: bool) -> float:
+        batch = self.batcher.gather(np.full(num_windows, self.start))
+        forecaster, limit_bytes = self.train_step.forecaster, self.usable(is_last=is_last)
+        forecaster.supports.free_scratch()  # it is part of what the step takes
+        differentiate = partial(self.train_step.differentiate, batch)
+        peak = step_peak_bytes(differentiate, forecaster.network, batch.x.device, limit_bytes)
+        return math.inf if peak is None else peak
+
+    def plan(self, costs: dict[bool, ActivationCost], *, checkpointing: bool) -> MemoryPlan:
+        """The plan with the cost that fits."""
+        estimate = self._estimate(costs[checkpointing], self.batch_size)
+        policy: MallocPolicy = "trim"
+        if estimate.needed <= _RETAIN_FRACTION * self.free_bytes:
+            policy = "retain"
+        elif estimate.needed <= _DEFAULT_FRACTION[checkpointing] * self.free_bytes:
+            policy = "default"
+        choices = [f"memory: about {estimate}; {_size(self.free_bytes)} are free"]
+        if checkpointing:
+            reason = "as asked"  # now, or when the run began
+            if False in costs:
+                needed = self.needed(costs[False], self.batch_size)
+                reason = f"{costs[False].too_many} would take too much otherwise"
+                if math.isfinite(needed):
+                    reason = f"{_size(needed)} would be needed otherwise"
+            choices.append(
+                f"activation checkpointing on, the backward pass recomputes activations: {reason}"
+            )
+        return MemoryPlan(
+            estimate=estimate,
+            activation_checkpointing=checkpointing,
+            malloc_policy=policy,
+            choices=tuple(choices),
+        )
+
+    def refusal(self, costs: dict[bool, ActivationCost]) -> str:
+        """Why nothing fits, and what would."""
+        _, cost = max(costs.items())  # the option that takes the least comes last
+        usable, size = self.usable(is_last=True), self.batch_size
+        needed = self.needed(cost, size)
+        is_known = math.isfinite(needed)
+        about = f"about {_size(needed)}" if is_known else f"more than there is for {cost.too_many}"
+        changes = []
+        if True not in costs and _can_checkpoint(self.train_step.forecaster.network):
+            changes.append("use --activation-checkpointing on")
+        fitting = next((b for b in range(size - 1, 0, -1) if self.needed(cost, b) <= usable), 0)
+        if fitting:
+            training = self.config.training
+            factor = -(-size * training.accumulate // fitting)
+            whole = fitting * training.batch_size // size  # of all ranks
+            changes.append(f"use --batch-size {whole} (with --accumulate {factor} for steps of "
+                           "about as many windows)")  # fmt: skip
+        changes.append("make the model or --windows.input-steps smaller")
+        return (
+            f"training needs {about}, and {_size(usable)} of the {_size(self.free_bytes)} that are "
+            f"free may be used: {', or '.join(changes)}"
+        )
+
+
+def _free_bytes(config: RunConfig, device: torch.device) -> int:
+    """What the run may still take: of its budget, else of the device or the machine."""
+    free = available_bytes(device)
+    if config.memory_budget is None:
+        return free
+    on_gpu = device.type == "cuda"
+    taken = torch.cuda.memory_allocated(device) if on_gpu else (pss_bytes() or 0)
+    left = config.memory_budget - taken
+    if left <= 0:
+        raise ConfigError(
+            f"memory_budget is {_size(config.memory_budget)} and {_size(taken)} are in use before "
+            "training begins: give it more, or use --batching index"
+        )
+    return min(free, left)
+
+
+def _fixed_memory(
+    source: WindowSource, forecaster: NetworkForecaster, held_bytes: int
+) -> MemoryEstimate:
+    """The estimate for a batch of one window, without its activations."""
+    meta, spec = source.store.meta, source.spec
+    inputs, targets = source.num_input_channels, len(source.target_indices)
+    window = spec.input_steps * (4 * inputs + meta.num_channels) + 5 * spec.horizon * targets
+    window += spec.span * meta.num_channels * source.store.raw.dtype.itemsize  # as it is stored
+    return MemoryEstimate(
+        activations=0,
+        rows=held_bytes,
+        batches=_BATCHES_ALIVE * meta.num_nodes * window,
+        optimizer=_OPTIMIZER_COPIES * _parameter_bytes(forecaster),
+        baselines=HistoricalAverageForecaster.fit_bytes(source.store, targets),
+        series=source.store.num_bytes,
+    )
+
+
+def _parameter_bytes(forecaster: NetworkForecaster) -> int:
+    return sum(each.numel() * each.element_size() for each in forecaster.parameters())
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**27 else f"{num_bytes / 2**20:.1f} MiB"
