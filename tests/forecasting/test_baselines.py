@@ -1,21 +1,24 @@
 """Persistence and the historical average."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.forecasting.baselines import HistoricalAverage, Persistence
+from pgti.forecasting.baselines import HistoricalAverageForecaster, last_observed
+from pgti.store import TimeAxis
 
 
 def test_persistence_repeats_the_last_observed_reading() -> None:
     """An earlier reading stands in for a missing one, 0 where there is none, per channel."""
     x = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1, 1).repeat(1, 1, 4, 1)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]]).bool()
-    forecast = Persistence(3, (0,))(x, mask.t().view(1, 4, 4, 1))
-    assert forecast.shape == (1, 3, 4, 1)
-    assert forecast[0, :, :, 0].tolist() == [[4.0, 3.0, 1.0, 0.0]] * 3
+    last = last_observed(x, mask.t().view(1, 4, 4, 1), (0,))
+    assert last.shape == (1, 1, 4, 1)
+    assert last[0, 0, :, 0].tolist() == [4.0, 3.0, 1.0, 0.0]
 
 
 @settings(deadline=None)
@@ -27,7 +30,7 @@ def test_persistence_equals_a_search_backwards(data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(3, 4, 2, 3, generator=generator)
     mask = torch.rand(3, 4, 2, 3, generator=generator) < 0.4
-    forecast = Persistence(3, targets)(x, mask)
+    last = last_observed(x, mask, targets)
     for sample in range(3):
         for node in range(2):
             for output, channel in enumerate(targets):
@@ -37,30 +40,42 @@ def test_persistence_equals_a_search_backwards(data: st.DataObject) -> None:
                     if mask[sample, step, node, channel]
                 ]
                 expected = seen[-1] if seen else 0.0
-                assert forecast[sample, :, node, output].tolist() == [expected] * 3
+                assert last[sample, 0, node, output].item() == expected
 
 
-def test_historical_average_looks_up_the_slot() -> None:
+def historical_average(table: torch.Tensor) -> HistoricalAverageForecaster:
+    """Averages by the hour of a week that begins on a Monday; 2 inputs, 3 steps to forecast."""
+    monday = 4 * 86_400
+    hours = TimeAxis(num_steps=400, start_seconds=monday, interval_seconds=3600)
+    return HistoricalAverageForecaster(table, 1, hours, input_steps=2, horizon=3)
+
+
+def test_historical_average_looks_up_the_bin_of_the_week() -> None:
     """Each target row gets the averages of its time of the week."""
-    table = torch.arange(24.0).view(4, 3, 2)
-    week_bins = torch.tensor([[0, 3], [1, 1]])
-    forecast = HistoricalAverage(table)(week_bins)
-    assert forecast.shape == (2, 2, 3, 2)
-    for sample in range(2):
-        for step in range(2):
-            assert torch.equal(forecast[sample, step], table[week_bins[sample, step]])
+    table = torch.arange(168.0 * 3 * 2).view(168, 3, 2)
+    starts = np.array([0, 164, 300])
+    nothing = torch.zeros(3, 2, 3, 2)
+    batch = Batch(
+        x=nothing, x_mask=nothing.bool(), y=None, y_mask=None, calendar=nothing, starts=starts
+    )
+    forecast = historical_average(table)(batch)
+    assert forecast.shape == (3, 3, 3, 2)
+    for window, start in enumerate(starts):
+        for step in range(3):
+            assert torch.equal(forecast[window, step], table[(start + 2 + step) % 168])
 
 
 def test_historical_average_is_saved_with_its_table() -> None:
     """A state dict holds the table."""
-    source, target = HistoricalAverage(torch.rand(4, 3, 1)), HistoricalAverage(torch.zeros(4, 3, 1))
+    source = historical_average(torch.rand(168, 3, 1))
+    target = historical_average(torch.zeros(168, 3, 1))
     target.load_state_dict(source.state_dict())
     assert torch.equal(target.table, source.table)
 
 
 def test_tables_with_gaps_are_refused() -> None:
-    """Gaps are for whoever builds the table to fill."""
+    """Whoever builds the table fills the gaps."""
     with pytest.raises(ConfigError, match="has 2 gaps"):
-        HistoricalAverage(torch.tensor([1.0, torch.nan, torch.nan]).view(3, 1, 1))
+        historical_average(torch.tensor([1.0, torch.nan, torch.nan]).view(3, 1, 1))
     with pytest.raises(ConfigError, match=r"shape \(3, 1\)"):
-        HistoricalAverage(torch.zeros(3, 1))
+        historical_average(torch.zeros(3, 1))

@@ -8,12 +8,11 @@ import torch
 
 from pgti.batching import WindowSource
 from pgti.errors import ConfigError, RunError
-from pgti.training import (
+from pgti.forecasting import (
     HistoricalAverageForecaster,
     PersistenceForecaster,
     evaluate,
     evaluation_report,
-    measure,
 )
 
 from ..training.tiny_training import (
@@ -57,13 +56,14 @@ def test_evaluation_agrees_with_a_naive_computation(tmp_path: Path) -> None:
     values[60:64, 1] = 0.0
     store = make_store(tmp_path / "store", values)
 
-    found = evaluate({"model": Constant(50.0)}, make_loader(make_source(store), STARTS, 4))
+    loader = make_loader(make_source(store), STARTS, 4)
+    found = evaluate({"model": Constant(50.0)}, loader)["model"].summary()
 
     target = windows_of(values, STARTS)
     expected = naive(np.full_like(target, 50.0), target)
     for error, table in expected.items():
-        assert found["model"][error] == pytest.approx(table, rel=1e-12), error
-    assert found["model"]["count"] == int((~np.isnan(target)).sum())
+        assert found[error] == pytest.approx(table, rel=1e-12), error
+    assert found["count"] == int((~np.isnan(target)).sum())
 
 
 def test_one_pass_gives_what_single_passes_give(tmp_path: Path) -> None:
@@ -87,7 +87,8 @@ def test_one_pass_gives_what_single_passes_give(tmp_path: Path) -> None:
 
     assert list(together) == list(forecasters)
     for name, forecaster in forecasters.items():
-        assert together[name] == evaluate({name: forecaster}, loader)[name]
+        alone = evaluate({name: forecaster}, loader)[name]
+        assert together[name].summary() == alone.summary()
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 20, 100])
@@ -95,9 +96,9 @@ def test_the_batch_size_changes_nothing(tmp_path: Path, batch_size: int) -> None
     """21 windows in batches of any size, the last one ragged."""
     source = make_setting(tmp_path).source
     forecasters = {"model": PersistenceForecaster(source.scaler, (0,), SPEC.horizon)}
-    whole = evaluate(forecasters, make_loader(source, STARTS, len(STARTS)))["model"]
+    whole = evaluate(forecasters, make_loader(source, STARTS, len(STARTS)))["model"].summary()
 
-    found = evaluate(forecasters, make_loader(source, STARTS, batch_size))["model"]
+    found = evaluate(forecasters, make_loader(source, STARTS, batch_size))["model"].summary()
 
     for error in ("mae", "rmse", "mape"):
         assert found[error] == pytest.approx(whole[error], rel=1e-12)
@@ -110,7 +111,7 @@ def test_training_mode_comes_back(tmp_path: Path) -> None:
     forecaster = make_forecaster(setting)
     loader = make_loader(setting.source, STARTS, 4)
 
-    once, twice = (evaluate({"model": forecaster}, loader) for _ in range(2))
+    once, twice = (evaluate({"model": forecaster}, loader)["model"].summary() for _ in range(2))
 
     assert once == twice
     assert forecaster.network.training
@@ -120,7 +121,7 @@ def test_training_mode_comes_back(tmp_path: Path) -> None:
 def test_a_report_has_the_model_in_front(tmp_path: Path) -> None:
     """Its tables are at the top, the others' under their names."""
     loader = make_loader(make_setting(tmp_path).source, STARTS, 4)
-    metrics = measure({"model": Constant(50.0), "persistence": Constant(40.0)}, loader)
+    metrics = evaluate({"model": Constant(50.0), "persistence": Constant(40.0)}, loader)
 
     report = evaluation_report(metrics, "model", ("c0",))
 
@@ -142,7 +143,7 @@ def test_names_that_mean_nothing_are_refused(
 ) -> None:
     """A report must say whose errors are whose."""
     loader = make_loader(make_setting(tmp_path).source, STARTS, 4)
-    metrics = measure({name: Constant(50.0) for name in names}, loader)
+    metrics = evaluate({name: Constant(50.0) for name in names}, loader)
 
     with pytest.raises(ConfigError, match=message):
         evaluation_report(metrics, main, ("c0",))
@@ -159,7 +160,7 @@ def test_channels_are_told_apart_in_a_report(tmp_path: Path) -> None:
     values, source = two_channels(tmp_path)
     persistence = PersistenceForecaster(source.scaler, (1, 0), SPEC.horizon)
     loader = make_loader(source, STARTS, 4)
-    metrics = measure({"model": persistence, "rule": persistence}, loader)
+    metrics = evaluate({"model": persistence, "rule": persistence}, loader)
 
     report = evaluation_report(metrics, "model", ("c1", "c0"))
 
@@ -182,7 +183,7 @@ def test_every_target_has_one_name(tmp_path: Path) -> None:
     """One name for two channels would hide one of them."""
     _, source = two_channels(tmp_path)
     persistence = PersistenceForecaster(source.scaler, (1, 0), SPEC.horizon)
-    metrics = measure({"model": persistence}, make_loader(source, STARTS, 4))
+    metrics = evaluate({"model": persistence}, make_loader(source, STARTS, 4))
 
     with pytest.raises(ConfigError, match="1 channels are named and 2 are forecast"):
         evaluation_report(metrics, "model", ("c0",))
@@ -212,4 +213,4 @@ def test_a_diverged_model_is_an_error(tmp_path: Path) -> None:
         forecaster.network.linear.bias.fill_(torch.nan)
 
     with pytest.raises(RunError, match="not finite"):
-        evaluate({"model": forecaster}, make_loader(setting.source, STARTS, 4))
+        evaluate({"model": forecaster}, make_loader(setting.source, STARTS, 4))["model"].summary()

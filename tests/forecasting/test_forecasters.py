@@ -9,14 +9,10 @@ from torch import Tensor
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError, DataError
+from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster, PersistenceForecaster
 from pgti.models import AbstractModel, ModelConfig, TeacherForcing
 from pgti.nn import Supports
 from pgti.store import Scaler, SeriesStore
-from pgti.training import (
-    HistoricalAverageForecaster,
-    NetworkForecaster,
-    PersistenceForecaster,
-)
 
 from ..training.tiny_training import (
     SHAPE,
@@ -204,7 +200,7 @@ def test_only_the_training_rows_matter(tmp_path: Path) -> None:
     one = fitted(make_store(tmp_path / "one", values), range(300))
     two = fitted(make_store(tmp_path / "two", other), range(300))
 
-    assert torch.equal(one.rule.table, two.rule.table)
+    assert torch.equal(one.table, two.table)
 
 
 def test_what_was_never_observed_is_filled_by_wider_averages(tmp_path: Path) -> None:
@@ -216,7 +212,7 @@ def test_what_was_never_observed_is_filled_by_wider_averages(tmp_path: Path) -> 
     values[:, 1][~np.isnan(values[:, 1])] = 30.0
     values[:, 2] = np.nan  # sensor 2 never observed
     store = make_store(tmp_path / "store", values)
-    table = fitted(store, range(336)).rule.table[..., 0]
+    table = fitted(store, range(336)).table[..., 0]
     # Row 0 is Wednesday 00:00, so that row r lies in slot r + 48 of the week.
     slot_of_row_5, slot_of_row_6 = 53, 54
 
@@ -232,7 +228,7 @@ def test_without_times_the_average_is_the_sensors(tmp_path: Path) -> None:
     values = make_series()
     store = make_store(tmp_path / "store", values, dated=False)
 
-    table = fitted(store, range(60)).rule.table
+    table = fitted(store, range(60)).table
 
     expected = np.nanmean(values[:60].astype(np.float64), axis=0)
     assert table.shape == (1, 3, 1)
@@ -244,7 +240,7 @@ def test_a_fine_series_shares_slots(tmp_path: Path) -> None:
     values = make_series(40)
     store = make_store(tmp_path / "store", values, interval_seconds=60)
 
-    table = fitted(store, range(40)).rule.table
+    table = fitted(store, range(40)).table
 
     assert table.shape == (2016, 3, 1)
     expected = np.nanmean(values[5:10].astype(np.float64), axis=0)

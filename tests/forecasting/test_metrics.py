@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pgti.errors import ConfigError, RunError
-from pgti.training import ForecastMetrics
+from pgti.forecasting import ForecastMetrics
 
 # Two windows, two horizon steps, one node, one channel.
 TARGET = torch.tensor([[10.0, 0.0], [20.0, 4.0]])[..., None, None]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from pgti.errors import MissingExtraError
-from pgti.training import RichObserver, TensorBoardObserver
+from pgti.forecasting import RichObserver, TensorBoardObserver
 
 from ..training.tiny_training import make_setting, make_trainer, open_run
 

@@ -12,8 +12,8 @@ import torch
 
 from pgti.batching import WindowSource
 from pgti.errors import ConfigError, MissingExtraError, RunError
+from pgti.forecasting import AbstractForecaster, ForecastLabels, NetworkForecaster, predict
 from pgti.nn import Supports
-from pgti.training import AbstractForecaster, ForecastLabels, NetworkForecaster, predict
 
 from ..training.tiny_training import (
     SPEC,
@@ -60,11 +60,12 @@ def write(
     *,
     with_targets: bool = True,
     forecaster: AbstractForecaster | None = None,
+    **options: int,
 ) -> int:
     """Forecast the windows into a file."""
     loader = make_loader(source, starts, 4, with_targets=with_targets)
     made = make_network(source) if forecaster is None else forecaster
-    return predict(made, loader.epoch(0), make_labels(source), path)
+    return predict(made, loader.epoch(0), make_labels(source), path, **options)
 
 
 def direct(source: WindowSource, starts: range = STARTS) -> tuple[np.ndarray, np.ndarray]:
@@ -213,15 +214,12 @@ def test_readings_end_where_the_series_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
-def test_a_batch_larger_than_a_block_is_the_same(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_larger_than_a_block_is_the_same(tmp_path: Path, suffix: str) -> None:
     """However few windows are written at a time, the content does not change."""
     source = two_targets(tmp_path)
     whole, pieces = tmp_path / f"whole{suffix}", tmp_path / f"pieces{suffix}"
     write(source, whole)
-    monkeypatch.setattr("pgti.forecasting.predict._BLOCK_FORECASTS", 1)
-    write(source, pieces)
+    write(source, pieces, block_size=1)
 
     if suffix == ".npz":
         with np.load(whole) as expected, np.load(pieces) as found:

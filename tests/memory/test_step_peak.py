@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pgti.memory import LiveBytes, step_peak_bytes
 from pgti.nn import Supports
-from pgti.training import NetworkForecaster, TrainingConfig
+from pgti.training import TrainingConfig
 from pgti.training.step import TrainStep
 
 from ..training.tiny_training import LinearNet, make_loader, make_series, make_source, make_store

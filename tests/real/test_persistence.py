@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pgti.batching import BatchLoader, IndexBatcher, WindowSource
+from pgti.forecasting import PersistenceForecaster, evaluate
 from pgti.ingest import IngestOptions, ingest
 from pgti.store import Scaler, SeriesStore
-from pgti.training import PersistenceForecaster, evaluate
 from pgti.windows import Sequential, WindowSpec
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -30,7 +30,7 @@ def persistence(store: SeriesStore) -> dict[str, dict[str, float | None]]:
     starts = np.arange(first, store.meta.num_steps - spec.span + 1)
     loader = BatchLoader(IndexBatcher(source, torch.device("cpu")), starts, 64, Sequential())
     forecaster = PersistenceForecaster(scaler, (0,), spec.horizon)
-    summary = evaluate({"persistence": forecaster}, loader)["persistence"]
+    summary = evaluate({"persistence": forecaster}, loader)["persistence"].summary()
     return {"mae": summary["mae"], "rmse": summary["rmse"]}
 
 

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError, DataError, Interrupted, PgtiError, RunError
+from pgti.forecasting import AbstractObserver
 from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.nn.execution import bfloat16_speed
 from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, prepare, train_run
 from pgti.store import SeriesStore
-from pgti.training import AbstractObserver, RunDirectory
+from pgti.training import RunDirectory
 from pgti.windows import subsample_evenly
 
 from .small_runs import NUM_NODES, WINDOWS, Linear, make_config, make_series, make_store

@@ -12,14 +12,9 @@ import torch
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
+from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
 from pgti.store import SeriesStore
-from pgti.training import (
-    AbstractObserver,
-    NetworkForecaster,
-    RunDirectory,
-    TrainingConfig,
-    evaluate,
-)
+from pgti.training import RunDirectory, TrainingConfig
 
 from .assertions import assert_same_run
 from .tiny_training import (
@@ -95,7 +90,7 @@ def test_training_learns(tmp_path: Path) -> None:
 
     result = make_trainer(setting, open_run(tmp_path / "run", config)).fit()
 
-    assert result.best_val_mae < 0.6 * before["model"]["mae"]["mean"]
+    assert result.best_val_mae < 0.6 * before["model"].summary()["mae"]["mean"]
     assert result.epochs == 8
     assert result.steps == 8 * 7
     assert result.windows_per_second > 0
@@ -170,7 +165,7 @@ def test_the_epoch_loss_is_the_mean_over_observed_targets(tmp_path: Path) -> Non
     expected = evaluate(
         {"model": make_forecaster(setting)},
         make_loader(setting.source, setting.train_starts, 50),
-    )["model"]["mae"]["mean"]
+    )["model"].summary()["mae"]["mean"]
 
     result = make_trainer(setting, open_run(tmp_path / "run", config)).fit()
 
@@ -239,7 +234,7 @@ def test_the_best_checkpoint_has_the_best_parameters(tmp_path: Path) -> None:
     assert errors.index(min(errors)) < len(errors) - 1, "a case where the last is not the best"
     forecaster = make_forecaster(setting)
     forecaster.network.load_state_dict(run.load_best().network)
-    summary = evaluate({"model": forecaster}, val_loader(setting))["model"]
+    summary = evaluate({"model": forecaster}, val_loader(setting))["model"].summary()
     assert summary["mae"]["mean"] == min(errors)
 
 

@@ -9,20 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pgti.batching import Batch, BatchLoader, IndexBatcher, WindowSource
+from pgti.forecasting import AbstractForecaster, AbstractObserver, NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.nn import Supports
 from pgti.store import Scaler, SeriesStore, StoreWriter
-from pgti.training import (
-    AbstractForecaster,
-    AbstractObserver,
-    NetworkForecaster,
-    RunDirectory,
-    RunFingerprint,
-    Trainer,
-    TrainingConfig,
-    to_toml,
-)
+from pgti.training import RunDirectory, RunFingerprint, Trainer, TrainingConfig, to_toml
 from pgti.windows import GlobalShuffle, Sequential, WindowSpec
 
 # More threads only wait for one another at this size, and another machine's number of threads

@@ -1,7 +1,7 @@
 """The batches of an epoch, fetched ahead by threads."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
@@ -78,8 +78,8 @@ class BatchLoader:
         """Window starts of the split in time order, int64 [S]."""
         return self._starts
 
-    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from `first_batch` on.
+    def epoch(self, epoch: int, first_batch: int = 0) -> Generator[Batch, None, None]:
+        """The batches of an epoch, from `first_batch` on; closing it frees threads and buffers.
 
         Args:
             epoch: which epoch, from 0.
@@ -122,13 +122,13 @@ class BatchLoader:
     def _assemble(self, fetched: Fetched | None) -> Batch:
         return self.batcher.empty() if fetched is None else self.batcher.assemble(fetched)
 
-    def _made(self, pieces: Iterator["_Piece"]) -> Iterator[Batch]:
+    def _made(self, pieces: Iterator["_Piece"]) -> Generator[Batch, None, None]:
         """Each batch when it is asked for, on the caller's thread."""
         buffers = Buffers()
         for piece in pieces:
             yield self._assemble(self._fetch(piece, buffers))
 
-    def _fetched_ahead(self, pieces: Iterator["_Piece"]) -> Iterator[Batch]:
+    def _fetched_ahead(self, pieces: Iterator["_Piece"]) -> Generator[Batch, None, None]:
         week_bins = [Buffers() for _ in range(self.batcher.prefetch_depth)]
         waiting: deque[Future[Fetched | None]] = deque()
         # A thread for each batch that is fetched ahead: one core cannot ask as much of memory, or

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,7 +23,6 @@ from pgti.bench.dry_run_rows import RankRows
 from pgti.bench.dry_run_schedule import Job, Schedule
 from pgti.bench.old_step import count_observed
 from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
-from pgti.forecasting.loader import open_epoch
 from pgti.memory.available import available_bytes
 from pgti.windows import PartitionSharding
 
@@ -184,7 +183,7 @@ def walk_rank(
     with _opened(job, rank) as communicator, np.errstate(all="ignore"):
         taken = _Taken()
         loader = _loader(job, source, rank, communicator)
-        with open_epoch(loader, job.epoch, first) as epoch:
+        with closing(loader.epoch(job.epoch, first)) as epoch:
             for batch in range(first, job.num_batches, job.accumulate):
                 for number, each in enumerate(islice(epoch, job.accumulate)):
                     taken.add(each, schedule.starts_of(rank, batch + number))

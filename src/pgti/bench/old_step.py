@@ -5,7 +5,7 @@ from torch import Tensor
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.forecasting.forecaster import NetworkForecaster
+from pgti.forecasting import NetworkForecaster
 from pgti.nn import MaskedLoss
 from pgti.training.config import Precision
 

@@ -13,12 +13,13 @@ from pgti.batching import Batch
 from pgti.bench.devices import synchronise
 from pgti.bench.old_step import batch_loss
 from pgti.errors import ConfigError, require_whole_number
+from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelConfig, ModelShape, build_config, build_model
 from pgti.nn import DiffusionGRU, Supports
 from pgti.shapes import BHNC, BLNC
 from pgti.store import Scaler
-from pgti.training import NetworkForecaster, TrainingConfig
+from pgti.training import TrainingConfig
 from pgti.training.config import Precision
 from pgti.training.optim import build_loss, build_optimizer
 from pgti.training.step import scale_gradients

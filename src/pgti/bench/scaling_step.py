@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from pgti.batching import Batch, WindowSource
 from pgti.bench.old_step import batch_loss, count_observed
 from pgti.distributed import Communicator
+from pgti.forecasting import NetworkForecaster, shape_of
 from pgti.models import build_model
-from pgti.training import NetworkForecaster, TrainingConfig, shape_of
+from pgti.training import TrainingConfig
 from pgti.training.optim import build_loss, build_optimizer
 from pgti.training.step import scale_gradients
 

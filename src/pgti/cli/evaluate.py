@@ -6,8 +6,9 @@ from typing import Literal
 from pgti.cli.job import open_job
 from pgti.cli.output import print_json, show_errors
 from pgti.distributed import TIMEOUT_SECONDS
+from pgti.forecasting import RichObserver
 from pgti.run import Run, RunConfig
-from pgti.training import RichObserver, RunDirectory
+from pgti.training import RunDirectory
 from pgti.windows import SPLIT_NAMES, SplitName
 
 __all__ = ["evaluate_command"]

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from pgti.cli.output import log
+from pgti.forecasting import AbstractObserver
 from pgti.forecasting.observers import Record
-from pgti.training import AbstractObserver
 
 __all__ = ["FirstStep"]
 

@@ -9,10 +9,10 @@ from cyclopts import Parameter
 
 from pgti.cli.output import log, print_json
 from pgti.errors import ConfigError
+from pgti.forecasting import RichObserver
 from pgti.ingest import IngestOptions, ingest
 from pgti.run import Run
 from pgti.store import SeriesStore
-from pgti.training import RichObserver
 
 __all__ = ["predict_command"]
 

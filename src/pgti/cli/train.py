@@ -13,17 +13,12 @@ from pgti.cli.model_options import option_value
 from pgti.cli.output import log, print_json, show_errors
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import require_whole_number
+from pgti.forecasting import AbstractObserver, RichObserver, TensorBoardObserver
 from pgti.memory.available import parse_bytes
 from pgti.memory.process import PeakMemory
 from pgti.models import MODELS
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
-from pgti.training import (
-    AbstractObserver,
-    RichObserver,
-    RunDirectory,
-    TensorBoardObserver,
-    TrainingConfig,
-)
+from pgti.training import RunDirectory, TrainingConfig
 
 __all__ = ["train_command"]
 

@@ -1,1 +1,16 @@
-"""Forecasters, baselines, evaluation, and forecasts as files."""
+"""Forecasters and baselines, their evaluation, and forecasts as files."""
+
+from pgti.forecasting.baselines import HistoricalAverageForecaster as HistoricalAverageForecaster
+from pgti.forecasting.baselines import PersistenceForecaster as PersistenceForecaster
+from pgti.forecasting.evaluation import evaluate as evaluate
+from pgti.forecasting.evaluation import evaluation_report as evaluation_report
+from pgti.forecasting.forecaster import AbstractForecaster as AbstractForecaster
+from pgti.forecasting.forecaster import NetworkForecaster as NetworkForecaster
+from pgti.forecasting.forecaster import shape_of as shape_of
+from pgti.forecasting.metrics import ForecastMetrics as ForecastMetrics
+from pgti.forecasting.metrics import MetricSummary as MetricSummary
+from pgti.forecasting.observers import AbstractObserver as AbstractObserver
+from pgti.forecasting.observers import RichObserver as RichObserver
+from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver
+from pgti.forecasting.prediction import ForecastLabels as ForecastLabels
+from pgti.forecasting.prediction import predict as predict

@@ -1,85 +1,186 @@
-"""Baselines that learn nothing by gradient: what any model has to beat."""
+"""Baselines without trained parameters: what any model has to beat."""
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
-from pgti.errors import ConfigError
+from pgti.batching import Batch
+from pgti.errors import ConfigError, DataError
+from pgti.forecasting.forecaster import AbstractForecaster, AbstractScaledForecaster
 from pgti.shapes import BHNC, BLNC
+from pgti.store import SECONDS_PER_DAY, Scaler, SeriesStore, TimeAxis, slot_sums
 
-__all__ = ["HistoricalAverage", "Persistence"]
+__all__ = ["HistoricalAverageForecaster", "PersistenceForecaster", "last_observed"]
+
+_MAX_WEEK_BINS = 2016
+"""Bins of a week at most: five minutes each. A finer series is averaged over that."""
 
 
-class Persistence(nn.Module):
-    """Forecasts that every sensor stays at its last observed reading.
+class PersistenceForecaster(AbstractScaledForecaster):
+    """Forecasts that every sensor stays at its last observed value in the window.
 
-    Where the last input is missing, an earlier one serves; where all are, 0, which is the mean of
-    standardised readings.
+    Where a window has no observed value, the forecast is the training mean.
 
     Args:
+        scaler: standardisation of the store's channels, undone here.
+        target_indices: positions of the targets among the store's channels.
         horizon: steps to forecast, H.
-        target_indices: positions of the targets among the channels, in the order of the output.
-    """
-
-    def __init__(self, horizon: int, target_indices: tuple[int, ...]) -> None:
-        super().__init__()
-        self._horizon = horizon
-        self._target_indices = list(target_indices)
-
-    def forward(self, x: BLNC, mask: Tensor) -> BHNC:
-        """Repeat the last observed reading over the horizon.
-
-        Args:
-            x: [B, L, N, C_in], the store's channels first, in any unit.
-            mask: [B, L, N, C], True where observed; C at least up to the last target.
-
-        Returns:
-            [B, H, N, C_out], in the unit of `x`; a view that repeats one step.
-        """
-        readings = x[..., self._target_indices]
-        observed = mask[..., self._target_indices]
-        # Steps count from 1, so that 0 is left for "never observed".
-        steps = torch.arange(1, x.shape[1] + 1, device=x.device).view(1, -1, 1, 1)
-        last = (observed * steps).amax(dim=1, keepdim=True)
-        value = readings.gather(1, (last - 1).clamp(min=0))
-        value = torch.where(last > 0, value, 0.0)
-        return value.expand(-1, self._horizon, -1, -1)
-
-
-class HistoricalAverage(nn.Module):
-    """Forecasts what a sensor read on average at the same time of the week.
-
-    Args:
-        table: [slots of the week, N, C_out], in original units, without gaps: whoever builds it
-            decides what stands for a slot that was never observed.
 
     Raises:
-        ConfigError: a table of another shape, or with a gap.
+        ConfigError: if a target is not a channel of the scaler.
     """
 
-    table: Tensor
+    def __init__(self, scaler: Scaler, target_indices: tuple[int, ...], horizon: int) -> None:
+        super().__init__(scaler, target_indices)
+        self.horizon = horizon
 
-    def __init__(self, table: Tensor) -> None:
+    def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
+        """The last observed value of each node and target, repeated over the horizon."""
+        last_B1NC = last_observed(batch.x, batch.x_mask, self.target_indices)
+        return self.unscale(last_B1NC.expand(-1, self.horizon, -1, -1))
+
+
+def last_observed(x: BLNC, mask: Tensor, channels: tuple[int, ...]) -> Tensor:
+    """The last observed value of each node and channel; 0 where a window has none.
+
+    Args:
+        x: [B, L, N, C_in], the store's channels first, in any unit.
+        mask: [B, L, N, C], True where observed; C at least up to the last channel.
+        channels: positions of the channels to return, in their order.
+
+    Returns:
+        [B, 1, N, len(channels)], in the unit of `x`.
+    """
+    values, observed = x[..., list(channels)], mask[..., list(channels)]
+    # Steps count from 1: 0 stands for "never observed".
+    steps = torch.arange(1, x.shape[1] + 1, device=x.device).view(1, -1, 1, 1)
+    last = (observed * steps).amax(dim=1, keepdim=True)
+    return torch.where(last > 0, values.gather(1, (last - 1).clamp(min=0)), 0.0)
+
+
+class HistoricalAverageForecaster(AbstractForecaster):
+    """Forecasts the training mean of the same sensor at the same time of the week.
+
+    Create one with `fit`. Where a sensor was never observed in a bin of the week, the mean of the
+    bin of the day stands in, then the mean of the sensor, then that of the channel. Without
+    times, the forecast is the sensor's mean.
+
+    Args:
+        table: mean of each bin of the week, node and target, in original units [bins, N, C_out].
+        intervals_per_bin: intervals of the series that share a bin.
+        time_axis: maps rows to bins of the week.
+        input_steps: L, to find the target rows of a window.
+        horizon: H.
+
+    Raises:
+        ConfigError: if the table has another shape or contains NaN.
+    """
+
+    def __init__(
+        self,
+        table: Tensor,
+        intervals_per_bin: int,
+        time_axis: TimeAxis,
+        *,
+        input_steps: int,
+        horizon: int,
+    ) -> None:
         super().__init__()
         if table.ndim != 3:
             raise ConfigError(
                 f"the table of averages has shape {tuple(table.shape)}: it must be "
-                "[slots, nodes, targets]"
+                "[week bins, nodes, targets]"
             )
         num_gaps = int(torch.isnan(table).sum())
         if num_gaps:
             raise ConfigError(
-                f"the table of averages has {num_gaps} gaps (NaN): fill slots that were never "
-                "observed before the model is built"
+                f"the table of averages has {num_gaps} gaps (NaN): fill bins without "
+                "observations before you build the forecaster"
             )
+        self.table: Tensor
         self.register_buffer("table", table)
+        self.intervals_per_bin = intervals_per_bin
+        self.time_axis = time_axis
+        self.input_steps = input_steps
+        self.horizon = horizon
 
-    def forward(self, week_bins: Tensor) -> BHNC:
-        """Look the averages up.
+    @classmethod
+    def fit(
+        cls,
+        store: SeriesStore,
+        train_rows: range,
+        *,
+        target_indices: tuple[int, ...],
+        input_steps: int,
+        horizon: int,
+    ) -> "HistoricalAverageForecaster":
+        """Average the observed values of the training rows, a chunk at a time.
+
+        Memory: 16 bytes per bin, node and target, whatever the length of the series.
 
         Args:
-            week_bins: [B, H] int64, bin of the week of every target row.
+            store: the series.
+            train_rows: the rows to average.
+            target_indices: positions of the targets among the store's channels.
+            input_steps: L, to find the target rows of a window.
+            horizon: H.
 
-        Returns:
-            [B, H, N, C_out], in original units.
+        Raises:
+            DataError: if a target channel has no observed value in those rows.
         """
-        return self.table[week_bins]
+        num_week_bins = store.time_axis.num_week_bins
+        merged = -(-num_week_bins // _MAX_WEEK_BINS)
+        sums, counts = slot_sums(
+            store,
+            train_rows,
+            target_indices,
+            lambda rows: store.time_axis.slot_of_week(rows) // merged,
+            -(-num_week_bins // merged),
+        )
+        for index, count in zip(target_indices, counts.sum(axis=(0, 1)), strict=True):
+            if count == 0:
+                raise DataError(
+                    f"channel {store.meta.channels[index]!r} has no observed reading in the "
+                    f"training rows {train_rows.start} to {train_rows.stop - 1}: "
+                    "choose another split"
+                )
+        bin_seconds = merged * (store.time_axis.interval_seconds or SECONDS_PER_DAY)
+        whole_days = num_week_bins > 1 and SECONDS_PER_DAY % bin_seconds == 0
+        _fill_unobserved(sums, counts, whole_days=whole_days)
+        sums /= counts
+        table = torch.from_numpy(sums.astype(np.float32))
+        return cls(table, merged, store.time_axis, input_steps=input_steps, horizon=horizon)
+
+    @staticmethod
+    def fit_bytes(store: SeriesStore, num_targets: int) -> int:
+        """Memory that `fit` takes for that many targets."""
+        week_bins = min(_MAX_WEEK_BINS, store.time_axis.num_week_bins)
+        return 16 * week_bins * store.meta.num_nodes * num_targets
+
+    def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
+        """The table's entries for the windows' target rows."""
+        rows_BH = batch.starts[:, None] + self.input_steps + np.arange(self.horizon)
+        bins_BH = self.time_axis.slot_of_week(rows_BH) // self.intervals_per_bin
+        return self.table[torch.from_numpy(bins_BH).to(self.table.device)]
+
+
+def _fill_unobserved(
+    sums: NDArray[np.float64], counts: NDArray[np.int32], *, whole_days: bool
+) -> None:
+    """Give each bin without an observation the sums of the next wider average that has one."""
+    node_sums, node_counts = sums.sum(axis=0), counts.sum(axis=0)
+    all_sums, all_counts = node_sums.sum(axis=0), node_counts.sum(axis=0)
+    empty = node_counts == 0
+    node_sums[empty] = np.broadcast_to(all_sums, empty.shape)[empty]
+    node_counts[empty] = np.broadcast_to(all_counts, empty.shape)[empty]
+    bins_per_day = len(sums) // 7 if whole_days else len(sums)
+    for day_bin in range(bins_per_day):
+        same_time = slice(day_bin, None, bins_per_day)
+        wider_sums, wider_counts = sums[same_time].sum(axis=0), counts[same_time].sum(axis=0)
+        empty = wider_counts == 0
+        wider_sums[empty], wider_counts[empty] = node_sums[empty], node_counts[empty]
+        for week_bin in range(day_bin, len(sums), bins_per_day):
+            empty = counts[week_bin] == 0
+            sums[week_bin][empty] = wider_sums[empty]
+            counts[week_bin][empty] = wider_counts[empty]

@@ -1,45 +1,77 @@
 """Errors of forecasters over a split, several of them in one pass over the data."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import torch
 
-from pgti.batching import Batch
+from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
-from pgti.forecasting.loader import Loader, open_epoch
-from pgti.forecasting.metrics import ForecastMetrics, MetricSummary
+from pgti.forecasting.metrics import ForecastMetrics
 from pgti.forecasting.observers import AbstractObserver
 
-__all__ = ["evaluate", "evaluation_report", "measure"]
+__all__ = ["evaluate", "evaluation_report"]
 
 
 def evaluate(
     forecasters: Mapping[str, AbstractForecaster],
-    loader: Loader,
+    loader: BatchLoader,
     *,
     mape_threshold: float = 1e-3,
     observers: Iterable[AbstractObserver] = (),
-) -> dict[str, MetricSummary]:
+    before_batch: Callable[[], None] | None = None,
+    communicator: Communicator | None = None,
+) -> dict[str, ForecastMetrics]:
     """Errors of each forecaster over all windows of the loader, by name.
 
-    Every window counts once and every observed target as much as any other, so that the batch
-    size changes nothing.
+    Every window counts once and every observed target as much as any other, so the result does
+    not depend on the batch size or the number of ranks.
 
     Args:
         forecasters: what to evaluate, by name; on the device of the batches.
         loader: the windows.
         mape_threshold: smallest magnitude of a target, in its unit, that MAPE counts.
-        observers: shown the progress.
+        observers: receive the progress.
+        before_batch: called before each batch; an error that it raises ends the evaluation.
+        communicator: the ranks that share the windows; None for one process.
+
+    Returns:
+        Sums of errors over all ranks; `summary()` gives the errors.
 
     Raises:
         ConfigError: if there is no window, or windows come without targets.
-        RunError: if a forecast is not finite.
     """
-    metrics = measure(forecasters, loader, mape_threshold=mape_threshold, observers=observers)
-    return {name: each.summary() for name, each in metrics.items()}
+    if loader.num_windows == 0:
+        raise ConfigError(
+            "there is no window to evaluate: give the split a larger share, or shorten "
+            "input_steps or horizon"
+        )
+    watching = list(observers)
+    for observer in watching:
+        observer.begin("evaluating", loader.num_windows)
+    metrics: dict[str, ForecastMetrics] = {}
+    were_training = [each for each in forecasters.values() if each.training]
+    for each in were_training:
+        each.eval()
+    try:
+        # Not inference_mode: what a network caches here must be usable in training later.
+        with torch.no_grad(), closing(loader.epoch(0)) as batches:
+            for number, batch in enumerate(batches):
+                if before_batch is not None:
+                    before_batch()
+                _update(metrics, forecasters, batch, mape_threshold)
+                for observer in watching:
+                    observer.advance(loader.windows_in(number))
+    finally:
+        for each in were_training:
+            each.train()
+    if communicator is not None:
+        for of_one in metrics.values():
+            communicator.all_reduce_(of_one.sums, "metrics")
+    return metrics
 
 
 def evaluation_report(
@@ -51,7 +83,7 @@ def evaluation_report(
     units may differ, and the errors of all of them together mix them.
 
     Args:
-        metrics: as `measure` gives them.
+        metrics: as `evaluate` returns them.
         main: name of the main forecaster.
         channels: name of each target channel.
 
@@ -84,58 +116,6 @@ def _with_channels(metrics: ForecastMetrics, channels: Sequence[str]) -> dict[st
             name: metrics.summary(channel=index) for index, name in enumerate(channels)
         }
     return report
-
-
-def measure(
-    forecasters: Mapping[str, AbstractForecaster],
-    loader: Loader,
-    *,
-    mape_threshold: float = 1e-3,
-    observers: Iterable[AbstractObserver] = (),
-    before_batch: Callable[[], None] | None = None,
-    communicator: Communicator | None = None,
-) -> dict[str, ForecastMetrics]:
-    """As `evaluate`, but the sums themselves, which merge and tell channels apart.
-
-    Args:
-        forecasters: what to evaluate, by name.
-        loader: the windows.
-        mape_threshold: smallest magnitude that MAPE counts.
-        observers: shown the progress.
-        before_batch: called before each batch; what it raises ends the evaluation.
-        communicator: the ranks that share the windows; None for one process.
-
-    Raises:
-        ConfigError: if there is no window, or windows come without targets.
-    """
-    if loader.num_windows == 0:
-        raise ConfigError(
-            "there is no window to evaluate: give the split a larger share, or shorten "
-            "input_steps or horizon"
-        )
-    watching = list(observers)
-    for observer in watching:
-        observer.begin("evaluating", loader.num_windows)
-    metrics: dict[str, ForecastMetrics] = {}
-    were_training = [each for each in forecasters.values() if each.training]
-    for each in were_training:
-        each.eval()
-    try:
-        # Not inference_mode: what a network caches here must be usable in training later.
-        with torch.no_grad(), open_epoch(loader, 0) as batches:
-            for number, batch in enumerate(batches):
-                if before_batch is not None:
-                    before_batch()
-                _update(metrics, forecasters, batch, mape_threshold)
-                for observer in watching:
-                    observer.advance(loader.windows_in(number))
-    finally:
-        for each in were_training:
-            each.train()
-    if communicator is not None:
-        for of_one in metrics.values():
-            communicator.all_reduce_(of_one.sums, "metrics")
-    return metrics
 
 
 def _update(

@@ -1,4 +1,4 @@
-"""Everything that turns a batch into forecasts in original units: networks and simple rules."""
+"""Forecasters turn a batch into forecasts in original units; this is the one with a network."""
 
 from abc import ABC, abstractmethod
 
@@ -7,13 +7,12 @@ from torch import Tensor, nn
 
 from pgti.batching import Batch, WindowSource
 from pgti.errors import ConfigError
-from pgti.forecasting.baselines import Persistence
 from pgti.models import AbstractModel, ModelShape, TeacherForcing
 from pgti.nn import Supports
 from pgti.shapes import BHNC
 from pgti.store import SECONDS_PER_DAY, Scaler, TimeAxis
 
-__all__ = ["AbstractForecaster", "NetworkForecaster", "PersistenceForecaster", "shape_of"]
+__all__ = ["AbstractForecaster", "AbstractScaledForecaster", "NetworkForecaster", "shape_of"]
 
 
 class AbstractForecaster(nn.Module, ABC):
@@ -21,26 +20,57 @@ class AbstractForecaster(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
-        """Forecasts of the batch's windows, float32 (or float64) [B, H, N, C_out].
+        """Forecast the batch's windows.
 
         Args:
             batch: the windows.
-            step: in training, optimiser steps done so far; None in evaluation and prediction,
-                where nothing of the targets may be seen.
+            step: in training, the number of optimizer steps done so far; None in evaluation and
+                prediction, where the forecaster must not see the targets.
+
+        Returns:
+            float32 (or float64) [B, H, N, C_out].
         """
 
 
-class NetworkForecaster(AbstractForecaster):
-    """A network that works on standardised readings, with the un-scaling around it.
+class AbstractScaledForecaster(AbstractForecaster):
+    """A forecaster that works on standardised values and converts its output to original units.
+
+    Args:
+        scaler: standardisation of the store's channels.
+        target_indices: positions of the targets among the store's channels.
+
+    Raises:
+        ConfigError: if a target is not a channel of the scaler.
+    """
+
+    def __init__(self, scaler: Scaler, target_indices: tuple[int, ...]) -> None:
+        super().__init__()
+        _check_targets(scaler, target_indices)
+        self.scaler = scaler
+        self.target_indices = target_indices
+        self.mean: Tensor
+        self.std: Tensor
+        for name, values in (("mean", scaler.mean), ("std", scaler.std)):
+            of_targets = [values[index] for index in target_indices]
+            tensor = torch.tensor(of_targets, dtype=torch.float32)
+            self.register_buffer(name, tensor, persistent=False)
+
+    def unscale(self, scaled: BHNC) -> BHNC:
+        """Standardised targets [B, H, N, C_out] in original units."""
+        return scaled * self.std + self.mean
+
+
+class NetworkForecaster(AbstractScaledForecaster):
+    """A network that forecasts standardised values.
 
     Args:
         network: called as `network(x, supports)`, x [B, L, N, C + F] standardised; returns
-            [B, H, N, C_out] standardised. An `AbstractModel` is also shown its teacher in
-            training.
-        supports: the sensor graph as the network wants it.
+            [B, H, N, C_out] standardised. In training an `AbstractModel` also receives a
+            `TeacherForcing`.
+        supports: the sensor graph in the form that the network takes.
         scaler: standardisation of the store's channels.
         target_indices: positions of the targets among the store's channels.
-        seed: seed of whatever the network draws in training (scheduled sampling).
+        seed: seed of what the network draws in training (scheduled sampling).
 
     Raises:
         ConfigError: if a target is not a channel of the scaler.
@@ -54,21 +84,17 @@ class NetworkForecaster(AbstractForecaster):
         target_indices: tuple[int, ...],
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        _check_targets(scaler, target_indices)
+        super().__init__(scaler, target_indices)
         self.network = network
         self.supports = supports
-        self.scaler = scaler
-        self.target_indices = target_indices
         self.seed = seed
-        mean, std = _target_scale(scaler, target_indices)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
-        """Forecasts in original units; un-scaled in float32 even where the network is not."""
+        """Forecasts in original units; unscaled in float32 even where the network computes lower.
+
+        Raises:
+            ConfigError: if the network returns anything but a tensor of the forecasts' shape.
+        """
         teacher = None if step is None else self._teacher(batch, step)
         if teacher is None:
             scaled: Tensor = self.network(batch.x, self.supports)
@@ -77,7 +103,7 @@ class NetworkForecaster(AbstractForecaster):
         _check_shape(scaled, batch, len(self.target_indices))
         if scaled.dtype not in (torch.float32, torch.float64):
             scaled = scaled.float()
-        return scaled * self.std + self.mean
+        return self.unscale(scaled)
 
     def _teacher(self, batch: Batch, step: int) -> TeacherForcing | None:
         if not isinstance(self.network, AbstractModel) or batch.y is None or batch.y_mask is None:
@@ -91,36 +117,8 @@ class NetworkForecaster(AbstractForecaster):
         )
 
 
-class PersistenceForecaster(AbstractForecaster):
-    """Every future reading is the last observed one of the window; the mean where there is none.
-
-    Args:
-        scaler: standardisation of the store's channels, undone here.
-        target_indices: positions of the targets among the store's channels.
-        horizon: steps to forecast, H.
-
-    Raises:
-        ConfigError: if a target is not a channel of the scaler.
-    """
-
-    def __init__(self, scaler: Scaler, target_indices: tuple[int, ...], horizon: int) -> None:
-        super().__init__()
-        _check_targets(scaler, target_indices)
-        self.rule = Persistence(horizon, target_indices)
-        mean, std = _target_scale(scaler, target_indices)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", mean, persistent=False)
-        self.register_buffer("std", std, persistent=False)
-
-    def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
-        """The last observed reading of each node and target, at every step."""
-        scaled: Tensor = self.rule(batch.x, batch.x_mask)
-        return scaled * self.std + self.mean
-
-
 def shape_of(source: WindowSource) -> ModelShape:
-    """The sizes that windows of `source` ask of a network."""
+    """The sizes of a network for windows of `source`."""
     return ModelShape(
         input_steps=source.spec.input_steps,
         horizon=source.spec.horizon,
@@ -140,12 +138,6 @@ def _steps_per_day(time_axis: TimeAxis) -> int | None:
     return SECONDS_PER_DAY // interval
 
 
-def _target_scale(scaler: Scaler, target_indices: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    mean = torch.tensor([scaler.mean[index] for index in target_indices], dtype=torch.float32)
-    std = torch.tensor([scaler.std[index] for index in target_indices], dtype=torch.float32)
-    return mean, std
-
-
 def _check_targets(scaler: Scaler, target_indices: tuple[int, ...]) -> None:
     num_channels = len(scaler.mean)
     if not target_indices:
@@ -159,7 +151,7 @@ def _check_targets(scaler: Scaler, target_indices: tuple[int, ...]) -> None:
 
 
 def _check_shape(scaled: object, batch: Batch, num_targets: int) -> None:
-    """A network of one's own that returns another shape would broadcast into nonsense."""
+    """Refuse a shape that would broadcast: a user's own network may return anything."""
     if not isinstance(scaled, Tensor):
         raise ConfigError(
             f"the network returned a {type(scaled).__name__}: it must return one tensor, "

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 import numpy as np
@@ -25,11 +26,11 @@ Times = NDArray[np.datetime64] | NDArray[np.int64]
 class ForecastBlock:
     """Forecasts of a few windows, on the host.
 
-    Args:
+    Attributes:
         timestamps: times (or row numbers) of the targets, [S, H]; in UTC where there is a zone.
         origins: times (or row numbers) of the last inputs, [S]; likewise.
         forecast: in original units, float32 [S, H, N, C].
-        observed: the readings, NaN where missing, float32 [S, H, N, C]; None if unknown.
+        observed: observed values, NaN where missing, float32 [S, H, N, C]; None if unknown.
     """
 
     timestamps: Times
@@ -40,12 +41,12 @@ class ForecastBlock:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForecastNames:
-    """What the axes of every block are called.
+    """Names of the axes of every block.
 
-    Args:
+    Attributes:
         sensor_ids: name of each node.
         channels: name of each target channel.
-        time_zone: IANA name of the zone to write times in, or None where they have none.
+        time_zone: IANA name of the zone to write times in, None for times without one.
     """
 
     sensor_ids: tuple[str, ...]
@@ -54,11 +55,11 @@ class ForecastNames:
 
 
 class AbstractForecastWriter(ABC):
-    """Writes blocks of forecasts to one file, in the order they come."""
+    """Writes blocks of forecasts to one file, in the order in which they arrive."""
 
     @abstractmethod
     def write(self, block: ForecastBlock) -> None:
-        """Add a block; the first decides whether the file has observed readings."""
+        """Append a block; the first decides whether the file has observed values."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -66,12 +67,12 @@ class AbstractForecastWriter(ABC):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Let go of everything that is open; the file is of no use."""
+        """Close everything that is open; the file is incomplete."""
 
 
 @contextmanager
 def open_writer(path: Path, names: ForecastNames) -> Iterator[AbstractForecastWriter]:
-    """A writer of the format that the suffix names; the file appears when the block is left.
+    """A writer of the format that the suffix names; the file appears when the block ends.
 
     Raises:
         ConfigError: if the suffix names no format, or the directory does not exist.
@@ -137,7 +138,7 @@ class _Columns:
 
 
 def observed_or_nan(block: ForecastBlock) -> NDArray[np.float32]:
-    """The block's readings, or as many NaN where it has none."""
+    """The block's observed values, or as many NaN where it has none."""
     if block.observed is not None:
         return block.observed
     return np.full_like(block.forecast, np.nan)
@@ -170,8 +171,8 @@ class _CsvWriter(AbstractForecastWriter):
 class _ParquetWriter(AbstractForecastWriter):
     def __init__(self, path: Path, names: ForecastNames) -> None:
         try:
-            import pyarrow  # noqa: PLC0415 # an extra
-            import pyarrow.parquet  # noqa: PLC0415 # an extra
+            import pyarrow  # noqa: PLC0415 - an extra
+            import pyarrow.parquet  # noqa: PLC0415 - an extra
         except ImportError:
             raise MissingExtraError("pyarrow", "parquet") from None
         self._arrow = pyarrow
@@ -211,98 +212,76 @@ class _ParquetWriter(AbstractForecastWriter):
 
 
 class _NpzWriter(AbstractForecastWriter):
-    """Grows one .npy file per array, and packs them into an archive at the end."""
+    """Collects each array in a nameless file, then packs them all into an archive.
+
+    Plain writes, not a memory map: on a full disk they raise, where a map ends the process.
+    """
 
     def __init__(self, path: Path, names: ForecastNames) -> None:
         self._path = path
-        self._names: dict[str, NDArray[Any]] = {
+        self._columns = _Columns(names)
+        self._arrays: dict[str, NDArray[Any]] = {
             "sensor_ids": np.array(names.sensor_ids, dtype=np.str_),
             "channels": np.array(names.channels, dtype=np.str_),
         }
         if names.time_zone is not None:
-            self._names["time_zone"] = np.array(names.time_zone, dtype=np.str_)
-        self._columns = _Columns(names)
-        self._parts = path.with_name(f"{path.name}-parts")
-        self._parts.mkdir()
-        self._growing: dict[str, _GrowingArray] = {}
+            self._arrays["time_zone"] = np.array(names.time_zone, dtype=np.str_)
+        self._files: dict[str, IO[bytes]] = {}
+        self._last: dict[str, NDArray[Any]] = {}
+        self._num_windows = 0
 
     def write(self, block: ForecastBlock) -> None:
-        arrays: dict[str, NDArray[Any]] = {
+        self._last = {
             "forecast": block.forecast,
             "timestamps": block.timestamps,
             "origins": block.origins,
         }
         if self._columns.has_observed(block):
-            arrays["observed"] = observed_or_nan(block)
-        for name, array in arrays.items():
-            if name not in self._growing:
-                self._growing[name] = _GrowingArray(self._parts / f"{name}.npy")
-            self._growing[name].append(array)
-        self._names["horizon"] = np.arange(1, block.forecast.shape[1] + 1)
+            self._last["observed"] = observed_or_nan(block)
+        for name, array in self._last.items():
+            if name not in self._files:
+                self._files[name] = TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - until finish
+            # As bytes: datetime64 does not export a buffer.
+            self._files[name].write(np.ascontiguousarray(array).view(np.uint8).data)
+        self._num_windows += len(block.forecast)
 
     def finish(self) -> None:
-        for growing in self._growing.values():
-            growing.finish()
-        for name, array in self._names.items():
-            np.save(self._parts / f"{name}.npy", array, allow_pickle=False)
-        with zipfile.ZipFile(self._path, "w", allowZip64=True) as archive:
-            for part in sorted(self._parts.iterdir()):
-                archive.write(part, part.name)
-        shutil.rmtree(self._parts)
+        if self._last:
+            self._arrays["horizon"] = np.arange(1, self._last["forecast"].shape[1] + 1)
+        with zipfile.ZipFile(self._path, "w") as archive:
+            for name in sorted(self._arrays.keys() | self._files):
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    if name in self._arrays:
+                        np.lib.format.write_array(member, self._arrays[name], allow_pickle=False)
+                    else:
+                        self._copy(name, member)
+
+    def _copy(self, name: str, member: IO[bytes]) -> None:
+        header = np.lib.format.header_data_from_array_1_0(self._last[name])
+        shape = (self._num_windows, *self._last[name].shape[1:])
+        np.lib.format.write_array_header_1_0(member, header | {"shape": shape})
+        with self._files[name] as file:
+            file.seek(0)
+            shutil.copyfileobj(file, member, 1 << 20)
 
     def abandon(self) -> None:
-        for growing in self._growing.values():
-            _close_regardless(growing.file)
-        shutil.rmtree(self._parts, ignore_errors=True)
+        for file in self._files.values():
+            _close_regardless(file)
 
 
-class _GrowingArray:
-    """An .npy file whose first dimension grows; the header is written again at the end."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("w+b")
-        self._shape: tuple[int, ...] = ()
-        self._dtype: np.dtype[Any] | None = None
-        self._length = 0
-
-    def append(self, array: NDArray[Any]) -> None:
-        if self._dtype is None:
-            self._dtype, self._shape = array.dtype, array.shape[1:]
-            self._write_header()
-        self._length += len(array)
-        # Bytes, for datetime64 has no buffer of its own.
-        self.file.write(np.ascontiguousarray(array).view(np.uint8).data)
-
-    def finish(self) -> None:
-        self.file.seek(0)
-        self._write_header()
-        self.file.close()
-
-    def _write_header(self) -> None:
-        if self._dtype is None:
-            return
-        header = {
-            "descr": np.lib.format.dtype_to_descr(self._dtype),
-            "fortran_order": False,
-            "shape": (self._length, *self._shape),
-        }
-        # numpy leaves room for the first dimension to grow, so that the header keeps its length.
-        np.lib.format.write_array_header_1_0(self.file, header)
-
-
-def _readable(moments: NDArray[Any], time_zone: str | None) -> NDArray[Any]:
-    """ISO 8601 text of times, with their distance from UTC in a zone; row numbers as they are."""
-    if moments.dtype.kind != "M":
-        return moments
+def _readable(times: NDArray[Any], time_zone: str | None) -> NDArray[Any]:
+    """ISO 8601 text of times, with their UTC offset in a zone; row numbers unchanged."""
+    if times.dtype.kind != "M":
+        return times
     if time_zone is None:
-        return np.datetime_as_string(moments, unit="s").astype(object)
-    zoned = pd.DatetimeIndex(moments.ravel(), tz="UTC").tz_convert(time_zone)
+        return np.datetime_as_string(times, unit="s").astype(object)
+    zoned = pd.DatetimeIndex(times.ravel(), tz="UTC").tz_convert(time_zone)
     texts = np.array([time.isoformat() for time in zoned], dtype=object)
-    return texts.reshape(moments.shape)
+    return texts.reshape(times.shape)
 
 
 def _close_regardless(file: IO[Any]) -> None:
-    """Close a file that is of no use: a full disk may refuse its last bytes."""
+    """Close an incomplete file: a full disk may refuse its last bytes."""
     try:
         file.close()
     except OSError:

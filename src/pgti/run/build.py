@@ -11,12 +11,12 @@ from torch import nn
 
 from pgti.batching import Batcher, WindowSource
 from pgti.errors import ConfigError
+from pgti.forecasting import NetworkForecaster, shape_of
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelShape, build_config, build_model, model_entry
 from pgti.nn import Supports
 from pgti.run.config import ModelConfig, RunConfig, WindowConfig
 from pgti.store import Profile, Scaler, SeriesStore, default_calendar
-from pgti.training import NetworkForecaster, shape_of
 
 __all__ = [
     "CUSTOM_MODEL",

@@ -10,6 +10,7 @@ from torch import nn
 
 from pgti.batching import Batcher, WindowSource
 from pgti.errors import ConfigError
+from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster
 from pgti.memory import (
     MallocPolicy,
     available_bytes,
@@ -21,7 +22,6 @@ from pgti.memory import (
 )
 from pgti.models import AbstractModel
 from pgti.run.config import RunConfig
-from pgti.training import HistoricalAverageForecaster, NetworkForecaster
 from pgti.training.step import TrainStep
 
 __all__ = ["MemoryEstimate", "MemoryPlan", "RankPart", "plan_memory"]

@@ -19,6 +19,7 @@ from pgti.batching import (
 )
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError
+from pgti.forecasting import AbstractObserver
 from pgti.models import AbstractModel, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
@@ -33,7 +34,7 @@ from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, RankPart, plan_memory
 from pgti.run.run import Run
 from pgti.store import Scaler, SeriesStore
-from pgti.training import AbstractObserver, RunDirectory, RunFingerprint, Trainer
+from pgti.training import RunDirectory, RunFingerprint, Trainer
 from pgti.training.order import order_of
 from pgti.windows import (
     SPLIT_NAMES,

@@ -12,6 +12,17 @@ from numpy.typing import NDArray
 from pgti.batching import BatchLoader, WindowSource, make_batcher
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, RunError
+from pgti.forecasting import (
+    AbstractForecaster,
+    AbstractObserver,
+    ForecastLabels,
+    HistoricalAverageForecaster,
+    NetworkForecaster,
+    PersistenceForecaster,
+    evaluate,
+    evaluation_report,
+    predict,
+)
 from pgti.run.build import (
     PREFETCH_DEPTH,
     ModelFactory,
@@ -21,18 +32,7 @@ from pgti.run.build import (
 )
 from pgti.run.config import RunConfig, parse_time
 from pgti.store import Scaler, SeriesStore
-from pgti.training import (
-    AbstractForecaster,
-    AbstractObserver,
-    ForecastLabels,
-    HistoricalAverageForecaster,
-    NetworkForecaster,
-    PersistenceForecaster,
-    RunDirectory,
-    evaluation_report,
-    measure,
-    predict,
-)
+from pgti.training import RunDirectory
 from pgti.training.compatibility import check_fingerprint
 from pgti.windows import EvenSharding, Sequential, Sharding, SplitName, Splits, subsample_evenly
 
@@ -160,7 +160,7 @@ class Run:
         forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster, **self._baselines()}
         report: dict[str, Any] = {}
         for name, starts in chosen.items():
-            metrics = measure(
+            metrics = evaluate(
                 forecasters,
                 self._shared(starts),
                 observers=observers,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgti.batching import Batch
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
-from pgti.forecasting.forecaster import NetworkForecaster
+from pgti.forecasting import NetworkForecaster
 from pgti.nn import MaskedLoss
 from pgti.training.config import Precision, TrainingConfig
 from pgti.training.optim import build_loss, build_optimizer

@@ -3,16 +3,14 @@
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from pgti.batching import Batch
+from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
-from pgti.forecasting.evaluation import measure
-from pgti.forecasting.forecaster import NetworkForecaster
-from pgti.forecasting.loader import Loader, open_epoch
-from pgti.forecasting.observers import AbstractObserver
+from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
 from pgti.training.config import TrainingConfig
 from pgti.training.optim import learning_rate
 from pgti.training.progress import Position
@@ -81,8 +79,8 @@ class Trainer:
         self,
         forecaster: NetworkForecaster,
         *,
-        training: Loader,
-        validation: Loader,
+        training: BatchLoader,
+        validation: BatchLoader,
         config: TrainingConfig,
         run: RunDirectory,
         identity: RunFingerprint,
@@ -187,7 +185,7 @@ class Trainer:
             observer.begin(label, self._training.num_windows, position.epoch_windows)
         first_batch = position.step_in_epoch * self._config.accumulate
         began = time.perf_counter()
-        with open_epoch(self._training, position.epoch, first_batch) as batches:
+        with closing(self._training.epoch(position.epoch, first_batch)) as batches:
             self._agree_to_stop()
             while not self._is_epoch_over():
                 self._stop_if_agreed()
@@ -227,7 +225,7 @@ class Trainer:
             self._training.prepare(self._state.position.epoch + 1)
         for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
             self._communicator.broadcast_(buffer)
-        metrics = measure(
+        metrics = evaluate(
             {"model": self._forecaster},
             self._validation,
             observers=self._observers,

@@ -17,9 +17,6 @@ from pgti.store import TimeAxis
 
 __all__ = ["ForecastLabels", "predict"]
 
-_BLOCK_FORECASTS = 1 << 18
-"""Forecasts (windows x horizon x nodes x channels) that are turned into rows at a time."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ForecastLabels:
@@ -37,7 +34,7 @@ class ForecastLabels:
     sensor_ids: tuple[str, ...]
     channels: tuple[str, ...]
 
-    def moments(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64] | NDArray[np.int64]:
+    def timestamps(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64] | NDArray[np.int64]:
         """Times of the rows, or the rows themselves where times are unknown.
 
         In a zone the times are UTC: its wall clock shows one hour of a year twice.
@@ -65,6 +62,7 @@ def predict(
     path: str | Path,
     *,
     observers: Iterable[AbstractObserver] = (),
+    block_size: int = 1 << 18,
 ) -> int:
     """Write the forecasts of the batches' windows to a file.
 
@@ -91,7 +89,8 @@ def predict(
         labels: names of what is forecast.
         path: the suffix, .csv, .parquet or .npz, names the format; an existing file is replaced
             once the new one is complete.
-        observers: told about each batch.
+        observers: receive the progress.
+        block_size: forecasts (windows x horizon x nodes x channels) converted to rows at a time.
 
     Returns:
         Number of windows.
@@ -108,7 +107,7 @@ def predict(
     try:
         with torch.no_grad(), open_writer(path, labels.names) as writer:
             for batch in batches:
-                for block in _blocks(batch, forecaster(batch), labels):
+                for block in _blocks(batch, forecaster(batch), labels, block_size):
                     writer.write(block)
                 num_windows += batch.num_windows
                 for observer in observers:
@@ -121,7 +120,7 @@ def predict(
 
 
 def _blocks(
-    batch: Batch, prediction: torch.Tensor, labels: ForecastLabels
+    batch: Batch, prediction: torch.Tensor, labels: ForecastLabels, block_size: int
 ) -> Iterator[ForecastBlock]:
     """The forecasts of a batch, a few windows at a time."""
     forecast = prediction.float().cpu().numpy()
@@ -130,12 +129,12 @@ def _blocks(
         observed = torch.where(batch.y_mask, batch.y.float(), torch.nan).cpu().numpy()
     horizon = np.arange(1, forecast.shape[1] + 1)
     last_rows = batch.starts + labels.input_steps - 1
-    size = max(1, _BLOCK_FORECASTS // max(1, forecast[0].size))
+    size = max(1, block_size // max(1, forecast[0].size))
     for first in range(0, batch.num_windows, size):
         part = slice(first, first + size)
         yield ForecastBlock(
-            timestamps=labels.moments(last_rows[part, None] + horizon),
-            origins=labels.moments(last_rows[part]),
+            timestamps=labels.timestamps(last_rows[part, None] + horizon),
+            origins=labels.timestamps(last_rows[part]),
             forecast=forecast[part],
             observed=None if observed is None else observed[part],
         )
