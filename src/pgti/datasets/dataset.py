@@ -1,14 +1,16 @@
-"""What is known of a published data set: its shape, where its files are, what they mean."""
+"""A published data set: its shape, where its files are, what they mean, how they are read."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
-__all__ = ["Dataset", "Download", "FileSet", "RecipeName", "Zeros"]
+from pgti.ingest import GraphSource, IngestOptions, ReadingsSource
+
+__all__ = ["Dataset", "Download", "FileSet", "Prepared", "Request", "Zeros"]
 
 Zeros = Literal["missing", "observed"]
-RecipeName = Literal[
-    "clocked-array", "frame", "json", "flow-array", "largest-raw", "largest-table", "largest-array"
-]
+
 
 _STORED_BYTES = 4  # float32; int16, where the readings lie on a grid, takes half
 
@@ -35,13 +37,13 @@ class FileSet:
     """Files that make the data set, in one of the forms in which people have it.
 
     Args:
-        recipe: how they become a store.
+        recipe: reads them.
         files: their names; `{year}` stands for each year that is wanted, `{years}` for all of
             them joined by underscores. A name in a folder may also lie outside of it.
         archives: zip files that may hold them.
     """
 
-    recipe: RecipeName
+    recipe: Callable[["Request"], "Prepared"]
     files: tuple[str, ...]
     archives: tuple[str, ...] = ()
 
@@ -112,3 +114,53 @@ class Dataset:
         """Bytes of the downloads whose size is known; None if none is."""
         known = [each.num_bytes for each in self.downloads if each.num_bytes is not None]
         return sum(known) if known else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What a recipe is asked for.
+
+    Args:
+        dataset: the data set.
+        paths: path of each of its files, by name.
+        zeros_missing: whether a zero in the first channel is a missing reading.
+        years: years wanted, where the files are by year.
+        interval: time between the steps of the store.
+        overwrite: whether a store of the target's name is replaced.
+    """
+
+    dataset: Dataset
+    paths: dict[str, Path]
+    zeros_missing: bool
+    years: tuple[int, ...] = ()
+    interval: str
+    overwrite: bool = False
+
+    def options(self, **others: Any) -> IngestOptions:
+        """What is always said: names and units of the channels, gaps filled.
+
+        Gaps can only be filled where the readings have times: `interval` says that they have not.
+        """
+        dataset = self.dataset
+        options = IngestOptions(
+            channels=dataset.channels,
+            units=dataset.units,
+            overwrite=self.overwrite,
+            gaps="error" if "interval" in others else "fill",
+        )
+        return replace(options, **others)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """What `pgti.ingest` is called with.
+
+    Args:
+        readings: the readings.
+        options: what they do not say themselves.
+        graph: the graph; None takes that of the readings.
+    """
+
+    readings: ReadingsSource
+    options: IngestOptions
+    graph: GraphSource | None = None

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import get_args
 
 from pgti.datasets.catalogue import find_dataset
-from pgti.datasets.dataset import Dataset, Zeros
+from pgti.datasets.dataset import Dataset, Request, Zeros
 from pgti.datasets.files import Files, Watch, by_hand, cached_files, files_in
-from pgti.datasets.recipes import RECIPES, Request
 from pgti.errors import ConfigError, FetchError
 from pgti.ingest import IngestSummary, check_target, ingest
 
@@ -115,7 +114,7 @@ def fetch_dataset(
             interval=interval,
             overwrite=options.overwrite,
         )
-        prepared = RECIPES[files.form.recipe](request)
+        prepared = files.form.recipe(request)
         return ingest(
             prepared.readings,
             out,

@@ -3,27 +3,32 @@
 Nothing is downloaded: the files must lie in a directory, under the names that PGT gives them.
 """
 
+import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pgti.datasets import Dataset
 from pgti.datasets.archives import member_of, unpack_member
-from pgti.datasets.catalogue import DATASETS
 from pgti.errors import ConfigError, DataError
+from pgti.ingest.readings import reraise_read_errors
+from pgti.interop.pgt.data import published
 from pgti.interop.pgt.data.compat import Recipe
 from pgti.interop.pgt.data.edges import (
     Edges,
     aligned,
     dense_edges,
+    listed_edges,
     load_matrix,
     load_pickled_matrix,
 )
-from pgti.interop.pgt.data.json_files import read_json
 from pgti.interop.pgt.data.sources import ArraySource, NpySource, Source
 from pgti.interop.pgt.data.table_source import TableSource
 
@@ -34,28 +39,25 @@ Opened = tuple[Source, Edges]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSet:
-    """A data set of PGT.
+    """A data set of PGT with index-batching.
 
-    Args:
+    Attributes:
         name: what PGT's documentation calls it.
-        published: what `pgti.datasets` calls it, which knows where its files are.
-        files: files that are read.
-        open: opens them, once they are known to be in the directory; as PGT does if the second
-            argument is true.
+        published: its files, the first set of which is read, and where they are.
+        read: reads the files; as PGT does if the second argument is true.
         recipe: how PGT standardises it.
         lags: rows of x and of y, by default.
         batch_size: windows of a batch, by default.
     """
 
     name: str
-    published: str
-    files: tuple[str, ...]
-    open: Callable[[Path, bool], Opened]
+    published: Dataset
+    read: Callable[[Sequence[Path], bool], Opened]
     recipe: Recipe
     lags: int = 12
     batch_size: int = 64
 
-    def opened(self, directory: Path, *, pgt_compat: bool = False) -> Opened:
+    def open(self, directory: Path, *, pgt_compat: bool = False) -> Opened:
         """Readings and edges of the files in `directory`; readings are read when they are used.
 
         What is missing is unpacked from the data set's archive if that is there.
@@ -68,13 +70,14 @@ class DataSet:
         Raises:
             DataError: if a file is missing, saying where to get it, or damaged.
         """
-        for name in self.files:
+        names = self.published.file_sets[0].files
+        for name in names:
             if not (directory / name).is_file():
-                self._find(directory, name)
-        return self.open(directory, pgt_compat)
+                self._unpack(directory, name)
+        return self.read([directory / name for name in names], pgt_compat)
 
-    def _find(self, directory: Path, name: str) -> None:
-        downloads = {each.name: each.url for each in DATASETS[self.published].downloads}
+    def _unpack(self, directory: Path, name: str) -> None:
+        downloads = {each.name: each.url for each in self.published.downloads}
         for archive in downloads:
             path = directory / archive
             if archive.endswith(".zip") and path.is_file():
@@ -84,7 +87,7 @@ class DataSet:
         raise DataError(
             f"{self.name} needs the file {name}, and {directory} has none: download {wanted} from "
             f"{downloads[wanted]} and put it there under that name; or make a store with "
-            f"`pgti fetch {self.published}` and give its path"
+            f"`pgti fetch {self.published.name}` and give its path"
         )
 
 
@@ -122,84 +125,57 @@ def default_directory(directory: Path | str | None) -> Path:
     return path
 
 
-def _open_arrays(values: str, matrix: str) -> Callable[[Path, bool], Opened]:
+def _read_arrays(paths: Sequence[Path], pgt_compat: bool) -> Opened:  # noqa: ARG001 - no ids
     """Readings [T, N, 2] and a matrix [N, N] as .npy files: speed, 0 where missing; time of day."""
-
-    def opened(directory: Path, pgt_compat: bool) -> Opened:
-        del pgt_compat  # there are no ids
-        source = NpySource(directory / values, num_calendar=1, zero_is_missing=True)
-        edges = dense_edges(load_matrix(directory / matrix), source.num_nodes, matrix)
-        return source, edges
-
-    return opened
+    values, matrix = paths
+    source = NpySource(values, num_calendar=1, zero_is_missing=True)
+    return source, dense_edges(load_matrix(matrix), source.num_nodes, matrix.name)
 
 
-def _open_table(values: str, matrix: str) -> Callable[[Path, bool], Opened]:
+def _read_table(paths: Sequence[Path], pgt_compat: bool) -> Opened:
     """Speeds as a pandas table in HDF5, and DCRNN's pickle of ids, positions and a matrix."""
-
-    def opened(directory: Path, pgt_compat: bool) -> Opened:
-        source = TableSource(directory / values, "df")
-        ids, weights = load_pickled_matrix(directory / matrix)
-        if not pgt_compat:
-            weights = aligned(weights, ids, source.node_ids)
-        return source, dense_edges(weights, source.num_nodes, matrix)
-
-    return opened
+    values, matrix = paths
+    source = TableSource(values, "df")
+    ids, weights = load_pickled_matrix(matrix)
+    if not pgt_compat:
+        weights = aligned(weights, ids, source.node_ids)
+    return source, dense_edges(weights, source.num_nodes, matrix.name)
 
 
-def _open_json(name: str, key: str) -> Callable[[Path, bool], Opened]:
-    """Edges and rows of readings as JSON; a 0 is a reading."""
-
-    def opened(directory: Path, pgt_compat: bool) -> Opened:
-        del pgt_compat  # one file holds both
-        values, edges = read_json(directory / name, key)
-        return ArraySource(name, values[..., np.newaxis], zero_is_missing=False), edges
-
-    return opened
+def _read_json(key: str, paths: Sequence[Path], pgt_compat: bool) -> Opened:  # noqa: ARG001 - one file
+    """Edges, perhaps their weights, and rows of readings in the entry `key`; a 0 is a reading."""
+    (path,) = paths
+    name = path.name
+    with reraise_read_errors(name, "JSON"):
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or key not in content or "edges" not in content:
+            keys = ", ".join(list(content)[:8]) if isinstance(content, dict) else "no entries"
+            raise DataError(f"{name} has {keys}: the rule is edges, and rows called {key}")
+        values = np.asarray(content[key], dtype=np.float64)
+    if values.ndim != 2 or not values.size:
+        raise DataError(f"{key} of {name} has shape {values.shape}: the rule is rows of numbers")
+    edges = listed_edges(content["edges"], content.get("weights"), values.shape[1], name)
+    return ArraySource(name, values[..., np.newaxis], zero_is_missing=False), edges
 
 
 DATA_SETS = (
+    DataSet(name="METR-LA", published=published.METR_LA, read=_read_arrays, recipe="centred"),
+    DataSet(name="PEMS-BAY", published=published.PEMS_BAY, read=_read_arrays, recipe="centred"),
+    DataSet(name="PeMS", published=published.PEMS, read=_read_table, recipe="together"),
     DataSet(
-        name="METR-LA",
-        published="METR-LA",
-        files=("node_values.npy", "adj_mat.npy"),
-        open=_open_arrays("node_values.npy", "adj_mat.npy"),
-        recipe="centred",
-    ),
-    DataSet(
-        name="PEMS-BAY",
-        published="PEMS-BAY",
-        files=("pems_node_values.npy", "pems_adj_mat.npy"),
-        open=_open_arrays("pems_node_values.npy", "pems_adj_mat.npy"),
-        recipe="centred",
-    ),
-    DataSet(
-        name="PeMS",
-        published="PeMS",
-        files=("pems_cali_speed.h5", "pems_cali_adj_mat.pkl"),
-        open=_open_table("pems_cali_speed.h5", "pems_cali_adj_mat.pkl"),
-        recipe="together",
-    ),
-    DataSet(
-        name="PeMS-All-LA",
-        published="PeMS-All-LA",
-        files=("pems_AllLA_speed.h5", "pems_AllLA_adj_mat.pkl"),
-        open=_open_table("pems_AllLA_speed.h5", "pems_AllLA_adj_mat.pkl"),
-        recipe="together",
+        name="PeMS-All-LA", published=published.PEMS_ALL_LA, read=_read_table, recipe="together"
     ),
     DataSet(
         name="WindmillLarge",
-        published="Windmill-Large",
-        files=("windmill_output.json",),
-        open=_open_json("windmill_output.json", "block"),
+        published=published.WINDMILL,
+        read=partial(_read_json, "block"),
         recipe="per-sensor",
         lags=8,
     ),
     DataSet(
         name="Chickenpox",
-        published="Chickenpox-Hungary",
-        files=("chickenpox.json",),
-        open=_open_json("chickenpox.json", "FX"),
+        published=published.CHICKENPOX,
+        read=partial(_read_json, "FX"),
         recipe="none",
         lags=4,
         batch_size=4,
@@ -211,4 +187,4 @@ def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-_BY_KEY = {_key(name): each for each in DATA_SETS for name in (each.name, each.published)}
+_BY_KEY = {_key(name): each for each in DATA_SETS for name in (each.name, each.published.name)}

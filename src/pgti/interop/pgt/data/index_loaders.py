@@ -151,7 +151,7 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
         store = _opened(name_or_store)
         parts = _Parts(source=StoreSource(store), edges=graph_edges(store.graph), recipe="centred")
     else:
-        source, edges = data_set.opened(default_directory(data_dir), pgt_compat=pgt_compat)
+        source, edges = data_set.open(default_directory(data_dir), pgt_compat=pgt_compat)
         parts = _Parts(source=source, edges=edges, recipe=data_set.recipe)
     return _loaders(parts, options)
 

@@ -226,7 +226,7 @@ def published_snapshots(
     data_set = data_set_called(name)
     if data_set is None:
         raise ConfigError(f"there is no data set {name!r}")
-    source, edges = data_set.opened(default_directory(directory), pgt_compat=pgt_compat)
+    source, edges = data_set.open(default_directory(directory), pgt_compat=pgt_compat)
     if horizon is None:
         layout = _lagged(lags)
     else:

@@ -8,7 +8,8 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from pgti.datasets.recipes.prepared import Prepared, Request
+from pgti.datasets.dataset import Dataset, FileSet, Prepared, Request
+from pgti.datasets.flow import ZERO_FLOW_NOTE
 from pgti.datasets.steps import averaged, joined, unscaled, with_nodes, without_zeros
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
@@ -17,7 +18,9 @@ from pgti.ingest.npy import read_header
 from pgti.ingest.readings import reraise_read_errors
 from pgti.ingest.times import parse_interval
 
-__all__ = ["largest_array", "largest_raw", "largest_table"]
+__all__ = ["LARGEST_DATASETS"]
+
+_LARGEST = "https://www.kaggle.com/datasets/liuxu77/largest"
 
 _DISTRICTS = {"LargeST-GLA": (7, 8, 12), "LargeST-GBA": (4,), "LargeST-SD": (11,)}
 _NUMBERS = ("Lat", "Lng", "District", "ID2")
@@ -176,3 +179,54 @@ def _graph(path: Path, rows: NDArray[np.int64], latlon: NDArray[np.float64] | No
             for first in range(0, len(rows), _BLOCK_ROWS)
         ]
     return SensorGraph(adjacency=sp.csr_array(sp.vstack(blocks)), coordinates=latlon)
+
+
+def _largest_datasets() -> tuple[Dataset, ...]:
+    subsets = (
+        ("CA", 8_600, "all of California"),
+        ("GLA", 3_834, "Greater Los Angeles, districts 7, 8 and 12"),
+        ("GBA", 2_352, "the Greater Bay Area, district 4"),
+        ("SD", 716, "San Diego, district 11"),
+    )
+    found = []
+    for subset, num_nodes, place in subsets:
+        stem = subset.lower()
+        found.append(
+            Dataset(
+                name=f"LargeST-{subset}",
+                summary=f"flows at {num_nodes:,} PeMS stations of {place}, 2017 to 2021",
+                num_steps=35_040,
+                num_nodes=num_nodes,
+                channels=("flow",),
+                units=("vehicles per 5 min",),
+                interval="15min",
+                start="2019-01-01T00:00",
+                zeros="missing",
+                licence="CC BY-NC 4.0",
+                source_page=_LARGEST,
+                file_sets=(
+                    FileSet(
+                        recipe=largest_raw,
+                        files=("ca_his_raw_{year}.h5", "ca_meta.csv", "ca_rn_adj.npy"),
+                        archives=("archive.zip", "largest.zip"),
+                    ),
+                    FileSet(
+                        recipe=largest_table,
+                        files=(f"{stem}_his_{{year}}.h5", f"{stem}_rn_adj.npy"),
+                    ),
+                    FileSet(recipe=largest_array, files=("{years}/his.npz", f"{stem}_rn_adj.npy")),
+                ),
+                years=(2017, 2018, 2019, 2020, 2021),
+                default_years=(2019,),
+                zeros_note=ZERO_FLOW_NOTE,
+                notes=(
+                    "at 15min flows are means of three 5-minute counts, rounded as its authors do; "
+                    "--interval 5min keeps the counts",
+                ),
+            )
+        )
+    return tuple(found)
+
+
+LARGEST_DATASETS = _largest_datasets()
+"""LargeST: all of California and its three parts."""

@@ -1,0 +1,220 @@
+"""The data sets that PGT publishes, and recipes for the files that its loaders and DCRNN read.
+
+Every statement has a source: PGT's loaders and papers. What nobody states is left open and said
+to be so. The data sets are registered with `pgti.datasets`; nothing here needs torch.
+"""
+
+from pgti.datasets.catalogue import DATASETS
+from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
+from pgti.datasets.steps import clocked, without_zeros
+from pgti.errors import DataError
+from pgti.ingest import open_readings
+from pgti.ingest.times import parse_start
+
+__all__ = ["CHICKENPOX", "METR_LA", "PEMS", "PEMS_ALL_LA", "PEMS_BAY", "WINDMILL", "register"]
+
+_BOX = "https://anl.app.box.com/shared/static"
+_PGT = "https://github.com/benedekrozemberczki/pytorch_geometric_temporal"
+
+_NOT_STATED = "not stated"
+_DCRNN = f"{_NOT_STATED} (published with DCRNN, MIT)"
+_CALTRANS = f"{_NOT_STATED} (Caltrans PeMS)"
+_ZERO_SPEED = (
+    "a speed of 0 is a missing reading, as in DCRNN, whose loss and errors leave zeros out"
+)
+
+
+def clocked_array(request: Request) -> Prepared:
+    """METR-LA and PEMS-BAY: values [T, N, 2], speed and time of day, and a dense matrix [N, N].
+
+    The time of day is no reading: it becomes the times of the rows, and a store computes it anew.
+    """
+    values, matrix = request.paths.values()
+    options = request.options()
+    readings = open_readings(values, options, has_graph=True)
+    if readings.num_channels != 2:
+        raise DataError(
+            f"{readings.name} has {readings.num_channels} channels: the rule is speed and time of "
+            "day"
+        )
+    start = request.dataset.start
+    assert start is not None  # the catalogue says when these begin
+    readings = clocked(readings, parse_start(start, None))
+    if request.zeros_missing:
+        readings = without_zeros(readings)
+    return Prepared(readings=readings, options=options, graph=matrix)
+
+
+def frame(request: Request) -> Prepared:
+    """A DataFrame in HDF5, with times and sensor ids, and DCRNN's pickle of ids and matrix."""
+    readings, graph = request.paths.values()
+    missing = (0.0,) if request.zeros_missing else ()
+    return Prepared(readings=readings, options=request.options(missing=missing), graph=graph)
+
+
+def json(request: Request) -> Prepared:
+    """Rows and edges in one JSON file, without times."""
+    (readings,) = request.paths.values()
+    options = request.options(
+        interval=request.interval,
+        start=request.dataset.start,
+        missing=(0.0,) if request.zeros_missing else (),
+    )
+    return Prepared(readings=readings, options=options)
+
+
+def _pems(
+    *, name: str, place: str, num_nodes: int, infix: str, stem: str, graph_key: str, speed_key: str
+) -> Dataset:
+    """Speeds of 2018 as a table, and a matrix."""
+    graph, speed = f"pems_{infix}_adj_mat.pkl", f"pems_{infix}_speed.h5"
+    own_graph = f"adj_mx_{stem.removeprefix('pems-').replace('-', '_')}.pkl"
+    return Dataset(
+        name=name,
+        summary=f"speeds at {num_nodes:,} PeMS stations of {place}, 2018 (PGT-I)",
+        num_steps=105_120,
+        num_nodes=num_nodes,
+        channels=("speed",),
+        units=("mph",),
+        interval="5min",
+        start="2018-01-01T00:00",
+        zeros="missing",
+        licence=_CALTRANS,
+        source_page=_PGT,
+        file_sets=(
+            FileSet(recipe=frame, files=(speed, graph)),
+            FileSet(recipe=frame, files=(f"{stem}.h5", own_graph)),
+        ),
+        downloads=(
+            Download(name=speed, url=f"{_BOX}/{speed_key}"),
+            Download(name=graph, url=f"{_BOX}/{graph_key}"),
+        ),
+        zeros_note=_ZERO_SPEED,
+    )
+
+
+METR_LA = Dataset(
+    name="METR-LA",
+    summary="speeds at 207 loop detectors in Los Angeles County, March to June 2012 (DCRNN)",
+    num_steps=34_272,
+    num_nodes=207,
+    channels=("speed",),
+    units=("mph",),
+    interval="5min",
+    start="2012-03-01T00:00",
+    zeros="missing",
+    licence=_DCRNN,
+    source_page=_PGT,
+    file_sets=(
+        FileSet(
+            recipe=clocked_array,
+            files=("node_values.npy", "adj_mat.npy"),
+            archives=("METR-LA.zip",),
+        ),
+        FileSet(recipe=frame, files=("metr-la.h5", "adj_mx.pkl")),
+    ),
+    downloads=(Download(name="METR-LA.zip", url=f"{_BOX}/plgsv3te0akmqluiuqva34su60nn93c2"),),
+    zeros_note=_ZERO_SPEED,
+)
+PEMS_BAY = Dataset(
+    name="PEMS-BAY",
+    summary="speeds at 325 stations in the Bay Area, January to June 2017 (DCRNN)",
+    num_steps=52_105,
+    num_nodes=325,
+    channels=("speed",),
+    units=("mph",),
+    interval="5min",
+    start="2017-01-01T00:00",
+    zeros="missing",
+    licence=_DCRNN,
+    source_page=_PGT,
+    file_sets=(
+        FileSet(
+            recipe=clocked_array,
+            files=("pems_node_values.npy", "pems_adj_mat.npy"),
+            archives=("PEMS-BAY.zip",),
+        ),
+        FileSet(recipe=frame, files=("pems-bay.h5", "adj_mx_bay.pkl")),
+    ),
+    downloads=(Download(name="PEMS-BAY.zip", url=f"{_BOX}/7ealcaw862pm12sglyt5g71743eu7s5l"),),
+    zeros_note=_ZERO_SPEED,
+    notes=(
+        "rows that its times of day show to be missing, such as the hour that clocks skip, are "
+        "filled with missing readings",
+    ),
+)
+PEMS = _pems(
+    name="PeMS",
+    place="all of California",
+    num_nodes=11_160,
+    infix="cali",
+    stem="pems",
+    graph_key="4143x1repqa1u26aiz7o2rvw3vpcu0wp",
+    speed_key="7hfhtie02iufy75ac1d8g8530majwci0",
+)
+PEMS_ALL_LA = _pems(
+    name="PeMS-All-LA",
+    place="Los Angeles",
+    num_nodes=2_716,
+    infix="AllLA",
+    stem="pems-all-la",
+    graph_key="9qc2lc1147xzh8kmq3j4fuo4buiksxua",
+    speed_key="crzf75ein8s839de8fklpubauddv1p6w",
+)
+WINDMILL = Dataset(
+    name="Windmill-Large",
+    summary="hourly energy output of 319 windmills in a European country, two years",
+    num_steps=17_472,
+    num_nodes=319,
+    channels=("output",),
+    units=("",),
+    interval="1h",
+    start=None,
+    zeros="observed",
+    licence=_NOT_STATED,
+    source_page=_PGT,
+    file_sets=(FileSet(recipe=json, files=("windmill_output.json",)),),
+    downloads=(
+        Download(
+            name="windmill_output.json",
+            url=f"{_BOX}/wgwb75lt3ty3pv5a15y9bilx1mjhcq59",
+            num_bytes=47_159_335,
+        ),
+    ),
+    notes=(
+        "the file has no dates: the store has hours and no calendar",
+        "the graph is complete, 319 x 319 weights with self-loops",
+    ),
+)
+CHICKENPOX = Dataset(
+    name="Chickenpox-Hungary",
+    summary="weekly chickenpox cases in 20 Hungarian counties, 2005 to 2014",
+    num_steps=521,
+    num_nodes=20,
+    channels=("change",),
+    units=("standard deviations",),
+    interval="7d",
+    start="2005-01-10T00:00",
+    zeros="observed",
+    licence="MIT (its repository)",
+    source_page=_PGT,
+    file_sets=(FileSet(recipe=json, files=("chickenpox.json",)),),
+    downloads=(
+        Download(
+            name="chickenpox.json",
+            url="https://raw.githubusercontent.com/benedekrozemberczki/"
+            "pytorch_geometric_temporal/master/dataset/chickenpox.json",
+            num_bytes=220_340,
+        ),
+    ),
+    notes=(
+        "the readings are no counts: each is a county's change from the week before, "
+        "standardised over all 521 weeks, test weeks included; row 0 is the week of 2005-01-10",
+    ),
+)
+
+
+def register() -> None:
+    """Add the data sets; the entry point `pgti.datasets` names this."""
+    for dataset in (METR_LA, PEMS_BAY, PEMS, PEMS_ALL_LA, WINDMILL, CHICKENPOX):
+        DATASETS.register(dataset.name, dataset)
