@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgti.forecasting import NetworkForecaster
 from pgti.memory import LiveBytes, step_peak_bytes
 from pgti.nn import Supports
 from pgti.training import TrainingConfig
