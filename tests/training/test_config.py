@@ -125,9 +125,12 @@ def test_toml_reads_back_as_it_was_written(table: dict[str, object]) -> None:
     assert tomllib.loads(to_toml(table)) == table
 
 
-def test_toml_of_paths_and_none() -> None:
-    """A path is a string, and None is not there."""
+def test_toml_of_paths_tuples_and_none() -> None:
+    """A path is a string, a tuple is a list, and None is not there."""
     assert to_toml({"store": Path("build/i5"), "gap": None}) == 'store = "build/i5"\n'
+    assert tomllib.loads(to_toml({"a": {"b": (1, (Path("c"),)), "d": None}})) == {
+        "a": {"b": [1, ["c"]]}
+    }
 
 
 def test_toml_refuses_what_it_cannot_say() -> None:

@@ -14,8 +14,7 @@ from pgti.errors import ConfigError
 from pgti.memory.available import parse_bytes
 from pgti.store import SeriesStore
 from pgti.training import TrainingConfig
-from pgti.training.config import OrderName
-from pgti.training.toml_text import to_toml
+from pgti.training.config import OrderName, to_toml
 from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
 
 __all__ = [

@@ -1,12 +1,16 @@
 """How to train: every option of the training loop, validated once."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import PurePath
+from typing import Any, Literal, get_args
+
+import tomli_w
 
 from pgti.errors import ConfigError
 
-__all__ = ["OrderName", "Precision", "Recompute", "TrainingConfig"]
+__all__ = ["OrderName", "Precision", "Recompute", "TrainingConfig", "to_toml"]
 
 _SEED_LIMIT = 1 << 63
 """Seeds of TOML files and of every generator in use are below it."""
@@ -202,3 +206,34 @@ class TrainingConfig:
                 f"min_learning_rate is {self.min_learning_rate} and learning_rate is "
                 f"{self.learning_rate}: the minimum cannot be the larger"
             )
+
+
+def to_toml(value: object) -> str:
+    """TOML text of a mapping or a dataclass; `tomllib` reads back the same values.
+
+    Paths become strings, and nested mappings and dataclasses tables. None is left out, because
+    TOML has no such value: an option that may be None should have it as its default.
+
+    Raises:
+        ConfigError: if a value has another type.
+
+    >>> print(to_toml({"epochs": 3, "gap": None, "model": {"name": "dcrnn"}}), end="")
+    epochs = 3
+    <BLANKLINE>
+    [model]
+    name = "dcrnn"
+    """
+    try:
+        return tomli_w.dumps(_plain(value))
+    except TypeError as error:
+        raise ConfigError(f"{value!r} cannot be written as TOML: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, PurePath) else value
