@@ -43,10 +43,10 @@ from pgti.windows import WindowSpec as WindowSpec
 if TYPE_CHECKING:
     from pgti.batching import Batch as Batch
     from pgti.batching import BatchLoader as BatchLoader
-    from pgti.batching import IndexBatcher as IndexBatcher
-    from pgti.batching import StandardBatcher as StandardBatcher
     from pgti.batching import WindowDataset as WindowDataset
     from pgti.batching import WindowSource as WindowSource
+    from pgti.batching import build_batcher as build_batcher
+    from pgti.batching import build_loader as build_loader
     from pgti.distributed import Communicator as Communicator
     from pgti.distributed import init_communicator as init_communicator
     from pgti.models import DCRNN as DCRNN
@@ -64,10 +64,10 @@ _NEEDS_TORCH = {
     "pgti.batching": (
         "Batch",
         "BatchLoader",
-        "IndexBatcher",
-        "StandardBatcher",
         "WindowDataset",
         "WindowSource",
+        "build_batcher",
+        "build_loader",
     ),
     "pgti.distributed": ("Communicator", "init_communicator"),
     "pgti.models": ("DCRNN", "AbstractModel", "DCRNNConfig", "ModelShape"),

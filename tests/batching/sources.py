@@ -1,11 +1,21 @@
-"""Small sources of windows, and what it means that two batches are the same."""
+"""Small sources of windows, their batchers, and what it means that two batches are the same."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from pgti.batching import Batch, WindowSource
+from pgti.batching import Batch, Batcher, BatchRequest, WindowSource, build_batcher
+from pgti.batching.assembler import TorchAssembler
+from pgti.batching.batcher import WindowBatcher
+from pgti.batching.decoded import DecodedBatcher
+from pgti.batching.device_rows import DeviceRows
+from pgti.batching.host_rows import HostRows
+from pgti.batching.mapped_series import MappedSeries
+from pgti.batching.numpy_assembler import PIECE_READINGS, NumpyAssembler
+from pgti.batching.rows import PAGE_ROWS, RowFeatures
+from pgti.batching.standard import StandardBatcher
 from pgti.graph import SensorGraph
 from pgti.store import Profile, Scaler, SeriesStore, StoreWriter
 from pgti.windows import WindowSpec
@@ -79,3 +89,55 @@ def cloned(batch: Batch) -> Batch:
         calendar=batch.calendar.clone(),
         starts=batch.starts.copy(),
     )
+
+
+def standard(source: WindowSource) -> StandardBatcher:
+    """The oracle."""
+    return StandardBatcher(source, CPU)
+
+
+def indexed(source: WindowSource, prefetch_depth: int = 1) -> Batcher[Any]:
+    """Index-batching as training builds it: these series are small enough to be decoded once."""
+    return build_batcher("index", source, CPU, prefetch_depth=prefetch_depth)
+
+
+def decoded(source: WindowSource, _depth: int = 1, **limits: int) -> Batcher[Any]:
+    """Windows copied from decoded rows, by `page_rows` and `piece_readings`; never prefetched."""
+    return DecodedBatcher(source, **limits)
+
+
+def stored(
+    source: WindowSource,
+    depth: int = 1,
+    page_rows: int = PAGE_ROWS,
+    piece_readings: int = PIECE_READINGS,
+) -> Batcher[Any]:
+    """Windows cut from rows of the mapped series."""
+    rows = HostRows(source, CPU, MappedSeries(source.store), RowFeatures(source, page_rows))
+    return WindowBatcher(source, CPU, rows, NumpyAssembler(source, piece_readings), depth)
+
+
+def stored_on_a_gpu(
+    source: WindowSource, depth: int = 1, page_rows: int = PAGE_ROWS, **_: int
+) -> Batcher[Any]:
+    """The operations of a GPU, on the CPU."""
+    rows = HostRows(source, CPU, MappedSeries(source.store), RowFeatures(source, page_rows))
+    return WindowBatcher(source, CPU, rows, TorchAssembler(source, CPU), depth)
+
+
+def resident(
+    source: WindowSource, _depth: int = 1, piece_readings: int = PIECE_READINGS, **_: int
+) -> Batcher[Any]:
+    """Windows cut from rows on the compute device; never prefetched."""
+    rows = DeviceRows(source, CPU)
+    return WindowBatcher(source, CPU, rows, NumpyAssembler(source, piece_readings))
+
+
+def resident_on_a_gpu(source: WindowSource, **_: int) -> Batcher[Any]:
+    """The operations of a GPU, on the CPU."""
+    return WindowBatcher(source, CPU, DeviceRows(source, CPU), TorchAssembler(source, CPU))
+
+
+def request(starts: Any, **options: Any) -> BatchRequest:
+    """A request for windows, with scratch memory of its own."""
+    return BatchRequest(starts=np.asarray(starts, dtype=np.int64), **options)

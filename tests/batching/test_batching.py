@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,19 +17,28 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from pgti.batching import (
+    Batcher,
     BatchLoader,
-    DeviceBatcher,
-    IndexBatcher,
-    StandardBatcher,
     WindowDataset,
+    WindowSource,
+    build_batcher,
     choose_batching,
-    make_batcher,
 )
 from pgti.batching.standard import standard_bytes
 from pgti.errors import ConfigError
 from pgti.windows import GlobalShuffle, Sequential, WindowSpec
 
-from .sources import CPU, assert_same, make_source
+from .sources import (
+    CPU,
+    assert_same,
+    decoded,
+    indexed,
+    make_source,
+    request,
+    resident,
+    standard,
+    stored,
+)
 
 
 @settings(deadline=None, max_examples=60)
@@ -78,18 +88,18 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
     loaders = [
         BatchLoader(batcher, starts, 7, GlobalShuffle(3))
         for batcher in (
-            StandardBatcher(source, CPU),
-            IndexBatcher(source, CPU, prefetch_depth=3),
-            IndexBatcher(source, CPU, prefetch_depth=3, budget_bytes=0),
-            DeviceBatcher(source, CPU, prefetch_depth=2),
+            standard(source),
+            indexed(source, 3),
+            stored(source, 3),
+            resident(source),
         )
     ]
     seen = []
     epochs = [loader.epoch(1) for loader in loaders]
-    for standard, index, stored, device in zip(*epochs, strict=True):
-        assert_same(index, standard)
-        assert_same(stored, standard)
-        assert_same(device, standard)
+    for expected, index, rows, device in zip(*epochs, strict=True):
+        assert_same(index, expected)
+        assert_same(rows, expected)
+        assert_same(device, expected)
         seen.extend(index.starts.tolist())
     assert sorted(seen) == list(starts)
 
@@ -98,7 +108,7 @@ def test_values_against_numpy(tmp_path: Path) -> None:
     """Inputs are (reading - mean) / std with 0 for missing; targets are the readings."""
     spec = WindowSpec(input_steps=3, horizon=2)
     source = make_source(tmp_path / "s", (40, 3, 2), spec, targets=(1,))
-    batch = IndexBatcher(source, CPU).gather(np.array([4, 20]))
+    batch = indexed(source).gather(np.array([4, 20]))
     values = source.store.read(0, 40).astype(np.float64)
     for position, start in enumerate((4, 20)):
         window = values[start : start + 5]
@@ -124,7 +134,7 @@ def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
     source = make_source(tmp_path / "s", (900, 2, 2), spec, targets=(1,), profile=True)
     assert source.num_input_channels == 2 + 2 + 2
     assert source.profile is not None
-    batch = IndexBatcher(source, CPU).gather(np.array([600]))
+    batch = indexed(source).gather(np.array([600]))
     table = source.profile.table
     for step in range(3):
         for position, row in ((2, 600 + step), (3, 602 + step)):
@@ -132,16 +142,15 @@ def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
             np.testing.assert_allclose(batch.x[0, step, :, position], expected[:, 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("budget_bytes", [0, None], ids=["stored", "decoded"])
+@pytest.mark.parametrize("strategy", [stored, decoded])
 @pytest.mark.parametrize("prefetch_depth", [1, 2, 3])
-def test_loader_goes_on_mid_epoch(
-    tmp_path: Path, prefetch_depth: int, budget_bytes: int | None
+def test_loader_resumes_mid_epoch(
+    tmp_path: Path, prefetch_depth: int, strategy: Callable[..., Batcher[Any]]
 ) -> None:
     """Starting at batch k gives what the whole epoch gives from batch k on."""
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (60, 2, 1), spec)
-    batcher = IndexBatcher(source, CPU, prefetch_depth, budget_bytes)
-    loader = BatchLoader(batcher, spec.starts(60), 8, GlobalShuffle(1))
+    loader = BatchLoader(strategy(source, prefetch_depth), spec.starts(60), 8, GlobalShuffle(1))
     whole = [(batch.starts.copy(), batch.x.clone()) for batch in loader.epoch(2)]
     assert len(whole) == loader.num_batches == 7
     for first in range(8):
@@ -156,9 +165,8 @@ def test_loader_reports_what_goes_wrong_in_its_thread(tmp_path: Path) -> None:
     """A window outside the series is an error of the caller's loop, not a silent end."""
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (30, 2, 1), spec)
-    for budget_bytes in (0, None):
-        batcher = IndexBatcher(source, CPU, 2, budget_bytes)
-        loader = BatchLoader(batcher, range(20, 30), 4, Sequential())
+    for strategy in (stored, decoded):
+        loader = BatchLoader(strategy(source, 2), range(20, 30), 4, Sequential())
         with pytest.raises(ConfigError, match="window start 25 is outside the series"):
             list(loader.epoch(0))
 
@@ -167,14 +175,14 @@ def test_windows_past_the_end_have_no_targets(tmp_path: Path) -> None:
     """The last inputs of the series make a batch without targets but with future calendar."""
     spec = WindowSpec(input_steps=4, horizon=3)
     source = make_source(tmp_path / "s", (30, 2, 1), spec)
-    batch = IndexBatcher(source, CPU).gather(np.array([26]), with_targets=False)
-    resident = DeviceBatcher(source, CPU).gather(np.array([26]), with_targets=False)
-    for each in (batch, resident):
+    batch = indexed(source).gather(np.array([26]), with_targets=False)
+    on_device = resident(source).gather(np.array([26]), with_targets=False)
+    for each in (batch, on_device):
         assert each.y is None
         assert each.y_mask is None
         assert each.calendar.shape == (1, 7, 2)
-    assert torch.equal(batch.x, resident.x)
-    assert torch.equal(batch.calendar, resident.calendar)
+    assert torch.equal(batch.x, on_device.x)
+    assert torch.equal(batch.calendar, on_device.calendar)
     np.testing.assert_allclose(batch.calendar[0, -1, 0], (32 * 5 % 1440) / 1440, rtol=1e-6)
 
 
@@ -183,14 +191,14 @@ def test_standard_refuses_what_does_not_fit(tmp_path: Path) -> None:
     spec = WindowSpec()
     source = make_source(tmp_path / "s", (200, 4, 1), spec)
     with pytest.raises(ConfigError, match=r"use --batching index"):
-        StandardBatcher(source, CPU, budget_bytes=10_000)
+        build_batcher("standard", source, CPU, budget_bytes=10_000)
 
 
 def test_device_refuses_what_does_not_fit(tmp_path: Path) -> None:
     """Where the series exceeds the budget, the message gives both sizes and the way out."""
     source = make_source(tmp_path / "s", (200, 4, 1), WindowSpec())
     with pytest.raises(ConfigError, match=r"use --batching index"):
-        DeviceBatcher(source, CPU, budget_bytes=1_000)
+        build_batcher("device", source, CPU, budget_bytes=1_000)
 
 
 def test_auto_on_a_cpu_is_index_and_says_why(
@@ -200,7 +208,7 @@ def test_auto_on_a_cpu_is_index_and_says_why(
     source = make_source(tmp_path / "s", (200, 4, 1), WindowSpec())
     assert choose_batching(source, CPU)[0] == "index"
     assert "in memory" in choose_batching(source, CPU)[1]
-    monkeypatch.setattr("pgti.batching.strategies.available_bytes", lambda _: 100)
+    monkeypatch.setattr("pgti.batching.build.available_bytes", lambda _: 100)
     assert "from disk" in choose_batching(source, CPU)[1]
 
 
@@ -210,7 +218,7 @@ def test_dataset_works_in_a_plain_dataloader(tmp_path: Path) -> None:
     source = make_source(tmp_path / "s", (40, 2, 1), spec)
     dataset = WindowDataset(source, spec.starts(40))
     assert len(pickle.dumps(dataset)) < 10_000
-    batcher = IndexBatcher(source, CPU)
+    batcher = indexed(source)
     for workers in (0, 1):
         context = "spawn" if workers else None
         loader = DataLoader(
@@ -237,12 +245,11 @@ def test_dataset_keeps_its_buffers_and_gives_them_to_nobody(
     """One batcher serves all calls; samples outlive them, pickling and forks."""
     made = []
 
-    class Counted(IndexBatcher):
-        def __init__(self, *arguments: object, **options: object) -> None:
-            made.append(os.getpid())
-            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+    def counted(*arguments: Any, **options: Any) -> Batcher[Any]:
+        made.append(os.getpid())
+        return build_batcher(*arguments, **options)
 
-    monkeypatch.setattr("pgti.batching.dataset.IndexBatcher", Counted)
+    monkeypatch.setattr("pgti.batching.dataset.build_batcher", counted)
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (40, 2, 1), spec)
     dataset = WindowDataset(source, spec.starts(40))
@@ -264,21 +271,21 @@ def test_dataset_keeps_its_buffers_and_gives_them_to_nobody(
 def test_unknown_strategy_is_refused(tmp_path: Path, name: str) -> None:
     """The message lists the strategies that there are; "auto" is for the caller to resolve."""
     source = make_source(tmp_path / "s", (40, 2, 1), WindowSpec())
-    with pytest.raises(ConfigError, match=f"no batching '{name}': it is one of index, device, sta"):
-        make_batcher(name, source, CPU)
+    with pytest.raises(ConfigError, match=f"no batching '{name}': use one of index, device, sta"):
+        build_batcher(name, source, CPU)
 
 
-@pytest.mark.parametrize("strategy", [DeviceBatcher, StandardBatcher])
+@pytest.mark.parametrize("strategy", [resident, standard])
 def test_nothing_loads_in_a_constructor(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    strategy: type[DeviceBatcher] | type[StandardBatcher],
+    strategy: Callable[[WindowSource], Batcher[Any]],
 ) -> None:
     """The series is read at the first batch, once."""
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (60, 3, 2), spec)
     loads = []
-    for module, name in (("device", "_moved"), ("standard", "_materialise")):
+    for module, name in (("device_rows", "_copy_series"), ("standard", "_materialise")):
         load = getattr(importlib.import_module(f"pgti.batching.{module}"), name)
 
         def counted(*arguments: object, load: Callable[..., object] = load) -> object:
@@ -286,10 +293,10 @@ def test_nothing_loads_in_a_constructor(
             return load(*arguments)
 
         monkeypatch.setattr(f"pgti.batching.{module}.{name}", counted)
-    batcher = strategy(source, CPU)
+    batcher = strategy(source)
     assert loads == []
     with ThreadPoolExecutor(4) as threads:
-        batches = list(threads.map(batcher.fetch, [np.array([start]) for start in range(20)]))
+        batches = list(threads.map(batcher.fetch, [request([start]) for start in range(20)]))
     for fetched in batches:
         batcher.assemble(fetched)
     assert len(loads) == 1
@@ -303,9 +310,9 @@ def test_standard_bytes_is_the_peak(tmp_path: Path, stride: int, calendar: tuple
     source = make_source(
         tmp_path / "s", (400, 50, 2), spec, missing=0.0, targets=(1, 0), calendar=calendar
     )
-    batcher = StandardBatcher(source, CPU)
+    batcher = standard(source)
     tracemalloc.start()
-    batcher.fetch(np.array([0]))
+    batcher.fetch(request([0]))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0.6 * standard_bytes(source) < peak < 1.1 * standard_bytes(source)
@@ -316,7 +323,7 @@ def test_refuses_bad_batch_sizes(tmp_path: Path, size: object) -> None:
     """A batch has at least one window."""
     source = make_source(tmp_path / "s", (40, 2, 1), WindowSpec())
     with pytest.raises(ConfigError, match="batch size is"):
-        BatchLoader(IndexBatcher(source, CPU), range(3), size, Sequential())  # type: ignore[arg-type]
+        BatchLoader(indexed(source), range(3), size, Sequential())  # type: ignore[arg-type]
 
 
 @pytest.mark.gpu
@@ -328,9 +335,9 @@ def test_cuda_batches_equal_cpu_batches(tmp_path: Path) -> None:
     loaders = [
         BatchLoader(batcher, spec.starts(60), 8, GlobalShuffle(1))
         for batcher in (
-            IndexBatcher(source, CPU, 3),
-            IndexBatcher(source, torch.device("cuda"), 3),
-            DeviceBatcher(source, torch.device("cuda")),
+            build_batcher("index", source, CPU),
+            build_batcher("index", source, torch.device("cuda")),
+            build_batcher("device", source, torch.device("cuda")),
         )
     ]
     for cpu, *others in zip(*(loader.epoch(0) for loader in loaders), strict=True):

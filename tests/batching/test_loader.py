@@ -11,41 +11,27 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pgti.batching import (
-    Batch,
-    Batcher,
-    BatchLoader,
-    DeviceBatcher,
-    IndexBatcher,
-    StandardBatcher,
-    WindowDataset,
-    WindowSource,
-)
-from pgti.batching.base import Fetched
-from pgti.batching.buffers import Buffers
+from pgti.batching import Batch, Batcher, BatchLoader, WindowDataset, build_batcher
 from pgti.errors import ConfigError
 from pgti.windows import BlockShuffle, GlobalShuffle, Order, Sequential, WindowSpec
 
-from .sources import CPU, assert_same, cloned, make_source
+from .sources import (
+    CPU,
+    assert_same,
+    cloned,
+    decoded,
+    make_source,
+    request,
+    resident,
+    standard,
+    stored,
+)
 
 SPEC = WindowSpec(input_steps=5, horizon=3)
 NUM_STEPS = 120
 STARTS = SPEC.starts(NUM_STEPS)
 
-MakeBatcher = Callable[[WindowSource, int], Batcher]
-
-
-def decoded(source: WindowSource, prefetch_depth: int) -> Batcher:
-    return IndexBatcher(source, CPU, prefetch_depth)
-
-
-def stored(source: WindowSource, prefetch_depth: int) -> Batcher:
-    return IndexBatcher(source, CPU, prefetch_depth, budget_bytes=0)
-
-
-def resident(source: WindowSource, prefetch_depth: int) -> Batcher:
-    return DeviceBatcher(source, CPU, prefetch_depth)
-
+MakeBatcher = Callable[..., Batcher[Any]]
 
 STRATEGIES = (decoded, stored, resident)
 
@@ -53,12 +39,12 @@ STRATEGIES = (decoded, stored, resident)
 class Watched:
     """Counts the fetches of a batcher, and can wait until so many are done."""
 
-    def __init__(self, batcher: Batcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, batcher: Batcher[Any], monkeypatch: pytest.MonkeyPatch) -> None:
         self._done = threading.Condition()
         self._count = 0
         fetch = batcher.fetch
 
-        def counted(*arguments: Any, **options: Any) -> Fetched:
+        def counted(*arguments: Any, **options: Any) -> Any:
             fetched = fetch(*arguments, **options)
             with self._done:
                 self._count += 1
@@ -85,12 +71,12 @@ def test_a_batch_is_valid_until_the_next_one_is_taken(
 ) -> None:
     """However far the threads have run ahead while it was in use."""
     source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2)
-    batcher, standard = strategy(source, prefetch_depth), StandardBatcher(source, CPU)
+    batcher, oracle = strategy(source, prefetch_depth), standard(source)
     watched = Watched(batcher, monkeypatch)
     loader = BatchLoader(batcher, STARTS, 16, order)
     for number, batch in enumerate(loader.epoch(1)):
         watched.wait_for(min(number + batcher.prefetch_depth, loader.num_batches))
-        assert_same(batch, standard.gather(batch.starts))
+        assert_same(batch, oracle.gather(batch.starts))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -99,20 +85,20 @@ def test_epochs_of_one_batcher_do_not_disturb_one_another(
 ) -> None:
     """A validation in the middle of an epoch leaves what was fetched ahead for training."""
     source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2)
-    batcher, standard = strategy(source, 3), StandardBatcher(source, CPU)
+    batcher, oracle = strategy(source, 3), standard(source)
     watched = Watched(batcher, monkeypatch)
     training = BatchLoader(batcher, STARTS, 16, GlobalShuffle(3))
     validation = BatchLoader(batcher, STARTS[::7], 4, Sequential())
     seen: list[int] = []
     for number, batch in enumerate(training.epoch(0)):
-        assert_same(batch, standard.gather(batch.starts))
+        assert_same(batch, oracle.gather(batch.starts))
         seen.extend(batch.starts.tolist())
         if number == 2:
             watched.wait_for(2 + batcher.prefetch_depth)
             inner = [cloned(each) for each in validation.epoch(0)]
             assert len(inner) == validation.num_batches
             for each in inner:
-                assert_same(each, standard.gather(each.starts))
+                assert_same(each, oracle.gather(each.starts))
     assert sorted(seen) == list(STARTS)
 
 
@@ -128,24 +114,18 @@ def test_threads_run_ahead_only_where_there_is_something_to_read(tmp_path: Path)
         assert threading.active_count() == before
 
 
-def test_rows_are_decoded_once_by_several_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_are_decoded_once_by_several_threads(tmp_path: Path) -> None:
     """Threads that need the same page at the same time do not decode it into one another."""
-    monkeypatch.setattr("pgti.batching.rows.PAGE_ROWS", 8)
-    monkeypatch.setattr("pgti.batching.decoded.PAGE_ROWS", 8)
-    monkeypatch.setattr("pgti.batching.host._PIECE_READINGS", 40)
     source = make_source(tmp_path / "s", (NUM_STEPS, 20, 2), SPEC, missing=0.2, profile=True)
-    standard = StandardBatcher(source, CPU)
-    expected = standard.gather(np.array(STARTS))
+    expected = standard(source).gather(np.array(STARTS))
     assert expected.y is not None
     for _ in range(5):
-        batcher = IndexBatcher(source, CPU)
+        batcher = decoded(source, page_rows=8, piece_readings=40)
         barrier = threading.Barrier(4)
 
         def fetch(starts: Any, batcher: Any = batcher, barrier: Any = barrier) -> Batch:
             barrier.wait(timeout=60)
-            batch: Batch = batcher.assemble(batcher.fetch(starts, buffers=Buffers()))
+            batch: Batch = batcher.assemble(batcher.fetch(request(starts)))
             return batch
 
         with ThreadPoolExecutor(4) as threads:
@@ -158,7 +138,7 @@ def test_a_dataset_serves_threads_and_workers(tmp_path: Path) -> None:
     """Each thread and each process has its own buffers; a block of windows is one gather."""
     source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2)
     dataset = WindowDataset(source, STARTS)
-    whole = StandardBatcher(source, CPU).gather(np.array(STARTS))
+    whole = standard(source).gather(np.array(STARTS))
     assert whole.y is not None
     assert whole.y_mask is not None
 
@@ -176,9 +156,9 @@ def test_a_dataset_serves_threads_and_workers(tmp_path: Path) -> None:
         assert torch.equal(part, expected)
 
 
-def test_refuses_less_than_one_slot(tmp_path: Path) -> None:
-    """Without a slot there would be no batch, and no error."""
+def test_refuses_a_depth_below_one(tmp_path: Path) -> None:
+    """Without one in progress there would be no batch, and no error."""
     source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC)
     for prefetch_depth in (0, -1, 1.5, True):
         with pytest.raises(ConfigError, match="prefetch_depth is"):
-            IndexBatcher(source, CPU, prefetch_depth)  # type: ignore[arg-type]
+            build_batcher("index", source, CPU, prefetch_depth=prefetch_depth, budget_bytes=0)

@@ -6,19 +6,27 @@ window and as a union; in pieces and pages of any size; in buffers that were use
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching import Batcher, DeviceBatcher, IndexBatcher, StandardBatcher, WindowSource
-from pgti.batching.assemble import TorchAssembler
-from pgti.batching.buffers import Buffers
-from pgti.batching.rows import rows_of
-from pgti.windows import WindowSpec
+from pgti.batching import Batcher, WindowSource
+from pgti.windows import WindowSpec, plan_rows
 
-from .sources import CPU, assert_same, make_source
+from .sources import (
+    assert_same,
+    decoded,
+    make_source,
+    request,
+    resident,
+    resident_on_a_gpu,
+    standard,
+    stored,
+    stored_on_a_gpu,
+)
 
 NUM_STEPS = 90
 SPEC = WindowSpec(input_steps=5, horizon=3)
@@ -26,37 +34,8 @@ SPEC = WindowSpec(input_steps=5, horizon=3)
 Starts = NDArray[np.int64]
 
 
-def decoded(source: WindowSource) -> Batcher:
-    batcher = IndexBatcher(source, CPU)
-    assert batcher._decoded is not None
-    return batcher
-
-
-def stored(source: WindowSource) -> Batcher:
-    batcher = IndexBatcher(source, CPU, budget_bytes=0)
-    assert batcher._decoded is None
-    return batcher
-
-
-def stored_on_a_gpu(source: WindowSource) -> Batcher:
-    """The operations of a GPU, on the CPU."""
-    batcher = IndexBatcher(source, CPU, budget_bytes=0)
-    batcher._assembler = TorchAssembler(source, CPU)
-    return batcher
-
-
-def resident(source: WindowSource) -> Batcher:
-    return DeviceBatcher(source, CPU)
-
-
-def resident_on_a_gpu(source: WindowSource) -> Batcher:
-    batcher = DeviceBatcher(source, CPU)
-    batcher._assembler = TorchAssembler(source, CPU)
-    return batcher
-
-
 PATHS = (decoded, stored, stored_on_a_gpu, resident, resident_on_a_gpu)
-MakeBatcher = Callable[[WindowSource], Batcher]
+MakeBatcher = Callable[..., Batcher[Any]]
 
 
 def batches_of_starts() -> list[Starts]:
@@ -101,14 +80,16 @@ def test_a_path_equals_standard(
         calendar=calendar,
         profile=profile,
     )
-    batcher, standard = path(source), StandardBatcher(source, CPU)
+    batcher, oracle = path(source), standard(source)
     for starts in batches_of_starts():
-        assert_same(batcher.gather(starts), standard.gather(starts))
+        assert_same(batcher.gather(starts), oracle.gather(starts))
 
 
 def test_the_batches_above_take_both_ways() -> None:
     """Some of them read a union of rows, others window by window."""
-    ways = {rows_of(starts, SPEC.span).window_index is None for starts in batches_of_starts()}
+    ways = {
+        plan_rows(starts, SPEC.row_offsets()).window_index is None for starts in batches_of_starts()
+    }
     assert ways == {True, False}
 
 
@@ -116,22 +97,16 @@ def test_the_batches_above_take_both_ways() -> None:
 @pytest.mark.parametrize("page_rows", [1, 4, 7, 64])
 @pytest.mark.parametrize("path", PATHS)
 def test_pieces_and_pages_leave_no_seam(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    path: MakeBatcher,
-    page_rows: int,
-    piece_readings: int,
+    tmp_path: Path, path: MakeBatcher, page_rows: int, piece_readings: int
 ) -> None:
     """Where the work on a batch is cut changes nothing: within a window, or between windows."""
-    monkeypatch.setattr("pgti.batching.host._PIECE_READINGS", piece_readings)
-    monkeypatch.setattr("pgti.batching.rows.PAGE_ROWS", page_rows)
-    monkeypatch.setattr("pgti.batching.decoded.PAGE_ROWS", page_rows)
     source = make_source(
         tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2, targets=(1,), profile=True
     )
-    batcher, standard = path(source), StandardBatcher(source, CPU)
+    batcher = path(source, page_rows=page_rows, piece_readings=piece_readings)
+    oracle = standard(source)
     for starts in batches_of_starts():
-        assert_same(batcher.gather(starts), standard.gather(starts))
+        assert_same(batcher.gather(starts), oracle.gather(starts))
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.25])
@@ -144,7 +119,7 @@ def test_last_windows_without_targets(
     source = make_source(
         tmp_path / "s", (NUM_STEPS, 4, 2), SPEC, grid=grid, missing=missing, profile=True
     )
-    batcher, standard = path(source), StandardBatcher(source, CPU)
+    batcher, oracle = path(source), standard(source)
     last = NUM_STEPS - SPEC.input_steps
     for starts in (np.array([last]), np.arange(last - 9, last + 1), np.array([3, last, 60])):
         batch = batcher.gather(starts, with_targets=False)
@@ -152,7 +127,7 @@ def test_last_windows_without_targets(
         assert batch.calendar.shape == (len(starts), SPEC.span, 2)
         for position, start in enumerate(starts):
             # A window that ends with the series is the tail of one that began H rows before it.
-            whole = standard.gather(np.array([start - SPEC.horizon]))
+            whole = oracle.gather(np.array([start - SPEC.horizon]))
             assert torch.equal(batch.x[position, : -SPEC.horizon], whole.x[0, SPEC.horizon :])
             assert torch.equal(
                 batch.calendar[position, : -SPEC.horizon], whole.calendar[0, SPEC.horizon :]
@@ -169,7 +144,7 @@ def test_last_windows_without_targets(
             torch.testing.assert_close(tail, expected, rtol=1e-6, atol=1e-6)
             assert torch.equal(batch.x[position, ..., 2:4], typical(source, start))
         within = np.array([7, 8])
-        assert_same(batcher.gather(within), standard.gather(within))
+        assert_same(batcher.gather(within), oracle.gather(within))
 
 
 def typical(source: WindowSource, start: int) -> torch.Tensor:
@@ -189,9 +164,8 @@ def typical(source: WindowSource, start: int) -> torch.Tensor:
 def test_a_batch_lasts_until_the_next_one(tmp_path: Path, path: MakeBatcher) -> None:
     """Fetching ahead, as a loader does, into other buffers leaves the batch in use alone."""
     source = make_source(tmp_path / "s", (NUM_STEPS, 4, 1), SPEC)
-    batcher, standard = path(source), StandardBatcher(source, CPU)
-    week_bins = [Buffers(), Buffers()]
-    first = batcher.assemble(batcher.fetch(np.arange(8), buffers=week_bins[0]))
-    following = batcher.fetch(np.arange(50, 58), buffers=week_bins[1])
-    assert_same(first, standard.gather(np.arange(8)))
-    assert_same(batcher.assemble(following), standard.gather(np.arange(50, 58)))
+    batcher, oracle = path(source), standard(source)
+    first = batcher.assemble(batcher.fetch(request(np.arange(8))))
+    following = batcher.fetch(request(np.arange(50, 58)))
+    assert_same(first, oracle.gather(np.arange(8)))
+    assert_same(batcher.assemble(following), oracle.gather(np.arange(50, 58)))

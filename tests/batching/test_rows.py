@@ -8,35 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgti.batching.buffers import Buffers, copy_row_ranges
-from pgti.batching.rows import RowFeatures, rows_of
+from pgti.batching.rows import RowFeatures, ScratchArrays, copy_row_ranges
 from pgti.store import calendar_features
 from pgti.windows import WindowSpec
 
 from .sources import make_source
 
 
-@given(starts=st.lists(st.integers(0, 200), min_size=1, max_size=40), num_rows=st.integers(1, 24))
-def test_every_window_finds_its_rows(starts: list[int], num_rows: int) -> None:
-    """Directly, or by its picks from a union that is worth it and has each row once."""
-    read = rows_of(np.array(starts), num_rows)
-    wanted = np.array(starts)[:, None] + np.arange(num_rows)
-    union = len(set(wanted.reshape(-1).tolist()))
-    assert [row for run in read.runs for row in range(*run)] == read.rows.reshape(-1).tolist()
-    if read.window_index is None:
-        np.testing.assert_array_equal(read.rows, wanted)
-        assert union > 0.6 * wanted.size
-    else:
-        assert read.rows.shape == (1, union)
-        assert union <= 0.6 * wanted.size
-        np.testing.assert_array_equal(read.rows[0][read.window_index], wanted)
-
-
 def test_features_of_rows_are_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In any order and shape, and past the end of the series by the horizon."""
-    monkeypatch.setattr("pgti.batching.rows.PAGE_ROWS", 16)
     spec = WindowSpec(input_steps=5, horizon=3)
     source = make_source(tmp_path / "s", (400, 2, 1), spec, profile=True)
     pages = []
@@ -46,7 +28,7 @@ def test_features_of_rows_are_computed_once(
         return calendar_features(*arguments)
 
     monkeypatch.setattr("pgti.batching.rows.calendar_features", counted)
-    features = RowFeatures(source)
+    features = RowFeatures(source, page_rows=16)
     assert source.profile is not None
     axis = source.store.time_axis
     for rows in (np.array([[3, 4], [399, 17]]), np.array([402, 5]), np.arange(0, 400)):
@@ -63,7 +45,7 @@ def test_features_of_rows_are_computed_once(
 
 def test_buffers_keep_their_memory() -> None:
     """An array of the same name lies where the last one did, unless it is larger."""
-    buffers = Buffers()
+    buffers = ScratchArrays()
     first = buffers.array("x", (4, 3), np.float32)
     assert (first.shape, first.dtype) == ((4, 3), np.float32)
     first[:] = 7

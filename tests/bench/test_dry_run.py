@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgti.batching import WindowSource
+from pgti.batching import PREFETCH_DEPTH, WindowSource
 from pgti.bench import dry_run_walk
 from pgti.bench.dry_run import MOST_RANKS, DryRunOptions, DryRunResult, dry_run
 from pgti.bench.dry_run_rows import rows_of, rows_sent
@@ -24,7 +24,7 @@ from pgti.distributed import TrafficCounter, open_fake
 from pgti.errors import ConfigError
 from pgti.models import AbstractModel
 from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
-from pgti.run.build import PREFETCH_DEPTH, build_forecaster, window_source
+from pgti.run.build import build_forecaster, window_source
 from pgti.run.prepare import prepare
 from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory, TrainingConfig
@@ -114,7 +114,10 @@ def test_the_schedule_is_that_of_the_shares(
     positions = order.epoch(81, 2)
     batches = [positions[first : first + batch_size] for first in range(0, 81, batch_size)]
     taken = [
-        [len(sharding.mine(batch, 81, 2)) for sharding in shares_of(options, order, world_size)]
+        [
+            len(sharding.local_shard(batch, 81, 2))
+            for sharding in shares_of(options, order, world_size)
+        ]
         for batch in batches
     ]
     every = [number for counts in taken for number in counts]
@@ -131,7 +134,7 @@ def test_the_schedule_is_that_of_the_shares(
 class Greedy(EvenSharding):
     """Rank 0 takes one window more than is its own."""
 
-    def of(self, rank: int, positions: np.ndarray, num_windows: int, epoch: int) -> np.ndarray:
+    def shard(self, rank: int, positions: np.ndarray, num_windows: int, epoch: int) -> np.ndarray:
         """As of an even share, and one more."""
         part = even_part(len(positions), self.world_size, rank)
         return positions[part.start : part.stop + (rank == 0)]
@@ -140,9 +143,9 @@ class Greedy(EvenSharding):
 class Lazy(EvenSharding):
     """Rank 1 takes nothing."""
 
-    def of(self, rank: int, positions: np.ndarray, num_windows: int, epoch: int) -> np.ndarray:
+    def shard(self, rank: int, positions: np.ndarray, num_windows: int, epoch: int) -> np.ndarray:
         """As of an even share, or nothing."""
-        return super().of(rank, positions, num_windows, epoch)[: 0 if rank == 1 else None]
+        return super().shard(rank, positions, num_windows, epoch)[: 0 if rank == 1 else None]
 
 
 @pytest.mark.parametrize(
@@ -229,7 +232,11 @@ def test_rows_that_move_on_are_those_that_are_new(rotation: float) -> None:
     new = 0
     for rank in range(5):
         before, after = (
-            {row for each in resident_rows(sharding, rank, job.starts, 3, epoch) for row in each}
+            {
+                row
+                for each in resident_rows(sharding, rank, job.starts, range(3), epoch)
+                for row in each
+            }
             for epoch in (3, 4)
         )
         assert rows.held[rank] == len(before)
@@ -312,7 +319,7 @@ def test_ranks_are_walked_with_the_loader_of_training(store: Path, placement: st
             starts=starts,
             is_partitioned=config.placement == "partitioned",
         )
-        loader = dry_run_walk._loader(job, source, 1, communicator)
+        loader = dry_run_walk._loader(job, source, communicator)
     assert repr(loader.order) == repr(prepared.training.order)
     assert type(loader.sharding) is type(prepared.training.sharding)
     assert loader.batch_size == prepared.training.batch_size

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pgti.batching import Batch, IndexBatcher
+from pgti.batching import Batch
+from pgti.batching.decoded import DecodedBatcher
 from pgti.bench import equivalence
 from pgti.bench.equivalence import measure_equivalence
 from pgti.cli.main import run_command
@@ -50,14 +51,14 @@ def test_a_difference_is_found(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Inputs that are off by a ten-thousandth of a standard deviation fail the study."""
-    original = IndexBatcher.assemble
+    original = DecodedBatcher.assemble
 
-    def slightly_off(self: IndexBatcher, *args: object) -> Batch:
+    def slightly_off(self: DecodedBatcher, *args: object) -> Batch:
         batch = original(self, *args)  # type: ignore[arg-type]
         batch.x[..., 0] += 1e-4
         return batch
 
-    monkeypatch.setattr(IndexBatcher, "assemble", slightly_off)
+    monkeypatch.setattr(DecodedBatcher, "assemble", slightly_off)
     arguments = ["--models", "dcrnn", "--max-steps", "4", "--batch-size", "16", *WINDOWS]
     arguments += ["--batchings", "index"]
     assert run_command(["bench", "equivalence", str(store), *arguments]) == 1

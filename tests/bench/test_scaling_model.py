@@ -196,7 +196,7 @@ def test_rows_that_many_ranks_exchange() -> None:
     )
     positions = order.epoch(400, 0)[:56]
     for rank in range(world_size):
-        mine = EvenSharding(rank, world_size).of(rank, positions, 400, 0)
+        mine = EvenSharding(rank, world_size).shard(rank, positions, 400, 0)
         rows = {int(first) + each for first in mine for each in range(span)}
         counted = np.bincount(owners[sorted(rows)], minlength=world_size)
         counted[rank] = 0

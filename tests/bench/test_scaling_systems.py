@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pgti.batching import Batch, IndexBatcher, WindowSource
+from pgti.batching import Batch, WindowSource, build_batcher
 from pgti.bench.scaling_dask import CHUNK_WINDOWS, DaskBatcher, dask_windows
 from pgti.bench.scaling_options import SYSTEMS
 from pgti.bench.scaling_systems import (
@@ -57,7 +57,7 @@ def test_windows_in_a_file_are_those_of_index_batching(tmp_path: Path) -> None:
     source, starts = source_in(tmp_path)
     written = write_windows(source, starts, tmp_path)
     assert written == len(starts) * 5 * 4 * (4 * 2 + 3)
-    expected = IndexBatcher(source, torch.device("cpu")).gather(STARTS)
+    expected = build_batcher("index", source, torch.device("cpu")).gather(STARTS)
     assert_near(MaterialisedBatcher(source, starts, tmp_path).gather(STARTS), expected, 0.0)
 
 
@@ -71,7 +71,7 @@ def test_windows_that_dask_holds_are_those_of_index_batching(tmp_path: Path) -> 
         assert x.dtype == y.dtype == np.float64
         assert x.chunks[0] == (CHUNK_WINDOWS, CHUNK_WINDOWS, 12)
         made = DaskBatcher(source, starts, x, y).gather(STARTS)
-    expected = IndexBatcher(source, torch.device("cpu")).gather(STARTS)
+    expected = build_batcher("index", source, torch.device("cpu")).gather(STARTS)
     assert_near(made, expected, 1e-5)
 
 

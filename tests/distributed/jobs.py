@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgti.batching import StandardBatcher
+from pgti.batching.standard import StandardBatcher
 from pgti.distributed import Communicator, Message
 from pgti.errors import Interrupted, PgtiError
 from pgti.graph import SensorGraph
@@ -196,7 +196,7 @@ def batches(
             for name in ("x", "x_mask", "y", "y_mask", "calendar"):
                 found, wanted = getattr(batch, name), getattr(expected, name)
                 differing += not torch.equal(found, wanted)
-        loader.prepare(epoch + 1)
+        loader.prefetch_epoch(epoch + 1)
     return {"differing": differing, "starts": starts, "sent": communicator.traffic.sent_bytes}
 
 

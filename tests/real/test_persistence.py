@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from pgti.batching import BatchLoader, IndexBatcher, WindowSource
+from pgti.batching import WindowSource, build_loader
 from pgti.forecasting import PersistenceForecaster, evaluate
 from pgti.ingest import IngestOptions, ingest
 from pgti.store import Scaler, SeriesStore
-from pgti.windows import Sequential, WindowSpec
+from pgti.windows import WindowSpec
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 I5 = DATA / "pems_i5nb_oct2025.npz"
@@ -28,7 +27,7 @@ def persistence(store: SeriesStore) -> dict[str, dict[str, float | None]]:
     scaler = Scaler.fit(store, range(first))
     source = WindowSource(store=store, spec=spec, scaler=scaler, target_indices=(0,))
     starts = np.arange(first, store.meta.num_steps - spec.span + 1)
-    loader = BatchLoader(IndexBatcher(source, torch.device("cpu")), starts, 64, Sequential())
+    loader = build_loader(source, starts, 64)
     forecaster = PersistenceForecaster(scaler, (0,), spec.horizon)
     summary = evaluate({"persistence": forecaster}, loader)["persistence"].summary()
     return {"mae": summary["mae"], "rmse": summary["rmse"]}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgti.batching import make_batcher
+from pgti.batching import build_batcher
 from pgti.errors import ConfigError
 from pgti.models import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.nn import Supports
@@ -70,7 +70,7 @@ def test_trying_a_network_changes_nothing(tmp_path: Path) -> None:
     forecaster = build_forecaster(config, source, Noisy)
     before = torch.get_rng_state()
 
-    try_network(forecaster, make_batcher("index", source, torch.device("cpu")), 7)
+    try_network(forecaster, build_batcher("index", source, torch.device("cpu")), 7)
 
     assert torch.equal(torch.get_rng_state(), before)
     assert forecaster.training

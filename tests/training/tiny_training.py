@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgti.batching import Batch, BatchLoader, IndexBatcher, WindowSource
+from pgti.batching import Batch, BatchLoader, WindowSource, build_loader
 from pgti.forecasting import AbstractForecaster, AbstractObserver, NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelConfig, ModelShape, TeacherForcing
@@ -83,8 +83,9 @@ def make_loader(
 ) -> BatchLoader:
     """Batches of the windows, shuffled if there is a seed."""
     order = Sequential() if seed is None else GlobalShuffle(seed)
-    batcher = IndexBatcher(source, torch.device("cpu"), prefetch_depth=2)
-    return BatchLoader(batcher, starts, batch_size, order, with_targets=with_targets)
+    return build_loader(
+        source, starts, batch_size, order, with_targets=with_targets, prefetch_depth=2
+    )
 
 
 class LinearNet(nn.Module):

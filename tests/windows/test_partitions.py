@@ -73,14 +73,14 @@ def test_the_ranks_take_each_window_of_a_batch_once(
             shares += [PartitionSharding(order, rank, world_size) for rank in range(world_size)]
         for first in range(0, len(shares), world_size):
             taken = [
-                sharding.mine(batch, num_windows, epoch)
+                sharding.local_shard(batch, num_windows, epoch)
                 for sharding in shares[first : first + world_size]
             ]
             assert sorted(np.concatenate(taken).tolist()) == sorted(batch.tolist())
             for sharding, mine in zip(shares[first:], taken, strict=False):
-                assert len(mine) <= sharding.most(batch_size)
+                assert len(mine) <= sharding.max_size(batch_size)
                 assert np.array_equal(
-                    mine, shares[first].of(sharding.rank, batch, num_windows, epoch)
+                    mine, shares[first].shard(sharding.rank, batch, num_windows, epoch)
                 )
 
 
@@ -152,15 +152,17 @@ def test_held_rows_are_those_of_the_windows_and_moves_complete_them(
     starts = range(3, 3 + num_windows * stride, stride)
     sharding = PartitionSharding(order, 0, world_size)
     positions = order.epoch(num_windows, epoch)
-    held = [resident_rows(sharding, rank, starts, span, epoch) for rank in range(world_size)]
+    held = [resident_rows(sharding, rank, starts, range(span), epoch) for rank in range(world_size)]
     for rank, ranges in enumerate(held):
         rows = [row for each in ranges for row in each]
         assert len(set(rows)) == len(rows)
-        windows = [starts[int(p)] for p in sharding.of(rank, positions, num_windows, epoch)]
+        windows = [starts[int(p)] for p in sharding.shard(rank, positions, num_windows, epoch)]
         needed = {row for start in windows for row in range(start, start + span)}
         assert needed <= set(rows)
         assert len(rows) <= len(windows) * stride + 2 * max(stride, span)
-    wanted = [resident_rows(sharding, rank, starts, span, epoch + 1) for rank in range(world_size)]
+    wanted = [
+        resident_rows(sharding, rank, starts, range(span), epoch + 1) for rank in range(world_size)
+    ]
     moves = plan_transfers(held, wanted)
     for rank in range(world_size):
         arriving = [row for move in moves if move.target == rank for row in move.rows]

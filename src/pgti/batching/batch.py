@@ -1,8 +1,10 @@
 """What a model is given."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,7 +18,7 @@ class Batch:
     The tensors are views of buffers that later batches reuse: a batch is valid until the next one
     is taken from the same loader or batcher. Clone what must live longer.
 
-    Args:
+    Attributes:
         x: inputs, float32 [B, L, N, C_in]: the store's C channels standardised, a missing
             reading as 0 (the channel's mean); then, where asked for, the typical reading of each
             target at this row and H rows later; then the F calendar features.
@@ -39,3 +41,16 @@ class Batch:
     def num_windows(self) -> int:
         """B."""
         return len(self.starts)
+
+    def to(self, device: torch.device) -> Self:
+        """The same windows on a device; this batch if it is there already."""
+        if self.x.device == device:
+            return self
+        return type(self)(
+            x=self.x.to(device),
+            x_mask=self.x_mask.to(device),
+            y=None if self.y is None else self.y.to(device),
+            y_mask=None if self.y_mask is None else self.y_mask.to(device),
+            calendar=self.calendar.to(device),
+            starts=self.starts,
+        )

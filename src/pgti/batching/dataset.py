@@ -1,6 +1,7 @@
 """Windows as a map-style dataset, for anybody's `torch.utils.data.DataLoader`."""
 
 import threading
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pgti.batching.base import WindowSource
-from pgti.batching.index import IndexBatcher
+from pgti.batching.batcher import Batcher
+from pgti.batching.build import build_batcher
+from pgti.batching.source import WindowSource
 from pgti.errors import ConfigError
 
 __all__ = ["Sample", "WindowDataset"]
@@ -55,8 +57,8 @@ class WindowDataset(Dataset[Sample]):
         batcher = self._own.batcher
         if batcher is None:
             # Worker processes keep no decoded rows: there may be many of them.
-            batcher = self._own.batcher = IndexBatcher(
-                self.source, torch.device("cpu"), budget_bytes=0
+            batcher = self._own.batcher = build_batcher(
+                "index", self.source, torch.device("cpu"), budget_bytes=0
             )
         batch = batcher.gather(self.starts[np.asarray(indices, dtype=np.int64)])
         if batch.y is None or batch.y_mask is None:
@@ -69,4 +71,4 @@ class WindowDataset(Dataset[Sample]):
 class _Own(threading.local):
     """The batcher of one thread of one process: its buffers are written at each call."""
 
-    batcher: IndexBatcher | None = None
+    batcher: Batcher[Any] | None = None

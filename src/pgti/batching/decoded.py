@@ -1,4 +1,4 @@
-"""The rows of a small series as a model takes them, kept: a batch is then nothing but copies."""
+"""A small series whose rows are decoded once and cached: a batch is then nothing but copies."""
 
 from threading import Lock
 
@@ -7,35 +7,49 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.base import WindowSource
-from pgti.batching.host import NumpyDecoder
+from pgti.batching.batch import Batch
+from pgti.batching.batcher import Batcher, BatchRequest
+from pgti.batching.numpy_assembler import PIECE_READINGS, NumpyDecoder
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
+from pgti.batching.source import WindowSource
 from pgti.store.codec import Raw
 
-__all__ = ["DecodedRows", "decoded_bytes"]
+__all__ = ["DecodedBatcher", "decoded_bytes"]
 
 
 def decoded_bytes(source: WindowSource) -> int:
     """Bytes that all rows take once they are decoded: inputs, targets and their masks."""
     meta = source.store.meta
-    inputs, targets = source.num_input_channels, len(source.target_indices)
-    masks = meta.num_channels + targets if meta.missing_count > 0 else 0
-    return meta.num_steps * meta.num_nodes * (4 * (inputs + targets) + masks)
+    row_bytes = source.input_row_bytes + source.target_row_bytes
+    if not meta.missing_count:  # without masks
+        row_bytes -= meta.num_nodes * (meta.num_channels + len(source.target_indices))
+    return meta.num_steps * row_bytes
 
 
-class DecodedRows:
-    """Inputs and targets of every row, a page of rows decoded when it is first asked for.
+class DecodedBatcher(Batcher[Batch]):
+    """Copies windows from decoded inputs and targets, on the CPU.
+
+    A page of rows is decoded when one of them is first asked for. There is nothing to wait for, so
+    a loader prefetches nothing: its threads would be in the way.
 
     Args:
         source: what the windows hold.
-        features: the calendar of its rows.
+        page_rows: rows of a page.
+        piece_readings: readings that are decoded at a time.
     """
 
-    def __init__(self, source: WindowSource, features: RowFeatures) -> None:
+    def __init__(
+        self,
+        source: WindowSource,
+        page_rows: int = PAGE_ROWS,
+        piece_readings: int = PIECE_READINGS,
+    ) -> None:
+        super().__init__(source, torch.device("cpu"))
         meta = source.store.meta
-        self._source, self._features = source, features
-        self._decoder = NumpyDecoder(source)
-        # Memory is taken page by page, as rows are written.
+        self._page_rows = page_rows
+        self._features = RowFeatures(source, page_rows)
+        self._decoder = NumpyDecoder(source, piece_readings)
+        # The system takes memory page by page, as rows are written.
         rows, nodes, targets = meta.num_steps, meta.num_nodes, len(source.target_indices)
         self._x = np.empty((rows, nodes, source.num_input_channels), dtype=np.float32)
         self._y = np.empty((rows, nodes, targets), dtype=np.float32)
@@ -47,18 +61,34 @@ class DecodedRows:
         self._y_windows = _Windows(self._y, spec.horizon)
         self._x_mask_windows = _Windows(self._x_mask, spec.input_steps)
         self._y_mask_windows = _Windows(self._y_mask, spec.horizon)
-        self._is_decoded = np.zeros(-(-meta.num_steps // PAGE_ROWS), dtype=np.bool_)
+        self._is_decoded = np.zeros(-(-meta.num_steps // page_rows), dtype=np.bool_)
         self._is_complete = False
         self._decoding = Lock()
         self._true = torch.ones((), dtype=torch.bool)
 
-    def inputs(self, starts: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Inputs and their mask of the L rows from each start on: [B, L, N, C_in], [B, L, N, C]."""
-        return self._copies(self._x_windows, self._x_mask_windows, starts)
+    def fetch(self, request: BatchRequest) -> Batch:
+        """Copy the windows."""
+        starts, spec = request.starts, self.source.spec
+        self.source.check_starts(starts, with_targets=request.with_targets)
+        calendar = self._features.calendar(starts[:, None] + np.asarray(spec.extent))
+        x, x_mask = self._copies(self._x_windows, self._x_mask_windows, starts)
+        y: Tensor | None = None
+        y_mask: Tensor | None = None
+        if request.with_targets:
+            firsts = starts + spec.input_steps
+            y, y_mask = self._copies(self._y_windows, self._y_mask_windows, firsts)
+        return Batch(
+            x=x,
+            x_mask=x_mask,
+            y=y,
+            y_mask=y_mask,
+            calendar=torch.from_numpy(calendar),
+            starts=starts,
+        )
 
-    def targets(self, starts: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Targets and their mask of the H rows from each start on: [B, H, N, C_out] each."""
-        return self._copies(self._y_windows, self._y_mask_windows, starts)
+    def assemble(self, fetched: Batch) -> Batch:
+        """The batch itself."""
+        return fetched
 
     def _copies(
         self, values: "_Windows", mask: "_Windows", starts: NDArray[np.int64]
@@ -72,7 +102,7 @@ class DecodedRows:
         """Decode the pages of these rows that are not decoded yet."""
         if self._is_complete:
             return
-        pages = (starts[:, None] + np.arange(num_rows)) // PAGE_ROWS
+        pages = (starts[:, None] + np.arange(num_rows)) // self._page_rows
         if self._is_decoded[pages].all():
             return
         with self._decoding:
@@ -82,10 +112,10 @@ class DecodedRows:
             self._is_complete = bool(self._is_decoded.all())
 
     def _decode_page(self, page: int) -> None:
-        first = page * PAGE_ROWS
-        piece = slice(first, min(first + PAGE_ROWS, len(self._x)))
+        first = page * self._page_rows
+        piece = slice(first, min(first + self._page_rows, len(self._x)))
         rows = np.arange(piece.start, piece.stop)[None]  # one run of rows
-        raw: Raw = self._source.store.raw[piece].reshape(1, rows.size, -1)
+        raw: Raw = self.source.store.raw[piece].reshape(1, rows.size, -1)
         x_mask, y_mask = (
             kept[piece].reshape(1, rows.size, -1) if self._decoder.has_missing else None
             for kept in (self._x_mask, self._y_mask)

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.base import Batcher, Fetched, RowSource, WindowSource
 from pgti.batching.batch import Batch
-from pgti.batching.buffers import Buffers
+from pgti.batching.batcher import Batcher, BatchRequest
+from pgti.batching.source import WindowSource
 from pgti.errors import ConfigError
 from pgti.memory.available import available_bytes
 from pgti.store import calendar_features
@@ -28,27 +28,21 @@ def standard_bytes(source: WindowSource) -> int:
     standardised series that they are cut from.
     """
     meta, spec = source.store.meta, source.spec
-    channels, inputs, targets = (
-        meta.num_channels,
-        source.num_input_channels,
-        len(source.target_indices),
-    )
-    window = spec.input_steps * (4 * inputs + channels) + spec.horizon * targets * (4 + 1)
-    cut_from = 4 * inputs + channels + (4 + 1) * targets
+    cut_from = source.input_row_bytes + source.target_row_bytes
     # Before there is any window: the inputs once more, while channels are appended to them.
-    preparing = cut_from + 4 * (inputs + channels)
+    preparing = cut_from + 4 * meta.num_nodes * (source.num_input_channels + meta.num_channels)
     rows = meta.num_steps
-    windows = spec.num_windows(rows)
-    return meta.num_nodes * max(rows * cut_from + windows * window, rows * preparing)
+    windows = spec.num_windows(rows) * source.window_bytes
+    return max(rows * cut_from + windows, rows * preparing)
 
 
-class StandardBatcher(Batcher):
+class StandardBatcher(Batcher[Batch]):
     """Holds all windows in memory, from the first batch on.
 
     Args:
         source: what the windows hold.
         device: where batches are made.
-        prefetch_depth: batches that a loader has under way.
+        prefetch_depth: batches that a loader has in progress.
         budget_bytes: the most memory that the windows may take; what the machine or its control
             group has available if not given.
 
@@ -74,39 +68,24 @@ class StandardBatcher(Batcher):
         self._windows: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self._materialising = Lock()
 
-    def fetch(
-        self,
-        starts: NDArray[np.int64],
-        *,
-        with_targets: bool = True,
-        buffers: Buffers | None = None,
-        rows: RowSource | None = None,
-    ) -> Fetched:
-        """Pick the windows that start at `starts`: a fresh copy, for which no buffer is needed."""
-        self.source.check_starts(starts, with_targets=with_targets)
-        stride = self.source.spec.stride
+    def fetch(self, request: BatchRequest) -> Batch:
+        """Copy the windows that start at `starts`."""
+        starts, stride = request.starts, self.source.spec.stride
+        self.source.check_starts(starts, with_targets=request.with_targets)
         count = self.source.spec.num_windows(self.source.store.meta.num_steps)
-        if not with_targets or (starts % stride).any() or (starts // stride >= count).any():
+        if not request.with_targets or (starts % stride).any() or (starts // stride >= count).any():
             raise ConfigError(
                 "standard batching holds only whole windows at multiples of the stride "
                 f"({stride}): use --batching index for others"
             )
         chosen = torch.from_numpy(starts // stride)
-        return Fetched(
-            tensors=(
-                *(windows[chosen] for windows in self._materialised()),
-                self.source.calendar_of(starts),
-            ),
-            starts=starts,
-            with_targets=True,
-        )
+        x, x_mask, y, y_mask = (windows[chosen] for windows in self._materialised())
+        calendar = self.source.calendar_of(starts)
+        return Batch(x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=starts)
 
-    def assemble(self, fetched: Fetched) -> Batch:
+    def assemble(self, fetched: Batch) -> Batch:
         """Move the windows to the compute device."""
-        x, x_mask, y, y_mask, calendar = (tensor.to(self.device) for tensor in fetched.tensors)
-        return Batch(
-            x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=fetched.starts
-        )
+        return fetched.to(self.device)
 
     def _materialised(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with self._materialising:

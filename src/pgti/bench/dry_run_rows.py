@@ -71,7 +71,7 @@ def _held_and_moved(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     sharding = job.sharding(0)
     assert isinstance(sharding, PartitionSharding)
     now, later = (
-        [resident_rows(sharding, rank, job.starts, job.span, epoch) for rank in job.ranks]
+        [resident_rows(sharding, rank, job.starts, range(job.span), epoch) for rank in job.ranks]
         for epoch in (job.epoch, job.epoch + 1)
     )
     moved = np.zeros(job.world_size, dtype=np.int64)

@@ -193,14 +193,14 @@ class Schedule:
             place_of = np.zeros(total, dtype=np.int64)
             place_of[self._positions] = np.arange(total)
             places: NDArray[np.int64] = place_of[
-                sharding.mine(self._positions, total, self.job.epoch)
+                sharding.local_shard(self._positions, total, self.job.epoch)
             ]
             return places
         # Whose a window is depends on its place in the batch alone: batches of one size are alike.
         whole, rest = divmod(total, size)
         firsts = np.arange(whole, dtype=np.int64)[:, None] * size
-        in_whole = sharding.mine(np.arange(size), total, self.job.epoch)
-        in_last = sharding.mine(np.arange(rest), total, self.job.epoch)
+        in_whole = sharding.local_shard(np.arange(size), total, self.job.epoch)
+        in_last = sharding.local_shard(np.arange(rest), total, self.job.epoch)
         parts = [(firsts + in_whole).reshape(-1), whole * size + in_last]
         return np.concatenate(parts)
 

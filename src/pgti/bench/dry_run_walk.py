@@ -11,24 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from pgti.batching import (
+    PREFETCH_DEPTH,
     Batch,
-    Batcher,
     BatchLoader,
-    ExchangeBatcher,
-    IndexBatcher,
-    PartitionedBatcher,
     WindowSource,
+    build_batcher,
+    build_loader,
 )
 from pgti.bench.dry_run_rows import RankRows
 from pgti.bench.dry_run_schedule import Job, Schedule
 from pgti.bench.old_step import count_observed
 from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
 from pgti.memory.available import available_bytes
-from pgti.windows import PartitionSharding
 
 __all__ = ["PREFETCH_DEPTH", "RankMemory", "StepBytes", "WalkedRank", "row_bytes", "walk_rank"]
 
-PREFETCH_DEPTH = 3
 """Batches that a loader has under way, as in training."""
 
 _COUNT_BYTES = 8
@@ -164,10 +161,10 @@ def walk_rank(
         What the rank did; or why it was not walked, in one line.
     """
     job = schedule.job
-    most = job.sharding(rank).most(min(job.batch_size, len(job.starts)))
+    most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
     memory = _memory(job, rows, source, network, rank, most)
     free = available_bytes()
-    needed = memory.own + most * _window_bytes(source)
+    needed = memory.own + most * source.window_bytes
     if needed > _FREE_SHARE * free:
         return (
             f"rank {rank}: it takes {most:,} windows of a batch and needs {needed / 2**30:.1f} GiB "
@@ -182,7 +179,7 @@ def walk_rank(
     # What "arrives" is arbitrary: it may overflow where it is decoded.
     with _opened(job, rank) as communicator, np.errstate(all="ignore"):
         taken = _Taken()
-        loader = _loader(job, source, rank, communicator)
+        loader = _loader(job, source, communicator)
         with closing(loader.epoch(job.epoch, first)) as epoch:
             for batch in range(first, job.num_batches, job.accumulate):
                 for number, each in enumerate(islice(epoch, job.accumulate)):
@@ -190,8 +187,8 @@ def walk_rank(
                     communicator.all_reduce_async(count_observed(each), "counts").wait()
                 _sum_gradients(network, communicator)
             taken.is_right &= next(epoch, None) is None
-        loader.prepare(job.epoch + 1)
-        sent, held = communicator.traffic.sent_bytes, _held_bytes(loader.batcher)
+        loader.prefetch_epoch(job.epoch + 1)
+        sent, held = communicator.traffic.sent_bytes, loader.batcher.rows.owned_bytes
     expected = StepBytes.of(job, network).of_batches(job, job.num_batches - first)
     num_rows = int(rows.exchanged_of[rank][first:].sum() + rows.moved[rank])
     expected["data"] = num_rows * row_bytes(source)
@@ -225,20 +222,18 @@ def _opened(job: Job, rank: int) -> AbstractContextManager[Communicator]:
     return nullcontext(SingleProcess()) if job.world_size == 1 else open_fake(rank, job.world_size)
 
 
-def _loader(job: Job, source: WindowSource, rank: int, communicator: Communicator) -> BatchLoader:
+def _loader(job: Job, source: WindowSource, communicator: Communicator) -> BatchLoader:
     """The training loader of a rank, on the CPU."""
-    device, sharding = torch.device("cpu"), job.sharding(rank)
-    batcher: Batcher
-    if isinstance(sharding, PartitionSharding):
-        batcher = PartitionedBatcher(
-            source, device, job.starts, sharding, communicator, PREFETCH_DEPTH
-        )
-    elif job.is_partitioned:
-        batcher = ExchangeBatcher(source, device, job.starts, communicator, PREFETCH_DEPTH)
-    else:
-        # A small series could be kept decoded: that is a choice, and no need of the rank's.
-        batcher = IndexBatcher(source, device, PREFETCH_DEPTH, budget_bytes=0)
-    return BatchLoader(batcher, job.starts, job.batch_size, job.order, sharding=sharding)
+    # A small series could be cached decoded: that is a choice, and no need of the rank's.
+    return build_loader(
+        source,
+        job.starts,
+        job.batch_size,
+        job.order,
+        placement="partitioned" if job.is_partitioned else "replicated",
+        communicator=communicator,
+        batcher=build_batcher("index", source, torch.device("cpu"), budget_bytes=0),
+    )
 
 
 def _sum_gradients(network: nn.Module, communicator: Communicator) -> None:
@@ -287,18 +282,6 @@ def _memory(
         gradients=2 * learning if job.world_size > 1 else learning,
         optimiser=2 * learning,
     )
-
-
-def _window_bytes(source: WindowSource) -> int:
-    """Bytes of a window in a batch."""
-    meta, spec = source.store.meta, source.spec
-    inputs = 4 * source.num_input_channels + meta.num_channels
-    targets = 5 * len(source.target_indices)
-    return meta.num_nodes * (spec.input_steps * inputs + spec.horizon * targets)
-
-
-def _held_bytes(batcher: Batcher) -> int:
-    return batcher.held_bytes if isinstance(batcher, PartitionedBatcher | ExchangeBatcher) else 0
 
 
 def _bytes_of(batch: Batch) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pgti.batching import BATCHERS
+from pgti.batching import BATCHINGS
 from pgti.bench.contest import alternate
 from pgti.bench.limited_run import run_limited
 from pgti.bench.measured_commands import last_message, last_object, peak_pss_bytes
@@ -89,7 +89,7 @@ def measure_epochs(
         BenchError: no batching could train; the first one's reason is in the message.
     """
     require_whole_number("rounds", rounds, 1)
-    known = (_AUTO, *BATCHERS)
+    known = (_AUTO, *BATCHINGS)
     for name in batchings:
         if name not in known:
             raise ConfigError(f"there is no batching {name!r}: it is one of {', '.join(known)}")

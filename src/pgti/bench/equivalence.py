@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pgti.batching import BATCHERS
+from pgti.batching import BATCHINGS
 from pgti.bench.limited_run import run_limited
 from pgti.bench.measured_commands import last_message
 from pgti.bench.results import Machine
@@ -123,8 +123,8 @@ def measure_equivalence(
         BenchError: nothing could be compared; the first reason is in the message.
     """
     for name in batchings:
-        if name not in BATCHERS or name == STANDARD:
-            others = ", ".join(each for each in BATCHERS if each != STANDARD)
+        if name not in BATCHINGS or name == STANDARD:
+            others = ", ".join(each for each in BATCHINGS if each != STANDARD)
             raise ConfigError(f"batching {name!r} is not compared: it is one of {others}")
     found: list[ComparedTraining] = []
     failures: dict[str, str] = {}

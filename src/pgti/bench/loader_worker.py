@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pgti.batching import Batch, BatchLoader, WindowSource, make_batcher
+from pgti.batching import Batch, BatchLoader, WindowSource, build_batcher
 from pgti.bench.devices import most_memory, synchronise
 from pgti.bench.loader_options import TRAINED_FRACTIONS
 from pgti.bench.serving import serve
@@ -64,7 +64,7 @@ class LoaderHandlers:
             target_indices=tuple(range(opened.meta.num_channels)),
             calendar=default_calendar(opened.time_axis),
         )
-        batcher = make_batcher(batching, source, self._device, _NUM_SLOTS)
+        batcher = build_batcher(batching, source, self._device)
         order = GlobalShuffle(0) if block_size == 1 else BlockShuffle(0, block_size)
         self._loader = BatchLoader(batcher, splits.train, batch_size, order)
         first = batch_bytes(next(self._loader.epoch(0)))

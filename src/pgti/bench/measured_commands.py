@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pgti.batching import BATCHERS
+from pgti.batching import BATCHINGS
 from pgti.bench.datasets import DatasetShape
 from pgti.bench.limited_run import LimitedRun, run_limited
 from pgti.bench.made_stores import forget_cached
@@ -54,7 +54,7 @@ class MemoryOptions:
     """
 
     limit_bytes: int | None = None
-    batchings: tuple[str, ...] = tuple(BATCHERS)
+    batchings: tuple[str, ...] = BATCHINGS
     max_steps: int = 30
     batch_size: int = 8
     hidden: int = 16
@@ -66,11 +66,11 @@ class MemoryOptions:
         if self.limit_bytes is not None:
             require_whole_number("limit_bytes", self.limit_bytes, _LEAST_LIMIT_BYTES)
         if not self.batchings:
-            raise ConfigError(f"no batching is named: give some of {', '.join(BATCHERS)}")
+            raise ConfigError(f"no batching is named: give some of {', '.join(BATCHINGS)}")
         for name in self.batchings:
-            if name not in BATCHERS:
+            if name not in BATCHINGS:
                 raise ConfigError(
-                    f"there is no batching {name!r}: it is one of {', '.join(BATCHERS)}"
+                    f"there is no batching {name!r}: it is one of {', '.join(BATCHINGS)}"
                 )
 
 

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching import Batch, Batcher, WindowSource
-from pgti.batching.base import Fetched, RowSource
-from pgti.batching.buffers import Buffers
+from pgti.batching import Batch, Batcher, BatchRequest, WindowSource
 from pgti.bench.scaling_systems import batch_of, study_source
 from pgti.bench.serving import serve
 from pgti.errors import MissingExtraError
@@ -68,7 +66,7 @@ def dask_windows(source: WindowSource, starts: range) -> tuple[Any, Any]:
     )
 
 
-class DaskBatcher(Batcher):
+class DaskBatcher(Batcher[Batch]):
     """Fetches each batch with two calls of `compute`, when it is asked for.
 
     Args:
@@ -98,23 +96,22 @@ class DaskBatcher(Batcher):
 
     def fetch(
         self,
-        starts: NDArray[np.int64],
-        *,
-        with_targets: bool = True,
-        buffers: Buffers | None = None,
-        rows: RowSource | None = None,
-    ) -> Fetched:
-        """Wait for Dask, twice."""
-        chosen = (starts - self._starts.start) // self._starts.step
+        request: BatchRequest,
+    ) -> Batch:
+        """Wait for Dask, twice; then float32, the targets in original units."""
+        chosen = (request.starts - self._starts.start) // self._starts.step
         x, y = self._x[chosen].compute(), self._y[chosen].compute()
-        tensors = (torch.from_numpy(x), torch.from_numpy(y))
-        return Fetched(tensors=tensors, starts=starts, with_targets=with_targets)
+        targets = y[..., list(self.source.target_indices)] * self._std + self._mean
+        return batch_of(
+            self.source,
+            torch.from_numpy(x).float(),
+            torch.from_numpy(targets).float(),
+            request.starts,
+        )
 
-    def assemble(self, fetched: Fetched) -> Batch:
-        """To float32, the targets in original units."""
-        x, y = fetched.tensors
-        targets = y[..., list(self.source.target_indices)].numpy() * self._std + self._mean
-        return batch_of(self.source, x.float(), torch.from_numpy(targets).float(), fetched.starts)
+    def assemble(self, fetched: Batch) -> Batch:
+        """The batch itself."""
+        return fetched
 
 
 def connected_batcher(source: WindowSource, starts: range, address: str) -> DaskBatcher:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pgti.bench.scaling_network import Network
 from pgti.bench.scaling_options import DASK, EXCHANGE
-from pgti.windows import EvenSharding, Order, even_part, plan_rows
+from pgti.windows import EvenSharding, Order, even_part, union_rows
 
 __all__ = [
     "DaskCosts",
@@ -264,8 +264,8 @@ def exchanged_bytes(
     sent = np.zeros((world_size, world_size), dtype=np.int64)
     first = np.asarray(starts, dtype=np.int64)
     for rank in range(world_size):
-        mine = first[EvenSharding(rank, world_size).of(rank, positions, len(starts), 0)]
-        rows = plan_rows(mine, span).rows - starts[0]
+        mine = first[EvenSharding(rank, world_size).shard(rank, positions, len(starts), 0)]
+        rows = union_rows(mine, [range(span)]).rows[0] - starts[0]
         owners = np.searchsorted(borders, rows, side="right")
         sent[:, rank] = np.bincount(owners, minlength=world_size)
         sent[rank, rank] = 0

@@ -1,34 +1,22 @@
 """The systems of the scaling study, each as a loader of a rank's share of the global batches."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching import (
-    Batch,
-    Batcher,
-    BatchLoader,
-    DeviceBatcher,
-    ExchangeBatcher,
-    IndexBatcher,
-    PartitionedBatcher,
-    WindowSource,
-)
-from pgti.batching.base import Fetched, RowSource
-from pgti.batching.buffers import Buffers
+from pgti import batching
+from pgti.batching import Batch, Batcher, BatchLoader, BatchRequest, WindowSource, build_batcher
 from pgti.bench.loader_options import TRAINED_FRACTIONS
 from pgti.bench.scaling_options import DASK, EXCHANGE
 from pgti.distributed import Communicator
 from pgti.store import Scaler, SeriesStore, default_calendar
 from pgti.windows import (
-    EvenSharding,
     GlobalShuffle,
     Order,
-    PartitionSharding,
     PartitionShuffle,
-    Sharding,
     WindowSpec,
     split_by_fractions,
 )
@@ -80,7 +68,7 @@ def write_windows(source: WindowSource, starts: range, directory: Path) -> int:
         )
         for name, shape in shapes.items()
     )
-    batcher = IndexBatcher(source, torch.device("cpu"))
+    batcher = build_batcher("index", source, torch.device("cpu"))
     for first in range(0, len(starts), _WRITTEN_AT_ONCE):
         piece = starts[first : first + _WRITTEN_AT_ONCE]
         batch = batcher.gather(np.asarray(piece, dtype=np.int64))
@@ -93,7 +81,7 @@ def write_windows(source: WindowSource, starts: range, directory: Path) -> int:
     return x.nbytes + y.nbytes
 
 
-class MaterialisedBatcher(Batcher):
+class MaterialisedBatcher(Batcher[Batch]):
     """Gathers batches of windows that were written out once: standard batching done well.
 
     The file is mapped, so that the ranks of a machine share one copy through the page cache; a
@@ -119,26 +107,21 @@ class MaterialisedBatcher(Batcher):
 
     def fetch(
         self,
-        starts: NDArray[np.int64],
-        *,
-        with_targets: bool = True,
-        buffers: Buffers | None = None,
-        rows: RowSource | None = None,
-    ) -> Fetched:
-        """Copy the windows."""
-        buffers = self._own_buffers if buffers is None else buffers
+        request: BatchRequest,
+    ) -> Batch:
+        """Copy the windows; a missing target becomes 0."""
+        starts = request.starts
         chosen = torch.from_numpy((starts - self._starts.start) // self._starts.step)
         tensors = []
         for name, windows in (("x", self._x), ("y", self._y)):
             shape = (len(starts), *windows.shape[1:])
-            out = torch.from_numpy(buffers.array(name, shape, np.float32))
+            out = torch.from_numpy(request.scratch.array(name, shape, np.float32))
             tensors.append(torch.index_select(windows, 0, chosen, out=out))
-        return Fetched(tensors=tuple(tensors), starts=starts, with_targets=with_targets)
+        return batch_of(self.source, tensors[0], tensors[1], starts)
 
-    def assemble(self, fetched: Fetched) -> Batch:
-        """Name the parts; a missing target becomes 0."""
-        x, y = fetched.tensors
-        return batch_of(self.source, x, y, fetched.starts)
+    def assemble(self, fetched: Batch) -> Batch:
+        """The batch itself."""
+        return fetched
 
 
 def batch_of(
@@ -185,25 +168,24 @@ def build_loader(
     Raises:
         MissingExtraError: Dask is wanted and not installed.
     """
-    cpu, world_size = torch.device("cpu"), communicator.world_size
     order: Order = GlobalShuffle(seed)
-    sharding: Sharding = EvenSharding(communicator.rank, world_size)
-    batcher: Batcher
+    batcher: Batcher[Any] | None = None
     if system == DASK:
         from pgti.bench.scaling_dask import connected_batcher  # noqa: PLC0415 - an extra
 
         batcher = connected_batcher(source, starts, place)
     elif system == "windows":
         batcher = MaterialisedBatcher(source, starts, Path(place))
-    elif system == "device":
-        batcher = DeviceBatcher(source, cpu, _NUM_SLOTS)
     elif system == "partitioned":
         # As many partitions as ranks, each of which gives a rank's batch.
-        order = PartitionShuffle(seed, world_size, _BLOCK_SIZE)
-        sharding = owned = PartitionSharding(order, communicator.rank, world_size)
-        batcher = PartitionedBatcher(source, cpu, starts, owned, communicator, _NUM_SLOTS)
-    elif system == EXCHANGE:
-        batcher = ExchangeBatcher(source, cpu, starts, communicator, _NUM_SLOTS)
-    else:
-        batcher = IndexBatcher(source, cpu, _NUM_SLOTS)
-    return BatchLoader(batcher, starts, batch_size * world_size, order, sharding=sharding)
+        order = PartitionShuffle(seed, communicator.world_size, _BLOCK_SIZE)
+    return batching.build_loader(
+        source,
+        starts,
+        batch_size * communicator.world_size,
+        order,
+        batching="device" if system == "device" else "index",
+        placement="partitioned" if system in ("partitioned", EXCHANGE) else "replicated",
+        communicator=communicator,
+        batcher=batcher,
+    )

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching import Batch, BatchLoader
+from pgti.batching import Batch, BatchLoader, BatchRequest
+from pgti.batching.rows import ScratchArrays
 from pgti.bench.scaling_step import RankStep, clone_of
 from pgti.bench.scaling_systems import build_loader, study_source
 from pgti.bench.serving import serve
@@ -107,19 +108,21 @@ class RankHandlers:
         """Batches made one after the other and not used: of one rank alone."""
         loader = self._loaders[system]
         batcher, sharding, epoch = loader.batcher, loader.sharding, 0
-        batcher.enter(epoch)
+        batcher.rows.begin_epoch(epoch)
         positions = loader.order.epoch(loader.num_windows, epoch)
-        host, assemble = [], []
+        host, assemble, scratch = [], [], ScratchArrays()
         spent = time.process_time()
         for first in islice(range(0, loader.num_windows, batch_size), count + 1):
             batch = positions[first : first + batch_size]
 
             def starts_of(rank: int, batch: NDArray[np.int64] = batch) -> NDArray[np.int64]:
-                return loader.starts[sharding.of(rank, batch, loader.num_windows, epoch)]
+                return loader.starts[sharding.shard(rank, batch, loader.num_windows, epoch)]
 
             began = time.perf_counter()
-            rows = batcher.announce(starts_of)
-            fetched = batcher.fetch(starts_of(sharding.rank), rows=rows)
+            reader = batcher.rows.announce_batch(starts_of)
+            fetched = batcher.fetch(
+                BatchRequest(starts=starts_of(sharding.rank), scratch=scratch, reader=reader)
+            )
             middle = time.perf_counter()
             batcher.assemble(fetched)
             host.append(middle - began)

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ from pgti.store import Profile, Scaler, SeriesStore, default_calendar
 
 __all__ = [
     "CUSTOM_MODEL",
-    "PREFETCH_DEPTH",
     "ModelFactory",
     "build_forecaster",
     "resolve_device",
@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
-PREFETCH_DEPTH = 3  # one batch in use, one ready, one being fetched
 CUSTOM_MODEL = "custom"
 """Name, in a configuration, of a network that the user's own function makes."""
 
@@ -192,7 +191,7 @@ def _supports(network: nn.Module, graph: SensorGraph) -> Supports:
     return Supports.from_graph(graph)
 
 
-def try_network(forecaster: NetworkForecaster, batcher: Batcher, start: int) -> None:
+def try_network(forecaster: NetworkForecaster, batcher: Batcher[Any], start: int) -> None:
     """Run one window through the network, so that one that cannot work is told of at once.
 
     Neither parameters nor torch's generators are changed by it.

@@ -10,6 +10,7 @@ from typing import Any, Self, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from pgti.batching import PLACEMENTS
 from pgti.errors import ConfigError
 from pgti.memory.available import parse_bytes
 from pgti.store import SeriesStore
@@ -18,7 +19,6 @@ from pgti.training.config import OrderName, to_toml
 from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
 
 __all__ = [
-    "PLACEMENTS",
     "ModelConfig",
     "RunConfig",
     "WindowConfig",
@@ -26,9 +26,6 @@ __all__ = [
     "parse_time",
     "read_toml",
 ]
-
-
-PLACEMENTS = ("replicated", "partitioned")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +106,7 @@ def plan_memory(
     config: RunConfig,
     source: WindowSource,
     train_step: TrainStep,
-    batcher: Batcher,
+    batcher: Batcher[Any],
     start: int,
     *,
     part: RankPart,
@@ -206,7 +207,7 @@ class _Fitting:
 
     config: RunConfig
     train_step: TrainStep
-    batcher: Batcher
+    batcher: Batcher[Any]
     start: int
     batch_size: int
     free_bytes: int
@@ -328,16 +329,13 @@ def _fixed_memory(
     source: WindowSource, forecaster: NetworkForecaster, held_bytes: int
 ) -> MemoryEstimate:
     """The estimate for a batch of one window, without its activations."""
-    meta, spec = source.store.meta, source.spec
-    inputs, targets = source.num_input_channels, len(source.target_indices)
-    window = spec.input_steps * (4 * inputs + meta.num_channels) + 5 * spec.horizon * targets
-    window += spec.span * meta.num_channels * source.store.raw.dtype.itemsize  # as it is stored
+    window = source.window_bytes + source.spec.span * source.stored_row_bytes
     return MemoryEstimate(
         activations=0,
         rows=held_bytes,
-        batches=_BATCHES_ALIVE * meta.num_nodes * window,
+        batches=_BATCHES_ALIVE * window,
         optimizer=_OPTIMIZER_COPIES * _parameter_bytes(forecaster),
-        baselines=HistoricalAverageForecaster.fit_bytes(source.store, targets),
+        baselines=HistoricalAverageForecaster.fit_bytes(source.store, len(source.target_indices)),
         series=source.store.num_bytes,
     )
 

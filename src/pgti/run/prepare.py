@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 from pgti.batching import (
     Batcher,
     BatchLoader,
-    ExchangeBatcher,
-    IndexBatcher,
-    PartitionedBatcher,
     WindowSource,
+    build_batcher,
+    build_loader,
     choose_batching,
-    make_batcher,
 )
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError
@@ -23,7 +21,6 @@ from pgti.forecasting import AbstractObserver
 from pgti.models import AbstractModel, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
-    PREFETCH_DEPTH,
     ModelFactory,
     build_forecaster,
     resolve_device,
@@ -36,15 +33,7 @@ from pgti.run.run import Run
 from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory, RunFingerprint, Trainer
 from pgti.training.order import order_of
-from pgti.windows import (
-    SPLIT_NAMES,
-    EvenSharding,
-    PartitionSharding,
-    PartitionShuffle,
-    Sequential,
-    Sharding,
-    subsample_evenly,
-)
+from pgti.windows import SPLIT_NAMES, subsample_evenly
 
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
 
@@ -70,7 +59,7 @@ class PreparedRun:
 
     run: Run
     trainer: Trainer
-    batcher: Batcher
+    batcher: Batcher[Any]
     training: BatchLoader
     info: dict[str, Any]
     choices: list[str]
@@ -99,8 +88,8 @@ class PreparedRun:
                 self.batcher,
                 self.run.splits.train[0],
                 part=RankPart(
-                    batch_size=self.training.sharding.most(self.run.config.training.batch_size),
-                    held_bytes=self.training.batcher.held_bytes,
+                    batch_size=self.training.sharding.max_size(self.run.config.training.batch_size),
+                    held_bytes=self.training.batcher.rows.owned_bytes,
                     num_sharing=communicator.local_world_size if on_cpu else 1,
                 ),
                 checkpointed_before=checkpointed_before,
@@ -176,18 +165,25 @@ def prepare(
                 f"precision bfloat16: this processor multiplies it {1 / speed:.0f} times as slowly "
                 "as float32; --precision float32 is faster here"
             )
-    if config.placement == "partitioned":  # no decoded rows of the whole series on every rank
-        batcher: Batcher = IndexBatcher(source, run.device, PREFETCH_DEPTH, budget_bytes=0)
-    else:
-        batcher = make_batcher(batching, source, run.device, PREFETCH_DEPTH)
+    # Where ranks hold parts, none caches decoded rows of the whole series.
+    budget_bytes = 0 if config.placement == "partitioned" else None
+    batcher = build_batcher(batching, source, device, budget_bytes=budget_bytes)
     try_network(run.forecaster, batcher, splits.train[0])
-    size = config.training.batch_size
-    evenly = EvenSharding(communicator.rank, communicator.world_size)
-    training = _training_loader(run, batcher)
+    size, order = config.training.batch_size, order_of(config.training)
+    training = build_loader(
+        source,
+        splits.train,
+        size,
+        order,
+        placement=config.placement,
+        communicator=communicator,
+        batcher=batcher,
+    )
+    validation = build_loader(source, validated, size, communicator=communicator, batcher=batcher)
     trainer = Trainer(
         run.forecaster,
         training=training,
-        validation=BatchLoader(batcher, validated, size, Sequential(), sharding=evenly),
+        validation=validation,
         config=config.training,
         run=directory,
         identity=RunFingerprint(fingerprint=store.fingerprint, settings=config.identity()),
@@ -213,22 +209,6 @@ def prepare(
         info=info,
         choices=choices,
     )
-
-
-def _training_loader(run: Run, batcher: Batcher) -> BatchLoader:
-    """This rank's share of the training batches, from where the placement has their rows."""
-    config, communicator = run.config.training, run.communicator
-    order, starts = order_of(config), run.splits.train
-    sharding: Sharding = EvenSharding(communicator.rank, communicator.world_size)
-    if run.config.placement == "partitioned":
-        if isinstance(order, PartitionShuffle):
-            sharding = owned = PartitionSharding(order, communicator.rank, communicator.world_size)
-            batcher = PartitionedBatcher(
-                run.source, run.device, starts, owned, communicator, PREFETCH_DEPTH
-            )
-        else:
-            batcher = ExchangeBatcher(run.source, run.device, starts, communicator, PREFETCH_DEPTH)
-    return BatchLoader(batcher, starts, config.batch_size, order, sharding=sharding)
 
 
 def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -> None:

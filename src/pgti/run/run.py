@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching import BatchLoader, WindowSource, make_batcher
+from pgti.batching import BatchLoader, WindowSource, build_loader
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, RunError
 from pgti.forecasting import (
@@ -24,7 +24,6 @@ from pgti.forecasting import (
     predict,
 )
 from pgti.run.build import (
-    PREFETCH_DEPTH,
     ModelFactory,
     build_forecaster,
     resolve_device,
@@ -34,7 +33,7 @@ from pgti.run.config import RunConfig, parse_time
 from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory
 from pgti.training.compatibility import check_fingerprint
-from pgti.windows import EvenSharding, Sequential, Sharding, SplitName, Splits, subsample_evenly
+from pgti.windows import SplitName, Splits, subsample_evenly
 
 __all__ = ["Run"]
 
@@ -162,7 +161,7 @@ class Run:
         for name, starts in chosen.items():
             metrics = evaluate(
                 forecasters,
-                self._shared(starts),
+                self._loader(starts, self.source, communicator=self.communicator),
                 observers=observers,
                 communicator=self.communicator,
             )
@@ -239,7 +238,7 @@ class Run:
         if split is not None:
             if source is not self.source:
                 raise ConfigError("newer readings have no splits: leave --split out")
-            return [self._loader(self.splits.starts(split))]
+            return [self._loader(self.splits.starts(split), source)]
         latest = num_steps - spec.input_steps
         if latest < 0:
             raise ConfigError(
@@ -283,29 +282,22 @@ class Run:
                 )
         return replace(self.source, store=readings)
 
-    def _shared(self, starts: range | NDArray[np.int64]) -> BatchLoader:
-        """This rank's share of batches with targets."""
-        return self._loader(
-            starts, sharding=EvenSharding(self.communicator.rank, self.communicator.world_size)
-        )
-
     def _loader(
         self,
         starts: range | NDArray[np.int64],
-        source: WindowSource | None = None,
+        source: WindowSource,
         *,
         with_targets: bool = True,
-        sharding: Sharding | None = None,
+        communicator: Communicator | None = None,
     ) -> BatchLoader:
         """Batches in time order; index-batching, whose bits are those of every strategy."""
-        batcher = make_batcher("index", source or self.source, self.device, PREFETCH_DEPTH)
-        return BatchLoader(
-            batcher,
+        return build_loader(
+            source,
             starts,
             self.config.training.batch_size,
-            Sequential(),
+            device=self.device,
+            communicator=communicator,
             with_targets=with_targets,
-            sharding=sharding,
         )
 
 

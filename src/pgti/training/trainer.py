@@ -222,7 +222,7 @@ class Trainer:
         began = time.perf_counter()
         ends_epoch = self._state.position.step_in_epoch == self._steps_per_epoch
         if ends_epoch and self._goes_on_after_validation():
-            self._training.prepare(self._state.position.epoch + 1)
+            self._training.prefetch_epoch(self._state.position.epoch + 1)
         for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
             self._communicator.broadcast_(buffer)
         metrics = evaluate(

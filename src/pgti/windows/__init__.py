@@ -1,18 +1,19 @@
 """Windows as integers: which starts exist, how they split, in which order they are used."""
 
-from pgti.windows.holdings import Move as Move
-from pgti.windows.holdings import plan_transfers as plan_transfers
-from pgti.windows.holdings import resident_rows as resident_rows
-from pgti.windows.holdings import within as within
 from pgti.windows.order import BlockShuffle as BlockShuffle
 from pgti.windows.order import GlobalShuffle as GlobalShuffle
 from pgti.windows.order import Order as Order
+from pgti.windows.order import PartitionShuffle as PartitionShuffle
 from pgti.windows.order import Sequential as Sequential
-from pgti.windows.partitions import PartitionShuffle as PartitionShuffle
-from pgti.windows.plan import RowPlan as RowPlan
-from pgti.windows.plan import num_union_rows as num_union_rows
-from pgti.windows.plan import plan_rows as plan_rows
-from pgti.windows.sample import subsample_evenly as subsample_evenly
+from pgti.windows.residency import Transfer as Transfer
+from pgti.windows.residency import plan_transfers as plan_transfers
+from pgti.windows.residency import resident_rows as resident_rows
+from pgti.windows.residency import within as within
+from pgti.windows.row_plan import RowPlan as RowPlan
+from pgti.windows.row_plan import RowRanges as RowRanges
+from pgti.windows.row_plan import num_union_rows as num_union_rows
+from pgti.windows.row_plan import plan_rows as plan_rows
+from pgti.windows.row_plan import union_rows as union_rows
 from pgti.windows.sharding import EvenSharding as EvenSharding
 from pgti.windows.sharding import PartitionSharding as PartitionSharding
 from pgti.windows.sharding import Sharding as Sharding
@@ -23,3 +24,4 @@ from pgti.windows.splits import SplitName as SplitName
 from pgti.windows.splits import Splits as Splits
 from pgti.windows.splits import split_by_fractions as split_by_fractions
 from pgti.windows.splits import split_by_rows as split_by_rows
+from pgti.windows.splits import subsample_evenly as subsample_evenly

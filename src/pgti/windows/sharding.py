@@ -1,7 +1,6 @@
 """Which windows of a global batch each rank takes: pure integers, the same on every rank.
 
-The batch is decided first, by the order, and only then shared out: so what a step learns from does
-not depend on how many ranks there are.
+The order decides the batch first, so what a step trains on does not depend on the number of ranks.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, require_whole_number
-from pgti.windows.partitions import PartitionShuffle
+from pgti.windows.order import PartitionShuffle
 
 __all__ = ["EvenSharding", "PartitionSharding", "Sharding", "even_part"]
 
@@ -19,9 +18,9 @@ def even_part(total: int, num_parts: int, part: int) -> range:
     """One of `num_parts` consecutive parts of 0..total-1; the first parts have one more.
 
     Args:
-        total: numbers to share out, not negative.
+        total: length to divide, not negative.
         num_parts: at least 1; there may be more parts than numbers.
-        part: which one, from 0.
+        part: which part, from 0.
 
     >>> [even_part(8, 3, part) for part in range(3)]
     [range(0, 3), range(3, 6), range(6, 8)]
@@ -32,14 +31,14 @@ def even_part(total: int, num_parts: int, part: int) -> range:
 
 
 class Sharding(ABC):
-    """How the windows of a batch are shared out over ranks.
+    """Divides the windows of a batch among ranks.
 
     Args:
-        rank: whose share `mine` gives.
+        rank: the local rank, whose windows `local_shard` gives.
         world_size: number of ranks.
 
     Raises:
-        ConfigError: if the rank is not one of them.
+        ConfigError: if the rank is not below the world size.
     """
 
     def __init__(self, rank: int, world_size: int) -> None:
@@ -51,10 +50,10 @@ class Sharding(ABC):
         self.world_size = world_size
 
     @abstractmethod
-    def of(
+    def shard(
         self, rank: int, positions: NDArray[np.int64], num_windows: int, epoch: int
     ) -> NDArray[np.int64]:
-        """The positions of a global batch that a rank takes; every position is some rank's.
+        """The positions of a global batch that a rank takes; each position has one rank.
 
         Args:
             rank: which rank.
@@ -63,29 +62,31 @@ class Sharding(ABC):
             epoch: which epoch.
 
         Returns:
-            int64 [b], in the order of `positions`; perhaps none.
+            int64 [b], in the order of `positions`; perhaps empty.
         """
 
     @abstractmethod
-    def most(self, batch_size: int) -> int:
-        """The most windows that this rank takes of a batch of so many."""
+    def max_size(self, batch_size: int) -> int:
+        """The most windows that the local rank takes of a batch of that size."""
 
-    def mine(self, positions: NDArray[np.int64], num_windows: int, epoch: int) -> NDArray[np.int64]:
-        """What this rank takes: see `of`."""
-        return self.of(self.rank, positions, num_windows, epoch)
+    def local_shard(
+        self, positions: NDArray[np.int64], num_windows: int, epoch: int
+    ) -> NDArray[np.int64]:
+        """What the local rank takes: see `shard`."""
+        return self.shard(self.rank, positions, num_windows, epoch)
 
 
 class EvenSharding(Sharding):
     """Consecutive windows of the batch, as many for each rank as for any other, or one more."""
 
-    def of(
+    def shard(
         self, rank: int, positions: NDArray[np.int64], num_windows: int, epoch: int
     ) -> NDArray[np.int64]:
-        """The rank's part of the batch, whichever windows these are."""
+        """The rank's consecutive part of the batch."""
         part = even_part(len(positions), self.world_size, rank)
         return positions[part.start : part.stop]
 
-    def most(self, batch_size: int) -> int:
+    def max_size(self, batch_size: int) -> int:
         """An even part, rounded up."""
         return -(-batch_size // self.world_size)
 
@@ -95,7 +96,7 @@ class PartitionSharding(Sharding):
 
     Args:
         order: the order whose partitions they are.
-        rank: whose share `mine` gives.
+        rank: the local rank.
         world_size: number of ranks.
 
     Raises:
@@ -116,7 +117,7 @@ class PartitionSharding(Sharding):
         """The partitions that a rank owns."""
         return even_part(self.order.partitions, self.world_size, rank)
 
-    def of(
+    def shard(
         self, rank: int, positions: NDArray[np.int64], num_windows: int, epoch: int
     ) -> NDArray[np.int64]:
         """The positions that lie in the rank's partitions in this epoch."""
@@ -124,7 +125,7 @@ class PartitionSharding(Sharding):
         partitions = self.order.partition_of(positions, num_windows, epoch)
         return positions[(owned.start <= partitions) & (partitions < owned.stop)]
 
-    def most(self, batch_size: int) -> int:
+    def max_size(self, batch_size: int) -> int:
         """An even part for each partition owned, and one window more of each."""
         owned = len(self.partitions_of(self.rank))
         return min(batch_size, owned * (-(-batch_size // self.order.partitions) + 1))

@@ -11,7 +11,7 @@ __all__ = ["WindowSpec"]
 class WindowSpec:
     """A window is `input_steps` consecutive rows followed by `horizon` rows to forecast.
 
-    Args:
+    Attributes:
         input_steps: rows that the model sees, L >= 1.
         horizon: rows that the model forecasts, H >= 1; independent of `input_steps`.
         stride: rows between the starts of neighbouring windows, >= 1.
@@ -38,6 +38,15 @@ class WindowSpec:
     def span(self) -> int:
         """Rows from the first input to the last target, L + H."""
         return self.input_steps + self.horizon
+
+    @property
+    def extent(self) -> range:
+        """Rows that a window reaches over, relative to its start."""
+        return range(self.span)
+
+    def row_offsets(self, *, with_targets: bool = True) -> tuple[range, ...]:
+        """The rows of a window relative to its start, as rising ranges that do not touch."""
+        return (range(self.span if with_targets else self.input_steps),)
 
     def num_windows(self, num_steps: int) -> int:
         """Number of whole windows in a series of `num_steps` rows (0 if it is too short)."""

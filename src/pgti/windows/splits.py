@@ -9,10 +9,20 @@ all its target rows lie in the split's range of rows, and no target row is in tw
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pgti.errors import ConfigError, require_whole_number
 from pgti.windows.spec import WindowSpec
 
-__all__ = ["SPLIT_NAMES", "SplitName", "Splits", "split_by_fractions", "split_by_rows"]
+__all__ = [
+    "SPLIT_NAMES",
+    "SplitName",
+    "Splits",
+    "split_by_fractions",
+    "split_by_rows",
+    "subsample_evenly",
+]
 
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
@@ -148,3 +158,29 @@ def _checked(splits: Splits, num_steps: int, spec: WindowSpec) -> Splits:
             "shorten input_steps or horizon, or give train a larger share"
         )
     return splits
+
+
+def subsample_evenly(
+    starts: range | NDArray[np.int64], count: int | None
+) -> range | NDArray[np.int64]:
+    """At most `count` of the starts, spread evenly over them, in their order.
+
+    The same for the same arguments, always; the first and the last are among them where `count`
+    is 2 or more, and 1 takes the middle one.
+
+    Args:
+        starts: window starts of a split.
+        count: how many to take; None, or as many as there are, takes all.
+
+    Raises:
+        ConfigError: if `count` is not a positive whole number.
+    """
+    if count is None:
+        return starts
+    require_whole_number("the number of windows", count, 1)
+    last = len(starts) - 1
+    if count > last:
+        return starts
+    if count == 1:
+        return np.asarray(starts, dtype=np.int64)[last // 2 : last // 2 + 1]
+    return np.asarray(starts, dtype=np.int64)[np.arange(count) * last // (count - 1)]

@@ -7,7 +7,7 @@ import torch
 from pgti.errors import ConfigError, require_whole_number
 from pgti.interop.pgt.data.standardise import FILLS, Fill
 from pgti.windows import Splits, WindowSpec, split_by_fractions
-from pgti.windows.order import checked_seed
+from pgti.windows.order import check_seed
 
 __all__ = ["LoaderOptions", "cuda_device"]
 
@@ -41,7 +41,7 @@ class LoaderOptions:
         require_whole_number("horizon", self.horizon, 1)
         require_whole_number("num_workers", self.num_workers, 0)
         require_whole_number("allGPU", self.all_gpu, -1)
-        checked_seed(self.seed)
+        check_seed(self.seed)
         self._check_ranks()
         if len(self.ratio) != 3:
             raise ConfigError(f"ratio is {self.ratio}: it must be three shares: train, val, test")

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.batching.buffers import RowRanges
-from pgti.batching.mapped import MappedRows
+from pgti.batching.mapped_series import MappedSeries
 from pgti.errors import DataError
 from pgti.ingest.npy import read_header
 from pgti.ingest.readings import check_series_shape, reraise_read_errors
 from pgti.store import Moments, SeriesStore, calendar_features, default_calendar
 from pgti.store.codec import Float32Codec
 from pgti.store.moments import moments_of_raw
+from pgti.windows import RowRanges
 
 __all__ = ["ArraySource", "NpySource", "Source", "StoreSource", "runs_of"]
 
@@ -133,7 +133,7 @@ class StoreSource(Source):
             zero_is_missing=False,
         )
         self._store = store
-        self._rows = MappedRows(store)
+        self._rows = MappedSeries(store)
         self._calendar = calendar_features(store.time_axis, features, np.arange(meta.num_steps))
 
     def __reduce__(self) -> tuple[Callable[[SeriesStore], "StoreSource"], tuple[SeriesStore]]:
@@ -143,7 +143,7 @@ class StoreSource(Source):
     def read(self, rows: NDArray[np.int64]) -> Rows:
         """Rows from the memory-mapped series; a missing reading is NaN."""
         stored = np.empty((len(rows), self._rows.num_readings), dtype=self._rows.dtype)
-        self._rows.take(runs_of(rows), stored)
+        self._rows.copy_rows(runs_of(rows), stored)
         raw = stored.reshape(len(rows), self.num_nodes, self.num_readings)
         values = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
         values[..., : self.num_readings] = self._store.codec.decode(raw)

@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.assemble import Assembler, StoredRows
-from pgti.batching.base import Fetched, WindowSource
+from pgti.batching.assembler import Assembler, StoredRows
 from pgti.batching.batch import Batch
-from pgti.batching.buffers import Buffers, copy_row_ranges
+from pgti.batching.rows import ScratchArrays, copy_row_ranges
+from pgti.batching.source import WindowSource
 from pgti.store.codec import MISSING_CODE, Raw
 
-__all__ = ["NumpyAssembler", "NumpyDecoder"]
+__all__ = ["PIECE_READINGS", "NumpyAssembler", "NumpyDecoder"]
 
-# A piece's codes, values and masks stay in a core's cache, and numpy's calls cost little beside it.
-_PIECE_READINGS = 1 << 16
+PIECE_READINGS = 1 << 16
+"""A piece's codes, values and masks stay in a core's cache; numpy's calls cost little beside it."""
 
 _Piece = tuple[slice, slice]
 
@@ -32,10 +32,12 @@ class NumpyDecoder:
 
     Args:
         source: what the windows hold.
+        piece_readings: readings that are decoded at a time.
     """
 
-    def __init__(self, source: WindowSource) -> None:
+    def __init__(self, source: WindowSource, piece_readings: int = PIECE_READINGS) -> None:
         meta = source.store.meta
+        self._piece_readings = piece_readings
         self.num_nodes, self.num_channels = meta.num_nodes, meta.num_channels
         self.num_inputs, self.num_targets = source.num_input_channels, len(source.target_indices)
         self.has_missing = meta.missing_count > 0
@@ -49,7 +51,7 @@ class NumpyDecoder:
         self._mean = self._per_reading(source.scaler.mean)
         self._std = self._per_reading(source.scaler.std)
         self._profile = source.scaled_profile()
-        self._scratch = Buffers()
+        self._scratch = ScratchArrays()
 
     def inputs(
         self,
@@ -68,7 +70,7 @@ class NumpyDecoder:
             x: written, [K, R, N, C_in], contiguous.
             mask: written, [K, R, N * C], contiguous; None where no reading of the series misses.
         """
-        for piece in _pieces(raw.shape):
+        for piece in _pieces(raw.shape, self._piece_readings):
             codes, part = raw[piece], x[piece]
             if self.num_inputs == self.num_channels:
                 values = part.reshape(codes.shape)
@@ -93,7 +95,7 @@ class NumpyDecoder:
             y: written, [K, R, N * C_out], contiguous.
             mask: written, of the shape of `y`; None where no reading of the series misses.
         """
-        for piece in _pieces(raw.shape):
+        for piece in _pieces(raw.shape, self._piece_readings):
             codes, values = raw[piece], y[piece]
             if not self._all_targets:
                 codes = self._target_codes(codes)
@@ -133,15 +135,16 @@ class NumpyAssembler(Assembler):
 
     Args:
         source: what the windows hold.
+        piece_readings: readings that are decoded at a time.
     """
 
-    def __init__(self, source: WindowSource) -> None:
+    def __init__(self, source: WindowSource, piece_readings: int = PIECE_READINGS) -> None:
         self._steps = source.spec.input_steps
-        self._decoder = NumpyDecoder(source)
-        self._buffers = Buffers()
+        self._decoder = NumpyDecoder(source, piece_readings)
+        self._scratch = ScratchArrays()
         self._true = torch.ones((), dtype=torch.bool)
 
-    def __call__(self, rows: StoredRows, fetched: Fetched) -> Batch:
+    def __call__(self, rows: StoredRows) -> Batch:
         """Make a batch."""
         raw: Raw = rows.raw.numpy().reshape(*rows.raw.shape[:2], -1)
         calendar, week_bins = rows.calendar.numpy(), rows.week_bins.numpy()
@@ -150,13 +153,13 @@ class NumpyAssembler(Assembler):
         y_mask: Tensor | None = None
         if rows.window_index is None:
             x, x_mask = self._inputs("x", raw[:, past], calendar[:, past], week_bins[:, past])
-            if fetched.with_targets:
+            if rows.with_targets:
                 y, y_mask = self._targets("y", raw[:, future])
         else:
             window_index = rows.window_index.numpy()
             union, mask = self._inputs("union x", raw, calendar, week_bins)
             x, x_mask = self._gather_windows("x", union, mask, window_index[:, past])
-            if fetched.with_targets:
+            if rows.with_targets:
                 union, mask = self._targets("union y", raw)
                 y, y_mask = self._gather_windows("y", union, mask, window_index[:, future])
         return Batch(
@@ -165,7 +168,7 @@ class NumpyAssembler(Assembler):
             y=y,
             y_mask=y_mask,
             calendar=rows.window_calendar,
-            starts=fetched.starts,
+            starts=rows.starts,
         )
 
     def _inputs(
@@ -174,7 +177,7 @@ class NumpyAssembler(Assembler):
         """Inputs [K, R, N, C_in] and which readings were observed [K, R, N, C]."""
         decoder = self._decoder
         rows = (*raw.shape[:2], decoder.num_nodes)
-        x = self._buffers.array(name, (*rows, decoder.num_inputs), np.float32)
+        x = self._scratch.array(name, (*rows, decoder.num_inputs), np.float32)
         mask = self._mask_array(name, raw.shape)
         decoder.inputs(raw, calendar, week_bins, x, mask)
         return torch.from_numpy(x), self._mask(mask, (*rows, decoder.num_channels))
@@ -183,7 +186,7 @@ class NumpyAssembler(Assembler):
         """Targets and which were observed, [K, R, N, C_out] each."""
         decoder = self._decoder
         shape = (*raw.shape[:2], decoder.num_nodes, decoder.num_targets)
-        y = self._buffers.array(name, (*shape[:2], shape[2] * shape[3]), np.float32)
+        y = self._scratch.array(name, (*shape[:2], shape[2] * shape[3]), np.float32)
         mask = self._mask_array(name, y.shape)
         decoder.targets(raw, y, mask)
         return torch.from_numpy(y).view(shape), self._mask(mask, shape)
@@ -198,7 +201,7 @@ class NumpyAssembler(Assembler):
         return windows, self._windows(f"{name} mask", mask[0].numpy(), window_index)
 
     def _windows(self, name: str, rows: NDArray[Any], window_index: NDArray[np.int64]) -> Tensor:
-        windows = self._buffers.array(name, (window_index.size, *rows.shape[1:]), rows.dtype)
+        windows = self._scratch.array(name, (window_index.size, *rows.shape[1:]), rows.dtype)
         firsts, num_rows = window_index[:, 0].tolist(), window_index.shape[1]
         copy_row_ranges(rows, [(first, first + num_rows) for first in firsts], windows)
         return torch.from_numpy(windows).view(*window_index.shape, *rows.shape[1:])
@@ -206,16 +209,16 @@ class NumpyAssembler(Assembler):
     def _mask_array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
         if not self._decoder.has_missing:
             return None
-        return self._buffers.array(f"{name} mask", shape, np.bool_)
+        return self._scratch.array(f"{name} mask", shape, np.bool_)
 
     def _mask(self, mask: NDArray[np.bool_] | None, shape: tuple[int, ...]) -> Tensor:
         return self._true.expand(shape) if mask is None else torch.from_numpy(mask).view(shape)
 
 
-def _pieces(shape: tuple[int, ...]) -> Iterator[_Piece]:
+def _pieces(shape: tuple[int, ...], piece_readings: int) -> Iterator[_Piece]:
     """Slices of runs and rows that cut [K, R, readings] into pieces that fit a core's cache."""
     runs, rows, readings = shape
-    num_rows = max(1, _PIECE_READINGS // max(1, readings))
+    num_rows = max(1, piece_readings // max(1, readings))
     if num_rows < rows:
         for run in range(runs):
             for first in range(0, rows, num_rows):

@@ -1,17 +1,21 @@
 """From stored rows to a batch: decode, standardise, mask, append the calendar.
 
-Each step is one exactly rounded operation, in the order in which the standard strategy takes them
-over the whole series: so every strategy gives the same bits, on every device.
+Each step is one exactly rounded operation, in the order in which the standard strategy applies them
+to the whole series, so that every strategy gives the same bits, on every device.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.base import Fetched, WindowSource
 from pgti.batching.batch import Batch
+from pgti.batching.source import WindowSource
 from pgti.store.codec import MISSING_CODE
 
 __all__ = ["Assembler", "StoredRows", "TorchAssembler"]
@@ -19,18 +23,19 @@ __all__ = ["Assembler", "StoredRows", "TorchAssembler"]
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class StoredRows:
-    """The rows of a batch as the store has them, on the device where the batch is made.
+    """The rows of a batch as the store has them, on the host or on the compute device.
 
     They are K runs of R rows: B windows, or one run with the union of the windows' rows.
 
-    Args:
+    Attributes:
         raw: stored readings [K, R, N, C].
         calendar: calendar features of each row [K, R, F].
         week_bins: entries of the profile's table for each row and for H rows later [K, R, 2], or
             [K, R, 0] without a profile.
-        window_index: for a union, the row of the run for every row of every window [B, rows];
-            else None.
+        window_index: for a union, where each row of each window is in it [B, rows]; else None.
         window_calendar: calendar features of inputs and horizon [B, L + H, F].
+        starts: first row of each window, int64 [B], on the host.
+        with_targets: whether windows have L + H rows, or the first L.
     """
 
     raw: Tensor
@@ -38,19 +43,38 @@ class StoredRows:
     week_bins: Tensor
     window_index: Tensor | None
     window_calendar: Tensor
+    starts: NDArray[np.int64]
+    with_targets: bool
+
+    def to(self, device: torch.device) -> Self:
+        """The same rows on a device; copies from pinned memory do not wait."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin(self) -> Self:
+        """The same rows where a GPU copies them from while the host continues.
+
+        Torch caches pinned memory, and reuses it once the copies from it are done.
+        """
+        return self._map(lambda tensor: tensor.pin_memory() if tensor.numel() else tensor)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        index = self.window_index
+        return replace(
+            self,
+            raw=function(self.raw),
+            calendar=function(self.calendar),
+            week_bins=function(self.week_bins),
+            window_index=None if index is None else function(index),
+            window_calendar=function(self.window_calendar),
+        )
 
 
 class Assembler(ABC):
     """Turns stored rows into batches."""
 
     @abstractmethod
-    def __call__(self, rows: StoredRows, fetched: Fetched) -> Batch:
-        """Make a batch.
-
-        Args:
-            rows: the windows' rows, L + H of each window or the first L.
-            fetched: what the windows are.
-        """
+    def __call__(self, rows: StoredRows) -> Batch:
+        """Make a batch."""
 
 
 class TorchAssembler(Assembler):
@@ -77,7 +101,7 @@ class TorchAssembler(Assembler):
         self._profile = None if profile is None else torch.from_numpy(profile).to(device)
         self._x: Tensor | None = None
 
-    def __call__(self, rows: StoredRows, fetched: Fetched) -> Batch:
+    def __call__(self, rows: StoredRows) -> Batch:
         """Make a batch."""
         steps = self._source.spec.input_steps
         y: Tensor | None = None
@@ -87,7 +111,7 @@ class TorchAssembler(Assembler):
             x = self._x_buffer(past.shape)
             x_mask = self._observed(past)
             self._fill_inputs(x, past, x_mask, rows.calendar[:, :steps], rows.week_bins[:, :steps])
-            if fetched.with_targets:
+            if rows.with_targets:
                 y, y_mask = self._targets_of(rows.raw[:, steps:])
         else:
             mask = self._observed(rows.raw)
@@ -97,7 +121,7 @@ class TorchAssembler(Assembler):
             x = self._x_buffer((*past_BL.shape, *rows.raw.shape[2:]))
             torch.index_select(union[0], 0, past_BL.flatten(), out=x.flatten(0, 1))
             x_mask = self._gather_windows(mask, past_BL)
-            if fetched.with_targets:
+            if rows.with_targets:
                 values, mask = self._targets_of(rows.raw)
                 y, y_mask = (
                     self._gather_windows(values, future_BH),
@@ -109,7 +133,7 @@ class TorchAssembler(Assembler):
             y=y,
             y_mask=y_mask,
             calendar=rows.window_calendar,
-            starts=fetched.starts,
+            starts=rows.starts,
         )
 
     def _fill_inputs(

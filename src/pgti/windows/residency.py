@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from pgti.windows.sharding import PartitionSharding
 
-__all__ = ["Move", "plan_transfers", "resident_rows", "within", "without"]
+__all__ = ["Transfer", "plan_transfers", "resident_rows", "within", "without"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Move:
+class Transfer:
     """Rows that one rank sends to another.
 
     Args:
@@ -24,7 +24,7 @@ class Move:
 
 
 def resident_rows(
-    sharding: PartitionSharding, rank: int, starts: range, span: int, epoch: int
+    sharding: PartitionSharding, rank: int, starts: range, extent: range, epoch: int
 ) -> tuple[range, ...]:
     """The rows that a rank's windows lie in: its own, and those that its last windows reach into.
 
@@ -32,21 +32,23 @@ def resident_rows(
         sharding: which windows are whose.
         rank: whose rows.
         starts: window starts of the training split.
-        span: rows of a window.
+        extent: rows that a window reaches over, relative to its start (`WindowSpec.extent`).
         epoch: which epoch.
 
     Returns:
         Ranges that rise and do not touch.
     """
-    runs = sharding.order.positions_of(sharding.partitions_of(rank), len(starts), epoch)
-    # Rows between windows that lie apart belong to the window before: so every row is somebody's.
-    reach, last = max(span, starts.step), starts[-1] + span if starts else 0
-    return _union(range(starts[run[0]], min(starts[run[-1]] + reach, last)) for run in runs)
+    owned = sharding.order.positions_of(sharding.partitions_of(rank), len(starts), epoch)
+    # Rows between windows that lie apart belong to the window before: each row has an owner.
+    reach, last = max(extent.stop, starts.step), starts[-1] + extent.stop if starts else 0
+    return _union(
+        range(starts[each[0]] + extent.start, min(starts[each[-1]] + reach, last)) for each in owned
+    )
 
 
 def plan_transfers(
     held: Sequence[Sequence[range]], wanted: Sequence[Sequence[range]]
-) -> tuple[Move, ...]:
+) -> tuple[Transfer, ...]:
     """The rows that each rank wants and does not hold, each from one rank that holds it.
 
     Neighbours come first: rank r asks r + 1, then r + 2 and so on, round to r - 1. The same on
@@ -57,10 +59,10 @@ def plan_transfers(
         wanted: the rows that each rank should hold.
 
     Returns:
-        The moves. A row that nobody holds is in none of them.
+        The transfers. A row that nobody holds is in none of them.
     """
     world_size = len(held)
-    moves = []
+    transfers = []
     for target, rows in enumerate(wanted):
         missing = list(without(rows, held[target]))
         for step in range(1, world_size):
@@ -69,9 +71,9 @@ def plan_transfers(
             source = (target + step) % world_size
             found = [each for piece in held[source] for each in within(missing, piece)]
             if found:
-                moves += [Move(source=source, target=target, rows=each) for each in found]
+                transfers += [Transfer(source=source, target=target, rows=each) for each in found]
                 missing = list(without(missing, found))
-    return tuple(moves)
+    return tuple(transfers)
 
 
 def without(rows: Iterable[range], removed: Iterable[range]) -> tuple[range, ...]:

@@ -1,0 +1,185 @@
+"""Batchers and loaders from the names of a strategy and a placement; the choice between them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pgti.batching.assembler import Assembler, TorchAssembler
+from pgti.batching.batcher import Batcher, RowSource, WindowBatcher
+from pgti.batching.decoded import DecodedBatcher, decoded_bytes
+from pgti.batching.device_rows import DeviceRows, device_bytes
+from pgti.batching.host_rows import HostRows
+from pgti.batching.loader import BatchLoader
+from pgti.batching.mapped_series import MappedSeries
+from pgti.batching.numpy_assembler import NumpyAssembler
+from pgti.batching.partitioned_rows import ExchangedRows, PartitionedRows
+from pgti.batching.source import WindowSource
+from pgti.batching.standard import StandardBatcher
+from pgti.distributed import Communicator, SingleProcess
+from pgti.errors import ConfigError
+from pgti.memory.available import available_bytes
+from pgti.windows import (
+    EvenSharding,
+    Order,
+    PartitionSharding,
+    PartitionShuffle,
+    Sequential,
+    Sharding,
+)
+
+__all__ = [
+    "BATCHINGS",
+    "PLACEMENTS",
+    "PREFETCH_DEPTH",
+    "build_batcher",
+    "build_loader",
+    "choose_batching",
+]
+
+BATCHINGS = ("index", "device", "standard")
+PLACEMENTS = ("replicated", "partitioned")
+PREFETCH_DEPTH = 3
+"""Batches in progress: one in use, one ready, one being fetched."""
+
+_DECODED_BYTES = 1 << 28
+_DECODED_FRACTION = 1 / 16  # of the memory that is available
+_DEVICE_FRACTION = 0.5  # of a GPU's free memory: the rest is for the model and its activations
+
+
+def build_batcher(
+    batching: str,
+    source: WindowSource,
+    device: torch.device,
+    *,
+    prefetch_depth: int = PREFETCH_DEPTH,
+    budget_bytes: int | None = None,
+) -> Batcher[Any]:
+    """The strategy called `batching`; `choose_batching` names one that fits.
+
+    Args:
+        batching: index (rows copied from the mapped series), device (rows gathered on the compute
+            device, which holds the series) or standard (all windows materialised).
+        source: what the windows hold.
+        device: where batches are made.
+        prefetch_depth: batches that a loader has in progress; 1 where there is nothing to fetch.
+        budget_bytes: index: on a CPU, a series whose decoded rows fit in it is decoded once and
+            cached, 0 caches nothing; by default 256 MiB, or a sixteenth of the available memory if
+            that is less. device, standard: the most memory that the series or its windows may
+            take; by default what is available.
+
+    Raises:
+        ConfigError: if there is no such strategy, or what it holds does not fit in memory.
+    """
+    if batching == "standard":
+        return StandardBatcher(source, device, prefetch_depth, budget_bytes)
+    if batching == "device":
+        rows = DeviceRows(source, device, budget_bytes)
+        return WindowBatcher(source, device, rows, _assembler(source, device))
+    if batching != "index":
+        raise ConfigError(f"there is no batching {batching!r}: use one of {', '.join(BATCHINGS)}")
+    if budget_bytes is None:
+        budget_bytes = min(_DECODED_BYTES, int(_DECODED_FRACTION * available_bytes()))
+    if device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
+        return DecodedBatcher(source)
+    return _window_batcher(
+        source, device, HostRows(source, device, MappedSeries(source.store)), prefetch_depth
+    )
+
+
+def build_loader(  # noqa: PLR0913 - each names one part of a loader
+    source: WindowSource,
+    starts: range | NDArray[np.int64],
+    batch_size: int,
+    order: Order | None = None,
+    *,
+    device: torch.device | None = None,
+    batching: str = "index",
+    placement: str = "replicated",
+    communicator: Communicator | None = None,
+    batcher: Batcher[Any] | None = None,
+    with_targets: bool = True,
+    prefetch_depth: int = PREFETCH_DEPTH,
+) -> BatchLoader:
+    """This rank's windows of every batch, from where the placement has their rows.
+
+    Args:
+        source: what the windows hold.
+        starts: window starts of the split: a range or int64 [S].
+        batch_size: windows in a global batch.
+        order: in which order the windows are used; time order if not given.
+        device: where batches are made; the batcher's, or else the CPU, if not given.
+        batching: strategy of a replicated placement.
+        placement: replicated, every rank reads the whole series; partitioned, each holds a part.
+        communicator: the ranks that share the batches; one process if not given.
+        batcher: of a replicated placement, in place of a new one.
+        with_targets: False for windows whose horizon lies past the end of the series.
+        prefetch_depth: batches in progress.
+
+    Raises:
+        ConfigError: if there is no such batching or placement, or it does not fit in memory.
+    """
+    order = Sequential() if order is None else order
+    if device is None:
+        device = torch.device("cpu") if batcher is None else batcher.device
+    communicator = SingleProcess() if communicator is None else communicator
+    rank, world_size = communicator.rank, communicator.world_size
+    sharding: Sharding = EvenSharding(rank, world_size)
+    if placement == "partitioned":
+        if not isinstance(starts, range):
+            raise ConfigError("a partitioned placement takes the windows of a whole split: a range")
+        rows: HostRows
+        if isinstance(order, PartitionShuffle):
+            sharding = owned = PartitionSharding(order, rank, world_size)
+            rows = PartitionedRows(source, device, starts, owned, communicator)
+        else:
+            prefetch_depth = max(2, prefetch_depth)  # rows travel while another batch is used
+            rows = ExchangedRows(source, device, starts, communicator, prefetch_depth)
+        batcher = _window_batcher(source, device, rows, prefetch_depth)
+    elif placement != "replicated":
+        raise ConfigError(
+            f"there is no placement {placement!r}: use one of {', '.join(PLACEMENTS)}"
+        )
+    elif batcher is None:
+        batcher = build_batcher(batching, source, device, prefetch_depth=prefetch_depth)
+    return BatchLoader(
+        batcher, starts, batch_size, order, with_targets=with_targets, sharding=sharding
+    )
+
+
+def choose_batching(
+    source: WindowSource, device: torch.device, budget_bytes: int | None = None
+) -> tuple[str, str]:
+    """The fastest strategy that fits, and why it was chosen, in one line.
+
+    On a GPU the series moves there if it takes at most half of what is free. On a CPU the memory
+    map is as fast as a copy: the page cache holds the series where it fits, and the disk serves
+    it where it does not.
+
+    Args:
+        source: what the windows hold.
+        device: where batches are made.
+        budget_bytes: memory of the device that may be used, if that is less than what is free.
+    """
+    needed, free = device_bytes(source), available_bytes(device)
+    if budget_bytes is not None:
+        free = min(free, budget_bytes)
+    sizes = f"the series takes {needed / 2**30:.2f} GiB of {free / 2**30:.2f} GiB free"
+    if device.type == "cuda":
+        if needed <= _DEVICE_FRACTION * free:
+            return "device", f"batching device: {sizes} on {device}"
+        return "index", f"batching index: {sizes} on {device}, too much beside a model"
+    if needed <= free:
+        return "index", f"batching index, in memory: {sizes} on this machine"
+    return "index", f"batching index, from disk: {sizes} on this machine"
+
+
+def _window_batcher(
+    source: WindowSource, device: torch.device, rows: RowSource[Any], prefetch_depth: int
+) -> WindowBatcher[Any]:
+    return WindowBatcher(source, device, rows, _assembler(source, device), prefetch_depth)
+
+
+def _assembler(source: WindowSource, device: torch.device) -> Assembler:
+    return NumpyAssembler(source) if device.type == "cpu" else TorchAssembler(source, device)

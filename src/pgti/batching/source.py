@@ -1,0 +1,125 @@
+"""Everything that determines what a window holds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pgti.batching.batch import Batch
+from pgti.errors import ConfigError
+from pgti.store import Profile, Scaler, SeriesStore, calendar_features
+from pgti.windows import WindowSpec
+
+__all__ = ["WindowSource"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class WindowSource:
+    """A series, the shape of its windows, and what is made of their rows.
+
+    Attributes:
+        store: the series.
+        spec: the window's shape.
+        scaler: standardisation of the inputs.
+        target_indices: positions, among the store's channels, of those to forecast.
+        calendar: names of the calendar features that are appended to the inputs.
+        profile: typical day of the target channels; appended to the inputs before the calendar,
+            for the input's own row and for the row H steps later. None appends nothing.
+
+    Raises:
+        ConfigError: if there is no such calendar feature, or the series has no times.
+    """
+
+    store: SeriesStore
+    spec: WindowSpec
+    scaler: Scaler
+    target_indices: tuple[int, ...]
+    calendar: tuple[str, ...] = ()
+    profile: Profile | None = None
+
+    def __post_init__(self) -> None:
+        self.calendar_of(np.zeros(1, dtype=np.int64))  # refuses unknown features at once
+
+    # -- sizes ------------------------------------------------------------------------------------
+
+    @property
+    def num_input_channels(self) -> int:
+        """Channels of a batch's `x`: the store's, the profile's and the calendar's."""
+        typical = 0 if self.profile is None else 2 * len(self.target_indices)
+        return self.store.meta.num_channels + typical + len(self.calendar)
+
+    @property
+    def stored_row_bytes(self) -> int:
+        """Bytes of a row of the series as it is stored."""
+        meta = self.store.meta
+        return meta.num_nodes * meta.num_channels * self.store.raw.dtype.itemsize
+
+    @property
+    def input_row_bytes(self) -> int:
+        """Bytes of a row of a batch's inputs and their mask."""
+        meta = self.store.meta
+        return meta.num_nodes * (4 * self.num_input_channels + meta.num_channels)
+
+    @property
+    def target_row_bytes(self) -> int:
+        """Bytes of a row of a batch's targets and their mask."""
+        return self.store.meta.num_nodes * (4 + 1) * len(self.target_indices)
+
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of a window in a batch: inputs, targets and their masks."""
+        return (
+            self.spec.input_steps * self.input_row_bytes + self.spec.horizon * self.target_row_bytes
+        )
+
+    # -- features of rows -------------------------------------------------------------------------
+
+    def calendar_of(self, starts: NDArray[np.int64]) -> Tensor:
+        """Calendar features of the windows, float32 [B, L + H, F]."""
+        rows = starts[:, None] + np.arange(self.spec.span)
+        return torch.from_numpy(calendar_features(self.store.time_axis, self.calendar, rows))
+
+    def scaled_profile(self) -> NDArray[np.float32] | None:
+        """The profile's table, standardised like the inputs: [week bins, N, C_out]."""
+        if self.profile is None:
+            return None
+        mean = np.asarray(self.scaler.mean, dtype=np.float32)[list(self.target_indices)]
+        std = np.asarray(self.scaler.std, dtype=np.float32)[list(self.target_indices)]
+        return (self.profile.table - mean) / std
+
+    # -- windows ----------------------------------------------------------------------------------
+
+    def check_starts(self, starts: NDArray[np.int64], *, with_targets: bool) -> None:
+        """Refuse windows that reach outside the series.
+
+        Raises:
+            ConfigError: naming the first such window.
+        """
+        rows = self.spec.span if with_targets else self.spec.input_steps
+        last = self.store.meta.num_steps - rows
+        outside = (starts < 0) | (starts > last)
+        if outside.any():
+            raise ConfigError(
+                f"window start {int(starts[outside][0])} is outside the series: the rule is "
+                f"0 <= start <= {last} ({self.store.meta.num_steps} steps, {rows} rows a window)"
+            )
+
+    def empty_batch(self, device: torch.device) -> Batch:
+        """The batch of a rank that has no window of it: every tensor with B = 0."""
+        meta, spec = self.store.meta, self.spec
+        past, future = (0, spec.input_steps, meta.num_nodes), (0, spec.horizon, meta.num_nodes)
+        num_targets = len(self.target_indices)
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device=device)
+
+        return Batch(
+            x=empty(*past, self.num_input_channels),
+            x_mask=empty(*past, meta.num_channels, dtype=torch.bool),
+            y=empty(*future, num_targets),
+            y_mask=empty(*future, num_targets, dtype=torch.bool),
+            calendar=empty(0, spec.span, len(self.calendar)),
+            starts=np.empty(0, dtype=np.int64),
+        )
