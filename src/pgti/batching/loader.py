@@ -122,13 +122,17 @@ class BatchLoader:
             return self.batcher.source.empty_batch(self.batcher.device)
         return self.batcher.assemble(fetched)
 
-    def _plain(self, requests: Iterator[Callable[[ScratchArrays], Any]]) -> Generator[Batch, None, None]:
+    def _plain(
+        self, requests: Iterator[Callable[[ScratchArrays], Any]]
+    ) -> Generator[Batch, None, None]:
         """Each batch when it is asked for, on the caller's thread."""
         scratch = ScratchArrays()
         for fetch in requests:
             yield self._assemble(fetch(scratch))
 
-    def _prefetched(self, requests: Iterator[Callable[[ScratchArrays], Any]]) -> Generator[Batch, None, None]:
+    def _prefetched(
+        self, requests: Iterator[Callable[[ScratchArrays], Any]]
+    ) -> Generator[Batch, None, None]:
         memory = [ScratchArrays() for _ in range(self.batcher.prefetch_depth)]
         waiting: deque[Future[Any]] = deque()
         # A thread for each batch that is fetched ahead: one core cannot ask as much of memory, or
