@@ -25,7 +25,7 @@ __all__ = ["Assembler", "StoredRows", "TorchAssembler"]
 class StoredRows:
     """The rows of a batch as the store has them, on the host or on the compute device.
 
-    They are K runs of R rows: B windows, or one run with the union of the windows' rows.
+    They are K groups of R rows: B windows, or one group, the union of the windows' rows.
 
     Attributes:
         raw: stored readings [K, R, N, C].
@@ -166,7 +166,7 @@ class TorchAssembler(Assembler):
         return self._filled(values, mask), mask
 
     def _gather_windows(self, rows: Tensor, window_index: Tensor) -> Tensor:
-        """The windows [B, rows, N, C] of a run [1, U, N, C]."""
+        """The windows [B, rows, N, C] of a union [1, U, N, C]."""
         if rows.dtype == torch.bool and not self._has_missing:
             return self._true.expand(*window_index.shape, *rows.shape[2:])
         windows = rows[0].index_select(0, window_index.flatten())

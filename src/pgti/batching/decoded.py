@@ -114,11 +114,11 @@ class DecodedBatcher(Batcher[Batch]):
     def _decode_page(self, page: int) -> None:
         first = page * self._page_rows
         piece = slice(first, min(first + self._page_rows, len(self._x)))
-        rows = np.arange(piece.start, piece.stop)[None]  # one run of rows
+        rows = np.arange(piece.start, piece.stop)[None]  # one group of rows
         raw: Raw = self.source.store.raw[piece].reshape(1, rows.size, -1)
         x_mask, y_mask = (
-            kept[piece].reshape(1, rows.size, -1) if self._decoder.has_missing else None
-            for kept in (self._x_mask, self._y_mask)
+            mask[piece].reshape(1, rows.size, -1) if self._decoder.has_missing else None
+            for mask in (self._x_mask, self._y_mask)
         )
         calendar, week_bins = self._features.calendar(rows), self._features.week_bins(rows)
         self._decoder.inputs(raw, calendar, week_bins, self._x[None, piece], x_mask)

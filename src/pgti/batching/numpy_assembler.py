@@ -1,8 +1,8 @@
-"""Batches made on the CPU, a cache-sized piece at a time, in reused buffers.
+"""Batches assembled on the CPU, a cache-sized piece at a time, in reused buffers.
 
 The operations are those of `TorchAssembler`, in the same order and with the same rounding. They
 are numpy's, which are faster on one core than torch's for the mixed types and strides in use here;
-a piece of a batch goes through all of them before the next one is read.
+a piece of a batch goes through all of them before the next piece is read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ _Piece = tuple[slice, slice]
 
 
 class NumpyDecoder:
-    """Turns runs of stored rows into model inputs and targets.
+    """Turns groups of stored rows into model inputs and targets.
 
     Args:
         source: what the windows hold.
@@ -64,7 +64,7 @@ class NumpyDecoder:
         """Write the inputs of rows and which of their readings were observed.
 
         Args:
-            raw: stored readings of K runs of R rows [K, R, N * C].
+            raw: stored readings of K groups of R rows [K, R, N * C].
             calendar: calendar features of the rows [K, R, F].
             week_bins: entries of the profile's table [K, R, 2], or [K, R, 0] without a profile.
             x: written, [K, R, N, C_in], contiguous.
@@ -91,7 +91,7 @@ class NumpyDecoder:
         """Write the targets of rows in original units and which of them were observed.
 
         Args:
-            raw: stored readings of K runs of R rows [K, R, N * C].
+            raw: stored readings of K groups of R rows [K, R, N * C].
             y: written, [K, R, N * C_out], contiguous.
             mask: written, of the shape of `y`; None where no reading of the series misses.
         """
@@ -194,7 +194,7 @@ class NumpyAssembler(Assembler):
     def _gather_windows(
         self, name: str, values: Tensor, mask: Tensor, window_index: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
-        """The windows [B, rows, N, C] of a run [1, U, N, C], and those of its mask."""
+        """The windows [B, rows, N, C] of a union [1, U, N, C], and those of its mask."""
         windows = self._windows(name, values[0].numpy(), window_index)
         if not self._decoder.has_missing:
             return windows, self._true.expand(*window_index.shape, *mask.shape[2:])
@@ -216,17 +216,17 @@ class NumpyAssembler(Assembler):
 
 
 def _pieces(shape: tuple[int, ...], piece_readings: int) -> Iterator[_Piece]:
-    """Slices of runs and rows that cut [K, R, readings] into pieces that fit a core's cache."""
-    runs, rows, readings = shape
+    """Slices of groups and rows that cut [K, R, readings] into pieces that fit a core's cache."""
+    groups, rows, readings = shape
     num_rows = max(1, piece_readings // max(1, readings))
     if num_rows < rows:
-        for run in range(runs):
+        for group in range(groups):
             for first in range(0, rows, num_rows):
-                yield slice(run, run + 1), slice(first, first + num_rows)
+                yield slice(group, group + 1), slice(first, first + num_rows)
     else:
-        num_runs = max(1, num_rows // max(1, rows))
-        for first in range(0, runs, num_runs):
-            yield slice(first, first + num_runs), slice(0, rows)
+        num_groups = max(1, num_rows // max(1, rows))
+        for first in range(0, groups, num_groups):
+            yield slice(first, first + num_groups), slice(0, rows)
 
 
 def _decode(

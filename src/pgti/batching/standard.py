@@ -22,7 +22,7 @@ __all__ = ["StandardBatcher", "standard_bytes"]
 
 
 def standard_bytes(source: WindowSource) -> int:
-    """The most bytes alive at once while all windows are made, which is when the last one is.
+    """Peak bytes while all windows are materialised, reached with the last one.
 
     Those are the windows of the whole series (inputs, targets, masks) and the decoded and
     standardised series that they are cut from.

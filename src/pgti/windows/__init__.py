@@ -1,4 +1,4 @@
-"""Windows as integers: which starts exist, how they split, in which order they are used."""
+"""Windows as integers: starts, splits, order, sharding over ranks, and the rows they read."""
 
 from pgti.windows.order import BlockShuffle as BlockShuffle
 from pgti.windows.order import GlobalShuffle as GlobalShuffle

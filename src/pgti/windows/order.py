@@ -16,13 +16,13 @@ __all__ = [
     "check_seed",
 ]
 
-# The highest word of Philox's counter. Other things are drawn with keys (seed, number) too, and
-# count from 0: this keeps their numbers and the order's apart. It is part of what a seed means.
+# The highest word of Philox's counter. Other draws have keys (seed, number) too, and count from 0:
+# this keeps their numbers and the order's apart. It is part of what a seed means.
 _DOMAIN = int.from_bytes(b"order", "big")
 
 
 class Order(ABC):
-    """An order of windows. It has no state: the same arguments give the same order, always."""
+    """An order of windows, without state: the same arguments always give the same order."""
 
     @abstractmethod
     def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
@@ -52,7 +52,7 @@ class GlobalShuffle(Order):
     """A fresh permutation of all windows in each epoch.
 
     Drawn from a counter-based generator (Philox) keyed by (seed, epoch), so that the order of
-    epoch 7 needs nothing of epochs 0 to 6, and a resumed run meets the same batches.
+    epoch 7 does not depend on epochs 0 to 6, and a resumed run gets the same batches.
 
     Args:
         seed: 0 <= seed < 2**64.
@@ -76,13 +76,13 @@ class BlockShuffle(Order):
     """Blocks of consecutive windows in a fresh order each epoch, time order inside a block.
 
     The windows are cut into blocks of `block_size`, the last one perhaps shorter; the blocks are
-    permuted as `GlobalShuffle` permutes windows, so blocks of one window give its very order.
+    permuted as `GlobalShuffle` permutes windows, so blocks of one window give the same order.
 
     Consecutive windows share all rows but `stride`: a block of 8 windows of 24 rows reads 31 rows
     in place of 192, so batches are read and decoded in a fraction of the time. The price is
-    statistical: the windows of a block are nearly copies of each other, always come together, and
-    a batch of 64 sees about 64 / 8 different times of the series. Its gradient is an unbiased
-    estimate as before, but a noisier one.
+    statistical: the windows of a block are nearly copies of each other and always come together,
+    so a batch of 64 covers about 64 / 8 different times of the series. Its gradient stays unbiased,
+    with more noise.
 
     Args:
         seed: 0 <= seed < 2**64.
@@ -115,17 +115,17 @@ class PartitionShuffle(Order):
 
     The windows of an epoch are cut into partitions of equal size, or one window more. Each is cut
     into blocks of consecutive windows, which are permuted by (seed, epoch, partition). The epoch
-    takes from all partitions in turn, each window at its even place: a batch of B windows has
-    B / partitions of each partition, or one more or fewer.
+    interleaves the partitions evenly: a batch of B windows has B / partitions of each, or one more
+    or fewer.
 
-    From epoch to epoch the borders of the partitions move on by a fraction of a partition, round
-    and round, so that over the epochs each partition has every window.
+    From epoch to epoch the borders of the partitions rotate by a fraction of a partition, so that
+    over the epochs each partition has every window.
 
     Args:
         seed: 0 <= seed < 2**64.
         partitions: P, parts of the series, >= 1.
         block_size: windows in a block, >= 1.
-        rotation: how much of a partition goes over to its neighbour from epoch to epoch, 0..1.
+        rotation: fraction of a partition that moves to its neighbour from epoch to epoch, 0..1.
 
     Raises:
         ConfigError: if one of them is outside its range.
@@ -162,28 +162,28 @@ class PartitionShuffle(Order):
         return (first + positions) % max(1, num_windows)
 
     def first_position(self, num_windows: int, epoch: int) -> int:
-        """Where the first partition begins in this epoch; the others follow, round the end."""
-        moved_on = int(epoch * self.rotation * num_windows / self.partitions)
-        return moved_on % max(1, num_windows)
+        """Where the first partition begins in this epoch; the others follow, modulo the windows."""
+        offset = int(epoch * self.rotation * num_windows / self.partitions)
+        return offset % max(1, num_windows)
 
     def partition_of(
         self, positions: NDArray[np.int64], num_windows: int, epoch: int
     ) -> NDArray[np.int64]:
         """Which partition each position lies in, in this epoch: int64, of the same shape."""
-        unturned = (positions - self.first_position(num_windows, epoch)) % max(1, num_windows)
-        return np.searchsorted(self._borders(num_windows), unturned, side="right") - 1
+        offsets = (positions - self.first_position(num_windows, epoch)) % max(1, num_windows)
+        return np.searchsorted(self._borders(num_windows), offsets, side="right") - 1
 
     def positions_of(self, partitions: range, num_windows: int, epoch: int) -> tuple[range, ...]:
-        """The positions in consecutive partitions in this epoch, as at most two rising runs."""
+        """The positions in consecutive partitions in this epoch, as at most two ranges."""
         borders = self._borders(num_windows)
         first = self.first_position(num_windows, epoch)
         begin = first + int(borders[partitions.start])
         end = first + int(borders[partitions.stop])
-        runs = (
+        ranges = (
             range(begin, min(end, num_windows)),
             range(max(begin, num_windows) - num_windows, end - num_windows),
         )
-        return tuple(run for run in runs if run)
+        return tuple(each for each in ranges if each)
 
     def _borders(self, num_windows: int) -> NDArray[np.int64]:
         """Where each partition begins, and the end of the last: int64 [P + 1]."""
@@ -196,7 +196,7 @@ def check_seed(seed: int) -> int:
     """The seed itself.
 
     Raises:
-        ConfigError: if it is no whole number from 0 to 2**64 - 1.
+        ConfigError: unless it is a whole number from 0 to 2**64 - 1.
     """
     require_whole_number("seed", seed, 0)
     if seed >= 2**64:
@@ -208,7 +208,7 @@ def _shuffle_blocks(
     seed: int, epoch: int, count: int, block_size: int, stream: int = 0
 ) -> NDArray[np.int64]:
     """0..count-1 block by block, the blocks permuted by (seed, epoch, stream)."""
-    # A block longer than the epoch is the epoch: nothing is as large as an absurd block size.
+    # A block longer than the epoch is the epoch: an absurd block size takes no memory.
     size = min(block_size, max(1, count))
     num_blocks = -(-count // size)
     firsts = _permutation(seed, epoch, num_blocks, stream) * size

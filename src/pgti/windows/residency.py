@@ -1,4 +1,4 @@
-"""Which rows of the series each rank holds, and which have to move when that changes."""
+"""Which rows of the series are resident on each rank, and which to transfer between epochs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Transfer", "plan_transfers", "resident_rows", "within", "without"]
 class Transfer:
     """Rows that one rank sends to another.
 
-    Args:
+    Attributes:
         source: rank that has them.
         target: rank that wants them.
         rows: which rows.
@@ -36,7 +36,7 @@ def resident_rows(
         epoch: which epoch.
 
     Returns:
-        Ranges that rise and do not touch.
+        Rising ranges that do not touch.
     """
     owned = sharding.order.positions_of(sharding.partitions_of(rank), len(starts), epoch)
     # Rows between windows that lie apart belong to the window before: each row has an owner.
@@ -49,17 +49,17 @@ def resident_rows(
 def plan_transfers(
     held: Sequence[Sequence[range]], wanted: Sequence[Sequence[range]]
 ) -> tuple[Transfer, ...]:
-    """The rows that each rank wants and does not hold, each from one rank that holds it.
+    """The rows that each rank lacks, each from one rank that has it.
 
-    Neighbours come first: rank r asks r + 1, then r + 2 and so on, round to r - 1. The same on
-    every rank, so that nobody has to ask.
+    Rank r receives from r + 1 first, then from r + 2 and so on, round to r - 1. Every rank computes
+    the same transfers, so that no requests are sent.
 
     Args:
-        held: the rows that each rank holds.
-        wanted: the rows that each rank should hold.
+        held: the resident rows of each rank.
+        wanted: the rows that should be resident.
 
     Returns:
-        The transfers. A row that nobody holds is in none of them.
+        The transfers; rows that are resident nowhere are left out.
     """
     world_size = len(held)
     transfers = []
@@ -83,13 +83,13 @@ def without(rows: Iterable[range], removed: Iterable[range]) -> tuple[range, ...
     (range(0, 2), range(4, 8))
     """
     left = list(rows)
-    for gone in removed:
+    for cut in removed:
         left = [
             part
             for each in left
             for part in (
-                range(each.start, min(each.stop, gone.start)),
-                range(max(each.start, gone.stop), each.stop),
+                range(each.start, min(each.stop, cut.start)),
+                range(max(each.start, cut.stop), each.stop),
             )
             if part
         ]
