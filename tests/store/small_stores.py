@@ -1,4 +1,4 @@
-"""Small stores for the tests of this room."""
+"""Small stores for the tests of this package."""
 
 from pathlib import Path
 

@@ -116,7 +116,7 @@ def test_a_damaged_copy_is_replaced(tmp_path: Path, part: str, is_missing: bool)
     said = list[str]()
     assert local_copy(tmp_path / "s", tmp_path / "disk", log=said.append) == copy
     assert files_of(copy) == files_of(tmp_path / "s")
-    assert said[0] == f"the local copy {copy} is damaged: it is replaced"
+    assert said[0] == f"replacing the local copy {copy}, which is damaged"
     assert said[1].startswith("copying ")
     assert len(said) == 2
 
@@ -140,7 +140,7 @@ def test_a_large_part_that_has_changed_is_hashed(
         (tmp_path / "disk" / f"{copy.name}.verified.json").write_text("{")
     local_copy(tmp_path / "s", tmp_path / "disk", log=said.append)
     assert files_of(copy) == files_of(tmp_path / "s")
-    assert said[0] == f"the local copy {copy} is damaged: it is replaced"
+    assert said[0] == f"replacing the local copy {copy}, which is damaged"
 
 
 def test_an_intact_copy_without_a_stamp_is_hashed_once(
@@ -210,7 +210,9 @@ def test_a_full_disk_is_refused_before_copying(
     needed = sum(len(part) for part in files_of(tmp_path / "s").values())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
     said = list[str]()
-    with pytest.raises(StoreError, match=r"needs 0\.06 GiB and .*disk has 0\.00 GiB free: make"):
+    with pytest.raises(
+        StoreError, match=r"needs 0\.06 GiB and .*disk has 0\.00 GiB free: free some"
+    ):
         local_copy(tmp_path / "s", tmp_path / "disk", log=said.append)
     assert said == []
     assert list((tmp_path / "disk").iterdir()) == []

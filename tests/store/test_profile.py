@@ -51,7 +51,7 @@ def test_rows_outside_the_training_rows_do_not_count(tmp_path: Path) -> None:
     np.testing.assert_array_equal(first.table, second.table)
 
 
-def test_slots_follow_the_calendar(tmp_path: Path) -> None:
+def test_week_bins_follow_the_calendar(tmp_path: Path) -> None:
     """Working days use the first half of the table, Saturday and Sunday the second."""
     store = make_store(tmp_path / "s", np.ones((48, 1, 1)))
     profile = Profile.fit(store, range(48), (0,))

@@ -33,11 +33,11 @@ def test_calendar_matches_pandas() -> None:
     np.testing.assert_allclose(features[:, 1], index.day_of_week.to_numpy() / 7, rtol=1e-6)
 
 
-def test_week_slots_count_from_monday() -> None:
-    """Slot 0 is Monday 00:00 and a week has as many slots as intervals."""
+def test_week_bins_count_from_monday() -> None:
+    """Bin 0 is Monday 00:00 and a week has as many bins as intervals."""
     monday = axis("2025-10-06T00:00")
     assert monday.num_week_bins == 2016
-    assert monday.slot_of_week(np.array([0, 1, 2015, 2016])).tolist() == [0, 1, 2015, 0]
+    assert monday.week_bins(np.array([0, 1, 2015, 2016])).tolist() == [0, 1, 2015, 0]
 
 
 def test_row_of_finds_the_first_row_not_earlier() -> None:
@@ -106,12 +106,12 @@ def test_row_of_a_time_that_is_shown_twice_is_its_first_pass() -> None:
         assert times.row_of(np.datetime64("2025-11-02T01:30")) == row
 
 
-def test_undated_series_have_one_slot_and_no_calendar() -> None:
+def test_undated_series_have_one_week_bin_and_no_calendar() -> None:
     """Without times there is nothing to compute and asking for it says what to do."""
     times = TimeAxis(num_steps=10)
     assert not times.is_dated
     assert times.num_week_bins == 1
-    assert times.slot_of_week(np.arange(3)).tolist() == [0, 0, 0]
+    assert times.week_bins(np.arange(3)).tolist() == [0, 0, 0]
     assert default_calendar(times) == ()
     with pytest.raises(ConfigError, match="--start and --interval"):
         times.at(np.array([0]))

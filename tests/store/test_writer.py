@@ -61,7 +61,7 @@ def test_overwrite_replaces_nothing_but_a_store(tmp_path: Path, content: str | N
     elif content is not None:
         (target / content).write_text('{"title": "mine"}')
     before = sorted(path.name for path in target.iterdir())
-    with pytest.raises(StoreError, match="thesis is no store: choose another name"):
+    with pytest.raises(StoreError, match="thesis is not a store: choose another name"):
         write(target, sample(), overwrite=True)
     assert sorted(path.name for path in target.iterdir()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
@@ -70,14 +70,14 @@ def test_overwrite_replaces_nothing_but_a_store(tmp_path: Path, content: str | N
 def test_overwrite_refuses_a_file_and_the_current_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file is no store, and "." means the directory that one stands in."""
+    """A file is not a store, and "." means the current directory."""
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(StoreError, match="file is no store"):
+    with pytest.raises(StoreError, match="file is not a store"):
         write(tmp_path / "file", sample(), overwrite=True)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for name in (Path(), Path("/")):
-        with pytest.raises(StoreError, match="is no store"):
+        with pytest.raises(StoreError, match="is not a store"):
             write(name, sample(), overwrite=True)
         with pytest.raises(StoreError, match="exists already"):
             write(name, sample())
@@ -216,8 +216,8 @@ def test_times_that_no_store_can_have_are_refused(
 @pytest.mark.parametrize(
     ("ids", "channels", "nodes", "message"),
     [
-        (("a", "a"), ("v",), 2, "sensor id 'a' is there twice"),
-        (("a", "b"), ("v", "v"), 2, "channel 'v' is there twice"),
+        (("a", "a"), ("v",), 2, "sensor id 'a' occurs twice"),
+        (("a", "b"), ("v", "v"), 2, "channel 'v' occurs twice"),
         (("a", "b"), ("v",), 3, "graph has 3 nodes and the readings 2"),
         ((), ("v",), 0, "no sensor id"),
     ],

@@ -20,9 +20,9 @@ from pgti.errors import BenchError, ConfigError
 from pgti.graph import SensorGraph
 from pgti.ingest import IngestOptions, read_graph
 from pgti.store import Moments, SeriesStore, StoreMeta
-from pgti.store.meta import META_FILE, MOMENTS_FILE, SERIES_FILE
+from pgti.store.meta import META_FILE, MOMENTS_FILE, SERIES_FILE, SERIES_OFFSET
 from pgti.store.moments import moments_of_raw
-from pgti.store.store import SERIES_OFFSET, sha256_of
+from pgti.store.store import sha256_of
 
 __all__ = ["Road", "forget_cached", "lengthen", "on_disk_bytes", "read_road", "synthetic_store"]
 

@@ -9,7 +9,7 @@ from pgti.batching import Batch
 from pgti.errors import ConfigError, DataError
 from pgti.forecasting.forecaster import AbstractForecaster, AbstractScaledForecaster
 from pgti.shapes import BHNC, BLNC
-from pgti.store import SECONDS_PER_DAY, Scaler, SeriesStore, TimeAxis, slot_sums
+from pgti.store import SECONDS_PER_DAY, Scaler, SeriesStore, TimeAxis, sum_by_bin
 
 __all__ = ["HistoricalAverageForecaster", "PersistenceForecaster", "last_observed"]
 
@@ -131,11 +131,11 @@ class HistoricalAverageForecaster(AbstractForecaster):
         """
         num_week_bins = store.time_axis.num_week_bins
         merged = -(-num_week_bins // _MAX_WEEK_BINS)
-        sums, counts = slot_sums(
+        sums, counts = sum_by_bin(
             store,
             train_rows,
             target_indices,
-            lambda rows: store.time_axis.slot_of_week(rows) // merged,
+            lambda rows: store.time_axis.week_bins(rows) // merged,
             -(-num_week_bins // merged),
         )
         for index, count in zip(target_indices, counts.sum(axis=(0, 1)), strict=True):
@@ -161,7 +161,7 @@ class HistoricalAverageForecaster(AbstractForecaster):
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """The table's entries for the windows' target rows."""
         rows_BH = batch.starts[:, None] + self.input_steps + np.arange(self.horizon)
-        bins_BH = self.time_axis.slot_of_week(rows_BH) // self.intervals_per_bin
+        bins_BH = self.time_axis.week_bins(rows_BH) // self.intervals_per_bin
         return self.table[torch.from_numpy(bins_BH).to(self.table.device)]
 
 

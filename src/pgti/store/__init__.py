@@ -1,17 +1,17 @@
 """One copy of the series on disk: its format, its times, its statistics."""
 
-from pgti.store.calendar import CALENDAR_FEATURES as CALENDAR_FEATURES
-from pgti.store.calendar import calendar_features as calendar_features
-from pgti.store.calendar import default_calendar as default_calendar
 from pgti.store.codec import MISSING_CODE as MISSING_CODE
 from pgti.store.codec import Codec as Codec
 from pgti.store.meta import FORMAT_VERSION as FORMAT_VERSION
 from pgti.store.meta import StoreMeta as StoreMeta
 from pgti.store.moments import Moments as Moments
 from pgti.store.profile import Profile as Profile
+from pgti.store.profile import sum_by_bin as sum_by_bin
 from pgti.store.scaler import Scaler as Scaler
 from pgti.store.store import SeriesStore as SeriesStore
+from pgti.store.time_axis import CALENDAR_FEATURES as CALENDAR_FEATURES
 from pgti.store.time_axis import SECONDS_PER_DAY as SECONDS_PER_DAY
 from pgti.store.time_axis import TimeAxis as TimeAxis
-from pgti.store.week_bins import slot_sums as slot_sums
+from pgti.store.time_axis import calendar_features as calendar_features
+from pgti.store.time_axis import default_calendar as default_calendar
 from pgti.store.writer import StoreWriter as StoreWriter

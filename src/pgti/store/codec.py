@@ -1,4 +1,4 @@
-"""How readings become bytes: float32 as they are, or int16 where that loses nothing.
+"""How readings are encoded: as float32, or as int16 where that is lossless.
 
 Sensors report on a grid (speeds in tenths, counts in ones). A reading v on the grid 1/d is stored
 as the whole number q = v * d, and `q / d` in float32 is the correctly rounded quotient of two
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["MISSING_CODE", "Codec", "Float32Codec", "GridCodec", "Raw", "grid_divisor"]
 
 Raw = NDArray[np.int16] | NDArray[np.float32]
-"""Readings as they are stored."""
+"""Stored readings."""
 
 MISSING_CODE = -32768
 _MAX_CODE = 32767
@@ -32,7 +32,7 @@ class Float32Codec:
 
     @property
     def divisors(self) -> None:
-        """There is no grid."""
+        """None: float32 has no grid."""
         return None
 
     def encode(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -48,7 +48,7 @@ class Float32Codec:
 class GridCodec:
     """Readings stored as int16 multiples of 1/divisor, one divisor per channel.
 
-    Args:
+    Attributes:
         divisors: grid steps per unit, one for each channel, whole numbers.
     """
 
@@ -89,11 +89,11 @@ Codec = Float32Codec | GridCodec
 
 
 def grid_divisor(values: NDArray[np.float32], multiple_of: int = 1) -> int | None:
-    """The coarsest known grid that holds every observed reading, or None.
+    """The coarsest known grid with every observed reading on it, or None.
 
     Args:
         values: readings of one channel, any shape, NaN for missing.
-        multiple_of: only grids that refine this one are tried.
+        multiple_of: try only grids that refine this one.
 
     Returns:
         The grid's steps per unit, such that int16 codes reproduce the float32 readings exactly.

@@ -1,7 +1,8 @@
-"""Encoding readings into `series.npy`: int16 as long as that loses nothing, then float32."""
+"""Encoding readings into `series.npy`: int16 as long as that is lossless, then float32."""
 
 import contextlib
 import io
+import math
 import os
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,30 +12,32 @@ from numpy.typing import NDArray
 
 from pgti.errors import StoreError
 from pgti.store.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, Raw, grid_divisor
-from pgti.store.store import SERIES_OFFSET
+from pgti.store.meta import SERIES_OFFSET
 
 __all__ = ["SeriesEncoder"]
 
-_RECODED_READINGS = 1 << 22  # readings read back at a time
-
 
 class SeriesEncoder:
-    """Writes the series' file piece by piece, in the smallest code that holds every reading.
+    """Writes the series' file piece by piece, in the smallest lossless encoding.
 
-    It begins with the coarsest grid that fits, refines it when a reading asks for it, and turns
-    what is written to float32 at the first reading that no grid holds.
+    It begins with the coarsest grid that fits, refines it when a reading is off the grid, and
+    converts the file to float32 at the first reading that is on no known grid.
 
     Args:
-        path: the file, made at once.
+        path: the file, created at once.
         num_nodes: sensors, N.
         num_channels: channels, C.
+        recode_readings: readings to convert at a time.
 
     Raises:
-        OSError: if the file cannot be made; every method raises it if writing fails.
+        OSError: if the file cannot be created; every method raises it if writing fails.
     """
 
-    def __init__(self, path: Path, num_nodes: int, num_channels: int) -> None:
+    def __init__(
+        self, path: Path, num_nodes: int, num_channels: int, *, recode_readings: int = 1 << 22
+    ) -> None:
         self._path = path
+        self._recode_rows = max(1, recode_readings // (num_nodes * num_channels))
         self._row_shape = num_nodes, num_channels
         self._codec: Codec | None = None
         self._max_code = np.zeros(num_channels)
@@ -48,18 +51,18 @@ class SeriesEncoder:
 
     @property
     def codec(self) -> Codec:
-        """What the numbers written so far mean."""
+        """Decodes the numbers written so far."""
         return self._codec if self._codec is not None else Float32Codec()
 
     def append(self, values: NDArray[np.float32]) -> None:
         """Append readings [rows, N, C], contiguous and finite, NaN for missing."""
         raw = self._encode(values)
-        self._opened().write(raw.data)
+        self._open_file().write(raw.data)
         self._num_steps += len(values)
 
     def finish(self) -> None:
-        """Write the header, bring the file to the disk and close it."""
-        file = self._opened()
+        """Write the header, flush the file to the disk and close it."""
+        file = self._open_file()
         header = io.BytesIO()
         text = repr(
             {
@@ -79,9 +82,9 @@ class SeriesEncoder:
         self._file = None
 
     def close(self) -> None:
-        """Close the file, whatever state it is in."""
+        """Close the file, finished or not."""
         if self._file is not None:
-            # Closing flushes, and on a full disk that fails again: the first error is the one.
+            # Closing flushes, and on a full disk that fails again: the first error is reported.
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
@@ -100,7 +103,7 @@ class SeriesEncoder:
         return self._codec.encode(values)
 
     def _finer_codec(self, codec: GridCodec, values: NDArray[np.float32]) -> Codec:
-        """A grid that holds both what is written and `values`, or float32."""
+        """A grid for both what is written and `values`, or float32."""
         divisors = []
         for channel, old in enumerate(codec.divisors):
             new = grid_divisor(values[..., channel], multiple_of=old)
@@ -110,20 +113,19 @@ class SeriesEncoder:
         return GridCodec(tuple(divisors))
 
     def _recode(self, codec: Codec) -> None:
-        """Write what is there already again, in another code."""
+        """Rewrite the file in another encoding."""
         old = self._codec
         self._codec = codec
         self._max_code = np.zeros(self._row_shape[1])
         if old is None or self._num_steps == 0:
             return
         displaced = self._path.with_suffix(".old")
-        row_items = self._row_shape[0] * self._row_shape[1]
-        rows = max(1, _RECODED_READINGS // row_items)
-        with self._opened() as previous:
+        piece_bytes = self._recode_rows * math.prod(self._row_shape) * old.dtype.itemsize
+        with self._open_file() as previous:
             self._path.rename(displaced)
             self._file = self._new_file()
             previous.seek(SERIES_OFFSET)
-            while piece := previous.read(rows * row_items * old.dtype.itemsize):
+            while piece := previous.read(piece_bytes):
                 raw: NDArray[Any] = np.frombuffer(piece, dtype=old.dtype)
                 values = old.decode(raw.reshape(-1, *self._row_shape))
                 self._file.write(self._encode(values).data)
@@ -134,7 +136,7 @@ class SeriesEncoder:
         file.seek(SERIES_OFFSET)
         return file
 
-    def _opened(self) -> BinaryIO:
+    def _open_file(self) -> BinaryIO:
         if self._file is None:
             raise StoreError("the store is finished: its series cannot be written any more")
         return self._file

@@ -1,4 +1,4 @@
-"""A copy of a store on a disk of this machine, for a store that lies on a shared file system."""
+"""Verified copies of stores on a local disk, for stores on a shared file system."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from pgti.store.store import SeriesStore
 
 __all__ = ["local_copy"]
 
-_FINGERPRINT_DIGITS = 16  # of the fingerprint in a copy's name: 64 bits
+_FINGERPRINT_DIGITS = 16  # in a copy's name: 64 bits
 _PIECE_BYTES = 1 << 22
 _LOCK_FILE = ".pgti.lock"
-_SPARE_BYTES = 1 << 26  # left free beside the copy: its description, the directories, the stamp
+_SPARE_BYTES = 1 << 26  # to leave free beside the copy: its description, directories, the stamp
 
 
 def local_copy(
@@ -28,39 +28,39 @@ def local_copy(
     *,
     log: Callable[[str], None] = lambda _: None,
 ) -> Path:
-    """A verified copy of the store under `directory`, made now or by an earlier call; its path.
+    """Path of a verified copy of the store under `directory`, made by this or an earlier call.
 
-    The copy is named after the store and its fingerprint: another version of the store gets a copy
-    of its own. Processes that call at the same time wait for the one that copies. Every byte of a
-    copy is checked against the parts' SHA-256 when it is made. Later calls do that again only for
-    parts that are small, or whose size, modification time or inode are not what they were: these
-    are kept in `<copy>.verified.json`, beside it.
+    The copy is named after the store and its fingerprint, so that another version of the store gets
+    another copy. Of several processes that call this at once, one copies and the others wait. A new
+    copy is checked byte by byte against the parts' SHA-256. Later calls check small parts again,
+    and others if their size, modification time or inode have changed since: `<copy>.verified.json`
+    beside the copy records them.
 
     Args:
         store: the store's directory.
-        directory: where copies are kept, on a local disk; made if need be.
-        log: told, in one line each, what is copied, waited for, reused or replaced.
+        directory: where copies are stored, on a local disk; created if missing.
+        log: called with a line for each copy, wait, reuse or replacement.
 
     Raises:
-        StoreError: if the store cannot be opened or is damaged, or the copy cannot be made; a
-            copy that was begun is removed then.
+        StoreError: if the store cannot be opened or is damaged, or the copy cannot be made; an
+            unfinished copy is removed.
     """
     source = SeriesStore.open(store)
     origin = Path(store).resolve()
     suffix = f"-{source.fingerprint[:_FINGERPRINT_DIGITS]}"
     copy = Path(directory) / (origin.name.removesuffix(suffix) + suffix)
-    if _damage(copy, source.meta, is_hashed=False) is None:
+    if _find_damage(copy, source.meta, is_hashed=False) is None:
         log(f"using the local copy {copy}")
         return copy
     with reraise_os_errors(f"the local copy {copy} cannot be made", StoreError):
         copy.parent.mkdir(parents=True, exist_ok=True)
         busy = f"waiting for another process that copies a store to {copy.parent}"
         with file_lock(copy.with_name(_LOCK_FILE), on_busy=lambda: log(busy)):
-            damage = _damage(copy, source.meta, is_hashed=True)
+            damage = _find_damage(copy, source.meta, is_hashed=True)
             if damage is None:
                 log(f"using the local copy {copy}")
                 return copy
-            if copy.resolve() == origin:  # the store that was given: there is none to replace it
+            if copy.resolve() == origin:  # the store is the copy: nothing can replace it
                 raise damage
             _remove(copy, log)
             _make(source, copy, log)
@@ -68,19 +68,19 @@ def local_copy(
     return copy
 
 
-def _damage(copy: Path, meta: StoreMeta, *, is_hashed: bool) -> StoreError | None:
+def _find_damage(copy: Path, meta: StoreMeta, *, is_hashed: bool) -> StoreError | None:
     """Why the copy cannot be used as it is, or None.
 
     Args:
         copy: the copy's directory.
         meta: the description of the store.
-        is_hashed: parts that are not as their stamp says are hashed; else they count as damaged.
+        is_hashed: hash parts that differ from their stamp; else they count as damaged.
     """
     try:
         opened = SeriesStore.open(copy)
         if opened.fingerprint != meta.fingerprint:
-            return StoreError(f"{copy} holds another store")
-        state = _state(copy, meta)  # before hashing: what changes meanwhile is seen the next time
+            return StoreError(f"{copy} contains another store")
+        state = _state(copy, meta)  # before hashing: the next call sees what changes meanwhile
         if state == _read_stamp(copy):
             return None
         if not is_hashed:
@@ -95,26 +95,26 @@ def _damage(copy: Path, meta: StoreMeta, *, is_hashed: bool) -> StoreError | Non
 
 
 def _remove(copy: Path, log: Callable[[str], None]) -> None:
-    """Remove a damaged copy: a local disk may have no room for two."""
+    """Remove a damaged copy first: a local disk may lack the space for two."""
     if os.path.lexists(copy):
-        log(f"the local copy {copy} is damaged: it is replaced")
+        log(f"replacing the local copy {copy}, which is damaged")
         shutil.rmtree(copy)
         _stamp(copy).unlink(missing_ok=True)
 
 
 def _make(source: SeriesStore, copy: Path, log: Callable[[str], None]) -> None:
-    """Copy the parts under a temporary name, check them and give the copy its name."""
+    """Copy the parts under a temporary name, check them and rename the copy."""
     with reraise_os_errors(f"the store {source.path} cannot be read", StoreError):
         needed = sum((source.path / part).stat().st_size for part in source.meta.parts)
     may_replace = partial(check_target, overwrite=True)
-    # Entering makes room, if a killed process left a part of this copy.
+    # Entering frees the space of a copy that a killed process left unfinished.
     with StagedDirectory(copy, check_target=may_replace, overwrite=True) as staged:
         free = shutil.disk_usage(staged.path).free
         if free < needed + _SPARE_BYTES:
             raise StoreError(
                 f"a local copy of {source.path} needs {(needed + _SPARE_BYTES) / 2**30:,.2f} GiB "
-                f"and {copy.parent} has {free / 2**30:,.2f} GiB free: make room or choose another "
-                "directory"
+                f"and {copy.parent} has {free / 2**30:,.2f} GiB free: free some space or choose "
+                "another directory"
             )
         log(f"copying {needed / 2**30:,.2f} GiB from {source.path} to {copy}")
         for part, digest in source.meta.parts.items():
@@ -148,7 +148,7 @@ def _stamp(copy: Path) -> Path:
 
 
 def _state(copy: Path, meta: StoreMeta) -> bytes:
-    """What changes when a part is written to or replaced, as it stands in the stamp."""
+    """The stamp's content: what changes when a part is written to or replaced."""
     found = {part: (copy / part).stat() for part in sorted(meta.parts)}
     state = {
         part: {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
@@ -164,6 +164,6 @@ def _read_stamp(copy: Path) -> bytes | None:
 
 
 def _write_stamp(copy: Path, state: bytes) -> None:
-    """Write down what was verified. One that is torn is unlike any state and leads to hashing."""
-    with suppress(OSError):  # a directory of someone else's: its copies are hashed each time
+    """Record what was verified; a half-written stamp equals no state and leads to hashing."""
+    with suppress(OSError):  # without write access every call hashes the copy
         _stamp(copy).write_bytes(state)

@@ -1,4 +1,4 @@
-"""What a store says of itself: `meta.json`, read and written strictly."""
+"""The description of a store, `meta.json`: its entries and the checks on them."""
 
 import hashlib
 import json
@@ -19,6 +19,7 @@ __all__ = [
     "META_FILE",
     "MOMENTS_FILE",
     "SERIES_FILE",
+    "SERIES_OFFSET",
     "TIME_FILE",
     "StoreMeta",
     "check_target",
@@ -30,6 +31,7 @@ SERIES_FILE = "series.npy"
 TIME_FILE = "time.npy"
 MOMENTS_FILE = "moments.npy"
 GRAPH_FILE = "graph.npz"
+SERIES_OFFSET = 4096  # first byte of the readings: page-aligned for direct I/O and device mapping
 _MAX_DIVISOR = 2**24  # whole numbers up to it are exact in float32
 _MAX_INTERVAL_SECONDS = 2**31 - 1  # 68 years: far below where row times would overflow
 
@@ -38,10 +40,10 @@ _MAX_INTERVAL_SECONDS = 2**31 - 1  # 68 years: far below where row times would o
 class StoreMeta:
     """The description of a store.
 
-    `meta.json` holds these entries and one more, `digest`: the SHA-256 of all the others, so that
-    a damaged description is found as a damaged part is.
+    `meta.json` holds these entries and one more, `digest`: the SHA-256 of all the others, which
+    detects a damaged description.
 
-    Args:
+    Attributes:
         format_version: version of the directory's layout.
         num_steps: rows of the series, T.
         num_nodes: sensors, N.
@@ -54,11 +56,11 @@ class StoreMeta:
         channels: name of each channel.
         units: unit of each channel, "" where unknown.
         node_ids: identifier of each sensor.
-        start: wall-clock (or, with a zone, UTC) time of row 0 as ISO 8601, or None.
+        start: wall-clock time (with a zone: UTC) of row 0 as ISO 8601, or None.
         interval_seconds: seconds between rows, or None.
         is_regular: False if `time.npy` holds the time of every row.
         time_zone: IANA name, or None.
-        block_rows: rows summarised by each row of `moments.npy`.
+        block_rows: rows that each row of `moments.npy` summarizes.
         parts: SHA-256 of every other file of the store.
     """
 
@@ -88,7 +90,7 @@ class StoreMeta:
 
     @property
     def num_readings(self) -> int:
-        """T * N * C, the missing ones among them."""
+        """T * N * C, missing ones included."""
         return self.num_steps * self.num_nodes * self.num_channels
 
     @property
@@ -98,7 +100,7 @@ class StoreMeta:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over everything the store holds, through the hashes of its parts."""
+        """SHA-256 of the whole content, through the hashes of the parts."""
         return hashlib.sha256(_json(asdict(self)).encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -106,7 +108,7 @@ class StoreMeta:
         return _json(asdict(self) | {"digest": self.fingerprint})
 
     def contradictions(self) -> Iterator[str]:
-        """What is wrong with the entries, each of the right type, and with how they agree."""
+        """Yield what is wrong with the entries, each of the right type, and between them."""
         sizes = self.shape
         if not all(size > 0 for size in sizes):
             yield f"the shape is {sizes}"
@@ -146,7 +148,7 @@ class StoreMeta:
 
     def _contradictions_of_times(self) -> Iterator[str]:
         if self.start is not None and not _is_time(self.start):
-            yield f"the start {self.start!r} is no time"
+            yield f"the start {self.start!r} is not a time"
         if self.interval_seconds is not None and not (
             1 <= self.interval_seconds <= _MAX_INTERVAL_SECONDS
         ):
@@ -161,7 +163,7 @@ class StoreMeta:
         """Read and check `meta.json`.
 
         Raises:
-            StoreError: if there is none, or it is damaged or from another version.
+            StoreError: if it is missing, damaged or from another version.
         """
         path = directory / META_FILE
         try:
@@ -223,7 +225,7 @@ class StoreMeta:
 
 
 def _json(content: dict[str, Any]) -> str:
-    """Entries as they are written and hashed: indented by one, in the order of the fields."""
+    """The entries as text to write and to hash: indented by one, in the order of the fields."""
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -232,23 +234,23 @@ def _listed(names: set[str] | dict[str, str]) -> str:
 
 
 def _is_time(text: str) -> bool:
-    """Whether `text` is a date and a time to the second, without an offset, as it is written."""
+    """Whether `text` is a date and time to the second, without an offset, in its usual form."""
     try:
-        moment = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return False
-    return moment.tzinfo is None and moment.isoformat(timespec="seconds") == text
+    return time.tzinfo is None and time.isoformat(timespec="seconds") == text
 
 
 def _is_zone(name: str) -> bool:
     try:
         ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown; no relative path; a directory of zones
+    except (KeyError, ValueError, OSError):  # unknown; not a relative path; a directory of zones
         return False
     return True
 
 
-# What JSON must hold for each entry: (types, types of the items of a list or an object).
+# The JSON types of each entry, and those of the items of a list or an object.
 _JSON_TYPES: dict[str, tuple[tuple[type, ...], type | None]] = {
     **dict.fromkeys(
         ("format_version", "num_steps", "num_nodes", "num_channels", "num_edges"), ((int,), None)
@@ -266,9 +268,9 @@ _JSON_TYPES: dict[str, tuple[tuple[type, ...], type | None]] = {
 
 
 def _wrong_type(content: dict[str, Any]) -> str | None:
-    """What is wrong with the first entry that has not the type it must have, if any.
+    """The first entry of a wrong type, if any.
 
-    Types are compared exactly: to Python, true and false are whole numbers.
+    The comparison is exact, because Python takes true and false for whole numbers.
     """
     for name, (types, item_type) in _JSON_TYPES.items():
         value = content[name]
@@ -278,12 +280,12 @@ def _wrong_type(content: dict[str, Any]) -> str | None:
         if item_type is not None and items is not None:
             for item in items:
                 if type(item) is not item_type:
-                    return f"{name} holds {item!r}, which is no {item_type.__name__}"
+                    return f"{name} contains {item!r}, which is not of type {item_type.__name__}"
     return None
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write a store where something else is; with `overwrite`, a store gives way.
+    """Refuse to write a store where something exists; `overwrite` accepts another store.
 
     Raises:
         StoreError: naming the path.
@@ -293,7 +295,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not overwrite:
         raise StoreError(f"{path} exists already: choose another name or remove it")
     if not _is_store(path):
-        raise StoreError(f"{path} is no store: choose another name, only a store is overwritten")
+        raise StoreError(f"{path} is not a store: choose another name; only stores are overwritten")
 
 
 def _is_store(path: Path) -> bool:

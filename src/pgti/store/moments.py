@@ -1,4 +1,4 @@
-"""Count, mean and squared deviations of readings, kept so that parts can be merged."""
+"""Mergeable statistics of readings: count, mean and squared deviations."""
 
 from dataclasses import dataclass
 from functools import reduce
@@ -15,9 +15,9 @@ __all__ = ["Moments", "moments_of_raw"]
 class Moments:
     """Statistics of the observed readings of each channel.
 
-    Args:
+    Attributes:
         count: observed readings, float64 [C].
-        mean: their mean, float64 [C]; 0 where there is none.
+        mean: their mean, float64 [C]; 0 where the count is 0.
         m2: the sum of squared deviations from the mean, float64 [C].
     """
 
@@ -27,7 +27,7 @@ class Moments:
 
     @classmethod
     def empty(cls, num_channels: int) -> "Moments":
-        """Moments of no readings at all."""
+        """Moments of no readings."""
         zeros = np.zeros(num_channels)
         return cls(zeros, zeros, zeros)
 
@@ -49,12 +49,12 @@ class Moments:
 def moments_of_raw(raw: Raw, codec: Codec) -> Moments:
     """Moments of stored readings, accumulated in float64.
 
-    They are taken from the decoded float32 readings whatever the dtype on disk, so that a
-    statistic never depends on how readings elsewhere in the series made it be stored.
+    They are those of the decoded float32 readings, so that a statistic never depends on the dtype
+    on disk, which readings elsewhere in the series decide.
 
     Args:
         raw: stored readings [rows, N, C].
-        codec: what they mean.
+        codec: decodes them.
     """
     values = codec.decode(raw)
     parts = [_channel_moments(values[..., channel]) for channel in range(raw.shape[-1])]

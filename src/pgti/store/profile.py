@@ -1,5 +1,6 @@
-"""The typical day of every sensor: what it reads at a time of day, on working days and weekends."""
+"""Means by time of day or week: the typical day of every sensor, and the sums behind it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,11 +10,46 @@ from numpy.typing import NDArray
 from pgti.errors import ConfigError
 from pgti.store.store import SeriesStore
 from pgti.store.time_axis import SECONDS_PER_DAY, TimeAxis
-from pgti.store.week_bins import slot_sums
 
-__all__ = ["Profile"]
+__all__ = ["Profile", "sum_by_bin"]
 
 _SATURDAY = 5
+
+
+def sum_by_bin(
+    store: SeriesStore,
+    rows: range,
+    channels: tuple[int, ...],
+    bins_of: Callable[[NDArray[np.int64]], NDArray[np.int64]],
+    num_bins: int,
+    *,
+    chunk_readings: int = 1 << 22,
+) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+    """Sum and number of the observed readings in each bin, in one pass over the rows.
+
+    Args:
+        store: the series.
+        rows: consecutive rows to read.
+        channels: positions of the channels, C of them.
+        bins_of: maps row numbers to bins, 0..num_bins-1.
+        num_bins: how many there are.
+        chunk_readings: readings to decode at a time; 16 MiB of float32 by default.
+
+    Returns:
+        Two arrays [num_bins, N, C].
+    """
+    shape = (num_bins, store.meta.num_nodes, len(channels))
+    sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int32)
+    size = max(1, chunk_readings // (store.meta.num_nodes * store.meta.num_channels))
+    for first in range(rows.start, rows.stop, size):
+        last = min(first + size, rows.stop)
+        readings = store.read(first, last)[..., list(channels)]
+        for index, reading in zip(bins_of(np.arange(first, last)), readings, strict=True):
+            observed = ~np.isnan(reading)
+            np.add(sums[index], reading, out=sums[index], where=observed)
+            counts[index] += observed
+        store.release()
+    return sums, counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -23,7 +59,7 @@ class Profile:
     Sensors look alike to a graph network that shares its weights over them; a profile tells it
     which of them slow down every afternoon.
 
-    Args:
+    Attributes:
         table: means in original units, float32 [2 * bins of a day, N, C]; the second half is for
             Saturday and Sunday.
     """
@@ -34,8 +70,8 @@ class Profile:
     def fit(cls, store: SeriesStore, rows: range, channels: tuple[int, ...]) -> Self:
         """Average the observed readings of `rows`, a chunk at a time.
 
-        Where a sensor was never observed at a time of day, the other kind of day stands in, then
-        the sensor's mean, then that of all sensors.
+        Where a sensor was never observed at a time of day, the mean of the other kind of day
+        stands in, then the mean of the sensor, then that of all sensors.
 
         Args:
             store: the series.
@@ -43,7 +79,7 @@ class Profile:
             channels: positions of the channels to average.
 
         Raises:
-            ConfigError: if the series has no times, or not several readings a day.
+            ConfigError: if the series has no times, or no more than one row a day.
         """
         interval = store.time_axis.interval_seconds
         if not store.time_axis.is_dated or interval is None or interval >= SECONDS_PER_DAY:
@@ -52,7 +88,7 @@ class Profile:
                 "than one reading a day: leave the profile out"
             )
         bins_per_day = -(-SECONDS_PER_DAY // interval)
-        sums, counts = slot_sums(
+        sums, counts = sum_by_bin(
             store,
             rows,
             channels,
@@ -62,21 +98,21 @@ class Profile:
         return cls(table=_means(sums, counts))
 
     def week_bins(self, time_axis: TimeAxis, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which entry of the table belongs to each row; of the shape of `rows`."""
+        """The entry of the table for each row; of the shape of `rows`."""
         return _week_bins(time_axis, rows, len(self.table) // 2)
 
 
 def _week_bins(
     time_axis: TimeAxis, rows: NDArray[np.int64], bins_per_day: int
 ) -> NDArray[np.int64]:
-    # The share of the day, in float64, is off by far less than half a slot.
+    # The fraction of the day, in float64, is off by far less than half a bin.
     of_day = (time_axis.time_of_day(rows).astype(np.float64) * bins_per_day + 0.01).astype(np.int64)
     weekend = time_axis.day_of_week(rows) >= _SATURDAY
     return of_day + bins_per_day * weekend
 
 
 def _means(sums: NDArray[np.float64], counts: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Means of the slots, wider means where a slot has no observed reading."""
+    """Means of the bins; where a bin has no observed reading, the next wider mean."""
     days = sums.reshape(2, -1, *sums.shape[1:]), counts.reshape(2, -1, *counts.shape[1:])
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, filled by the next wider mean
         means = days[0] / days[1]

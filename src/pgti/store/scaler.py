@@ -1,4 +1,4 @@
-"""Standardisation of channels, from training rows alone."""
+"""Standardization of channels, from training rows alone."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ __all__ = ["Scaler"]
 class Scaler:
     """z = (x - mean) / std for each channel, over the observed readings of the training rows.
 
-    Args:
+    Attributes:
         mean: mean of each channel, in the channel's unit.
         std: population standard deviation of each channel; 1 where a channel is constant.
     """

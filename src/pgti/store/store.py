@@ -1,4 +1,4 @@
-"""Reading a store: one read-only memory map that every process of a machine shares."""
+"""Reading a store: one read-only memory map, shared by all processes of a machine."""
 
 import hashlib
 import mmap
@@ -15,37 +15,39 @@ from numpy.typing import NDArray
 from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
-from pgti.store.meta import GRAPH_FILE, MOMENTS_FILE, SERIES_FILE, TIME_FILE, StoreMeta
+from pgti.store.meta import (
+    GRAPH_FILE,
+    MOMENTS_FILE,
+    SERIES_FILE,
+    SERIES_OFFSET,
+    TIME_FILE,
+    StoreMeta,
+)
 from pgti.store.moments import Moments, moments_of_raw
 from pgti.store.time_axis import TimeAxis
 
-__all__ = ["SERIES_OFFSET", "SeriesStore", "sha256_of"]
-
-SERIES_OFFSET = 4096  # the series' first byte: page-aligned for direct I/O and device mapping
-_HASH_CHUNK_BYTES = 1 << 22
+__all__ = ["SeriesStore", "sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file."""
     with path.open("rb") as file:
-        while piece := file.read(_HASH_CHUNK_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class SeriesStore:
-    """An opened store. Make one with `SeriesStore.open`.
+    """An open store; `SeriesStore.open` opens one.
 
-    Args:
+    Attributes:
         path: the store's directory.
         meta: its description.
         raw: the stored series [T, N, C], a read-only memory map of int16 codes or float32.
         graph: the sensor graph.
-        time_axis: when each row was read.
-        codec: what the stored numbers mean.
-        block_moments: statistics of each run of `meta.block_rows` rows, float64 [blocks, C, 3].
+        time_axis: the time of each row.
+        codec: decodes the stored numbers.
+        block_moments: count, mean and m2 (see `Moments`) of each `meta.block_rows` rows, float64
+            [blocks, C, 3].
     """
 
     path: Path
@@ -62,11 +64,11 @@ class SeriesStore:
 
         Args:
             path: the store's directory.
-            verify_up_to_bytes: parts up to this size are checked against their SHA-256; larger
-                ones only for their length (`verify` checks them all).
+            verify_up_to_bytes: check parts up to this size against their SHA-256, and of larger
+                ones the length alone (`verify` checks them all).
 
         Raises:
-            StoreError: if the directory is no store, is damaged, or is of a newer format.
+            StoreError: if the directory is not a store, is damaged, or has a newer format.
         """
         path = Path(path)
         meta = StoreMeta.read(path)
@@ -96,7 +98,7 @@ class SeriesStore:
         return store
 
     def _problem(self) -> str | None:
-        """How a part and the description contradict each other, if they do."""
+        """A contradiction between a part and the description, if there is one."""
         meta, raw = self.meta, self.raw
         described = f"its description says {meta.dtype} {meta.shape}"
         if raw.shape != meta.shape or raw.dtype != self.codec.dtype:
@@ -111,7 +113,7 @@ class SeriesStore:
         return _problem_of_statistics(meta, self.block_moments)
 
     def __reduce__(self) -> tuple[Callable[[Path], "SeriesStore"], tuple[Path]]:
-        """Another process opens the store again: data never travels, only the path."""
+        """Pickle the path alone: another process opens the store again."""
         return SeriesStore.open, (self.path.resolve(),)
 
     @property
@@ -129,11 +131,11 @@ class SeriesStore:
         return self.codec.decode(self.raw[start:stop])
 
     def release(self) -> None:
-        """Unmap the rows that were read: they stay in the page cache, and only there.
+        """Unmap the rows that were read; they stay in the page cache.
 
-        A page that a process has mapped counts as its memory until the system wants it back; a
-        pass over a long series would seem to take as much memory as the series has bytes. Rows
-        that are asked for again are mapped again.
+        A mapped page counts as memory of its process until the system takes it back: a pass over a
+        long series would seem to need as much memory as the series has bytes. Reading a row again
+        maps it again.
         """
         mapped: object = self.raw.base
         if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
@@ -142,7 +144,7 @@ class SeriesStore:
     def moments(self, rows: range) -> Moments:
         """Statistics of the observed readings in `rows` (consecutive).
 
-        Whole blocks come from the store's own summary; only the rows at the two ends are read.
+        Whole blocks come from the store's summary; only the rows at the two ends are read.
         """
         size = self.meta.block_rows
         first, last = -(-rows.start // size), rows.stop // size
@@ -178,7 +180,7 @@ class SeriesStore:
         return tuple(known.index(name) for name in names)
 
 
-# What a file that is not what it should be can make numpy raise.
+# What numpy can raise on a damaged file.
 _UNREADABLE = (
     ArithmeticError,
     DataError,
@@ -196,7 +198,7 @@ _UNREADABLE = (
 
 
 def _read_array(path: Path) -> NDArray[Any]:
-    """The array in an .npy file: unlike `np.load`, never an archive and never a pickle."""
+    """The array in an .npy file; unlike `np.load`, this reads no archive and no pickle."""
     with path.open("rb") as file:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
@@ -207,7 +209,7 @@ def _problem_of_statistics(meta: StoreMeta, moments: NDArray[np.float64]) -> str
     if moments.shape != expected or moments.dtype != np.float64:
         return f"its statistics are {moments.dtype} {moments.shape} and not float64 {expected}"
     if not np.isfinite(moments).all() or (moments[..., [0, 2]] < 0).any():
-        return "its statistics hold a number that is none"
+        return "its statistics contain a non-finite or negative value"
     if moments[..., 0].sum() + meta.missing_count != meta.num_readings:
         return (
             f"its statistics count {moments[..., 0].sum():.0f} readings and its description "

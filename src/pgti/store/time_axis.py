@@ -1,4 +1,4 @@
-"""When each row of the series was read: regular, irregular or unknown."""
+"""The time of each row, regular, irregular or unknown, and the calendar features of a time."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError
 
-__all__ = ["SECONDS_PER_DAY", "SECONDS_PER_WEEK", "TimeAxis"]
+__all__ = [
+    "CALENDAR_FEATURES",
+    "SECONDS_PER_DAY",
+    "SECONDS_PER_WEEK",
+    "TimeAxis",
+    "calendar_features",
+    "default_calendar",
+]
+
+CALENDAR_FEATURES = ("time-of-day", "day-of-week")
 
 SECONDS_PER_DAY = 86_400
 SECONDS_PER_WEEK = 7 * SECONDS_PER_DAY
@@ -23,11 +32,11 @@ class TimeAxis:
     Times without a zone are wall-clock times, counted as if they were UTC; with a zone, the
     stored seconds are true epoch seconds and `at` converts them to the zone's wall clock.
 
-    Args:
+    Attributes:
         num_steps: rows, T.
         start_seconds: epoch seconds of row 0, or None where times are unknown.
-        interval_seconds: seconds from a row to the next, or None where unknown. With `seconds`
-            given it is the commonest distance.
+        interval_seconds: seconds from a row to the next, or None where unknown; where `seconds`
+            is given, the most common distance.
         time_zone: IANA name, or None.
         seconds: epoch seconds of every row, int64 [T], strictly increasing; only where the
             interval is not constant.
@@ -68,7 +77,11 @@ class TimeAxis:
         return self.start_seconds is not None
 
     def seconds_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Stored seconds of the given rows; rows past the end continue at the interval."""
+        """Stored seconds of the given rows; rows past the end continue at the interval.
+
+        Raises:
+            ConfigError: if the series has no times.
+        """
         if self.start_seconds is None or self.interval_seconds is None:
             raise ConfigError(
                 "the series has no times, and this needs them: ingest it with --start and "
@@ -93,10 +106,9 @@ class TimeAxis:
     def row_of(self, time: np.datetime64) -> int:
         """First row whose wall clock shows `time` or later; `num_steps` if there is none.
 
-        Rows are looked at in the order in which they were read. Where the clock goes back, an hour
-        is shown twice: a time in it means its first pass, and its second only where the series
-        begins after the first (or has a gap there). A time that the clock jumps over means the
-        row right after the jump.
+        Where the clock goes back, it shows an hour twice: a time in it means the first pass, and
+        the second only where the series begins after the first (or has a gap there). A time that
+        the clock skips means the row right after the jump.
 
         Raises:
             ConfigError: if the series has no times.
@@ -104,15 +116,15 @@ class TimeAxis:
         wanted = int(time.astype("datetime64[s]").astype(np.int64))
         if self.time_zone is None:
             return self._first_row_from(wanted)
-        # The wall clock of a zone is not monotone, and differs from UTC by less than a day: rows
-        # more than a day from the wanted time are certain, and the others are looked at.
+        # The wall clock of a zone is not monotonic but differs from UTC by less than a day: only
+        # rows within a day of the wanted time need their wall clock.
         first = self._first_row_from(wanted - SECONDS_PER_DAY)
         stop = self._first_row_from(wanted + SECONDS_PER_DAY)
         late = np.flatnonzero(self._wall_seconds(np.arange(first, stop)) >= wanted)
         return first + int(late[0]) if len(late) else stop
 
     def _first_row_from(self, stored_seconds: int) -> int:
-        """First row at or after a time as it is stored; `num_steps` if there is none."""
+        """First row at or after a stored time; `num_steps` if there is none."""
         first = int(self.seconds_at(np.zeros(1, dtype=np.int64))[0])
         if self.seconds is not None:
             return int(np.searchsorted(self.seconds, stored_seconds))
@@ -120,7 +132,7 @@ class TimeAxis:
         return min(max(0, -(-(stored_seconds - first) // interval)), self.num_steps)
 
     def time_of_day(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Sharding of the wall-clock day that has passed, in [0, 1)."""
+        """Fraction of the wall-clock day that has passed, float32 in [0, 1)."""
         seconds = self._wall_seconds(rows) % SECONDS_PER_DAY
         return (seconds / SECONDS_PER_DAY).astype(np.float32)
 
@@ -130,13 +142,13 @@ class TimeAxis:
 
     @property
     def num_week_bins(self) -> int:
-        """How many intervals a week has; 1 where times are unknown or longer than a week."""
+        """Intervals in a week; 1 where times are unknown or an interval exceeds a week."""
         if not self.is_dated or self.interval_seconds is None:
             return 1
         return max(1, -(-SECONDS_PER_WEEK // self.interval_seconds))
 
-    def slot_of_week(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Which interval of the week each row lies in: 0..num_week_bins-1, Monday 00:00 first."""
+    def week_bins(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The interval of the week that each row is in: 0..num_week_bins-1 from Monday 00:00."""
         rows = np.asarray(rows, dtype=np.int64)
         if self.num_week_bins == 1 or self.interval_seconds is None:
             return np.zeros(rows.shape, dtype=np.int64)
@@ -153,12 +165,55 @@ class TimeAxis:
 
 
 def _zone_offsets(seconds: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
-    """Seconds to add to UTC for the wall clock of `zone`; each quarter hour is looked up once."""
+    """Seconds to add to UTC for the wall clock of `zone`; looks up each quarter hour once."""
     quarters, inverse = np.unique(seconds // 900, return_inverse=True)
     info = ZoneInfo(zone)
     offsets = []
     for quarter in quarters:
-        moment = datetime.fromtimestamp(int(quarter) * 900, tz=UTC).astimezone(info)
-        offset = moment.utcoffset()
+        offset = datetime.fromtimestamp(int(quarter) * 900, tz=UTC).astimezone(info).utcoffset()
         offsets.append(0 if offset is None else int(offset.total_seconds()))
     return np.asarray(offsets, dtype=np.int64)[inverse].reshape(seconds.shape)
+
+
+def calendar_features(
+    time_axis: TimeAxis, names: tuple[str, ...], rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Calendar features of rows, past or future: float32, the shape of `rows` with F appended.
+
+    `time-of-day` is the fraction of the day that has passed, in [0, 1), as in DCRNN's data;
+    `day-of-week` is Monday 0 to Sunday 6, divided by 7.
+
+    Args:
+        time_axis: of the series.
+        names: the features, F of them.
+        rows: row numbers, of any shape.
+
+    Raises:
+        ConfigError: if there is no such feature, or the series has no times.
+    """
+    features = np.empty((*rows.shape, len(names)), dtype=np.float32)
+    for position, name in enumerate(names):
+        if name == "time-of-day":
+            features[..., position] = time_axis.time_of_day(rows)
+        elif name == "day-of-week":
+            features[..., position] = time_axis.day_of_week(rows) / np.float32(7)
+        else:
+            raise ConfigError(
+                f"there is no calendar feature {name!r}: it is one of "
+                f"{', '.join(CALENDAR_FEATURES)}"
+            )
+    return features
+
+
+def default_calendar(time_axis: TimeAxis, *, day_of_week: bool = False) -> tuple[str, ...]:
+    """The features that fit a series: the time of day, if a day has several rows.
+
+    Args:
+        time_axis: of the series.
+        day_of_week: the day of the week too, if every day has a row.
+    """
+    interval = time_axis.interval_seconds
+    if not time_axis.is_dated or interval is None or interval > SECONDS_PER_DAY:
+        return ()
+    of_day = ("time-of-day",) if interval < SECONDS_PER_DAY else ()
+    return (*of_day, "day-of-week") if day_of_week else of_day

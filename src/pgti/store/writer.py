@@ -1,4 +1,4 @@
-"""Writing a store, chunk by chunk, in bounded memory and all or nothing."""
+"""Writing a store chunk by chunk, in bounded memory, all or nothing."""
 
 import contextlib
 from functools import partial
@@ -20,28 +20,29 @@ from pgti.store.meta import (
     META_FILE,
     MOMENTS_FILE,
     SERIES_FILE,
+    SERIES_OFFSET,
     TIME_FILE,
     StoreMeta,
     check_target,
 )
 from pgti.store.moments import Moments, moments_of_raw
-from pgti.store.store import SERIES_OFFSET, sha256_of
+from pgti.store.store import sha256_of
 
 __all__ = ["StoreWriter"]
 
-_BLOCK_READINGS = 1 << 22  # one row of moments.npy summarises about so many readings
-_PIECE_READINGS = 1 << 16  # readings encoded or summarised at a time: 256 KiB of float32
+_BLOCK_READINGS = 1 << 22  # one row of moments.npy summarizes about so many readings
+_PIECE_READINGS = 1 << 16  # readings to encode or summarize at a time: 256 KiB of float32
 
 
 class StoreWriter:
     """Writes a store under a temporary name and renames it when it is complete.
 
     Use it as a context manager: leaving it without `finish`, or by an exception, removes
-    everything that was written. The readings are stored as int16 as long as every one of them
-    lies on a grid that int16 can hold; the first that does not turns the whole series to float32.
+    everything that was written. Readings are stored as int16 as long as all of them are on a grid
+    that int16 can represent; the first that is not converts the whole series to float32.
 
     Args:
-        target: directory to make; must not exist unless `overwrite`.
+        target: directory to create; must not exist unless `overwrite`.
         node_ids: identifier of each sensor, all different.
         channels: name of each channel, all different.
         graph: the sensor graph, with as many nodes as there are ids.
@@ -50,7 +51,8 @@ class StoreWriter:
         overwrite: replace an existing store, even a damaged one, once the new one is complete.
 
     Raises:
-        StoreError: if the target exists (with `overwrite`: and is no store) or cannot be written.
+        StoreError: if the target exists (with `overwrite`: unless it is a store) or cannot be
+            written.
         DataError: if ids or channels repeat, or their numbers disagree.
     """
 
@@ -86,7 +88,7 @@ class StoreWriter:
                 raise DataError(f"there is no {what}: a store needs at least one")
             if len(set(names)) != len(names):
                 twice = next(name for name in names if names.count(name) > 1)
-                raise DataError(f"{what} {twice!r} is there twice: each must be unique")
+                raise DataError(f"{what} {twice!r} occurs twice: each must be unique")
         if self._graph.num_nodes != len(self._node_ids):
             raise DataError(
                 f"the graph has {self._graph.num_nodes} nodes and the readings "
@@ -132,7 +134,7 @@ class StoreWriter:
                 f"readings of shape {values.shape} were given: the rule is [rows, "
                 f"{expected[0]} sensors, {expected[1]} channels]"
             )
-        # Pieces that fit the processor's cache: encoding goes over its readings ten times.
+        # Pieces that fit the processor's cache: encoding passes over its readings ten times.
         rows = max(1, _PIECE_READINGS // (expected[0] * expected[1]))
         for first in range(0, len(values), rows):
             self._append_piece(values[first : first + rows])
@@ -149,7 +151,7 @@ class StoreWriter:
                 "declare the value as missing or repair the source"
             )
         with self._writing():
-            self._opened().append(readings)
+            self._open_encoder().append(readings)
 
     def finish(
         self,
@@ -180,7 +182,7 @@ class StoreWriter:
             raise DataError(f"{len(seconds)} times were given for {num_steps} rows")
         if seconds is not None and not (seconds[1:] > seconds[:-1]).all():
             raise DataError("the times of the rows do not increase: sort the rows by time")
-        encoder = self._opened()
+        encoder = self._open_encoder()
         directory = self._staged.path
         with self._writing():
             encoder.finish()
@@ -212,15 +214,15 @@ class StoreWriter:
                 parts={part.name: sha256_of(part) for part in sorted(directory.iterdir())},
             )
             for problem in meta.contradictions():
-                raise DataError(f"{self._target} would be no store that can be opened: {problem}")
+                raise DataError(f"{self._target} could not be opened as a store: {problem}")
             (directory / META_FILE).write_text(meta.to_json(), encoding="utf-8")
             self._staged.publish()
         return meta
 
     def _write_moments(self, codec: Codec) -> tuple[int, int]:
-        """Summarise the series in blocks of rows; returns (rows in a block, missing readings).
+        """Summarize the series in blocks of rows; returns (rows in a block, missing readings).
 
-        The file is read and not mapped: mapped pages would count as this process's memory.
+        It reads the file rather than map it: mapped pages count as this process's memory.
         """
         row_items = len(self._node_ids) * len(self._channels)
         block_rows = max(1, _BLOCK_READINGS // row_items)
@@ -241,9 +243,9 @@ class StoreWriter:
         np.save(self._staged.path / MOMENTS_FILE, table)
         return block_rows, self.num_steps * row_items - int(table[..., 0].sum())
 
-    def _opened(self) -> SeriesEncoder:
+    def _open_encoder(self) -> SeriesEncoder:
         if self._encoder is None:
-            raise StoreError("the store was never entered: use a `with` statement")
+            raise StoreError("the writer was not entered: use a `with` statement")
         return self._encoder
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
