@@ -59,12 +59,12 @@ def test_something_else_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
     for name in ("full", "file"):
-        with pytest.raises(RunError, match="is no run"):
+        with pytest.raises(RunError, match="is not a run"):
             make_run(tmp_path / name)
     assert make_run(tmp_path / "empty").read_config()
 
 
-def test_opening_what_is_no_run(tmp_path: Path) -> None:
+def test_opening_what_is_not_a_run(tmp_path: Path) -> None:
     """A missing directory and one without a configuration are told apart."""
     with pytest.raises(RunError, match="no such directory"):
         RunDirectory.open(tmp_path / "nowhere")

@@ -1,12 +1,12 @@
-"""The directory of a run: the only place that knows its files' names.
+"""The directory of a run: its files, and how they are read and written.
 
 config.toml      every option, resolved
 run.json         versions, platform, store, parameter count, when it started and ended
-metrics.jsonl    one line per epoch, and one per reading of the loss in between
+metrics.jsonl    one line per epoch, and one each time the loss is logged in between
 checkpoints/     last.pt and best.pt
-test.json        errors on the test windows
-tensorboard/     event files, where asked for
-lock             held by the process that trains
+test.json        metrics of the test windows
+tensorboard/     event files, on request
+lock             exists while a process trains
 """
 
 import json
@@ -45,12 +45,12 @@ def describe_environment() -> dict[str, str]:
 
 
 def now() -> str:
-    """The time, in UTC, to the second."""
+    """The current time in UTC, to the second."""
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
 class RunDirectory:
-    """An existing run. Make a new one with `create`, open an old one with `open`.
+    """A run on the disk. `create` makes a new one, `open` opens an existing one.
 
     Args:
         path: the directory.
@@ -71,7 +71,7 @@ class RunDirectory:
 
     @property
     def info_file(self) -> Path:
-        """Where and on what the run was done."""
+        """Versions, platform, store and times of the run."""
         return self.path / "run.json"
 
     @property
@@ -81,30 +81,30 @@ class RunDirectory:
 
     @property
     def last_checkpoint(self) -> Path:
-        """State to go on from."""
+        """The state to resume from."""
         return self.path / "checkpoints" / "last.pt"
 
     @property
     def best_checkpoint(self) -> Path:
-        """State with the lowest validation MAE."""
+        """The state with the lowest validation MAE."""
         return self.path / "checkpoints" / "best.pt"
 
     @property
     def test_file(self) -> Path:
-        """Errors on the test windows."""
+        """Metrics of the test windows."""
         return self.path / "test.json"
 
     @property
     def tensorboard_directory(self) -> Path:
-        """Event files."""
+        """Event files of TensorBoard."""
         return self.path / "tensorboard"
 
     @property
     def lock_file(self) -> Path:
-        """Held by the process that trains."""
+        """Locked by the process that trains."""
         return self.path / "lock"
 
-    # -- making and opening -----------------------------------------------------------------------
+    # -- creating and opening ---------------------------------------------------------------------
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -113,12 +113,12 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: str | Path, *, config: str, info: Mapping[str, Any]) -> "RunDirectory":
-        """Make the directory of a new run; it appears complete or not at all.
+        """Create the directory of a new run; it appears complete or not at all.
 
         Args:
             path: must not exist, or be an empty directory.
             config: content of `config.toml`.
-            info: content of `run.json`; versions, platform and the time are added.
+            info: content of `run.json`; versions, platform and the time are added to it.
 
         Raises:
             RunError: if something is there already, or it cannot be written.
@@ -142,7 +142,7 @@ class RunDirectory:
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(
-                f"{path} exists and is no run: choose another --run or remove what is there"
+                f"{path} exists and is not a run: choose another --run or remove what is there"
             )
 
     @classmethod
@@ -154,9 +154,9 @@ class RunDirectory:
         """
         path = Path(path).absolute()
         if not path.is_dir():
-            raise RunError(f"{path} is no run: there is no such directory")
+            raise RunError(f"{path} is not a run: there is no such directory")
         if not cls.exists(path):
-            raise RunError(f"{path} is no run: it has no config.toml")
+            raise RunError(f"{path} is not a run: it has no config.toml")
         return cls(path)
 
     @contextmanager
@@ -174,17 +174,17 @@ class RunDirectory:
             )
 
         with file_lock(self.lock_file, on_busy=refuse) as is_held:
-            if not is_held:  # refuse another user's file; where files cannot be locked, go on
+            if not is_held:  # another user's file, or a file system that cannot lock: train then
                 with reraise_os_errors(f"{self.lock_file} cannot be written"):
                     self.lock_file.open("ab").close()
             yield
 
     def remove(self) -> None:
-        """Remove the whole run; for who has just made it."""
+        """Remove the whole run; for the process that has just created it."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def clean(self) -> None:
-        """Remove what a killed process left half-written; for the one process that trains."""
+        """Remove files that a killed process left half-written; for the process that trains."""
         with reraise_os_errors(f"{self.path} cannot be written"):
             remove_partial_files(self.path)
             remove_partial_files(self.last_checkpoint.parent)
@@ -196,7 +196,7 @@ class RunDirectory:
         return self._read(self.config_file)
 
     def write_config(self, text: str) -> None:
-        """Replace `config.toml`: a resumed run may have other options that do not bind it."""
+        """Replace `config.toml`: some options of a resumed run may change."""
         write_atomically(self.config_file, text.encode())
 
     def read_info(self) -> dict[str, Any]:
@@ -208,11 +208,11 @@ class RunDirectory:
         write_atomically(self.info_file, _json(info))
 
     def write_beginning(self, info: Mapping[str, Any], *, started: str | None = None) -> None:
-        """Replace `run.json` by that of a training that begins or goes on.
+        """Replace `run.json` when training starts or resumes.
 
         Args:
-            info: the caller's facts; versions, platform and the time are added.
-            started: when the run began, if not now.
+            info: what the caller knows; versions, platform and the time are added.
+            started: when the run started, if not now.
         """
         self.write_info({**describe_environment(), **info, "started": started or now()})
 
@@ -221,16 +221,16 @@ class RunDirectory:
         self.write_info({**self.read_info(), **values})
 
     def write_test(self, report: Mapping[str, Any]) -> None:
-        """Write the errors on the test windows."""
+        """Write `test.json`."""
         write_atomically(self.test_file, _json(report))
 
     def forget_test(self) -> None:
-        """Remove errors that are those of other parameters than training will end with."""
+        """Remove `test.json`: training will end with other parameters."""
         with reraise_os_errors(f"{self.test_file} cannot be written"):
             self.test_file.unlink(missing_ok=True)
 
     def load_last(self) -> Checkpoint:
-        """The state to go on from, on the CPU."""
+        """The state to resume from, on the CPU."""
         return Checkpoint.load(self.last_checkpoint)
 
     def load_best(self) -> Checkpoint:
@@ -240,7 +240,7 @@ class RunDirectory:
     # -- metrics ----------------------------------------------------------------------------------
 
     def append_metrics(self, record: Mapping[str, Any]) -> int:
-        """Add a line to `metrics.jsonl`, on the disk before this returns; gives its new length.
+        """Append a line to `metrics.jsonl` and flush it to the disk; returns the new length.
 
         Raises:
             RunError: if it cannot be written.
@@ -253,7 +253,7 @@ class RunDirectory:
             return file.tell()
 
     def truncate_metrics(self, num_bytes: int) -> None:
-        """Forget the lines after the checkpoint that a run goes on from.
+        """Remove the lines after the checkpoint that a run resumes from.
 
         Raises:
             RunError: if the file is shorter than that, or cannot be written.
@@ -274,9 +274,9 @@ class RunDirectory:
             yield file
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; half a line that a killed process left is passed over."""
+        """The lines of `metrics.jsonl`, without half a line that a killed process left."""
         lines = self._read(self.metrics_file).split("\n")[:-1]
-        return [self._parsed(line, self.metrics_file) for line in lines]
+        return [self._parse(line, self.metrics_file) for line in lines]
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -287,16 +287,16 @@ class RunDirectory:
             raise RunError(f"{path} cannot be read: {error}") from error
 
     def _read_json(self, path: Path) -> dict[str, Any]:
-        return self._parsed(self._read(path), path)
+        return self._parse(self._read(path), path)
 
     @staticmethod
-    def _parsed(text: str, path: Path) -> dict[str, Any]:
+    def _parse(text: str, path: Path) -> dict[str, Any]:
         try:
             content = json.loads(text)
         except json.JSONDecodeError as error:
             raise RunError(f"{path} is damaged: {error}") from error
         if not isinstance(content, dict):
-            raise RunError(f"{path} is damaged: it holds no JSON object")
+            raise RunError(f"{path} is damaged: it is not a JSON object")
         return content
 
 
