@@ -218,9 +218,9 @@ def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Evaluating a directory that holds no run says so."""
-    check_refused(capsys, tmp_path, "no run", "evaluate", tmp_path)
-    check_refused(capsys, tmp_path, "no run", "evaluate", tmp_path / "absent")
+    """Evaluating a directory that is not a run says so."""
+    check_refused(capsys, tmp_path, "is not a run", "evaluate", tmp_path)
+    check_refused(capsys, tmp_path, "is not a run", "evaluate", tmp_path / "absent")
 
 
 def test_a_damaged_checkpoint_is_refused(
