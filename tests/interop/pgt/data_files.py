@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import pgti
-from pgti.interop.pgt.layers.package import import_pgt
+from pgti.interop.pgt.package import import_pgt
 
 STEPS, NODES = 90, 5
 STEPS_PER_DAY = 288

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.graph import SensorGraph, from_dense
-from pgti.interop.pgt.layers.package import import_pgt
+from pgti.interop.pgt.package import import_pgt
 from pgti.models import ModelShape
 
 NUM_NODES, INPUT_STEPS, HORIZON, CHANNELS, TARGETS = 7, 6, 3, 3, 2

@@ -305,9 +305,9 @@ def test_a_series_that_memory_does_not_hold(
 ) -> None:
     write_metr_la(tmp_path)
     monkeypatch.setattr(
-        "pgti.interop.pgt.data.standardise.available_bytes", lambda _: 4 * STEPS * NODES * 2 - 1
+        "pgti.interop.pgt.data.standardize.available_bytes", lambda _: 4 * STEPS * NODES * 2 - 1
     )
-    with pytest.raises(ConfigError, match="say dask_batching=True"):
+    with pytest.raises(ConfigError, match="pass dask_batching=True"):
         get_index_dataset("METR-LA", data_dir=tmp_path, pgt_compat=compat)
     get_index_dataset("METR-LA", data_dir=tmp_path, pgt_compat=compat, dask_batching=True)
 

@@ -12,7 +12,7 @@ import pgti
 from pgti.cli.main import run_command
 from pgti.graph import from_dense
 from pgti.interop.pgt import wrap_pgt_layer
-from pgti.interop.pgt.layers.package import pgt_layer_class
+from pgti.interop.pgt.package import pgt_layer_class
 from pgti.run import WindowConfig
 from pgti.store import SeriesStore, StoreWriter
 

@@ -23,7 +23,7 @@ from pgti.interop.pgt.layers.astgcn import largest_eigenvalue
 from pgti.interop.pgt.layers.dcrnn import LegacyDCRNN, LegacyDCRNNConfig
 from pgti.interop.pgt.layers.forecaster import PgtForecaster
 from pgti.interop.pgt.layers.models import _REFUSED
-from pgti.interop.pgt.layers.package import import_pgt, pgt_layer_class
+from pgti.interop.pgt.package import import_pgt, pgt_layer_class
 from pgti.models import (
     MODELS,
     build_config,
@@ -430,6 +430,6 @@ def test_versions_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> 
     def failing(name: str) -> None:
         raise ImportError(f"cannot import name 'x' from {name!r}")
 
-    monkeypatch.setattr("pgti.interop.pgt.layers.package.importlib.import_module", failing)
+    monkeypatch.setattr("pgti.interop.pgt.package.importlib.import_module", failing)
     with pytest.raises(ConfigError, match=r"cannot be imported with torch-geometric 2.* \(cannot"):
         build_model("pgt:TGCN2", {}, SHAPE)

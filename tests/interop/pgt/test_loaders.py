@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import pgti
 from pgti.errors import ConfigError
 from pgti.interop.pgt import get_index_dataset
-from pgti.interop.pgt.data.standardise import LazySeries, exact_about_zero
+from pgti.interop.pgt.data.standardize import LazySeries, exact_about_zero
 from pgti.windows import WindowSpec, split_by_fractions
 
 from .data_files import (
@@ -70,8 +70,7 @@ def test_no_statistic_sees_a_validation_or_test_reading(
     name: str, lazy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Means, deviations and training batches stay when later targets change, and only then."""
-    from pgti.interop.pgt.data.sources import ArraySource, NpySource  # noqa: PLC0415
-    from pgti.interop.pgt.data.table_source import TableSource  # noqa: PLC0415
+    from pgti.interop.pgt.data.sources import ArraySource, NpySource, TableSource  # noqa: PLC0415
 
     WRITERS[name](tmp_path)
     changed_from = STEPS
@@ -169,7 +168,7 @@ def test_a_lazy_series_gives_the_same_bits(name: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"lags": 7, "horizon": 3, "shuffle": True, "data_dir": tmp_path}
     held = get_index_dataset(name, **given)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pgti.interop.pgt.data.index_loaders.resident_array", None)
+        patch.setattr("pgti.interop.pgt.data.standardize.check_room", None)
         lazy = get_index_dataset(name, dask_batching=True, **given)
         data = lazy[0].dataset.data
         assert isinstance(data, LazySeries)

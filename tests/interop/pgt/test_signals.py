@@ -15,7 +15,7 @@ import pgti
 from pgti.errors import ConfigError, DataError, MissingExtraError
 from pgti.interop import pgt
 from pgti.interop.pgt import IndexDataset, collate_windows, from_loader, snapshots, to_store
-from pgti.interop.pgt.data.standardise import LazySeries
+from pgti.interop.pgt.data.standardize import LazySeries
 
 from .data_files import (
     CLASSES,

@@ -1,13 +1,12 @@
 """PGT's own standardisation, to the bit, for `pgt_compat=True`: to compare, not to forecast.
 
-The statistics are those of the whole series, test rows included, missing readings as zeros, the
-time of day standardised too; each data set in the order of operations and the dtype of its loader
-in PyTorch Geometric Temporal 0.56.2. On a GPU that library divides by n - 1 where it divides by n
-on a CPU.
+The statistics are those of the whole series, test rows included, with missing readings as zeros
+and the time of day standardised too. Each data set follows the order of operations and the dtype of
+its loader in PyTorch Geometric Temporal 0.56.2. On a GPU that library divides by n - 1 where it
+divides by n on a CPU.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.interop.pgt.data.sources import Source
-from pgti.interop.pgt.data.standardise import Standardisation, StandardisedSeries, check_room
+from pgti.interop.pgt.data.standardize import Standardized, Standardizer, check_room
 from pgti.store import Moments
 from pgti.store.codec import Float32Codec
 from pgti.store.moments import moments_of_raw
 
-__all__ = ["Recipe", "Standardised", "lazily_as_pgt", "standardised_as_pgt"]
+__all__ = ["Scaling", "standardize_as_pgt", "standardize_lazily_as_pgt"]
 
-Recipe = Literal["centred", "together", "per-sensor", "none"]
+Scaling = Literal["centred", "together", "per-sensor", "none"]
 """How a loader of PGT standardises.
 
 centred: float32; each feature less its mean, then divided by the deviation of that (METR-LA,
@@ -31,112 +30,90 @@ PEMS-BAY). together: float64; mean and deviation of each feature, then both appl
 PeMS-All-LA). per-sensor: float64; of each sensor (WindmillLarge). none: float64 (Chickenpox).
 """
 
-_TINY = 10**-10  # what PGT adds to the deviation of a windmill
+_TINY = 10**-10  # added by PGT to the deviation of a windmill
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Standardised:
-    """A series as PGT holds it, and what it says of it.
-
-    Args:
-        data: [T, N, F], an array, a tensor on a GPU, or a series that is read lazily.
-        mean: as PGT returns it, or None.
-        std: of the same shape.
-    """
-
-    data: Any
-    mean: Tensor | None
-    std: Tensor | None
-
-
-def standardised_as_pgt(
-    source: Source, recipe: Recipe, device: torch.device | None
-) -> Standardised:
+def standardize_as_pgt(
+    source: Source, scaling: Scaling, device: torch.device | None
+) -> Standardized:
     """The whole series, standardised as PGT does on a CPU (`device` None) or on a GPU.
 
-    A NaN, which PGT would spread over everything, is taken as 0, its sign of a missing reading.
+    A NaN, which PGT would spread over everything, becomes 0, its code of a missing reading.
 
     Raises:
-        ConfigError: if memory does not hold the series twice, as taking the deviation needs, or
+        ConfigError: if memory does not hold the series twice, as computing the deviation needs, or
             three times where it is summed sensor by sensor.
     """
     num_bytes = math.prod(source.shape) * source.dtype.itemsize
     check_room(source.name, (3 if source.is_by_sensor else 2) * num_bytes, None)
     values = source.read(np.arange(source.num_steps))
     np.nan_to_num(values, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
-    if recipe == "centred":
+    if scaling == "centred":
         values = values.astype(np.float32, copy=False)
     if device is not None:
-        return _on_gpu(torch.from_numpy(values).to(device, torch.float32), recipe)
-    if recipe == "none":
-        return Standardised(data=values, mean=None, std=None)
-    if recipe == "per-sensor":
+        return _on_gpu(torch.from_numpy(values).to(device, torch.float32), scaling)
+    if scaling == "none":
+        return Standardized(data=values, mean=None, std=None)
+    if scaling == "per-sensor":
         mean, std = values[..., 0].mean(axis=0), values[..., 0].std(axis=0) + _TINY
         values[..., 0] -= mean
         values[..., 0] /= std
+        return Standardized(data=values, mean=_float32(mean), std=_float32(std))
+    # The arithmetic in place has the bits of PGT's, and needs none of its copies.
+    summed = values
+    if scaling == "together" and source.is_by_sensor:
+        summed = np.ascontiguousarray(values.transpose(1, 0, 2))
+    mean = summed.mean(axis=(0, 1))
+    if scaling == "together":
+        std = summed.std(axis=(0, 1))
+        values -= mean
     else:
-        # The arithmetic in place has the bits of PGT's, and needs none of its copies.
-        if recipe == "centred":
-            mean = values.mean(axis=(0, 1))
-            values -= mean
-            std = values.std(axis=(0, 1))
-        else:
-            mean, std = _together(values, by_sensor=source.is_by_sensor)
-            values -= mean
-        values /= std
-    return Standardised(data=values, mean=_float32(mean), std=_float32(std))
+        values -= mean
+        std = values.std(axis=(0, 1))
+    values /= std
+    return Standardized(data=values, mean=_float32(mean), std=_float32(std))
 
 
-def _together(
-    values: NDArray[np.floating[Any]], *, by_sensor: bool
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Mean and deviation of each feature, summed sensor by sensor or row by row."""
-    if by_sensor:
-        values = np.ascontiguousarray(values.transpose(1, 0, 2))
-    return values.mean(axis=(0, 1)), values.std(axis=(0, 1))
-
-
-def _on_gpu(values: Tensor, recipe: Recipe) -> Standardised:
-    if recipe == "none":
-        return Standardised(data=values, mean=None, std=None)
-    if recipe == "per-sensor":
+def _on_gpu(values: Tensor, scaling: Scaling) -> Standardized:
+    if scaling == "none":
+        return Standardized(data=values, mean=None, std=None)
+    if scaling == "per-sensor":
         mean, std = values[..., 0].mean(dim=0), values[..., 0].std(dim=0) + _TINY
         values[..., 0].sub_(mean).div_(std)
-        return Standardised(data=values, mean=mean, std=std)
+        return Standardized(data=values, mean=mean, std=std)
     # PGT returns [F] for the one, [1, 1, F] for the other.
-    keep = recipe == "together"
+    keep = scaling == "together"
     mean = values.mean(dim=(0, 1), keepdim=keep)
-    if recipe == "centred":
-        values.sub_(mean)
+    if scaling == "together":
         std = values.std(dim=(0, 1), keepdim=keep)
+        values.sub_(mean)
     else:
-        std = values.std(dim=(0, 1), keepdim=keep)
         values.sub_(mean)
-    return Standardised(data=values.div_(std), mean=mean, std=std)
+        std = values.std(dim=(0, 1), keepdim=keep)
+    return Standardized(data=values.div_(std), mean=mean, std=std)
 
 
-def lazily_as_pgt(source: Source, recipe: Recipe) -> Standardised:
-    """The series with PGT's choices, read lazily.
+def standardize_lazily_as_pgt(source: Source, scaling: Scaling) -> Standardized:
+    """The series with PGT's choices, computed when it is read.
 
     PGT itself fails here, so there are no bits to meet: the statistics are accumulated in float64.
     """
-    dtype = np.dtype(np.float32 if recipe == "centred" else np.float64)
-    per_node = recipe == "per-sensor"
-    if recipe == "none":
-        mean, std = np.zeros(1), np.ones(1)
-    else:
+    dtype = np.dtype(np.float32 if scaling == "centred" else np.float64)
+    per_node = scaling == "per-sensor"
+    mean, std = np.zeros(1), np.ones(1)
+    if scaling != "none":
         moments = _whole_moments(source, per_node=per_node)
         mean, std = moments.mean, np.sqrt(moments.m2 / moments.count)
     if per_node:
         std = std + _TINY
     shape = (-1, 1) if per_node else (-1,)
-    standardisation = Standardisation(
+    standardizer = Standardizer(
         mean=mean.astype(dtype).reshape(shape), std=std.astype(dtype).reshape(shape)
     )
-    series = StandardisedSeries(source, standardisation)
-    if recipe == "none":
-        return Standardised(data=series, mean=None, std=None)
-    return Standardised(data=series, mean=_float32(mean), std=_float32(std))
+    series = standardizer.series(source)
+    if scaling == "none":
+        return Standardized(data=series, mean=None, std=None)
+    return Standardized(data=series, mean=_float32(mean), std=_float32(std))
 
 
 def _whole_moments(source: Source, *, per_node: bool) -> Moments:

@@ -1,6 +1,6 @@
-"""PGT's data sets with index-batching: what they are called, their files, and how to open them.
+"""PGT's data sets with index-batching: their names, and how to open their files.
 
-Nothing is downloaded: the files must lie in a directory, under the names that PGT gives them.
+Nothing is downloaded: the files must be in a directory, under the names that PGT gives them.
 """
 
 import json
@@ -14,25 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pgti.datasets import Dataset
 from pgti.datasets.archives import member_of, unpack_member
 from pgti.errors import ConfigError, DataError
+from pgti.ingest import IngestOptions
+from pgti.ingest.node_matching import RawMatrix
 from pgti.ingest.readings import reraise_read_errors
+from pgti.ingest.sources import read_raw_graph
 from pgti.interop.pgt.data import published
-from pgti.interop.pgt.data.compat import Recipe
-from pgti.interop.pgt.data.edges import (
-    Edges,
-    aligned,
-    dense_edges,
-    listed_edges,
-    load_matrix,
-    load_pickled_matrix,
-)
-from pgti.interop.pgt.data.sources import ArraySource, NpySource, Source
-from pgti.interop.pgt.data.table_source import TableSource
+from pgti.interop.pgt.data.compat import Scaling
+from pgti.interop.pgt.data.sources import ArraySource, NpySource, Source, TableSource
+from pgti.interop.pgt.edges import Edges
 
-__all__ = ["DATA_SETS", "DataSet", "data_set_called", "default_directory"]
+__all__ = ["DATA_SETS", "DataSet", "default_directory", "find_data_set"]
 
 Opened = tuple[Source, Edges]
 
@@ -45,7 +41,7 @@ class DataSet:
         name: what PGT's documentation calls it.
         published: its files, the first set of which is read, and where they are.
         read: reads the files; as PGT does if the second argument is true.
-        recipe: how PGT standardises it.
+        scaling: how PGT standardises it.
         lags: rows of x and of y, by default.
         batch_size: windows of a batch, by default.
     """
@@ -53,7 +49,7 @@ class DataSet:
     name: str
     published: Dataset
     read: Callable[[Sequence[Path], bool], Opened]
-    recipe: Recipe
+    scaling: Scaling
     lags: int = 12
     batch_size: int = 64
 
@@ -108,8 +104,8 @@ def _unpack(archive: Path, name: str) -> None:
         ) from error
 
 
-def data_set_called(name: str) -> DataSet | None:
-    """The data set of that name, however its letters and hyphens are written; a path is no name."""
+def find_data_set(name: str) -> DataSet | None:
+    """The data set of a name, whatever its capitals and hyphens; None for other names and paths."""
     return None if {"/", os.sep} & set(name) else _BY_KEY.get(_key(name))
 
 
@@ -125,24 +121,47 @@ def default_directory(directory: Path | str | None) -> Path:
     return path
 
 
-def _read_arrays(paths: Sequence[Path], pgt_compat: bool) -> Opened:  # noqa: ARG001 - no ids
+def _read_arrays(paths: Sequence[Path], _: bool) -> Opened:
     """Readings [T, N, 2] and a matrix [N, N] as .npy files: speed, 0 where missing; time of day."""
     values, matrix = paths
     source = NpySource(values, num_calendar=1, zero_is_missing=True)
-    return source, dense_edges(load_matrix(matrix), source.num_nodes, matrix.name)
+    return source, Edges.from_matrix(_read_matrix(matrix)[0], source.num_nodes, matrix.name)
 
 
 def _read_table(paths: Sequence[Path], pgt_compat: bool) -> Opened:
     """Speeds as a pandas table in HDF5, and DCRNN's pickle of ids, positions and a matrix."""
-    values, matrix = paths
+    values, pickled = paths
     source = TableSource(values, "df")
-    ids, weights = load_pickled_matrix(matrix)
+    matrix, ids = _read_matrix(pickled)
     if not pgt_compat:
-        weights = aligned(weights, ids, source.node_ids)
-    return source, dense_edges(weights, source.num_nodes, matrix.name)
+        matrix = _align(matrix, ids, source.node_ids)
+    return source, Edges.from_matrix(matrix, source.num_nodes, pickled.name)
 
 
-def _read_json(key: str, paths: Sequence[Path], pgt_compat: bool) -> Opened:  # noqa: ARG001 - one file
+def _read_matrix(path: Path) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """A matrix in an .npy file, or a pickled one, and its ids if it has them."""
+    raw = read_raw_graph(path, IngestOptions())
+    assert isinstance(raw, RawMatrix)  # what these files hold
+    return np.asarray(raw.matrix), raw.node_ids
+
+
+def _align(
+    matrix: NDArray[Any], ids: tuple[str, ...] | None, wanted: tuple[str, ...]
+) -> NDArray[Any]:
+    """The matrix with rows and columns in the order of the wanted ids.
+
+    PGT takes for granted that both files have one order. Where they hold the same ids in different
+    orders, the ids decide; where they hold different ids, positions do.
+    """
+    if ids is None or ids == wanted or sorted(ids) != sorted(wanted):
+        return matrix
+    place = {label: position for position, label in enumerate(ids)}
+    order = np.array([place[label] for label in wanted])
+    aligned: NDArray[Any] = matrix[np.ix_(order, order)]
+    return aligned
+
+
+def _read_json(key: str, paths: Sequence[Path], _: bool) -> Opened:
     """Edges, perhaps their weights, and rows of readings in the entry `key`; a 0 is a reading."""
     (path,) = paths
     name = path.name
@@ -154,29 +173,29 @@ def _read_json(key: str, paths: Sequence[Path], pgt_compat: bool) -> Opened:  # 
         values = np.asarray(content[key], dtype=np.float64)
     if values.ndim != 2 or not values.size:
         raise DataError(f"{key} of {name} has shape {values.shape}: the rule is rows of numbers")
-    edges = listed_edges(content["edges"], content.get("weights"), values.shape[1], name)
+    edges = Edges.from_pairs(content["edges"], content.get("weights"), values.shape[1], name)
     return ArraySource(name, values[..., np.newaxis], zero_is_missing=False), edges
 
 
 DATA_SETS = (
-    DataSet(name="METR-LA", published=published.METR_LA, read=_read_arrays, recipe="centred"),
-    DataSet(name="PEMS-BAY", published=published.PEMS_BAY, read=_read_arrays, recipe="centred"),
-    DataSet(name="PeMS", published=published.PEMS, read=_read_table, recipe="together"),
+    DataSet(name="METR-LA", published=published.METR_LA, read=_read_arrays, scaling="centred"),
+    DataSet(name="PEMS-BAY", published=published.PEMS_BAY, read=_read_arrays, scaling="centred"),
+    DataSet(name="PeMS", published=published.PEMS, read=_read_table, scaling="together"),
     DataSet(
-        name="PeMS-All-LA", published=published.PEMS_ALL_LA, read=_read_table, recipe="together"
+        name="PeMS-All-LA", published=published.PEMS_ALL_LA, read=_read_table, scaling="together"
     ),
     DataSet(
         name="WindmillLarge",
         published=published.WINDMILL,
         read=partial(_read_json, "block"),
-        recipe="per-sensor",
+        scaling="per-sensor",
         lags=8,
     ),
     DataSet(
         name="Chickenpox",
         published=published.CHICKENPOX,
         read=partial(_read_json, "FX"),
-        recipe="none",
+        scaling="none",
         lags=4,
         batch_size=4,
     ),

@@ -1,7 +1,5 @@
 """`get_index_dataset`: PGT's function, on its data sets with index-batching and on any store."""
 
-import operator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +9,27 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from pgti.errors import ConfigError, StoreError
-from pgti.interop.pgt.data.compat import Recipe, Standardised, lazily_as_pgt, standardised_as_pgt
-from pgti.interop.pgt.data.data_sets import DATA_SETS, data_set_called, default_directory
-from pgti.interop.pgt.data.edges import Edges, graph_edges
+from pgti.interop.pgt.data.compat import Scaling, standardize_as_pgt, standardize_lazily_as_pgt
+from pgti.interop.pgt.data.data_sets import DATA_SETS, default_directory, find_data_set
 from pgti.interop.pgt.data.index_dataset import IndexDataset, collate_windows
 from pgti.interop.pgt.data.options import LoaderOptions
 from pgti.interop.pgt.data.sampler import WindowSampler
 from pgti.interop.pgt.data.sources import Source, StoreSource
-from pgti.interop.pgt.data.standardise import (
+from pgti.interop.pgt.data.standardize import (
     Fill,
-    LazySeries,
-    ObservedSeries,
-    Standardisation,
-    StandardisedSeries,
-    fit,
-    resident_array,
-    resident_tensor,
+    Standardized,
+    load_series,
+    observed_series,
+    standardize,
 )
+from pgti.interop.pgt.edges import Edges
 from pgti.store import SeriesStore
 from pgti.store.meta import META_FILE
 from pgti.windows import Splits
 
-__all__ = ["IndexLoader", "get_index_dataset"]
+__all__ = ["get_index_dataset"]
 
 IndexLoader = DataLoader[Any]
-"""Batches [x, y], x [B, L, N, F] and y [B, H, N, F]; its `dataset` is an `IndexDataset`."""
 
 
 def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
@@ -117,7 +111,7 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
     """
     data_set = None
     if isinstance(name_or_store, str):
-        data_set = data_set_called(name_or_store)
+        data_set = find_data_set(name_or_store)
         if data_set is not None and (Path(name_or_store) / META_FILE).is_file():
             raise ConfigError(
                 f"{name_or_store!r} is a data set, and a store in the working directory: give the "
@@ -128,54 +122,33 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
     if batch_size is None:
         batch_size = data_set.batch_size if data_set else 64
     options = LoaderOptions(
-        lags=_plain(lags),
-        batch_size=_plain(batch_size),
+        lags=lags,
+        batch_size=batch_size,
         shuffle=shuffle,
-        all_gpu=_plain(allGPU),
+        all_gpu=allGPU,
         ratio=ratio,
-        world_size=_plain(world_size),
-        ddp_rank=_plain(ddp_rank),
+        world_size=world_size,
+        ddp_rank=ddp_rank,
         dask_batching=dask_batching,
-        horizon=_plain(lags if horizon is None else horizon),
+        horizon=lags if horizon is None else horizon,
         pgt_compat=pgt_compat,
-        seed=_plain(seed),
+        seed=seed,
         fill=fill,
         masks=masks,
-        num_workers=_plain(num_workers),
+        num_workers=num_workers,
     )
-    if data_set is None:
-        if data_dir is not None:
-            raise ConfigError(
-                f"data_dir is {data_dir} and {name_or_store} is no data set of PGT: leave it out"
-            )
-        store = _opened(name_or_store)
-        parts = _Parts(source=StoreSource(store), edges=graph_edges(store.graph), recipe="centred")
-    else:
+    if data_set is not None:
         source, edges = data_set.open(default_directory(data_dir), pgt_compat=pgt_compat)
-        parts = _Parts(source=source, edges=edges, recipe=data_set.recipe)
-    return _loaders(parts, options)
+        return _loaders(source, edges, data_set.scaling, options)
+    if data_dir is not None:
+        raise ConfigError(
+            f"data_dir is {data_dir} and {name_or_store} is no data set of PGT: leave it out"
+        )
+    store = _open_store(name_or_store)
+    return _loaders(StoreSource(store), Edges.from_graph(store.graph), "centred", options)
 
 
-def _plain(number: int) -> int:
-    """A whole number of numpy's as one of Python's; what is none stays, to be refused."""
-    if isinstance(number, bool):
-        return number
-    try:
-        return operator.index(number)
-    except TypeError:
-        return number
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class _Parts:
-    """A data set or store, opened."""
-
-    source: Source
-    edges: Edges
-    recipe: Recipe
-
-
-def _opened(store: str | Path | SeriesStore) -> SeriesStore:
+def _open_store(store: str | Path | SeriesStore) -> SeriesStore:
     if isinstance(store, SeriesStore):
         return store
     try:
@@ -189,19 +162,14 @@ def _opened(store: str | Path | SeriesStore) -> SeriesStore:
         ) from error
 
 
-def _loaders(parts: _Parts, options: LoaderOptions) -> tuple[Any, ...]:
-    source, device = parts.source, options.device
-    splits = options.splits(source.num_steps)
-    if options.pgt_compat:
-        edges = parts.edges
-        if options.dask_batching:
-            series = lazily_as_pgt(source, parts.recipe)
-        else:
-            series = standardised_as_pgt(source, parts.recipe, device)
-    else:
-        edges = parts.edges.in_order()
-        series = _standardised(parts, options, splits)
-    mask = _held(ObservedSeries(source), options) if options.masks else None
+def _loaders(
+    source: Source, edges: Edges, scaling: Scaling, options: LoaderOptions
+) -> tuple[Any, ...]:
+    splits, device = options.splits(source.num_steps), options.device
+    series = _standardize(source, scaling, options, splits)
+    mask = None
+    if options.masks:
+        mask = load_series(observed_series(source), device, lazy=options.dask_batching)
     loaders = []
     for name in ("train", "val", "test"):
         dataset = IndexDataset(
@@ -213,83 +181,63 @@ def _loaders(parts: _Parts, options: LoaderOptions) -> tuple[Any, ...]:
             input_steps=options.lags,
             mask=mask,
         )
-        make = _loader_as_pgt if options.pgt_compat else _loader
-        loaders.append(make(dataset, options, is_training=name == "train"))
+        loaders.append(_loader(dataset, options, is_training=name == "train"))
+    if not options.pgt_compat:
+        edges = edges.in_order()
     if series.mean is None:
         return (*loaders, edges.index, edges.weight)
     return (*loaders, edges.index, edges.weight, series.mean, series.std)
 
 
-def _standardised(parts: _Parts, options: LoaderOptions, splits: Splits) -> Standardised:
-    """The series by the statistics of its training rows, held where the options want it."""
-    source = parts.source
-    if parts.recipe == "none":
-        standardisation = Standardisation(
-            mean=np.zeros(1, np.float32), std=np.ones(1, np.float32), fill=options.fill
-        )
-    else:
-        standardisation = fit(
-            source,
-            splits.train_rows(options.spec),
-            per_node=parts.recipe == "per-sensor",
-            fill=options.fill,
-        )
-    data = _held(StandardisedSeries(source, standardisation), options)
-    if parts.recipe == "none":
-        return Standardised(data=data, mean=None, std=None)
-    mean, std = (
-        torch.from_numpy(statistic).to(options.device or "cpu")
-        for statistic in (standardisation.mean, standardisation.std)
+def _standardize(
+    source: Source, scaling: Scaling, options: LoaderOptions, splits: Splits
+) -> Standardized:
+    """The series by the statistics of its training rows, or as PGT does, where options want it."""
+    if options.pgt_compat:
+        if options.dask_batching:
+            return standardize_lazily_as_pgt(source, scaling)
+        return standardize_as_pgt(source, scaling, options.device)
+    return standardize(
+        source,
+        None if scaling == "none" else splits.train_rows(options.spec),
+        per_node=scaling == "per-sensor",
+        fill=options.fill,
+        device=options.device,
+        lazy=options.dask_batching,
     )
-    return Standardised(data=data, mean=mean, std=std)
-
-
-def _held(series: LazySeries, options: LoaderOptions) -> Any:
-    """The series where the options want it: on a GPU, in memory, or nowhere."""
-    if options.device is not None:
-        return resident_tensor(series, options.device)
-    return series if options.dask_batching else resident_array(series)
 
 
 def _loader(dataset: IndexDataset, options: LoaderOptions, *, is_training: bool) -> IndexLoader:
-    sampler = WindowSampler(
-        len(dataset),
-        shuffle=options.shuffle and is_training,
-        seed=options.seed,
-        rank=max(0, options.ddp_rank),
-        world_size=max(1, options.world_size),
-        evenly=is_training,
-    )
-    return DataLoader(
-        dataset,
-        batch_size=options.batch_size,
-        sampler=sampler,
-        collate_fn=collate_windows,
-        num_workers=options.num_workers,
-        # Of its own: what a loader draws for its workers changes nothing that a model draws.
-        generator=torch.Generator().manual_seed(options.seed),
-    )
-
-
-def _loader_as_pgt(
-    dataset: IndexDataset, options: LoaderOptions, *, is_training: bool
-) -> IndexLoader:
-    """All splits alike: in the order of torch's generator, or padded over ranks."""
-    del is_training
-    sampler: DistributedSampler[Any] | None = None
-    if options.is_distributed:
-        sampler = DistributedSampler(
-            dataset,
-            num_replicas=options.world_size,
-            rank=options.ddp_rank,
-            shuffle=options.shuffle,
+    """Batches of a split; in PGT's way all splits alike: shuffled by torch, padded over ranks."""
+    order: dict[str, Any]
+    if not options.pgt_compat:
+        sampler = WindowSampler(
+            len(dataset),
+            shuffle=options.shuffle and is_training,
             seed=options.seed,
+            rank=max(0, options.ddp_rank),
+            world_size=max(1, options.world_size),
+            evenly=is_training,
         )
+        # A generator of the loader's own: drawing seeds for workers changes nothing a model draws.
+        generator = torch.Generator().manual_seed(options.seed)
+        order = {"sampler": sampler, "generator": generator}
+    elif options.is_distributed:
+        order = {
+            "sampler": DistributedSampler(
+                dataset,
+                num_replicas=options.world_size,
+                rank=options.ddp_rank,
+                shuffle=options.shuffle,
+                seed=options.seed,
+            )
+        }
+    else:
+        order = {"shuffle": options.shuffle and len(dataset) > 0}
     return DataLoader(
         dataset,
         batch_size=options.batch_size,
-        shuffle=options.shuffle and sampler is None and len(dataset) > 0,
-        sampler=sampler,
         collate_fn=collate_windows,
         num_workers=options.num_workers,
+        **order,
     )

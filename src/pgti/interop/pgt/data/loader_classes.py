@@ -1,16 +1,14 @@
 """PGT's loader classes for its data sets with index-batching: the same names, calls and results.
 
 A constructor reads nothing and downloads nothing; files are opened when a data set is asked for.
-`index`, with which PGT is told beforehand what will be asked for, decides nothing here.
+`index`, which PGT needs to know beforehand, has no effect here.
 """
 
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from pgti.interop.pgt.data.data_sets import default_directory
-from pgti.interop.pgt.data.index_loaders import IndexLoader, get_index_dataset
+from pgti.interop.pgt.data.index_loaders import get_index_dataset
 from pgti.interop.pgt.data.snapshots import Snapshots, published_snapshots
 
 __all__ = [
@@ -22,14 +20,11 @@ __all__ = [
     "WindmillOutputLargeDatasetLoader",
 ]
 
-WithStatistics = tuple[IndexLoader, IndexLoader, IndexLoader, Tensor, Tensor, Tensor, Tensor]
-WithoutStatistics = tuple[IndexLoader, IndexLoader, IndexLoader, Tensor, Tensor]
-
 Ratio = tuple[float, float, float]
 
 
 class _FileLoader:
-    """A data set whose files lie in a directory.
+    """A data set whose files are in a directory.
 
     Args:
         raw_data_dir: the directory; `data` in the working directory if not given.
@@ -57,7 +52,7 @@ class _TrafficLoader(_FileLoader):
         ddp_rank: int = -1,
         dask_batching: bool = False,
         **options: Any,
-    ) -> WithStatistics:
+    ) -> tuple[Any, ...]:
         """(train, val, test, edges, edge_weights, means, stds): see `get_index_dataset`.
 
         Args:
@@ -71,46 +66,46 @@ class _TrafficLoader(_FileLoader):
             dask_batching: gather each batch from the file.
             **options: what follows `dask_batching` there, but for `data_dir`.
         """
-        made: Any = get_index_dataset(
+        return get_index_dataset(
             self._name, lags, batch_size, shuffle, allGPU, ratio, world_size, ddp_rank,
             dask_batching, data_dir=self.raw_data_dir, **options,
         )  # fmt: skip
-        loaders: WithStatistics = made
-        return loaders
 
 
-class METRLADatasetLoader(_TrafficLoader):
-    """METR-LA: speeds at 207 sensors in Los Angeles County, every 5 minutes for four months."""
+class _TrafficSignalLoader(_TrafficLoader):
+    """A data set of speeds that PGT gives as a signal too."""
+
+    def get_dataset(
+        self, num_timesteps_in: int = 12, num_timesteps_out: int = 12, **options: Any
+    ) -> Snapshots:
+        """Snapshots x [N, 2, T_in] and y, [N, T_out] or [N, 2, T_out]: see `published_snapshots`.
+
+        Args:
+            num_timesteps_in: rows of x.
+            num_timesteps_out: rows of y.
+            **options: `train_ratio` and `pgt_compat`.
+        """
+        return published_snapshots(
+            self._name, self.raw_data_dir, num_timesteps_in, num_timesteps_out, **options
+        )
+
+
+class METRLADatasetLoader(_TrafficSignalLoader):
+    """METR-LA: speeds at 207 sensors in Los Angeles County, every 5 minutes for four months.
+
+    The y of a snapshot is [N, T_out], the speed.
+    """
 
     _name = "METR-LA"
 
-    def get_dataset(
-        self,
-        num_timesteps_in: int = 12,
-        num_timesteps_out: int = 12,
-        **options: Any,
-    ) -> Snapshots:
-        """Snapshots x [N, 2, T_in] and y [N, T_out], the speed: see `published_snapshots`."""
-        return published_snapshots(
-            self._name, self.raw_data_dir, num_timesteps_in, num_timesteps_out, **options
-        )
 
+class PemsBayDatasetLoader(_TrafficSignalLoader):
+    """PEMS-BAY: speeds at 325 sensors in the Bay Area, every 5 minutes for half a year.
 
-class PemsBayDatasetLoader(_TrafficLoader):
-    """PEMS-BAY: speeds at 325 sensors in the Bay Area, every 5 minutes for half a year."""
+    The y of a snapshot is [N, 2, T_out].
+    """
 
     _name = "PEMS-BAY"
-
-    def get_dataset(
-        self,
-        num_timesteps_in: int = 12,
-        num_timesteps_out: int = 12,
-        **options: Any,
-    ) -> Snapshots:
-        """Snapshots x [N, 2, T_in] and y [N, 2, T_out]: see `published_snapshots`."""
-        return published_snapshots(
-            self._name, self.raw_data_dir, num_timesteps_in, num_timesteps_out, **options
-        )
 
 
 class PemsDatasetLoader(_TrafficLoader):
@@ -125,10 +120,8 @@ class PemsAllLADatasetLoader(_TrafficLoader):
     _name = "PeMS-All-LA"
 
 
-class WindmillOutputLargeDatasetLoader(_FileLoader):
-    """WindmillLarge: hourly output of 319 windmills for two years."""
-
-    _name = "WindmillLarge"
+class _OneStepLoader(_FileLoader):
+    """A data set of one feature, whose snapshots forecast the row after them."""
 
     def get_index_dataset(
         self,
@@ -139,8 +132,8 @@ class WindmillOutputLargeDatasetLoader(_FileLoader):
         ratio: Ratio = (0.7, 0.1, 0.2),
         dask_batching: bool = False,
         **options: Any,
-    ) -> WithStatistics:
-        """(train, val, test, edges, edge_weights, means, stds): see `get_index_dataset`.
+    ) -> tuple[Any, ...]:
+        """(train, val, test, edges, edge_weights), means and stds: see `get_index_dataset`.
 
         Args:
             lags: rows of x and y.
@@ -152,19 +145,28 @@ class WindmillOutputLargeDatasetLoader(_FileLoader):
             **options: `world_size`, `ddp_rank`, and what follows `dask_batching` there, but for
                 `data_dir`.
         """
-        made: Any = get_index_dataset(
+        return get_index_dataset(
             self._name, lags, batch_size, shuffle, allGPU, ratio,
             dask_batching=dask_batching, data_dir=self.raw_data_dir, **options,
         )  # fmt: skip
-        loaders: WithStatistics = made
-        return loaders
 
     def get_dataset(self, lags: int = 8, **options: Any) -> Snapshots:
-        """Snapshots x [N, lags] and y [N], the row after: see `published_snapshots`."""
+        """Snapshots x [N, lags] and y [N], the row after: see `published_snapshots`.
+
+        Args:
+            lags: rows of x.
+            **options: `train_ratio` and `pgt_compat`.
+        """
         return published_snapshots(self._name, self.raw_data_dir, lags, None, **options)
 
 
-class ChickenpoxDatasetLoader:
+class WindmillOutputLargeDatasetLoader(_OneStepLoader):
+    """WindmillLarge: hourly output of 319 windmills for two years."""
+
+    _name = "WindmillLarge"
+
+
+class ChickenpoxDatasetLoader(_OneStepLoader):
     """Chickenpox: weekly cases in 20 counties of Hungary for ten years, standardised in the file.
 
     Args:
@@ -173,11 +175,10 @@ class ChickenpoxDatasetLoader:
             has no such argument: it downloads the file each time.
     """
 
-    _name: ClassVar[str] = "Chickenpox"
+    _name = "Chickenpox"
 
     def __init__(self, index: bool = False, *, raw_data_dir: str | Path | None = None) -> None:
-        self.raw_data_dir = default_directory(raw_data_dir)
-        self.index = index
+        super().__init__(raw_data_dir, index)
 
     def get_index_dataset(
         self,
@@ -188,26 +189,12 @@ class ChickenpoxDatasetLoader:
         ratio: Ratio = (0.7, 0.1, 0.2),
         dask_batching: bool = False,
         **options: Any,
-    ) -> WithoutStatistics:
-        """(train, val, test, edges, edge_weights): see `get_index_dataset`.
-
-        Args:
-            lags: rows of x and y.
-            batch_size: windows of a batch, on each rank.
-            shuffle: whether training windows are shuffled.
-            allGPU: the GPU that holds the series, or -1.
-            ratio: shares of train, validation and test.
-            dask_batching: gather each batch from the file.
-            **options: `world_size`, `ddp_rank`, and what follows `dask_batching` there, but for
-                `data_dir`.
-        """
-        made: Any = get_index_dataset(
-            self._name, lags, batch_size, shuffle, allGPU, ratio,
-            dask_batching=dask_batching, data_dir=self.raw_data_dir, **options,
-        )  # fmt: skip
-        loaders: WithoutStatistics = made
-        return loaders
+    ) -> tuple[Any, ...]:
+        """(train, val, test, edges, edge_weights): see `WindmillOutputLargeDatasetLoader`."""
+        return super().get_index_dataset(
+            lags, batch_size, shuffle, allGPU, ratio, dask_batching, **options
+        )
 
     def get_dataset(self, lags: int = 4, **options: Any) -> Snapshots:
-        """Snapshots x [N, lags] and y [N], the row after: see `published_snapshots`."""
-        return published_snapshots(self._name, self.raw_data_dir, lags, None, **options)
+        """Snapshots x [N, lags] and y [N]: see `WindmillOutputLargeDatasetLoader`."""
+        return super().get_dataset(lags, **options)

@@ -1,15 +1,28 @@
-"""What may be asked of `get_index_dataset`, checked once."""
+"""The arguments of `get_index_dataset`, checked."""
 
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from pgti.errors import ConfigError, require_whole_number
-from pgti.interop.pgt.data.standardise import FILLS, Fill
+from pgti.interop.pgt.data.standardize import FILLS, Fill
 from pgti.windows import Splits, WindowSpec, split_by_fractions
 from pgti.windows.order import check_seed
 
 __all__ = ["LoaderOptions", "cuda_device"]
+
+_MINIMA = {
+    "lags": 1,
+    "batch_size": 1,
+    "horizon": 1,
+    "num_workers": 0,
+    "all_gpu": -1,
+    "seed": 0,
+    "world_size": -1,
+    "ddp_rank": -1,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,11 +49,10 @@ class LoaderOptions:
     num_workers: int
 
     def __post_init__(self) -> None:
-        for name, value in (("lags", self.lags), ("batch_size", self.batch_size)):
-            require_whole_number(name, value, 1)
-        require_whole_number("horizon", self.horizon, 1)
-        require_whole_number("num_workers", self.num_workers, 0)
-        require_whole_number("allGPU", self.all_gpu, -1)
+        for name, minimum in _MINIMA.items():
+            value = _to_python_int(getattr(self, name))
+            require_whole_number("allGPU" if name == "all_gpu" else name, value, minimum)
+            object.__setattr__(self, name, value)
         check_seed(self.seed)
         self._check_ranks()
         if len(self.ratio) != 3:
@@ -64,8 +76,6 @@ class LoaderOptions:
             )
 
     def _check_ranks(self) -> None:
-        require_whole_number("world_size", self.world_size, -1)
-        require_whole_number("ddp_rank", self.ddp_rank, -1)
         if (self.world_size == -1) != (self.ddp_rank == -1):
             raise ConfigError(
                 f"world_size is {self.world_size} and ddp_rank is {self.ddp_rank}: give both, or "
@@ -78,7 +88,7 @@ class LoaderOptions:
 
     @property
     def is_distributed(self) -> bool:
-        """Whether this is one of several ranks, or a rank at all."""
+        """Whether a rank is given."""
         return self.ddp_rank != -1
 
     @property
@@ -88,7 +98,7 @@ class LoaderOptions:
 
     @property
     def spec(self) -> WindowSpec:
-        """The windows' shape."""
+        """The shape of the windows."""
         return WindowSpec(input_steps=self.lags, horizon=self.horizon)
 
     def splits(self, num_steps: int) -> Splits:
@@ -102,10 +112,20 @@ class LoaderOptions:
         return _split_as_pgt(num_steps, self.spec, self.ratio)
 
 
-def _split_as_pgt(num_steps: int, spec: WindowSpec, ratio: tuple[float, float, float]) -> Splits:
-    """PGT's rule: train and test are rounded, validation is the rest and its share is not read.
+def _to_python_int(number: Any) -> Any:
+    """An integer of numpy as one of Python; anything else as it is, to be refused."""
+    if isinstance(number, bool):
+        return number
+    try:
+        return operator.index(number)
+    except TypeError:
+        return number
 
-    But where test has no window it has none: PGT makes all windows test windows then.
+
+def _split_as_pgt(num_steps: int, spec: WindowSpec, ratio: tuple[float, float, float]) -> Splits:
+    """PGT's rule: train and test are rounded, and validation is the rest, whatever its share.
+
+    A test share of no window gives no window; PGT makes all windows test windows then.
     """
     train, _, test = ratio
     if not (0 <= train <= 1 and 0 <= test <= 1 and train + test <= 1 + 1e-6):
@@ -127,10 +147,10 @@ def _split_as_pgt(num_steps: int, spec: WindowSpec, ratio: tuple[float, float, f
 
 
 def cuda_device(index: int) -> torch.device:
-    """The GPU of that number.
+    """The GPU of a number.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if this machine has none of that number.
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:

@@ -1,31 +1,26 @@
 """Snapshots as PGT's `StaticGraphTemporalSignal` gives them, as views of one series.
 
-PGT keeps a list of windows and copies features, targets, edges and weights for each snapshot. Here
+PGT holds a list of windows and copies features, targets, edges and weights for each snapshot. Here
 a snapshot is a view of the series where that is in memory, and all share one edge index.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from pgti.errors import ConfigError, MissingExtraError
-from pgti.interop.pgt.data.compat import Recipe, Standardised, standardised_as_pgt
-from pgti.interop.pgt.data.data_sets import data_set_called, default_directory
-from pgti.interop.pgt.data.edges import Edges, graph_edges
+from pgti.errors import ConfigError
+from pgti.interop.pgt.data.compat import standardize_as_pgt
+from pgti.interop.pgt.data.data_sets import default_directory, find_data_set
 from pgti.interop.pgt.data.sources import Source, StoreSource
-from pgti.interop.pgt.data.standardise import (
-    Standardisation,
-    StandardisedSeries,
-    fit,
-    resident_array,
-)
+from pgti.interop.pgt.data.standardize import Standardized, standardize
+from pgti.interop.pgt.edges import Edges
+from pgti.interop.pgt.package import import_pyg
 from pgti.store import SeriesStore
 from pgti.windows import WindowSpec
 
@@ -35,28 +30,35 @@ Snapshot = Any
 """`torch_geometric.data.Data` with x, edge_index, edge_attr and y."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Layout:
-    """What of a window is x and y, and in which order of axes.
+    """Which rows and features of a window are x and y, and the order of their axes.
 
-    Args:
-        spec: rows of each.
-        targets: features of y; None where x is [N, L] of the one feature and y [N], a row later.
+    Attributes:
+        input_steps: rows of x.
+        horizon: rows of y; None where x is [N, L] of the one feature and y [N], a row later.
+        targets: features of y.
     """
 
-    spec: WindowSpec
-    targets: tuple[int, ...] | None
+    input_steps: int
+    horizon: int | None
+    targets: tuple[int, ...] = ()
+
+    @property
+    def spec(self) -> WindowSpec:
+        """The shape of the windows."""
+        horizon = 1 if self.horizon is None else self.horizon
+        return WindowSpec(input_steps=self.input_steps, horizon=horizon)
 
     def x(self, series: Any, start: int) -> NDArray[Any]:
         """[N, L] or [N, F, L]."""
-        rows = np.asarray(series[start : start + self.spec.input_steps])
-        return rows[..., 0].T if self.targets is None else rows.transpose(1, 2, 0)
+        rows = np.asarray(series[start : start + self.input_steps])
+        return rows[..., 0].T if self.horizon is None else rows.transpose(1, 2, 0)
 
     def y(self, series: Any, start: int) -> NDArray[Any]:
         """[N], [N, H] of one feature or [N, F', H] of several."""
-        first = start + self.spec.input_steps
-        rows = np.asarray(series[first : first + self.spec.horizon])
-        if self.targets is None:
+        rows = np.asarray(series[start + self.input_steps : start + self.spec.span])
+        if self.horizon is None:
             return rows[0, :, 0]
         if len(self.targets) == 1:
             return rows[..., self.targets[0]].T
@@ -71,11 +73,10 @@ class Snapshots(Sequence[Snapshot]):
     It has what PGT's `temporal_signal_split` and training loops use of a signal.
 
     Args:
-        series: [T, N, F], an array or a lazy series.
+        series: [T, N, F], an array or a lazy series, and the statistics of its standardisation.
         edges: the graph.
         starts: first row of each snapshot.
         layout: what of a window is x and y.
-        statistics: mean and standard deviation, where the series was standardised.
 
     Attributes:
         edge_index: int64 [2, E].
@@ -85,31 +86,23 @@ class Snapshots(Sequence[Snapshot]):
         stds: of the same shape; `y * stds + means` is in original units where its axes fit.
     """
 
-    def __init__(
-        self,
-        series: Any,
-        edges: Edges,
-        starts: range,
-        layout: _Layout,
-        statistics: tuple[Tensor, Tensor] | None,
-    ) -> None:
-        self._series, self._edges, self._starts, self._layout = series, edges, starts, layout
-        self._statistics = statistics
-        self.means = None if statistics is None else statistics[0]
-        self.stds = None if statistics is None else statistics[1]
+    def __init__(self, series: Standardized, edges: Edges, starts: range, layout: _Layout) -> None:
+        self._standardized, self._series = series, series.data
+        self._edges, self._starts, self._layout = edges, starts, layout
+        self.means, self.stds = series.mean, series.std
         self.edge_index = edges.index.numpy()
         self.edge_weight = edges.weight.numpy()
         self.snapshot_count = len(starts)
 
     @property
     def features(self) -> Sequence[NDArray[Any]]:
-        """Features of each snapshot, x, made when it is asked for."""
-        return _Views(len(self), lambda place: self._layout.x(self._series, self._starts[place]))
+        """Features of each snapshot, x, computed when they are read."""
+        return _Views(self._starts, partial(self._layout.x, self._series))
 
     @property
     def targets(self) -> Sequence[NDArray[Any]]:
-        """Targets of each snapshot, y, made when it is asked for."""
-        return _Views(len(self), lambda place: self._layout.y(self._series, self._starts[place]))
+        """Targets of each snapshot, y, computed when they are read."""
+        return _Views(self._starts, partial(self._layout.y, self._series))
 
     def __len__(self) -> int:
         return self.snapshot_count
@@ -121,15 +114,12 @@ class Snapshots(Sequence[Snapshot]):
             MissingExtraError: if PyTorch Geometric is not installed.
         """
         if isinstance(place, slice):
-            return Snapshots(
-                self._series, self._edges, self._starts[place], self._layout, self._statistics
-            )
-        start = self._starts[place]
-        return _data()(
-            x=torch.from_numpy(self._layout.x(self._series, start)),
+            return Snapshots(self._standardized, self._edges, self._starts[place], self._layout)
+        return import_pyg("data").Data(
+            x=torch.from_numpy(self.features[place]),
             edge_index=self._edges.index,
             edge_attr=self._edges.weight,
-            y=torch.from_numpy(self._layout.y(self._series, start)),
+            y=torch.from_numpy(self.targets[place]),
         )
 
     def __iter__(self) -> Iterator[Snapshot]:
@@ -137,19 +127,19 @@ class Snapshots(Sequence[Snapshot]):
 
 
 class _Views(Sequence[NDArray[Any]]):
-    """Arrays that are made when they are asked for."""
+    """An array of each window, computed when it is read."""
 
-    def __init__(self, length: int, made: Callable[[int], NDArray[Any]]) -> None:
-        self._length, self._made = length, made
+    def __init__(self, starts: range, compute: Callable[[int], NDArray[Any]]) -> None:
+        self._starts, self._compute = starts, compute
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._starts)
 
     def __getitem__(self, place: Any) -> Any:
-        places = range(self._length)[place]
-        if isinstance(places, range):
-            return [self._made(each) for each in places]
-        return self._made(places)
+        starts = self._starts[place]
+        if isinstance(starts, range):
+            return [self._compute(each) for each in starts]
+        return self._compute(starts)
 
 
 def snapshots(
@@ -184,19 +174,18 @@ def snapshots(
     """
     opened = store if isinstance(store, SeriesStore) else SeriesStore.open(store)
     source = StoreSource(opened)
-    if horizon is None:
-        if source.num_readings != 1 or targets:
-            raise ConfigError(
-                f"horizon is not given, and {source.name} has {source.num_readings} channels: "
-                "without horizon x is [N, lags] of the only channel; give horizon=1 for x "
-                "[N, F, lags]"
-            )
-        layout = _lagged(lags)
-    else:
-        chosen = opened.channel_indices(targets or opened.meta.channels)
-        layout = _windowed(lags, horizon, chosen)
-    edges = graph_edges(opened.graph)
-    return _made(source, edges, layout, recipe="centred", train_ratio=train_ratio, lazy=lazy)
+    if horizon is None and (source.num_readings != 1 or targets):
+        raise ConfigError(
+            f"horizon is not given, and {source.name} has {source.num_readings} channels: "
+            "without horizon x is [N, lags] of the only channel; give horizon=1 for x "
+            "[N, F, lags]"
+        )
+    layout = _Layout(lags, horizon, opened.channel_indices(targets or opened.meta.channels))
+    rows = None
+    if train_ratio is not None:
+        rows = _training_rows(layout.spec, source.num_steps, train_ratio)
+    series = standardize(source, rows, lazy=lazy)
+    return _cut(series, source, Edges.from_graph(opened.graph), layout)
 
 
 def published_snapshots(
@@ -223,73 +212,32 @@ def published_snapshots(
         ConfigError: if an argument breaks its rule, or memory does not hold the series.
         DataError: if a file is missing, saying where to get it, or damaged.
     """
-    data_set = data_set_called(name)
+    data_set = find_data_set(name)
     if data_set is None:
         raise ConfigError(f"there is no data set {name!r}")
     source, edges = data_set.open(default_directory(directory), pgt_compat=pgt_compat)
-    if horizon is None:
-        layout = _lagged(lags)
-    else:
-        every = tuple(range(source.shape[2]))
-        layout = _windowed(lags, horizon, (0,) if data_set.name == "METR-LA" else every)
+    targets = (0,) if data_set.name == "METR-LA" else tuple(range(source.shape[2]))
+    layout = _Layout(lags, horizon, targets)
     if pgt_compat:
-        held = standardised_as_pgt(source, data_set.recipe, None)
-        float32 = Edges(index=edges.index, weight=edges.weight.to(torch.float32))
-        series = Standardised(
-            data=held.data.astype(np.float32, copy=False), mean=held.mean, std=held.std
-        )
-        return _of(series, source, float32, layout)
-    return _made(
-        source,
-        edges.in_order(),
-        layout,
-        recipe=data_set.recipe,
-        train_ratio=train_ratio,
-        lazy=False,
-    )
-
-
-def _lagged(lags: int) -> _Layout:
-    return _Layout(spec=WindowSpec(input_steps=lags, horizon=1), targets=None)
-
-
-def _windowed(lags: int, horizon: int, targets: tuple[int, ...]) -> _Layout:
-    return _Layout(spec=WindowSpec(input_steps=lags, horizon=horizon), targets=targets)
-
-
-def _made(
-    source: Source,
-    edges: Edges,
-    layout: _Layout,
-    *,
-    recipe: Recipe,
-    train_ratio: float | None,
-    lazy: bool,
-) -> Snapshots:
-    """Snapshots of a source, standardised by its training rows."""
-    standardisation = Standardisation(mean=np.zeros(1, np.float32), std=np.ones(1, np.float32))
-    statistics = None
-    if train_ratio is not None and recipe != "none":
+        whole = standardize_as_pgt(source, data_set.scaling, None)
+        data = whole.data.astype(np.float32, copy=False)
+        series = Standardized(data=data, mean=whole.mean, std=whole.std)
+        return _cut(series, source, Edges(edges.index, edges.weight.to(torch.float32)), layout)
+    rows = None
+    if train_ratio is not None and data_set.scaling != "none":
         rows = _training_rows(layout.spec, source.num_steps, train_ratio)
-        standardisation = fit(source, rows, per_node=recipe == "per-sensor")
-        statistics = standardisation.mean, standardisation.std
-    series = StandardisedSeries(source, standardisation)
-    mean, std = (None, None) if statistics is None else map(torch.from_numpy, statistics)
-    data = series if lazy else resident_array(series)
-    return _of(Standardised(data=data, mean=mean, std=std), source, edges, layout)
+    series = standardize(source, rows, per_node=data_set.scaling == "per-sensor")
+    return _cut(series, source, edges.in_order(), layout)
 
 
-def _of(series: Standardised, source: Source, edges: Edges, layout: _Layout) -> Snapshots:
+def _cut(series: Standardized, source: Source, edges: Edges, layout: _Layout) -> Snapshots:
     starts = layout.spec.starts(source.num_steps)
     if not starts:
         raise ConfigError(
             f"{source.name} has {source.num_steps} steps, and a snapshot takes {layout.spec.span}: "
             "give fewer lags"
         )
-    statistics = None
-    if series.mean is not None and series.std is not None:
-        statistics = series.mean, series.std
-    return Snapshots(series.data, edges, starts, layout, statistics)
+    return Snapshots(series, edges, starts, layout)
 
 
 def _training_rows(spec: WindowSpec, num_steps: int, train_ratio: float) -> range:
@@ -303,17 +251,3 @@ def _training_rows(spec: WindowSpec, num_steps: int, train_ratio: float) -> rang
             "none is left for training"
         )
     return range(count - 1 + spec.input_steps)
-
-
-def _data() -> Callable[..., Snapshot]:
-    try:
-        with warnings.catch_warnings():
-            # PyG's own modules are scripted, which torch advises against since 2.9.
-            warnings.filterwarnings(
-                "ignore", message="`torch.jit.script` is deprecated", category=DeprecationWarning
-            )
-            from torch_geometric.data import Data  # noqa: PLC0415 - an optional library
-    except ImportError:
-        raise MissingExtraError("PyTorch Geometric", "pgt") from None
-    made: Callable[..., Snapshot] = Data
-    return made

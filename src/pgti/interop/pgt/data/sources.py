@@ -1,8 +1,8 @@
-"""A data set as windows are made of it: rows [R, N, F] in original units, wherever they are kept.
+"""Rows of a data set, [R, N, F] in original units, read when they are needed.
 
-The features of a row are its readings, then its calendar (the time of day, the same in every
-sensor), as in PGT's arrays. Rows are read when they are asked for: from a store, an array, an
-`.npy` file or a pandas table in HDF5.
+The features of a row are its readings, then its calendar (the time of day, the same at every
+sensor), as in PGT's arrays. Rows come from a store, an array, an `.npy` file or a pandas table in
+HDF5.
 """
 
 from abc import ABC, abstractmethod
@@ -14,15 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.batching.mapped_series import MappedSeries
-from pgti.errors import DataError
+from pgti.errors import DataError, MissingExtraError
+from pgti.ingest.hdf5 import PandasTable, is_pandas_table, open_fixed_table, open_flexible_table
 from pgti.ingest.npy import read_header
-from pgti.ingest.readings import check_series_shape, reraise_read_errors
-from pgti.store import Moments, SeriesStore, calendar_features, default_calendar
+from pgti.ingest.readings import check_series_shape, numbered_row, reraise_read_errors
+from pgti.ingest.times import epoch_seconds_of_numbers
+from pgti.store import (
+    SECONDS_PER_DAY,
+    Moments,
+    SeriesStore,
+    calendar_features,
+    default_calendar,
+)
 from pgti.store.codec import Float32Codec
 from pgti.store.moments import moments_of_raw
 from pgti.windows import RowRanges
+from pgti.windows.row_plan import union_rows
 
-__all__ = ["ArraySource", "NpySource", "Source", "StoreSource", "runs_of"]
+__all__ = ["ArraySource", "NpySource", "Rows", "Source", "StoreSource", "TableSource"]
 
 Rows = NDArray[np.floating[Any]]
 
@@ -33,13 +42,13 @@ class Source(ABC):
     """Rows of a data set.
 
     Args:
-        name: what messages call it.
+        name: of the data set, for messages.
         num_steps: rows, T.
         num_nodes: sensors, N.
         num_readings: features that are readings, C; they come first.
-        num_calendar: features that are calendar, and come after them.
-        dtype: what `read` gives: float32 or float64.
-        zero_is_missing: whether a reading of 0 means that there is none, as in the traffic files.
+        num_calendar: features of the calendar, which come after them.
+        dtype: that `read` returns: float32 or float64.
+        zero_is_missing: whether a reading of 0 is a missing one, as in the traffic files.
 
     Attributes:
         is_by_sensor: whether pandas holds the series sensor by sensor in memory. PGT sums it in
@@ -77,11 +86,11 @@ class Source(ABC):
         """Rows as the files have them, a new array [R, N, F]; a missing reading is NaN or 0.
 
         Args:
-            rows: numbers of rows, rising, int64 [R].
+            rows: rising row numbers, int64 [R].
         """
 
     def observed(self, values: Rows) -> NDArray[np.bool_]:
-        """Which readings of rows [R, N, F] there are, [R, N, C]."""
+        """Which readings of rows [R, N, F] were observed, [R, N, C]."""
         readings = values[..., : self.num_readings]
         observed = ~np.isnan(readings)
         if self.zero_is_missing:
@@ -89,7 +98,7 @@ class Source(ABC):
         return observed
 
     def pieces(self, rows: range) -> Iterator[tuple[slice, Rows]]:
-        """Consecutive rows in pieces of bounded size: where each lies in the series, and itself."""
+        """Consecutive rows in pieces of bounded size, each with its place in the series."""
         row_bytes = self.shape[1] * self.shape[2] * self.dtype.itemsize
         size = max(1, _PIECE_BYTES // row_bytes)
         for first in range(rows.start, rows.stop, size):
@@ -114,10 +123,10 @@ class Source(ABC):
 
 
 class StoreSource(Source):
-    """A store of this library: its channels, then the time of day if it has several rows a day.
+    """A store: its channels, then the time of day if a day has several rows.
 
     Args:
-        store: the store, of which nothing is read yet.
+        store: the store; nothing is read yet.
     """
 
     def __init__(self, store: SeriesStore) -> None:
@@ -141,9 +150,9 @@ class StoreSource(Source):
         return StoreSource, (self._store,)
 
     def read(self, rows: NDArray[np.int64]) -> Rows:
-        """Rows from the memory-mapped series; a missing reading is NaN."""
+        """Rows of the memory-mapped series; a missing reading is NaN."""
         stored = np.empty((len(rows), self._rows.num_readings), dtype=self._rows.dtype)
-        self._rows.copy_rows(runs_of(rows), stored)
+        self._rows.copy_rows(_row_ranges(rows), stored)
         raw = stored.reshape(len(rows), self.num_nodes, self.num_readings)
         values = np.empty((len(rows), *self.shape[1:]), dtype=np.float32)
         values[..., : self.num_readings] = self._store.codec.decode(raw)
@@ -159,10 +168,13 @@ class ArraySource(Source):
     """An array [T, N, F] in memory.
 
     Args:
-        name: what messages call it.
+        name: of the array, for messages.
         values: readings and calendar.
         num_calendar: how many of the last features are calendar.
         zero_is_missing: see the base class.
+
+    Raises:
+        DataError: if the array is not numbers of such a shape.
     """
 
     def __init__(
@@ -187,15 +199,14 @@ class ArraySource(Source):
 
     def read(self, rows: NDArray[np.int64]) -> Rows:
         """Rows of the array."""
-        runs = runs_of(rows)
-        if len(runs) == 1:
-            first, stop = runs[0]
-            return np.array(self._values[first:stop], dtype=self.dtype)
+        ranges = _row_ranges(rows)
+        if len(ranges) == 1:
+            return np.array(self._values[slice(*ranges[0])], dtype=self.dtype)
         return np.asarray(self._values[rows], dtype=self.dtype)
 
 
 class NpySource(ArraySource):
-    """An array [T, N, F] in an `.npy` file that is mapped, never loaded whole.
+    """An array [T, N, F] in an `.npy` file, which is memory-mapped.
 
     Args:
         path: the file.
@@ -206,7 +217,7 @@ class NpySource(ArraySource):
         DataError: if the file is damaged, or its array is not numbers of such a shape.
     """
 
-    def __init__(self, path: Path, *, num_calendar: int, zero_is_missing: bool) -> None:
+    def __init__(self, path: Path, num_calendar: int, zero_is_missing: bool) -> None:
         with reraise_read_errors(path.name, "a NumPy array"):
             with path.open("rb") as file:
                 read_header(file).check_size(path.name, path.stat().st_size)
@@ -216,24 +227,90 @@ class NpySource(ArraySource):
         )
         self._path = path
 
-    def __reduce__(self) -> tuple[Callable[..., "NpySource"], tuple[Path, int, bool]]:
-        """Another process maps the file again: data never travels, only the path."""
-        return _open_npy, (self._path.resolve(), self.num_calendar, self.zero_is_missing)
+    def __reduce__(self) -> tuple[type["NpySource"], tuple[Path, int, bool]]:
+        """Another process maps the file again: the path travels, the data do not."""
+        return NpySource, (self._path.resolve(), self.num_calendar, self.zero_is_missing)
 
 
-def _open_npy(path: Path, num_calendar: int, zero_is_missing: bool) -> NpySource:
-    return NpySource(path, num_calendar=num_calendar, zero_is_missing=zero_is_missing)
+class TableSource(Source):
+    """Readings of a pandas table in HDF5, and the time of day of its index as a second feature.
+
+    Each read opens the file: several processes may read it, and only the times stay in memory. As
+    in PGT, a time zone of the index is ignored: the time of day is that of the stored times.
+
+    Args:
+        path: the file.
+        key: the table in it.
+
+    Attributes:
+        node_ids: columns of the table.
+
+    Raises:
+        DataError: if the file is damaged, has no such table, or the table's rows have no times.
+        MissingExtraError: if h5py is not installed.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path, self._key = path, key
+        name = f"{key} of {path.name}"
+        with reraise_read_errors(path.name, "HDF5"), _open_hdf5(path) as file:
+            if key not in file or not is_pandas_table(file[key]):
+                raise DataError(f"{path.name} has no table {key!r} that pandas wrote")
+            group = file[key]
+            is_flexible = "table" in group
+            table = (open_flexible_table if is_flexible else open_fixed_table)(group, name)
+            if table.time_unit is None:
+                raise DataError(f"{name} has no times: its index must be dates")
+            shape = (table.num_rows, len(table.node_ids))
+            check_series_shape(name, shape, np.dtype(np.float64))
+            # The index alone: the table's own reader would read all readings with it.
+            index = np.asarray(
+                (group["table"].fields("index") if is_flexible else group["axis1"])[:]
+            )
+        seconds = epoch_seconds_of_numbers(index, table.time_unit, 0, name, numbered_row)
+        self._table: PandasTable = table
+        self._time_of_day = np.asarray(seconds % SECONDS_PER_DAY) / SECONDS_PER_DAY
+        self.is_by_sensor = not is_flexible
+        self.node_ids = table.node_ids
+        super().__init__(
+            name,
+            num_steps=shape[0],
+            num_nodes=shape[1],
+            num_readings=1,
+            num_calendar=1,
+            dtype=np.dtype(np.float64),
+            zero_is_missing=True,
+        )
+
+    def __reduce__(self) -> tuple[type["TableSource"], tuple[Path, str]]:
+        """Another process opens the file itself: the path travels, the data do not."""
+        return TableSource, (self._path.resolve(), self._key)
+
+    def read(self, rows: NDArray[np.int64]) -> Rows:
+        """Rows of the table, float64; a missing reading is NaN or 0."""
+        values = np.empty((len(rows), self.num_nodes, 2))
+        place = 0
+        with reraise_read_errors(self._path.name, "HDF5"), _open_hdf5(self._path) as file:
+            for first, stop in _row_ranges(rows):
+                end = place + stop - first
+                values[place:end, :, 0], _ = self._table.read(file[self._key], first, stop)
+                place = end
+        values[..., 1] = self._time_of_day[rows, None]
+        return values
 
 
-def runs_of(rows: NDArray[np.int64]) -> RowRanges:
-    """Rising rows as runs of consecutive ones: first row, and the row after the last.
+def _open_hdf5(path: Path) -> Any:
+    try:
+        import h5py  # noqa: PLC0415 - an optional library
+    except ImportError:
+        raise MissingExtraError("h5py", "hdf5") from None
+    return h5py.File(path, "r")
 
-    >>> runs_of(np.array([3, 4, 5, 9]))
+
+def _row_ranges(rows: NDArray[np.int64]) -> RowRanges:
+    """Rising rows as ranges of consecutive ones: first row, and the row after the last.
+
+    >>> _row_ranges(np.array([3, 4, 5, 9]))
     [(3, 6), (9, 10)]
     """
-    if not len(rows):
-        return []
-    breaks = np.flatnonzero(np.diff(rows) != 1)
-    firsts = rows[np.append(0, breaks + 1)]
-    stops = rows[np.append(breaks, len(rows) - 1)] + 1
-    return list(zip(firsts.tolist(), stops.tolist(), strict=True))
+    return union_rows(rows, [range(1)]).ranges

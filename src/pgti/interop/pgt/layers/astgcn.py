@@ -19,7 +19,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from pgti.errors import ConfigError
 from pgti.graph.sensor_graph import CsrMatrix
-from pgti.interop.pgt.layers.forecaster import Edges, WholeForecaster
+from pgti.interop.pgt.edges import Edges
+from pgti.interop.pgt.layers.forecaster import WholeForecaster
 from pgti.models.base import ModelConfig, check_at_least
 from pgti.shapes import BLNC
 

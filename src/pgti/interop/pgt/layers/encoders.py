@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.interop.pgt.layers.forecaster import Edges, PgtForecaster, StepwiseForecaster, copies_of
+from pgti.interop.pgt.edges import Edges
+from pgti.interop.pgt.layers.forecaster import PgtForecaster, StepwiseForecaster
 from pgti.interop.pgt.layers.recurrent import HiddenConfig
 from pgti.models.base import ModelConfig, ModelShape, check_at_least
 from pgti.shapes import BLNC
@@ -204,7 +205,7 @@ class PgtMPNNLSTM(PgtForecaster):
     def features(self, x: BLNC, edges: Edges) -> Tensor:
         """The last states and the inputs."""
         batch, input_steps, num_nodes, _ = x.shape
-        copies = copies_of(edges, batch * input_steps, num_nodes)
+        copies = edges.repeat(batch * input_steps, num_nodes)
         features_MW: Tensor = self.layer(x.flatten(0, 2), copies.index, copies.weight)
         return features_MW.view(batch, num_nodes, -1)
 

@@ -10,14 +10,13 @@ affine map. There are three ways to call one:
 
 from abc import abstractmethod
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.interop.pgt.layers.package import pgt_layer_class
+from pgti.interop.pgt.edges import Edges
+from pgti.interop.pgt.package import pgt_layer_class
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import SupportKind, Supports, without_autocast
@@ -25,21 +24,10 @@ from pgti.nn.execution import compiler_disabled
 from pgti.shapes import BHNC, BLNC
 
 __all__ = [
-    "Edges",
     "PgtForecaster",
     "StepwiseForecaster",
     "WholeForecaster",
-    "copies_of",
-    "dense_adjacency",
 ]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Edges:
-    """The graph as PGT's layers take it: `edge_index` [2, E] int64 and `edge_weight` [E]."""
-
-    index: Tensor
-    weight: Tensor
 
 
 class PgtForecaster(AbstractModel):
@@ -141,7 +129,7 @@ class StepwiseForecaster(PgtForecaster):
         batch, _, num_nodes, _ = x.shape
         steps = x.transpose(0, 1)
         if not self.knows_batches:
-            steps, edges = steps.flatten(1, 2), copies_of(edges, batch, num_nodes)
+            steps, edges = steps.flatten(1, 2), edges.repeat(batch, num_nodes)
         zeros = x.new_zeros(*steps.shape[1:-1], self.width)
         states: tuple[Tensor, ...] = (zeros,) * self.num_states
         for step in steps:
@@ -169,22 +157,3 @@ class WholeForecaster(PgtForecaster):
                 f"{self.layer_name} forecasts {self.width} numbers of each sensor: {expected} are "
                 f"needed, {self.shape.horizon} steps of {self.shape.target_channels} targets"
             )
-
-
-def copies_of(edges: Edges, count: int, num_nodes: int) -> Edges:
-    """The edges of `count` copies of a graph, copy i on the nodes i N .. i N + N - 1.
-
-    Args:
-        edges: of a graph of N nodes.
-        count: how many copies.
-        num_nodes: N.
-    """
-    first_nodes = torch.arange(count, device=edges.index.device) * num_nodes
-    index = edges.index.unsqueeze(1) + first_nodes.view(1, -1, 1)
-    return Edges(index.flatten(1), edges.weight.repeat(count))
-
-
-def dense_adjacency(edges: Edges, num_nodes: int) -> Tensor:
-    """[N, N], the weight of the edge i -> j in row i, for layers that ask for it."""
-    adjacency = edges.weight.new_zeros(num_nodes, num_nodes)
-    return adjacency.index_put((edges.index[0], edges.index[1]), edges.weight)

@@ -11,12 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.interop.pgt.layers.forecaster import (
-    Edges,
-    PgtForecaster,
-    WholeForecaster,
-    dense_adjacency,
-)
+from pgti.interop.pgt.edges import Edges
+from pgti.interop.pgt.layers.forecaster import PgtForecaster, WholeForecaster
 from pgti.models.base import ModelConfig, check_at_least
 from pgti.shapes import BLNC
 
@@ -227,7 +223,7 @@ class PgtMTGNN(WholeForecaster):
         """The forecasts."""
         graph_NN = None
         if self.layer._gcn_true and not self.layer._build_adj_true:
-            graph_NN = dense_adjacency(edges, x.shape[2])
+            graph_NN = edges.to_matrix(x.shape[2])
         made_BKN1: Tensor = self.layer(x.permute(0, 3, 2, 1), graph_NN)
         return made_BKN1.squeeze(3).transpose(1, 2)
 
@@ -239,7 +235,7 @@ def _three_graphs(edges: Edges, x: BLNC) -> Tensor:
     """
     num_nodes = x.shape[2]
     linked = Edges(edges.index, torch.ones_like(edges.weight, dtype=x.dtype))
-    along_NN = dense_adjacency(linked, num_nodes)
+    along_NN = linked.to_matrix(num_nodes)
     loops_NN = torch.eye(num_nodes, dtype=x.dtype, device=x.device)
     shares = [functional.normalize(each, p=1, dim=0) for each in (along_NN, along_NN.t())]
     return torch.stack([loops_NN, *shares])

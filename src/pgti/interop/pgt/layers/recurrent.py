@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from pgti.errors import ConfigError
-from pgti.interop.pgt.layers.forecaster import Edges, PgtForecaster, StepwiseForecaster, copies_of
+from pgti.interop.pgt.edges import Edges
+from pgti.interop.pgt.layers.forecaster import PgtForecaster, StepwiseForecaster
 from pgti.models.base import ModelConfig, check_at_least
 from pgti.shapes import BLNC
 
@@ -187,7 +188,7 @@ class PgtA3TGCN(PgtForecaster):
     def features(self, x: BLNC, edges: Edges) -> Tensor:
         """The steps' states, weighted."""
         batch, _, num_nodes, _ = x.shape
-        copies = copies_of(edges, batch, num_nodes)
+        copies = edges.repeat(batch, num_nodes)
         x_MCL = x.permute(0, 2, 3, 1).flatten(0, 1)
         states_MD: Tensor = self.layer(x_MCL, copies.index, copies.weight)
         return states_MD.view(batch, num_nodes, -1)

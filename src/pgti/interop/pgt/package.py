@@ -1,4 +1,4 @@
-"""PyTorch Geometric Temporal (PGT), imported when a layer of it is first asked for."""
+"""PyTorch Geometric Temporal (PGT) and PyTorch Geometric (PyG), imported when they are needed."""
 
 import importlib
 import importlib.util
@@ -14,33 +14,46 @@ from torch import nn
 
 from pgti.errors import ConfigError, MissingExtraError
 
-__all__ = ["import_pgt", "pgt_layer_class"]
+__all__ = ["import_pgt", "import_pyg", "pgt_layer_class"]
 
 _PACKAGE = "torch_geometric_temporal"
 _NAME = "PyTorch Geometric Temporal"
 _THEN = "pip install --no-deps torch-geometric-temporal"
 
 
+def import_pyg(module: str) -> Any:
+    """A module of PyG.
+
+    Args:
+        module: such as `data`.
+
+    Raises:
+        MissingExtraError: if it is not installed.
+    """
+    try:
+        with _without_script_warning():
+            return importlib.import_module(f"torch_geometric.{module}")
+    except ImportError:
+        raise MissingExtraError("PyTorch Geometric", "pgt") from None
+
+
 def import_pgt(module: str = "") -> Any:
     """PGT, or one of its modules.
 
     Its published package asks for libraries that must be compiled. Of those it imports one,
-    `torch_sparse`, for the type of an attribute: where that is not installed an empty class stands
-    in for it, while PGT is imported and no longer.
+    `torch_sparse`, for the type of an attribute: where that is not installed, an empty class stands
+    in for it while PGT is imported.
 
     Args:
         module: such as `nn.recurrent`; PGT itself if empty.
 
     Raises:
-        MissingExtraError: if it, or what it imports, is not installed; with what to type.
+        MissingExtraError: if it, or what it imports, is not installed; with the commands that
+            install it.
         ConfigError: if it cannot be imported beside the other libraries as they are.
     """
     try:
-        with warnings.catch_warnings():
-            # PyG's own modules are scripted, which torch advises against since 2.9.
-            warnings.filterwarnings(
-                "ignore", message="`torch.jit.script` is deprecated", category=DeprecationWarning
-            )
+        with _without_script_warning():
             # First, and without the stand-in: it looks for the compiled libraries and uses them.
             importlib.import_module("torch_geometric")
             with _torch_sparse_found():
@@ -67,8 +80,18 @@ def pgt_layer_class(name: str) -> type[nn.Module]:
         raise ConfigError(
             f"{_NAME} {version(_PACKAGE)} has no layer {name}: install 0.56.2 or a later one"
         )
-    found: type[nn.Module] = getattr(layers, name)
-    return found
+    layer_class: type[nn.Module] = getattr(layers, name)
+    return layer_class
+
+
+@contextmanager
+def _without_script_warning() -> Iterator[None]:
+    """PyG's own modules are scripted, which torch advises against since 2.9."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="`torch.jit.script` is deprecated", category=DeprecationWarning
+        )
+        yield
 
 
 @contextmanager
