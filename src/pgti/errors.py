@@ -34,14 +34,7 @@ __all__ = [
 
 
 class PgtiError(Exception):
-    """Base of every error that this library raises on purpose.
-
-    Attributes:
-        is_reported: in a job of several ranks, whether another rank says the same to the user; None
-            before the ranks have met, where those of a machine find the same.
-    """
-
-    is_reported: bool | None = None
+    """Base of every error that this library raises on purpose."""
 
 
 class ConfigError(PgtiError, ValueError):

@@ -63,7 +63,7 @@ def ranks(tmp_path: Path, world_size: int, *more: str, stores: tuple[Path, ...])
     try:
         yield started
     finally:
-        for process in started.communicator:
+        for process in started.processes:
             process.kill()
             process.wait()
 
@@ -76,7 +76,7 @@ def test_of_four_ranks_the_killed_one_is_named(tmp_path: Path) -> None:
         job.wait_for_step(5)
         job.processes[2].kill()
         assert [job.end(rank) for rank in (0, 1, 3)] == [1, 1, 1]
-        message = "pgti: error: rank 2 is gone: it gives no sign of life: the job cannot go on"
+        message = "pgti: error: rank 2 is gone: it gives no sign of life: the job cannot continue"
         assert job.said(0) == [message]
         assert job.said(1) == job.said(3) == []
 

@@ -1,6 +1,7 @@
 """The environments of launchers, as they look, and what they say."""
 
 import itertools
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -100,6 +101,24 @@ def but(environ: dict[str, str], **changes: str | None) -> dict[str, str]:
     return {name: text for name, text in changed.items() if changes.get(name, "") is not None}
 
 
+def launch(
+    launcher: str,
+    rank: int,
+    world_size: int,
+    local_rank: int = 0,
+    local_world_size: int = 1,
+    **meeting_point: Any,
+) -> Launch:
+    return Launch(
+        launcher=launcher,
+        rank=rank,
+        world_size=world_size,
+        local_rank=local_rank,
+        local_world_size=local_world_size,
+        **meeting_point,
+    )
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [
@@ -111,16 +130,7 @@ def but(environ: dict[str, str], **changes: str | None) -> dict[str, str]:
         ),
         pytest.param(
             TORCHRUN,
-            Launch(
-                launcher="torchrun",
-                rank=5,
-                world_size=8,
-                local_rank=1,
-                local_world_size=4,
-                address="node-a",
-                port=41231,
-                restarts=2,
-            ),
+            launch("torchrun", 5, 8, 1, 4, address="node-a", port=41231, restarts=2),
             id="torchrun on two nodes",
         ),
         pytest.param(
@@ -128,50 +138,20 @@ def but(environ: dict[str, str], **changes: str | None) -> dict[str, str]:
         ),
         pytest.param(
             KUBEFLOW,
-            Launch(
-                launcher="torchrun",
-                rank=2,
-                world_size=3,
-                address="forecast-master-0",
-                port=23456,
-            ),
+            launch("torchrun", 2, 3, address="forecast-master-0", port=23456),
             id="Kubeflow: one process a pod",
         ),
         pytest.param(
-            RAY,
-            Launch(
-                launcher="torchrun",
-                rank=3,
-                world_size=4,
-                local_rank=1,
-                local_world_size=2,
-                address="10.0.0.4",
-                port=35177,
-            ),
-            id="Ray Train",
+            RAY, launch("torchrun", 3, 4, 1, 2, address="10.0.0.4", port=35177), id="Ray Train"
         ),
         pytest.param(
             but(RAY, LOCAL_WORLD_SIZE=None),
-            Launch(
-                launcher="torchrun",
-                rank=3,
-                world_size=4,
-                local_rank=1,
-                local_world_size=4,
-                address="10.0.0.4",
-                port=35177,
-            ),
+            launch("torchrun", 3, 4, 1, 4, address="10.0.0.4", port=35177),
             id="local rank alone: one machine",
         ),
         pytest.param(
             but(KUBEFLOW, LOCAL_WORLD_SIZE="1", LOCAL_RANK=""),
-            Launch(
-                launcher="torchrun",
-                rank=2,
-                world_size=3,
-                address="forecast-master-0",
-                port=23456,
-            ),
+            launch("torchrun", 2, 3, address="forecast-master-0", port=23456),
             id="local world size of one, an empty local rank",
         ),
         pytest.param(SBATCH, Launch(launcher="alone"), id="batch script"),
@@ -190,41 +170,17 @@ def but(environ: dict[str, str], **changes: str | None) -> dict[str, str]:
         ),
         pytest.param(
             SRUN,
-            Launch(
-                launcher="slurm",
-                rank=9,
-                world_size=11,
-                local_rank=1,
-                local_world_size=3,
-                address="gpu02",
-                port=SRUN_PORT,
-            ),
+            launch("slurm", 9, 11, 1, 3, address="gpu02", port=SRUN_PORT),
             id="srun on the third node",
         ),
         pytest.param(
             but(SRUN, SLURM_STEP_TASKS_PER_NODE=None, SLURM_STEP_NODELIST=None, MASTER_PORT="999"),
-            Launch(
-                launcher="slurm",
-                rank=9,
-                world_size=11,
-                local_rank=1,
-                local_world_size=3,
-                address="gpu01",
-                port=999,
-            ),
+            launch("slurm", 9, 11, 1, 3, address="gpu01", port=999),
             id="srun that tells of the job alone, port given",
         ),
         pytest.param(
             but(SRUN, MASTER_ADDR="ib-gpu02", SLURM_STEP_NODELIST="gpu[", PMI_RANK="9"),
-            Launch(
-                launcher="slurm",
-                rank=9,
-                world_size=11,
-                local_rank=1,
-                local_world_size=3,
-                address="ib-gpu02",
-                port=SRUN_PORT,
-            ),
+            launch("slurm", 9, 11, 1, 3, address="ib-gpu02", port=SRUN_PORT),
             id="srun --mpi=pmi2, address given",
         ),
         pytest.param(
@@ -242,38 +198,15 @@ def but(environ: dict[str, str], **changes: str | None) -> dict[str, str]:
                 "SLURM_JOB_ID": "1",
                 "SLURM_STEP_ID": "4294967280",
             },
-            Launch(
-                launcher="slurm",
-                rank=1,
-                world_size=2,
-                local_rank=1,
-                local_world_size=2,
-                port=20000 + (101 + 4294967280) % 10000,
-            ),
+            launch("slurm", 1, 2, 1, 2, port=20000 + (101 + 4294967280) % 10000),
             id="srun on one node without a list, the last step there can be",
         ),
         pytest.param(
-            OPENMPI,
-            Launch(
-                launcher="openmpi",
-                rank=3,
-                world_size=4,
-                local_rank=1,
-                local_world_size=2,
-                address="node-a",
-            ),
-            id="Open MPI on two nodes",
+            OPENMPI, launch("openmpi", 3, 4, 1, 2, address="node-a"), id="Open MPI on two nodes"
         ),
         pytest.param(
             but(OPENMPI, OMPI_COMM_WORLD_LOCAL_SIZE="4", MASTER_ADDR=None, MASTER_PORT="65535"),
-            Launch(
-                launcher="openmpi",
-                rank=3,
-                world_size=4,
-                local_rank=1,
-                local_world_size=4,
-                port=65535,
-            ),
+            launch("openmpi", 3, 4, 1, 4, port=65535),
             id="Open MPI on one node",
         ),
         pytest.param(
@@ -283,54 +216,27 @@ def but(environ: dict[str, str], **changes: str | None) -> dict[str, str]:
         ),
         pytest.param(
             SRUN | OPENMPI,
-            Launch(
-                launcher="openmpi",
-                rank=3,
-                world_size=4,
-                local_rank=1,
-                local_world_size=2,
-                address="node-a",
-            ),
+            launch("openmpi", 3, 4, 1, 2, address="node-a"),
             id="mpirun whose daemons srun started",
         ),
+        pytest.param(HYDRA, launch("pmi", 1, 2, 1, 2), id="MPICH on one node"),
         pytest.param(
-            HYDRA,
-            Launch(launcher="pmi", rank=1, world_size=2, local_rank=1, local_world_size=2),
-            id="MPICH on one node",
-        ),
-        pytest.param(
-            SRUN | HYDRA,
-            Launch(launcher="pmi", rank=1, world_size=2, local_rank=1, local_world_size=2),
-            id="mpiexec whose daemons srun started",
+            SRUN | HYDRA, launch("pmi", 1, 2, 1, 2), id="mpiexec whose daemons srun started"
         ),
         pytest.param(
             SBATCH | CRAY,
-            Launch(
-                launcher="pmi",
-                rank=6,
-                world_size=8,
-                local_rank=2,
-                local_world_size=4,
-                address="x3004c0s13b0n0",
-                port=31000,
-            ),
+            launch("pmi", 6, 8, 2, 4, address="x3004c0s13b0n0", port=31000),
             id="Cray",
         ),
         pytest.param(
             {"PMI_RANK": "1", "PMI_SIZE": "2", "MASTER_ADDR": "node-a"},
-            Launch(launcher="pmi", rank=1, world_size=2, address="node-a"),
+            launch("pmi", 1, 2, address="node-a"),
             id="PMI that tells nothing of machines",
         ),
         pytest.param({"PMI_RANK": "0", "PMI_SIZE": "1"}, Launch(launcher="pmi"), id="PMI of one"),
         pytest.param(
             SRUN | OPENMPI | HYDRA | but(KUBEFLOW, RANK=" 1 "),
-            Launch(
-                launcher="torchrun",
-                rank=1,
-                world_size=3,
-                address="forecast-master-0",
-                port=23456,
-            ),
+            launch("torchrun", 1, 3, address="forecast-master-0", port=23456),
             id="RANK and WORLD_SIZE win over everything",
         ),
     ],

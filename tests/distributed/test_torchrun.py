@@ -147,7 +147,7 @@ def test_a_rank_that_hangs_ends_the_job_with_its_name(tmp_path: Path) -> None:
         os.kill(stopped, signal.SIGCONT)
     assert job.end() != 0
     first = next(line for line in job.said if "error" in line)
-    assert first == "pgti: error: rank 2 is gone: it gives no sign of life: the job cannot go on"
+    assert first == "pgti: error: rank 2 is gone: it gives no sign of life: the job cannot continue"
 
 
 @pytest.mark.parametrize(

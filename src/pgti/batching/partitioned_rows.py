@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pgti.batching.batcher import StartsOf
 from pgti.batching.host_rows import HostRows
 from pgti.batching.source import WindowSource
-from pgti.distributed import Communicator, Message, Pending
+from pgti.distributed import Communicator, Message, Work
 from pgti.store import SeriesStore
 from pgti.windows import (
     PartitionSharding,
@@ -203,7 +203,7 @@ class ExchangedRows(HostRows):
         self._owned = [range(first + part.start, first + part.stop) for part in parts]
         self._is_loaded = False
         self._num_announced = 0
-        self._in_progress: deque[Pending] = deque()
+        self._in_progress: deque[Work] = deque()
 
     @property
     def owned_bytes(self) -> int:
@@ -251,7 +251,7 @@ class _BatchReader:
     """
 
     def __init__(self, resident: ResidentSeries, owned: range) -> None:
-        self.pending: Pending | None = None
+        self.pending: Work | None = None
         self._resident, self._owned = resident, owned
         self._received: list[tuple[range, NDArray[Any]]] = []
 

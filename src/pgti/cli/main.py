@@ -84,8 +84,8 @@ def _told(error: BaseException) -> int:
     """Say what went wrong in one line, unless another rank does; the exit code."""
     launch = _launch()
     speak: Callable[[str], None] = partial(log, rank=0 if launch is None else launch.rank)
-    is_reported = getattr(error, "is_reported", None)
-    if launch is not None and (launch.local_rank > 0 if is_reported is None else is_reported):
+    # Before the ranks have connected, those of a machine fail alike.
+    if getattr(error, "is_reported", launch is not None and launch.local_rank > 0):
         speak = _nothing
     if isinstance(error, KeyboardInterrupt):
         speak("stopped")

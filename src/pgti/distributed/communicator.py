@@ -1,27 +1,57 @@
-"""What ranks do together, as one abstract class, and the one process that is alone."""
+"""Collective operations between ranks: the interface and its single-process implementation."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from torch import Tensor
 
-from pgti.distributed.traffic import Kind, TrafficCounter
 from pgti.errors import ConfigError, PeerError, PgtiError
 
-__all__ = ["Communicator", "Message", "Pending", "SingleProcess"]
+__all__ = ["KINDS", "Communicator", "Kind", "Message", "SingleProcess", "TrafficCounter", "Work"]
+
+Kind = Literal["data", "gradients", "counts", "metrics", "control"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class TrafficCounter:
+    """Bytes that this rank has sent, counted where they are handed over.
+
+    `data` are rows of the series; `gradients`, `counts` (observed targets) and `metrics` (sums of
+    losses and errors) are what exact training reduces; `control` is the rest: whether to stop,
+    initial parameters, texts. A message to one rank counts its bytes; a collective counts this
+    rank's contribution once, whatever the algorithm below sends (a ring of W ranks sends it
+    2 (W - 1) / W times).
+    """
+
+    def __init__(self) -> None:
+        self._bytes: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+
+    def add(self, kind: Kind, num_bytes: int) -> None:
+        """Count sent bytes."""
+        self._bytes[kind] += num_bytes
+
+    @property
+    def sent_bytes(self) -> dict[str, int]:
+        """Bytes so far, by kind."""
+        return {kind: self._bytes[kind] for kind in KINDS}
+
+    def since(self, before: dict[str, int]) -> dict[str, int]:
+        """Bytes since an earlier `sent_bytes`, by kind."""
+        return {kind: self._bytes[kind] - before[kind] for kind in KINDS}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Message:
-    """Rows on their way between this rank and another.
+    """Rows to send to another rank, or a buffer to receive them in.
 
-    Args:
+    Attributes:
         peer: the other rank.
-        tag: tells messages between the same two ranks apart.
-        tensor: what is sent, or where what arrives is written; contiguous, on the host.
+        tag: distinguishes messages between the same two ranks.
+        tensor: the rows or the buffer; contiguous, on the host.
     """
 
     peer: int
@@ -29,39 +59,37 @@ class Message:
     tensor: Tensor
 
 
-class Pending(ABC):
-    """Something under way."""
+class Work(ABC):
+    """An asynchronous operation."""
 
     @abstractmethod
     def wait(self) -> None:
-        """Return when it is done.
+        """Block until the operation has completed.
 
         Raises:
             PeerError: if another rank failed or does not answer.
         """
 
 
-class Done(Pending):
-    """Nothing to wait for."""
-
+class _Completed(Work):
     def wait(self) -> None:
         """Return at once."""
 
 
 class Communicator(ABC):
-    """The ranks of a job, seen from one of them.
+    """The ranks of a job, as one of them sees them.
 
-    Every method is called by all ranks, in the same order, but for `exchange`, which is called by
-    those who have something to send or to receive.
+    All ranks call every method, in the same order; only `exchange` is called by those ranks alone
+    that send or receive.
 
     Args:
-        rank: which one this is, from 0.
-        world_size: how many there are.
-        local_rank: which one of its machine.
-        local_world_size: how many its machine has.
+        rank: of this process, from 0.
+        world_size: number of ranks.
+        local_rank: rank within this machine.
+        local_world_size: number of ranks on this machine.
 
     Attributes:
-        traffic: what this rank has sent.
+        traffic: the bytes that this rank has sent.
     """
 
     def __init__(
@@ -75,7 +103,7 @@ class Communicator(ABC):
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0: the one that speaks and writes."""
+        """Whether this is rank 0, which alone logs and writes files."""
         return self.rank == 0
 
     @abstractmethod
@@ -84,47 +112,45 @@ class Communicator(ABC):
 
     @abstractmethod
     def all_reduce_coalesced_(self, tensors: Sequence[Tensor], kind: Kind) -> None:
-        """Replace several tensors of one dtype by their sums, sent as one."""
+        """Replace several tensors of one dtype by their sums, in one all-reduce."""
 
     @abstractmethod
-    def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Pending:
-        """Like `all_reduce_`, without waiting; do not touch the tensor before `wait` returns."""
+    def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Work:
+        """Start an `all_reduce_`; do not touch the tensor before `wait` returns."""
 
     @abstractmethod
     def broadcast_(self, tensor: Tensor) -> None:
-        """Replace a tensor by rank 0's."""
+        """Replace a tensor by that of rank 0."""
 
     @abstractmethod
     def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
-        """The largest of each number over all ranks; on the host, whatever the device."""
+        """The maximum of each number over all ranks; on the host, whatever the device."""
 
     @abstractmethod
     def broadcast_bytes(self, content: bytes) -> bytes:
-        """Rank 0's content, on every rank."""
+        """The content of rank 0, on every rank."""
 
     @abstractmethod
     def all_gather_text(self, text: str) -> list[str]:
-        """The text of every rank, in their order."""
+        """The text of every rank, by rank."""
 
     @abstractmethod
-    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Pending:
-        """Send rows to other ranks and receive rows from them; counted as data."""
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
+        """Start sending rows to other ranks and receiving rows from them; counts as data."""
 
     @abstractmethod
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Block until all ranks are here."""
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """A part of the work that any rank may refuse with a `PgtiError`: where one does, all do.
+        """If any rank raises a `PgtiError` in this block, every rank raises.
 
-        Whatever else a rank raises ends it, and the others find it gone.
-
-        The error is that of the first rank that has one, so that rank 0 can say it.
+        Any other exception ends the rank that raises it, and the others find it gone.
 
         Raises:
             PgtiError: this rank's own error.
-            PeerError: on the ranks that have none; on rank 0 with the other rank's words.
+            PeerError: on ranks without an error, with the message of the first rank that has one.
         """
         mine: PgtiError | None = None
         try:
@@ -132,52 +158,48 @@ class Communicator(ABC):
         except PgtiError as error:
             mine = error
         texts = self.all_gather_text("" if mine is None else f"{mine}")
+        if mine is not None:
+            raise mine
         failed = next((rank for rank, text in enumerate(texts) if text), None)
-        if failed is None:
-            return
-        refusal = PeerError(f"rank {failed}: {texts[failed]}", failed) if mine is None else mine
-        refusal.is_reported = not self.is_main
-        raise refusal
+        if failed is not None:
+            raise PeerError(f"rank {failed}: {texts[failed]}", failed)
 
     def assert_same_on_all_ranks(self, name: str, text: str) -> None:
-        """Refuse on all ranks what is not the same on all of them.
+        """Refuse, on all ranks, a text that differs between them.
 
         Raises:
             ConfigError: naming the first rank that differs from rank 0.
         """
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        digests = self.all_gather_text(digest)
+        digests = self.all_gather_text(hashlib.sha256(text.encode()).hexdigest())
         odd = next((rank for rank, other in enumerate(digests) if other != digests[0]), None)
         if odd is not None:
-            refusal = ConfigError(
+            raise ConfigError(
                 f"{name} of rank {odd} differs from that of rank 0: every rank needs the same"
             )
-            refusal.is_reported = not self.is_main
-            raise refusal
 
     @abstractmethod
     def wait_for_all(self) -> None:
-        """Wait until all ranks are here, however long their work takes, while they live.
+        """Block until all ranks are here, however long they work, as long as they are alive.
 
         Raises:
             PeerError: if one is gone.
         """
 
     def any(self, value: bool) -> bool:
-        """Whether it is so on any rank."""
+        """Whether the value is true on any rank."""
         return bool(self.all_reduce_max([int(value)])[0])
 
     @abstractmethod
     def close(self, error: BaseException | None = None) -> None:
-        """Leave the job; a rank that is done leaves when all others are, or one has failed.
+        """Leave the job: at once after an error, otherwise once all ranks leave or one has failed.
 
         Args:
-            error: why, if this rank failed: the others are told.
+            error: why this rank failed, if it did; the other ranks can read it.
         """
 
 
 class SingleProcess(Communicator):
-    """One process on its own: all sums are its own numbers, and nothing is sent."""
+    """One process on its own: it sends nothing, and every sum is its own number."""
 
     def __init__(self) -> None:
         super().__init__(rank=0, world_size=1)
@@ -188,12 +210,12 @@ class SingleProcess(Communicator):
     def all_reduce_coalesced_(self, tensors: Sequence[Tensor], kind: Kind) -> None:
         """The tensors are the sums."""
 
-    def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Pending:
+    def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Work:
         """The tensor is the sum."""
-        return Done()
+        return _Completed()
 
     def broadcast_(self, tensor: Tensor) -> None:
-        """The tensor is rank 0's."""
+        """The tensor is that of rank 0."""
 
     def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         """The numbers themselves."""
@@ -207,22 +229,22 @@ class SingleProcess(Communicator):
         """The one text."""
         return [text]
 
-    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Pending:
-        """There is nobody to exchange with."""
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
+        """Refuse messages: there is no other rank."""
         if sends or receives:
             raise ValueError("one process has no rank to exchange rows with")
-        return Done()
+        return _Completed()
 
     def barrier(self) -> None:
-        """All are here."""
+        """Return at once."""
 
     def wait_for_all(self) -> None:
-        """All are here."""
+        """Return at once."""
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """Errors are raised as they are."""
+        """Errors propagate unchanged."""
         yield
 
     def close(self, error: BaseException | None = None) -> None:
-        """There is nothing to leave."""
+        """Do nothing."""

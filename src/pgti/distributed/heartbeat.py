@@ -1,4 +1,4 @@
-"""Who is alive and how far everyone is, so that a failure can be named by its rank."""
+"""Liveness and progress of every rank, so that a failure can be named by its rank."""
 
 import threading
 import time
@@ -15,13 +15,14 @@ Found = TypeVar("Found")
 
 _INTERVAL_SECONDS = 1.0
 _SILENT_SECONDS = 3 * _INTERVAL_SECONDS  # without a sign of life
-_PATIENCE_SECONDS = 30.0  # the same, where nothing has failed: a busy machine stalls for seconds
+_PATIENCE_SECONDS = 30.0  # the same, while nothing has failed: a busy machine stalls for seconds
 _STORE_SECONDS = 5.0  # for the store to answer
 _LONGEST_TEXT = 500
+_COMPARED_TEXT = 400
 
 
 class KeyStore(Protocol):
-    """What is needed of `torch.distributed.Store`."""
+    """The part of `torch.distributed.Store` that a heartbeat uses."""
 
     def set(self, key: str, value: str) -> None:
         """Write a value."""
@@ -34,7 +35,12 @@ class KeyStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RankFailure:
-    """Which rank is to blame for a failure, and in what words."""
+    """Which rank failed, and how.
+
+    Attributes:
+        rank: the rank.
+        text: a message that names it.
+    """
 
     rank: int
     text: str
@@ -42,14 +48,14 @@ class RankFailure:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What a rank writes.
+    """What a rank writes about itself.
 
-    Args:
-        beats: how often its thread has looked.
-        meetings: how often it has met the others.
-        arrivals: how many long waits it has come to the end of.
-        blamed: the rank that it has left because of; -1 if it has not.
-        text: why it has failed or left; empty while it works.
+    Attributes:
+        beats: how often its thread has written.
+        meetings: number of collectives that it has entered.
+        arrivals: number of `wait_for_all` that it has entered.
+        blamed: the rank whose failure made it leave; -1 if it failed by itself.
+        text: why it failed or left; empty while it works.
     """
 
     beats: int
@@ -62,21 +68,21 @@ class _State:
         return f"{self.beats} {self.meetings} {self.arrivals} {self.blamed} {self.text}"
 
     @classmethod
-    def parsed(cls, value: bytes) -> "_State":
+    def parse(cls, value: bytes) -> "_State":
         beats, meetings, arrivals, blamed, text = value.decode().split(" ", 4)
         return cls(int(beats), int(meetings), int(arrivals), int(blamed), text)
 
 
 class Heartbeat:
-    """Signs of life of every rank in a store that all of them see.
+    """Signs of life of every rank, in a key-value store that all ranks share.
 
-    A thread writes a rising number, and how often the rank has met the others. A rank whose thread
-    has fallen silent is gone or stopped; one whose thread goes on and which has met the others less
-    often than they have one another is hung; one that failed has said so, and one that left
-    because of another has said because of which.
+    A thread writes a rising number and how many collectives the rank has entered. A rank whose
+    thread is silent is gone or stopped; a rank whose thread writes but which has entered fewer
+    collectives than the others hangs; a rank that failed has written why, and a rank that left
+    because of another has written which one.
 
     Args:
-        store: of the job, over a connection of its own.
+        store: the job's store, over a connection that nothing else uses.
         rank: of this process.
         world_size: number of ranks.
     """
@@ -94,14 +100,14 @@ class Heartbeat:
         self._thread.start()
 
     def advance(self) -> None:
-        """The rank is about to meet the others."""
+        """Record that the rank enters a collective."""
         self._meetings += 1
 
     def wait_for_all(self) -> None:
-        """Wait until every rank is here, however long that takes, while all of them live.
+        """Wait until every rank is here, however long that takes, while all of them are alive.
 
         Raises:
-            PeerError: if a rank has failed or gives no sign of life any more.
+            PeerError: if a rank has failed or no longer gives a sign of life.
         """
         self._arrivals += 1
         self._write()
@@ -116,40 +122,42 @@ class Heartbeat:
                 failure = _silent(before, states)
                 before, looked = states, time.monotonic()
             if failure is not None:
-                raise PeerError(f"{failure.text}: the job cannot go on", failure.rank)
+                raise PeerError(f"{failure.text}: the job cannot continue", failure.rank)
             time.sleep(_INTERVAL_SECONDS / 5)
 
     def find_failed_rank(self) -> RankFailure | None:
-        """Which rank is to blame for what went wrong; None where all seem well.
+        """Which rank failed first, and how; None if all seem well.
 
-        It takes some seconds to tell a rank that is silent. A signal does not cut them short.
+        It takes seconds to notice a silent rank; a signal does not interrupt the search.
         """
-        answered, failure = _within(_SILENT_SECONDS + 2 * _STORE_SECONDS, self._judged)
-        if not answered:  # the store hangs or is gone, with the process that keeps it
+        answered, failure = _within(_SILENT_SECONDS + 2 * _STORE_SECONDS, self._judge)
+        if not answered:  # the store hangs or is gone, with the process that serves it
             return RankFailure(0, "rank 0, or what launched it, does not answer")
         return failure
 
-    def has_failed_alike(self, rank: int, error: BaseException) -> bool:
-        """Whether another rank has failed for the same reason, or does so within moments."""
+    def is_reported_by_main(self, error: BaseException) -> bool:
+        """Whether rank 0 fails with this error or because of it, now or within seconds."""
+        if isinstance(error, PeerError) and error.rank != 0:
+            return True  # rank 0 finds the same rank gone
 
-        def waited() -> bool:
-            deadline = time.monotonic() + _SILENT_SECONDS
+        def wait() -> bool:
+            mine, deadline = _text_of(error), time.monotonic() + _SILENT_SECONDS
             while time.monotonic() < deadline:
-                text = self._read()[rank].text
-                if text:
-                    return text == _text_of(error)
-                time.sleep(_INTERVAL_SECONDS / 10)
+                text = self._read()[0].text
+                if text:  # "X" and "rank 2: X" report each other
+                    return mine[:_COMPARED_TEXT] in text or text[:_COMPARED_TEXT] in mine
+                time.sleep(_INTERVAL_SECONDS / 50)
             return False
 
-        answered, is_alike = _within(_SILENT_SECONDS + _STORE_SECONDS, waited)
-        return answered and bool(is_alike)
+        _, is_reported = _within(_SILENT_SECONDS + _STORE_SECONDS, wait)
+        return bool(is_reported)
 
     def close(self, error: BaseException | None = None) -> None:
-        """No more signs of life; the others can read why."""
+        """Stop the signs of life; after an error, let the others read why."""
         self._closed.set()
         if error is not None:
             blames = isinstance(error, PeerError) and error.rank is not None
-            self._blamed = error.rank if blames else -1  # type: ignore[attr-defined] # a PeerError
+            self._blamed = error.rank if blames else -1  # type: ignore[attr-defined]
             self._text = _text_of(error)
             _within(_STORE_SECONDS, self._write)
         self._thread.join(timeout=_STORE_SECONDS)
@@ -160,7 +168,7 @@ class Heartbeat:
             try:
                 self._write()
             except (RuntimeError, OSError):
-                return  # the store is gone, and whoever waits for a rank will find out
+                return  # the store is gone: whoever waits for a rank finds out
 
     def _write(self) -> None:
         with self._writing:
@@ -169,9 +177,9 @@ class Heartbeat:
 
     def _read(self) -> list[_State]:
         """The state of every rank."""
-        return [_State.parsed(value) for value in self._store.multi_get(self._keys)]
+        return [_State.parse(value) for value in self._store.multi_get(self._keys)]
 
-    def _judged(self) -> RankFailure | None:
+    def _judge(self) -> RankFailure | None:
         before = self._read()
         failure = _failed(before)
         if failure is not None:
@@ -182,14 +190,14 @@ class Heartbeat:
 
 
 def _within(seconds: float, work: Callable[[], Found]) -> tuple[bool, Found | None]:
-    """Whether work was done in time, and what it gave; what asks to stop has to wait as long."""
+    """Run `work` in a thread: whether it ended in time, and its result; signals have to wait."""
     results: list[Found] = []
 
     def run() -> None:
         with suppress(RuntimeError, OSError):  # the store is gone
             results.append(work())
 
-    thread = threading.Thread(target=run, name="pgti-verdict", daemon=True)
+    thread = threading.Thread(target=run, name="pgti-judge", daemon=True)
     thread.start()
     deadline = time.monotonic() + seconds
     while thread.is_alive() and time.monotonic() < deadline:
@@ -203,18 +211,18 @@ def _text_of(error: BaseException) -> str:
 
 
 def _failed(states: Sequence[_State]) -> RankFailure | None:
-    """A rank that has said that it failed, or that another one has made leave."""
+    """A rank that wrote that it failed, or the rank whose failure made another one leave."""
     for rank, state in enumerate(states):
         if state.text and state.blamed < 0:
             return RankFailure(rank, f"rank {rank} failed: {state.text}")
     for state in states:
         if state.text:
-            return RankFailure(state.blamed, state.text.removesuffix(": the job cannot go on"))
+            return RankFailure(state.blamed, state.text.removesuffix(": the job cannot continue"))
     return None
 
 
 def _silent(before: Sequence[_State], after: Sequence[_State]) -> RankFailure | None:
-    """A rank that gives no sign of life."""
+    """A rank without a sign of life."""
     for rank, (old, new) in enumerate(zip(before, after, strict=True)):
         if new.beats <= old.beats:
             return RankFailure(rank, f"rank {rank} is gone: it gives no sign of life")
@@ -222,10 +230,10 @@ def _silent(before: Sequence[_State], after: Sequence[_State]) -> RankFailure | 
 
 
 def _behind(states: Sequence[_State]) -> RankFailure | None:
-    """A rank that has come less far than the others."""
+    """A rank that has entered fewer collectives than the others."""
     most = max(state.meetings for state in states)
     for rank, state in enumerate(states):
         if state.meetings < most:
-            times = f"{state.meetings} times of {most}"
-            return RankFailure(rank, f"rank {rank} does not go on: it has met the others {times}")
+            entered = f"{state.meetings} of {most} collectives"
+            return RankFailure(rank, f"rank {rank} hangs: it has entered {entered}")
     return None

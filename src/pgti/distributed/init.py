@@ -1,4 +1,4 @@
-"""From the facts of a launch to processes that can talk."""
+"""Connecting the launched processes to a communicator."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from pgti.errors import ConfigError, PeerError
 __all__ = ["TIMEOUT_SECONDS", "init_communicator", "open_fake"]
 
 TIMEOUT_SECONDS = 600.0
-"""How long a rank waits for another before the job fails."""
+"""How long a rank waits for another before the job fails, unless the caller chooses."""
 _LONGEST_TIMEOUT = 30 * 86_400.0
 
 
@@ -27,14 +27,14 @@ def init_communicator(
     timeout_seconds: float = TIMEOUT_SECONDS,
     environ: Mapping[str, str] = os.environ,
 ) -> Iterator[Communicator]:
-    """The processes of this job; one alone where nothing launched several.
+    """The communicator of this job; a `SingleProcess` if nothing launched several processes.
 
-    A process group that somebody else has initialised (Ray, Lightning, a script) is used as it is
-    and left to them.
+    A process group that other code has initialised (Ray, Lightning, a script) is used as it is,
+    and not destroyed.
 
     Args:
-        device: where this rank computes: NCCL joins gloo for a GPU.
-        launch: which process this is; found in the environment if not given.
+        device: where this rank computes; on a GPU, NCCL is used beside gloo.
+        launch: which process this is; by default from the environment.
         timeout_seconds: how long to wait for another rank.
         environ: the environment variables.
 
@@ -48,7 +48,7 @@ def init_communicator(
             f"{_LONGEST_TIMEOUT:.0f}"
         )
     found = find_launch(environ) if launch is None else launch
-    communicator = _opened(found, device or torch.device("cpu"), timeout_seconds, environ)
+    communicator = _connect(found, device or torch.device("cpu"), timeout_seconds, environ)
     try:
         yield communicator
     except BaseException as error:
@@ -61,19 +61,19 @@ def init_communicator(
 def open_fake(rank: int, world_size: int) -> Iterator[Communicator]:
     """One rank of a job whose other ranks do not exist, over torch's `fake` backend.
 
-    Everything that ranks do together returns at once, and the ledger counts what the rank sends.
-    What it "receives" is whatever was in memory: such numbers mean nothing.
+    Every collective returns at once, and `traffic` counts what the rank sends. What the rank
+    "receives" is whatever was in memory: such numbers mean nothing.
 
     Args:
-        rank: which one this process plays.
-        world_size: how many there would be.
+        rank: the rank that this process simulates.
+        world_size: number of simulated ranks.
 
     Raises:
-        ConfigError: if the rank is not one of them, or this process is in a job already.
+        ConfigError: if the rank is out of range, or this process is in a process group already.
     """
-    import torch.distributed as dist  # noqa: PLC0415 - see _opened
+    import torch.distributed as dist  # noqa: PLC0415 - see _connect
 
-    # Its import makes the backend known. Torch keeps it among its own tests.
+    # Importing it registers the backend.
     from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415
 
     from pgti.distributed.torch_communicator import TorchCommunicator  # noqa: PLC0415
@@ -90,10 +90,10 @@ def open_fake(rank: int, world_size: int) -> Iterator[Communicator]:
         dist.destroy_process_group()
 
 
-def _opened(
+def _connect(
     launch: Launch, device: torch.device, timeout_seconds: float, environ: Mapping[str, str]
 ) -> Communicator:
-    # One process alone needs none of this, and its import takes a while.
+    # One process needs none of this, and the import takes a while.
     if launch.world_size == 1 and "torch.distributed" not in sys.modules:
         return SingleProcess()
     import torch.distributed as dist  # noqa: PLC0415
@@ -112,11 +112,10 @@ def _opened(
         return SingleProcess()
     if device.type == "cuda":
         torch.cuda.set_device(device)  # or pinned memory would open a context on the first GPU
-    # torchrun's agent keeps the store of its workers, so that it outlives all of them.
-    agent_keeps_store = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    keeps_store = launch.rank == 0 and not agent_keeps_store
+    # torchrun's agent serves the store of its workers, so that it outlives all of them.
+    is_served_by_agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
-    def connected(*, is_master: bool) -> PrefixStore:
+    def connect_store(*, is_master: bool) -> PrefixStore:
         store = TCPStore(
             launch.address,
             launch.port,
@@ -128,7 +127,7 @@ def _opened(
         return PrefixStore(f"pgti/{launch.restarts}", store)
 
     try:
-        store = connected(is_master=keeps_store)
+        store = connect_store(is_master=launch.rank == 0 and not is_served_by_agent)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=store,
@@ -137,7 +136,7 @@ def _opened(
             timeout=timeout,
             device_id=device if device.type == "cuda" else None,
         )
-        heartbeat = Heartbeat(connected(is_master=False), launch.rank, launch.world_size)
+        heartbeat = Heartbeat(connect_store(is_master=False), launch.rank, launch.world_size)
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise PeerError(

@@ -1,4 +1,4 @@
-"""Ranks over `torch.distributed`: gloo between CPUs, NCCL between GPUs with gloo beside it."""
+"""A communicator over `torch.distributed`: gloo for tensors on the host, NCCL for those on GPUs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,17 +9,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pgti.distributed.communicator import Communicator, Message, Pending
+from pgti.distributed.communicator import Communicator, Kind, Message, Work
 from pgti.distributed.heartbeat import Heartbeat
 from pgti.distributed.launch import Launch
-from pgti.distributed.traffic import Kind
 from pgti.errors import PeerError
 
 __all__ = ["TorchCommunicator"]
 
 
-class _Works(Pending):
-    """Collectives or messages of torch's that are under way."""
+class _TorchWork(Work):
+    """Collectives or messages of torch in progress."""
 
     def __init__(self, works: Sequence[dist.Work], communicator: "TorchCommunicator") -> None:
         self._works = works
@@ -34,16 +33,15 @@ class _Works(Pending):
 
 
 class TorchCommunicator(Communicator):
-    """A rank of a process group of torch's, which is initialised already.
+    """A rank of an initialised process group of torch.
 
-    What is on the host goes over gloo, what is on a GPU over NCCL. Rows travel in a gloo group of
-    their own, so that they can be under way during other collectives.
+    Rows travel in a separate gloo group, so that they can be on their way during other collectives.
 
     Args:
         launch: which rank this is.
-        heartbeat: tells which rank is to blame for a failure; None where nobody could tell.
+        heartbeat: finds the rank that failed; None without one.
         timeout: how long to wait for another rank.
-        owns_group: whether to destroy the process group in the end.
+        owns_group: whether `close` destroys the process group.
     """
 
     def __init__(
@@ -62,13 +60,13 @@ class TorchCommunicator(Communicator):
             self._rows = None if fake else dist.new_group(backend="gloo", timeout=timeout)
 
     def all_reduce_(self, tensor: Tensor, kind: Kind) -> None:
-        """All-reduce; every rank receives what was added up in one place."""
+        """All-reduce; every rank receives the sum that one place computed."""
         self.traffic.add(kind, tensor.nbytes)
         with self.translate_errors():
             dist.all_reduce(tensor)
 
     def all_reduce_coalesced_(self, tensors: Sequence[Tensor], kind: Kind) -> None:
-        """One all-reduce over all of them, side by side."""
+        """One all-reduce over their concatenation."""
         if not tensors:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -78,15 +76,15 @@ class TorchCommunicator(Communicator):
             tensor.copy_(flat[position : position + tensor.numel()].view_as(tensor))
             position += tensor.numel()
 
-    def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Pending:
-        """All-reduce that is waited for later."""
+    def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Work:
+        """All-reduce without waiting."""
         self.traffic.add(kind, tensor.nbytes)
         with self.translate_errors():
             work = dist.all_reduce(tensor, async_op=True)
-        return _Works([work] if work is not None else [], self)
+        return _TorchWork([work] if work is not None else [], self)
 
     def broadcast_(self, tensor: Tensor) -> None:
-        """Broadcast from rank 0, which alone sends."""
+        """Broadcast from rank 0, the only sender."""
         self.traffic.add("control", tensor.nbytes if self.is_main else 0)
         with self.translate_errors():
             dist.broadcast(tensor, src=0)
@@ -103,7 +101,7 @@ class TorchCommunicator(Communicator):
         return largest
 
     def broadcast_bytes(self, content: bytes) -> bytes:
-        """The length first, then the bytes: nothing is unpickled."""
+        """Broadcast the length, then the bytes: this unpickles nothing."""
         size = torch.tensor(len(content), dtype=torch.int64)
         self.broadcast_(size)
         received = torch.zeros(int(size), dtype=torch.uint8)
@@ -113,7 +111,7 @@ class TorchCommunicator(Communicator):
         return received.numpy().tobytes()
 
     def all_gather_text(self, text: str) -> list[str]:
-        """Every rank's text, padded to the longest."""
+        """All-gather of texts padded to the longest."""
         content = text.encode()
         longest = self.all_reduce_max([len(content)])[0]
         if not longest:
@@ -126,8 +124,8 @@ class TorchCommunicator(Communicator):
             dist.all_gather(everyone, mine)
         return [each.numpy().tobytes().rstrip(b"\0").decode() for each in everyone]
 
-    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Pending:
-        """Messages of bytes in the group of rows."""
+    def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
+        """Send and receive bytes in the group for rows."""
         works = []
         with self.translate_errors():
             for message in receives:
@@ -141,45 +139,41 @@ class TorchCommunicator(Communicator):
                 works.append(
                     dist.isend(tensor, dst=message.peer, group=self._rows, tag=message.tag)
                 )
-        return _Works([work for work in works if work is not None], self)
+        return _TorchWork([work for work in works if work is not None], self)
 
     def barrier(self) -> None:
-        """An all-reduce on the host: gloo's, whatever the device."""
+        """All-reduce on the host, over gloo whatever the device."""
         self.all_reduce_max([0])
 
     def wait_for_all(self) -> None:
-        """Look at the others' signs of life; without them, a barrier."""
+        """Watch the signs of life of the others; without a heartbeat, a barrier."""
         if self._heartbeat is None:
             self.barrier()
         else:
             self._heartbeat.wait_for_all()
 
     def close(self, error: BaseException | None = None) -> None:
-        """Tell the others why, and leave the group; one that is done leaves when all are."""
+        """Write why for the others, and leave the group; without an error, when all leave.
+
+        Sets `error.is_reported`: whether rank 0 reports this error to the user.
+        """
         if error is None and self._owns_group and self._heartbeat is not None:
-            # Rows or counts that nobody waits for may be on their way: the connections of a rank
-            # that left would fail in the hands of the others. Who fails now says so itself.
+            # Rows or counts that nobody waits for may be on their way, and would fail on the other
+            # ranks if this one disconnected. A rank that fails now reports it itself.
             with suppress(PeerError, RuntimeError):
                 self._heartbeat.wait_for_all()
         if self._heartbeat is not None:
             self._heartbeat.close(error)
-            if error is not None and getattr(error, "is_reported", None) is None:
-                error.is_reported = self._is_reported(error, self._heartbeat)  # type: ignore[attr-defined] # of any error
-        # A group whose ranks have failed may never come apart: the system closes its connections.
+            if error is not None:
+                reported = not self.is_main and self._heartbeat.is_reported_by_main(error)
+                error.is_reported = reported  # type: ignore[attr-defined]
+        # Destroying a group whose ranks failed may block: the system closes its connections.
         if self._owns_group and error is None and dist.is_initialized():
             dist.destroy_process_group()
 
-    def _is_reported(self, error: BaseException, heartbeat: Heartbeat) -> bool:
-        """Whether rank 0 says the same: it is not the one that is gone, or has failed alike."""
-        if self.is_main:
-            return False
-        if isinstance(error, PeerError):
-            return error.rank != 0
-        return heartbeat.has_failed_alike(0, error)
-
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Turn torch's account of a lost connection into a line that names the rank.
+        """Translate torch's error about a lost connection into one that names the rank.
 
         Raises:
             PeerError: naming the rank that failed, is gone or does not answer.
@@ -191,7 +185,7 @@ class TorchCommunicator(Communicator):
         except RuntimeError as error:
             failure = None if self._heartbeat is None else self._heartbeat.find_failed_rank()
             if failure is not None:
-                message = f"{failure.text}: the job cannot go on"
+                message = f"{failure.text}: the job cannot continue"
                 raise PeerError(message, failure.rank) from error
             reason = " ".join(str(error).split())[:200]
             raise PeerError(f"another rank failed or does not answer: {reason}") from error
