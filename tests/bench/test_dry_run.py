@@ -28,7 +28,6 @@ from pgti.run.build import build_forecaster, window_source
 from pgti.run.prepare import prepare
 from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory, TrainingConfig
-from pgti.training.order import order_of
 from pgti.windows import (
     EvenSharding,
     PartitionSharding,
@@ -110,7 +109,7 @@ def test_the_schedule_is_that_of_the_shares(
     options = {**PLACEMENTS[placement], "batch_size": batch_size}
     found = dried(store, options, world_size, ranks=(), epoch=2).schedule
     config = config_of(store, options)
-    order = order_of(config.training)
+    order = config.training.build_order()
     positions = order.epoch(81, 2)
     batches = [positions[first : first + batch_size] for first in range(0, 81, batch_size)]
     taken = [
@@ -315,7 +314,7 @@ def test_ranks_are_walked_with_the_loader_of_training(store: Path, placement: st
             len(starts),
             batch_size=config.training.batch_size,
             world_size=3,
-            order=order_of(config.training),
+            order=config.training.build_order(),
             starts=starts,
             is_partitioned=config.placement == "partitioned",
         )

@@ -16,7 +16,6 @@ from pgti.bench.results import Machine, Spread
 from pgti.errors import ConfigError, require_whole_number
 from pgti.models import num_trainable_parameters
 from pgti.training import TrainingConfig
-from pgti.training.order import order_of
 
 __all__ = ["MOST_RANKS", "DryRunOptions", "DryRunResult", "SentBytes", "dry_run"]
 
@@ -162,7 +161,7 @@ def dry_run(
     began = time.perf_counter()
     training, world_size = options.training, options.world_size
     job = Job(
-        order=order_of(training),
+        order=training.build_order(),
         starts=starts,
         span=source.spec.span,
         batch_size=training.batch_size,

@@ -15,11 +15,12 @@ from pgti.cli.bench_output import finish, number
 from pgti.cli.model_options import option_value
 from pgti.cli.output import log, print_json, show
 from pgti.errors import BenchError, ConfigError
+from pgti.options import parse_config
 from pgti.run import ModelConfig, RunConfig, WindowConfig
 from pgti.run.build import build_forecaster, resolve_model, window_source
 from pgti.store import Scaler, SeriesStore
 from pgti.training import TrainingConfig
-from pgti.training.config import OrderName
+from pgti.training.config import PartitionsOrder
 
 __all__ = ["bench_dry_run_command"]
 
@@ -40,13 +41,13 @@ def bench_dry_run_command(
             help="Model, and its options as --model.OPTION VALUE, as in pgti train.",
         ),
     ] = None,
-    windows: WindowConfig = WindowConfig(),  # noqa: B008 - frozen
-    order: OrderName = _DEFAULTS.order,
+    windows: WindowConfig = WindowConfig(),
+    order: Literal["auto", "global", "blocks", "partitions"] = "auto",
     batch_size: int = _DEFAULTS.batch_size,
     accumulate: int = _DEFAULTS.accumulate,
     block_size: int | None = None,
     partitions: int | None = None,
-    rotation: float = _DEFAULTS.rotation,
+    rotation: float | None = None,
     seed: int = _DEFAULTS.seed,
     ranks: str | None = None,
     epoch: int = 0,
@@ -80,6 +81,14 @@ def bench_dry_run_command(
         json: Print one JSON object as the last line of standard output.
     """
     chosen = dict(model or {})
+    if order == "auto" and placement == "partitioned":
+        order = "partitions"
+    order_options = {
+        "kind": order,
+        "block_size": block_size,
+        "partitions": partitions,
+        "rotation": rotation,
+    }
     config = RunConfig(
         store=store.absolute(),
         windows=windows,
@@ -89,14 +98,16 @@ def bench_dry_run_command(
                 options={key.replace("-", "_"): option_value(text) for key, text in chosen.items()},
             )
         ),
-        training=TrainingConfig(
-            order=order,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            block_size=block_size,
-            partitions=_DEFAULTS.partitions if partitions is None else partitions,
-            rotation=rotation,
-            seed=seed,
+        training=parse_config(
+            TrainingConfig,
+            {
+                "order": {
+                    name: value for name, value in order_options.items() if value is not None
+                },
+                "batch_size": batch_size,
+                "accumulate": accumulate,
+                "seed": seed,
+            },
         ),
         placement=placement,
         device="cpu",
@@ -109,7 +120,7 @@ def bench_dry_run_command(
         epoch=epoch,
         batches=batches,
     )
-    if config.training.order == "partitions":
+    if isinstance(config.training.order, PartitionsOrder):
         options = _with_partitions(options, partitions)
     opened = SeriesStore.open(store)
     splits = windows.splits(opened)
@@ -128,13 +139,15 @@ def bench_dry_run_command(
 
 def _with_partitions(options: DryRunOptions, asked: int | None) -> DryRunOptions:
     """Options with as many partitions as ranks at least, where nobody has asked for a number."""
-    training = options.training
+    training, order = options.training, options.training.order
+    assert isinstance(order, PartitionsOrder)
     if asked is None and options.placement == "partitioned":
-        number_of = max(training.partitions, options.world_size)
-        options = replace(options, training=replace(training, partitions=number_of))
+        number_of = max(order.partitions, options.world_size)
+        order = replace(order, partitions=number_of)
+        options = replace(options, training=replace(training, order=order))
         log(f"partitions is {number_of:,}: none is given, and each rank owns at least one")
     else:
-        log(f"partitions is {training.partitions:,}")
+        log(f"partitions is {order.partitions:,}")
     return options
 
 

@@ -36,8 +36,8 @@ def bench_epoch_command(
             help="Model, and its options as --model.OPTION VALUE, as in pgti train.",
         ),
     ] = None,
-    windows: WindowConfig = WindowConfig(),  # noqa: B008 - frozen
-    training: Annotated[TrainingConfig, Parameter(name="*")] = TrainingConfig(),  # noqa: B008 - frozen
+    windows: WindowConfig = WindowConfig(),
+    training: Annotated[TrainingConfig, Parameter(name="*")] = TrainingConfig(),
     batching: str = "index,device,standard",
     device: str = "auto",
     memory_budget: str | None = None,

@@ -25,7 +25,7 @@ def bench_equivalence_command(
     *,
     models: str = "dcrnn,a3tgcn,tgcn",
     batchings: str = "index,device",
-    windows: WindowConfig = WindowConfig(),  # noqa: B008 - frozen
+    windows: WindowConfig = WindowConfig(),
     epochs: int = 1,
     max_steps: int | None = 20,
     batch_size: int = 64,

@@ -21,7 +21,7 @@ def fetch_command(
     out: Path | None = None,
     source: Annotated[Path | None, Parameter(name="--from")] = None,
     cache: Path | None = None,
-    options: Annotated[FetchOptions, Parameter(name="*")] = FetchOptions(),  # noqa: B008 - frozen
+    options: Annotated[FetchOptions, Parameter(name="*")] = FetchOptions(),
     json: bool = False,
 ) -> None:
     """Turn a published data set into a store; `pgti datasets` lists them.

@@ -20,7 +20,7 @@ def ingest_command(
     *,
     out: Path,
     graph: Path | None = None,
-    options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),  # noqa: B008 - frozen
+    options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),
     json: bool = False,
 ) -> None:
     """Turn a file of readings and a graph into a store.

@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_origin
 
 import cyclopts
 
-from pgti.cli.config_tokens import expand_tokens
 from pgti.cli.output import log
 from pgti.errors import ConfigError, DifferenceError, Interrupted, PeerError, PgtiError
 
@@ -49,12 +48,27 @@ def _app() -> cyclopts.App:
         "readings to an evaluated forecaster, without a memory wall.",
         version=version("pgti"),
         help_epilogue="Every command takes --debug, which shows the traceback of an error.",
+        config=_split_lists,
     )
     for name in _COMMANDS:
         # Named and not imported: most commands have no use for what the others import.
         app.command(f"pgti.cli.{name}:{name}_command", name=name)
     app.command("pgti.cli.bench:bench_app", name="bench")
     return app
+
+
+def _split_lists(
+    app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
+) -> None:
+    """Let every option that takes a list take it with commas."""
+    del app, commands
+    for argument in arguments:
+        if get_origin(argument.hint) is tuple:
+            argument.tokens = [
+                token.evolve(value=part.strip(), index=index)
+                for token in argument.tokens
+                for index, part in enumerate(token.value.split(","))
+            ]
 
 
 def _import_commands(app: cyclopts.App) -> None:
@@ -71,7 +85,7 @@ def run_command(tokens: Sequence[str]) -> int:
         _import_commands(app)
     try:
         _refuse_ranks(tokens)
-        arguments = expand_tokens([token for token in tokens if token != _DEBUG])
+        arguments = [token for token in tokens if token != _DEBUG]
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (Exception, KeyboardInterrupt) as error:  # a fault of ours is one line too
         if debug:

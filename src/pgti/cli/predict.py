@@ -26,7 +26,7 @@ def predict_command(
     first: Annotated[str | None, Parameter(name="--from")] = None,
     last: Annotated[str | None, Parameter(name="--to")] = None,
     readings: Path | None = None,
-    ingest_options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),  # noqa: B008 - frozen
+    ingest_options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),
     store: Path | None = None,
     checkpoint: Literal["best", "last"] = "best",
     device: str | None = None,

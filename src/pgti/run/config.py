@@ -1,85 +1,78 @@
 """Every option of a run, and its journey through `config.toml`."""
 
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self
 
 import numpy as np
+import tomli_w
 
-from pgti.batching import PLACEMENTS
 from pgti.errors import ConfigError
 from pgti.memory.available import parse_bytes
+from pgti.options import check_names, convert_fields, parse_config
 from pgti.store import SeriesStore
 from pgti.training import TrainingConfig
-from pgti.training.config import OrderName, to_toml
+from pgti.training.compatibility import upgrade_training_options
+from pgti.training.config import BlocksOrder
 from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
 
 __all__ = [
     "ModelConfig",
+    "Placement",
     "RunConfig",
     "WindowConfig",
-    "check_option_names",
     "parse_time",
     "read_toml",
+    "upgrade_options",
 ]
+
+Placement = Literal["replicated", "partitioned"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WindowConfig:
-    """Which windows a run has and how they are split.
+    """Shape and split of the windows.
+
+    Attributes:
+        input_steps: time steps that the model sees.
+        horizon: time steps that it forecasts.
+        stride: time steps between the starts of neighbouring windows.
+        targets: channels to forecast [default: all].
+        calendar: calendar features appended to the inputs, time-of-day and day-of-week [default:
+            what fits the series and the model].
+        profile: append typical-day features: the mean of each sensor at that time of day, on
+            working days or weekends, over the training rows; for the input's time step and for the
+            time step `horizon` later.
+        fractions: fractions of train, validation and test windows, in time order.
+        val_from: time of the first validation target, ISO 8601; in place of fractions.
+        test_from: time of the first test target, ISO 8601; goes with val-from.
+        gap: time steps left out between splits; with input-steps + horizon - 1 they share none.
 
     Raises:
         ConfigError: if a size breaks its rule, or a split is given in two ways.
     """
 
     input_steps: int = 12
-    """Rows that the model sees."""
     horizon: int = 12
-    """Rows that it forecasts."""
     stride: int = 1
-    """Rows between the starts of neighbouring windows."""
     targets: tuple[str, ...] = ()
-    """Channels to forecast; all of them if empty."""
     calendar: tuple[str, ...] | None = None
-    """Calendar features appended to the inputs (time-of-day, day-of-week); if not given, what fits
-    the series and the model."""
     profile: bool = False
-    """Append the typical reading of each sensor at that time of day, on working days or weekends,
-    from training rows: for the input's row and for the row horizon steps later."""
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    """Shares of train, validation and test windows, in time order."""
     val_from: str | None = None
-    """First time whose reading is a validation target, ISO 8601; in place of fractions."""
     test_from: str | None = None
-    """First time whose reading is a test target, ISO 8601; goes with val-from."""
     gap: int = 0
-    """Rows left out between splits; input-steps + horizon - 1 keeps them from sharing any row."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         _ = self.spec
-        self._check_lists()
         if (self.val_from is None) != (self.test_from is None):
             raise ConfigError(
                 f"val_from is {self.val_from} and test_from {self.test_from}: "
                 "a split by dates needs both"
-            )
-
-    def _check_lists(self) -> None:
-        for name in ("targets", "calendar", "fractions"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise ConfigError(f"{name} is {value!r}: it must be a list, such as ({value!r},)")
-            if value is not None:
-                object.__setattr__(self, name, tuple(value))
-        shares: tuple[object, ...] = self.fractions
-        if len(shares) != 3 or not all(isinstance(sharding, float | int) for sharding in shares):
-            raise ConfigError(
-                f"fractions are {self.fractions}: they must be three numbers, for train, "
-                "validation and test"
             )
 
     @property
@@ -111,43 +104,56 @@ class WindowConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Which model, and its options."""
+    """A model by name.
+
+    Attributes:
+        name: name of the model.
+        options: options of that model by name; the others have the model's defaults.
+    """
 
     name: str = "dcrnn"
-    """Name of the model."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options of that model, by name; the rest have the model's defaults."""
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """Everything that determines a run."""
+    """Everything that determines a run.
+
+    Attributes:
+        store: the store to learn from.
+        windows: shape and split of the windows.
+        model: the model.
+        training: options of the training loop.
+        batching: how batches are built: index (gathered from the store), device (gathered from a
+            copy of the series on the compute device), standard (all windows materialized, for
+            comparison), or auto, the fastest that fits.
+        placement: where the training rows are when several ranks train (torchrun, srun, mpirun):
+            with replicated every rank maps the whole store, with partitioned each rank holds its
+            part of the series.
+        device: compute device: auto, cpu, cuda or cuda:1; with several ranks auto and cuda are
+            each rank's own GPU.
+        memory_budget: bytes that the process may use on that device, also as text such as 2GiB
+            [default: the free memory].
+    """
 
     store: Path
-    """The store to learn from."""
     windows: WindowConfig = field(default_factory=WindowConfig)
-    """The windows and their split."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    """The model."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    """How to train."""
     batching: str = "auto"
-    """Batching strategy; auto takes the fastest that fits."""
-    placement: str = "replicated"
-    """Where the training rows are on several ranks: replicated, every rank reads the whole series;
-    partitioned, each holds its part of it."""
+    placement: Placement = "replicated"
     device: str = "auto"
-    """Compute device; auto takes a GPU where there is one."""
     memory_budget: int | None = None
-    """Bytes that the process may use on the compute device; what is free there if not given."""
 
     def __post_init__(self) -> None:
-        if self.placement not in PLACEMENTS:
-            raise ConfigError(
-                f"placement is {self.placement!r}: it is one of {', '.join(PLACEMENTS)}"
-            )
-        order = self.training.order
-        if self.placement == "partitioned" and order == "blocks":
+        if self.memory_budget is not None:
+            budget = parse_bytes("memory_budget", self.memory_budget)
+            object.__setattr__(self, "memory_budget", budget)
+        convert_fields(self)
+        if self.placement == "partitioned" and isinstance(self.training.order, BlocksOrder):
             raise ConfigError(
                 "order is blocks and placement is partitioned: blocks of the whole series lie on "
                 "any rank; use --order partitions, or global, which sends rows at every step"
@@ -155,62 +161,79 @@ class RunConfig:
 
     def resolved(self) -> Self:
         """The same with the order that `auto` stands for, and the size of its blocks."""
-        training = self.training
-        if training.order == "auto":
-            order: OrderName = "partitions" if self.placement == "partitioned" else "global"
-            training = replace(training, order=order)
-        if training.block_size is None:
-            training = replace(training, block_size=training.default_block_size)
-        return replace(self, training=training)
+        return replace(self, training=self.training.resolved(self.placement))
 
     def to_toml(self) -> str:
         """The text of `config.toml`; `from_toml` reads it back."""
-        content = asdict(self)
-        content["store"] = str(self.store)
-        content["model"] = {"name": self.model.name, **self.model.options}
-        return to_toml(content)
+        content = {**asdict(self), "store": str(self.store), "model": _table(self.model)}
+        try:
+            return tomli_w.dumps(_without_none(content))
+        except TypeError as error:  # an option of a user's own model
+            raise ConfigError(f"the options cannot be written as TOML: {error}") from None
 
     def identity(self) -> dict[str, Any]:
         """The options outside `training` that a resumed run must share: what it computes from."""
-        return {
-            "windows": asdict(self.windows),
-            "model": {"name": self.model.name, **self.model.options},
-        }
+        return {"windows": asdict(self.windows), "model": _table(self.model)}
 
     @classmethod
     def from_toml(cls, path: Path) -> Self:
-        """Read a `config.toml`.
+        """Read a `config.toml`, of this version or of 0.1.
 
         Raises:
-            ConfigError: if it is no TOML, or holds an unknown option or a value of a wrong type.
+            ConfigError: if it cannot be read, or an option is unknown or has a wrong value.
         """
         content = read_toml(path)
-        check_option_names(path, content)
-        model = dict(_table(path, content, "model"))
-        if not isinstance(content.get("store"), str):
+        if "store" not in content:
             raise ConfigError(f"{path} names no store")
+        try:
+            return cls.from_options(content)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """Build a configuration from plain values, nested as in `config.toml`.
+
+        Raises:
+            ConfigError: if an option is unknown or has a wrong value.
+        """
+        options = upgrade_options(options)
+        check_names(options, (each.name for each in fields(cls)))
+        model = dict(options.get("model", {}))
         return cls(
-            store=Path(content["store"]),
-            windows=WindowConfig(**_options(path, content, "windows", WindowConfig)),
-            model=ModelConfig(name=str(model.pop("name", "dcrnn")), options=model),
-            training=TrainingConfig(**_options(path, content, "training", TrainingConfig)),
-            batching=str(content.get("batching", "auto")),
-            placement=str(content.get("placement", "replicated")),
-            device=str(content.get("device", "auto")),
-            memory_budget=_bytes_of(path, content.get("memory_budget")),
+            **{
+                **options,
+                "windows": parse_config(WindowConfig, options.get("windows", {}), "windows"),
+                "model": ModelConfig(name=model.pop("name", "dcrnn"), options=model),
+                "training": parse_config(TrainingConfig, options.get("training", {}), "training"),
+            }
         )
 
 
-def _bytes_of(path: Path, value: object) -> int | None:
-    if value is None:
-        return None
-    return parse_bytes(f"{path}: memory_budget", value if isinstance(value, int) else str(value))
+def upgrade_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options in their present form, from that of version 0.1 or the present one.
+
+    Raises:
+        ConfigError: if a table has a single value, or as `upgrade_training_options`.
+    """
+    for name in ("windows", "model", "training"):
+        if not isinstance(options.get(name, {}), Mapping):
+            raise ConfigError(f"{name} is {options[name]!r}: it must be a table, [{name}]")
+    training = upgrade_training_options(options.get("training", {}))
+    return {**options, "training": training}
 
 
-_TABLES: dict[str, type[WindowConfig | TrainingConfig]] = {
-    "windows": WindowConfig,
-    "training": TrainingConfig,
-}
+def _table(model: ModelConfig) -> dict[str, Any]:
+    return {"name": model.name, **model.options}
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table as TOML can hold it, which has no None: options that may be None default to it."""
+    return {
+        name: _without_none(value) if isinstance(value, Mapping) else value
+        for name, value in table.items()
+        if value is not None
+    }
 
 
 def parse_time(name: str, text: str) -> np.datetime64:
@@ -245,52 +268,3 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"the configuration {path} cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration {path} is not valid TOML: {error}") from None
-
-
-def check_option_names(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse options that no run has; those of a model are the model's to check.
-
-    Raises:
-        ConfigError: naming the option and the nearest one that there is.
-    """
-    _check_names(path, "", content, {each.name for each in fields(RunConfig)})
-    for name, config in _TABLES.items():
-        known = {each.name for each in fields(config)}
-        _check_names(path, f"{name}.", _table(path, content, name), known)
-
-
-def _table(path: Path, content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    table = content.get(name, {})
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"{path}: {name} must be a table, [{name}]")
-    return table
-
-
-def _check_names(path: Path, prefix: str, given: Mapping[str, Any], known: set[str]) -> None:
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
-            raise ConfigError(f"{path}: there is no option {prefix}{name}; {hint}")
-
-
-def _options(
-    path: Path, content: Mapping[str, Any], name: str, config: type[WindowConfig | TrainingConfig]
-) -> dict[str, Any]:
-    """The options of a table, each of the type that its dataclass declares."""
-    table = _table(path, content, name)
-    hints = get_type_hints(config)
-    return {key: _typed(f"{path}: {name}.{key}", value, hints[key]) for key, value in table.items()}
-
-
-def _typed(where: str, value: Any, hint: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(value)
-    choices = get_args(hint) if get_origin(hint) is not None else (hint,)
-    kinds = [kind for kind in choices if isinstance(kind, type)]
-    if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kinds and type(value) not in kinds:
-        expected = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-        raise ConfigError(f"{where} is {value!r}: it must be {expected}")
-    return value

@@ -32,7 +32,6 @@ from pgti.run.memory_plan import MemoryPlan, RankPart, plan_memory
 from pgti.run.run import Run
 from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory, RunFingerprint, Trainer
-from pgti.training.order import order_of
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
@@ -169,7 +168,7 @@ def prepare(
     budget_bytes = 0 if config.placement == "partitioned" else None
     batcher = build_batcher(batching, source, device, budget_bytes=budget_bytes)
     try_network(run.forecaster, batcher, splits.train[0])
-    size, order = config.training.batch_size, order_of(config.training)
+    size, order = config.training.batch_size, config.training.build_order()
     training = build_loader(
         source,
         splits.train,

@@ -11,8 +11,9 @@ from typing import Any
 from pgti.distributed import Communicator, SingleProcess, find_launch
 from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
 from pgti.memory import MallocPolicy, is_allocation_failure, malloc_policy
+from pgti.options import check_names
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
-from pgti.run.config import ModelConfig, RunConfig, WindowConfig
+from pgti.run.config import ModelConfig, Placement, RunConfig, WindowConfig
 from pgti.run.prepare import AUTO, ObserverFactory, prepare
 from pgti.run.run import Run, open_store
 from pgti.store import SeriesStore
@@ -40,7 +41,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     batching: str = AUTO,
     device: str = "auto",
     memory_budget: int | None = None,
-    placement: str = "replicated",
+    placement: Placement = "replicated",
     communicator: Communicator | None = None,
     resume: bool = False,
     **training_options: Any,
@@ -77,9 +78,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
         )
     opened = open_store(store)
     base = TrainingConfig() if training is None else training
-    unknown = set(training_options) - set(TrainingConfig.__slots__)
-    if unknown:
-        raise ConfigError(f"there is no training option {sorted(unknown)[0]!r}")
+    check_names(training_options, TrainingConfig.__slots__)
     config = RunConfig(
         store=opened.path.absolute(),
         windows=WindowConfig() if windows is None else windows,

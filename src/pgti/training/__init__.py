@@ -2,7 +2,6 @@
 
 from pgti.training.checkpoint import Checkpoint as Checkpoint
 from pgti.training.config import TrainingConfig as TrainingConfig
-from pgti.training.config import to_toml as to_toml
 from pgti.training.run_directory import RunDirectory as RunDirectory
 from pgti.training.state import RunFingerprint as RunFingerprint
 from pgti.training.step import RunningLoss as RunningLoss

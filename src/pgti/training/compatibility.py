@@ -1,14 +1,21 @@
-"""Whether a run may go on with the options, the store and the scaler that it is given now."""
+"""Whether a run may be resumed with the options, the store and the scaler that are given now."""
 
 import json
 from collections.abc import Mapping, Set
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
-from pgti.errors import RunError
+from pgti.errors import ConfigError, RunError
 from pgti.training.config import TrainingConfig
+from pgti.training.schedules import CosineSchedule
 
-__all__ = ["check_fingerprint", "check_settings", "free_options", "plain_settings"]
+__all__ = [
+    "check_fingerprint",
+    "check_settings",
+    "free_options",
+    "plain_settings",
+    "upgrade_training_options",
+]
 
 _FREE_OPTIONS = frozenset(
     f"training.{name}"
@@ -25,11 +32,67 @@ _FREE_OPTIONS = frozenset(
 """Options that say when a run stops, what it writes and how it is computed: the last two change the
 last bits of gradients, and nothing else."""
 
+_FLAT_OPTIONS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
+    "schedule": {
+        "milestones": ("milestones", ("multistep",)),
+        "schedule_factor": ("factor", ("multistep", "plateau")),
+        "plateau_patience": ("patience", ("plateau",)),
+        "min_learning_rate": ("min_learning_rate", ("cosine", "plateau")),
+    },
+    "order": {
+        "partitions": ("partitions", ("partitions",)),
+        "rotation": ("rotation", ("partitions",)),
+        "block_size": ("block_size", ("blocks", "partitions")),
+    },
+    "loss": {"huber_delta": ("delta", ("huber",))},
+    "optimizer": {
+        "weight_decay": ("weight_decay", ("adam", "adamw")),
+        "adam_epsilon": ("epsilon", ("adam", "adamw")),
+    },
+}
+"""Options of version 0.1 by the option that they belong to now: new name, and the kinds with it."""
+
+_DEFAULT_KINDS = {"schedule": "none", "order": "auto", "loss": "mae", "optimizer": "adam"}
+_REFUSED = {"milestones": [], "partitions": 16, "rotation": 0.125, "block_size": 8}
+"""Options that 0.1 refused with other kinds, unless they had these values; others it ignored."""
+
+
+def upgrade_training_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Training options in their present form, from that of version 0.1 or the present one.
+
+    0.1 had flat options, and wrote those of every kind whether they had a meaning or not: those
+    without one are left out.
+
+    Raises:
+        ConfigError: if a block size comes without an order.
+    """
+    upgraded = dict(options)
+    if "recompute" in upgraded:
+        upgraded["activation_checkpointing"] = upgraded.pop("recompute")
+    for name, flat in _FLAT_OPTIONS.items():
+        kind = upgraded.get(name, _DEFAULT_KINDS[name])
+        if not isinstance(kind, str) or flat.keys().isdisjoint(upgraded):
+            continue
+        if kind == "auto" and not {"partitions", "rotation"}.isdisjoint(upgraded):
+            kind = "partitions"
+        if kind == "auto":
+            raise ConfigError("block_size needs an order: set order to blocks or partitions")
+        table = {"kind": kind}
+        for old, (new, kinds) in flat.items():
+            if old not in upgraded:
+                continue
+            value = upgraded.pop(old)
+            if kind in kinds or value != _REFUSED.get(old, value):
+                table[new] = value
+        upgraded[name] = table
+    return upgraded
+
 
 def free_options(config: TrainingConfig) -> frozenset[str]:
-    """Dotted names of the options that may change when a run goes on."""
+    """Dotted names of the options that may change when a run is resumed."""
     # A cosine runs over all epochs: their number is part of what it computes.
-    return _FREE_OPTIONS - ({"training.epochs"} if config.schedule == "cosine" else set())
+    is_cosine = isinstance(config.schedule, CosineSchedule)
+    return _FREE_OPTIONS - ({"training.epochs"} if is_cosine else set())
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,9 +114,9 @@ def check_settings(
     Raises:
         RunError: naming the first option that differs and both its values.
     """
+    if "training" in before:
+        before = {**before, "training": _complete(before["training"])}
     old, new = _flat(plain_settings(before)), _flat(plain_settings(after))
-    if "training" in before:  # options that the run's version did not have yet
-        old = {**_flat(plain_settings({"training": asdict(TrainingConfig())})), **old}
     for name in (*old, *new):
         if name in free or old.get(name, "absent") == new.get(name, "absent"):
             continue
@@ -61,6 +124,14 @@ def check_settings(
             f"the run was started with {name} = {old.get(name, 'absent')!r} and cannot be resumed "
             f"with {new.get(name, 'absent')!r}: use the option of the run, or start a new one"
         )
+
+
+def _complete(training: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an earlier version, with the defaults of those that it did not have yet."""
+    options = upgrade_training_options(training)
+    known = {each.name for each in fields(TrainingConfig)}
+    config = TrainingConfig(**{name: options[name] for name in options if name in known})
+    return {**options, **asdict(config)}
 
 
 def check_fingerprint(before: str, after: str) -> None:

@@ -1,0 +1,183 @@
+"""Configuration classes: frozen dataclasses whose values are checked against their field types.
+
+A configuration calls `convert_fields(self)` in `__post_init__`, so that Python, TOML files and the
+command line pass through the same checks. A field with several variants is a union of dataclasses,
+each with a `kind`: an instance, the name of a kind and a mapping all stand for a variant.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, fields, is_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from pgti.errors import ConfigError
+
+__all__ = [
+    "check_names",
+    "convert_fields",
+    "parse_config",
+    "require_number",
+    "suggest_name",
+    "variants",
+]
+
+Config = TypeVar("Config")
+
+_TYPE_NAMES: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+}
+
+
+def convert_fields(config: object) -> None:
+    """Replace each field of a configuration by a value of the type that the field declares.
+
+    A whole number becomes a float, a list a tuple, and a mapping or the name of a kind the
+    dataclass that it describes.
+
+    Raises:
+        ConfigError: if a value has another type; the message begins with the field's name.
+    """
+    hints = get_type_hints(type(config))
+    for field in fields(config):  # type: ignore[arg-type] # a dataclass
+        value = _convert(field.name, getattr(config, field.name), hints[field.name], field.default)
+        object.__setattr__(config, field.name, value)
+
+
+def parse_config(config: type[Config], options: Mapping[str, Any], name: str = "") -> Config:
+    """Build a configuration from plain values by name; the others have their defaults.
+
+    Args:
+        config: class of the configuration.
+        options: its options.
+        name: what the configuration is called, as messages shall name it: "training".
+
+    Raises:
+        ConfigError: if an option is unknown (with the nearest name), or its value cannot be used.
+    """
+    prefix = f"{name}." if name else ""
+    check_names(options, (each.name for each in _fields(config)), prefix)
+    try:
+        return config(**options)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+def check_names(options: Iterable[str], known: Iterable[str], prefix: str = "") -> None:
+    """Refuse unknown options.
+
+    Raises:
+        ConfigError: naming the option, after `prefix`, and the nearest known one.
+    """
+    known = set(known)
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"{prefix}{name} is not an option{suggest_name(name, known)}")
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the nearest known name, or all of them."""
+    names = sorted(known)
+    if not names:
+        return "; there are no options"
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose one of {', '.join(names)}"
+
+
+def variants(hint: Any) -> dict[str, type]:
+    """The variants of a field's type by kind; empty where the type is not a union of them."""
+    if get_origin(hint) not in (Union, UnionType):
+        return {}
+    members = [member for member in get_args(hint) if is_dataclass(member)]
+    return {_default(member, "kind"): member for member in members if isinstance(member, type)}
+
+
+def require_number(name: str, value: float, *, above_zero: bool = False) -> None:
+    """Refuse a number that is not finite, is negative or, with `above_zero`, is 0.
+
+    Raises:
+        ConfigError: naming the option, its value and the rule.
+    """
+    if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
+        rule = "above 0" if above_zero else "of 0 or more"
+        raise ConfigError(f"{name} is {value!r}: it must be a finite number {rule}")
+
+
+def _fields(config: Any) -> tuple[Field[Any], ...]:
+    return fields(config)
+
+
+def _default(config: Any, name: str) -> Any:
+    return next(each.default for each in _fields(config) if each.name == name)
+
+
+def _convert(name: str, value: Any, hint: Any, default: Any = None) -> Any:
+    if kinds := variants(hint):
+        return _convert_variant(name, value, kinds, getattr(default, "kind", ""))
+    if get_origin(hint) in (Union, UnionType):
+        if value is None and NoneType in get_args(hint):
+            return None
+        (hint,) = (member for member in get_args(hint) if member is not NoneType)
+    if get_origin(hint) is tuple:
+        return _convert_list(name, value, get_args(hint))
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _convert_table(name, value, hint)
+    return _convert_value(name, value, hint)
+
+
+def _convert_value(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(get_args(hint))}")
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    is_bool = isinstance(value, bool)
+    if hint is float and isinstance(value, int) and not is_bool:
+        return float(value)
+    if hint in _TYPE_NAMES and (not isinstance(value, hint) or (is_bool and hint is not bool)):
+        raise ConfigError(f"{name} is {value!r}: it must be {_TYPE_NAMES[hint]}")
+    return value
+
+
+def _convert_list(name: str, value: Any, members: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{name} is {value!r}: it must be a list, such as [{value!r}]")
+    if members[-1] is Ellipsis:
+        members = (members[0],) * len(value)
+    if len(value) != len(members):
+        raise ConfigError(f"{name} is {list(value)}: it must have {len(members)} values")
+    pairs = zip(value, members, strict=True)
+    return tuple(_convert(f"{name}[{i}]", *pair) for i, pair in enumerate(pairs))
+
+
+def _convert_table(name: str, value: Any, config: type) -> Any:
+    if isinstance(value, config):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is {value!r}: it must be a table, [{name}]")
+    return parse_config(config, value, name)
+
+
+def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: str) -> Any:
+    if isinstance(value, tuple(kinds.values())):
+        return value
+    options = dict(value) if isinstance(value, Mapping) else {"kind": value}
+    kind = options.get("kind", default)
+    if kind not in kinds:
+        label = f"{name}.kind" if isinstance(value, Mapping) else name
+        raise ConfigError(f"{label} is {kind!r}: it must be one of {', '.join(kinds)}")
+    names = {each: [field.name for field in _fields(kinds[each])] for each in kinds}
+    check_names(options, (option for known in names.values() for option in known), f"{name}.")
+    for option in options:
+        takers = [each for each, known in names.items() if option in known]
+        if kind not in takers:
+            own = ", ".join(each for each in names[kind] if each != "kind") or "no options"
+            raise ConfigError(
+                f"{name}.{option} goes with kind {' or '.join(takers)}, and {name} is {kind}, "
+                f"which takes {own}"
+            )
+    return parse_config(kinds[kind], options, name)
