@@ -40,9 +40,9 @@ from pgti.windows import (
 
 PLACEMENTS: dict[str, dict[str, Any]] = {
     "replicated": {"order": "global"},
-    "replicated blocks": {"order": "blocks", "block_size": 4},
-    "partitioned": {"placement": "partitioned", "order": "partitions", "partitions": 17,
-                    "rotation": 0.5},
+    "replicated blocks": {"order": {"kind": "blocks", "block_size": 4}},
+    "partitioned": {"placement": "partitioned", "order": {"kind": "partitions", "partitions": 17,
+                                                           "rotation": 0.5}},
     "rows are sent": {"placement": "partitioned", "order": "global"},
 }  # fmt: skip
 
@@ -467,7 +467,8 @@ def test_the_command_fails_where_something_is_wrong(
          "partitions is 3 and there are 4 ranks"),
         (("--world-size", "4", "--placement", "partitioned", "--order", "blocks"),
          "order is blocks and placement is partitioned"),
-        (("--world-size", "4", "--partitions", "3"), "order is global and partitions is 3"),
+        (("--world-size", "4", "--partitions", "3"),
+         "order.partitions goes with kind partitions, and order is auto"),
         (("--world-size", "4", "--model", "lstm"), "lstm"),
     ],
 )  # fmt: skip

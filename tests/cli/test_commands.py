@@ -184,19 +184,17 @@ def test_config_file_and_command_line(
         "fractions = [0.6, 0.2, 0.2]\n"
         '[model]\nname = "dcrnn"\nhidden = 4\nlayers = 1\nscheduled_sampling = false\n'
         "[training]\nepochs = 9\nmax_steps = 2\nbatch_size = 32\n"
-        'schedule = "multistep"\nmilestones = [2, 5]\n'
+        '[training.schedule]\nkind = "multistep"\nmilestones = [2, 5]\n'
     )
     path = tmp_path / "run"
     assert run("train", store, "--config", config, "--run", path, "--model.hidden", 3,
                "--windows.horizon=2", "--batching", "index") == 0  # fmt: skip
     text = (path / "config.toml").read_text()
+    for line in ("hidden = 3", "horizon = 2", 'batching = "index"', "scheduled_sampling = false"):
+        assert line in text
     content = tomllib.loads(text)
-    assert content["batching"] == "index"
-    assert content["windows"]["horizon"] == 2
+    assert content["training"]["schedule"]["milestones"] == [2, 5]
     assert content["windows"]["fractions"] == [0.6, 0.2, 0.2]
-    assert content["training"]["milestones"] == [2, 5]
-    assert content["model"]["hidden"] == 3
-    assert content["model"]["scheduled_sampling"] is False
     # The resolved configuration of a run is such a file too.
     again = tmp_path / "again"
     assert run("train", store, "--config", path / "config.toml", "--run", again) == 0
@@ -225,10 +223,11 @@ def test_lists_are_written_with_commas(store: Path, tmp_path: Path) -> None:
     """Every option that takes a list takes it with commas."""
     path = tmp_path / "run"
     assert run("train", store, "--run", path, "--max-steps", 1, *TINY, "--schedule", "multistep",
-               "--milestones", "3,7", "--windows.fractions", "0.5,0.25,0.25",
+               "--schedule.milestones", "3,7", "--windows.fractions", "0.5,0.25,0.25",
                "--windows.calendar", "time-of-day,day-of-week") == 0  # fmt: skip
     content = tomllib.loads((path / "config.toml").read_text())
-    assert content["training"]["milestones"] == [3, 7]
+    assert content["training"]["schedule"]["milestones"] == [3, 7]
+    assert content["windows"]["fractions"] == [0.5, 0.25, 0.25]
     assert content["windows"]["calendar"] == ["time-of-day", "day-of-week"]
 
 

@@ -36,8 +36,8 @@ def test_train_on_blocks(store: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     """Blocks of one window are the global order bit for bit, others are another one."""
     orders = {
         "global": (),
-        "ones": ("--order", "blocks", "--block-size", 1),
-        "blocks": ("--order", "blocks", "--block-size", 16),
+        "ones": ("--order", "blocks", "--order.block-size", 1),
+        "blocks": ("--order", "blocks", "--order.block-size", 16),
     }
     for name, options in orders.items():
         assert run("train", store, "--run", tmp_path / name, *TINY, *options) == 0
@@ -46,23 +46,26 @@ def test_train_on_blocks(store: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(torch.equal(value, learnt["ones"][name]) for name, value in same)
     assert not all(torch.equal(value, learnt["blocks"][name]) for name, value in same)
     text = (tmp_path / "blocks" / "config.toml").read_text()
-    assert 'order = "blocks"' in text
-    assert "block_size = 16" in text
+    assert '[training.order]\nkind = "blocks"\nblock_size = 16\n' in text
 
     capsys.readouterr()
     assert run("train", store, "--run", tmp_path / "blocks", "--resume", *TINY) == 2
     assert (
-        "training.order = 'blocks' and cannot be resumed with 'global'" in capsys.readouterr().err
+        "training.order.kind = 'blocks' and cannot be resumed with 'global'"
+        in capsys.readouterr().err
     )
     assert run("train", store, "--run", tmp_path / "blocks", "--resume", *TINY, "--order", "blocks",
-               "--block-size", 8) == 2  # fmt: skip
-    assert "training.block_size = 16 and cannot be resumed with 8" in capsys.readouterr().err
+               "--order.block-size", 8) == 2  # fmt: skip
+    assert "training.order.block_size = 16 and cannot be resumed with 8" in capsys.readouterr().err
 
 
 def test_a_block_size_belongs_to_blocks(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where all windows are shuffled there are no blocks: one line, and no run."""
-    assert run("train", store, "--run", tmp_path / "r", *TINY, "--block-size", 16) == 2
-    assert "order is global and block_size is 16" in capsys.readouterr().err
+    assert run("train", store, "--run", tmp_path / "r", *TINY, "--order.block-size", 16) == 2
+    assert (
+        "order.block_size goes with kind blocks or partitions, and order is auto, which takes no "
+        "options" in capsys.readouterr().err
+    )
     assert not (tmp_path / "r").exists()

@@ -86,7 +86,7 @@ def check_refused(
             ("--placement", "partitioned", "--batching", "device"),
         ),
         ("the timeout is 0", ("--peer-timeout", "0")),
-        ("rotation is 2.0", ("--order", "partitions", "--rotation", "2")),
+        ("rotation is 2.0", ("--order", "partitions", "--order.rotation", "2")),
         ("there is no device 'gpu7'", ("--device", "gpu7")),
         ("persistence' learns nothing", ("--model", "persistence")),
         (
@@ -95,7 +95,16 @@ def check_refused(
         ),
         ("must be a time", ("--windows.val-from", "now", "--windows.test-from", "today")),
         ("milestones", ("--schedule", "multistep")),
-        ("--config needs a value", ("--config",)),
+        (
+            "schedule.milestones goes with kind multistep, and schedule is cosine, which takes "
+            "min_learning_rate",
+            ("--schedule", "cosine", "--schedule.milestones", "2"),
+        ),
+        ("schedule is none", ("--schedule.milestones", "2")),
+        ("loss.delta goes with kind huber", ("--loss.delta", "2")),
+        ("Did you mean", ("--schedule", "step")),
+        ("Did you mean --schedule.factor?", ("--schedule.factr", "0.5")),
+        ("--config requires an argument", ("--config",)),
         ("cannot be read", ("--config", "nowhere.toml")),
     ],
 )
@@ -114,11 +123,21 @@ def test_train_refuses(
     ("message", "text"),
     [
         ("not valid TOML", "epochs = = 3"),
-        ("there is no option epochs", "epochs = 3"),
-        ("no option training.epoch; did you mean epochs?", "[training]\nepoch = 3"),
-        ("no option training.run", '[training]\nrun = "elsewhere"'),
-        ("unable to convert", '[training]\nepochs = "many"'),
-        ("one level deep", "[model.inner]\nhidden = 3"),
+        ("epochs is not an option", "epochs = 3"),
+        ("training.epoch is not an option; did you mean 'epochs'?", "[training]\nepoch = 3"),
+        ("training.run is not an option", '[training]\nrun = "elsewhere"'),
+        ("training.epochs is 'many'", '[training]\nepochs = "many"'),
+        ("training is 3: it must be a table", "training = 3"),
+        ("training.schedule.kind is 'step'", '[training.schedule]\nkind = "step"'),
+        (
+            "training.schedule.factr is not an option; did you mean 'factor'?",
+            '[training.schedule]\nkind = "multistep"\nfactr = 0.5',
+        ),
+        (
+            "training.loss.delta goes with kind huber, and loss is mae",
+            '[training.loss]\nkind = "mae"\ndelta = 2.0',
+        ),
+        ("no option 'inner'", "[model.inner]\nhidden = 3"),
         ("did you mean 'hidden'", "[model]\nhiden = 3"),
     ],
 )

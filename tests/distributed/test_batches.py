@@ -8,16 +8,20 @@ import pytest
 from .conftest import RunRanks
 from .jobs import make_store
 
-OWN = {"placement": "partitioned", "order": "partitions", "partitions": 6}
+ORDER = {"kind": "partitions", "partitions": 6}
+OWN = {"placement": "partitioned", "order": ORDER}
 
 
 @pytest.mark.parametrize(
     "options",
     [
         pytest.param({}, id="replicated"),
-        pytest.param({**OWN, "rotation": 0.0}, id="partitioned"),
-        pytest.param({**OWN, "rotation": 0.5}, id="partitioned and moving on"),
-        pytest.param({**OWN, "rotation": 1.0, "block_size": 1}, id="whole partitions move on"),
+        pytest.param({**OWN, "order": {**ORDER, "rotation": 0.0}}, id="partitioned"),
+        pytest.param({**OWN, "order": {**ORDER, "rotation": 0.5}}, id="partitioned and moving on"),
+        pytest.param(
+            {**OWN, "order": {**ORDER, "rotation": 1.0, "block_size": 1}},
+            id="whole partitions move on",
+        ),
         pytest.param({"placement": "partitioned", "order": "global"}, id="rows are sent"),
     ],
 )

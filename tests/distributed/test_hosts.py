@@ -100,7 +100,16 @@ def torchrun(node: int, port: int, store: Path, run: Path, *more: str) -> Group:
 def test_two_machines_of_torchrun_train_as_one_process(tmp_path: Path) -> None:
     """Two ranks on the first and one on the second, which hold the series in parts."""
     store = make_store(tmp_path / "store").path
-    more = ("--epochs", "2", "--placement", "partitioned", "--partitions", "7")
+    more = (
+        "--epochs",
+        "2",
+        "--placement",
+        "partitioned",
+        "--order",
+        "partitions",
+        "--order.partitions",
+        "7",
+    )
     port, run = free_port(), tmp_path / "run"
     with ended([torchrun(node, port, store, run, *more) for node in range(2)]) as machines:
         expected = trained_alone(store, tmp_path / "alone", *more)

@@ -169,7 +169,7 @@ def test_a_signal_checkpoints_and_ends_all_ranks(tmp_path: Path, number: signal.
 @pytest.mark.slow
 def test_what_the_user_gave_wrong_is_said_once(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store").path
-    options = ("--placement", "partitioned", "--order", "partitions", "--partitions", "2")
+    options = ("--placement", "partitioned", "--order", "partitions", "--order.partitions", "2")
     job = Job(store, tmp_path / "run", *options, ranks=3)
     assert job.end() != 0
     (line,) = job.said

@@ -15,8 +15,8 @@ TWENTY_STEPS = {"epochs": 3, "max_steps": 20, "batch_size": 10}
 
 PLACEMENTS: dict[str, dict[str, Any]] = {
     "replicated": {},
-    "partitioned": {"placement": "partitioned", "order": "partitions", "partitions": 7},
-    "same order, replicated": {"order": "partitions", "partitions": 7},
+    "partitioned": {"placement": "partitioned", "order": {"kind": "partitions", "partitions": 7}},
+    "same order, replicated": {"order": {"kind": "partitions", "partitions": 7}},
     "global shuffle, partitioned": {"placement": "partitioned", "order": "global"},
 }
 

@@ -34,7 +34,13 @@ def main(storage: Path, store: Path, run: Path, failing_run: Path) -> None:
     evaluated = trained.evaluate()["test"]["mae"]["mean"]
     (storage / "mae").write_text(f"{evaluated}")
     with pytest.raises(pgti.ConfigError, match="partitions is 1 and there are 2 ranks"):
-        train_on_ray(store, storage / "no run", placement="partitioned", partitions=1, **shared)
+        train_on_ray(
+            store,
+            storage / "no run",
+            placement="partitioned",
+            order={"kind": "partitions", "partitions": 1},
+            **shared,
+        )
 
     marker = storage / "has failed"
 

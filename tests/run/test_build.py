@@ -16,6 +16,7 @@ from pgti.run import RunConfig, resolve_device
 from pgti.run.build import build_forecaster, try_network, window_source
 from pgti.store import Scaler
 from pgti.training import TrainingConfig
+from pgti.training.config import BlocksOrder, GlobalOrder, PartitionsOrder
 
 from .small_runs import make_config, make_series, make_store
 
@@ -105,15 +106,15 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("options", "order", "block_size"),
     [
-        ({}, "global", 8),
+        ({}, "global", None),
         ({"placement": "partitioned"}, "partitions", 4),
-        ({"placement": "partitioned", "partitions": 100}, "partitions", 1),
-        ({"placement": "partitioned", "block_size": 5}, "partitions", 5),
-        ({"placement": "partitioned", "order": "global"}, "global", 8),
-        ({"order": "blocks"}, "blocks", 8),
+        ({"placement": "partitioned", "order": PartitionsOrder(partitions=100)}, "partitions", 1),
+        ({"placement": "partitioned", "order": PartitionsOrder(block_size=5)}, "partitions", 5),
+        ({"placement": "partitioned", "order": GlobalOrder()}, "global", None),
+        ({"order": BlocksOrder()}, "blocks", 8),
     ],
 )
-def test_what_auto_stands_for(options: dict[str, Any], order: str, block_size: int) -> None:
+def test_what_auto_stands_for(options: dict[str, Any], order: str, block_size: int | None) -> None:
     """A batch of 64 windows takes one block of each of 16 partitions."""
     training = {name: value for name, value in options.items() if name != "placement"}
     config = RunConfig(
@@ -121,5 +122,6 @@ def test_what_auto_stands_for(options: dict[str, Any], order: str, block_size: i
         placement=options.get("placement", "replicated"),
         training=TrainingConfig(batch_size=64, **training),
     ).resolved()
-    assert (config.training.order, config.training.block_size) == (order, block_size)
+    assert config.training.order.kind == order
+    assert getattr(config.training.order, "block_size", None) == block_size
     assert config.resolved() == config

@@ -1,16 +1,22 @@
-"""The options of training and the file they are written to."""
+"""The options of training: what is refused, and what stands for what."""
 
 import math
-import tomllib
-from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pgti.errors import ConfigError
-from pgti.training import TrainingConfig, to_toml
+from pgti.training import TrainingConfig
+from pgti.training.config import AdamOptimizer, BlocksOrder, HuberLoss
+from pgti.training.schedules import CosineSchedule, MultistepSchedule
+
+
+def multistep(**options: object) -> dict[str, Any]:
+    return {"schedule": {"kind": "multistep", **options}}
+
+
+def order(kind: str, **options: object) -> dict[str, Any]:
+    return {"order": {"kind": kind, **options}}
 
 
 @pytest.mark.parametrize(
@@ -26,47 +32,75 @@ from pgti.training import TrainingConfig, to_toml
         pytest.param({"learning_rate": math.nan}, "learning_rate is nan", id="rate nan"),
         pytest.param({"optimizer": "sgd"}, "optimizer is 'sgd': .*adam, adamw", id="optimizer"),
         pytest.param({"loss": "mape"}, "loss is 'mape': .*mae, huber, mse", id="loss"),
-        pytest.param({"huber_delta": -1.0}, "huber_delta is -1.0", id="delta"),
+        pytest.param(
+            {"loss": {"kind": "huber", "delta": -1.0}}, r"^loss\.delta is -1\.0", id="delta"
+        ),
         pytest.param({"clip_norm": -5.0}, "clip_norm is -5.0", id="clip"),
         pytest.param({"clip_norm": math.inf}, "clip_norm is inf", id="clip inf"),
-        pytest.param({"weight_decay": -1.0}, "weight_decay is -1.0", id="decay"),
+        pytest.param(
+            {"optimizer": {"weight_decay": -1.0}}, r"^optimizer\.weight_decay is -1\.0", id="decay"
+        ),
         pytest.param({"schedule": "step"}, "schedule is 'step'", id="schedule"),
-        pytest.param({"schedule": "multistep"}, r"milestones are \[\]", id="no milestones"),
-        pytest.param({"milestones": (3,)}, "schedule is none", id="milestones for nothing"),
+        pytest.param({"schedule": "multistep"}, "milestones are missing", id="no milestones"),
         pytest.param(
-            {"schedule": "multistep", "milestones": (5, 3)}, r"\[5, 3\].*rise", id="falling"
+            {"schedule": {"milestones": (3,)}},
+            r"^schedule\.milestones goes with kind multistep, and schedule is none, which",
+            id="milestones for nothing",
+        ),
+        pytest.param(multistep(milestones=(5, 3)), r"\[5, 3\].*rise", id="falling"),
+        pytest.param(multistep(milestones=(0, 3)), r"\[0, 3\].*rise", id="from 0"),
+        pytest.param(multistep(milestones=(3, 3)), r"\[3, 3\].*rise", id="twice"),
+        pytest.param(
+            multistep(milestones=(1.5,)),
+            r"^schedule\.milestones\[0\] is 1\.5: .* whole",
+            id="fraction",
+        ),
+        pytest.param(multistep(milestones=(True,)), "is True: .* whole", id="a boolean"),
+        pytest.param(multistep(milestones=3), "milestones is 3: .* list", id="no list"),
+        pytest.param(
+            multistep(milestones=(3,), factor=1.0), r"^schedule\.factor is 1\.0", id="factor"
         ),
         pytest.param(
-            {"schedule": "multistep", "milestones": (0, 3)}, r"\[0, 3\].*rise", id="from 0"
+            {"schedule": {"kind": "plateau", "patience": -1}}, "patience is -1", id="plateau"
         ),
         pytest.param(
-            {"schedule": "multistep", "milestones": (1.5,)}, "1.5 is not a whole", id="fraction"
+            {"schedule": {"kind": "step"}}, r"schedule\.kind is 'step': .*none, multi", id="kind"
         ),
-        pytest.param({"schedule_factor": 1.0}, "schedule_factor is 1.0", id="factor"),
+        pytest.param(
+            {"schedule": {"kind": "plateau", "patence": 3}},
+            "patence is not an option; did you mean 'patience'",
+            id="mistyped",
+        ),
         pytest.param({"patience": 0}, "patience is 0", id="no patience"),
         pytest.param({"max_steps": 0}, "max_steps is 0", id="no step"),
         pytest.param({"warmup_steps": -1}, "warmup_steps is -1", id="warm-up"),
         pytest.param({"precision": "float16"}, "precision is 'float16'", id="precision"),
         pytest.param({"seed": -1}, "seed is -1", id="seed"),
-        pytest.param({"min_learning_rate": 1.0}, "min_learning_rate is 1.0", id="minimum"),
-        pytest.param({"order": "random"}, "order is 'random': .*global, blocks", id="order"),
         pytest.param(
-            {"order": "blocks", "block_size": 0}, "block_size is 0: .*at least 1", id="no block"
+            {"schedule": {"kind": "cosine", "min_learning_rate": 1.0}},
+            "min_learning_rate is 1.0",
+            id="minimum",
         ),
-        pytest.param({"order": "blocks", "block_size": 2.5}, "block_size is 2.5", id="half"),
-        pytest.param({"order": "blocks", "block_size": True}, "block_size is True", id="one"),
+        pytest.param({"order": "random"}, "order is 'random': .*global, blocks", id="order"),
+        pytest.param(order("blocks", block_size=0), "size is 0: .*at least 1", id="no block"),
+        pytest.param(order("blocks", block_size=2.5), "block_size is 2.5", id="half"),
+        pytest.param(order("blocks", block_size=True), "block_size is True", id="one"),
         pytest.param(
-            {"order": "global", "block_size": 16},
-            "order is global and block_size is 16",
+            order("global", block_size=16),
+            "block_size goes with kind blocks or partitions, and order is global, which takes no",
             id="block size for nothing",
         ),
         pytest.param(
-            {"order": "blocks", "partitions": 4},
-            "order is blocks and partitions is 4: the order partitions, and no other",
+            order("blocks", partitions=4),
+            "partitions goes with kind partitions, and order is blocks, which takes block_size",
             id="partitions for nothing",
         ),
-        pytest.param({"rotation": 1.5}, "rotation is 1.5: .*between 0 and 1", id="rotation"),
-        pytest.param({"partitions": 0}, "partitions is 0: .*at least 1", id="no partition"),
+        pytest.param(
+            order("partitions", rotation=1.5), "rotation is 1.5: .*between 0 and 1", id="rotation"
+        ),
+        pytest.param(
+            order("partitions", partitions=0), "partitions is 0: .*at least 1", id="no partition"
+        ),
     ],
 )
 def test_options_that_break_a_rule_are_refused(options: dict[str, object], message: str) -> None:
@@ -76,64 +110,13 @@ def test_options_that_break_a_rule_are_refused(options: dict[str, object], messa
     assert "\n" not in str(caught.value)
 
 
-def test_milestones_may_be_a_list() -> None:
-    """TOML knows no tuples."""
-    config = TrainingConfig(schedule="multistep", milestones=[2, 4])  # type: ignore[arg-type]
-
-    assert config.milestones == (2, 4)
-
-
-def test_a_configuration_survives_its_file() -> None:
-    """What is written as TOML reads back as the same configuration."""
+def test_a_kind_a_table_and_an_instance_stand_for_the_same() -> None:
+    """TOML knows no tuples and people type whole numbers: both are what the fields declare."""
+    made = TrainingConfig(schedule=MultistepSchedule(milestones=(2, 4)), learning_rate=1.0)
+    assert TrainingConfig(**multistep(milestones=[2, 4]), learning_rate=1) == made
+    assert TrainingConfig(schedule="cosine").schedule == CosineSchedule()  # type: ignore[arg-type]
     config = TrainingConfig(
-        schedule="multistep", milestones=(2, 4), adam_epsilon=1e-8, patience=3, compile=True
+        **order("blocks"), loss={"kind": "huber", "delta": 2}, optimizer={"epsilon": 1e-3}
     )
-
-    read = tomllib.loads(to_toml({"training": config}))
-
-    assert TrainingConfig(**read["training"]) == config
-
-
-def test_every_option_that_may_be_none_is_none_by_default() -> None:
-    """TOML leaves None out, so another default would come back instead of it."""
-    config = TrainingConfig()
-    written = tomllib.loads(to_toml(config))
-
-    assert {name for name, value in asdict(config).items() if value is None} == set(
-        asdict(config)
-    ) - set(written)
-
-
-VALUES = st.recursive(
-    st.booleans()
-    | st.integers(min_value=-(2**63), max_value=2**63 - 1)
-    | st.floats(allow_nan=False)
-    | st.text(st.characters(exclude_categories=("Cs",))),
-    lambda inner: st.lists(inner, max_size=3),
-    max_leaves=5,
-)
-TABLES = st.recursive(
-    st.dictionaries(st.text(st.characters(exclude_categories=("Cs",))), VALUES, max_size=3),
-    lambda inner: st.dictionaries(st.text(max_size=3), VALUES | inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@given(TABLES)
-def test_toml_reads_back_as_it_was_written(table: dict[str, object]) -> None:
-    """Whatever plain values are nested, `tomllib` finds them again."""
-    assert tomllib.loads(to_toml(table)) == table
-
-
-def test_toml_of_paths_tuples_and_none() -> None:
-    """A path is a string, a tuple is a list, and None is not there."""
-    assert to_toml({"store": Path("build/i5"), "gap": None}) == 'store = "build/i5"\n'
-    assert tomllib.loads(to_toml({"a": {"b": (1, (Path("c"),)), "d": None}})) == {
-        "a": {"b": [1, ["c"]]}
-    }
-
-
-def test_toml_refuses_what_it_cannot_say() -> None:
-    """An object of another type is an error with the value."""
-    with pytest.raises(ConfigError, match="complex"):
-        to_toml({"a": 1j})
+    assert (config.order, config.loss) == (BlocksOrder(block_size=8), HuberLoss(delta=2.0))
+    assert config.optimizer == AdamOptimizer(epsilon=1e-3)

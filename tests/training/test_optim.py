@@ -8,10 +8,13 @@ from torch import nn
 
 from pgti.errors import ConfigError
 from pgti.training import TrainingConfig
-from pgti.training.optim import (
+from pgti.training.config import AdamWOptimizer, HuberLoss, MAELoss, MSELoss
+from pgti.training.optim import build_loss, build_optimizer
+from pgti.training.schedules import (
+    CosineSchedule,
+    MultistepSchedule,
     Plateau,
-    build_loss,
-    build_optimizer,
+    PlateauSchedule,
     learning_rate,
 )
 from pgti.training.step import scale_gradients
@@ -33,9 +36,8 @@ def test_without_a_schedule_the_rate_stays() -> None:
 
 def test_multistep_falls_at_its_epochs() -> None:
     """The rate falls by the factor with the first step of each milestone."""
-    config = TrainingConfig(
-        learning_rate=1.0, schedule="multistep", milestones=(1, 3), schedule_factor=0.1
-    )
+    schedule = MultistepSchedule(milestones=(1, 3), factor=0.1)
+    config = TrainingConfig(learning_rate=1.0, schedule=schedule)
 
     found = rates(config, 40)
 
@@ -46,16 +48,15 @@ def test_multistep_falls_at_its_epochs() -> None:
 
 def test_cosine_agrees_with_torch() -> None:
     """After warm-up it is torch's CosineAnnealingLR over the remaining steps."""
-    config = TrainingConfig(
-        epochs=3, learning_rate=0.3, schedule="cosine", warmup_steps=5, min_learning_rate=0.1
-    )
+    schedule = CosineSchedule(min_learning_rate=0.1)
+    config = TrainingConfig(epochs=3, learning_rate=0.3, schedule=schedule, warmup_steps=5)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=25, eta_min=0.1)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=25, eta_min=0.1)
     expected = []
     for _ in range(25):
-        expected.append(schedule.get_last_lr()[0])
+        expected.append(theirs.get_last_lr()[0])
         optimizer.step()
-        schedule.step()
+        theirs.step()
 
     found = rates(config, 31)
 
@@ -68,10 +69,7 @@ def test_plateau_agrees_with_torch() -> None:
     """The factors are those of torch's ReduceLROnPlateau without a threshold."""
     config = TrainingConfig(
         learning_rate=1.0,
-        schedule="plateau",
-        plateau_patience=1,
-        schedule_factor=0.5,
-        min_learning_rate=0.2,
+        schedule=PlateauSchedule(patience=1, factor=0.5, min_learning_rate=0.2),
     )
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -97,7 +95,7 @@ def test_nothing_to_learn_is_an_error() -> None:
 def test_options_reach_the_optimiser() -> None:
     """Class, rate, epsilon and decay are those of the configuration."""
     config = TrainingConfig(
-        optimizer="adamw", learning_rate=0.1, adam_epsilon=1e-3, weight_decay=0.01
+        learning_rate=0.1, optimizer=AdamWOptimizer(epsilon=1e-3, weight_decay=0.01)
     )
 
     optimizer = build_optimizer(nn.Linear(1, 1).parameters(), config)
@@ -112,23 +110,31 @@ def test_options_reach_the_optimiser() -> None:
 
 @pytest.mark.parametrize(
     ("loss", "expected"),
-    [("mae", 3.0 + 0.5), ("mse", 9.0 + 0.25), ("huber", 2 * (3 - 1) + 0.125)],
+    [
+        (MAELoss(), 3.0 + 0.5),
+        (MSELoss(), 9.0 + 0.25),
+        (HuberLoss(delta=2.0), 2 * (3 - 1) + 0.125),
+    ],
 )
-def test_losses_are_sums_over_observed_targets(loss: str, expected: float) -> None:
+def test_losses_are_sums_over_observed_targets(
+    loss: MAELoss | MSELoss | HuberLoss, expected: float
+) -> None:
     """Errors 3 and 0.5 count, the masked one does not; Huber is linear beyond its delta of 2."""
     prediction = torch.tensor([3.0, 1.5, 100.0])
     target = torch.tensor([0.0, 1.0, 0.0])
     mask = torch.tensor([True, True, False])
 
-    total, count = build_loss(TrainingConfig(loss=loss, huber_delta=2.0))(prediction, target, mask)
+    total, count = build_loss(TrainingConfig(loss=loss))(prediction, target, mask)
 
     assert float(total) == pytest.approx(expected)
     assert int(count) == 2
 
 
-@pytest.mark.parametrize("loss", ["mae", "huber", "mse"])
+@pytest.mark.parametrize("loss", [MAELoss(), HuberLoss(), MSELoss()], ids=lambda loss: loss.kind)
 @pytest.mark.parametrize("sizes", [[12], [4, 4, 4], [5, 5, 2], [1] * 12])
-def test_accumulated_gradients_are_those_of_one_batch(loss: str, sizes: list[int]) -> None:
+def test_accumulated_gradients_are_those_of_one_batch(
+    loss: MAELoss | MSELoss | HuberLoss, sizes: list[int]
+) -> None:
     """However 12 windows with uneven masks are cut, the gradient is that of their mean loss."""
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(12, 5, dtype=torch.float64, generator=generator)

@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from pgti.errors import RunError
-from pgti.training import RunDirectory, TrainingConfig, to_toml
+from pgti.training import RunDirectory
 
 
 def make_run(path: Path) -> RunDirectory:
     """A new run."""
-    config = to_toml({"store": "build/i5", "training": TrainingConfig(epochs=2)})
     return RunDirectory.create(
-        path, config=config, info={"fingerprint": "abc", "num_parameters": 7}
+        path, config="[training]\nepochs = 2\n", info={"fingerprint": "abc", "num_parameters": 7}
     )
 
 

@@ -15,6 +15,8 @@ from pgti.errors import ConfigError, DataError, Interrupted, RunError
 from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory, TrainingConfig
+from pgti.training.config import AdamOptimizer, MSELoss
+from pgti.training.schedules import CosineSchedule, NoSchedule
 
 from .assertions import assert_same_run
 from .tiny_training import (
@@ -128,7 +130,11 @@ def test_training_is_what_a_plain_loop_does(tmp_path: Path, clip_norm: float) ->
     Adam's epsilon is large here, for else it would hide the gradients' scale.
     """
     config = TrainingConfig(
-        epochs=2, batch_size=7, loss="mse", clip_norm=clip_norm, adam_epsilon=10.0
+        epochs=2,
+        batch_size=7,
+        loss=MSELoss(),
+        clip_norm=clip_norm,
+        optimizer=AdamOptimizer(epsilon=10.0),
     )
     setting = make_setting(tmp_path, config, network="linear")
     found, plain = make_forecaster(setting), make_forecaster(setting)
@@ -222,7 +228,7 @@ def test_compiled_networks_keep_their_parameters_names(tmp_path: Path) -> None:
 
 def test_the_best_checkpoint_has_the_best_parameters(tmp_path: Path) -> None:
     """Its network reaches the lowest validation error of metrics.jsonl."""
-    config = replace(CONFIG, epochs=4, learning_rate=2.0, schedule="none")
+    config = replace(CONFIG, epochs=4, learning_rate=2.0, schedule=NoSchedule())
     setting = make_setting(tmp_path, config, network="linear")
     run = open_run(tmp_path / "run", config)
 
@@ -244,7 +250,7 @@ def test_the_best_checkpoint_has_the_best_parameters(tmp_path: Path) -> None:
 def test_early_stopping_waits_for_its_patience(tmp_path: Path) -> None:
     """Training ends after the given number of validations without a better error."""
     config = replace(
-        CONFIG, epochs=50, learning_rate=2.0, schedule="none", patience=2, log_every_steps=0
+        CONFIG, epochs=50, learning_rate=2.0, schedule=NoSchedule(), patience=2, log_every_steps=0
     )
     setting = make_setting(tmp_path, config, network="linear")
     run = open_run(tmp_path / "run", config)
@@ -277,7 +283,7 @@ def test_max_steps_ends_training_with_a_validation_and_a_checkpoint(tmp_path: Pa
 
 def test_divergence_is_told_and_the_last_good_checkpoint_kept(tmp_path: Path) -> None:
     """A loss that is not finite ends the run with one line and does not reach last.pt."""
-    config = replace(CONFIG, learning_rate=1e30, loss="mse", clip_norm=0.0)
+    config = replace(CONFIG, learning_rate=1e30, loss=MSELoss(), clip_norm=0.0)
     setting = make_setting(tmp_path, config, network="linear")
     run = open_run(tmp_path / "run", config)
 
@@ -448,7 +454,7 @@ def interrupted_run(setting: Setting, path: Path) -> RunDirectory:
     [
         pytest.param({"batch_size": 6}, "training.batch_size = 5 .* with 6", id="batch size"),
         pytest.param({"seed": 8}, "training.seed = 7 .* with 8", id="seed"),
-        pytest.param({"loss": "mse"}, "training.loss = 'mae' .* with 'mse'", id="loss"),
+        pytest.param({"loss": "mse"}, "training.loss.kind = 'mae' .* with 'mse'", id="loss"),
         pytest.param({"accumulate": 1}, "training.accumulate = 3 .* with 1", id="accumulate"),
     ],
 )
@@ -524,7 +530,7 @@ def test_an_epoch_count_may_change_unless_the_schedule_needs_it(tmp_path: Path) 
     longer = replace(setting, config=replace(CONFIG, epochs=4))
     assert make_trainer(longer, run).fit(resume=True).epochs == 4
 
-    config = replace(CONFIG, schedule="cosine")
+    config = replace(CONFIG, schedule=CosineSchedule())
     setting = make_setting(tmp_path, config)
     run = interrupted_run(setting, tmp_path / "cosine")
     longer = replace(setting, config=replace(config, epochs=4))

@@ -12,13 +12,10 @@ from pgti.bench import to_json
 from pgti.bench.epoch import EpochResult, measure_epochs
 from pgti.bench.plot import Bar, Chart, check_plot
 from pgti.cli.bench_output import finish, number
-from pgti.cli.model_options import option_value
 from pgti.cli.output import log, print_json, show
-from pgti.memory.available import parse_bytes
-from pgti.run import ModelConfig, RunConfig, WindowConfig
+from pgti.cli.run_options import RunFlags, run_config
 from pgti.run.build import resolve_model
 from pgti.store import SeriesStore
-from pgti.training import TrainingConfig
 
 __all__ = ["bench_epoch_command"]
 
@@ -29,18 +26,8 @@ def bench_epoch_command(
     store: Path,
     /,
     *,
-    model: Annotated[
-        dict[str, str] | None,
-        Parameter(
-            name="--model",
-            help="Model, and its options as --model.OPTION VALUE, as in pgti train.",
-        ),
-    ] = None,
-    windows: WindowConfig = WindowConfig(),
-    training: Annotated[TrainingConfig, Parameter(name="*")] = TrainingConfig(),
-    batching: str = "index,device,standard",
-    device: str = "auto",
-    memory_budget: str | None = None,
+    options: Annotated[RunFlags | None, Parameter(name="*")] = None,
+    batchings: str = "index,device,standard",
     rounds: int = 3,
     plot: Path | None = None,
     json: bool = False,
@@ -52,33 +39,20 @@ def bench_epoch_command(
 
     Args:
         store: The store to learn from.
-        model: Name of the model, and its options.
-        windows: Shape and split of the windows.
-        training: How to train.
-        batching: Batchings to compare, with commas.
-        device: Compute device: auto, cpu, cuda or cuda:1.
-        memory_budget: Memory that each process may use on that device, such as 2GiB.
+        options: Options of the run.
+        batchings: Batchings to compare, with commas.
         rounds: Epochs with each batching.
         plot: HTML file for a plot.
         json: Print one JSON object as the last line of standard output.
     """
     check_plot(plot)
-    chosen = dict(model or {})
-    few = training.val_windows or training.batch_size
-    config = RunConfig(
-        store=SeriesStore.open(store).path.absolute(),
-        windows=windows,
-        model=resolve_model(
-            ModelConfig(
-                name=chosen.pop("name", "dcrnn"),
-                options={key.replace("-", "_"): option_value(text) for key, text in chosen.items()},
-            )
-        ),
-        training=replace(training, epochs=1, val_windows=few),
-        device=device,
-        memory_budget=(
-            None if memory_budget is None else parse_bytes("memory-budget", memory_budget)
-        ),
+    config = run_config(SeriesStore.open(store).path, options or {})
+    few = config.training.val_windows or config.training.batch_size
+    config = replace(
+        config,
+        model=resolve_model(config.model),
+        training=replace(config.training, epochs=1, val_windows=few),
+        batching="auto",
     )
     with tempfile.TemporaryDirectory(prefix="pgti-") as scratch:
         file = Path(scratch) / "config.toml"
@@ -86,7 +60,7 @@ def bench_epoch_command(
         result = measure_epochs(
             config.store,
             ("--config", str(file), "--test-windows", str(few)),
-            batchings=[name.strip() for name in batching.split(",") if name.strip()],
+            batchings=[name.strip() for name in batchings.split(",") if name.strip()],
             rounds=rounds,
             log=log,
         )

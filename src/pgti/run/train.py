@@ -236,7 +236,8 @@ def _checkpointed_before(directory: RunDirectory, communicator: Communicator) ->
     told = b""
     with communicator.raise_together():
         if communicator.is_main:
-            told = json.dumps(directory.read_info().get("activation_checkpointing")).encode()
+            info = directory.read_info()
+            told = json.dumps(info.get("activation_checkpointing", info.get("recompute"))).encode()
     before: bool | None = json.loads(communicator.broadcast_bytes(told))
     return before
 

@@ -32,8 +32,6 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
     )
 
 
-
-
 def build_loss(config: TrainingConfig) -> MaskedLoss:
     """The loss that the configuration names: (prediction, target, mask) -> (sum, count)."""
     if isinstance(config.loss, HuberLoss):
