@@ -129,7 +129,7 @@ def test_a_real_process_is_measured(store: Path) -> None:
         (("--rounds", "0"), "rounds is 0"),
         (("--model", "lstm"), "lstm"),
         (("--model.hiden", "3"), "hiden"),
-        (("--memory-budget", "much"), "memory-budget is 'much'"),
+        (("--memory-budget", "much"), "memory_budget is 'much'"),
         (("--batch-size", "0"), "batch_size is 0"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
