@@ -6,6 +6,7 @@ from pgti.batching.batcher import BatchRequest as BatchRequest
 from pgti.batching.build import BATCHINGS as BATCHINGS
 from pgti.batching.build import PLACEMENTS as PLACEMENTS
 from pgti.batching.build import PREFETCH_DEPTH as PREFETCH_DEPTH
+from pgti.batching.build import Placement as Placement
 from pgti.batching.build import build_batcher as build_batcher
 from pgti.batching.build import build_loader as build_loader
 from pgti.batching.build import choose_batching as choose_batching

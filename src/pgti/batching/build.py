@@ -1,6 +1,6 @@
 """Batchers and loaders from the names of a strategy and a placement; the choice between them."""
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -33,13 +33,15 @@ __all__ = [
     "BATCHINGS",
     "PLACEMENTS",
     "PREFETCH_DEPTH",
+    "Placement",
     "build_batcher",
     "build_loader",
     "choose_batching",
 ]
 
 BATCHINGS = ("index", "device", "standard")
-PLACEMENTS = ("replicated", "partitioned")
+Placement = Literal["replicated", "partitioned"]
+PLACEMENTS = get_args(Placement)
 PREFETCH_DEPTH = 3
 """Batches in progress: one in use, one ready, one being fetched."""
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import tomli_w
 
+from pgti.batching import Placement
 from pgti.errors import ConfigError
 from pgti.memory.available import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
@@ -21,15 +22,12 @@ from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
 
 __all__ = [
     "ModelConfig",
-    "Placement",
     "RunConfig",
     "WindowConfig",
     "parse_time",
     "read_toml",
     "upgrade_options",
 ]
-
-Placement = Literal["replicated", "partitioned"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pgti.batching import Placement
 from pgti.distributed import Communicator, SingleProcess, find_launch
 from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
 from pgti.memory import MallocPolicy, is_allocation_failure, malloc_policy
 from pgti.options import check_names
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
-from pgti.run.config import ModelConfig, Placement, RunConfig, WindowConfig
+from pgti.run.config import ModelConfig, RunConfig, WindowConfig
 from pgti.run.prepare import AUTO, ObserverFactory, prepare
 from pgti.run.run import Run, open_store
 from pgti.store import SeriesStore
