@@ -301,8 +301,8 @@ def moved(place: int) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("changed", "arguments", "message"),
     [
-        ({"features": []}, {}, "without features is no signal"),
-        ({"features": None}, {}, "without features is no signal"),
+        ({"features": []}, {}, "without features cannot be stored"),
+        ({"features": None}, {}, "without features cannot be stored"),
         ({"targets": [None] * 9}, {}, "snapshot 0 of the signal has no targets"),
         ({"features": moved(5)}, {}, 'snapshot 5 are not those of snapshot 4 .* layout="steps"'),
         (

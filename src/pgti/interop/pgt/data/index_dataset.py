@@ -1,8 +1,8 @@
-"""`IndexDataset`: the windows of PGT's class of that name, and a whole batch in one gather.
+"""`IndexDataset`: PGT's class of that name, which gathers a batch in one operation.
 
-A window is its start: `data[s : s + L]` goes in and `data[s + L : s + L + H]` is to be forecast.
-`DataLoader` asks `__getitems__` for a whole batch, and all rows of all its windows are gathered by
-one indexing operation into memory that is [2, B, L, N, F] where L = H: x and y are its halves.
+A window is its start s: the input is `data[s : s + L]`, and `data[s + L : s + L + H]` is to be
+forecast. `DataLoader` calls `__getitems__` for a whole batch, and one indexing operation gathers
+all rows of all its windows, into memory [2, B, L, N, F] where L = H: x and y are its halves.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ Window = tuple[Tensor, ...]
 """x [L, N, F] and y [H, N, F], and the mask of y where a dataset has one."""
 
 Series = Any
-"""[T, N, F] with a `shape` and rows by slices or numbers: array, tensor, dask array, or our own."""
+"""[T, N, F] with `shape` and rows by slices or numbers: array, tensor, dask array, LazySeries."""
 
 
 class IndexDataset(Dataset[Window]):
@@ -36,14 +36,14 @@ class IndexDataset(Dataset[Window]):
     Args:
         indices: start of each window, whole numbers [S].
         data: the series [T, N, F]: an array, a tensor on any device, or an object whose rows are
-            read when they are asked for (a dask array, an HDF5 dataset).
+            read when they are needed (a dask array, an HDF5 dataset).
         horizon: rows of x and rows of y, L = H.
         lazy: whether `data` is read only when a batch is made. A piece of it that has `compute()`
-            is computed; what has not, such as a plain array, is taken as it is.
-        gpu: whether `data` is a tensor on a GPU; only checked, for a tensor is recognised.
-        input_steps: rows of x where they are not as many as those of y.
-        mask: which readings were observed, bool [T, N, F]; its rows of the horizon are a window's
-            third part.
+            is computed; anything else, such as a plain array, is used as it is.
+        gpu: whether `data` is a tensor on a GPU; only checked, since a tensor is recognised.
+        input_steps: rows of x, if not as many as those of y.
+        mask: which readings were observed, bool [T, N, F]; a window's third part is its rows of
+            the horizon.
 
     Attributes:
         indices: int64 [S].
@@ -55,8 +55,8 @@ class IndexDataset(Dataset[Window]):
         mask: as given.
 
     Raises:
-        ConfigError: if the starts are no whole numbers, a window reaches outside the series,
-            `gpu` is said of what is no tensor, or `data` has no rows of the kind above.
+        ConfigError: if the starts are not whole numbers, a window reaches outside the series,
+            `gpu` is true and `data` not a tensor, or `data` has no rows of the kind above.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class IndexDataset(Dataset[Window]):
         outside = (self.indices < 0) | (self.indices > last)
         if outside.any():
             raise ConfigError(
-                f"index {int(self.indices[outside][0])} is the start of no window: the rule is "
+                f"index {int(self.indices[outside][0])} is not the start of a window: the rule is "
                 f"0 <= start <= {last} ({shape[0]} steps, {self._spec.span} rows a window)"
             )
 
@@ -124,20 +124,20 @@ class IndexDataset(Dataset[Window]):
         starts = self.indices[np.asarray(positions, dtype=np.int64)]
         past = _window_rows(starts, self.input_steps)
         future = _window_rows(starts + self.input_steps, self.horizon)
-        gathered = _gathered(self.data, np.concatenate((past.ravel(), future.ravel())))
+        gathered = _gather_rows(self.data, np.concatenate((past.ravel(), future.ravel())))
         x, y = gathered[: past.size], gathered[past.size :]
         batch = [x.view(*past.shape, *x.shape[1:]), y.view(*future.shape, *y.shape[1:])]
         if self.mask is not None:
-            mask = _gathered(self.mask, future.ravel())
+            mask = _gather_rows(self.mask, future.ravel())
             batch.append(mask.view(*future.shape, *mask.shape[1:]))
         return WindowBatch(batch)
 
 
 class WindowBatch(Sequence[Window]):
-    """B windows that are one batch already.
+    """B windows that are a batch already.
 
-    `collate_windows` hands the batch on as it is. To anything else this is a sequence of windows,
-    so that `default_collate`, which stacks them anew, gives the same numbers.
+    `collate_windows` returns the batch as it is. To other functions this is a sequence of windows,
+    so that `default_collate`, which stacks them again, gives the same numbers.
 
     Args:
         tensors: x [B, L, N, F], y [B, H, N, F] and perhaps the mask of y.
@@ -180,25 +180,25 @@ def _window_rows(starts: NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:
 
 
 def _rows(data: Series, rows: slice) -> Tensor:
-    return _as_tensor(_computed(data[rows]))
+    return _as_tensor(_compute(data[rows]))
 
 
-def _gathered(data: Series, rows: NDArray[np.int64]) -> Tensor:
-    """Rows of the series, in their order and as often as they are asked for, contiguous."""
+def _gather_rows(data: Series, rows: NDArray[np.int64]) -> Tensor:
+    """Rows of the series in the order given, repeated ones included, contiguous."""
     if isinstance(data, Tensor):
         return data.index_select(0, torch.from_numpy(rows).to(data.device))
     if isinstance(data, np.ndarray):
-        # Not torch's index_select: it would wake a pool of threads for what is one copy, and on
-        # cores that are shared they wait for one another. Of another order numpy would copy all.
+        # Not torch's index_select: it wakes a pool of threads for a single copy, and on shared
+        # cores they wait for one another. numpy's take copies an array of another order whole.
         if data.flags.c_contiguous:
             return torch.from_numpy(np.take(data, rows, axis=0, mode="clip"))
         return torch.from_numpy(np.asarray(data[rows]))
-    # Each row is read once, in rising order: files want it so, and windows overlap.
+    # Each row is read once, in rising order: h5py requires it, and windows overlap.
     once, places = np.unique(rows, return_inverse=True)
-    return torch.from_numpy(np.take(np.asarray(_computed(data[once])), places, axis=0, mode="clip"))
+    return torch.from_numpy(np.take(np.asarray(_compute(data[once])), places, axis=0, mode="clip"))
 
 
-def _computed(piece: Any) -> Any:
+def _compute(piece: Any) -> Any:
     compute = getattr(piece, "compute", None)
     return compute() if callable(compute) else piece
 
@@ -207,9 +207,9 @@ def _as_tensor(piece: Any) -> Tensor:
     if isinstance(piece, Tensor):
         return piece
     array = np.asarray(piece)
-    return torch.from_numpy(array if _is_torchs(array) else array.copy())
+    return torch.from_numpy(array if _can_be_viewed(array) else array.copy())
 
 
-def _is_torchs(array: NDArray[Any]) -> bool:
-    """Whether a tensor can be a view of it: torch has neither read-only ones nor steps back."""
+def _can_be_viewed(array: NDArray[Any]) -> bool:
+    """Whether a tensor can be a view: torch has no read-only tensors and no negative strides."""
     return array.flags.writeable and all(step >= 0 for step in array.strides)

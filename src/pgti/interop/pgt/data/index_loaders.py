@@ -53,20 +53,20 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
 ) -> tuple[Any, ...]:
     """Loaders of training, validation and test windows, the graph and the statistics.
 
-    The arguments as far as `dask_batching`, their defaults and what is returned are those of
+    The arguments up to `dask_batching`, their defaults and the results are those of
     `get_index_dataset` of PyTorch Geometric Temporal 0.56.2. Batches are [x, y]: x [B, L, N, F] and
-    y [B, H, N, F] in float32. The features are the readings, standardised, and, where a day has
+    y [B, H, N, F] in float32. The features are the standardised readings and, where a day has
     several rows, the time of day in [0, 1), which is not standardised.
 
     Mean and standard deviation are those of the observed readings in the inputs of training
-    windows, of each channel; of each windmill for WindmillLarge. They are rounded so that a missing
-    reading, which stands in x and y as a reading of 0, is exactly 0 in `y * stds + means`, where
-    PGT's masked losses look for it (see `standardise.py`). In METR-LA, PEMS-BAY, PeMS and
-    PeMS-All-LA a speed of 0 is a missing reading.
+    windows, of each channel, or of each windmill for WindmillLarge. They are rounded so that a
+    missing reading, which stands in x and y as a reading of 0, is exactly 0 in `y * stds + means`,
+    where PGT's masked losses look for it. In METR-LA, PEMS-BAY, PeMS and PeMS-All-LA a speed of 0
+    is a missing reading.
 
     Args:
         name_or_store: METR-LA, PEMS-BAY, PeMS, PeMS-All-LA, WindmillLarge or Chickenpox; or a
-            store: a path or an opened one. A `Path` is always a store.
+            store, by path or opened. A `Path` is always a store.
         lags: rows of x; PGT's default if not given: 12, WindmillLarge 8, Chickenpox 4.
         batch_size: windows of a batch, on each rank; if not given 64, Chickenpox 4.
         shuffle: whether training windows come in an order drawn from (seed, epoch), a new one in
@@ -74,17 +74,17 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
         allGPU: the GPU that holds the series and makes the batches; -1 for the CPU.
         ratio: shares of the windows for train, validation and test; they add up to 1.
         world_size: ranks of the job, or -1.
-        ddp_rank: which of them this is, or -1. Training windows are shared out evenly; call
-            `train_loader.sampler.set_epoch(epoch)` as with torch's sampler. Validation and test
-            windows are shared out without padding: each is one rank's. See `WindowSampler`.
+        ddp_rank: rank of this process, or -1. Every rank gets as many training windows; call
+            `train_loader.sampler.set_epoch(epoch)` as with torch's sampler. Each validation and
+            test window is one rank's, without padding. See `WindowSampler`.
         dask_batching: gather each batch from the file and hold nothing in memory. Stores and `.npy`
             files are memory-mapped, so that ranks of a machine share one copy; Dask is not needed.
-        horizon: rows of y where they are not to be as many as those of x.
+        horizon: rows of y, if not as many as those of x.
         pgt_compat: give PGT's own numbers, to compare: statistics of the whole series, zeros among
             the readings, the time of day standardised; its dtypes (float64 for PeMS, PeMS-All-LA,
             WindmillLarge and Chickenpox on a CPU) and the edges in the order of the file; `shuffle`
             of all three splits, drawn as torch's samplers do; padded ranks; the second share of
-            `ratio` not read. It is PGT to the bit but for two things: a test share of no window
+            `ratio` ignored. This is PGT to the bit, with two exceptions: a test share of no window
             gives no window, and `dask_batching`, which fails there, works.
         data_dir: where the files of a data set are; `data` in the working directory if not given.
             They are never downloaded.
@@ -93,15 +93,15 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
             and better for readings whose zero is far from their mean (kelvins).
         masks: add to each batch which readings of y were observed, bool [B, H, N, F]; False for the
             time of day.
-        num_workers: processes that make batches ahead, of each loader.
+        num_workers: processes of each loader that prefetch batches.
 
     Returns:
         (train, val, test, edges, edge_weights, means, stds): three `DataLoader`s; sources and
-        targets int64 [2, E], by source, then target, self-loops included where the file has them;
-        float32 [E]; mean and standard deviation of each feature, float32 [F], 0 and 1 for the time
-        of day, or [N, 1] for WindmillLarge: `y * stds + means` is in original units. On `allGPU`
-        means and stds are there too. Without means and stds for Chickenpox, whose file holds
-        standardised numbers, which are left as they are.
+        targets int64 [2, E], by source, then target, with the self loops of the file; float32 [E];
+        mean and standard deviation of each feature, float32 [F], 0 and 1 for the time of day, or
+        [N, 1] for WindmillLarge: `y * stds + means` is in original units. With `allGPU` means and
+        stds are on the GPU. Chickenpox, whose file holds standardised numbers, has no means and
+        stds.
 
     Raises:
         ConfigError: if an argument breaks its rule, there is no such data set, store or GPU, or the

@@ -1,4 +1,4 @@
-"""Which windows an epoch takes, in which order, and which of them a rank takes."""
+"""The windows of an epoch, in order, and those of them that a rank takes."""
 
 from collections.abc import Iterator
 
@@ -15,30 +15,28 @@ __all__ = ["WindowSampler"]
 class WindowSampler(Sampler[int]):
     """Positions of windows, for the `sampler` of a `DataLoader`.
 
-    Training takes them `evenly`: of the epoch's order, ranks take one window in turn, so that with
-    W ranks and batches of b windows the global batch at a step is the same b * W windows whatever
-    W is. The fewer than W windows that are left at the end of the order are left out of this
-    epoch: every rank takes as many steps as any other, with batches of the same size, so that the
-    mean over ranks of gradients is the gradient of the global batch. Shuffled, other windows are
-    left out each epoch.
+    For training (`evenly`) ranks take one window of the epoch's order in turn, so that with W ranks
+    and batches of b windows the global batch of a step is the same b * W windows for every W. The
+    last windows of the order, fewer than W, are left out of the epoch: all ranks take as many
+    steps, with batches of the same size, so that the mean over ranks of gradients is the gradient
+    of the global batch. With shuffling, each epoch leaves out other windows.
 
-    Evaluation does not: every window is some rank's exactly once. Ranks take consecutive parts,
-    which differ by one window at most, and may be empty.
+    For evaluation every window is exactly one rank's. Ranks take consecutive parts, whose sizes
+    differ by at most one window and which may be empty.
 
     A single process that shuffles draws a new order in each epoch by itself. Several ranks must
-    agree: there, as with torch's `DistributedSampler`, the epoch is what `set_epoch` was told last.
+    agree: there, as with torch's `DistributedSampler`, `set_epoch` sets the epoch.
 
     Args:
         num_windows: windows of the split.
-        shuffle: whether the order is drawn from (seed, epoch); time order otherwise.
+        shuffle: whether the order is drawn from (seed, epoch); otherwise it is time order.
         seed: 0 <= seed < 2**64.
-        rank: which rank takes them.
+        rank: of this process.
         world_size: number of ranks.
         evenly: see above.
 
     Raises:
-        ConfigError: if a number breaks its rule, or ranks should share fewer windows than there
-            are ranks evenly.
+        ConfigError: if a number breaks its rule, or training has fewer windows than ranks.
     """
 
     def __init__(
@@ -68,10 +66,10 @@ class WindowSampler(Sampler[int]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Name the epoch that is next iterated over.
+        """Set the epoch of the next iteration.
 
         Raises:
-            ConfigError: if it is no whole number of at least 0.
+            ConfigError: unless it is a whole number of at least 0.
         """
         require_whole_number("epoch", epoch, 0)
         self._epoch = epoch
@@ -85,9 +83,9 @@ class WindowSampler(Sampler[int]):
         epoch = self._epoch
         if self.world_size == 1:
             self._epoch += 1
-        return iter(self._mine(self._order.epoch(self.num_windows, epoch)).tolist())
+        return iter(self._of_this_rank(self._order.epoch(self.num_windows, epoch)).tolist())
 
-    def _mine(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _of_this_rank(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         if self.evenly:
             whole = self.num_windows - self.num_windows % self.world_size
             return positions[self.rank : whole : self.world_size]

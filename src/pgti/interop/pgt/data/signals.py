@@ -1,7 +1,7 @@
-"""PGT's signals and loaders as what this library works on: stores and `IndexDataset`s."""
+"""PGT's signals as stores, and its loaders as `IndexDataset`s."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,7 @@ _NEAR = 1e-4
 
 
 def from_loader(loader: Any) -> IndexDataset:
-    """The windows of a PGT loader, on the very array or tensor that it holds.
+    """The windows of a PGT loader, on the array or tensor that it holds, without a copy.
 
     `DataLoader(from_loader(loader), batch_size=64, collate_fn=collate_windows)` gives the loader's
     batches, each in one gather.
@@ -34,7 +34,7 @@ def from_loader(loader: Any) -> IndexDataset:
         loader: a `DataLoader` over an `IndexDataset`, PGT's or ours, or such a dataset.
 
     Raises:
-        ConfigError: if it has no starts, series and horizon.
+        ConfigError: if it lacks starts, series or horizon.
     """
     dataset = getattr(loader, "dataset", loader)
     for name in ("indices", "data", "horizon"):
@@ -66,34 +66,35 @@ def to_store(
 ) -> IngestSummary:
     """Write a signal of PGT as a store: the series once, in place of its windows.
 
-    What a signal is: `features` and `targets`, one array a snapshot; `edge_index` [2, E] and
-    `edge_weight` [E], or the lists `edge_indices` and `edge_weights` whose entries are all alike.
+    A signal has `features` and `targets`, one array for each snapshot; `edge_index` [2, E] and
+    `edge_weight` [E], or the lists `edge_indices` and `edge_weights` whose entries are all equal.
 
     Args:
         signal: a `StaticGraphTemporalSignal`, a `DynamicGraphTemporalSignal` whose graph does not
             change, or `Snapshots`.
-        path: the store to make.
+        path: the store to write.
         options: names of channels, start, interval, missing values and the like; PGT's signals
             have no times.
-        layout: what consecutive snapshots are. "windows": each is the one before moved on by a
-            step, features [N, L] or [N, F, L] and targets the steps that follow: [N] or [N, H] of
+        layout: what consecutive snapshots are. "windows": each is the one before, one step later,
+            features [N, L] or [N, F, L] and targets the steps that follow: [N] or [N, H] of
             one feature, or [N, F, H]. The store has the S + L - 1 + H steps of S snapshots; the
-            last H of features that are no targets are missing. "steps": each is one step, features
-            [N] or [N, F], and targets [N] or [N, K], which become channels after the features.
+            last H of features that are not targets are missing. "steps": each is one step,
+            features [N] or [N, F], and targets [N] or [N, K], which become channels after the
+            features.
         node_ids: ids of the sensors; "0", "1", ... if not given.
         means: mean of each channel [F], or of each sensor [N, 1], or anything else that fits
             [T, N, F], by which the signal was standardised: readings are `value * stds + means`,
-            and a value of `options.missing` is recognised although it went through that. Of steps
-            the channels are F features and K targets; one that was not standardised has mean 0 and
-            deviation 1.
+            and a value of `options.missing` is recognised within rounding. Of steps the channels
+            are F features and K targets; give mean 0 and deviation 1 for one that was not
+            standardised.
         stds: standard deviations, given with `means`.
 
     Returns:
-        What `pgti.ingest` says of the store.
+        The summary of `pgti.ingest`.
 
     Raises:
-        DataError: if snapshots have no features, are not what the layout says (naming the first
-            that is not), or the graph changes from one to another.
+        DataError: if snapshots have no features, contradict the layout (naming the first that
+            does), or the graph changes from one to another.
         ConfigError: if only one of `means` and `stds` is given, or they do not fit; or an option
             cannot be used.
         StoreError: if the store exists or cannot be written.
@@ -103,9 +104,9 @@ def to_store(
         raise ConfigError("only one of means and stds is given: give both, or neither")
     features = _arrays(_entries(signal, "features"), "features")
     if layout == "windows":
-        values = _joined_windows(features, _arrays(_entries(signal, "targets"), "targets"))
+        values = _join_windows(features, _arrays(_entries(signal, "targets"), "targets"))
     elif layout == "steps":
-        values, names = _joined_steps(features, getattr(signal, "targets", None))
+        values, names = _join_steps(features, getattr(signal, "targets", None))
         if not options.channels:
             options = replace(options, channels=names)
     else:
@@ -113,7 +114,7 @@ def to_store(
     if means is not None and stds is not None:
         for name, statistic in (("means", means), ("stds", stds)):
             _check_fits(name, tuple(np.shape(statistic)), values.shape)
-        values = _readings(values, np.asarray(means), np.asarray(stds), options.missing)
+        values = _to_readings(values, np.asarray(means), np.asarray(stds), options.missing)
     graph = _graph(signal, values.shape[1])
     return ingest(values, path, options, graph=graph, node_ids=node_ids)
 
@@ -121,12 +122,12 @@ def to_store(
 def _entries(signal: Any, name: str) -> Sequence[Any]:
     entries: Sequence[Any] | None = getattr(signal, name, None)
     if entries is None or not len(entries):
-        raise DataError(f"a {type(signal).__name__} without {name} is no signal that can be stored")
+        raise DataError(f"a {type(signal).__name__} without {name} cannot be stored as a signal")
     return entries
 
 
 def _arrays(entries: Sequence[Any], name: str) -> list[Values]:
-    """One array a snapshot, all of one shape."""
+    """An array of each snapshot, all of one shape."""
     arrays: list[Values] = []
     for place, entry in enumerate(entries):
         if entry is None:
@@ -141,27 +142,27 @@ def _arrays(entries: Sequence[Any], name: str) -> list[Values]:
     return arrays
 
 
-def _joined_windows(features: list[Values], targets: list[Values]) -> Values:
+def _join_windows(features: list[Values], targets: list[Values]) -> Values:
     """The series [T, N, F] of windows and the steps after them."""
     windows = [_with_features(each) for each in features]
     num_nodes, num_features, steps = windows[0].shape
     for place, (before, window) in enumerate(pairwise(windows), 1):
         if not _equal(before[..., 1:], window[..., :-1]):
             raise DataError(
-                f"the features of snapshot {place} are not those of snapshot {place - 1} moved on "
-                'by one step: say layout="steps" if each snapshot is a step of its own'
+                f"the features of snapshot {place} are not those of snapshot {place - 1} one step "
+                'later: pass layout="steps" if each snapshot is a single step'
             )
-    ahead = [_Ahead.of(each, num_features) for each in targets]
+    ahead = [_as_steps_ahead(each, num_features) for each in targets]
     known = len(windows) + steps - 1
-    horizon = ahead[0].values.shape[-1]
+    horizon = ahead[0].shape[-1]
     # Whole numbers have no NaN; float64 holds those of counts.
     dtype = windows[0].dtype if windows[0].dtype.kind == "f" else np.float64
     series = np.full((known + horizon, num_nodes, num_features), np.nan, dtype)
     series[:steps] = windows[0].transpose(2, 0, 1)
     for row, window in enumerate(windows[1:], steps):
         series[row] = window[..., -1]
-    channels = _continued(series[:known], ahead, steps)
-    series[known:, :, channels] = ahead[-1].values.transpose(2, 0, 1)
+    channels = _find_channels(series[:known], ahead, steps)
+    series[known:, :, channels] = ahead[-1].transpose(2, 0, 1)
     return series
 
 
@@ -170,47 +171,31 @@ def _with_features(window: Values) -> Values:
     if window.ndim not in (2, 3) or not window.size:
         raise DataError(
             f"features have shape {window.shape}: the rule is [N, L] or [N, F, L], the last axis "
-            'being time; say layout="steps" for [N] or [N, F]'
+            'being time; pass layout="steps" for [N] or [N, F]'
         )
     return window[:, None] if window.ndim == 2 else window
 
 
-@dataclass(frozen=True, slots=True)
-class _Ahead:
-    """The steps after a window.
-
-    Args:
-        values: [N, F', H].
-        has_every_feature: whether they are those of all features, in order, and not of one.
-    """
-
-    values: Values
-    has_every_feature: bool
-
-    @classmethod
-    def of(cls, target: Values, num_features: int) -> "_Ahead":
-        """Targets [N], [N, H] or [N, F, H]."""
-        if target.ndim == 3 and target.shape[1] == num_features:
-            return cls(target, has_every_feature=True)
-        if target.ndim in (1, 2):
-            return cls(target.reshape(len(target), 1, -1), has_every_feature=False)
-        raise DataError(
-            f"targets have shape {target.shape} and there are {num_features} features: the rule is "
-            "[N], [N, H] or [N, F, H]"
-        )
+def _as_steps_ahead(target: Values, num_features: int) -> Values:
+    """[N, F, H] of targets of every feature, or [N, 1, H] of targets [N] or [N, H] of one."""
+    if target.ndim == 3 and target.shape[1] == num_features:
+        return target
+    if target.ndim in (1, 2):
+        return target.reshape(len(target), 1, -1)
+    raise DataError(
+        f"targets have shape {target.shape} and there are {num_features} features: the rule is "
+        "[N], [N, H] or [N, F, H]"
+    )
 
 
-def _continued(series: Values, ahead: list[_Ahead], steps: int) -> slice:
-    """The features of which the targets are the next steps."""
-    num_features = series.shape[2]
-    if ahead[0].has_every_feature:
-        candidates: Iterable[slice] = (slice(0, num_features),)
-    else:
-        candidates = (slice(place, place + 1) for place in range(num_features))
-    for channels in candidates:
+def _find_channels(series: Values, ahead: list[Values], steps: int) -> slice:
+    """The features whose next steps the targets are."""
+    width = ahead[0].shape[1]
+    for first in range(series.shape[2] - width + 1):
+        channels = slice(first, first + width)
         if all(
-            _goes_on(series[first + steps :, :, channels], each.values)
-            for first, each in enumerate(ahead)
+            _continues(series[place + steps :, :, channels], each)
+            for place, each in enumerate(ahead)
         ):
             return channels
     raise DataError(
@@ -219,7 +204,7 @@ def _continued(series: Values, ahead: list[_Ahead], steps: int) -> slice:
     )
 
 
-def _goes_on(rows: Values, target: Values) -> bool:
+def _continues(rows: Values, target: Values) -> bool:
     """Whether the rows that are known after a window are the first of its target [N, F', H]."""
     count = min(len(rows), target.shape[-1])
     return _equal(rows[:count].transpose(1, 2, 0), target[..., :count])
@@ -229,7 +214,7 @@ def _equal(one: Values, other: Values) -> bool:
     return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=True))
 
 
-def _joined_steps(
+def _join_steps(
     features: list[Values], targets: Sequence[Any] | None
 ) -> tuple[Values, tuple[str, ...]]:
     """Each snapshot as one row [N, F + K], and names of the channels."""
@@ -255,7 +240,7 @@ def _as_columns(rows: Values, what: str) -> Values:
 
 
 def _check_fits(name: str, shape: tuple[int, ...], values: tuple[int, ...]) -> None:
-    """Refuse a statistic that would spread the series over an axis that it has not."""
+    """Refuse a statistic that does not broadcast to the series, or broadcasts the series."""
     try:
         fits = np.broadcast_shapes(shape, values) == values
     except ValueError:
@@ -268,8 +253,8 @@ def _check_fits(name: str, shape: tuple[int, ...], values: tuple[int, ...]) -> N
         )
 
 
-def _readings(values: Values, means: Values, stds: Values, missing: tuple[float, ...]) -> Values:
-    """Readings in original units, exactly `missing` where they are nearly."""
+def _to_readings(values: Values, means: Values, stds: Values, missing: tuple[float, ...]) -> Values:
+    """Readings in original units; those that are nearly a missing value are exactly that."""
     readings = np.asarray(values * stds.astype(np.float64) + means.astype(np.float64))
     for value in missing:
         readings[np.abs(readings - value) <= _NEAR * np.broadcast_to(stds, readings.shape)] = value
@@ -287,7 +272,7 @@ def _graph(signal: Any, num_nodes: int) -> SensorGraph:
 
 
 def _constant(signal: Any, name: str, plural: str) -> Values | None:
-    """What a static signal has, or all snapshots of a dynamic one have alike."""
+    """An attribute of a static signal, or the value of all snapshots of a dynamic one."""
     if hasattr(signal, plural):
         entries = getattr(signal, plural)
         for place, entry in enumerate(entries):

@@ -20,15 +20,15 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pgti.errors import ConfigError
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.interop.pgt.edges import Edges
-from pgti.interop.pgt.layers.forecaster import WholeForecaster
+from pgti.interop.pgt.layers.forecaster import LayerClass, WholeForecaster
 from pgti.models.base import ModelConfig, check_at_least
 from pgti.shapes import BLNC
 
 __all__ = ["ASTGCNConfig", "MSTGCNConfig", "PgtASTGCN", "PgtMSTGCN", "largest_eigenvalue"]
 
-_DENSE_UP_TO_NODES = 64  # the iteration of larger graphs needs more than a few
+_DENSE_UP_TO_NODES = 64  # an iterative solver needs more nodes
 
-_KNOWN = WeakIdKeyDictionary()  # from edges, as long as they are there, to their eigenvalue
+_EIGENVALUES = WeakIdKeyDictionary()  # by edges, as long as they are alive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class MSTGCNConfig(ModelConfig):
 
     Attributes:
         hidden: filters of every convolution, over the graph and over time.
-        blocks: of both, one after the other.
+        blocks: blocks of both, one after the other.
         hops: how far one filter reaches; the layer's `K` less 1.
 
     Raises:
@@ -49,56 +49,16 @@ class MSTGCNConfig(ModelConfig):
     hops: int = 2
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1, blocks=1, hops=0)
 
 
-class PgtMSTGCN(WholeForecaster):
-    """Takes [B, N, C, L]; given edges for each time step, as for graphs that change.
-
-    Its path for a graph that does not change mixes nodes, channels and samples up, unless there is
-    one sample of one channel.
-    """
-
-    layer_name = "MSTGCN"
-    config: MSTGCNConfig
-
-    def make(self, layer_class: type[Any]) -> nn.Module:
-        """`MSTGCN(blocks, C, K, D, D, stride 1, outputs, L)`."""
-        config, shape = self.config, self.shape
-        layer: nn.Module = layer_class(
-            config.blocks,
-            shape.input_channels,
-            config.hops + 1,
-            config.hidden,
-            config.hidden,
-            1,
-            shape.horizon * shape.target_channels,
-            shape.input_steps,
-        )
-        return layer
-
-    @property
-    def width(self) -> int:
-        """Outputs of its last convolution."""
-        width: int = self.layer._final_conv.out_channels
-        return width
-
-    def features(self, x: BLNC, edges: Edges) -> Tensor:
-        """The forecasts."""
-        value = largest_eigenvalue(edges.index, x.shape[2])
-        with eigenvalue_given(_module_of(self.layer), value):
-            made: Tensor = self.layer(x.permute(0, 2, 3, 1), [edges.index] * x.shape[1])
-        return made
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ASTGCNConfig(ModelConfig):
+class ASTGCNConfig(MSTGCNConfig):
     """Options of ASTGCN.
 
     Attributes:
         hidden: filters of every convolution, over the graph and over time.
-        blocks: of attention and both, one after the other.
+        blocks: blocks of attention and both convolutions, one after the other.
         hops: how far one filter reaches; the layer's `K` less 1.
         normalization: of the Laplacian: none, D - A, or sym, I - D^-1/2 A D^-1/2.
 
@@ -106,87 +66,98 @@ class ASTGCNConfig(ModelConfig):
         ConfigError: an option out of range.
     """
 
-    hidden: int = 64
-    blocks: int = 2
-    hops: int = 2
     normalization: str = "none"
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_at_least(self, hidden=1, blocks=1, hops=0)
+        MSTGCNConfig.__post_init__(self)
         if self.normalization not in ("none", "sym"):
             raise ConfigError(f"normalization is {self.normalization!r}: it is one of none, sym")
 
 
-class PgtASTGCN(WholeForecaster):
-    """Takes [B, N, C, L]."""
+class PgtMSTGCN(WholeForecaster):
+    """Takes [B, N, C, L], and edges for each time step, as for graphs that change.
 
-    layer_name = "ASTGCN"
-    config: ASTGCNConfig
+    Its path for a graph that does not change mixes nodes, channels and samples up, unless there is
+    one sample of one channel.
+    """
 
-    def make(self, layer_class: type[Any]) -> nn.Module:
-        """`ASTGCN(blocks, C, K, D, D, stride 1, outputs, L, N, normalization)`."""
+    layer_name = "MSTGCN"
+    width_attribute = "_final_conv.out_channels"
+    config: MSTGCNConfig
+
+    def build(self, layer_class: LayerClass) -> nn.Module:
+        """`MSTGCN(blocks, C, K, D, D, stride 1, outputs, L)`."""
+        return layer_class(*self._arguments())
+
+    def _arguments(self) -> tuple[int, ...]:
         config, shape = self.config, self.shape
-        layer: nn.Module = layer_class(
-            config.blocks,
-            shape.input_channels,
-            config.hops + 1,
-            config.hidden,
-            config.hidden,
-            1,
-            shape.horizon * shape.target_channels,
-            shape.input_steps,
-            shape.num_nodes,
-            None if config.normalization == "none" else config.normalization,
-        )
-        return layer
-
-    @property
-    def width(self) -> int:
-        """Outputs of its last convolution."""
-        width: int = self.layer._final_conv.out_channels
-        return width
+        filters = (config.hops + 1, config.hidden, config.hidden, 1)
+        outputs = shape.horizon * shape.target_channels
+        return (config.blocks, shape.input_channels, *filters, outputs, shape.input_steps)
 
     def features(self, x: BLNC, edges: Edges) -> Tensor:
         """The forecasts."""
         value = largest_eigenvalue(edges.index, x.shape[2])
-        with eigenvalue_given(_module_of(self.layer), value):
-            made: Tensor = self.layer(x.permute(0, 2, 3, 1), edges.index)
-        return made
+        with fixed_eigenvalue(_module_of(self.layer), value):
+            forecasts: Tensor = self.layer(x.permute(0, 2, 3, 1), self._edges(x, edges))
+        return forecasts
+
+    def _edges(self, x: BLNC, edges: Edges) -> list[Tensor] | Tensor:
+        return [edges.index] * x.shape[1]
+
+
+class PgtASTGCN(PgtMSTGCN):
+    """Takes [B, N, C, L] and the edges."""
+
+    layer_name = "ASTGCN"
+    config: ASTGCNConfig
+
+    def build(self, layer_class: LayerClass) -> nn.Module:
+        """`ASTGCN(blocks, C, K, D, D, stride 1, outputs, L, N, normalization)`."""
+        normalization = self.config.normalization
+        return layer_class(
+            *self._arguments(),
+            self.shape.num_nodes,
+            None if normalization == "none" else normalization,
+        )
+
+    def _edges(self, x: BLNC, edges: Edges) -> Tensor:
+        return edges.index
 
 
 def largest_eigenvalue(edge_index: Tensor, num_nodes: int) -> float:
     """Real part of the largest eigenvalue of L = D - A, the same at every call; 1 where L is 0.
 
-    A has a 1 for every edge that is no self loop, D its row sums. Found once for a tensor of edges.
+    A has a 1 for every edge that is not a self loop, D its row sums. Computed once for a tensor of
+    edges.
 
     Args:
         edge_index: [2, E].
         num_nodes: N.
     """
-    if edge_index not in _KNOWN:
-        _KNOWN[edge_index] = _computed(edge_index, num_nodes)
-    known: float = _KNOWN[edge_index]
-    return known
+    if edge_index not in _EIGENVALUES:
+        _EIGENVALUES[edge_index] = _compute(edge_index, num_nodes)
+    value: float = _EIGENVALUES[edge_index]
+    return value
 
 
 @contextmanager
-def eigenvalue_given(module: Any, value: float) -> Iterator[None]:
-    """While this lasts, the layers of a module of PGT are told the eigenvalue.
+def fixed_eigenvalue(module: Any, value: float) -> Iterator[None]:
+    """Inside the block, the layers of a module of PGT use this eigenvalue.
 
-    They ask for it with `LaplacianLambdaMax()(data).lambda_max`, in every block at every call and,
+    They compute it with `LaplacianLambdaMax()(data).lambda_max`, in every block at every call and,
     where edges are given for each time step, for each of these. scipy begins every such search at
     random, so that the same forecast would differ in its last digits from call to call.
     """
-    searched = module.LaplacianLambdaMax
+    original = module.LaplacianLambdaMax
     module.LaplacianLambdaMax = lambda: lambda _: SimpleNamespace(lambda_max=value)
     try:
         yield
     finally:
-        module.LaplacianLambdaMax = searched
+        module.LaplacianLambdaMax = original
 
 
-def _computed(edge_index: Tensor, num_nodes: int) -> float:
+def _compute(edge_index: Tensor, num_nodes: int) -> float:
     sources, targets = edge_index.cpu().numpy()
     between = sources != targets
     sources, targets = sources[between], targets[between]
@@ -201,15 +172,15 @@ def _computed(edge_index: Tensor, num_nodes: int) -> float:
     order = np.argsort(component, kind="stable")
     ends = np.cumsum(np.bincount(component, minlength=count))
     blocks = np.split(order, ends[:-1])
-    values = [_largest_of(laplacian[nodes][:, nodes]) for nodes in blocks]
+    values = [_largest(laplacian[nodes][:, nodes]) for nodes in blocks]
     return float(values[np.argmax(np.abs(values))].real)
 
 
-def _largest_of(laplacian: CsrMatrix) -> complex:
+def _largest(laplacian: CsrMatrix) -> complex:
     """The eigenvalue of the largest absolute value.
 
     Raises:
-        ConfigError: if the search for it does not end.
+        ConfigError: if the search for it does not converge.
     """
     num_nodes = laplacian.shape[0]
     if num_nodes == 1:

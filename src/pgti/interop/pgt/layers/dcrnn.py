@@ -55,8 +55,8 @@ class LegacyDCRNNConfig(ModelConfig):
     Attributes:
         hidden: units D; PGT's `out_channels`.
         hops: how far one filter reaches; PGT's `K` less 1.
-        head: make the forecast from the last state by an affine map, which PGT's layer leaves to
-            its user. Without it the state after input t is the forecast t, as in PGT's examples.
+        head: forecast from the last state by an affine map, which PGT's layer leaves to its user.
+            Without it the state after input t is the forecast t, as in PGT's examples.
 
     Raises:
         ConfigError: an option out of range.
@@ -67,18 +67,17 @@ class LegacyDCRNNConfig(ModelConfig):
     head: bool = True
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1, hops=0)
 
 
 class LegacyDCRNN(AbstractModel):
     """The layer `BatchedDCRNN` of PyTorch Geometric Temporal 0.56.2: not DCRNN.
 
-    For old checkpoints only; train `dcrnn`. It repeats, in sparse products of which a batch is one,
+    For old checkpoints only; train `dcrnn`. It computes, in one sparse product for a whole batch,
     what the layer computes: an encoder without a decoder, whose filters leave the edges' weights
     out of the numerator, normalise the backward direction by the degrees of other edges' sources,
-    and are no Chebyshev polynomials from the third power on (`LegacyDiffusionGRU`). Its states lie
-    between -1 and 1, and so do its forecasts where there is no head.
+    and differ from Chebyshev polynomials from the third power on (`LegacyDiffusionGRU`). Its states
+    lie between -1 and 1, and without a head so do its forecasts.
 
     Where a sensor without an edge that leads to it has one that leaves it, PGT divides by zero and
     its output is infinite or NaN; here that term is zero. Edges are taken by source, then target,
@@ -133,8 +132,8 @@ class LegacyDCRNN(AbstractModel):
         states_LNBD: list[Tensor] = []
         x_LNBC = x.permute(1, 2, 0, 3)
         for part_LNBC in torch.split(x_LNBC, self._steps_at_once(x_LNBC)):
-            made_LNBD, last_NBD = self._run(part_LNBC, last_NBD, supports)
-            states_LNBD.append(made_LNBD)
+            part_LNBD, last_NBD = self._run(part_LNBC, last_NBD, supports)
+            states_LNBD.append(part_LNBD)
         if self.regression is not None:
             forecast: BHNC = self.regression(states_LNBD[-1][-1].transpose(0, 1))
             return forecast
@@ -150,7 +149,7 @@ class LegacyDCRNN(AbstractModel):
         return run(part_LNBC, state_NBD, supports)
 
     def _steps_at_once(self, x_LNBC: Tensor) -> int:
-        """Steps between states that are kept; all of them where everything is kept anyway."""
+        """Steps that run at once: between two checkpoints in training, as many as fit without."""
         num_steps, num_nodes, batch, _ = x_LNBC.shape
         if torch.is_grad_enabled():
             return steps_per_checkpoint(num_steps) if self.activation_checkpointing else num_steps
@@ -158,19 +157,19 @@ class LegacyDCRNN(AbstractModel):
 
 
 def load_pgt_state_dict(model: LegacyDCRNN, state_dict: Mapping[str, Tensor]) -> None:
-    """Put the weights of a `BatchedDCRNN` or `DCRNN` of PGT into a model of equal sizes.
+    """Load the weights of a `BatchedDCRNN` or `DCRNN` of PGT into a model of equal sizes.
 
-    The head of the model, where it has one, stays as it is. PGT learns from readings standardised
-    by statistics of the whole series and from a standardised time of day: a model that is to
-    forecast as it did must be given such inputs.
+    The head of the model, if it has one, keeps its weights. PGT learns from readings standardised
+    by statistics of the whole series and from a standardised time of day: to forecast as it did, a
+    model needs such inputs.
 
     Args:
-        model: to fill.
+        model: whose weights are replaced.
         state_dict: of the layer, or of a network that has one such layer at any depth; everything
-            else in it is left out.
+            else in it is ignored.
 
     Raises:
-        ConfigError: if it has not exactly one such layer, or the layer is of another size.
+        ConfigError: unless it has exactly one such layer, of the model's sizes.
     """
     own = model.cell.state_dict()
     mark = "conv_x_z.weight"
@@ -180,16 +179,16 @@ def load_pgt_state_dict(model: LegacyDCRNN, state_dict: Mapping[str, Tensor]) ->
             f"the state dict has {len(prefixes)} layers with the parameter {mark!r}: it must be "
             "that of a network with one DCRNN or BatchedDCRNN"
         )
-    theirs = {name: state_dict.get(prefixes[0] + name) for name in own}
-    for name, tensor in theirs.items():
-        found = None if tensor is None else tuple(tensor.shape)
-        if found != tuple(own[name].shape):
+    loaded = {name: state_dict.get(prefixes[0] + name) for name in own}
+    for name, tensor in loaded.items():
+        shape = None if tensor is None else tuple(tensor.shape)
+        if shape != tuple(own[name].shape):
             raise ConfigError(
-                f"{prefixes[0]}{name} has the shape {found} in the state dict and "
+                f"{prefixes[0]}{name} has the shape {shape} in the state dict and "
                 f"{tuple(own[name].shape)} in the model, [2, K, C + D, D]: build the model with "
                 "hidden = D, hops = K - 1 and windows of C input channels"
             )
-    model.cell.load_state_dict(theirs)
+    model.cell.load_state_dict(loaded)
 
 
 class LegacyDiffusionGRU(nn.Module):
@@ -221,7 +220,7 @@ class LegacyDiffusionGRU(nn.Module):
         Args:
             x_LNBC: [L, N, B, C].
             h_NBD: [N, B, D], the state before the first input; None for zeros.
-            supports: of the kind `pgt_legacy`, on N nodes.
+            supports: `LegacyDCRNN.build_supports`, on N nodes.
 
         Returns:
             [L, N, B, D] and [N, B, D].
@@ -267,9 +266,9 @@ def _powers_of_terms(hops: int) -> Tensor:
 
 
 def pgt_operators(graph: SensorGraph) -> tuple[CsrMatrix, CsrMatrix]:
-    """What `DConv` and `BatchedDConv` of PGT 0.56.2 compute in place of the two random walks.
+    """The operators of `DConv` and `BatchedDConv` of PGT 0.56.2, in place of two random walks.
 
-    For networks that were trained with them; `dual_random_walk` is diffusion convolution. With the
+    For networks trained with them; diffusion convolution has `dual_random_walk`. With the
     edges (r_i, c_i), i = 0 .. E-1, in the order of PGT's loaders (by source, then target), weights
     w_i, and D the weighted degrees:
 

@@ -1,50 +1,19 @@
 """The layers of PyTorch Geometric Temporal (PGT) that can be trained here, as `pgt:LAYER`.
 
-Nothing here imports PGT before a model is made. What is said of a layer was found in version
-0.56.2. Options have the words of this package: `hidden` is a layer's `out_channels`, and `hops`,
-how far a filter reaches, its `K` less 1.
+PGT is imported when a layer is built. The remarks were checked with version 0.56.2. Options have
+this package's names: `hidden` is a layer's `out_channels`, and `hops`, how far a filter reaches,
+its `K` less 1.
 """
 
 from typing import Any
 
 from torch import nn
 
+from pgti.interop.pgt.layers import networks, recurrent
 from pgti.interop.pgt.layers.astgcn import ASTGCNConfig, MSTGCNConfig, PgtASTGCN, PgtMSTGCN
 from pgti.interop.pgt.layers.dcrnn import LegacyDCRNN, LegacyDCRNNConfig
-from pgti.interop.pgt.layers.encoders import (
-    AGCRNConfig,
-    DyGrEncoderConfig,
-    EvolveGCNConfig,
-    MPNNLSTMConfig,
-    PgtAGCRN,
-    PgtDyGrEncoder,
-    PgtEvolveGCNH,
-    PgtEvolveGCNO,
-    PgtLRGCN,
-    PgtMPNNLSTM,
-)
 from pgti.interop.pgt.layers.forecaster import PgtForecaster
-from pgti.interop.pgt.layers.networks import (
-    AAGCNConfig,
-    MTGNNConfig,
-    PgtAAGCN,
-    PgtMTGNN,
-    PgtSTConv,
-    STConvConfig,
-)
-from pgti.interop.pgt.layers.recurrent import (
-    HiddenConfig,
-    HopsConfig,
-    PgtA3TGCN,
-    PgtA3TGCN2,
-    PgtBatchedDCRNN,
-    PgtDCRNN,
-    PgtGCLSTM,
-    PgtGConvGRU,
-    PgtGConvLSTM,
-    PgtTGCN,
-    PgtTGCN2,
-)
+from pgti.interop.pgt.layers.recurrent import HiddenConfig, HopsConfig
 from pgti.models.base import ModelConfig, ModelShape
 from pgti.models.registry import MODELS, ModelEntry, model_entry
 
@@ -60,22 +29,33 @@ def _layer(
     remark: str,
     replacement: str | None = None,
 ) -> ModelEntry:
-    """A layer; `known wrong` starts the remark on one that is not what its paper describes."""
+    """A layer; its remark begins with "known wrong" if it differs from its paper."""
     return ModelEntry(config, model, "a layer of PGT", remark, replacement, _LIBRARY)
 
 
 PGT_LAYERS: dict[str, ModelEntry] = {
     "A3TGCN": _layer(
-        HiddenConfig, PgtA3TGCN, "known wrong: no step sees the state of the one before", "a3tgcn"
+        HiddenConfig,
+        recurrent.PgtA3TGCN,
+        "known wrong: no step sees the state of the one before",
+        "a3tgcn",
     ),
     "A3TGCN2": _layer(
-        HiddenConfig, PgtA3TGCN2, "known wrong: no step sees the state of the one before", "a3tgcn"
+        HiddenConfig,
+        recurrent.PgtA3TGCN2,
+        "known wrong: no step sees the state of the one before",
+        "a3tgcn",
     ),
     "AAGCN": _layer(
-        AAGCNConfig, PgtAAGCN, "leaves edge weights out; N x N; its learnt graph is off"
+        networks.AAGCNConfig,
+        networks.PgtAAGCN,
+        "leaves edge weights out; N x N; its learned graph is off",
     ),
     "AGCRN": _layer(
-        AGCRNConfig, PgtAGCRN, "learns its graph, N x N, and makes it at each step", "agcrn"
+        recurrent.AGCRNConfig,
+        recurrent.PgtAGCRN,
+        "learns its graph, N x N, and computes it at each step",
+        "agcrn",
     ),
     "ASTGCN": _layer(
         ASTGCNConfig,
@@ -85,48 +65,70 @@ PGT_LAYERS: dict[str, ModelEntry] = {
     ),
     "BatchedDCRNN": _layer(
         HopsConfig,
-        PgtBatchedDCRNN,
+        recurrent.PgtBatchedDCRNN,
         "known wrong: not diffusion convolution, and no decoder (pgt-dcrnn loads its checkpoints)",
         "dcrnn",
     ),
     "DCRNN": _layer(
         HopsConfig,
-        PgtDCRNN,
+        recurrent.PgtDCRNN,
         "known wrong, as BatchedDCRNN; one sample at a time, N x N at each step",
         "dcrnn",
     ),
-    "DyGrEncoder": _layer(DyGrEncoderConfig, PgtDyGrEncoder, "gated graph convolutions, then LSTM"),
+    "DyGrEncoder": _layer(
+        networks.DyGrEncoderConfig, networks.PgtDyGrEncoder, "gated graph convolutions, then LSTM"
+    ),
     "EvolveGCNH": _layer(
-        EvolveGCNConfig, PgtEvolveGCNH, "one sample at a time; its weights begin anew with a window"
+        recurrent.EvolveGCNConfig,
+        recurrent.PgtEvolveGCNH,
+        "one sample at a time; its weights start again with every window",
     ),
     "EvolveGCNO": _layer(
-        EvolveGCNConfig, PgtEvolveGCNO, "its weights begin anew with every window"
+        recurrent.EvolveGCNConfig,
+        recurrent.PgtEvolveGCNO,
+        "its weights start again with every window",
     ),
-    "GCLSTM": _layer(HopsConfig, PgtGCLSTM, "LSTM whose state is convolved"),
-    "GConvGRU": _layer(HopsConfig, PgtGConvGRU, "GRU of Chebyshev filters"),
-    "GConvLSTM": _layer(HopsConfig, PgtGConvLSTM, "LSTM of Chebyshev filters"),
+    "GCLSTM": _layer(HopsConfig, recurrent.PgtGCLSTM, "LSTM whose state is convolved"),
+    "GConvGRU": _layer(HopsConfig, recurrent.PgtGConvGRU, "GRU of Chebyshev filters"),
+    "GConvLSTM": _layer(HopsConfig, recurrent.PgtGConvLSTM, "LSTM of Chebyshev filters"),
     "LRGCN": _layer(
-        HiddenConfig, PgtLRGCN, "all edges are of one relation; leaves edge weights out"
+        HiddenConfig, recurrent.PgtLRGCN, "all edges are of one relation; leaves edge weights out"
     ),
     "MPNNLSTM": _layer(
-        MPNNLSTMConfig, PgtMPNNLSTM, "graph convolutions of each step, then two LSTMs"
+        networks.MPNNLSTMConfig,
+        networks.PgtMPNNLSTM,
+        "graph convolutions of each step, then two LSTMs",
     ),
     "MSTGCN": _layer(
         MSTGCNConfig,
         PgtMSTGCN,
-        "known wrong: mixes nodes and samples up where the graph is fixed, so it is told of one "
+        "known wrong: mixes nodes and samples up where the graph is fixed, so it gets one "
         "that changes; leaves edge weights out",
         "stgcn",
     ),
-    "MTGNN": _layer(MTGNNConfig, PgtMTGNN, "learns its graph, or has the store's; N x N", "mtgnn"),
+    "MTGNN": _layer(
+        networks.MTGNNConfig,
+        networks.PgtMTGNN,
+        "learns its graph, or has the store's; N x N",
+        "mtgnn",
+    ),
     "STConv": _layer(
-        STConvConfig, PgtSTConv, "one block of STGCN; slow: a call for every step", "stgcn"
+        networks.STConvConfig,
+        networks.PgtSTConv,
+        "one block of STGCN; slow: a call for every step",
+        "stgcn",
     ),
     "TGCN": _layer(
-        HiddenConfig, PgtTGCN, "as TGCN2, with a copy of the graph for each sample", "tgcn"
+        HiddenConfig,
+        recurrent.PgtTGCN,
+        "as TGCN2, with a copy of the graph for each sample",
+        "tgcn",
     ),
     "TGCN2": _layer(
-        HiddenConfig, PgtTGCN2, "convolves inputs alone, as the paper's equations do", "tgcn"
+        HiddenConfig,
+        recurrent.PgtTGCN2,
+        "convolves inputs alone, as the paper's equations do",
+        "tgcn",
     ),
 }
 """The layers by PGT's names."""
@@ -165,9 +167,9 @@ def register() -> None:
 
 
 def wrap_pgt_layer(layer: nn.Module, shape: ModelShape) -> PgtForecaster:
-    """A forecaster around a layer of PGT that you made yourself, trained or not.
+    """A forecaster around a layer of PGT that you built yourself, trained or not.
 
-    For arguments that the options leave out, and for weights that are there already:
+    For arguments that the options leave out, and for weights that exist already:
 
         pgti.train(store, run, model=lambda shape: wrap_pgt_layer(
             TGCN2(shape.input_channels, 64, batch_size=1, improved=True), shape))
