@@ -35,7 +35,7 @@ from pgti.bench.memory import (
 from pgti.cli import bench_memory
 from pgti.cli.main import run_command
 from pgti.errors import BenchError, ConfigError, StoreError
-from pgti.store import SeriesStore, StoreWriter, writer
+from pgti.store import SeriesStore, StoreWriter
 
 from .in_process import PEAK_BYTES, Commands
 
@@ -61,10 +61,11 @@ def ring(num_nodes: int = 5) -> SensorGraph:
     return SensorGraph.from_edges(num_nodes, nodes, (nodes + 1) % num_nodes)
 
 
-def write_store(path: Path, values: np.ndarray) -> None:
+def write_store(path: Path, values: np.ndarray, **options: Any) -> None:
     ids = tuple(f"s{node}" for node in range(values.shape[1]))
     channels = tuple(f"c{channel}" for channel in range(values.shape[2]))
-    with StoreWriter(path, node_ids=ids, channels=channels, graph=ring(len(ids))) as store:
+    graph = ring(len(ids))
+    with StoreWriter(path, node_ids=ids, channels=channels, graph=graph, **options) as store:
         store.append(values)
         store.finish(start=np.datetime64("2025-01-06T00:00"), interval_seconds=300)
 
@@ -129,19 +130,17 @@ def test_data_sets_are_chosen_by_name() -> None:
 
 @pytest.mark.parametrize("steps", [24, 25, 40, 61])
 @pytest.mark.parametrize("dtype", ["int16", "float32"])
-def test_a_longer_store_is_one_with_zeros_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, dtype: str
-) -> None:
+def test_a_longer_store_is_one_with_zeros_written(tmp_path: Path, steps: int, dtype: str) -> None:
     """Bytes, hashes and statistics are those of a store to which zeros were appended."""
-    monkeypatch.setattr(writer, "_BLOCK_READINGS", 8 * 5 * 2)  # blocks of 8 rows
+    blocks = {"block_readings": 8 * 5 * 2}  # of 8 rows
     generator = np.random.default_rng(steps)
     values = generator.integers(0, 90, size=(21, 5, 2)).astype(np.float32)
     values[3, 1, 0] = np.nan
     if dtype == "float32":
         values += np.float32(np.pi)
-    write_store(tmp_path / "short", values)
+    write_store(tmp_path / "short", values, **blocks)
     whole = np.concatenate([values, np.zeros((steps - len(values), 5, 2), dtype=np.float32)])
-    write_store(tmp_path / "written", whole)
+    write_store(tmp_path / "written", whole, **blocks)
 
     described = lengthen(tmp_path / "short", steps)
     longer, written = (SeriesStore.open(tmp_path / name) for name in ("short", "written"))

@@ -10,7 +10,7 @@ from pgti.store import StoreMeta, StoreWriter
 START = np.datetime64("2025-10-01T00:00")
 
 
-def write(
+def write_store(
     target: Path, values: np.ndarray, chunks: tuple[int, ...] = (), **options: object
 ) -> StoreMeta:
     nodes, channels = values.shape[1:]
@@ -27,7 +27,7 @@ def write(
         return writer.finish(start=START, interval_seconds=300)
 
 
-def sample(steps: int = 50, nodes: int = 4, channels: int = 2) -> np.ndarray:
+def sample_readings(steps: int = 50, nodes: int = 4, channels: int = 2) -> np.ndarray:
     values = np.random.default_rng(3).integers(-300, 900, (steps, nodes, channels)) / 10
     values[5:9, 1] = np.nan
     return values.astype(np.float32)

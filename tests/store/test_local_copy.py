@@ -16,7 +16,7 @@ from pgti.storage import file_lock
 from pgti.store import SeriesStore
 from pgti.store.local_copy import local_copy
 
-from .small_stores import sample, write
+from .small_stores import sample_readings, write_store
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -49,8 +49,8 @@ def refuse_to_hash(_: SeriesStore) -> None:
 
 def test_a_copy_is_the_store_byte_for_byte(tmp_path: Path) -> None:
     """It has the store's name and fingerprint, nothing else is left, and one line was said."""
-    values, said = sample(), list[str]()
-    meta = write(tmp_path / "s", values)
+    values, said = sample_readings(), list[str]()
+    meta = write_store(tmp_path / "s", values)
     disk = tmp_path / "new" / "disk"
     copy = local_copy(tmp_path / "s", disk, log=said.append)
     assert copy == disk / f"s-{meta.fingerprint[:16]}"
@@ -62,7 +62,7 @@ def test_a_copy_is_the_store_byte_for_byte(tmp_path: Path) -> None:
 
 def test_a_copy_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later call neither copies nor hashes the large parts, and says what it uses."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     copy = local_copy(tmp_path / "s", tmp_path / "disk")
     before, said = times_of(tmp_path / "disk") | times_of(copy), list[str]()
     monkeypatch.setattr(SeriesStore, "verify", refuse_to_hash)
@@ -73,9 +73,9 @@ def test_a_copy_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_another_version_of_a_store_gets_another_copy(tmp_path: Path) -> None:
     """A store that is ingested again is copied again; the former copy stays."""
-    write(tmp_path / "s", sample(50))
+    write_store(tmp_path / "s", sample_readings(50))
     former = local_copy(tmp_path / "s", tmp_path / "disk")
-    write(tmp_path / "s", sample(51), overwrite=True)
+    write_store(tmp_path / "s", sample_readings(51), overwrite=True)
     copy = local_copy(tmp_path / "s", tmp_path / "disk")
     assert SeriesStore.open(copy).meta.num_steps == 51
     assert SeriesStore.open(former).meta.num_steps == 50
@@ -83,7 +83,7 @@ def test_another_version_of_a_store_gets_another_copy(tmp_path: Path) -> None:
 
 def test_a_copy_is_its_own_copy(tmp_path: Path) -> None:
     """The copy given as the store is returned; on another disk it gets no second fingerprint."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     copy = local_copy(tmp_path / "s", tmp_path / "disk")
     assert local_copy(copy, tmp_path / "disk") == copy
     assert local_copy(copy, tmp_path / "other").name == copy.name
@@ -93,7 +93,7 @@ def test_a_damaged_store_is_no_copy_to_replace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The copy given as the store is refused when it is damaged, and not removed."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     copy = local_copy(tmp_path / "s", tmp_path / "disk")
     take_every_part_for_large(monkeypatch)
     change_a_byte(copy / "series.npy")
@@ -107,7 +107,7 @@ def test_a_damaged_store_is_no_copy_to_replace(
 @pytest.mark.parametrize("is_missing", [False, True])
 def test_a_damaged_copy_is_replaced(tmp_path: Path, part: str, is_missing: bool) -> None:
     """A small part that is missing, or other than it was, is found on opening."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     copy = local_copy(tmp_path / "s", tmp_path / "disk")
     if is_missing:
         (copy / part).unlink()
@@ -126,7 +126,7 @@ def test_a_large_part_that_has_changed_is_hashed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     """Whichever sign of a change there is, the changed byte is found and the copy replaced."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     copy = local_copy(tmp_path / "s", tmp_path / "disk")
     take_every_part_for_large(monkeypatch)
     part, said = copy / "series.npy", list[str]()
@@ -147,7 +147,7 @@ def test_an_intact_copy_without_a_stamp_is_hashed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A copier killed before it wrote the stamp leaves a copy that is used, not made again."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     copy = local_copy(tmp_path / "s", tmp_path / "disk")
     before = times_of(copy)
     (tmp_path / "disk" / f"{copy.name}.verified.json").unlink()
@@ -161,7 +161,7 @@ def test_a_store_with_a_damaged_large_part_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What opening the store does not see is seen while it is copied."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     take_every_part_for_large(monkeypatch)
     change_a_byte(tmp_path / "s" / "series.npy")
     said = list[str]()
@@ -180,7 +180,7 @@ def test_no_store_makes_no_directory(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
     """In one line, with the system's reason."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"cannot be made: Not a directory$"):
         local_copy(tmp_path / "s", tmp_path / "file" / "disk")
@@ -189,7 +189,7 @@ def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_a_directory_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
     """In one line; a copy that is there already is used without a stamp."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     disk = tmp_path / "disk"
     disk.mkdir()
     disk.chmod(0o555)
@@ -206,7 +206,7 @@ def test_a_full_disk_is_refused_before_copying(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the numbers, and nothing is left; a little more than the store's bytes is needed."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     needed = sum(len(part) for part in files_of(tmp_path / "s").values())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
     said = list[str]()
@@ -231,7 +231,7 @@ local_copy(sys.argv[1], sys.argv[2])
 
 def test_the_next_copier_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     """What was written under a temporary name goes, before the free space is looked at."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     disk = tmp_path / "disk"
     command = [sys.executable, "-c", KILLED, str(tmp_path / "s"), str(disk)]
     assert subprocess.run(command, check=False).returncode == 9
@@ -253,7 +253,7 @@ local_copy(sys.argv[1], sys.argv[2], log=lambda line: print(line, flush=True))
 
 def test_processes_at_once_make_one_copy(tmp_path: Path) -> None:
     """Both wait for the lock that is held here; then one copies and the other uses its copy."""
-    meta = write(tmp_path / "s", sample())
+    meta = write_store(tmp_path / "s", sample_readings())
     disk = tmp_path / "disk"
     disk.mkdir()
     command = [sys.executable, "-c", COPIER, str(tmp_path / "s"), str(disk)]

@@ -9,15 +9,15 @@ from pgti.errors import DataError
 from pgti.store import Scaler, SeriesStore
 from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
 
-from .small_stores import sample, write
+from .small_stores import sample_readings, write_store
 
 
 def test_scaler_sees_only_its_rows(tmp_path: Path) -> None:
     """Changing any reading outside the training rows leaves the scaler as it was."""
-    values = sample(80)
-    write(tmp_path / "a", values)
+    values = sample_readings(80)
+    write_store(tmp_path / "a", values)
     values[60:] *= -9
-    write(tmp_path / "b", values)
+    write_store(tmp_path / "b", values)
     rows = range(60)
     first = Scaler.fit(SeriesStore.open(tmp_path / "a"), rows)
     second = Scaler.fit(SeriesStore.open(tmp_path / "b"), rows)
@@ -27,7 +27,7 @@ def test_scaler_sees_only_its_rows(tmp_path: Path) -> None:
 
 def test_scaler_of_a_constant_channel_divides_by_one(tmp_path: Path) -> None:
     """A channel that never changes is centred, not blown up."""
-    write(tmp_path / "s", np.full((10, 2, 1), 5.0))
+    write_store(tmp_path / "s", np.full((10, 2, 1), 5.0))
     assert Scaler.fit(SeriesStore.open(tmp_path / "s"), range(10)) == Scaler(
         mean=(5.0,), std=(1.0,)
     )
@@ -35,9 +35,9 @@ def test_scaler_of_a_constant_channel_divides_by_one(tmp_path: Path) -> None:
 
 def test_scaler_needs_an_observed_reading(tmp_path: Path) -> None:
     """A channel with nothing observed in the training rows is refused by name."""
-    values = sample(20)
+    values = sample_readings(20)
     values[:10, :, 1] = np.nan
-    write(tmp_path / "s", values)
+    write_store(tmp_path / "s", values)
     with pytest.raises(DataError, match="channel 'c1' has no observed reading"):
         Scaler.fit(SeriesStore.open(tmp_path / "s"), range(10))
 
@@ -48,16 +48,14 @@ def test_scaler_needs_an_observed_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stride", [1, 5])
 def test_no_validation_or_test_target_moves_the_scaler(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     by: str,
     altered: str,
     blocks: str,
     stride: int,
 ) -> None:
     """Whatever the readings to forecast are, and however they make the series be stored."""
-    if blocks == "many":
-        monkeypatch.setattr("pgti.store.writer._BLOCK_READINGS", 7 * 4 * 2)
-    values = sample(200)
+    block_readings = 7 * 4 * 2 if blocks == "many" else 1 << 22
+    values = sample_readings(200)
     spec = WindowSpec(input_steps=6, horizon=4, stride=stride)
     splits = (
         split_by_fractions(200, spec)
@@ -74,7 +72,10 @@ def test_no_validation_or_test_target_moves_the_scaler(
         "huge": noise * 1e30,
         "missing": noise * np.nan,
     }[altered]
-    dtypes = [write(tmp_path / "a", values).dtype, write(tmp_path / "b", changed).dtype]
+    dtypes = [
+        write_store(tmp_path / name, each, block_readings=block_readings).dtype
+        for name, each in (("a", values), ("b", changed))
+    ]
     assert dtypes == ["int16", "float32" if altered in {"no grid", "huge"} else "int16"]
     train = splits.train_rows(spec)
     first, second = (Scaler.fit(SeriesStore.open(tmp_path / name), train) for name in "ab")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pgti.errors import StoreError
 from pgti.store import SeriesStore, StoreMeta
 
-from .small_stores import START, sample, write
+from .small_stores import START, sample_readings, write_store
 
 
 @settings(deadline=None, max_examples=40)
@@ -33,26 +33,26 @@ def test_readings_come_back_bit_for_bit(
         values[generator.random(values.shape) < 0.2] = np.nan
         values[0, 0, 0] = 0
     target = tmp_path_factory.mktemp("store") / "s"
-    write(target, values, chunks=(1, 7))
+    write_store(target, values, chunks=(1, 7))
     np.testing.assert_array_equal(SeriesStore.open(target).read(0, 30), values)
 
 
 def test_int16_where_it_loses_nothing(tmp_path: Path) -> None:
     """A 0.1 grid becomes int16; a value off every grid turns the whole series to float32."""
-    values = sample()
-    meta = write(tmp_path / "grid", values)
+    values = sample_readings()
+    meta = write_store(tmp_path / "grid", values)
     assert (meta.dtype, meta.divisors) == ("int16", (10, 10))
     values[-1, 0, 0] = np.float32(1 / 3)
-    meta = write(tmp_path / "free", values, chunks=(20, 40))
+    meta = write_store(tmp_path / "free", values, chunks=(20, 40))
     assert (meta.dtype, meta.divisors) == ("float32", None)
     np.testing.assert_array_equal(SeriesStore.open(tmp_path / "free").read(0, 50), values)
 
 
 def test_a_finer_grid_that_comes_late_is_taken(tmp_path: Path) -> None:
     """Whole numbers first and tenths later end as tenths, with nothing lost."""
-    values = np.round(sample())
+    values = np.round(sample_readings())
     values[40:] += np.float32(0.5)
-    meta = write(tmp_path / "s", values, chunks=(10, 20, 30))
+    meta = write_store(tmp_path / "s", values, chunks=(10, 20, 30))
     assert meta.divisors == (2, 2)
     np.testing.assert_array_equal(SeriesStore.open(tmp_path / "s").read(0, 50), values)
 
@@ -60,9 +60,9 @@ def test_a_finer_grid_that_comes_late_is_taken(tmp_path: Path) -> None:
 def test_large_values_do_not_wrap(tmp_path: Path) -> None:
     """Readings beyond int16's range, on whichever grid, are kept as float32."""
     values = np.full((10, 2, 1), 3276.7, dtype=np.float32)
-    assert write(tmp_path / "fits", values).dtype == "int16"
+    assert write_store(tmp_path / "fits", values).dtype == "int16"
     values[9] = 3276.8
-    assert write(tmp_path / "not", values, chunks=(5,)).dtype == "float32"
+    assert write_store(tmp_path / "not", values, chunks=(5,)).dtype == "float32"
     np.testing.assert_array_equal(SeriesStore.open(tmp_path / "not").read(0, 10), values)
 
 
@@ -76,7 +76,7 @@ def test_released_rows_are_not_the_process_memory(tmp_path: Path) -> None:
         return next(int(line.split()[1]) for line in lines[header:] if line.startswith("Rss:"))
 
     values = np.arange(60_000, dtype=np.float32).reshape(20_000, 3, 1) / 7
-    write(tmp_path / "s", values)
+    write_store(tmp_path / "s", values)
     store = SeriesStore.open(tmp_path / "s")
     np.testing.assert_array_equal(store.read(0, 20_000), values)
     assert resident() >= store.num_bytes // 1024
@@ -87,8 +87,8 @@ def test_released_rows_are_not_the_process_memory(tmp_path: Path) -> None:
 
 def test_layout_is_as_documented(tmp_path: Path) -> None:
     """The data starts at byte 4096, numpy opens the file as it is, and hashes match."""
-    values = sample()
-    meta = write(tmp_path / "s", values)
+    values = sample_readings()
+    meta = write_store(tmp_path / "s", values)
     series = tmp_path / "s" / "series.npy"
     raw = np.load(series, mmap_mode="r", allow_pickle=False)
     assert raw.offset == 4096
@@ -100,17 +100,17 @@ def test_layout_is_as_documented(tmp_path: Path) -> None:
 
 def test_the_store_does_not_depend_on_the_chunks(tmp_path: Path) -> None:
     """The same readings in other pieces give the same fingerprint."""
-    values = sample()
-    one = write(tmp_path / "one", values)
-    many = write(tmp_path / "many", values, chunks=tuple(range(1, 50)))
+    values = sample_readings()
+    one = write_store(tmp_path / "one", values)
+    many = write_store(tmp_path / "many", values, chunks=tuple(range(1, 50)))
     assert one.fingerprint == many.fingerprint
 
 
 def test_moments_match_numpy_on_any_rows(tmp_path: Path) -> None:
     """Statistics of any range of rows are those of its observed readings, in float64."""
     for name, scale in (("grid", 1.0), ("free", 1 / 3)):
-        values = (sample(200) * np.float32(scale)).astype(np.float32)
-        write(tmp_path / name, values)
+        values = (sample_readings(200) * np.float32(scale)).astype(np.float32)
+        write_store(tmp_path / name, values)
         store = SeriesStore.open(tmp_path / name)
         for rows in (range(200), range(3, 150), range(10, 11)):
             moments = store.moments(rows)
@@ -121,11 +121,10 @@ def test_moments_match_numpy_on_any_rows(tmp_path: Path) -> None:
             )
 
 
-def test_moments_merge_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moments_merge_over_blocks(tmp_path: Path) -> None:
     """Ranges that begin and end inside blocks use the summaries of the whole ones between."""
-    monkeypatch.setattr("pgti.store.writer._BLOCK_READINGS", 7 * 4 * 2)
-    values = sample(100)
-    meta = write(tmp_path / "s", values)
+    values = sample_readings(100)
+    meta = write_store(tmp_path / "s", values, block_readings=7 * 4 * 2)
     assert meta.block_rows == 7
     store = SeriesStore.open(tmp_path / "s")
     for rows in (range(100), range(1, 99), range(7, 14), range(8, 13), range(6, 22)):
@@ -139,8 +138,8 @@ def test_moments_merge_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_another_process_gets_the_path_not_the_data(tmp_path: Path) -> None:
     """A pickled store is small and opens the same series again."""
-    values = sample(2000)
-    write(tmp_path / "s", values)
+    values = sample_readings(2000)
+    write_store(tmp_path / "s", values)
     text = pickle.dumps(SeriesStore.open(tmp_path / "s"))
     assert len(text) < 1000
     np.testing.assert_array_equal(pickle.loads(text).read(0, 2000), values)
@@ -309,7 +308,7 @@ HASHES = dict.fromkeys(("series.npy", "moments.npy", "graph.npz"), "0" * 64)
 )
 def test_a_damaged_store_is_refused(tmp_path: Path, damage: object, message: str) -> None:
     """Whatever is broken, opening says what in one line."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     damage(tmp_path / "s")  # type: ignore[operator]
     with pytest.raises(StoreError, match=message) as caught:
         SeriesStore.open(tmp_path / "s")
@@ -318,7 +317,7 @@ def test_a_damaged_store_is_refused(tmp_path: Path, damage: object, message: str
 
 def test_large_parts_are_checked_on_demand(tmp_path: Path) -> None:
     """A part above the limit is not hashed on opening, and `verify` finds the damage."""
-    write(tmp_path / "s", sample())
+    write_store(tmp_path / "s", sample_readings())
     damage_series(tmp_path / "s")
     store = SeriesStore.open(tmp_path / "s", verify_up_to_bytes=1)
     with pytest.raises(StoreError, match="SHA-256"):
@@ -349,7 +348,7 @@ def test_any_damage_is_one_line(
 ) -> None:
     """A part with a changed or missing end, its hashes put right, is read or refused: no crash."""
     store = tmp_path_factory.mktemp("store") / "s"
-    write(store, sample())
+    write_store(store, sample_readings())
     make_irregular(store, int(START.astype("datetime64[s]").astype(int)) + 300 * np.arange(50))
     content = bytearray((store / name).read_bytes())
     position = int(place * (min(128, len(content)) if header else len(content)))

@@ -12,7 +12,7 @@ from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.store import SeriesStore, StoreWriter
 
-from .small_stores import START, sample, write
+from .small_stores import START, sample_readings, write_store
 
 
 @pytest.mark.parametrize("when", ["append", "leave", "interrupt"])
@@ -40,13 +40,13 @@ def test_nothing_is_left_when_writing_fails(tmp_path: Path, when: str) -> None:
 
 def test_overwrite_replaces_only_when_complete(tmp_path: Path) -> None:
     """With `overwrite` the old store stays until the new one is whole."""
-    write(tmp_path / "s", sample(30))
+    write_store(tmp_path / "s", sample_readings(30))
     with pytest.raises(StoreError, match="exists already"):
-        write(tmp_path / "s", sample(31))
+        write_store(tmp_path / "s", sample_readings(31))
     with pytest.raises(DataError, match="infinite"):
-        write(tmp_path / "s", np.full((3, 4, 2), np.inf), overwrite=True)
+        write_store(tmp_path / "s", np.full((3, 4, 2), np.inf), overwrite=True)
     assert SeriesStore.open(tmp_path / "s").meta.num_steps == 30
-    write(tmp_path / "s", sample(31), overwrite=True)
+    write_store(tmp_path / "s", sample_readings(31), overwrite=True)
     assert SeriesStore.open(tmp_path / "s").meta.num_steps == 31
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
@@ -62,7 +62,7 @@ def test_overwrite_replaces_nothing_but_a_store(tmp_path: Path, content: str | N
         (target / content).write_text('{"title": "mine"}')
     before = sorted(path.name for path in target.iterdir())
     with pytest.raises(StoreError, match="thesis is not a store: choose another name"):
-        write(target, sample(), overwrite=True)
+        write_store(target, sample_readings(), overwrite=True)
     assert sorted(path.name for path in target.iterdir()) == before
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
@@ -73,30 +73,30 @@ def test_overwrite_refuses_a_file_and_the_current_directory(
     """A file is not a store, and "." means the current directory."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises(StoreError, match="file is not a store"):
-        write(tmp_path / "file", sample(), overwrite=True)
+        write_store(tmp_path / "file", sample_readings(), overwrite=True)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     for name in (Path(), Path("/")):
         with pytest.raises(StoreError, match="is not a store"):
-            write(name, sample(), overwrite=True)
+            write_store(name, sample_readings(), overwrite=True)
         with pytest.raises(StoreError, match="exists already"):
-            write(name, sample())
+            write_store(name, sample_readings())
 
 
 def test_a_damaged_store_is_overwritten(tmp_path: Path) -> None:
     """What opening refuses can be made anew under the same name."""
-    write(tmp_path / "s", sample(30))
+    write_store(tmp_path / "s", sample_readings(30))
     (tmp_path / "s" / "series.npy").unlink()
     (tmp_path / "s" / "meta.json").write_text('{"format_version": 99}')
-    write(tmp_path / "s", sample(31), overwrite=True)
+    write_store(tmp_path / "s", sample_readings(31), overwrite=True)
     assert SeriesStore.open(tmp_path / "s").meta.num_steps == 31
 
 
 def test_a_link_is_replaced_and_not_what_it_leads_to(tmp_path: Path) -> None:
     """Overwriting through a symbolic link leaves the linked store alone."""
-    write(tmp_path / "real", sample(30))
+    write_store(tmp_path / "real", sample_readings(30))
     (tmp_path / "link").symlink_to("real")
-    write(tmp_path / "link", sample(31), overwrite=True)
+    write_store(tmp_path / "link", sample_readings(31), overwrite=True)
     assert SeriesStore.open(tmp_path / "real").meta.num_steps == 30
     assert SeriesStore.open(tmp_path / "link").meta.num_steps == 31
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
@@ -106,7 +106,7 @@ def test_a_failed_rename_puts_the_store_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the new store cannot get the name, the former one has it again."""
-    write(tmp_path / "s", sample(30))
+    write_store(tmp_path / "s", sample_readings(30))
     rename = Path.rename
 
     def refusing(path: Path, target: Path) -> Path:
@@ -116,7 +116,7 @@ def test_a_failed_rename_puts_the_store_back(
 
     monkeypatch.setattr(Path, "rename", refusing)
     with pytest.raises(StoreError, match="cannot be written: Input/output error"):
-        write(tmp_path / "s", sample(31), overwrite=True)
+        write_store(tmp_path / "s", sample_readings(31), overwrite=True)
     assert SeriesStore.open(tmp_path / "s").meta.num_steps == 30
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
@@ -136,9 +136,9 @@ def test_a_target_that_appears_meanwhile_stays(tmp_path: Path) -> None:
 def test_a_name_that_cannot_be_leaves_no_parents(tmp_path: Path) -> None:
     """Entering fails on a name that is too long, and removes the parents it has made."""
     with pytest.raises(StoreError, match="cannot be written: File name too long"):
-        write(tmp_path / "new" / "deep" / ("x" * 240), sample())
+        write_store(tmp_path / "new" / "deep" / ("x" * 240), sample_readings())
     with pytest.raises(StoreError, match="cannot be written: File name too long"):
-        write(tmp_path / "new" / ("x" * 300) / "s", sample())
+        write_store(tmp_path / "new" / ("x" * 300) / "s", sample_readings())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,7 +167,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     with living:
         assert not dead.exists()
         living.append(np.ones((3, 1, 1)))
-        write(tmp_path / "t", sample())
+        write_store(tmp_path / "t", sample_readings())
         with StoreWriter(
             target, node_ids=("a",), channels=("v",), graph=SensorGraph.empty(1)
         ) as other:
@@ -180,12 +180,12 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
 def test_a_former_store_goes_only_where_its_successor_is(tmp_path: Path) -> None:
     """A writer killed between its two renames leaves the former store to be found."""
     former = tmp_path / f".s.old-{'0' * 32}"
-    write(former, sample(30))
+    write_store(former, sample_readings(30))
     with pytest.raises(DataError, match="no rows"):
-        write(tmp_path / "s", np.empty((0, 2, 1)))
+        write_store(tmp_path / "s", np.empty((0, 2, 1)))
     assert SeriesStore.open(former).meta.num_steps == 30
-    write(tmp_path / "s", sample(31))
-    write(tmp_path / "s", sample(32), overwrite=True)
+    write_store(tmp_path / "s", sample_readings(31))
+    write_store(tmp_path / "s", sample_readings(32), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
@@ -236,7 +236,7 @@ def test_writer_refuses_contradictions(
 def test_writer_needs_rows_and_readings(tmp_path: Path) -> None:
     """An empty source and one where everything is missing are refused."""
     with pytest.raises(DataError, match="no rows"):
-        write(tmp_path / "s", np.empty((0, 2, 1)))
+        write_store(tmp_path / "s", np.empty((0, 2, 1)))
     with pytest.raises(DataError, match="every reading of the source is missing"):
-        write(tmp_path / "s", np.full((5, 2, 1), np.nan))
+        write_store(tmp_path / "s", np.full((5, 2, 1), np.nan))
     assert list(tmp_path.iterdir()) == []

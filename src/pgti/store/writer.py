@@ -30,7 +30,6 @@ from pgti.store.store import sha256_of
 
 __all__ = ["StoreWriter"]
 
-_BLOCK_READINGS = 1 << 22  # one row of moments.npy summarizes about so many readings
 _PIECE_READINGS = 1 << 16  # readings to encode or summarize at a time: 256 KiB of float32
 
 
@@ -49,6 +48,7 @@ class StoreWriter:
         units: unit of each channel; empty strings if not given.
         time_zone: IANA name of the zone of the times, or None for plain wall-clock times.
         overwrite: replace an existing store, even a damaged one, once the new one is complete.
+        block_readings: readings that each row of `moments.npy` summarizes, about.
 
     Raises:
         StoreError: if the target exists (with `overwrite`: unless it is a store) or cannot be
@@ -66,6 +66,7 @@ class StoreWriter:
         units: tuple[str, ...] | None = None,
         time_zone: str | None = None,
         overwrite: bool = False,
+        block_readings: int = 1 << 22,
     ) -> None:
         self._target = Path(target)
         self._node_ids = node_ids
@@ -73,6 +74,7 @@ class StoreWriter:
         self._graph = graph
         self._units = units if units is not None else ("",) * len(channels)
         self._time_zone = time_zone
+        self._block_readings = block_readings
         self._check()
         self._staged = StagedDirectory(
             self._target,
@@ -225,7 +227,7 @@ class StoreWriter:
         It reads the file rather than map it: mapped pages count as this process's memory.
         """
         row_items = len(self._node_ids) * len(self._channels)
-        block_rows = max(1, _BLOCK_READINGS // row_items)
+        block_rows = max(1, self._block_readings // row_items)
         piece_rows = min(block_rows, max(1, _PIECE_READINGS // row_items))
         blocks = []
         with (self._staged.path / SERIES_FILE).open("rb") as file:
