@@ -419,7 +419,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     ),
     "edges from nowhere": (
         lambda d: (saved(d / "a.npy", GOOD), {"edges": ("s", "t")}, None),
-        ("'s', 't'", ".npy can make no use of"),
+        ("'s', 't'", ".npy cannot use"),
     ),
     "coordinates out of range": (
         lambda d: (
@@ -501,15 +501,15 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     ),
     "a delimiter of an archive": (
         lambda d: (archive(d / "a.npz", v=GOOD), {"delimiter": ";"}, None),
-        ("delimiter is ';'", ".npz can make no use of"),
+        ("delimiter is ';'", ".npz cannot use"),
     ),
     "edges of a matrix file": (
         lambda d: (GOOD, {"edges": ("a", "b")}, saved(d / "g.npy", np.eye(3))),
-        ("edges is ('a', 'b')", ".npy can make no use of"),
+        ("edges is ('a', 'b')", ".npy cannot use"),
     ),
     "neighbours of a matrix file": (
         lambda d: (GOOD, {"neighbours": 3}, saved(d / "g.npy", np.eye(3))),
-        ("neighbours is 3", ".npy can make no use of"),
+        ("neighbours is 3", ".npy cannot use"),
     ),
     "neighbours of an edge list": (
         lambda d: (GOOD, {"neighbours": 3}, edges(d / "g.csv", "0,1,1")),
@@ -517,7 +517,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     ),
     "ids of a csv": (
         lambda d: (text(d / "a.csv", "a,b\n1.5,2\n"), {"ids": "station"}, None),
-        ("ids is 'station'", ".csv can make no use of"),
+        ("ids is 'station'", ".csv cannot use"),
     ),
     "ids that a graph does not have": (
         lambda d: (

@@ -40,7 +40,7 @@ def clocked(readings: Readings, start_seconds: int) -> Readings:
             of_day = _seconds_of_day(chunk.values[..., -1], readings, row)
             if last is None and of_day[0] != start_seconds % _SECONDS_PER_DAY:
                 raise DataError(
-                    f"{readings.row_label(0)} of {readings.name} is {of_day[0]} seconds after "
+                    f"{readings.row_labels(0)} is {of_day[0]} seconds after "
                     f"midnight and {start_seconds % _SECONDS_PER_DAY} were expected: these are not "
                     "the readings that were published"
                 )
@@ -61,14 +61,14 @@ def _seconds_of_day(fractions: Values, readings: Readings, first_row: int) -> ND
         seconds = np.rint(exact)
         fits = (np.abs(exact - seconds) < _ALIGNED_SECONDS) & (seconds >= 0)
         fits &= (seconds < _SECONDS_PER_DAY) & (fractions == fractions[:, :1]).all(axis=1)
-    wrong = np.flatnonzero(~fits)
-    if len(wrong):
-        row = int(wrong[0])
-        raise DataError(
-            f"{readings.row_label(first_row + row)} of {readings.name} has "
-            f"{fractions[row, 0]} as its time of day: the rule is a fraction of the day on a whole "
-            "second, from 0 to 1, the same for all sensors"
-        )
+    readings.row_labels.refuse_where(
+        ~fits,
+        first_row,
+        lambda row: (
+            f"has {fractions[row, 0]} as its time of day: the rule is a fraction of the "
+            "day on a whole second, from 0 to 1, the same for all sensors"
+        ),
+    )
     return seconds.astype(np.int64)
 
 

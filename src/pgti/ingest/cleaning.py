@@ -1,99 +1,96 @@
-"""From raw values to readings: missing codes to NaN, infinities found, units scaled."""
+"""From raw values to readings: missing codes to NaN, infinities refused, units scaled."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError
+from pgti.ingest.times import RowLabels
 
 __all__ = ["Cleaner"]
 
 
 class Cleaner:
-    """Cleans chunk after chunk and remembers what was wrong.
+    """Cleans chunk after chunk, and counts infinite readings on the way.
 
     Args:
-        name: what messages call the source.
         channels: name of each channel.
         node_ids: id of each sensor.
         missing: raw values that mean "missing"; may be infinite.
-        scale: reading = raw value * scale, none, one, or one for each channel.
-        row_label: how messages call a row.
+        scale: reading = raw value * scale: none, one for all channels, or one for each.
+        labels: what messages call the rows.
 
     Raises:
-        ConfigError: if there are more scales than channels, or fewer.
+        ConfigError: if the number of scales does not fit the channels.
     """
 
     def __init__(
         self,
         *,
-        name: str,
         channels: tuple[str, ...],
         node_ids: tuple[str, ...],
         missing: tuple[float, ...],
         scale: tuple[float, ...],
-        row_label: Callable[[int], str],
+        labels: RowLabels,
     ) -> None:
         if len(scale) not in (0, 1, len(channels)):
             raise ConfigError(
-                f"{len(scale)} scales were given ({', '.join(map(str, scale))}) and {name} has "
-                f"{len(channels)} channels: give one for all or one each"
+                f"{len(scale)} scales were given ({', '.join(map(str, scale))}) and "
+                f"{labels.source} has {len(channels)} channels: give one for all or one each"
             )
-        self._name = name
         self._channels = channels
         self._node_ids = node_ids
         self._missing = tuple(code for code in missing if not math.isnan(code))
         self._scale = scale
-        self._row_label = row_label
+        self._labels = labels
         self._num_infinite = 0
         self._first_infinite: str | None = None
 
     @property
     def has_failed(self) -> bool:
-        """Whether an infinite reading was met: the rest is only counted, there will be no store."""
+        """Whether an infinite reading was met: there will be no store, the rest is only counted."""
         return self._first_infinite is not None
 
     def clean(self, values: NDArray[np.floating[Any]], first_row: int) -> NDArray[np.floating[Any]]:
         """Readings [rows, N, C], in the array given where its dtype allows."""
         for code in self._missing:
             values[values == values.dtype.type(code)] = np.nan
-        self._look_for_infinities(values, first_row)
+        self._count_infinities(values, first_row)
         if len(self._scale) == 1:
-            return _scaled(values, self._scale[0])
+            return _scale(values, self._scale[0])
         if self._scale:
-            parts = [_scaled(values[..., c], factor) for c, factor in enumerate(self._scale)]
+            parts = [_scale(values[..., c], factor) for c, factor in enumerate(self._scale)]
             return np.stack(parts, axis=-1)
         return values
 
     def check(self) -> None:
-        """Refuse infinite readings that were met on the way.
+        """Refuse the source if it had infinite readings.
 
         Raises:
             DataError: with their number and the place of the first.
         """
         if self._first_infinite is not None:
             raise DataError(
-                f"{self._name} has {self._num_infinite} infinite readings, the first "
+                f"{self._labels.source} has {self._num_infinite} infinite readings, the first "
                 f"{self._first_infinite}: declare the value with --missing or repair the source"
             )
 
-    def _look_for_infinities(self, values: NDArray[np.floating[Any]], first_row: int) -> None:
+    def _count_infinities(self, values: NDArray[np.floating[Any]], first_row: int) -> None:
         infinite = np.isinf(values)
         if not infinite.any():
             return
         if self._first_infinite is None:
             row, node, channel = (int(place) for place in np.argwhere(infinite)[0])
             self._first_infinite = (
-                f"({values[row, node, channel]}) in {self._row_label(first_row + row)}, sensor "
+                f"({values[row, node, channel]}) in {self._labels.short(first_row + row)}, sensor "
                 f"{self._node_ids[node]!r}, channel {self._channels[channel]!r}"
             )
         self._num_infinite += int(infinite.sum())
 
 
-def _scaled(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:
+def _scale(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:
     """Values times the factor, correctly rounded where the factor is 1/k for a whole number k."""
     if factor == 1:
         return values

@@ -1,7 +1,6 @@
 """Readings that are in memory already: a pandas DataFrame or a NumPy array."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,43 +12,30 @@ from pgti.ingest.options import IngestOptions
 from pgti.ingest.readings import (
     Chunk,
     Readings,
+    array_readings,
     as_floats,
-    check_series_shape,
     ids_to_text,
-    numbered_row,
+    row_blocks,
     rows_per_chunk,
 )
-from pgti.ingest.time_columns import TextTimes
-from pgti.ingest.times import epoch_seconds, zone_from_tzinfo
+from pgti.ingest.time_columns import ColumnTimes, DateTimes, NoTimes, TextTimes
+from pgti.ingest.times import RowLabels, zone_from_tzinfo
 
-__all__ = [
-    "open_array",
-    "open_frame",
-]
+__all__ = ["open_array", "open_frame"]
 
 
-def open_array(array: NDArray[Any]) -> Readings:
+def open_array(array: NDArray[Any], name: str = "the array") -> Readings:
     """Readings in an array [T, N] or [T, N, C].
 
     Raises:
         DataError: if it is not numbers of such a shape.
     """
-    name = "the array"
-    check_series_shape(name, array.shape, array.dtype)
-    cube = array[..., np.newaxis] if array.ndim == 2 else array
 
-    def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        rows = rows_per_chunk(budget_bytes, cube.shape[1] * cube.shape[2])
-        for first in range(0, len(cube), rows):
-            yield Chunk(values=as_floats(cube[first : first + rows]))
+    def blocks(rows: int) -> Iterator[NDArray[Any]]:
+        for first, stop in row_blocks(len(array), rows):
+            yield array[first:stop]
 
-    return Readings(
-        name=name,
-        num_rows=cube.shape[0],
-        num_nodes=cube.shape[1],
-        num_channels=cube.shape[2],
-        chunks=chunks,
-    )
+    return array_readings(name, array.shape, array.dtype, blocks)
 
 
 def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
@@ -59,7 +45,7 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
 
     Args:
         frame: the readings.
-        options: tells the zone, where the offsets of written times change.
+        options: its time zone is used where the offsets of written times change.
 
     Raises:
         DataError: if a column is not numbers, (sensor, channel) pairs are missing, or the index
@@ -76,14 +62,13 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
     times = _index_times(frame.index, options, name)
 
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        rows = rows_per_chunk(budget_bytes, len(order))
-        for first in range(0, len(frame), rows):
-            block = frame.iloc[first : first + rows]
+        for first, stop in row_blocks(len(frame), rows_per_chunk(budget_bytes, len(order))):
+            block = frame.iloc[first:stop]
             values = as_floats(block.to_numpy(dtype=_common_dtype(frame), na_value=np.nan))
-            seconds = None if times is None else times.seconds(block.index, first)
+            cells = block.index.astype(str) if isinstance(times, TextTimes) else block.index
             # take, unlike values[:, order], keeps rows contiguous
             values = np.take(values, order, axis=1).reshape(len(block), len(nodes), num_channels)
-            yield Chunk(values=values, seconds=seconds)
+            yield Chunk(values=values, seconds=times.seconds(pd.Series(cells), first))
 
     return Readings(
         name=name,
@@ -92,45 +77,22 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
         num_channels=num_channels,
         node_ids=nodes,
         channels=channels,
-        is_aware=times is not None and times.is_aware,
-        time_zone=None if times is None else times.time_zone,
-        row_label=numbered_row,
+        is_aware=times.is_aware,
+        time_zone=times.time_zone,
         chunks=chunks,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _IndexTimes:
-    is_aware: bool
-    time_zone: str | None
-    seconds: Callable[["pd.Index[Any]", int], NDArray[np.int64]]
-
-
-def _index_times(index: "pd.Index[Any]", options: IngestOptions, name: str) -> _IndexTimes | None:
-    """The times of an index; None if it counts rows."""
+def _index_times(index: "pd.Index[Any]", options: IngestOptions, name: str) -> ColumnTimes:
+    """The times of an index; none if it counts rows."""
+    labels = RowLabels(name)
     if isinstance(index, pd.DatetimeIndex):
-        return _IndexTimes(
-            is_aware=index.tz is not None,
-            time_zone=None if index.tz is None else zone_from_tzinfo(index.tz),
-            seconds=lambda part, first: epoch_seconds(
-                pd.DatetimeIndex(part), first, name, numbered_row
-            ),
-        )
+        zone = None if index.tz is None else zone_from_tzinfo(index.tz)
+        return DateTimes(index.tz is not None, zone, labels)
     if pd.api.types.is_integer_dtype(index.dtype):
-        return None
+        return NoTimes()
     if index.nlevels == 1 and all(isinstance(label, str) for label in index[:20]):
-        written = TextTimes(
-            str(index[0]),
-            time_format=None,
-            name=name,
-            label=numbered_row,
-            time_zone=options.time_zone,
-        )
-        return _IndexTimes(
-            is_aware=written.is_aware,
-            time_zone=written.time_zone,
-            seconds=lambda part, first: written.seconds(pd.Series(part.astype(str)), first),
-        )
+        return TextTimes(str(index[0]), options, labels)
     raise DataError(
         f"{name} has an index of {type(index).__name__} {index.dtype}, which is neither dates nor "
         "row numbers: convert it with pandas.to_datetime or to_timestamp, or reset_index(drop=True)"

@@ -1,5 +1,6 @@
-"""Edges, matrices and coordinates in an `.npz` archive."""
+"""Graphs as arrays: matrices in memory, in `.npy` and in pickles; what an `.npz` archive holds."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +9,76 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError
-from pgti.ingest.node_matching import (
-    RawCoordinates,
-    RawGraph,
-    RawMatrix,
+from pgti.ingest.node_matching import RawCoordinates, RawGraph, RawMatrix
+from pgti.ingest.npy import (
+    Arrays,
+    Headers,
+    npz_headers,
+    read_coordinates,
+    read_edges,
+    read_header,
 )
-from pgti.ingest.npy import Arrays, Headers, npz_headers, read_coordinates, read_edges
 from pgti.ingest.options import IngestOptions
-from pgti.ingest.readings import choose_keys, find_ids, reraise_read_errors
+from pgti.ingest.readings import choose_keys, find_ids, ids_to_text, reraise_read_errors
+from pgti.ingest.safe_pickle import load_pickle
 
-__all__ = ["read_npz_graph"]
+__all__ = ["matrix_graph", "read_npy_graph", "read_npz_graph", "read_pickled_graph"]
 
 _CSR = ("indptr", "indices", "data")
+
+
+def matrix_graph(
+    matrix: Any, name: str, options: IngestOptions, node_ids: tuple[str, ...] | None = None
+) -> RawMatrix:
+    """A dense or sparse adjacency (or distance) matrix [N, N].
+
+    Raises:
+        DataError: if it is not square, or not numbers.
+    """
+    if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise DataError(f"{name} has shape {matrix.shape}: an adjacency matrix must be square")
+    if matrix.dtype.kind not in "biuf":
+        raise DataError(f"{name} holds {matrix.dtype}: an adjacency matrix holds numbers")
+    values = options.edge_values or "weight"
+    return RawMatrix(name=name, matrix=matrix, node_ids=node_ids, values=values)
+
+
+def read_npy_graph(path: Path, options: IngestOptions) -> RawMatrix:
+    """A matrix in an `.npy` file.
+
+    Raises:
+        DataError: if the file is damaged, or its array is not a square matrix of numbers.
+    """
+    with reraise_read_errors(path.name, "a NumPy array"):
+        with path.open("rb") as file:
+            read_header(file).check_size(path.name, path.stat().st_size)
+        matrix = np.load(path, allow_pickle=False)
+    return matrix_graph(matrix, path.name, options)
+
+
+def read_pickled_graph(path: Path, options: IngestOptions) -> RawMatrix:
+    """DCRNN's `adj_mx.pkl`: (sensor ids, position of each id, matrix); or the matrix alone.
+
+    Raises:
+        DataError: if the file is damaged, holds something else, or its ids are inconsistent.
+    """
+    rule = "the rule is (sensor ids, position of each id, matrix), or a matrix"
+    with reraise_read_errors(path.name, "a pickled matrix"):
+        content = load_pickle(path)
+        ids: tuple[str, ...] | None = None
+        if isinstance(content, list | tuple) and len(content) == 3:
+            labels, places, content = content
+            if not isinstance(labels, list | tuple | np.ndarray) or not isinstance(places, dict):
+                kinds = ", ".join(type(each).__name__ for each in (labels, places, content))
+                raise DataError(f"{path.name} holds {kinds}: {rule}")
+            ids = ids_to_text(labels if isinstance(labels, np.ndarray) else list(labels))
+            if any(places.get(label) != place for place, label in enumerate(labels)):
+                raise DataError(
+                    f"the ids and the positions of ids in {path.name} contradict each other"
+                )
+        if not isinstance(content, np.ndarray):
+            raise DataError(f"{path.name} holds a {type(content).__name__}: {rule}")
+        return matrix_graph(content, path.name, options, ids)
 
 
 def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool = False) -> RawGraph:
@@ -37,6 +96,8 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool = Fal
     name = path.name
     with reraise_read_errors(name, "an npz archive"), np.load(path, allow_pickle=False) as archive:
         headers = npz_headers(path)
+        if ids_elsewhere and options.ids not in headers:
+            options = replace(options, ids=None)
         if options.edges:
             latlon = read_coordinates(archive, headers, None, options, name)
             return read_edges(archive, headers, options, name, latlon)
@@ -45,10 +106,6 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool = Fal
                 f"--graph-kind is edges and {name} has many arrays: name those of the edges with "
                 "--edges source,target,weight"
             )
-        if options.graph_kind == "coordinates":
-            return _coordinates(archive, headers, options, name, ids_elsewhere)
-        if all(key in headers for key in _CSR) and options.graph_values is None:
-            return _compressed(archive, headers, options, name, ids_elsewhere)
         square = {
             key: str(header.shape)
             for key, header in headers.items()
@@ -56,22 +113,32 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool = Fal
             and header.shape[0] == header.shape[1]
             and header.dtype.kind in "biuf"
         }
-        if not square and options.graph_values is None and options.neighbours is not None:
-            return _coordinates(archive, headers, options, name, ids_elsewhere)
-        wanted = () if options.graph_values is None else (options.graph_values,)
-        (key,) = choose_keys(name, square, wanted, "square matrix", "square matrices")
-        size = headers[key].shape[0]
+        is_compressed = all(key in headers for key in _CSR)
+        is_unnamed = options.graph_values is None
+        has_matrix = is_compressed or bool(square) or not is_unnamed
+        if options.graph_kind == "coordinates" or (
+            options.neighbours is not None and not has_matrix
+        ):
+            return _coordinates(archive, headers, options, name)
+        if is_compressed and is_unnamed:
+            matrix = _compressed(archive, headers, name)
+        else:
+            wanted = () if options.graph_values is None else (options.graph_values,)
+            (key,) = choose_keys(name, square, wanted, "square matrix", "square matrices")
+            matrix = archive[key]
+            name = f"{key} of {name}"
+        size = matrix.shape[0]
         return RawMatrix(
-            name=f"{key} of {name}",
-            matrix=archive[key],
-            node_ids=_ids(archive, headers, size, options, name, ids_elsewhere),
+            name=name,
+            matrix=matrix,
+            node_ids=find_ids(headers, archive.__getitem__, size, options.ids, path.name),
             values=options.edge_values or "weight",
-            coordinates=read_coordinates(archive, headers, size, options, name),
+            coordinates=read_coordinates(archive, headers, size, options, path.name),
         )
 
 
 def _coordinates(
-    arrays: Arrays, headers: Headers, options: IngestOptions, name: str, ids_elsewhere: bool
+    arrays: Arrays, headers: Headers, options: IngestOptions, name: str
 ) -> RawCoordinates:
     latlon = read_coordinates(arrays, headers, None, options, name)
     if latlon is None:
@@ -79,16 +146,17 @@ def _coordinates(
             f"{name} has no coordinates: name the arrays, such as --coordinates lat,lon; it has "
             + ", ".join(headers)
         )
-    ids = _ids(arrays, headers, len(latlon), options, name, ids_elsewhere)
+    ids = find_ids(headers, arrays.__getitem__, len(latlon), options.ids, name)
     return RawCoordinates(name=name, latlon=latlon, node_ids=ids)
 
 
-def _compressed(
-    arrays: Arrays, headers: Headers, options: IngestOptions, name: str, ids_elsewhere: bool
-) -> RawMatrix:
+def _compressed(arrays: Arrays, headers: Headers, name: str) -> "sp.csr_array[Any]":
     """A matrix whose rows (or columns) are compressed, as SciPy and `SensorGraph.save` write it."""
     indptr, indices, data = (arrays[key] for key in _CSR)
-    layout = _text(arrays["format"]) if "format" in headers else "csr"
+    layout = "csr"
+    if "format" in headers:
+        scalar = arrays["format"].tolist()
+        layout = scalar.decode("latin1") if isinstance(scalar, bytes) else str(scalar)
     size = len(indptr) - 1 if indptr.ndim == 1 else -1
     shape = tuple(arrays["shape"].tolist()) if "shape" in headers else (size, size)
     if layout not in ("csr", "csc"):
@@ -105,18 +173,7 @@ def _compressed(
     kind = sp.csr_array if layout == "csr" else sp.csc_array
     matrix = kind((data, indices, indptr), shape=shape)
     matrix.check_format(full_check=True)  # SciPy follows wrong indices out of its memory
-    return RawMatrix(
-        name=name,
-        matrix=sp.csr_array(matrix),
-        node_ids=_ids(arrays, headers, size, options, name, ids_elsewhere),
-        values=options.edge_values or "weight",
-        coordinates=read_coordinates(arrays, headers, size, options, name),
-    )
-
-
-def _text(scalar: NDArray[Any]) -> str:
-    value = scalar.tolist()
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    return sp.csr_array(matrix)
 
 
 def _check_compressed(
@@ -138,17 +195,3 @@ def _check_compressed(
             f"entry {outside[0]} of indices of {name} is {indices[outside[0]]}: an edge to no "
             f"node, for the nodes are 0..{size - 1}"
         )
-
-
-def _ids(
-    arrays: Arrays,
-    headers: Headers,
-    num_nodes: int,
-    options: IngestOptions,
-    name: str,
-    ids_elsewhere: bool,
-) -> tuple[str, ...] | None:
-    """Ids under the name that the user gives, unless that is a name in the readings' file."""
-    is_there = options.ids in headers or not ids_elsewhere
-    wanted = options.ids if is_there else None
-    return find_ids(headers, arrays.__getitem__, num_nodes, wanted, name)

@@ -18,18 +18,17 @@ from pgti.ingest.node_matching import (
     RawMatrix,
     is_distance_name,
 )
-from pgti.ingest.options import EdgeValues, GraphKind, IngestOptions
+from pgti.ingest.options import GraphKind, IngestOptions
 from pgti.ingest.readings import ID_NAMES, ids_to_text, reraise_read_errors
 
-__all__ = [
-    "read_table_graph",
-]
+__all__ = ["read_table_graph"]
 
-_SOURCES = ("from", "source", "src", "from_id", "origin", "u", "i")
-_TARGETS = ("to", "target", "dst", "to_id", "destination", "v", "j")
+_ENDS = (
+    ("from", "source", "src", "from_id", "origin", "u", "i"),
+    ("to", "target", "dst", "to_id", "destination", "v", "j"),
+)
 _WEIGHTS = ("weight", "w", "value", "weights")
-_LATITUDES = ("latitude", "lat")
-_LONGITUDES = ("longitude", "lon", "lng", "long")
+_LATLON = (("latitude", "lat"), ("longitude", "lon", "lng", "long"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,10 @@ class _Table:
     name: str
     header: tuple[str, ...] | None
     rows: list[list[str]]
+
+    @property
+    def width(self) -> int:
+        return len(self.rows[0])
 
     def line(self, row: int) -> str:
         return f"line {row + 1 + (self.header is not None)}"
@@ -46,8 +49,25 @@ class _Table:
         known = [title.strip().lower() for title in self.header or ()]
         return next((known.index(name.lower()) for name in names if name.lower() in known), None)
 
+    def named(self, title: str) -> int:
+        """Position of a column that the user names."""
+        column = self.column((title,))
+        if column is None:
+            known = "no header" if self.header is None else ", ".join(self.header)
+            raise DataError(f"{self.name} has no column {title!r}; it has {known}")
+        return column
+
+    def pair(
+        self, named: tuple[str, ...], usual: tuple[tuple[str, ...], ...]
+    ) -> tuple[int, int] | None:
+        """Positions of the two columns that the user names, or of the usual names."""
+        if named:
+            return self.named(named[0]), self.named(named[1])
+        first, second = (self.column(names) for names in usual)
+        return None if first is None or second is None else (first, second)
+
     def numbers(self, column: int) -> NDArray[np.float64]:
-        """A column as floats; raises DataError naming the first cell that is none."""
+        """A column as floats [rows]; refuses the first cell that is not a number."""
         values = np.empty(len(self.rows))
         for row, cells in enumerate(self.rows):
             try:
@@ -59,9 +79,13 @@ class _Table:
                 ) from None
         return values
 
-    def labels(self, column: int) -> tuple[str, ...]:
-        """A column as ids."""
-        return ids_to_text([_plain_id(cells[column]) for cells in self.rows])
+    def ids(self, column: int) -> tuple[str, ...]:
+        """A column as ids, without the ".0" that spreadsheets put behind whole numbers."""
+        texts = [cells[column].strip() for cells in self.rows]
+        return tuple(
+            text.removesuffix(".0") if text.removesuffix(".0").isdecimal() else text
+            for text in texts
+        )
 
 
 def read_table_graph(
@@ -72,7 +96,7 @@ def read_table_graph(
     node_ids: tuple[str, ...] | None = None,
     ids_elsewhere: bool = False,
 ) -> RawGraph:
-    """A graph in a CSV or TSV file; its header, or else its shape, tells what it holds.
+    """A graph in a CSV or TSV file; its header, or else its shape, shows what it holds.
 
     Args:
         path: the file.
@@ -83,22 +107,27 @@ def read_table_graph(
 
     Raises:
         ConfigError: if options name columns that cannot be used.
-        DataError: if the file is damaged, or what it holds cannot be told.
+        DataError: if the file is damaged, or could hold several kinds of graph.
     """
     table = _read(path, options)
-    kind = options.graph_kind or _kind(table, options, num_nodes, node_ids)
+    if len(options.edges) == 1:
+        raise ConfigError(
+            f"--edges names one column ({options.edges[0]}) of {table.name}: the rule is "
+            "source,target or source,target,weight"
+        )
+    kind = options.graph_kind or _recognize_kind(table, options, num_nodes, node_ids)
     readers: dict[GraphKind, Callable[[_Table, IngestOptions], RawGraph]] = {
         "matrix": _matrix,
         "edges": _edges,
         "coordinates": _coordinates,
     }
     raw = readers[kind](table, options)
-    if options.ids is not None and not ids_elsewhere and not isinstance(raw, RawCoordinates):
-        raise ConfigError(
-            f"--ids is {options.ids!r} and {path.name} holds no coordinates: leave it out"
-        )
     if options.ids is not None and not ids_elsewhere:
-        _named(table, options.ids)
+        if not isinstance(raw, RawCoordinates):
+            raise ConfigError(
+                f"--ids is {options.ids!r} and {path.name} holds no coordinates: leave it out"
+            )
+        table.named(options.ids)
     return raw
 
 
@@ -132,134 +161,99 @@ def _has_header(lines: list[list[str]]) -> bool:
     return could_be_ids and len(first) > 3 and len(lines) == len(first) + 1
 
 
-def _kind(
+def _recognize_kind(
     table: _Table,
     options: IngestOptions,
     num_nodes: int | None,
     node_ids: tuple[str, ...] | None,
 ) -> GraphKind:
-    if _end_columns(table, options) is not None:
+    if table.pair(options.edges, _ENDS) is not None:
         return "edges"
-    if _coordinate_columns(table, options) is not None:
+    if table.pair(options.coordinates, _LATLON) is not None:
         return "coordinates"
-    width = len(table.rows[0])
-    if table.header is None and width in (2, 3):
-        if len(table.rows) != width:
+    num_rows = len(table.rows)
+    if table.header is None and table.width in (2, 3):
+        if num_rows != table.width:
             return "edges"
-        return _square_kind(table, num_nodes, node_ids)
-    if len(table.rows) in (width, width - 1) and width > 3:
+        return _recognize_square(table, num_nodes, node_ids)
+    if num_rows in (table.width, table.width - 1) and table.width > 3:
         return "matrix"
     titles = "no header" if table.header is None else f"the columns {', '.join(table.header[:6])}"
     raise DataError(
-        f"{table.name} has {len(table.rows)} rows and {titles}: neither a square matrix, nor "
-        "from,to[,weight], nor latitude,longitude; say which with --graph-kind, --edges or "
-        "--coordinates"
+        f"{table.name} has {num_rows} rows and {titles}: neither a square matrix, nor "
+        "from,to[,weight], nor latitude,longitude; use --graph-kind, --edges or --coordinates"
     )
 
 
-def _square_kind(
+def _recognize_square(
     table: _Table, num_nodes: int | None, node_ids: tuple[str, ...] | None
 ) -> GraphKind:
     """A headerless table of two or three rows and as many columns: edges or a matrix."""
-    width = len(table.rows)
-    ends = {*table.labels(0), *table.labels(1)}
-    known = {str(node) for node in range(num_nodes or width)} | set(node_ids or ())
+    ends = {*table.ids(0), *table.ids(1)}
+    known = {str(node) for node in range(num_nodes or table.width)} | set(node_ids or ())
     could_be_edges = ends <= known or (
         num_nodes is None and all(label.isdecimal() for label in ends)
     )
-    could_be_matrix = num_nodes in (None, width)
+    could_be_matrix = num_nodes in (None, table.width)
     if could_be_edges and could_be_matrix:
         raise DataError(
-            f"{table.name} has {width} rows and {width} columns without a header: it could be a "
-            "list of edges or a matrix; say --graph-kind edges or --graph-kind matrix"
+            f"{table.name} has {table.width} rows and {table.width} columns without a header: it "
+            "could be a list of edges or a matrix; pass --graph-kind edges or --graph-kind matrix"
         )
     return "edges" if could_be_edges else "matrix"
 
 
-def _end_columns(table: _Table, options: IngestOptions) -> tuple[int, int] | None:
-    if options.edges:
-        if len(options.edges) == 1:
-            raise ConfigError(
-                f"--edges names one column ({options.edges[0]}) of {table.name}: the rule is "
-                "source,target or source,target,weight"
-            )
-        return _named(table, options.edges[0]), _named(table, options.edges[1])
-    source, target = table.column(_SOURCES), table.column(_TARGETS)
-    return None if source is None or target is None else (source, target)
-
-
-def _named(table: _Table, title: str) -> int:
-    column = table.column((title,))
-    if column is None:
-        known = "no header" if table.header is None else ", ".join(table.header)
-        raise DataError(f"{table.name} has no column {title!r}; it has {known}")
-    return column
-
-
 def _edges(table: _Table, options: IngestOptions) -> RawEdges:
-    width = len(table.rows[0])
-    source, target = _end_columns(table, options) or (0, 1)
-    if width < 2:
-        raise DataError(f"{table.name} has {width} column: an edge list has from,to[,weight]")
+    source, target = table.pair(options.edges, _ENDS) or (0, 1)
+    if table.width < 2:
+        raise DataError(f"{table.name} has {table.width} column: an edge list has from,to[,weight]")
+    header = table.header
     weight: int | None
     if len(options.edges) == 3:
-        weight = _named(table, options.edges[2])
-    elif table.header is None:
-        weight = 2 if width > 2 else None
+        weight = table.named(options.edges[2])
+    elif header is None:
+        weight = 2 if table.width > 2 else None
     else:
         weight = table.column(_WEIGHTS)
         if weight is None:
-            weight = next((c for c, t in enumerate(table.header) if is_distance_name(t)), None)
-        if weight is None and width > 2 and not options.edges:
+            weight = next((c for c, title in enumerate(header) if is_distance_name(title)), None)
+        if weight is None and table.width > 2 and not options.edges:
             raise DataError(
-                f"{table.name} has the columns {', '.join(table.header)}: name the three that "
-                "make the edges with --edges"
+                f"{table.name} has the columns {', '.join(header)}: name the three that make the "
+                "edges with --edges"
             )
+    is_distance = header is not None and weight is not None and is_distance_name(header[weight])
     return RawEdges(
         name=table.name,
-        source=table.labels(source),
-        target=table.labels(target),
+        source=table.ids(source),
+        target=table.ids(target),
         value=None if weight is None else table.numbers(weight),
-        values=options.edge_values or _called(table, weight),
+        values=options.edge_values or ("distance" if is_distance else "weight"),
         edge_label=lambda edge: f"{table.line(edge)} of {table.name}",
     )
 
 
-def _called(table: _Table, weight: int | None) -> EdgeValues:
-    if table.header is None or weight is None:
-        return "weight"
-    return "distance" if is_distance_name(table.header[weight]) else "weight"
-
-
-def _coordinate_columns(table: _Table, options: IngestOptions) -> tuple[int, int] | None:
-    if options.coordinates:
-        return _named(table, options.coordinates[0]), _named(table, options.coordinates[1])
-    latitude, longitude = table.column(_LATITUDES), table.column(_LONGITUDES)
-    return None if latitude is None or longitude is None else (latitude, longitude)
-
-
 def _coordinates(table: _Table, options: IngestOptions) -> RawCoordinates:
-    width = len(table.rows[0])
-    columns = _coordinate_columns(table, options)
+    columns = table.pair(options.coordinates, _LATLON)
     if columns is None:
-        if table.header is not None or width not in (2, 3):
+        if table.header is not None or table.width not in (2, 3):
             raise DataError(
                 f"{table.name} has no columns latitude and longitude: name them with --coordinates"
             )
-        columns = (width - 2, width - 1)
+        columns = (table.width - 2, table.width - 1)
     ids = table.column((options.ids,) if options.ids else (*ID_NAMES, "sensor", "node", "name"))
-    if ids is None and table.header is None and width == 3:
+    if ids is None and table.header is None and table.width == 3:
         ids = 0
     return RawCoordinates(
         name=table.name,
         latlon=np.stack([table.numbers(column) for column in columns], axis=1),
-        node_ids=None if ids is None else table.labels(ids),
+        node_ids=None if ids is None else table.ids(ids),
     )
 
 
 def _matrix(table: _Table, options: IngestOptions) -> RawMatrix:
     """A square matrix; a header, and a first column if there is one more, hold the ids."""
-    num_nodes, width = len(table.rows), len(table.rows[0])
+    num_nodes, width = len(table.rows), table.width
     leading = width - num_nodes
     if leading not in (0, 1) or (leading == 1 and table.header is None):
         raise DataError(
@@ -267,16 +261,9 @@ def _matrix(table: _Table, options: IngestOptions) -> RawMatrix:
         )
     matrix = np.stack([table.numbers(column) for column in range(leading, width)], axis=1)
     ids = None if table.header is None else ids_to_text(list(table.header[leading:]))
-    if leading and table.labels(0) != ids:
+    if leading and table.ids(0) != ids:
         raise DataError(
             f"the rows of the matrix of {table.name} are not in the order of its columns"
         )
-    return RawMatrix(
-        name=table.name, matrix=matrix, node_ids=ids, values=options.edge_values or "weight"
-    )
-
-
-def _plain_id(cell: str) -> str:
-    """A cell without blanks and without the ".0" that spreadsheets put behind whole numbers."""
-    text = cell.strip()
-    return text.removesuffix(".0") if text.removesuffix(".0").isdecimal() else text
+    values = options.edge_values or "weight"
+    return RawMatrix(name=table.name, matrix=matrix, node_ids=ids, values=values)

@@ -2,6 +2,10 @@
 
 Files are read with h5py, in blocks of rows. PyTables, with which pandas writes them, unpickles
 every attribute that it meets, and pickles from elsewhere are not trusted.
+
+In pandas' "fixed" layout a group has the datasets axis0 (columns), axis1 (index) and, for each
+dtype, block{i}_items and block{i}_values. In the "table" layout it has one compound dataset
+`table`, whose attributes are pickled.
 """
 
 import pickletools
@@ -21,32 +25,35 @@ from pgti.ingest.readings import (
     ID_NAMES,
     Chunk,
     Readings,
+    array_readings,
     as_floats,
     check_series_shape,
     choose_keys,
     find_ids,
     ids_to_text,
-    numbered_row,
     reraise_read_errors,
+    row_blocks,
     rows_per_chunk,
-    stack,
+    stack_channels,
 )
 from pgti.ingest.safe_pickle import loads_pickle
-from pgti.ingest.times import epoch_seconds_of_numbers, zone_from_offset
+from pgti.ingest.times import RowLabels, epoch_seconds_of_numbers, zone_from_offset
 
-__all__ = ["PandasTable", "is_pandas_table", "open_fixed_table", "open_flexible_table", "open_hdf5"]
+__all__ = ["PandasTable", "is_pandas_table", "open_hdf5", "open_hdf5_file", "open_pandas_table"]
 
+_FORMAT = "HDF5 (if a compression filter is missing, rewrite it with `ptrepack --complib=zlib`)"
 _NAT = np.iinfo(np.int64).min
 
 Node = Any  # an h5py group or dataset; h5py has no types
+ReadRows = Callable[[Node, int, int], tuple[NDArray[np.floating[Any]], NDArray[np.int64]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PandasTable:
     """A DataFrame in an HDF5 file.
 
-    Args:
-        num_rows: rows of the frame.
+    Attributes:
+        num_rows: rows of the frame, T.
         node_ids: its columns.
         time_unit: "s", "ms", "us" or "ns" if its index is dates, else None.
         is_aware: whether the index is true times.
@@ -59,7 +66,103 @@ class PandasTable:
     time_unit: str | None
     is_aware: bool
     time_zone: str | None
-    read: Callable[[Node, int, int], tuple[NDArray[np.floating[Any]], NDArray[np.int64]]]
+    read: ReadRows
+
+
+def open_hdf5(path: Path, options: IngestOptions) -> Readings:
+    """Readings in an HDF5 file, under any key.
+
+    Raises:
+        DataError: if the file is damaged, or several keys hold readings and none was chosen.
+        MissingExtraError: if h5py is not installed.
+    """
+    name = path.name
+    with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as file:
+        candidates = _candidates(file)
+        wanted = tuple(key.strip("/") for key in options.values)
+        keys = choose_keys(name, candidates, wanted, "table or dataset", "tables or datasets")
+        parts = [_open_key(path, file, key, options) for key in keys]
+    readings = parts[0] if len(keys) == 1 else stack_channels(parts, keys, name)
+    return replace(readings, name=name)
+
+
+def open_hdf5_file(path: Path) -> Any:
+    """The file as h5py opens it.
+
+    Raises:
+        MissingExtraError: if h5py is not installed.
+    """
+    try:
+        import h5py  # noqa: PLC0415 - an optional library
+    except ImportError:
+        raise MissingExtraError("h5py", "hdf5") from None
+    return h5py.File(path, "r")
+
+
+def _candidates(file: Node) -> dict[str, str]:
+    """The shape of each table that pandas wrote and of each other dataset of two or three axes."""
+    tables: list[str] = []
+    found: dict[str, str] = {}
+
+    def visit(key: str, item: Node) -> None:
+        if any(key.startswith(f"{table}/") for table in tables):
+            return
+        if is_pandas_table(item):
+            tables.append(key)
+            found[key] = "(pandas table)"
+        elif getattr(item, "ndim", 0) in (2, 3) and item.dtype.kind in "iuf":
+            found[key] = str(item.shape)
+
+    file.visititems(visit)
+    return found
+
+
+def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readings:
+    name = f"{key} of {path.name}"
+    if is_pandas_table(file[key]):
+        return _open_table(path, key, open_pandas_table(file[key], name))
+    shape: tuple[int, ...] = file[key].shape
+
+    def blocks(rows: int) -> Iterator[NDArray[Any]]:
+        with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as reopened:
+            for first, stop in row_blocks(shape[0], rows):
+                yield reopened[key][first:stop]
+
+    readings = array_readings(name, shape, file[key].dtype, blocks)
+    wanted = options.ids
+    keys = ID_NAMES if wanted is None else (wanted,)
+    arrays = {each: file[each] for each in keys if hasattr(file.get(each), "dtype")}
+    # h5py gives text of any length as objects, which are bytes.
+    ids = find_ids(arrays, lambda each: file[each][:], shape[1], wanted, path.name, kinds="iuSUO")
+    return replace(readings, node_ids=ids)
+
+
+def _open_table(path: Path, key: str, table: PandasTable) -> Readings:
+    name = f"{key} of {path.name}"
+    num_nodes = len(table.node_ids)
+    check_series_shape(name, (table.num_rows, num_nodes), np.dtype(np.float64))
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        rows = rows_per_chunk(budget_bytes, num_nodes)
+        with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as reopened:
+            for first, stop in row_blocks(table.num_rows, rows):
+                values, times = table.read(reopened[key], first, stop)
+                seconds = None
+                if table.time_unit is not None:
+                    labels = RowLabels(name)
+                    seconds = epoch_seconds_of_numbers(times, table.time_unit, first, labels)
+                yield Chunk(values=values[..., np.newaxis], seconds=seconds)
+
+    return Readings(
+        name=name,
+        num_rows=table.num_rows,
+        num_nodes=num_nodes,
+        num_channels=1,
+        node_ids=table.node_ids,
+        is_aware=table.is_aware,
+        time_zone=table.time_zone,
+        chunks=chunks,
+    )
 
 
 def is_pandas_table(item: Node) -> bool:
@@ -67,14 +170,24 @@ def is_pandas_table(item: Node) -> bool:
     return "pandas_type" in item.attrs
 
 
-def open_fixed_table(group: Node, name: str) -> PandasTable:
-    """A frame in the "fixed" layout.
+def open_pandas_table(group: Node, name: str) -> PandasTable:
+    """A DataFrame that pandas wrote, in either layout.
+
+    Args:
+        group: the item of the file, for which `is_pandas_table` is true.
+        name: what messages call it.
 
     Raises:
-        DataError: if it is no frame of numbers with plain columns and index.
+        DataError: if it is not a frame of numbers with plain columns and index.
     """
-    if _text(group.attrs["pandas_type"]) != "frame":
-        raise DataError(f"{name} is a pandas {_text(group.attrs['pandas_type'])}: give a DataFrame")
+    is_flexible = "table" in group
+    kind = _text(group.attrs["pandas_type"])
+    if kind != ("frame_table" if is_flexible else "frame"):
+        raise DataError(f"{name} is a pandas {kind}: give a DataFrame")
+    return (_open_flexible if is_flexible else _open_fixed)(group, name)
+
+
+def _open_fixed(group: Node, name: str) -> PandasTable:
     for axis in ("axis0", "axis1"):
         if _text(group.attrs.get(f"{axis}_variety", b"regular")) != "regular":
             raise DataError(f"{name} has several levels of rows or columns: give it one of each")
@@ -82,11 +195,8 @@ def open_fixed_table(group: Node, name: str) -> PandasTable:
     num_blocks = int(group.attrs["nblocks"])
     positions = []
     for block in range(num_blocks):
-        dataset = group[f"block{block}_values"]
-        if dataset.dtype.kind not in "biuf":
-            raise DataError(f"{name} holds columns of {dataset.dtype}, which are not numbers")
-        items = _labels(group[f"block{block}_items"], name)
-        positions.append(_positions(items, node_ids))
+        _check_numbers(group[f"block{block}_values"].dtype, name)
+        positions.append(_positions(_labels(group[f"block{block}_items"], name), node_ids))
     index = group["axis1"]
     if "shape" in index.attrs:  # pandas writes one empty row and this mark for none
         raise DataError(f"{name} is an empty DataFrame: there are no rows")
@@ -97,7 +207,7 @@ def open_fixed_table(group: Node, name: str) -> PandasTable:
     ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
         pieces = [group[f"block{block}_values"][first:stop] for block in range(num_blocks)]
         times = group["axis1"][first:stop] if unit is not None else np.empty(0, np.int64)
-        return _joined(pieces, positions, len(node_ids)), _checked_times(times, first, name)
+        return _join(pieces, positions, len(node_ids)), _check_times(times, first, name)
 
     zone = index.attrs.get("tz")
     return PandasTable(
@@ -105,19 +215,12 @@ def open_fixed_table(group: Node, name: str) -> PandasTable:
         node_ids=node_ids,
         time_unit=unit,
         is_aware=zone is not None,
-        time_zone=None if zone is None else _zone_in(_zone_words(zone)),
+        time_zone=None if zone is None else _find_zone(_zone_words(zone)),
         read=read,
     )
 
 
-def open_flexible_table(group: Node, name: str) -> PandasTable:
-    """A frame in the "table" layout.
-
-    Raises:
-        DataError: if it is no frame of numbers with plain columns and index.
-    """
-    if _text(group.attrs["pandas_type"]) != "frame_table":
-        raise DataError(f"{name} is a pandas {_text(group.attrs['pandas_type'])}: give a DataFrame")
+def _open_flexible(group: Node, name: str) -> PandasTable:
     table = group["table"]
     fields = [field for field in table.dtype.names if field != "index"]
     ((_, columns),) = loads_pickle(_bytes(group.attrs["non_index_axes"]), name)
@@ -126,9 +229,7 @@ def open_flexible_table(group: Node, name: str) -> PandasTable:
     node_ids = ids_to_text(list(columns))
     positions = []
     for field in fields:
-        base = table.dtype[field].base
-        if base.kind not in "biuf":
-            raise DataError(f"{name} holds columns of {base}, which are not numbers")
+        _check_numbers(table.dtype[field].base, name)
         items = loads_pickle(_bytes(table.attrs[f"{field}_kind"]), name)
         positions.append(_positions(ids_to_text(list(items)), node_ids))
     info = _words(_bytes(group.attrs.get("info", b"")))
@@ -143,19 +244,19 @@ def open_flexible_table(group: Node, name: str) -> PandasTable:
         rows = group["table"][first:stop]
         times = rows["index"] if unit is not None else np.empty(0, np.int64)
         pieces = [rows[field].reshape(stop - first, -1) for field in fields]
-        return _joined(pieces, positions, len(node_ids)), _checked_times(times, first, name)
+        return _join(pieces, positions, len(node_ids)), _check_times(times, first, name)
 
     return PandasTable(
         num_rows=len(table),
         node_ids=node_ids,
         time_unit=unit,
         is_aware=is_aware,
-        time_zone=_zone_in(info[info.index("tz") + 1 :]) if is_aware else None,
+        time_zone=_find_zone(info[info.index("tz") + 1 :]) if is_aware else None,
         read=read,
     )
 
 
-def _joined(
+def _join(
     pieces: list[NDArray[Any]], positions: list[NDArray[np.int64]], num_nodes: int
 ) -> NDArray[np.floating[Any]]:
     if len(pieces) == 1 and np.array_equal(positions[0], np.arange(num_nodes)):
@@ -174,6 +275,11 @@ def _positions(items: tuple[str, ...], node_ids: tuple[str, ...]) -> NDArray[np.
     return np.array([place[item] for item in items], dtype=np.int64)
 
 
+def _check_numbers(dtype: np.dtype[Any], name: str) -> None:
+    if dtype.kind not in "biuf":
+        raise DataError(f"{name} holds columns of {dtype}, which are not numbers")
+
+
 def _labels(dataset: Node, name: str) -> tuple[str, ...]:
     if dataset.dtype.kind not in "iufS":
         raise DataError(
@@ -183,10 +289,8 @@ def _labels(dataset: Node, name: str) -> tuple[str, ...]:
     return ids_to_text(dataset[:])
 
 
-def _checked_times(times: NDArray[np.int64], first: int, name: str) -> NDArray[np.int64]:
-    empty = np.flatnonzero(times == _NAT)
-    if len(empty):
-        raise DataError(f"row {first + int(empty[0])} of {name} has no time: give it one")
+def _check_times(times: NDArray[np.int64], first: int, name: str) -> NDArray[np.int64]:
+    RowLabels(name).refuse_where(times == _NAT, first, lambda _: "has no time: give it one")
     return times
 
 
@@ -198,7 +302,7 @@ def _time_unit(kind: bytes | str, index_class: bytes | str, name: str) -> str | 
     if described == "datetime":
         return "ns"
     if text != "integer" or described == "period":
-        what = "periods" if described == "period" else f"{text or 'an unknown kind'}"
+        what = "periods" if described == "period" else text or "an unknown kind"
         raise DataError(
             f"{name} has an index of {what}, which is neither dates nor row numbers: convert it "
             "with pandas.to_datetime or to_timestamp and write the file again"
@@ -221,7 +325,7 @@ def _words(pickled: bytes) -> list[str | int]:
     ]
 
 
-def _zone_in(words: list[str | int]) -> str | None:
+def _find_zone(words: list[str | int]) -> str | None:
     """The zone that pickled words describe: a name known to the system, or a constant offset."""
     if words[:1] == ["datetime timezone"] and words[1:2] == ["datetime timedelta"]:
         days, seconds = (int(word) for word in words[2:4])
@@ -236,128 +340,3 @@ def _text(value: bytes | str) -> str:
 
 def _bytes(value: Any) -> bytes:
     return value.encode("latin1") if isinstance(value, str) else bytes(value)
-
-
-_FORMAT = "HDF5 (if a compression filter is missing, rewrite it with `ptrepack --complib=zlib`)"
-
-
-def open_hdf5(path: Path, options: IngestOptions) -> Readings:
-    """Readings in an HDF5 file, under any key.
-
-    Raises:
-        DataError: if the file is damaged, or it is not clear which key is meant.
-        MissingExtraError: if h5py is not installed.
-    """
-    h5py = _h5py()
-    name = path.name
-    with reraise_read_errors(name, _FORMAT), h5py.File(path, "r") as file:
-        candidates = _candidates(h5py, file)
-        wanted = tuple(key.strip("/") for key in options.values)
-        keys = choose_keys(name, candidates, wanted, "table or dataset", "tables or datasets")
-        parts = [_open_key(path, file, key, options) for key in keys]
-    readings = parts[0] if len(keys) == 1 else stack(parts, keys, name)
-    return replace(readings, name=name)
-
-
-def _h5py() -> Any:
-    try:
-        import h5py  # noqa: PLC0415 - an optional library
-    except ImportError:
-        raise MissingExtraError("h5py", "hdf5") from None
-    return h5py
-
-
-def _candidates(h5py: Any, file: Any) -> dict[str, str]:
-    """The shape of each table that pandas wrote and of each other dataset of two or three axes."""
-    tables: list[str] = []
-    found: dict[str, str] = {}
-
-    def visit(key: str, item: Any) -> None:
-        if any(key.startswith(f"{table}/") for table in tables):
-            return
-        if is_pandas_table(item):
-            tables.append(key)
-            found[key] = "(pandas table)"
-        elif isinstance(item, h5py.Dataset) and item.ndim in (2, 3) and item.dtype.kind in "iuf":
-            found[key] = str(item.shape)
-
-    file.visititems(visit)
-    return found
-
-
-def _open_key(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:
-    item = file[key]
-    if not is_pandas_table(item):
-        return _plain(path, file, key, options)
-    is_fixed = "table" not in item
-    table = (open_fixed_table if is_fixed else open_flexible_table)(item, f"{key} of {path.name}")
-    return _table_readings(path, key, table)
-
-
-def _plain(path: Path, file: Any, key: str, options: IngestOptions) -> Readings:
-    name = f"{key} of {path.name}"
-    dataset = file[key]
-    shape: tuple[int, ...] = dataset.shape
-    check_series_shape(name, shape, dataset.dtype)
-    num_channels = shape[2] if len(shape) == 3 else 1
-
-    def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        rows = rows_per_chunk(budget_bytes, shape[1] * num_channels)
-        with reraise_read_errors(name, _FORMAT), _h5py().File(path, "r") as reopened:
-            dataset = reopened[key]
-            for first in range(0, shape[0], rows):
-                values = as_floats(dataset[first : first + rows])
-                yield Chunk(values=values.reshape(len(values), shape[1], num_channels))
-
-    return Readings(
-        name=name,
-        num_rows=shape[0],
-        num_nodes=shape[1],
-        num_channels=num_channels,
-        node_ids=_plain_ids(file, shape[1], options, path.name),
-        chunks=chunks,
-    )
-
-
-def _plain_ids(
-    file: Any,
-    num_nodes: int,
-    options: IngestOptions,
-    name: str,
-) -> tuple[str, ...] | None:
-    wanted = options.ids
-    keys = ID_NAMES if wanted is None else (wanted,)
-    arrays = {key: file[key] for key in keys if hasattr(file.get(key), "dtype")}
-    # h5py gives text of any length as objects, which are bytes.
-    return find_ids(arrays, lambda key: file[key][:], num_nodes, wanted, name, kinds="iuSUO")
-
-
-def _table_readings(path: Path, key: str, table: PandasTable) -> Readings:
-    name = f"{key} of {path.name}"
-    num_nodes = len(table.node_ids)
-    check_series_shape(name, (table.num_rows, num_nodes), np.dtype(np.float64))
-
-    def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        rows = rows_per_chunk(budget_bytes, num_nodes)
-        with reraise_read_errors(name, _FORMAT), _h5py().File(path, "r") as reopened:
-            for first in range(0, table.num_rows, rows):
-                stop = min(first + rows, table.num_rows)
-                values, times = table.read(reopened[key], first, stop)
-                seconds = None
-                if table.time_unit is not None:
-                    seconds = epoch_seconds_of_numbers(
-                        times, table.time_unit, first, name, numbered_row
-                    )
-                yield Chunk(values=values[..., np.newaxis], seconds=seconds)
-
-    return Readings(
-        name=name,
-        num_rows=table.num_rows,
-        num_nodes=num_nodes,
-        num_channels=1,
-        node_ids=table.node_ids,
-        is_aware=table.is_aware,
-        time_zone=table.time_zone,
-        row_label=numbered_row,
-        chunks=chunks,
-    )

@@ -9,7 +9,13 @@ import numpy as np
 from pgti.errors import ConfigError, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.ingest.cleaning import Cleaner
-from pgti.ingest.node_matching import MatchedGraph, RawCoordinates, RawEdges, RawGraph, match_nodes
+from pgti.ingest.node_matching import (
+    MatchedGraph,
+    RawCoordinates,
+    RawEdges,
+    RawGraph,
+    match_nodes,
+)
 from pgti.ingest.options import IDS_IN_READINGS, IngestOptions, check_options_used
 from pgti.ingest.readings import Readings
 from pgti.ingest.sources import (
@@ -31,7 +37,7 @@ __all__ = ["IngestSummary", "check_target", "ingest", "read_graph"]
 class IngestSummary:
     """What ingest did.
 
-    Args:
+    Attributes:
         path: the store.
         meta: its description.
         num_filled_rows: rows of missing readings that were inserted into gaps.
@@ -53,18 +59,17 @@ def ingest(
     node_ids: tuple[str, ...] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> IngestSummary:
-    """Turn readings and a graph into a store.
+    """Write readings and a graph to a store.
 
     Args:
-        source: a file of readings, a DataFrame, an array [T, N] or [T, N, C], or `Readings` that
-            were opened elsewhere.
-        target: the store's directory, made when everything else has succeeded.
-        options: what the source does not say itself.
+        source: a file of readings, a DataFrame, an array [T, N] or [T, N, C], or opened
+            `Readings`.
+        target: the store's directory, created when everything else has succeeded.
+        options: how to read the source.
         graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
             else no edges.
-        node_ids: ids of the sensors of a source that has none, in its order; a source that has
-            ids keeps its own.
-        progress: called with the rows done and, where known, the rows in all.
+        node_ids: sensor ids, in order, for a source without ids; a source's own ids win.
+        progress: called with the number of rows written and, where known, their total.
 
     Returns:
         The description of the new store.
@@ -78,13 +83,12 @@ def ingest(
     options = options or IngestOptions()
     target = Path(target)
     check_target(target, overwrite=options.overwrite)
-    check_options_used(
-        readings_suffix(source), None if graph is None else graph_suffix(graph), options
-    )
-    readings = _with_ids(open_readings(source, options, has_graph=graph is not None), node_ids)
-    time_zone = _zone(readings, options)
-    ids_used = options.ids is not None and readings_suffix(source) in IDS_IN_READINGS
-    matched = _matched_graph(readings, graph, options, ids_used)
+    suffix = readings_suffix(source)
+    check_options_used(suffix, None if graph is None else graph_suffix(graph), options)
+    readings = _add_ids(open_readings(source, options, has_graph=graph is not None), node_ids)
+    time_zone = _time_zone(readings, options)
+    ids_used = options.ids is not None and suffix in IDS_IN_READINGS
+    matched = _match_graph(readings, graph, options, ids_used)
     channels = _channel_names(readings, options)
     if options.units and len(options.units) != len(channels):
         raise ConfigError(
@@ -92,12 +96,11 @@ def ingest(
             f"{readings.name} has {len(channels)} channels: give one each"
         )
     cleaner = Cleaner(
-        name=readings.name,
         channels=channels,
         node_ids=matched.node_ids,
         missing=options.missing,
         scale=options.scale,
-        row_label=readings.row_label,
+        labels=readings.row_labels,
     )
     with StoreWriter(
         target,
@@ -124,46 +127,49 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     """Refuse a target that exists, before any work is done for it.
 
     Raises:
-        StoreError: if it exists and is not to be replaced.
+        StoreError: if it exists and may not be replaced.
     """
     if target.exists() and not overwrite:
         raise StoreError(
-            f"{target} exists already: choose another name, remove it, or say --overwrite"
+            f"{target} exists already: choose another name, remove it, or pass --overwrite"
         )
 
 
 def read_graph(
     source: GraphSource, options: IngestOptions | None = None
 ) -> tuple[SensorGraph, tuple[str, ...]]:
-    """A graph on its own, and the ids of its nodes ("0", "1", ... where it names none).
+    """A graph on its own, and the ids of its nodes ("0", "1", ... where it has none).
 
     The nodes of an edge list are those that it names, in order of appearance; whole numbers that
     are all below their count are positions.
 
     Raises:
-        DataError: if the source is damaged or holds no graph.
+        ConfigError: if options name what cannot be used.
+        DataError: if the source is damaged or does not hold a graph.
     """
     options = options or IngestOptions()
     check_options_used(None, graph_suffix(source), options)
-    raw = _explicit(source, options, None)
+    raw = _read_given_graph(source, options, None)
+    node_ids = None
     if isinstance(raw, RawEdges):
         labels = tuple(dict.fromkeys([*raw.source, *raw.target]))
-        by_position = all(label.isdecimal() and int(label) < len(labels) for label in labels)
-        matched = match_nodes(raw, len(labels), None if by_position else labels, options)
+        size = len(labels)
+        by_position = all(label.isdecimal() and int(label) < size for label in labels)
+        node_ids = None if by_position else labels
     else:
         size = len(raw.latlon) if isinstance(raw, RawCoordinates) else raw.matrix.shape[0]
-        matched = match_nodes(raw, size, None, options)
+    matched = match_nodes(raw, size, node_ids, options)
     return matched.graph, matched.node_ids
 
 
-def _with_ids(readings: Readings, node_ids: tuple[str, ...] | None) -> Readings:
-    """The readings with the ids given if they have none; empty ids are refused."""
+def _add_ids(readings: Readings, node_ids: tuple[str, ...] | None) -> Readings:
+    """The readings, with the ids given if they have none; empty ids are refused."""
     if readings.node_ids is None and node_ids is not None:
         if len(node_ids) != readings.num_nodes:
             raise DataError(
                 f"{readings.name} has {readings.num_nodes} sensors without ids, and "
-                f"{len(node_ids)} ids are known ({', '.join(node_ids[:2])}, ...): they must be as "
-                "many"
+                f"{len(node_ids)} ids are known ({', '.join(node_ids[:2])}, ...): give one for "
+                "each sensor"
             )
         return replace(readings, node_ids=node_ids)
     empty = [place for place, label in enumerate(readings.node_ids or ()) if not label.strip()]
@@ -175,10 +181,10 @@ def _with_ids(readings: Readings, node_ids: tuple[str, ...] | None) -> Readings:
     return readings
 
 
-def _zone(readings: Readings, options: IngestOptions) -> str | None:
+def _time_zone(readings: Readings, options: IngestOptions) -> str | None:
     """The zone of the store: the user's, else the source's.
 
-    It says on which clock aware times are shown, and on which clock others were read.
+    Aware times are shown on its clock; wall-clock times were read on it.
     """
     zone = options.time_zone or readings.time_zone
     if readings.is_aware and zone is None:
@@ -189,7 +195,7 @@ def _zone(readings: Readings, options: IngestOptions) -> str | None:
     return zone
 
 
-def _explicit(
+def _read_given_graph(
     source: GraphSource,
     options: IngestOptions,
     readings: Readings | None,
@@ -205,8 +211,8 @@ def _explicit(
     )
     if isinstance(raw, RawCoordinates) and options.neighbours is None:
         raise ConfigError(
-            f"{raw.name} holds coordinates, which are no edges: name --neighbours, the number of "
-            "nearest sensors that each is joined with"
+            f"{raw.name} holds coordinates and no edges: pass --neighbours, the number of nearest "
+            "sensors that each is joined with"
         )
     _check_neighbours(raw, options)
     return raw
@@ -216,16 +222,16 @@ def _check_neighbours(raw: RawGraph, options: IngestOptions) -> None:
     if options.neighbours is not None and not isinstance(raw, RawCoordinates):
         raise ConfigError(
             f"neighbours is {options.neighbours} and {raw.name} holds edges or a matrix: leave "
-            "--neighbours out, or say --graph-kind coordinates"
+            "--neighbours out, or pass --graph-kind coordinates"
         )
 
 
-def _matched_graph(
+def _match_graph(
     readings: Readings, graph: GraphSource | None, options: IngestOptions, ids_used: bool
 ) -> MatchedGraph:
     raw = readings.graph
     if graph is not None:
-        raw = _explicit(graph, options, readings, ids_used=ids_used)
+        raw = _read_given_graph(graph, options, readings, ids_used=ids_used)
     if raw is not None:
         _check_neighbours(raw, options)
         return match_nodes(raw, readings.num_nodes, readings.node_ids, options)
@@ -233,24 +239,22 @@ def _matched_graph(
         if getattr(options, option):
             raise ConfigError(
                 f"{option} is {getattr(options, option)} and there is no graph to read it from: "
-                "name a graph file"
+                "give a graph file"
             )
-    ids = readings.node_ids or tuple(str(node) for node in range(readings.num_nodes))
+    ids = readings.node_ids or tuple(map(str, range(readings.num_nodes)))
     note = "no graph was given: the store has sensors and no edges"
     return MatchedGraph(graph=SensorGraph.empty(readings.num_nodes), node_ids=ids, notes=(note,))
 
 
 def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...]:
     num_channels = readings.num_channels
-    if options.channels:
-        if len(options.channels) != num_channels:
-            raise ConfigError(
-                f"{len(options.channels)} channels were named ({', '.join(options.channels)}) and "
-                f"{readings.name} has {num_channels}: name each"
-            )
-        return options.channels
-    if readings.channels is not None:
-        return readings.channels
+    if options.channels and len(options.channels) != num_channels:
+        raise ConfigError(
+            f"{len(options.channels)} channels were named ({', '.join(options.channels)}) and "
+            f"{readings.name} has {num_channels}: name each"
+        )
+    if options.channels or readings.channels is not None:
+        return options.channels or readings.channels or ()
     if num_channels == 1:
         return ("value",)
     return tuple(f"channel{channel}" for channel in range(num_channels))
@@ -265,29 +269,27 @@ def _write_rows(
     progress: Callable[[int, int | None], None] | None,
 ) -> Timeline | None:
     """Write every row; returns the timeline if the source has times."""
-    start = None if options.start is None else parse_start(options.start, time_zone)
+    labels = readings.row_labels
     timeline = Timeline(
-        name=readings.name,
-        row_label=readings.row_label,
+        labels,
         gaps=options.gaps,
-        start=start,
+        start=None if options.start is None else parse_start(options.start, time_zone),
         interval_seconds=options.interval_seconds,
     )
-    localiser = None
+    localizer = None
     if not readings.is_aware and time_zone is not None:
-        localiser = Localizer(time_zone, readings.name, readings.row_label)
+        localizer = Localizer(time_zone, labels)
     row, has_times = 0, False
     for chunk in readings.chunks(options.budget_bytes):
-        values = cleaner.clean(chunk.values, row)
+        values, seconds = cleaner.clean(chunk.values, row), chunk.seconds
         if not cleaner.has_failed:
-            if chunk.seconds is None:
+            if seconds is None:
                 writer.append(values)
             else:
                 has_times = True
-                seconds = chunk.seconds
-                check_years(seconds, row, readings.name, readings.row_label)
-                if localiser is not None:
-                    seconds = localiser.convert(seconds, row)
+                check_years(seconds, row, labels)
+                if localizer is not None:
+                    seconds = localizer.convert(seconds, row)
                 for block in timeline.place(values, seconds, row):
                     writer.append(block)
         row += len(values)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.ingest.csv import open_text
@@ -18,9 +17,7 @@ from pgti.ingest.node_matching import RawEdges
 from pgti.ingest.options import EdgeValues, IngestOptions
 from pgti.ingest.readings import Readings, ids_to_text, reraise_read_errors
 
-__all__ = [
-    "open_json",
-]
+__all__ = ["open_json"]
 
 _SERIES_KEYS = ("FX", "block", "X")
 _SCHEMAS = "edges with FX, block or X; nodes and links with y; edge_mapping with y"
@@ -31,7 +28,7 @@ def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
 
     Args:
         path: the file, or its gzipped form.
-        options: tells whether edge values are distances.
+        options: says whether edge values are distances.
         has_graph: whether the user gives a graph of their own.
 
     Raises:
@@ -48,7 +45,13 @@ def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
         if "nodes" in content and "links" in content:
             return _node_link(content, values, name)
         if "edge_mapping" in content:
-            return _changing(content, has_graph, name)
+            if not has_graph:
+                raise DataError(
+                    f"the graph of {name} changes with time "
+                    f"({len(content['edge_mapping']['edge_index'])} edge lists), and a store has "
+                    "one graph: give one with --graph"
+                )
+            return _series(content["y"], "y", name)
         series = next((key for key in _SERIES_KEYS if key in content), None)
         if series is None or "edges" not in content:
             keys = ", ".join(list(content)[:8]) or "nothing"
@@ -58,18 +61,28 @@ def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
 
 def _static(content: dict[str, Any], key: str, values: EdgeValues, name: str) -> Readings:
     readings = _series(content[key], key, name)
-    ids = content.get("node_ids")
     edges = np.asarray(content["edges"])
     if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
         raise DataError(f"edges of {name} has shape {edges.shape}: the rule is pairs of positions")
     weights = content.get("weights")
     if weights is not None and len(weights) != len(edges):
         raise DataError(f"{name} has {len(edges)} edges and {len(weights)} weights")
-    node_ids = _ordered_ids(ids, readings.num_nodes, name) if ids is not None else None
+    ends = [ids_to_text(edges[:, end]) for end in (0, 1)]
+    node_ids = None
+    if content.get("node_ids") is not None:
+        node_ids = _ordered_ids(content["node_ids"], readings.num_nodes, name)
+        outside = np.flatnonzero(((edges < 0) | (edges >= len(node_ids))).any(axis=1))
+        if len(outside):
+            edge = int(outside[0])
+            raise DataError(
+                f"edge {edge} of {name} is {edges[edge].tolist()}: an edge to no node, for the "
+                f"nodes are 0..{len(node_ids) - 1}"
+            )
+        ends = [tuple(node_ids[node] for node in edges[:, end]) for end in (0, 1)]
     graph = RawEdges(
         name=name,
-        source=_as_labels(edges[:, 0], node_ids, name),
-        target=_as_labels(edges[:, 1], node_ids, name),
+        source=ends[0],
+        target=ends[1],
         value=None if weights is None else np.asarray(weights, dtype=np.float64),
         values=values,
     )
@@ -112,23 +125,13 @@ def _records(content: Any, key: str, fields: tuple[str, ...], name: str) -> list
     return content
 
 
-def _changing(content: dict[str, Any], has_graph: bool, name: str) -> Readings:
-    if not has_graph:
-        edges = content["edge_mapping"]["edge_index"]
-        raise DataError(
-            f"the graph of {name} changes with time ({len(edges)} edge lists), and a store has one "
-            "graph: give one with --graph"
-        )
-    return _series(content["y"], "y", name)
-
-
 def _series(content: Any, key: str, name: str) -> Readings:
     array = np.asarray(content)
     if array.dtype.kind not in "iuf" or array.ndim != 2:
         raise DataError(
             f"{key} of {name} has shape {array.shape} of {array.dtype}: the rule is rows of numbers"
         )
-    return replace(open_array(array), name=f"{key} of {name}")
+    return open_array(array, f"{key} of {name}")
 
 
 def _ordered_ids(ids: Any, num_nodes: int, name: str) -> tuple[str, ...]:
@@ -139,16 +142,3 @@ def _ordered_ids(ids: Any, num_nodes: int, name: str) -> tuple[str, ...]:
             f"{num_nodes - 1}"
         )
     return ids_to_text(sorted(ids, key=ids.__getitem__))
-
-
-def _as_labels(ends: NDArray[Any], node_ids: tuple[str, ...] | None, name: str) -> tuple[str, ...]:
-    if node_ids is None:
-        return ids_to_text(ends)
-    outside = np.flatnonzero((ends < 0) | (ends >= len(node_ids)))
-    if len(outside):
-        edge = int(outside[0])
-        raise DataError(
-            f"edge {edge} of {name} leads to node {ends[edge]}: there is no such node among the "
-            f"{len(node_ids)}"
-        )
-    return tuple(node_ids[end] for end in ends)

@@ -1,9 +1,9 @@
-"""A graph as a file gives it, before its nodes are matched with the sensors of the readings."""
+"""Graphs as files give them, and how their nodes are matched with the sensors of the readings."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,6 +27,8 @@ __all__ = [
 
 _DISTANCE_NAMES = ("cost", "distance", "dist", "length", "miles", "km", "meters", "metres")
 
+Ids: TypeAlias = tuple[str, ...] | None
+
 
 def is_distance_name(name: str) -> bool:
     """Whether an array or column is called a distance: its last word says so, as in edge_miles."""
@@ -34,15 +36,11 @@ def is_distance_name(name: str) -> bool:
     return bool(words) and words[-1] in _DISTANCE_NAMES
 
 
-def _numbered_edge(edge: int) -> str:
-    return f"edge {edge}"
-
-
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class RawMatrix:
     """An adjacency (or distance) matrix [N, N]: entry (i, j) belongs to the edge i -> j.
 
-    Args:
+    Attributes:
         name: what messages call the source.
         matrix: sparse, or dense where distances of zero must stay apart from "no edge".
         node_ids: ids of the rows, where the source has them.
@@ -52,7 +50,7 @@ class RawMatrix:
 
     name: str
     matrix: "sp.csr_array[Any] | NDArray[Any]"
-    node_ids: tuple[str, ...] | None = None
+    node_ids: Ids = None
     values: EdgeValues = "weight"
     coordinates: NDArray[np.float64] | None = None
 
@@ -61,16 +59,16 @@ class RawMatrix:
 class RawEdges:
     """A list of edges whose ends are sensor ids or positions.
 
-    Args:
+    Attributes:
         name: what messages call the source.
         source: label of each edge's source, text [E].
         target: label of each edge's target, text [E].
         value: weight or distance of each edge [E], or None for weight 1.
         values: whether `value` holds weights or distances.
         coordinates: [N, 2] latitude and longitude of the readings' sensors, where known.
-        is_topology: whether every edge listed is to be kept, so that the kernel only weighs edges;
-            in a table of distances it also decides which pairs are edges.
-        edge_label: how messages call edge `i`.
+        is_topology: whether every listed edge is kept, so that the kernel only weighs edges; in a
+            table of distances it also decides which pairs are edges.
+        edge_label: what messages call edge `i`.
     """
 
     name: str
@@ -80,14 +78,14 @@ class RawEdges:
     values: EdgeValues = "weight"
     coordinates: NDArray[np.float64] | None = None
     is_topology: bool = False
-    edge_label: Callable[[int], str] = _numbered_edge
+    edge_label: Callable[[int], str] = "edge {}".format
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class RawCoordinates:
     """Positions of sensors, to be joined with their nearest neighbours.
 
-    Args:
+    Attributes:
         name: what messages call the source.
         latlon: latitude and longitude in degrees, [N, 2].
         node_ids: ids of the rows, where the source has them.
@@ -95,17 +93,17 @@ class RawCoordinates:
 
     name: str
     latlon: NDArray[np.float64]
-    node_ids: tuple[str, ...] | None = None
+    node_ids: Ids = None
 
 
-RawGraph = RawMatrix | RawEdges | RawCoordinates
+RawGraph: TypeAlias = RawMatrix | RawEdges | RawCoordinates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class MatchedGraph:
     """A graph whose nodes are the sensors of the readings, in their order.
 
-    Args:
+    Attributes:
         graph: the graph.
         node_ids: ids of the sensors: those of the readings, else those of the graph, else
             "0", "1", ...
@@ -118,7 +116,7 @@ class MatchedGraph:
 
 
 def match_nodes(
-    raw: RawGraph, num_nodes: int, node_ids: tuple[str, ...] | None, options: IngestOptions
+    raw: RawGraph, num_nodes: int, node_ids: Ids, options: IngestOptions
 ) -> MatchedGraph:
     """The graph of the sensors of the readings.
 
@@ -134,19 +132,19 @@ def match_nodes(
         DataError: if the nodes do not match, naming examples, or the graph breaks a rule.
     """
     if isinstance(raw, RawMatrix):
-        return _match_matrix(raw, num_nodes, node_ids, options)
-    if isinstance(raw, RawEdges):
-        return _match_edges(raw, num_nodes, node_ids, options)
-    return _match_coordinates(raw, num_nodes, node_ids, options)
-
-
-def _numbered(num_nodes: int) -> tuple[str, ...]:
-    return tuple(str(node) for node in range(num_nodes))
+        graph, notes = _match_matrix(raw, num_nodes, node_ids, options)
+    elif isinstance(raw, RawEdges):
+        graph, notes = _match_edges(raw, num_nodes, node_ids, options)
+    else:
+        graph, notes = _match_coordinates(raw, num_nodes, node_ids, options)
+    graph_ids = None if isinstance(raw, RawEdges) else raw.node_ids
+    ids = node_ids or graph_ids or tuple(map(str, range(num_nodes)))
+    return MatchedGraph(graph=graph, node_ids=ids, notes=notes)
 
 
 def _match_matrix(
-    raw: RawMatrix, num_nodes: int, node_ids: tuple[str, ...] | None, options: IngestOptions
-) -> MatchedGraph:
+    raw: RawMatrix, num_nodes: int, node_ids: Ids, options: IngestOptions
+) -> tuple[SensorGraph, tuple[str, ...]]:
     size = raw.matrix.shape[0]
     order = _order(raw.name, raw.node_ids, size, num_nodes, node_ids)
     matrix, coordinates = raw.matrix, raw.coordinates
@@ -159,8 +157,7 @@ def _match_matrix(
             size, source, target, distance, threshold=options.threshold, sigma=options.sigma
         )
         matrix = graph.adjacency
-    graph = SensorGraph(adjacency=sp.csr_array(matrix), coordinates=coordinates)
-    return MatchedGraph(graph=graph, node_ids=node_ids or raw.node_ids or _numbered(size))
+    return SensorGraph(adjacency=sp.csr_array(matrix), coordinates=coordinates), ()
 
 
 def _entries(
@@ -175,11 +172,7 @@ def _entries(
 
 
 def _order(
-    name: str,
-    graph_ids: tuple[str, ...] | None,
-    size: int,
-    num_nodes: int,
-    node_ids: tuple[str, ...] | None,
+    name: str, graph_ids: Ids, size: int, num_nodes: int, node_ids: Ids
 ) -> NDArray[np.int64] | None:
     """Where in the graph each sensor is; None if both have the same order."""
     if graph_ids is None or node_ids is None:
@@ -205,15 +198,13 @@ def _order(
 
 
 def _examples(labels: list[str]) -> str:
-    if not labels:
-        return "none"
     more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
-    return ", ".join(repr(label) for label in labels[:3]) + more
+    return ", ".join(repr(label) for label in labels[:3]) + more or "none"
 
 
 def _match_edges(
-    raw: RawEdges, num_nodes: int, node_ids: tuple[str, ...] | None, options: IngestOptions
-) -> MatchedGraph:
+    raw: RawEdges, num_nodes: int, node_ids: Ids, options: IngestOptions
+) -> tuple[SensorGraph, tuple[str, ...]]:
     places = _places(raw, num_nodes, node_ids)
     source = np.array([places.get(label, -1) for label in raw.source], dtype=np.int64)
     target = np.array([places.get(label, -1) for label in raw.target], dtype=np.int64)
@@ -235,20 +226,18 @@ def _match_edges(
             raise DataError(f"{raw.name} has edges without values: distances need a third column")
         if options.edge_values is None:
             notes += (
-                f"the edge values of {raw.name} are distances by their name, and weights come "
-                "from them by the Gaussian kernel; --edge-values weight takes them as they are",
+                f"the edge values of {raw.name} are distances by their name, and the Gaussian "
+                "kernel turns them into weights; --edge-values weight takes them as they are",
             )
         adjacency = _kernel(raw, num_nodes, source, target, value, options)
-        graph = SensorGraph(adjacency=adjacency, coordinates=raw.coordinates)
-    else:
-        graph = SensorGraph.from_edges(num_nodes, source, target, value, raw.coordinates)
-        num_zero = 0 if value is None else int((value == 0).sum())
-        if num_zero:
-            notes = (
-                f"{num_zero} of {len(source)} edges of {raw.name} have weight 0 and are no edges; "
-                "if the values are distances, say --edge-values distance",
-            )
-    return MatchedGraph(graph=graph, node_ids=node_ids or _numbered(num_nodes), notes=notes)
+        return SensorGraph(adjacency=adjacency, coordinates=raw.coordinates), notes
+    num_zero = 0 if value is None else int((value == 0).sum())
+    if num_zero:
+        notes = (
+            f"{num_zero} of {len(source)} edges of {raw.name} have weight 0 and were left out; if "
+            "the values are distances, pass --edge-values distance",
+        )
+    return SensorGraph.from_edges(num_nodes, source, target, value, raw.coordinates), notes
 
 
 def _kernel(
@@ -271,7 +260,7 @@ def _kernel(
     return sp.csr_array(kernel.maximum(listed))
 
 
-def _places(raw: RawEdges, num_nodes: int, node_ids: tuple[str, ...] | None) -> dict[str, int]:
+def _places(raw: RawEdges, num_nodes: int, node_ids: Ids) -> dict[str, int]:
     """Position of each label: labels are ids if more of them are known ids than positions."""
     positions = {str(place): place for place in range(num_nodes)}
     if node_ids is None:
@@ -294,8 +283,8 @@ def _edge_to_no_node(raw: RawEdges, edge: int, places: dict[str, int], num_nodes
 
 
 def _match_coordinates(
-    raw: RawCoordinates, num_nodes: int, node_ids: tuple[str, ...] | None, options: IngestOptions
-) -> MatchedGraph:
+    raw: RawCoordinates, num_nodes: int, node_ids: Ids, options: IngestOptions
+) -> tuple[SensorGraph, tuple[str, ...]]:
     latlon = raw.latlon
     if raw.node_ids is not None and node_ids is not None:
         places = {label: place for place, label in enumerate(raw.node_ids)}
@@ -311,16 +300,11 @@ def _match_coordinates(
             f"{raw.name} has {len(latlon)} positions and the readings have {num_nodes} sensors: "
             "they must be the same"
         )
-    ids = node_ids or raw.node_ids or _numbered(num_nodes)
     if options.neighbours is None:
-        none: list[int] = []
-        graph = SensorGraph.from_edges(num_nodes, none, none, coordinates=latlon)
-        note = "the graph has no edges: name --neighbours to join each sensor with its nearest ones"
-        return MatchedGraph(graph=graph, node_ids=ids, notes=(note,))
+        graph = SensorGraph.from_edges(num_nodes, [], [], coordinates=latlon)
+        note = "the graph has no edges: use --neighbours to join each sensor with its nearest ones"
+        return graph, (note,)
     graph = from_coordinates(
-        latlon,
-        neighbours=options.neighbours,
-        threshold=options.threshold,
-        sigma=options.sigma,
+        latlon, neighbours=options.neighbours, threshold=options.threshold, sigma=options.sigma
     )
-    return MatchedGraph(graph=graph, node_ids=ids)
+    return graph, ()

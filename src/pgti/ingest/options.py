@@ -1,8 +1,8 @@
-"""What a user says about a source that the source does not say itself."""
+"""What a user says of a source that the source does not say itself."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pgti.errors import ConfigError
@@ -20,9 +20,32 @@ __all__ = [
 
 BUDGET_BYTES = 32 << 20  # one chunk of readings: large enough to stream, small beside any machine
 
-Gaps = Literal["error", "fill", "keep"]
-EdgeValues = Literal["weight", "distance"]
-GraphKind = Literal["matrix", "edges", "coordinates"]
+Gaps: TypeAlias = Literal["error", "fill", "keep"]
+EdgeValues: TypeAlias = Literal["weight", "distance"]
+GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
+
+_TEXT = (".csv", ".tsv", ".txt")
+_TABLES = (*_TEXT, ".parquet", ".pq")
+_HDF5 = (".h5", ".hdf5", ".hdf")
+_KNOWN = (*_TABLES, *_HDF5, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+_GRAPHS = (".npz", *_TEXT)
+
+IDS_IN_READINGS = (".npz", *_HDF5)
+
+# Formats of readings, and of graphs, that each option is for.
+_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "values": ((".npz", *_HDF5), ()),
+    "header": (_TEXT, ()),
+    "timestamps": (_TABLES, ()),
+    "time_format": (_TABLES, ()),
+    "delimiter": (_TEXT, _TEXT),
+    "ids": (IDS_IN_READINGS, _GRAPHS),
+    "edges": ((".npz",), _GRAPHS),
+    "coordinates": ((".npz",), _GRAPHS),
+    "neighbours": ((".npz",), _GRAPHS),
+    "graph_kind": ((), _GRAPHS),
+    "graph_values": ((), (".npz",)),
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,41 +53,43 @@ class IngestOptions:
     """How to read the readings and the graph.
 
     Attributes:
-        values: arrays (npz), tables or datasets (HDF5) that hold the readings. Several of [T, N]
-            become channels. Empty: the only candidate.
-        channels: name of each channel. Empty: the names in the source, else "value".
-        units: unit of each channel.
-        scale: reading = raw value * scale, one for all channels or one each. Where 1/scale is a
-            whole number the raw value is divided by it, so that 645 * 0.1 is exactly 64.5.
-        missing: raw values that mean "missing". NaN always does.
-        start: wall-clock time of the first row, ISO 8601, where the source has no times.
-        interval: time between rows, such as "5min", where the source has no times.
-        time_zone: IANA name of the zone of wall-clock times, and on whose clock times with an
-            offset are shown; None leaves them as they are.
-        time_format: how times are written in a text file, in the letters of `strptime`; None
-            expects ISO 8601.
-        gaps: what to do where rows are missing between two times: "error"; "fill" inserts rows of
-            missing readings; "keep" stores the time of each row.
-        delimiter: what separates cells of a text file; None finds out.
-        header: whether a text file's first line holds sensor ids; None finds out.
-        timestamps: whether the first column of a text file or a Parquet table holds times;
-            None finds out.
-        ids: the 1-D array of sensor ids in an npz or HDF5 source; None takes the first of
-            the customary names that has the right length.
-        graph_kind: what a graph file holds; None finds out.
-        graph_values: the array in an npz that holds the adjacency matrix; None takes the only one.
-        edges: arrays or columns (source, target) or (source, target, weight) of an edge list.
-        edge_values: whether edge values are weights or distances, which the thresholded Gaussian
-            kernel turns into weights. None: distances if their column or array is called so
-            (cost, distance, edge_miles, ...), else weights as given.
-        threshold: kernel weights below it are no edge in a table of distances; edges that come
+        values: Arrays (npz), tables or datasets (HDF5) that hold the readings. Several arrays
+            [T, N] become channels. By default the only candidate.
+        channels: Name of each channel. By default the names in the source, else "value".
+        units: Unit of each channel.
+        scale: Factor from raw values to readings, one for all channels or one each. Where 1/scale
+            is a whole number, raw values are divided by it, so that 645 * 0.1 is exactly 64.5.
+        missing: Raw values that mean "missing". NaN always does.
+        start: Wall-clock time of the first row, ISO 8601, for a source without times.
+        interval: Time between rows, such as "5min", for a source without times.
+        time_zone: IANA name of the zone of wall-clock times; times with an offset are shown on
+            its clock. By default the zone of the source, if it has one.
+        time_format: Format of the times in a table, as for `strptime`. By default ISO 8601.
+        gaps: What to do where rows are missing between two times: "error" refuses the source;
+            "fill" inserts rows of missing readings; "keep" stores the time of each row.
+        delimiter: Character between the cells of a text file. Auto-detected by default.
+        header: Whether the first line of a text file holds sensor ids. Auto-detected by default.
+        timestamps: Whether the first column of a text file or a Parquet table holds times.
+            Auto-detected by default.
+        ids: Array of sensor ids (1-D) in an npz or HDF5 source, or column of ids in a table of
+            coordinates. By default the first array of a usual name (node_ids, sensor_ids, ids,
+            ...) that has the right length.
+        graph_kind: Kind of graph in a graph file. Auto-detected by default.
+        graph_values: Array of an npz that holds the adjacency matrix. By default the only square
+            one.
+        edges: Arrays or columns (source, target) or (source, target, weight) of an edge list.
+        edge_values: Whether edge values are weights, or distances that a thresholded Gaussian
+            kernel turns into weights. By default distances if their column or array is called so
+            (cost, distance, edge_miles, ...), else weights.
+        threshold: Smallest kernel weight that makes an edge in a table of distances; edges given
             as arrays are all kept, with at least this weight.
-        sigma: width of the kernel in the unit of the distances; None takes their standard
+        sigma: Width of the kernel in the unit of the distances. By default their standard
             deviation.
-        coordinates: arrays or columns (latitude, longitude) in degrees.
-        neighbours: join each sensor with this many nearest ones, where coordinates make the graph.
-        budget_bytes: memory for one chunk of readings.
-        overwrite: replace an existing store, once the new one is complete.
+        coordinates: Arrays or columns (latitude, longitude) in degrees.
+        neighbours: Number of nearest sensors that each sensor is joined with, for a graph made
+            from coordinates.
+        budget_bytes: Memory for one chunk of readings.
+        overwrite: Replace an existing store, once the new one is complete.
 
     Raises:
         ConfigError: if a value cannot be used.
@@ -115,31 +140,29 @@ class IngestOptions:
     def _check_numbers(self) -> None:
         for factor in self.scale:
             if not math.isfinite(factor) or factor == 0:
-                raise ConfigError(f"the scale {factor} cannot be used: it must be finite, not zero")
+                raise ConfigError(f"the scale {factor} must be finite and not zero")
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"the threshold {self.threshold} must be at least 0 and below 1")
         if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
             raise ConfigError(f"the kernel's sigma {self.sigma} must be finite and above 0")
-        if self.neighbours is not None and self.neighbours < 1:
-            raise ConfigError(f"neighbours is {self.neighbours}: it must be at least 1")
-        if self.budget_bytes < 1:
-            raise ConfigError(f"budget_bytes is {self.budget_bytes}: it must be at least 1")
+        for name in ("neighbours", "budget_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}: it must be at least 1")
 
     def _check_names(self) -> None:
-        if len(self.edges) > 3:
-            raise ConfigError(
-                f"edges names {len(self.edges)} arrays ({', '.join(self.edges)}): "
-                "the rule is source,target or source,target,weight"
-            )
-        if len(self.coordinates) not in (0, 2):
-            raise ConfigError(
-                f"coordinates names {len(self.coordinates)} arrays "
-                f"({', '.join(self.coordinates)}): the rule is latitude,longitude"
-            )
+        for what, names, sizes, rule in (
+            ("edges", self.edges, range(4), "source,target or source,target,weight"),
+            ("coordinates", self.coordinates, (0, 2), "latitude,longitude"),
+        ):
+            if len(names) not in sizes:
+                raise ConfigError(
+                    f"{what} names {len(names)} arrays ({', '.join(names)}): the rule is {rule}"
+                )
         if self.delimiter is not None and not _could_delimit(self.delimiter):
             raise ConfigError(
-                f"the delimiter {self.delimiter!r} must be one character of ASCII that is in no "
-                "number and no quote, such as ; or a tab"
+                f"the delimiter {self.delimiter!r} must be one ASCII character that does not occur "
+                "in numbers or quotes, such as ; or a tab"
             )
         for what, names in (("values", self.values), ("channels", self.channels)):
             for name in names:
@@ -169,30 +192,6 @@ def _check_zone(time_zone: str | None) -> None:
         ) from None
 
 
-_TEXT = (".csv", ".tsv", ".txt")
-_TABLES = (*_TEXT, ".parquet", ".pq")
-_HDF5 = (".h5", ".hdf5", ".hdf")
-_KNOWN = (*_TABLES, *_HDF5, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
-_GRAPHS = (".npz", *_TEXT)
-
-IDS_IN_READINGS = (".npz", *_HDF5)
-
-# Formats of readings, and of graphs, that each option is for.
-_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "values": ((".npz", *_HDF5), ()),
-    "header": (_TEXT, ()),
-    "timestamps": (_TABLES, ()),
-    "time_format": (_TABLES, ()),
-    "delimiter": (_TEXT, _TEXT),
-    "ids": (IDS_IN_READINGS, _GRAPHS),
-    "edges": ((".npz",), _GRAPHS),
-    "coordinates": ((".npz",), _GRAPHS),
-    "neighbours": ((".npz",), _GRAPHS),
-    "graph_kind": ((), _GRAPHS),
-    "graph_values": ((), (".npz",)),
-}
-
-
 def check_options_used(readings: str | None, graph: str | None, options: IngestOptions) -> None:
     """Refuse options that neither the readings nor the graph have a use for.
 
@@ -205,22 +204,19 @@ def check_options_used(readings: str | None, graph: str | None, options: IngestO
         ConfigError: naming the option, its value and what it is for.
     """
     if any(suffix not in (None, *_KNOWN) for suffix in (readings, graph)):
-        return  # the reader says that it does not know the format
+        return  # the reader refuses the format
     for option, (for_readings, for_graphs) in _USES.items():
         value = getattr(options, option)
         if value in ((), None) or readings in for_readings or graph in for_graphs:
             continue
-        given = {_called(suffix): None for suffix in (readings, graph) if suffix is not None}
+        suffixes = dict.fromkeys(suffix for suffix in (readings, graph) if suffix is not None)
+        given = [suffix or "an object in memory" for suffix in suffixes]
         uses = [
-            f"{what} in {', '.join(suffixes)}"
-            for what, suffixes in (("readings", for_readings), ("a graph", for_graphs))
-            if suffixes
+            f"{what} in {', '.join(formats)}"
+            for what, formats in (("readings", for_readings), ("a graph", for_graphs))
+            if formats
         ]
         raise ConfigError(
-            f"{option} is {value!r}, which {' and '.join(given)} can make no use of: leave it out, "
-            f"it is for {' and '.join(uses)}"
+            f"{option} is {value!r}, which {' and '.join(given)} cannot use: leave it out, it is "
+            f"for {' and '.join(uses)}"
         )
-
-
-def _called(suffix: str) -> str:
-    return suffix or "an object in memory"

@@ -1,26 +1,28 @@
 """Readings in Parquet files: one row a step, one column a sensor; times are one column more."""
 
 import json
-import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from pgti.errors import DataError, MissingExtraError
 from pgti.ingest.options import IngestOptions
-from pgti.ingest.readings import Chunk, Readings, numbered_row, reraise_read_errors, rows_per_chunk
-from pgti.ingest.time_columns import EpochTimes, TextTimes, first_column
-from pgti.ingest.times import epoch_seconds, zone_from_offset
+from pgti.ingest.readings import Chunk, Readings, reraise_read_errors, rows_per_chunk
+from pgti.ingest.time_columns import (
+    ColumnTimes,
+    DateTimes,
+    EpochTimes,
+    NoTimes,
+    TextTimes,
+    classify_first_column,
+)
+from pgti.ingest.times import RowLabels, zone_from_offset
 
-__all__ = [
-    "open_parquet",
-]
+__all__ = ["open_parquet"]
 
 _FORMAT = "Parquet"
 _SAMPLE_ROWS = 20
@@ -37,19 +39,40 @@ def open_parquet(path: Path, options: IngestOptions) -> Readings:
     name = path.name
     with reraise_read_errors(name, _FORMAT), _open(path) as file:
         schema, num_rows = file.schema_arrow, file.metadata.num_rows
-        source = _ParquetSource(path, schema, num_rows, options)
+        columns, time_column = _find_columns(path, schema, options)
+        times: ColumnTimes = NoTimes()
+        if time_column is not None and num_rows:
+            times = _open_times(path, time_column, schema.field(time_column).type, options)
     if not num_rows:
-        raise DataError(f"{name} has shape (0, {len(source.columns)}): there are no rows")
+        raise DataError(f"{name} has shape (0, {len(columns)}): there are no rows")
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        rows = rows_per_chunk(budget_bytes, len(columns))
+        wanted = columns if time_column is None else [*columns, time_column]
+        first_row = 0
+        with reraise_read_errors(name, _FORMAT), _open(path) as file:
+            for batch in file.iter_batches(batch_size=rows, columns=wanted):
+                values = np.empty((batch.num_rows, len(columns), 1), dtype=np.float64)
+                for place, column in enumerate(columns):
+                    values[:, place, 0] = batch.column(column).to_numpy(zero_copy_only=False)
+                seconds = None
+                if time_column is not None:
+                    cells = batch.column(time_column).to_pandas()
+                    if isinstance(times, TextTimes):
+                        cells = cells.astype(str)
+                    seconds = times.seconds(cells, first_row)
+                yield Chunk(values=values, seconds=seconds)
+                first_row += batch.num_rows
+
     return Readings(
         name=name,
         num_rows=num_rows,
-        num_nodes=len(source.columns),
+        num_nodes=len(columns),
         num_channels=1,
-        node_ids=tuple(source.columns),
-        is_aware=source.is_aware,
-        time_zone=source.time_zone,
-        row_label=numbered_row,
-        chunks=source.chunks,
+        node_ids=tuple(columns),
+        is_aware=times.is_aware,
+        time_zone=times.time_zone,
+        chunks=chunks,
     )
 
 
@@ -66,143 +89,96 @@ def _open(path: Path) -> Any:
         raise DataError(f"{path.name} cannot be read as {_FORMAT}: {reason}") from error
 
 
-class _ParquetSource:
-    def __init__(self, path: Path, schema: Any, num_rows: int, options: IngestOptions) -> None:
-        self._path = path
-        self._num_rows = num_rows
-        self._times: TextTimes | EpochTimes | None = None  # None where Arrow knows the times
-        self.is_aware = False
-        self.time_zone: str | None = None
-        twice = [column for column in schema.names if schema.names.count(column) > 1]
-        if twice:
-            raise DataError(f"{path.name} has the column {twice[0]!r} twice: each must be unique")
-        described = _describe(schema)
-        if len(described.get("column_indexes", ())) > 1:
-            raise DataError(f"{path.name} has several levels of columns: give it one")
-        index = _index_columns(described, schema)
-        self._time, beside = self._time_column(schema, index, options)
-        if self._time is not None and num_rows:
-            self._look_at_times(schema.field(self._time).type, self._time, options)
-        self.columns = [n for n in schema.names if n != self._time and n not in (*index, *beside)]
-        for column in self.columns:
-            if not _is_numeric(schema.field(column).type):
-                raise DataError(
-                    f"column {column!r} of {path.name} holds {schema.field(column).type}: it "
-                    "must hold numbers (times go first, or into the index)"
-                )
-        if not self.columns:
-            raise DataError(f"{path.name} has no column of readings; it has {schema.names}")
-
-    def _time_column(
-        self,
-        schema: Any,
-        index: list[str],
-        options: IngestOptions,
-    ) -> tuple[str | None, tuple[str, ...]]:
-        """The column of times, if there is one, and columns that only count rows."""
-        if not schema.names:
-            return None, ()
-        kinds = {column: str(schema.field(column).type) for column in schema.names}
-        dated = [c for c in schema.names if kinds[c].startswith(("timestamp", "date"))]
-        if options.timestamps is not False:
-            if len(dated) > 1:
-                raise DataError(
-                    f"{self._path.name} has {len(dated)} columns of times ({', '.join(dated)}): "
-                    "keep one"
-                )
-            if dated:
-                return str(dated[0]), ()
-        first = str(index[0] if index else schema.names[0])
-        if options.timestamps is not False and kinds[first] in ("string", "large_string"):
-            return first, ()
-        if kinds[first].startswith(("int", "uint")):
-            head = self._head(first, _SAMPLE_ROWS)
-            numbers = [] if None in head else [int(cell) for cell in head]
-            title = "" if first.startswith("__index_level_") else first
-            kind = first_column(self._path.name, title, numbers, options.timestamps)
-            return (first if kind == "times" else None), ((first,) if kind == "rows" else ())
-        if options.timestamps:
+def _find_columns(path: Path, schema: Any, options: IngestOptions) -> tuple[list[str], str | None]:
+    """The columns of readings, and the column of times if there is one."""
+    twice = [column for column in schema.names if schema.names.count(column) > 1]
+    if twice:
+        raise DataError(f"{path.name} has the column {twice[0]!r} twice: each must be unique")
+    described = _pandas_metadata(schema)
+    if len(described.get("column_indexes", ())) > 1:
+        raise DataError(f"{path.name} has several levels of columns: give it one")
+    # Columns that hold the index of the DataFrame that was written; a range is not one.
+    index = [
+        column
+        for column in described.get("index_columns", [])
+        if isinstance(column, str) and column in schema.names
+    ]
+    time, row_numbers = _time_column(path, schema, index, options)
+    columns = [name for name in schema.names if name not in (time, row_numbers, *index)]
+    for column in columns:
+        kind = str(schema.field(column).type)
+        if not kind.startswith(("int", "uint", "float", "halffloat", "double", "bool")):
             raise DataError(
-                f"column {first!r} of {self._path.name} holds {kinds[first]}, no times: leave "
-                "--timestamps out"
+                f"column {column!r} of {path.name} holds {kind}: it must hold numbers (times go "
+                "first, or into the index)"
             )
-        return None, ()
+    if not columns:
+        raise DataError(f"{path.name} has no column of readings; it has {schema.names}")
+    return columns, time
 
-    def _head(self, column: str, count: int) -> list[Any]:
-        """The first cells of a column."""
-        with reraise_read_errors(self._path.name, _FORMAT), _open(self._path) as file:
-            batch = next(file.iter_batches(batch_size=count, columns=[column]), None)
-        cells: list[Any] = [] if batch is None else batch.column(0).to_pylist()
-        return cells
 
-    def _look_at_times(self, kind: Any, column: str, options: IngestOptions) -> None:
-        name = self._path.name
-        if str(kind).startswith(("timestamp", "date")):
-            zone: str | None = getattr(kind, "tz", None)
-            self.is_aware = zone is not None
-            self.time_zone = None if zone is None else _known_zone(zone)
-            return
-        (first,) = self._head(column, 1)
-        if first is None:
-            raise DataError(f"{numbered_row(0)} of {name} has no time: give it one")
-        if isinstance(first, int):
-            self._times = EpochTimes(first, name, numbered_row)
-        else:
-            self._times = TextTimes(
-                first,
-                time_format=options.time_format,
-                name=name,
-                label=numbered_row,
-                time_zone=options.time_zone,
+def _time_column(
+    path: Path, schema: Any, index: list[str], options: IngestOptions
+) -> tuple[str | None, str | None]:
+    """The column of times and the column that only counts rows, where there are any."""
+    if not schema.names:
+        return None, None
+    kinds = {column: str(schema.field(column).type) for column in schema.names}
+    dated = [c for c in schema.names if kinds[c].startswith(("timestamp", "date"))]
+    if options.timestamps is not False and dated:
+        if len(dated) > 1:
+            raise DataError(
+                f"{path.name} has {len(dated)} columns of times ({', '.join(dated)}): keep one"
             )
-        self.is_aware, self.time_zone = self._times.is_aware, self._times.time_zone
+        return str(dated[0]), None
+    first = str(index[0] if index else schema.names[0])
+    if options.timestamps is not False and kinds[first] in ("string", "large_string"):
+        return first, None
+    if kinds[first].startswith(("int", "uint")):
+        head = _head(path, first, _SAMPLE_ROWS)
+        numbers = [] if None in head else [int(cell) for cell in head]
+        title = "" if first.startswith("__index_level_") else first
+        kind = classify_first_column(path.name, title, numbers, options.timestamps)
+        return (first if kind == "times" else None), (first if kind == "rows" else None)
+    if options.timestamps:
+        raise DataError(
+            f"column {first!r} of {path.name} holds {kinds[first]}, not times: leave --timestamps "
+            "out"
+        )
+    return None, None
 
-    def chunks(self, budget_bytes: int) -> Iterator[Chunk]:
-        name = self._path.name
-        rows = rows_per_chunk(budget_bytes, len(self.columns))
-        wanted = [*self.columns, *([] if self._time is None else [self._time])]
-        first_row = 0
-        with reraise_read_errors(name, _FORMAT), _open(self._path) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=wanted):
-                values = np.empty((batch.num_rows, len(self.columns), 1), dtype=np.float64)
-                for place, column in enumerate(self.columns):
-                    values[:, place, 0] = batch.column(column).to_numpy(zero_copy_only=False)
-                yield Chunk(values=values, seconds=self._seconds(batch, first_row))
-                first_row += batch.num_rows
 
-    def _seconds(self, batch: Any, first_row: int) -> NDArray[np.int64] | None:
-        if self._time is None:
-            return None
-        cells = batch.column(self._time)
-        if isinstance(self._times, TextTimes):
-            return self._times.seconds(pd.Series(cells.to_pylist(), dtype=str), first_row)
-        if self._times is not None:
-            return self._times.seconds(cells.to_pandas(), first_row)
-        times = pd.DatetimeIndex(pd.to_datetime(cells.to_pandas()))
-        return epoch_seconds(times, first_row, self._path.name, numbered_row)
+def _head(path: Path, column: str, count: int) -> list[Any]:
+    """The first cells of a column."""
+    with reraise_read_errors(path.name, _FORMAT), _open(path) as file:
+        batch = next(file.iter_batches(batch_size=count, columns=[column]), None)
+    return [] if batch is None else list(batch.column(0).to_pylist())
+
+
+def _open_times(path: Path, column: str, kind: Any, options: IngestOptions) -> ColumnTimes:
+    labels = RowLabels(path.name)
+    if str(kind).startswith(("timestamp", "date")):
+        zone: str | None = getattr(kind, "tz", None)
+        return DateTimes(zone is not None, None if zone is None else _known_zone(zone), labels)
+    (first,) = _head(path, column, 1)
+    if first is None:
+        raise DataError(f"{labels(0)} has no time: give it one")
+    return (
+        EpochTimes(first, labels) if isinstance(first, int) else TextTimes(first, options, labels)
+    )
 
 
 def _known_zone(zone: str) -> str | None:
     """A zone as Arrow names it: from the IANA list, or "+05:30"; None if neither helps."""
-    offset = re.fullmatch(r"([+-])(\d\d):(\d\d)", zone)
-    if offset is not None:
-        sign = -1 if offset[1] == "-" else 1
-        return zone_from_offset(sign * timedelta(hours=int(offset[2]), minutes=int(offset[3])))
-    return zone if zone in available_timezones() else None
+    try:
+        offset = datetime.strptime(zone, "%z").utcoffset()
+    except ValueError:
+        return zone if zone in available_timezones() else None
+    return None if offset is None else zone_from_offset(offset)
 
 
-def _is_numeric(kind: Any) -> bool:
-    return str(kind).startswith(("int", "uint", "float", "halffloat", "double", "bool"))
-
-
-def _describe(schema: Any) -> dict[str, Any]:
+def _pandas_metadata(schema: Any) -> dict[str, Any]:
     """What pandas says of the DataFrame that it wrote; empty if something else wrote it."""
     text = (schema.metadata or {}).get(b"pandas")
     described = {} if text is None else json.loads(text)
     return described if isinstance(described, dict) else {}
-
-
-def _index_columns(described: dict[str, Any], schema: Any) -> list[str]:
-    """Columns that hold the index of the DataFrame that was written; a range is none."""
-    columns = described.get("index_columns", [])
-    return [column for column in columns if isinstance(column, str) and column in schema.names]

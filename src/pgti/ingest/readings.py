@@ -1,4 +1,4 @@
-"""What every reader of readings returns: a description and chunks of rows."""
+"""What every reader of readings returns: a description, and chunks of rows."""
 
 import contextlib
 import csv
@@ -8,45 +8,36 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError, PgtiError
 from pgti.ingest.node_matching import RawGraph
+from pgti.ingest.times import RowLabels
 
 __all__ = [
     "ID_NAMES",
     "Chunk",
-    "Described",
     "Readings",
+    "array_readings",
     "as_floats",
     "check_series_shape",
     "choose_keys",
     "find_ids",
     "ids_to_text",
-    "numbered_row",
     "reraise_read_errors",
+    "row_blocks",
     "rows_per_chunk",
-    "stack",
+    "stack_channels",
 ]
 
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    IndexError,
-    TypeError,
-    RuntimeError,
-    MemoryError,
-    OverflowError,
-    struct.error,
-    csv.Error,
-    lzma.LZMAError,
-    zlib.error,
-    zipfile.BadZipFile,
+ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
+
+_PARSER_ERRORS = (
+    *(OSError, ValueError, EOFError, KeyError, IndexError, TypeError, RuntimeError, MemoryError),
+    *(OverflowError, struct.error, csv.Error, lzma.LZMAError, zlib.error, zipfile.BadZipFile),
 )
 
 
@@ -54,7 +45,7 @@ _UNREADABLE = (
 class Chunk:
     """Consecutive rows of a source.
 
-    Args:
+    Attributes:
         values: raw values, float32 or float64 [rows, N, C], owned by the receiver; NaN = missing.
         seconds: epoch seconds of each row, int64 [rows], where the source has times.
     """
@@ -63,28 +54,23 @@ class Chunk:
     seconds: NDArray[np.int64] | None = None
 
 
-def numbered_row(row: int) -> str:
-    """How messages call a row of a source without lines."""
-    return f"row {row}"
-
-
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Readings:
     """An opened source of readings.
 
-    Args:
+    Attributes:
         name: what messages call the source.
         num_nodes: sensors, N.
         num_channels: channels, C.
-        chunks: `chunks(budget_bytes)` reads the source from its beginning; each chunk, with what
-            it takes to make it, stays near that many bytes (one row at least).
+        chunks: `chunks(budget_bytes)` reads the source from its beginning; reading a chunk takes
+            about that much memory (one row at least).
         num_rows: rows, T, where the source says so in advance.
         node_ids: sensor ids, where the source has them.
         channels: channel names, where the source has them.
         is_aware: whether the times are true epoch seconds; else they are wall-clock times.
         time_zone: zone of aware times, where the source names one.
-        graph: the graph that the source holds itself.
-        row_label: how messages call row `i`, for example "line 7".
+        graph: the graph that the source itself contains.
+        first_line: number of the line that holds row 0, where the source is text.
     """
 
     name: str
@@ -97,19 +83,24 @@ class Readings:
     is_aware: bool = False
     time_zone: str | None = None
     graph: RawGraph | None = None
-    row_label: Callable[[int], str] = numbered_row
+    first_line: int | None = None
+
+    @property
+    def row_labels(self) -> RowLabels:
+        """What messages call its rows."""
+        return RowLabels(self.name, self.first_line)
 
 
 @contextlib.contextmanager
 def reraise_read_errors(name: str, what: str) -> Iterator[None]:
-    """Turn whatever a parser raises on a damaged file into one line that names the file."""
+    """Turn what a parser raises on a damaged file into a `DataError` that names the file."""
     try:
         yield
     except PgtiError:
         raise
     except FileNotFoundError:
         raise DataError(f"{name} does not exist: check the path") from None
-    except _UNREADABLE as error:
+    except _PARSER_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{name} cannot be read as {what}: {reason}") from error
 
@@ -117,9 +108,15 @@ def reraise_read_errors(name: str, what: str) -> Iterator[None]:
 def rows_per_chunk(budget_bytes: int, num_values: int) -> int:
     """Rows of `num_values` whose raw values and floats, 8 bytes each, fit the budget; at least one.
 
-    The dtype has no say, so that channels of different dtypes are read in step.
+    The dtype does not matter, so that channels of different dtypes are read in step.
     """
     return max(1, budget_bytes // (16 * num_values))
+
+
+def row_blocks(num_rows: int, rows: int) -> Iterator[tuple[int, int]]:
+    """First row, and row after the last, of consecutive blocks of at most `rows` rows."""
+    for first in range(0, num_rows, rows):
+        yield first, min(first + rows, num_rows)
 
 
 def as_floats(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
@@ -132,7 +129,7 @@ def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     """Refuse an array that is not numbers of shape [T, N] or [T, N, C], with T, N, C above 0.
 
     Raises:
-        DataError: saying the shape or the dtype.
+        DataError: giving the shape or the dtype.
     """
     if dtype.hasobject or dtype.kind not in "biuf":
         raise DataError(
@@ -149,16 +146,45 @@ def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
             raise DataError(f"{name} has shape {shape}: there are no {what}")
 
 
+def array_readings(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    blocks: Callable[[int], Iterator[NDArray[Any]]],
+) -> Readings:
+    """Readings in an array [T, N] or [T, N, C].
+
+    Args:
+        name: what messages call the array.
+        shape: its shape.
+        dtype: its dtype.
+        blocks: `blocks(rows)` reads consecutive blocks of at most `rows` rows.
+
+    Raises:
+        DataError: if the array is not numbers of such a shape.
+    """
+    check_series_shape(name, shape, dtype)
+    num_rows, num_nodes, num_channels = shape if len(shape) == 3 else (*shape, 1)
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        for block in blocks(rows_per_chunk(budget_bytes, num_nodes * num_channels)):
+            yield Chunk(values=as_floats(block).reshape(len(block), num_nodes, num_channels))
+
+    return Readings(
+        name=name, num_rows=num_rows, num_nodes=num_nodes, num_channels=num_channels, chunks=chunks
+    )
+
+
 def choose_keys(
-    name: str, candidates: dict[str, str], wanted: tuple[str, ...], what: str, several: str
+    name: str, candidates: Mapping[str, str], wanted: tuple[str, ...], what: str, several: str
 ) -> tuple[str, ...]:
     """The wanted keys, or the only candidate.
 
     Args:
         name: what messages call the source.
-        candidates: description (a shape) of each key that could be meant.
+        candidates: description (a shape) of each key that can be chosen.
         wanted: keys that the user named; empty for "the only one".
-        what: what a key is, for messages.
+        what: what messages call a key.
         several: the same in the plural.
 
     Raises:
@@ -168,22 +194,20 @@ def choose_keys(
     for key in wanted:
         if key not in candidates:
             raise DataError(f"{name} has no {what} {key!r} that could be used; it has {listing}")
-    if wanted:
-        return wanted
-    if not candidates:
+    if not wanted and not candidates:
         raise DataError(f"{name} holds none of the {several} that could be meant")
-    if len(candidates) != 1:
+    if not wanted and len(candidates) > 1:
         raise DataError(
             f"{name} holds {len(candidates)} {several} that could be meant: name one of {listing}"
         )
-    return tuple(candidates)
+    return wanted or tuple(candidates)
 
 
-def stack(parts: list[Readings], names: tuple[str, ...], name: str) -> Readings:
-    """Join several one-channel sources of one source file into channels.
+def stack_channels(parts: list[Readings], names: tuple[str, ...], name: str) -> Readings:
+    """Join several one-channel sources of one file into channels.
 
     Raises:
-        DataError: if a part has channels of its own, or the parts differ in shape, ids or times.
+        DataError: if a part has several channels, or the parts differ in shape, ids or times.
     """
     first = parts[0]
     for part, key in zip(parts, names, strict=True):
@@ -201,50 +225,21 @@ def stack(parts: list[Readings], names: tuple[str, ...], name: str) -> Readings:
             raise DataError(f"{key} and {names[0]} of {name} have other sensors, or another order")
 
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        share = max(1, budget_bytes // (2 * len(parts)))
-        streams = [part.chunks(share) for part in parts]
-        for pieces in zip(*streams, strict=True):
+        budget = max(1, budget_bytes // (2 * len(parts)))
+        for pieces in zip(*(part.chunks(budget) for part in parts), strict=True):
             if len({len(piece.values) for piece in pieces}) != 1:
                 raise DataError(f"the channels of {name} end at different rows")
-            yield Chunk(
-                values=np.concatenate([piece.values for piece in pieces], axis=2),
-                seconds=_same_seconds(pieces, name),
-            )
+            times = {None if each.seconds is None else each.seconds.tobytes() for each in pieces}
+            if len(times) != 1:
+                raise DataError(f"the channels of {name} have different times")
+            values = np.concatenate([piece.values for piece in pieces], axis=2)
+            yield Chunk(values=values, seconds=pieces[0].seconds)
 
     return replace(first, name=name, num_channels=len(parts), channels=names, chunks=chunks)
 
 
-def _same_seconds(pieces: tuple[Chunk, ...], name: str) -> NDArray[np.int64] | None:
-    seconds = pieces[0].seconds
-    for piece in pieces[1:]:
-        other = piece.seconds
-        same = other is None if seconds is None else np.array_equal(seconds, _or_empty(other))
-        if not same:
-            raise DataError(f"the channels of {name} have different times")
-    return seconds
-
-
-def _or_empty(seconds: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    return np.empty(0, dtype=np.int64) if seconds is None else seconds
-
-
-ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
-
-
-class Described(Protocol):
-    """An array that is not read yet."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Its dtype."""
-
-
 def find_ids(
-    arrays: Mapping[str, Described],
+    arrays: Mapping[str, Any],
     read: Callable[[str], NDArray[Any]],
     num_nodes: int,
     wanted: str | None,
@@ -252,10 +247,10 @@ def find_ids(
     *,
     kinds: str = "iuSU",
 ) -> tuple[str, ...] | None:
-    """Sensor ids from the wanted array, or from the first of the customary names that fits.
+    """Sensor ids from the wanted array, or from the first array of a usual name that fits.
 
     Args:
-        arrays: what there is.
+        arrays: what there is; of each, its shape and dtype are used.
         read: gives the array of a name.
         num_nodes: sensors.
         wanted: the name that the user gave.
@@ -278,12 +273,10 @@ def find_ids(
 
 def ids_to_text(ids: NDArray[Any] | list[Any]) -> tuple[str, ...]:
     """Ids as text: bytes decoded, whole numbers without a decimal point."""
-    return tuple(
-        _text_id(label) for label in (ids.tolist() if isinstance(ids, np.ndarray) else ids)
-    )
+    return tuple(map(_id_to_text, ids.tolist() if isinstance(ids, np.ndarray) else ids))
 
 
-def _text_id(label: object) -> str:
+def _id_to_text(label: object) -> str:
     if isinstance(label, bytes):
         return label.decode("latin1")
     if isinstance(label, float) and label.is_integer():

@@ -1,5 +1,6 @@
-"""The right reader for a source of readings."""
+"""The right reader for a source of readings or of a graph."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,16 +13,20 @@ from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingest.csv import open_csv
 from pgti.ingest.frames import open_array, open_frame
-from pgti.ingest.graph_arrays import read_npz_graph
+from pgti.ingest.graph_arrays import (
+    matrix_graph,
+    read_npy_graph,
+    read_npz_graph,
+    read_pickled_graph,
+)
 from pgti.ingest.graph_tables import read_table_graph
 from pgti.ingest.hdf5 import open_hdf5
 from pgti.ingest.json import open_json
 from pgti.ingest.node_matching import RawGraph, RawMatrix
-from pgti.ingest.npy import open_npy, open_npz, read_header
+from pgti.ingest.npy import open_npy, open_npz
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.parquet import open_parquet
-from pgti.ingest.readings import Readings, ids_to_text, reraise_read_errors
-from pgti.ingest.safe_pickle import load_pickle
+from pgti.ingest.readings import Readings
 
 __all__ = [
     "GraphSource",
@@ -33,28 +38,24 @@ __all__ = [
 ]
 
 ReadingsSource: TypeAlias = Path | str | pd.DataFrame | NDArray[Any] | Readings
+GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 
-_READERS = {
-    ".csv": open_csv,
-    ".tsv": open_csv,
-    ".txt": open_csv,
-    ".npy": open_npy,
-    ".h5": open_hdf5,
-    ".hdf5": open_hdf5,
-    ".hdf": open_hdf5,
-    ".parquet": open_parquet,
-    ".pq": open_parquet,
+_TEXT = (".csv", ".tsv", ".txt")
+_READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
+    ".npy": lambda path, _: open_npy(path),
+    **dict.fromkeys(_TEXT, open_csv),
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), open_hdf5),
+    **dict.fromkeys((".parquet", ".pq"), open_parquet),
 }
-_COMPRESSED = (".csv", ".tsv", ".txt", ".json")
 
 
 def open_readings(
     source: ReadingsSource, options: IngestOptions, *, has_graph: bool = False
 ) -> Readings:
-    """Open a source of readings by its suffix or its type; nothing but its head is read yet.
+    """Open a source of readings by its suffix or its type; only its beginning is read.
 
     Args:
-        source: a file, a DataFrame [T, N], an array [T, N] or [T, N, C], or what is open already.
+        source: a file, a DataFrame [T, N], an array [T, N] or [T, N, C], or opened `Readings`.
         options: see `IngestOptions`.
         has_graph: whether the user gives a graph, so that the source needs none.
 
@@ -90,16 +91,24 @@ def readings_suffix(source: ReadingsSource) -> str:
     """The suffix of a file of readings, without compression; empty for an object in memory."""
     if not isinstance(source, Path | str):
         return ""
-    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
-    if suffixes[-1:] == [".gz"]:
-        inner = suffixes[-2] if len(suffixes) > 1 else ""
-        return inner if inner in _COMPRESSED else f"{inner}.gz"
-    return suffixes[-1] if suffixes else "none"
+    inner, last = _suffixes(source)
+    if last != ".gz":
+        return last or "none"
+    return inner if inner in (*_TEXT, ".json") else f"{inner}.gz"
 
 
-GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
+def graph_suffix(source: GraphSource) -> str:
+    """The suffix of a graph file, without compression; empty for an object in memory."""
+    if not isinstance(source, Path | str):
+        return ""
+    inner, last = _suffixes(source)
+    return (inner if last == ".gz" else last) or "none"
 
-_SUFFIXES = ".npy, .npz, .csv, .tsv, .txt (also .gz), .pkl"
+
+def _suffixes(source: Path | str) -> tuple[str, str]:
+    """The last two suffixes of a file in lower case, empty where there are fewer."""
+    inner, last = ["", "", *Path(source).suffixes][-2:]
+    return inner.lower(), last.lower()
 
 
 def read_raw_graph(
@@ -115,83 +124,33 @@ def read_raw_graph(
     Args:
         source: a file; or a SensorGraph, a dense or a sparse matrix.
         options: see `IngestOptions`.
-        num_nodes: sensors of the readings, where there are any: they help to tell what it holds.
+        num_nodes: sensors of the readings, if any: they help to recognise what the source holds.
         node_ids: their ids, where known.
         ids_elsewhere: whether `options.ids` may be an array of the readings' file alone.
 
     Raises:
         ConfigError: if options name what cannot be used.
-        DataError: if the source is damaged or holds no graph.
+        DataError: if the source is damaged or does not hold a graph.
     """
     if isinstance(source, SensorGraph):
         return RawMatrix(name="the graph", matrix=source.adjacency, coordinates=source.coordinates)
-    values = options.edge_values or "weight"
     if isinstance(source, np.ndarray) or sp.issparse(source):
-        return RawMatrix(name="the matrix", matrix=_matrix(source, "the matrix"), values=values)
+        return matrix_graph(source, "the matrix", options)
     path = Path(str(source))
-    last = graph_suffix(path)
+    suffix = graph_suffix(path)
     if not path.is_file():
-        raise DataError(f"the graph file {path} does not exist or is no file: check the path")
-    if last in (".pkl", ".pickle"):
-        with reraise_read_errors(path.name, "a pickled matrix"):
-            return _pickled(path, options)
-    if last == ".npz":
+        raise DataError(f"the graph file {path} does not exist or is not a file: check the path")
+    if suffix in (".pkl", ".pickle"):
+        return read_pickled_graph(path, options)
+    if suffix == ".npz":
         return read_npz_graph(path, options, ids_elsewhere)
-    if last == ".npy":
-        with reraise_read_errors(path.name, "a NumPy array"):
-            with path.open("rb") as file:
-                read_header(file).check_size(path.name, path.stat().st_size)
-            matrix = np.load(path, allow_pickle=False)
-        return RawMatrix(name=path.name, matrix=_matrix(matrix, path.name), values=values)
-    if last in (".csv", ".tsv", ".txt"):
+    if suffix == ".npy":
+        return read_npy_graph(path, options)
+    if suffix in _TEXT:
         return read_table_graph(
             path, options, num_nodes=num_nodes, node_ids=node_ids, ids_elsewhere=ids_elsewhere
         )
-    raise DataError(f"the graph file {path.name} has the suffix {last!r}: known are {_SUFFIXES}")
-
-
-def graph_suffix(source: GraphSource) -> str:
-    """The suffix of a graph file, without compression; empty for an object in memory."""
-    if not isinstance(source, Path | str):
-        return ""
-    suffixes = [suffix.lower() for suffix in Path(source).suffixes]
-    if suffixes[-1:] == [".gz"]:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else "none"
-
-
-def _pickled(path: Path, options: IngestOptions) -> RawMatrix:
-    """DCRNN's `adj_mx.pkl`: (sensor ids, position of each id, matrix); or the matrix alone."""
-    content = load_pickle(path)
-    ids: tuple[str, ...] | None = None
-    if isinstance(content, list | tuple) and len(content) == 3:
-        labels, places, content = content
-        if not isinstance(labels, list | tuple | np.ndarray) or not isinstance(places, dict):
-            raise DataError(
-                f"{path.name} holds {type(labels).__name__}, {type(places).__name__}, "
-                f"{type(content).__name__}: the rule is (sensor ids, position of each id, matrix)"
-            )
-        ids = ids_to_text(labels if isinstance(labels, np.ndarray) else list(labels))
-        if any(places.get(label) != place for place, label in enumerate(labels)):
-            raise DataError(
-                f"the ids and the positions of ids in {path.name} contradict each other"
-            )
-    if not isinstance(content, np.ndarray):
-        raise DataError(
-            f"{path.name} holds a {type(content).__name__}: the rule is (sensor ids, position of "
-            "each id, matrix), or a matrix"
-        )
-    return RawMatrix(
-        name=path.name,
-        matrix=_matrix(content, path.name),
-        node_ids=ids,
-        values=options.edge_values or "weight",
+    raise DataError(
+        f"the graph file {path.name} has the suffix {suffix!r}: known are .npy, .npz, "
+        f"{', '.join(_TEXT)} (also .gz), .pkl"
     )
-
-
-def _matrix(content: Any, name: str) -> Any:
-    if len(content.shape) != 2 or content.shape[0] != content.shape[1]:
-        raise DataError(f"{name} has shape {content.shape}: an adjacency matrix must be square")
-    if content.dtype.kind not in "biuf":
-        raise DataError(f"{name} holds {content.dtype}: an adjacency matrix holds numbers")
-    return content

@@ -1,6 +1,6 @@
 """The times of consecutive rows: checked, their interval found, their gaps filled or kept."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.ingest.options import Gaps
-from pgti.ingest.times import format_interval, format_seconds
+from pgti.ingest.times import RowLabels, format_interval, format_seconds
 
 __all__ = ["Timeline", "Times"]
 
@@ -18,9 +18,9 @@ _MAX_FILLED_ROWS = 110_000  # a year of five-minute steps: a longer gap is a mis
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Times:
-    """When the rows of a series were read.
+    """The times of the rows of a series.
 
-    Args:
+    Attributes:
         start: time of row 0, or None.
         interval_seconds: seconds between rows (the commonest, if irregular), or None.
         seconds: epoch seconds of every row if they are irregular, else None.
@@ -32,27 +32,27 @@ class Times:
 
 
 class Timeline:
-    """Follows the times of a source, chunk after chunk.
+    """Checks the times of a source chunk by chunk, and finds their interval.
 
     Args:
-        name: what messages call the source.
-        row_label: how messages call a row.
+        labels: what messages call the rows.
         gaps: what to do where rows are missing.
         start: epoch seconds of the first row if the user gave them.
         interval_seconds: the interval if the user gave it.
+
+    Attributes:
+        num_filled: rows of missing readings that were inserted so far.
     """
 
     def __init__(
         self,
+        labels: RowLabels,
         *,
-        name: str,
-        row_label: Callable[[int], str],
         gaps: Gaps,
         start: int | None,
         interval_seconds: int | None,
     ) -> None:
-        self._name = name
-        self._label = row_label
+        self._labels = labels
         self._gaps = gaps
         self._given_start = start
         self._given_interval = interval_seconds
@@ -71,7 +71,7 @@ class Timeline:
 
         Raises:
             DataError: naming the row and both times where times repeat, go back, or leave a gap
-                that may not be.
+                that the options do not allow.
         """
         steps = self._steps(seconds, first_row)
         if self._gaps == "keep":
@@ -104,13 +104,17 @@ class Timeline:
             if len(steps):
                 self._interval = _commonest(steps)
             if self._given_interval not in (None, self._interval) and self._interval is not None:
-                raise self._disagreement(self._interval)
+                raise DataError(
+                    f"the rows of {self._labels.source} are {format_interval(self._interval)} "
+                    f"apart and interval says {format_interval(self._given_interval or 0)}: leave "
+                    "--interval out, or correct it"
+                )
             if len(steps) and (steps != self._interval).any():
                 return Times(start=start, interval_seconds=self._interval, seconds=seconds)
         if self._interval is None:
             raise DataError(
-                f"{self._name} has one row ({format_seconds(self._first)}), which shows no "
-                "interval: name it, for example --interval 5min"
+                f"{self._labels.source} has one row ({format_seconds(self._first)}), which shows "
+                "no interval: name it, for example --interval 5min"
             )
         return Times(start=start, interval_seconds=self._interval)
 
@@ -122,13 +126,13 @@ class Timeline:
             self._first = before
             if self._given_start not in (None, before):
                 raise DataError(
-                    f"{self._name} starts at {format_seconds(before)} and start says "
+                    f"{self._labels.source} starts at {format_seconds(before)} and start says "
                     f"{format_seconds(int(self._given_start or 0))}: leave --start out, or "
                     "correct it"
                 )
         steps = np.diff(seconds, prepend=before)
-        self._check_order(steps[1:] if is_first else steps, seconds, first_row + int(is_first))
         followers = steps[1:] if is_first else steps
+        self._check_order(followers, seconds, first_row + int(is_first))
         if self._interval is None and len(followers):
             self._interval = _commonest(followers)
         if is_first and self._interval is not None:
@@ -143,16 +147,15 @@ class Timeline:
         if not len(wrong):
             return
         place = int(wrong[0])
-        time = int(seconds[place + len(seconds) - len(steps)])
-        earlier = format_seconds(time - int(steps[place]))
-        rows = f"{self._label(first_row + place - 1)} and {self._label(first_row + place)}"
+        later = int(seconds[place + len(seconds) - len(steps)])
+        earlier = format_seconds(later - int(steps[place]))
+        row = first_row + place
+        rows = f"{self._labels.short(row - 1)} and {self._labels(row)}"
         if steps[place] == 0:
-            raise DataError(
-                f"{rows} of {self._name} have the same time {earlier}: each time may be there once"
-            )
+            raise DataError(f"{rows} have the same time {earlier}: each time may be there once")
         raise DataError(
-            f"{rows} of {self._name} have the times {earlier} and {format_seconds(time)}, which "
-            "go back: sort the rows by time"
+            f"{rows} have the times {earlier} and {format_seconds(later)}, which go back: sort the "
+            "rows by time"
         )
 
     def _missing_rows(self, step: int, seconds: NDArray[np.int64], row: int, first_row: int) -> int:
@@ -160,16 +163,17 @@ class Timeline:
         interval = format_interval(self._interval)
         later = format_seconds(int(seconds[row]))
         earlier = format_seconds(int(seconds[row]) - step)
+        number = first_row + row
         where = (
-            f"{self._label(first_row + row - 1)} of {self._name} has the time {earlier} and "
-            f"{self._label(first_row + row)} has {later}"
+            f"{self._labels(number - 1)} has the time {earlier} and {self._labels.short(number)} "
+            f"has {later}"
         )
         num_missing, rest = divmod(step, self._interval)
         if rest:
             hint = "" if self._given_interval is None else " (as --interval says)"
             raise DataError(
-                f"{where}: that is no whole number of intervals of {interval}{hint}; keep the time "
-                "of each row with --gaps keep, or correct the source"
+                f"{where}: that is not a whole number of intervals of {interval}{hint}; store the "
+                "time of each row with --gaps keep, or correct the source"
             )
         num_missing -= 1
         if self._gaps == "error":
@@ -184,12 +188,6 @@ class Timeline:
                 "correct the time, or use --gaps keep"
             )
         return num_missing
-
-    def _disagreement(self, interval: int) -> DataError:
-        return DataError(
-            f"the rows of {self._name} are {format_interval(interval)} apart and interval says "
-            f"{format_interval(self._given_interval or 0)}: leave --interval out, or correct it"
-        )
 
 
 def _commonest(steps: NDArray[np.int64]) -> int:

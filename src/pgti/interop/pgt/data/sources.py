@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.batching.mapped_series import MappedSeries
-from pgti.errors import DataError, MissingExtraError
-from pgti.ingest.hdf5 import PandasTable, is_pandas_table, open_fixed_table, open_flexible_table
+from pgti.errors import DataError
+from pgti.ingest.hdf5 import PandasTable, is_pandas_table, open_hdf5_file, open_pandas_table
 from pgti.ingest.npy import read_header
-from pgti.ingest.readings import check_series_shape, numbered_row, reraise_read_errors
-from pgti.ingest.times import epoch_seconds_of_numbers
+from pgti.ingest.readings import check_series_shape, reraise_read_errors
+from pgti.ingest.times import RowLabels, epoch_seconds_of_numbers
 from pgti.store import (
     SECONDS_PER_DAY,
     Moments,
@@ -253,12 +253,12 @@ class TableSource(Source):
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key = path, key
         name = f"{key} of {path.name}"
-        with reraise_read_errors(path.name, "HDF5"), _open_hdf5(path) as file:
+        with reraise_read_errors(path.name, "HDF5"), open_hdf5_file(path) as file:
             if key not in file or not is_pandas_table(file[key]):
                 raise DataError(f"{path.name} has no table {key!r} that pandas wrote")
             group = file[key]
             is_flexible = "table" in group
-            table = (open_flexible_table if is_flexible else open_fixed_table)(group, name)
+            table = open_pandas_table(group, name)
             if table.time_unit is None:
                 raise DataError(f"{name} has no times: its index must be dates")
             shape = (table.num_rows, len(table.node_ids))
@@ -267,7 +267,7 @@ class TableSource(Source):
             index = np.asarray(
                 (group["table"].fields("index") if is_flexible else group["axis1"])[:]
             )
-        seconds = epoch_seconds_of_numbers(index, table.time_unit, 0, name, numbered_row)
+        seconds = epoch_seconds_of_numbers(index, table.time_unit, 0, RowLabels(name))
         self._table: PandasTable = table
         self._time_of_day = np.asarray(seconds % SECONDS_PER_DAY) / SECONDS_PER_DAY
         self.is_by_sensor = not is_flexible
@@ -290,21 +290,13 @@ class TableSource(Source):
         """Rows of the table, float64; a missing reading is NaN or 0."""
         values = np.empty((len(rows), self.num_nodes, 2))
         place = 0
-        with reraise_read_errors(self._path.name, "HDF5"), _open_hdf5(self._path) as file:
+        with reraise_read_errors(self._path.name, "HDF5"), open_hdf5_file(self._path) as file:
             for first, stop in _row_ranges(rows):
                 end = place + stop - first
                 values[place:end, :, 0], _ = self._table.read(file[self._key], first, stop)
                 place = end
         values[..., 1] = self._time_of_day[rows, None]
         return values
-
-
-def _open_hdf5(path: Path) -> Any:
-    try:
-        import h5py  # noqa: PLC0415 - an optional library
-    except ImportError:
-        raise MissingExtraError("h5py", "hdf5") from None
-    return h5py.File(path, "r")
 
 
 def _row_ranges(rows: NDArray[np.int64]) -> RowRanges:
