@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.models import AGCRN, AGCRNConfig, ModelShape, build_config
 from pgti.nn import node_weights
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph, from_dense
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.models import DCRNN, DCRNNConfig, ModelShape, TeacherForcing
 from pgti.models.dcrnn import scheduled_sampling_coins, teaching_probability
 from pgti.nn import Supports

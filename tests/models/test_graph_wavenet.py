@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.models import GraphWaveNet, GraphWaveNetConfig, ModelShape, build_config
 
 from . import cases

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.models import GRU, build_config
 from pgti.models import gru as gru_module
 

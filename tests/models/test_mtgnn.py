@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.models import MTGNN, ModelShape, MTGNNConfig, build_model
 
 from .cases import FLOAT64, build, inputs, shape, supports_of

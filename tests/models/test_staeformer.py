@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.models import AbstractModel, STAEformer, STAEformerConfig, num_parameters, staeformer
 
 from .cases import (

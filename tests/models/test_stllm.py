@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import pgti
 from pgti.errors import ConfigError, MissingExtraError
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.models import (
     STLLM,
     AbstractModel,

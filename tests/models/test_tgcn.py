@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.models import TGCN, ModelShape, TGCNConfig
 from pgti.nn import graph_gru
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.nn import AdaptiveAdjacency, adaptive_adjacency, adaptive_convolution
 from pgti.nn.adaptive import DENSE_UP_TO_NODES
 

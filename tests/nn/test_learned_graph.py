@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.nn import Neighbours, learned_graph, nearest
 
 FLOAT64 = torch.float64

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.nn import node_weights
 from pgti.nn.node_weights import NodeWeights
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pgti.graph import SensorGraph, dual_random_walk, from_dense
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.nn import DiffusionGRU, Supports
 from pgti.nn.recurrent import gated_recurrence
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pgti.memory.step_peak import LiveBytes
+from pgti.memory import LiveBytes
 from pgti.nn import gated_window_convolution, window_convolution
 
 FLOAT64 = torch.float64

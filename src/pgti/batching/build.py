@@ -19,7 +19,7 @@ from pgti.batching.source import WindowSource
 from pgti.batching.standard import StandardBatcher
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
-from pgti.memory.available import available_bytes
+from pgti.memory import available_bytes
 from pgti.windows import (
     EvenSharding,
     Order,

@@ -17,7 +17,7 @@ from pgti.batching.assembler import StoredRows
 from pgti.batching.batcher import BatchRequest, RowSource
 from pgti.batching.source import WindowSource
 from pgti.errors import ConfigError
-from pgti.memory.available import available_bytes
+from pgti.memory import available_bytes
 from pgti.store import SeriesStore, calendar_features
 from pgti.windows import RowPlan
 

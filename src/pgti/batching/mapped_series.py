@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.batching.rows import copy_row_ranges
-from pgti.memory.available import available_bytes
+from pgti.memory import available_bytes
 from pgti.store import SeriesStore
 from pgti.windows import RowRanges
 

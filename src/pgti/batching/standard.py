@@ -15,7 +15,7 @@ from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
 from pgti.batching.source import WindowSource
 from pgti.errors import ConfigError
-from pgti.memory.available import available_bytes
+from pgti.memory import available_bytes
 from pgti.store import calendar_features
 
 __all__ = ["StandardBatcher", "standard_bytes"]

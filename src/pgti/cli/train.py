@@ -13,7 +13,7 @@ from pgti.cli.run_options import RunFlags, run_config
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import require_whole_number
 from pgti.forecasting import AbstractObserver, RichObserver, TensorBoardObserver
-from pgti.memory.process import PeakMemory
+from pgti.memory import PeakMemory
 from pgti.run import train_run
 from pgti.training import RunDirectory
 

@@ -12,7 +12,7 @@ import tomli_w
 
 from pgti.batching import Placement
 from pgti.errors import ConfigError
-from pgti.memory.available import parse_bytes
+from pgti.memory import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
 from pgti.store import SeriesStore
 from pgti.training import TrainingConfig

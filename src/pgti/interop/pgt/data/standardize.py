@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pgti.errors import ConfigError, DataError
 from pgti.interop.pgt.data.sources import Rows, Source
-from pgti.memory.available import available_bytes
+from pgti.memory import available_bytes
 
 __all__ = [
     "FILLS",
