@@ -349,6 +349,8 @@ def test_too_little_memory_while_training_is_one_line(
     [
         ({"training": {"seed": 4}}, r"training\.seed = 3 .* with 4"),
         ({"training": {"batch_size": 8}}, r"training\.batch_size = 16 .* with 8"),
+        ({"training": {"loss": "mse"}}, r"training\.loss = 'mae' .* with 'mse'"),
+        ({"training": {"accumulate": 2}}, r"training\.accumulate = 1 .* with 2"),
         ({"windows": WindowConfig(input_steps=4, horizon=2)}, r"windows\.input_steps = 3"),
         ({"model": ModelConfig(options={"hidden": 3, "layers": 1})}, r"model\.hidden = 2 .* 3"),
     ],
@@ -372,15 +374,46 @@ def test_other_options_are_refused(
     assert files_of(path) == before
 
 
-def test_another_store_is_refused_without_a_checkpoint(tmp_path: Path) -> None:
-    """The run's information tells what store it began with."""
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_another_store_is_refused(tmp_path: Path, has_checkpoint: bool) -> None:
+    """The run knows what store it began with; the error has both fingerprints."""
     config, path = config_of(tmp_path), tmp_path / "run"
-    begun(config, path)
+    if has_checkpoint:
+        train_run(config, path)
+    else:
+        begun(config, path)
     before = files_of(path)
     other = make_store(tmp_path / "other", make_series(seed=1))
 
-    with pytest.raises(RunError, match="trained on the store with fingerprint"):
+    with pytest.raises(RunError, match="trained on the store with fingerprint") as caught:
         train_run(replace(config, store=other.path), path, resume=True)
+    assert other.fingerprint[:16] in str(caught.value)
+    assert files_of(path) == before
+
+
+def test_an_epoch_count_may_change_unless_the_schedule_needs_it(tmp_path: Path) -> None:
+    """More epochs are more of the same, except under a cosine."""
+    config = config_of(tmp_path)
+    for schedule in ("none", "cosine"):
+        path, training = tmp_path / schedule, replace(config.training, schedule=schedule)
+        config = replace(config, training=training)
+        train_run(config, path)
+        longer = replace(config, training=replace(config.training, epochs=3))
+        if schedule == "none":
+            assert train_run(longer, path, resume=True)[1].epochs == 3
+        else:
+            with pytest.raises(RunError, match=r"training.epochs = 2 .* with 3"):
+                train_run(longer, path, resume=True)
+
+
+def test_a_run_is_not_begun_again(tmp_path: Path) -> None:
+    """Without `resume` no file of it changes."""
+    config, path = config_of(tmp_path), tmp_path / "run"
+    train_run(config, path)
+    before = files_of(path)
+
+    with pytest.raises(RunError, match="holds a run already: resume it with --resume"):
+        train_run(config, path)
     assert files_of(path) == before
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from pgti.errors import RunError
 from pgti.training import Checkpoint
-from pgti.training.progress import Position
+from pgti.training.progress import Progress
 
 
 def make_checkpoint(**changes: object) -> Checkpoint:
@@ -17,7 +18,7 @@ def make_checkpoint(**changes: object) -> Checkpoint:
     content = {
         "network": {"weight": torch.arange(6.0).reshape(2, 3)},
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
-        "position": Position(epoch=2, step=7, loss_sum=1 / 3).to_plain(),
+        "position": Progress(epoch=2, step=7, loss_sum=1 / 3).to_plain(),
         "scaler": {"mean": [1.5], "std": [2.5]},
         "fingerprint": "f" * 64,
         "settings": {"training": {"epochs": 3, "milestones": [1, 2]}},
@@ -34,7 +35,7 @@ def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path) -> None:
 
     assert torch.equal(found.network["weight"], checkpoint.network["weight"])
     assert found.optimizer == checkpoint.optimizer
-    assert Position.from_plain(found.position) == Position.from_plain(checkpoint.position)
+    assert Progress.from_plain(found.position) == Progress.from_plain(checkpoint.position)
     assert (found.scaler, found.fingerprint, found.settings) == (
         checkpoint.scaler,
         checkpoint.fingerprint,
@@ -128,30 +129,28 @@ def test_no_checkpoint_is_told(tmp_path: Path) -> None:
 
 def test_a_position_of_other_fields_is_refused() -> None:
     """The error names the field."""
-    plain = Position().to_plain()
+    plain = Progress().to_plain()
     del plain["step"]
 
     with pytest.raises(RunError, match="step"):
-        Position.from_plain(plain)
+        Progress.from_plain(plain)
 
 
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({"weight": torch.zeros(3, 3)}, r"weight is \[2, 3\] .* and \[3, 3\] in the model"),
-        ({}, r"weight is \[2, 3\] in the checkpoint and absent"),
+        (nn.Linear(3, 3, bias=False), r"weight is \[2, 3\] .* and \[3, 3\] in the model"),
+        (nn.Identity(), r"weight is \[2, 3\] in the checkpoint and absent"),
         (
-            {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)},
+            nn.Linear(3, 2),
             r"bias is absent in the checkpoint and \[2\]",
         ),
     ],
 )
-def test_a_network_of_other_sizes_does_not_fit(
-    network: dict[str, torch.Tensor], message: str
-) -> None:
+def test_a_network_of_other_sizes_does_not_fit(network: nn.Module, message: str) -> None:
     """The error names the parameter and both its shapes."""
     with pytest.raises(RunError, match=message):
-        make_checkpoint().check_fits(network)
+        make_checkpoint().load_into(network)
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(

@@ -13,7 +13,7 @@ import torch
 from pgti.batching import Batch
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
 from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
-from pgti.store import SeriesStore
+from pgti.store import Scaler
 from pgti.training import RunDirectory, TrainingConfig
 from pgti.training.config import AdamOptimizer, MSELoss
 from pgti.training.schedules import CosineSchedule, NoSchedule
@@ -33,6 +33,7 @@ from .tiny_training import (
     make_store,
     make_trainer,
     open_run,
+    resume_trainer,
 )
 
 
@@ -260,7 +261,7 @@ def test_early_stopping_waits_for_its_patience(tmp_path: Path) -> None:
     errors = [record["val"]["mae"] for record in run.read_metrics()]
     assert result.stopped_early
     assert result.epochs == len(errors) == 1 + errors.index(min(errors)) + 2
-    again = make_trainer(setting, run).fit(resume=True)
+    again = resume_trainer(setting, run).fit()
     assert again == result, "a finished run stays finished"
 
 
@@ -275,10 +276,10 @@ def test_max_steps_ends_training_with_a_validation_and_a_checkpoint(tmp_path: Pa
     assert (result.steps, result.epochs) == (6, 2)
     assert [record["step"] for record in run.read_metrics()] == [4, 6]
     assert run.load_last().position["step"] == 6
-    assert make_trainer(setting, run).fit(resume=True) == result
+    assert resume_trainer(setting, run).fit() == result
 
     longer = replace(setting, config=replace(config, max_steps=None))
-    assert make_trainer(longer, run).fit(resume=True).steps == 12
+    assert resume_trainer(longer, run).fit().steps == 12
 
 
 def test_divergence_is_told_and_the_last_good_checkpoint_kept(tmp_path: Path) -> None:
@@ -349,7 +350,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, network: str, every: i
         run = open_run(tmp_path / f"killed{kill_after}", config)
         with pytest.raises(KilledError):
             make_trainer(setting, run, Killer(kill_after)).fit()
-        make_trainer(setting, run).fit(resume=True)
+        resume_trainer(setting, run).fit()
         assert_same_run(expected, run)
 
 
@@ -363,7 +364,7 @@ def test_a_run_killed_again_and_again_gets_there(tmp_path: Path) -> None:
     while True:
         lives += 1
         try:
-            make_trainer(setting, run, Killer(4)).fit(resume=True)
+            resume_trainer(setting, run, Killer(4)).fit()
         except KilledError:
             continue
         break
@@ -388,7 +389,7 @@ def test_a_signal_saves_and_stops(tmp_path: Path, number: signal.Signals, after:
     assert caught.value.signal_number == number
     assert run.last_checkpoint.exists()
     assert {each: signal.getsignal(each) for each in before} == before
-    make_trainer(setting, run).fit(resume=True)
+    resume_trainer(setting, run).fit()
     assert_same_run(expected, run)
 
 
@@ -401,8 +402,8 @@ def test_after_a_signal_every_step_is_recorded_once(tmp_path: Path) -> None:
 
     for _ in range(4):
         with pytest.raises(Interrupted):
-            make_trainer(setting, run, Signaller(3, signal.SIGTERM)).fit(resume=True)
-    make_trainer(setting, run).fit(resume=True)
+            resume_trainer(setting, run, Signaller(3, signal.SIGTERM)).fit()
+    resume_trainer(setting, run).fit()
 
     assert [record["step"] for record in expected] == list(range(1, 13))
     assert step_records(run) == expected
@@ -449,68 +450,33 @@ def interrupted_run(setting: Setting, path: Path) -> RunDirectory:
     return run
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        pytest.param({"batch_size": 6}, "training.batch_size = 5 .* with 6", id="batch size"),
-        pytest.param({"seed": 8}, "training.seed = 7 .* with 8", id="seed"),
-        pytest.param({"loss": "mse"}, "training.loss.kind = 'mae' .* with 'mse'", id="loss"),
-        pytest.param({"accumulate": 1}, "training.accumulate = 3 .* with 1", id="accumulate"),
-    ],
-)
-def test_other_options_are_refused(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
-    """The error names the option and both its values."""
-    setting = make_setting(tmp_path)
-    run = interrupted_run(setting, tmp_path / "run")
-    other = replace(setting, config=replace(CONFIG, **changes))
-
-    with pytest.raises(RunError, match=message) as caught:
-        make_trainer(other, run).fit(resume=True)
-    assert "\n" not in str(caught.value)
-
-
-def test_another_model_is_refused(tmp_path: Path) -> None:
-    """Options outside training bind the run too."""
-    setting = make_setting(tmp_path)
-    run = interrupted_run(setting, tmp_path / "run")
-
-    with pytest.raises(RunError, match=r"model.name = 'sampled' .* with 'linear'"):
-        make_trainer(replace(setting, network="linear"), run).fit(resume=True)
-
-
-def test_another_store_is_refused(tmp_path: Path) -> None:
-    """The error has both fingerprints."""
-    setting = make_setting(tmp_path)
-    run = interrupted_run(setting, tmp_path / "run")
-    store: SeriesStore = make_store(tmp_path / "other", make_series(seed=1))
-    other = replace(setting, source=make_source(store))
-
-    with pytest.raises(RunError) as caught:
-        make_trainer(other, run).fit(resume=True)
-    assert setting.source.store.fingerprint[:16] in str(caught.value)
-    assert store.fingerprint[:16] in str(caught.value)
-
-
-def test_whether_a_run_can_be_resumed_is_told_without_changing_it(tmp_path: Path) -> None:
-    """A refusal leaves every file as it was; consent lets `fit` go on."""
+def test_another_scaler_is_refused_without_a_change(tmp_path: Path) -> None:
+    """A refusal leaves every file as it was."""
     setting = make_setting(tmp_path)
     run = interrupted_run(setting, tmp_path / "run")
     run.append_metrics({"kind": "after the checkpoint"})
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    other = replace(setting.source, scaler=Scaler(mean=(1.0,), std=(2.0,)))
 
-    with pytest.raises(RunError, match=r"training\.seed"):
-        make_trainer(replace(setting, config=replace(CONFIG, seed=8)), run).restore()
+    with pytest.raises(RunError, match=r"scaler\.mean"):
+        resume_trainer(replace(setting, source=other), run)
 
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
-    trainer = make_trainer(setting, run)
-    trainer.restore()
-    assert trainer.position.step == run.load_last().position["step"] > 0
-    assert trainer.fit(resume=True).steps == 12
+    trainer = resume_trainer(setting, run)
+    assert trainer.progress.step == run.load_last().progress.step > 0
+    assert trainer.fit().steps == 12
 
 
-def test_an_interrupted_trainer_can_be_told_to_go_on(tmp_path: Path) -> None:
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    """The error names a parameter that one of them has not."""
+    setting = make_setting(tmp_path)
+    run = interrupted_run(setting, tmp_path / "run")
+
+    with pytest.raises(RunError, match=r"does not fit the model: .* absent"):
+        resume_trainer(replace(setting, network="linear"), run)
+
+
+def test_an_interrupted_trainer_continues(tmp_path: Path) -> None:
     """In the same process, as in a notebook."""
     setting = make_setting(tmp_path)
     expected = trained(setting, tmp_path / "unbroken")
@@ -519,34 +485,8 @@ def test_an_interrupted_trainer_can_be_told_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         trainer.fit()
 
-    assert trainer.fit(resume=True).steps == 12
+    assert trainer.fit().steps == 12
     assert_same_run(expected, run)
-
-
-def test_an_epoch_count_may_change_unless_the_schedule_needs_it(tmp_path: Path) -> None:
-    """More epochs are more of the same, except under a cosine."""
-    setting = make_setting(tmp_path)
-    run = interrupted_run(setting, tmp_path / "run")
-    longer = replace(setting, config=replace(CONFIG, epochs=4))
-    assert make_trainer(longer, run).fit(resume=True).epochs == 4
-
-    config = replace(CONFIG, schedule=CosineSchedule())
-    setting = make_setting(tmp_path, config)
-    run = interrupted_run(setting, tmp_path / "cosine")
-    longer = replace(setting, config=replace(config, epochs=4))
-    with pytest.raises(RunError, match=r"training.epochs = 3 .* with 4"):
-        make_trainer(longer, run).fit(resume=True)
-
-
-def test_a_run_with_a_checkpoint_is_not_begun_again(tmp_path: Path) -> None:
-    """Without `resume` nothing of it is overwritten."""
-    setting = make_setting(tmp_path)
-    run = interrupted_run(setting, tmp_path / "run")
-    before = run.last_checkpoint.read_bytes()
-
-    with pytest.raises(RunError, match="--resume"):
-        make_trainer(setting, run).fit()
-    assert run.last_checkpoint.read_bytes() == before
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
@@ -557,7 +497,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:
     run.last_checkpoint.write_bytes(content[: len(content) // 2])
 
     with pytest.raises(RunError, match=r"last.pt is damaged") as caught:
-        make_trainer(setting, run).fit(resume=True)
+        resume_trainer(setting, run).fit()
     assert "\n" not in str(caught.value)
 
 
@@ -568,7 +508,7 @@ def test_metrics_shorter_than_the_checkpoint_says_are_refused(tmp_path: Path) ->
     run.metrics_file.write_text("")
 
     with pytest.raises(RunError, match="has 0 bytes and had"):
-        make_trainer(setting, run).fit(resume=True)
+        resume_trainer(setting, run).fit()
 
 
 # -- what is told ---------------------------------------------------------------------------------

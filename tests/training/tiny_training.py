@@ -1,7 +1,7 @@
 """A series, networks and a run so small that a whole training takes a fraction of a second."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -237,16 +237,22 @@ def make_trainer(
 ) -> Trainer:
     """A trainer with fresh parameters."""
     source, config = setting.source, setting.config
-    identity = RunFingerprint(
-        fingerprint=source.store.fingerprint, settings={"model": {"name": setting.network}}
-    )
+    settings = {"model": {"name": setting.network}, "training": asdict(config)}
+    fingerprint = RunFingerprint(store=source.store.fingerprint, settings=settings)
     arguments = {
         "forecaster": make_forecaster(setting),
         "training": make_loader(source, setting.train_starts, config.batch_size, seed=config.seed),
         "validation": make_loader(source, setting.val_starts, 6),
         "config": config,
         "run": run,
-        "identity": identity,
+        "fingerprint": fingerprint,
         "observers": observers,
     }
     return Trainer(**{**arguments, **changes})
+
+
+def resume_trainer(setting: Setting, run: RunDirectory, *observers: AbstractObserver) -> Trainer:
+    """A trainer that continues from the run's last checkpoint, if there is one."""
+    trainer = make_trainer(setting, run, *observers)
+    trainer.restore(run.load_last() if run.last_checkpoint.exists() else None)
+    return trainer

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tiny_training import SLOW_CONFIG, SampledNet, Setting, make_source, make_trainer, open_run
+from tiny_training import SLOW_CONFIG, SampledNet, Setting, make_source, open_run, resume_trainer
 
 from pgti.store import SeriesStore
 
@@ -22,7 +22,7 @@ def train(store: Path, run: Path) -> None:
     """Train to the end."""
     SampledNet.pause_seconds = PAUSE_SECONDS
     setting = Setting(source=make_source(SeriesStore.open(store)), config=SLOW_CONFIG)
-    make_trainer(setting, open_run(run, SLOW_CONFIG)).fit(resume=True)
+    resume_trainer(setting, open_run(run, SLOW_CONFIG)).fit()
 
 
 def main(store: Path, run: Path) -> None:

@@ -169,9 +169,13 @@ class RunConfig:
         except TypeError as error:  # an option of a user's own model
             raise ConfigError(f"the options cannot be written as TOML: {error}") from None
 
-    def identity(self) -> dict[str, Any]:
-        """The options outside `training` that a resumed run must share: what it computes from."""
-        return {"windows": asdict(self.windows), "model": _table(self.model)}
+    def settings(self) -> dict[str, Any]:
+        """The options that determine the run, as nested plain values: a checkpoint stores them."""
+        return {
+            "windows": asdict(self.windows),
+            "model": _table(self.model),
+            "training": asdict(self.training),
+        }
 
     @classmethod
     def from_toml(cls, path: Path) -> Self:

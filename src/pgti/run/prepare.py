@@ -63,11 +63,6 @@ class PreparedRun:
     info: dict[str, Any]
     choices: list[str]
 
-    def tell(self, log: Callable[[str], None]) -> None:
-        """Say what was chosen."""
-        for line in self.choices:
-            log(line)
-
     def plan_memory(self, *, checkpointed_before: bool | None = None) -> MemoryPlan:
         """Find what the run needs, and note it among its facts and choices.
 
@@ -185,7 +180,7 @@ def prepare(
         validation=validation,
         config=config.training,
         run=directory,
-        identity=RunFingerprint(fingerprint=store.fingerprint, settings=config.identity()),
+        fingerprint=RunFingerprint(store=store.fingerprint, settings=config.settings()),
         observers=() if observers is None or not communicator.is_main else observers(directory),
         communicator=communicator,
     )

@@ -112,8 +112,7 @@ class Run:
             directory=directory,
             communicator=ranks,
         )
-        state.check_fits(run.forecaster.network.state_dict())
-        run.forecaster.network.load_state_dict(state.network)
+        state.load_into(run.forecaster.network)
         run.forecaster.eval()
         return run
 

@@ -1,18 +1,18 @@
-"""Everything a run needs to go on as if it had never stopped, in one file, written atomically."""
+"""Everything a run needs to resume as if it had never stopped, in one file, written atomically."""
 
 import io
 import pickle
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgti.errors import RunError
 from pgti.storage import write_atomically
+from pgti.training.progress import Progress
 
 __all__ = ["CHECKPOINT_FORMAT", "Checkpoint", "read_checkpoint"]
 
@@ -21,13 +21,12 @@ CHECKPOINT_FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checkpoint:
-    """The state of a run between two optimiser steps.
+    """The state of a run between two optimizer steps.
 
-    Args:
+    Attributes:
         network: the network's parameters and buffers by name.
         optimizer: the optimiser's state.
-        position: where the run stands: epoch, step, partial sums, best value, patience, plateau,
-            bytes of `metrics.jsonl` (see `pgti.training.progress.Position`).
+        position: how far the training has come, as `Progress.to_plain` writes it.
         scaler: mean and standard deviation of each channel of the store.
         fingerprint: identifies the store that the run learns from.
         settings: every option that determines the run, as nested plain values.
@@ -84,20 +83,30 @@ class Checkpoint:
             raise RunError(f"the checkpoint {path} is damaged: it has no {missing[0]}")
         return cls(**{field.name: content[field.name] for field in fields(cls)})
 
-    def check_fits(self, network: Mapping[str, Tensor]) -> None:
-        """Refuse a network whose parameters have other names or shapes.
+    @property
+    def progress(self) -> Progress:
+        """How far the training has come.
 
         Raises:
-            RunError: naming the first parameter that differs.
+            RunError: if a number is missing or unknown.
         """
-        for name in (*self.network, *network):
-            mine = _describe(self.network.get(name))
-            theirs = _describe(network.get(name))
-            if mine != theirs:
+        return Progress.from_plain(self.position)
+
+    def load_into(self, network: nn.Module) -> None:
+        """Give a network the parameters and buffers.
+
+        Raises:
+            RunError: naming the first parameter that has another name or shape.
+        """
+        current = network.state_dict()
+        for name in (*self.network, *current):
+            saved, present = _describe(self.network.get(name)), _describe(current.get(name))
+            if saved != present:
                 raise RunError(
-                    f"the checkpoint does not fit the model: {name} is {mine} in the checkpoint "
-                    f"and {theirs} in the model; use the model's options of the run"
+                    f"the checkpoint does not fit the model: {name} is {saved} in the checkpoint "
+                    f"and {present} in the model; use the model's options of the run"
                 )
+        network.load_state_dict(self.network)
 
 
 def _describe(tensor: Tensor | None) -> str:

@@ -1,4 +1,4 @@
-"""Where a run stands, in plain numbers: what a checkpoint keeps besides parameters."""
+"""How far a training has come, in plain numbers: what a checkpoint holds besides parameters."""
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -7,14 +7,14 @@ from pgti.errors import RunError
 from pgti.training.config import TrainingConfig
 from pgti.training.schedules import Plateau
 
-__all__ = ["Position"]
+__all__ = ["Progress"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Position:
-    """Where a run stands between two optimiser steps.
+class Progress:
+    """How far a training has come, between two optimizer steps.
 
-    Args:
+    Attributes:
         epoch: epochs completed.
         step_in_epoch: optimiser steps done in the current epoch.
         step: optimiser steps done in all.
@@ -54,8 +54,22 @@ class Position:
     plateau: Plateau = field(default_factory=Plateau)
     metrics_bytes: int = 0
 
-    def validated(self, mae: float, train_loss: float | None, config: TrainingConfig) -> "Position":
-        """The position after a validation that gave `mae`."""
+    def is_finished(self, config: TrainingConfig) -> bool:
+        """Whether nothing is left to train."""
+        limit = config.max_steps
+        is_cut = limit is not None and self.step >= limit
+        return (
+            self.epoch >= config.epochs
+            or self.has_stopped_improving(config)
+            or (is_cut and self.validated_at_step == self.step)
+        )
+
+    def has_stopped_improving(self, config: TrainingConfig) -> bool:
+        """Whether early stopping ends the training."""
+        return config.patience is not None and self.bad_validations >= config.patience
+
+    def validated(self, mae: float, train_loss: float | None, config: TrainingConfig) -> "Progress":
+        """The progress after a validation that gave `mae`."""
         better = mae < self.best_val_mae
         return replace(
             self,
@@ -68,8 +82,8 @@ class Position:
             plateau=self.plateau.after(mae, config),
         )
 
-    def next_epoch(self) -> "Position":
-        """The position at the beginning of the next epoch."""
+    def next_epoch(self) -> "Progress":
+        """The progress at the beginning of the next epoch."""
         return replace(
             self,
             epoch=self.epoch + 1,
@@ -88,8 +102,8 @@ class Position:
         return plain
 
     @classmethod
-    def from_plain(cls, plain: dict[str, int | float | None]) -> "Position":
-        """The position that `to_plain` wrote.
+    def from_plain(cls, plain: dict[str, int | float | None]) -> "Progress":
+        """The progress that `to_plain` wrote.
 
         Raises:
             RunError: if a number is missing or unknown.
@@ -99,7 +113,7 @@ class Position:
         differing = set(plain) ^ (known | set(in_plateau))
         if differing:
             raise RunError(
-                f"the checkpoint is damaged: its position has too many or too few fields "
+                f"the checkpoint is damaged: its progress has too many or too few fields "
                 f"({', '.join(sorted(differing))})"
             )
         plateau = Plateau(**{name: plain[key] for key, name in in_plateau.items()})  # type: ignore[arg-type] # as to_plain wrote them

@@ -124,7 +124,7 @@ class RunDirectory:
             RunError: if something is there already, or it cannot be written.
         """
         path = Path(path).absolute()
-        staged = StagedDirectory(path, check_target=cls._check_free)
+        staged = StagedDirectory(path, check_target=cls.check_free)
         with reraise_os_errors(f"{path} cannot be written"), staged:
             run = cls(staged.path)
             run.last_checkpoint.parent.mkdir()
@@ -135,7 +135,12 @@ class RunDirectory:
         return cls(path)
 
     @classmethod
-    def _check_free(cls, path: Path) -> None:
+    def check_free(cls, path: Path) -> None:
+        """Refuse a path where a new run cannot be created.
+
+        Raises:
+            RunError: if there is a run, or anything but an empty directory.
+        """
         if cls.exists(path):
             raise RunError(
                 f"{path} holds a run already: resume it with --resume, or choose another --run"

@@ -1,23 +1,17 @@
-"""Everything that changes while a run trains, and its journey through checkpoints."""
+"""Mutable training state and how it is checkpointed."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from pgti.distributed import Communicator
 from pgti.errors import RunError
-from pgti.training.checkpoint import Checkpoint, read_checkpoint
-from pgti.training.compatibility import (
-    check_fingerprint,
-    check_settings,
-    free_options,
-    plain_settings,
-)
-from pgti.training.config import TrainingConfig
-from pgti.training.progress import Position
+from pgti.training.checkpoint import Checkpoint
+from pgti.training.compatibility import check_settings, plain_settings
+from pgti.training.progress import Progress
 from pgti.training.run_directory import RunDirectory
 from pgti.training.step import RunningLoss, TrainStep
 
@@ -26,52 +20,48 @@ __all__ = ["RunFingerprint", "TrainingState"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFingerprint:
-    """What a checkpoint must agree with before a run goes on from it.
+    """What has to be the same before a run may be resumed.
 
-    Args:
-        fingerprint: the store's.
-        settings: options outside `TrainingConfig` that determine the run (model, windows, splits,
-            targets, ...), as nested plain values.
+    Attributes:
+        store: the store's fingerprint.
+        settings: every option that determines the run, as nested plain values.
     """
 
-    fingerprint: str
+    store: str
     settings: Mapping[str, Any]
 
 
 class TrainingState:
-    """Parameters, optimizer, position and the loss of the epoch so far.
+    """Parameters, optimizer, progress and the loss of the epoch so far.
 
     `read_loss` waits for the device and sums over all ranks; every rank calls the methods that
     read it.
 
     Args:
         train_step: holds the network and the optimizer.
-        config: how to train.
         run: where checkpoints go; rank 0 alone reads and writes them.
-        identity: what a checkpoint must agree with.
+        fingerprint: stored with every checkpoint.
         communicator: the ranks, which all hold the same parameters.
     """
 
     def __init__(
         self,
         train_step: TrainStep,
-        config: TrainingConfig,
         run: RunDirectory,
-        identity: RunFingerprint,
+        fingerprint: RunFingerprint,
         communicator: Communicator,
     ) -> None:
         self._communicator = communicator
         self._step = train_step
         self._network = train_step.forecaster.network
-        self._config = config
         self._run = run
-        self._identity = identity
-        self.position = Position()
+        self._fingerprint = fingerprint
+        self.progress = Progress()
         self.loss = RunningLoss(train_step.device)
 
     def next_epoch(self) -> None:
         """Begin the next epoch."""
-        self.position = self.position.next_epoch()
+        self.progress = self.progress.next_epoch()
         self.loss.reset()
 
     def read_loss(self) -> float | None:
@@ -81,7 +71,7 @@ class TrainingState:
             RunError: if it is not finite.
         """
         loss_sum, count = self.loss.read(self._communicator)
-        self.position = replace(self.position, loss_sum=loss_sum, loss_count=count)
+        self.progress = replace(self.progress, loss_sum=loss_sum, loss_count=count)
         if not math.isfinite(loss_sum):
             raise self._diverged(f"the loss is {loss_sum}")
         return loss_sum / count if count else None
@@ -101,10 +91,10 @@ class TrainingState:
         checkpoint = Checkpoint(
             network=self._network.state_dict(),
             optimizer=self._step.optimizer.state_dict(),
-            position=self.position.to_plain(),
+            position=self.progress.to_plain(),
             scaler=self._scaler(),
-            fingerprint=self._identity.fingerprint,
-            settings=self._settings(),
+            fingerprint=self._fingerprint.store,
+            settings=plain_settings(self._fingerprint.settings),
         )
         with self._communicator.raise_together():
             if self._communicator.is_main:
@@ -120,43 +110,31 @@ class TrainingState:
         most, least = self._communicator.all_reduce_max([mine, -mine])
         if most != -least:
             raise RunError(
-                f"the ranks hold different parameters after step {self.position.step}: the network "
+                f"the ranks hold different parameters after step {self.progress.step}: the network "
                 "changes them by other means than its gradients, or a rank computes wrongly"
             )
 
-    def restore(self) -> None:
-        """Take up the last checkpoint, if there is one, and forget metrics written after it.
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Load a checkpoint, if there is one, and discard metrics that were written after it.
 
         Raises:
-            RunError: if the checkpoint is damaged, or of a run with another store, model or
-                option.
+            RunError: if the checkpoint belongs to another scaler or model, or `metrics.jsonl` is
+                shorter than it was.
         """
-        path = self._run.last_checkpoint
-        archive = b""
         with self._communicator.raise_together():
-            if self._communicator.is_main and path.exists():
-                archive = read_checkpoint(path)
-        archive = self._communicator.broadcast_bytes(archive)
-        with self._communicator.raise_together():
-            if archive:
-                self._load(Checkpoint.parse(path, archive))
+            if checkpoint is not None:
+                self._load(checkpoint)
             if self._communicator.is_main:
                 self._run.clean()
-                self._run.truncate_metrics(self.position.metrics_bytes)
+                self._run.truncate_metrics(self.progress.metrics_bytes)
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        check_fingerprint(checkpoint.fingerprint, self._identity.fingerprint)
-        check_settings(checkpoint.settings, self._settings(), free=free_options(self._config))
         check_settings({"scaler": checkpoint.scaler}, {"scaler": self._scaler()})
-        checkpoint.check_fits(self._network.state_dict())
-        self._network.load_state_dict(checkpoint.network)
+        checkpoint.load_into(self._network)
         self._step.optimizer.load_state_dict(checkpoint.optimizer)
-        self.position = Position.from_plain(checkpoint.position)
-        if self._communicator.is_main:  # what the epoch's steps so far came to is counted once
-            self.loss.reset(self.position.loss_sum, self.position.loss_count)
-
-    def _settings(self) -> dict[str, Any]:
-        return plain_settings({**self._identity.settings, "training": asdict(self._config)})
+        self.progress = checkpoint.progress
+        if self._communicator.is_main:  # the losses of the epoch so far are counted once
+            self.loss.reset(self.progress.loss_sum, self.progress.loss_count)
 
     def _scaler(self) -> dict[str, list[float]]:
         scaler = self._step.forecaster.scaler
@@ -164,7 +142,7 @@ class TrainingState:
 
     def _diverged(self, what: str) -> RunError:
         return RunError(
-            f"training diverged: {what} at step {self.position.step} with learning rate "
+            f"training diverged: {what} at step {self.progress.step} with learning rate "
             f"{self._step.learning_rate:g}; lower learning_rate, raise warmup_steps or lower "
             "clip_norm"
         )

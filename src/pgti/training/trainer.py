@@ -11,8 +11,9 @@ from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
 from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
+from pgti.training.checkpoint import Checkpoint
 from pgti.training.config import TrainingConfig
-from pgti.training.progress import Position
+from pgti.training.progress import Progress
 from pgti.training.run_directory import RunDirectory
 from pgti.training.schedules import learning_rate
 from pgti.training.signals import StopSignals
@@ -63,7 +64,7 @@ class Trainer:
         validation: batches that decide about the best parameters, early stopping and plateau.
         config: how to train.
         run: where checkpoints and metrics go.
-        identity: what a checkpoint must agree with.
+        fingerprint: stored with every checkpoint.
         observers: told about the progress.
         communicator: the ranks that train together, each with its share of every batch and all with
             the same parameters; rank 0 alone writes to the run. One process if not given.
@@ -83,7 +84,7 @@ class Trainer:
         validation: BatchLoader,
         config: TrainingConfig,
         run: RunDirectory,
-        identity: RunFingerprint,
+        fingerprint: RunFingerprint,
         observers: Sequence[AbstractObserver] = (),
         communicator: Communicator | None = None,
     ) -> None:
@@ -101,57 +102,42 @@ class Trainer:
         self._observers = observers
         self._communicator = SingleProcess() if communicator is None else communicator
         self.train_step = TrainStep.from_config(forecaster, config, self._communicator)
-        self._state = TrainingState(self.train_step, config, run, identity, self._communicator)
+        self._state = TrainingState(self.train_step, run, fingerprint, self._communicator)
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
         self._stop = StopSignals()
         self._stop_agreed = 0
         self._sent_before = self._communicator.traffic.sent_bytes
         self._sent_in_step = self._communicator.traffic.since(self._sent_before)
-        self._is_restored = False
 
     @property
-    def position(self) -> Position:
-        """Where the run stands."""
-        return self._state.position
+    def progress(self) -> Progress:
+        """How far the training has come."""
+        return self._state.progress
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether there is nothing left to train."""
-        position, limit = self._state.position, self._config.max_steps
-        cut = limit is not None and position.step >= limit
-        return (
-            position.epoch >= self._config.epochs
-            or self._has_stopped_improving()
-            or (cut and position.validated_at_step == position.step)
-        )
-
-    def fit(self, *, resume: bool = False) -> FitResult:
-        """Train to the end.
-
-        Args:
-            resume: go on from the last checkpoint, or begin if there is none yet.
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Continue from a checkpoint; None continues a run that has none yet.
 
         Raises:
-            RunError: as `restore`; if there is a checkpoint and `resume` is False; if the loss is
-                not finite.
-            DataError: if no validation target was observed.
-            Interrupted: after SIGTERM or SIGINT, the state being saved.
+            RunError: if the checkpoint belongs to another scaler or model, or `metrics.jsonl` is
+                shorter than it was.
         """
-        if resume:
-            self.restore()
-        else:
-            with self._communicator.raise_together():
-                if self._communicator.is_main and self._run.last_checkpoint.exists():
-                    raise RunError(
-                        f"{self._run.path} has a checkpoint already: resume it with --resume"
-                    )
-        self._begin_alike()
+        self._state.restore(checkpoint)
+
+    def fit(self) -> FitResult:
+        """Train to the end, from wherever the training stands.
+
+        Raises:
+            RunError: if the loss is not finite.
+            DataError: if no validation target was observed.
+            Interrupted: after SIGTERM or SIGINT, once the state is saved.
+        """
+        self._broadcast_network()
         if self._config.compile:
             self._forecaster.network.compile()
         self._forecaster.train()
         try:
             with self._stop:
-                while not self.is_finished:
+                while not self._state.progress.is_finished(self._config):
                     self._train_epoch()
                     self._finish_epoch()
                 self._agree_to_stop()
@@ -160,32 +146,18 @@ class Trainer:
                 observer.close()
         return self._result()
 
-    def restore(self) -> None:
-        """Take up the last checkpoint, if there is one, and forget metrics written after it.
-
-        `fit(resume=True)` does it; by itself it tells whether a run can be resumed with what the
-        trainer was made of, before anything of the run is changed.
-
-        Raises:
-            RunError: if the checkpoint is damaged, or of a run with another store, model or
-                option.
-        """
-        if not self._is_restored:
-            self._state.restore()
-            self._is_restored = True
-
     # -- one epoch --------------------------------------------------------------------------------
 
     def _train_epoch(self) -> None:
         """Take the epoch's remaining steps, or those that `max_steps` leaves."""
-        position = self._state.position
+        progress = self._state.progress
         self._sent_before = self._communicator.traffic.sent_bytes
         for observer in self._observers:
-            label = f"epoch {position.epoch + 1}/{self._config.epochs}"
-            observer.begin(label, self._training.num_windows, position.epoch_windows)
-        first_batch = position.step_in_epoch * self._config.accumulate
+            label = f"epoch {progress.epoch + 1}/{self._config.epochs}"
+            observer.begin(label, self._training.num_windows, progress.epoch_windows)
+        first_batch = progress.step_in_epoch * self._config.accumulate
         began = time.perf_counter()
-        with closing(self._training.epoch(position.epoch, first_batch)) as batches:
+        with closing(self._training.epoch(progress.epoch, first_batch)) as batches:
             self._agree_to_stop()
             while not self._is_epoch_over():
                 self._stop_if_agreed()
@@ -199,20 +171,20 @@ class Trainer:
 
     def _step(self, batches: Iterator[Batch]) -> int:
         """Take one optimizer step; returns the number of windows trained on."""
-        position, accumulate = self._state.position, self._config.accumulate
-        first = position.step_in_epoch * accumulate
+        progress, accumulate = self._state.progress, self._config.accumulate
+        first = progress.step_in_epoch * accumulate
         stop = min(first + accumulate, self._training.num_batches)
         self._stop_agreed = self.train_step(
             islice(batches, accumulate),
-            step=position.step,
-            learning_rate=self._rate(position.step),
+            step=progress.step,
+            learning_rate=self._rate(progress.step),
             running=self._state.loss,
             stop_signal=self._stop.received or 0,
         )
         return sum(self._training.windows_in(batch) for batch in range(first, stop))
 
-    def _begin_alike(self) -> None:
-        """Give every rank the parameters and buffers of rank 0, to the bit."""
+    def _broadcast_network(self) -> None:
+        """Give every rank the parameters and buffers of rank 0."""
         network = self._forecaster.network
         for tensor in (*network.parameters(), *network.buffers()):
             self._communicator.broadcast_(tensor.detach())
@@ -220,9 +192,9 @@ class Trainer:
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""
         began = time.perf_counter()
-        ends_epoch = self._state.position.step_in_epoch == self._steps_per_epoch
-        if ends_epoch and self._goes_on_after_validation():
-            self._training.prefetch_epoch(self._state.position.epoch + 1)
+        ends_epoch = self._state.progress.step_in_epoch == self._steps_per_epoch
+        if ends_epoch and self._may_continue():
+            self._training.prefetch_epoch(self._state.progress.epoch + 1)
         for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
             self._communicator.broadcast_(buffer)
         metrics = evaluate(
@@ -240,12 +212,12 @@ class Trainer:
                 "no target of the validation windows was observed: choose another split"
             )
         train_loss = self._state.read_loss()
-        position = self._state.position.validated(mae, train_loss, self._config)
+        progress = self._state.progress.validated(mae, train_loss, self._config)
         seconds = time.perf_counter() - began
-        position = replace(position, validation_seconds=position.validation_seconds + seconds)
-        self._state.position = position
+        progress = replace(progress, validation_seconds=progress.validation_seconds + seconds)
+        self._state.progress = progress
         self._record("epoch", val=errors)
-        if position.bad_validations == 0:
+        if progress.bad_validations == 0:
             self._state.save(best=True)
         # best.pt first: a run killed between the two goes on from before this validation, and
         # validating again writes the same best.pt.
@@ -254,21 +226,21 @@ class Trainer:
         self._state.save()
 
     def _advance(self, num_windows: int, seconds: float) -> None:
-        position = self._state.position
-        self._state.position = replace(
-            position,
-            step=position.step + 1,
-            step_in_epoch=position.step_in_epoch + 1,
-            epoch_windows=position.epoch_windows + num_windows,
-            epoch_seconds=position.epoch_seconds + seconds,
-            windows=position.windows + num_windows,
-            seconds=position.seconds + seconds,
+        progress = self._state.progress
+        self._state.progress = replace(
+            progress,
+            step=progress.step + 1,
+            step_in_epoch=progress.step_in_epoch + 1,
+            epoch_windows=progress.epoch_windows + num_windows,
+            epoch_seconds=progress.epoch_seconds + seconds,
+            windows=progress.windows + num_windows,
+            seconds=progress.seconds + seconds,
         )
         for observer in self._observers:
             observer.advance(num_windows)
 
     def _write_if_due(self) -> None:
-        step, config = self._state.position.step, self._config
+        step, config = self._state.progress.step, self._config
         if config.log_every_steps and step % config.log_every_steps == 0:
             self._record("step")
         if config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
@@ -277,42 +249,39 @@ class Trainer:
     # -- where the run stands ---------------------------------------------------------------------
 
     def _is_epoch_over(self) -> bool:
-        position, limit = self._state.position, self._config.max_steps
-        return position.step_in_epoch >= self._steps_per_epoch or (
-            limit is not None and position.step >= limit
+        progress, limit = self._state.progress, self._config.max_steps
+        return progress.step_in_epoch >= self._steps_per_epoch or (
+            limit is not None and progress.step >= limit
         )
 
-    def _goes_on_after_validation(self) -> bool:
+    def _may_continue(self) -> bool:
         """Whether another epoch will follow, unless the validation stops training early."""
-        position, limit = self._state.position, self._config.max_steps
-        return position.epoch + 1 < self._config.epochs and (limit is None or position.step < limit)
-
-    def _has_stopped_improving(self) -> bool:
-        patience = self._config.patience
-        return patience is not None and self._state.position.bad_validations >= patience
+        progress, limit = self._state.progress, self._config.max_steps
+        return progress.epoch + 1 < self._config.epochs and (limit is None or progress.step < limit)
 
     def _rate(self, step: int) -> float:
         return learning_rate(
             self._config,
             step=step,
             steps_per_epoch=self._steps_per_epoch,
-            plateau=self._state.position.plateau,
+            plateau=self._state.progress.plateau,
         )
 
     def _result(self) -> FitResult:
-        position = self._state.position
-        if position.val_mae is None:
+        progress = self._state.progress
+        if progress.val_mae is None:
             raise RunError("the run ended without a validation: its checkpoint is damaged")
         return FitResult(
-            epochs=position.epoch + (1 if position.step_in_epoch else 0),
-            steps=position.step,
-            train_loss=position.train_loss,
-            val_mae=position.val_mae,
-            best_val_mae=position.best_val_mae,
-            best_epoch=position.best_epoch,
-            windows_per_second=_rate_of(position.windows, position.seconds),
-            seconds=position.seconds + position.validation_seconds,
-            stopped_early=self._has_stopped_improving() and position.epoch < self._config.epochs,
+            epochs=progress.epoch + (1 if progress.step_in_epoch else 0),
+            steps=progress.step,
+            train_loss=progress.train_loss,
+            val_mae=progress.val_mae,
+            best_val_mae=progress.best_val_mae,
+            best_epoch=progress.best_epoch,
+            windows_per_second=_rate_of(progress.windows, progress.seconds),
+            seconds=progress.seconds + progress.validation_seconds,
+            stopped_early=progress.has_stopped_improving(self._config)
+            and progress.epoch < self._config.epochs,
             parameters=sum(each.numel() for each in self.train_step.parameters),
         )
 
@@ -321,16 +290,16 @@ class Trainer:
     def _record(self, kind: str, **more: object) -> None:
         """Add a line to `metrics.jsonl` and show it to the observers."""
         loss = self._state.read_loss()
-        position = self._state.position
+        progress = self._state.progress
         record = {
             "kind": kind,
-            "epoch": position.epoch + 1,
-            "step": position.step,
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
             "train_loss": loss,
             **more,
             "lr": self.train_step.learning_rate,
-            "seconds": position.epoch_seconds,
-            "windows_per_second": _rate_of(position.epoch_windows, position.epoch_seconds),
+            "seconds": progress.epoch_seconds,
+            "windows_per_second": _rate_of(progress.epoch_windows, progress.epoch_seconds),
         }
         sent = self._communicator.traffic.since(self._sent_before)
         if any(sent.values()):
@@ -339,7 +308,7 @@ class Trainer:
         with self._communicator.raise_together():
             if self._communicator.is_main:
                 num_bytes = self._run.append_metrics(record)
-                self._state.position = replace(self._state.position, metrics_bytes=num_bytes)
+                self._state.progress = replace(self._state.progress, metrics_bytes=num_bytes)
         for observer in self._observers:
             observer.record(record)
 
@@ -355,8 +324,8 @@ class Trainer:
         self._state.save()
         name = signal.Signals(self._stop_agreed).name
         raise Interrupted(
-            f"stopped by {name} after step {self._state.position.step}; the state is in "
-            f"{self._run.last_checkpoint}: go on with --resume",
+            f"stopped by {name} after step {self._state.progress.step}; the state is in "
+            f"{self._run.last_checkpoint}: resume it with --resume",
             self._stop_agreed,
         )
 

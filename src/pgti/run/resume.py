@@ -1,0 +1,133 @@
+"""What a run's directory holds: nothing yet, a training to resume, or a finished one."""
+
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from pgti.distributed import Communicator
+from pgti.run.config import RunConfig
+from pgti.store import SeriesStore
+from pgti.training import RunDirectory
+from pgti.training.checkpoint import Checkpoint, read_checkpoint
+from pgti.training.compatibility import check_fingerprint, check_settings, free_options
+
+__all__ = ["FinishedRun", "Job", "NewRun", "ResumedRun", "find_run"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What launched the processes that train.
+
+    Attributes:
+        name: identifies it among all jobs; stored with the run.
+        is_restart: the launcher restarted it after a rank failed: a run that it started is resumed
+            automatically.
+    """
+
+    name: str
+    is_restart: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewRun:
+    """There is no run yet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumedRun:
+    """A training that was stopped.
+
+    Attributes:
+        checkpoint: its last state; None if it was stopped before its first checkpoint.
+        started: when it began.
+        activation_checkpointing: what was chosen then; the last bits of gradients depend on it.
+    """
+
+    checkpoint: Checkpoint | None
+    started: str | None
+    activation_checkpointing: bool | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinishedRun:
+    """A training with nothing left to do.
+
+    Attributes:
+        checkpoint: its last state.
+    """
+
+    checkpoint: Checkpoint
+
+
+def find_run(
+    directory: RunDirectory,
+    config: RunConfig,
+    store: SeriesStore,
+    communicator: Communicator,
+    *,
+    resume: bool,
+    job: Job | None,
+    held: ExitStack,
+) -> NewRun | ResumedRun | FinishedRun:
+    """Look at the directory of a run; rank 0 reads it, and all ranks get the same answer.
+
+    Args:
+        directory: where the run is, or will be.
+        config: every option now, resolved.
+        store: the store now.
+        communicator: the ranks.
+        resume: whether an existing run may be resumed.
+        job: what launched the processes.
+        held: holds the lock of an existing run.
+
+    Raises:
+        RunError: if there is a run that may not be resumed, another process trains it, it is
+            damaged, or it has another store or other options.
+    """
+    facts, archive = b"", b""
+    with communicator.raise_together():
+        if communicator.is_main and RunDirectory.exists(directory.path):
+            if not (resume or _was_started_by(directory, job)):
+                directory.check_free(directory.path)
+            held.enter_context(directory.locked())
+            facts, archive = _read_run(directory, config, store)
+    facts, archive = map(communicator.broadcast_bytes, (facts, archive))
+    if not facts:
+        return NewRun()
+    checkpoint = None
+    with communicator.raise_together():
+        if archive:
+            checkpoint = Checkpoint.parse(directory.last_checkpoint, archive)
+    if checkpoint is not None and checkpoint.progress.is_finished(config.training):
+        return FinishedRun(checkpoint=checkpoint)
+    return ResumedRun(checkpoint=checkpoint, **json.loads(facts))
+
+
+def _was_started_by(directory: RunDirectory, job: Job | None) -> bool:
+    """Whether the job was restarted, and the run is its own."""
+    if job is None or not job.is_restart:
+        return False
+    return bool(directory.read_info().get("job") == job.name)
+
+
+def _read_run(
+    directory: RunDirectory, config: RunConfig, store: SeriesStore
+) -> tuple[bytes, bytes]:
+    """Facts of a run as JSON, and the archive of its last checkpoint, if there is one.
+
+    Refuses another store or other options than the run's.
+    """
+    info, archive = directory.read_info(), b""
+    if directory.last_checkpoint.exists():
+        archive = read_checkpoint(directory.last_checkpoint)
+        checkpoint = Checkpoint.parse(directory.last_checkpoint, archive)
+        fingerprint, settings = checkpoint.fingerprint, checkpoint.settings
+        started = info.get("started")
+    else:  # it trains from the start
+        fingerprint, started = str(info.get("fingerprint")), None
+        settings = RunConfig.from_toml(directory.config_file).settings()
+    check_fingerprint(fingerprint, store.fingerprint)
+    check_settings(settings, config.settings(), free=free_options(config.training))
+    chosen = info.get("activation_checkpointing", info.get("recompute"))  # its name in 0.1
+    facts = {"started": started, "activation_checkpointing": chosen}
+    return json.dumps(facts).encode(), archive
