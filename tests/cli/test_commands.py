@@ -245,7 +245,7 @@ def test_sigterm_saves_and_resume_goes_on(store: Path, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert "go on with --resume" in errors
+    assert "resume it with --resume" in errors
     done = torch.load(path / "checkpoints" / "last.pt", weights_only=True)["position"]["step"]
     assert done > 0
     assert run("train", store, "--run", path, "--resume", "--epochs", 200,
