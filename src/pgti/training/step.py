@@ -1,6 +1,6 @@
 """One optimizer step, exact at any number of ranks and however its windows are cut into batches."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import numpy as np
@@ -126,7 +126,7 @@ class TrainStep:
         step: int = 0,
         learning_rate: float | None = None,
         running: RunningLoss | None = None,
-        stop_signal: int = 0,
+        stop_signal: Callable[[], int] = lambda: 0,
     ) -> int:
         """Take one step; every rank calls it with as many batches as the others.
 
@@ -135,7 +135,8 @@ class TrainStep:
             step: optimizer steps done before this one.
             learning_rate: of this step; the optimizer's own if not given.
             running: accumulates the losses of the step.
-            stop_signal: number of a signal that asks this rank to stop, or 0.
+            stop_signal: number of a signal that asks this rank to stop, or 0; read after the
+                backward pass.
 
         Returns:
             The largest `stop_signal` of all ranks.
@@ -157,7 +158,7 @@ class TrainStep:
                 loss_sum = self.differentiate(batch, step=step)
                 if running is not None:
                     running.total += loss_sum
-        stop = self._reduce_gradients(stop_signal)
+        stop = self._reduce_gradients(stop_signal())
         for _, work in counts:
             work.wait()
         scale_gradients(self.parameters, torch.stack([count for count, _ in counts]).sum())

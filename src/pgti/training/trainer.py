@@ -179,7 +179,7 @@ class Trainer:
             step=progress.step,
             learning_rate=self._rate(progress.step),
             running=self._state.loss,
-            stop_signal=self._stop.received or 0,
+            stop_signal=lambda: self._stop.received or 0,
         )
         return sum(self._training.windows_in(batch) for batch in range(first, stop))
 
