@@ -23,6 +23,7 @@ from pgti.nn.execution import bfloat16_speed
 from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, prepare, train_run
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
+from pgti.training.schedules import CosineSchedule, NoSchedule
 from pgti.windows import subsample_evenly
 
 from .small_runs import NUM_NODES, WINDOWS, Linear, make_config, make_series, make_store
@@ -349,7 +350,7 @@ def test_too_little_memory_while_training_is_one_line(
     [
         ({"training": {"seed": 4}}, r"training\.seed = 3 .* with 4"),
         ({"training": {"batch_size": 8}}, r"training\.batch_size = 16 .* with 8"),
-        ({"training": {"loss": "mse"}}, r"training\.loss = 'mae' .* with 'mse'"),
+        ({"training": {"loss": "mse"}}, r"training\.loss\.kind = 'mae' .* with 'mse'"),
         ({"training": {"accumulate": 2}}, r"training\.accumulate = 1 .* with 2"),
         ({"windows": WindowConfig(input_steps=4, horizon=2)}, r"windows\.input_steps = 3"),
         ({"model": ModelConfig(options={"hidden": 3, "layers": 1})}, r"model\.hidden = 2 .* 3"),
@@ -394,12 +395,12 @@ def test_another_store_is_refused(tmp_path: Path, has_checkpoint: bool) -> None:
 def test_an_epoch_count_may_change_unless_the_schedule_needs_it(tmp_path: Path) -> None:
     """More epochs are more of the same, except under a cosine."""
     config = config_of(tmp_path)
-    for schedule in ("none", "cosine"):
-        path, training = tmp_path / schedule, replace(config.training, schedule=schedule)
+    for schedule in (NoSchedule(), CosineSchedule()):
+        path, training = tmp_path / schedule.kind, replace(config.training, schedule=schedule)
         config = replace(config, training=training)
         train_run(config, path)
         longer = replace(config, training=replace(config.training, epochs=3))
-        if schedule == "none":
+        if schedule.kind == "none":
             assert train_run(longer, path, resume=True)[1].epochs == 3
         else:
             with pytest.raises(RunError, match=r"training.epochs = 2 .* with 3"):

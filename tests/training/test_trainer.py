@@ -16,7 +16,7 @@ from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
 from pgti.store import Scaler
 from pgti.training import RunDirectory, TrainingConfig
 from pgti.training.config import AdamOptimizer, MSELoss
-from pgti.training.schedules import CosineSchedule, NoSchedule
+from pgti.training.schedules import NoSchedule
 
 from .assertions import assert_same_run
 from .tiny_training import (
