@@ -35,7 +35,7 @@ CUSTOM_MODEL = "custom"
 """Name, in a configuration, of a network that the user's own function makes."""
 
 ModelFactory = Callable[[ModelShape], nn.Module]
-"""Makes a network of one's own once the sizes of the data are known."""
+"""Builds your own network from the sizes of the data."""
 
 
 def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> torch.device:
@@ -116,7 +116,7 @@ def window_source(config: RunConfig, store: SeriesStore, scaler: Scaler) -> Wind
 
 
 def _calendar(config: RunConfig, store: SeriesStore) -> tuple[str, ...]:
-    """The calendar features of the inputs: those asked for, else what fits series and model."""
+    """The calendar features of the inputs: the configured ones, else what fits series and model."""
     if config.windows.calendar is not None:
         return config.windows.calendar
     name = config.model.name
@@ -148,12 +148,12 @@ def build_forecaster(
     Args:
         config: the model, its options and the seed.
         source: what the windows hold.
-        factory: makes a network of one's own.
-        device: the compute device; the configuration's if not given.
-        is_restored: whether the parameters of a checkpoint follow.
+        factory: builds your own network.
+        device: the compute device; the configuration's by default.
+        is_restored: whether the parameters of a checkpoint will replace the initial ones.
 
     Raises:
-        ConfigError: if the model cannot be built, or a network of one's own is needed.
+        ConfigError: if the model cannot be built, or `factory` is missing.
     """
     shape = shape_of(source)
     device = resolve_device(config.device) if device is None else device
@@ -167,7 +167,7 @@ def build_forecaster(
             )
     elif config.model.name == CUSTOM_MODEL:
         raise ConfigError(
-            "the run was trained with a network of its own: give the function that makes it "
+            "the run was trained with a network of its own: pass the function that builds it "
             "as model="
         )
     else:
@@ -192,9 +192,9 @@ def _supports(network: nn.Module, graph: SensorGraph) -> Supports:
 
 
 def try_network(forecaster: NetworkForecaster, batcher: Batcher[Any], start: int) -> None:
-    """Run one window through the network, so that one that cannot work is told of at once.
+    """Run one window through the network, to refuse at once a network that cannot work.
 
-    Neither parameters nor torch's generators are changed by it.
+    Parameters and torch's generators stay as they are.
 
     Args:
         forecaster: the network with its un-scaling.
@@ -202,7 +202,7 @@ def try_network(forecaster: NetworkForecaster, batcher: Batcher[Any], start: int
         start: its first row.
 
     Raises:
-        ConfigError: if the network returns no tensor of the right shape.
+        ConfigError: unless the network returns a tensor of the right shape.
     """
     batch = batcher.gather(np.array([start]))
     devices = [batch.x.device] if batch.x.device.type == "cuda" else []

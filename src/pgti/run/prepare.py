@@ -1,4 +1,4 @@
-"""Everything that a training needs, built and checked before anything is written."""
+"""Everything that training needs, built and checked before anything is written."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,23 +37,23 @@ from pgti.windows import SPLIT_NAMES, subsample_evenly
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
 
 ObserverFactory = Callable[[RunDirectory], Sequence[AbstractObserver]]
-"""Makes who is told about the progress of a run."""
+"""Creates the observers of a run."""
 
 AUTO = "auto"
-"""The batching that chooses itself."""
+"""The batching that `choose_batching` resolves."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class PreparedRun:
     """Everything that training needs, checked; nothing is written yet.
 
-    Args:
+    Attributes:
         run: store, configuration and forecaster.
         trainer: trains the forecaster.
         batcher: makes batches of any window, for a trial.
-        training: this rank's share of the training batches.
-        info: facts for `run.json`.
-        choices: what was chosen on the user's behalf, in one line each.
+        training: this rank's training batches.
+        info: content of `run.json`.
+        choices: what was chosen automatically, in one line each.
     """
 
     run: Run
@@ -64,10 +64,10 @@ class PreparedRun:
     choices: list[str]
 
     def plan_memory(self, *, checkpointed_before: bool | None = None) -> MemoryPlan:
-        """Find what the run needs, and note it among its facts and choices.
+        """Find out what the run needs, and add it to its information and choices.
 
         Args:
-            checkpointed_before: whether a run that goes on has checkpointed its activations so far.
+            checkpointed_before: whether a resumed run has checkpointed its activations so far.
 
         Raises:
             ConfigError: as `pgti.run.memory_plan.plan_memory`.
@@ -88,7 +88,7 @@ class PreparedRun:
                 ),
                 checkpointed_before=checkpointed_before,
             )
-        # What one rank must make again, all do: gradients have the same bits then.
+        # If one rank must recompute, all do: gradients then have the same bits.
         activation_checkpointing = communicator.any(plan.activation_checkpointing)
         if isinstance(network, AbstractModel):
             network.activation_checkpointing = activation_checkpointing
@@ -107,14 +107,14 @@ def prepare(
     *,
     is_restored: bool = False,
 ) -> PreparedRun:
-    """Build everything, and try the network on one window; nothing is written or read of the run.
+    """Build everything and try the network on one window, without touching the run's directory.
 
     Args:
         config: every option, the model's resolved.
-        directory: where the run will be, or is.
+        directory: where the run is, or will be.
         store: the configuration's store.
-        model: makes the network, in place of the configuration's model.
-        observers: makes who is told about the progress.
+        model: builds the network, in place of the configuration's model.
+        observers: creates the observers of the training.
         communicator: the ranks.
         is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
 

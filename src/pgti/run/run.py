@@ -1,4 +1,4 @@
-"""What a user does with a trained model: take it up, evaluate it, forecast with it."""
+"""A trained run: load, evaluate, forecast."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -40,9 +40,9 @@ __all__ = ["Run"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """A store, a configuration and the forecaster that belongs to them.
+    """A store, a configuration and the forecaster trained with them.
 
-    Args:
+    Attributes:
         config: every option, resolved.
         store: the series and its graph.
         splits: which windows train, validate and test.
@@ -71,16 +71,16 @@ class Run:
         device: str | None = None,
         communicator: Communicator | None = None,
     ) -> Self:
-        """Take up a trained run, with the parameters of a checkpoint.
+        """Load a trained run, with the parameters of a checkpoint.
 
         Args:
             path: the run's directory.
             store: the run's store, if it has moved.
-            model: makes the network, for a run that was trained with a network of one's own.
+            model: builds the network, for a run that was trained with your own network.
             checkpoint: "best" (by validation MAE) or "last".
-            device: compute device, if not the run's.
-            communicator: the ranks that evaluate it together, all of which see the directory; one
-                process if not given.
+            device: compute device, in place of the run's.
+            communicator: the ranks that evaluate it together, all of which read the directory; one
+                process by default.
 
         Raises:
             RunError: if there is no such run or checkpoint, or the store is another one.
@@ -135,17 +135,17 @@ class Run:
         max_windows: int | None = None,
         observers: Sequence[AbstractObserver] = (),
     ) -> dict[str, Any]:
-        """Errors on splits, in original units, beside those of both baselines.
+        """Metrics on splits, in original units, beside those of both baselines.
 
         Args:
             splits: "train", "val", "test", or several of them.
             max_windows: windows of each split at most, spread evenly over it; None takes all.
-            observers: told about the progress.
+            observers: shown the progress.
 
         Returns:
             For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
             "persistence": {the same}, "historical-average": {the same}}; MAPE in percent. Where
-            there are several targets, each of the three also has "channels": {name: {the errors
+            there are several targets, each of the three also has "channels": {name: {the metrics
             of that target alone}}. "windows" says how many windows were evaluated, and
             "split_windows" how many the split has.
 
@@ -206,7 +206,7 @@ class Run:
             between: forecast the windows whose first forecast step lies in [first, last], two
                 times in ISO 8601, instead.
             readings: a store of newer readings of the same sensors to forecast from.
-            observers: told about the progress.
+            observers: shown the progress.
 
         Returns:
             Number of windows.

@@ -1,4 +1,4 @@
-"""Training from end to end: check everything, then make the run's directory, then train."""
+"""Training from end to end: check everything, create or resume the run, train."""
 
 import json
 import os
@@ -47,23 +47,23 @@ def train(  # noqa: PLR0913 - each names one part of a run
     resume: bool = False,
     **training_options: Any,
 ) -> Run:
-    """Train a model on a store and leave a run behind.
+    """Train a model on a store; the result is a run directory.
 
     Args:
         store: the store, or its path.
-        run: directory to make, or with `resume` to go on in.
-        model: name of a model, or a function that makes a network of one's own from the sizes of
-            the data (`ModelShape`). The network is called as `network(x, supports)`, x
+        run: directory to create, or with `resume` to continue in.
+        model: name of a model, or a function that builds your own network from the sizes of the
+            data (`ModelShape`). The network is called as `network(x, supports)`, x
             [B, L, N, C + F] standardised, and returns [B, H, N, C_out] standardised.
         model_options: options of a named model.
         windows: shape and split of the windows.
         training: options of the training loop.
         batching: "auto", "index", "device" or "standard".
         device: "auto", "cpu" or "cuda".
-        memory_budget: bytes that the process may use on that device; what is free if not given.
+        memory_budget: bytes that the process may use on that device; by default what is free.
         placement: "replicated" or "partitioned": see `RunConfig`.
         communicator: the ranks that train together (`init_communicator`); one process by default.
-        resume: go on from the last checkpoint.
+        resume: continue from the last checkpoint.
         **training_options: single options of `TrainingConfig`, such as `epochs=3`.
 
     Returns:
@@ -74,8 +74,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
     """
     if communicator is None and find_launch(os.environ).world_size > 1:
         raise ConfigError(
-            "this is one of several processes, which must train together: give "
-            "processes= from `with pgti.init_communicator() as processes`"
+            "this is one of several processes, which must train together: pass "
+            "communicator= from `with pgti.init_communicator() as communicator`"
         )
     opened = open_store(store)
     base = TrainingConfig() if training is None else training
@@ -118,7 +118,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         config: every option.
         path: directory of the run.
         store: the configuration's store, if it is open already.
-        model: makes the network, in place of the configuration's model.
+        model: builds the network, in place of the configuration's model.
         resume: continue from the last checkpoint.
         job: what launched the processes.
         log: called with each choice that was made automatically, once the run's directory exists.

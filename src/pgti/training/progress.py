@@ -16,22 +16,22 @@ class Progress:
 
     Attributes:
         epoch: epochs completed.
-        step_in_epoch: optimiser steps done in the current epoch.
-        step: optimiser steps done in all.
+        step_in_epoch: optimizer steps of the current epoch.
+        step: optimizer steps in total.
         loss_sum: summed loss of the current epoch so far, in float64.
-        loss_count: observed targets that it is the sum over.
-        epoch_windows: windows learnt from in the current epoch.
+        loss_count: observed targets behind it.
+        epoch_windows: windows trained on in the current epoch.
         epoch_seconds: seconds of training in the current epoch.
-        windows: windows learnt from in all.
-        seconds: seconds of training in all, validation left out.
-        validation_seconds: seconds of validation in all.
+        windows: windows trained on in total.
+        seconds: seconds of training in total, without validation.
+        validation_seconds: seconds of validation in total.
         train_loss: mean loss of the last epoch that was validated.
         val_mae: MAE of the last validation.
         best_val_mae: lowest validation MAE.
         best_epoch: the epoch it was reached in, counted from 1; 0 before the first validation.
         bad_validations: validations since then.
         validated_at_step: step of the last validation.
-        plateau: how the plateau schedule stands.
+        plateau: state of the plateau schedule.
         metrics_bytes: length of `metrics.jsonl`.
     """
 

@@ -1,4 +1,4 @@
-"""Turning the first signal to stop into a request that the loop honours between two steps."""
+"""Stop signals, which the training loop obeys between two steps."""
 
 import signal
 import threading
@@ -15,11 +15,9 @@ _STOPPING = tuple(
 class StopSignals:
     """While entered, SIGTERM, SIGINT and SIGUSR1 set `received` instead of ending the process.
 
-    SIGUSR1 is what SLURM sends, if asked to, some time before a job's time is up.
-
-    A second SIGINT raises KeyboardInterrupt at once, for who cannot wait. Outside the main
-    thread, where Python admits no handlers, nothing is installed. The previous handlers come back
-    on leaving.
+    SLURM can send SIGUSR1 some time before a job's time limit. A second SIGINT raises
+    KeyboardInterrupt at once. Outside the main thread, where Python allows no handlers, none is
+    installed. Leaving restores the previous handlers.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: from built objects to a trained network, through any interruption."""
+"""The training loop: epochs, validation, checkpoints, early stopping and interruption."""
 
 import signal
 import time
@@ -27,17 +27,17 @@ __all__ = ["FitResult", "Trainer"]
 class FitResult:
     """How a training ended.
 
-    Args:
+    Attributes:
         epochs: epochs trained; `max_steps` may have cut the last one short.
-        steps: optimiser steps.
+        steps: optimizer steps.
         train_loss: mean loss over the last epoch; None if none of its targets was observed.
         val_mae: MAE of the last validation, in original units.
         best_val_mae: the lowest.
         best_epoch: the epoch it was reached in, counted from 1.
-        windows_per_second: windows learnt from per second of training, validation left out.
-        seconds: seconds of training and validation since the run began, stops left out.
+        windows_per_second: training windows per second, without validation.
+        seconds: seconds of training and validation since the run began, without interruptions.
         stopped_early: whether validation stopped improving before the epochs were over.
-        parameters: numbers that were learnt.
+        parameters: number of trained parameters.
     """
 
     epochs: int
@@ -55,19 +55,19 @@ class FitResult:
 class Trainer:
     """Trains a network forecaster; after `fit` it holds the last parameters, `best.pt` the best.
 
-    Steps are those of `TrainStep`. Within an epoch the loss stays on the device; it is read every
+    `TrainStep` takes the steps. Within an epoch the loss stays on the device; it is read every
     `log_every_steps`, at checkpoints and at the end.
 
     Args:
         forecaster: what to train, on its device.
-        training: batches to learn from.
+        training: batches to train on.
         validation: batches that decide about the best parameters, early stopping and plateau.
         config: how to train.
         run: where checkpoints and metrics go.
         fingerprint: stored with every checkpoint.
-        observers: told about the progress.
-        communicator: the ranks that train together, each with its share of every batch and all with
-            the same parameters; rank 0 alone writes to the run. One process if not given.
+        observers: shown the progress.
+        communicator: the ranks that train together, each on its shard of every batch and all with
+            the same parameters; only rank 0 writes to the run. One process by default.
 
     Attributes:
         train_step: takes the optimizer steps.
@@ -91,7 +91,7 @@ class Trainer:
         for name, loader in (("train", training), ("val", validation)):
             if loader.num_windows == 0:
                 raise ConfigError(
-                    f"the {name} split has no window: give it a larger share, or shorten "
+                    f"the {name} split has no window: give it a larger fraction, or shorten "
                     "input_steps or horizon"
                 )
         self._forecaster = forecaster
@@ -219,8 +219,8 @@ class Trainer:
         self._record("epoch", val=errors)
         if progress.bad_validations == 0:
             self._state.save(best=True)
-        # best.pt first: a run killed between the two goes on from before this validation, and
-        # validating again writes the same best.pt.
+        # best.pt first: a run killed between the two resumes before this validation, which then
+        # writes the same best.pt again.
         if ends_epoch:
             self._state.next_epoch()
         self._state.save()
@@ -246,7 +246,7 @@ class Trainer:
         if config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
             self._state.save()
 
-    # -- where the run stands ---------------------------------------------------------------------
+    # -- progress ---------------------------------------------------------------------------------
 
     def _is_epoch_over(self) -> bool:
         progress, limit = self._state.progress, self._config.max_steps
@@ -288,7 +288,7 @@ class Trainer:
     # -- files ------------------------------------------------------------------------------------
 
     def _record(self, kind: str, **more: object) -> None:
-        """Add a line to `metrics.jsonl` and show it to the observers."""
+        """Append a line to `metrics.jsonl` and show it to the observers."""
         loss = self._state.read_loss()
         progress = self._state.progress
         record = {
@@ -303,7 +303,7 @@ class Trainer:
         }
         sent = self._communicator.traffic.since(self._sent_before)
         if any(sent.values()):
-            # By rank 0, in the epoch so far and in its last step.
+            # What rank 0 sent, in the epoch so far and in its last step.
             record["sent_bytes"], record["sent_bytes_step"] = sent, self._sent_in_step
         with self._communicator.raise_together():
             if self._communicator.is_main:
