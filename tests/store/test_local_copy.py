@@ -182,7 +182,7 @@ def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
     """In one line, with the system's reason."""
     write_store(tmp_path / "s", sample_readings())
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match=r"cannot be made: Not a directory$"):
+    with pytest.raises(StoreError, match=r"cannot be created: Not a directory$"):
         local_copy(tmp_path / "s", tmp_path / "file" / "disk")
 
 
@@ -193,7 +193,7 @@ def test_a_directory_that_may_not_be_written_is_refused(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     disk.chmod(0o555)
-    with pytest.raises(StoreError, match=r"cannot be made: Permission denied$"):
+    with pytest.raises(StoreError, match=r"cannot be created: Permission denied$"):
         local_copy(tmp_path / "s", disk)
     disk.chmod(0o755)
     copy = local_copy(tmp_path / "s", disk)

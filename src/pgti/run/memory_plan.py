@@ -248,7 +248,7 @@ class _Fitting:
             parameters = _parameter_bytes(self.train_step.forecaster)
             if self.batch_size > tried and peak <= _NEGLIGIBLE_RATIO * parameters:
                 further = max(0, self._peak(tried + 1, is_last=is_last) - peak)
-        trim_malloc()  # or what a batch is made of would lie between its holes
+        trim_malloc()  # or the buffers of batches would lie between the holes it left
         return ActivationCost(tried=tried, peak=peak, further=further)
 
     def _peak(self, num_windows: int, *, is_last: bool) -> float:

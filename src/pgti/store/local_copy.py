@@ -42,7 +42,7 @@ def local_copy(
         log: called with a line for each copy, wait, reuse or replacement.
 
     Raises:
-        StoreError: if the store cannot be opened or is damaged, or the copy cannot be made; an
+        StoreError: if the store cannot be opened or is damaged, or the copy cannot be created; an
             unfinished copy is removed.
     """
     source = SeriesStore.open(store)
@@ -52,7 +52,7 @@ def local_copy(
     if _find_damage(copy, source.meta, is_hashed=False) is None:
         log(f"using the local copy {copy}")
         return copy
-    with reraise_os_errors(f"the local copy {copy} cannot be made", StoreError):
+    with reraise_os_errors(f"the local copy {copy} cannot be created", StoreError):
         copy.parent.mkdir(parents=True, exist_ok=True)
         busy = f"waiting for another process that copies a store to {copy.parent}"
         with file_lock(copy.with_name(_LOCK_FILE), on_busy=lambda: log(busy)):
