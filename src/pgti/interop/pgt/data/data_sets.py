@@ -23,7 +23,7 @@ from pgti.ingest import IngestOptions
 from pgti.ingest.node_matching import RawMatrix
 from pgti.ingest.readings import reraise_read_errors
 from pgti.ingest.sources import read_raw_graph
-from pgti.interop.pgt.data import published
+from pgti.interop.pgt import published
 from pgti.interop.pgt.data.compat import Scaling
 from pgti.interop.pgt.data.sources import ArraySource, NpySource, Source, TableSource
 from pgti.interop.pgt.edges import Edges

@@ -45,14 +45,7 @@ class IndexDataset(Dataset[Window]):
         mask: which readings were observed, bool [T, N, F]; a window's third part is its rows of
             the horizon.
 
-    Attributes:
-        indices: int64 [S].
-        data: the series itself, as it was given.
-        horizon: H.
-        lazy: as given.
-        gpu: as given.
-        input_steps: L.
-        mask: as given.
+    Attributes: the arguments, `indices` as int64 [S].
 
     Raises:
         ConfigError: if the starts are not whole numbers, a window reaches outside the series,

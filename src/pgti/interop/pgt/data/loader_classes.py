@@ -55,16 +55,7 @@ class _TrafficLoader(_FileLoader):
     ) -> tuple[Any, ...]:
         """(train, val, test, edges, edge_weights, means, stds): see `get_index_dataset`.
 
-        Args:
-            lags: rows of x and y.
-            batch_size: windows of a batch, on each rank.
-            shuffle: whether training windows are shuffled.
-            allGPU: the GPU that holds the series, or -1.
-            ratio: shares of train, validation and test.
-            world_size: ranks, or -1.
-            ddp_rank: which of them this is, or -1.
-            dask_batching: gather each batch from the file.
-            **options: what follows `dask_batching` there, but for `data_dir`.
+        It has the same arguments, but for the name and `data_dir`.
         """
         return get_index_dataset(
             self._name, lags, batch_size, shuffle, allGPU, ratio, world_size, ddp_rank,
@@ -80,10 +71,7 @@ class _TrafficSignalLoader(_TrafficLoader):
     ) -> Snapshots:
         """Snapshots x [N, 2, T_in] and y, [N, T_out] or [N, 2, T_out]: see `published_snapshots`.
 
-        Args:
-            num_timesteps_in: rows of x.
-            num_timesteps_out: rows of y.
-            **options: `train_ratio` and `pgt_compat`.
+        `options` are `train_ratio` and `pgt_compat`.
         """
         return published_snapshots(
             self._name, self.raw_data_dir, num_timesteps_in, num_timesteps_out, **options
@@ -133,17 +121,9 @@ class _OneStepLoader(_FileLoader):
         dask_batching: bool = False,
         **options: Any,
     ) -> tuple[Any, ...]:
-        """(train, val, test, edges, edge_weights), means and stds: see `get_index_dataset`.
+        """(train, val, test, edges, edge_weights, means, stds): see `get_index_dataset`.
 
-        Args:
-            lags: rows of x and y.
-            batch_size: windows of a batch, on each rank.
-            shuffle: whether training windows are shuffled.
-            allGPU: the GPU that holds the series, or -1.
-            ratio: shares of train, validation and test.
-            dask_batching: gather each batch from the file.
-            **options: `world_size`, `ddp_rank`, and what follows `dask_batching` there, but for
-                `data_dir`.
+        It has the same arguments, but for the name and `data_dir`.
         """
         return get_index_dataset(
             self._name, lags, batch_size, shuffle, allGPU, ratio,
@@ -153,9 +133,7 @@ class _OneStepLoader(_FileLoader):
     def get_dataset(self, lags: int = 8, **options: Any) -> Snapshots:
         """Snapshots x [N, lags] and y [N], the row after: see `published_snapshots`.
 
-        Args:
-            lags: rows of x.
-            **options: `train_ratio` and `pgt_compat`.
+        `options` are `train_ratio` and `pgt_compat`.
         """
         return published_snapshots(self._name, self.raw_data_dir, lags, None, **options)
 

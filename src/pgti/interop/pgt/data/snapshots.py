@@ -181,9 +181,7 @@ def snapshots(
             "[N, F, lags]"
         )
     layout = _Layout(lags, horizon, opened.channel_indices(targets or opened.meta.channels))
-    rows = None
-    if train_ratio is not None:
-        rows = _training_rows(layout.spec, source.num_steps, train_ratio)
+    rows = _training_rows(layout.spec, source.num_steps, train_ratio)
     series = standardize(source, rows, lazy=lazy)
     return _cut(series, source, Edges.from_graph(opened.graph), layout)
 
@@ -223,9 +221,8 @@ def published_snapshots(
         data = whole.data.astype(np.float32, copy=False)
         series = Standardized(data=data, mean=whole.mean, std=whole.std)
         return _cut(series, source, Edges(edges.index, edges.weight.to(torch.float32)), layout)
-    rows = None
-    if train_ratio is not None and data_set.scaling != "none":
-        rows = _training_rows(layout.spec, source.num_steps, train_ratio)
+    train_ratio = None if data_set.scaling == "none" else train_ratio
+    rows = _training_rows(layout.spec, source.num_steps, train_ratio)
     series = standardize(source, rows, per_node=data_set.scaling == "per-sensor")
     return _cut(series, source, edges.in_order(), layout)
 
@@ -240,8 +237,10 @@ def _cut(series: Standardized, source: Source, edges: Edges, layout: _Layout) ->
     return Snapshots(series, edges, starts, layout)
 
 
-def _training_rows(spec: WindowSpec, num_steps: int, train_ratio: float) -> range:
+def _training_rows(spec: WindowSpec, num_steps: int, train_ratio: float | None) -> range | None:
     """Rows of the inputs of the snapshots that `temporal_signal_split` puts into training."""
+    if train_ratio is None:
+        return None
     if not 0 < train_ratio <= 1:
         raise ConfigError(f"train_ratio is {train_ratio}: it must be above 0 and at most 1")
     count = int(train_ratio * spec.num_windows(num_steps))

@@ -19,13 +19,7 @@ from pgti.ingest.hdf5 import PandasTable, is_pandas_table, open_hdf5_file, open_
 from pgti.ingest.npy import read_header
 from pgti.ingest.readings import check_series_shape, reraise_read_errors
 from pgti.ingest.times import RowLabels, epoch_seconds_of_numbers
-from pgti.store import (
-    SECONDS_PER_DAY,
-    Moments,
-    SeriesStore,
-    calendar_features,
-    default_calendar,
-)
+from pgti.store import SECONDS_PER_DAY, Moments, SeriesStore, calendar_features, default_calendar
 from pgti.store.codec import Float32Codec
 from pgti.store.moments import moments_of_raw
 from pgti.windows import RowRanges

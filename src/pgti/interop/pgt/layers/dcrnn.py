@@ -116,12 +116,7 @@ class LegacyDCRNN(AbstractModel):
         """PGT's operators of `graph`: see `pgt_operators`."""
         return Supports(pgt_operators(graph), graph, cls.support_kind)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
         Raises:

@@ -88,12 +88,7 @@ class PgtForecaster(AbstractModel):
         """The map from features to forecasts; None for a layer that has its own."""
         return Regression(self.width, self.shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
         Raises:

@@ -5,15 +5,14 @@ this package's names: `hidden` is a layer's `out_channels`, and `hops`, how far 
 its `K` less 1.
 """
 
+import inspect
 from typing import Any
 
 from torch import nn
 
-from pgti.interop.pgt.layers import networks, recurrent
-from pgti.interop.pgt.layers.astgcn import ASTGCNConfig, MSTGCNConfig, PgtASTGCN, PgtMSTGCN
+from pgti.interop.pgt.layers import astgcn, networks, recurrent
 from pgti.interop.pgt.layers.dcrnn import LegacyDCRNN, LegacyDCRNNConfig
 from pgti.interop.pgt.layers.forecaster import PgtForecaster
-from pgti.interop.pgt.layers.recurrent import HiddenConfig, HopsConfig
 from pgti.models.base import ModelConfig, ModelShape
 from pgti.models.registry import MODELS, ModelEntry, model_entry
 
@@ -23,131 +22,79 @@ _PREFIX = "pgt:"
 _LIBRARY = "PyTorch Geometric Temporal (PGT)"
 
 
-def _layer(
-    config: type[ModelConfig],
-    model: type[PgtForecaster],
-    remark: str,
-    replacement: str | None = None,
-) -> ModelEntry:
-    """A layer; its remark begins with "known wrong" if it differs from its paper."""
-    return ModelEntry(config, model, "a layer of PGT", remark, replacement, _LIBRARY)
-
-
-PGT_LAYERS: dict[str, ModelEntry] = {
-    "A3TGCN": _layer(
-        HiddenConfig,
-        recurrent.PgtA3TGCN,
-        "known wrong: no step sees the state of the one before",
-        "a3tgcn",
-    ),
-    "A3TGCN2": _layer(
-        HiddenConfig,
-        recurrent.PgtA3TGCN2,
-        "known wrong: no step sees the state of the one before",
-        "a3tgcn",
-    ),
-    "AAGCN": _layer(
-        networks.AAGCNConfig,
-        networks.PgtAAGCN,
-        "leaves edge weights out; N x N; its learned graph is off",
-    ),
-    "AGCRN": _layer(
-        recurrent.AGCRNConfig,
-        recurrent.PgtAGCRN,
-        "learns its graph, N x N, and computes it at each step",
-        "agcrn",
-    ),
-    "ASTGCN": _layer(
-        ASTGCNConfig,
-        PgtASTGCN,
+_LAYERS: tuple[tuple[type[PgtForecaster], str, str | None], ...] = (
+    (recurrent.PgtA3TGCN, "known wrong: no step sees the state of the one before", "a3tgcn"),
+    (recurrent.PgtA3TGCN2, "known wrong: no step sees the state of the one before", "a3tgcn"),
+    (networks.PgtAAGCN, "leaves edge weights out; N x N; its learned graph is off", None),
+    (recurrent.PgtAGCRN, "learns its graph, N x N, and computes it at each step", "agcrn"),
+    (
+        astgcn.PgtASTGCN,
         "known wrong: no attention from the second hop on; leaves edge weights out; N x N",
         "staeformer",
     ),
-    "BatchedDCRNN": _layer(
-        HopsConfig,
+    (
         recurrent.PgtBatchedDCRNN,
         "known wrong: not diffusion convolution, and no decoder (pgt-dcrnn loads its checkpoints)",
         "dcrnn",
     ),
-    "DCRNN": _layer(
-        HopsConfig,
+    (
         recurrent.PgtDCRNN,
         "known wrong, as BatchedDCRNN; one sample at a time, N x N at each step",
         "dcrnn",
     ),
-    "DyGrEncoder": _layer(
-        networks.DyGrEncoderConfig, networks.PgtDyGrEncoder, "gated graph convolutions, then LSTM"
-    ),
-    "EvolveGCNH": _layer(
-        recurrent.EvolveGCNConfig,
+    (networks.PgtDyGrEncoder, "gated graph convolutions, then LSTM", None),
+    (
         recurrent.PgtEvolveGCNH,
         "one sample at a time; its weights start again with every window",
+        None,
     ),
-    "EvolveGCNO": _layer(
-        recurrent.EvolveGCNConfig,
-        recurrent.PgtEvolveGCNO,
-        "its weights start again with every window",
-    ),
-    "GCLSTM": _layer(HopsConfig, recurrent.PgtGCLSTM, "LSTM whose state is convolved"),
-    "GConvGRU": _layer(HopsConfig, recurrent.PgtGConvGRU, "GRU of Chebyshev filters"),
-    "GConvLSTM": _layer(HopsConfig, recurrent.PgtGConvLSTM, "LSTM of Chebyshev filters"),
-    "LRGCN": _layer(
-        HiddenConfig, recurrent.PgtLRGCN, "all edges are of one relation; leaves edge weights out"
-    ),
-    "MPNNLSTM": _layer(
-        networks.MPNNLSTMConfig,
-        networks.PgtMPNNLSTM,
-        "graph convolutions of each step, then two LSTMs",
-    ),
-    "MSTGCN": _layer(
-        MSTGCNConfig,
-        PgtMSTGCN,
-        "known wrong: mixes nodes and samples up where the graph is fixed, so it gets one "
-        "that changes; leaves edge weights out",
+    (recurrent.PgtEvolveGCNO, "its weights start again with every window", None),
+    (recurrent.PgtGCLSTM, "LSTM whose state is convolved", None),
+    (recurrent.PgtGConvGRU, "GRU of Chebyshev filters", None),
+    (recurrent.PgtGConvLSTM, "LSTM of Chebyshev filters", None),
+    (recurrent.PgtLRGCN, "all edges are of one relation; leaves edge weights out", None),
+    (networks.PgtMPNNLSTM, "graph convolutions of each step, then two LSTMs", None),
+    (
+        astgcn.PgtMSTGCN,
+        "known wrong: mixes nodes and samples up where the graph is fixed, so it gets one that "
+        "changes; leaves edge weights out",
         "stgcn",
     ),
-    "MTGNN": _layer(
-        networks.MTGNNConfig,
-        networks.PgtMTGNN,
-        "learns its graph, or has the store's; N x N",
-        "mtgnn",
-    ),
-    "STConv": _layer(
-        networks.STConvConfig,
-        networks.PgtSTConv,
-        "one block of STGCN; slow: a call for every step",
-        "stgcn",
-    ),
-    "TGCN": _layer(
-        HiddenConfig,
-        recurrent.PgtTGCN,
-        "as TGCN2, with a copy of the graph for each sample",
-        "tgcn",
-    ),
-    "TGCN2": _layer(
-        HiddenConfig,
-        recurrent.PgtTGCN2,
-        "convolves inputs alone, as the paper's equations do",
-        "tgcn",
-    ),
+    (networks.PgtMTGNN, "learns its graph, or has the store's; N x N", "mtgnn"),
+    (networks.PgtSTConv, "one block of STGCN; slow: a call for every step", "stgcn"),
+    (recurrent.PgtTGCN, "as TGCN2, with a copy of the graph for each sample", "tgcn"),
+    (recurrent.PgtTGCN2, "convolves inputs alone, as the paper's equations do", "tgcn"),
+)
+"""Each layer, what is known of it, and the model of this package to use instead, if there is one.
+
+A remark begins with "known wrong" where the layer differs from its paper.
+"""
+
+
+def _config_class(model: type[PgtForecaster]) -> type[ModelConfig]:
+    """The class of a model's options: the annotation of its attribute `config`."""
+    annotations = (inspect.get_annotations(each) for each in model.__mro__)
+    config: type[ModelConfig] = next(each["config"] for each in annotations if "config" in each)
+    return config
+
+
+PGT_LAYERS: dict[str, ModelEntry] = {
+    model.layer_name: ModelEntry(
+        _config_class(model), model, "a layer of PGT", remark, replacement, _LIBRARY
+    )
+    for model, remark, replacement in _LAYERS
 }
 """The layers by PGT's names."""
 
-_PARTS = "it is a part of another layer"
-_REFUSED: dict[str, str] = {
-    "AVWGCN": _PARTS,
-    "BatchedDConv": _PARTS,
-    "ChebConvAttention": _PARTS,
-    "DConv": _PARTS,
+_PARTS = (
+    "AVWGCN", "BatchedDConv", "ChebConvAttention", "DConv", "GraphAAGCN", "GraphConstructor",
+    "MixProp", "SpatioTemporalAttention", "SpatioTemporalEmbedding", "TemporalConv",
+)  # fmt: skip
+_REFUSED = {
+    **dict.fromkeys(_PARTS, "it is a part of another layer"),
     "DNNTSP": "it forecasts sets, and prints at every call",
     "GMAN": "it asks for node embeddings and for the calendar of the rows to forecast",
-    "GraphAAGCN": _PARTS,
-    "GraphConstructor": _PARTS,
     "HeteroGCLSTM": "it is for graphs with nodes of several types",
-    "MixProp": _PARTS,
-    "SpatioTemporalAttention": _PARTS,
-    "SpatioTemporalEmbedding": _PARTS,
-    "TemporalConv": _PARTS,
 }
 
 
