@@ -5,17 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from pgti.datasets import DATASETS, Dataset, catalogue, download
+from pgti.datasets import DATASETS, Dataset, catalogue
 
-from .server import FileServer, serving
+from .file_server import FileServer, serving
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    """A server on the loopback interface, asked without a proxy and again without a wait."""
+    """A server on the loopback interface, asked without a proxy."""
     pytest.importorskip("pooch", reason="pooch is not installed")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "_WAIT_SECONDS", 0.0)
     with serving() as running:
         yield running
 

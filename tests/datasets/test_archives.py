@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pgti.datasets.archives import member_of, unpack_member
+from pgti.datasets.archives import find_member, unpack_member
 from pgti.errors import DataError
 
-from .published import zipped
+from .published_files import zipped
 
 
 def test_a_member_is_found_in_any_folder(tmp_path: Path) -> None:
@@ -18,11 +18,11 @@ def test_a_member_is_found_in_any_folder(tmp_path: Path) -> None:
     archive.write_bytes(
         zipped({"METR-LA/": b"", "METR-LA/x.npy": content, "__MACOSX/METR-LA/x.npy": b"other"})
     )
-    member = member_of(archive, "x.npy")
+    member = find_member(archive, "x.npy")
     assert member is not None
     unpack_member(archive, member, tmp_path / "x.npy")
     assert (tmp_path / "x.npy").read_bytes() == content
-    assert member_of(archive, "y.npy") is None
+    assert find_member(archive, "y.npy") is None
 
 
 def test_a_member_cannot_choose_where_it_goes(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_member_cannot_choose_where_it_goes(tmp_path: Path) -> None:
     archive = inner / "a.zip"
     archive.write_bytes(zipped({"../x.npy": b"evil", "/etc/y.npy": b"evil"}))
     for name in ("x.npy", "y.npy"):
-        member = member_of(archive, name)
+        member = find_member(archive, name)
         assert member is not None
         unpack_member(archive, member, inner / name)
     assert sorted(path.name for path in inner.iterdir()) == ["a.zip", "x.npy", "y.npy"]
@@ -44,7 +44,7 @@ def test_two_members_of_a_name_are_refused(tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped({"one/x.npy": b"1", "two/x.npy": b"2"}))
     with pytest.raises(DataError, match=r"has 2 files x.npy \(one/x.npy, two/x.npy\)"):
-        member_of(archive, "x.npy")
+        find_member(archive, "x.npy")
 
 
 def test_damaged_archives(tmp_path: Path) -> None:
@@ -52,14 +52,14 @@ def test_damaged_archives(tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
     archive.write_bytes(b"PK no archive")
     with pytest.raises(DataError, match=r"a.zip cannot be unpacked: File is not a zip file"):
-        member_of(archive, "x")
+        find_member(archive, "x")
     content = bytearray(zipped({"x": bytes(range(256)) * 100}))
     archive.write_bytes(content[:-30])
     with pytest.raises(DataError, match="cannot be unpacked"):
-        member_of(archive, "x")
+        find_member(archive, "x")
     content[60] ^= 0xFF
     archive.write_bytes(content)
-    member = member_of(archive, "x")
+    member = find_member(archive, "x")
     assert member is not None
     with pytest.raises(DataError, match="cannot be unpacked"):
         unpack_member(archive, member, tmp_path / "x")

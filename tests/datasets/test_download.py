@@ -18,13 +18,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pgti.datasets import Dataset, Download, FetchOptions, Watch, fetch_dataset
+from pgti.datasets import Dataset, Download, FetchCallbacks, FetchOptions, fetch_dataset
 from pgti.datasets.download import ResumingDownloader
 from pgti.errors import FetchError
 from pgti.store import SeriesStore
 
-from .published import chickenpox
-from .server import FileServer, Served
+from .file_server import FileServer, Served
+from .published_files import chickenpox
 
 CONTENT = bytes(np.random.default_rng(1).integers(0, 256, 3_000_000, dtype=np.uint8))
 NAME = "a.bin"
@@ -38,7 +38,7 @@ def names(folder: Path) -> list[str]:
 def downloader(server: FileServer, folder: Path) -> ResumingDownloader:
     """A downloader of the file `NAME`."""
     download = Download(name=NAME, url=f"{server.url}/{NAME}")
-    return ResumingDownloader(download, folder / f"{NAME}.part", "do it by hand")
+    return ResumingDownloader(download, folder / f"{NAME}.part", "do it by hand", wait_seconds=0)
 
 
 def download(server: FileServer, folder: Path) -> bytes:
@@ -116,7 +116,7 @@ def test_what_has_come_is_kept_for_the_next_run(server: FileServer, tmp_path: Pa
     with pytest.raises(FetchError) as error:
         download(server, tmp_path)
     kept = (tmp_path / f"{NAME}.part").stat().st_size
-    assert f"the connection ended, {kept:,} bytes have come and are kept" in str(error.value)
+    assert f"the connection ended, {kept:,} bytes have arrived and stay" in str(error.value)
     assert str(error.value).endswith("try again later, or do it by hand")
     assert names(tmp_path) == [f"{NAME}.part", f"{NAME}.part.json"]
     server.files[NAME].cuts.clear()
@@ -170,11 +170,11 @@ def test_a_busy_server_is_asked_again(server: FileServer, tmp_path: Path) -> Non
     [
         ("a.bin", None, "the server answers 404 Not Found"),
         ("a.bin", Served(b"", statuses=[403]), "the server answers 403 Forbidden"),
-        ("a.bin", Served(b"data", content_type="text/html; charset=utf-8"), "a web page came"),
-        ("a.bin", Served(b"\n <!DOCTYPE html><p>Sign in"), "a web page came"),
-        ("a.bin", Served(b""), "what came begins with b''"),
-        ("a.zip", Served(b"quota exceeded"), "what came begins with b'quota ex'"),
-        ("a.h5", Served(b"PK\x03\x04"), "what came begins with b'PK"),
+        ("a.bin", Served(b"data", content_type="text/html; charset=utf-8"), "a web page arrived"),
+        ("a.bin", Served(b"\n <!DOCTYPE html><p>Sign in"), "a web page arrived"),
+        ("a.bin", Served(b""), "what arrived begins with b''"),
+        ("a.zip", Served(b"quota exceeded"), "what arrived begins with b'quota ex'"),
+        ("a.h5", Served(b"PK\x03\x04"), "what arrived begins with b'PK"),
     ],
 )
 def test_what_is_no_file_is_refused(
@@ -302,8 +302,8 @@ def test_processes_that_fetch_at_once_download_once(
             assert other.poll() is None
             time.sleep(0.01)
         options = FetchOptions()
-        watch = Watch(log=heard)
-        fetch_dataset(dataset.name, tmp_path / "store2", options, cache=cache, watch=watch)
+        callbacks = FetchCallbacks(log=heard)
+        fetch_dataset(dataset.name, tmp_path / "store2", options, cache=cache, callbacks=callbacks)
         _, errors = other.communicate(timeout=60)
     assert (other.returncode, errors) == (0, "")
     assert said == ["another process is fetching Chickenpox-Hungary: waiting for it"]

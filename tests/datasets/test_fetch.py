@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 
 import pgti
-from pgti.cli.fetch_progress import fetch_watch
+from pgti.cli.fetch_progress import fetch_callbacks
 from pgti.cli.main import run_command
 from pgti.datasets import DATASETS, Dataset
 from pgti.errors import ConfigError, DataError, FetchError, MissingExtraError
 from pgti.store import SeriesStore
 
-from . import published
-from .server import FileServer, Served
+from . import published_files
+from .file_server import FileServer, Served
 
 CHICKENPOX, FILE = "Chickenpox-Hungary", "chickenpox.json"
 Point = Callable[..., Dataset]
@@ -53,7 +53,7 @@ def test_from_a_name_to_a_store(
 ) -> None:
     """Downloaded once, written down, and made a store; the next time nothing is asked for."""
     pointed(CHICKENPOX, server.url)
-    content = published.chickenpox()
+    content = published_files.chickenpox()
     server.files[FILE] = Served(content)
     cache = tmp_path / "cache"
     tokens = ("fetch", "chickenpox-hungary", "--cache", cache, "--json")
@@ -88,13 +88,13 @@ def test_several_files_in_an_archive_and_beside_it(
     times = pd.date_range("2012-03-01", periods=50, freq="5min")
     speeds = np.random.default_rng(1).integers(1, 70, (50, 2)) + 0.5
     members = {
-        "node_values.npy": published.npy(published.clocked(speeds, times)),
-        "adj_mat.npy": published.npy(np.eye(2)),
+        "node_values.npy": published_files.npy(published_files.clocked(speeds, times)),
+        "adj_mat.npy": published_files.npy(np.eye(2)),
     }
     archive = io.BytesIO()
     np.savez(archive, data=np.ones((6, 2, 1)))
     server.files = {
-        "METR-LA.zip": Served(published.zipped(members)),
+        "METR-LA.zip": Served(published_files.zipped(members)),
         "PEMS03.npz": Served(archive.getvalue()),
         "PEMS03.csv": Served(b"from,to,distance\n7,9,0.5\n"),
         "PEMS03.txt": Served(b"9\n7\n"),
@@ -113,7 +113,7 @@ def test_several_files_in_an_archive_and_beside_it(
 def first_fetch(server: FileServer, pointed: Point, tmp_path: Path) -> Path:
     """A cache that holds a file whose checksum is written down; its folder."""
     pointed(CHICKENPOX, server.url)
-    server.files[FILE] = Served(published.chickenpox())
+    server.files[FILE] = Served(published_files.chickenpox())
     pgti.fetch(CHICKENPOX, tmp_path / "first", cache=tmp_path / "cache")
     return tmp_path / "cache/chickenpox-hungary"
 
@@ -124,7 +124,7 @@ def test_a_file_that_changed_on_the_disk(
     """It is refused and nothing is replaced; the user decides which one to trust."""
     folder = first_fetch(server, pointed, tmp_path)
     written = (folder / "checksums.json").read_bytes()
-    changed = published.chickenpox().replace(b"1.25", b"1.75")
+    changed = published_files.chickenpox().replace(b"1.25", b"1.75")
     (folder / FILE).write_bytes(changed)
     tokens = (CHICKENPOX, "--cache", tmp_path / "cache", "--out", tmp_path / "store")
     line = refusal(capsys, *tokens)
@@ -147,14 +147,14 @@ def test_a_file_that_changed_at_its_source(
     folder = first_fetch(server, pointed, tmp_path)
     written = (folder / "checksums.json").read_bytes()
     (folder / FILE).unlink()
-    server.files[FILE] = Served(published.chickenpox() + b"\n")
+    server.files[FILE] = Served(published_files.chickenpox() + b"\n")
     tokens = (CHICKENPOX, "--cache", tmp_path / "cache", "--out", tmp_path / "store")
     line = refusal(capsys, *tokens)
-    assert "has not the checksum sha256:" in line
-    assert "was written down when it was first used, and was not kept" in line
+    assert "does not have the checksum sha256:" in line
+    assert "was recorded when it was first used, and was discarded" in line
     assert names(folder) == ["checksums.json"]
     assert (folder / "checksums.json").read_bytes() == written
-    server.files[FILE] = Served(published.chickenpox())
+    server.files[FILE] = Served(published_files.chickenpox())
     assert run("fetch", *tokens) == 0
 
 
@@ -168,11 +168,14 @@ def test_a_file_that_is_not_what_its_publisher_states(
     server.files["PEMS08.npz"] = Served(archive.getvalue())
     tokens = ("PEMS08", "--cache", tmp_path / "cache", "--out", tmp_path / "store")
     line = refusal(capsys, *tokens)
-    assert f"has not the checksum md5:{DATASETS['PEMS08'].downloads[0].md5} that its publ" in line
+    assert (
+        f"does not have the checksum md5:{DATASETS['PEMS08'].downloads[0].md5} that its publ"
+        in line
+    )
     assert names(tmp_path / "cache/pems08") == []
     (tmp_path / "cache/pems08/PEMS08.npz").write_bytes(archive.getvalue())
     line = refusal(capsys, *tokens)
-    assert "PEMS08.npz has not the MD5 2a528d169c0d90294c9e24288a430132" in line
+    assert "PEMS08.npz does not have the MD5 2a528d169c0d90294c9e24288a430132" in line
 
 
 def test_a_file_of_no_use_is_not_written_down(
@@ -180,7 +183,7 @@ def test_a_file_of_no_use_is_not_written_down(
 ) -> None:
     """What no store could be made of is not trusted; it is told where it lies."""
     pointed(CHICKENPOX, server.url)
-    server.files[FILE] = Served(published.chickenpox()[:-5])
+    server.files[FILE] = Served(published_files.chickenpox()[:-5])
     tokens = (CHICKENPOX, "--cache", tmp_path / "cache", "--out", tmp_path / "store")
     line = refusal(capsys, *tokens)
     folder = tmp_path / "cache/chickenpox-hungary"
@@ -188,7 +191,7 @@ def test_a_file_of_no_use_is_not_written_down(
     assert line.endswith(f"if it is damaged, remove it from {folder}")
     assert names(folder) == [FILE]
     (folder / FILE).unlink()
-    server.files[FILE] = Served(published.chickenpox())
+    server.files[FILE] = Served(published_files.chickenpox())
     assert run("fetch", *tokens) == 0
 
 
@@ -199,7 +202,7 @@ def test_checksums_that_cannot_be_read(
     """A damaged list is never passed over."""
     folder = first_fetch(server, pointed, tmp_path)
     (folder / "checksums.json").write_text(content)
-    with pytest.raises(DataError, match=r"checksums.json cannot be read as checksums .* anew"):
+    with pytest.raises(DataError, match=r"checksums.json cannot be read as checksums .* accept"):
         pgti.fetch(CHICKENPOX, tmp_path / "store", cache=tmp_path / "cache")
     assert (folder / "checksums.json").read_text() == content
 
@@ -214,7 +217,7 @@ def test_without_a_network(
     line = refusal(capsys, *tokens)
     assert "METR-LA.zip could not be downloaded from http://127.0.0.1:9/METR-LA.zip: there" in line
     assert line.endswith(
-        f"(see {dataset.source_page}) and say --from FOLDER, which holds node_values.npy and "
+        f"(see {dataset.source_page}) and pass --from FOLDER, which holds node_values.npy and "
         "adj_mat.npy (zipped in METR-LA.zip, too), or metr-la.h5 and adj_mx.pkl"
     )
     assert not (tmp_path / "store").exists()
@@ -224,7 +227,7 @@ def test_without_a_network(
 def test_what_must_be_had_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No address is made up for files that have none."""
     line = refusal(capsys, "largest-sd", "--out", tmp_path / "store", "--years", "2018,2019")
-    assert "LargeST-SD cannot be downloaded: get the files by hand (see https://www.kaggle" in line
+    assert "LargeST-SD cannot be downloaded: download the files by hand (see https://www." in line
     assert "ca_his_raw_2018.h5 and ca_his_raw_2019.h5 and ca_meta.csv and ca_rn_adj.npy" in line
     assert names(tmp_path) == []
 
@@ -251,7 +254,7 @@ def test_files_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     line = refusal(capsys, CHICKENPOX, "--from", folder, "--out", tmp_path / "store")
     assert "mine does not hold the files of Chickenpox-Hungary (see https://github.com/" in line
     assert "they are chickenpox.json" in line
-    (folder / "ChickenPox.JSON").write_bytes(published.chickenpox())
+    (folder / "ChickenPox.JSON").write_bytes(published_files.chickenpox())
     assert run("fetch", CHICKENPOX, "--from", folder, "--out", tmp_path / "store") == 0
     assert names(tmp_path) == ["mine", "store"]
     assert names(folder) == ["ChickenPox.JSON"]
@@ -264,7 +267,7 @@ def test_the_store_has_the_name_of_the_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In small letters, in the present folder; one that is there is not replaced unasked."""
-    (tmp_path / FILE).write_bytes(published.chickenpox())
+    (tmp_path / FILE).write_bytes(published_files.chickenpox())
     monkeypatch.chdir(tmp_path)
     assert run("fetch", CHICKENPOX, "--from", ".") == 0
     assert names(tmp_path) == ["chickenpox-hungary", FILE]
@@ -276,7 +279,7 @@ def test_the_store_has_the_name_of_the_data_set(
 def test_a_target_that_exists_is_told_before_anything_is_downloaded(
     server: FileServer, pointed: Point, tmp_path: Path
 ) -> None:
-    """Nine gigabytes are not fetched for a store that cannot be made."""
+    """Nine gigabytes are not fetched for a store that cannot be created."""
     first_fetch(server, pointed, tmp_path)
     with pytest.raises(pgti.StoreError, match="first exists already"):
         pgti.fetch(CHICKENPOX, tmp_path / "first", cache=tmp_path / "other")
@@ -309,7 +312,7 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
     """Something else has its name."""
     pytest.importorskip("pooch", reason="pooch is not installed")
     (tmp_path / "cache").write_bytes(b"")
-    with pytest.raises(FetchError, match=r"cache/metr-la cannot be made .* with --cache"):
+    with pytest.raises(FetchError, match=r"cache/metr-la cannot be created .* with --cache"):
         pgti.fetch("METR-LA", tmp_path / "store", cache=tmp_path / "cache")
 
 
@@ -319,7 +322,7 @@ def test_downloading_needs_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for cache in (None, tmp_path / "cache"):
         with pytest.raises(MissingExtraError, match=r"pooch .*pgti\[datasets\]"):
             pgti.fetch(CHICKENPOX, tmp_path / "store", cache=cache)
-    (tmp_path / FILE).write_bytes(published.chickenpox())
+    (tmp_path / FILE).write_bytes(published_files.chickenpox())
     assert pgti.fetch(CHICKENPOX, tmp_path / "store", source=tmp_path).meta.num_steps == 4
 
 
@@ -330,7 +333,7 @@ def test_the_customary_cache(
     if not sys.platform.startswith("linux"):
         pytest.skip("the place differs from system to system")
     pointed(CHICKENPOX, server.url)
-    server.files[FILE] = Served(published.chickenpox())
+    server.files[FILE] = Served(published_files.chickenpox())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     pgti.fetch(CHICKENPOX, tmp_path / "store")
     assert names(tmp_path / "home/pgti/chickenpox-hungary") == ["checksums.json", FILE]
@@ -341,14 +344,15 @@ def test_progress_is_for_terminals(is_terminal: bool, capsys: pytest.CaptureFixt
     """Bars for bytes and rows on a terminal and nowhere else; lines are always said."""
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=is_terminal, width=100)
-    with fetch_watch(console) as watch:
-        watch.tell("a line [that] is said")
-        assert (watch.rows is not None) == (watch.downloaded is not None) == is_terminal
-        if watch.downloaded is not None and watch.rows is not None:
-            watch.downloaded("a.zip", 3_000_000, 10_000_000)
-            watch.downloaded("b.zip", 3_000_000, None)
-            watch.rows(3, 10)
-            watch.rows(4, None)
+    with fetch_callbacks(console) as callbacks:
+        callbacks.log("a line [that] is said")
+        on_bytes, on_rows = callbacks.download_progress, callbacks.row_progress
+        assert (on_rows is not None) == (on_bytes is not None) == is_terminal
+        if on_bytes is not None and on_rows is not None:
+            on_bytes("a.zip", 3_000_000, 10_000_000)
+            on_bytes("b.zip", 3_000_000, None)
+            on_rows(3, 10)
+            on_rows(4, None)
     shown = drawn.getvalue() if is_terminal else capsys.readouterr().err
     assert "pgti: a line [that] is said" in shown
     assert ("3.0 of 10.0 MB" in drawn.getvalue()) == is_terminal

@@ -12,7 +12,7 @@ from pgti.datasets import DATASETS, fetch
 from pgti.errors import ConfigError, DataError
 from pgti.store import SeriesStore
 
-from . import published
+from . import published_files
 
 pytest.importorskip("h5py", reason="h5py is not installed")
 pytest.importorskip("tables", reason="PyTables is not installed")
@@ -55,11 +55,11 @@ def test_metr_la_as_pgt_has_it(files: Path, is_zipped: bool) -> None:
     speeds = np.random.default_rng(1).integers(0, 70, (300, 3)) + 0.375
     speeds[5, 1] = 0
     members = {
-        "node_values.npy": published.npy(published.clocked(speeds, times)),
-        "adj_mat.npy": published.npy(MATRIX.astype(np.float32)),
+        "node_values.npy": published_files.npy(published_files.clocked(speeds, times)),
+        "adj_mat.npy": published_files.npy(MATRIX.astype(np.float32)),
     }
     if is_zipped:
-        (files / "METR-LA.zip").write_bytes(published.zipped(members))
+        (files / "METR-LA.zip").write_bytes(published_files.zipped(members))
     else:
         for name, content in members.items():
             (files / name).write_bytes(content)
@@ -78,9 +78,9 @@ def test_pems_bay_gets_the_hour_back_that_clocks_skip(files: Path) -> None:
     times = pd.date_range("2017-01-01", "2017-03-12T06:00", freq="5min")
     skipped = (times >= "2017-03-12T02:00") & (times < "2017-03-12T03:00")
     speeds = np.random.default_rng(2).integers(1, 70, (len(times), 3)) / 10
-    values = published.clocked(speeds, times)[~skipped]
-    (files / "pems_node_values.npy").write_bytes(published.npy(values))
-    (files / "pems_adj_mat.npy").write_bytes(published.npy(MATRIX))
+    values = published_files.clocked(speeds, times)[~skipped]
+    (files / "pems_node_values.npy").write_bytes(published_files.npy(values))
+    (files / "pems_adj_mat.npy").write_bytes(published_files.npy(MATRIX))
     store = made("PEMS-BAY", files)
     assert store.meta.is_regular
     assert store.meta.num_steps == len(times)
@@ -106,9 +106,11 @@ def test_frames_and_pickles(
     values = np.random.default_rng(3).integers(0, 70, (20, 3)) + 0.5
     values[2, 2] = 0
     ids = [717446, 717447, 773869]
-    published.frame_file(files / table, values, start, "5min", ids, key)
+    published_files.frame_file(files / table, values, start, "5min", ids, key)
     order = [2, 0, 1]
-    shuffled = published.adjacency_pickle([str(ids[i]) for i in order], MATRIX[order][:, order])
+    shuffled = published_files.adjacency_pickle(
+        [str(ids[i]) for i in order], MATRIX[order][:, order]
+    )
     (files / pickle).write_bytes(shuffled)
     store = made(name, files)
     np.testing.assert_array_equal(readings(store)[..., 0], nan_for_zero(values))
@@ -119,7 +121,9 @@ def test_frames_and_pickles(
 
 def test_a_pickle_that_runs_something_is_refused(files: Path) -> None:
     """What comes from elsewhere is not trusted to run anything."""
-    published.frame_file(files / "pems.h5", np.ones((4, 3)), "2018-01-01", "5min", [1, 2, 3], "df")
+    published_files.frame_file(
+        files / "pems.h5", np.ones((4, 3)), "2018-01-01", "5min", [1, 2, 3], "df"
+    )
     (files / "adj_mx_pems.pkl").write_bytes(b"cos\nsystem\n(S'touch evil'\ntR.")
     with pytest.raises(DataError, match=r"adj_mx_pems\.pkl"):
         made("PeMS", files)
@@ -127,7 +131,7 @@ def test_a_pickle_that_runs_something_is_refused(files: Path) -> None:
 
 def test_windmill(files: Path) -> None:
     """Hours without dates, zeros that are output, and a complete graph with weights."""
-    (files / "windmill_output.json").write_bytes(published.windmill())
+    (files / "windmill_output.json").write_bytes(published_files.windmill())
     store = made("Windmill-Large", files)
     np.testing.assert_array_equal(readings(store)[..., 0], [[0.5, 0, 2.5], [1.5, 3.5, 0]])
     assert (store.meta.start, store.meta.interval_seconds) == (None, 3600)
@@ -137,9 +141,9 @@ def test_windmill(files: Path) -> None:
 
 def test_chickenpox(files: Path) -> None:
     """Weeks from the one that row 0 belongs to, with the names of the counties."""
-    (files / "chickenpox.json").write_bytes(published.chickenpox())
+    (files / "chickenpox.json").write_bytes(published_files.chickenpox())
     store = made("chickenpox-hungary", files)
-    np.testing.assert_array_equal(readings(store)[..., 0], published.CHICKENPOX["FX"])
+    np.testing.assert_array_equal(readings(store)[..., 0], published_files.CHICKENPOX["FX"])
     assert (store.meta.start, store.meta.interval_seconds) == ("2005-01-10T00:00:00", 7 * 86_400)
     assert store.meta.node_ids == ("BACS", "BARANYA", "BEKES")
 
@@ -255,7 +259,9 @@ def largest(folder: Path, year: int = 2019, days: int = 2) -> Any:
     counts[rng.random(counts.shape) < 0.2] = np.nan
     counts[12:15, 0] = np.nan
     counts[24:27, 1] = 0
-    published.frame_file(folder / f"ca_his_raw_{year}.h5", counts, f"{year}", "5min", IDS, "t")
+    published_files.frame_file(
+        folder / f"ca_his_raw_{year}.h5", counts, f"{year}", "5min", IDS, "t"
+    )
     meta = pd.DataFrame(
         {
             "ID": IDS,
@@ -343,22 +349,22 @@ def test_largest_as_kaggle_zips_it(files: Path, archive: str) -> None:
     for name in names:
         (files / name).unlink()
         if archive == "one by one":
-            (files / f"{name}.zip").write_bytes(published.zipped({name: contents[name]}))
+            (files / f"{name}.zip").write_bytes(published_files.zipped({name: contents[name]}))
     if archive != "one by one":
-        (files / archive).write_bytes(published.zipped(contents))
+        (files / archive).write_bytes(published_files.zipped(contents))
     assert made("LargeST-SD", files).fingerprint == expected
 
 
 def test_largest_as_its_notebooks_leave_it(files: Path) -> None:
     """A table of one part of the state, already averaged, with zeros where nothing was read."""
     values = np.random.default_rng(6).integers(0, 50, (96, 3)).astype(float)
-    published.frame_file(files / "sd_his_2019.h5", values, "2019", "15min", IDS[:3], "t")
+    published_files.frame_file(files / "sd_his_2019.h5", values, "2019", "15min", IDS[:3], "t")
     np.save(files / "sd_rn_adj.npy", MATRIX)
     store = made("LargeST-SD", files)
     np.testing.assert_array_equal(readings(store)[..., 0], nan_for_zero(values))
     assert store.meta.node_ids == tuple(IDS[:3])
     np.testing.assert_array_equal(store.graph.adjacency.toarray(), MATRIX)
-    with pytest.raises(ConfigError, match="interval is 5min and the files that were found are pro"):
+    with pytest.raises(ConfigError, match="interval is 5min and the files found are prepro"):
         made("LargeST-SD", files, interval="5min")
     np.save(files / "sd_rn_adj.npy", np.ones((4, 4)))
     with pytest.raises(DataError, match=r"sd_rn_adj.npy has 4 rows and there are 3 sensors"):
@@ -390,7 +396,7 @@ def test_largest_files_that_do_not_belong_together(files: Path) -> None:
     largest(files)
     meta = pd.read_csv(files / "ca_meta.csv")
     meta[:3].to_csv(files / "ca_meta.csv", index=False)
-    with pytest.raises(DataError, match=r"does not know 2 of the 5 sensors .* \(716331, 1118348\)"):
+    with pytest.raises(DataError, match=r"lacks 2 of the 5 sensors .* \(716331, 1118348\)"):
         made("LargeST-SD", files)
     meta.drop(columns="ID2").to_csv(files / "ca_meta.csv", index=False)
     with pytest.raises(DataError, match=r"ca_meta.csv has no column ID2: it has ID, Lat"):

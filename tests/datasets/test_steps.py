@@ -8,11 +8,18 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from pgti.datasets.steps import averaged, clocked, joined, unscaled, with_nodes, without_zeros
+from pgti.datasets.steps import (
+    average_intervals,
+    clock_to_times,
+    concatenate,
+    mask_zeros,
+    select_nodes,
+    unstandardize,
+)
 from pgti.errors import DataError
 from pgti.ingest import Chunk, Readings
 
-from .published import clocked as with_clock
+from .published_files import clocked as with_clock
 
 EVERY = pytest.mark.parametrize("rows", [1, 2, 3, 7, 1000])
 
@@ -64,7 +71,7 @@ def test_the_time_of_day_becomes_the_times(rows: int, dtype: type) -> None:
     times = times[~skipped]
     speeds = np.random.default_rng(0).random((len(times), 4))
     source = readings(with_clock(speeds, times, dtype), rows=rows)
-    values, seconds = read(clocked(source, int(epoch(times)[0])))
+    values, seconds = read(clock_to_times(source, int(epoch(times)[0])))
     np.testing.assert_array_equal(values[..., 0], speeds.astype(dtype))
     np.testing.assert_array_equal(seconds, epoch(times))
 
@@ -88,7 +95,7 @@ def test_what_is_no_time_of_day_is_refused(
     values = with_clock(np.ones((8, 3)), times)
     change(values[..., 1])
     with pytest.raises(DataError, match=message):
-        read(clocked(readings(values), int(epoch(times)[0])))
+        read(clock_to_times(readings(values), int(epoch(times)[0])))
 
 
 @EVERY
@@ -104,7 +111,9 @@ def test_averages_are_those_of_pandas(rows: int, seconds: int) -> None:
     expected = pd.DataFrame(values, index=times).resample(f"{seconds}s").mean().round(0)
     has_rows = pd.Series(1, index=times).resample(f"{seconds}s").count() > 0
     expected = expected[has_rows]
-    got, got_seconds = read(averaged(readings(values[..., None], epoch(times), rows=rows), seconds))
+    got, got_seconds = read(
+        average_intervals(readings(values[..., None], epoch(times), rows=rows), seconds)
+    )
     np.testing.assert_array_equal(got[..., 0], expected.to_numpy())
     np.testing.assert_array_equal(got_seconds, epoch(pd.DatetimeIndex(expected.index)))
     assert np.isnan(got).any()
@@ -116,9 +125,9 @@ def test_averages_of_rows_out_of_order_are_refused(rows: int) -> None:
     """Two rows of one time would pass for one interval."""
     seconds = np.array([0, 300, 600, 600, 900], dtype=np.int64)
     with pytest.raises(DataError, match="a row of 1970-01-01T00:10:00 follows one of 1970-01-01T0"):
-        read(averaged(readings(np.ones((5, 2, 1)), seconds, rows=rows), 900))
+        read(average_intervals(readings(np.ones((5, 2, 1)), seconds, rows=rows), 900))
     with pytest.raises(DataError, match="the source has no times"):
-        read(averaged(readings(np.ones((5, 2, 1)), rows=rows), 900))
+        read(average_intervals(readings(np.ones((5, 2, 1)), rows=rows), 900))
 
 
 @EVERY
@@ -130,7 +139,7 @@ def test_counts_come_back_from_their_standardised_form(rows: int, dtype: type) -
     counts[9] += 0.25
     mean, deviation = counts.mean(), counts.std()
     scaled = np.stack([(counts - mean) / deviation, np.zeros_like(counts)], -1).astype(dtype)
-    values, _ = read(unscaled(readings(scaled, rows=rows), mean, deviation))
+    values, _ = read(unstandardize(readings(scaled, rows=rows), mean, deviation))
     tolerance = 1e-3 if dtype is np.float32 else 1e-9
     np.testing.assert_allclose(values[9, :, 0], counts[9], atol=tolerance)
     whole = np.delete(np.arange(40), 9)
@@ -141,7 +150,7 @@ def test_counts_come_back_from_their_standardised_form(rows: int, dtype: type) -
 def test_zeros_of_the_first_channel_alone_are_missing() -> None:
     """A road without cars has an occupancy of 0."""
     values = np.array([[[0.0, 0.0], [3.0, 0.0]], [[2.0, 1.0], [0.0, 0.5]]])
-    marked, _ = read(without_zeros(readings(values)))
+    marked, _ = read(mask_zeros(readings(values)))
     expected = values.copy()
     expected[[0, 1], [0, 1], 0] = np.nan
     np.testing.assert_array_equal(marked, expected)
@@ -150,7 +159,7 @@ def test_zeros_of_the_first_channel_alone_are_missing() -> None:
 def test_some_sensors_in_the_order_asked_for() -> None:
     """Columns are chosen by position, and get the ids that are given."""
     values = np.arange(24.0).reshape(3, 4, 2)
-    chosen = with_nodes(readings(values), np.array([2, 0]), ("c", "a"))
+    chosen = select_nodes(readings(values), np.array([2, 0]), ("c", "a"))
     np.testing.assert_array_equal(read(chosen)[0], values[:, [2, 0]])
     assert chosen.node_ids == ("c", "a")
 
@@ -158,8 +167,8 @@ def test_some_sensors_in_the_order_asked_for() -> None:
 def test_years_follow_one_another() -> None:
     """The rows of the second come after those of the first, of the same sensors."""
     first, second = readings(np.ones((4, 2, 1))), readings(np.zeros((3, 2, 1)))
-    both = joined([first, second], "both")
+    both = concatenate([first, second], "both")
     assert both.num_rows == 7
     np.testing.assert_array_equal(read(both)[0][:, 0, 0], [1, 1, 1, 1, 0, 0, 0])
     with pytest.raises(DataError, match="has other sensors than"):
-        joined([first, readings(np.ones((3, 3, 1)))], "both")
+        concatenate([first, readings(np.ones((3, 3, 1)))], "both")

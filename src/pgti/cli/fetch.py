@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pgti.cli.fetch_progress import fetch_watch
+from pgti.cli.fetch_progress import fetch_callbacks
 from pgti.cli.info import store_summary
 from pgti.cli.output import log, print_json
 from pgti.datasets import FetchOptions, fetch_dataset, find_dataset
@@ -40,9 +40,9 @@ def fetch_command(
     """
     dataset = find_dataset(name)
     store = Path(dataset.name.lower()) if out is None else out
-    with fetch_watch() as watch:
+    with fetch_callbacks() as callbacks:
         result = fetch_dataset(
-            dataset.name, store, options, source=source, cache=cache, watch=watch
+            dataset.name, store, options, source=source, cache=cache, callbacks=callbacks
         )
     zeros_note = dataset.zeros_note if options.zeros is None else ""
     for note in (zeros_note, *dataset.notes, *result.notes):

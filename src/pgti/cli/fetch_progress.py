@@ -7,21 +7,21 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pgti.cli.output import log
-from pgti.datasets import Watch
+from pgti.datasets import FetchCallbacks
 
-__all__ = ["fetch_watch"]
+__all__ = ["fetch_callbacks"]
 
 
 @contextmanager
-def fetch_watch(console: Console | None = None) -> Iterator[Watch]:
-    """Whom to tell while the block lasts.
+def fetch_callbacks(console: Console | None = None) -> Iterator[FetchCallbacks]:
+    """Callbacks that show a fetch while the block runs.
 
     Args:
         console: where to draw; None takes standard error.
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
-        yield Watch(log=log)
+        yield FetchCallbacks(log=log)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -48,4 +48,4 @@ def fetch_watch(console: Console | None = None) -> Iterator[Watch]:
             whole = "" if total is None else f" of {total:,}"
             show("ingest", done, total, f"{done:,}{whole} rows")
 
-        yield Watch(log=tell, downloaded=show_bytes, rows=show_rows)
+        yield FetchCallbacks(log=tell, download_progress=show_bytes, row_progress=show_rows)

@@ -1,4 +1,4 @@
-"""Published data sets by name: what is known of them, their files, and stores made from those."""
+"""Published data sets by name: their descriptions, their files, and stores made from those."""
 
 from pgti.datasets.catalogue import DATASETS as DATASETS
 from pgti.datasets.catalogue import find_dataset as find_dataset
@@ -9,4 +9,4 @@ from pgti.datasets.dataset import Zeros as Zeros
 from pgti.datasets.fetch import FetchOptions as FetchOptions
 from pgti.datasets.fetch import fetch as fetch
 from pgti.datasets.fetch import fetch_dataset as fetch_dataset
-from pgti.datasets.files import Watch as Watch
+from pgti.datasets.files import FetchCallbacks as FetchCallbacks

@@ -1,7 +1,7 @@
-"""Taking single files out of zip archives.
+"""Single files out of zip archives.
 
-A member is read and written under a name of our own, never under the path that the archive gives
-it: an archive from elsewhere cannot put anything anywhere.
+A member is written under a name that the caller chooses, never under the path in the archive: an
+untrusted archive cannot write anywhere else.
 """
 
 import shutil
@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from pgti.errors import DataError
 
-__all__ = ["member_of", "unpack_member"]
+__all__ = ["find_member", "unpack_member"]
 
 _COPY_BYTES = 1 << 20
-_OWN_OF_MACOS = "__MACOSX"  # its members have the names of the true ones
+_MACOS_FOLDER = "__MACOSX"  # its members have the names of the real ones
 
 
-def member_of(archive: Path, name: str) -> zipfile.ZipInfo | None:
+def find_member(archive: Path, name: str) -> zipfile.ZipInfo | None:
     """The member whose last part is `name`, in any folder of the archive; None if there is none.
 
     Raises:
@@ -29,10 +29,10 @@ def member_of(archive: Path, name: str) -> zipfile.ZipInfo | None:
                 member
                 for member in opened.infolist()
                 if PurePosixPath(member.filename).name == name
-                and _OWN_OF_MACOS not in PurePosixPath(member.filename).parts
+                and _MACOS_FOLDER not in PurePosixPath(member.filename).parts
                 and not member.is_dir()
             ]
-    # NotImplementedError is what zipfile says of an archive of a kind that it does not read.
+    # zipfile raises NotImplementedError for kinds of archives that it does not read.
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise _damaged(archive, error) from error
     if len(found) > 1:
@@ -45,8 +45,8 @@ def unpack_member(archive: Path, member: zipfile.ZipInfo, target: Path) -> None:
     """Write a member to `target`, which must not exist.
 
     Raises:
-        DataError: if it is damaged, encrypted or larger than the archive says, or the disk has no
-            room for it.
+        DataError: if it is damaged, encrypted or larger than the archive says, or does not
+            fit on the disk.
     """
     free = shutil.disk_usage(target.parent).free
     if member.file_size > free:

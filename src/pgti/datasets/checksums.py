@@ -1,23 +1,21 @@
-"""Checksums of downloaded files: written down when a file is first used, checked from then on.
+"""Checksums of downloaded files: recorded when a file is first used, checked from then on.
 
-Most data sets are published without checksums. So the first download is trusted as it comes over
-TLS; what this guards against is that a file changes afterwards, on the disk or at its source.
+Most data sets are published without checksums, so the first download over TLS is trusted; the
+checksums show when a file changes afterwards, on the disk or at its source.
 """
 
 import hashlib
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
 from pgti.datasets.dataset import Download
 from pgti.errors import DataError
+from pgti.storage import write_atomically
 
 __all__ = ["CHECKSUMS_FILE", "Checksums", "digest_of"]
 
 CHECKSUMS_FILE = "checksums.json"
-_READ_BYTES = 1 << 20
 
 
 class _Entry(TypedDict):
@@ -33,13 +31,13 @@ def digest_of(path: Path, algorithm: str) -> str:
 
 
 class Checksums:
-    """The checksums in one folder of downloads. Whoever writes holds the folder's lock.
+    """The checksums in one folder of downloads. A writer must hold the folder's lock.
 
     Args:
         folder: the folder; `checksums.json` in it need not exist.
 
     Raises:
-        DataError: if the file is there and cannot be read.
+        DataError: if the file exists and cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,49 +47,47 @@ class Checksums:
 
     @property
     def has_new(self) -> bool:
-        """Whether a file was checked of which nothing is written down yet."""
+        """Whether a file without a recorded checksum was checked."""
         return not self._seen.keys() <= self._entries.keys()
 
     def sha256(self, name: str) -> str | None:
-        """What was written down for a file; None if it was never used."""
+        """The recorded checksum of a file; None if it was never used."""
         entry = self._entries.get(name)
         return None if entry is None else entry["sha256"]
 
     def check(self, path: Path, download: Download) -> None:
-        """Compare a downloaded file with what was written down, or else with its publisher's MD5.
+        """Compare a downloaded file with its recorded checksum, or else its publisher's MD5.
 
         Raises:
-            DataError: if it is another file. It stays where it is.
+            DataError: if they differ; the file stays where it is.
         """
         recorded = self.sha256(download.name)
         found = digest_of(path, "sha256")
         if recorded not in (None, found):
             raise DataError(
                 f"{path} has SHA-256 {found[:12]}... and {recorded[:12] if recorded else ''}... "
-                f"was written down when it was first used: it has changed since; remove it to "
+                f"was recorded when it was first used: it has changed since; remove it to "
                 f"download it again, or its entry in {self._path} to trust it as it is"
             )
         if recorded is None and download.md5 not in (None, digest_of(path, "md5")):
             raise DataError(
-                f"{path} has not the MD5 {download.md5} that its publisher states: it is another "
-                "file or damaged; remove it to download it again"
+                f"{path} does not have the MD5 {download.md5} that its publisher states: it is "
+                "another file or damaged; remove it to download it again"
             )
         self._seen[download.name] = _Entry(
             sha256=found, bytes=path.stat().st_size, url=download.url
         )
 
     def write(self) -> None:
-        """Write down the files that were checked, once they have proved to be of use."""
+        """Record the files that were checked, once they have proved to be of use.
+
+        Raises:
+            RunError: if the file cannot be written.
+        """
         entries = self._entries | self._seen
         if entries == self._entries:
             return
-        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
-            temporary.replace(self._path)
-        finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        write_atomically(self._path, (json.dumps(entries, indent=2) + "\n").encode())
         self._entries = entries
 
 
@@ -109,6 +105,6 @@ def _entries_in(path: Path) -> dict[str, _Entry]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise DataError(
-            f"{path} cannot be read as checksums ({reason}): remove it to trust the files beside "
-            "it anew"
+            f"{path} cannot be read as checksums ({reason}): remove it to accept the files "
+            "beside it as they are"
         ) from error

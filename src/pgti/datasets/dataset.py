@@ -11,19 +11,18 @@ __all__ = ["Dataset", "Download", "FileSet", "Prepared", "Request", "Zeros"]
 
 Zeros = Literal["missing", "observed"]
 
-
 _STORED_BYTES = 4  # float32; int16, where the readings lie on a grid, takes half
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Download:
-    """A file that can be had over the internet.
+    """A file that can be downloaded.
 
-    Args:
-        name: what the file is called.
-        url: where it is, https.
-        num_bytes: its size as others have reported it; shown, never relied on.
-        md5: its MD5 as its publisher states it, where there is one.
+    Attributes:
+        name: file name.
+        url: https address.
+        num_bytes: reported size; shown, never relied on.
+        md5: MD5 that its publisher states, if any.
     """
 
     name: str
@@ -34,12 +33,12 @@ class Download:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileSet:
-    """Files that make the data set, in one of the forms in which people have it.
+    """The files of a data set in one of the forms in which people have them.
 
-    Args:
-        recipe: reads them.
+    Attributes:
+        recipe: function that reads them.
         files: their names; `{year}` stands for each year that is wanted, `{years}` for all of
-            them joined by underscores. A name in a folder may also lie outside of it.
+            them joined by underscores. A file of a folder may also be outside of it.
         archives: zip files that may hold them.
     """
 
@@ -61,8 +60,8 @@ class FileSet:
 class Dataset:
     """A published data set.
 
-    Args:
-        name: what people call it.
+    Attributes:
+        name: its usual name.
         summary: what was read, where and when.
         num_steps: time steps, T, of the default form.
         num_nodes: sensors, N.
@@ -70,14 +69,14 @@ class Dataset:
         units: unit of each channel.
         interval: time between steps, such as "5min".
         start: wall-clock time of the first step; None where it is not known.
-        zeros: what a zero in the first channel means, unless the user says otherwise.
-        zeros_note: why, in one line; empty where nothing needs to be said.
-        licence: under which terms, as its publishers state them.
-        source_page: where it is described and, if by hand, to be had.
+        zeros: what a zero in the first channel means by default.
+        zeros_note: why, in one line; may be empty.
+        licence: terms that its publishers state.
+        source_page: page that describes it, and where its files can be found by hand.
         file_sets: forms in which its files come, the preferred one first.
-        downloads: files that `fetch` can download; none: they must be had by hand.
-        years: years that there are files for; empty where they are not by year.
-        default_years: those that papers use.
+        downloads: files that `fetch` can download; empty: they must be downloaded by hand.
+        years: years with files; empty where files are not by year.
+        default_years: years that papers use.
         notes: what a user should know of the readings, one line each.
     """
 
@@ -111,16 +110,16 @@ class Dataset:
 
     @property
     def download_bytes(self) -> int | None:
-        """Bytes of the downloads whose size is known; None if none is."""
+        """Bytes of the downloads whose size is known; None if there are none."""
         known = [each.num_bytes for each in self.downloads if each.num_bytes is not None]
         return sum(known) if known else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What a recipe is asked for.
+    """What a recipe has to prepare.
 
-    Args:
+    Attributes:
         dataset: the data set.
         paths: path of each of its files, by name.
         zeros_missing: whether a zero in the first channel is a missing reading.
@@ -137,9 +136,9 @@ class Request:
     overwrite: bool = False
 
     def options(self, **others: Any) -> IngestOptions:
-        """What is always said: names and units of the channels, gaps filled.
+        """Options with the channels' names and units, and gaps filled unless `interval` is given.
 
-        Gaps can only be filled where the readings have times: `interval` says that they have not.
+        `interval` is given for readings without times, in which no gap shows.
         """
         dataset = self.dataset
         options = IngestOptions(
@@ -155,9 +154,9 @@ class Request:
 class Prepared:
     """What `pgti.ingest` is called with.
 
-    Args:
+    Attributes:
         readings: the readings.
-        options: what they do not say themselves.
+        options: how to read them.
         graph: the graph; None takes that of the readings.
     """
 

@@ -1,4 +1,4 @@
-"""From the name of a data set to a store."""
+"""`fetch`: from the name of a data set to a store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import get_args
 
 from pgti.datasets.catalogue import find_dataset
 from pgti.datasets.dataset import Dataset, Request, Zeros
-from pgti.datasets.files import Files, Watch, by_hand, cached_files, files_in
+from pgti.datasets.files import FetchCallbacks, advise_manual_download, cached_files, files_in
 from pgti.errors import ConfigError, FetchError
 from pgti.ingest import IngestSummary, check_target, ingest
 
@@ -15,15 +15,14 @@ __all__ = ["FetchOptions", "fetch", "fetch_dataset"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FetchOptions:
-    """What can be chosen of a data set.
+    """Choices for a data set.
 
-    Args:
-        zeros: whether a zero in the first channel is a "missing" reading or an "observed" one;
-            None: as the catalogue says.
-        years: years of LargeST, consecutive; empty takes 2019, as its paper does.
-        interval: time between steps of LargeST, 15min or 5min; None takes 15min, as its paper
-            does.
-        overwrite: replace an existing store, once the new one is complete.
+    Attributes:
+        zeros: Whether a zero in the first channel is a "missing" reading or an "observed" one.
+            By default as the data set's description says.
+        years: Years of LargeST, consecutive. By default 2019, as in its paper.
+        interval: Time between steps of LargeST, 15min or 5min. By default 15min, as in its paper.
+        overwrite: Replace an existing store, once the new one is complete.
 
     Raises:
         ConfigError: if a value cannot be used.
@@ -52,29 +51,27 @@ def fetch(
     interval: str | None = None,
     overwrite: bool = False,
 ) -> IngestSummary:
-    """Turn a published data set into a store; its files are downloaded or taken from a folder.
+    """Write a published data set to a store; its files are downloaded or taken from a folder.
 
-    Downloads go on where they stopped, and are kept. A file's SHA-256 is written down when it is
-    first used and checked from then on; where its publisher states an MD5, that is checked too.
+    Downloads are cached, and resumed after an interruption. A file's SHA-256 is recorded when it
+    is first used and checked from then on, as is the MD5 that its publisher states.
 
     Args:
-        name: name of a data set, as in `DATASETS`.
-        out: the store to make.
-        source: a folder that holds the files already; nothing is downloaded then.
-        cache: where downloads are kept; None takes the customary place of the system.
-        zeros: whether a zero in the first channel is a "missing" reading or an "observed" one;
-            None: as `DATASETS` says.
-        years: years of LargeST, consecutive; empty takes 2019, as its paper does.
-        interval: time between steps of LargeST, "15min" or "5min"; None takes 15min, as its paper
-            does.
-        overwrite: replace an existing store, once the new one is complete.
+        name: name of a data set, as in `DATASETS`, in upper or lower case.
+        out: the store to create.
+        source: a folder that already holds the files; nothing is downloaded then.
+        cache: folder for downloads; None takes the user's cache directory.
+        zeros: see `FetchOptions`.
+        years: see `FetchOptions`.
+        interval: see `FetchOptions`.
+        overwrite: see `FetchOptions`.
 
     Returns:
         What ingest did.
 
     Raises:
         ConfigError: if the name is not known, or an option is not for this data set.
-        DataError: if a file is missing, damaged or not the one that it was.
+        DataError: if a file is missing, damaged or has changed.
         FetchError: if a file cannot be downloaded.
         StoreError: if the target exists or cannot be written.
         MissingExtraError: if downloading or reading needs a library that is not installed.
@@ -96,40 +93,38 @@ def fetch_dataset(
     *,
     source: Path | None = None,
     cache: Path | None = None,
-    watch: Watch | None = None,
+    callbacks: FetchCallbacks | None = None,
 ) -> IngestSummary:
-    """The same as `fetch`, for a caller who is told how it goes."""
+    """The same as `fetch`, with options as one object and callbacks."""
     dataset = find_dataset(name)
-    watch = watch or Watch()
+    callbacks = callbacks or FetchCallbacks()
     years = _years(dataset, options.years)
     interval = _interval(dataset, options.interval)
     check_target(out, overwrite=options.overwrite)
-
-    def made(files: Files) -> IngestSummary:
+    if source is not None:
+        opened = files_in(source, dataset, years, out)
+    elif dataset.downloads:
+        opened = cached_files(dataset, cache, out, callbacks)
+    else:
+        advice = advise_manual_download(dataset, years)
+        raise FetchError(f"{dataset.name} cannot be downloaded: {advice}")
+    with opened as (form, paths):
         request = Request(
             dataset=dataset,
-            paths=files.paths,
+            paths=paths,
             zeros_missing=(options.zeros or dataset.zeros) == "missing",
             years=years,
             interval=interval,
             overwrite=options.overwrite,
         )
-        prepared = files.form.recipe(request)
+        prepared = form.recipe(request)
         return ingest(
             prepared.readings,
             out,
             prepared.options,
             graph=prepared.graph,
-            progress=watch.rows,
+            progress=callbacks.row_progress,
         )
-
-    if source is not None:
-        with files_in(source, dataset, years, out) as files:
-            return made(files)
-    if not dataset.downloads:
-        raise FetchError(f"{dataset.name} cannot be downloaded: {by_hand(dataset, years)}")
-    with cached_files(dataset, cache, out, watch) as files:
-        return made(files)
 
 
 def _years(dataset: Dataset, years: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,104 +7,89 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from pgti.datasets.archives import member_of, unpack_member
+from pgti.datasets.archives import find_member, unpack_member
 from pgti.datasets.checksums import CHECKSUMS_FILE, Checksums
 from pgti.datasets.dataset import Dataset, Download, FileSet
 from pgti.datasets.download import ResumingDownloader, import_pooch
 from pgti.errors import DataError, FetchError
 from pgti.storage import file_lock
 
-__all__ = ["Files", "Watch", "by_hand", "cached_files", "default_cache", "files_in"]
+__all__ = ["FetchCallbacks", "advise_manual_download", "cached_files", "files_in"]
 
 _LOCK_FILE = ".pgti.lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Watch:
-    """Who is told how things go.
+class FetchCallbacks:
+    """What a fetch calls while it runs.
 
-    Args:
+    Attributes:
         log: called with one line that a user should read.
-        downloaded: called with a file's name, the bytes that have come and, where known, all.
-        rows: called with the rows written and, where known, all.
+        download_progress: called with a file's name, the bytes that have arrived and, where known,
+            their total.
+        row_progress: called with the rows written and, where known, their total.
     """
 
-    log: Callable[[str], None] | None = None
-    downloaded: Callable[[str, int, int | None], None] | None = None
-    rows: Callable[[int, int | None], None] | None = None
-
-    def tell(self, line: str) -> None:
-        """Say a line to whoever listens."""
-        if self.log is not None:
-            self.log(line)
+    log: Callable[[str], None] = lambda _: None
+    download_progress: Callable[[str, int, int | None], None] | None = None
+    row_progress: Callable[[int, int | None], None] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Files:
-    """Where each file of one form of a data set is.
-
-    Args:
-        form: which one.
-        paths: path of each file by its name.
-    """
-
-    form: FileSet
-    paths: dict[str, Path]
+Files = tuple[FileSet, dict[str, Path]]  # one form of a data set, and the path of each file
 
 
-def by_hand(dataset: Dataset, years: tuple[int, ...]) -> str:
+def advise_manual_download(dataset: Dataset, years: tuple[int, ...]) -> str:
     """What a user can do where nothing can be downloaded."""
     return (
-        f"get the files by hand (see {dataset.source_page}) and say --from FOLDER, which holds "
-        f"{_forms(dataset, years)}"
+        f"download the files by hand (see {dataset.source_page}) and pass --from FOLDER, which "
+        f"holds {_describe_forms(dataset, years)}"
     )
-
-
-def default_cache() -> Path:
-    """Where downloads are kept unless the user names a place.
-
-    Raises:
-        MissingExtraError: if pooch, which knows the customary place, is not installed.
-    """
-    return Path(import_pooch().os_cache("pgti"))
 
 
 @contextmanager
 def cached_files(
-    dataset: Dataset, cache: Path | None, unpacked_beside: Path, watch: Watch
+    dataset: Dataset, cache: Path | None, unpacked_beside: Path, callbacks: FetchCallbacks
 ) -> Iterator[Files]:
     """The files in the cache, downloaded if need be and checked; one process at a time.
 
-    When the block ends well, the checksums of files that were new are written down.
+    When the block succeeds, the checksums of new files are recorded.
 
     Args:
         dataset: the data set, which can be downloaded.
-        cache: the cache; None takes the customary place.
-        unpacked_beside: what comes out of archives is put beside it until the block ends.
-        watch: who is told.
+        cache: the cache; None takes the user's cache directory.
+        unpacked_beside: files from archives are put beside it until the block ends.
+        callbacks: called on the way.
 
     Raises:
-        DataError: if a file in the cache is not the one that it was.
+        DataError: if a file in the cache has changed.
         FetchError: if a file cannot be downloaded.
         MissingExtraError: if pooch is needed and not installed.
     """
-    folder = (default_cache() if cache is None else cache) / dataset.name.lower()
+    folder = (cache or Path(import_pooch().os_cache("pgti"))) / dataset.name.lower()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FetchError(
-            f"{folder} cannot be made ({error.strerror}): choose another place with --cache"
+            f"{folder} cannot be created ({error.strerror}): choose another place with --cache"
         ) from error
     busy = f"another process is fetching {dataset.name}: waiting for it"
-    with file_lock(folder / _LOCK_FILE, on_busy=lambda: watch.tell(busy)) as is_alone:
+    with file_lock(folder / _LOCK_FILE, on_busy=partial(callbacks.log, busy)) as is_alone:
         checksums = Checksums(folder)
         for download in dataset.downloads:
             path = folder / download.name
             if not path.exists():
-                _download(download, folder, checksums.sha256(download.name), dataset, watch,
-                          is_alone=is_alone)  # fmt: skip
+                token = "" if is_alone else f".{uuid.uuid4().hex}"
+                part = folder / f"{download.name}{token}.part"
+                sha256 = checksums.sha256(download.name)
+                try:
+                    _download(download, part, sha256, dataset, callbacks)
+                finally:
+                    if not is_alone:
+                        part.unlink(missing_ok=True)
+                        part.with_name(f"{part.name}.json").unlink(missing_ok=True)
             checksums.check(path, download)
         try:
             with files_in(folder, dataset, dataset.default_years, unpacked_beside) as files:
@@ -120,19 +105,19 @@ def cached_files(
 def files_in(
     folder: Path, dataset: Dataset, years: tuple[int, ...], unpacked_beside: Path
 ) -> Iterator[Files]:
-    """The files in a folder, in the first form that is complete there; zip files are looked into.
+    """The files in a folder, in the first form that is complete there, also in zip archives.
 
     Args:
         folder: the folder, in which nothing is changed.
         dataset: the data set.
         years: years wanted, where the files are by year.
-        unpacked_beside: what comes out of archives is put beside it until the block ends.
+        unpacked_beside: files from archives are put beside it until the block ends.
 
     Raises:
         DataError: if the folder has no complete form, or an archive is damaged.
     """
     if not folder.is_dir():
-        raise DataError(f"the folder {folder} does not exist or is no folder: check the path")
+        raise DataError(f"the folder {folder} does not exist or is a file: check the path")
     for form in dataset.file_sets:
         found = {name: _find(folder, name, form.archives) for name in form.names(years)}
         places = {name: place for name, place in found.items() if place is not None}
@@ -141,7 +126,7 @@ def files_in(
     else:
         raise DataError(
             f"{folder} does not hold the files of {dataset.name} (see {dataset.source_page}): they "
-            f"are {_forms(dataset, years)}"
+            f"are {_describe_forms(dataset, years)}"
         )
     with ExitStack() as stack:
         unpacked: Path | None = None
@@ -153,13 +138,13 @@ def files_in(
             if unpacked is None:
                 unpacked = stack.enter_context(_temporary_folder(unpacked_beside))
             paths[name] = unpacked / Path(name).name
-            member = member_of(place, Path(name).name)
+            member = find_member(place, Path(name).name)
             assert member is not None  # `_find` looked
             unpack_member(place, member, paths[name])
-        yield Files(form=form, paths=paths)
+        yield form, paths
 
 
-def _forms(dataset: Dataset, years: tuple[int, ...]) -> str:
+def _describe_forms(dataset: Dataset, years: tuple[int, ...]) -> str:
     shown = []
     for form in dataset.file_sets:
         names = " and ".join(form.names(years))
@@ -178,14 +163,14 @@ def _find(folder: Path, name: str, archives: tuple[str, ...]) -> tuple[Path, boo
     if len(alike) == 1 and alike[0].is_file():
         return alike[0], False
     for archive in (folder / f"{base}.zip", *(folder / each for each in archives)):
-        if archive.is_file() and member_of(archive, base) is not None:
+        if archive.is_file() and find_member(archive, base) is not None:
             return archive, True
     return None
 
 
 @contextmanager
 def _temporary_folder(beside: Path) -> Iterator[Path]:
-    """A folder beside a path, for as long as the block lasts."""
+    """A folder beside a path that may not exist yet, removed when the block ends."""
     parent = next(parent for parent in beside.absolute().parents if parent.exists())
     path = Path(tempfile.mkdtemp(prefix=f".{beside.name}.unpacked-", dir=parent))
     try:
@@ -196,58 +181,44 @@ def _temporary_folder(beside: Path) -> Iterator[Path]:
 
 def _download(
     download: Download,
-    folder: Path,
+    part: Path,
     sha256: str | None,
     dataset: Dataset,
-    watch: Watch,
-    *,
-    is_alone: bool,
+    callbacks: FetchCallbacks,
 ) -> None:
-    """Download a file; it gets its name when it is complete and is the one that was expected."""
+    """Download a file; it gets its name when it is complete and has the expected checksum."""
     pooch = import_pooch()
-    own = "" if is_alone else f".{uuid.uuid4().hex}"
-    part = folder / f"{download.name}{own}.part"
+    folder = part.parent
     known_hash = None if download.md5 is None else f"md5:{download.md5}"
     if sha256 is not None:
         known_hash = f"sha256:{sha256}"
-    progress = None
-    if watch.downloaded is not None:
-        told = watch.downloaded
-        progress = lambda done, total: told(download.name, done, total)  # noqa: E731 - bound here
-    watch.tell(f"downloading {download.name} from {download.url} to {folder}")
+    progress = callbacks.download_progress
+    callbacks.log(f"downloading {download.name} from {download.url} to {folder}")
     downloader = ResumingDownloader(
-        download, part, by_hand(dataset, dataset.default_years), progress
+        download,
+        part,
+        advise_manual_download(dataset, dataset.default_years),
+        None if progress is None else partial(progress, download.name),
     )
-    try:
-        with _quiet(pooch.get_logger()):
-            pooch.retrieve(
-                download.url,
-                known_hash=known_hash,
-                fname=download.name,
-                path=folder,
-                downloader=downloader,
-            )
-    except ValueError as error:  # a checksum that does not match; all else is a FetchError
-        source, cure = "its publisher states", "try again, or get it elsewhere"
-        if sha256 is not None:
-            source = "was written down when it was first used"
-            cure = f"remove its entry in {folder / CHECKSUMS_FILE} to trust what is there now"
-        raise FetchError(
-            f"{download.name} that came from {download.url} has not the checksum {known_hash} that "
-            f"{source}, and was not kept: {cure}"
-        ) from error
-    finally:
-        if not is_alone:
-            part.unlink(missing_ok=True)
-            part.with_name(f"{part.name}.json").unlink(missing_ok=True)
-
-
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    """Let a logger speak of warnings alone."""
+    logger = pooch.get_logger()
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        pooch.retrieve(
+            download.url,
+            known_hash=known_hash,
+            fname=download.name,
+            path=folder,
+            downloader=downloader,
+        )
+    except ValueError as error:  # a checksum that does not match; all else is a FetchError
+        source, cure = "its publisher states", "try again, or get it elsewhere"
+        if sha256 is not None:
+            source = "was recorded when it was first used"
+            cure = f"remove its entry in {folder / CHECKSUMS_FILE} to trust the new file"
+        raise FetchError(
+            f"{download.name} from {download.url} does not have the checksum {known_hash} that "
+            f"{source}, and was discarded: {cure}"
+        ) from error
     finally:
         logger.setLevel(level)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
-from pgti.datasets.steps import without_zeros
+from pgti.datasets.steps import mask_zeros
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingest import IngestOptions, open_readings
@@ -34,33 +34,33 @@ def flow_array(request: Request) -> Prepared:
     readings = open_readings(values, replace(options, values=("data",)), has_graph=True)
     node_ids = None
     if ids:
-        node_ids = _lines(ids[0])
+        node_ids = _read_ids(ids[0])
         if len(node_ids) != readings.num_nodes:
             raise DataError(
                 f"{ids[0].name} has {len(node_ids)} ids and {readings.name} has "
-                f"{readings.num_nodes} sensors: they must be as many"
+                f"{readings.num_nodes} sensors: each needs one"
             )
     readings = replace(readings, node_ids=node_ids)
-    graph = _both_ways(edges, readings.num_nodes, node_ids)
+    graph = _read_undirected(edges, readings.num_nodes, node_ids)
     if request.zeros_missing:
-        readings = without_zeros(readings)
+        readings = mask_zeros(readings)
     return Prepared(readings=readings, options=options, graph=graph)
 
 
-def _lines(path: Path) -> tuple[str, ...]:
+def _read_ids(path: Path) -> tuple[str, ...]:
     with reraise_read_errors(path.name, "a list of ids"):
         return tuple(path.read_text(encoding="utf-8").split())
 
 
-def _both_ways(path: Path, num_nodes: int, node_ids: tuple[str, ...] | None) -> SensorGraph:
-    """The graph with weight 1 between all pairs listed; the distances are not used.
+def _read_undirected(path: Path, num_nodes: int, node_ids: tuple[str, ...] | None) -> SensorGraph:
+    """The graph with weight 1 in both directions for all pairs listed; distances are not used.
 
-    So STSGCN and BasicTS read these files, and the distances have no common unit.
+    STSGCN and BasicTS read these files so, and the distances have no common unit.
     """
     options = IngestOptions(edge_values="weight")
     raw = read_raw_graph(path, options, num_nodes=num_nodes, node_ids=node_ids)
     if not isinstance(raw, RawEdges):
-        raise DataError(f"{path.name} is no list of edges: the rule is from,to,distance")
+        raise DataError(f"{path.name} is not a list of edges: the rule is from,to,distance")
     listed = replace(raw, value=None)
     there = match_nodes(listed, num_nodes, node_ids, options).graph.adjacency
     return SensorGraph(adjacency=there.maximum(there.T))

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from pgti.datasets.dataset import Dataset, FileSet, Prepared, Request
 from pgti.datasets.flow import ZERO_FLOW_NOTE
-from pgti.datasets.steps import averaged, joined, unscaled, with_nodes, without_zeros
+from pgti.datasets.steps import (
+    average_intervals,
+    concatenate,
+    mask_zeros,
+    select_nodes,
+    unstandardize,
+)
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
 from pgti.ingest import IngestOptions, Readings, open_readings
@@ -31,7 +37,7 @@ _DAY = np.timedelta64(1, "D")
 
 
 def largest_raw(request: Request) -> Prepared:
-    """The published files: 5-minute counts of all sensors, what is known of them, and a matrix.
+    """The published files: 5-minute counts of all sensors, the table of sensors, and a matrix.
 
     As in the authors' notebooks, counts are averaged over 15 minutes and rounded, a part of the
     state is the sensors of its districts, and `ID2` is a sensor's place in the matrix.
@@ -39,19 +45,19 @@ def largest_raw(request: Request) -> Prepared:
     *tables, meta, matrix = request.paths.values()
     options = request.options()
     parts = [open_readings(table, IngestOptions(), has_graph=True) for table in tables]
-    readings = joined(parts, request.dataset.name)
-    ids, positions, sensors = _chosen(readings, _sensors(meta), request.dataset.name)
+    readings = concatenate(parts, request.dataset.name)
+    ids, positions, sensors = _select_district(readings, _read_sensors(meta), request.dataset.name)
     if len(ids) != readings.num_nodes:
-        readings = with_nodes(readings, positions, ids)
+        readings = select_nodes(readings, positions, ids)
     seconds = parse_interval(request.interval)
     if seconds != _RAW_SECONDS:
-        readings = averaged(readings, seconds)
-    graph = _graph(
+        readings = average_intervals(readings, seconds)
+    graph = _read_graph(
         matrix,
         sensors["ID2"].to_numpy(dtype=np.int64),
         sensors[["Lat", "Lng"]].to_numpy(dtype=np.float64),
     )
-    return _prepared(readings, request, options, graph)
+    return _prepare(readings, request, options, graph)
 
 
 def largest_table(request: Request) -> Prepared:
@@ -59,9 +65,9 @@ def largest_table(request: Request) -> Prepared:
     *tables, matrix = request.paths.values()
     _check_interval(request)
     parts = [open_readings(table, IngestOptions(), has_graph=True) for table in tables]
-    readings = joined(parts, request.dataset.name)
-    graph = _graph(matrix, np.arange(readings.num_nodes), None)
-    return _prepared(readings, request, request.options(), graph)
+    readings = concatenate(parts, request.dataset.name)
+    graph = _read_graph(matrix, np.arange(readings.num_nodes), None)
+    return _prepare(readings, request, request.options(), graph)
 
 
 def largest_array(request: Request) -> Prepared:
@@ -74,30 +80,30 @@ def largest_array(request: Request) -> Prepared:
         np.load(array, allow_pickle=False) as archive,
     ):
         mean, deviation = (float(archive[key]) for key in ("mean", "std"))
-    interval = _interval_of(opened, request.years)
+    interval = _find_interval(opened, request.years)
     start = f"{request.years[0]}-01-01T00:00"
     options = request.options(interval=interval, start=start)
-    graph = _graph(matrix, np.arange(opened.num_nodes), None)
-    return _prepared(unscaled(opened, mean, deviation), request, options, graph)
+    graph = _read_graph(matrix, np.arange(opened.num_nodes), None)
+    return _prepare(unstandardize(opened, mean, deviation), request, options, graph)
 
 
-def _prepared(
+def _prepare(
     readings: Readings, request: Request, options: IngestOptions, graph: SensorGraph
 ) -> Prepared:
     if request.zeros_missing:
-        readings = without_zeros(readings)
+        readings = mask_zeros(readings)
     return Prepared(readings=readings, options=options, graph=graph)
 
 
 def _check_interval(request: Request) -> None:
     if request.interval != request.dataset.interval:
         raise ConfigError(
-            f"interval is {request.interval} and the files that were found are processed ones: "
+            f"interval is {request.interval} and the files found are preprocessed: "
             "leave --interval out, or give the published ca_his_raw_YEAR.h5"
         )
 
 
-def _interval_of(readings: Readings, years: tuple[int, ...]) -> str:
+def _find_interval(readings: Readings, years: tuple[int, ...]) -> str:
     """The time between rows that fill whole years."""
     first, last = (np.datetime64(f"{year}-01-01") for year in (years[0], years[-1] + 1))
     days = int((last - first) / _DAY)
@@ -110,8 +116,8 @@ def _interval_of(readings: Readings, years: tuple[int, ...]) -> str:
     )
 
 
-def _sensors(path: Path) -> pd.DataFrame:
-    """What is known of every sensor, by its id."""
+def _read_sensors(path: Path) -> pd.DataFrame:
+    """The table of sensors, by their ids."""
     try:
         sensors = pd.read_csv(path, dtype={"ID": str})
     except (OSError, ValueError) as error:  # pandas' errors of parsing are ValueErrors
@@ -122,7 +128,7 @@ def _sensors(path: Path) -> pd.DataFrame:
             f"{path.name} has no column {absent[0]}: it has {', '.join(map(str, sensors))}"
         )
     if sensors["ID"].duplicated().any():
-        raise DataError(f"{path.name} has a sensor twice: each must be there once")
+        raise DataError(f"{path.name} has a sensor twice: each must occur once")
     sensors = sensors.set_index("ID")
     for column in _NUMBERS:
         numbers = pd.to_numeric(sensors[column], errors="coerce")
@@ -136,15 +142,15 @@ def _sensors(path: Path) -> pd.DataFrame:
     return sensors
 
 
-def _chosen(
+def _select_district(
     readings: Readings, sensors: pd.DataFrame, name: str
 ) -> tuple[tuple[str, ...], NDArray[np.int64], pd.DataFrame]:
-    """Ids and columns of the sensors of a part of the state, and what is known of them."""
+    """Ids and columns of the sensors of a data set's districts, and their rows of the table."""
     ids = readings.node_ids or ()
     unknown = [label for label in ids if label not in sensors.index]
     if unknown or not ids:
         raise DataError(
-            f"ca_meta.csv does not know {len(unknown)} of the {len(ids)} sensors of {name} "
+            f"ca_meta.csv lacks {len(unknown)} of the {len(ids)} sensors of {name} "
             f"({', '.join(unknown[:3])}): the files must be of one publication"
         )
     known = sensors.loc[list(ids)]
@@ -158,7 +164,9 @@ def _chosen(
     return tuple(ids[place] for place in positions), positions, known.iloc[positions]
 
 
-def _graph(path: Path, rows: NDArray[np.int64], latlon: NDArray[np.float64] | None) -> SensorGraph:
+def _read_graph(
+    path: Path, rows: NDArray[np.int64], latlon: NDArray[np.float64] | None
+) -> SensorGraph:
     """The graph of some rows and columns of a dense matrix, which is read in blocks."""
     name = path.name
     with reraise_read_errors(name, "a NumPy array"):

@@ -1,4 +1,4 @@
-"""Steps from readings as they were published to readings as a store holds them, chunk by chunk."""
+"""Transformations of readings, chunk by chunk: from published files to what a store holds."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from pgti.errors import DataError
 from pgti.ingest import Chunk, Readings
 
-__all__ = ["averaged", "clocked", "joined", "unscaled", "with_nodes", "without_zeros"]
+__all__ = [
+    "average_intervals",
+    "clock_to_times",
+    "concatenate",
+    "mask_zeros",
+    "select_nodes",
+    "unstandardize",
+]
 
 _SECONDS_PER_DAY = 86_400
 _ALIGNED_SECONDS = 0.1  # a fraction of a day in float32 is off by 5 ms
@@ -19,7 +26,7 @@ _WHOLE = 1e-3  # a count that was standardised in float32 comes back closer than
 Values = NDArray[np.floating[Any]]
 
 
-def clocked(readings: Readings, start_seconds: int) -> Readings:
+def clock_to_times(readings: Readings, start_seconds: int) -> Readings:
     """Readings whose last channel is the time of day; it becomes the times of the rows.
 
     A row belongs to the next day where its time of day is before that of the row above, so rows
@@ -31,6 +38,10 @@ def clocked(readings: Readings, start_seconds: int) -> Readings:
 
     Returns:
         Readings [T, N, C] with times.
+
+    Raises:
+        DataError: while reading, if a time of day is not a fraction of the day on a whole second,
+            or the first one is not that of the start.
     """
 
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
@@ -42,7 +53,7 @@ def clocked(readings: Readings, start_seconds: int) -> Readings:
                 raise DataError(
                     f"{readings.row_labels(0)} is {of_day[0]} seconds after "
                     f"midnight and {start_seconds % _SECONDS_PER_DAY} were expected: these are not "
-                    "the readings that were published"
+                    "the published readings"
                 )
             before = of_day[0] if last is None else last
             days = np.cumsum(np.diff(of_day, prepend=before) < 0)
@@ -72,7 +83,7 @@ def _seconds_of_day(fractions: Values, readings: Readings, first_row: int) -> ND
     return seconds.astype(np.int64)
 
 
-def without_zeros(readings: Readings) -> Readings:
+def mask_zeros(readings: Readings) -> Readings:
     """Readings whose first channel is missing where it is 0."""
 
     def mark(values: Values) -> Values:
@@ -80,10 +91,12 @@ def without_zeros(readings: Readings) -> Readings:
         first[first == 0] = np.nan
         return values
 
-    return _mapped(readings, mark)
+    return _map_values(readings, mark)
 
 
-def with_nodes(readings: Readings, positions: NDArray[np.int64], ids: tuple[str, ...]) -> Readings:
+def select_nodes(
+    readings: Readings, positions: NDArray[np.int64], ids: tuple[str, ...]
+) -> Readings:
     """Readings of some sensors, in the order given.
 
     Args:
@@ -91,14 +104,14 @@ def with_nodes(readings: Readings, positions: NDArray[np.int64], ids: tuple[str,
         positions: where in `readings` each sensor is.
         ids: their ids.
     """
-    chosen = _mapped(readings, lambda values: np.ascontiguousarray(values[:, positions]))
+    chosen = _map_values(readings, lambda values: np.ascontiguousarray(values[:, positions]))
     return replace(chosen, num_nodes=len(positions), node_ids=ids)
 
 
-def unscaled(readings: Readings, mean: float, deviation: float) -> Readings:
-    """Counts that were standardised, `(count - mean) / deviation`, in the first of the channels.
+def unstandardize(readings: Readings, mean: float, deviation: float) -> Readings:
+    """Counts from standardised ones, `(count - mean) / deviation`, in the first of the channels.
 
-    What comes back within a thousandth of a whole number is that number.
+    Results within a thousandth of a whole number are rounded to it.
     """
 
     def undo(values: Values) -> Values:
@@ -106,14 +119,14 @@ def unscaled(readings: Readings, mean: float, deviation: float) -> Readings:
         whole = np.rint(counts) + 0.0  # and not -0
         return np.where(np.abs(counts - whole) < _WHOLE, whole, counts)
 
-    return replace(_mapped(readings, undo), num_channels=1, channels=None)
+    return replace(_map_values(readings, undo), num_channels=1, channels=None)
 
 
-def joined(parts: list[Readings], name: str) -> Readings:
+def concatenate(parts: list[Readings], name: str) -> Readings:
     """Readings one after another.
 
     Raises:
-        DataError: if they are of other sensors.
+        DataError: if their sensors differ.
     """
     first = parts[0]
     for part in parts[1:]:
@@ -133,11 +146,11 @@ def joined(parts: list[Readings], name: str) -> Readings:
     return replace(first, name=name, num_rows=total, chunks=chunks)
 
 
-def averaged(readings: Readings, seconds: int) -> Readings:
+def average_intervals(readings: Readings, seconds: int) -> Readings:
     """Means over intervals of `seconds`, which begin at multiples of it, rounded to whole numbers.
 
-    A mean is that of the readings that are there; where there are none it is missing. Half numbers
-    go to the even neighbour. An interval without any row is left out.
+    A mean is over the observed readings; without any it is missing. Halves are rounded to even.
+    Intervals without rows are left out.
 
     Args:
         readings: [T, N, C] with times.
@@ -147,17 +160,16 @@ def averaged(readings: Readings, seconds: int) -> Readings:
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
         rest: Chunk | None = None
         for chunk in readings.chunks(max(1, budget_bytes // 2)):
-            whole, rest = _split(_appended(rest, chunk, readings), seconds)
+            whole, rest = _split(_append(rest, chunk, readings), seconds)
             if whole is not None:
                 yield _means(whole, seconds)
         if rest is not None:
             yield _means(rest, seconds)
 
-    # How many rows come of it shows when they have been read.
     return replace(readings, num_rows=None, chunks=chunks)
 
 
-def _appended(rest: Chunk | None, chunk: Chunk, readings: Readings) -> Chunk:
+def _append(rest: Chunk | None, chunk: Chunk, readings: Readings) -> Chunk:
     if chunk.seconds is None:
         raise DataError(f"{readings.name} has no times: means over intervals need them")
     seconds, values = chunk.seconds, chunk.values
@@ -175,8 +187,8 @@ def _appended(rest: Chunk | None, chunk: Chunk, readings: Readings) -> Chunk:
 
 
 def _split(chunk: Chunk, seconds: int) -> tuple[Chunk | None, Chunk]:
-    """The rows of intervals that are over, and those of the last one, which may go on."""
-    assert chunk.seconds is not None  # `_appended` looked
+    """The rows of complete intervals, and those of the last one, which may continue."""
+    assert chunk.seconds is not None  # `_append` checks
     bins = chunk.seconds // seconds
     cut = int(np.flatnonzero(bins == bins[-1])[0])
     last = Chunk(values=chunk.values[cut:].copy(), seconds=chunk.seconds[cut:])
@@ -197,7 +209,7 @@ def _means(chunk: Chunk, seconds: int) -> Chunk:
     return Chunk(values=np.rint(means) + 0.0, seconds=bins[starts] * seconds)
 
 
-def _mapped(readings: Readings, change: Callable[[Values], Values]) -> Readings:
+def _map_values(readings: Readings, change: Callable[[Values], Values]) -> Readings:
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
         for chunk in readings.chunks(budget_bytes):
             yield Chunk(values=change(chunk.values), seconds=chunk.seconds)

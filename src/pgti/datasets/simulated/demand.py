@@ -1,4 +1,4 @@
-"""Demand: how many vehicles want to pass each sensor, as a share of what its road can carry.
+"""Demand: how many vehicles want to pass each sensor, as a fraction of its road's capacity.
 
 Demand knows the clock and the seed, never congestion. It is a weekly rhythm, different at each
 sensor, times a level that varies from day to day and from hour to hour.
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from pgti.datasets.simulated.randomness import Purpose, generator
+from pgti.datasets.simulated.random_processes import Purpose, generator
 
 __all__ = ["Demand", "Traits", "smooth_field"]
 
@@ -69,7 +69,7 @@ def smooth_field(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Traits:
-    """What is particular to each sensor.
+    """Properties of each sensor.
 
     Attributes:
         free_speed: speed on an empty road in mph, [N].
@@ -114,7 +114,7 @@ class Demand:
     """Demand of consecutive stretches of time.
 
     Args:
-        traits: what is particular to each sensor.
+        traits: properties of each sensor.
         walk: row-normalised adjacency [N, N].
         seed: seed of the simulation.
         start: time of the first step.
@@ -152,7 +152,7 @@ class Demand:
         steps = index * self._stretch_steps + np.arange(self._stretch_steps)
         seconds = self._start_seconds + steps * self._interval_seconds
         demand = np.full((self._stretch_steps, self._bumps.shape[1]), _NIGHT, dtype=np.float32)
-        # Few bumps are felt at any time. A sum in a fixed order, unlike a matrix product, does not
+        # Few bumps matter at any time. A sum in a fixed order, unlike a matrix product, does not
         # depend on the number of threads in its last bit.
         for height, bump in zip(_rhythm(seconds), self._bumps, strict=True):
             if height.any():
@@ -187,7 +187,7 @@ class Demand:
 
 
 def _rhythm(seconds: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-    """Height of each bump at each time, [times] for each; 0 where it is not felt."""
+    """Height of each bump at each time, [times] for each; 0 where it is negligible."""
     hour = seconds % _SECONDS_PER_DAY / _SECONDS_PER_HOUR
     weekday = (seconds // _SECONDS_PER_DAY + _THURSDAY) % _DAYS_PER_WEEK
     heights = []

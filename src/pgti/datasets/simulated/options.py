@@ -1,4 +1,4 @@
-"""What a simulation may be asked for, checked once."""
+"""Options of a simulation."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ STRETCH_STEPS = 12
 
 _DEFAULT_START = np.datetime64("2025-01-06T00:00:00", "s")  # a Monday
 _SECONDS_PER_DAY = 86_400
-# Float32 numbers held per sensor: the arrays of one stretch, the state and the traits.
+# Float32 numbers per sensor: the arrays of one stretch, the state and the traits.
 _STRETCH_ARRAYS = 8
 _STATE_NUMBERS = 48
 _ITEM_BYTES = 4
@@ -26,14 +26,15 @@ class SimulationOptions:
     """Size, seed and clock of a simulation. The defaults make the project's example data.
 
     Attributes:
-        sensors: nodes of the series, at least 1.
-        steps: time steps, at least 1; the default is four weeks of five minutes.
-        seed: from 0 to 2**63 - 1. The same seed with fewer steps gives a prefix of the series.
-        start: wall-clock time of the first step.
-        interval_seconds: from 60 to 3600, a divisor of a day.
-        outage_fraction: expected share of missing readings, from 0 to 0.9.
-        budget_bytes: memory for the arrays of the simulation, the graph not counted; it sets how
-            many steps are written at a time and never what is written.
+        sensors: Number of sensors, at least 1.
+        steps: Number of time steps, at least 1. The default is four weeks of five minutes.
+        seed: Random seed, 0 to 2**63 - 1. The same seed with fewer steps gives a prefix of the
+            series.
+        start: Wall-clock time of the first step.
+        interval_seconds: Seconds between steps, 60 to 3600, a divisor of a day.
+        outage_fraction: Expected fraction of missing readings, 0 to 0.9.
+        budget_bytes: Memory for the arrays of the simulation, without the graph. It sets how many
+            steps are written at a time and never changes the series.
 
     Raises:
         ConfigError: if a value is outside its range.

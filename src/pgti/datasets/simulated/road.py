@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.datasets.simulated.randomness import Purpose, generator
+from pgti.datasets.simulated.random_processes import Purpose, generator
 from pgti.graph import SensorGraph, from_distances
 
 __all__ = ["road_graph"]

@@ -1,4 +1,4 @@
-"""Writes a simulated store, a chunk at a time."""
+"""Writing a simulated store chunk by chunk."""
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,9 +30,9 @@ def simulate(
     """Write a store of simulated speeds: one channel, `speed`, in mph on a grid of 0.1.
 
     Args:
-        target: the store to make.
+        target: the store to create.
         options: size, seed and clock.
-        graph: road graph whose edges point in the driving direction; None makes one from the seed.
+        graph: road graph whose edges point in the driving direction; None draws one from the seed.
         node_ids: sensor ids; None numbers the sensors from "0".
         overwrite: replace an existing store.
         progress: called after each chunk with the number of steps written so far.
@@ -44,7 +44,7 @@ def simulate(
         ConfigError: if the graph, the ids and `options.sensors` disagree.
         StoreError: if the target exists or cannot be written.
     """
-    graph = _checked_graph(options, graph)
+    graph = _choose_graph(options, graph)
     if node_ids is None:
         node_ids = tuple(str(node) for node in range(options.sensors))
     if len(node_ids) != options.sensors:
@@ -60,7 +60,7 @@ def simulate(
         graph=graph,
         overwrite=overwrite,
     )
-    with writer, closing(_one_ahead(simulated_chunks(options, graph))) as chunks:
+    with writer, closing(_prefetch(simulated_chunks(options, graph))) as chunks:
         for chunk in chunks:
             writer.append(chunk)
             if progress is not None:
@@ -83,7 +83,7 @@ def simulated_chunks(
     Raises:
         ConfigError: at the first chunk, if the graph and `options.sensors` disagree.
     """
-    traffic = Traffic(options, _checked_graph(options, graph))
+    traffic = Traffic(options, _choose_graph(options, graph))
     for first in range(0, options.steps, options.chunk_steps):
         num_rows = min(options.chunk_steps, options.steps - first)
         chunk = np.empty((num_rows, options.sensors, 1), dtype=np.float32)
@@ -93,7 +93,7 @@ def simulated_chunks(
         yield chunk
 
 
-def _checked_graph(options: SimulationOptions, graph: SensorGraph | None) -> SensorGraph:
+def _choose_graph(options: SimulationOptions, graph: SensorGraph | None) -> SensorGraph:
     if graph is None:
         return road_graph(options.sensors, options.seed)
     if graph.num_nodes != options.sensors:
@@ -104,8 +104,8 @@ def _checked_graph(options: SimulationOptions, graph: SensorGraph | None) -> Sen
     return graph
 
 
-def _one_ahead(chunks: Iterator[NDArray[np.float32]]) -> Generator[NDArray[np.float32]]:
-    """The same chunks, each made in a thread while the one before it is used."""
+def _prefetch(chunks: Iterator[NDArray[np.float32]]) -> Generator[NDArray[np.float32]]:
+    """The same chunks, each computed in a thread while the one before it is written."""
     with ThreadPoolExecutor(max_workers=1) as pool:
         coming = pool.submit(next, chunks, None)
         while (chunk := coming.result()) is not None:

@@ -18,8 +18,7 @@ from scipy import sparse
 
 from pgti.datasets.simulated.demand import Demand, Traits
 from pgti.datasets.simulated.options import STRETCH_STEPS, SimulationOptions
-from pgti.datasets.simulated.randomness import Purpose, generator
-from pgti.datasets.simulated.spells import IncidentProcess
+from pgti.datasets.simulated.random_processes import IncidentProcess, Purpose, generator
 from pgti.graph import SensorGraph, random_walk
 
 __all__ = ["Traffic"]
@@ -28,8 +27,8 @@ _HOP_SECONDS = 360.0
 _REACH = 0.93
 _GAIN = 4.0
 _MAX_CONGESTION = 2.3
-# What is less than this is none: a queue that decays for hours without reaching zero ends in
-# denormal numbers, on which the sparse product is five times slower.
+# Less than this counts as zero: a queue that decays for hours without reaching it ends in denormal
+# numbers, on which the sparse product is five times slower.
 _LEAST_CONGESTION: Final = np.float32(1e-5)
 _FEEDING_DEMAND = (0.25, 0.65)  # congestion spreads not at all below, fully above
 _BUSY_SLOWDOWN = 0.06  # of the free speed, at demand 1 without congestion
@@ -146,7 +145,7 @@ class Traffic:
         return speed
 
     def _noise(self, num_rows: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Drift, which has a memory, plus jitter, which has none: [num_rows, N] in mph."""
+        """Autocorrelated drift plus independent jitter, [num_rows, N] in mph."""
         # One random number serves both, which halves the cost: the innovation of the drift is
         # also the jitter, so their sum is an ARMA(1, 1) series.
         noise = rng.standard_normal((num_rows, len(self._drift)), dtype=np.float32)
@@ -175,8 +174,8 @@ def _incidents(
 def _outages(
     num_nodes: int, options: SimulationOptions, rng: np.random.Generator
 ) -> list[IncidentProcess]:
-    """Short and long outages; either alone covers half of what is asked for."""
-    # Two independent processes that each leave a share p observed leave p**2. Spells that start
+    """Short and long outages; either alone covers half of the outage fraction."""
+    # Two independent processes that each leave a fraction p observed leave p**2. Outages that start
     # at rate r and last m steps leave exp(-r * m).
     observed = math.sqrt(1.0 - options.outage_fraction)
     processes = []

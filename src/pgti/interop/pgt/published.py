@@ -6,7 +6,7 @@ to be so. The data sets are registered with `pgti.datasets`; nothing here needs 
 
 from pgti.datasets.catalogue import DATASETS
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
-from pgti.datasets.steps import clocked, without_zeros
+from pgti.datasets.steps import clock_to_times, mask_zeros
 from pgti.errors import DataError
 from pgti.ingest import open_readings
 from pgti.ingest.times import parse_start
@@ -39,9 +39,9 @@ def clocked_array(request: Request) -> Prepared:
         )
     start = request.dataset.start
     assert start is not None  # the catalogue says when these begin
-    readings = clocked(readings, parse_start(start, None))
+    readings = clock_to_times(readings, parse_start(start, None))
     if request.zeros_missing:
-        readings = without_zeros(readings)
+        readings = mask_zeros(readings)
     return Prepared(readings=readings, options=options, graph=matrix)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.datasets import Dataset
-from pgti.datasets.archives import member_of, unpack_member
+from pgti.datasets.archives import find_member, unpack_member
 from pgti.errors import ConfigError, DataError
 from pgti.ingest import IngestOptions
 from pgti.ingest.node_matching import RawMatrix
@@ -89,7 +89,7 @@ class DataSet:
 
 def _unpack(archive: Path, name: str) -> None:
     """Take one file out of an archive, beside it: whole or not at all."""
-    member = member_of(archive, name)
+    member = find_member(archive, name)
     if member is None:
         raise DataError(f"{archive} holds no {name}: it is another archive; download it again")
     try:

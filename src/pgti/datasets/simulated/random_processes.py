@@ -1,25 +1,43 @@
-"""Spells: things that begin at a random step at a random node and last for a random time.
+"""Randomness keyed by (seed, purpose, index), and random processes of incidents and outages.
 
-Incidents and sensor outages are spells. Their number at a node is in equilibrium from the first
-step on, because a spell's remaining time does not depend on its age.
+An incident begins at a random step at a random node and lasts for a random time. The number of
+incidents at a node is in equilibrium from the first step on, because the remaining time of one
+does not depend on its age.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IncidentProcess", "Spell"]
+__all__ = ["Incident", "IncidentProcess", "Purpose", "generator"]
+
+
+class Purpose(IntEnum):
+    """What random numbers are drawn for. The values are part of what a seed means."""
+
+    STRETCH = 0
+    DAY = 1
+    TRAITS = 2
+    ROAD = 3
+
+
+def generator(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generator:
+    """A counter-based generator for one thing, such as day 3; the purpose sets the counter."""
+    key = np.array([seed, index], dtype=np.uint64)
+    counter = np.array([0, 0, 0, purpose], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Spell:
-    """A spell within one stretch.
+class Incident:
+    """An incident (or outage) within one stretch.
 
     Attributes:
         node: where it is.
         rows: which steps of the stretch it covers.
-        size: a number in [0, 1) that it keeps for life.
+        size: a number in [0, 1) that does not change while it lasts.
     """
 
     node: int
@@ -28,13 +46,13 @@ class Spell:
 
 
 class IncidentProcess:
-    """Spells at independent nodes: Poisson starts and geometric durations.
+    """Incidents at independent nodes: Poisson starts and geometric durations.
 
     Args:
         num_nodes: number of nodes.
         starts_per_step: expected starts at one node in one step.
         mean_steps: expected duration, at least 1.
-        rng: draws the spells that are under way at the first step.
+        rng: draws the incidents that are under way at the first step.
     """
 
     def __init__(
@@ -51,8 +69,8 @@ class IncidentProcess:
         count = int(rng.poisson(num_nodes * starts_per_step / self._end_chance))
         self._under_way = self._begin(np.zeros(count, dtype=np.int64), rng)
 
-    def advance(self, num_rows: int, rng: np.random.Generator) -> list[Spell]:
-        """The spells of the next `num_rows` steps; those that go on are kept for later ones."""
+    def advance(self, num_rows: int, rng: np.random.Generator) -> list[Incident]:
+        """The incidents of the next `num_rows` steps; unfinished ones continue in the next call."""
         count = rng.poisson(self._num_nodes * self._starts_per_step * num_rows)
         begun = self._begin(rng.integers(num_rows, size=count), rng)
         first, stop, node, size = np.concatenate([self._under_way, begun], axis=1)
@@ -62,14 +80,14 @@ class IncidentProcess:
         columns = (first.astype(int), np.minimum(stop, num_rows).astype(int), node.astype(int))
         table = zip(*(column.tolist() for column in columns), size.tolist(), strict=True)
         return [
-            Spell(node=a_node, rows=slice(a_first, a_stop), size=a_size)
+            Incident(node=a_node, rows=slice(a_first, a_stop), size=a_size)
             for a_first, a_stop, a_node, a_size in table
         ]
 
     def _begin(self, first: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """Spells that begin at the given rows: first row, row after the last, node, size."""
+        """Incidents that begin at the given rows: first row, row after the last, node, size."""
         count = len(first)
         stop = first + rng.geometric(self._end_chance, size=count)
         node = rng.integers(self._num_nodes, size=count)
-        # [4, spells]; whole numbers are exact in float64
+        # [4, incidents]; whole numbers are exact in float64
         return np.stack([first, stop, node, rng.random(count)])
