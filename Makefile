@@ -1,6 +1,6 @@
 # One command each: `make train` (the whole path on simulated data), `make test` (what CI runs).
-# Needs python3 >= 3.11 with venv, and make. Everything installed goes into .venv, but for the peer
-# that `pgti bench` measures against: `make bench-pgt` puts it into .venv-pgt.
+# Needs python3 >= 3.11 with venv, and make. Everything is installed into .venv, except the peer that
+# the benchmarks compare with: `make bench-pgt` installs it into .venv-pgt.
 
 PYTHON ?= python3
 
@@ -13,7 +13,8 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 EXAMPLE := build/example
 
-.PHONY: train test check test-slow clean setup bench-pgt bench-memory
+.PHONY: train test check test-slow clean setup bench-pgt bench-step bench-loader bench-memory \
+	bench-epoch bench-scaling bench-equivalence
 
 setup: $(STAMP)
 
@@ -21,14 +22,14 @@ setup: $(STAMP)
 # interrupted set-up never passes for a finished one. The build backend is installed from the pins
 # too, hence --no-build-isolation. PyTorch Geometric Temporal names packages that must be compiled
 # and that its layers here do not use, hence --no-deps; what it does use is in the extra `pgt`.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml benchmarks/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "$(PYTHON) is missing or older than 3.11 ($$($(PYTHON) --version 2>&1)); pgti needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; }
 	@echo "setting up $(VENV)"
 	@if [ -e $@ ]; then rm -f $@; else $(PYTHON) -m venv --clear $(VENV); fi
 	@$(PIP) install -c constraints.txt hatchling editables
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]' -e 'benchmarks[plot,dask]'
 	@$(PIP) install -c constraints.txt --no-deps torch-geometric-temporal
 	@touch $@
 
@@ -68,15 +69,31 @@ test: check
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
 
+# Benchmarks. ARGS adds options, such as make bench-step ARGS='--model dcrnn --rounds 3'; those of
+# epochs and equivalence measure STORE, which is simulated if it is not given.
+BENCH := $(BIN)/pgti-bench
+BENCH_STORE := build/bench/store
+STORE ?= $(BENCH_STORE)
+
+bench-step bench-loader bench-scaling: bench-%: $(STAMP)
+	$(BENCH) $* $(ARGS)
+
+bench-epoch bench-equivalence: bench-%: $(STAMP) $(STORE)
+	$(BENCH) $* $(STORE) $(ARGS)
+
+$(BENCH_STORE): | $(STAMP)
+	mkdir -p $(@D)
+	$(BIN)/pgti simulate --sensors 207 --steps 4032 --seed 1 --out $@
+
 # Constant memory: a year of all California and ten years of it (a sparse file), each command within
-# 2 GiB in which the page cache counts. The stores stay in build/bench-memory for the next time.
-# The graph is simulated unless a file with one of as many sensors is given.
+# 2 GiB, page cache included. The stores stay in build/bench-memory for later runs. The graph is
+# simulated unless PEMS_GRAPH is a file with one of as many sensors.
 PEMS_GRAPH ?=
 
 bench-memory: $(STAMP)
-	$(BIN)/pgti bench memory --datasets pems,pems-ten-years --measure all --batching index \
-		--limit 2GiB --workdir build/bench-memory $(if $(PEMS_GRAPH),--graph $(PEMS_GRAPH))
+	$(BENCH) memory --datasets pems,pems-ten-years --measure all --batching index \
+		--limit 2GiB --workdir build/bench-memory $(if $(PEMS_GRAPH),--graph $(PEMS_GRAPH)) $(ARGS)
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

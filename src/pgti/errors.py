@@ -6,22 +6,17 @@
     ├── StoreError                 a store that cannot be opened or written
     ├── RunError                   a run directory or a checkpoint
     ├── FetchError                 a file of a data set that could not be downloaded
-    ├── BenchError                 a measurement that could not be made
-    ├── DifferenceError            results that must be equal and are not
     ├── MissingExtraError          an optional library that is not installed
     ├── PeerError                  another rank of the job that failed, or does not answer
     └── Interrupted                a signal asked the program to stop
 
 A message says what is wrong, the value, the rule and what to do. The command line prints it
-without a traceback and exits with code 2; with 1 for a `PeerError` or a `DifferenceError`, which
-are nothing that the user gave wrong.
+without a traceback and exits with code 2; with 1 for a `PeerError`, which no argument causes.
 """
 
 __all__ = [
-    "BenchError",
     "ConfigError",
     "DataError",
-    "DifferenceError",
     "FetchError",
     "Interrupted",
     "MissingExtraError",
@@ -55,14 +50,6 @@ class RunError(PgtiError):
 
 class FetchError(PgtiError):
     """A file of a data set that could not be downloaded, or is not the one that was expected."""
-
-
-class BenchError(PgtiError):
-    """A measurement that could not be made, because a process that should make it failed."""
-
-
-class DifferenceError(PgtiError):
-    """Two computations that must give the same bits did not."""
 
 
 class MissingExtraError(PgtiError):

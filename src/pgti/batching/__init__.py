@@ -9,6 +9,7 @@ from pgti.batching.build import PREFETCH_DEPTH as PREFETCH_DEPTH
 from pgti.batching.build import Placement as Placement
 from pgti.batching.build import build_batcher as build_batcher
 from pgti.batching.build import build_loader as build_loader
+from pgti.batching.build import build_sharding as build_sharding
 from pgti.batching.build import choose_batching as choose_batching
 from pgti.batching.dataset import WindowDataset as WindowDataset
 from pgti.batching.loader import BatchLoader as BatchLoader

@@ -36,6 +36,7 @@ __all__ = [
     "Placement",
     "build_batcher",
     "build_loader",
+    "build_sharding",
     "choose_batching",
 ]
 
@@ -126,28 +127,38 @@ def build_loader(  # noqa: PLR0913 - each names one part of a loader
     if device is None:
         device = torch.device("cpu") if batcher is None else batcher.device
     communicator = SingleProcess() if communicator is None else communicator
-    rank, world_size = communicator.rank, communicator.world_size
-    sharding: Sharding = EvenSharding(rank, world_size)
+    sharding = build_sharding(order, placement, communicator.rank, communicator.world_size)
     if placement == "partitioned":
         if not isinstance(starts, range):
             raise ConfigError("a partitioned placement takes the windows of a whole split: a range")
         rows: HostRows
-        if isinstance(order, PartitionShuffle):
-            sharding = owned = PartitionSharding(order, rank, world_size)
-            rows = PartitionedRows(source, device, starts, owned, communicator)
+        if isinstance(sharding, PartitionSharding):
+            rows = PartitionedRows(source, device, starts, sharding, communicator)
         else:
             prefetch_depth = max(2, prefetch_depth)  # rows travel while another batch is used
             rows = ExchangedRows(source, device, starts, communicator, prefetch_depth)
         batcher = _window_batcher(source, device, rows, prefetch_depth)
-    elif placement != "replicated":
-        raise ConfigError(
-            f"there is no placement {placement!r}: use one of {', '.join(PLACEMENTS)}"
-        )
     elif batcher is None:
         batcher = build_batcher(batching, source, device, prefetch_depth=prefetch_depth)
     return BatchLoader(
         batcher, starts, batch_size, order, with_targets=with_targets, sharding=sharding
     )
+
+
+def build_sharding(order: Order, placement: str, rank: int, world_size: int) -> Sharding:
+    """Which windows of a batch are a rank's.
+
+    Raises:
+        ConfigError: if there is no such placement or rank, or there are fewer partitions than
+            ranks.
+    """
+    if placement not in PLACEMENTS:
+        raise ConfigError(
+            f"there is no placement {placement!r}: use one of {', '.join(PLACEMENTS)}"
+        )
+    if placement == "partitioned" and isinstance(order, PartitionShuffle):
+        return PartitionSharding(order, rank, world_size)
+    return EvenSharding(rank, world_size)
 
 
 def choose_batching(

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, get_origin
 import cyclopts
 
 from pgti.cli.output import log
-from pgti.errors import ConfigError, DifferenceError, Interrupted, PeerError, PgtiError
+from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
 
 if TYPE_CHECKING:
     from pgti.distributed import Launch
 
-__all__ = ["main", "run_command"]
+__all__ = ["main", "run_command", "split_lists"]
 
 _DEBUG = "--debug"
 _FOR_RANKS = ("train", "evaluate")
@@ -38,6 +38,8 @@ _COMMANDS = (
     "train",
     "evaluate",
     "predict",
+    "study",
+    "plan",
 )
 
 
@@ -48,16 +50,15 @@ def _app() -> cyclopts.App:
         "readings to an evaluated forecaster, without a memory wall.",
         version=version("pgti"),
         help_epilogue="Every command takes --debug, which shows the traceback of an error.",
-        config=_split_lists,
+        config=split_lists,
     )
     for name in _COMMANDS:
         # Named and not imported: most commands have no use for what the others import.
         app.command(f"pgti.cli.{name}:{name}_command", name=name)
-    app.command("pgti.cli.bench:bench_app", name="bench")
     return app
 
 
-def _split_lists(
+def split_lists(
     app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
 ) -> None:
     """Let every option that takes a list take it with commas."""
@@ -81,7 +82,7 @@ def run_command(tokens: Sequence[str]) -> int:
     """Run the command line `tokens` and return the exit code."""
     debug = _DEBUG in tokens
     app = _app()
-    if not _HELP.isdisjoint(tokens) or list(tokens) in ([], ["bench"]):
+    if not _HELP.isdisjoint(tokens) or not tokens:
         _import_commands(app)
     try:
         _refuse_ranks(tokens)
@@ -113,7 +114,7 @@ def _told(error: BaseException) -> int:
         speak(f"internal error: {what[:500]}; --debug shows where")
         return 1
     speak(f"error: {message}")
-    return 1 if isinstance(error, (PeerError, DifferenceError)) else 2
+    return 1 if isinstance(error, PeerError) else 2
 
 
 def _launch() -> "Launch | None":

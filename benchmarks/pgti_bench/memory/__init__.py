@@ -1,0 +1,1 @@
+"""The memory of data sets by formula, and of training, evaluating and forecasting as measured."""

@@ -1,0 +1,1 @@
+"""The paper's scaling study: measured with local ranks, modelled beyond."""

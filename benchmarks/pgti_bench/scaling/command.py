@@ -1,0 +1,150 @@
+"""`pgti-bench scaling`: six systems measured with local ranks, and modelled beyond."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+
+from pgti.cli.output import log, print_json, show
+from pgti.run.results import to_json
+from pgti_bench.output import finish
+from pgti_bench.plot import check_plot
+from pgti_bench.scaling.measure import measure_scaling
+from pgti_bench.scaling.options import DASK, ScalingOptions
+from pgti_bench.scaling.plot import write_scaling_plot
+from pgti_bench.scaling.results import Measured, Ratio, ScalingResult
+
+__all__ = ["scaling_command"]
+
+_MEASURED_STYLE, _MODELLED_STYLE = "cyan", "magenta"
+_DEFAULTS = ScalingOptions()
+
+
+def scaling_command(
+    *,
+    options: Annotated[ScalingOptions, Parameter(name="*")] = _DEFAULTS,
+    store: Path | None = None,
+    workdir: Path | None = None,
+    plot: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Run the paper's scaling study: measured with local ranks, modelled up to 128.
+
+    Compares standard DDP with windows fetched through Dask as in the paper, a strong DDP baseline,
+    and four systems of pgti. Each rank is a process of one thread with a fixed batch, so an epoch
+    has fewer steps the more ranks there are. Beyond the measured numbers of ranks, a step is
+    modelled from its parts: that is not a measurement, and it is always labelled as a model.
+
+    Args:
+        options: What to measure and model.
+        store: A store; a simulated series of METR-LA's 207 sensors and two weeks if not given.
+        workdir: Where the simulated store is kept for later runs.
+        plot: HTML file for a plot.
+        json: Print one JSON object on standard output.
+    """
+    check_plot(plot)
+    result = measure_scaling(options, store, workdir=workdir, log=log)
+    show(_measured_table(result))
+    cores = result.machine.cores
+    for ranks in (each for each in result.options.ranks if each > cores):
+        log(f"{ranks} ranks share {cores} cores: this measures the sharing, not scaling")
+    show(_modelled_table(result))
+    for ratio in result.ratios:
+        log(_describe(ratio))
+    if result.ratios and DASK in result.options.systems:
+        log(
+            f"the paper measured a ratio of {result.paper_ratio} ({result.paper_ratio_v1} in its "
+            "first version) at 128 GPUs, over whole runs; nothing here ran on a GPU, or on 128 "
+            "ranks"
+        )
+    if json:
+        print_json(to_json(result))
+    if result.load_before is not None:
+        log(f"load average of the machine in the minute before: {result.load_before:.1f}")
+    finish("Scaling", result.machine, result.left_out)
+    if plot is not None:
+        write_scaling_plot(plot, result)
+        log(f"the plot is in {plot}")
+
+
+def _measured_table(result: ScalingResult) -> Table:
+    options = result.options
+    table = Table(
+        title=f"measured: {result.num_nodes:,} sensors, {options.batch_size} windows per rank, "
+        f"{result.parameters:,} parameters; ms per step, median of {options.rounds} rounds",
+        title_justify="left",
+        title_style=_MEASURED_STYLE,
+    )
+    table.add_column("system", no_wrap=True)
+    for name in ("ranks", "step", "range", "fetch", "compute", "commun.", "kB sent"):
+        table.add_column(name, justify="right", style=_MEASURED_STYLE)
+    for name in ("modelled", "error"):
+        table.add_column(name, justify="right", style=_MODELLED_STYLE)
+    for each in result.measured:
+        table.add_row(*_measured_row(each), end_section=each.ranks == max(options.ranks))
+    return table
+
+
+def _measured_row(each: Measured) -> tuple[str, ...]:
+    parts = (each.fetch_seconds, each.compute_seconds, each.communication_seconds)
+    return (
+        each.system,
+        f"{each.ranks}{'*' if each.is_oversubscribed else ''}",
+        _milliseconds(each.step_seconds.median),
+        f"{1e3 * each.step_seconds.minimum:,.0f} to {1e3 * each.step_seconds.maximum:,.0f}",
+        *(_milliseconds(part.median) for part in parts),
+        f"{sum(each.sent_bytes.values()) / 1e3:,.0f}",
+        _milliseconds(each.modelled.step),
+        f"{100 * each.model_error:+.0f} %",
+    )
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.1f}"
+
+
+def _modelled_table(result: ScalingResult) -> Table:
+    options = result.options
+    table = Table(
+        title=f"modelled, not measured: seconds of an epoch of {options.epoch_windows:,} windows",
+        title_justify="left",
+        title_style=_MODELLED_STYLE,
+    )
+    table.add_column("network", no_wrap=True)
+    table.add_column("system", no_wrap=True)
+    for ranks in options.predicted_ranks:
+        table.add_column(f"{ranks} ranks", justify="right", style=_MODELLED_STYLE)
+    table.add_column("ms per step", justify="right", style=_MODELLED_STYLE)
+    for network in result.networks:
+        for system in options.systems:
+            row = [
+                each
+                for each in result.predictions
+                if (each.network, each.system) == (network.name, system)
+            ]
+            table.add_row(
+                network.name,
+                system,
+                *(f"{each.epoch_seconds:,.1f}" for each in row),
+                f"{1e3 * row[-1].step.step:,.0f}",
+                end_section=system == options.systems[-1],
+            )
+    return table
+
+
+def _describe(ratio: Ratio) -> str:
+    others = ", ".join(
+        f"{system} {times:.2f}"
+        for system, times in ratio.over_replicated.items()
+        if system != "replicated"
+    )
+    compute = (
+        "compute as measured"
+        if ratio.compute_scale == 1
+        else f"compute {1 / ratio.compute_scale:.0f} times as fast"
+    )
+    return (
+        f"modelled, {ratio.network}, {ratio.ranks} ranks, {compute}: "
+        f"step time over replicated: {others or 'nothing else was measured'}"
+    )

@@ -1,0 +1,324 @@
+"""One rank's epoch with its real loader and training step, without the other ranks."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pgti.batching import (
+    PREFETCH_DEPTH,
+    Batch,
+    WindowSource,
+    build_batcher,
+    build_loader,
+)
+from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
+from pgti.forecasting import NetworkForecaster
+from pgti.memory import available_bytes
+from pgti.run.schedule import Job, RankRows, Schedule
+from pgti.training import TrainingConfig, TrainStep
+
+__all__ = ["RankMemory", "SimulatedRank", "StepBytes", "row_bytes", "simulate_rank"]
+
+_COUNT_BYTES = 8
+_MAX_ANNOUNCEMENTS = 1 << 16  # a rank that exchanges rows looks at the windows of every other one
+_MAX_ROW_BYTES = 1 << 30  # copied from the series for one rank
+_FREE_FRACTION = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepBytes:
+    """Bytes that each rank sends in an optimizer step, whatever its windows are.
+
+    Attributes:
+        gradients: one number per trainable parameter, in its dtype.
+        counts: 8 per batch of the step: how many targets are observed.
+        control: 8 for whether to stop, and 8 per parameter tensor: whether it has a gradient.
+    """
+
+    gradients: int
+    counts: int
+    control: int
+
+    @classmethod
+    def of(cls, parameters: Sequence[Tensor], world_size: int, accumulate: int = 1) -> "StepBytes":
+        """What a full step sends; nothing if there is one rank.
+
+        Args:
+            parameters: the trainable ones.
+            world_size: number of ranks.
+            accumulate: batches per step.
+        """
+        several = int(world_size > 1)
+        return cls(
+            gradients=several * sum(each.nbytes for each in parameters),
+            counts=several * _COUNT_BYTES * accumulate,
+            control=several * _COUNT_BYTES * (1 + len(parameters)),
+        )
+
+    def of_batches(self, job: Job, num_batches: int) -> dict[str, int]:
+        """What `num_batches` batches send by kind; the last step may have fewer batches."""
+        steps = -(-num_batches // job.accumulate)
+        return {
+            **dict.fromkeys(KINDS, 0),
+            "gradients": steps * self.gradients,
+            "counts": num_batches * self.counts // job.accumulate,
+            "control": steps * self.control,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RankMemory:
+    """Memory of one rank in bytes, without activations.
+
+    Attributes:
+        held: rows of the series in its own memory; 0 if it maps the store.
+        mapped: the series in the page cache, shared with the ranks of its machine; 0 if the rank
+            holds a partition.
+        fetched: rows of the batches in flight, in the stored dtype, at most; if rows are exchanged,
+            both those received and those sent.
+        batch: its largest batch.
+        parameters: of the network.
+        gradients: of the trainable parameters, and equally much while they are reduced.
+        optimizer: Adam's two moments.
+    """
+
+    held: int
+    mapped: int
+    fetched: int
+    batch: int
+    parameters: int
+    gradients: int
+    optimizer: int
+
+    @property
+    def own(self) -> int:
+        """Memory of this rank alone."""
+        others = self.parameters + self.gradients + self.optimizer
+        return self.held + self.fetched + self.batch + others
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulatedRank:
+    """What one simulated rank did.
+
+    Attributes:
+        rank: its number.
+        batches: that it took, the last ones of the epoch.
+        windows: that it took.
+        has_its_windows: whether each batch contained the windows of the schedule.
+        sent: bytes by kind, as the traffic counter has them; rows for the next epoch included.
+        expected: the same, computed from the schedule.
+        memory: that it needs.
+        seconds: of the simulation.
+    """
+
+    rank: int
+    batches: int
+    windows: int
+    has_its_windows: bool
+    sent: Mapping[str, int]
+    expected: Mapping[str, int]
+    memory: RankMemory
+    seconds: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether its windows and its bytes are those of the schedule."""
+        return self.has_its_windows and dict(self.sent) == dict(self.expected)
+
+
+def row_bytes(source: WindowSource) -> int:
+    """Bytes of a stored row of the series."""
+    num_bytes: int = source.store.raw[0].nbytes
+    return num_bytes
+
+
+def simulate_rank(
+    schedule: Schedule,
+    rows: RankRows,
+    source: WindowSource,
+    forecaster: NetworkForecaster,
+    training: TrainingConfig,
+    rank: int,
+    max_batches: int | None = None,
+) -> SimulatedRank | str:
+    """Take the last batches of the epoch with the rank's real loader and real training step.
+
+    Only the network is replaced, by one with the same parameters and no computation. Collectives
+    return at once: what other ranks would send is arbitrary, and nothing looks at it.
+
+    Args:
+        schedule: which rank takes which window.
+        rows: what the rank holds and sends, by batch for this rank.
+        source: what the windows contain.
+        forecaster: with the network to train.
+        training: how to train.
+        rank: which one to simulate.
+        max_batches: number of batches, at most; as many as take seconds if not given.
+
+    Returns:
+        What the rank did; or in one line why it was not simulated.
+    """
+    job = schedule.job
+    most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
+    network = forecaster.network
+    memory = _memory(job, rows, source, network, rank, most)
+    free = available_bytes()
+    needed = memory.own + most * source.window_bytes
+    if needed > _FREE_FRACTION * free:
+        return (
+            f"rank {rank}: it takes {most:,} windows of a batch and needs {needed / 2**30:.1f} GiB "
+            f"here; {free / 2**30:.1f} GiB are free, half of which may be used"
+        )
+    num_windows = int((schedule.owners == rank).sum())
+    enough = _enough_batches(job, num_windows * source.spec.span * row_bytes(source))
+    num_batches = min(job.num_batches, enough if max_batches is None else max_batches)
+    first = job.num_batches - num_batches
+    first -= first % job.accumulate
+    record = _Record(schedule, rank, first)
+    began = time.perf_counter()
+    # What "arrives" may overflow when it is decoded.
+    with _open_ranks(job, rank) as communicator, np.errstate(all="ignore"):
+        loader = build_loader(
+            source,
+            job.starts,
+            job.batch_size,
+            job.order,
+            placement=job.placement,
+            communicator=communicator,
+            # A small series could be cached decoded, which no rank needs.
+            batcher=build_batcher("index", source, torch.device("cpu"), budget_bytes=0),
+        )
+        step = TrainStep.from_config(
+            _without_computation(forecaster, source.spec.horizon),
+            training,
+            cast("Communicator", _PeersWithGradients(communicator)),
+        )
+        with closing(loader.epoch(job.epoch, first)) as epoch:
+            batches = record.watch(epoch)
+            for _ in range(first, job.num_batches, job.accumulate):
+                step(islice(batches, job.accumulate))
+            record.is_right &= next(epoch, None) is None
+        loader.prefetch_epoch(job.epoch + 1)
+        sent, held = communicator.traffic.sent_bytes, loader.batcher.rows.owned_bytes
+    step_bytes = StepBytes.of(step.parameters, job.world_size, job.accumulate)
+    expected = step_bytes.of_batches(job, job.num_batches - first)
+    num_rows = int(rows.exchanged_of[rank][first:].sum() + rows.moved[rank])
+    expected["data"] = num_rows * row_bytes(source)
+    return SimulatedRank(
+        rank=rank,
+        batches=record.batch - first,
+        windows=record.windows,
+        has_its_windows=record.is_right and record.batch == job.num_batches,
+        sent=sent,
+        expected=expected,
+        memory=_memory(job, rows, source, network, rank, most, held=held, batch=record.max_bytes),
+        seconds=time.perf_counter() - began,
+    )
+
+
+class _Record:
+    """What a rank has taken so far, beside what the schedule gives it."""
+
+    def __init__(self, schedule: Schedule, rank: int, first_batch: int) -> None:
+        self._schedule, self._rank = schedule, rank
+        self.batch, self.windows, self.max_bytes = first_batch, 0, 0
+        self.is_right = True
+
+    def watch(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            expected = self._schedule.starts_of(self._rank, self.batch)
+            self.is_right &= np.array_equal(batch.starts, expected)
+            self.batch += 1
+            self.windows += batch.num_windows
+            self.max_bytes = max(self.max_bytes, _bytes_of(batch))
+            yield batch
+
+
+class _Constant(nn.Module):
+    """A network with the trainable parameters of another one, and zero gradients for all."""
+
+    def __init__(self, network: nn.Module, horizon: int, channels: int) -> None:
+        super().__init__()
+        copies = (torch.zeros_like(each) for each in network.parameters() if each.requires_grad)
+        self.copies = nn.ParameterList(copies)
+        self._horizon, self._channels = horizon, channels
+
+    def forward(self, x: Tensor, supports: object) -> Tensor:
+        nothing: Tensor = torch.zeros(()) + sum(0 * each.sum() for each in self.copies)
+        return nothing.expand(len(x), self._horizon, x.shape[2], self._channels)
+
+
+def _without_computation(forecaster: NetworkForecaster, horizon: int) -> NetworkForecaster:
+    targets = forecaster.target_indices
+    network = _Constant(forecaster.network, horizon, len(targets))
+    return NetworkForecaster(network, forecaster.supports, forecaster.scaler, targets)
+
+
+class _PeersWithGradients:
+    """A communicator whose other ranks have a gradient of every parameter.
+
+    Of each batch, some rank has a window; the missing ranks cannot say so.
+    """
+
+    def __init__(self, communicator: Communicator) -> None:
+        self._communicator = communicator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._communicator, name)
+
+    def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
+        self._communicator.all_reduce_max(numbers)
+        return [numbers[0], *(1 for _ in numbers[1:])]
+
+
+def _open_ranks(job: Job, rank: int) -> AbstractContextManager[Communicator]:
+    return nullcontext(SingleProcess()) if job.world_size == 1 else open_fake(rank, job.world_size)
+
+
+def _enough_batches(job: Job, epoch_bytes: int) -> int:
+    """Batches that take seconds, if the rows of a whole epoch have `epoch_bytes` bytes."""
+    few = max(1, job.num_batches * _MAX_ROW_BYTES // max(1, epoch_bytes))
+    return min(few, max(1, _MAX_ANNOUNCEMENTS // job.world_size)) if job.exchanges_rows else few
+
+
+def _memory(
+    job: Job,
+    rows: RankRows,
+    source: WindowSource,
+    network: nn.Module,
+    rank: int,
+    most: int,
+    *,
+    held: int | None = None,
+    batch: int = 0,
+) -> RankMemory:
+    trainable = sum(each.nbytes for each in network.parameters() if each.requires_grad)
+    size = row_bytes(source)
+    in_flight = most * source.spec.span
+    if job.exchanges_rows:
+        in_flight += in_flight + int(rows.exchanged_of[rank].max())
+    return RankMemory(
+        held=int(rows.held[rank]) * size if held is None else held,
+        mapped=0 if job.is_partitioned else source.store.num_bytes,
+        fetched=PREFETCH_DEPTH * in_flight * size,
+        batch=batch,
+        parameters=sum(each.nbytes for each in network.parameters()),
+        gradients=2 * trainable if job.world_size > 1 else trainable,
+        optimizer=2 * trainable,
+    )
+
+
+def _bytes_of(batch: Batch) -> int:
+    """Memory of a batch's tensors; an expanded one takes the memory of its elements."""
+    tensors = [batch.x, batch.x_mask, batch.y, batch.y_mask, batch.calendar]
+    return sum(
+        min(each.nbytes, each.untyped_storage().nbytes()) for each in tensors if each is not None
+    )
