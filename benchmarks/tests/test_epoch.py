@@ -99,7 +99,7 @@ def test_epochs_on_the_command_line(
     commands = in_process(monkeypatch)
     config = tmp_path / "run.toml"
     config.write_text("[training]\nbatch_size = 27\nepochs = 9\n[model]\nhidden = 3\n")
-    options = ("--config", config, "--rounds", 1, "--batchings", "index, auto", *TINY[2:8])
+    options = ("--config", config, "--rounds", 1, "--batching", "index, auto", *TINY[2:8])
     page = tmp_path / "epoch.html"
     assert run("epoch", store, *options, "--plot", page, "--json") == 0
     captured = capsys.readouterr()
@@ -125,7 +125,7 @@ def test_a_real_process_is_measured(store: Path) -> None:
     ("options", "message"),
     [
         (("--batching", "fast"), "there is no batching 'fast'"),
-        (("--batching", ""), "batching is empty"),
+        (("--batching", ""), "there is no batching ''"),
         (("--rounds", "0"), "rounds is 0"),
         (("--model", "lstm"), "lstm"),
         (("--model.hiden", "3"), "hiden"),

@@ -103,7 +103,7 @@ def test_what_cannot_be_trained_is_left_out(store: Path) -> None:
     [
         (["--models", "dcrnn", "--batching", "standard"], "batching 'standard' cannot be compared"),
         (["--models", "dcrnn", "--batching", "magic"], "batching 'magic' cannot be compared"),
-        (["--models", ","], "name at least one"),
+        (["--models", ","], "model '' does not exist"),
         (["--models", "dcrn"], "did you mean 'dcrnn'"),
     ],
 )

@@ -523,7 +523,7 @@ def test_a_limit_that_is_too_small_ends_with_an_error(
         (("--limit", "0"), "limit is '0'"),
         (("--limit", "4KiB"), "limit_bytes is 4096"),
         (("--batching", "fast"), "there is no batching 'fast'"),
-        (("--batching", ","), "batching is empty"),
+        (("--batching", ","), "there is no batching ''"),
         (("--max-steps", "0"), "max_steps is 0"),
         (("--windows", "-1"), "windows is -1"),
         (("--measure", "some"), "some"),
