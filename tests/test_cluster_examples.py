@@ -15,7 +15,7 @@ from torch.distributed.run import get_args_parser
 
 from pgti.cli.main import _app as app
 
-from .distributed.jobs import make_store
+from .distributed.rank_jobs import make_store
 from .distributed.test_hosts import one_thread
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +134,7 @@ class Batch:
         }  # fmt: skip
         command = ["bash", f"{SBATCH}", "STORE", "RUN", "--epochs", "3"]
         self.process = subprocess.Popen(command, env=environment)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not Path(f"{self.notes}.begun").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
 
@@ -142,7 +142,7 @@ class Batch:
         """Let srun end with this code; gives what was asked of Slurm."""
         if code is not None:
             Path(f"{self.notes}.end").write_text(f"{code}")
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
         return self.notes.read_text().splitlines()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from .conftest import RunRanks
-from .jobs import make_store
+from .rank_jobs import make_store
 
 ORDER = {"kind": "partitions", "partitions": 6}
 OWN = {"placement": "partitioned", "order": ORDER}

@@ -1,36 +1,27 @@
 """Several machines: two torchrun agents, and srun's variables alone, train as one process does."""
 
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from pgti.cli.main import run_command
 
-from .conftest import free_port
-from .jobs import make_store
+from .conftest import RankPool, free_port, pgti_process, torchrun_process
+from .rank_jobs import make_store
 
 OPTIONS = (
     "--model.hidden", "2", "--model.layers", "1", "--windows.input-steps", "3",
     "--windows.horizon", "2", "--batch-size", "10", "--seed", "5",
     "--checkpoint-every-steps", "5", "--peer-timeout", "60", "--device", "cpu",
 )  # fmt: skip
-LAUNCHERS = re.compile("RANK|WORLD_SIZE|LOCAL_|MASTER_|SLURM_|OMPI_|PMI_|TORCHELASTIC_|PET_")
-
-
-def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment without a launcher's variables, and with these."""
-    kept = {name: text for name, text in os.environ.items() if not LAUNCHERS.match(name)}
-    return kept | {"OMP_NUM_THREADS": "1"} | variables
 
 
 def parameters(run: Path) -> dict[str, torch.Tensor]:
@@ -56,98 +47,54 @@ def trained_alone(store: Path, run: Path, *more: str) -> dict[str, torch.Tensor]
     return parameters(run)
 
 
-class Group:
-    """The processes of one machine, or of one task, their output in a file."""
-
-    def __init__(self, log: Path, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.log = log
-        with log.open("w") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
-
-    def end(self) -> int:
-        """Wait for the end; gives the exit code."""
-        return self.process.wait(timeout=150)
-
-    def children(self) -> list[int]:
-        """Process ids of the ranks of a torchrun."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(child) for child in path.read_text().split()]
-
-
-@contextmanager
-def ended(groups: list[Group]) -> Iterator[list[Group]]:
-    """Nothing of them outlives a test that fails."""
-    try:
-        yield groups
-    finally:
-        for group in groups:
-            if group.process.poll() is None:
-                group.process.terminate()
-                group.process.wait(timeout=60)
-
-
-def torchrun(node: int, port: int, store: Path, run: Path, *more: str) -> Group:
-    """One machine of two."""
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", f"{node}",
-        "--nproc-per-node", f"{2 - node}", "--master-addr", "127.0.0.1", "--master-port",
-        f"{port}", "--max-restarts", "1", "--monitor-interval", "0.1",
-        "-m", "pgti", "train", f"{store}", "--run-dir", f"{run}", *OPTIONS, *more,
+def machines_of_torchrun(store: Path, run: Path, *more: str) -> list[dict[str, Any]]:
+    """Two ranks on the first machine and one on the second."""
+    port = free_port()
+    return [
+        torchrun_process(
+            "--nnodes", 2, "--node-rank", node, "--nproc-per-node", 2 - node,
+            "--master-addr", "127.0.0.1", "--master-port", port, "--max-restarts", 1,
+            command=("train", store, "--run-dir", run, *OPTIONS, *more),
+            log=run.with_suffix(f".{node}.log"),
+        )
+        for node in range(2)
     ]  # fmt: skip
-    return Group(run.with_suffix(f".{node}.log"), command, clean_environment())
 
 
-def test_two_machines_of_torchrun_train_as_one_process(tmp_path: Path) -> None:
+def test_two_machines_of_torchrun_train_as_one_process(rank_pool: RankPool, tmp_path: Path) -> None:
     """Two ranks on the first and one on the second, which hold the series in parts."""
-    store = make_store(tmp_path / "store").path
-    more = (
-        "--epochs",
-        "2",
-        "--placement",
-        "partitioned",
-        "--order",
-        "partitions",
-        "--order.partitions",
-        "7",
-    )
-    port, run = free_port(), tmp_path / "run"
-    with ended([torchrun(node, port, store, run, *more) for node in range(2)]) as machines:
+    store, run = make_store(tmp_path / "store").path, tmp_path / "run"
+    order = ("--order", "partitions", "--order.partitions", "7")
+    more = ("--epochs", "2", "--placement", "partitioned", *order)
+    with rank_pool.job(machines_of_torchrun(store, run, *more)) as job:
         expected = trained_alone(store, tmp_path / "alone", *more)
-        assert [machine.end() for machine in machines] == [0, 0], machines[0].log.read_text()
+        assert job.end_all() == [0, 0], job.log()
     found = parameters(run)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6, msg=name)
-    said = machines[0].log.read_text()
-    assert "3 ranks; bytes that rank 0 sent: data" in said
-    assert "pgti: " not in machines[1].log.read_text()  # one rank speaks
+    assert "3 ranks; bytes that rank 0 sent: data" in job.log(0)
+    assert "pgti: " not in job.log(1)  # only rank 0 logs
 
 
-def test_tasks_of_srun_train_as_one_process(tmp_path: Path) -> None:
+def test_tasks_of_srun_train_as_one_process(rank_pool: RankPool, tmp_path: Path) -> None:
     """What srun tells two tasks on two nodes is enough: no torchrun, no MASTER_ADDR."""
     store, run = make_store(tmp_path / "store").path, tmp_path / "run"
-    job, more = free_slurm_job(), ("--epochs", "2")
-    tasks = []
-    for rank in range(2):
-        environment = clean_environment(
-            SLURM_JOB_ID=f"{job}", SLURM_STEP_ID="0", SLURM_PROCID=f"{rank}",
-            SLURM_LOCALID="0", SLURM_NODEID=f"{rank}", SLURM_STEP_NUM_TASKS="2",
-            SLURM_STEP_TASKS_PER_NODE="1(x2)", SLURM_STEP_NODELIST="localhost,elsewhere",
-        )  # fmt: skip
-        command = [
-            sys.executable,
-            "-m",
-            "pgti",
-            "train",
-            f"{store}",
-            "--run",
-            f"{run}",
-            *OPTIONS,
-            *more,
-        ]
-        tasks.append(Group(tmp_path / f"{rank}.log", command, environment))
-    with ended(tasks):
+    slurm_job, more = free_slurm_job(), ("--epochs", "2")
+    tasks = [
+        pgti_process(
+            "train", store, "--run", run, *OPTIONS, *more,
+            log=tmp_path / f"{rank}.log",
+            environment={
+                "SLURM_JOB_ID": f"{slurm_job}", "SLURM_STEP_ID": "0", "SLURM_PROCID": f"{rank}",
+                "SLURM_LOCALID": "0", "SLURM_NODEID": f"{rank}", "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_STEP_TASKS_PER_NODE": "1(x2)", "SLURM_STEP_NODELIST": "localhost,elsewhere",
+            },
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    with rank_pool.job(tasks) as job:
         expected = trained_alone(store, tmp_path / "alone", *more)
-        assert [task.end() for task in tasks] == [0, 0], tasks[0].log.read_text()
+        assert job.end_all() == [0, 0], job.log()
     found = parameters(run)
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6, msg=name)
@@ -168,17 +115,16 @@ def free_slurm_job() -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_rank_that_dies_on_either_machine_costs_the_steps_since_the_checkpoint(
-    tmp_path: Path, node: int
+    rank_pool: RankPool, tmp_path: Path, node: int
 ) -> None:
-    store = make_store(tmp_path / "store").path
-    port, run, more = free_port(), tmp_path / "run", ("--epochs", "40")
-    with ended([torchrun(each, port, store, run, *more) for each in range(2)]) as machines:
+    store, run, more = make_store(tmp_path / "store").path, tmp_path / "run", ("--epochs", "40")
+    with rank_pool.job(machines_of_torchrun(store, run, *more)) as job:
         deadline = time.monotonic() + 120
         while not (run / "checkpoints/last.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        os.kill(machines[node].children()[0], signal.SIGKILL)
-        assert [machine.end() for machine in machines] == [0, 0], machines[0].log.read_text()
-    assert "is gone: it gives no sign of life" in "".join(each.log.read_text() for each in machines)
+        os.kill(job.children(node)[0], signal.SIGKILL)
+        assert job.end_all() == [0, 0], job.log()
+    assert "is gone: it gives no sign of life" in job.log(0) + job.log(1)
     expected = trained_alone(store, tmp_path / "alone", *more)
     found = parameters(run)
     for name, tensor in expected.items():

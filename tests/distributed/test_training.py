@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from .conftest import RunRanks
-from .jobs import make_store
+from .rank_jobs import make_store
 
 TWENTY_STEPS = {"epochs": 3, "max_steps": 20, "batch_size": 10}
 """109 training windows are 11 batches an epoch, the last one of 9: neither 4 nor 3 divides them."""

@@ -13,7 +13,7 @@ import torch
 import pgti
 from pgti.interop.ray import train_on_ray
 
-from ..distributed.jobs import make_store
+from ..distributed.rank_jobs import make_store
 from ..distributed.test_hosts import one_thread
 from .ray_job import OPTIONS, windows
 

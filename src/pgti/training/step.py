@@ -189,6 +189,7 @@ class TrainStep:
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
             prediction = self.forecaster(batch, step=step)
         loss_sum, _ = self._loss(prediction, batch.y, batch.y_mask)
+        del prediction  # or it would take memory during the backward pass
         loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
         return loss_sum.detach()
 

@@ -1,4 +1,4 @@
-"""What ranks do in tests: run by `crew.py` in processes of their own, one function a job."""
+"""What ranks do in tests: `rank_pool.py` calls one of these functions on every rank of a job."""
 
 import os
 import signal
