@@ -19,8 +19,8 @@ __all__ = [
     "check_names",
     "convert_fields",
     "parse_config",
+    "parse_value",
     "require_number",
-    "suggest_name",
     "variants",
 ]
 
@@ -43,48 +43,53 @@ def convert_fields(config: object) -> None:
     Raises:
         ConfigError: if a value has another type; the message begins with the field's name.
     """
-    hints = get_type_hints(type(config))
-    for field in fields(config):  # type: ignore[arg-type] # a dataclass
-        value = _convert(field.name, getattr(config, field.name), hints[field.name], field.default)
-        object.__setattr__(config, field.name, value)
+    values = {each.name: getattr(config, each.name) for each in _fields(config)}
+    for name, value in _convert_values(type(config), values).items():
+        object.__setattr__(config, name, value)
 
 
-def parse_config(config: type[Config], options: Mapping[str, Any], name: str = "") -> Config:
+def parse_config(
+    config: type[Config], options: Mapping[str, Any], name: str = "", *, owner: str = ""
+) -> Config:
     """Build a configuration from plain values by name; the others have their defaults.
 
     Args:
         config: class of the configuration.
         options: its options.
-        name: what the configuration is called, as messages shall name it: "training".
+        name: name of the table that holds the options, for messages: "training".
+        owner: what the options belong to, for messages: the name of a model.
 
     Raises:
         ConfigError: if an option is unknown (with the nearest name), or its value cannot be used.
     """
     prefix = f"{name}." if name else ""
-    check_names(options, (each.name for each in _fields(config)), prefix)
+    check_names(options, (each.name for each in _fields(config)), prefix, owner)
     try:
-        return config(**options)
+        return config(**_convert_values(config, options))
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
 
 
-def check_names(options: Iterable[str], known: Iterable[str], prefix: str = "") -> None:
+def check_names(
+    options: Iterable[str], known: Iterable[str], prefix: str = "", owner: str = ""
+) -> None:
     """Refuse unknown options.
 
     Raises:
         ConfigError: naming the option, after `prefix`, and the nearest known one.
     """
     known = set(known)
+    of = f" of {owner}" if owner else ""
     for name in options:
         if name not in known:
-            raise ConfigError(f"{prefix}{name} is not an option{suggest_name(name, known)}")
+            raise ConfigError(f"{prefix}{name} is not an option{of}{_suggestion(name, known)}")
 
 
-def suggest_name(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name, or all of them."""
     names = sorted(known)
     if not names:
-        return "; there are no options"
+        return ", which has none"
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; choose one of {', '.join(names)}"
 
@@ -94,7 +99,25 @@ def variants(hint: Any) -> dict[str, type]:
     if get_origin(hint) not in (Union, UnionType):
         return {}
     members = [member for member in get_args(hint) if is_dataclass(member)]
-    return {_default(member, "kind"): member for member in members if isinstance(member, type)}
+    return {
+        field.default: member
+        for member in members
+        if isinstance(member, type)
+        for field in _fields(member)
+        if field.name == "kind"
+    }
+
+
+def parse_value(text: str) -> bool | int | float | str:
+    """A truth value, a number or text, as text stands for it on the command line."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def require_number(name: str, value: float, *, above_zero: bool = False) -> None:
@@ -112,8 +135,13 @@ def _fields(config: Any) -> tuple[Field[Any], ...]:
     return fields(config)
 
 
-def _default(config: Any, name: str) -> Any:
-    return next(each.default for each in _fields(config) if each.name == name)
+def _convert_values(config: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of fields of a configuration class, each of its declared type."""
+    hints = get_type_hints(config)
+    defaults = {each.name: each.default for each in _fields(config)}
+    return {
+        name: _convert(name, value, hints[name], defaults[name]) for name, value in values.items()
+    }
 
 
 def _convert(name: str, value: Any, hint: Any, default: Any = None) -> Any:

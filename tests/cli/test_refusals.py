@@ -66,7 +66,7 @@ def check_refused(
         ("learning_rate is -1.0", ("--learning-rate=-1",)),
         ("did you mean 'hidden'", ("--model.hiden", "4")),
         ("hidden is 0", ("--model.hidden", "0")),
-        ("option hidden is 'big'", ("--model.hidden", "big")),
+        ("hidden is 'big'", ("--model.hidden", "big")),
         ("did you mean 'dcrnn'", ("--model", "dcrn")),
         ("horizon is 0", ("--windows.horizon", "0")),
         ("no training window", ("--windows.horizon", "500")),
@@ -137,7 +137,7 @@ def test_train_refuses(
             "training.loss.delta goes with kind huber, and loss is mae",
             '[training.loss]\nkind = "mae"\ndelta = 2.0',
         ),
-        ("no option 'inner'", "[model.inner]\nhidden = 3"),
+        ("inner is not an option of dcrnn", "[model.inner]\nhidden = 3"),
         ("did you mean 'hidden'", "[model]\nhiden = 3"),
     ],
 )

@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 
 from pgti.cli.main import run_command
-from pgti.cli.row_progress import rows_progress
 from pgti.store import SeriesStore
 
 
@@ -33,15 +32,3 @@ def test_simulate_takes_its_size_from_the_graph(
     assert store.meta.num_edges == 2
     assert run_command(["simulate", "--out", str(tmp_path / "t"), "--edges", "a,b"]) == 2
     assert "--graph" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_progress_is_for_terminals(is_terminal: bool) -> None:
-    """A bar is drawn on a terminal and nowhere else."""
-    drawn = io.StringIO()
-    console = Console(file=drawn, force_terminal=is_terminal, width=100)
-    with rows_progress("ingest", console) as progress:
-        assert (progress is not None) == is_terminal
-        if progress is not None:
-            progress(3, 10)
-    assert ("3/10" in drawn.getvalue()) == is_terminal

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 import pgti
-from pgti.cli.fetch_progress import fetch_callbacks
+from pgti.cli.progress import progress_bars
 from pgti.cli.main import run_command
 from pgti.datasets import DATASETS, Dataset
 from pgti.errors import ConfigError, DataError, FetchError, MissingExtraError
@@ -344,7 +344,7 @@ def test_progress_is_for_terminals(is_terminal: bool, capsys: pytest.CaptureFixt
     """Bars for bytes and rows on a terminal and nowhere else; lines are always said."""
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=is_terminal, width=100)
-    with fetch_callbacks(console) as callbacks:
+    with progress_bars("ingest", console) as callbacks:
         callbacks.log("a line [that] is said")
         on_bytes, on_rows = callbacks.download_progress, callbacks.row_progress
         assert (on_rows is not None) == (on_bytes is not None) == is_terminal

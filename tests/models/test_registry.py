@@ -35,8 +35,8 @@ def test_options_reach_the_config() -> None:
     [
         ("dcrn", {}, "model 'dcrn' does not exist; did you mean 'dcrnn'"),
         ("zzz", {}, "'zzz' does not exist; choose one of .*dcrnn"),
-        ("dcrnn", {"hiden": 3}, "no option 'hiden'; did you mean 'hidden'"),
-        ("dcrnn", {"zzz": 3}, "no option 'zzz'; choose one of hidden, hops, layers"),
+        ("dcrnn", {"hiden": 3}, "hiden is not an option of dcrnn; did you mean 'hidden'"),
+        ("dcrnn", {"zzz": 3}, "zzz is not an option of dcrnn; choose one of hidden, hops, layers"),
         ("dcrnn", {"hidden": "16"}, "hidden is '16': it must be a whole number"),
         ("dcrnn", {"hidden": 16.0}, r"hidden is 16\.0: it must be a whole number"),
         ("dcrnn", {"hidden": True}, "hidden is True: it must be a whole number"),

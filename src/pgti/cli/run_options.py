@@ -27,7 +27,7 @@ from cyclopts import Parameter
 
 from pgti.errors import ConfigError
 from pgti.models import MODELS
-from pgti.options import variants
+from pgti.options import parse_value, variants
 from pgti.run.config import RunConfig, WindowConfig, read_toml, upgrade_options
 from pgti.training import TrainingConfig
 
@@ -65,7 +65,7 @@ def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in flags.items():
         if name == "model":
-            options = {key.replace("-", "_"): _parse(text) for key, text in value.items()}
+            options = {key.replace("-", "_"): parse_value(text) for key, text in value.items()}
             nested["model"] = {**options, **nested.get("model", {})}
             continue
         *tables, last = name.split(".")
@@ -89,18 +89,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         else:
             merged[name] = value
     return merged
-
-
-def _parse(text: str) -> bool | int | float | str:
-    """A truth value, a number or text; the model's configuration checks which it must be."""
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 # -- flags ----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from pgti.models.stgcn import STGCN, STGCNConfig
 from pgti.models.stid import STID, STIDConfig
 from pgti.models.stllm import STLLM, STLLMConfig
 from pgti.models.tgcn import TGCN, TGCNConfig
+from pgti.options import parse_config
 from pgti.registry import Registry
 
 __all__ = [
@@ -32,14 +32,6 @@ __all__ = [
     "model_entry",
     "num_parameters",
 ]
-
-
-_TYPE_NAMES: dict[object, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-}
 
 
 class ModelEntry(NamedTuple):
@@ -121,14 +113,7 @@ def build_config(name: str, options: Mapping[str, object]) -> ModelConfig:
         ConfigError: an unknown model or option (with the nearest name), or a value of the wrong
             type or out of range.
     """
-    config = model_entry(name).config
-    types = {field.name: field.type for field in fields(config)}
-    values = {}
-    for option, value in options.items():
-        if option not in types:
-            raise ConfigError(f"model {name!r} has no option {option!r}{_nearest(option, types)}")
-        values[option] = _checked(option, value, types[option])
-    return config(**values)
+    return parse_config(model_entry(name).config, options, "model", owner=name)
 
 
 def build_model(
@@ -163,15 +148,6 @@ def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) 
     with torch.device("meta"):
         model = build_model(name, options, shape, is_restored=True)
     return num_trainable_parameters(model)
-
-
-def _checked(option: str, value: object, expected: object) -> object:
-    """`value`, if it is of the type of the option; a whole number passes for a float."""
-    if expected is float and type(value) is int:
-        return float(value)
-    if type(value) is not expected:
-        raise ConfigError(f"option {option} is {value!r}: it must be {_TYPE_NAMES[expected]}")
-    return value
 
 
 def _nearest_model(name: str) -> str:

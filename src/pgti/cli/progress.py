@@ -1,4 +1,4 @@
-"""How a fetch goes: lines on standard error, and on a terminal a bar for bytes and for rows."""
+"""Progress on standard error: lines, and on a terminal bars for bytes and rows."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from pgti.cli.output import log
 from pgti.datasets import FetchCallbacks
 
-__all__ = ["fetch_callbacks"]
+__all__ = ["progress_bars"]
 
 
 @contextmanager
-def fetch_callbacks(console: Console | None = None) -> Iterator[FetchCallbacks]:
-    """Callbacks that show a fetch while the block runs.
+def progress_bars(label: str, console: Console | None = None) -> Iterator[FetchCallbacks]:
+    """Callbacks that show progress while the block runs; without a terminal they only log lines.
 
     Args:
-        console: where to draw; None takes standard error.
+        label: text before the bar for rows; a download has the name of its file.
+        console: where to draw; standard error by default.
     """
     console = console or Console(stderr=True)
     if not console.is_terminal:
@@ -32,13 +33,13 @@ def fetch_callbacks(console: Console | None = None) -> Iterator[FetchCallbacks]:
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, transient=True) as bar:
 
-        def tell(line: str) -> None:
+        def print_line(line: str) -> None:
             bar.console.print(f"pgti: {line}", markup=False, highlight=False, soft_wrap=True)
 
-        def show(what: str, done: int, total: int | None, amount: str) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total, amount=amount)
-            bar.update(tasks[what], completed=done, total=total, amount=amount)
+        def show(name: str, done: int, total: int | None, amount: str) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total, amount=amount)
+            bar.update(tasks[name], completed=done, total=total, amount=amount)
 
         def show_bytes(name: str, done: int, total: int | None) -> None:
             whole = "" if total is None else f" of {total / 1e6:,.1f}"
@@ -46,6 +47,6 @@ def fetch_callbacks(console: Console | None = None) -> Iterator[FetchCallbacks]:
 
         def show_rows(done: int, total: int | None) -> None:
             whole = "" if total is None else f" of {total:,}"
-            show("ingest", done, total, f"{done:,}{whole} rows")
+            show(label, done, total, f"{done:,}{whole} rows")
 
-        yield FetchCallbacks(log=tell, download_progress=show_bytes, row_progress=show_rows)
+        yield FetchCallbacks(log=print_line, download_progress=show_bytes, row_progress=show_rows)
