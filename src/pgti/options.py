@@ -100,7 +100,7 @@ def variants(hint: Any) -> dict[str, type]:
         return {}
     members = [member for member in get_args(hint) if is_dataclass(member)]
     return {
-        field.default: member
+        str(field.default): member
         for member in members
         if isinstance(member, type)
         for field in _fields(member)

@@ -230,7 +230,7 @@ def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ("too few", (*out, "--readings", few, "--start", "2025-02-01")),
         ("5", (*out, "--readings", others, "--start", "2025-02-01")),
         ("does not exist", ("--out", tmp_path / "no" / "f.csv")),
-        ("go with --readings", (*out, "--start", "2025-02-01")),
+        ("require --readings", (*out, "--start", "2025-02-01")),
         ("must be a time", (*out, "--from", "2025-01-06", "--to", "soon")),
     ):
         check_refused(capsys, tmp_path, message, "predict", trained, *tokens)

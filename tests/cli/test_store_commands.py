@@ -1,10 +1,8 @@
 """What `pgti ingest` and `pgti simulate` tell, and what they take from a graph."""
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from pgti.cli.main import run_command
 from pgti.store import SeriesStore

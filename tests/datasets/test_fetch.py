@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 import pgti
-from pgti.cli.progress import progress_bars
 from pgti.cli.main import run_command
+from pgti.cli.progress import progress_bars
 from pgti.datasets import DATASETS, Dataset
 from pgti.errors import ConfigError, DataError, FetchError, MissingExtraError
 from pgti.store import SeriesStore

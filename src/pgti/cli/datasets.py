@@ -1,4 +1,4 @@
-"""`pgti datasets`: the published data sets that are known by name."""
+"""`pgti datasets`: list and describe published data sets."""
 
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -12,10 +12,10 @@ __all__ = ["datasets_command"]
 
 
 def datasets_command(name: str | None = None, /, *, json: bool = False) -> None:
-    """List the data sets that `pgti fetch` turns into stores, or describe one.
+    """List the data sets that `pgti fetch` can download, or describe one.
 
     Args:
-        name: The data set to describe; all are listed if not given.
+        name: Data set to describe. By default all are listed.
         json: Print one JSON object as the last line of standard output.
     """
     if name is not None:
@@ -30,7 +30,7 @@ def datasets_command(name: str | None = None, /, *, json: bool = False) -> None:
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:
-    """What people ask of a data set, by name."""
+    """Facts about a data set, by name."""
     return {
         "name": dataset.name,
         "summary": dataset.summary,
@@ -56,7 +56,7 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def _listing() -> Table:
-    table = Table(title="`pgti fetch NAME` makes a store", title_justify="left")
+    table = Table(title="data sets for `pgti fetch NAME`", title_justify="left")
     for title in ("name", "T x N x C", "interval", "download", "store", "licence", "source"):
         justify: Literal["left", "right"] = "right" if title in ("download", "store") else "left"
         table.add_column(title, justify=justify, no_wrap=title in ("name", "T x N x C"))

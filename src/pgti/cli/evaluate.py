@@ -1,4 +1,4 @@
-"""`pgti evaluate`: errors of a trained run, beside both baselines."""
+"""`pgti evaluate`: metrics of a trained run beside those of both baselines."""
 
 from pathlib import Path
 from typing import Literal
@@ -26,18 +26,19 @@ def evaluate_command(
     peer_timeout: float = TIMEOUT_SECONDS,
     json: bool = False,
 ) -> None:
-    """Errors of a trained run, in original units.
+    """Evaluate a trained run: MAE, RMSE and MAPE in original units.
 
-    MAE, RMSE and MAPE over observed targets at every horizon step and on average, beside
-    persistence and the historical average. Several ranks (torchrun) evaluate a share each.
+    Metrics are over observed targets, at every horizon step and on average, beside those of two
+    baselines: persistence and the historical average. Several ranks (torchrun) divide the windows
+    among them.
 
     Args:
         run: Directory of the run.
         split: Windows to evaluate.
         windows: Evaluate at most this many windows, spread evenly over the split.
-        store: The run's store, if it has moved.
-        checkpoint: Which parameters: the best by validation MAE, or the last.
-        device: Compute device, if not the run's.
+        store: Path of the run's store, if it has moved.
+        checkpoint: Parameters to load: the best by validation MAE, or the last.
+        device: Compute device. By default the run's.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
         json: Print one JSON object as the last line of standard output.
     """
@@ -48,7 +49,7 @@ def evaluate_command(
                 run, store=store, checkpoint=checkpoint, device=device, communicator=communicator
             )
         names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
-        if split == "all":  # a split without windows is nobody's mistake here
+        if split == "all":  # a split without windows is not an error here
             names = tuple(name for name in names if trained.splits.starts(name))
         observer = RichObserver()
         watching = (observer,) if communicator.is_main else ()

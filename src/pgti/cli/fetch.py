@@ -1,13 +1,13 @@
-"""`pgti fetch`: a published data set becomes a store."""
+"""`pgti fetch`: create a store from a published data set."""
 
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from pgti.cli.fetch_progress import fetch_callbacks
 from pgti.cli.info import store_summary
 from pgti.cli.output import log, print_json
+from pgti.cli.progress import progress_bars
 from pgti.datasets import FetchOptions, fetch_dataset, find_dataset
 from pgti.store import SeriesStore
 
@@ -24,23 +24,23 @@ def fetch_command(
     options: Annotated[FetchOptions, Parameter(name="*")] = FetchOptions(),
     json: bool = False,
 ) -> None:
-    """Turn a published data set into a store; `pgti datasets` lists them.
+    """Create a store from a published data set; `pgti datasets` lists them.
 
-    Its files are downloaded, or taken from a folder. Downloads go on where they stopped, are kept
-    in a cache, and are checked against checksums that are written down when they are first used.
+    The files are downloaded, or read from a directory. Interrupted downloads resume; files are
+    cached, and verified against the checksums recorded when they were first used.
 
     Args:
-        name: The data set.
-        out: The store to make; the data set's name in small letters, in the present folder, if
-            not given.
-        source: A folder that holds the files already, also in zip archives.
-        cache: Where downloads are kept; the customary place of the system if not given.
-        options: What can be chosen of it.
+        name: Name of the data set.
+        out: The store to create. By default the data set's name in lower case, in the current
+            directory.
+        source: Directory that already has the files, unpacked or in zip archives.
+        cache: Directory of the download cache. By default the user's cache directory.
+        options: Options of the data set.
         json: Print one JSON object as the last line of standard output.
     """
     dataset = find_dataset(name)
     store = Path(dataset.name.lower()) if out is None else out
-    with fetch_callbacks() as callbacks:
+    with progress_bars("ingest") as callbacks:
         result = fetch_dataset(
             dataset.name, store, options, source=source, cache=cache, callbacks=callbacks
         )

@@ -1,4 +1,4 @@
-"""`pgti info`: what a store holds."""
+"""`pgti info`: describe a store."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ def info_command(store: Path, /, *, verify: bool = False, json: bool = False) ->
     """Describe a store.
 
     Args:
-        store: The store.
-        verify: Check every part against its SHA-256, however large.
+        store: The store to describe.
+        verify: Check every file of the store against its SHA-256.
         json: Print one JSON object as the last line of standard output.
     """
     opened = SeriesStore.open(store)
@@ -32,7 +32,7 @@ def info_command(store: Path, /, *, verify: bool = False, json: bool = False) ->
 
 
 def store_summary(store: SeriesStore) -> dict[str, Any]:
-    """What people ask of a store, by name."""
+    """Facts about a store, by name."""
     meta = store.meta
     return {
         "steps": meta.num_steps,

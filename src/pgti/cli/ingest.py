@@ -1,4 +1,4 @@
-"""`pgti ingest`: a file of readings becomes a store."""
+"""`pgti ingest`: create a store from a file of readings."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from pgti.cli.info import store_summary
 from pgti.cli.output import log, print_json
-from pgti.cli.row_progress import rows_progress
+from pgti.cli.progress import progress_bars
 from pgti.ingest import IngestOptions, ingest
 from pgti.store import SeriesStore
 
@@ -23,21 +23,21 @@ def ingest_command(
     options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),
     json: bool = False,
 ) -> None:
-    """Turn a file of readings and a graph into a store.
+    """Create a store from a file of readings and a graph.
 
     Readings: CSV or TSV, .npy, .npz, HDF5 (as DCRNN, PGT and LargeST write it), Parquet, or PGT's
-    JSON. Graph: a matrix, an edge list, a table of distances or coordinates, CSR arrays, or
-    DCRNN's adj_mx.pkl; or arrays in the readings' own file (--edges, --coordinates).
+    JSON. Graph: a matrix, an edge list, a table of distances or coordinates, CSR arrays, DCRNN's
+    adj_mx.pkl, or arrays in the file of readings (--edges, --coordinates).
 
     Args:
-        readings: The file of readings.
-        out: The store to make.
-        graph: The file of the graph.
-        options: How to read them.
+        readings: File of readings.
+        out: The store to create.
+        graph: File of the graph.
+        options: How to read the files.
         json: Print one JSON object as the last line of standard output.
     """
-    with rows_progress("ingest") as progress:
-        result = ingest(readings, out, options, graph=graph, progress=progress)
+    with progress_bars("ingest") as callbacks:
+        result = ingest(readings, out, options, graph=graph, progress=callbacks.row_progress)
     for note in result.notes:
         log(note)
     if options.gaps == "fill":

@@ -46,11 +46,12 @@ _COMMANDS = (
 def _app() -> cyclopts.App:
     app = cyclopts.App(
         name="pgti",
-        help="Index-batching for spatiotemporal graph neural networks: from a file of sensor "
-        "readings to an evaluated forecaster, without a memory wall.",
+        help="Train and evaluate spatiotemporal graph neural networks on sensor series of any "
+        "length: index-batching stores the series once and gathers windows from it.",
         version=version("pgti"),
-        help_epilogue="Every command takes --debug, which shows the traceback of an error.",
+        help_epilogue="Every command accepts --debug, which shows the traceback of an error.",
         config=split_lists,
+        default_parameter=cyclopts.Parameter(negative_iterable=()),
     )
     for name in _COMMANDS:
         # Named and not imported: most commands have no use for what the others import.

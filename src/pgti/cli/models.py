@@ -1,4 +1,4 @@
-"""`pgti models`: what can be trained."""
+"""`pgti models`: list and describe models."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -31,12 +31,12 @@ _METR_LA = ModelShape(
 def models_command(
     name: str | None = None, /, *, store: Path | None = None, json: bool = False
 ) -> None:
-    """List the models with their papers and sizes, or the options of one.
+    """List the models with their papers and sizes, or the options of one model.
 
     Args:
-        name: A model, to see its options.
-        store: Count parameters for windows of this store; for METR-LA's 207 sensors, 12 steps in
-            and 12 out, if not given.
+        name: Model whose options to list. By default all models are listed.
+        store: Count parameters for this store. By default for METR-LA: 207 sensors, 12 input steps
+            and a horizon of 12.
         json: Print one JSON object as the last line of standard output.
     """
     opened = None if store is None else SeriesStore.open(store)

@@ -32,7 +32,7 @@ def predict_command(
     device: str | None = None,
     json: bool = False,
 ) -> None:
-    """Write forecasts: of the steps after the end of the series, of a split or of a time range.
+    """Forecast with a trained run: past the end of the series, over a split or a time range.
 
     Args:
         run: Directory of the run.
@@ -40,12 +40,12 @@ def predict_command(
         split: Forecast every window of this split.
         first: Forecast windows whose first forecast step is not before this time.
         last: Forecast windows whose first forecast step is not after this time.
-        readings: Recent readings of the same sensors to forecast from: a store, or a file that
-            `pgti ingest` reads.
-        ingest_options: How to read that file, as in `pgti ingest`.
-        store: The run's store, if it has moved.
-        checkpoint: Which parameters: the best by validation MAE, or the last.
-        device: Compute device, if not the run's.
+        readings: Newer readings of the same sensors to forecast from: a store, or a file that
+            `pgti ingest` can read.
+        ingest_options: How to read the file of readings, as in `pgti ingest`.
+        store: Path of the run's store, if it has moved.
+        checkpoint: Parameters to load: the best by validation MAE, or the last.
+        device: Compute device. By default the run's.
         json: Print one JSON object as the last line of standard output.
     """
     if (first is None) != (last is None):
@@ -53,13 +53,13 @@ def predict_command(
     between = None if first is None or last is None else (first, last)
     is_file = readings is not None and not readings.is_dir()
     if not is_file and ingest_options != IngestOptions():
-        raise ConfigError("options of ingest go with --readings and a file: leave them out")
+        raise ConfigError("options of ingest require --readings with a file: leave them out")
     trained = Run.open(run, store=store, checkpoint=checkpoint, device=device)
     observer = RichObserver()
     with tempfile.TemporaryDirectory(prefix="pgti-") as scratch:
         recent: SeriesStore | None = None
         if readings is not None and is_file:
-            recent = _ingested(readings, Path(scratch) / "recent", ingest_options, trained.store)
+            recent = _ingest(readings, Path(scratch) / "recent", ingest_options, trained.store)
         elif readings is not None:
             recent = SeriesStore.open(readings)
         try:
@@ -73,10 +73,10 @@ def predict_command(
         print_json({"run": str(run), "out": str(out), "windows": windows})
 
 
-def _ingested(
+def _ingest(
     readings: Path, target: Path, options: IngestOptions, known: SeriesStore
 ) -> SeriesStore:
-    """A store of the readings in a file; the run's own store fills in what is not said."""
+    """Ingest the file of readings; options that are not given come from the run's store."""
     interval = options.interval
     if interval is None and options.start is not None and known.meta.interval_seconds is not None:
         interval = f"{known.meta.interval_seconds}s"

@@ -8,7 +8,7 @@ the name of their table (`--windows.horizon`, `--model.hidden`). `--schedule cos
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -28,7 +28,7 @@ from cyclopts import Parameter
 from pgti.errors import ConfigError
 from pgti.models import MODELS
 from pgti.options import parse_value, variants
-from pgti.run.config import RunConfig, WindowConfig, read_toml, upgrade_options
+from pgti.run.config import ModelConfig, RunConfig, WindowConfig, read_toml, upgrade_options
 from pgti.training import TrainingConfig
 
 __all__ = ["RunFlags", "run_config"]
@@ -96,84 +96,85 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 def _flags() -> Iterator[tuple[str, Any]]:
     """Dotted name and annotated type of every flag of a run."""
-    help_config = "TOML file with options; flags override it. The config.toml of a run is one."
-    yield "config", Annotated[Path, Parameter(name="--config", help=help_config)]
-    names = Parameter(name=("--model.name", "--model"), help=_model_help(), show_default="dcrnn")
-    yield "model.name", Annotated[str, names]
-    yield (
-        "model",
-        Annotated[dict[str, str], Parameter(name="--model", help="Options of the model.")],
+    text = (
+        "TOML file with options, in the tables [windows], [model] and [training]; command-line "
+        "options override the file. The config.toml of a run is such a file."
     )
-    yield from _flags_of(RunConfig, "", "", leave_out=("store", "model", "windows", "training"))
-    yield from _flags_of(WindowConfig, "windows.", "windows.")
-    yield from _flags_of(TrainingConfig, "training.", "")
+    yield "config", Annotated[Path, Parameter(name="--config", help=text)]
+    text = "Name of the model; pgti models lists them all."
+    yield _flag("model.name", ("model.name", "model"), str, text, ModelConfig().name, "Model")
+    parameter = Parameter(name="--model", help=_model_help(), group="Model")
+    yield "model", Annotated[dict[str, str], parameter]
+    for each in fields(RunConfig):
+        if each.name in ("batching", "placement", "device", "memory_budget"):
+            hint = str if each.name == "memory_budget" else get_type_hints(RunConfig)[each.name]
+            text = _field_texts(RunConfig)[each.name]
+            yield _flag(each.name, (each.name,), hint, text, each.default, "Parameters")
+    yield from _flags_of(WindowConfig, "windows.", "windows.", "Windows")
+    yield from _flags_of(TrainingConfig, "training.", "", "Training")
 
 
-def _flags_of(
-    config: type, prefix: str, shown: str, *, leave_out: tuple[str, ...] = ()
-) -> Iterator[tuple[str, Any]]:
+def _flags_of(config: type, prefix: str, shown: str, group: str) -> Iterator[tuple[str, Any]]:
     """The flags of a configuration class.
 
     Args:
         config: the class.
         prefix: before the names of its options, as in a configuration file.
         shown: before the names of its flags.
-        leave_out: options without a flag.
+        group: heading in the help.
     """
     texts, hints = _field_texts(config), get_type_hints(config)
     for each in fields(config):
-        if each.name in leave_out:
-            continue
-        name, text, kinds = (
-            f"{shown}{each.name}",
-            texts.get(each.name, ""),
-            variants(hints[each.name]),
-        )
+        name, shown_name, text = f"{prefix}{each.name}", f"{shown}{each.name}", texts[each.name]
+        kinds = variants(hints[each.name])
         if not kinds:
-            yield _flag(f"{prefix}{each.name}", (name,), hints[each.name], text, each.default)
+            yield _flag(name, (shown_name,), hints[each.name], text, each.default, group)
             continue
-        kind = Literal[tuple(kinds)]  # type: ignore[valid-type] # kinds at run time
-        default = getattr(each.default, "kind", None)
-        yield _flag(f"{prefix}{each.name}.kind", (f"{name}.kind", name), kind, text, default)
-        yield from _variant_flags(f"{prefix}{each.name}.", f"{name}.", kinds)
+        names, kind = (f"{shown_name}.kind", shown_name), Literal[tuple(kinds)]
+        yield _flag(f"{name}.kind", names, kind, text, getattr(each.default, "kind", None), group)
+        for option, (hint, default, about) in _variant_options(kinds).items():
+            yield _flag(
+                f"{name}.{option}", (f"{shown_name}.{option}",), hint, about, default, group
+            )
 
 
-def _variant_flags(prefix: str, shown: str, kinds: Mapping[str, type]) -> Iterator[tuple[str, Any]]:
-    """One flag for each option of a table's variants, whose text names the kinds that take it."""
-    texts: dict[str, dict[str, str]] = {}
-    options: dict[str, tuple[Any, Any]] = {}
+def _variant_options(kinds: Mapping[str, type]) -> dict[str, tuple[Any, Any, str]]:
+    """Type, default and text of each option of the variants; the text names their kinds."""
+    takers: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, tuple[Any, Any]] = {}
     for kind, config in kinds.items():
+        texts, hints = _field_texts(config), get_type_hints(config)
         for each in fields(config):
             if each.name != "kind":
-                text = _field_texts(config)[each.name]
-                texts.setdefault(each.name, {})
-                texts[each.name][text] = ", ".join(filter(None, (texts[each.name].get(text), kind)))
-                options[each.name] = get_type_hints(config)[each.name], each.default
-    for name, (hint, default) in options.items():
-        text = " ".join(f"{kind}: {text}" for text, kind in texts[name].items())
-        yield _flag(f"{prefix}{name}", (f"{shown}{name}",), hint, text, default)
+                takers.setdefault(each.name, {}).setdefault(texts[each.name], []).append(kind)
+                found[each.name] = hints[each.name], each.default
+    return {
+        name: (*found[name], " ".join(f"{', '.join(by)}: {text}" for text, by in texts.items()))
+        for name, texts in takers.items()
+    }
 
 
 def _flag(
-    option: str, names: tuple[str, ...], hint: Any, text: str, default: Any
+    option: str, names: tuple[str, ...], hint: Any, text: str, default: Any, group: str
 ) -> tuple[str, Any]:
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (member for member in get_args(hint) if member is not NoneType)
-    if option == "memory_budget":
-        hint = str  # 2GiB
+    can_be_empty = group == "Windows" and not default  # every channel, no calendar
     if get_origin(hint) is tuple:
         hint = tuple[get_args(hint)[0], ...]  # type: ignore[misc] # known at run time only
-    is_shown = default not in (None, (), MISSING)
-    if isinstance(default, tuple):
-        default = ",".join(map(str, default))
-    flags = tuple(f"--{name.replace('_', '-')}" for name in names)
-    shown = str(default).lower() if isinstance(default, bool) else str(default)
-    parameter = Parameter(name=flags, help=text, show_default=shown if is_shown else False)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    parameter = Parameter(
+        name=tuple(f"--{name.replace('_', '-')}" for name in names),
+        help=text,
+        group=group,
+        show_default=False if default in (None, ()) or default is False else shown,
+        negative_iterable="empty-" if can_be_empty else (),
+    )
     return option, Annotated[hint, parameter]
 
 
 def _field_texts(config: type) -> dict[str, str]:
-    """What the class's docstring says about each field."""
+    """What the docstring of a class says about each field."""
     found = _ENTRY.findall(inspect.getdoc(config) or "")
     return {name: " ".join(text.split()) for name, text in found}
 
@@ -194,7 +195,7 @@ def _model_help() -> str:
             prefix, _, layer = name.partition(":")
             layers.setdefault(f"{prefix}:LAYER for a layer of {entry.library}", []).append(layer)
     rest = "".join(f"; {what}: {', '.join(names)}" for what, names in layers.items())
-    return f"Model, and its options as --model.OPTION VALUE. {models}{rest}."
+    return f"Options of the model, as --model.OPTION VALUE. {models}{rest}."
 
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pgti.cli.info import store_summary
 from pgti.cli.output import log, print_json
-from pgti.cli.row_progress import rows_progress
+from pgti.cli.progress import progress_bars
 from pgti.datasets.simulated import SimulationOptions
 from pgti.datasets.simulated import simulate as simulate_store
 from pgti.errors import ConfigError
@@ -31,28 +31,28 @@ def simulate_command(
     overwrite: bool = False,
     json: bool = False,
 ) -> None:
-    """Write a store of simulated traffic speeds in mph, on a 0.1 grid.
+    """Create a store of simulated traffic speeds, in mph to one decimal.
 
-    Daily and weekly rhythm, congestion that travels along the edges, noise and sensor outages;
-    the same seed gives the same series. It serves examples, tests and measurements of scale:
-    accuracy on it says nothing about real roads.
+    The series has daily and weekly cycles, congestion that spreads along the edges, noise and
+    sensor outages; the same seed gives the same series. Use it for examples, tests and scaling
+    measurements: accuracy on it does not transfer to real roads.
 
     Args:
-        out: The store to make.
-        sensors: Number of sensors; those of the graph, or else 64, if not given.
+        out: The store to create.
+        sensors: Number of sensors. By default that of the graph, or 64 without a graph.
         steps: Number of time steps.
-        graph: Graph file to simulate on, whose edges point in the driving direction; without one
-            a road-like graph is made.
-        edges: Arrays or columns (source, target) or (source, target, weight) of that file.
-        seed: Seed of everything that is random.
-        start: Time of the first step.
-        interval_seconds: Seconds between steps.
-        outage_fraction: Sharding of readings that are missing.
-        overwrite: Replace an existing store once the new one is complete.
+        graph: Graph file to simulate on, with edges in driving direction. By default a random
+            road-like graph.
+        edges: Arrays or columns of that file: (source, target) or (source, target, weight).
+        seed: Random seed.
+        start: Time of the first time step, ISO 8601.
+        interval_seconds: Seconds between time steps.
+        outage_fraction: Fraction of readings that are missing.
+        overwrite: Replace an existing store, once the new one is complete.
         json: Print one JSON object as the last line of standard output.
     """
     if edges and graph is None:
-        raise ConfigError(f"--edges names {', '.join(edges)} and there is no --graph: name a file")
+        raise ConfigError(f"--edges is {','.join(edges)} and --graph is missing: name the graph file")
     road, ids = (None, None) if graph is None else read_graph(graph, IngestOptions(edges=edges))
     if sensors is None:
         sensors = _DEFAULT_SENSORS if road is None else road.num_nodes
@@ -64,7 +64,8 @@ def simulate_command(
         interval_seconds=interval_seconds,
         outage_fraction=outage_fraction,
     )
-    with rows_progress("simulate") as progress:
+    with progress_bars("simulate") as callbacks:
+        progress = callbacks.row_progress
         simulate_store(
             out,
             options,

@@ -35,13 +35,13 @@ def train_command(
 ) -> None:
     """Train a model and evaluate it on the test windows.
 
-    A TOML file (--config run.toml) may hold options too, in the tables [windows], [model] and
-    [training]; command-line options override it. The `config.toml` of a run is such a file.
+    Several ranks train together if torchrun, srun or mpirun launch the command. Options may also
+    come from a TOML file (--config run.toml); command-line options override it.
 
     Args:
         store: The store to learn from.
-        run: Directory of the run: created, or continued with --resume. torchrun has options that
-            begin with --run itself: with torchrun, use --run-dir.
+        run: Directory of the run: created, or continued with --resume. With torchrun, which has
+            options that begin with --run itself, use --run-dir.
         options: Options of the run.
         local_copy: Copy the store to this directory on a local disk first, once per machine; later
             runs use the copy. For stores on a shared file system.

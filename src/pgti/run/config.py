@@ -35,19 +35,20 @@ class WindowConfig:
     """Shape and split of the windows.
 
     Attributes:
-        input_steps: time steps that the model sees.
-        horizon: time steps that it forecasts.
-        stride: time steps between the starts of neighbouring windows.
-        targets: channels to forecast [default: all].
-        calendar: calendar features appended to the inputs, time-of-day and day-of-week [default:
-            what fits the series and the model].
-        profile: append typical-day features: the mean of each sensor at that time of day, on
-            working days or weekends, over the training rows; for the input's time step and for the
-            time step `horizon` later.
-        fractions: fractions of train, validation and test windows, in time order.
-        val_from: time of the first validation target, ISO 8601; in place of fractions.
-        test_from: time of the first test target, ISO 8601; goes with val-from.
-        gap: time steps left out between splits; with input-steps + horizon - 1 they share none.
+        input_steps: Time steps that the model sees.
+        horizon: Time steps that it forecasts.
+        stride: Time steps between the starts of neighbouring windows.
+        targets: Channels to forecast. By default all of them.
+        calendar: Calendar features to append to the inputs: time-of-day, day-of-week. By default
+            those that suit the series and the model.
+        profile: Append typical-day features to the inputs: the mean of each sensor at that time of
+            day, on working days or on weekends, over the training rows; for the time step itself
+            and for the time step one horizon later.
+        fractions: Fractions of train, validation and test windows, in time order.
+        val_from: Time of the first validation target, ISO 8601, instead of fractions.
+        test_from: Time of the first test target, ISO 8601; required with val-from.
+        gap: Time steps left out between splits. With input-steps + horizon - 1, splits share no
+            time step.
 
     Raises:
         ConfigError: if a size breaks its rule, or a split is given in two ways.
@@ -105,8 +106,8 @@ class ModelConfig:
     """A model by name.
 
     Attributes:
-        name: name of the model.
-        options: options of that model by name; the others have the model's defaults.
+        name: Name of the model.
+        options: Options of that model by name; the others have the model's defaults.
     """
 
     name: str = "dcrnn"
@@ -121,20 +122,20 @@ class RunConfig:
     """Everything that determines a run.
 
     Attributes:
-        store: the store to learn from.
-        windows: shape and split of the windows.
-        model: the model.
-        training: options of the training loop.
-        batching: how batches are built: index (gathered from the store), device (gathered from a
-            copy of the series on the compute device), standard (all windows materialized, for
-            comparison), or auto, the fastest that fits.
-        placement: where the training rows are when several ranks train (torchrun, srun, mpirun):
-            with replicated every rank maps the whole store, with partitioned each rank holds its
-            part of the series.
-        device: compute device: auto, cpu, cuda or cuda:1; with several ranks auto and cuda are
+        store: The store to learn from.
+        windows: Shape and split of the windows.
+        model: The model.
+        training: Options of the training loop.
+        batching: How batches are built: "index" gathers windows from the store, "device" from a
+            copy of the series on the compute device, "standard" materializes all windows (for
+            comparison), "auto" chooses the fastest that fits.
+        placement: Where the training rows are when several ranks train (torchrun, srun, mpirun):
+            "replicated" maps the whole store on every rank, "partitioned" gives each rank its part
+            of the series.
+        device: Compute device: auto, cpu, cuda or cuda:1. With several ranks, auto and cuda mean
             each rank's own GPU.
-        memory_budget: bytes that the process may use on that device, also as text such as 2GiB
-            [default: the free memory].
+        memory_budget: Memory that the process may use on that device, in bytes or as text such as
+            2GiB. By default the free memory.
     """
 
     store: Path

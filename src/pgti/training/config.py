@@ -50,7 +50,7 @@ class BlocksOrder:
     """Shuffle blocks of consecutive windows: fewer rows to read, slightly noisier gradients.
 
     Attributes:
-        block_size: consecutive windows in a block [default: 8].
+        block_size: Consecutive windows in a block. 8 by default.
     """
 
     kind: Literal["blocks"] = "blocks"
@@ -66,10 +66,10 @@ class PartitionsOrder:
     """Shuffle blocks within parts of the series, and take windows of all parts in every batch.
 
     Attributes:
-        partitions: parts of the series, at least as many as ranks.
-        rotation: fraction of each part that moves to the neighbouring part every epoch.
-        block_size: consecutive windows in a block [default: the windows that a batch takes of each
-            part].
+        partitions: Parts of the series, at least as many as ranks.
+        rotation: Fraction of each part that moves to the neighbouring part every epoch.
+        block_size: Consecutive windows in a block. By default the windows that a batch takes of
+            each part.
     """
 
     kind: Literal["partitions"] = "partitions"
@@ -101,7 +101,7 @@ class HuberLoss:
     """Squared error up to `delta`, absolute error beyond it.
 
     Attributes:
-        delta: error, in the target's unit, beyond which the loss is linear.
+        delta: Error, in the target's unit, beyond which the loss is linear.
     """
 
     kind: Literal["huber"] = "huber"
@@ -128,7 +128,7 @@ class AdamOptimizer:
 
     Attributes:
         weight_decay: L2 penalty.
-        epsilon: term added to the denominator; DCRNN's released configuration has 1e-3.
+        epsilon: Term added to the denominator; DCRNN's released configuration has 1e-3.
     """
 
     kind: Literal["adam"] = "adam"
@@ -144,8 +144,8 @@ class AdamWOptimizer:
     """AdamW (Loshchilov & Hutter 2019).
 
     Attributes:
-        weight_decay: decoupled weight decay.
-        epsilon: term added to the denominator.
+        weight_decay: Decoupled weight decay.
+        epsilon: Term added to the denominator; DCRNN's released configuration has 1e-3.
     """
 
     kind: Literal["adamw"] = "adamw"
@@ -174,35 +174,36 @@ class TrainingConfig:
     `schedule={"kind": "multistep", "milestones": [20, 30]}` are all valid.
 
     Attributes:
-        epochs: passes over the training windows.
-        batch_size: windows of a batch over all ranks; the same for any number of ranks.
-        accumulate: batches per optimizer step: a step learns from batch-size * accumulate windows.
-        order: order of the training windows. global shuffles all windows of an epoch; blocks
+        epochs: Passes over the training windows.
+        batch_size: Windows per batch, over all ranks together.
+        accumulate: Batches per optimizer step: each step learns from batch-size * accumulate
+            windows.
+        order: Order of the training windows. "global" shuffles all of them in each epoch; "blocks"
             shuffles blocks of consecutive windows, which reads fewer rows and makes gradients
-            slightly noisier; partitions shuffles blocks within parts of the series and takes
-            windows of all parts in every batch; auto is partitions for a partitioned placement and
-            global otherwise.
-        learning_rate: learning rate before warm-up and schedule.
-        warmup_steps: optimizer steps in which the learning rate rises linearly to its full value,
-            with any schedule.
-        schedule: how the learning rate changes after warm-up.
+            slightly noisier; "partitions" shuffles blocks within parts of the series and takes
+            windows of all parts in every batch; "auto" is partitions for a partitioned placement
+            and global otherwise.
+        learning_rate: Learning rate before warm-up and schedule.
+        warmup_steps: Optimizer steps over which the learning rate rises linearly to its full value,
+            before any schedule.
+        schedule: How the learning rate changes after warm-up.
         optimizer: Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019).
-        loss: loss in original units over observed targets.
-        clip_norm: largest norm of the gradient of all parameters; 0 disables clipping.
-        patience: early stopping: end training after this many consecutive validations without
-            improvement of the MAE [default: never].
-        max_steps: end training after this many optimizer steps, whatever the number of epochs.
-        val_windows: validate on at most this many windows, spread evenly over the split [default:
-            all].
-        precision: bfloat16 runs the network's forward pass in training under autocast.
-        activation_checkpointing: recompute activations in the backward pass instead of storing
-            them: a fraction of the memory for about a third more time. auto does so if they would
-            not fit otherwise.
-        compile: compile the network with torch.compile.
-        seed: seed of initial parameters, order of windows and scheduled sampling.
-        checkpoint_every_steps: write a checkpoint every this many optimizer steps; 0 writes them
+        loss: Loss over observed targets, in original units.
+        clip_norm: Largest norm of the gradient over all parameters; 0 disables clipping.
+        patience: Early stopping: end training after this many consecutive validations without a
+            better MAE. By default training does not stop early.
+        max_steps: End training after this many optimizer steps, even within an epoch.
+        val_windows: Validate on at most this many windows, spread evenly over the split. By default
+            on all of them.
+        precision: Precision of the network's forward pass in training; bfloat16 uses autocast.
+        activation_checkpointing: Recompute activations in the backward pass instead of storing
+            them: a fraction of the memory for about a third more time. "auto" does so if they
+            would not fit otherwise.
+        compile: Compile the network with torch.compile.
+        seed: Seed of initial parameters, order of windows and scheduled sampling.
+        checkpoint_every_steps: Write a checkpoint every this many optimizer steps; 0 writes them
             at the end of epochs only.
-        log_every_steps: log the loss every this many optimizer steps; 0 logs it at the end of
+        log_every_steps: Log the loss every this many optimizer steps; 0 logs it at the end of
             epochs only.
 
     Raises:

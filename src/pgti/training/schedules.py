@@ -34,8 +34,8 @@ class MultistepSchedule:
     """The learning rate is multiplied by a factor at given epochs.
 
     Attributes:
-        milestones: epochs, counted from 0, at whose beginning the learning rate is reduced.
-        factor: what the learning rate is multiplied by when it is reduced.
+        milestones: Epochs, counted from 0, at whose beginning the learning rate is reduced.
+        factor: Factor by which the learning rate is multiplied when it is reduced.
     """
 
     kind: Literal["multistep"] = "multistep"
@@ -57,7 +57,7 @@ class CosineSchedule:
     """The learning rate falls along half a cosine over all epochs (Loshchilov & Hutter 2017).
 
     Attributes:
-        min_learning_rate: learning rate at the end.
+        min_learning_rate: Learning rate at the end.
     """
 
     kind: Literal["cosine"] = "cosine"
@@ -73,9 +73,9 @@ class PlateauSchedule:
     """The learning rate is multiplied by a factor when the validation MAE stops improving.
 
     Attributes:
-        patience: validations without improvement before the learning rate is reduced.
-        factor: what the learning rate is multiplied by when it is reduced.
-        min_learning_rate: lowest learning rate.
+        patience: Validations without improvement before the learning rate is reduced.
+        factor: Factor by which the learning rate is multiplied when it is reduced.
+        min_learning_rate: Lowest learning rate.
     """
 
     kind: Literal["plateau"] = "plateau"
@@ -103,9 +103,9 @@ class Plateau:
     """State of the plateau schedule after the validations so far.
 
     Attributes:
-        best: lowest validation MAE so far.
-        bad_validations: validations since then, or since the rate was last reduced.
-        factor: what the learning rate is multiplied by.
+        best: Lowest validation MAE so far.
+        bad_validations: Validations since then, or since the rate was last reduced.
+        factor: What the learning rate is multiplied by.
     """
 
     best: float = math.inf
