@@ -52,7 +52,9 @@ def simulate_command(
         json: Print one JSON object as the last line of standard output.
     """
     if edges and graph is None:
-        raise ConfigError(f"--edges is {','.join(edges)} and --graph is missing: name the graph file")
+        raise ConfigError(
+            f"--edges is {','.join(edges)} and --graph is missing: name the graph file"
+        )
     road, ids = (None, None) if graph is None else read_graph(graph, IngestOptions(edges=edges))
     if sensors is None:
         sensors = _DEFAULT_SENSORS if road is None else road.num_nodes
