@@ -286,7 +286,7 @@ def test_every_command_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert first is not None
     assert first > 0
     assert others[1:] == [None, None]
-    assert any("first optimiser step" in note for note in dataset.commands[0].notes)
+    assert any("first optimizer step" in note for note in dataset.commands[0].notes)
     assert dataset.peaks("peak_pss_bytes") == {
         "train": PEAK_BYTES + 2,
         "evaluate": PEAK_BYTES + 4,

@@ -92,7 +92,7 @@ def test_a_few_windows_are_told_of(
     assert result["test"]["count"] <= 7 * 3 * 6
     assert 0 < result["seconds_to_training"] < result["seconds_to_first_step"]
     assert f"test, 7 of {total} windows" in captured.err
-    assert "first optimiser step" in captured.err
+    assert "first optimizer step" in captured.err
 
     assert run("evaluate", path, "--windows", 7, "--json") == 0
     assert last_json(capsys)["test"] == result["test"]

@@ -1,4 +1,4 @@
-"""A command as one of several processes: cores, local copies, who speaks."""
+"""A command as one rank of a job: processor cores, local copies, the job's name."""
 
 import os
 import socket
@@ -22,7 +22,7 @@ _STARTED_FIELD = 19  # of a process in /proc, behind its name
 
 @contextmanager
 def open_job(device: str, peer_timeout: float) -> Iterator[Communicator]:
-    """The processes that were launched together with this one, if any.
+    """Connect to the ranks that were launched together with this process, if any.
 
     Args:
         device: name of the compute device.
@@ -40,7 +40,7 @@ def open_job(device: str, peer_timeout: float) -> Iterator[Communicator]:
 
 
 def this_job() -> Job:
-    """The job that this process belongs to: its parent stays when torchrun restarts it."""
+    """The job of this process: torchrun, its parent process, stays the same across restarts."""
     agent = os.getppid()
     try:
         # Ticks since boot: psutil's create_time() moves when the system's clock is set.
@@ -70,25 +70,23 @@ def _share_cores(launch: Launch) -> None:
 
 
 def open_local_copy(store: Path, directory: Path, communicator: Communicator) -> SeriesStore:
-    """The copy of the store on this machine's own disk, made by one of its ranks.
+    """Open a copy of the store on a local disk, which one rank of each machine creates first.
 
     Raises:
-        StoreError: if it cannot be made.
+        StoreError: if it cannot be created.
     """
-    speak = log if communicator.is_main else _nothing
-    refusal: PgtiError | None = None
-    copy: SeriesStore | None = None
+    found: SeriesStore | PgtiError
+    log_once = log if communicator.is_main else _discard
     try:
-        copy = SeriesStore.open(local_copy(store, directory, log=speak))  # others wait, and reuse
+        found = SeriesStore.open(local_copy(store, directory, log=log_once))
     except PgtiError as error:
-        refusal = error
-    communicator.wait_for_all()  # a large copy may take longer than ranks wait for one another
+        found = error
+    communicator.wait_for_all()  # a large copy may take longer than the ranks' timeout
     with communicator.raise_together():
-        if refusal is not None:
-            raise refusal
-    assert copy is not None  # or there would be a refusal
-    return copy
+        if isinstance(found, PgtiError):
+            raise found
+    return found
 
 
-def _nothing(message: str) -> None:
-    del message
+def _discard(message: str) -> None:
+    """Log nothing."""

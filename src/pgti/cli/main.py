@@ -1,14 +1,13 @@
-"""The entry: find the command, run it, and turn what goes wrong into one line and an exit code.
+"""Run a command, and report an error as one line and an exit code.
 
-Exit 0 done; 2 what the user gave is wrong; 128 + n stopped by signal n; 1 anything else. Of several
-ranks one says what went wrong: rank 0, where it can.
+0: done; 2: wrong input; 128 + n: stopped by signal n; 1: any other error. Of several ranks one
+reports the error: rank 0, if it can.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from importlib.metadata import version
 from types import FrameType
 from typing import TYPE_CHECKING, get_origin
@@ -54,7 +53,7 @@ def _app() -> cyclopts.App:
         default_parameter=cyclopts.Parameter(negative_iterable=()),
     )
     for name in _COMMANDS:
-        # Named and not imported: most commands have no use for what the others import.
+        # By name, so that a command imports only what it needs.
         app.command(f"pgti.cli.{name}:{name}_command", name=name)
     return app
 
@@ -62,7 +61,7 @@ def _app() -> cyclopts.App:
 def split_lists(
     app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
 ) -> None:
-    """Let every option that takes a list take it with commas."""
+    """Split the comma-separated values of every option that takes a list."""
     del app, commands
     for argument in arguments:
         if get_origin(argument.hint) is tuple:
@@ -74,7 +73,7 @@ def split_lists(
 
 
 def _import_commands(app: cyclopts.App) -> None:
-    """Import every command: a list of commands has the first line of each one's help."""
+    """Import every command, whose docstrings the help shows."""
     for command in app.subapps:
         _import_commands(command)
 
@@ -89,37 +88,33 @@ def run_command(tokens: Sequence[str]) -> int:
         _refuse_ranks(tokens)
         arguments = [token for token in tokens if token != _DEBUG]
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-    except (Exception, KeyboardInterrupt) as error:  # a fault of ours is one line too
+    except (Exception, KeyboardInterrupt) as error:  # also an error of this program
         if debug:
             raise
-        return _told(error)
+        launch = _find_launch()
+        code, message = _describe_error(error)
+        # Before the ranks have connected, those of a machine fail alike.
+        if not getattr(error, "is_reported", launch is not None and launch.local_rank > 0):
+            log(message, rank=0 if launch is None else launch.rank)
+        return code
     return 0
 
 
-def _told(error: BaseException) -> int:
-    """Say what went wrong in one line, unless another rank does; the exit code."""
-    launch = _launch()
-    speak: Callable[[str], None] = partial(log, rank=0 if launch is None else launch.rank)
-    # Before the ranks have connected, those of a machine fail alike.
-    if getattr(error, "is_reported", launch is not None and launch.local_rank > 0):
-        speak = _nothing
-    if isinstance(error, KeyboardInterrupt):
-        speak("stopped")
-        return 130
+def _describe_error(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of an error."""
     message = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped"
     if isinstance(error, Interrupted):
-        speak(message)
-        return 128 + error.signal_number
-    if not isinstance(error, (PgtiError, cyclopts.CycloptsError, OSError)):
-        what = f"{type(error).__name__}: {message}"
-        speak(f"internal error: {what[:500]}; --debug shows where")
-        return 1
-    speak(f"error: {message}")
-    return 1 if isinstance(error, PeerError) else 2
+        return 128 + error.signal_number, message
+    if isinstance(error, (PgtiError, cyclopts.CycloptsError, OSError)):
+        return 1 if isinstance(error, PeerError) else 2, f"error: {message}"
+    what = f"{type(error).__name__}: {message}"
+    return 1, f"internal error: {what[:500]}; --debug shows the traceback"
 
 
-def _launch() -> "Launch | None":
-    """Which of several processes this is; None for one alone, or where that cannot be told."""
+def _find_launch() -> "Launch | None":
+    """This process's rank among several; None for a single process or an unclear environment."""
     if not any(name in os.environ for name in _RANK_VARIABLES):
         return None
     from pgti.distributed import find_launch  # noqa: PLC0415 - imports torch
@@ -132,25 +127,21 @@ def _launch() -> "Launch | None":
 
 
 def _refuse_ranks(tokens: Sequence[str]) -> None:
-    """Refuse a command for one process that was launched as several.
+    """Refuse to run a single-process command on several ranks.
 
     Raises:
-        ConfigError: naming the command and how many there are.
+        ConfigError: naming the command and the number of processes.
     """
-    launch = _launch()
+    launch = _find_launch()
     if launch is not None and tokens and tokens[0] not in _FOR_RANKS:
         raise ConfigError(
-            f"{tokens[0]} was launched as {launch.world_size} processes: it runs as one; leave "
-            "torchrun out"
+            f"{tokens[0]} was launched as {launch.world_size} processes: run it as one, without "
+            "torchrun"
         )
 
 
-def _nothing(message: str) -> None:
-    del message
-
-
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End the command as an exception would, so that what is half-written is removed."""
+    """End the command with an exception, so that partial output is removed."""
     del frame
     raise Interrupted(f"stopped by {signal.Signals(number).name}", number)
 

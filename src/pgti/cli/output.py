@@ -1,4 +1,4 @@
-"""What people read on standard error and programs on standard output."""
+"""Output: text and tables on standard error, JSON on standard output."""
 
 import json
 import sys
@@ -12,17 +12,17 @@ __all__ = ["log", "print_json", "show", "show_errors"]
 
 _BASELINES = ("persistence", "historical-average")
 _ERRORS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
-_SHOWN_STEPS = 6  # more horizon steps than this are thinned in a table
+_SHOWN_STEPS = 6  # a table shows a few of more horizon steps than this
 
 
 def log(message: str, rank: int = 0) -> None:
-    """One line on standard error, which names the rank of a job that says it, if it is not 0."""
-    speaker = f"pgti: rank {rank}" if rank else "pgti"
-    print(f"{speaker}: {message}", file=sys.stderr)
+    """Print a line on standard error; it names the rank, unless that is 0."""
+    prefix = f"pgti: rank {rank}" if rank else "pgti"
+    print(f"{prefix}: {message}", file=sys.stderr)
 
 
 def show(table: Table) -> None:
-    """A table on standard error, as wide as it needs to be where nobody's terminal limits it."""
+    """Print a table on standard error; without a terminal it is 120 characters wide."""
     console = Console(stderr=True)
     if not console.is_terminal:
         console = Console(stderr=True, width=120)
@@ -30,12 +30,12 @@ def show(table: Table) -> None:
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """One JSON object as the last line of standard output."""
+    """Print one JSON object as the last line of standard output."""
     print(json.dumps(content, allow_nan=False), flush=True)
 
 
 def show_errors(split: str, report: Mapping[str, Any], forecaster: str) -> None:
-    """Show the errors of a forecaster and both baselines, of each channel where there are several.
+    """Show the metrics of a forecaster and both baselines, also per channel if there are several.
 
     Args:
         split: name of the split, for the title.
@@ -69,7 +69,7 @@ def _error_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _shown_steps(steps: list[str]) -> list[str]:
-    """The steps that papers show where there are twelve, else a few spread evenly; and the mean."""
+    """A few horizon steps, of twelve those that papers show (3, 6, 9, 12), and the mean."""
     if len(steps) > _SHOWN_STEPS:
         stride = max(1, len(steps) // 4)
         steps = steps[stride - 1 :: stride]

@@ -1,18 +1,19 @@
-"""`pgti train`: learn a forecaster from a store."""
+"""`pgti train`: train a model on a store."""
 
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import psutil
 from cyclopts import Parameter
 
-from pgti.cli.first_step import FirstStep
 from pgti.cli.job import open_job, open_local_copy, this_job
 from pgti.cli.output import log, print_json, show_errors
 from pgti.cli.run_options import RunFlags, run_config
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import require_whole_number
 from pgti.forecasting import AbstractObserver, RichObserver, TensorBoardObserver
+from pgti.forecasting.observers import Record
 from pgti.memory import PeakMemory
 from pgti.run import train_run
 from pgti.training import RunDirectory
@@ -39,7 +40,7 @@ def train_command(
     come from a TOML file (--config run.toml); command-line options override it.
 
     Args:
-        store: The store to learn from.
+        store: The store to train on.
         run: Directory of the run: created, or continued with --resume. With torchrun, which has
             options that begin with --run itself, use --run-dir.
         options: Options of the run.
@@ -54,16 +55,16 @@ def train_command(
         json: Print one JSON object as the last line of standard output.
     """
     began = time.perf_counter()
-    first_step = FirstStep()
+    first_step = _FirstStep()
     if test_windows is not None:
         require_whole_number("test-windows", test_windows, 1)
     config = run_config(store, options or {})
 
     def observers(directory: RunDirectory) -> list[AbstractObserver]:
-        watching: list[AbstractObserver] = [RichObserver(), first_step]
+        chosen: list[AbstractObserver] = [RichObserver(), first_step]
         if tensorboard:
-            watching.append(TensorBoardObserver(directory.tensorboard_directory))
-        return watching
+            chosen.append(TensorBoardObserver(directory.tensorboard_directory))
+        return chosen
 
     with PeakMemory() as memory, open_job(config.device, peer_timeout) as communicator:
         trained, result = train_run(
@@ -88,11 +89,11 @@ def train_command(
     if report:
         show_errors("test", report["test"], config.model.name)
     else:
-        log("the test split has no window: nothing was evaluated")
-    first_step.tell()
+        log("the test split has no windows: nothing was evaluated")
+    first_step.log()
     if any(sent.values()):
-        told = ", ".join(f"{kind} {num_bytes:,}" for kind, num_bytes in sent.items())
-        log(f"{communicator.world_size} ranks; bytes that rank 0 sent: {told}")
+        by_kind = ", ".join(f"{kind} {num_bytes:,}" for kind, num_bytes in sent.items())
+        log(f"{communicator.world_size} ranks; bytes that rank 0 sent: {by_kind}")
     log(f"the run is in {run}")
     if json:
         print_json(
@@ -115,3 +116,44 @@ def train_command(
                 "sent_bytes": sent,
             }
         )
+
+
+class _FirstStep(AbstractObserver):
+    """Measures how long a user waits for the first optimizer step.
+
+    Attributes:
+        began_after: seconds from the start of the process to the beginning of the first step, or
+            None.
+        done_after: seconds from the start of the process to its end, or None.
+    """
+
+    def __init__(self) -> None:
+        self.began_after: float | None = None
+        self.done_after: float | None = None
+        self._is_training = False
+        self._started = psutil.Process().create_time()
+
+    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
+        """A pass begins: over training windows, unless a resumed run only has to be validated."""
+        self._is_training = label != "evaluating"
+        if self.began_after is None and self._is_training:
+            self.began_after = time.time() - self._started
+
+    def advance(self, num_windows: int) -> None:
+        """A step is done."""
+        if self.done_after is None and self._is_training:
+            self.done_after = time.time() - self._started
+
+    def log(self) -> None:
+        """Log both times, if a step was taken."""
+        if self.began_after is not None and self.done_after is not None:
+            log(
+                f"the first optimizer step began {self.began_after:.1f} s after the command and "
+                f"took {self.done_after - self.began_after:.1f} s"
+            )
+
+    def record(self, record: Record) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
