@@ -58,6 +58,19 @@ if TYPE_CHECKING:
     from pgti.run import RunConfig as RunConfig
     from pgti.run import WindowConfig as WindowConfig
     from pgti.run import train as train
+    from pgti.training import AdamOptimizer as AdamOptimizer
+    from pgti.training import AdamWOptimizer as AdamWOptimizer
+    from pgti.training import AutoOrder as AutoOrder
+    from pgti.training import BlocksOrder as BlocksOrder
+    from pgti.training import CosineSchedule as CosineSchedule
+    from pgti.training import GlobalOrder as GlobalOrder
+    from pgti.training import HuberLoss as HuberLoss
+    from pgti.training import MAELoss as MAELoss
+    from pgti.training import MSELoss as MSELoss
+    from pgti.training import MultistepSchedule as MultistepSchedule
+    from pgti.training import NoSchedule as NoSchedule
+    from pgti.training import PartitionsOrder as PartitionsOrder
+    from pgti.training import PlateauSchedule as PlateauSchedule
     from pgti.training import TrainingConfig as TrainingConfig
 
 _NEEDS_TORCH = {
@@ -73,7 +86,22 @@ _NEEDS_TORCH = {
     "pgti.models": ("DCRNN", "AbstractModel", "DCRNNConfig", "ModelShape"),
     "pgti.nn": ("Supports",),
     "pgti.run": ("Run", "RunConfig", "WindowConfig", "train"),
-    "pgti.training": ("TrainingConfig",),
+    "pgti.training": (
+        "AdamOptimizer",
+        "AdamWOptimizer",
+        "AutoOrder",
+        "BlocksOrder",
+        "CosineSchedule",
+        "GlobalOrder",
+        "HuberLoss",
+        "MAELoss",
+        "MSELoss",
+        "MultistepSchedule",
+        "NoSchedule",
+        "PartitionsOrder",
+        "PlateauSchedule",
+        "TrainingConfig",
+    ),
 }
 _HOME_OF = {name: room for room, names in _NEEDS_TORCH.items() for name in names}
 
