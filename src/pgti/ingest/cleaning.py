@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError
+from pgti.ingest.options import IngestOptions
 from pgti.ingest.times import RowLabels
 
 __all__ = ["Cleaner"]
@@ -16,10 +17,9 @@ class Cleaner:
     """Cleans chunk after chunk, and counts infinite readings on the way.
 
     Args:
+        options: raw values that mean "missing", which may be infinite, and scales.
         channels: name of each channel.
         node_ids: id of each sensor.
-        missing: raw values that mean "missing"; may be infinite.
-        scale: reading = raw value * scale: none, one for all channels, or one for each.
         labels: what messages call the rows.
 
     Raises:
@@ -28,13 +28,12 @@ class Cleaner:
 
     def __init__(
         self,
-        *,
+        options: IngestOptions,
         channels: tuple[str, ...],
         node_ids: tuple[str, ...],
-        missing: tuple[float, ...],
-        scale: tuple[float, ...],
         labels: RowLabels,
     ) -> None:
+        scale = options.scale
         if len(scale) not in (0, 1, len(channels)):
             raise ConfigError(
                 f"{len(scale)} scales were given ({', '.join(map(str, scale))}) and "
@@ -42,7 +41,7 @@ class Cleaner:
             )
         self._channels = channels
         self._node_ids = node_ids
-        self._missing = tuple(code for code in missing if not math.isnan(code))
+        self._missing = tuple(code for code in options.missing if not math.isnan(code))
         self._scale = scale
         self._labels = labels
         self._num_infinite = 0

@@ -9,7 +9,7 @@ dtype, block{i}_items and block{i}_values. In the "table" layout it has one comp
 """
 
 import pickletools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -45,28 +45,65 @@ _FORMAT = "HDF5 (if a compression filter is missing, rewrite it with `ptrepack -
 _NAT = np.iinfo(np.int64).min
 
 Node = Any  # an h5py group or dataset; h5py has no types
-ReadRows = Callable[[Node, int, int], tuple[NDArray[np.floating[Any]], NDArray[np.int64]]]
+Words = list[str | int]
+# Rows, columns, dtype and columns of each block or field, unit of times, words that name a zone.
+_Description = tuple[
+    int, tuple[str, ...], dict[str, tuple[np.dtype[Any], tuple[str, ...]]], str | None, Words | None
+]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class PandasTable:
-    """A DataFrame in an HDF5 file.
+    """A DataFrame of numbers in an HDF5 file.
 
     Attributes:
+        name: what messages call it.
         num_rows: rows of the frame, T.
         node_ids: its columns.
         time_unit: "s", "ms", "us" or "ns" if its index is dates, else None.
         is_aware: whether the index is true times.
         time_zone: zone of the index, where it names one.
-        read: `read(group, first, stop)` gives floats [rows, N] and the index as int64 [rows].
+        columns: places among the N columns, for each block or field of the file.
     """
 
+    name: str
     num_rows: int
     node_ids: tuple[str, ...]
     time_unit: str | None
     is_aware: bool
     time_zone: str | None
-    read: ReadRows
+    columns: dict[str, NDArray[np.int64]]
+
+    def read(
+        self, group: Node, first: int, stop: int
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+        """Floats [rows, N] and the index, int64 [rows] (empty if it is not dates).
+
+        Raises:
+            DataError: naming the first row without a time.
+        """
+        if "table" in group:
+            rows = group["table"][first:stop]
+            pieces = [rows[field].reshape(stop - first, -1) for field in self.columns]
+            times = rows["index"]
+        else:
+            pieces = [group[f"{block}_values"][first:stop] for block in self.columns]
+            times = group["axis1"][first:stop]
+        if self.time_unit is None:
+            times = np.empty(0, np.int64)
+        labels = RowLabels(self.name)
+        labels.refuse_where(times == _NAT, first, lambda _: "has no time: give it one")
+        return self._join([as_floats(piece) for piece in pieces]), times
+
+    def _join(self, pieces: list[NDArray[np.floating[Any]]]) -> NDArray[np.floating[Any]]:
+        num_nodes = len(self.node_ids)
+        (places, *others) = self.columns.values()
+        if not others and np.array_equal(places, np.arange(num_nodes)):
+            return pieces[0]
+        joined = np.full((len(pieces[0]), num_nodes), np.nan, np.result_type(*pieces))
+        for piece, places in zip(pieces, self.columns.values(), strict=True):
+            joined[:, places] = piece
+        return joined
 
 
 def open_hdf5(path: Path, options: IngestOptions) -> Readings:
@@ -184,100 +221,61 @@ def open_pandas_table(group: Node, name: str) -> PandasTable:
     kind = _text(group.attrs["pandas_type"])
     if kind != ("frame_table" if is_flexible else "frame"):
         raise DataError(f"{name} is a pandas {kind}: give a DataFrame")
-    return (_open_flexible if is_flexible else _open_fixed)(group, name)
+    described = (_describe_flexible if is_flexible else _describe_fixed)(group, name)
+    num_rows, node_ids, fields, time_unit, zone = described
+    positions = {label: position for position, label in enumerate(node_ids)}
+    columns = {}
+    for field, (dtype, items) in fields.items():
+        if dtype.kind not in "biuf":
+            raise DataError(f"{name} holds columns of {dtype}, which are not numbers")
+        columns[field] = np.array([positions[item] for item in items], dtype=np.int64)
+    return PandasTable(
+        name=name,
+        num_rows=num_rows,
+        node_ids=node_ids,
+        time_unit=time_unit,
+        is_aware=zone is not None,
+        time_zone=None if zone is None else _find_zone(zone),
+        columns=columns,
+    )
 
 
-def _open_fixed(group: Node, name: str) -> PandasTable:
+def _describe_fixed(group: Node, name: str) -> _Description:
     for axis in ("axis0", "axis1"):
         if _text(group.attrs.get(f"{axis}_variety", b"regular")) != "regular":
             raise DataError(f"{name} has several levels of rows or columns: give it one of each")
     node_ids = _labels(group["axis0"], name)
-    num_blocks = int(group.attrs["nblocks"])
-    positions = []
-    for block in range(num_blocks):
-        _check_numbers(group[f"block{block}_values"].dtype, name)
-        positions.append(_positions(_labels(group[f"block{block}_items"], name), node_ids))
+    fields = {
+        block: (group[f"{block}_values"].dtype, _labels(group[f"{block}_items"], name))
+        for block in (f"block{number}" for number in range(int(group.attrs["nblocks"])))
+    }
     index = group["axis1"]
     if "shape" in index.attrs:  # pandas writes one empty row and this mark for none
         raise DataError(f"{name} is an empty DataFrame: there are no rows")
     unit = _time_unit(index.attrs.get("kind", b""), index.attrs.get("index_class", b""), name)
-
-    def read(
-        group: Node, first: int, stop: int
-    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
-        pieces = [group[f"block{block}_values"][first:stop] for block in range(num_blocks)]
-        times = group["axis1"][first:stop] if unit is not None else np.empty(0, np.int64)
-        return _join(pieces, positions, len(node_ids)), _check_times(times, first, name)
-
     zone = index.attrs.get("tz")
-    return PandasTable(
-        num_rows=len(index),
-        node_ids=node_ids,
-        time_unit=unit,
-        is_aware=zone is not None,
-        time_zone=None if zone is None else _find_zone(_zone_words(zone)),
-        read=read,
-    )
+    return len(index), node_ids, fields, unit, None if zone is None else _zone_words(zone)
 
 
-def _open_flexible(group: Node, name: str) -> PandasTable:
+def _describe_flexible(group: Node, name: str) -> _Description:
     table = group["table"]
-    fields = [field for field in table.dtype.names if field != "index"]
-    ((_, columns),) = loads_pickle(_bytes(group.attrs["non_index_axes"]), name)
-    if any(isinstance(column, tuple) for column in columns):
+    ((_, labels),) = loads_pickle(_bytes(group.attrs["non_index_axes"]), name)
+    if any(isinstance(label, tuple) for label in labels):
         raise DataError(f"{name} has several levels of columns: give it one")
-    node_ids = ids_to_text(list(columns))
-    positions = []
-    for field in fields:
-        _check_numbers(table.dtype[field].base, name)
-        items = loads_pickle(_bytes(table.attrs[f"{field}_kind"]), name)
-        positions.append(_positions(ids_to_text(list(items)), node_ids))
+    fields = {
+        field: (
+            table.dtype[field].base,
+            ids_to_text(list(loads_pickle(_bytes(table.attrs[f"{field}_kind"]), name))),
+        )
+        for field in table.dtype.names
+        if field != "index"
+    }
     info = _words(_bytes(group.attrs.get("info", b"")))
     # A period is a whole number with a frequency, which alone tells it from row numbers.
     is_period = any(str(word).startswith("pandas._libs.tslibs") for word in info)
     unit = _time_unit(table.attrs.get("index_kind", b""), b"period" if is_period else b"", name)
-    is_aware = unit is not None and "tz" in info
-
-    def read(
-        group: Node, first: int, stop: int
-    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
-        rows = group["table"][first:stop]
-        times = rows["index"] if unit is not None else np.empty(0, np.int64)
-        pieces = [rows[field].reshape(stop - first, -1) for field in fields]
-        return _join(pieces, positions, len(node_ids)), _check_times(times, first, name)
-
-    return PandasTable(
-        num_rows=len(table),
-        node_ids=node_ids,
-        time_unit=unit,
-        is_aware=is_aware,
-        time_zone=_find_zone(info[info.index("tz") + 1 :]) if is_aware else None,
-        read=read,
-    )
-
-
-def _join(
-    pieces: list[NDArray[Any]], positions: list[NDArray[np.int64]], num_nodes: int
-) -> NDArray[np.floating[Any]]:
-    if len(pieces) == 1 and np.array_equal(positions[0], np.arange(num_nodes)):
-        return as_floats(pieces[0])
-    floats = [as_floats(piece) for piece in pieces]
-    joined = np.full((len(floats[0]), num_nodes), np.nan, np.result_type(*floats))
-    for piece, places in zip(floats, positions, strict=True):
-        joined[:, places] = piece
-    return joined
-
-
-def _positions(items: tuple[str, ...], node_ids: tuple[str, ...]) -> NDArray[np.int64]:
-    if items == node_ids:
-        return np.arange(len(items), dtype=np.int64)
-    place = {label: position for position, label in enumerate(node_ids)}
-    return np.array([place[item] for item in items], dtype=np.int64)
-
-
-def _check_numbers(dtype: np.dtype[Any], name: str) -> None:
-    if dtype.kind not in "biuf":
-        raise DataError(f"{name} holds columns of {dtype}, which are not numbers")
+    zone = info[info.index("tz") + 1 :] if unit is not None and "tz" in info else None
+    return len(table), ids_to_text(list(labels)), fields, unit, zone
 
 
 def _labels(dataset: Node, name: str) -> tuple[str, ...]:
@@ -287,11 +285,6 @@ def _labels(dataset: Node, name: str) -> tuple[str, ...]:
             "or whole numbers as columns"
         )
     return ids_to_text(dataset[:])
-
-
-def _check_times(times: NDArray[np.int64], first: int, name: str) -> NDArray[np.int64]:
-    RowLabels(name).refuse_where(times == _NAT, first, lambda _: "has no time: give it one")
-    return times
 
 
 def _time_unit(kind: bytes | str, index_class: bytes | str, name: str) -> str | None:
@@ -310,13 +303,13 @@ def _time_unit(kind: bytes | str, index_class: bytes | str, name: str) -> str | 
     return None
 
 
-def _zone_words(attribute: bytes | str) -> list[str | int]:
+def _zone_words(attribute: bytes | str) -> Words:
     """A zone's name is stored as it is; any other zone is pickled."""
     text = _text(attribute)
     return [text] if text in available_timezones() else _words(_bytes(attribute))
 
 
-def _words(pickled: bytes) -> list[str | int]:
+def _words(pickled: bytes) -> Words:
     """The text, numbers and names in a pickle, in order; none of it is called."""
     return [
         argument
@@ -325,7 +318,7 @@ def _words(pickled: bytes) -> list[str | int]:
     ]
 
 
-def _find_zone(words: list[str | int]) -> str | None:
+def _find_zone(words: Words) -> str | None:
     """The zone that pickled words describe: a name known to the system, or a constant offset."""
     if words[:1] == ["datetime timezone"] and words[1:2] == ["datetime timedelta"]:
         days, seconds = (int(word) for word in words[2:4])

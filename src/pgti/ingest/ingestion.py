@@ -27,7 +27,7 @@ from pgti.ingest.sources import (
     readings_suffix,
 )
 from pgti.ingest.timeline import Timeline, Times
-from pgti.ingest.times import FIRST_SECOND, LAST_SECOND, Localizer, check_years, parse_start
+from pgti.ingest.times import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.store import StoreMeta, StoreWriter
 
 __all__ = ["IngestSummary", "check_target", "ingest", "read_graph"]
@@ -95,13 +95,7 @@ def ingest(
             f"{len(options.units)} units were given ({', '.join(options.units)}) and "
             f"{readings.name} has {len(channels)} channels: give one each"
         )
-    cleaner = Cleaner(
-        channels=channels,
-        node_ids=matched.node_ids,
-        missing=options.missing,
-        scale=options.scale,
-        labels=readings.row_labels,
-    )
+    cleaner = Cleaner(options, channels, matched.node_ids, readings.row_labels)
     with StoreWriter(
         target,
         node_ids=matched.node_ids,
@@ -111,16 +105,18 @@ def ingest(
         time_zone=time_zone,
         overwrite=options.overwrite,
     ) as writer:
-        timeline = _write_rows(readings, writer, cleaner, options, time_zone, progress)
-        if timeline is None:
-            times = _times_without_source(options, writer.num_steps)
-        else:
+        timeline = Timeline(readings, options, time_zone)
+        _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
+        if timeline.has_times:
             times = timeline.finish()
+        else:
+            times = _times_without_source(options, writer.num_steps)
         meta = writer.finish(
             start=times.start, interval_seconds=times.interval_seconds, seconds=times.seconds
         )
-    num_filled = 0 if timeline is None else timeline.num_filled
-    return IngestSummary(path=target, meta=meta, num_filled_rows=num_filled, notes=matched.notes)
+    return IngestSummary(
+        path=target, meta=meta, num_filled_rows=timeline.num_filled, notes=matched.notes
+    )
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
@@ -150,6 +146,7 @@ def read_graph(
     options = options or IngestOptions()
     check_options_used(None, graph_suffix(source), options)
     raw = _read_given_graph(source, options, None)
+    _check_neighbours(raw, options)
     node_ids = None
     if isinstance(raw, RawEdges):
         labels = tuple(dict.fromkeys([*raw.source, *raw.target]))
@@ -214,7 +211,6 @@ def _read_given_graph(
             f"{raw.name} holds coordinates and no edges: pass --neighbours, the number of nearest "
             "sensors that each is joined with"
         )
-    _check_neighbours(raw, options)
     return raw
 
 
@@ -264,41 +260,22 @@ def _write_rows(
     readings: Readings,
     writer: StoreWriter,
     cleaner: Cleaner,
-    options: IngestOptions,
-    time_zone: str | None,
+    timeline: Timeline,
+    budget_bytes: int,
     progress: Callable[[int, int | None], None] | None,
-) -> Timeline | None:
-    """Write every row; returns the timeline if the source has times."""
-    labels = readings.row_labels
-    timeline = Timeline(
-        labels,
-        gaps=options.gaps,
-        start=None if options.start is None else parse_start(options.start, time_zone),
-        interval_seconds=options.interval_seconds,
-    )
-    localizer = None
-    if not readings.is_aware and time_zone is not None:
-        localizer = Localizer(time_zone, labels)
-    row, has_times = 0, False
-    for chunk in readings.chunks(options.budget_bytes):
+) -> None:
+    row = 0
+    for chunk in readings.chunks(budget_bytes):
         values, seconds = cleaner.clean(chunk.values, row), chunk.seconds
         if not cleaner.has_failed:
-            if seconds is None:
-                writer.append(values)
-            else:
-                has_times = True
-                check_years(seconds, row, labels)
-                if localizer is not None:
-                    seconds = localizer.convert(seconds, row)
-                for block in timeline.place(values, seconds, row):
-                    writer.append(block)
+            for block in [values] if seconds is None else timeline.place(values, seconds, row):
+                writer.append(block)
         row += len(values)
         if progress is not None:
             progress(row, readings.num_rows)
     cleaner.check()
     if not row:
         raise DataError(f"{readings.name} has no rows: a series needs at least one")
-    return timeline if has_times else None
 
 
 def _times_without_source(options: IngestOptions, num_steps: int) -> Times:

@@ -8,8 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest.options import Gaps
-from pgti.ingest.times import RowLabels, format_interval, format_seconds
+from pgti.ingest.options import IngestOptions
+from pgti.ingest.readings import Readings
+from pgti.ingest.times import (
+    Localizer,
+    check_years,
+    format_interval,
+    format_seconds,
+    parse_start,
+)
 
 __all__ = ["Timeline", "Times"]
 
@@ -35,28 +42,24 @@ class Timeline:
     """Checks the times of a source chunk by chunk, and finds their interval.
 
     Args:
-        labels: what messages call the rows.
-        gaps: what to do where rows are missing.
-        start: epoch seconds of the first row if the user gave them.
-        interval_seconds: the interval if the user gave it.
+        readings: the source.
+        options: start and interval, if the user gave them, and what to do where rows are missing.
+        time_zone: zone of the clock that wall-clock times were read on, if any.
 
     Attributes:
         num_filled: rows of missing readings that were inserted so far.
     """
 
-    def __init__(
-        self,
-        labels: RowLabels,
-        *,
-        gaps: Gaps,
-        start: int | None,
-        interval_seconds: int | None,
-    ) -> None:
-        self._labels = labels
-        self._gaps = gaps
-        self._given_start = start
-        self._given_interval = interval_seconds
-        self._interval = interval_seconds
+    def __init__(self, readings: Readings, options: IngestOptions, time_zone: str | None) -> None:
+        self._labels = readings.row_labels
+        self._localizer = None
+        if time_zone is not None and not readings.is_aware:
+            self._localizer = Localizer(time_zone, self._labels)
+        self._given_start = None
+        if options.start is not None:
+            self._given_start = parse_start(options.start, time_zone)
+        self._gaps = options.gaps
+        self._given_interval = self._interval = options.interval_seconds
         self._first: int | None = None
         self._last = 0
         self._kept: list[NDArray[np.int64]] = []
@@ -73,20 +76,41 @@ class Timeline:
             DataError: naming the row and both times where times repeat, go back, or leave a gap
                 that the options do not allow.
         """
-        steps = self._steps(seconds, first_row)
+        check_years(seconds, first_row, self._labels)
+        if self._localizer is not None:
+            seconds = self._localizer.convert(seconds, first_row)
+        if self._first is None:
+            times = seconds
+            self._begin(int(seconds[0]))
+        else:
+            times = np.concatenate([[self._last], seconds])
+        num_before = len(times) - len(seconds)
+        steps = np.diff(times)
+        self._check_order(times, steps, first_row - num_before)
+        self._last = int(seconds[-1])
+        if self._interval is None and len(steps):
+            self._interval = _commonest(steps)
         if self._gaps == "keep":
             self._kept.append(seconds)
             yield values
             return
         done = 0
-        for row in np.flatnonzero(steps != self._interval) if self._interval else ():
-            num_missing = self._missing_rows(int(steps[row]), seconds, int(row), first_row)
+        for place in np.flatnonzero(steps != self._interval).tolist():
+            num_missing = self._missing_rows(times, place, first_row - num_before)
+            row = place + 1 - num_before
             if row > done:
                 yield values[done:row]
-            done = int(row)
-            yield from _missing_blocks(values, num_missing)
+            done = row
+            for first in range(0, num_missing, len(values)):
+                shape = (min(len(values), num_missing - first), *values.shape[1:])
+                yield np.full(shape, np.nan, dtype=values.dtype)
             self.num_filled += num_missing
         yield values[done:]
+
+    @property
+    def has_times(self) -> bool:
+        """Whether any row had a time."""
+        return self._first is not None
 
     def finish(self) -> Times:
         """What to store of the times.
@@ -118,57 +142,39 @@ class Timeline:
             )
         return Times(start=start, interval_seconds=self._interval)
 
-    def _steps(self, seconds: NDArray[np.int64], first_row: int) -> NDArray[np.int64]:
-        """Seconds from each row's predecessor; for the very first row, the interval."""
-        is_first = self._first is None
-        before = int(seconds[0]) if is_first else self._last
-        if is_first:
-            self._first = before
-            if self._given_start not in (None, before):
-                raise DataError(
-                    f"{self._labels.source} starts at {format_seconds(before)} and start says "
-                    f"{format_seconds(int(self._given_start or 0))}: leave --start out, or "
-                    "correct it"
-                )
-        steps = np.diff(seconds, prepend=before)
-        followers = steps[1:] if is_first else steps
-        self._check_order(followers, seconds, first_row + int(is_first))
-        if self._interval is None and len(followers):
-            self._interval = _commonest(followers)
-        if is_first and self._interval is not None:
-            steps[0] = self._interval
-        self._last = int(seconds[-1])
-        return steps
+    def _begin(self, first: int) -> None:
+        self._first = first
+        if self._given_start not in (None, first):
+            raise DataError(
+                f"{self._labels.source} starts at {format_seconds(first)} and start says "
+                f"{format_seconds(self._given_start or 0)}: leave --start out, or correct it"
+            )
 
     def _check_order(
-        self, steps: NDArray[np.int64], seconds: NDArray[np.int64], first_row: int
+        self, times: NDArray[np.int64], steps: NDArray[np.int64], first_row: int
     ) -> None:
         wrong = np.flatnonzero(steps <= 0)
         if not len(wrong):
             return
         place = int(wrong[0])
-        later = int(seconds[place + len(seconds) - len(steps)])
-        earlier = format_seconds(later - int(steps[place]))
         row = first_row + place
-        rows = f"{self._labels.short(row - 1)} and {self._labels(row)}"
+        earlier, later = (format_seconds(int(time)) for time in times[place : place + 2])
+        rows = f"{self._labels.short(row)} and {self._labels(row + 1)}"
         if steps[place] == 0:
-            raise DataError(f"{rows} have the same time {earlier}: each time may be there once")
-        raise DataError(
-            f"{rows} have the times {earlier} and {format_seconds(later)}, which go back: sort the "
-            "rows by time"
-        )
+            raise DataError(f"{rows} have the same time {earlier}: each time may occur once")
+        raise DataError(f"{rows} have the times {earlier} and {later}: sort the rows by time")
 
-    def _missing_rows(self, step: int, seconds: NDArray[np.int64], row: int, first_row: int) -> int:
-        assert self._interval is not None  # the caller looked
+    def _missing_rows(self, times: NDArray[np.int64], place: int, first_row: int) -> int:
+        """Rows that are missing between the time at `place` and the next one."""
+        assert self._interval is not None  # there are two times
         interval = format_interval(self._interval)
-        later = format_seconds(int(seconds[row]))
-        earlier = format_seconds(int(seconds[row]) - step)
-        number = first_row + row
+        before, after = (int(time) for time in times[place : place + 2])
+        row = first_row + place
         where = (
-            f"{self._labels(number - 1)} has the time {earlier} and {self._labels.short(number)} "
-            f"has {later}"
+            f"{self._labels(row)} has the time {format_seconds(before)} and "
+            f"{self._labels.short(row + 1)} has {format_seconds(after)}"
         )
-        num_missing, rest = divmod(step, self._interval)
+        num_missing, rest = divmod(after - before, self._interval)
         if rest:
             hint = "" if self._given_interval is None else " (as --interval says)"
             raise DataError(
@@ -193,11 +199,3 @@ class Timeline:
 def _commonest(steps: NDArray[np.int64]) -> int:
     lengths, counts = np.unique(steps, return_counts=True)
     return int(lengths[np.argmax(counts)])
-
-
-def _missing_blocks(
-    like: NDArray[np.floating[Any]], num_rows: int
-) -> Iterator[NDArray[np.floating[Any]]]:
-    for first in range(0, num_rows, len(like)):
-        rows = min(len(like), num_rows - first)
-        yield np.full((rows, *like.shape[1:]), np.nan, dtype=like.dtype)
