@@ -214,15 +214,15 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     "beyond float32": (lambda d: (saved(d / "a.npy", with_value(1e300)), {}, None), ("infinite",)),
     "too many channels named": (
         lambda d: (saved(d / "a.npy", GOOD), {"channels": ("a", "b")}, None),
-        ("2 channels", "a, b", "has 1"),
+        ("channels has 2 values", "a, b", "has 1"),
     ),
     "too many scales": (
         lambda d: (saved(d / "a.npy", GOOD), {"scale": (1.0, 0.1)}, None),
-        ("2 scales", "1.0, 0.1"),
+        ("scale has 2 values", "1.0, 0.1"),
     ),
     "too many units": (
         lambda d: (saved(d / "a.npy", GOOD), {"units": ("mph", "veh")}, None),
-        ("2 units", "mph, veh"),
+        ("units has 2 values", "mph, veh"),
     ),
     "values of a format without names": (
         lambda d: (saved(d / "a.npy", GOOD), {"values": ("speed",)}, None),

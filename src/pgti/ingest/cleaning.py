@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError
+from pgti.errors import DataError
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.times import RowLabels
 
@@ -17,13 +17,11 @@ class Cleaner:
     """Cleans chunk after chunk, and counts infinite readings on the way.
 
     Args:
-        options: raw values that mean "missing", which may be infinite, and scales.
+        options: raw values that mean "missing", which may be infinite; scales, none, one for all
+            channels, or one for each.
         channels: name of each channel.
         node_ids: id of each sensor.
         labels: what messages call the rows.
-
-    Raises:
-        ConfigError: if the number of scales does not fit the channels.
     """
 
     def __init__(
@@ -33,16 +31,10 @@ class Cleaner:
         node_ids: tuple[str, ...],
         labels: RowLabels,
     ) -> None:
-        scale = options.scale
-        if len(scale) not in (0, 1, len(channels)):
-            raise ConfigError(
-                f"{len(scale)} scales were given ({', '.join(map(str, scale))}) and "
-                f"{labels.source} has {len(channels)} channels: give one for all or one each"
-            )
         self._channels = channels
         self._node_ids = node_ids
         self._missing = tuple(code for code in options.missing if not math.isnan(code))
-        self._scale = scale
+        self._scale = options.scale
         self._labels = labels
         self._num_infinite = 0
         self._first_infinite: str | None = None

@@ -8,7 +8,7 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -176,14 +176,13 @@ def _checked_lines(file: BinaryIO, layout: _Layout, name: str) -> Iterator[bytes
             continue
         if empty is not None:
             raise DataError(
-                f"line {empty} of {name} is empty: write NaN for missing readings, or remove the "
-                "line"
+                f"line {empty} of {name} is empty: write NaN for missing readings, or remove it"
             )
         unquoted = b"".join(line.split(b'"')[::2]) if b'"' in line else line
         num_cells = 1 + unquoted.count(delimiter)
         if num_cells != layout.num_cells:
             raise DataError(
-                f"line {number} of {name} has {num_cells} cells and the first line has "
+                f"line {number} of {name} has {num_cells} cells and the first has "
                 f"{layout.num_cells}: every line must have as many"
             )
         if number >= first_line:
@@ -263,7 +262,9 @@ def _find_layout(path: Path, options: IngestOptions) -> _Layout:
     kind: FirstColumn = "times"
     if not dated:
         title = rows[0][0] if has_header else None
-        numbers = _numbers(row[0] for row in body)
+        cells = [row[0] for row in body]
+        are_numbers = all(is_number(cell) and not _is_missing(cell) for cell in cells)
+        numbers = list(map(float, cells)) if are_numbers else []
         kind = classify_first_column(name, title, numbers, options.timestamps)
     layout = _Layout(
         delimiter=delimiter,
@@ -275,14 +276,6 @@ def _find_layout(path: Path, options: IngestOptions) -> _Layout:
     if layout.num_cells == layout.num_leading:
         raise DataError(f"{name} has no column of readings (delimiter {delimiter!r}): give one")
     return layout
-
-
-def _numbers(cells: Iterable[str]) -> list[float]:
-    """Cells as numbers; empty if one of them is missing or not a number."""
-    texts = list(cells)
-    if any(_is_missing(text) or not is_number(text) for text in texts):
-        return []
-    return [float(text) for text in texts]
 
 
 def _find_delimiter(line: str) -> str:

@@ -143,8 +143,7 @@ def _coordinates(
     latlon = read_coordinates(arrays, headers, None, options, name)
     if latlon is None:
         raise DataError(
-            f"{name} has no coordinates: name the arrays, such as --coordinates lat,lon; it has "
-            + ", ".join(headers)
+            f"{name} has no coordinates; it has {', '.join(headers)}: name two with --coordinates"
         )
     ids = find_ids(headers, arrays.__getitem__, len(latlon), options.ids, name)
     return RawCoordinates(name=name, latlon=latlon, node_ids=ids)
@@ -161,8 +160,7 @@ def _compressed(arrays: Arrays, headers: Headers, name: str) -> "sp.csr_array[An
     shape = tuple(arrays["shape"].tolist()) if "shape" in headers else (size, size)
     if layout not in ("csr", "csc"):
         raise DataError(
-            f"{name} holds a SciPy matrix in the layout {layout!r}: save it with "
-            "scipy.sparse.save_npz(file, matrix.tocsr())"
+            f"{name} holds a SciPy matrix in the layout {layout!r}: save it as matrix.tocsr()"
         )
     if shape != (size, size) or data.dtype.kind not in "biuf":
         raise DataError(

@@ -146,8 +146,8 @@ def _read(path: Path, options: IngestOptions) -> _Table:
     for row, cells in enumerate(lines):
         if len(cells) != width:
             raise DataError(
-                f"{table.line(row)} of {name} has {len(cells)} cells and the first line has "
-                f"{width}: every line must have as many"
+                f"{table.line(row)} of {name} has {len(cells)} cells and the first has {width}: "
+                "every line must have as many"
             )
     return table
 
@@ -197,8 +197,8 @@ def _recognize_square(
     could_be_matrix = num_nodes in (None, table.width)
     if could_be_edges and could_be_matrix:
         raise DataError(
-            f"{table.name} has {table.width} rows and {table.width} columns without a header: it "
-            "could be a list of edges or a matrix; pass --graph-kind edges or --graph-kind matrix"
+            f"{table.name} has {table.width} rows and {table.width} columns without a header: pass "
+            "--graph-kind edges or --graph-kind matrix, whichever it is"
         )
     return "edges" if could_be_edges else "matrix"
 
@@ -219,8 +219,7 @@ def _edges(table: _Table, options: IngestOptions) -> RawEdges:
             weight = next((c for c, title in enumerate(header) if is_distance_name(title)), None)
         if weight is None and table.width > 2 and not options.edges:
             raise DataError(
-                f"{table.name} has the columns {', '.join(header)}: name the three that make the "
-                "edges with --edges"
+                f"{table.name} has the columns {', '.join(header)}: name three of them with --edges"
             )
     is_distance = header is not None and weight is not None and is_distance_name(header[weight])
     return RawEdges(

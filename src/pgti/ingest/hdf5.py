@@ -281,8 +281,7 @@ def _describe_flexible(group: Node, name: str) -> _Description:
 def _labels(dataset: Node, name: str) -> tuple[str, ...]:
     if dataset.dtype.kind not in "iufS":
         raise DataError(
-            f"{name} has columns that pandas pickled ({dataset.dtype}): write it with plain text "
-            "or whole numbers as columns"
+            f"{name} has pickled columns ({dataset.dtype}): name columns by text or whole numbers"
         )
     return ids_to_text(dataset[:])
 

@@ -90,11 +90,6 @@ def ingest(
     ids_used = options.ids is not None and suffix in IDS_IN_READINGS
     matched = _match_graph(readings, graph, options, ids_used)
     channels = _channel_names(readings, options)
-    if options.units and len(options.units) != len(channels):
-        raise ConfigError(
-            f"{len(options.units)} units were given ({', '.join(options.units)}) and "
-            f"{readings.name} has {len(channels)} channels: give one each"
-        )
     cleaner = Cleaner(options, channels, matched.node_ids, readings.row_labels)
     with StoreWriter(
         target,
@@ -164,16 +159,15 @@ def _add_ids(readings: Readings, node_ids: tuple[str, ...] | None) -> Readings:
     if readings.node_ids is None and node_ids is not None:
         if len(node_ids) != readings.num_nodes:
             raise DataError(
-                f"{readings.name} has {readings.num_nodes} sensors without ids, and "
-                f"{len(node_ids)} ids are known ({', '.join(node_ids[:2])}, ...): give one for "
-                "each sensor"
+                f"{readings.name} has {readings.num_nodes} sensors without ids and "
+                f"{len(node_ids)} ids were given ({', '.join(node_ids[:2])}, ...): give one each"
             )
         return replace(readings, node_ids=node_ids)
     empty = [place for place, label in enumerate(readings.node_ids or ()) if not label.strip()]
     if empty:
         raise DataError(
             f"sensor {empty[0] + 1} of {readings.num_nodes} of {readings.name} has an empty id: "
-            "give its column a title, or remove the column if it holds no readings"
+            "give its column a title, or remove it if it holds no readings"
         )
     return readings
 
@@ -186,8 +180,8 @@ def _time_zone(readings: Readings, options: IngestOptions) -> str | None:
     zone = options.time_zone or readings.time_zone
     if readings.is_aware and zone is None:
         raise DataError(
-            f"{readings.name} has times with an offset from UTC, or of a zone, that no known zone "
-            "is named after: name it with --time-zone (such as Asia/Kolkata)"
+            f"{readings.name} has times with an offset from UTC that is not a zone with a name: "
+            "name the zone with --time-zone (such as Asia/Kolkata)"
         )
     return zone
 
@@ -234,8 +228,7 @@ def _match_graph(
     for option in ("edges", "coordinates", "neighbours"):
         if getattr(options, option):
             raise ConfigError(
-                f"{option} is {getattr(options, option)} and there is no graph to read it from: "
-                "give a graph file"
+                f"{option} is {getattr(options, option)} without a graph: give a graph file"
             )
     ids = readings.node_ids or tuple(map(str, range(readings.num_nodes)))
     note = "no graph was given: the store has sensors and no edges"
@@ -243,12 +236,15 @@ def _match_graph(
 
 
 def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...]:
+    """Names of the channels; refuses channels, units and scales that do not fit their number."""
     num_channels = readings.num_channels
-    if options.channels and len(options.channels) != num_channels:
-        raise ConfigError(
-            f"{len(options.channels)} channels were named ({', '.join(options.channels)}) and "
-            f"{readings.name} has {num_channels}: name each"
-        )
+    for option in ("channels", "units", "scale"):
+        given = getattr(options, option)
+        if given and len(given) != num_channels and (option, len(given)) != ("scale", 1):
+            raise ConfigError(
+                f"{option} has {len(given)} values ({', '.join(map(str, given))}) and "
+                f"{readings.name} has {num_channels} channels: give one each"
+            )
     if options.channels or readings.channels is not None:
         return options.channels or readings.channels or ()
     if num_channels == 1:
@@ -284,10 +280,7 @@ def _times_without_source(options: IngestOptions, num_steps: int) -> Times:
     if options.start is None:
         return Times(start=None, interval_seconds=options.interval_seconds)
     if options.interval_seconds is None:
-        raise ConfigError(
-            f"the start is {options.start} and there is no interval: name it, such as "
-            "--interval 5min"
-        )
+        raise ConfigError(f"start is {options.start} without an interval: add --interval 5min")
     start = parse_start(options.start, options.time_zone)
     last = start + (num_steps - 1) * options.interval_seconds
     if not FIRST_SECOND <= start <= last <= LAST_SECOND:

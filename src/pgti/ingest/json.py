@@ -75,8 +75,8 @@ def _static(content: dict[str, Any], key: str, values: EdgeValues, name: str) ->
         if len(outside):
             edge = int(outside[0])
             raise DataError(
-                f"edge {edge} of {name} is {edges[edge].tolist()}: an edge to no node, for the "
-                f"nodes are 0..{len(node_ids) - 1}"
+                f"edge {edge} of {name} is {edges[edge].tolist()} and leads to no node: the nodes "
+                f"are 0..{len(node_ids) - 1}"
             )
         ends = [tuple(node_ids[node] for node in edges[:, end]) for end in (0, 1)]
     graph = RawEdges(
@@ -138,7 +138,6 @@ def _ordered_ids(ids: Any, num_nodes: int, name: str) -> tuple[str, ...]:
     places = sorted(ids.values()) if isinstance(ids, dict) else None
     if places != list(range(num_nodes)):
         raise DataError(
-            f"node_ids of {name} must give each of the {num_nodes} columns one name, 0 to "
-            f"{num_nodes - 1}"
+            f"node_ids of {name} must name each of the columns 0 to {num_nodes - 1} once"
         )
     return ids_to_text(sorted(ids, key=ids.__getitem__))

@@ -172,21 +172,26 @@ def _entries(
 
 
 def _order(
-    name: str, graph_ids: Ids, size: int, num_nodes: int, node_ids: Ids
+    name: str,
+    graph_ids: Ids,
+    size: int,
+    num_nodes: int,
+    node_ids: Ids,
+    *,
+    allow_others: bool = False,
 ) -> NDArray[np.int64] | None:
     """Where in the graph each sensor is; None if both have the same order."""
     if graph_ids is None or node_ids is None:
         if size != num_nodes:
             raise DataError(
-                f"{name} has {size} nodes and the readings have {num_nodes} sensors: they must be "
-                "the same"
+                f"{name} has {size} nodes for the {num_nodes} sensors of the readings: give as many"
             )
         return None
     places = {label: place for place, label in enumerate(graph_ids)}
     missing = [label for label in node_ids if label not in places]
     known = set(node_ids)
     extra = [label for label in graph_ids if label not in known]
-    if missing or extra or len(graph_ids) != len(node_ids):
+    if missing or not (allow_others or (not extra and len(graph_ids) == len(node_ids))):
         raise DataError(
             f"the sensors of the readings ({len(node_ids)}) and of {name} ({len(graph_ids)}) do "
             f"not match: only in the readings {_examples(missing)}; only in the graph "
@@ -286,20 +291,10 @@ def _match_coordinates(
     raw: RawCoordinates, num_nodes: int, node_ids: Ids, options: IngestOptions
 ) -> tuple[SensorGraph, tuple[str, ...]]:
     latlon = raw.latlon
-    if raw.node_ids is not None and node_ids is not None:
-        places = {label: place for place, label in enumerate(raw.node_ids)}
-        missing = [label for label in node_ids if label not in places]
-        if missing:
-            raise DataError(
-                f"{raw.name} has no position for {len(missing)} of {num_nodes} sensors: "
-                f"{_examples(missing)}"
-            )
-        latlon = latlon[[places[label] for label in node_ids]]
-    elif len(latlon) != num_nodes:
-        raise DataError(
-            f"{raw.name} has {len(latlon)} positions and the readings have {num_nodes} sensors: "
-            "they must be the same"
-        )
+    # Tables of locations cover more sensors than a data set uses.
+    order = _order(raw.name, raw.node_ids, len(latlon), num_nodes, node_ids, allow_others=True)
+    if order is not None:
+        latlon = latlon[order]
     if options.neighbours is None:
         graph = SensorGraph.from_edges(num_nodes, [], [], coordinates=latlon)
         note = "the graph has no edges: use --neighbours to join each sensor with its nearest ones"

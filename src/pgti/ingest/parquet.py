@@ -109,8 +109,8 @@ def _find_columns(path: Path, schema: Any, options: IngestOptions) -> tuple[list
         kind = str(schema.field(column).type)
         if not kind.startswith(("int", "uint", "float", "halffloat", "double", "bool")):
             raise DataError(
-                f"column {column!r} of {path.name} holds {kind}: it must hold numbers (times go "
-                "first, or into the index)"
+                f"column {column!r} of {path.name} holds {kind}: it must hold numbers (times come "
+                "first or in the index)"
             )
     if not columns:
         raise DataError(f"{path.name} has no column of readings; it has {schema.names}")
@@ -141,10 +141,8 @@ def _time_column(
         kind = classify_first_column(path.name, title, numbers, options.timestamps)
         return (first if kind == "times" else None), (first if kind == "rows" else None)
     if options.timestamps:
-        raise DataError(
-            f"column {first!r} of {path.name} holds {kinds[first]}, not times: leave --timestamps "
-            "out"
-        )
+        problem = f"column {first!r} of {path.name} holds {kinds[first]}"
+        raise DataError(f"{problem}: leave --timestamps out")
     return None, None
 
 

@@ -213,8 +213,7 @@ def stack_channels(parts: list[Readings], names: tuple[str, ...], name: str) -> 
     for part, key in zip(parts, names, strict=True):
         if part.num_channels != 1:
             raise DataError(
-                f"{key} of {name} has {part.num_channels} channels: only arrays of "
-                "[steps, sensors] can be joined into channels"
+                f"{key} of {name} has {part.num_channels} channels: it must be [steps, sensors]"
             )
         if (part.num_rows, part.num_nodes) != (first.num_rows, first.num_nodes):
             raise DataError(

@@ -81,9 +81,8 @@ def classify_first_column(
     if timestamps or is_called_time:
         if compact:
             raise DataError(
-                f"{shown} of {name} holds {numbers[0]:.0f}, which reads as a date without "
-                "separators: name its format (--time-format %Y%m%d), or pass --no-timestamps if "
-                "it holds readings"
+                f"{shown} of {name} holds {numbers[0]:.0f}, which reads as a date: name its format "
+                "(--time-format %Y%m%d), or pass --no-timestamps if it holds readings"
             )
         return "times"
     whole = all(value == int(value) for value in numbers)
@@ -91,8 +90,8 @@ def classify_first_column(
     if whole and rises and (compact or all(find_epoch_unit(value) for value in numbers)):
         raise DataError(
             f"{shown} of {name} holds {numbers[0]:.0f}, {numbers[1]:.0f}, ..., which could be "
-            "times: pass --timestamps if it holds times (with --time-format for dates such as "
-            "20250131), or --no-timestamps if it holds readings"
+            "times: pass --timestamps (with --time-format for dates such as 20250131), or "
+            "--no-timestamps if it holds readings"
         )
     return "readings"
 
@@ -243,9 +242,8 @@ class TextTimes:
                 )
             if not self._may_change:
                 raise DataError(
-                    f"{shown}, and the first row has the offset {self._offset}: offsets that "
-                    "change belong to a zone whose clocks change, name it with --time-zone (such "
-                    "as Europe/Berlin)"
+                    f"{shown}, and the first row has the offset {self._offset}: name the zone "
+                    "whose clocks change with --time-zone (such as Europe/Berlin)"
                 )
 
 

@@ -138,7 +138,7 @@ class Timeline:
         if self._interval is None:
             raise DataError(
                 f"{self._labels.source} has one row ({format_seconds(self._first)}), which shows "
-                "no interval: name it, for example --interval 5min"
+                "no interval: add --interval 5min"
             )
         return Times(start=start, interval_seconds=self._interval)
 
@@ -178,15 +178,14 @@ class Timeline:
         if rest:
             hint = "" if self._given_interval is None else " (as --interval says)"
             raise DataError(
-                f"{where}: that is not a whole number of intervals of {interval}{hint}; store the "
-                "time of each row with --gaps keep, or correct the source"
+                f"{where}: that is not a whole number of intervals of {interval}{hint}; correct "
+                "it, or keep irregular times with --gaps keep"
             )
         num_missing -= 1
         if self._gaps == "error":
             raise DataError(
                 f"{where}: at an interval of {interval}, {num_missing} rows are missing; insert "
-                "them as missing readings with --gaps fill, or store the time of each row with "
-                "--gaps keep"
+                "missing readings with --gaps fill, or keep irregular times with --gaps keep"
             )
         if num_missing > _MAX_FILLED_ROWS:
             raise DataError(

@@ -90,16 +90,14 @@ def parse_interval(text: str) -> int:
     match = _INTERVAL.fullmatch(text.strip().lower())
     if match is None or not match[1].strip("0"):
         raise ConfigError(
-            f"the interval {text!r} is not valid: write a whole number and a unit, such as 30s, "
-            "5min, 1h or 7d"
+            f"the interval {text!r} is not valid: write it as a number and a unit, such as 5min"
         )
     digits = match[1].lstrip("0")
     # Python refuses to convert thousands of digits.
     seconds = int(digits[:12]) * _UNIT_SECONDS[match[2][0]]
     if len(digits) > 12 or seconds > _MAX_INTERVAL_SECONDS:
         raise ConfigError(
-            f"the interval {text[:40]!r} is longer than ten years: write the time between two "
-            "rows, such as 5min"
+            f"the interval {text[:40]!r} is longer than ten years: it is the time between two rows"
         )
     return seconds
 
@@ -134,8 +132,8 @@ def parse_start(text: str, time_zone: str | None) -> int:
         is_between = False
     if not is_between:
         raise ConfigError(
-            f"the start {text!r} is not valid: write ISO 8601, such as 2025-10-01T00:00, after the "
-            "first day of year 1 and before the last of 9999"
+            f"the start {text!r} is not valid: write ISO 8601, such as 2025-10-01T00:00, between "
+            "the first day of year 1 and the last of 9999"
         )
     if time.tzinfo is not None or time.microsecond:
         raise ConfigError(
