@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pgti.errors import ConfigError
 from pgti.memory import LiveBytes
 from pgti.models import AGCRN, AGCRNConfig, ModelShape, build_config
-from pgti.nn import node_weights
+from pgti.nn import ChunkLimits
 
 from . import cases
 from .cases import FLOAT64, HORIZON, NUM_NODES, TARGETS, inputs, supports_of
@@ -83,7 +83,7 @@ def reference(model: AGCRN, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("adjacency", "order", "layers", "keep_up_to"),
+    ("adjacency", "order", "layers", "stored"),
     [
         ("dense", 2, 2, 1 << 24),
         ("dense", 3, 1, 0),
@@ -92,11 +92,11 @@ def reference(model: AGCRN, x: Tensor) -> Tensor:
     ],
 )
 def test_forecasts_and_gradients_equal_the_reference(
-    adjacency: str, order: int, layers: int, keep_up_to: int, monkeypatch: pytest.MonkeyPatch
+    adjacency: str, order: int, layers: int, stored: int
 ) -> None:
-    """With both forms of the graph, and with weights of nodes kept or made when needed."""
-    monkeypatch.setattr(node_weights, "_KEEP_UP_TO", keep_up_to)
+    """With both forms of the graph, and with weights of nodes stored or computed when needed."""
     model = build(adjacency=adjacency, order=order, layers=layers)
+    model.limits = ChunkLimits(stored_weights=stored)
     x = inputs(FLOAT64, sizes=model.shape).requires_grad_()
     found = model(x, supports_of(model))
     expected = reference(model, x)
@@ -110,14 +110,12 @@ def test_forecasts_and_gradients_equal_the_reference(
     )
 
 
-def test_evaluation_in_parts_of_the_sequence_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_evaluation_in_parts_of_the_sequence_changes_nothing() -> None:
     """A step at a time or all at once."""
     model = build()
     x = inputs(FLOAT64, sizes=model.shape)
     expected = model(x, supports_of(model))
-    monkeypatch.setattr("pgti.models.agcrn._NUMBERS_AT_ONCE", 1)
+    model.limits = ChunkLimits(activations=1)
     with torch.no_grad():
         torch.testing.assert_close(model(x, supports_of(model)), expected, rtol=1e-12, atol=1e-12)
 

@@ -2,34 +2,15 @@
 
 import copy
 import io
+from dataclasses import fields
 
 import pytest
 import torch
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.interop.pgt.layers import dcrnn as pgt_dcrnn
-from pgti.models import (
-    MODELS,
-    TeacherForcing,
-    agcrn,
-    build_model,
-    dcrnn,
-    gru,
-    staeformer,
-    stllm,
-)
-from pgti.nn import (
-    NUM_SUPPORTS,
-    Supports,
-    gated,
-    graph_gru,
-    learned_graph,
-    mix_hop,
-    node_weights,
-    sparse,
-    window_convolution,
-)
+from pgti.models import MODELS, TeacherForcing, build_model
+from pgti.nn import NUM_SUPPORTS, ChunkLimits, Supports
 
 from .cases import (
     BATCH,
@@ -48,25 +29,19 @@ NAMES = [name for name, entry in MODELS.items() if not entry.library]
 COMPILED_QUICKLY = ("dcrnn", "stid", "tgcn")
 """The compiler takes seconds for each model: the others have `make test-slow`."""
 
-FEW_AT_ONCE = {
-    (agcrn, "_NUMBERS_AT_ONCE"): 1,
-    (dcrnn, "_NUMBERS_AT_ONCE"): 1,
-    (gated, "_NUMBERS_AT_ONCE"): 40,
-    (graph_gru, "_NUMBERS_AT_ONCE"): 1,
-    (gru, "_NUMBERS_AT_ONCE"): 100,
-    (learned_graph, "_FEATURES_AT_ONCE"): 3,
-    (learned_graph, "_SCORES_AT_ONCE"): 20,
-    (pgt_dcrnn, "_NUMBERS_AT_ONCE"): 1,
-    (mix_hop, "_FEATURES_AT_ONCE"): 3,
-    (mix_hop, "_NUMBERS_AT_ONCE"): 40,
-    (node_weights, "_KEEP_UP_TO"): 0,
-    (node_weights, "_NUMBERS_AT_ONCE"): 130,
-    (sparse, "_DENSE_UP_TO_NODES"): 0,
-    (staeformer, "_TOKENS_AT_ONCE"): 20,
-    (stllm, "_TOKENS_AT_ONCE"): 4,
-    (window_convolution, "_NUMBERS_AT_ONCE"): 40,
-}
-"""Limits of what is done at once, and what makes the small models here do it in parts."""
+SMALL_LIMITS = ChunkLimits(
+    activations=1,
+    tokens=4,
+    gates=40,
+    window=40,
+    scores=20,
+    graph_features=3,
+    mix_hop_features=3,
+    mix_hop_numbers=40,
+    stored_weights=0,
+    node_weights=130,
+)
+"""Limits with which the small models here compute in parts."""
 
 
 def some_teacher() -> TeacherForcing:
@@ -270,8 +245,8 @@ def test_recomputed_activations_change_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_large_graph_is_done_in_parts_that_change_nothing(
-    name: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+def test_a_large_graph_is_computed_in_parts_that_change_nothing(
+    name: str, checkpointing: bool
 ) -> None:
     """In evaluation and differentiated: a few numbers at a time give the same to the last bits."""
     model = build(name).double()
@@ -279,19 +254,20 @@ def test_a_large_graph_is_done_in_parts_that_change_nothing(
     x = inputs(FLOAT64)
     trained = [each for each in model.parameters() if each.requires_grad]
 
-    def results() -> list[torch.Tensor]:
+    def results(limits: ChunkLimits, dense_up_to_nodes: int) -> list[torch.Tensor]:
+        model.limits = limits
         supports = supports_of(model).double()
+        supports.dense_up_to_nodes = dense_up_to_nodes
         with torch.no_grad():
             evaluated = model(x, supports)
         forecast = model(x, supports)
         gradients = torch.autograd.grad(forecast.square().sum(), trained)
         return [evaluated, forecast, *gradients]
 
-    at_once = results()
-    for (module, limit), few in FEW_AT_ONCE.items():
-        assert getattr(module, limit) > few
-        monkeypatch.setattr(module, limit, few)
-    torch.testing.assert_close(results(), at_once, rtol=1e-9, atol=1e-11)
+    for field in fields(ChunkLimits):
+        assert getattr(model.limits, field.name) > getattr(SMALL_LIMITS, field.name)
+    together = results(model.limits, NUM_NODES)
+    torch.testing.assert_close(results(SMALL_LIMITS, 0), together, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pgti.errors import ConfigError
 from pgti.memory import LiveBytes
 from pgti.models import GRU, build_config
-from pgti.models import gru as gru_module
+from pgti.nn import ChunkLimits
 
 from .cases import (
     BATCH,
@@ -83,7 +83,7 @@ def test_sensors_stay_apart() -> None:
     assert used.tolist() == [node == 2 for node in range(NUM_NODES)]
 
 
-def test_sequences_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sequences_are_read_a_few_at_a_time() -> None:
     """In evaluation, and where they are checkpointed: without a change of forecast or gradient."""
     model = build_gru().double()
     supports, x = supports_of(model), inputs(FLOAT64)
@@ -93,7 +93,7 @@ def test_sequences_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     rows: list[int] = []
     model.encoder[0].register_forward_pre_hook(lambda _, args: rows.append(args[0].shape[1]))
     numbers_a_row = x.shape[1] * 3 * model.config.hidden
-    monkeypatch.setattr(gru_module, "_NUMBERS_AT_ONCE", 4 * numbers_a_row)
+    model.limits = ChunkLimits(activations=4 * numbers_a_row)
     with torch.no_grad():
         torch.testing.assert_close(model(x, supports), expected, rtol=1e-12, atol=1e-12)
     assert rows == [4] * 5 + [1]
@@ -106,11 +106,11 @@ def test_sequences_are_read_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert sorted(rows[6:]) == [1] * 2 + [4] * 10
 
 
-def test_recomputation_takes_a_fraction_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputation_takes_a_fraction_of_the_memory() -> None:
     """Little stays alive between the passes, and one part's activations at the peak."""
     model = build_gru(hidden=16)
     supports, x = supports_of(model), inputs(batch=32)
-    monkeypatch.setattr(gru_module, "_NUMBERS_AT_ONCE", 32 * x.shape[1] * 3 * 16)
+    model.limits = ChunkLimits(activations=32 * x.shape[1] * 3 * 16)
 
     def measure() -> tuple[int, int]:
         with LiveBytes() as memory:

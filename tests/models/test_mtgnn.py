@@ -10,6 +10,7 @@ from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.memory import LiveBytes
 from pgti.models import MTGNN, ModelShape, MTGNNConfig, build_model
+from pgti.nn import ChunkLimits
 
 from .cases import FLOAT64, build, inputs, shape, supports_of
 
@@ -210,10 +211,9 @@ def test_no_matrix_of_all_pairs_is_alive() -> None:
     model = build_model("mtgnn", {"neighbours": 5, **options}, sizes)
     supports = supports_of(model, SensorGraph.empty(num_nodes))
     x = inputs(sizes=sizes, batch=1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pgti.nn.learned_graph._SCORES_AT_ONCE", 100 * num_nodes)
-        with LiveBytes() as memory:
-            model(x, supports).sum().backward()
+    model.limits = ChunkLimits(scores=100 * num_nodes)
+    with LiveBytes() as memory:
+        model(x, supports).sum().backward()
     assert memory.peak_bytes < 4 * num_nodes**2
 
 

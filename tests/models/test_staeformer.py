@@ -9,7 +9,9 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.memory import LiveBytes
-from pgti.models import AbstractModel, STAEformer, STAEformerConfig, num_parameters, staeformer
+from pgti.models import AbstractModel, STAEformer, STAEformerConfig, num_parameters
+from pgti.nn import ChunkLimits
+from pgti.nn.execution import DEFAULT_LIMITS
 
 from .cases import (
     BATCH,
@@ -171,13 +173,13 @@ def test_parameters_are_those_published(num_nodes: int, published: int) -> None:
     assert num_parameters("staeformer", {}, sizes) == published
 
 
-@pytest.mark.parametrize("at_once", [1, 2 * INPUT_STEPS, 5 * NUM_NODES])
-def test_tokens_at_once_change_nothing(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groups do not see one another, so any number of them may be done together."""
+@pytest.mark.parametrize("tokens", [1, 2 * INPUT_STEPS, 5 * NUM_NODES])
+def test_tokens_at_a_time_change_nothing(tokens: int) -> None:
+    """Groups are independent, so any number of them may be computed together."""
     model = build("staeformer").double()
     x, parameters = inputs(FLOAT64), list(model.parameters())
     whole = model(x, supports_of(model))
-    monkeypatch.setattr(staeformer, "_TOKENS_AT_ONCE", at_once)
+    model.limits = ChunkLimits(tokens=tokens)
     parts = model(x, supports_of(model))
     torch.testing.assert_close(parts, whole, rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(
@@ -188,11 +190,13 @@ def test_tokens_at_once_change_nothing(at_once: int, monkeypatch: pytest.MonkeyP
     )
 
 
-def step_bytes(num_nodes: int, *, checkpointing: bool = False) -> int:
+def step_bytes(
+    num_nodes: int, *, checkpointing: bool = False, limits: ChunkLimits = DEFAULT_LIMITS
+) -> int:
     """The most that the tensors of a step of training take, forward and back."""
     sizes = shape(num_nodes=num_nodes, input_steps=2, horizon=1)
     model = build("staeformer", sizes, layers=1).train()
-    model.activation_checkpointing = checkpointing
+    model.activation_checkpointing, model.limits = checkpointing, limits
     x, supports = inputs(sizes=sizes, batch=2), supports_of(build("staeformer"))
     with LiveBytes() as memory:
         model(x, supports).sum().backward()
@@ -204,10 +208,10 @@ def test_memory_grows_with_the_sensors_and_not_with_their_square() -> None:
     assert step_bytes(1024) < 2.05 * step_bytes(512)
 
 
-def test_recomputing_saves_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a layer only the input is kept, and its inside is made for some tokens at a time."""
-    monkeypatch.setattr(staeformer, "_TOKENS_AT_ONCE", 512)
-    assert step_bytes(512, checkpointing=True) < 0.5 * step_bytes(512)
+def test_recomputing_saves_memory() -> None:
+    """A layer stores its input alone, and recomputes the rest for some tokens at a time."""
+    limits = ChunkLimits(tokens=512)
+    assert step_bytes(512, checkpointing=True, limits=limits) < 0.5 * step_bytes(512, limits=limits)
 
 
 def test_heads_must_divide_the_width_of_this_input() -> None:

@@ -135,8 +135,8 @@ def test_dropout_zeroes_its_share_of_a_block() -> None:
     model = build("stgcn", dropout=0.25)
     block, supports = model.get_submodule("blocks.0"), supports_of(model)
     x_NBLC = torch.randn(7, 400, 6, 5)
-    exact = block(x_NBLC, supports)
-    dropped = block.train()(x_NBLC, supports)
+    exact = block(x_NBLC, supports, model.limits)
+    dropped = block.train()(x_NBLC, supports, model.limits)
     kept = dropped != 0
     assert abs(kept.double().mean() - 0.75) < 0.01
     torch.testing.assert_close(dropped[kept], exact[kept] / 0.75)

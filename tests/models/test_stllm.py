@@ -22,8 +22,8 @@ from pgti.models import (
     STLLMConfig,
     build_config,
     num_parameters,
-    stllm,
 )
+from pgti.nn import ChunkLimits
 
 from .cases import (
     BATCH,
@@ -131,18 +131,18 @@ def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None)
     return torch.stack(samples)
 
 
-@pytest.mark.parametrize("tokens_at_once", [4, 1 << 12])
+@pytest.mark.parametrize("tokens", [4, 1 << 12])
 @pytest.mark.parametrize("calendar", CALENDARS)
 def test_forecasts_and_gradients_equal_the_reference(
-    calendar: tuple[str, ...], tokens_at_once: int, monkeypatch: pytest.MonkeyPatch
+    calendar: tuple[str, ...], tokens: int
 ) -> None:
     """Outputs and the gradients of all parameters, the frozen ones too, in float64.
 
     Layers of a whole batch, and of one window, then of four tokens, at a time.
     """
-    monkeypatch.setattr(stllm, "_TOKENS_AT_ONCE", tokens_at_once)
     sizes = shape(calendar=calendar, input_channels=CHANNELS - 2 + len(calendar))
     model = build("st-llm", sizes).double()
+    model.limits = ChunkLimits(tokens=tokens)
     parameters, x = everything(model), inputs(FLOAT64, sizes)
     found, expected = model(x, supports_of(model)), reference(model, x)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)

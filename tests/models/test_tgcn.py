@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pgti.memory import LiveBytes
 from pgti.models import TGCN, ModelShape, TGCNConfig
-from pgti.nn import graph_gru
+from pgti.nn import ChunkLimits
 
 from .cases import (
     FLOAT64,
@@ -104,18 +104,17 @@ def test_parameters_are_as_many_as_in_the_released_code() -> None:
     assert model.cell.bias.tolist() == [1.0] * 128 + [0.0] * 64
 
 
-@pytest.mark.parametrize("steps_at_once", [1, 5])
-def test_evaluation_reads_a_few_steps_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, steps_at_once: int
-) -> None:
-    """The state is carried from piece to piece."""
+@pytest.mark.parametrize("steps", [1, 5])
+def test_evaluation_reads_a_few_steps_at_a_time(steps: int) -> None:
+    """The state is carried from part to part."""
     model, x = build_tgcn().double(), inputs(FLOAT64)
     supports = supports_of(model).double()
     expected = model(x, supports)
     numbers_a_step = x.shape[0] * NUM_NODES * 3 * model.config.hidden
-    monkeypatch.setattr(graph_gru, "_NUMBERS_AT_ONCE", steps_at_once * numbers_a_step)
+    model.limits = ChunkLimits(activations=steps * numbers_a_step)
     with torch.no_grad():
-        assert len(model.cell.parts(x.permute(1, 2, 0, 3))) == -(-INPUT_STEPS // steps_at_once)
+        parts = list(model.cell.read(x.permute(1, 2, 0, 3), supports, limits=model.limits))
+        assert len(parts) == -(-INPUT_STEPS // steps)
         torch.testing.assert_close(model(x, supports), expected, rtol=1e-12, atol=1e-12)
 
 

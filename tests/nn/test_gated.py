@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgti.nn import gated, gated_convolution
+from pgti.nn import ChunkLimits, gated_convolution
 
 FLOAT64 = torch.float64
 NUM_STEPS, NUM_NODES, BATCH, CHANNELS, HIDDEN = 9, 3, 2, 4, 5
@@ -30,14 +30,11 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (2, 1), (2, 4), (3, 1), (3, 2), (2, 8)])
-@pytest.mark.parametrize("numbers_at_once", [1, 70, 1 << 18])
-def test_outputs_and_gradients_equal_the_reference(
-    taps: int, dilation: int, numbers_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In parts of any size; the last step, which comes twice, adds both its gradients."""
-    monkeypatch.setattr(gated, "_NUMBERS_AT_ONCE", numbers_at_once)
+@pytest.mark.parametrize("limit", [1, 70, 1 << 18])
+def test_outputs_and_gradients_equal_the_reference(taps: int, dilation: int, limit: int) -> None:
+    """In chunks of any size; the last step, which is returned twice, adds both its gradients."""
     wanted = arguments(taps)
-    found, last = gated_convolution(*wanted, dilation)
+    found, last = gated_convolution(*wanted, dilation, ChunkLimits(gates=limit))
     expected = reference(*wanted, dilation)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
     assert torch.equal(last, found[-1])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pgti.memory import LiveBytes
-from pgti.nn import Neighbours, mix_hop, mix_hop_convolution
+from pgti.nn import ChunkLimits, Neighbours, mix_hop_convolution
 
 FLOAT64 = torch.float64
 BATCH, STEPS, CHANNELS, WIDTH, BETA = 3, 2, 4, 5, 0.2
@@ -36,12 +36,11 @@ def reference(
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
 @pytest.mark.parametrize(("num_nodes", "per_row"), [(6, 3), (30, 3)])
-@pytest.mark.parametrize("features_at_once", [1024, 8])
+@pytest.mark.parametrize("features", [1024, 8])
 def test_convolution_and_gradients_equal_the_recursion(
-    monkeypatch: pytest.MonkeyPatch, hops: int, num_nodes: int, per_row: int, features_at_once: int
+    hops: int, num_nodes: int, per_row: int, features: int
 ) -> None:
     """Dense and sparse operators, all entries at once and two at a time; values get gradients."""
-    monkeypatch.setattr(mix_hop, "_FEATURES_AT_ONCE", features_at_once)
     torch.manual_seed(hops)
     index_NK = torch.randint(num_nodes, (num_nodes, per_row))
     x, weight, bias = (
@@ -50,7 +49,8 @@ def test_convolution_and_gradients_equal_the_recursion(
         draw(WIDTH),
     )
     along, against = draw(num_nodes, per_row), draw(num_nodes, per_row)
-    found = mix_hop_convolution(x, weight, bias, Neighbours(index_NK), (along, against), BETA)
+    neighbours = Neighbours(index_NK, ChunkLimits(mix_hop_features=features))
+    found = mix_hop_convolution(x, weight, bias, neighbours, (along, against), BETA)
     zeros = torch.zeros(num_nodes, num_nodes, dtype=FLOAT64)
     operators = [
         zeros.scatter_add(1, index_NK, along),

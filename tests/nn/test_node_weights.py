@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from pgti.memory import LiveBytes
-from pgti.nn import node_weights
+from pgti.nn import ChunkLimits
 from pgti.nn.node_weights import NodeWeights
 
 FLOAT64 = torch.float64
@@ -35,24 +35,19 @@ def reference(embedding: Tensor, pool: Tensor, base: Tensor, terms: Tensor) -> T
     return torch.stack(nodes)
 
 
-@pytest.mark.parametrize("keep_up_to", [0, 1 << 24])
-@pytest.mark.parametrize("numbers_at_once", [1, 130, 1 << 20])
+@pytest.mark.parametrize("stored", [0, 1 << 24])
+@pytest.mark.parametrize("at_a_time", [1, 130, 1 << 20])
 @pytest.mark.parametrize("rows", [1, RANK])
 @pytest.mark.parametrize("broadcast", [False, True])
 def test_products_and_gradients_equal_the_reference(
-    keep_up_to: int,
-    numbers_at_once: int,
-    rows: int,
-    broadcast: bool,
-    monkeypatch: pytest.MonkeyPatch,
+    stored: int, at_a_time: int, rows: int, broadcast: bool
 ) -> None:
     """All weights at once, one node's at a time, two nodes', and few rows without any."""
-    monkeypatch.setattr(node_weights, "_KEEP_UP_TO", keep_up_to)
-    monkeypatch.setattr(node_weights, "_NUMBERS_AT_ONCE", numbers_at_once)
+    limits = ChunkLimits(stored_weights=stored, node_weights=at_a_time)
     embedding, pool, base, terms = wanted = arguments(rows)
     if broadcast:
         base = base[:, :1]
-    found = NodeWeights(embedding, pool).add_products(base, terms.unbind())
+    found = NodeWeights(embedding, pool, limits).add_products(base, terms.unbind())
     expected = reference(embedding, pool, base, terms)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
     seed = torch.randn_like(found)
@@ -64,16 +59,16 @@ def test_products_and_gradients_equal_the_reference(
     )
 
 
-@pytest.mark.parametrize("keep_up_to", [0, 1 << 24])
+@pytest.mark.parametrize("stored", [0, 1 << 24])
 @pytest.mark.parametrize("rows", [1, RANK])
-def test_autocast_is_accurate(keep_up_to: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autocast_is_accurate(stored: int, rows: int) -> None:
     """Rounded products, float32 results and gradients."""
-    monkeypatch.setattr(node_weights, "_KEEP_UP_TO", keep_up_to)
+    limits = ChunkLimits(stored_weights=stored)
     wanted = tuple(each.detach().float().requires_grad_() for each in arguments(rows))
     embedding, pool, base, terms = wanted
-    exact = NodeWeights(embedding, pool).add_products(base, terms.unbind())
+    exact = NodeWeights(embedding, pool, limits).add_products(base, terms.unbind())
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = NodeWeights(embedding, pool).add_products(base, terms.unbind())
+        rounded = NodeWeights(embedding, pool, limits).add_products(base, terms.unbind())
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).abs().max() < 0.05 * exact.abs().max()
     gradients = torch.autograd.grad(rounded.sum(), wanted)
@@ -81,14 +76,13 @@ def test_autocast_is_accurate(keep_up_to: int, rows: int, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_many_weights_are_never_held_at_once(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_weights_are_never_held_at_once(rows: int) -> None:
     """Forward and backward take a third of the weights of all nodes."""
-    monkeypatch.setattr(node_weights, "_KEEP_UP_TO", 1 << 20)
-    monkeypatch.setattr(node_weights, "_NUMBERS_AT_ONCE", 1 << 15)
+    limits = ChunkLimits(stored_weights=1 << 20, node_weights=1 << 15)
     embedding = torch.randn(2000, 4, requires_grad=True)
     pool = torch.randn(4, 2, 32, 32, requires_grad=True)
     terms = torch.randn(2, 2000, rows, 32, requires_grad=True)
     with LiveBytes() as memory:
-        weights = NodeWeights(embedding, pool)
+        weights = NodeWeights(embedding, pool, limits)
         weights.add_products(torch.zeros(2000, 1, 32), terms.unbind()).sum().backward()
     assert memory.peak_bytes < 2000 * pool[0].numel() * 4 / 3, memory.peak_bytes

@@ -1,6 +1,7 @@
 """The gated convolution over windows against torch's own convolution."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.memory import LiveBytes
-from pgti.nn import gated_window_convolution, window_convolution
+from pgti.nn import ChunkLimits, gated_window_convolution
 
 FLOAT64 = torch.float64
 NODES, BATCH, STEPS, CHANNELS, TAPS, WIDTH = 2, 3, 9, 3, 3, 4
@@ -35,14 +36,18 @@ def expected(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool, dilation: int)
 
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("dilation", [1, 2, 3])
-@pytest.mark.parametrize("numbers_at_once", [1 << 20, 100])
+@pytest.mark.parametrize("limit", [1 << 20, 100])
 def test_convolution_and_gradients_equal_those_of_torch(
-    monkeypatch: pytest.MonkeyPatch, tanh: bool, dilation: int, numbers_at_once: int
+    tanh: bool, dilation: int, limit: int
 ) -> None:
-    """With one block of rows and with many, for every dilation, contiguous."""
-    monkeypatch.setattr(window_convolution, "_NUMBERS_AT_ONCE", numbers_at_once)
+    """With one chunk of rows and with many, for every dilation, contiguous."""
     x, weight, bias = operands()
-    found = gated_window_convolution(x, weight, bias, tanh=tanh, dilation=dilation)
+    options: dict[str, Any] = {
+        "tanh": tanh,
+        "dilation": dilation,
+        "limits": ChunkLimits(window=limit),
+    }
+    found = gated_window_convolution(x, weight, bias, **options)
     wanted = expected(x, weight, bias, tanh, dilation)
     assert found.is_contiguous()
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
@@ -54,19 +59,19 @@ def test_convolution_and_gradients_equal_those_of_torch(
         atol=1e-12,
     )
     with torch.no_grad():
-        kept_nothing = gated_window_convolution(x, weight, bias, tanh=tanh, dilation=dilation)
-    assert torch.equal(kept_nothing, found)
+        stored_nothing = gated_window_convolution(x, weight, bias, **options)
+    assert torch.equal(stored_nothing, found)
 
 
-def test_evaluation_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without gradients, gates of few rows at a time, although the weights are to be trained."""
-    monkeypatch.setattr(window_convolution, "_NUMBERS_AT_ONCE", 1000)
+def test_evaluation_stores_nothing() -> None:
+    """Without gradients, gates of few rows at a time, although the weights require gradients."""
+    limits = ChunkLimits(window=1000)
     x, weight, bias = torch.randn(200, 2, 9, 4), torch.randn(3, 4, 12), torch.randn(12)
     weight.requires_grad_()
     peaks = []
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled), LiveBytes() as memory:
-            output = gated_window_convolution(x, weight, bias)
+            output = gated_window_convolution(x, weight, bias, limits=limits)
         peaks.append(memory.peak_bytes / output.nbytes)
     assert peaks[0] > 3
     assert peaks[1] < 1.2

@@ -9,7 +9,7 @@ from torch import nn
 
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.layers import Regression
-from pgti.nn import GraphGRU, SupportKind, Supports, checkpointed
+from pgti.nn import GraphGRU, SupportKind, Supports
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["A3TGCN", "A3TGCNConfig"]
@@ -21,17 +21,16 @@ class A3TGCNConfig(ModelConfig):
 
     Attributes:
         hidden: units D of the recurrent layer, and of the perceptron that scores its states. The
-            released code has 100; 64 are as many as T-GCN has here, so that the two can be
+            released code uses 100; 64 is the default of T-GCN here, so that the two can be
             compared.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1)
 
 
@@ -49,9 +48,9 @@ class A3TGCN(AbstractModel):
 
     Where this differs from the paper:
 
-    - The perceptron has a tanh between its layers, e = w2 . tanh(W1 h + b1). The equation as
-      printed has nothing between them, and two such layers are one.
-    - The second layer has no bias: a softmax does not see it.
+    - The perceptron has a tanh between its layers, e = w2 . tanh(W1 h + b1). In the printed
+      equation nothing separates them, so the two are one linear layer.
+    - The second layer lacks a bias, on which a softmax does not depend.
     - Every sensor weighs the steps by its own states, with a perceptron that all share: the paper
       does not say whether it sees one sensor or all.
     """
@@ -69,26 +68,18 @@ class A3TGCN(AbstractModel):
         )
         self.regression = Regression(hidden, shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
         Raises:
             ConfigError: the supports are not the renormalised adjacency of the model's nodes.
         """
         self.check_supports(supports)
-        checkpointing, states_NBD = self.activation_checkpointing, list[NBD]()
-        for part_LNBC in self.cell.parts(x.permute(1, 2, 0, 3), checkpointing=checkpointing):
-            before_NBD = states_NBD[-1] if states_NBD else None
-            states_NBD += self.cell(part_LNBC, before_NBD, supports, checkpointing=checkpointing)
-        if checkpointing and torch.is_grad_enabled():
-            context_NBD = checkpointed(self._context, states_NBD)
-        else:
-            context_NBD = self._context(states_NBD)
+        parts = self.cell.read(
+            x.permute(1, 2, 0, 3), supports, checkpointing=self.is_checkpointing, limits=self.limits
+        )
+        states_NBD = [state_NBD for part in parts for state_NBD in part]
+        context_NBD = self.maybe_checkpoint(self._context, states_NBD)
         forecast: BHNC = self.regression(context_NBD.transpose(0, 1))
         return forecast
 

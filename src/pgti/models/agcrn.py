@@ -1,4 +1,4 @@
-"""AGCRN: recurrent layers over a learned graph, with weights of their own for every node."""
+"""AGCRN: recurrent layers over a learned graph, with separate weights for every node."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +17,11 @@ from pgti.nn import (
     Supports,
     adaptive_adjacency,
     check_adjacency_form,
-    checkpointed,
-    steps_per_checkpoint,
+    steps_per_part,
 )
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["AGCRN", "AGCRNConfig"]
-
-_NUMBERS_AT_ONCE = 1 << 24  # of projected inputs in evaluation: 64 MiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +36,7 @@ class AGCRNConfig(ModelConfig):
         adjacency: `dense`, `low-rank`, or `auto`: dense up to 4,096 nodes.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
@@ -49,7 +46,6 @@ class AGCRNConfig(ModelConfig):
     adjacency: str = "auto"
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1, layers=1, embedding=1, order=2)
         check_adjacency_form(self.adjacency)
 
@@ -57,21 +53,21 @@ class AGCRNConfig(ModelConfig):
 class AGCRN(AbstractModel):
     """Adaptive Graph Convolutional Recurrent Network (Bai, Yao, Li, Wang, Wang, NeurIPS 2020).
 
-    arXiv 2007.02842. As published: every node has an embedding, and no graph is given. From the
-    embeddings E follow the graph, A = softmax(relu(E E^T)), and the weights of every node,
+    arXiv 2007.02842. As published: every node has an embedding, and the graph is not an input. From
+    the embeddings E follow the graph, A = softmax(relu(E E^T)), and the weights of every node,
     W_n = sum_r E_nr P_r of a pool P. Graph convolutions of both are the products of recurrent
     layers, and an affine map of the last state forecasts all steps at once.
-    As in the released code: the node itself and its neighbours have weights of their own (the
-    paper's eq. 5 has I + A under one weight; the first two Chebyshev polynomials are I and A),
-    layers share the embeddings, and pools and embeddings start Glorot-uniform.
+    As in the released code: the node itself and its neighbours have separate weights (the paper's
+    eq. 5 has I + A under one weight; the first two Chebyshev polynomials are I and A), layers share
+    the embeddings, and pools and embeddings start Glorot-uniform.
 
     Where this differs:
 
     - Above 4,096 nodes the learned graph has another form, of rank R and linear in N (see
       `pgti.nn.adaptive`), unless the option `adjacency` says otherwise.
-    - The output map starts Glorot-uniform as a matrix; as the convolution over all hidden units
-      that it is in the released code its bound would be smaller. Its bias starts as that of
-      `torch.nn.Linear`, not uniform in [0, 1).
+    - The output map starts Glorot-uniform as a matrix; in the released code it is a convolution
+      over all hidden units, whose bound is smaller. Its bias starts as that of `torch.nn.Linear`,
+      not uniform in [0, 1).
     """
 
     support_kind: ClassVar[SupportKind] = "none"
@@ -89,44 +85,29 @@ class AGCRN(AbstractModel):
         self.regression = Regression(config.hidden, shape)
         nn.init.xavier_uniform_(self.regression.weight)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         adjacency = adaptive_adjacency(self.embedding, self.embedding, self.config.adjacency)
-        weights = [layer.weights(self.embedding) for layer in self._layers()]
+        weights = [layer.weights(self.embedding, self.limits) for layer in self._layers()]
         x_NLBC = x.permute(2, 1, 0, 3)
-        first_NBD = x_NLBC.new_zeros(self.shape.num_nodes, len(x), self.config.hidden)
+        num_nodes, num_steps, batch, _ = x_NLBC.shape
+        first_NBD = x_NLBC.new_zeros(num_nodes, batch, self.config.hidden)
         states_NBD: Sequence[NBD] = [first_NBD] * self.config.layers
-        for part_NLBC in torch.split(x_NLBC, self._steps_at_once(x_NLBC), dim=1):
-            args = (part_NLBC, states_NBD, weights, adjacency)
-            states_NBD = (
-                checkpointed(self._read, *args) if self._is_checkpointing() else self._read(*args)
+        steps = steps_per_part(
+            num_steps,
+            num_nodes * batch * 3 * self.config.hidden,
+            checkpointing=self.is_checkpointing,
+            limits=self.limits,
+        )
+        for part_NLBC in torch.split(x_NLBC, steps, dim=1):
+            states_NBD = self.maybe_checkpoint(
+                self._read, part_NLBC, states_NBD, weights, adjacency
             )
         forecast: BHNC = self.regression(states_NBD[-1].transpose(0, 1))
         return forecast
 
     def _layers(self) -> Iterator[AdaptiveGRU]:
         return cast(Iterator[AdaptiveGRU], iter(self.layers))
-
-    def _is_checkpointing(self) -> bool:
-        return self.activation_checkpointing and torch.is_grad_enabled()
-
-    def _steps_at_once(self, x_NLBC: Tensor) -> int:
-        """Steps that all layers read before the next ones are looked at.
-
-        In training those that are checkpointed together, or else all of them: what is kept is kept
-        anyway. Without gradients as many as have little memory between them.
-        """
-        num_nodes, num_steps, batch, _ = x_NLBC.shape
-        if self._is_checkpointing():
-            return steps_per_checkpoint(num_steps)
-        if torch.is_grad_enabled():
-            return num_steps
-        return max(1, _NUMBERS_AT_ONCE // (num_nodes * batch * 3 * self.config.hidden))
 
     def _read(
         self,

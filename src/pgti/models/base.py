@@ -1,14 +1,17 @@
-"""What every trainable model is given and must return."""
+"""The interface of every trainable model."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields
-from typing import ClassVar, Self
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Self, TypeVar, TypeVarTuple
 
+import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.nn import Supports
+from pgti.nn import Supports, checkpointed
+from pgti.nn.execution import DEFAULT_LIMITS
 from pgti.shapes import BHNC, BLNC
 
 __all__ = [
@@ -17,22 +20,26 @@ __all__ = [
     "ModelShape",
     "TeacherForcing",
     "check_at_least",
+    "check_fractions",
     "num_trainable_parameters",
 ]
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """Base of every model's options. Fields are int, float, bool or str, each with a default."""
 
-    def restored(self) -> Self:
-        """The same for a model whose parameters a checkpoint brings: no file is read for them."""
+    def without_weights(self) -> Self:
+        """The options of a model that is loaded from a checkpoint, and reads no other file."""
         return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelShape:
-    """Sizes that the data, and not the user, decide.
+    """Sizes that follow from the data.
 
     Attributes:
         input_steps: L.
@@ -43,12 +50,12 @@ class ModelShape:
         target_indices: positions of the targets among the store's channels (the first channels of
             the input), in the order of the output.
         calendar: names of the calendar features, which are the last of the input channels:
-            `time-of-day` is a share of the day, `day-of-week` the weekday divided by 7.
-        steps_per_day: rows of a day; None where a day is no whole number of them, or the series
-            has no times.
+            `time-of-day` is a fraction of the day, `day-of-week` the weekday divided by 7.
+        steps_per_day: rows of a day; None if that is not a whole number, or the series has no
+            times.
 
     Raises:
-        ConfigError: sizes that contradict one another.
+        ConfigError: the sizes contradict one another.
     """
 
     input_steps: int
@@ -61,7 +68,6 @@ class ModelShape:
     steps_per_day: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the sizes against one another."""
         for name in ("input_steps", "horizon", "num_nodes", "input_channels", "target_channels"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
@@ -86,11 +92,11 @@ class ModelShape:
 
     @property
     def calendar_channels(self) -> int:
-        """How many of the input channels, the last ones, are calendar features."""
+        """Number of calendar features, which are the last input channels."""
         return len(self.calendar)
 
     def calendar_position(self, name: str) -> int | None:
-        """Which input channel is the calendar feature `name`; None if none is."""
+        """Input channel of the calendar feature `name`; None if the input lacks it."""
         if name not in self.calendar:
             return None
         return self.input_channels - len(self.calendar) + self.calendar.index(name)
@@ -98,14 +104,14 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class TeacherForcing:
-    """What a model may see of the future while it trains; never given in evaluation.
+    """The future that a model may see in training, and never in evaluation.
 
     Attributes:
         targets_BHNC: [B, H, N, C_out], standardised, 0 where missing.
         calendar_BHF: [B, H, F], calendar features of the target rows.
-        step: optimiser steps done so far.
-        seed: of the run. Whatever a model draws at random is a function of (seed, step) alone, so
-            that a resumed run draws the same.
+        step: optimizer steps done so far.
+        seed: of the run. A model's random draws are a function of (seed, step) alone, so that a
+            resumed run draws the same.
     """
 
     targets_BHNC: BHNC  # noqa: N815 - it carries its shape
@@ -115,31 +121,31 @@ class TeacherForcing:
 
 
 def num_trainable_parameters(network: nn.Module) -> int:
-    """Numbers that a network learns; frozen ones are not counted."""
+    """Number of parameters that training changes, without frozen ones."""
     return sum(each.numel() for each in network.parameters() if each.requires_grad)
 
 
 class AbstractModel(nn.Module, ABC):
     """A network that forecasts H steps of N sensors from L steps.
 
-    `forward` reads no value of a tensor on the host. In evaluation it draws nothing at random; in
-    training, dropout alone may draw from torch's generator, which the training loop seeds by
-    (seed, step, rank): with dropout a run repeats itself, and depends on the number of ranks. So it
-    does with batch normalisation, whose statistics are those of a rank's part of the batch.
+    `forward` must not read values of tensors on the host, nor draw at random in evaluation. In
+    training only dropout may draw from torch's generator, which the training loop seeds by (seed,
+    step, rank): a run with dropout can be repeated, and depends on the number of ranks. So does a
+    run with batch normalization, whose statistics are those of a rank's part of the batch.
 
-    A concrete model is built from its own config and a shape, with weights from torch's generator.
+    A concrete model is built from its config and a shape, and draws weights from torch's generator.
 
     Attributes:
-        support_kind: which operators of the graph it uses: a `SupportKind`, or the name of those
+        support_kind: the operators of the graph that it uses: a `SupportKind`, or the name of those
             that its `build_supports` builds. `none` for a model that does not use the graph.
-        can_checkpoint_activations: whether it knows how to recompute activations.
-        uses_day_of_week: whether it is published with the day of the week among its inputs, which
-            then have it unless a run says otherwise.
+        can_checkpoint_activations: whether it supports `activation_checkpointing`.
+        uses_day_of_week: whether it is published with the day of the week as an input, which is
+            then the default of a run.
         config: its options.
         shape: the sizes it was built for.
-        activation_checkpointing: recompute activations in the backward pass; only for a
-            model that can. The function and its gradients stay the same up to rounding, which
-            in bfloat16 is that of bfloat16.
+        activation_checkpointing: recompute activations in the backward pass. Forecasts and
+            gradients change by rounding, which in bfloat16 is that of bfloat16.
+        limits: how much its layers compute at a time.
     """
 
     support_kind: ClassVar[str] = "dual_random_walk"
@@ -151,18 +157,26 @@ class AbstractModel(nn.Module, ABC):
         self.config = config
         self.shape = shape
         self.activation_checkpointing = False
+        self.limits = DEFAULT_LIMITS
 
     @classmethod
     def build_supports(cls, graph: SensorGraph) -> Supports:
         """The operators of `graph` that it uses, of the kind `support_kind`."""
         return Supports.from_graph(graph, cls.support_kind)
 
-    def check_supports(self, supports: Supports) -> None:
-        """Refuse the operators of another graph, or of another kind.
+    @property
+    def is_checkpointing(self) -> bool:
+        """Whether activations are to be recomputed, in a pass that has a backward pass."""
+        return self.activation_checkpointing and torch.is_grad_enabled()
 
-        Raises:
-            ConfigError: if their kind or their nodes are not the model's.
-        """
+    def maybe_checkpoint(
+        self, part: Callable[[*Arguments], Result], *args: *Arguments, draws: bool = False
+    ) -> Result:
+        """`part(*args)`, checkpointed if the model checkpoints activations; see `checkpointed`."""
+        return checkpointed(part, *args, draws=draws) if self.is_checkpointing else part(*args)
+
+    def check_supports(self, supports: Supports) -> None:
+        """Raise ConfigError if `supports` are of another kind or graph than the model's."""
         expected, num_nodes = self.support_kind, self.shape.num_nodes
         if supports.kind != expected or supports.num_nodes != num_nodes:
             raise ConfigError(
@@ -185,12 +199,15 @@ class AbstractModel(nn.Module, ABC):
 
 
 def check_at_least(config: ModelConfig, **minima: float) -> None:
-    """Raise for the first option of `config` that lies below its minimum.
-
-    Raises:
-        ConfigError: naming the option, its value and the rule.
-    """
-    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    """Raise ConfigError for the first option of `config` below its minimum."""
     for name, minimum in minima.items():
-        if not values[name] >= minimum:
-            raise ConfigError(f"{name} is {values[name]}: it must be at least {minimum}")
+        if not getattr(config, name) >= minimum:
+            raise ConfigError(f"{name} is {getattr(config, name)}: it must be at least {minimum}")
+
+
+def check_fractions(config: ModelConfig, *names: str) -> None:
+    """Raise ConfigError for the first of these options that is not in 0 .. 1, 1 excluded."""
+    check_at_least(config, **dict.fromkeys(names, 0))
+    for name in names:
+        if not getattr(config, name) < 1:
+            raise ConfigError(f"{name} is {getattr(config, name)}: it must be below 1")

@@ -1,9 +1,9 @@
 """DCRNN: an encoder-decoder of diffusion-convolutional recurrent layers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar, TypeVarTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from pgti.nn import (
     NUM_SUPPORTS,
     DiffusionGRU,
     Supports,
-    checkpointed,
-    steps_per_checkpoint,
+    steps_per_part,
     without_autocast,
 )
 from pgti.nn.execution import compiler_disabled
@@ -25,10 +24,6 @@ from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
 
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
-
-_NUMBERS_AT_ONCE = 1 << 24  # of diffused inputs in evaluation: 64 MiB
 _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
 
 
@@ -37,19 +32,19 @@ class DCRNNConfig(ModelConfig):
     """Options of DCRNN; the defaults are those of the paper on METR-LA, but for two.
 
     Attributes:
-        hidden: units D of every layer. The paper has 64; 32 take a quarter of the time and are
+        hidden: units D of every layer. The paper uses 64; 32 take a quarter of the time and are
             enough for a month of data.
-        layers: layers of the encoder, and as many of the decoder.
+        layers: layers of the encoder, and of the decoder.
         hops: powers K of each of the two random walks.
         scheduled_sampling: let the decoder see the truth at some steps of training. The paper
-            does, over tens of thousands of steps; in a short run the decoder then hardly meets
-            its own forecasts (after one epoch of the I-5 month the validation MAE was 2.34 mph
-            with it and 1.96 without), so it is off unless asked for.
-        sampling_decay: optimiser steps tau after which it sees the truth less and less, with the
-            probability tau / (tau + exp(step / tau)).
+            does, over tens of thousands of steps; in a short run the decoder then hardly sees its
+            own forecasts (after one epoch of the I-5 month the validation MAE was 2.34 mph with it
+            and 1.96 without), so it is off by default.
+        sampling_decay: optimizer steps tau after which the decoder sees the truth less and less,
+            with the probability tau / (tau + exp(step / tau)).
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     hidden: int = 32
@@ -59,7 +54,6 @@ class DCRNNConfig(ModelConfig):
     sampling_decay: float = 2000.0
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1, layers=1, hops=1, sampling_decay=1)
         if not math.isfinite(self.sampling_decay):
             raise ConfigError(f"sampling_decay is {self.sampling_decay}: it must be finite")
@@ -69,9 +63,9 @@ class DCRNN(AbstractModel):
     """Diffusion Convolutional Recurrent Neural Network (Li, Yu, Shahabi, Liu, ICLR 2018).
 
     As published: an encoder reads L steps; its final states start a decoder of equal depth that
-    emits H steps, each fed with the one before; every matrix product of the recurrent cells is a
-    diffusion convolution over the dual random walk; on request, scheduled sampling by inverse
-    sigmoid decay.
+    emits H steps, each with the previous one as its input; every matrix product of the recurrent
+    cells is a diffusion convolution over the dual random walk; optionally, scheduled sampling by
+    inverse sigmoid decay.
     As in the released code: gate biases start at 1, the candidate's at 0, weights Glorot-uniform,
     the first decoder input (GO) is zeros, the encoder sees every input channel and the decoder
     the targets alone, one coin per decoder step decides for the whole batch, and gradients flow
@@ -80,8 +74,8 @@ class DCRNN(AbstractModel):
     Where the two differ, or this differs from both:
 
     - Hops are powers of a walk, as in the paper's eq. 2; the released code has Chebyshev
-      polynomials. Both span the same space, so the function class is the same; only what the
-      initial distribution of weights means differs.
+      polynomials. Both span the same space, so the function class is the same; only the meaning of
+      the initial distribution of weights differs.
     - Both walks diffuse the input itself. The released code overwrites it while it diffuses along
       the first, so that its second starts from an already diffused state.
     - The output projection has a bias (zero at first), as in the common PyTorch port.
@@ -115,42 +109,26 @@ class DCRNN(AbstractModel):
         """
         self.check_supports(supports)
         x_LNBC, horizon = x.permute(1, 2, 0, 3), self.shape.horizon
+        num_steps, num_nodes, batch, _ = x_LNBC.shape
+        steps = steps_per_part(
+            num_steps + horizon,
+            num_nodes * batch * 3 * self.config.hidden,
+            checkpointing=self.is_checkpointing,
+            limits=self.limits,
+        )
         states_NBD: list[NBD | None] = [None] * self.config.layers
-        at_once = self._steps_at_once(x_LNBC)
-        for part_LNBC in torch.split(x_LNBC, at_once):
-            states_NBD = self._run(self._encode, part_LNBC, states_NBD, supports)
+        for part_LNBC in torch.split(x_LNBC, steps):
+            states_NBD = self.maybe_checkpoint(self._encode, part_LNBC, states_NBD, supports)
 
         truths_NBC = self._truths(teacher)
-        fed_NBC = x_LNBC.new_zeros(*x_LNBC.shape[1:3], self.shape.target_channels)
+        fed_NBC = x_LNBC.new_zeros(num_nodes, batch, self.shape.target_channels)
         forecasts_NBC: list[Tensor] = []
-        at_once = min(horizon, self._steps_at_once(x_LNBC))
-        for first in range(0, horizon, at_once):
-            made_NBC, fed_NBC, states_NBD = self._run(
-                self._decode, fed_NBC, states_NBD, truths_NBC[first : first + at_once], supports
+        for first in range(0, horizon, steps):
+            part_NBC, fed_NBC, states_NBD = self.maybe_checkpoint(
+                self._decode, fed_NBC, states_NBD, truths_NBC[first : first + steps], supports
             )
-            forecasts_NBC += made_NBC
+            forecasts_NBC += part_NBC
         return torch.stack(forecasts_NBC).permute(2, 0, 1, 3).contiguous()
-
-    def _is_checkpointing(self) -> bool:
-        return self.activation_checkpointing and torch.is_grad_enabled()
-
-    def _steps_at_once(self, x_LNBC: Tensor) -> int:
-        """Steps of a sequence that are done before the next ones are looked at.
-
-        In training those that are checkpointed together, or else all of them: what is kept is kept
-        anyway. Without gradients as many as have little memory between them.
-        """
-        if self._is_checkpointing():
-            return steps_per_checkpoint(self.shape.input_steps + self.shape.horizon)
-        num_steps, num_nodes, batch, _ = x_LNBC.shape
-        if torch.is_grad_enabled():
-            return max(num_steps, self.shape.horizon)
-        numbers_a_step = num_nodes * batch * 3 * self.config.hidden
-        return max(1, _NUMBERS_AT_ONCE // numbers_a_step)
-
-    def _run(self, part: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
-        """`part` of the steps, kept for the backward pass or made again in it."""
-        return checkpointed(part, *args) if self._is_checkpointing() else part(*args)
 
     def _encode(
         self, sequence_LNBC: Tensor, states_NBD: Sequence[NBD | None], supports: Supports
@@ -169,12 +147,12 @@ class DCRNN(AbstractModel):
         truths_NBC: Sequence[Tensor | None],
         supports: Supports,
     ) -> tuple[list[Tensor], Tensor, list[NBD | None]]:
-        """Forecasts one after the other, what to feed next, and the states after them.
+        """Forecasts of some steps, the input of the next step, and the states before it.
 
         Args:
-            fed_NBC: what the first of these steps is fed.
+            fed_NBC: the input of the first of these steps.
             states_NBD: of every layer, before it.
-            truths_NBC: for each step, what to feed the next one in place of its forecast, or None.
+            truths_NBC: for each step, the next one's input in place of its forecast, or None.
             supports: operators of the graph.
         """
         forecasts_NBC = []
@@ -189,9 +167,9 @@ class DCRNN(AbstractModel):
             fed_NBC = forecasts_NBC[-1] if truth_NBC is None else truth_NBC
         return forecasts_NBC, fed_NBC, list(states_NBD)
 
-    @compiler_disabled  # or each step would be compiled anew
+    @compiler_disabled  # or the compiler would run again at each step
     def _truths(self, teacher: TeacherForcing | None) -> list[Tensor | None]:
-        """For each decoder step, the truth if the next one is fed it."""
+        """For each decoder step, the truth if it is the next one's input."""
         horizon = self.shape.horizon
         if teacher is None or not self.config.scheduled_sampling:
             return [None] * horizon
@@ -210,23 +188,23 @@ class DCRNN(AbstractModel):
 
 
 def teaching_probability(step: int, decay: float) -> float:
-    """Probability that a decoder step of training is fed the truth: inverse sigmoid decay.
+    """Probability that the input of a decoder step is the truth: inverse sigmoid decay.
 
     tau / (tau + exp(step / tau)) (Bengio et al., Scheduled Sampling, NeurIPS 2015, section 2.4).
 
     Args:
-        step: optimiser steps done.
+        step: optimizer steps done.
         decay: tau.
     """
     return decay / (decay + math.exp(min(step / decay, _LARGEST_EXPONENT)))
 
 
 def scheduled_sampling_coins(seed: int, step: int, horizon: int, decay: float) -> list[bool]:
-    """For each decoder step, whether the next one is fed the truth; a pure function.
+    """For each decoder step, whether the next one's input is the truth; a pure function.
 
     Args:
         seed: of the run, not negative.
-        step: optimiser steps done.
+        step: optimizer steps done.
         horizon: H coins.
         decay: tau of `teaching_probability`.
     """

@@ -8,16 +8,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import (
+    AbstractModel,
+    ModelConfig,
+    ModelShape,
+    TeacherForcing,
+    check_at_least,
+    check_fractions,
+)
 from pgti.models.layers import Regression
 from pgti.nn import (
     NUM_SUPPORTS,
     AdaptiveAdjacency,
+    ChunkLimits,
     Supports,
     adaptive_adjacency,
     adaptive_convolution,
     check_adjacency_form,
-    checkpointed,
     diffusion_convolution,
     draw_as_linear,
     dropout_add,
@@ -35,18 +42,18 @@ class GraphWaveNetConfig(ModelConfig):
 
     Attributes:
         hidden: D, channels of the convolutions over time and over the graph.
-        skip_channels: of the sum over layers.
-        end_channels: of the layer before the last.
-        blocks: how often the dilations 1, 2, 4, .. are repeated.
-        layers: of a block, with the dilations 1, 2, .., 2^(layers - 1).
+        skip_channels: channels of the sum over layers.
+        end_channels: channels of the layer before the last.
+        blocks: repetitions of the dilations 1, 2, 4, ..
+        layers: layers of a block, with the dilations 1, 2, .., 2^(layers - 1).
         kernel: taps of a convolution over time.
         hops: powers K of each random walk and of the learned adjacency.
-        embedding: R, width of the two embeddings of a node that make the learned adjacency.
+        embedding: R, width of the two embeddings of a node that give the learned adjacency.
         adjacency: `dense`, `low-rank`, or `auto`: dense up to 4,096 nodes.
-        dropout: share of the units of a graph convolution that is zeroed in training.
+        dropout: fraction of the units of a graph convolution that is zeroed in training.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     hidden: int = 32
@@ -61,21 +68,19 @@ class GraphWaveNetConfig(ModelConfig):
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1, skip_channels=1, end_channels=1, blocks=1, layers=1)
-        check_at_least(self, kernel=2, hops=1, embedding=1, dropout=0)
+        check_at_least(self, kernel=2, hops=1, embedding=1)
+        check_fractions(self, "dropout")
         check_adjacency_form(self.adjacency)
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
         if len(self.dilations) == 1:
             raise ConfigError(
-                "blocks and layers are 1: of a single layer nothing but the convolution over time "
-                "reaches the forecast; use two layers or more"
+                "blocks and layers are 1: of a single layer only the convolution over time reaches "
+                "the forecast; use two layers or more"
             )
 
     @property
     def dilations(self) -> list[int]:
-        """Of every layer, the first one first."""
+        """Dilation of every layer."""
         return [2**layer for layer in range(self.layers)] * self.blocks
 
     @property
@@ -92,13 +97,13 @@ class GraphWaveNet(AbstractModel):
     learned from two embeddings of every node, softmax(relu(E1 E2^T)); residual connections around
     them; and from every layer's last step of z a skip connection into two affine maps that
     forecast all steps at once. Inputs shorter than the receptive field (13 rows) are padded with
-    zeros on the left; of longer ones only the last rows are seen: give it more blocks or layers.
-    As in the released code: batch normalisation ends every layer, dropout follows the graph
+    zeros on the left; of longer ones it sees the last rows only, so use more blocks or layers.
+    As in the released code: batch normalization ends every layer, dropout follows the graph
     convolution, the receptive field of 13 comes from 4 blocks of dilations 1 and 2, weights start
     as those of `torch.nn.Linear` do, embeddings standard normal.
 
-    Batch normalisation takes its statistics from the part of the batch that a rank has, so in
-    training the number of ranks matters; running statistics are those of rank 0.
+    Batch normalization takes its statistics from a rank's part of the batch, so training depends on
+    the number of ranks; running statistics are those of rank 0.
 
     Where this differs:
 
@@ -106,9 +111,9 @@ class GraphWaveNet(AbstractModel):
       the paper's eq. 6: rows sum to 1, so what a node receives is an average.
     - Above 4,096 nodes the learned adjacency has another form, of rank R and linear in N (see
       `pgti.nn.adaptive`), unless the option `adjacency` says otherwise.
-    - What the released code has and never uses is left out: the residual maps beside the graph
-      convolutions, and the graph convolution and normalisation after the last z. That is 15,712
-      of the 309,400 parameters it counts on METR-LA.
+    - It omits what the released code has and never uses: the residual maps beside the graph
+      convolutions, and the graph convolution and normalization after the last z. That is 15,712
+      of the 309,400 parameters that it counts on METR-LA.
     - The released code convolves all steps of the skip connections and then takes the last.
     """
 
@@ -135,12 +140,7 @@ class GraphWaveNet(AbstractModel):
         self.end = nn.Linear(config.skip_channels, config.end_channels)
         self.regression = Regression(config.end_channels, shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
         Raises:
@@ -153,13 +153,15 @@ class GraphWaveNet(AbstractModel):
         powers_NP = adjacency.powers(self.config.hops)
         with without_autocast(x.device):
             x_LNBD = self.entrance(self._receptive(x).permute(1, 2, 0, 3))
+        dropout = self.config.dropout if self.training else 0.0
         last_NBD: list[Tensor] = []
         for layer, norm in enumerate(self.norms):
-            y_LNBD, z_NBD = self._run(layer, x_LNBD, supports, adjacency, powers_NP)
+            args = (layer, x_LNBD, supports, adjacency, powers_NP)
+            y_LNBD, z_NBD = self.maybe_checkpoint(self._convolve, *args, draws=dropout > 0)
             last_NBD.append(z_NBD)
             # Never checkpointed: it would count a batch twice in its running statistics.
             x_LNBD = norm(y_LNBD.flatten(0, 2)).view_as(y_LNBD)
-        last_NBD.append(self.temporal[-1](x_LNBD)[1])
+        last_NBD.append(self.temporal[-1](x_LNBD, self.limits)[1])
         skip_BNS = functional.relu(self._skip(last_NBD))
         forecast: BHNC = self.regression(functional.relu(self.end(skip_BNS)))
         return forecast
@@ -169,21 +171,6 @@ class GraphWaveNet(AbstractModel):
         rows = self.config.receptive_field
         return functional.pad(x[:, -rows:], (0, 0, 0, 0, max(0, rows - x.shape[1]), 0))
 
-    def _run(
-        self,
-        layer: int,
-        x_LNBD: Tensor,
-        supports: Supports,
-        adjacency: AdaptiveAdjacency,
-        powers_NP: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """`_convolve`, kept for the backward pass or made again in it."""
-        args = (layer, x_LNBD, supports, adjacency, powers_NP)
-        if self.activation_checkpointing and torch.is_grad_enabled():
-            draws = self.training and self.config.dropout > 0
-            return checkpointed(self._convolve, *args, draws=draws)
-        return self._convolve(*args)
-
     def _convolve(
         self,
         layer: int,
@@ -192,8 +179,8 @@ class GraphWaveNet(AbstractModel):
         adjacency: AdaptiveAdjacency,
         powers_NP: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """A layer up to its normalisation, and the last step of its z."""
-        z_LNBD, z_NBD = self.temporal[layer](x_LNBD)
+        """The output of a layer before normalization, and the last step of its z."""
+        z_LNBD, z_NBD = self.temporal[layer](x_LNBD, self.limits)
         branch_LNBD = self.spatial[layer](z_LNBD, supports, adjacency, powers_NP)
         dropout = self.config.dropout if self.training else 0.0
         return dropout_add(x_LNBD[-len(z_LNBD) :], branch_LNBD, dropout), z_NBD
@@ -218,9 +205,9 @@ class _GatedConvolution(nn.Module):
         self.bias = nn.Parameter(torch.empty(2 * hidden))
         draw_as_linear(kernel * hidden, self.weight, self.bias)
 
-    def forward(self, x_LNBD: Tensor) -> tuple[Tensor, Tensor]:
-        """z, and its last step by itself."""
-        return gated_convolution(x_LNBD, self.weight, self.bias, self._dilation)
+    def forward(self, x_LNBD: Tensor, limits: ChunkLimits) -> tuple[Tensor, Tensor]:
+        """z, and again its last step."""
+        return gated_convolution(x_LNBD, self.weight, self.bias, self._dilation, limits)
 
 
 class _GraphConvolution(nn.Module):

@@ -1,4 +1,4 @@
-"""A GRU that reads each sensor by itself: what a recurrent model does without a graph."""
+"""A GRU that reads each sensor separately: a recurrent model without a graph."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,28 +7,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import (
+    AbstractModel,
+    ModelConfig,
+    ModelShape,
+    TeacherForcing,
+    check_at_least,
+    check_fractions,
+)
 from pgti.models.layers import Regression
-from pgti.nn import SupportKind, Supports, checkpointed
+from pgti.nn import SupportKind, Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["GRU", "GRUConfig"]
 
-_NUMBERS_AT_ONCE = 1 << 24  # of gates, of what is not kept: 64 MiB
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GRUConfig(ModelConfig):
-    """Options of the GRU; a baseline, of which no paper fixes the defaults.
+    """Options of the GRU, a baseline.
 
     Attributes:
         hidden: units D of every layer.
         layers: layers of the GRU.
-        dropout: share of every layer's outputs that is zeroed in training.
+        dropout: fraction of every layer's outputs that is zeroed in training.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
@@ -36,22 +40,20 @@ class GRUConfig(ModelConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_at_least(self, hidden=1, layers=1, dropout=0)
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+        check_at_least(self, hidden=1, layers=1)
+        check_fractions(self, "dropout")
 
 
 class GRU(AbstractModel):
     """Gated recurrent units (Cho et al., EMNLP 2014, arXiv 1406.1078), one sequence per sensor.
 
     Layers of `torch.nn.GRU` read L steps of all input channels of a sensor, and one affine map
-    turns the last state into H steps of the targets at once. All sensors share the weights and no
-    sensor sees another, so a batch of B windows is B N sequences.
+    turns the last state into H steps of the targets at once. Sensors share the weights and do not
+    see one another, so a batch of B windows is B N sequences.
 
-    Where it differs from the paper: there is no decoder; there are biases, which its equations
-    leave out; and the reset gate scales the product of state and weights rather than the state
-    (torch's and cuDNN's form).
+    Where it differs from the paper: it omits the decoder; it adds biases, which the equations omit;
+    and the reset gate scales the product of state and weights rather than the state (torch's and
+    cuDNN's form).
     """
 
     support_kind: ClassVar[SupportKind] = "none"
@@ -60,51 +62,37 @@ class GRU(AbstractModel):
 
     def __init__(self, config: GRUConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
-        # Apart, so that dropout between them is torch's own: cuDNN's is not seeded by step, and
-        # would be another when activations are made again.
+        # Separate layers, for dropout of torch between them: cuDNN's is not seeded by step, and
+        # draws other units when activations are recomputed.
         widths = [shape.input_channels] + [config.hidden] * (config.layers - 1)
         self.encoder = nn.ModuleList(nn.GRU(width, config.hidden) for width in widths)
         self.regression = Regression(config.hidden, shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         batch, steps, num_nodes, channels = x.shape
         x_LMC = x.transpose(0, 1).reshape(steps, batch * num_nodes, channels)
-        parts_LMC = torch.split(x_LMC, self._rows_at_once(x_LMC.shape[1]), dim=1)
-        state_MD = torch.cat([self._run(part_LMC) for part_LMC in parts_LMC])
+        sequences = x_LMC.shape[1]  # all, whose activations are stored for the backward pass
+        if self.is_checkpointing or not torch.is_grad_enabled():
+            sequences = max(1, self.limits.activations // (steps * 3 * self.config.hidden))
+        draws = self.training and self.config.dropout > 0
+        state_MD = torch.cat(
+            [
+                self.maybe_checkpoint(self._encode, part_LMC, draws=draws)
+                for part_LMC in torch.split(x_LMC, sequences, dim=1)
+            ]
+        )
         forecast: BHNC = self.regression(state_MD.view(batch, num_nodes, -1))
         return forecast
-
-    def _rows_at_once(self, num_rows: int) -> int:
-        """Of `num_rows` sequences, those that are read before the next ones are looked at.
-
-        All where what is kept is kept anyway, for the backward pass; otherwise as many as
-        have little memory between them.
-        """
-        if torch.is_grad_enabled() and not self.activation_checkpointing:
-            return num_rows
-        return max(1, _NUMBERS_AT_ONCE // (self.shape.input_steps * 3 * self.config.hidden))
-
-    def _run(self, part_LMC: Tensor) -> Tensor:
-        """`_encode`, kept for the backward pass or made again in it."""
-        if self.activation_checkpointing and torch.is_grad_enabled():
-            draws = self.training and self.config.dropout > 0
-            return checkpointed(self._encode, part_LMC, draws=draws)
-        return self._encode(part_LMC)
 
     def _encode(self, part_LMC: Tensor) -> Tensor:
         """The state of the last layer after the last step, [M, D]."""
         states_LMD = part_LMC
         for number, layer in enumerate(self.encoder):
             if number:
-                states_LMD = self._dropped(states_LMD)
+                states_LMD = self._drop(states_LMD)
             states_LMD, _ = layer(states_LMD)
-        return self._dropped(states_LMD[-1])
+        return self._drop(states_LMD[-1])
 
-    def _dropped(self, states: Tensor) -> Tensor:
+    def _drop(self, states: Tensor) -> Tensor:
         return functional.dropout(states, self.config.dropout, training=self.training)

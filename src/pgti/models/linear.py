@@ -19,22 +19,21 @@ class DLinearConfig(ModelConfig):
     """Options of DLinear; the defaults are those of the released code.
 
     Attributes:
-        kernel: steps of the moving average that makes the trend; odd.
+        kernel: steps of the moving average that is the trend; odd.
         individual: a pair of maps for every sensor, N times the parameters (DLinear-I); otherwise
             all sensors share one pair (DLinear-S).
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     kernel: int = 25
     individual: bool = False
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, kernel=3)
         if self.kernel % 2 == 0:
-            raise ConfigError(f"kernel is {self.kernel}: it must be odd, to have a middle")
+            raise ConfigError(f"kernel is {self.kernel}: it must be odd, so that it has a middle")
 
 
 class DLinear(AbstractModel):
@@ -42,13 +41,13 @@ class DLinear(AbstractModel):
 
     As published: a moving average, with both ends of the window repeated, splits a series into
     trend and remainder; one affine map from L steps to H for each; the forecast is their sum. It
-    has no graph and no activation: whoever does not beat it has learnt nothing from either.
+    is linear and ignores the graph: a model that does not beat it gains from neither.
 
     Where it differs:
 
-    - Every target channel has maps of its own, which all sensors share unless `individual`. The
-      paper knows one kind of variate, and shares one map among all or has one for each.
-    - Other channels and the calendar are not used: the maps see the target's own past.
+    - Every target channel has separate maps, which all sensors share unless `individual`. The paper
+      has one kind of variate, with one map for all or one for each.
+    - The maps see the target's own past; other channels and the calendar are not used.
     - The average and both maps are multiplied before they meet the data, as one [H, L] matrix of a
       target, so nothing is decomposed: x W_r (I - M) + x W_t M is x (W_r + (W_t - W_r) M). The
       parameters, and gradients up to rounding, are those of the two maps.
@@ -74,12 +73,7 @@ class DLinear(AbstractModel):
         counts_LL = _window_counts(shape.input_steps, config.kernel)
         self.register_buffer("window_counts", counts_LL, persistent=False)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         # [C, B, L, N], C the targets; slices, because a list of indices would have to be copied
         # to the device.

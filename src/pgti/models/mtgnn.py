@@ -9,12 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import (
+    AbstractModel,
+    ModelConfig,
+    ModelShape,
+    TeacherForcing,
+    check_at_least,
+    check_fractions,
+)
 from pgti.models.layers import Regression
 from pgti.nn import (
+    ChunkLimits,
     Neighbours,
     Supports,
-    checkpointed,
     draw_as_linear,
     dropout,
     gated_window_convolution,
@@ -22,14 +29,14 @@ from pgti.nn import (
     nearest,
     without_autocast,
 )
-from pgti.nn.execution import compiler_disabled
+from pgti.nn.execution import DEFAULT_LIMITS, compiler_disabled
 from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["MTGNN", "MTGNNConfig"]
 
 _KERNELS = (2, 3, 6, 7)
-"""Taps of the convolutions side by side: sums of them reach the periods of common series."""
+"""Taps of the parallel convolutions: their sums reach the periods of common series."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,20 +45,20 @@ class MTGNNConfig(ModelConfig):
 
     Attributes:
         hidden: D, channels of the convolutions, a multiple of 4.
-        skip_channels: of the sum over layers.
-        end_channels: of the layer before the last.
-        layers: each with a convolution over time and one over the graph.
+        skip_channels: channels of the sum over layers.
+        end_channels: channels of the layer before the last.
+        layers: layers, each with a convolution over time and one over the graph.
         dilation_growth: q of the dilations 1, q, q^2, .. of the layers.
         hops: depth K of a mix-hop propagation.
-        beta: share of its input in every hop.
-        neighbours: k, at most as many edges lead from a node.
+        beta: fraction of its input in every hop.
+        neighbours: k, the most edges from a node.
         embedding: width of the two embeddings of a node.
-        alpha: how fast the weights of edges saturate; see `MTGNN` for what the paper's 3 means.
-        dropout: share of the units that is zeroed after each convolution over time, and of the
+        alpha: how fast the weights of edges saturate; see `MTGNN` for the effect of the paper's 3.
+        dropout: fraction of the units that is zeroed after each convolution over time, and of the
             input of the first skip connection, in training.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     hidden: int = 32
@@ -67,22 +74,17 @@ class MTGNNConfig(ModelConfig):
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1, skip_channels=1, end_channels=1, layers=1)
         check_at_least(self, dilation_growth=1, hops=1, neighbours=1, embedding=1)
-        check_at_least(self, beta=0, dropout=0)
+        check_fractions(self, "beta", "dropout")
         if self.hidden % len(_KERNELS):
             raise ConfigError(f"hidden is {self.hidden}: it must be a multiple of {len(_KERNELS)}")
-        if not self.beta < 1:
-            raise ConfigError(f"beta is {self.beta}: it must be below 1")
         if not 0 < self.alpha < math.inf:
             raise ConfigError(f"alpha is {self.alpha}: it must be positive and finite")
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
 
     @property
     def dilations(self) -> list[int]:
-        """Of every layer, the first one first."""
+        """Dilation of every layer."""
         return [self.dilation_growth**layer for layer in range(self.layers)]
 
     @property
@@ -95,7 +97,7 @@ class _Graph(NamedTuple):
     """The learned graph with a self loop at every node, row-normalised in either direction.
 
     Attributes:
-        neighbours: where the edges are.
+        neighbours: the edges.
         along_NK: values of D^-1 (A + I).
         against_NK: values of the transpose of D^-1 (A^T + I).
     """
@@ -109,14 +111,14 @@ class MTGNN(AbstractModel):
     """MTGNN (Wu, Pan, Long, Jiang, Chang, Zhang, Connecting the Dots, KDD 2020, arXiv 2005.11650).
 
     As published: a directed graph learned from two embeddings of every node,
-    A = relu(tanh(alpha (M1 M2^T - M2 M1^T))), M = tanh(alpha (E W + b)), of which each row keeps
+    A = relu(tanh(alpha (M1 M2^T - M2 M1^T))), M = tanh(alpha (E W + b)), of which each row retains
     its k largest; layers of a gated inception of four convolutions over time (2, 3, 6 and 7
     taps), z, and two mix-hop propagations of z, over D^-1 (A + I) and over the same with A^T;
     residual connections around a layer; skip connections from the input, from all steps of every
     layer's z and from the last layer, into two layers that forecast all steps at once. The graph
     of the sensors is not used.
     As in the released code: inputs shorter than the receptive field (19 steps) are padded with
-    zeros on the left; normalisation over all nodes, steps and channels of a layer, with a gain and
+    zeros on the left; normalization over all nodes, steps and channels of a layer, with a gain and
     an offset for each of them; dropout of every z and of the input of its skip connection;
     weights start as those of `torch.nn.Linear` do, embeddings standard normal.
 
@@ -124,21 +126,21 @@ class MTGNN(AbstractModel):
 
     - The k neighbours are those with the largest M1 M2^T - M2 M1^T, of which A is a monotone
       function that rounds to 1 for many of them. The released code takes the k largest of A, and
-      chooses among equal ones by random noise. Entries that relu sets to zero are no edges.
-    - Nothing of the size N x N is kept: the graph is a sparse matrix in memory and products.
-    - Propagation multiplies by the row-normalised matrix, as in the paper's eq. 7; one version of
+      chooses among equal ones by random noise. Entries that relu sets to zero are not edges.
+    - The graph is a sparse matrix in memory and in products, never N x N numbers.
+    - Propagation multiplies by the row-normalized matrix, as in the paper's eq. 7; one version of
       the released code has its transpose.
-    - What the released code has and never uses is left out: a map beside the graph convolutions of
-      each layer, 3,168 of the 405,452 parameters it counts on METR-LA.
-    - Graph convolutions keep float32 under autocast.
-    - Curriculum learning and training on subgraphs belong to its training, not to the network, and
-      are left out.
+    - It omits what the released code has and never uses: a map beside the graph convolutions of
+      each layer, 3,168 of the 405,452 parameters that it counts on METR-LA.
+    - Graph convolutions use float32 under autocast.
+    - It omits curriculum learning and training on subgraphs, which belong to training and not to
+      the network.
 
     With the paper's `alpha` of 3 and 40 numbers an embedding, the weights of the chosen edges are 1
     in float32 from the start (at 207 nodes all of them with 29 of 30 seeds, at 303 nodes with all
-    30), where tanh has no gradient: embeddings do not move, and the graph stays the random one
-    that it began as. In the released code the noise lets a few edges of less weight in. With an
-    `alpha` of 0.5 the weights begin between 0.2 and 1 and are learned.
+    30), where the gradient of tanh is 0: embeddings do not move, and the graph stays random. In the
+    released code the noise adds a few edges of less weight. With an `alpha` of 0.5 the weights
+    start between 0.2 and 1 and are learned.
     """
 
     support_kind: ClassVar[SupportKind] = "none"
@@ -159,24 +161,16 @@ class MTGNN(AbstractModel):
         self.end = nn.Linear(config.skip_channels, config.end_channels)
         self.regression = Regression(config.end_channels, shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
-        graph = self.graph()
+        graph = self.graph(self.limits)
         missing = max(0, self.config.receptive_field - x.shape[1])
         x_NBLC = functional.pad(x, (0, 0, 0, 0, missing, 0)).permute(2, 0, 1, 3).contiguous()
         rate = self.config.dropout if self.training else 0.0
         skip_NBS = self.first_skip(dropout(x_NBLC, rate).flatten(2))
         h_NBLD = self.entrance(x_NBLC)
         for layer in self.layers:
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                h_NBLD, skip = checkpointed(layer, h_NBLD, graph, draws=rate > 0)
-            else:
-                h_NBLD, skip = layer(h_NBLD, graph)
+            h_NBLD, skip = self.maybe_checkpoint(layer, h_NBLD, graph, self.limits, draws=rate > 0)
             skip_NBS = skip_NBS + skip
         skip_NBS = functional.relu(skip_NBS + self.last_skip(h_NBLD.flatten(2)))
         state_BND = functional.relu(self.end(skip_NBS.transpose(0, 1)))
@@ -197,16 +191,16 @@ class _GraphLearner(nn.Module):
         self.target = nn.Linear(width, width)
 
     @compiler_disabled
-    def forward(self) -> _Graph:
+    def forward(self, limits: ChunkLimits = DEFAULT_LIMITS) -> _Graph:
         """The graph, in the precision of the embeddings also under autocast."""
         with without_autocast(self.source_embedding.device):
             m1_NR = torch.tanh(self._alpha * self.source(self.source_embedding))
             m2_NR = torch.tanh(self._alpha * self.target(self.target_embedding))
-            # Row i of the one times row j of the other: (M1 M2^T - M2 M1^T)_ij.
+            # Row i of the first times row j of the second: (M1 M2^T - M2 M1^T)_ij.
             left_NR, right_NR = torch.cat([m1_NR, m2_NR], 1), torch.cat([m2_NR, -m1_NR], 1)
-            chosen_NK = nearest(left_NR, right_NR, self._num_neighbours)
+            chosen_NK = nearest(left_NR, right_NR, self._num_neighbours, limits)
             itself_N1 = torch.arange(len(chosen_NK), device=chosen_NK.device).unsqueeze(1)
-            neighbours = Neighbours(torch.cat([itself_N1, chosen_NK], 1))
+            neighbours = Neighbours(torch.cat([itself_N1, chosen_NK], 1), limits)
             scores_NK = neighbours.sample(left_NR, right_NR)[:, 1:]
             edges_NK = functional.relu(torch.tanh(self._alpha * scores_NK))
             ones_N1 = edges_NK.new_ones(len(edges_NK), 1)
@@ -220,7 +214,7 @@ class _GraphLearner(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Inception over time, two propagations over the graph, residual, normalisation; its skip."""
+    """Inception over time, two propagations over the graph, residual, normalization; its skip."""
 
     def __init__(self, config: MTGNNConfig, num_nodes: int, steps: int, dilation: int) -> None:
         super().__init__()
@@ -235,9 +229,9 @@ class _Layer(nn.Module):
         self.norm = nn.LayerNorm((num_nodes, steps, hidden))
 
     @compiler_disabled
-    def forward(self, x_NBLD: Tensor, graph: _Graph) -> tuple[Tensor, Tensor]:
+    def forward(self, x_NBLD: Tensor, graph: _Graph, limits: ChunkLimits) -> tuple[Tensor, Tensor]:
         """[N, B, L', D], and the skip connection [N, B, S]."""
-        z_NBLD = dropout(self.inception(x_NBLD), self._dropout if self.training else 0.0)
+        z_NBLD = dropout(self.inception(x_NBLD, limits), self._dropout if self.training else 0.0)
         y_NBLD = mix_hop_convolution(
             z_NBLD,
             self.hop_weight,
@@ -251,9 +245,9 @@ class _Layer(nn.Module):
 
 
 class _Inception(nn.Module):
-    """tanh(filter) . sigmoid(gate), each of four convolutions side by side, aligned at the end.
+    """tanh(filter) . sigmoid(gate), each of four parallel convolutions, aligned at the end.
 
-    They are computed as one convolution of the longest kernel, with zeros before the shorter ones.
+    Computed as one convolution of the longest kernel, with zeros before the shorter ones.
     """
 
     def __init__(self, hidden: int, dilation: int) -> None:
@@ -268,7 +262,7 @@ class _Inception(nn.Module):
         for kernel, weight, bias in zip(_KERNELS, self.weights, self.biases, strict=True):
             draw_as_linear(kernel * hidden, weight, bias)
 
-    def forward(self, x_NBLD: Tensor) -> Tensor:
+    def forward(self, x_NBLD: Tensor, limits: ChunkLimits) -> Tensor:
         """[N, B, L - 6 d, D]."""
         longest = _KERNELS[-1]
         padded = [
@@ -278,5 +272,5 @@ class _Inception(nn.Module):
         weight_KCG = torch.cat(padded, dim=3).flatten(2)
         bias_G = torch.cat(list(self.biases), dim=1).flatten()
         return gated_window_convolution(
-            x_NBLD, weight_KCG, bias_G, tanh=True, dilation=self._dilation
+            x_NBLD, weight_KCG, bias_G, tanh=True, dilation=self._dilation, limits=limits
         )

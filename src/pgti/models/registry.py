@@ -133,7 +133,7 @@ def build_model(
         ConfigError: as `build_config`.
     """
     config = build_config(name, options)
-    return model_entry(name).model(config.restored() if is_restored else config, shape)
+    return model_entry(name).model(config.without_weights() if is_restored else config, shape)
 
 
 def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) -> int:

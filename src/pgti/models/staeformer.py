@@ -8,14 +8,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import (
+    AbstractModel,
+    ModelConfig,
+    ModelShape,
+    TeacherForcing,
+    check_at_least,
+    check_fractions,
+)
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import SupportKind, Supports, checkpointed
+from pgti.nn import SupportKind, Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STAEformer", "STAEformerConfig"]
 
-_TOKENS_AT_ONCE = 1 << 16  # of a layer: what it makes on the way takes 9 KiB a token at width 152
 _HEAD_WIDTH_UNIT = 8
 
 
@@ -24,18 +30,18 @@ class STAEformerConfig(ModelConfig):
     """Options of STAEformer; the defaults are those of the paper, and of its code.
 
     Attributes:
-        input_embedding: width of what the channels of a reading become.
+        input_embedding: width of the vector of an observation's channels.
         time_of_day_embedding: width of the vector of a row of the day.
         day_of_week_embedding: width of the vector of a day of the week.
         adaptive_embedding: width of the vector learned for each input step of each sensor.
         feed_forward: units of the hidden layer of each feed-forward network.
-        heads: attention heads; the widths of the embeddings must add up to a multiple of it.
-        layers: transformer layers over time, and as many over sensors.
-        dropout: share of the outputs of each attention and feed-forward network that is zeroed in
-            training. In the code only.
+        heads: attention heads; they must divide the sum of the widths of the embeddings.
+        layers: transformer layers over time, and over sensors.
+        dropout: fraction of the outputs of each attention and feed-forward network that is zeroed
+            in training. Only the code has it.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     input_embedding: int = 24
@@ -48,29 +54,27 @@ class STAEformerConfig(ModelConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, input_embedding=1, adaptive_embedding=1)
         check_at_least(self, time_of_day_embedding=1, day_of_week_embedding=1)
-        check_at_least(self, feed_forward=1, heads=1, layers=1, dropout=0)
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+        check_at_least(self, feed_forward=1, heads=1, layers=1)
+        check_fractions(self, "dropout")
 
 
 class STAEformer(AbstractModel):
     """Spatio-Temporal Adaptive Embedding transformer (Liu et al., CIKM 2023, arXiv 2308.10425).
 
-    As published: every reading becomes a vector, an affine map of its channels beside the vectors
-    of its time of day and its day of the week and one learned for its step of the window and its
-    sensor; transformer layers attend over the L steps of each sensor, then as many over the N
-    sensors of each step; an affine map takes the L vectors of a sensor to all its H steps. It
-    uses no graph.
+    As published: the vector of an observation concatenates an affine map of its channels, the
+    vectors of its time of day and its day of the week, and one learned for its step of the window
+    and its sensor; transformer layers attend over the L steps of each sensor, then the same number
+    over the N sensors of each step; an affine map takes the L vectors of a sensor to all its H
+    steps. It ignores the graph.
 
     As in the released code, where the paper says nothing: the first affine map sees all input
     channels, calendar features and profile channels among them; a layer is
     x <- norm(x + dropout(f(x))) for attention and then for a network of one hidden relu layer;
-    attention itself has no dropout; calendar vectors are standard normal at first, the adaptive
-    ones Glorot-uniform over all of [L, N, D], and affine maps start as torch's. With reading, time
-    of day and day of the week as inputs it has the published number of parameters: 1,258,980 on
+    attention weights are not dropped; calendar vectors are standard normal at first, the adaptive
+    ones Glorot-uniform over all of [L, N, D], and affine maps start as torch's. With speed, time of
+    day and day of the week as inputs it has the published number of parameters: 1,258,980 on
     METR-LA, 1,372,260 on PEMS-BAY, 1,354,980 on PEMS04.
 
     Where it differs:
@@ -78,13 +82,13 @@ class STAEformer(AbstractModel):
     - The vector of a calendar feature that the input lacks is left out, and the layers are
       narrower by as much.
     - The day of the week reaches the first affine map divided by 7, not as 0 to 6. The row of the
-      day is found in whole seconds, where the code cuts off (see `layers.step_index`).
-    - Queries, keys and values are made by one product, not three.
+      day is found in whole seconds, where the code truncates (see `layers.step_index`).
+    - Queries, keys and values come from one product, not three.
     - Several targets are forecast by one map to H x C_out.
 
-    Attention is `torch.nn.functional.scaled_dot_product_attention`, whose fused kernels keep no
-    N x N weights, so memory grows with N; time grows with N squared. A layer takes some groups of
-    tokens (the steps of some sensors, or the sensors of some steps) at a time.
+    Attention is `torch.nn.functional.scaled_dot_product_attention`, whose fused kernels do not
+    store N x N weights, so memory grows with N; time grows with N squared. A layer computes some
+    groups of tokens (the steps of some sensors, or the sensors of some steps) at a time.
     """
 
     support_kind: ClassVar[SupportKind] = "none"
@@ -120,12 +124,7 @@ class STAEformer(AbstractModel):
         self.spatial_layers = stack()
         self.regression = Regression(shape.input_steps * width, shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         tokens_BNLD = self._embed(x)
         for layer in self.temporal_layers:
@@ -137,7 +136,7 @@ class STAEformer(AbstractModel):
         return forecast
 
     def _embed(self, x: BLNC) -> Tensor:
-        """One vector per reading, [B, N, L, D]."""
+        """One vector per observation, [B, N, L, D]."""
         batch, _, num_nodes, _ = x.shape
         vectors_BLD = self.calendar(x)
         parts_BNLD = [
@@ -150,17 +149,13 @@ class STAEformer(AbstractModel):
     def _apply_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
         """A layer that attends over the third dimension, some groups of tokens at a time."""
         groups_GTD = tokens.flatten(0, 1)
-        at_once = max(1, _TOKENS_AT_ONCE // groups_GTD.shape[1])
-        checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
-        made_GTD = [
-            checkpointed(layer, part_GTD, draws=True) if checkpointing else layer(part_GTD)
-            for part_GTD in torch.split(groups_GTD, at_once)
-        ]
-        return torch.cat(made_GTD).view(tokens.shape)
+        parts_GTD = torch.split(groups_GTD, max(1, self.limits.tokens // groups_GTD.shape[1]))
+        outputs_GTD = [self.maybe_checkpoint(layer, each, draws=True) for each in parts_GTD]
+        return torch.cat(outputs_GTD).view(tokens.shape)
 
 
 class _TransformerLayer(nn.Module):
-    """Self-attention and a feed-forward network, each added to its input and then normalised."""
+    """Self-attention and a feed-forward network, each added to its input and then normalized."""
 
     def __init__(self, width: int, feed_forward: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -174,7 +169,7 @@ class _TransformerLayer(nn.Module):
         self._dropout = dropout
 
     def forward(self, x_GTD: Tensor) -> Tensor:
-        """G groups of T tokens, each of which attends to all of its group."""
+        """G groups of T tokens; each token attends to all of its group."""
         x_GTD = self.attention_norm(x_GTD + self._drop(self._attend(x_GTD)))
         hidden_GTD = functional.relu(self.expansion(x_GTD))
         normed: Tensor = self.feed_forward_norm(x_GTD + self._drop(self.contraction(hidden_GTD)))
@@ -185,7 +180,7 @@ class _TransformerLayer(nn.Module):
         parts = self.query_key_value(x_GTD).unflatten(2, (3, self._heads, -1))
         query, key, value = parts.permute(2, 0, 3, 1, 4).unbind()
         head_width = query.shape[-1]
-        # Zeros change no product: fused kernels of GPUs take widths that are multiples of 8.
+        # Fused kernels of GPUs take widths that are multiples of 8; zeros change no product.
         gap = -head_width % _HEAD_WIDTH_UNIT
         query, key, value = (functional.pad(each, (0, gap)) for each in (query, key, value))
         read = functional.scaled_dot_product_attention(query, key, value, scale=head_width**-0.5)

@@ -8,13 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import (
+    AbstractModel,
+    ModelConfig,
+    ModelShape,
+    TeacherForcing,
+    check_at_least,
+    check_fractions,
+)
 from pgti.models.layers import Regression
 from pgti.nn import (
+    ChunkLimits,
     Supports,
     chebyshev_convolution,
-    checkpointed,
     dropout,
     gated_window_convolution,
 )
@@ -34,16 +40,16 @@ class STGCNConfig(ModelConfig):
     Attributes:
         hidden: channels of the convolutions over time.
         bottleneck: channels of the filters on the graph.
-        end_channels: of the output block.
-        blocks: one after the other, each with two convolutions over time and a filter between.
+        end_channels: channels of the output block.
+        blocks: blocks, each with two convolutions over time and a filter between them.
         kernel: taps K_t of a convolution over time.
-        hops: highest order of the Chebyshev polynomials, which a filter reaches as many edges far:
-            the paper's K_s = 3 is their number.
-        dropout: share of a block's output that is zeroed in training. The released code has the
+        hops: highest order of the Chebyshev polynomials, and so the number of edges that a filter
+            reaches; the paper's K_s = 3 is the number of polynomials.
+        dropout: fraction of a block's output that is zeroed in training. The released code has the
             layer and trains with 0.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
@@ -55,15 +61,12 @@ class STGCNConfig(ModelConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1, bottleneck=1, end_channels=1, blocks=1, kernel=1, hops=1)
-        check_at_least(self, dropout=0)
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+        check_fractions(self, "dropout")
 
     @property
     def steps_consumed(self) -> int:
-        """By how many steps the blocks shorten their input."""
+        """Number of steps by which the blocks shorten their input."""
         return self.blocks * 2 * (self.kernel - 1)
 
 
@@ -72,7 +75,7 @@ class STGCN(AbstractModel):
 
     As published: blocks of a gated convolution over time (a gated linear unit with a residual
     connection), a Chebyshev filter over the scaled Laplacian of the undirected graph with ReLU, a
-    second gated convolution, layer normalisation over all nodes and channels of a step, with a
+    second gated convolution, layer normalization over all nodes and channels of a step, with a
     gain and an offset for each of them, and dropout; then an output block whose gated convolution
     takes all steps that are left.
     As in the released code: the residual connection is added to the linear half before the gate,
@@ -83,17 +86,17 @@ class STGCN(AbstractModel):
 
     - The paper forecasts one step and feeds it back. This forecasts all H steps of all targets at
       once, as the field's benchmarks do: after its gated convolution (to `end_channels`) and layer
-      normalisation the output block has a layer with ReLU and an affine map to H * C_out, as in
+      normalization the output block has a layer with ReLU and an affine map to H * C_out, as in
       the common PyTorch ports, where the released code has a sigmoid layer and an affine map to
       one value.
     - Inputs of fewer than 1 + 2 * blocks * (kernel - 1) steps (9) are padded with zeros on the
-      left, the mean of standardised readings.
-    - A residual connection from more inputs than outputs, for which the released code learns a
-      projection, and the one around a Chebyshev filter, an identity there, are left out: the
-      convolution already contains them.
+      left, the mean of standardised observations.
+    - It omits the residual connection from more inputs than outputs, for which the released code
+      learns a projection, and the one around a Chebyshev filter, an identity there: the convolution
+      already contains them.
     - The last map has one bias for all sensors, where the released code has one each.
     - The second convolution of a block is gated as in the paper; the released code has ReLU.
-    - With other channels (32 and 128) the released code departs from the paper; this does not.
+    - Channels are those of the paper; the released code has others (32 and 128).
     """
 
     support_kind: ClassVar[SupportKind] = "scaled_laplacian"
@@ -110,12 +113,7 @@ class STGCN(AbstractModel):
         self.end = nn.Linear(config.end_channels, config.end_channels)
         self.regression = Regression(config.end_channels, shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
         Raises:
@@ -126,17 +124,14 @@ class STGCN(AbstractModel):
         x_NBLC = functional.pad(x, (0, 0, 0, 0, missing, 0)).permute(2, 0, 1, 3)
         draws = self.training and self.config.dropout > 0
         for block in self.blocks:
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                x_NBLC = checkpointed(block, x_NBLC, supports, draws=draws)
-            else:
-                x_NBLC = block(x_NBLC, supports)
-        state_BND = self.norm(self.temporal(x_NBLC).squeeze(2).transpose(0, 1))
+            x_NBLC = self.maybe_checkpoint(block, x_NBLC, supports, self.limits, draws=draws)
+        state_BND = self.norm(self.temporal(x_NBLC, self.limits).squeeze(2).transpose(0, 1))
         forecast: BHNC = self.regression(functional.relu(self.end(state_BND)))
         return forecast
 
 
 class _Block(nn.Module):
-    """Convolution over time, filter on the graph, convolution over time, normalisation, dropout."""
+    """Convolution over time, filter on the graph, convolution over time, normalization, dropout."""
 
     def __init__(self, input_channels: int, config: STGCNConfig, num_nodes: int) -> None:
         super().__init__()
@@ -147,10 +142,10 @@ class _Block(nn.Module):
         self.norm = nn.LayerNorm((num_nodes, config.hidden), eps=_EPSILON)
 
     @compiler_disabled
-    def forward(self, x_NBLC: Tensor, supports: Supports) -> Tensor:
+    def forward(self, x_NBLC: Tensor, supports: Supports, limits: ChunkLimits) -> Tensor:
         """[N, B, L - 2 (K_t - 1), D]."""
-        y_NBLC = functional.relu(self.filter(self.before(x_NBLC), supports))
-        y_BLNC = self.norm(self.after(y_NBLC).permute(1, 2, 0, 3))
+        y_NBLC = functional.relu(self.filter(self.before(x_NBLC, limits), supports))
+        y_BLNC = self.norm(self.after(y_NBLC, limits).permute(1, 2, 0, 3))
         y_BLNC = dropout(y_BLNC, self._dropout if self.training else 0.0)
         return y_BLNC.permute(2, 0, 1, 3)
 
@@ -170,10 +165,11 @@ class _GatedConvolution(nn.Module):
             residual[-1].fill_diagonal_(1)
         self.register_buffer("residual", residual, persistent=False)
 
-    def forward(self, x_NBLC: Tensor) -> Tensor:
+    def forward(self, x_NBLC: Tensor, limits: ChunkLimits) -> Tensor:
         """[N, B, L - kernel + 1, outputs]."""
-        # x is in the convolution: a weight of 1 from each channel to itself in the last tap.
-        return gated_window_convolution(x_NBLC, self.weight + self.residual, self.bias)
+        # The convolution adds x: a weight of 1 from each channel to itself in the last tap.
+        weight = self.weight + self.residual
+        return gated_window_convolution(x_NBLC, weight, self.bias, limits=limits)
 
 
 class _ChebyshevFilter(nn.Module):

@@ -1,4 +1,4 @@
-"""STID: the window of a sensor and who, at what time of day and on what day, it belongs to."""
+"""STID: the window of a sensor with embeddings of the sensor, the time and the day of the week."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,10 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import (
+    AbstractModel,
+    ModelConfig,
+    ModelShape,
+    TeacherForcing,
+    check_at_least,
+    check_fractions,
+)
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import SupportKind, Supports, checkpointed
+from pgti.nn import SupportKind, Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STID", "STIDConfig"]
@@ -21,15 +27,16 @@ class STIDConfig(ModelConfig):
     """Options of STID; the defaults are those of the paper, and of its code.
 
     Attributes:
-        window_embedding: width of what the window of a sensor becomes.
-        node_embedding: width of a sensor's identity.
-        time_of_day_embedding: width of the identity of a row of the day.
-        day_of_week_embedding: width of the identity of a day of the week.
+        window_embedding: width of the vector of a sensor's window.
+        node_embedding: width of the vector of a sensor.
+        time_of_day_embedding: width of the vector of a row of the day.
+        day_of_week_embedding: width of the vector of a day of the week.
         layers: residual layers.
-        dropout: share of a residual layer's units that is zeroed in training. In the code only.
+        dropout: fraction of a residual layer's units that is zeroed in training. Only the code has
+            it.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     window_embedding: int = 32
@@ -40,25 +47,23 @@ class STIDConfig(ModelConfig):
     dropout: float = 0.15
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_at_least(self, window_embedding=1, node_embedding=1, layers=1, dropout=0)
+        check_at_least(self, window_embedding=1, node_embedding=1, layers=1)
         check_at_least(self, time_of_day_embedding=1, day_of_week_embedding=1)
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
+        check_fractions(self, "dropout")
 
 
 class STID(AbstractModel):
     """Spatial-Temporal Identity (Shao, Zhang, Wang, Wei, Xu, CIKM 2022, arXiv 2208.05233).
 
     As published: the window of each sensor goes through an affine map; its vector, that of the
-    sensor, that of the last input row's time of day and that of its day of the week are laid
-    side by side; three layers h + W_2 relu(W_1 h + b_1) + b_2 follow, and an affine map to all H
-    steps. It uses no graph: sensors share everything but their own vector.
+    sensor, that of the last input row's time of day and that of its day of the week are
+    concatenated; three layers h + W_2 relu(W_1 h + b_1) + b_2 follow, and an affine map to all H
+    steps. It ignores the graph: sensors differ by their own vector alone.
 
     As in the released code, where the paper says nothing: the affine map sees all input channels
     of the window, L x C_in numbers, calendar features and profile channels among them; units of a
     residual layer are dropped after the relu; vectors are Glorot-uniform at first, and affine
-    maps start as torch's. With reading, time of day and day of the week as inputs it has the
+    maps start as torch's. With speed, time of day and day of the week as inputs it has the
     published number of parameters: 117,868 on METR-LA, 121,644 on PEMS-BAY, 121,068 on PEMS04.
 
     Where it differs:
@@ -67,8 +72,8 @@ class STID(AbstractModel):
       are narrower by as much.
     - Several targets are forecast by one map to H x C_out.
     - The day of the week reaches the affine map divided by 7, as in the released code, and the
-      row of the day is found in whole seconds, where that code cuts off a float32 share of the
-      day, which can fall just below its row and is then looked up one row too early.
+      row of the day is found in whole seconds, where that code truncates a float32 fraction of the
+      day, which can fall just below its row and then selects the row before.
     """
 
     support_kind: ClassVar[SupportKind] = "none"
@@ -92,12 +97,7 @@ class STID(AbstractModel):
         )
         self.regression = Regression(width, shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         batch, num_nodes = len(x), self.shape.num_nodes
         vectors = [
@@ -107,10 +107,7 @@ class STID(AbstractModel):
         ]
         h_BND = torch.cat(vectors, dim=2)
         for layer in self.layers:
-            if self.activation_checkpointing and torch.is_grad_enabled():
-                h_BND = checkpointed(layer, h_BND, draws=True)
-            else:
-                h_BND = layer(h_BND)
+            h_BND = self.maybe_checkpoint(layer, h_BND, draws=True)
         forecast: BHNC = self.regression(h_BND)
         return forecast
 

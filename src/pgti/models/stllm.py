@@ -9,16 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError, MissingExtraError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import (
+    AbstractModel,
+    ModelConfig,
+    ModelShape,
+    TeacherForcing,
+    check_at_least,
+    check_fractions,
+)
 from pgti.models.gpt2_weights import GPT2_SETTINGS, read_gpt2_weights
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import SupportKind, Supports, checkpointed
+from pgti.nn import ChunkLimits, SupportKind, Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STLLM", "STLLMConfig"]
 
 _INITIAL_STD = 0.02  # of GPT-2's weights
-_TOKENS_AT_ONCE = 1 << 12  # of a layer: what it makes on the way takes 36 KiB a token at width 768
+_TOKENS = 1 << 12  # of a layer at a time: its activations take 36 KiB a token at width 768
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,20 +33,20 @@ class STLLMConfig(ModelConfig):
     """Options of ST-LLM; the defaults are those of the released code, but for `weights`.
 
     Attributes:
-        embedding: width D of what the window, the calendar and the sensor become.
+        embedding: width D of the vectors of the window, the calendar and the sensor.
         gpt_layers: layers of GPT-2, its first ones; F + U in the paper.
-        unfrozen: U, how many of them, the last ones, have an attention that is trained.
-        width: of GPT-2.
-        heads: of GPT-2's attention.
-        dropout: share of the embedded tokens, and of the outputs of each attention and
+        unfrozen: U, the number of these layers, the last ones, whose attention is trained.
+        width: width of GPT-2.
+        heads: heads of GPT-2's attention.
+        dropout: fraction of the embedded tokens, and of the outputs of each attention and
             feed-forward network, that is zeroed in training.
         weights: a local file or directory of GPT-2 weights in the Hugging Face format
-            (safetensors, or tensors that torch reads with `weights_only`); empty to begin with
-            random ones. `width` and `heads` must be theirs. They are read when a run begins; its
-            checkpoints hold them.
+            (safetensors, or tensors that torch reads with `weights_only`); empty for random
+            weights. `width` and `heads` must match. A run reads them when it starts; its
+            checkpoints contain them.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     embedding: int = 256
@@ -51,19 +58,17 @@ class STLLMConfig(ModelConfig):
     weights: str = ""
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        check_at_least(self, embedding=1, gpt_layers=1, unfrozen=0, width=1, heads=1, dropout=0)
+        check_at_least(self, embedding=1, gpt_layers=1, unfrozen=0, width=1, heads=1)
+        check_fractions(self, "dropout")
         if self.unfrozen > self.gpt_layers:
             raise ConfigError(
                 f"unfrozen is {self.unfrozen}: it must be at most gpt_layers, {self.gpt_layers}"
             )
         if self.width % self.heads:
             raise ConfigError(f"heads is {self.heads}: it must divide width, {self.width}")
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be below 1")
 
-    def restored(self) -> Self:
-        """Without the file of weights."""
+    def without_weights(self) -> Self:
+        """The options without the file of weights."""
         return replace(self, weights="")
 
 
@@ -71,36 +76,36 @@ class STLLM(AbstractModel):
     """Spatial-Temporal Large Language Model (Liu et al., MDM 2024, arXiv 2401.10134).
 
     As published: each sensor is a token. An affine map of its window (a 1 x 1 convolution), the
-    sum of the vectors of the last row's time of day and day of the week, and a vector of its own
-    are laid side by side and fused by an affine map to the width of GPT-2, whose first F + U
+    sum of the vectors of the last row's time of day and day of the week, and the vector of the
+    sensor are concatenated and fused by an affine map to the width of GPT-2, whose first F + U
     layers read the N tokens; an affine map takes each to all H steps. Layer norms and position
     vectors of GPT-2 are trained; its feed-forward networks never are, and its attention only in
-    the last U layers (partially frozen attention). It uses no graph.
+    the last U layers (partially frozen attention). It ignores the graph.
 
-    As in the released code, where that and the paper differ: the vector of a sensor is a table,
-    and not made of its window; time of day is looked up by row, and not by hour; no activation
-    follows the fusion; the first map sees all input channels of the window, calendar features
-    (and here profile channels) among them. Tables are Glorot-uniform at first, and affine maps
-    start as torch's.
+    As in the released code, where that and the paper differ: the vector of a sensor comes from a
+    table, not from its window; time of day is looked up by row, not by hour; the fusion lacks an
+    activation; the first map sees all input channels of the window, calendar features (and here
+    typical-day features) among them. Tables are Glorot-uniform at first, and affine maps start as
+    torch's.
 
-    Attention is causal, as in GPT-2: a sensor sees itself and those before it in the order of
-    the store. So forecasts depend on that order, and the first sensor is forecast on its own.
+    Attention is causal, as in GPT-2: a sensor sees itself and those before it in the order of the
+    store. So forecasts depend on that order, and that of the first sensor on itself alone.
 
     Where it differs:
 
-    - Weights are never downloaded. Without `weights` GPT-2 is random, and what is frozen stays
-      so: a network of random features, and not what the paper measures.
-    - There is no dropout on attention weights, of which GPT-2 drops a tenth: fused kernels, which
-      keep no N x N weights, have none on CPUs.
-    - The table of positions has N rows, those of GPT-2 first; beyond its 1,024, random ones.
-      Its table of words, which no sensor looks up, is left out.
-    - The vector of a calendar feature that the input lacks is left out; without both, the fusion
+    - Weights are never downloaded. Without `weights` GPT-2 is random, and its frozen parts stay
+      random: a network of random features, not the one that the paper measures.
+    - Attention weights are not dropped, where GPT-2 drops a tenth: fused kernels, which do not
+      store N x N weights, lack dropout on CPUs.
+    - The table of positions has N rows, those of GPT-2 first; beyond its 1,024, random ones. Its
+      table of words is omitted.
+    - The vector of a calendar feature that the input lacks is omitted; without both, the fusion
       is narrower. The day of the week reaches the first map divided by 7, and the row of the day
       is found in whole seconds (see `layers.step_index`).
     - Several targets are forecast by one map to H x C_out.
 
     Raises:
-        ConfigError: if weights cannot be read, or do not fit `width`, `heads` or `gpt_layers`; or
+        ConfigError: weights cannot be read, or do not match `width`, `heads` or `gpt_layers`; or
             the input has the time of day, and a day is not a whole number of rows.
         MissingExtraError: if transformers is not installed.
     """
@@ -112,6 +117,7 @@ class STLLM(AbstractModel):
 
     def __init__(self, config: STLLMConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
+        self.limits = ChunkLimits(tokens=_TOKENS)
         gpt2 = _gpt2(config)
         window, num_nodes = shape.input_steps * shape.input_channels, shape.num_nodes
         self.token_embedding = nn.Linear(window, config.embedding)
@@ -130,24 +136,19 @@ class STLLM(AbstractModel):
             self._load(config.weights)
         self._freeze()
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         tokens_BND = self.fusion(self._embed(x)) + self.position_embedding
         tokens_BND = functional.dropout(tokens_BND, self.config.dropout, training=self.training)
         for block in self.blocks:
-            tokens_BND = self._in_parts(_attend, block, tokens_BND)
-            tokens_SD = self._in_parts(_feed_forward, block, tokens_BND.flatten(0, 1))
+            tokens_BND = self._apply_half(_attend, block, tokens_BND)
+            tokens_SD = self._apply_half(_feed_forward, block, tokens_BND.flatten(0, 1))
             tokens_BND = tokens_SD.view_as(tokens_BND)
         forecast: BHNC = self.regression(self.norm(tokens_BND))
         return forecast
 
     def _embed(self, x: BLNC) -> Tensor:
-        """What is known of each sensor, side by side: its window, the last row's time, itself."""
+        """The vectors of window, last row's time and sensor, concatenated."""
         batch, num_nodes = len(x), self.shape.num_nodes
         parts_BND = [self.token_embedding(x.transpose(1, 2).flatten(2))]
         vectors_B1D = self.calendar(x[:, -1:])
@@ -156,27 +157,22 @@ class STLLM(AbstractModel):
         parts_BND.append(self.node_embedding.expand(batch, -1, -1))
         return torch.cat(parts_BND, dim=2)
 
-    def _in_parts(
+    def _apply_half(
         self, half: Callable[[nn.Module, Tensor], Tensor], block: nn.Module, tokens: Tensor
     ) -> Tensor:
-        """Half a layer of some rows of `tokens` at a time; rows do not see one another."""
-        at_once = max(1, _TOKENS_AT_ONCE // tokens[0].shape[:-1].numel())
-        checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
-        made = [
-            checkpointed(half, block, part, draws=True) if checkpointing else half(block, part)
-            for part in torch.split(tokens, at_once)
-        ]
-        return torch.cat(made)
+        """Half a layer, of some rows of `tokens` at a time; rows are independent."""
+        parts = torch.split(tokens, max(1, self.limits.tokens // tokens[0].shape[:-1].numel()))
+        return torch.cat([self.maybe_checkpoint(half, block, part, draws=True) for part in parts])
 
     def _freeze(self) -> None:
-        """Leave as they are feed-forward networks, and the attention of the first layers."""
+        """Freeze all feed-forward networks, and the attention of the first layers."""
         first_trained = len(self.blocks) - self.config.unfrozen
         for index, block in enumerate(self.blocks):
             block.mlp.requires_grad_(False)
             block.attn.requires_grad_(index >= first_trained)
 
     def _load(self, path: str) -> None:
-        """Take over GPT-2's layers, its last norm, and the positions that both have."""
+        """Copy GPT-2's layers, its last norm, and the positions that both have."""
         parameters = {
             "wpe.weight": self.position_embedding,
             **{f"h.{name}": each for name, each in self.blocks.named_parameters()},
@@ -191,28 +187,28 @@ class STLLM(AbstractModel):
             if tensor.shape != wanted.shape:
                 raise ConfigError(
                     f"weights {path!r} has {name} of the shape {tuple(tensor.shape)} where the "
-                    f"model has {tuple(wanted.shape)}: width, {self.config.width}, must be theirs"
+                    f"model has {tuple(wanted.shape)}: width, {self.config.width}, must match"
                 )
             wanted.copy_(tensor)
 
 
 def _attend(block: Any, tokens_BND: Tensor) -> Tensor:
-    """The first half of a layer of GPT-2; causal, because it is given no mask."""
+    """The first half of a layer of GPT-2; causal, because it has no mask."""
     attended_BND: Tensor = block.attn(block.ln_1(tokens_BND))[0]
     return tokens_BND + attended_BND
 
 
 def _feed_forward(block: Any, tokens_SD: Tensor) -> Tensor:
-    """The second half, of every token by itself."""
-    made_SD: Tensor = block.mlp(block.ln_2(tokens_SD))
-    return tokens_SD + made_SD
+    """The second half, of every token separately."""
+    output_SD: Tensor = block.mlp(block.ln_2(tokens_SD))
+    return tokens_SD + output_SD
 
 
 def _gpt2(config: STLLMConfig) -> Any:
-    """GPT-2 with random weights, whose tables, for which there is no use, have a row each.
+    """GPT-2 with random weights; its tables of words and positions, unused, have one row.
 
     Raises:
-        MissingExtraError: if transformers is not installed.
+        MissingExtraError: transformers is not installed.
     """
     try:
         from transformers import GPT2Config, GPT2Model  # noqa: PLC0415 - an extra

@@ -6,26 +6,25 @@ from typing import ClassVar
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
 from pgti.models.layers import Regression
 from pgti.nn import GraphGRU, SupportKind, Supports
-from pgti.shapes import BHNC, BLNC, NBD
+from pgti.shapes import BHNC, BLNC
 
 __all__ = ["TGCN", "TGCNConfig"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TGCNConfig(ModelConfig):
-    """Options of T-GCN; the default is the paper's on the loop detectors of Los Angeles.
+    """Options of T-GCN; the default is the paper's for the loop detectors of Los Angeles.
 
     Attributes:
-        hidden: units D of the recurrent layer. The paper has 100 on the taxis of Shenzhen.
+        hidden: units D of the recurrent layer. The paper uses 100 for the taxis of Shenzhen.
 
     Raises:
-        ConfigError: an option out of range.
+        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         check_at_least(self, hidden=1)
 
 
@@ -37,16 +36,16 @@ class TGCN(AbstractModel):
 
     Where the paper and its released code differ, this follows the code: every gate is one graph
     convolution of [x, h], D^-1/2 (A + I)^T D^-1/2 [x, h] W + b. The paper's equations convolve x
-    alone, by two layers with a ReLU between them, and multiply h by plain weights. As in the code
-    too: gate biases start at 1, the candidate's at 0, the cell's weights Glorot-uniform, and the
+    alone, by two layers with a ReLU between them, and multiply h by plain weights. Also as in the
+    code: gate biases start at 1, the candidate's at 0, the cell's weights Glorot-uniform, and the
     output map as torch's linear layers do (the later, PyTorch release).
 
     Where this differs from both:
 
-    - A sensor's gates are made of its own row. The released codes, TensorFlow's and PyTorch's, take
-      r from the outputs of the first half of the sensors, and u from those of the second.
-    - Input channels may be several, and targets too; theirs is one speed.
-    - Readings are standardised as for every model here; theirs are divided by the largest.
+    - A sensor's gates depend on its own row. The released codes, TensorFlow's and PyTorch's, take r
+      from the outputs of the first half of the sensors, and u from those of the second.
+    - It accepts several input channels and targets; theirs have one speed.
+    - Observations are standardised as for every model here; theirs are divided by the largest.
     - The loss is that of the run; theirs is the squared error with an L2 penalty of 0.0015 on all
       parameters, biases included.
     """
@@ -60,21 +59,17 @@ class TGCN(AbstractModel):
         self.cell = GraphGRU(shape.input_channels, config.hidden)
         self.regression = Regression(config.hidden, shape)
 
-    def forward(
-        self,
-        x: BLNC,
-        supports: Supports,
-        teacher: TeacherForcing | None = None,
-    ) -> BHNC:
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
 
         Raises:
             ConfigError: the supports are not the renormalised adjacency of the model's nodes.
         """
         self.check_supports(supports)
-        checkpointing, states_NBD = self.activation_checkpointing, list[NBD]()
-        for part_LNBC in self.cell.parts(x.permute(1, 2, 0, 3), checkpointing=checkpointing):
-            before_NBD = states_NBD[-1] if states_NBD else None
-            states_NBD = self.cell(part_LNBC, before_NBD, supports, checkpointing=checkpointing)
-        forecast: BHNC = self.regression(states_NBD[-1].transpose(0, 1))
+        parts = self.cell.read(
+            x.permute(1, 2, 0, 3), supports, checkpointing=self.is_checkpointing, limits=self.limits
+        )
+        for states_NBD in parts:
+            last_NBD = states_NBD[-1]
+        forecast: BHNC = self.regression(last_NBD.transpose(0, 1))
         return forecast

@@ -1,4 +1,4 @@
-"""Layers and losses that know nothing of data, files or processes."""
+"""Layers and losses, independent of data, files and processes."""
 
 from pgti.nn.adaptive import AdaptiveAdjacency as AdaptiveAdjacency
 from pgti.nn.adaptive import adaptive_adjacency as adaptive_adjacency
@@ -11,11 +11,13 @@ from pgti.nn.diffusion import diffuse as diffuse
 from pgti.nn.diffusion import diffusion_convolution as diffusion_convolution
 from pgti.nn.dropout import dropout as dropout
 from pgti.nn.dropout import dropout_add as dropout_add
+from pgti.nn.execution import ChunkLimits as ChunkLimits
 from pgti.nn.execution import checkpointed as checkpointed
 from pgti.nn.execution import draw_as_linear as draw_as_linear
-from pgti.nn.execution import steps_per_checkpoint as steps_per_checkpoint
+from pgti.nn.execution import steps_per_part as steps_per_part
 from pgti.nn.execution import without_autocast as without_autocast
 from pgti.nn.gated import gated_convolution as gated_convolution
+from pgti.nn.gated import gated_window_convolution as gated_window_convolution
 from pgti.nn.graph_gru import GraphGRU as GraphGRU
 from pgti.nn.learned_graph import Neighbours as Neighbours
 from pgti.nn.learned_graph import nearest as nearest
@@ -28,4 +30,3 @@ from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.sparse import NUM_SUPPORTS as NUM_SUPPORTS
 from pgti.nn.sparse import SupportKind as SupportKind
 from pgti.nn.sparse import Supports as Supports
-from pgti.nn.window_convolution import gated_window_convolution as gated_window_convolution

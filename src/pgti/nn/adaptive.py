@@ -1,18 +1,18 @@
-"""An adjacency that is learned from embeddings of the nodes, and products with it.
+"""An adjacency learned from embeddings of the nodes, and products with it.
 
 Graph WaveNet (Wu et al., IJCAI 2019, eq. 5) and AGCRN (Bai et al., NeurIPS 2020, eq. 5) learn
 
     A = softmax(relu(E1 E2^T)),  E1, E2 [N, R],  the softmax over each row.
 
-That is N^2 numbers and as many products with every feature. A large network gets a matrix of rank
-R in its place, in time and memory linear in N:
+That takes N^2 numbers, and as many products with every feature. For large networks a matrix of
+rank R replaces it, in time and memory linear in N:
 
     A = softmax(E1) softmax(E2)^T,  the first over the R columns of E1, the second over its N rows.
 
 Each column of E2 says which nodes a group pools, each row of E1 which groups a node reads (Shen et
 al., Efficient Attention: Attention with Linear Complexities, WACV 2021, eq. 4, arXiv 1812.01243).
-Both matrices are positive and their rows sum to 1, so that `A @ x` averages x; the second is no
-approximation of the first but another function of the same parameters.
+Both matrices are positive and their rows sum to 1, so that `A @ x` averages x; the second does not
+approximate the first, but is another function of the same parameters.
 """
 
 from typing import Any, Literal, NamedTuple, get_args
@@ -44,15 +44,15 @@ AdjacencyForm = Literal["auto", "dense", "low-rank"]
 """Form of a learned adjacency; auto is dense up to `DENSE_UP_TO_NODES`."""
 
 DENSE_UP_TO_NODES = 4096
-"""A dense matrix of as many nodes takes 64 MiB, and so do its gradient and each of its powers."""
+"""A dense matrix of 4,096 nodes takes 64 MiB, and so do its gradient and each of its powers."""
 
 
 class AdaptiveAdjacency(NamedTuple):
-    """A learned N x N operator, A = read_NR @ pool_RN, that is never multiplied out.
+    """A learned N x N operator, A = read_NR @ pool_RN, stored as its factors.
 
     Attributes:
-        read_NR: [N, R]; A itself, R = N, in the dense form.
-        pool_RN: [R, N]; None for the identity, in the dense form.
+        read_NR: [N, R]; in the dense form A itself, R = N.
+        pool_RN: [R, N]; in the dense form None, for the identity.
     """
 
     read_NR: Tensor  # noqa: N815 - it carries its shape
@@ -67,9 +67,9 @@ class AdaptiveAdjacency(NamedTuple):
         return self.read_NR @ self._pooled(x_NF)
 
     def powers(self, hops: int) -> Tensor:
-        """[N, hops * R]: side by side, the matrices that with `pool_RN` make A, A^2, .., A^hops.
+        """[N, hops * R]: the left factors of A, A^2, .., A^hops side by side.
 
-        (read pool)^k = (read pool)^(k-1) read . pool: all powers share the right factor.
+        (read pool)^k = (read pool)^(k-1) read . pool: all powers share the right factor, `pool_RN`.
         """
         with without_autocast(self.read_NR.device):
             powers_NR = [self.read_NR]
@@ -83,11 +83,7 @@ class AdaptiveAdjacency(NamedTuple):
 
 
 def check_adjacency_form(form: str) -> None:
-    """Refuse what is no `AdjacencyForm`.
-
-    Raises:
-        ConfigError: naming the forms.
-    """
+    """Raise ConfigError, with the forms, unless `form` is an `AdjacencyForm`."""
     if form not in get_args(AdjacencyForm):
         raise ConfigError(
             f"adjacency is {form!r}: choose one of {', '.join(get_args(AdjacencyForm))}"
@@ -98,12 +94,12 @@ def adaptive_adjacency(source_NR: Tensor, target_NR: Tensor, form: str) -> Adapt
     """The operator of two embeddings; differentiable, in their precision.
 
     Args:
-        source_NR: [N, R], E1: of the nodes as those that gather.
-        target_NR: [N, R], E2: of the nodes as those that are gathered from.
+        source_NR: [N, R], E1: of the nodes that read.
+        target_NR: [N, R], E2: of the nodes that are read.
         form: an `AdjacencyForm`.
 
     Raises:
-        ConfigError: another form.
+        ConfigError: `form` is another word.
     """
     check_adjacency_form(form)
     if form == "dense" or (form == "auto" and len(source_NR) <= DENSE_UP_TO_NODES):
@@ -118,10 +114,10 @@ def adaptive_adjacency(source_NR: Tensor, target_NR: Tensor, form: str) -> Adapt
 def adaptive_convolution(
     x_LNBC: Tensor, weight_KCO: Tensor, adjacency: AdaptiveAdjacency, powers_NP: Tensor
 ) -> Tensor:
-    """sum_k A^k x W_k, k = 1 .. K, of L states that do not depend on one another.
+    """sum_k A^k x W_k, k = 1 .. K, of L independent states.
 
-    Weights come before the adjacency, (A^k) (x W_k), so that all powers are one product and
-    nothing that was diffused is kept.
+    Weights come before the adjacency, (A^k) (x W_k), so that all powers are one product and no
+    diffused state is stored. Differentiable once.
 
     Args:
         x_LNBC: [L, N, B, C].
@@ -143,9 +139,9 @@ def adaptive_convolution(
 
 
 class _Convolution(torch.autograd.Function):
-    """`adaptive_convolution`, one state at a time: what it touches stays in cache.
+    """`adaptive_convolution`, one state at a time, so that its data stay in cache.
 
-    Products are in `dtype`; sums over states are in the precision of what they are gradients of.
+    Products are in `dtype`; sums over states are in the precision of the parameters.
     """
 
     @staticmethod
@@ -189,15 +185,15 @@ class _Convolution(torch.autograd.Function):
                 if step.pool_RN is None or grad_pool_RN is None:
                     into_NBC.copy_(grad_pooled_RF.view_as(into_NBC))
                 else:
-                    add_product(grad_pool_RN, grad_pooled_RF, step.rounded(x_NBC).flatten(1).t())
+                    add_product(grad_pool_RN, grad_pooled_RF, x_NBC.to(ctx.dtype).flatten(1).t())
                     into_NBC.copy_((step.pool_RN.t() @ grad_pooled_RF).view_as(into_NBC))
         return grad_x_LNBC, grad_weight_KCO, grad_powers_NP, grad_pool_RN, None
 
 
 class _Step:
-    """Products of one state, and the memory for them, which the next state uses again.
+    """Products of one state, in memory that the next state reuses.
 
-    M = R * B rows are those of the pooled state, F = B * O, P = K * R.
+    The pooled state has M = R * B rows; F = B * O, P = K * R.
     """
 
     def __init__(
@@ -218,25 +214,21 @@ class _Step:
         self._gradient_KMO = torch.empty_like(self._weighted_KMO)
         self._pooled_MC = self.powers_NP.new_empty(rows, channels)
 
-    def rounded(self, tensor: Tensor) -> Tensor:
-        """The operand of a product, in its precision."""
-        return tensor.to(self.dtype)
-
     def pooled(self, x_NBC: Tensor) -> Tensor:
         """[M, C]: pool @ x."""
-        x_NBC = self.rounded(x_NBC)
+        x_NBC = x_NBC.to(self.dtype)
         if self.pool_RN is None:
             return x_NBC.flatten(0, 1)
         return (self.pool_RN @ x_NBC.flatten(1)).view(-1, x_NBC.shape[2])
 
     def weighted(self, pooled_MC: Tensor) -> Tensor:
-        """[P, F]: pool @ x W_k, one power below the other."""
+        """[P, F]: pool @ x W_k of all powers, one below the other."""
         for weight_CO, out_MO in zip(self._weight_KCO, self._weighted_KMO, strict=True):
             torch.mm(pooled_MC, weight_CO, out=out_MO)
         return self._weighted_KMO.view(self.powers_NP.shape[1], -1)
 
     def unweighted(self, grad_NF: Tensor) -> Tensor:
-        """[K, M, O]: the gradient of what `weighted` returns, from that of the output."""
+        """[K, M, O]: the gradient of the result of `weighted`, from that of the output."""
         into_PF = self._gradient_KMO.view(self.powers_NP.shape[1], -1)
         torch.mm(self.powers_NP.t(), grad_NF, out=into_PF)
         return self._gradient_KMO

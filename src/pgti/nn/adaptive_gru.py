@@ -6,9 +6,9 @@ released code; A is the learned adjacency, W_n and b_n the weights of node n:
     [z, r] = sigmoid([x, h] * W_zr + b_zr)     c = tanh([x, z . h] * W_c + b_c)
     h' = r . h + (1 - r) . c                   (s * W)_n = sum_k (T_k(A) s)_n W_kn
 
-T_k are Chebyshev polynomials: T_0 s = s, T_1 s = A s, T_k s = 2 A T_{k-1} s - T_{k-2} s. Two facts
-are used that leave the function as it is. The convolution is linear, so the part of the inputs is
-computed for many time steps at once. And z and r see the same s, so their weights are one matrix.
+T_k are Chebyshev polynomials: T_0 s = s, T_1 s = A s, T_k s = 2 A T_{k-1} s - T_{k-2} s. Without a
+change of the function, the part of the inputs is computed for many time steps at once, because the
+convolution is linear, and the weights of z and r, which see the same s, are one matrix.
 """
 
 import math
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.nn.adaptive import AdaptiveAdjacency
-from pgti.nn.execution import without_autocast
+from pgti.nn.execution import DEFAULT_LIMITS, ChunkLimits, without_autocast
 from pgti.nn.node_weights import NodeWeights
 from pgti.shapes import NBD
 
@@ -26,9 +26,13 @@ __all__ = ["AdaptiveGRU", "AdaptiveGRUWeights"]
 
 
 class AdaptiveGRUWeights(NamedTuple):
-    """What a layer multiplies with: of the inputs for z, r and c, of the state for z and r, for c.
+    """The weights of all nodes in a layer.
 
-    `bias_N1G` is [N, 1, 3 D].
+    Attributes:
+        inputs: of the inputs, for z, r and c.
+        gates: of the state, for z and r.
+        candidate: of the reset state, for c.
+        bias_N1G: [N, 1, 3 D].
     """
 
     inputs: NodeWeights
@@ -40,8 +44,8 @@ class AdaptiveGRUWeights(NamedTuple):
 class AdaptiveGRU(nn.Module):
     """One recurrent layer: L inputs and a state in, L states out.
 
-    Pools start Glorot-uniform as in the released code, where one tensor [R, K, C + D, O] holds the
-    weights of inputs and state.
+    Pools start Glorot-uniform as in the released code, where the weights of inputs and state are
+    one tensor [R, K, C + D, O].
 
     Args:
         input_channels: C.
@@ -74,18 +78,21 @@ class AdaptiveGRU(nn.Module):
             nn.init.xavier_uniform_(self.pool_bias[:, :split])
             nn.init.xavier_uniform_(self.pool_bias[:, split:])
 
-    def weights(self, embedding_NR: Tensor) -> AdaptiveGRUWeights:
+    def weights(
+        self, embedding_NR: Tensor, limits: ChunkLimits = DEFAULT_LIMITS
+    ) -> AdaptiveGRUWeights:
         """The weights of all nodes, for any number of calls.
 
         Args:
             embedding_NR: [N, R].
+            limits: see `NodeWeights`.
         """
         with without_autocast(embedding_NR.device):
             bias_NG = embedding_NR @ self.pool_bias
         return AdaptiveGRUWeights(
-            inputs=NodeWeights(embedding_NR, self.pool_input),
-            gates=NodeWeights(embedding_NR, self.pool_gates),
-            candidate=NodeWeights(embedding_NR, self.pool_candidate),
+            inputs=NodeWeights(embedding_NR, self.pool_input, limits),
+            gates=NodeWeights(embedding_NR, self.pool_gates, limits),
+            candidate=NodeWeights(embedding_NR, self.pool_candidate, limits),
             bias_N1G=bias_NG.unsqueeze(1),
         )
 
@@ -99,9 +106,9 @@ class AdaptiveGRU(nn.Module):
         """The states after each input.
 
         Args:
-            x_NLBC: [N, L, B, C]: nodes first, whose weights are their own.
+            x_NLBC: [N, L, B, C]: nodes first, because each has its own weights.
             state_NBD: [N, B, D], before the first input.
-            weights: made by this layer.
+            weights: from `weights` of this layer.
             adjacency: A.
 
         Returns:

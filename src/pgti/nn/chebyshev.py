@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.nn.sparse import Supports
-from pgti.shapes import NF
 
 __all__ = ["chebyshev_convolution"]
 
@@ -24,7 +23,7 @@ def chebyshev_convolution(
     """The filter of K - 1 orders on every batch entry and step, differentiable.
 
     The weights come first and then the polynomials, by Clenshaw's recurrence b_k = x W_k +
-    2 S b_{k+1} - b_{k+2}: as many products with S, of O channels instead of C.
+    2 S b_{k+1} - b_{k+2}: the same number of products with S, of O channels instead of C.
 
     Args:
         x_NBLC: [N, B, L, C].
@@ -46,15 +45,10 @@ def chebyshev_convolution(
     ]
     latest_NF, before_NF = terms_KNF[-1], None
     for order in range(num_terms - 2, -1, -1):
-        state_NF = _advanced(latest_NF, before_NF, terms_KNF[order], supports, last=order == 0)
+        product_NF = supports.multiply(0, latest_NF)
+        # In the last step S counts once.
+        state_NF = torch.add(terms_KNF[order], product_NF, alpha=2 if order else 1)
+        if before_NF is not None:
+            state_NF = state_NF - before_NF
         latest_NF, before_NF = state_NF, latest_NF
     return latest_NF.view(*x_NBLC.shape[:3], width)
-
-
-def _advanced(
-    latest_NF: NF, before_NF: NF | None, term_NF: NF, supports: Supports, *, last: bool
-) -> NF:
-    """Clenshaw's next state; in the last step S counts once."""
-    product_NF = supports.multiply(0, latest_NF)
-    state_NF = torch.add(term_NF, product_NF, alpha=1 if last else 2)
-    return state_NF if before_NF is None else state_NF - before_NF

@@ -1,4 +1,4 @@
-"""Diffusion of node features over a graph, and the convolution made of it.
+"""Diffusion of node features over a graph, and diffusion convolution.
 
 Diffusion convolution (Li et al., Diffusion Convolutional Recurrent Neural Network, ICLR 2018,
 eq. 2) is  y = sum_k S^k x W_k  over the supports S and powers k = 1 .. K of each, plus one identity
@@ -30,7 +30,7 @@ __all__ = [
     "num_hops",
 ]
 
-# Up to this many channels the hops of a state are gathered side by side for one matrix product;
+# Up to this many channels the hops of a state are copied side by side for one matrix product;
 # beyond, a product per hop is faster than the copy (measured at 16 and 32 channels, float32).
 _NARROW_CHANNELS = 16
 
@@ -66,7 +66,7 @@ def diffuse(x_NF: NF, supports: Supports, hops: int) -> list[NF]:
 def diffusion_convolution(
     x_LNBC: Tensor, weight_HCO: Tensor, bias_O: Tensor, supports: Supports
 ) -> Tensor:
-    """Diffusion convolution of L states that do not depend on one another.
+    """Diffusion convolution of L independent states.
 
     Args:
         x_LNBC: [L, N, B, C].
@@ -92,7 +92,7 @@ def diffusion_convolution(
 def _narrow_convolution(
     x_LNBC: Tensor, weight_HCO: Tensor, bias_O: Tensor, supports: Supports
 ) -> Tensor:
-    """All L states in one sparse product per hop, then one matrix product over gathered hops."""
+    """All L states in one sparse product per hop, then one matrix product over all hops."""
     num_steps, num_nodes, batch, channels = x_LNBC.shape
     hops = (weight_HCO.shape[0] - 1) // len(supports)
     x_NF = x_LNBC.permute(1, 0, 2, 3).reshape(num_nodes, num_steps * batch * channels)
@@ -107,12 +107,12 @@ def _narrow_convolution(
 
 
 class DiffusionProduct:
-    """A diffusion convolution and its gradients, outside autograd.
+    """A diffusion convolution and its gradients, for use inside autograd functions.
 
     One object serves one weight during one call of an autograd function. With a `matmul_dtype`
     (autocast) the operands of matrix products are rounded to it, while diffusion, states and sums
-    over time stay in the supports' precision. Everything in between lies in the supports' scratch
-    memory: what a method leaves there is undone by the next.
+    over time stay in the supports' precision. Intermediate results are in the supports' scratch
+    memory, which each method overwrites.
     """
 
     def __init__(
@@ -147,14 +147,14 @@ class DiffusionProduct:
     ) -> None:
         """Add (S^k x)^T grad to the gradient of W_k, and sum_k (S^T)^k grad W_k^T to that of x.
 
-        Nothing diffused is kept for this: hops of x are made again, or where the outputs are no
-        wider than x, hops of the gradient, which serve both sums: (S^k x)^T g = x^T (S^T)^k g.
+        The hops of x are recomputed; or, if the outputs are at most as wide as x, hops of the
+        gradient are computed, which serve both sums: (S^k x)^T g = x^T (S^T)^k g.
 
         Args:
-            x_NBC: what was diffused.
-            grad_MO: [M, O], gradient of the output, M = N * B rows; rows may lie apart.
+            x_NBC: the input.
+            grad_MO: [M, O], gradient of the output, M = N * B rows, which may be strided.
             into_weight_HCO: [H, C, O].
-            into_x_NBC: [N, B, C], contiguous, not `x_NBC`; None where it is not wanted.
+            into_x_NBC: [N, B, C], contiguous, not `x_NBC`; None if it is not needed.
         """
         if into_x_NBC is not None and grad_MO.shape[1] <= x_NBC.shape[2]:
             self._add_by_diffused_gradient(x_NBC, grad_MO, into_weight_HCO, into_x_NBC)
@@ -213,9 +213,9 @@ class DiffusionProduct:
         _ = out_IK.add_(product_IK) if beta else out_IK.copy_(product_IK)
 
     def _diffused(self, x_NBC: Tensor, *, transposed: bool = False) -> list[Tensor]:
-        """The hops of x as [N * B, C]: `diffuse` without autograd; with the transposes, on request.
+        """The hops of x, or with the transposes, as [N * B, C]: `diffuse` without autograd.
 
-        All but the first, x itself, lie in scratch memory.
+        All but the first, x itself, are in scratch memory.
         """
         x_NF = x_NBC.flatten(1, 2)
         hops = [x_NBC.flatten(0, 1)]
@@ -238,7 +238,7 @@ class DiffusionProduct:
         return gathered_MHC.flatten(1, 2)
 
     def _rounded(self, name: str, tensor_MC: Tensor) -> Tensor:
-        """The operand of a matrix product, in its precision."""
+        """The operand of a matrix product in the precision of the product."""
         if self._matmul_dtype is None or tensor_MC.dtype == self._matmul_dtype:
             return tensor_MC
         scratch = self._scratch(f"rounded {name}", tensor_MC.shape, self._matmul_dtype)
@@ -249,9 +249,9 @@ class DiffusionProduct:
 
 
 class _Convolution(torch.autograd.Function):
-    """`diffusion_convolution` of wide states, one at a time: what it touches stays in cache.
+    """`diffusion_convolution` of wide states, one at a time, so that its data stay in cache.
 
-    Keeps its input and nothing else; the H diffused copies of it are made again when needed.
+    Stores its input alone; the backward pass recomputes its H diffused copies.
     """
 
     @staticmethod

@@ -1,38 +1,57 @@
-"""A gated, dilated, causal convolution over time: the temporal layer of Graph WaveNet.
+"""Gated convolutions over time, in two layouts of their input.
 
-Wu et al., Graph WaveNet for Deep Spatial-Temporal Graph Modeling, IJCAI 2019, eq. 2 and 3:
+`gated_convolution` is the temporal layer of Graph WaveNet (Wu et al., Graph WaveNet for Deep
+Spatial-Temporal Graph Modeling, IJCAI 2019, eq. 2 and 3):
 
     z_t = tanh(sum_k x_{t + k d} F_k + f) . sigmoid(sum_k x_{t + k d} G_k + g)
 
 Time comes first, so that every tap is a view of the input and a plain matrix product over channels.
+
+`gated_window_convolution` has a as it is, or its tanh (Dauphin et al., Language Modeling with Gated
+Convolutional Networks, ICML 2017):
+
+    z = a . sigmoid(b)   or   z = tanh(a) . sigmoid(b),   (a, b) = sum_k x_{l + k} W_k + bias
+
+In the layout [N, B, L, C] the K steps under a kernel lie side by side, K * C numbers in a row, so
+each output step is one matrix product, without copies or partial sums. A product with a graph takes
+[N, B * L * C] as it is, and a map of all steps of a node is one product too. With 7 taps and 32
+channels it takes four fifths of the time of a product per tap, forward and backward on a CPU; with
+2 or 3 taps the same time.
+
+Both compute tanh(a) as 1 - 2 sigmoid(-2 a): with the weights of a scaled by -2, one sigmoid over
+all columns gives both factors, at a third of the cost of a tanh, and z = s_b - 2 s_a s_b.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pgti.nn.execution import (
+    DEFAULT_LIMITS,
+    ChunkLimits,
+    add_product,
     autocast_dtype,
     compiler_disabled,
     refuse_second_derivative,
+    split_rows,
     without_autocast,
 )
 
-__all__ = ["gated_convolution"]
-
-# Gates that are made together on a CPU: 1 MiB stays in its caches.
-_NUMBERS_AT_ONCE = 1 << 18
+__all__ = ["gated_convolution", "gated_window_convolution"]
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
 @compiler_disabled
 def gated_convolution(
-    x_LNBC: Tensor, weight_KCG: Tensor, bias_G: Tensor, dilation: int
+    x_LNBC: Tensor,
+    weight_KCG: Tensor,
+    bias_G: Tensor,
+    dilation: int,
+    limits: ChunkLimits = DEFAULT_LIMITS,
 ) -> tuple[Tensor, Tensor]:
-    """The gated convolution of every node, no padding, and its last step by itself.
+    """The gated convolution of every node, without padding; differentiable once.
 
     Args:
         x_LNBC: [L, N, B, C].
@@ -40,27 +59,69 @@ def gated_convolution(
             the gate's.
         bias_G: [2 D].
         dilation: d, steps between taps.
+        limits: `gates` is used.
 
     Returns:
-        [L - (K - 1) d, N, B, D] and [N, B, D], in the precision of the weights. The last step
-        comes again so that its gradient does not arrive padded with zeros.
+        All steps, [L - (K - 1) d, N, B, D], and again the last one, [N, B, D], so that its
+        gradient is not padded with zeros; in the precision of the weights.
     """
-    z_LNBD, last_NBD = _GatedConvolution.apply(  # type: ignore[no-untyped-call]
+    z_LNBD, last_NBD = _TapConvolution.apply(  # type: ignore[no-untyped-call]
         x_LNBC.contiguous(),
         weight_KCG,
         bias_G,
         dilation,
         autocast_dtype(x_LNBC.device) or weight_KCG.dtype,
+        limits.gates,
     )
     return z_LNBD, last_NBD
 
 
-class _GatedConvolution(torch.autograd.Function):
-    """`gated_convolution`; keeps its input and both activations.
+@compiler_disabled
+def gated_window_convolution(
+    x_NBLC: Tensor,
+    weight_KCG: Tensor,
+    bias_G: Tensor,
+    *,
+    tanh: bool = False,
+    dilation: int = 1,
+    limits: ChunkLimits = DEFAULT_LIMITS,
+) -> Tensor:
+    """The gated convolution of every node, without padding; differentiable once.
 
-    tanh(a) = 1 - 2 sigmoid(-2 a): with the filter's weights scaled by -2, one sigmoid over all
-    columns makes both. It is a third of the cost of a tanh, and z = g - 2 s g is one operation.
+    Args:
+        x_NBLC: [N, B, L, C].
+        weight_KCG: [K, C, 2 D], a matrix per tap, the oldest first: D columns of a, then D of b.
+        bias_G: [2 D].
+        tanh: apply tanh to a.
+        dilation: d, steps between taps. If it is not 1, every d-th step is copied.
+        limits: `window` is used.
+
+    Returns:
+        [N, B, L - (K - 1) d, D], contiguous, in the precision of the weights.
     """
+    num_nodes, batch, length, _ = x_NBLC.shape
+    if dilation > 1:
+        steps = length - (len(weight_KCG) - 1) * dilation
+        z_NBLD = weight_KCG.new_empty(num_nodes, batch, steps, len(bias_G) // 2)
+        for first in range(min(dilation, steps)):
+            z_NBLD[:, :, first::dilation] = gated_window_convolution(
+                x_NBLC[:, :, first::dilation], weight_KCG, bias_G, tanh=tanh, limits=limits
+            )
+        return z_NBLD
+    z_MLD: Tensor = _WindowConvolution.apply(  # type: ignore[no-untyped-call]
+        x_NBLC.flatten(0, 1).contiguous(),
+        weight_KCG,
+        bias_G,
+        tanh,
+        autocast_dtype(x_NBLC.device) or weight_KCG.dtype,
+        torch.is_grad_enabled(),
+        limits.window,
+    )
+    return z_MLD.view(num_nodes, batch, *z_MLD.shape[1:])
+
+
+class _TapConvolution(torch.autograd.Function):
+    """`gated_convolution`; stores its input and both activations."""
 
     @staticmethod
     def forward(
@@ -70,15 +131,17 @@ class _GatedConvolution(torch.autograd.Function):
         bias_G: Tensor,
         dilation: int,
         dtype: torch.dtype,
+        limit: int,
     ) -> tuple[Tensor, Tensor]:
         num_taps, _, width = weight_KCG.shape
         with without_autocast(x_LNBC.device):
-            scale_G = _columns(weight_KCG, -2.0)
+            scale_G = _scale_of_a(weight_KCG, -2.0)
             scaled_KCG, scaled_bias_G = (weight_KCG * scale_G).to(dtype), bias_G * scale_G
             taps_KMC = _taps(x_LNBC.to(dtype), num_taps, dilation)
             gates_MG = taps_KMC[0].new_empty(len(taps_KMC[0]), width)
             z_MD = gates_MG.new_empty(len(gates_MG), width // 2)
-            for rows in _parts(gates_MG):
+            ctx.chunks = split_rows(len(gates_MG), limit // width, x_LNBC.device)
+            for rows in ctx.chunks:
                 part_MG = gates_MG[rows].copy_(scaled_bias_G)
                 for tap_MC, weight_CG in zip(taps_KMC, scaled_KCG, strict=True):
                     part_MG.addmm_(tap_MC[rows], weight_CG)
@@ -92,9 +155,7 @@ class _GatedConvolution(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Any,
-        grad_LNBD: Tensor | None,
-        grad_last_NBD: Tensor | None,
+        ctx: Any, grad_LNBD: Tensor | None, grad_last_NBD: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_LNBC, weight_KCG, gates_MG = ctx.saved_tensors
@@ -104,23 +165,85 @@ class _GatedConvolution(torch.autograd.Function):
         grad_bias_G = weight_KCG.new_zeros(weight_KCG.shape[2])
         with without_autocast(x_LNBC.device):
             grad_MD = _gradient_of_z(gates_MG, grad_LNBD, grad_last_NBD)
-            scale_G = _columns(weight_KCG, 4.0)
+            scale_G = _scale_of_a(weight_KCG, 4.0)
             scaled_KCG = (weight_KCG * scale_G).to(dtype)
             into_KMC = _taps(grad_x_LNBC, num_taps, ctx.dilation)
             taps_KMC = _taps(x_LNBC.to(dtype), num_taps, ctx.dilation)
-            for rows in _parts(gates_MG):
-                grad_MG = _gradient_of_gates(gates_MG[rows], grad_MD[rows])
+            for rows in ctx.chunks:
+                grad_MG = _gradient_of_gates(gates_MG[rows], grad_MD[rows], tanh=True)
                 for tap in range(num_taps):
                     into_KMC[tap][rows].addmm_(grad_MG, scaled_KCG[tap].t())
                     grad_weight_KCG[tap] += taps_KMC[tap][rows].t() @ grad_MG
                 grad_bias_G += grad_MG.sum(dim=0)
-        return (
-            grad_x_LNBC.to(x_LNBC.dtype),
-            grad_weight_KCG * scale_G,
-            grad_bias_G * scale_G,
-            None,
-            None,
-        )
+        grad_x_LNBC = grad_x_LNBC.to(x_LNBC.dtype)
+        return grad_x_LNBC, grad_weight_KCG * scale_G, grad_bias_G * scale_G, None, None, None
+
+
+class _WindowConvolution(torch.autograd.Function):
+    """`gated_window_convolution` of M rows of L steps; stores its input and the gates."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x_MLC: Tensor,
+        weight_KCG: Tensor,
+        bias_G: Tensor,
+        tanh: bool,
+        dtype: torch.dtype,
+        stores: bool,  # gradients are never enabled in here, and needs_input_grad does not say
+        limit: int,
+    ) -> Tensor:
+        (num_rows, length, channels), (taps, _, width) = x_MLC.shape, weight_KCG.shape
+        steps = length - taps + 1
+        stores = stores and any(ctx.needs_input_grad)
+        scale_G = _scale_of_a(weight_KCG, -2.0 if tanh else 1.0)
+        with without_autocast(x_MLC.device):
+            weight_WG = (weight_KCG * scale_G).flatten(0, 1).to(dtype)
+            bias_G = (bias_G * scale_G).to(dtype)
+            numbers_a_row = steps * width + x_MLC[0].numel()
+            ctx.chunks = split_rows(num_rows, limit // numbers_a_row, x_MLC.device)
+            stored_rows = num_rows if stores else ctx.chunks[0].stop
+            gates_MLG = x_MLC.new_empty(stored_rows, steps, width, dtype=dtype)
+            z_MLD = x_MLC.new_empty(num_rows, steps, width // 2, dtype=weight_KCG.dtype)
+            for rows in ctx.chunks:
+                x_RF = x_MLC[rows].flatten(1).to(dtype)
+                gates_RLG = gates_MLG[rows] if stores else gates_MLG[: len(x_RF)]
+                for step in range(steps):
+                    window_RW = x_RF[:, step * channels : (step + taps) * channels]
+                    torch.addmm(bias_G, window_RW, weight_WG, out=gates_RLG[:, step])
+                a_RLD, b_RLD = gates_RLG.tensor_split(2, dim=2)
+                if tanh:
+                    gates_RLG.sigmoid_()
+                    torch.addcmul(b_RLD, a_RLD, b_RLD, value=-2, out=z_MLD[rows])
+                else:
+                    torch.mul(a_RLD, b_RLD.sigmoid_(), out=z_MLD[rows])
+        ctx.save_for_backward(x_MLC, weight_KCG, gates_MLG)
+        ctx.tanh = tanh
+        return z_MLD
+
+    @staticmethod
+    def backward(ctx: Any, grad_MLD: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivative()
+        x_MLC, weight_KCG, gates_MLG = ctx.saved_tensors
+        steps, (taps, channels, _) = gates_MLG.shape[1], weight_KCG.shape
+        grad_x_MLC = torch.zeros_like(x_MLC) if ctx.needs_input_grad[0] else None
+        scale_G = _scale_of_a(weight_KCG, 4.0 if ctx.tanh else 1.0)
+        with without_autocast(x_MLC.device):
+            weight_GW = (weight_KCG * scale_G).flatten(0, 1).to(gates_MLG.dtype).t()
+            grad_weight_WG = torch.zeros_like(weight_KCG).flatten(0, 1)
+            grad_bias_G = torch.zeros_like(scale_G)
+            for rows in ctx.chunks:
+                grad_RLG = _gradient_of_gates(gates_MLG[rows], grad_MLD[rows], tanh=ctx.tanh)
+                grad_bias_G += grad_RLG.sum(dim=(0, 1), dtype=scale_G.dtype)
+                x_RF = x_MLC[rows].flatten(1).to(gates_MLG.dtype)
+                into_RF = None if grad_x_MLC is None else grad_x_MLC[rows].flatten(1)
+                for step in range(steps):
+                    window = slice(step * channels, (step + taps) * channels)
+                    add_product(grad_weight_WG, x_RF[:, window].t(), grad_RLG[:, step])
+                    if into_RF is not None:
+                        add_product(into_RF[:, window], grad_RLG[:, step], weight_GW)
+        grad_weight_KCG = grad_weight_WG.view_as(weight_KCG) * scale_G
+        return grad_x_MLC, grad_weight_KCG, grad_bias_G * scale_G, None, None, None, None
 
 
 def _taps(x_LNBC: Tensor, num_taps: int, dilation: int) -> list[Tensor]:
@@ -130,25 +253,17 @@ def _taps(x_LNBC: Tensor, num_taps: int, dilation: int) -> list[Tensor]:
     return [x_LNBC[start : start + length].flatten(0, 2) for start in starts]
 
 
-def _parts(gates_MG: Tensor) -> Iterator[slice]:
-    """Rows that are done together: on a CPU few enough to stay in its caches, elsewhere all."""
-    at_once = len(gates_MG)
-    if gates_MG.device.type == "cpu":
-        at_once = max(1, _NUMBERS_AT_ONCE // gates_MG.shape[1])
-    return (slice(start, start + at_once) for start in range(0, len(gates_MG), at_once))
-
-
-def _columns(weight_KCG: Tensor, of_filter: float) -> Tensor:
-    """[2 D]: `of_filter` for the columns of the filter, 1 for those of the gate."""
+def _scale_of_a(weight_KCG: Tensor, factor: float) -> Tensor:
+    """[2 D]: `factor` for the columns of a, 1 for those of b."""
     scale_G = weight_KCG.new_ones(weight_KCG.shape[2])
-    scale_G[: len(scale_G) // 2] = of_filter
+    scale_G[: len(scale_G) // 2] = factor
     return scale_G
 
 
 def _gradient_of_z(
     gates_MG: Tensor, grad_LNBD: Tensor | None, grad_last_NBD: Tensor | None
 ) -> Tensor:
-    """[M, D], in the precision of the gates: what came for z and for its last step, together."""
+    """[M, D], in the precision of the gates: the sum of the gradients of z and of its last step."""
     width = gates_MG.shape[1] // 2
     if grad_LNBD is None:
         grad_MD = gates_MG.new_zeros(len(gates_MG), width)
@@ -158,20 +273,30 @@ def _gradient_of_z(
         return grad_MD
     last_MD = grad_last_NBD.reshape(-1, width)
     if grad_LNBD is not None:
-        grad_MD = grad_MD.clone()  # it is not ours to write to
+        grad_MD = grad_MD.clone()  # autograd may use the incoming gradient elsewhere
     grad_MD[-len(last_MD) :] += last_MD
     return grad_MD
 
 
-def _gradient_of_gates(gates_MG: Tensor, grad_MD: Tensor) -> Tensor:
-    """The gradient [M, 2 D] of what goes into the sigmoid, from that of z = (1 - 2 s) g.
+def _gradient_of_gates(gates: Tensor, grad_z: Tensor, *, tanh: bool) -> Tensor:
+    """The gradient [.., 2 D] of what goes into the gates; with `tanh`, that of a over 4.
 
-    That of the filter is 4 g s (1 - s), here without the 4: whoever multiplies it scales weights.
+    Callers multiply by the 4 of d tanh(a) = 4 s (1 - s) da with the weights, which are smaller.
+
+    Args:
+        gates: [.., 2 D], a and sigmoid(b) side by side; with `tanh`, sigmoid(-2 a) and sigmoid(b).
+        grad_z: [.., D].
+        tanh: whether z has tanh(a).
     """
-    s_MD, g_MD = gates_MG.tensor_split(2, dim=1)
-    grad_MG = torch.empty_like(gates_MG)
-    into_s_MD, into_g_MD = grad_MG.tensor_split(2, dim=1)
-    torch.mul(grad_MD, g_MD, out=into_s_MD)
-    torch.addcmul(grad_MD, s_MD, grad_MD, value=-2, out=into_g_MD)
-    _sigmoid_backward(grad_MG, gates_MG, grad_input=grad_MG)
-    return grad_MG
+    grad_z = grad_z.to(gates.dtype)
+    grad = torch.empty_like(gates)
+    a, b = gates.tensor_split(2, dim=-1)
+    into_a, into_b = grad.tensor_split(2, dim=-1)
+    torch.mul(grad_z, b, out=into_a)
+    if tanh:
+        torch.addcmul(grad_z, a, grad_z, value=-2, out=into_b)
+        _sigmoid_backward(grad, gates, grad_input=grad)
+    else:
+        torch.mul(grad_z, a, out=into_b)
+        _sigmoid_backward(into_b, b, grad_input=into_b)
+    return grad

@@ -6,33 +6,38 @@ in the form of its released code, S the graph's operator:
     r = sigmoid(S [x, h] W_r + b_r)     u = sigmoid(S [x, h] W_u + b_u)
     c = tanh(S [x, r . h] W_c + b_c)    h' = u . h + (1 - u) . c
 
-Two facts are used that leave the function as it is. The operator acts on x and h apart, so the part
-of the inputs is computed for many time steps at once, before the recurrence. And r and u see the
-same S h, so it is made once for both, and their weights are one matrix.
+Without a change of the function, the part of the inputs is computed for many time steps before the
+recurrence, because the operator acts on x and h separately; and r and u, which see the same S h,
+share it and have one weight matrix.
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.execution import checkpointed, compiler_disabled, steps_per_checkpoint
+from pgti.nn.execution import (
+    DEFAULT_LIMITS,
+    ChunkLimits,
+    checkpointed,
+    compiler_disabled,
+    steps_per_part,
+)
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 
 __all__ = ["GraphGRU"]
 
-_NUMBERS_AT_ONCE = 1 << 24  # of projected inputs in evaluation: 64 MiB
-
 
 class GraphGRU(nn.Module):
     """One recurrent layer over a graph: L inputs and a state in, L states out.
 
-    Unlike `DiffusionGRU` it has one operator, no higher powers and no identity term: what a sensor
-    keeps of its own comes through the operator's diagonal and the update gate.
+    Unlike `DiffusionGRU` it has one operator, without higher powers or an identity term: a sensor
+    sees its own past through the operator's diagonal and the update gate.
 
     Weights start as in the released code of T-GCN: Glorot-uniform on the [C + D, out] matrix of the
-    gates and on that of the candidate; gate biases 1, so that the state is kept at first;
+    gates and on that of the candidate; gate biases 1, so that the state changes slowly at first;
     candidate bias 0.
 
     Args:
@@ -64,22 +69,33 @@ class GraphGRU(nn.Module):
             self.bias[: 2 * hidden] = 1.0
             self.bias[2 * hidden :] = 0.0
 
-    def parts(self, x_LNBC: Tensor, *, checkpointing: bool = False) -> tuple[Tensor, ...]:
-        """The inputs in pieces of as many time steps as should be given to one call.
-
-        In training those that are checkpointed together, or else all of them: what is kept is kept
-        anyway. Without gradients as many as have little memory between them.
+    def read(
+        self,
+        x_LNBC: Tensor,
+        supports: Supports,
+        *,
+        checkpointing: bool = False,
+        limits: ChunkLimits = DEFAULT_LIMITS,
+    ) -> Iterator[list[NBD]]:
+        """The states after each of L inputs from a state of zeros, one part of them at a time.
 
         Args:
             x_LNBC: [L, N, B, C].
-            checkpointing: whether the calls will recompute.
+            supports: one operator on N nodes.
+            checkpointing: store only the states for the backward pass, and recompute the rest.
+            limits: `activations` is used, without gradients.
+
+        Yields:
+            The states of one part, [N, B, D] each: see `steps_per_part`.
         """
         num_steps, num_nodes, batch, _ = x_LNBC.shape
-        if not torch.is_grad_enabled():
-            at_once = max(1, _NUMBERS_AT_ONCE // (num_nodes * batch * 3 * self.hidden))
-        else:
-            at_once = steps_per_checkpoint(num_steps) if checkpointing else num_steps
-        return torch.split(x_LNBC, at_once)
+        numbers = num_nodes * batch * 3 * self.hidden
+        steps = steps_per_part(num_steps, numbers, checkpointing=checkpointing, limits=limits)
+        state_NBD = None
+        for part_LNBC in torch.split(x_LNBC, steps):
+            states_NBD = self(part_LNBC, state_NBD, supports, checkpointing=checkpointing)
+            yield states_NBD
+            state_NBD = states_NBD[-1]
 
     @compiler_disabled
     def forward(
@@ -94,10 +110,10 @@ class GraphGRU(nn.Module):
 
         Args:
             x_LNBC: [L, N, B, C].
-            h_NBD: [N, B, D], the state before the first input; None for zeros, which spares the
+            h_NBD: [N, B, D], the state before the first input; None for zeros, which saves the
                 products of the first step.
             supports: one operator on N nodes.
-            checkpointing: keep only the states for the backward pass, and recompute the rest.
+            checkpointing: store only the states for the backward pass, and recompute the rest.
 
         Returns:
             L tensors [N, B, D], in the precision of the supports.
@@ -107,7 +123,7 @@ class GraphGRU(nn.Module):
         return self._states(x_LNBC, h_NBD, supports)
 
     def _states(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> list[NBD]:
-        """Under autocast its products are rounded; states and sums stay in full precision."""
+        """Under autocast products are rounded; states and sums stay in full precision."""
         states_NBD = []
         for inputs_NBG in self._inputs(x_LNBC, supports):
             h_NBD = self._step(inputs_NBG, h_NBD, supports)
@@ -124,17 +140,17 @@ class GraphGRU(nn.Module):
     def _step(self, inputs_NBG: Tensor, h_NBD: NBD | None, supports: Supports) -> NBD:
         """One step of the recurrence."""
         to_gates, to_candidate = inputs_NBG.tensor_split([2 * self.hidden], dim=-1)
-        if h_NBD is None:  # the reset gate has nothing to reset
+        if h_NBD is None:  # the reset gate has no effect
             u_NBD = torch.sigmoid(to_gates[..., self.hidden :])
             return (1 - u_NBD) * torch.tanh(to_candidate)
-        gates_NBG = torch.sigmoid(to_gates + _convolved(h_NBD, self.weight_gates, supports))
+        gates_NBG = torch.sigmoid(to_gates + _convolve(h_NBD, self.weight_gates, supports))
         r_NBD, u_NBD = gates_NBG.tensor_split(2, dim=-1)
-        reset_NBD = _convolved(r_NBD * h_NBD, self.weight_candidate, supports)
+        reset_NBD = _convolve(r_NBD * h_NBD, self.weight_candidate, supports)
         # c + u (h - c) = u h + (1 - u) c
         return torch.lerp(torch.tanh(to_candidate + reset_NBD), h_NBD, u_NBD)
 
 
-def _convolved(state_NBD: NBD, weight_DO: Tensor, supports: Supports) -> Tensor:
+def _convolve(state_NBD: NBD, weight_DO: Tensor, supports: Supports) -> Tensor:
     """S h W: [N, B, O]."""
     mixed_NBD = supports.multiply(0, state_NBD.flatten(1)).view(state_NBD.shape)
     return torch.matmul(mixed_NBD, weight_DO).to(supports.dtype)

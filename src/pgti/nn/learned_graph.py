@@ -1,48 +1,49 @@
-"""A sparse graph whose weights are learned: K neighbours of every node, and products with it.
+"""A sparse graph with learned weights: K neighbours of every node, and products with it.
 
-`nearest` chooses the neighbours of a score p_i . q_j without ever holding N x N scores, and
-`Neighbours` multiplies with the N x N matrix S(v) that has the value v_ik in row i and column
-index_ik, differentiably in the values and in what is multiplied:
+`nearest` chooses the neighbours by the scores p_i . q_j and never holds N x N scores. `Neighbours`
+multiplies with the N x N matrix S(v) that has the value v_ik in row i and column index_ik:
 
     product:             S(v) x      or with `transposed`  S(v)^T x
     sampled product:     v_ik = p_i . q_{index_ik}
 
 Each of the two is the gradient of the other, so both can be differentiated any number of times.
-No [N, K, F] is made: products are those of sparse matrices, some features at a time.
+Products are those of sparse matrices, some features at a time: no [N, K, F] is ever allocated.
 """
 
-import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pgti.nn.execution import compiler_disabled, without_autocast
+from pgti.nn.execution import (
+    DEFAULT_LIMITS,
+    ChunkLimits,
+    compiler_disabled,
+    without_autocast,
+)
+from pgti.nn.sparse import DENSE_FROM_DENSITY, csr_matrix
 from pgti.shapes import NF
 
 __all__ = ["Neighbours", "nearest"]
 
-_SCORES_AT_ONCE = 1 << 24  # 64 MiB in float32
-# Of x and of the result; both then stay in cache. Against all 26,624 features at once, with 303
-# nodes and 21 neighbours, a product takes half the time on a CPU.
-_FEATURES_AT_ONCE = 2048
-# From this share of non-zeros on, products of dense matrices are faster (see `pgti.nn.sparse`).
-_DENSE_FROM_DENSITY = 0.15
 
-
-def nearest(p_NR: Tensor, q_NR: Tensor, num_neighbours: int) -> Tensor:
-    """For each i, which j have the largest p_i . q_j; without gradients.
+def nearest(
+    p_NR: Tensor, q_NR: Tensor, num_neighbours: int, limits: ChunkLimits = DEFAULT_LIMITS
+) -> Tensor:
+    """For each i, the j with the largest p_i . q_j; without gradients.
 
     Args:
         p_NR: [N, R].
         q_NR: [N, R].
-        num_neighbours: K; all nodes where there are fewer.
+        num_neighbours: K; all nodes if there are fewer.
+        limits: `scores` is used.
 
     Returns:
         [N, min(K, N)] int64, each row in ascending order.
     """
     num_nodes = len(p_NR)
-    rows = max(1, _SCORES_AT_ONCE // num_nodes)
+    rows = max(1, limits.scores // num_nodes)
     count = min(num_neighbours, num_nodes)
     with torch.no_grad(), without_autocast(p_NR.device):
         chosen = [
@@ -53,16 +54,18 @@ def nearest(p_NR: Tensor, q_NR: Tensor, num_neighbours: int) -> Tensor:
 
 
 class Neighbours:
-    """Where the non-zeros of an N x N matrix are: as many in each row.
+    """The sparsity pattern of an N x N matrix with K entries in each row.
 
     Args:
-        index_NK: [N, K] int64, the columns of row i; one that is named twice counts twice.
+        index_NK: [N, K] int64, the columns of row i; a column named twice counts twice.
+        limits: for products with it.
     """
 
-    def __init__(self, index_NK: Tensor) -> None:
+    def __init__(self, index_NK: Tensor, limits: ChunkLimits = DEFAULT_LIMITS) -> None:
         num_nodes, per_row = index_NK.shape
         self.index_NK = index_NK
-        self.is_dense = per_row >= _DENSE_FROM_DENSITY * num_nodes
+        self.is_dense = per_row >= DENSE_FROM_DENSITY * num_nodes
+        self.limits = limits
         if not self.is_dense:
             starts = torch.arange(num_nodes + 1, device=index_NK.device)
             columns, self._order = index_NK.flatten().sort(stable=True)
@@ -101,54 +104,44 @@ class Neighbours:
         return values
 
     def matrix(self, values_NK: Tensor, *, transposed: bool = False) -> Tensor:
-        """S(v) or its transpose as torch multiplies it fastest, dense or CSR; outside autograd."""
+        """S(v) or its transpose, dense or CSR, whichever torch multiplies faster; no gradients."""
         if self.is_dense:
             size = (len(values_NK), len(values_NK))
             matrix = values_NK.new_zeros(size).scatter_add_(1, self.index_NK, values_NK)
             return matrix.t() if transposed else matrix
         if transposed:
-            return _csr(*self._columns, values_NK.flatten()[self._order])
-        return _csr(*self._rows, values_NK.flatten())
+            return csr_matrix(*self._columns, values_NK.flatten()[self._order])
+        return csr_matrix(*self._rows, values_NK.flatten())
 
     def add_sample(self, p_NF: NF, q_NF: NF, into_NK: Tensor) -> Tensor:
-        """`into` plus p_i . q_j, outside autograd; the result may be `into`, changed, or not."""
+        """`into` plus p_i . q_j, without gradients; `into` may be changed and returned."""
         if self.is_dense:
             return into_NK.add_((p_NF @ q_NF.t()).gather(1, self.index_NK))
-        sampled = _csr(*self._rows, into_NK.flatten())
-        for p_part, q_part in zip(_parts(p_NF), _parts(q_NF), strict=True):
+        sampled = csr_matrix(*self._rows, into_NK.flatten())
+        for p_part, q_part in self._split(p_NF, q_NF):
             sampled = torch.sparse.sampled_addmm(sampled, p_part, q_part.t())
         return sampled.values().view_as(into_NK)
 
+    def multiply_into(
+        self, matrix: Tensor, x_NF: NF, out_NF: NF, *, accumulate: bool = False
+    ) -> NF:
+        """Write matrix @ x to out, or add it, without gradients.
 
-def multiply_into(matrix: Tensor, x_NF: NF, out_NF: NF, *, accumulate: bool = False) -> NF:
-    """Write matrix @ x to out, or add it; outside autograd.
+        Args:
+            matrix: from `matrix`.
+            x_NF: [N, F].
+            out_NF: [N, F], not `x_NF`.
+            accumulate: add to `out` instead of overwriting it.
+        """
+        beta = 1.0 if accumulate else 0.0
+        for x_part, out_part in self._split(x_NF, out_NF):
+            torch.addmm(out_part, matrix, x_part, beta=beta, out=out_part)
+        return out_NF
 
-    Args:
-        matrix: from `Neighbours.matrix`.
-        x_NF: [N, F].
-        out_NF: [N, F], not `x_NF`.
-        accumulate: add to `out` instead of overwriting it.
-    """
-    beta = 1.0 if accumulate else 0.0
-    for x_part, out_part in zip(_parts(x_NF), _parts(out_NF), strict=True):
-        torch.addmm(out_part, matrix, x_part, beta=beta, out=out_part)
-    return out_NF
-
-
-def _parts(x_NF: NF) -> tuple[Tensor, ...]:
-    return torch.split(x_NF, _FEATURES_AT_ONCE, dim=1)
-
-
-def _csr(rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
-    """The square CSR matrix over these arrays."""
-    num_nodes = len(rows) - 1
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning
-        )
-        return torch.sparse_csr_tensor(
-            rows, columns, values, (num_nodes, num_nodes), check_invariants=False
-        )
+    def _split(self, *tensors_NF: NF) -> Iterator[tuple[Tensor, ...]]:
+        """Some features of each tensor at a time."""
+        size = self.limits.graph_features
+        return zip(*(torch.split(each_NF, size, dim=1) for each_NF in tensors_NF), strict=True)
 
 
 class _Product(torch.autograd.Function):
@@ -156,18 +149,14 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        values_NK: Tensor,
-        x_NF: Tensor,
-        neighbours: Neighbours,
-        transposed: bool,
+        ctx: Any, values_NK: Tensor, x_NF: Tensor, neighbours: Neighbours, transposed: bool
     ) -> Tensor:
         ctx.save_for_backward(values_NK, x_NF)
         ctx.neighbours, ctx.transposed = neighbours, transposed
         with without_autocast(x_NF.device):
             matrix = neighbours.matrix(values_NK, transposed=transposed)
             out_NF = torch.empty_like(x_NF, memory_format=torch.contiguous_format)
-            return multiply_into(matrix, x_NF, out_NF)
+            return neighbours.multiply_into(matrix, x_NF, out_NF)
 
     @staticmethod
     def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor | None, ...]:
@@ -182,15 +171,10 @@ class _Product(torch.autograd.Function):
 
 
 class _Sample(torch.autograd.Function):
-    """p_i . q_j where S has its values."""
+    """p_i . q_j at the entries of S."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        p_NF: Tensor,
-        q_NF: Tensor,
-        neighbours: Neighbours,
-    ) -> Tensor:
+    def forward(ctx: Any, p_NF: Tensor, q_NF: Tensor, neighbours: Neighbours) -> Tensor:
         ctx.save_for_backward(p_NF, q_NF)
         ctx.neighbours = neighbours
         with without_autocast(p_NF.device):

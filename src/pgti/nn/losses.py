@@ -1,7 +1,7 @@
 """Masked losses as (sum, count): the caller divides, so that parts of a batch can be added.
 
-Predictions and targets are in original units. What is not observed contributes neither to the sum
-nor to the count, and has a gradient of exactly zero, whatever the target holds there.
+Predictions and targets are in original units. Unobserved targets contribute neither to the sum nor
+to the count, and the gradient there is exactly zero, whatever value the target has.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def mae(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
 
     Args:
         prediction: any shape.
-        target: the same shape; may hold anything, NaN too, where the mask is False.
+        target: the same shape; any value, also NaN, where the mask is False.
         mask: the same shape, True where the target was observed.
 
     Returns:
@@ -65,6 +65,6 @@ def _observed_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
             f"{tuple(target.shape)} and {tuple(mask.shape)}: they must be equal"
         )
     precision = torch.promote_types(prediction.dtype, torch.float32)
-    # Selected before any function of the error is taken: the gradient of a difference does not
-    # depend on its value, so a NaN that is masked cannot reach the parameters.
+    # Selected before any function of the error: the gradient of a difference does not depend on its
+    # value, so a masked NaN cannot reach the parameters.
     return torch.where(mask, prediction.to(precision) - target.to(precision), 0.0)

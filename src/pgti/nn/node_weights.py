@@ -1,36 +1,36 @@
-"""Weights of their own for every node, made of an embedding and a pool that all nodes share.
+"""Separate weights for every node, from an embedding of the node and a pool that all nodes share.
 
 Bai et al., Adaptive Graph Convolutional Recurrent Network, NeurIPS 2020, eq. 4: node n has the
 weights W_n = sum_r E_nr P_r, E [N, R] the embeddings and P [R, K, C, O] the pool, a matrix for each
 of K terms of a graph convolution.
 
-Matrices of N nodes are many numbers: those of one gate of 11,160 nodes take 750 MB. Where they are
-few they are made once; where they are many, some nodes' at a time, and again in the backward pass.
-Of few rows none is made: x_n W_n = sum_r (E_nr x_n) P_r is one product for all nodes.
+The matrices of one gate of 11,160 nodes take 750 MB. Those of a small network are computed once;
+those of a large one for some nodes at a time, and again in the backward pass. Few rows need none:
+x_n W_n = sum_r (E_nr x_n) P_r is one product for all nodes.
 """
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pgti.nn.execution import (
+    DEFAULT_LIMITS,
+    ChunkLimits,
     autocast_dtype,
     checkpointed,
     compiler_disabled,
     refuse_second_derivative,
+    split_rows,
     without_autocast,
 )
 
 __all__ = ["NodeWeights"]
 
-_KEEP_UP_TO = 1 << 24  # numbers: 64 MiB in float32, and as much for their gradient
-_NUMBERS_AT_ONCE = 1 << 20  # 4 MiB, which stay in a CPU's cache while they are used
 _FEW_ROWS = 0.4
-"""Rows of a node, as a share of R, up to which no matrices are made. With R = 10, on a CPU, that is
-twice as fast with 2 rows, somewhat with 4, and slower with 6."""
+"""Rows of a node, as a fraction of R, up to which no matrices are computed. With R = 10, on a CPU,
+that is twice as fast with 2 rows, slightly faster with 4, and slower with 6."""
 
 
 class NodeWeights:
@@ -39,13 +39,17 @@ class NodeWeights:
     Args:
         embedding_NR: [N, R].
         pool_RKCO: [R, K, C, O].
+        limits: `stored_weights` and `node_weights` are used.
     """
 
-    def __init__(self, embedding_NR: Tensor, pool_RKCO: Tensor) -> None:
+    def __init__(
+        self, embedding_NR: Tensor, pool_RKCO: Tensor, limits: ChunkLimits = DEFAULT_LIMITS
+    ) -> None:
         self._embedding_NR, self._pool_RKCO = embedding_NR, pool_RKCO
+        self._limit = limits.node_weights
         self._weights_NCO: Sequence[Tensor] | None = None
-        if len(embedding_NR) * pool_RKCO[0].numel() <= _KEEP_UP_TO:
-            # Taken apart once, so that gradients of all calls meet before they are put together.
+        if len(embedding_NR) * pool_RKCO[0].numel() <= limits.stored_weights:
+            # Unbound once, so that the gradients of all calls are added before they are stacked.
             self._weights_NCO = _weights(embedding_NR, pool_RKCO).unbind(dim=1)
 
     def add_products(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
@@ -60,27 +64,36 @@ class NodeWeights:
         """
         if self._weights_NCO is None:
             few_rows = terms_NMC[0].shape[1] <= _FEW_ROWS * len(self._pool_RKCO)
-            add = _add_few_products if few_rows else _add_products
-            return add(base_NMO, self._embedding_NR, self._pool_RKCO, terms_NMC)
+            return (self._add_few if few_rows else self._add_many)(base_NMO, terms_NMC)
         for x_NMC, weight_NCO in zip(terms_NMC, self._weights_NCO, strict=True):
             base_NMO = base_NMO + torch.bmm(x_NMC, weight_NCO)  # autocast would round such a sum
         return base_NMO.to(self._embedding_NR.dtype)
+
+    def _add_few(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
+        """`add_products` of few rows, without weights; E_nr x_n of some nodes at a time."""
+        nodes = max(1, self._limit // (terms_NMC[0][0].numel() * len(self._pool_RKCO)))
+        operands = (base_NMO, self._embedding_NR, *terms_NMC)
+        parts = zip(*(torch.split(each, nodes) for each in operands), strict=True)
+        sums_nMO = [checkpointed(_add_expanded_products, self._pool_RKCO, *part) for part in parts]
+        return torch.cat(sums_nMO).to(self._embedding_NR.dtype)
+
+    @compiler_disabled
+    def _add_many(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
+        """`add_products` of many rows, with the weights of some nodes at a time."""
+        added: Tensor = _AddProducts.apply(  # type: ignore[no-untyped-call]
+            base_NMO.expand(-1, terms_NMC[0].shape[1], -1),
+            self._embedding_NR,
+            self._pool_RKCO,
+            autocast_dtype(base_NMO.device) or self._pool_RKCO.dtype,
+            self._limit,
+            *terms_NMC,
+        )
+        return added
 
 
 def _weights(embedding_NR: Tensor, pool_RKCO: Tensor) -> Tensor:
     """[N, K, C, O]."""
     return (embedding_NR @ pool_RKCO.flatten(1)).view(-1, *pool_RKCO.shape[1:])
-
-
-def _add_few_products(
-    base_NMO: Tensor, embedding_NR: Tensor, pool_RKCO: Tensor, terms_NMC: Sequence[Tensor]
-) -> Tensor:
-    """Without any node's weights; what is as large is made of some nodes at a time."""
-    numbers = terms_NMC[0][0].numel() * len(pool_RKCO)
-    split = functools.partial(torch.split, split_size_or_sections=_at_once(numbers))
-    parts = zip(split(base_NMO), split(embedding_NR), *map(split, terms_NMC), strict=True)
-    sums_nMO = [checkpointed(_add_expanded_products, pool_RKCO, *part) for part in parts]
-    return torch.cat(sums_nMO).to(embedding_NR.dtype)
 
 
 def _add_expanded_products(
@@ -93,18 +106,8 @@ def _add_expanded_products(
     return base_nMO
 
 
-@compiler_disabled
-def _add_products(
-    base_NMO: Tensor, embedding_NR: Tensor, pool_RKCO: Tensor, terms_NMC: Sequence[Tensor]
-) -> Tensor:
-    base_NMO = base_NMO.expand(-1, terms_NMC[0].shape[1], -1)
-    dtype = autocast_dtype(base_NMO.device) or pool_RKCO.dtype
-    added: Tensor = _AddProducts.apply(base_NMO, embedding_NR, pool_RKCO, dtype, *terms_NMC)  # type: ignore[no-untyped-call]
-    return added
-
-
 class _AddProducts(torch.autograd.Function):
-    """`NodeWeights.add_products`, some nodes at a time; keeps the terms and no weights."""
+    """`NodeWeights.add_products`, some nodes at a time; stores the terms and no weights."""
 
     @staticmethod
     def forward(
@@ -113,14 +116,16 @@ class _AddProducts(torch.autograd.Function):
         embedding_NR: Tensor,
         pool_RKCO: Tensor,
         dtype: torch.dtype,
+        limit: int,
         *terms_NMC: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(embedding_NR, pool_RKCO, *terms_NMC)
         ctx.dtype = dtype
+        ctx.chunks = split_rows(len(base_NMO), limit // pool_RKCO[0].numel())
         out_NMO = base_NMO.to(embedding_NR.dtype, copy=True).contiguous()
         with without_autocast(base_NMO.device):
             rounded_RKCO = pool_RKCO.to(dtype)
-            for nodes in _parts(len(out_NMO), pool_RKCO):
+            for nodes in ctx.chunks:
                 weight_nKCO = _weights(embedding_NR[nodes].to(dtype), rounded_RKCO)
                 for x_NMC, weight_nCO in zip(terms_NMC, weight_nKCO.unbind(dim=1), strict=True):
                     _add_product(out_NMO[nodes], x_NMC[nodes].to(dtype), weight_nCO)
@@ -136,7 +141,7 @@ class _AddProducts(torch.autograd.Function):
         grad_pool_RP = torch.zeros_like(pool_RKCO).flatten(1)
         with without_autocast(grad_NMO.device):
             rounded_RKCO = pool_RKCO.to(dtype)
-            for nodes in _parts(len(grad_NMO), pool_RKCO):
+            for nodes in ctx.chunks:
                 embedding_nR, grad_nMO = embedding_NR[nodes].to(dtype), grad_NMO[nodes].to(dtype)
                 weight_nKCO = _weights(embedding_nR, rounded_RKCO)
                 grad_nKCO = torch.empty_like(weight_nKCO)
@@ -148,7 +153,7 @@ class _AddProducts(torch.autograd.Function):
                 )
                 grad_pool_RP += embedding_nR.t() @ grad_nKCO.flatten(1)
         grad_pool_RKCO = grad_pool_RP.view_as(pool_RKCO)
-        return grad_NMO, grad_embedding_NR, grad_pool_RKCO, None, *grad_terms_NMC
+        return grad_NMO, grad_embedding_NR, grad_pool_RKCO, None, None, *grad_terms_NMC
 
 
 def _add_product(into_nMO: Tensor, x_nMC: Tensor, weight_nCO: Tensor) -> None:
@@ -157,14 +162,3 @@ def _add_product(into_nMO: Tensor, x_nMC: Tensor, weight_nCO: Tensor) -> None:
         into_nMO.baddbmm_(x_nMC, weight_nCO)
     else:
         into_nMO += x_nMC @ weight_nCO
-
-
-def _parts(num_nodes: int, pool_RKCO: Tensor) -> Iterator[slice]:
-    """Nodes whose weights are made together."""
-    at_once = _at_once(pool_RKCO[0].numel())
-    return (slice(start, start + at_once) for start in range(0, num_nodes, at_once))
-
-
-def _at_once(numbers: int) -> int:
-    """How many nodes, for each of which so many numbers are made."""
-    return max(1, _NUMBERS_AT_ONCE // numbers)

@@ -5,9 +5,9 @@ Li et al., Diffusion Convolutional Recurrent Neural Network, ICLR 2018, section 
     r = sigmoid([x, h] * Theta_r + b_r)     u = sigmoid([x, h] * Theta_u + b_u)
     c = tanh([x, r . h] * Theta_c + b_c)    h' = u . h + (1 - u) . c
 
-where * diffuses. Two facts are used that leave the function as it is. Diffusion is linear, so the
-part of the inputs is computed for all time steps before the recurrence. And r and u see the same
-diffused state, so it is diffused once for both, and their weights are one matrix.
+where * diffuses. Without a change of the function, the part of the inputs is computed for all time
+steps before the recurrence, because diffusion is linear; and r and u, which see the same state,
+share its diffusion and have one weight matrix.
 """
 
 import math
@@ -37,7 +37,7 @@ class DiffusionGRU(nn.Module):
 
     Weights start as in the released code of DCRNN: Glorot-uniform on the flattened
     [H * (C + D), out] matrix of the gates and on that of the candidate; gate biases 1, so that
-    the state is kept at first; candidate bias 0.
+    the state changes slowly at first; candidate bias 0.
 
     Args:
         input_channels: C.
@@ -77,7 +77,7 @@ class DiffusionGRU(nn.Module):
 
         Args:
             x_LNBC: [L, N, B, C].
-            h_NBD: [N, B, D], the state before the first input; None for zeros, which spares the
+            h_NBD: [N, B, D], the state before the first input; None for zeros, which saves the
                 products of the first step.
             supports: operators on N nodes.
 
@@ -97,10 +97,10 @@ def gated_recurrence(
     weight_candidate: Tensor,
     supports: Supports,
 ) -> tuple[Tensor, NBD]:
-    """The recurrence over time, once the inputs have been diffused: all states, and the last.
+    """The recurrence over time after the diffusion of the inputs: all states, and the last.
 
     Args:
-        inputs_LNBG: [L, N, B, 3 D], what the inputs and biases bring to (r, u, c).
+        inputs_LNBG: [L, N, B, 3 D], the terms of inputs and biases in (r, u, c).
         h_NBD: [N, B, D], the state before the first input; None for zeros.
         weight_gates: [H, D, 2 D], a matrix per hop from the state to (r, u).
         weight_candidate: [H, D, D], from the reset state to c.
@@ -124,8 +124,8 @@ def gated_recurrence(
 class _Recurrence(torch.autograd.Function):
     """The recurrence over time, with a hand-written backward pass through time.
 
-    Per step it keeps r, u, c and h, 4 D numbers per node and sample, where autograd would keep the
-    2 H D of the diffused states too: those are made again. Gradients of weights are summed in
+    Per step it stores r, u, c and h, 4 D numbers per node and sample, where autograd would also
+    store the 2 H D of the diffused states: those are recomputed. Gradients of weights are summed in
     place.
     """
 
@@ -138,26 +138,26 @@ class _Recurrence(torch.autograd.Function):
         weight_candidate: Tensor,
         supports: Supports,
         matmul_dtype: torch.dtype | None,
-        keeps: bool,  # in here gradients are never enabled, and needs_input_grad does not tell
+        stores: bool,  # gradients are never enabled in here, and needs_input_grad does not say
     ) -> tuple[Tensor, Tensor]:
         num_steps, num_nodes, batch, _ = inputs_LNBG.shape
         hidden = weight_candidate.shape[1]
         ctx.set_materialize_grads(False)
-        kept = num_steps if keeps and any(ctx.needs_input_grad) else 1
+        stored = num_steps if stores and any(ctx.needs_input_grad) else 1
         states_LNBD = inputs_LNBG.new_empty(num_steps, num_nodes, batch, hidden)
-        gates_LNBG = inputs_LNBG.new_empty(kept, num_nodes, batch, 2 * hidden)
-        candidates_LNBD = inputs_LNBG.new_empty(kept, num_nodes, batch, hidden)
+        gates_LNBG = inputs_LNBG.new_empty(stored, num_nodes, batch, 2 * hidden)
+        candidates_LNBD = inputs_LNBG.new_empty(stored, num_nodes, batch, hidden)
         reset_NBD = torch.empty_like(states_LNBD[0])
         state_NBD = h_NBD
         with without_autocast(inputs_LNBG.device):
             to_gates = DiffusionProduct(weight_gates, supports, matmul_dtype)
             to_candidate = DiffusionProduct(weight_candidate, supports, matmul_dtype)
             for step in range(num_steps):
-                gates_NBG = gates_LNBG[step % kept].copy_(inputs_LNBG[step, ..., : 2 * hidden])
+                gates_NBG = gates_LNBG[step % stored].copy_(inputs_LNBG[step, ..., : 2 * hidden])
                 if state_NBD is not None:
                     to_gates.add_output(state_NBD, gates_NBG)
                 r_NBD, u_NBD = gates_NBG.sigmoid_().tensor_split(2, dim=-1)
-                c_NBD = candidates_LNBD[step % kept].copy_(inputs_LNBG[step, ..., 2 * hidden :])
+                c_NBD = candidates_LNBD[step % stored].copy_(inputs_LNBG[step, ..., 2 * hidden :])
                 if state_NBD is not None:
                     torch.mul(r_NBD, state_NBD, out=reset_NBD)
                     to_candidate.add_output(reset_NBD, c_NBD)
@@ -170,7 +170,7 @@ class _Recurrence(torch.autograd.Function):
             h_NBD, states_LNBD, gates_LNBG, candidates_LNBD, weight_gates, weight_candidate
         )
         ctx.supports, ctx.matmul_dtype = supports, matmul_dtype
-        # The last state again, so that its gradient does not arrive padded to L steps of zeros.
+        # The last state twice, so that its gradient is not padded to L steps of zeros.
         return states_LNBD, states_LNBD[-1].clone()
 
     @staticmethod
@@ -186,7 +186,7 @@ class _Recurrence(torch.autograd.Function):
         grad_gates, grad_candidate = (
             torch.zeros_like(weight, dtype=states_LNBD.dtype) for weight in weights
         )
-        # Contiguous, whatever the layout of the gradient that comes in.
+        # Contiguous, whatever the layout of the incoming gradient.
         grad_NBD, grad_before_NBD = (torch.zeros_like(states_LNBD[0]) for _ in range(2))
         if grad_last_NBD is not None:
             grad_NBD.copy_(grad_last_NBD)
@@ -207,7 +207,7 @@ class _Recurrence(torch.autograd.Function):
                 torch.mul(grad_NBD, u_NBD, out=grad_before_NBD)
                 torch.sub(grad_NBD, grad_before_NBD, out=scratch_NBD)
                 _tanh_backward(scratch_NBD, c_NBD, grad_input=into_c)
-                if before_NBD is None:  # h = 0: no weight and no reset gate has taken part
+                if before_NBD is None:  # h = 0: weights and reset gate had no effect
                     torch.mul(c_NBD, grad_NBD, out=scratch_NBD).neg_()
                     _sigmoid_backward(scratch_NBD, u_NBD, grad_input=into_u)
                     into_r.zero_()

@@ -1,8 +1,7 @@
 """`Supports`: the N x N operators of a graph on a device, and their products.
 
 A product takes [N, F]: a batch is folded into the features, so one product serves all of it and
-the graph is never replicated. The transpose is stored beside each operator, so that a backward
-pass transposes nothing.
+the graph is never replicated. The transpose of each operator is stored too, for the backward pass.
 """
 
 import math
@@ -28,7 +27,7 @@ from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.execution import compiler_disabled
 from pgti.shapes import NF
 
-__all__ = ["NUM_SUPPORTS", "SupportKind", "Supports"]
+__all__ = ["DENSE_FROM_DENSITY", "NUM_SUPPORTS", "SupportKind", "Supports", "csr_matrix"]
 
 SupportKind = Literal["dual_random_walk", "random_walk", "renormalised", "scaled_laplacian", "none"]
 """Operators of a graph that `Supports.from_graph` builds; a model may supply others."""
@@ -42,23 +41,30 @@ NUM_SUPPORTS: dict[str, int] = {
 }
 """How many operators each kind has."""
 
-# Products of a dense [N, N] matrix beat CSR from 15 % of non-zeros on: measured on two AVX-512
-# cores with MKL, N = 20 .. 2000 and F = 96 .. 4096 (ratio 0.8 to 1.9 at 15 %, 0.3 to 1.0 at 8 %).
-_DENSE_FROM_DENSITY = 0.15
-# A dense matrix of 4096 x 4096 float32 takes 64 MiB, and there are four of them.
-_DENSE_UP_TO_NODES = 4096
+DENSE_FROM_DENSITY = 0.15
+"""Fraction of non-zeros from which a dense [N, N] matrix multiplies faster than CSR: on two AVX-512
+cores with MKL, N = 20 .. 2000, F = 96 .. 4096, CSR takes 0.8 to 1.9 times as long as dense at 15 %,
+and 0.3 to 1.0 times at 8 %."""
 
 
 class Supports(nn.Module):
     """S sparse operators of one graph, each with its transpose, and the graph's edges.
 
-    Everything is held in buffers that move with the module and stay out of its state dict: a
-    graph is data, not a parameter. float32 and float64 are supported; bfloat16 and float16
-    operands are multiplied in the operators' own precision.
+    They are buffers that move with the module and stay out of its state dict: a graph is data, not
+    a parameter. float32 and float64 are supported; bfloat16 and float16 operands are multiplied in
+    the operators' precision.
+
+    Args:
+        operators: S matrices [N, N].
+        graph: N sensors, for its edges.
+        kind: names the operators.
+        dense_up_to_nodes: N up to which an operator with many non-zeros is stored dense too: one of
+            4096 nodes takes 64 MiB in float32, and the dual random walk has four.
 
     Attributes:
-        kind: what the operators are.
+        kind: names the operators.
         num_nodes: N.
+        dense_up_to_nodes: as above.
         edge_index: [2, E] int64, sources and targets, for layers that work on edges.
         edge_weight: [E].
     """
@@ -66,10 +72,18 @@ class Supports(nn.Module):
     edge_index: Tensor
     edge_weight: Tensor
 
-    def __init__(self, operators: Sequence[CsrMatrix], graph: SensorGraph, kind: str) -> None:
+    def __init__(
+        self,
+        operators: Sequence[CsrMatrix],
+        graph: SensorGraph,
+        kind: str,
+        *,
+        dense_up_to_nodes: int = 4096,
+    ) -> None:
         super().__init__()
         self.kind = kind
         self.num_nodes = graph.num_nodes
+        self.dense_up_to_nodes = dense_up_to_nodes
         self._num_operators = len(operators)
         for index, operator in enumerate(operators):
             self._register(_name(index, transposed=False), operator)
@@ -127,13 +141,13 @@ class Supports(nn.Module):
         out: Tensor | None = None,
         accumulate: bool = False,
     ) -> NF:
-        """S_index @ x, or its transpose, outside autograd: for use inside autograd functions.
+        """S_index @ x, or with its transpose, without gradients: for autograd functions.
 
         Args:
             index: which operator, 0 .. S-1.
             x_NF: [N, F], in the operators' precision.
             transposed: multiply by the transpose.
-            out: [N, F] to write to, not `x_NF`; None makes a new one.
+            out: [N, F] to write to, not `x_NF`; None allocates one.
             accumulate: add to `out` instead of overwriting it.
         """
         if out is None:
@@ -143,31 +157,31 @@ class Supports(nn.Module):
         return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
 
     def scratch(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Memory for what is used at once and never kept: of each name, one tensor at a time.
+        """Temporary memory: for each name and type one block, grown on demand, per thread.
 
-        A layer that asks for memory anew at every time step spends much of a large step on page
-        faults: allocators give large blocks back to the system. Each thread has its own.
+        A layer that allocates at every time step spends much of a large step on page faults:
+        allocators return large blocks to the system.
 
         Args:
-            name: what it is for; asking again overwrites what was there.
+            name: of the block; asking again invalidates the previous tensor.
             shape: of the tensor, whose content is undefined.
             dtype: of the tensor.
         """
         size = math.prod(shape)
-        kept = self._scratch.tensors.get((name, dtype))
-        if kept is None or len(kept) < size:
-            # Made outside inference mode, or training could not use it afterwards.
+        block = self._scratch.tensors.get((name, dtype))
+        if block is None or len(block) < size:
+            # Outside inference mode, or training could not use it afterwards.
             with torch.inference_mode(mode=False):
-                kept = torch.empty(size, dtype=dtype, device=self.edge_weight.device)
-            self._scratch.tensors[name, dtype] = kept
-        return kept[:size].view(*shape)
+                block = torch.empty(size, dtype=dtype, device=self.edge_weight.device)
+            self._scratch.tensors[name, dtype] = block
+        return block[:size].view(*shape)
 
     def free_scratch(self) -> None:
-        """Forget all scratch memory; it is made again when it is asked for."""
+        """Free all scratch memory; `scratch` allocates it again."""
         self._scratch = _Scratch()
 
     def _register(self, name: str, operator: CsrMatrix) -> None:
-        """Keep an operator as three buffers; int32 indices are what MKL and cuSPARSE take."""
+        """Register an operator as three buffers; MKL and cuSPARSE take int32 indices."""
         parts = {
             "rows": operator.indptr.astype(np.int32),
             "columns": operator.indices.astype(np.int32),
@@ -177,9 +191,9 @@ class Supports(nn.Module):
             self.register_buffer(f"{name}_{part}", torch.tensor(array), persistent=False)
 
     def _matrix(self, name: str) -> Tensor:
-        """The operator as torch multiplies it fastest; made on first use on a device."""
+        """The operator as torch multiplies it fastest; built on first use on a device."""
         if name not in self._matrices:
-            # Made outside inference mode, or training could not use it afterwards.
+            # Outside inference mode, or training could not use it afterwards.
             with torch.inference_mode(mode=False), torch.no_grad():
                 self._matrices[name] = self._build_matrix(name)
         return self._matrices[name]
@@ -189,26 +203,21 @@ class Supports(nn.Module):
         rows, columns, values = (
             self.get_buffer(f"{name}_{part}") for part in ("rows", "columns", "values")
         )
-        size = (self.num_nodes, self.num_nodes)
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning
-            )
-            matrix = torch.sparse_csr_tensor(rows, columns, values, size, check_invariants=False)
+        matrix = csr_matrix(rows, columns, values)
         density = values.numel() / self.num_nodes**2
-        if density >= _DENSE_FROM_DENSITY and self.num_nodes <= _DENSE_UP_TO_NODES:
+        if density >= DENSE_FROM_DENSITY and self.num_nodes <= self.dense_up_to_nodes:
             return matrix.to_dense()
         return matrix
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move the buffers, and forget what was made for the old ones."""
+        """Move the buffers, and drop matrices and scratch memory of the old ones."""
         self._matrices.clear()
         self._scratch = _Scratch()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles carry the buffers; the copy makes matrices over its own."""
+        """Copies and pickles have the buffers; a copy builds matrices over its own."""
         return {
             name: value
             for name, value in self.__dict__.items()
@@ -217,6 +226,16 @@ class Supports(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({**state, "_matrices": {}, "_scratch": _Scratch()})  # type: ignore[no-untyped-call]
+
+
+def csr_matrix(rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    """The square CSR matrix over these arrays, unchecked."""
+    size = (len(rows) - 1, len(rows) - 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning
+        )
+        return torch.sparse_csr_tensor(rows, columns, values, size, check_invariants=False)
 
 
 class _Scratch(threading.local):

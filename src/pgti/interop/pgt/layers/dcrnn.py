@@ -11,7 +11,7 @@ a sum of powers, so the weights are first turned into those of powers; the fast 
 `pgti.nn.recurrent` do the rest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,9 +28,8 @@ from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForc
 from pgti.models.layers import Regression
 from pgti.nn import (
     Supports,
-    checkpointed,
     diffusion_convolution,
-    steps_per_checkpoint,
+    steps_per_part,
     without_autocast,
 )
 from pgti.nn.execution import compiler_disabled
@@ -44,8 +43,6 @@ __all__ = [
     "load_pgt_state_dict",
     "pgt_operators",
 ]
-
-_NUMBERS_AT_ONCE = 1 << 24  # of diffused inputs in evaluation: 64 MiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,29 +123,21 @@ class LegacyDCRNN(AbstractModel):
         last_NBD: NBD | None = None
         states_LNBD: list[Tensor] = []
         x_LNBC = x.permute(1, 2, 0, 3)
-        for part_LNBC in torch.split(x_LNBC, self._steps_at_once(x_LNBC)):
-            part_LNBD, last_NBD = self._run(part_LNBC, last_NBD, supports)
+        num_steps, num_nodes, batch, _ = x_LNBC.shape
+        steps = steps_per_part(
+            num_steps,
+            num_nodes * batch * 3 * self.config.hidden,
+            checkpointing=self.is_checkpointing,
+            limits=self.limits,
+        )
+        for part_LNBC in torch.split(x_LNBC, steps):
+            part_LNBD, last_NBD = self.maybe_checkpoint(self.cell, part_LNBC, last_NBD, supports)
             states_LNBD.append(part_LNBD)
         if self.regression is not None:
             forecast: BHNC = self.regression(states_LNBD[-1][-1].transpose(0, 1))
             return forecast
         forecast_LNBC = torch.cat(states_LNBD)[..., list(self.shape.target_indices)]
         return forecast_LNBC.permute(2, 0, 1, 3).contiguous()
-
-    def _run(
-        self, part_LNBC: Tensor, state_NBD: NBD | None, supports: Supports
-    ) -> tuple[Tensor, NBD]:
-        run: Callable[..., tuple[Tensor, NBD]] = self.cell
-        if self.activation_checkpointing and torch.is_grad_enabled():
-            return checkpointed(run, part_LNBC, state_NBD, supports)
-        return run(part_LNBC, state_NBD, supports)
-
-    def _steps_at_once(self, x_LNBC: Tensor) -> int:
-        """Steps that run at once: between two checkpoints in training, as many as fit without."""
-        num_steps, num_nodes, batch, _ = x_LNBC.shape
-        if torch.is_grad_enabled():
-            return steps_per_checkpoint(num_steps) if self.activation_checkpointing else num_steps
-        return max(1, _NUMBERS_AT_ONCE // (num_nodes * batch * 3 * self.config.hidden))
 
 
 def load_pgt_state_dict(model: LegacyDCRNN, state_dict: Mapping[str, Tensor]) -> None:
