@@ -135,9 +135,14 @@ def test_a_real_process_is_measured(store: Path) -> None:
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
 )
 def test_refusals(
-    store: Path, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+    store: Path,
+    options: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Exit code 2, and a last line with the reason, which for options of pgti train is its own."""
+    in_process(monkeypatch)
     assert run("epoch", store, *options) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert message in error[-1]

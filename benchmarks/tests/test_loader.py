@@ -24,7 +24,7 @@ from pgti_bench.worker import Worker, thread_settings
 
 from .in_process_workers import InProcessWorker
 
-OPTIONS = LoaderOptions(window_steps=3, batch_size=8, block_size=4, rounds=2)
+OPTIONS = LoaderOptions(window_steps=3, batch_size=8, block_size=4, rounds=2, copied_bytes=1 << 20)
 NAMES = ["index", "index, not prefetched", "index, blocks of 4", "device", "standard", "memcpy"]
 WINDOW_BYTES = 4 * 3 * 5 * (2 + 1)  # reading and time of day in, reading out
 
@@ -102,7 +102,13 @@ def test_nothing_that_can_be_measured_is_an_error(
 @pytest.mark.usefixtures("_in_process")
 def test_a_series_is_made_and_left_where_asked(tmp_path: Path) -> None:
     options = LoaderOptions(
-        shape="chickenpox", num_steps=90, window_steps=3, batch_size=8, batches=2, rounds=1
+        shape="chickenpox",
+        num_steps=90,
+        window_steps=3,
+        batch_size=8,
+        batches=2,
+        rounds=1,
+        copied_bytes=1 << 20,
     )
     lines: list[str] = []
     result = measure_loader(options, workdir=tmp_path, log=lines.append)

@@ -60,6 +60,7 @@ def config(directory: Path, name: str, hidden: int, file_name: str = "") -> Path
     return path
 
 
+@pytest.mark.usefixtures("_in_process")
 def test_a_study_brings_trainings_together_and_does_not_repeat_them(
     store: SeriesStore, tmp_path: Path
 ) -> None:
@@ -70,7 +71,7 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
     def run(*configs: Path) -> StudyResult:
         logged.clear()
         workdir = tmp_path / "work"
-        return study(store, configs, workdir=workdir, seeds=(0, 1), jobs=2, log=logged.append)
+        return study(store, configs, workdir=workdir, seeds=(0, 1), log=logged.append)
 
     result = run(good, bad)
 
@@ -109,6 +110,19 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
     config(tmp_path, "dcrnn", 3)  # the same file, with another option
     with pytest.raises(ConfigError, match="another store or configuration"):
         run(good, bad)
+
+
+def test_trainings_run_in_processes(store: SeriesStore, tmp_path: Path) -> None:
+    """At the same time; what one prints is its result, and the last line of its log is why not."""
+    configs = [config(tmp_path, "dcrnn", 2), config(tmp_path, "gru", 0)]
+    result = study(store, configs, workdir=tmp_path / "work", seeds=(0,), jobs=2)
+    assert [row.model for row in result.models][2:] == ["dcrnn"]
+    assert result.models[2].seeds == (0,)
+    (line,) = result.left_out
+    assert line.startswith("gru, seed 0: hidden is 0: ")
+    assert {path.name for path in (tmp_path / "work/dcrnn-0").iterdir()} == {
+        "log.txt", "output.txt", "result.json", "run"
+    }  # fmt: skip
 
 
 @pytest.mark.usefixtures("_in_process")

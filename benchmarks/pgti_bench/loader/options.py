@@ -1,6 +1,9 @@
 """What to measure when batches are made."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from pgti.errors import ConfigError, require_whole_number
 from pgti.windows import WindowSpec
@@ -24,10 +27,12 @@ class LoaderOptions:
         window_steps: Input steps of a window, and equally many forecast steps.
         batch_size: Windows per batch.
         block_size: Consecutive windows per block of the block-shuffled order.
-        batches: Batches per round, at most an epoch; as many as take 2 GiB if not given.
+        batches: Batches per round, at most an epoch; as many as have 2 GiB if not given.
         device: Where pgti makes batches: cpu or cuda.
         threads: Threads of each process; torch's choice if not given.
         rounds: Measurements of each contender.
+        round_bytes: batches of a round have at most about so many bytes.
+        copied_bytes: memory that the plain copy reads from: more than any cache.
 
     Raises:
         ConfigError: naming the option, its value and the rule.
@@ -42,6 +47,8 @@ class LoaderOptions:
     device: Device = "cpu"
     threads: int | None = None
     rounds: int = 5
+    round_bytes: Annotated[int, Parameter(parse=False)] = 2 << 30
+    copied_bytes: Annotated[int, Parameter(parse=False)] = 1 << 30
 
     def __post_init__(self) -> None:
         if self.shape not in DATASETS:

@@ -22,8 +22,6 @@ from pgti_bench.worker import Worker, thread_settings
 
 __all__ = ["LoaderWorker", "LoaderWorkers"]
 
-_ROUND_BYTES = 2 << 30  # of batches per round, if an epoch has as many
-_COPIED_BYTES = 1 << 30  # of memory to copy from: more than any cache
 _COMMAND = (sys.executable, "-m", "pgti_bench.loader.worker")
 
 
@@ -133,12 +131,14 @@ class LoaderWorkers:
     def start_copies(self, batch_bytes: int) -> LoaderWorker:
         """Start a process that copies as many bytes as a batch of pgti has."""
         worker = self._stack.enter_context(Worker(_COMMAND, self._env, "memcpy"))
-        worker.ask(do="prepare_copies", source_bytes=_COPIED_BYTES, batch_bytes=batch_bytes)
+        worker.ask(
+            do="prepare_copies", source_bytes=self._options.copied_bytes, batch_bytes=batch_bytes
+        )
         return LoaderWorker(name="memcpy", worker=worker, request="copies")
 
     def num_batches(self, own: Sequence[LoaderWorker]) -> int:
         """Batches per round."""
-        wanted = self._options.batches or max(1, _ROUND_BYTES // own[0].batch_bytes)
+        wanted = self._options.batches or max(1, self._options.round_bytes // own[0].batch_bytes)
         return min(wanted, own[0].epoch_batches)
 
     def log_round(self, done: int) -> None:
