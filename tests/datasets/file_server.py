@@ -1,4 +1,4 @@
-"""A file server on the loopback interface that fails as it is told to."""
+"""A file server on the loopback interface that fails on request."""
 
 import threading
 from collections.abc import Iterator
@@ -90,9 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
             body = body[first:]
         self.send_response(206 if is_part else 200)
         if is_part:
-            told = first + 1 if served.lies_about_start else first
+            start = first + 1 if served.lies_about_start else first
             total = len(served.content)
-            self.send_header("Content-Range", f"bytes {told}-{total - 1}/{total}")
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
         if served.etag is not None:
             self.send_header("ETag", served.etag)
         if served.modified is not None:

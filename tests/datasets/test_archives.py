@@ -40,7 +40,7 @@ def test_a_member_cannot_choose_where_it_goes(tmp_path: Path) -> None:
 
 
 def test_two_members_of_a_name_are_refused(tmp_path: Path) -> None:
-    """It cannot be told which one is meant."""
+    """It is unclear which one is meant."""
     archive = tmp_path / "a.zip"
     archive.write_bytes(zipped({"one/x.npy": b"1", "two/x.npy": b"2"}))
     with pytest.raises(DataError, match=r"has 2 files x.npy \(one/x.npy, two/x.npy\)"):

@@ -63,10 +63,10 @@ def test_the_catalogue_only_grows() -> None:
 
 
 def test_unknown_names() -> None:
-    """Names that are alike are told, else all."""
-    with pytest.raises(ConfigError, match="no data set 'metr la': called alike are METR-LA"):
+    """Similar names are listed, else all."""
+    with pytest.raises(ConfigError, match="data set 'metr la' is unknown: similar names are METR-LA"):
         find_dataset("metr la")
-    with pytest.raises(ConfigError, match="no data set 'xyz': known are Chickenpox-Hungary, La"):
+    with pytest.raises(ConfigError, match="data set 'xyz' is unknown: known are Chickenpox-Hungary, La"):
         find_dataset("xyz")
 
 
@@ -109,4 +109,4 @@ def test_one_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     assert "a speed of 0 is a missing reading" in err
     assert "67.7 MB" in err
     assert run_command(["datasets", "pems-by"]) == 2
-    assert "error: there is no data set 'pems-by'" in capsys.readouterr().err
+    assert "error: data set 'pems-by' is unknown" in capsys.readouterr().err

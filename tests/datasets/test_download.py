@@ -111,7 +111,7 @@ def test_a_part_that_begins_elsewhere_is_refused(server: FileServer, tmp_path: P
 
 
 def test_what_has_come_is_kept_for_the_next_run(server: FileServer, tmp_path: Path) -> None:
-    """A connection that ends again and again is one line; another run goes on from there."""
+    """A connection that fails repeatedly gives one line; the next run resumes from there."""
     server.files[NAME] = Served(CONTENT, cuts=[1_000_000] + [0] * 10)
     with pytest.raises(FetchError) as error:
         download(server, tmp_path)
@@ -259,7 +259,7 @@ def test_a_disk_without_room_is_told_before_it_is_full(
 
 
 def test_a_disk_that_fills_up(server: FileServer, tmp_path: Path) -> None:
-    """What could be written is kept under its own name; with room again the rest is fetched."""
+    """What could be written stays under its own name; with room again the rest is fetched."""
     server.files[NAME] = Served(CONTENT)
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))

@@ -1,4 +1,4 @@
-"""`pgti fetch` and `pgti.fetch`: downloads that are kept and checked, and what is refused."""
+"""`pgti fetch` and `pgti.fetch`: downloads are cached and checked; what is refused."""
 
 import hashlib
 import io
@@ -37,10 +37,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *tokens: object) -> str:
     assert run("fetch", *tokens) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    told = [line for line in err.splitlines() if "downloading" not in line]
-    assert len(told) == 1, err
-    assert told[0].startswith("pgti: error: ")
-    return told[0]
+    lines = [line for line in err.splitlines() if "downloading" not in line]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("pgti: error: ")
+    return lines[0]
 
 
 def names(folder: Path) -> list[str]:
@@ -143,7 +143,7 @@ def test_a_file_that_changed_on_the_disk(
 def test_a_file_that_changed_at_its_source(
     server: FileServer, pointed: Point, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another file than the one that was first used is not kept."""
+    """A file that differs from the one first used is discarded."""
     folder = first_fetch(server, pointed, tmp_path)
     written = (folder / "checksums.json").read_bytes()
     (folder / FILE).unlink()
@@ -181,7 +181,7 @@ def test_a_file_that_is_not_what_its_publisher_states(
 def test_a_file_of_no_use_is_not_written_down(
     server: FileServer, pointed: Point, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What no store could be made of is not trusted; it is told where it lies."""
+    """A file that no store can be built from is not recorded; the message says where it is."""
     pointed(CHICKENPOX, server.url)
     server.files[FILE] = Served(published_files.chickenpox()[:-5])
     tokens = (CHICKENPOX, "--cache", tmp_path / "cache", "--out", tmp_path / "store")
@@ -266,7 +266,7 @@ def test_files_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_the_store_has_the_name_of_the_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In small letters, in the present folder; one that is there is not replaced unasked."""
+    """In lower case, in the current folder; an existing one is not replaced by default."""
     (tmp_path / FILE).write_bytes(published_files.chickenpox())
     monkeypatch.chdir(tmp_path)
     assert run("fetch", CHICKENPOX, "--from", ".") == 0
@@ -290,7 +290,7 @@ def test_a_target_that_exists_is_told_before_anything_is_downloaded(
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("METR-LB", {}, "no data set 'METR-LB': called alike are METR-LA"),
+        ("METR-LB", {}, "data set 'METR-LB' is unknown: similar names are METR-LA"),
         ("METR-LA", {"years": (2012,)}, "years is 2012 and METR-LA is not by year"),
         ("METR-LA", {"interval": "15min"}, "interval is 15min: for METR-LA it is 5min"),
         ("LargeST-SD", {"interval": "1h"}, "interval is 1h: for LargeST-SD it is 15min or 5min"),

@@ -45,13 +45,13 @@ def test_missing_codes(tmp_path: Path, dtype: str) -> None:
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    """Rows done and rows in all are reported after each chunk."""
-    told: list[tuple[int, int | None]] = []
+    """Rows written and their total are reported after each chunk."""
+    reports: list[tuple[int, int | None]] = []
     options = IngestOptions(budget_bytes=16 * 3 * 4)
     ingest(
         np.ones((10, 3)),
         tmp_path / "s",
         options,
-        progress=lambda done, all_: told.append((done, all_)),
+        progress=lambda done, all_: reports.append((done, all_)),
     )
-    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert reports == [(4, 10), (8, 10), (10, 10)]

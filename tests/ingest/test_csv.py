@@ -58,7 +58,7 @@ def test_times_in_the_first_column(tmp_path: Path, header: bool, suffix: str) ->
 
 
 def test_row_numbers_are_left_out(tmp_path: Path) -> None:
-    """The row numbers that pandas writes in front are no sensor."""
+    """The row numbers that pandas writes in front are not a sensor."""
     frame(["a", "b", "c"]).to_csv(tmp_path / "a.csv")
     ingest(tmp_path / "a.csv", tmp_path / "s")
     np.testing.assert_array_equal(stored(tmp_path / "s"), VALUES.astype(np.float32))

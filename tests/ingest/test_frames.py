@@ -42,7 +42,7 @@ def test_two_levels_of_columns_are_sensors_and_channels(tmp_path: Path) -> None:
 
 
 def test_zone_of_a_frame(tmp_path: Path) -> None:
-    """A zone on the index is kept."""
+    """A zone of the index becomes that of the store."""
     frame = pd.DataFrame(CUBE[..., 0], index=TIMES.tz_localize("Asia/Tokyo"))
     summary = ingest(frame, tmp_path / "s")
     assert (summary.meta.time_zone, summary.meta.start) == ("Asia/Tokyo", "2012-02-29T15:00:00")

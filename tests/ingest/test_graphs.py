@@ -190,7 +190,7 @@ def test_coordinates(tmp_path: Path) -> None:
 
 
 def test_coordinates_in_the_source_make_the_graph(tmp_path: Path) -> None:
-    """Positions in the readings' archive are kept, and joined if neighbours are asked for."""
+    """Positions in the readings' archive are stored, and joined if neighbours are requested."""
     arrays = {"lat": np.array([34.0, 34.1, 34.3]), "lon": np.full(3, -118.0)}
     np.savez(tmp_path / "a.npz", values=np.ones((4, 3)), **arrays)
     alone = ingest(tmp_path / "a.npz", tmp_path / "alone")
@@ -201,7 +201,7 @@ def test_coordinates_in_the_source_make_the_graph(tmp_path: Path) -> None:
 
 
 def test_weights_of_zero_are_told(tmp_path: Path) -> None:
-    """A listed edge of weight 0 is no edge, and the user hears of it."""
+    """A listed edge of weight 0 is left out, with a note."""
     (tmp_path / "e.csv").write_text("from,to,weight\n400,7,0\n7,9,1\n")
     csv = tmp_path / "r.csv"
     csv.write_text("400,7,55,9\n1.5,2.5,3.5,4.5\n")

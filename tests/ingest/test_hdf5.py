@@ -65,7 +65,7 @@ def test_mixed_dtypes_keep_their_columns(tmp_path: Path, layout: Layout) -> None
 def test_zone_of_the_index(
     tmp_path: Path, layout: Layout, zone: str, stored_zone: str, start: str
 ) -> None:
-    """An index with a zone is kept as true times, without running what PyTables pickled."""
+    """An index with a zone gives true times, without running what PyTables pickled."""
     frame = pd.DataFrame(VALUES, index=TIMES.tz_localize(zone), columns=["a", "b", "c"])
     frame.to_hdf(tmp_path / "a.h5", key="df", format=layout)
     summary = ingest(tmp_path / "a.h5", tmp_path / "s")
@@ -75,7 +75,7 @@ def test_zone_of_the_index(
 
 
 def test_plain_datasets(tmp_path: Path) -> None:
-    """Plain datasets of two or three axes are read; several must be told apart by name."""
+    """Plain datasets of two or three axes are read; several must be chosen by name."""
     cube = np.arange(4 * 3 * 2, dtype=np.int32).reshape(4, 3, 2)
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["group/speed"] = VALUES

@@ -81,7 +81,7 @@ def test_said_times_in_the_first_line_are_no_header(tmp_path: Path) -> None:
 def test_likely_times_are_asked_about(
     tmp_path: Path, title: str, times: list[int], suffix: str
 ) -> None:
-    """Rising whole numbers that could be times are no sensor unless the user says so."""
+    """Rising whole numbers that could be times are refused unless the user says what they are."""
     frame = pd.DataFrame({title: times, "a": [1.5, 2.5, 3.5]})
     source = (
         csv(tmp_path, frame.to_csv(index=False)) if suffix == ".csv" else table(tmp_path, frame)
@@ -117,13 +117,13 @@ def test_epoch_times_in_parquet(tmp_path: Path) -> None:
     "text", [",a,b\n5,1,2\n6,3,4\n", "time,a,\n2024-01-01,1,\n2024-01-02,2,\n"]
 )
 def test_empty_ids_are_refused(tmp_path: Path, text: str) -> None:
-    """A column without a title is no sensor."""
+    """A column without a title is not a sensor."""
     with pytest.raises(DataError, match="empty id"):
         ingested(csv(tmp_path, text))
 
 
 def test_words_under_a_time_title_are_no_row_numbers(tmp_path: Path) -> None:
-    """A time that is not understood in a later row is told, not passed over."""
+    """A time that is not understood in a later row is refused, not ignored."""
     with pytest.raises(DataError, match=r"line 3.*'10000-01-01'"):
         ingested(csv(tmp_path, "time,a\n9999-12-30,1\n10000-01-01,2\n"))
 

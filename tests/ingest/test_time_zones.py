@@ -93,7 +93,7 @@ def test_text_in_the_index_of_a_frame_is_times(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["frame", "fixed", "table"])
 def test_other_indexes_are_refused(tmp_path: Path, form: str) -> None:
-    """Periods and (in HDF5) text are neither dropped nor guessed at; row numbers are no times."""
+    """Periods and (in HDF5) text are neither dropped nor guessed at; row numbers are not times."""
     naive = TIMES[:3].tz_localize(None)
     others = [naive.to_period("1h"), pd.Index([0.5, 1.5, 2.5])]
     if form != "frame":

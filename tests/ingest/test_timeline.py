@@ -13,7 +13,7 @@ from pgti.store import SeriesStore
 
 
 def frame_at(minutes: list[int], start: str = "2012-03-01") -> pd.DataFrame:
-    """Two sensors read at the given minutes; readings tell the minute."""
+    """Two sensors read at the given minutes; readings encode the minute."""
     index = pd.Timestamp(start) + pd.to_timedelta(minutes, unit="min")
     values = np.array(minutes, dtype=np.float64)[:, None] + [0.5, 0.25]
     return pd.DataFrame(values, index=index, columns=["a", "b"])
@@ -70,7 +70,7 @@ def test_autumn_and_spring_of_a_named_zone(tmp_path: Path) -> None:
         (IngestOptions(start="2012-03-02T00:00"), r"2012-03-01T00:00:00 .*2012-03-02T00:00:00"),
         (IngestOptions(interval="10min"), r"00:05:00: .* of 10min \(as --interval says\)"),
         (IngestOptions(interval="1min"), r"4 rows are missing"),
-        (IngestOptions(interval="10min", gaps="keep"), r"5min apart .* says 10min"),
+        (IngestOptions(interval="10min", gaps="keep"), r"5min apart .* is 10min"),
     ],
 )
 def test_user_and_source_must_agree(tmp_path: Path, options: IngestOptions, message: str) -> None:

@@ -1,7 +1,7 @@
-"""The data sets that are known by name, and to which packages add theirs.
+"""The registry of published data sets, to which packages add theirs.
 
-Every statement has a source: the loaders and papers of those who published the files. What
-nobody states is left open and said to be so.
+Every statement of an entry comes from its publishers' loaders or papers; what they do not state is
+marked as not stated.
 """
 
 from difflib import get_close_matches
@@ -21,17 +21,17 @@ DATASETS: Registry[Dataset] = Registry(
 
 
 def find_dataset(name: str) -> Dataset:
-    """The data set of a name, whose capitals do not matter.
+    """The data set of a name, in upper or lower case.
 
     Raises:
-        ConfigError: naming those that are called alike.
+        ConfigError: if there is none, naming similar ones.
     """
     known = {each.lower(): each for each in DATASETS}
     if name.lower() in known:
         return DATASETS[known[name.lower()]]
     close = get_close_matches(name.lower(), known, n=3)
-    alike = f"called alike are {', '.join(known[each] for each in close)}" if close else ""
+    alike = f"similar names are {', '.join(known[each] for each in close)}" if close else ""
     raise ConfigError(
-        f"there is no data set {name!r}: {alike or 'known are ' + ', '.join(DATASETS)}; "
+        f"data set {name!r} is unknown: {alike or 'known are ' + ', '.join(DATASETS)}; "
         "`pgti datasets` describes them"
     )

@@ -48,7 +48,7 @@ def import_pooch() -> Any:
 
 
 class _Interrupted(Exception):  # noqa: N818 - the caller decides whether it is an error
-    """The connection ended, or could not be made; what had arrived stays."""
+    """The connection failed or ended; what had arrived stays."""
 
     def __init__(self, reason: str, *, can_retry: bool) -> None:
         super().__init__(reason)

@@ -51,7 +51,7 @@ def fetch(
     interval: str | None = None,
     overwrite: bool = False,
 ) -> IngestSummary:
-    """Write a published data set to a store; its files are downloaded or taken from a folder.
+    """Write a published data set to a store; its files are downloaded or read from a folder.
 
     Downloads are cached, and resumed after an interruption. A file's SHA-256 is recorded when it
     is first used and checked from then on, as is the MD5 that its publisher states.

@@ -242,7 +242,7 @@ def _bad_cell(
 
 
 def _find_layout(path: Path, options: IngestOptions) -> _Layout:
-    """The layout of a file of readings, as the options or else its first lines say.
+    """The layout of a file of readings, from the options and its first lines.
 
     Raises:
         DataError: if the file is empty, or its first line could be a header or readings.

@@ -271,7 +271,7 @@ def _describe_flexible(group: Node, name: str) -> _Description:
         if field != "index"
     }
     info = _words(_bytes(group.attrs.get("info", b"")))
-    # A period is a whole number with a frequency, which alone tells it from row numbers.
+    # Periods are whole numbers; only their frequency distinguishes them from row numbers.
     is_period = any(str(word).startswith("pandas._libs.tslibs") for word in info)
     unit = _time_unit(table.attrs.get("index_kind", b""), b"period" if is_period else b"", name)
     zone = info[info.index("tz") + 1 :] if unit is not None and "tz" in info else None

@@ -28,7 +28,7 @@ def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
 
     Args:
         path: the file, or its gzipped form.
-        options: says whether edge values are distances.
+        options: its `edge_values` say whether edge values are distances.
         has_graph: whether the user gives a graph of their own.
 
     Raises:

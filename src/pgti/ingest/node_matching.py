@@ -31,7 +31,7 @@ Ids: TypeAlias = tuple[str, ...] | None
 
 
 def is_distance_name(name: str) -> bool:
-    """Whether an array or column is called a distance: its last word says so, as in edge_miles."""
+    """Whether the last word of a name means a distance, as in edge_miles."""
     words = re.findall("[a-z]+", name.lower())
     return bool(words) and words[-1] in _DISTANCE_NAMES
 
@@ -66,8 +66,8 @@ class RawEdges:
         value: weight or distance of each edge [E], or None for weight 1.
         values: whether `value` holds weights or distances.
         coordinates: [N, 2] latitude and longitude of the readings' sensors, where known.
-        is_topology: whether every listed edge is kept, so that the kernel only weighs edges; in a
-            table of distances it also decides which pairs are edges.
+        is_topology: whether every listed edge is an edge of the graph, so that the kernel only
+            weighs them; in a table of distances it also decides which pairs are edges.
         edge_label: what messages call edge `i`.
     """
 

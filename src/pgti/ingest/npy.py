@@ -212,7 +212,7 @@ def _stream_rows(file: BinaryIO, header: NpyHeader, rows: int, name: str) -> Ite
         block = np.empty((stop - first, *rest), dtype=header.dtype)
         view = memoryview(block.data).cast("B")
         filled = 0
-        while filled < len(view):  # a compressed stream hands its bytes out in pieces
+        while filled < len(view):  # a compressed stream returns its bytes in pieces
             count = file.readinto(view[filled:])  # type: ignore[attr-defined] # not in BinaryIO
             if not count:
                 raise DataError(f"{name} is truncated: it ends before its last row; copy it again")

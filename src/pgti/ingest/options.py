@@ -1,4 +1,4 @@
-"""What a user says of a source that the source does not say itself."""
+"""Options for reading a source: what it does not describe itself."""
 
 import math
 from dataclasses import dataclass
@@ -81,12 +81,12 @@ class IngestOptions:
         edge_values: Whether edge values are weights, or distances that a thresholded Gaussian
             kernel turns into weights. By default distances if their column or array is called so
             (cost, distance, edge_miles, ...), else weights.
-        threshold: Smallest kernel weight that makes an edge in a table of distances; edges given
-            as arrays are all kept, with at least this weight.
+        threshold: Smallest kernel weight that makes an edge in a table of distances. Edges given
+            as arrays all stay, with at least this weight.
         sigma: Width of the kernel in the unit of the distances. By default their standard
             deviation.
         coordinates: Arrays or columns (latitude, longitude) in degrees.
-        neighbours: Number of nearest sensors that each sensor is joined with, for a graph made
+        neighbours: Number of nearest sensors that each sensor is joined with, for a graph built
             from coordinates.
         budget_bytes: Memory for one chunk of readings.
         overwrite: Replace an existing store, once the new one is complete.

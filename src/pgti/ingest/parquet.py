@@ -176,7 +176,7 @@ def _known_zone(zone: str) -> str | None:
 
 
 def _pandas_metadata(schema: Any) -> dict[str, Any]:
-    """What pandas says of the DataFrame that it wrote; empty if something else wrote it."""
+    """Pandas' description of the DataFrame that it wrote; empty if another program wrote it."""
     text = (schema.metadata or {}).get(b"pandas")
     described = {} if text is None else json.loads(text)
     return described if isinstance(described, dict) else {}

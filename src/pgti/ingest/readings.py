@@ -64,7 +64,7 @@ class Readings:
         num_channels: channels, C.
         chunks: `chunks(budget_bytes)` reads the source from its beginning; reading a chunk takes
             about that much memory (one row at least).
-        num_rows: rows, T, where the source says so in advance.
+        num_rows: rows, T, where the source gives them in advance.
         node_ids: sensor ids, where the source has them.
         channels: channel names, where the source has them.
         is_aware: whether the times are true epoch seconds; else they are wall-clock times.

@@ -1,8 +1,8 @@
-"""Reading pickles from anywhere: arrays of numbers or text and builtin containers, nothing else.
+"""Reading untrusted pickles: arrays of numbers or text and builtin containers, nothing else.
 
-NumPy's own constructors are not handed out: with them a pickle can build an array of objects
-from bytes of its choice, which are then taken for addresses. What a pickle names is mapped to
-classes of this file, which take a dtype of plain items and as many bytes as it needs.
+A pickle gets no access to NumPy's own constructors, with which it could build an array of objects
+from bytes of its choice, which NumPy would use as addresses. The names in a pickle map to classes
+of this file, which accept a dtype of plain items and exactly as many bytes as it needs.
 """
 
 import io
@@ -34,7 +34,7 @@ _BUILTINS = {
 
 
 class _Function:
-    """A function that a pickle may call, and of which it may change nothing."""
+    """A function that a pickle may call but not change."""
 
     __slots__ = ("_call",)
 
@@ -52,7 +52,7 @@ class _Dtype:
     """Stands for `numpy.dtype`: items of a fixed size that hold no object."""
 
     __slots__ = ("_code", "_order")
-    __hash__ = None  # type: ignore[assignment] # what stands for an array is no key of anything
+    __hash__ = None  # type: ignore[assignment] # unhashable
 
     def __init__(self, code: object, *flags: object) -> None:
         text = code.decode("latin1") if isinstance(code, bytes) else code
@@ -82,7 +82,7 @@ class _Array:
     """Stands for `numpy.ndarray`; `array` is the real one, once its state is set."""
 
     __slots__ = ("array",)
-    __hash__ = None  # type: ignore[assignment] # as above
+    __hash__ = None  # type: ignore[assignment] # unhashable
 
     def __init__(self) -> None:
         self.array: NDArray[Any] = np.empty(0)
@@ -96,7 +96,7 @@ class _Array:
 
 def _array(data: object, dtype: object, shape: object, order: object) -> NDArray[Any]:
     """The array of some bytes, which must be as many as its shape and dtype need."""
-    if isinstance(data, str):  # Python 2 wrote bytes as text; latin1 kept every one
+    if isinstance(data, str):  # Python 2 wrote bytes as text; latin1 preserves them
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _Dtype):
         raise pickle.UnpicklingError("an array of objects")
@@ -110,7 +110,7 @@ def _array(data: object, dtype: object, shape: object, order: object) -> NDArray
         raise pickle.UnpicklingError(f"{len(data)} bytes for an array of {real} {shape}")
     flat: NDArray[Any] = np.frombuffer(data, dtype="u1" if real.kind == "b" else real)
     if real.kind == "b":
-        flat = flat != 0  # a byte that is neither 0 nor 1 is no bool
+        flat = flat != 0  # bytes other than 0 and 1 are not valid bools
     return flat.reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -124,14 +124,14 @@ def _from_buffer(
     data: object, dtype: object, shape: object, order: object, axes: object = None
 ) -> _Array:
     """Stands for `_frombuffer`, by which protocol 5 writes arrays; `axes` reorders them."""
-    made = _Array()
+    array = _Array()
     if axes is None or order != "K":
-        made.array = _array(data, dtype, shape, order)
-        return made
+        array.array = _array(data, dtype, shape, order)
+        return array
     if not isinstance(axes, tuple) or not all(isinstance(axis, int) for axis in axes):
         raise pickle.UnpicklingError(f"an array with the axes {axes!r}")
-    made.array = _array(data, dtype, shape, "C").transpose(axes)
-    return made
+    array.array = _array(data, dtype, shape, "C").transpose(axes)
+    return array
 
 
 def _scalar(dtype: object, data: object) -> Any:
@@ -205,24 +205,24 @@ def _load(file: io.BufferedIOBase, name: str) -> Any:
 
 
 def _real(value: Any, done: dict[int, Any]) -> Any:
-    """The value with arrays in the place of what stands for them.
+    """The value with its placeholders replaced by arrays.
 
-    What is in two places is made once, so that a small pickle cannot grow large here.
+    Shared objects are converted once, so that a small pickle cannot grow large here.
     """
     if id(value) in done:
         return done[id(value)]
-    made = value
+    real = value
     if isinstance(value, _Array):
-        made = value.array
+        real = value.array
     elif isinstance(value, _Dtype | _Function | type):
         raise pickle.UnpicklingError(
             f"a {type(value).__name__.strip('_').lower()} among its values"
         )
     elif isinstance(value, list):
-        made = [_real(item, done) for item in value]
+        real = [_real(item, done) for item in value]
     elif isinstance(value, tuple):
-        made = tuple(_real(item, done) for item in value)
+        real = tuple(_real(item, done) for item in value)
     elif isinstance(value, dict):
-        made = {key: _real(item, done) for key, item in value.items()}
-    done[id(value)] = made
-    return made
+        real = {key: _real(item, done) for key, item in value.items()}
+    done[id(value)] = real
+    return real

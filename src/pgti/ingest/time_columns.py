@@ -63,11 +63,11 @@ def classify_first_column(
         name: what messages call the table.
         title: the column's title, None without a header.
         numbers: its first cells.
-        timestamps: what the user says of it.
+        timestamps: whether it holds times, where the user says so.
 
     Raises:
-        DataError: if it is likely to hold times and nothing says so; or if its times are compact
-            dates, which would be taken for epoch times.
+        DataError: if it is likely to hold times and neither title nor user says so; or if its
+            times are compact dates, which could pass for epoch times.
     """
     known = None if title is None else title.strip().lower()
     shown = "the first column" if not title else f"the first column ({title.strip()})"

@@ -1,4 +1,4 @@
-"""The times of consecutive rows: checked, their interval found, their gaps filled or kept."""
+"""The times of consecutive rows: their order, interval and gaps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -116,8 +116,8 @@ class Timeline:
         """What to store of the times.
 
         Raises:
-            DataError: if there was one row and no interval was given, or kept times disagree with
-                the given interval.
+            DataError: if there was one row and no interval was given, or the times contradict the
+                given interval.
         """
         if self._first is None:
             return Times(start=None, interval_seconds=None)
@@ -130,7 +130,7 @@ class Timeline:
             if self._given_interval not in (None, self._interval) and self._interval is not None:
                 raise DataError(
                     f"the rows of {self._labels.source} are {format_interval(self._interval)} "
-                    f"apart and interval says {format_interval(self._given_interval or 0)}: leave "
+                    f"apart and interval is {format_interval(self._given_interval or 0)}: leave "
                     "--interval out, or correct it"
                 )
             if len(steps) and (steps != self._interval).any():
@@ -146,7 +146,7 @@ class Timeline:
         self._first = first
         if self._given_start not in (None, first):
             raise DataError(
-                f"{self._labels.source} starts at {format_seconds(first)} and start says "
+                f"{self._labels.source} starts at {format_seconds(first)} and start is "
                 f"{format_seconds(self._given_start or 0)}: leave --start out, or correct it"
             )
 
