@@ -64,9 +64,9 @@ def test_the_catalogue_only_grows() -> None:
 
 def test_unknown_names() -> None:
     """Similar names are listed, else all."""
-    with pytest.raises(ConfigError, match="data set 'metr la' is unknown: similar names are METR-LA"):
+    with pytest.raises(ConfigError, match="'metr la' is unknown: similar names are METR-LA"):
         find_dataset("metr la")
-    with pytest.raises(ConfigError, match="data set 'xyz' is unknown: known are Chickenpox-Hungary, La"):
+    with pytest.raises(ConfigError, match="'xyz' is unknown: known are Chickenpox-Hungary, La"):
         find_dataset("xyz")
 
 
