@@ -28,10 +28,10 @@ Run = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByHand:
-    """How a layer is made and used without this package.
+class DirectLayer:
+    """How a layer is built and called without this package.
 
-    Args:
+    Attributes:
         make: the layer, from its class.
         run: its features [N, W] of one sample: (layer, x_LNC, edge_index, edge_weight).
         options: of the model that the layer is compared with.
@@ -159,47 +159,51 @@ def _with_cell_of(layer: Any, x_LNC: Tensor, edge_index: Tensor, edge_weight: Te
 
 _SELF_LOOPS = torch.arange(NUM_NODES).expand(2, -1)
 
-CASES: dict[str, ByHand] = {
-    "A3TGCN": ByHand(make=lambda c: c(CHANNELS, 6, INPUT_STEPS), run=_periods),
-    "A3TGCN2": ByHand(make=lambda c: c(CHANNELS, 6, INPUT_STEPS, batch_size=4), run=_periods_2),
-    "AAGCN": ByHand(
+CASES: dict[str, DirectLayer] = {
+    "A3TGCN": DirectLayer(make=lambda c: c(CHANNELS, 6, INPUT_STEPS), run=_periods),
+    "A3TGCN2": DirectLayer(
+        make=lambda c: c(CHANNELS, 6, INPUT_STEPS, batch_size=4), run=_periods_2
+    ),
+    "AAGCN": DirectLayer(
         make=lambda c: c(CHANNELS, 6, _SELF_LOOPS, NUM_NODES, adaptive=False), run=_aagcn
     ),
-    "AGCRN": ByHand(
+    "AGCRN": DirectLayer(
         make=lambda c: c(NUM_NODES, CHANNELS, 6, 3, 4),
         run=_agcrn,
         options={"hidden": 6, "hops": 2, "embedding": 4},
     ),
-    "ASTGCN": ByHand(
+    "ASTGCN": DirectLayer(
         make=lambda c: c(2, CHANNELS, 3, 6, 6, 1, OUTPUTS, INPUT_STEPS, NUM_NODES),
         run=_edges_alone,
     ),
-    "BatchedDCRNN": ByHand(
+    "BatchedDCRNN": DirectLayer(
         make=lambda c: c(CHANNELS, 6, K=4), run=_batched_dcrnn, options={"hidden": 6, "hops": 3}
     ),
-    "DCRNN": ByHand(make=lambda c: c(CHANNELS, 6, K=3), run=_recurrent),
-    "DyGrEncoder": ByHand(make=lambda c: c(6, 2, "add", 6, 1), run=_with_cell_of),
-    "EvolveGCNH": ByHand(make=lambda c: c(NUM_NODES, CHANNELS), run=_evolving, options={}),
-    "EvolveGCNO": ByHand(make=lambda c: c(CHANNELS), run=_evolving, options={}),
-    "GCLSTM": ByHand(make=lambda c: c(CHANNELS, 6, 3), run=_lstm),
-    "GConvGRU": ByHand(make=lambda c: c(CHANNELS, 6, 3), run=_recurrent),
-    "GConvLSTM": ByHand(make=lambda c: c(CHANNELS, 6, 3), run=_lstm),
-    "LRGCN": ByHand(make=lambda c: c(CHANNELS, 6, 1, 1), run=_relational),
-    "MPNNLSTM": ByHand(make=lambda c: c(CHANNELS, 6, NUM_NODES, INPUT_STEPS, 0.5), run=_mpnn_lstm),
-    "MSTGCN": ByHand(
+    "DCRNN": DirectLayer(make=lambda c: c(CHANNELS, 6, K=3), run=_recurrent),
+    "DyGrEncoder": DirectLayer(make=lambda c: c(6, 2, "add", 6, 1), run=_with_cell_of),
+    "EvolveGCNH": DirectLayer(make=lambda c: c(NUM_NODES, CHANNELS), run=_evolving, options={}),
+    "EvolveGCNO": DirectLayer(make=lambda c: c(CHANNELS), run=_evolving, options={}),
+    "GCLSTM": DirectLayer(make=lambda c: c(CHANNELS, 6, 3), run=_lstm),
+    "GConvGRU": DirectLayer(make=lambda c: c(CHANNELS, 6, 3), run=_recurrent),
+    "GConvLSTM": DirectLayer(make=lambda c: c(CHANNELS, 6, 3), run=_lstm),
+    "LRGCN": DirectLayer(make=lambda c: c(CHANNELS, 6, 1, 1), run=_relational),
+    "MPNNLSTM": DirectLayer(
+        make=lambda c: c(CHANNELS, 6, NUM_NODES, INPUT_STEPS, 0.5), run=_mpnn_lstm
+    ),
+    "MSTGCN": DirectLayer(
         make=lambda c: c(2, CHANNELS, 3, 6, 6, 1, OUTPUTS, INPUT_STEPS), run=_edges_of_each_step
     ),
-    "MTGNN": ByHand(
+    "MTGNN": DirectLayer(
         make=lambda c: _mtgnn(c, learned_graph=True), run=_matrix, options={"hidden": 8}
     ),
-    "STConv": ByHand(make=lambda c: c(NUM_NODES, CHANNELS, 6, 6, 3, 3), run=_st_conv),
-    "TGCN": ByHand(make=lambda c: c(CHANNELS, 6), run=_recurrent),
-    "TGCN2": ByHand(make=lambda c: c(CHANNELS, 6, batch_size=4), run=_with_batch_axis),
+    "STConv": DirectLayer(make=lambda c: c(NUM_NODES, CHANNELS, 6, 6, 3, 3), run=_st_conv),
+    "TGCN": DirectLayer(make=lambda c: c(CHANNELS, 6), run=_recurrent),
+    "TGCN2": DirectLayer(make=lambda c: c(CHANNELS, 6, batch_size=4), run=_with_batch_axis),
 }
-VARIANTS: dict[str, tuple[str, ByHand]] = {
+VARIANTS: dict[str, tuple[str, DirectLayer]] = {
     "MTGNN with the graph of the store": (
         "MTGNN",
-        ByHand(
+        DirectLayer(
             make=lambda c: _mtgnn(c, learned_graph=False),
             run=_matrix,
             options={"hidden": 8, "learned_graph": False},
@@ -207,7 +211,7 @@ VARIANTS: dict[str, tuple[str, ByHand]] = {
     ),
     "ASTGCN with a normalised Laplacian": (
         "ASTGCN",
-        ByHand(
+        DirectLayer(
             make=lambda c: c(2, CHANNELS, 3, 6, 6, 1, OUTPUTS, INPUT_STEPS, NUM_NODES, "sym"),
             run=_edges_alone,
             options={"hidden": 6, "normalization": "sym"},

@@ -33,7 +33,16 @@ from pgti.models import (
 )
 from pgti.nn import Supports
 
-from .direct_layers import CASES, CHANNELS, INPUT_STEPS, NUM_NODES, SHAPE, VARIANTS, ByHand, graph
+from .direct_layers import (
+    CASES,
+    CHANNELS,
+    INPUT_STEPS,
+    NUM_NODES,
+    SHAPE,
+    VARIANTS,
+    DirectLayer,
+    graph,
+)
 
 BATCH = 3
 ALL = {**{name: (name, case) for name, case in CASES.items()}, **VARIANTS}
@@ -45,7 +54,9 @@ def _pgt() -> None:
     import_pgt()
 
 
-def built(name: str, case: ByHand, seed: int = 0, **options: object) -> PgtForecaster:
+def build_forecaster(
+    name: str, case: DirectLayer, seed: int = 0, **options: object
+) -> PgtForecaster:
     """A model in evaluation mode, every parameter away from its initial value."""
     torch.manual_seed(seed)
     model = build_model(f"pgt:{name}", {**case.options, **options}, SHAPE)
@@ -66,7 +77,9 @@ def supports_of(sensors: SensorGraph | None = None) -> Supports:
     return Supports.from_graph(sensors or graph(), "none")
 
 
-def by_hand(model: PgtForecaster, name: str, case: ByHand, x: Tensor, edges: Supports) -> Tensor:
+def forecast_directly(
+    model: PgtForecaster, name: str, case: DirectLayer, x: Tensor, edges: Supports
+) -> Tensor:
     """Forecasts of a layer of the same parameters, made and called without this package."""
     layer = case.make(getattr(import_pgt("nn"), name))
     layer.load_state_dict(model.layer.state_dict())
@@ -96,20 +109,22 @@ def test_every_layer_is_here() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_forecasts_are_those_of_the_layer_by_hand(name: str) -> None:
+def test_forecasts_are_those_of_the_layer_called_directly(name: str) -> None:
     """Of a batch, against sample by sample and step by step; the layer's arguments are the same."""
     layer, case = ALL[name]
-    model, x, edges = built(layer, case), inputs(), supports_of()
+    model, x, edges = build_forecaster(layer, case), inputs(), supports_of()
     found = model(x, edges)
     assert found.shape == (BATCH, SHAPE.horizon, NUM_NODES, SHAPE.target_channels)
     assert found.is_contiguous()
-    torch.testing.assert_close(found, by_hand(model, layer, case, x, edges), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found, forecast_directly(model, layer, case, x, edges), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_layers_learn_from_every_step_and_repeat(name: str) -> None:
     """Gradients are finite and reach the oldest input; a forecast is the same bits twice."""
-    model, edges, x = built(name, CASES[name]), supports_of(), inputs().requires_grad_()
+    model, edges, x = build_forecaster(name, CASES[name]), supports_of(), inputs().requires_grad_()
     found = model(x, edges)
     assert torch.equal(model(x, edges), found)
     parameters = [each for each in model.parameters() if each.requires_grad]
@@ -125,7 +140,7 @@ def test_bfloat16_is_near(name: str) -> None:
     """Under autocast, which layers that cannot bear it are kept out of."""
     # The farther terms of PGT's DCRNN are large, and so are their rounding errors.
     options = {"hops": 1} if "DCRNN" in name else {}
-    model, x, edges = built(name, CASES[name], **options), inputs(), supports_of()
+    model, x, edges = build_forecaster(name, CASES[name], **options), inputs(), supports_of()
     exact = model(x, edges)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = model(x, edges)
@@ -139,7 +154,7 @@ def test_sparse_graphs_work(name: str, edges: str) -> None:
     """The last sensor is isolated in all of them."""
     nodes = {"none": [], "self loops": [0, 1], "one": [0]}[edges]
     targets = [1] if edges == "one" else nodes
-    model = built(name, CASES[name])
+    model = build_forecaster(name, CASES[name])
     forecast = model(inputs(), supports_of(SensorGraph.from_edges(NUM_NODES, nodes, targets)))
     assert torch.isfinite(forecast).all()
 
@@ -150,14 +165,14 @@ def test_sparse_graphs_work(name: str, edges: str) -> None:
 def test_compiled_models_are_the_same_models(name: str) -> None:
     """The layer itself is left out of compilation."""
     torch.compiler.reset()
-    model, x, edges = built(name, CASES[name]), inputs(), supports_of()
+    model, x, edges = build_forecaster(name, CASES[name]), inputs(), supports_of()
     compiled = torch.compile(model, backend="eager")
     torch.testing.assert_close(compiled(x, edges), model(x, edges))
 
 
 def test_the_graph_is_forgotten_when_a_model_moves() -> None:
     """BatchedDCRNN compares the graph it has seen with the next one, wherever that is."""
-    model = built("BatchedDCRNN", CASES["BatchedDCRNN"])
+    model = build_forecaster("BatchedDCRNN", CASES["BatchedDCRNN"])
     model(inputs(), supports_of())
     assert model.layer._cached_edge_index is not None
     assert model.to("cpu").layer._cached_edge_index is None
@@ -187,7 +202,7 @@ def test_the_eigenvalue_is_the_one_that_pgt_asks_for() -> None:
         again = largest_eigenvalue(edges.clone(), num_nodes)
         assert largest_eigenvalue(edges, num_nodes) == again
     module = import_pgt("nn.attention.mstgcn")
-    built("MSTGCN", CASES["MSTGCN"])(inputs(), supports_of())
+    build_forecaster("MSTGCN", CASES["MSTGCN"])(inputs(), supports_of())
     assert module.LaplacianLambdaMax is transforms.LaplacianLambdaMax
 
 
@@ -214,7 +229,7 @@ def test_mstgcn_mixes_up_where_its_graph_does_not_change() -> None:
 @pytest.mark.parametrize("name", ["A3TGCN", "A3TGCN2"])
 def test_a3tgcn_carries_no_state(name: str) -> None:
     """Steps may be exchanged, together with the weights that they have."""
-    model, x, edges = built(name, CASES[name]), inputs(), supports_of()
+    model, x, edges = build_forecaster(name, CASES[name]), inputs(), supports_of()
     before = model(x, edges)
     with torch.no_grad():
         model.layer._attention.copy_(model.layer._attention.flip(0).clone())
@@ -245,7 +260,7 @@ def test_astgcn_has_no_attention_from_the_second_hop_on() -> None:
 @pytest.mark.parametrize("self_loops", [True, False])
 @pytest.mark.parametrize("name", ["BatchedDCRNN", "DCRNN"])
 @pytest.mark.parametrize("hops", [0, 1, 2, 3])
-def test_the_legacy_model_is_pgts_dcrnn(name: str, hops: int, self_loops: bool) -> None:
+def test_pgt_dcrnn_computes_what_pgt_does(name: str, hops: int, self_loops: bool) -> None:
     """States after each input, in float64 but for PGT's degrees; PGT's state dict loads."""
     matrix = torch.from_numpy(graph().adjacency.toarray()).clone()
     # Eighths, whose sums are exact in the float32 of PGT's degrees.
@@ -285,7 +300,7 @@ def states_of(layer: Any, name: str, x: Tensor, edges: Supports) -> Tensor:
 @pytest.mark.parametrize("name", ["BatchedDCRNN", "DCRNN"])
 def test_dcrnn_refuses_graphs_of_which_it_makes_infinities(name: str) -> None:
     """Sensor 0 leads to others and none leads to it."""
-    model = built(name, CASES[name])
+    model = build_forecaster(name, CASES[name])
     sensors = SensorGraph.from_edges(NUM_NODES, [0, 1], [1, 2])
     with pytest.raises(ConfigError, match="edges that lead to sensor number 0, and none does"):
         model(inputs(), supports_of(sensors))

@@ -86,20 +86,20 @@ def test_no_statistic_sees_a_validation_or_test_reading(
     for kind in (ArraySource, NpySource, TableSource):
         monkeypatch.setattr(kind, "read", spoiled(kind.read))
 
-    def made() -> tuple[Any, ...]:
+    def get_loaders() -> tuple[Any, ...]:
         return get_index_dataset(name, 6, 8, data_dir=tmp_path, dask_batching=lazy)
 
-    before = made()
+    before = get_loaders()
     num_train = len(before[0].dataset)
     changed_from = num_train + 5  # the first row that no training window takes in
-    after = made()
+    after = get_loaders()
     last = before[0].dataset.indices[-1]
     for one, other in zip(before[5:], after[5:], strict=True):
         assert torch.equal(one, other)
     for one, other in zip(batches(before[0]), batches(after[0]), strict=True):
         assert torch.equal(one[0], other[0])
     changed_from = last + 5
-    assert not torch.equal(made()[5], before[5])
+    assert not torch.equal(get_loaders()[5], before[5])
 
 
 @given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6)), min_size=1, max_size=20))
@@ -239,24 +239,24 @@ def test_splits(ratio: tuple[float, float, float], compat: bool, tmp_path: Path)
 def test_training_is_shuffled_by_seed_and_epoch_and_nothing_else_is(tmp_path: Path) -> None:
     write_metr_la(tmp_path)
 
-    def made(seed: int, shuffle: bool = True) -> Any:
+    def get_loaders(seed: int, shuffle: bool = True) -> Any:
         return get_index_dataset("METR-LA", 4, 5, shuffle, seed=seed, data_dir=tmp_path)
 
-    train, val, test, *_ = made(seed=1)
+    train, val, test, *_ = get_loaders(seed=1)
     first, second = taken(train), taken(train)
     assert first != second
     assert sorted(first) == sorted(second) == train.dataset.indices.tolist() != first
     for loader in (val, test):
         assert taken(loader) == loader.dataset.indices.tolist() == taken(loader)
-    again = made(seed=1)[0]
+    again = get_loaders(seed=1)[0]
     assert (taken(again), taken(again)) == (first, second)
     again.sampler.set_epoch(0)
     assert taken(again) == first
-    assert taken(made(seed=2)[0]) != first
-    in_time = made(seed=1, shuffle=False)[0]
+    assert taken(get_loaders(seed=2)[0]) != first
+    in_time = get_loaders(seed=1, shuffle=False)[0]
     assert taken(in_time) == in_time.dataset.indices.tolist() == taken(in_time)
-    x, _ = next(iter(made(seed=1)[0]))
-    expected = made(seed=1)[0].dataset
+    x, _ = next(iter(get_loaders(seed=1)[0]))
+    expected = get_loaders(seed=1)[0].dataset
     assert torch.equal(x[2], expected[first[2]][0])
 
 
@@ -266,13 +266,13 @@ def test_ranks_train_evenly(world_size: int, shuffle: bool, tmp_path: Path) -> N
     """Equal steps of equal batches, no window twice, and global batches whatever the ranks."""
     write_metr_la(tmp_path)
 
-    def made(rank: int, size: int) -> Any:
+    def get_loaders(rank: int, size: int) -> Any:
         return get_index_dataset(
             "METR-LA", 4, 12 // size, shuffle, world_size=size, ddp_rank=rank, data_dir=tmp_path
         )[0]
 
-    alone = made(0, 1)
-    ranks = [made(rank, world_size) for rank in range(world_size)]
+    alone = get_loaders(0, 1)
+    ranks = [get_loaders(rank, world_size) for rank in range(world_size)]
     for epoch in (0, 5):
         for loader in (alone, *ranks):
             loader.sampler.set_epoch(epoch)
