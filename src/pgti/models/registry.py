@@ -1,7 +1,7 @@
 """Models by name, and models built from options that a user typed."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -156,16 +156,10 @@ def _nearest_model(name: str) -> str:
     for each in MODELS:
         if not prefix and each.endswith(f":{bare}"):
             return f"; did you mean {each!r}?"
-    group = [each for each in MODELS if each.rpartition(":")[0] == prefix]
-    return _nearest(name, group or [each for each in MODELS if ":" not in each])
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error message: the nearest known name, or all of them."""
-    names = sorted(known)
-    if not names:
-        return "; it has none"
-    # Without a prefix that all of them have in common, and whatever the capitals.
-    bare = {each.rpartition(":")[2].lower(): each for each in names}
-    close = difflib.get_close_matches(word.rpartition(":")[2].lower(), bare, n=1)
-    return f"; did you mean {bare[close[0]]!r}?" if close else f"; choose one of {', '.join(names)}"
+    same_prefix = [each for each in MODELS if each.rpartition(":")[0] == prefix]
+    group = same_prefix or [each for each in MODELS if ":" not in each]
+    names = {each.rpartition(":")[2].lower(): each for each in group}
+    close = difflib.get_close_matches(bare.lower(), names, n=1)
+    return (
+        f"; did you mean {names[close[0]]!r}?" if close else f"; choose one of {', '.join(group)}"
+    )

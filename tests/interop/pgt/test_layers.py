@@ -368,8 +368,16 @@ def test_every_layer_is_a_model_by_name(name: str) -> None:
         ("TGCN2", {}, "model 'TGCN2' does not exist; did you mean 'pgt:TGCN2'"),
         ("pgt:GMAN", {}, "GMAN' cannot be trained, it asks for node embed.*choose one of pgt:A3T"),
         ("pgt:DConv", {}, "DConv' cannot be trained, it is a part of another layer"),
-        ("pgt:TGCN2", {"hiden": 3}, "no option 'hiden'; did you mean 'hidden'"),
-        ("pgt:EvolveGCNO", {"hidden": 3}, "no option 'hidden'; it has none"),
+        (
+            "pgt:TGCN2",
+            {"hiden": 3},
+            "model.hiden is not an option of pgt:TGCN2; did you mean 'hidden'",
+        ),
+        (
+            "pgt:EvolveGCNO",
+            {"hidden": 3},
+            "model.hidden is not an option of pgt:EvolveGCNO, which has none",
+        ),
         ("pgt:TGCN2", {"hidden": 0}, "hidden is 0: it must be at least 1"),
         ("pgt:BatchedDCRNN", {"hops": -1}, "hops is -1: it must be at least 0"),
         ("pgt:MTGNN", {"hidden": 6}, "hidden is 6: it must be a multiple of 4"),
