@@ -1,6 +1,6 @@
-# One command each: `make train` (the whole path on simulated data), `make test` (what CI runs).
-# Needs python3 >= 3.11 with venv, and make. Everything is installed into .venv, except the peer that
-# the benchmarks compare with: `make bench-pgt` installs it into .venv-pgt.
+# `make train` runs the whole path on simulated data, `make test` what CI runs. They need python3 >=
+# 3.11 with venv, and make. Everything is installed into .venv, except PyTorch Geometric Temporal as
+# the benchmarks compare with it: `make bench-pgt` installs that into .venv-pgt.
 
 PYTHON ?= python3
 
@@ -18,10 +18,10 @@ EXAMPLE := build/example
 
 setup: $(STAMP)
 
-# The stamp is removed first and written last: without it the environment is built anew, so an
-# interrupted set-up never passes for a finished one. The build backend is installed from the pins
-# too, hence --no-build-isolation. PyTorch Geometric Temporal names packages that must be compiled
-# and that its layers here do not use, hence --no-deps; what it does use is in the extra `pgt`.
+# The stamp is removed first and written last, and without it the environment is built again, so that
+# an interrupted set-up is never mistaken for a complete one. --no-build-isolation installs the build
+# backend from the pins too. --no-deps leaves out the compiled packages that PyTorch Geometric
+# Temporal requires but the wrapped layers do not use; the extra `pgt` has those that they do.
 $(STAMP): pyproject.toml benchmarks/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "$(PYTHON) is missing or older than 3.11 ($$($(PYTHON) --version 2>&1)); pgti needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11" >&2; \
@@ -33,8 +33,7 @@ $(STAMP): pyproject.toml benchmarks/pyproject.toml constraints.txt
 	@$(PIP) install -c constraints.txt --no-deps torch-geometric-temporal
 	@touch $@
 
-# PyTorch Geometric Temporal wants packages that must be compiled and that nothing measured here
-# uses, hence --no-deps; what it does use is in the pins.
+# --no-deps leaves out compiled packages that nothing measured here uses.
 PGT_VENV := .venv-pgt
 PGT_STAMP := $(PGT_VENV)/.installed
 PGT_PIP := $(PGT_VENV)/bin/python -m pip --disable-pip-version-check --quiet --quiet
@@ -62,15 +61,15 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two workers of one thread each: much of a test is waiting for the processes that it starts.
+# Two workers of one thread each: tests often wait for processes that they start.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
 
-# Benchmarks. ARGS adds options, such as make bench-step ARGS='--model dcrnn --rounds 3'; those of
-# epochs and equivalence measure STORE, which is simulated if it is not given.
+# Benchmarks. ARGS adds options: make bench-step ARGS='--model dcrnn --rounds 3'. bench-epoch and
+# bench-equivalence measure STORE, by default a simulated one.
 BENCH := $(BIN)/pgti-bench
 BENCH_STORE := build/bench/store
 STORE ?= $(BENCH_STORE)
@@ -87,7 +86,7 @@ $(BENCH_STORE): | $(STAMP)
 
 # Constant memory: a year of all California and ten years of it (a sparse file), each command within
 # 2 GiB, page cache included. The stores stay in build/bench-memory for later runs. The graph is
-# simulated unless PEMS_GRAPH is a file with one of as many sensors.
+# simulated unless PEMS_GRAPH names a file with a graph of 11,160 sensors.
 PEMS_GRAPH ?=
 
 bench-memory: $(STAMP)

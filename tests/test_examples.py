@@ -29,7 +29,7 @@ def graph_file(path: Path, num_nodes: int = 6) -> Path:
 
 
 def test_pems_california(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a graph file to a store, a run, errors and forecasts; the readings' origin is told."""
+    """From a graph file to a store, a run, metrics and forecasts; all output says "semi-synthetic"."""
     main = example("pems_california").main
     graph = graph_file(tmp_path / "graph.npz")
     main([str(graph), "--out", str(tmp_path / "out"), *FEW])
@@ -40,7 +40,7 @@ def test_pems_california(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     run = Run.open(tmp_path / "out" / "run")
     assert run.config.training.max_steps == 2
     report = run.evaluate("test", max_windows=7)["test"]
-    assert "over 7 of 55 test windows (semi-synthetic readings)" in printed
+    assert "over 7 of 55 test windows (semi-synthetic observations)" in printed
     for name, errors in (("dcrnn", report), ("persistence", report["persistence"])):
         line = next(line for line in printed.splitlines() if line.startswith(name))
         assert line.split()[1:] == [
