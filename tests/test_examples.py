@@ -29,7 +29,7 @@ def graph_file(path: Path, num_nodes: int = 6) -> Path:
 
 
 def test_pems_california(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """From a graph file to a store, a run, metrics and forecasts; all output says "semi-synthetic"."""
+    """From a graph file to a store, a run, metrics and forecasts, which it calls semi-synthetic."""
     main = example("pems_california").main
     graph = graph_file(tmp_path / "graph.npz")
     main([str(graph), "--out", str(tmp_path / "out"), *FEW])
