@@ -45,7 +45,7 @@ def test_no_distances_make_an_empty_graph() -> None:
     [
         ([1.0, -2.0], {}, r"edge 1 -> 2 has distance -2\.0"),
         ([1.0, np.nan], {}, "edge 1 -> 2 has distance nan"),
-        ([3.0, 3.0], {}, "2 finite distances have a standard deviation of 0.*give sigma"),
+        ([3.0, 3.0], {}, "2 finite distances have a standard deviation of 0.*set sigma"),
         ([1.0, 2.0], {"sigma": 0.0}, r"sigma is 0\.0"),
         ([1.0, 2.0], {"sigma": math.inf}, "sigma is inf"),
         ([1.0, 2.0], {"threshold": 1.5}, r"threshold is 1\.5"),
@@ -62,7 +62,7 @@ def test_bad_distances_are_refused(
 
 def test_conflicting_distances_are_refused() -> None:
     """The same edge with two distances is a mistake, even where both would be cut off."""
-    with pytest.raises(DataError, match="edge 0 -> 1 is given twice, with distance"):
+    with pytest.raises(DataError, match="edge 0 -> 1 appears twice, with distance"):
         from_distances(2, [0, 0, 1], [1, 1, 0], [90.0, 80.0, 1.0], sigma=1.0)
 
 

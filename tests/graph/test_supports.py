@@ -9,7 +9,7 @@ from pgti.graph import (
     dual_random_walk,
     from_dense,
     random_walk,
-    renormalised_adjacency,
+    renormalized_adjacency,
     scaled_laplacian,
 )
 
@@ -62,14 +62,14 @@ def test_the_forward_support_carries_along_the_edges() -> None:
     np.testing.assert_array_equal(backward @ np.array([0.0, 1.0, 0.0]), [1.0, 0.0, 0.0])
 
 
-def test_the_renormalised_adjacency_equals_the_formula() -> None:
+def test_the_renormalized_adjacency_equals_the_formula() -> None:
     """D^-1/2 (A + I)^T D^-1/2 by hand: it gathers along edges; an isolated node keeps itself."""
     graph = SensorGraph.from_edges(4, [0, 0, 1], [1, 2, 2], [1.0, 3.0, 2.0])
     degrees = np.array([5.0, 3.0, 1.0, 1.0])
     expected = np.eye(4)
     expected[1, 0], expected[2, 0], expected[2, 1] = 1.0, 3.0, 2.0
     expected = expected / np.sqrt(np.outer(degrees, degrees))
-    np.testing.assert_allclose(renormalised_adjacency(graph).toarray(), expected, rtol=1e-6)
+    np.testing.assert_allclose(renormalized_adjacency(graph).toarray(), expected, rtol=1e-6)
 
 
 @settings(deadline=None)

@@ -22,7 +22,7 @@ def graph() -> SensorGraph:
 def test_states_and_gradients_equal_the_equations() -> None:
     """From a given state; every state and the gradient of every input and weight."""
     torch.manual_seed(0)
-    supports = Supports.from_graph(graph(), "renormalised").double()
+    supports = Supports.from_graph(graph(), "renormalized").double()
     operator = supports.product(0, torch.eye(NODES, dtype=FLOAT64))
     cell = GraphGRU(CHANNELS, HIDDEN).double()
     x = torch.randn(STEPS, NODES, BATCH, CHANNELS, dtype=FLOAT64, requires_grad=True)
@@ -57,7 +57,7 @@ def test_states_and_gradients_equal_the_equations() -> None:
 def test_no_state_is_a_state_of_zeros_and_pieces_are_the_whole() -> None:
     """However the steps are cut, checkpointed or not."""
     torch.manual_seed(0)
-    supports = Supports.from_graph(graph(), "renormalised").double()
+    supports = Supports.from_graph(graph(), "renormalized").double()
     cell = GraphGRU(CHANNELS, HIDDEN).double()
     x = torch.randn(STEPS, NODES, BATCH, CHANNELS, dtype=FLOAT64)
     expected = cell(x, x.new_zeros(NODES, BATCH, HIDDEN), supports)
@@ -76,7 +76,7 @@ def test_no_state_is_a_state_of_zeros_and_pieces_are_the_whole() -> None:
 def test_states_keep_full_precision_under_autocast() -> None:
     """Products are rounded; what is carried on is not."""
     torch.manual_seed(0)
-    supports = Supports.from_graph(graph(), "renormalised")
+    supports = Supports.from_graph(graph(), "renormalized")
     cell, x = GraphGRU(CHANNELS, HIDDEN), torch.randn(STEPS, NODES, BATCH, CHANNELS)
     exact = cell(x, None, supports)
     with torch.autocast("cpu", torch.bfloat16):

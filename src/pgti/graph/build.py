@@ -27,23 +27,22 @@ def from_distances(
 ) -> SensorGraph:
     """The graph of the thresholded Gaussian kernel of distances.
 
-    The weight of an edge is exp(-(distance / sigma)^2); weights below `threshold` are no edges
-    (Li et al., Diffusion Convolutional Recurrent Neural Network, ICLR 2018, section 4 and the
-    released `gen_adj_mx.py`). Only the edges that are given exist: nothing is symmetrised and no
-    self-loop is added.
+    The weight of an edge is exp(-(distance / sigma)^2); edges with weights below `threshold` are
+    dropped (Li et al., Diffusion Convolutional Recurrent Neural Network, ICLR 2018, section 4 and
+    the released `gen_adj_mx.py`). It adds neither reverse edges nor self-loops.
 
     Args:
         num_nodes: number of sensors N.
         source: [E] integers in 0 .. N-1.
         target: [E] integers in 0 .. N-1.
-        distance: [E] in any unit, not negative; infinite means no edge.
+        distance: [E] in any unit, not negative; an infinite one drops the edge.
         threshold: in 0 .. 1.
         sigma: width of the kernel in the unit of `distance`; None takes the (population) standard
             deviation of the finite distances.
 
     Raises:
-        DataError: a distance that is negative or NaN, the same edge with two distances, an edge to
-            no node, distances without spread and no sigma, or no edge above the threshold.
+        DataError: a distance is negative or NaN, an edge has two distances or an unknown node, all
+            weights are below the threshold, or distances are equal and `sigma` is None.
     """
     rows, columns, distances = merge_duplicate_edges(
         num_nodes, source, target, distance, "distance"
@@ -53,7 +52,7 @@ def from_distances(
         first = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"edge {rows[first]} -> {columns[first]} has distance {distances[first]}: distances "
-            "are not negative and not NaN; correct or remove the edge"
+            "must be numbers of at least 0; correct or remove the edge"
         )
     finite = np.isfinite(distances)
     rows, columns, distances = rows[finite], columns[finite], distances[finite]
@@ -62,7 +61,7 @@ def from_distances(
         if sigma <= _SMALLEST_RELATIVE_SPREAD * float(distances.mean()):
             raise DataError(
                 f"the {distances.size} finite distances have a standard deviation of {sigma:.3g}, "
-                "which cannot be the width of the kernel: give sigma, in the unit of the distances"
+                "which cannot be the width of the kernel: set sigma, in the unit of the distances"
             )
     weights = _gaussian_kernel(distances, threshold, 1.0 if sigma is None else sigma)
     return SensorGraph.from_edges(num_nodes, rows, columns, weights)
@@ -82,15 +81,15 @@ def from_coordinates(
 
     Args:
         latlon: [N, 2] latitude and longitude in degrees.
-        neighbours: at least 1; with fewer other sensors than that, all of them are neighbours.
-        threshold: weights below it are no edges; in 0 .. 1.
+        neighbours: at least 1; all other sensors if there are fewer.
+        threshold: edges with weights below it are dropped; in 0 .. 1.
         sigma: width of the kernel in km; None takes the root mean square of the distances between
-            linked sensors, which, unlike their standard deviation, does not vanish when
-            sensors are evenly spaced.
+            linked sensors, which is positive also for evenly spaced sensors, unlike their standard
+            deviation.
 
     Raises:
-        DataError: coordinates out of range, `neighbours` below 1, all sensors in one place and no
-            sigma, or no edge above the threshold.
+        DataError: coordinates are out of range, `neighbours` is below 1, all weights are below the
+            threshold, or all sensors are in one place and `sigma` is None.
     """
     coordinates = np.asarray(latlon, dtype=np.float64)
     if coordinates.ndim != 2:
@@ -101,11 +100,11 @@ def from_coordinates(
     num_nodes = coordinates.shape[0]
     unlinked = SensorGraph.from_edges(num_nodes, [], [], coordinates=coordinates)
     if neighbours < 1:
-        raise DataError(f"neighbours is {neighbours}: a sensor has at least 1 nearest neighbour")
+        raise DataError(f"neighbours is {neighbours}: it must be at least 1")
     if num_nodes == 1:
         return unlinked
     rows, columns = _nearest(coordinates, min(neighbours, num_nodes - 1))
-    # Both ways; a pair that is found from either end is merged.
+    # Both ways; a pair found from either end is merged.
     pairs = np.unique(
         np.stack([np.concatenate([rows, columns]), np.concatenate([columns, rows])]), axis=1
     )
@@ -115,7 +114,7 @@ def from_coordinates(
         if sigma == 0.0:
             raise DataError(
                 f"all {num_nodes} sensors have the same coordinates "
-                f"{tuple(coordinates[0].tolist())}: give sigma, in km"
+                f"{tuple(coordinates[0].tolist())}: set sigma, in km"
             )
     weights = _gaussian_kernel(distances, threshold, sigma)
     return SensorGraph.from_edges(num_nodes, pairs[0], pairs[1], weights, coordinates=coordinates)
@@ -125,7 +124,7 @@ def from_dense(matrix: npt.ArrayLike) -> SensorGraph:
     """The graph of a dense [N, N] matrix: every entry that is not 0 is an edge.
 
     Raises:
-        DataError: the matrix is not square or has an entry that is negative, NaN or infinite.
+        DataError: the matrix is not square, or an entry is negative, NaN or infinite.
     """
     dense = np.asarray(matrix)
     if dense.ndim != 2 or dense.dtype.kind not in "fiub":
@@ -140,18 +139,18 @@ def _gaussian_kernel(
 ) -> npt.NDArray[np.float64]:
     """Weights of edges, 0 where below the threshold."""
     if not 0 <= threshold <= 1:
-        raise DataError(f"threshold is {threshold}: weights lie in 0 .. 1, so it must too")
+        raise DataError(f"threshold is {threshold}: it must be in 0 .. 1, as weights are")
     if not (sigma > 0 and math.isfinite(sigma)):
-        raise DataError(f"sigma is {sigma}: the width of the kernel is positive and finite")
+        raise DataError(f"sigma is {sigma}: it must be positive and finite")
     weights = np.exp(-np.square(distances / sigma))
-    kept = np.where(weights >= threshold, weights, 0.0)
-    if distances.size and not kept.any():
+    weights = np.where(weights >= threshold, weights, 0.0)
+    if distances.size and not weights.any():
         raise DataError(
             f"none of {distances.size} edges has a weight of at least {threshold} (the nearest "
-            f"has distance {distances.min():.4g}, sigma is {sigma:.4g}): give a larger sigma or a "
+            f"has distance {distances.min():.4g}, sigma is {sigma:.4g}): set a larger sigma or a "
             "lower threshold"
         )
-    return kept
+    return weights
 
 
 def _nearest(
@@ -161,8 +160,8 @@ def _nearest(
     points = _unit_vectors(coordinates)
     others = np.asarray(KDTree(points).query(points, k=neighbours + 1)[1], dtype=np.int64)
     nodes = np.broadcast_to(np.arange(len(points))[:, None], others.shape)
-    # A node is among its own nearest, but where sensors share a place not always first, or at all:
-    # drop it, or else the farthest.
+    # Drop the node itself, or the farthest: of sensors in one place, a node may not be among its
+    # own nearest.
     is_self = others == nodes
     is_self[:, -1] |= ~is_self.any(axis=1)
     return nodes[~is_self], others[~is_self]

@@ -13,7 +13,7 @@ from pgti.errors import DataError
 
 __all__ = ["CsrMatrix", "SensorGraph", "merge_duplicate_edges"]
 
-# A string, because scipy's classes take type arguments in the stubs but not at run time.
+# A string, because scipy's classes take type arguments only in the stubs.
 CsrMatrix: TypeAlias = "sparse.csr_array[Any, tuple[int, int]]"
 
 _ARRAYS_IN_FILE = ("indptr", "indices", "data", "shape")
@@ -23,24 +23,23 @@ _ARRAYS_IN_FILE = ("indptr", "indices", "data", "shape")
 class SensorGraph:
     """A weighted, directed graph of N sensors; `adjacency[i, j]` is the weight of the edge i -> j.
 
-    Whatever sparse format, dtype or order comes in, what is kept is canonical: CSR, float32, int32
-    indices in ascending order within a row, no explicit zeros, and arrays that cannot be written.
-    A self-loop is an edge like any other. A sensor without edges is allowed.
+    Any sparse format, dtype and order is converted to the canonical form: read-only CSR, float32,
+    int32 indices in ascending order within a row, without explicit zeros. Self-loops, and sensors
+    without edges, are allowed.
 
     Attributes:
         adjacency: [N, N], weights finite and not negative.
         coordinates: [N, 2], latitude and longitude in degrees (float64), or None.
 
     Raises:
-        DataError: the matrix is not square or has no rows, a weight is negative, NaN or infinite,
-            or the coordinates do not fit.
+        DataError: the matrix is not square or is empty, a weight is negative, NaN or infinite, or
+            the coordinates do not match.
     """
 
     adjacency: CsrMatrix
     coordinates: npt.NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
-        """Validate, then replace both fields by their canonical form."""
         adjacency = _canonical_adjacency(self.adjacency)
         object.__setattr__(self, "adjacency", adjacency)
         if self.coordinates is not None:
@@ -62,13 +61,13 @@ class SensorGraph:
             num_nodes: number of sensors N; edges name them 0 .. N-1.
             source: [E] integers.
             target: [E] integers.
-            weight: [E] finite, not negative; None gives every edge the weight 1. An edge of
-                weight 0 is no edge.
+            weight: [E] finite, not negative; edges of weight 0 are dropped. None gives every edge
+                the weight 1.
             coordinates: [N, 2] latitude and longitude in degrees, or None.
 
         Raises:
-            DataError: an edge to no node, the same edge twice with different weights, a weight
-                that breaks the rules, or arrays that do not fit together.
+            DataError: an edge has an unknown node, two weights, or one that is not allowed, or
+                arrays differ in length.
         """
         values = np.ones(np.size(source)) if weight is None else weight
         rows, columns, data = merge_duplicate_edges(num_nodes, source, target, values, "weight")
@@ -80,7 +79,7 @@ class SensorGraph:
 
     @classmethod
     def empty(cls, num_nodes: int) -> Self:
-        """The graph of `num_nodes` sensors and no edge."""
+        """The graph of `num_nodes` sensors without edges."""
         return cls.from_edges(num_nodes, [], [])
 
     @property
@@ -101,11 +100,11 @@ class SensorGraph:
 
     @property
     def edge_weight(self) -> npt.NDArray[np.float32]:
-        """[E]: the weights, in the order of `edge_index`; cannot be written."""
+        """[E]: the weights, in the order of `edge_index`; read-only."""
         return np.asarray(self.adjacency.data)
 
     def save(self, path: Path) -> None:
-        """Write the graph to `path` as an .npz of CSR arrays (and coordinates, where known)."""
+        """Write the graph to `path` as an .npz of CSR arrays (and coordinates, if any)."""
         arrays: dict[str, npt.NDArray[Any]] = {
             "indptr": self.adjacency.indptr,
             "indices": self.adjacency.indices,
@@ -114,20 +113,20 @@ class SensorGraph:
         }
         if self.coordinates is not None:
             arrays["coordinates"] = self.coordinates
-        # An open file keeps numpy from appending a suffix to the name.
+        # For a path numpy would append a suffix to the name.
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The graph that `save` wrote to `path`; nothing in the file is unpickled.
+        """Read the graph that `save` wrote to `path`, without unpickling.
 
         Raises:
-            DataError: the file cannot be read, is no such graph, or breaks a rule of the class.
+            DataError: the file cannot be read, or is not a valid graph.
         """
         rule = f"a graph file is an .npz with {', '.join(_ARRAYS_IN_FILE)}; write it again"
         try:
-            # numpy leaves a file that it opened itself open where the archive is broken.
+            # numpy does not close a file that it opened itself if the archive is broken.
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             rows, columns = (int(size) for size in arrays["shape"])
@@ -136,8 +135,8 @@ class SensorGraph:
             )
             adjacency.check_format(full_check=True)
         except KeyError as error:
-            raise DataError(f"{path} has no array {error}: {rule}") from error
-        # TypeError: a file that holds one array instead of an archive, or text where numbers go.
+            raise DataError(f"{path} lacks the array {error}: {rule}") from error
+        # TypeError: the file is one array instead of an archive, or has text instead of numbers.
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} cannot be read as a graph ({error}): {rule}") from error
         return cls(adjacency=adjacency, coordinates=arrays.get("coordinates"))
@@ -157,13 +156,13 @@ def merge_duplicate_edges(
         source: [E] integers in 0 .. N-1.
         target: [E] integers in 0 .. N-1.
         value: [E] a number per edge.
-        value_name: what to call the number in an error.
+        value_name: name of the number in errors.
 
     Returns:
         Sources, targets and values of the distinct edges.
 
     Raises:
-        DataError: an edge to no node, or an edge given twice with different values.
+        DataError: an edge has an unknown node, or two values.
     """
     if num_nodes < 1:
         raise DataError(f"num_nodes is {num_nodes}: a graph has at least one node")
@@ -172,61 +171,58 @@ def merge_duplicate_edges(
     if not sources.shape == targets.shape == values.shape or sources.ndim != 1:
         raise DataError(
             f"source, target and {value_name} have shapes {sources.shape}, {targets.shape} and "
-            f"{values.shape}: each holds one entry per edge; give arrays of one length"
+            f"{values.shape}: they must have one entry per edge, and so the same length"
         )
     outside = (sources < 0) | (sources >= num_nodes) | (targets < 0) | (targets >= num_nodes)
     if outside.any():
         first = int(np.flatnonzero(outside)[0])
         raise DataError(
-            f"edge {sources[first]} -> {targets[first]} (number {first}) leads to no node: nodes "
+            f"edge {sources[first]} -> {targets[first]} (number {first}) has an unknown node: they "
             f"are numbered 0 to {num_nodes - 1}; correct the edge or the number of nodes"
         )
     keys = sources * num_nodes + targets
     unique_keys, first_of_key, group = np.unique(keys, return_index=True, return_inverse=True)
     merged = values[first_of_key]
-    # NaN differs from itself; a repeated NaN is left to the check of the value.
+    # NaN differs from itself; the check of the value refuses a repeated NaN.
     conflicting = (values != merged[group]) & ~(np.isnan(values) & np.isnan(merged[group]))
     if conflicting.any():
         second = int(np.flatnonzero(conflicting)[0])
         raise DataError(
-            f"edge {sources[second]} -> {targets[second]} is given twice, with {value_name} "
-            f"{merged[group][second]} and {values[second]}: an edge has one {value_name}; keep one"
+            f"edge {sources[second]} -> {targets[second]} appears twice, with {value_name} "
+            f"{merged[group][second]} and {values[second]}: remove one of them"
         )
     return unique_keys // num_nodes, unique_keys % num_nodes, merged
 
 
 def _node_numbers(numbers: npt.ArrayLike, name: str) -> npt.NDArray[np.int64]:
-    """Node numbers as int64; refuses anything that is not a whole number."""
+    """Node numbers as int64; raises DataError unless all are whole numbers."""
     array = np.asarray(numbers)
-    if array.size == 0:
-        return array.astype(np.int64)
-    if array.dtype.kind in "iu":
-        return array.astype(np.int64)
-    if array.dtype.kind == "f" and bool(np.all(array == np.floor(array))):
+    is_whole = array.dtype.kind == "f" and bool(np.all(array == np.floor(array)))
+    if array.size == 0 or array.dtype.kind in "iu" or is_whole:
         return array.astype(np.int64)
     raise DataError(
-        f"{name} holds {array.dtype} values such as {array.flat[0]!r}: nodes are named by whole "
-        "numbers; map the sensor ids to their positions first"
+        f"{name} has {array.dtype} values such as {array.flat[0]!r}: nodes must be whole numbers; "
+        "map the sensor ids to their positions first"
     )
 
 
 def _refuse_bad_weights(
     rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], weights: npt.NDArray[Any]
 ) -> None:
-    """Raise for the first weight that is not a finite, non-negative float32."""
+    """Raise DataError for the first weight that is not a finite float32 of at least 0."""
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(weights.astype(np.float32)) | (weights < 0)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"edge {rows[first]} -> {columns[first]} has weight {weights[first]}: weights are "
-            "finite float32 numbers and not negative; correct or remove the edge"
+            f"edge {rows[first]} -> {columns[first]} has weight {weights[first]}: weights must be "
+            "finite float32 numbers of at least 0; correct or remove the edge"
         )
 
 
 def _canonical_adjacency(matrix: Any) -> CsrMatrix:
-    """`matrix`, of any sparse format, as validated CSR in float32 that shares no memory with it."""
-    is_sparse: bool = sparse.issparse(matrix)  # stored, so that mypy keeps the type
+    """A validated copy of `matrix`, of any sparse format, as CSR in float32."""
+    is_sparse: bool = sparse.issparse(matrix)  # a variable, so that mypy does not narrow the type
     if not is_sparse or matrix.dtype.kind not in "fiub":
         raise DataError(
             f"adjacency is a {type(matrix).__name__}: it must be a scipy sparse matrix of real "
@@ -239,7 +235,7 @@ def _canonical_adjacency(matrix: Any) -> CsrMatrix:
         )
     _refuse_bad_entries(matrix)
     adjacency: CsrMatrix = sparse.csr_array(matrix.tocsr().astype(np.float32, copy=True))
-    # This also sorts. A sum of parts can overflow, hence the second look.
+    # This also sorts. A sum of duplicates can overflow, hence the second check.
     adjacency.sum_duplicates()
     adjacency.eliminate_zeros()
     _refuse_bad_entries(adjacency)
@@ -251,13 +247,13 @@ def _canonical_adjacency(matrix: Any) -> CsrMatrix:
 
 
 def _refuse_bad_entries(matrix: CsrMatrix) -> None:
-    """Raise for the first stored entry that cannot be a weight."""
+    """Raise DataError for the first entry that cannot be a weight."""
     entries = sparse.coo_array(matrix)
     _refuse_bad_weights(entries.row, entries.col, entries.data)
 
 
 def _canonical_coordinates(coordinates: npt.ArrayLike, num_nodes: int) -> npt.NDArray[np.float64]:
-    """Coordinates as a validated [N, 2] float64 array that cannot be written."""
+    """Coordinates as a validated, read-only [N, 2] float64 array."""
     array = np.array(coordinates, dtype=np.float64)
     if array.shape != (num_nodes, 2):
         raise DataError(
@@ -268,7 +264,7 @@ def _canonical_coordinates(coordinates: npt.ArrayLike, num_nodes: int) -> npt.ND
     if bad.any():
         node = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"node {node} has coordinates {tuple(array[node].tolist())}: latitude lies in "
+            f"node {node} has coordinates {tuple(array[node].tolist())}: latitude must be in "
             "-90 .. 90 and longitude in -180 .. 180 degrees; are the columns swapped?"
         )
     array.flags.writeable = False

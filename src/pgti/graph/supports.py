@@ -1,4 +1,4 @@
-"""Operators of a sensor graph that networks multiply with, all sparse."""
+"""Sparse operators of a sensor graph, for graph convolutions."""
 
 import numpy as np
 from scipy import sparse
@@ -6,13 +6,13 @@ from scipy.sparse import linalg as sparse_linalg
 
 from pgti.graph.sensor_graph import CsrMatrix, SensorGraph
 
-__all__ = ["dual_random_walk", "random_walk", "renormalised_adjacency", "scaled_laplacian"]
+__all__ = ["dual_random_walk", "random_walk", "renormalized_adjacency", "scaled_laplacian"]
 
-_DENSE_EIGENVALUES_UP_TO = 64  # nodes; the iteration of larger ones needs more than a few
+_DENSE_EIGENVALUES_UP_TO = 64  # nodes; the iterative solver needs more than a few
 
 
 def random_walk(adjacency: CsrMatrix) -> CsrMatrix:
-    """D^-1 A: every row divided by its sum; a row without edges stays zero.
+    """D^-1 A: every row divided by its sum, or zero in a row without edges.
 
     Args:
         adjacency: [N, N], not negative.
@@ -22,7 +22,6 @@ def random_walk(adjacency: CsrMatrix) -> CsrMatrix:
     """
     weights: CsrMatrix = adjacency.tocsr().astype(np.float64)
     degrees = np.asarray(weights.sum(axis=1))
-    # A sensor that leads nowhere has degree 0: its walk ends, instead of dividing by zero.
     inverse = np.divide(1.0, degrees, out=np.zeros_like(degrees), where=degrees > 0)
     walk: CsrMatrix = (sparse.diags_array(inverse) @ weights).tocsr().astype(np.float32)
     walk.sort_indices()
@@ -33,8 +32,8 @@ def dual_random_walk(graph: SensorGraph) -> tuple[CsrMatrix, CsrMatrix]:
     """The two operators of diffusion convolution: along the edges, and against them.
 
     S_forward = (D_out^-1 A)^T and S_backward = (D_in^-1 A^T)^T, as in the released code of DCRNN
-    (Li et al., ICLR 2018). `(S_forward @ x)[j]` gathers what walkers bring to j from the sources
-    of its edges, so columns (not rows) sum to 1, or to 0 where a sensor has no edge that way.
+    (Li et al., ICLR 2018). `(S_forward @ x)[j]` gathers from the sources of j's edges, so columns
+    (not rows) sum to 1, or to 0 for a sensor without such edges.
 
     Returns:
         Two [N, N] CSR operators, float32.
@@ -46,25 +45,25 @@ def dual_random_walk(graph: SensorGraph) -> tuple[CsrMatrix, CsrMatrix]:
     return forward, backward
 
 
-def renormalised_adjacency(graph: SensorGraph) -> CsrMatrix:
+def renormalized_adjacency(graph: SensorGraph) -> CsrMatrix:
     """D^-1/2 (A + I)^T D^-1/2, D the row sums of A + I (Kipf & Welling, ICLR 2017, section 2.2).
 
     On a directed graph the transpose is what the released code of T-GCN computes: `(S @ x)[j]`
-    gathers from the sources of j's edges. A self loop in A counts beside the added one.
+    gathers from the sources of j's edges. A self-loop in A counts beside the added one.
 
     Returns:
         [N, N] CSR, float32 (computed in float64).
     """
     weights: CsrMatrix = graph.adjacency.tocsr().astype(np.float64)
-    return _symmetrically_normalised((weights + sparse.eye_array(graph.num_nodes)).T.tocsr())
+    return _normalize_symmetrically((weights + sparse.eye_array(graph.num_nodes)).T.tocsr())
 
 
 def scaled_laplacian(graph: SensorGraph) -> CsrMatrix:
-    """2 L / lambda_max - I of the normalised Laplacian L = I - D^-1/2 W D^-1/2.
+    """2 L / lambda_max - I of the normalized Laplacian L = I - D^-1/2 W D^-1/2.
 
     The operator of Chebyshev filters (Defferrard et al., NeurIPS 2016, section 2.1), whose
     eigenvalues lie in [-1, 1]. It is defined for undirected graphs: W is the larger of A and A^T,
-    without self loops. A sensor without edges has L = 1.
+    without self-loops. A sensor without edges has L = 1.
 
     Returns:
         [N, N] CSR, float32 (computed in float64).
@@ -84,24 +83,24 @@ def scaled_laplacian(graph: SensorGraph) -> CsrMatrix:
     return scaled
 
 
-def _symmetrically_normalised(weights: CsrMatrix) -> CsrMatrix:
+def _normalize_symmetrically(weights: CsrMatrix) -> CsrMatrix:
     """D^-1/2 W D^-1/2 in float32, D the column sums of W, which are positive."""
     roots = 1 / np.sqrt(np.asarray(weights.sum(axis=0)))
     scale = sparse.diags_array(roots)
-    normalised: CsrMatrix = (scale @ weights @ scale).tocsr().astype(np.float32)
-    normalised.sort_indices()
-    return normalised
+    normalized: CsrMatrix = (scale @ weights @ scale).tocsr().astype(np.float32)
+    normalized.sort_indices()
+    return normalized
 
 
 def _largest_eigenvalue(laplacian: CsrMatrix) -> float:
-    """Of a symmetric matrix; the same at every call."""
+    """Of a symmetric matrix; deterministic."""
     num_nodes = laplacian.shape[0]
     if num_nodes <= _DENSE_EIGENVALUES_UP_TO:
         return float(np.linalg.eigvalsh(laplacian.toarray())[-1])
     start = np.random.default_rng(0).random(num_nodes)
     try:
-        # A little too small an eigenvalue only lets the scaled ones pass 1 by as little.
+        # If the eigenvalue is slightly too small, the scaled ones exceed 1 by the same factor.
         values = sparse_linalg.eigsh(laplacian, k=1, which="LA", v0=start, tol=1e-4, ncv=40)[0]
     except sparse_linalg.ArpackNoConvergence:
-        return 2.0  # no eigenvalue of a normalised Laplacian is larger
+        return 2.0  # the largest possible eigenvalue of a normalized Laplacian
     return float(values[0])

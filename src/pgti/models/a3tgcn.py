@@ -55,7 +55,7 @@ class A3TGCN(AbstractModel):
       does not say whether it sees one sensor or all.
     """
 
-    support_kind: ClassVar[SupportKind] = "renormalised"
+    support_kind: ClassVar[SupportKind] = "renormalized"
     can_checkpoint_activations: ClassVar[bool] = True
     config: A3TGCNConfig
 
@@ -69,11 +69,7 @@ class A3TGCN(AbstractModel):
         self.regression = Regression(hidden, shape)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
-        """Forecast the targets; see `AbstractModel.forward`.
-
-        Raises:
-            ConfigError: the supports are not the renormalised adjacency of the model's nodes.
-        """
+        """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)
         parts = self.cell.read(
             x.permute(1, 2, 0, 3), supports, checkpointing=self.is_checkpointing, limits=self.limits

@@ -17,7 +17,6 @@ from pgti.nn import (
     Supports,
     adaptive_adjacency,
     check_adjacency_form,
-    steps_per_part,
 )
 from pgti.shapes import BHNC, BLNC, NBD
 
@@ -93,12 +92,7 @@ class AGCRN(AbstractModel):
         num_nodes, num_steps, batch, _ = x_NLBC.shape
         first_NBD = x_NLBC.new_zeros(num_nodes, batch, self.config.hidden)
         states_NBD: Sequence[NBD] = [first_NBD] * self.config.layers
-        steps = steps_per_part(
-            num_steps,
-            num_nodes * batch * 3 * self.config.hidden,
-            checkpointing=self.is_checkpointing,
-            limits=self.limits,
-        )
+        steps = self.steps_per_part(num_steps, num_nodes * batch * 3 * self.config.hidden)
         for part_NLBC in torch.split(x_NLBC, steps, dim=1):
             states_NBD = self.maybe_checkpoint(
                 self._read, part_NLBC, states_NBD, weights, adjacency

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.nn import Supports, checkpointed
+from pgti.nn import Supports, checkpointed, steps_per_part
 from pgti.nn.execution import DEFAULT_LIMITS
 from pgti.shapes import BHNC, BLNC
 
@@ -107,7 +107,7 @@ class TeacherForcing:
     """The future that a model may see in training, and never in evaluation.
 
     Attributes:
-        targets_BHNC: [B, H, N, C_out], standardised, 0 where missing.
+        targets_BHNC: [B, H, N, C_out], standardized, 0 where missing.
         calendar_BHF: [B, H, F], calendar features of the target rows.
         step: optimizer steps done so far.
         seed: of the run. A model's random draws are a function of (seed, step) alone, so that a
@@ -175,6 +175,13 @@ class AbstractModel(nn.Module, ABC):
         """`part(*args)`, checkpointed if the model checkpoints activations; see `checkpointed`."""
         return checkpointed(part, *args, draws=draws) if self.is_checkpointing else part(*args)
 
+    def steps_per_part(self, num_steps: int, numbers_per_step: int) -> int:
+        """Number of time steps to compute before the next: see `pgti.nn.steps_per_part`."""
+        checkpointing, limits = self.is_checkpointing, self.limits
+        return steps_per_part(
+            num_steps, numbers_per_step, checkpointing=checkpointing, limits=limits
+        )
+
     def check_supports(self, supports: Supports) -> None:
         """Raise ConfigError if `supports` are of another kind or graph than the model's."""
         expected, num_nodes = self.support_kind, self.shape.num_nodes
@@ -189,12 +196,15 @@ class AbstractModel(nn.Module, ABC):
         """Forecast the targets.
 
         Args:
-            x: [B, L, N, C_in], B at least 1, standardised, 0 where missing, calendar channels last.
+            x: [B, L, N, C_in], B at least 1, standardized, 0 where missing, calendar channels last.
             supports: operators of the graph.
             teacher: the truth, in training only; a model may ignore it.
 
         Returns:
-            [B, H, N, C_out], standardised.
+            [B, H, N, C_out], standardized.
+
+        Raises:
+            ConfigError: the supports are of another kind or graph than the model's.
         """
 
 

@@ -16,7 +16,6 @@ from pgti.nn import (
     NUM_SUPPORTS,
     DiffusionGRU,
     Supports,
-    steps_per_part,
     without_autocast,
 )
 from pgti.nn.execution import compiler_disabled
@@ -102,20 +101,11 @@ class DCRNN(AbstractModel):
         nn.init.zeros_(self.projection.bias)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
-        """Forecast the targets; see `AbstractModel.forward`.
-
-        Raises:
-            ConfigError: the supports are not the dual random walk on the model's nodes.
-        """
+        """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)
         x_LNBC, horizon = x.permute(1, 2, 0, 3), self.shape.horizon
         num_steps, num_nodes, batch, _ = x_LNBC.shape
-        steps = steps_per_part(
-            num_steps + horizon,
-            num_nodes * batch * 3 * self.config.hidden,
-            checkpointing=self.is_checkpointing,
-            limits=self.limits,
-        )
+        steps = self.steps_per_part(num_steps + horizon, num_nodes * batch * 3 * self.config.hidden)
         states_NBD: list[NBD | None] = [None] * self.config.layers
         for part_LNBC in torch.split(x_LNBC, steps):
             states_NBD = self.maybe_checkpoint(self._encode, part_LNBC, states_NBD, supports)

@@ -141,11 +141,7 @@ class GraphWaveNet(AbstractModel):
         self.regression = Regression(config.end_channels, shape)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
-        """Forecast the targets; see `AbstractModel.forward`.
-
-        Raises:
-            ConfigError: the supports are not the dual random walk on the model's nodes.
-        """
+        """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)
         adjacency = adaptive_adjacency(
             self.source_embedding, self.target_embedding, self.config.adjacency

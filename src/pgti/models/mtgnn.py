@@ -94,7 +94,7 @@ class MTGNNConfig(ModelConfig):
 
 
 class _Graph(NamedTuple):
-    """The learned graph with a self loop at every node, row-normalised in either direction.
+    """The learned graph with a self loop at every node, row-normalized in either direction.
 
     Attributes:
         neighbours: the edges.

@@ -30,7 +30,7 @@ from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STGCN", "STGCNConfig"]
 
-_EPSILON = 1e-6  # of the layer normalisation, as in the released code
+_EPSILON = 1e-6  # of the layer normalization, as in the released code
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +90,7 @@ class STGCN(AbstractModel):
       the common PyTorch ports, where the released code has a sigmoid layer and an affine map to
       one value.
     - Inputs of fewer than 1 + 2 * blocks * (kernel - 1) steps (9) are padded with zeros on the
-      left, the mean of standardised observations.
+      left, the mean of standardized observations.
     - It omits the residual connection from more inputs than outputs, for which the released code
       learns a projection, and the one around a Chebyshev filter, an identity there: the convolution
       already contains them.
@@ -114,11 +114,7 @@ class STGCN(AbstractModel):
         self.regression = Regression(config.end_channels, shape)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
-        """Forecast the targets; see `AbstractModel.forward`.
-
-        Raises:
-            ConfigError: the supports are not the scaled Laplacian on the model's nodes.
-        """
+        """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)
         missing = max(0, 1 + self.config.steps_consumed - x.shape[1])
         x_NBLC = functional.pad(x, (0, 0, 0, 0, missing, 0)).permute(2, 0, 1, 3)

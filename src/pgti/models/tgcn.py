@@ -45,12 +45,12 @@ class TGCN(AbstractModel):
     - A sensor's gates depend on its own row. The released codes, TensorFlow's and PyTorch's, take r
       from the outputs of the first half of the sensors, and u from those of the second.
     - It accepts several input channels and targets; theirs have one speed.
-    - Observations are standardised as for every model here; theirs are divided by the largest.
+    - Observations are standardized as for every model here; theirs are divided by the largest.
     - The loss is that of the run; theirs is the squared error with an L2 penalty of 0.0015 on all
       parameters, biases included.
     """
 
-    support_kind: ClassVar[SupportKind] = "renormalised"
+    support_kind: ClassVar[SupportKind] = "renormalized"
     can_checkpoint_activations: ClassVar[bool] = True
     config: TGCNConfig
 
@@ -60,11 +60,7 @@ class TGCN(AbstractModel):
         self.regression = Regression(config.hidden, shape)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
-        """Forecast the targets; see `AbstractModel.forward`.
-
-        Raises:
-            ConfigError: the supports are not the renormalised adjacency of the model's nodes.
-        """
+        """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)
         parts = self.cell.read(
             x.permute(1, 2, 0, 3), supports, checkpointing=self.is_checkpointing, limits=self.limits

@@ -6,7 +6,7 @@ from pgti.nn.adaptive import adaptive_convolution as adaptive_convolution
 from pgti.nn.adaptive import check_adjacency_form as check_adjacency_form
 from pgti.nn.adaptive_gru import AdaptiveGRU as AdaptiveGRU
 from pgti.nn.adaptive_gru import AdaptiveGRUWeights as AdaptiveGRUWeights
-from pgti.nn.chebyshev import chebyshev_convolution as chebyshev_convolution
+from pgti.nn.diffusion import chebyshev_convolution as chebyshev_convolution
 from pgti.nn.diffusion import diffuse as diffuse
 from pgti.nn.diffusion import diffusion_convolution as diffusion_convolution
 from pgti.nn.dropout import dropout as dropout

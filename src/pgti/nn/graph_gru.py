@@ -11,11 +11,10 @@ recurrence, because the operator acts on x and h separately; and r and u, which 
 share it and have one weight matrix.
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pgti.nn.execution import (
     DEFAULT_LIMITS,
@@ -24,50 +23,23 @@ from pgti.nn.execution import (
     compiler_disabled,
     steps_per_part,
 )
+from pgti.nn.recurrent import GatedLayer
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 
 __all__ = ["GraphGRU"]
 
 
-class GraphGRU(nn.Module):
+class GraphGRU(GatedLayer):
     """One recurrent layer over a graph: L inputs and a state in, L states out.
 
     Unlike `DiffusionGRU` it has one operator, without higher powers or an identity term: a sensor
     sees its own past through the operator's diagonal and the update gate.
 
-    Weights start as in the released code of T-GCN: Glorot-uniform on the [C + D, out] matrix of the
-    gates and on that of the candidate; gate biases 1, so that the state changes slowly at first;
-    candidate bias 0.
-
     Args:
         input_channels: C.
         hidden: D.
     """
-
-    def __init__(self, input_channels: int, hidden: int) -> None:
-        super().__init__()
-        self.hidden = hidden
-        # The last axis of weight_input and bias is (r, u, c), that of weight_gates (r, u).
-        self.weight_input = nn.Parameter(torch.empty(input_channels, 3 * hidden))
-        self.weight_gates = nn.Parameter(torch.empty(hidden, 2 * hidden))
-        self.weight_candidate = nn.Parameter(torch.empty(hidden, hidden))
-        self.bias = nn.Parameter(torch.empty(3 * hidden))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the initial weights from torch's generator."""
-        hidden = self.hidden
-        fan_in = len(self.weight_input) + hidden
-        gate_bound = math.sqrt(6 / (fan_in + 2 * hidden))
-        candidate_bound = math.sqrt(6 / (fan_in + hidden))
-        with torch.no_grad():
-            self.weight_input[:, : 2 * hidden].uniform_(-gate_bound, gate_bound)
-            self.weight_input[:, 2 * hidden :].uniform_(-candidate_bound, candidate_bound)
-            self.weight_gates.uniform_(-gate_bound, gate_bound)
-            self.weight_candidate.uniform_(-candidate_bound, candidate_bound)
-            self.bias[: 2 * hidden] = 1.0
-            self.bias[2 * hidden :] = 0.0
 
     def read(
         self,

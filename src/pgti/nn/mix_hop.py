@@ -1,6 +1,6 @@
 """Mix-hop propagation over a learned graph, in both directions of its edges.
 
-Wu et al., Connecting the Dots, KDD 2020, eq. 9 and 10, for a row-normalised operator P:
+Wu et al., Connecting the Dots, KDD 2020, eq. 9 and 10, for a row-normalized operator P:
 
     H_0 = x      H_k = beta x + (1 - beta) P H_{k-1}      y = sum_k H_k W_k
 

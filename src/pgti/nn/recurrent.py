@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.diffusion import DiffusionProduct, diffusion_convolution, num_hops
+from pgti.nn.diffusion import DiffusionProduct, diffusion_convolution
 from pgti.nn.execution import (
     autocast_dtype,
     compiler_disabled,
@@ -26,18 +26,52 @@ from pgti.nn.execution import (
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 
-__all__ = ["DiffusionGRU", "gated_recurrence"]
+__all__ = ["DiffusionGRU", "GatedLayer", "gated_recurrence"]
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-class DiffusionGRU(nn.Module):
-    """One recurrent layer over a graph: L inputs and a state in, L states out.
+class GatedLayer(nn.Module):
+    """The parameters of a gated recurrent layer, a matrix for each term of a graph convolution.
 
-    Weights start as in the released code of DCRNN: Glorot-uniform on the flattened
-    [H * (C + D), out] matrix of the gates and on that of the candidate; gate biases 1, so that
-    the state changes slowly at first; candidate bias 0.
+    Weights start as in the released codes of DCRNN and T-GCN: Glorot-uniform on the matrix of the
+    gates, which maps [x, h] of all terms, and on that of the candidate; gate biases 1, so that the
+    state changes slowly at first; candidate bias 0.
+
+    Args:
+        input_channels: C.
+        hidden: D.
+        terms: H, before the matrices' axes; empty for a single matrix.
+    """
+
+    def __init__(self, input_channels: int, hidden: int, *terms: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        # The last axis of weight_input and bias is (r, u, c), that of weight_gates (r, u).
+        self.weight_input = nn.Parameter(torch.empty(*terms, input_channels, 3 * hidden))
+        self.weight_gates = nn.Parameter(torch.empty(*terms, hidden, 2 * hidden))
+        self.weight_candidate = nn.Parameter(torch.empty(*terms, hidden, hidden))
+        self.bias = nn.Parameter(torch.empty(3 * hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights from torch's generator."""
+        gates = 2 * self.hidden
+        fan_in = math.prod(self.weight_input.shape[:-1]) + math.prod(self.weight_gates.shape[:-1])
+        gate_bound = math.sqrt(6 / (fan_in + gates))
+        candidate_bound = math.sqrt(6 / (fan_in + self.hidden))
+        with torch.no_grad():
+            self.weight_input[..., :gates].uniform_(-gate_bound, gate_bound)
+            self.weight_input[..., gates:].uniform_(-candidate_bound, candidate_bound)
+            self.weight_gates.uniform_(-gate_bound, gate_bound)
+            self.weight_candidate.uniform_(-candidate_bound, candidate_bound)
+            self.bias[:gates] = 1.0
+            self.bias[gates:] = 0.0
+
+
+class DiffusionGRU(GatedLayer):
+    """One recurrent layer over a graph: L inputs and a state in, L states out.
 
     Args:
         input_channels: C.
@@ -47,29 +81,7 @@ class DiffusionGRU(nn.Module):
     """
 
     def __init__(self, input_channels: int, hidden: int, num_supports: int, hops: int) -> None:
-        super().__init__()
-        self.hidden = hidden
-        terms = num_hops(num_supports, hops)
-        # The last axis of weight_input and bias is (r, u, c), that of weight_gates (r, u).
-        self.weight_input = nn.Parameter(torch.empty(terms, input_channels, 3 * hidden))
-        self.weight_gates = nn.Parameter(torch.empty(terms, hidden, 2 * hidden))
-        self.weight_candidate = nn.Parameter(torch.empty(terms, hidden, hidden))
-        self.bias = nn.Parameter(torch.empty(3 * hidden))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw the initial weights from torch's generator."""
-        terms, input_channels, _ = self.weight_input.shape
-        fan_in = terms * (input_channels + self.hidden)
-        gate_bound = math.sqrt(6 / (fan_in + 2 * self.hidden))
-        candidate_bound = math.sqrt(6 / (fan_in + self.hidden))
-        with torch.no_grad():
-            self.weight_input[..., : 2 * self.hidden].uniform_(-gate_bound, gate_bound)
-            self.weight_input[..., 2 * self.hidden :].uniform_(-candidate_bound, candidate_bound)
-            self.weight_gates.uniform_(-gate_bound, gate_bound)
-            self.weight_candidate.uniform_(-candidate_bound, candidate_bound)
-            self.bias[: 2 * self.hidden] = 1.0
-            self.bias[2 * self.hidden :] = 0.0
+        super().__init__(input_channels, hidden, 1 + num_supports * hops)
 
     @compiler_disabled
     def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> tuple[Tensor, NBD]:

@@ -8,7 +8,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from pgti.graph import (
     SensorGraph,
     dual_random_walk,
     random_walk,
-    renormalised_adjacency,
+    renormalized_adjacency,
     scaled_laplacian,
 )
 from pgti.graph.sensor_graph import CsrMatrix
@@ -29,17 +29,19 @@ from pgti.shapes import NF
 
 __all__ = ["DENSE_FROM_DENSITY", "NUM_SUPPORTS", "SupportKind", "Supports", "csr_matrix"]
 
-SupportKind = Literal["dual_random_walk", "random_walk", "renormalised", "scaled_laplacian", "none"]
+SupportKind = Literal["dual_random_walk", "random_walk", "renormalized", "scaled_laplacian", "none"]
 """Operators of a graph that `Supports.from_graph` builds; a model may supply others."""
 
-NUM_SUPPORTS: dict[str, int] = {
-    "dual_random_walk": 2,
-    "random_walk": 1,
-    "renormalised": 1,
-    "scaled_laplacian": 1,
-    "none": 0,
+_BUILDERS: dict[str, tuple[int, Callable[[SensorGraph], Sequence[CsrMatrix]]]] = {
+    "dual_random_walk": (2, dual_random_walk),
+    "random_walk": (1, lambda graph: (random_walk(graph.adjacency).T.tocsr(),)),
+    "renormalized": (1, lambda graph: (renormalized_adjacency(graph),)),
+    "scaled_laplacian": (1, lambda graph: (scaled_laplacian(graph),)),
+    "none": (0, lambda _: ()),
 }
-"""How many operators each kind has."""
+
+NUM_SUPPORTS = {kind: number for kind, (number, _) in _BUILDERS.items()}
+"""Number of operators of each kind."""
 
 DENSE_FROM_DENSITY = 0.15
 """Fraction of non-zeros from which a dense [N, N] matrix multiplies faster than CSR: on two AVX-512
@@ -100,14 +102,16 @@ class Supports(nn.Module):
         Args:
             graph: N sensors.
             kind: `dual_random_walk` for walks along and against the edges (S = 2), `random_walk`
-                for walks along the edges alone (S = 1), `renormalised` for the adjacency with self
+                for walks along the edges alone (S = 1), `renormalized` for the adjacency with self
                 loops of GCN (S = 1), `scaled_laplacian` for that of Chebyshev filters (S = 1),
                 `none` for no operator (S = 0).
 
         Raises:
-            ConfigError: another kind.
+            ConfigError: `kind` is another word.
         """
-        return cls(_operators(graph, kind), graph, kind)
+        if kind not in _BUILDERS:
+            raise ConfigError(f"supports {kind!r} do not exist: use one of {', '.join(_BUILDERS)}")
+        return cls(_BUILDERS[kind][1](graph), graph, kind)
 
     def __len__(self) -> int:
         """Number of operators S."""
@@ -243,27 +247,6 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.tensors: dict[tuple[str, torch.dtype], Tensor] = {}
-
-
-def _operators(graph: SensorGraph, kind: str) -> Sequence[CsrMatrix]:
-    """S operators, `NUM_SUPPORTS` of the kind.
-
-    Raises:
-        ConfigError: another kind.
-    """
-    if kind == "dual_random_walk":
-        return dual_random_walk(graph)
-    if kind == "random_walk":
-        return (random_walk(graph.adjacency).T.tocsr(),)
-    if kind == "renormalised":
-        return (renormalised_adjacency(graph),)
-    if kind == "scaled_laplacian":
-        return (scaled_laplacian(graph),)
-    if kind == "none":
-        return ()
-    raise ConfigError(
-        f"supports {kind!r} do not exist: choose one of {', '.join(get_args(SupportKind))}"
-    )
 
 
 def _name(index: int, *, transposed: bool) -> str:

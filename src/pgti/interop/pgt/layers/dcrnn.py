@@ -29,7 +29,6 @@ from pgti.models.layers import Regression
 from pgti.nn import (
     Supports,
     diffusion_convolution,
-    steps_per_part,
     without_autocast,
 )
 from pgti.nn.execution import compiler_disabled
@@ -124,12 +123,7 @@ class LegacyDCRNN(AbstractModel):
         states_LNBD: list[Tensor] = []
         x_LNBC = x.permute(1, 2, 0, 3)
         num_steps, num_nodes, batch, _ = x_LNBC.shape
-        steps = steps_per_part(
-            num_steps,
-            num_nodes * batch * 3 * self.config.hidden,
-            checkpointing=self.is_checkpointing,
-            limits=self.limits,
-        )
+        steps = self.steps_per_part(num_steps, num_nodes * batch * 3 * self.config.hidden)
         for part_LNBC in torch.split(x_LNBC, steps):
             part_LNBD, last_NBD = self.maybe_checkpoint(self.cell, part_LNBC, last_NBD, supports)
             states_LNBD.append(part_LNBD)
