@@ -23,9 +23,6 @@ class A3TGCNConfig(ModelConfig):
         hidden: units D of the recurrent layer, and of the perceptron that scores its states. The
             released code uses 100; 64 is the default of T-GCN here, so that the two can be
             compared.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
@@ -76,8 +73,7 @@ class A3TGCN(AbstractModel):
         )
         states_NBD = [state_NBD for part in parts for state_NBD in part]
         context_NBD = self.maybe_checkpoint(self._context, states_NBD)
-        forecast: BHNC = self.regression(context_NBD.transpose(0, 1))
-        return forecast
+        return self.regression(context_NBD.transpose(0, 1))
 
     def _context(self, states_NBD: Sequence[NBD]) -> NBD:
         """The sum of the states of all steps, weighted by attention."""

@@ -33,9 +33,6 @@ class AGCRNConfig(ModelConfig):
         embedding: R, width of a node's embedding.
         order: K, terms of the Chebyshev polynomials: 2 means the node itself and its neighbours.
         adjacency: `dense`, `low-rank`, or `auto`: dense up to 4,096 nodes.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
@@ -97,8 +94,7 @@ class AGCRN(AbstractModel):
             states_NBD = self.maybe_checkpoint(
                 self._read, part_NLBC, states_NBD, weights, adjacency
             )
-        forecast: BHNC = self.regression(states_NBD[-1].transpose(0, 1))
-        return forecast
+        return self.regression(states_NBD[-1].transpose(0, 1))
 
     def _layers(self) -> Iterator[AdaptiveGRU]:
         return cast(Iterator[AdaptiveGRU], iter(self.layers))

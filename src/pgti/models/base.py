@@ -30,7 +30,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Base of every model's options. Fields are int, float, bool or str, each with a default."""
+    """Base of every model's options. Fields are int, float, bool or str, each with a default.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
 
     def without_weights(self) -> Self:
         """The options of a model that is loaded from a checkpoint, and reads no other file."""

@@ -41,9 +41,6 @@ class DCRNNConfig(ModelConfig):
             and 1.96 without), so it is off by default.
         sampling_decay: optimizer steps tau after which the decoder sees the truth less and less,
             with the probability tau / (tau + exp(step / tau)).
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     hidden: int = 32
@@ -180,24 +177,14 @@ class DCRNN(AbstractModel):
 def teaching_probability(step: int, decay: float) -> float:
     """Probability that the input of a decoder step is the truth: inverse sigmoid decay.
 
-    tau / (tau + exp(step / tau)) (Bengio et al., Scheduled Sampling, NeurIPS 2015, section 2.4).
-
-    Args:
-        step: optimizer steps done.
-        decay: tau.
+    tau / (tau + exp(step / tau)) with tau = `decay`, after `step` optimizer steps (Bengio et al.,
+    Scheduled Sampling, NeurIPS 2015, section 2.4).
     """
     return decay / (decay + math.exp(min(step / decay, _LARGEST_EXPONENT)))
 
 
 def scheduled_sampling_coins(seed: int, step: int, horizon: int, decay: float) -> list[bool]:
-    """For each decoder step, whether the next one's input is the truth; a pure function.
-
-    Args:
-        seed: of the run, not negative.
-        step: optimizer steps done.
-        horizon: H coins.
-        decay: tau of `teaching_probability`.
-    """
+    """For each of `horizon` decoder steps, whether the next one's input is the truth; pure."""
     generator = np.random.Generator(np.random.Philox(key=[seed, step]))
     coins: list[bool] = (generator.random(horizon) < teaching_probability(step, decay)).tolist()
     return coins

@@ -51,9 +51,6 @@ class GraphWaveNetConfig(ModelConfig):
         embedding: R, width of the two embeddings of a node that give the learned adjacency.
         adjacency: `dense`, `low-rank`, or `auto`: dense up to 4,096 nodes.
         dropout: fraction of the units of a graph convolution that is zeroed in training.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     hidden: int = 32
@@ -159,8 +156,7 @@ class GraphWaveNet(AbstractModel):
             x_LNBD = norm(y_LNBD.flatten(0, 2)).view_as(y_LNBD)
         last_NBD.append(self.temporal[-1](x_LNBD, self.limits)[1])
         skip_BNS = functional.relu(self._skip(last_NBD))
-        forecast: BHNC = self.regression(functional.relu(self.end(skip_BNS)))
-        return forecast
+        return self.regression(functional.relu(self.end(skip_BNS)))
 
     def _receptive(self, x: BLNC) -> Tensor:
         """The last rows of the input that a forecast depends on, padded if there are fewer."""

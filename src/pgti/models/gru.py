@@ -30,9 +30,6 @@ class GRUConfig(ModelConfig):
         hidden: units D of every layer.
         layers: layers of the GRU.
         dropout: fraction of every layer's outputs that is zeroed in training.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
@@ -82,8 +79,7 @@ class GRU(AbstractModel):
                 for part_LMC in torch.split(x_LMC, sequences, dim=1)
             ]
         )
-        forecast: BHNC = self.regression(state_MD.view(batch, num_nodes, -1))
-        return forecast
+        return self.regression(state_MD.view(batch, num_nodes, -1))
 
     def _encode(self, part_LMC: Tensor) -> Tensor:
         """The state of the last layer after the last step, [M, D]."""

@@ -1,5 +1,7 @@
 """Layers that several models share: the output map, and embeddings of the calendar."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +23,11 @@ class Regression(nn.Linear):
         width: D of the state.
         shape: gives H and C_out.
     """
+
+    if TYPE_CHECKING:  # torch declares that calls return Any
+
+        def __call__(self, state_BND: Tensor) -> BHNC:
+            """`forward`, typed."""
 
     def __init__(self, width: int, shape: ModelShape) -> None:
         super().__init__(width, shape.horizon * shape.target_channels)
@@ -89,15 +96,7 @@ class CalendarEmbedding(nn.Module):
 
 
 def step_index(x: BLNC, shape: ModelShape) -> Tensor | None:
-    """Row of the day, 0 .. steps_per_day - 1, of every input row; None without the time of day.
-
-    Args:
-        x: [B, L, N, C_in]; the calendar is the same for all nodes.
-        shape: names the channels of `x`.
-
-    Returns:
-        [B, L] int64.
-    """
+    """[B, L] int64, the row of the day of each input row; None without the time of day."""
     position, steps = shape.calendar_position("time-of-day"), shape.steps_per_day
     if position is None or steps is None:
         return None
@@ -108,15 +107,7 @@ def step_index(x: BLNC, shape: ModelShape) -> Tensor | None:
 
 
 def day_index(x: BLNC, shape: ModelShape) -> Tensor | None:
-    """Day of the week, Monday 0 to Sunday 6, of every input row; None if the input lacks it.
-
-    Args:
-        x: [B, L, N, C_in].
-        shape: names the channels of `x`.
-
-    Returns:
-        [B, L] int64.
-    """
+    """[B, L] int64, the day of the week (Monday is 0) of each input row; None if x lacks it."""
     position = shape.calendar_position("day-of-week")
     if position is None:
         return None

@@ -22,9 +22,6 @@ class DLinearConfig(ModelConfig):
         kernel: steps of the moving average that is the trend; odd.
         individual: a pair of maps for every sensor, N times the parameters (DLinear-I); otherwise
             all sensors share one pair (DLinear-S).
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     kernel: int = 25

@@ -56,9 +56,6 @@ class MTGNNConfig(ModelConfig):
         alpha: how fast the weights of edges saturate; see `MTGNN` for the effect of the paper's 3.
         dropout: fraction of the units that is zeroed after each convolution over time, and of the
             input of the first skip connection, in training.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     hidden: int = 32
@@ -174,8 +171,7 @@ class MTGNN(AbstractModel):
             skip_NBS = skip_NBS + skip
         skip_NBS = functional.relu(skip_NBS + self.last_skip(h_NBLD.flatten(2)))
         state_BND = functional.relu(self.end(skip_NBS.transpose(0, 1)))
-        forecast: BHNC = self.regression(state_BND)
-        return forecast
+        return self.regression(state_BND)
 
 
 class _GraphLearner(nn.Module):

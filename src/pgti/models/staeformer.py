@@ -39,9 +39,6 @@ class STAEformerConfig(ModelConfig):
         layers: transformer layers over time, and over sensors.
         dropout: fraction of the outputs of each attention and feed-forward network that is zeroed
             in training. Only the code has it.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     input_embedding: int = 24
@@ -132,8 +129,7 @@ class STAEformer(AbstractModel):
         tokens_BLND = tokens_BNLD.transpose(1, 2)
         for layer in self.spatial_layers:
             tokens_BLND = self._apply_layer(layer, tokens_BLND)
-        forecast: BHNC = self.regression(tokens_BLND.transpose(1, 2).flatten(2))
-        return forecast
+        return self.regression(tokens_BLND.transpose(1, 2).flatten(2))
 
     def _embed(self, x: BLNC) -> Tensor:
         """One vector per observation, [B, N, L, D]."""

@@ -47,9 +47,6 @@ class STGCNConfig(ModelConfig):
             reaches; the paper's K_s = 3 is the number of polynomials.
         dropout: fraction of a block's output that is zeroed in training. The released code has the
             layer and trains with 0.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
@@ -122,8 +119,7 @@ class STGCN(AbstractModel):
         for block in self.blocks:
             x_NBLC = self.maybe_checkpoint(block, x_NBLC, supports, self.limits, draws=draws)
         state_BND = self.norm(self.temporal(x_NBLC, self.limits).squeeze(2).transpose(0, 1))
-        forecast: BHNC = self.regression(functional.relu(self.end(state_BND)))
-        return forecast
+        return self.regression(functional.relu(self.end(state_BND)))
 
 
 class _Block(nn.Module):

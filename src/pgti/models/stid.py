@@ -34,9 +34,6 @@ class STIDConfig(ModelConfig):
         layers: residual layers.
         dropout: fraction of a residual layer's units that is zeroed in training. Only the code has
             it.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     window_embedding: int = 32
@@ -108,8 +105,7 @@ class STID(AbstractModel):
         h_BND = torch.cat(vectors, dim=2)
         for layer in self.layers:
             h_BND = self.maybe_checkpoint(layer, h_BND, draws=True)
-        forecast: BHNC = self.regression(h_BND)
-        return forecast
+        return self.regression(h_BND)
 
 
 class _ResidualLayer(nn.Module):

@@ -44,9 +44,6 @@ class STLLMConfig(ModelConfig):
             (safetensors, or tensors that torch reads with `weights_only`); empty for random
             weights. `width` and `heads` must match. A run reads them when it starts; its
             checkpoints contain them.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     embedding: int = 256
@@ -144,8 +141,7 @@ class STLLM(AbstractModel):
             tokens_BND = self._apply_half(_attend, block, tokens_BND)
             tokens_SD = self._apply_half(_feed_forward, block, tokens_BND.flatten(0, 1))
             tokens_BND = tokens_SD.view_as(tokens_BND)
-        forecast: BHNC = self.regression(self.norm(tokens_BND))
-        return forecast
+        return self.regression(self.norm(tokens_BND))
 
     def _embed(self, x: BLNC) -> Tensor:
         """The vectors of window, last row's time and sensor, concatenated."""

@@ -17,9 +17,6 @@ class TGCNConfig(ModelConfig):
 
     Attributes:
         hidden: units D of the recurrent layer. The paper uses 100 for the taxis of Shenzhen.
-
-    Raises:
-        ConfigError: an option is out of range.
     """
 
     hidden: int = 64
@@ -67,5 +64,4 @@ class TGCN(AbstractModel):
         )
         for states_NBD in parts:
             last_NBD = states_NBD[-1]
-        forecast: BHNC = self.regression(last_NBD.transpose(0, 1))
-        return forecast
+        return self.regression(last_NBD.transpose(0, 1))

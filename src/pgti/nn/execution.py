@@ -126,12 +126,14 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     return torch.get_autocast_dtype(device.type)
 
 
-def add_product(into_IK: Tensor, left_IJ: Tensor, right_JK: Tensor) -> None:
-    """Add left @ right in place; the sum may have a higher precision than the product."""
-    if into_IK.dtype == left_IJ.dtype:
-        into_IK.addmm_(left_IJ, right_JK)
+def add_product(into: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right in place, of matrices or batches of them, to a sum of any precision."""
+    if into.dtype != left.dtype:
+        into.add_(left @ right)
+    elif into.ndim == 3:
+        into.baddbmm_(left, right)
     else:
-        into_IK.add_(left_IJ @ right_JK)
+        into.addmm_(left, right)
 
 
 def refuse_second_derivative() -> None:

@@ -65,37 +65,26 @@ class GraphGRU(GatedLayer):
         steps = steps_per_part(num_steps, numbers, checkpointing=checkpointing, limits=limits)
         state_NBD = None
         for part_LNBC in torch.split(x_LNBC, steps):
-            states_NBD = self(part_LNBC, state_NBD, supports, checkpointing=checkpointing)
+            args = (part_LNBC, state_NBD, supports)
+            states_NBD = checkpointed(self, *args) if checkpointing else self(*args)
             yield states_NBD
             state_NBD = states_NBD[-1]
 
     @compiler_disabled
-    def forward(
-        self,
-        x_LNBC: Tensor,
-        h_NBD: NBD | None,
-        supports: Supports,
-        *,
-        checkpointing: bool = False,
-    ) -> list[NBD]:
+    def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> list[NBD]:
         """The states after each of L inputs.
+
+        Under autocast products are rounded; states and sums stay in full precision.
 
         Args:
             x_LNBC: [L, N, B, C].
             h_NBD: [N, B, D], the state before the first input; None for zeros, which saves the
                 products of the first step.
             supports: one operator on N nodes.
-            checkpointing: store only the states for the backward pass, and recompute the rest.
 
         Returns:
             L tensors [N, B, D], in the precision of the supports.
         """
-        if checkpointing and torch.is_grad_enabled():
-            return checkpointed(self._states, x_LNBC, h_NBD, supports)
-        return self._states(x_LNBC, h_NBD, supports)
-
-    def _states(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> list[NBD]:
-        """Under autocast products are rounded; states and sums stay in full precision."""
         states_NBD = []
         for inputs_NBG in self._inputs(x_LNBC, supports):
             h_NBD = self._step(inputs_NBG, h_NBD, supports)

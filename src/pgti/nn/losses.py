@@ -45,12 +45,8 @@ def huber(
 ) -> tuple[Tensor, Tensor]:
     """Sum of Huber losses over observed targets, and their number; see `mae`.
 
-    Args:
-        prediction: any shape.
-        target: the same shape.
-        mask: the same shape.
-        delta: positive, in original units; errors up to it count e^2 / 2, larger ones
-            delta * (e - delta / 2).
+    Errors up to `delta`, positive and in original units, count e^2 / 2, and larger ones
+    delta * (e - delta / 2).
     """
     error = _observed_error(prediction, target, mask)
     total = functional.huber_loss(error, torch.zeros_like(error), reduction="sum", delta=delta)

@@ -18,6 +18,7 @@ from torch import Tensor
 from pgti.nn.execution import (
     DEFAULT_LIMITS,
     ChunkLimits,
+    add_product,
     autocast_dtype,
     checkpointed,
     compiler_disabled,
@@ -128,7 +129,7 @@ class _AddProducts(torch.autograd.Function):
             for nodes in ctx.chunks:
                 weight_nKCO = _weights(embedding_NR[nodes].to(dtype), rounded_RKCO)
                 for x_NMC, weight_nCO in zip(terms_NMC, weight_nKCO.unbind(dim=1), strict=True):
-                    _add_product(out_NMO[nodes], x_NMC[nodes].to(dtype), weight_nCO)
+                    add_product(out_NMO[nodes], x_NMC[nodes].to(dtype), weight_nCO)
         return out_NMO
 
     @staticmethod
@@ -154,11 +155,3 @@ class _AddProducts(torch.autograd.Function):
                 grad_pool_RP += embedding_nR.t() @ grad_nKCO.flatten(1)
         grad_pool_RKCO = grad_pool_RP.view_as(pool_RKCO)
         return grad_NMO, grad_embedding_NR, grad_pool_RKCO, None, None, *grad_terms_NMC
-
-
-def _add_product(into_nMO: Tensor, x_nMC: Tensor, weight_nCO: Tensor) -> None:
-    """Add to a sum, whose precision may be higher than that of the product."""
-    if into_nMO.dtype == x_nMC.dtype:
-        into_nMO.baddbmm_(x_nMC, weight_nCO)
-    else:
-        into_nMO += x_nMC @ weight_nCO
