@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 EXAMPLE := build/example
 
-.PHONY: train test check test-slow clean setup bench-pgt bench-step bench-loader bench-memory \
+.PHONY: train test check pytest test-slow clean setup bench-pgt bench-step bench-loader bench-memory \
 	bench-epoch bench-scaling bench-equivalence
 
 setup: $(STAMP)
@@ -22,15 +22,18 @@ setup: $(STAMP)
 # an interrupted set-up is never mistaken for a complete one. --no-build-isolation installs the build
 # backend from the pins too. --no-deps leaves out the compiled packages that PyTorch Geometric
 # Temporal requires but the wrapped layers do not use; the extra `pgt` has those that they do.
+# compileall uses every core, pip only one; both skip files for other versions of Python.
 $(STAMP): pyproject.toml benchmarks/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "$(PYTHON) is missing or older than 3.11 ($$($(PYTHON) --version 2>&1)); pgti needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11" >&2; \
 		exit 1; }
 	@echo "setting up $(VENV)"
 	@if [ -e $@ ]; then rm -f $@; else $(PYTHON) -m venv --clear $(VENV); fi
-	@$(PIP) install -c constraints.txt hatchling editables
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]' -e 'benchmarks[plot,dask]'
-	@$(PIP) install -c constraints.txt --no-deps torch-geometric-temporal
+	@$(PIP) install --no-compile -c constraints.txt hatchling editables
+	@$(PIP) install --no-compile -c constraints.txt --no-build-isolation -e '.[dev]' \
+		-e 'benchmarks[plot,dask]'
+	@$(PIP) install --no-compile -c constraints.txt --no-deps torch-geometric-temporal
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 
 # --no-deps leaves out compiled packages that nothing measured here uses.
@@ -61,9 +64,12 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+test: $(STAMP)
+	@$(MAKE) --no-print-directory -j 2 check pytest
+
 # Two workers of one thread each: tests often wait for processes that they start.
-test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+pytest: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

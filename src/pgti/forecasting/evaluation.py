@@ -1,4 +1,4 @@
-"""Errors of forecasters over a split, several of them in one pass over the data."""
+"""Errors of forecasters over a split, in one pass over the data."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -57,7 +57,7 @@ def evaluate(
     for each in were_training:
         each.eval()
     try:
-        # Not inference_mode: what a network caches here must be usable in training later.
+        # Not inference_mode: training must be able to use what a network caches here.
         with torch.no_grad(), closing(loader.epoch(0)) as batches:
             for number, batch in enumerate(batches):
                 if before_batch is not None:
@@ -77,10 +77,10 @@ def evaluate(
 def evaluation_report(
     metrics: Mapping[str, ForecastMetrics], main: str, channels: Sequence[str]
 ) -> dict[str, Any]:
-    """The JSON shape of an evaluation: the main forecaster's errors, the others' under their names.
+    """An evaluation as JSON: the errors of the main forecaster, and those of others by name.
 
-    Where there are several target channels, "channels" has the errors of each by its name: their
-    units may differ, and the errors of all of them together mix them.
+    With several target channels, "channels" has the errors of each by name: their units may
+    differ, and the errors over all of them mix them.
 
     Args:
         metrics: as `evaluate` returns them.
@@ -104,7 +104,7 @@ def evaluation_report(
 
 
 def _with_channels(metrics: ForecastMetrics, channels: Sequence[str]) -> dict[str, Any]:
-    """The errors of all targets and, where there are several, of each."""
+    """The errors over all targets and, if there are several, of each."""
     if len(channels) != metrics.num_targets:
         raise ConfigError(
             f"{len(channels)} channels are named and {metrics.num_targets} are forecast: each "

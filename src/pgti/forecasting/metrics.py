@@ -1,4 +1,4 @@
-"""Errors of forecasts as sums and counts: masked, in original units, at each horizon step."""
+"""Masked errors of forecasts, accumulated as sums and counts at each horizon step."""
 
 import math
 from typing import TypedDict
@@ -12,13 +12,13 @@ from pgti.shapes import BHNC
 __all__ = ["ErrorTable", "ForecastMetrics", "MetricSummary"]
 
 ErrorTable = dict[str, float | None]
-"""An error per horizon step ("1", "2", ...) and over all ("mean"); None if none was observed."""
+"""An error per horizon step ("1", "2", ...) and over all ("mean"); None without observations."""
 
 _COUNT, _ABSOLUTE, _SQUARED, _RELATIVE, _RELATIVE_COUNT = range(5)
 
 
 class MetricSummary(TypedDict):
-    """What is said about a forecaster: three tables of errors and how many targets they are of."""
+    """The errors of a forecaster in original units, and the number of observed targets."""
 
     mae: ErrorTable
     rmse: ErrorTable
@@ -27,17 +27,17 @@ class MetricSummary(TypedDict):
 
 
 class ForecastMetrics:
-    """Accumulates the errors of forecasts on the device, in float64, without waiting for it.
+    """Accumulates the errors of forecasts on the device, in float64, without synchronizing.
 
     MAE and RMSE are over observed targets. MAPE, in percent, is over observed targets whose
-    magnitude exceeds `mape_threshold`: a relative error of a zero reading says nothing. "mean" is
-    the error over all observed targets of all steps, not the mean of the steps' errors.
+    magnitude exceeds `mape_threshold`: a relative error of zero is undefined. "mean" is the error
+    over all observed targets of all steps, not the mean of the steps' errors.
 
     Args:
         horizon: steps of a forecast, H.
         num_targets: target channels, C.
         mape_threshold: smallest magnitude, in the channel's unit, that MAPE counts.
-        device: where the sums are kept; the first update decides if None.
+        device: where the sums are; by default that of the first update.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class ForecastMetrics:
         self.num_targets = num_targets
         self.mape_threshold = mape_threshold
         self._device = device
-        # [5 sums, H, C]; one tensor, so that ranks can add theirs up in one reduction.
+        # [5 sums, H, C]; one tensor, so that ranks sum theirs in one all-reduce.
         self._sums = torch.zeros(5, horizon, num_targets, dtype=torch.float64, device=device)
 
     @property
     def sums(self) -> Tensor:
-        """The accumulated sums, float64 [5, H, C]: adding them up merges the metrics of parts."""
+        """The accumulated sums, float64 [5, H, C]: those of parts of the data can be added."""
         return self._sums
 
     def update(self, prediction: BHNC, target: BHNC, mask: BHNC) -> None:
@@ -69,7 +69,7 @@ class ForecastMetrics:
 
         Args:
             prediction: forecasts in original units.
-            target: readings in original units; where missing, anything finite.
+            target: observed values in original units; any finite number where missing.
             mask: True where the target was observed.
         """
         if self._device is None:
@@ -92,10 +92,10 @@ class ForecastMetrics:
         return torch.stack([part.sum(dim=(0, 1)) for part in parts])
 
     def merge(self, other: "ForecastMetrics") -> None:
-        """Add what another part of the data gave.
+        """Add the errors of another part of the data.
 
         Raises:
-            ConfigError: if the other was made for another shape or MAPE threshold.
+            ConfigError: if the other has another shape or MAPE threshold.
         """
         mine = (self.horizon, self.num_targets, self.mape_threshold)
         theirs = (other.horizon, other.num_targets, other.mape_threshold)
@@ -107,7 +107,7 @@ class ForecastMetrics:
         self._sums = self._sums + other.sums.to(self._sums.device)
 
     def summary(self, channel: int | None = None) -> MetricSummary:
-        """The errors so far; this waits for the device.
+        """The errors so far; this synchronizes the device.
 
         Args:
             channel: position of one target channel, or None for all of them together.

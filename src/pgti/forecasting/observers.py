@@ -1,4 +1,4 @@
-"""Who watches a run: progress on standard error, TensorBoard, or nobody."""
+"""Observers of training, evaluation and prediction: a progress bar and TensorBoard."""
 
 import math
 from abc import ABC, abstractmethod
@@ -24,15 +24,15 @@ Record = Mapping[str, Any]
 
 
 class AbstractObserver(ABC):
-    """Told what happens; it cannot change it."""
+    """Receives progress and metrics; it cannot change them."""
 
     @abstractmethod
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
-        """A pass over `num_windows` windows begins, `done` of them being done already."""
+        """A pass over `num_windows` windows begins, of which `done` are done already."""
 
     @abstractmethod
     def advance(self, num_windows: int) -> None:
-        """That many more windows of the pass are done."""
+        """The pass has done that many more windows."""
 
     @abstractmethod
     def record(self, record: Record) -> None:
@@ -40,13 +40,13 @@ class AbstractObserver(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Nothing more will come."""
+        """No more calls follow."""
 
 
 class RichObserver(AbstractObserver):
     """A progress bar with loss, windows per second and time left, and a line per epoch.
 
-    Where standard error is no terminal, only the lines are written.
+    If standard error is not a terminal, it writes only the lines.
 
     Args:
         console: where to write; standard error if None.
@@ -58,7 +58,7 @@ class RichObserver(AbstractObserver):
         self._task: TaskID | None = None
 
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
-        """Show a bar for the pass in place of the last one."""
+        """Replace the bar of the last pass."""
         if not self._console.is_terminal:
             return
         if self._progress is None:
@@ -80,7 +80,7 @@ class RichObserver(AbstractObserver):
         )
 
     def advance(self, num_windows: int) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self._progress is None or self._task is None:
             return
         self._progress.advance(self._task, num_windows)
@@ -89,7 +89,7 @@ class RichObserver(AbstractObserver):
             self._progress.update(self._task, speed=f"{speed:,.0f} windows/s")
 
     def record(self, record: Record) -> None:
-        """Show the loss, and at the end of an epoch write its line."""
+        """Show the loss, and write a line at the end of an epoch."""
         if record["kind"] == "step":
             if self._progress is not None and self._task is not None:
                 self._progress.update(self._task, loss=f"loss {record['train_loss']:.4f}")
@@ -104,19 +104,19 @@ class RichObserver(AbstractObserver):
         )
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress, self._task = None, None
 
 
 class TensorBoardObserver(AbstractObserver):
-    """Writes the run's numbers as TensorBoard scalars; nothing is written before the first.
+    """Writes the metrics of a run as TensorBoard scalars; the file appears with the first.
 
-    Events of steps that a resumed run takes again are void for TensorBoard.
+    TensorBoard discards earlier events of steps that a resumed run repeats.
 
     Args:
-        directory: where the event files go.
+        directory: of the event files.
 
     Raises:
         MissingExtraError: if tensorboard is not installed.
@@ -124,7 +124,7 @@ class TensorBoardObserver(AbstractObserver):
 
     def __init__(self, directory: Path) -> None:
         try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 # an extra
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
         except ImportError:
             raise MissingExtraError("tensorboard", "tensorboard") from None
         self._directory = directory
@@ -132,10 +132,10 @@ class TensorBoardObserver(AbstractObserver):
         self._writer: SummaryWriter | None = None
 
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
-        """Nothing to write."""
+        """Do nothing."""
 
     def advance(self, num_windows: int) -> None:
-        """Nothing to write."""
+        """Do nothing."""
 
     def record(self, record: Record) -> None:
         """Write every number of the line at its step."""
@@ -146,7 +146,7 @@ class TensorBoardObserver(AbstractObserver):
                 self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
 
     def close(self) -> None:
-        """Write what is left and close the files."""
+        """Flush and close the files."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -157,7 +157,7 @@ def _shown(value: float | None) -> str:
 
 
 def _scalars(record: Record, prefix: str = "") -> dict[str, float]:
-    """The numbers of a nested record, by dotted name."""
+    """The numbers of a nested record by dotted name."""
     found: dict[str, float] = {}
     for name, value in record.items():
         if isinstance(value, Mapping):

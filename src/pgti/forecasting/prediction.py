@@ -1,4 +1,4 @@
-"""Forecasts as files, window by window in bounded memory, complete or not there at all."""
+"""Forecasts as files, written in bounded memory; a file appears once it is complete."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ __all__ = ["ForecastLabels", "predict"]
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ForecastLabels:
-    """What the numbers of a forecast are called.
+    """Names of the numbers of a forecast.
 
-    Args:
-        time_axis: times of the series' rows; without times, rows are named by their number.
+    Attributes:
+        time_axis: times of the series' rows; without times, row numbers stand for them.
         input_steps: L, to find the first target row of a window.
         sensor_ids: name of each node.
         channels: name of each target channel.
@@ -35,9 +35,9 @@ class ForecastLabels:
     channels: tuple[str, ...]
 
     def timestamps(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64] | NDArray[np.int64]:
-        """Times of the rows, or the rows themselves where times are unknown.
+        """Times of the rows, or the row numbers if the times are unknown.
 
-        In a zone the times are UTC: its wall clock shows one hour of a year twice.
+        With a time zone the times are UTC: wall-clock time has one hour of a year twice.
         """
         if not self.time_axis.is_dated:
             return rows
@@ -47,7 +47,7 @@ class ForecastLabels:
 
     @property
     def names(self) -> ForecastNames:
-        """Names of a forecast file's axes."""
+        """Names of the axes of a forecast file."""
         return ForecastNames(
             sensor_ids=self.sensor_ids,
             channels=self.channels,
@@ -68,27 +68,27 @@ def predict(
 
     A CSV or Parquet file has one row per forecast, with the columns
 
-        timestamp   time of the forecast reading (its row number where times are unknown)
-        origin      time of the last reading the forecast was made from
+        timestamp   time of the forecast value (its row number if times are unknown)
+        origin      time of the last input
         horizon     steps from origin to timestamp, from 1
         sensor      id of the sensor
         channel     name of the channel
         forecast    in original units
-        observed    the reading, empty where missing; only if the first batch has targets
+        observed    the observed value, empty where missing; only if the first batch has targets
 
     An NPZ file has the arrays `forecast` and, in the same case, `observed`, float32 [S, H, N, C],
     `timestamps` [S, H], `origins` [S], `horizon` [H], `sensor_ids` [N] and `channels` [C].
 
-    Times of a series with a time zone are unambiguous: with their distance from UTC in a CSV file
-    (2025-10-26T02:00:00+01:00), with the zone in a Parquet file, and in an NPZ file in UTC, beside
-    an array `time_zone` with the zone's name. Other times are as the source had them.
+    Times of a series with a time zone are unambiguous: with their UTC offset in a CSV file
+    (2025-10-26T02:00:00+01:00), with the zone in a Parquet file, and in UTC in an NPZ file, beside
+    an array `time_zone` with the name of the zone. Other times are those of the source.
 
     Args:
-        forecaster: makes the forecasts, on the device of the batches.
-        batches: the windows, with or without targets; used one at a time.
-        labels: names of what is forecast.
-        path: the suffix, .csv, .parquet or .npz, names the format; an existing file is replaced
-            once the new one is complete.
+        forecaster: on the device of the batches.
+        batches: the windows, with or without targets; read one at a time.
+        labels: names of the rows, sensors and channels.
+        path: the suffix, .csv, .parquet or .npz, selects the format; the complete file replaces
+            an existing one.
         observers: receive the progress.
         block_size: forecasts (windows x horizon x nodes x channels) converted to rows at a time.
 
@@ -96,8 +96,8 @@ def predict(
         Number of windows.
 
     Raises:
-        ConfigError: if the suffix is another, the directory does not exist, or there is no window.
-        MissingExtraError: if the format needs a library that is not installed.
+        ConfigError: if the suffix is unknown, the directory does not exist, or there is no window.
+        MissingExtraError: if the library of the format is not installed.
         RunError: if the file cannot be written.
     """
     path = Path(path)
@@ -122,7 +122,7 @@ def predict(
 def _blocks(
     batch: Batch, prediction: torch.Tensor, labels: ForecastLabels, block_size: int
 ) -> Iterator[ForecastBlock]:
-    """The forecasts of a batch, a few windows at a time."""
+    """The forecasts of a batch, at most about `block_size` at a time."""
     forecast = prediction.float().cpu().numpy()
     observed = None
     if batch.y is not None and batch.y_mask is not None:

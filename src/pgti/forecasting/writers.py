@@ -75,8 +75,8 @@ def open_writer(path: Path, names: ForecastNames) -> Iterator[AbstractForecastWr
     """A writer of the format that the suffix names; the file appears when the block ends.
 
     Raises:
-        ConfigError: if the suffix names no format, or the directory does not exist.
-        MissingExtraError: if the format needs a library that is not installed.
+        ConfigError: if the suffix is unknown, or the directory does not exist.
+        MissingExtraError: if the library of the format is not installed.
         RunError: if the file cannot be written.
     """
     writers: dict[str, type[_CsvWriter] | type[_ParquetWriter] | type[_NpzWriter]] = {
@@ -112,7 +112,7 @@ class _Columns:
         self._has_observed: bool | None = None
 
     def has_observed(self, block: ForecastBlock) -> bool:
-        """Whether the file has the column; the first block decides."""
+        """Whether the file has the column, which the first block decides."""
         if self._has_observed is None:
             self._has_observed = block.observed is not None
         return self._has_observed
@@ -207,7 +207,7 @@ class _ParquetWriter(AbstractForecastWriter):
     def abandon(self) -> None:
         if self._writer is not None:
             _close_regardless(self._writer)
-            self._writer.is_open = False  # or else pyarrow tries again when it is collected
+            self._writer.is_open = False  # or pyarrow closes it again at garbage collection
         _close_regardless(self._file)
 
 
