@@ -28,7 +28,7 @@ from cyclopts import Parameter
 from pgti.errors import ConfigError
 from pgti.models import MODELS
 from pgti.options import parse_value, variants
-from pgti.run.config import ModelConfig, RunConfig, WindowConfig, read_toml, upgrade_options
+from pgti.run.config import ModelConfig, RunConfig, WindowConfig
 from pgti.training import TrainingConfig
 
 __all__ = ["RunFlags", "run_config"]
@@ -44,23 +44,17 @@ def run_config(store: Path, flags: "RunFlags") -> RunConfig:
     Raises:
         ConfigError: if an option is unknown or has a wrong value.
     """
-    given = _nested(flags)
+    given = _nest(flags)
     path = given.pop("config", None)
-    content: dict[str, Any] = {}
-    if path is not None:
-        content = read_toml(path)
-        try:
-            content = upgrade_options({**content, "store": store})
-            RunConfig.from_options(content)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+    store = store.absolute()
+    below = RunConfig(store=store) if path is None else RunConfig.from_toml(path, store)
     try:
-        return RunConfig.from_options({**_merged(content, given), "store": store.absolute()})
+        return RunConfig.from_options(_merge(below.to_options(), given))
     except ConfigError as error:
         raise ConfigError(str(error).removeprefix("training.")) from None
 
 
-def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
+def _nest(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the flags that were given, nested as in a configuration file."""
     nested: dict[str, Any] = {}
     for name, value in flags.items():
@@ -76,18 +70,15 @@ def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Two nested mappings as one, in which `above` comes first."""
     merged = dict(below)
     for name, value in above.items():
-        old = merged.get(name)
+        merged[name] = value
         if isinstance(value, Mapping):
-            table = old if isinstance(old, Mapping) else {} if old is None else {"kind": old}
-            tags = {"kind", "name"} & table.keys() & value.keys()
-            is_other = any(table[tag] != value[tag] for tag in tags)
-            merged[name] = dict(value) if is_other else _merged(table, value)
-        else:
-            merged[name] = value
+            table = below[name]
+            is_other = any(value[tag] != table[tag] for tag in ("kind", "name") if tag in value)
+            merged[name] = value if is_other else _merge(table, value)
     return merged
 
 

@@ -26,8 +26,10 @@ __all__ = [
     "WindowConfig",
     "parse_time",
     "read_toml",
-    "upgrade_options",
 ]
+
+
+_TABLES = ("windows", "model", "training")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,28 +166,35 @@ class RunConfig:
 
     def to_toml(self) -> str:
         """The text of `config.toml`; `from_toml` reads it back."""
-        content = {**asdict(self), "store": str(self.store), "model": _table(self.model)}
         try:
-            return tomli_w.dumps(_without_none(content))
+            return tomli_w.dumps(_without_none(self.to_options()))
         except TypeError as error:  # an option of a user's own model
             raise ConfigError(f"the options cannot be written as TOML: {error}") from None
 
+    def to_options(self) -> dict[str, Any]:
+        """Every option as a plain value, nested as `from_options` takes them."""
+        model = {"name": self.model.name, **self.model.options}
+        return {**asdict(self), "store": str(self.store), "model": model}
+
     def settings(self) -> dict[str, Any]:
         """The options that determine the run, as nested plain values: a checkpoint stores them."""
-        return {
-            "windows": asdict(self.windows),
-            "model": _table(self.model),
-            "training": asdict(self.training),
-        }
+        options = self.to_options()
+        return {name: options[name] for name in ("windows", "model", "training")}
 
     @classmethod
-    def from_toml(cls, path: Path) -> Self:
+    def from_toml(cls, path: Path, store: Path | None = None) -> Self:
         """Read a `config.toml`, of this version or of 0.1.
+
+        Args:
+            path: the file.
+            store: the store, in place of the one that the file names.
 
         Raises:
             ConfigError: if it cannot be read, or an option is unknown or has a wrong value.
         """
         content = read_toml(path)
+        if store is not None:
+            content["store"] = store
         if "store" not in content:
             raise ConfigError(f"{path} names no store")
         try:
@@ -200,34 +209,23 @@ class RunConfig:
         Raises:
             ConfigError: if an option is unknown or has a wrong value.
         """
-        options = upgrade_options(options)
         check_names(options, (each.name for each in fields(cls)))
-        model = dict(options.get("model", {}))
-        return cls(
-            **{
-                **options,
-                "windows": parse_config(WindowConfig, options.get("windows", {}), "windows"),
-                "model": ModelConfig(name=model.pop("name", "dcrnn"), options=model),
-                "training": parse_config(TrainingConfig, options.get("training", {}), "training"),
-            }
-        )
-
-
-def upgrade_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested options in their present form, from that of version 0.1 or the present one.
-
-    Raises:
-        ConfigError: if a table has a single value, or as `upgrade_training_options`.
-    """
-    for name in ("windows", "model", "training"):
-        if not isinstance(options.get(name, {}), Mapping):
-            raise ConfigError(f"{name} is {options[name]!r}: it must be a table, [{name}]")
-    training = upgrade_training_options(options.get("training", {}))
-    return {**options, "training": training}
-
-
-def _table(model: ModelConfig) -> dict[str, Any]:
-    return {"name": model.name, **model.options}
+        windows, model, training = (options.get(name, {}) for name in _TABLES)
+        for name, table in zip(_TABLES, (windows, model, training), strict=True):
+            if not isinstance(table, Mapping):
+                raise ConfigError(f"{name} is {table!r}: it must be a table, [{name}]")
+        values = {
+            **options,
+            "windows": parse_config(WindowConfig, windows, "windows"),
+            "model": ModelConfig(
+                name=model.get("name", "dcrnn"),
+                options={name: value for name, value in model.items() if name != "name"},
+            ),
+            "training": parse_config(
+                TrainingConfig, upgrade_training_options(training), "training"
+            ),
+        }
+        return cls(**values)
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
