@@ -88,7 +88,7 @@ def test_nothing_to_learn_is_an_error() -> None:
     """A module without parameters, or with frozen ones only, cannot be trained."""
     frozen = nn.Linear(1, 1).requires_grad_(False)
 
-    with pytest.raises(ConfigError, match="no parameter"):
+    with pytest.raises(ConfigError, match="no trainable parameter"):
         build_optimizer(frozen.parameters(), TrainingConfig())
 
 

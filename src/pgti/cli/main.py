@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, get_origin
 
 import cyclopts
 
-from pgti.cli.output import log
+from pgti.cli.output import format_default, log
 from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _app() -> cyclopts.App:
         version=version("pgti"),
         help_epilogue="Every command accepts --debug, which shows the traceback of an error.",
         config=split_lists,
-        default_parameter=cyclopts.Parameter(negative_iterable=()),
+        default_parameter=cyclopts.Parameter(negative_iterable=(), show_default=format_default),
     )
     for name in _COMMANDS:
         # By name, so that a command imports only what it needs.

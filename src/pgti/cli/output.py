@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["log", "print_json", "show", "show_errors"]
+__all__ = ["format_default", "log", "print_json", "show", "show_errors"]
 
 _BASELINES = ("persistence", "historical-average")
 _ERRORS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
@@ -19,6 +19,13 @@ def log(message: str, rank: int = 0) -> None:
     """Print a line on standard error; it names the rank, unless that is 0."""
     prefix = f"pgti: rank {rank}" if rank else "pgti"
     print(f"{prefix}: {message}", file=sys.stderr)
+
+
+def format_default(value: Any) -> Any:
+    """A default value as the help shows it; None hides it."""
+    if value is False or value in (None, ()):
+        return None
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def show(table: Table) -> None:

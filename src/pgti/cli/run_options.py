@@ -25,6 +25,7 @@ from typing import (
 
 from cyclopts import Parameter
 
+from pgti.cli.output import format_default
 from pgti.errors import ConfigError
 from pgti.models import MODELS
 from pgti.options import parse_value, variants
@@ -153,12 +154,11 @@ def _flag(
     can_be_empty = group == "Windows" and not default  # every channel, no calendar
     if get_origin(hint) is tuple:
         hint = tuple[get_args(hint)[0], ...]  # type: ignore[misc] # known at run time only
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
     parameter = Parameter(
         name=tuple(f"--{name.replace('_', '-')}" for name in names),
         help=text,
         group=group,
-        show_default=False if default in (None, ()) or default is False else shown,
+        show_default=False if (shown := format_default(default)) is None else str(shown),
         negative_iterable="empty-" if can_be_empty else (),
     )
     return option, Annotated[hint, parameter]

@@ -85,7 +85,7 @@ class WindowConfig:
         """Train, validation and test windows of a store.
 
         Raises:
-            ConfigError: if the split leaves no training window, or names a time that is none.
+            ConfigError: if the split leaves no training window, or a time is not valid.
         """
         num_steps = store.meta.num_steps
         if self.val_from is None or self.test_from is None:
@@ -229,7 +229,7 @@ class RunConfig:
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The table as TOML can hold it, which has no None: options that may be None default to it."""
+    """The table without options that are None, which TOML cannot hold; None is their default."""
     return {
         name: _without_none(value) if isinstance(value, Mapping) else value
         for name, value in table.items()
@@ -241,7 +241,7 @@ def parse_time(name: str, text: str) -> np.datetime64:
     """A wall-clock time, datetime64[s].
 
     Raises:
-        ConfigError: if `text` is no ISO 8601 time.
+        ConfigError: if `text` is not an ISO 8601 time.
     """
     try:
         moment = datetime.fromisoformat(text)

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Mapping, Set
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from pgti.errors import ConfigError, RunError
+from pgti.options import variants
 from pgti.training.config import TrainingConfig
 from pgti.training.schedules import CosineSchedule
 
@@ -29,39 +30,32 @@ _FREE_OPTIONS = frozenset(
         "activation_checkpointing",
     )
 )
-"""Options that say when a run stops, what it writes and how it is computed: the last two change the
-last bits of gradients, and nothing else."""
+"""Options about when a run stops, what it writes and how it computes: the last two change only the
+last bits of gradients."""
 
-_FLAT_OPTIONS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {
-    "schedule": {
-        "milestones": ("milestones", ("multistep",)),
-        "schedule_factor": ("factor", ("multistep", "plateau")),
-        "plateau_patience": ("patience", ("plateau",)),
-        "min_learning_rate": ("min_learning_rate", ("cosine", "plateau")),
-    },
-    "order": {
-        "partitions": ("partitions", ("partitions",)),
-        "rotation": ("rotation", ("partitions",)),
-        "block_size": ("block_size", ("blocks", "partitions")),
-    },
-    "loss": {"huber_delta": ("delta", ("huber",))},
-    "optimizer": {
-        "weight_decay": ("weight_decay", ("adam", "adamw")),
-        "adam_epsilon": ("epsilon", ("adam", "adamw")),
-    },
+_FLAT_OPTIONS = {
+    "milestones": ("schedule", "milestones"),
+    "schedule_factor": ("schedule", "factor"),
+    "plateau_patience": ("schedule", "patience"),
+    "min_learning_rate": ("schedule", "min_learning_rate"),
+    "partitions": ("order", "partitions"),
+    "rotation": ("order", "rotation"),
+    "block_size": ("order", "block_size"),
+    "huber_delta": ("loss", "delta"),
+    "weight_decay": ("optimizer", "weight_decay"),
+    "adam_epsilon": ("optimizer", "epsilon"),
 }
-"""Options of version 0.1 by the option that they belong to now: new name, and the kinds with it."""
+"""Options of version 0.1: the table and the name that they have now."""
 
-_DEFAULT_KINDS = {"schedule": "none", "order": "auto", "loss": "mae", "optimizer": "adam"}
 _REFUSED = {"milestones": [], "partitions": 16, "rotation": 0.125, "block_size": 8}
 """Options that 0.1 refused with other kinds, unless they had these values; others it ignored."""
 
 
 def upgrade_training_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Training options in their present form, from that of version 0.1 or the present one.
+    """Convert training options of version 0.1 to their present form; others stay as they are.
 
-    0.1 had flat options, and wrote those of every kind whether they had a meaning or not: those
-    without one are left out.
+    Options of 0.1 were flat, and its files hold those of every kind: those that do not belong to
+    the chosen kind are left out.
 
     Raises:
         ConfigError: if a block size comes without an order.
@@ -69,22 +63,23 @@ def upgrade_training_options(options: Mapping[str, Any]) -> dict[str, Any]:
     upgraded = dict(options)
     if "recompute" in upgraded:
         upgraded["activation_checkpointing"] = upgraded.pop("recompute")
-    for name, flat in _FLAT_OPTIONS.items():
-        kind = upgraded.get(name, _DEFAULT_KINDS[name])
-        if not isinstance(kind, str) or flat.keys().isdisjoint(upgraded):
-            continue
-        if kind == "auto" and not {"partitions", "rotation"}.isdisjoint(upgraded):
-            kind = "partitions"
-        if kind == "auto":
+    if upgraded.get("order", "auto") == "auto":
+        if not {"partitions", "rotation"}.isdisjoint(upgraded):
+            upgraded["order"] = "partitions"
+        elif "block_size" in upgraded:
             raise ConfigError("block_size needs an order: set order to blocks or partitions")
-        table = {"kind": kind}
-        for old, (new, kinds) in flat.items():
-            if old not in upgraded:
-                continue
-            value = upgraded.pop(old)
-            if kind in kinds or value != _REFUSED.get(old, value):
-                table[new] = value
-        upgraded[name] = table
+    hints, defaults = get_type_hints(TrainingConfig), TrainingConfig()
+    for old, (name, new) in _FLAT_OPTIONS.items():
+        if old not in upgraded or isinstance(options.get(name), Mapping):
+            continue  # a table is in the present form
+        value = upgraded.pop(old)
+        table = upgraded.setdefault(name, getattr(defaults, name).kind)
+        if isinstance(table, str):
+            table = upgraded[name] = {"kind": table}
+        config = variants(hints[name]).get(table["kind"])
+        has_option = config is None or new in get_type_hints(config)
+        if has_option or value != _REFUSED.get(old, value):
+            table[new] = value
     return upgraded
 
 
@@ -96,7 +91,7 @@ def free_options(config: TrainingConfig) -> frozenset[str]:
 
 
 def plain_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings as they look after a journey through a file: lists for tuples, and so on."""
+    """The settings as a file returns them: with lists for tuples, for instance."""
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 

@@ -14,18 +14,18 @@ __all__ = ["build_loss", "build_optimizer"]
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Adam:
-    """Build the optimizer that the configuration names, over the parameters that learn.
+    """Build the configured optimizer over the trainable parameters.
 
     Raises:
-        ConfigError: if no parameter learns.
+        ConfigError: if no parameter is trainable.
     """
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    if not learning:
-        raise ConfigError("the model has no parameter that learns: there is nothing to train")
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    if not trainable:
+        raise ConfigError("the model has no trainable parameters: there is nothing to train")
     options = config.optimizer
     kind = torch.optim.AdamW if isinstance(options, AdamWOptimizer) else torch.optim.Adam
     return kind(
-        learning,
+        trainable,
         lr=config.learning_rate,
         eps=options.epsilon,
         weight_decay=options.weight_decay,
