@@ -9,7 +9,7 @@ from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingest import IngestOptions, open_readings
 from pgti.ingest.node_matching import RawEdges, match_nodes
-from pgti.ingest.readings import reraise_read_errors
+from pgti.ingest.readings import Readings, reraise_read_errors
 from pgti.ingest.sources import read_raw_graph
 
 __all__ = ["FLOW_DATASETS", "ZERO_FLOW_NOTE"]
@@ -41,7 +41,7 @@ def flow_array(request: Request) -> Prepared:
                 f"{readings.num_nodes} sensors: each needs one"
             )
     readings = replace(readings, node_ids=node_ids)
-    graph = _read_undirected(edges, readings.num_nodes, node_ids)
+    graph = _read_undirected(edges, readings)
     if request.zeros_missing:
         readings = mask_zeros(readings)
     return Prepared(readings=readings, options=options, graph=graph)
@@ -52,17 +52,17 @@ def _read_ids(path: Path) -> tuple[str, ...]:
         return tuple(path.read_text(encoding="utf-8").split())
 
 
-def _read_undirected(path: Path, num_nodes: int, node_ids: tuple[str, ...] | None) -> SensorGraph:
+def _read_undirected(path: Path, readings: Readings) -> SensorGraph:
     """The graph with weight 1 in both directions for all pairs listed; distances are not used.
 
     STSGCN and BasicTS read these files so, and the distances have no common unit.
     """
     options = IngestOptions(edge_values="weight")
-    raw = read_raw_graph(path, options, num_nodes=num_nodes, node_ids=node_ids)
+    raw = read_raw_graph(path, options, readings)
     if not isinstance(raw, RawEdges):
         raise DataError(f"{path.name} is not a list of edges: the rule is from,to,distance")
     listed = replace(raw, value=None)
-    there = match_nodes(listed, num_nodes, node_ids, options).graph.adjacency
+    there = match_nodes(listed, readings.num_nodes, readings.node_ids, options).graph.adjacency
     return SensorGraph(adjacency=there.maximum(there.T))
 
 

@@ -19,7 +19,7 @@ from pgti.ingest.node_matching import (
     is_distance_name,
 )
 from pgti.ingest.options import GraphKind, IngestOptions
-from pgti.ingest.readings import ID_NAMES, ids_to_text, reraise_read_errors
+from pgti.ingest.readings import ID_NAMES, Readings, ids_to_text, reraise_read_errors
 
 __all__ = ["read_table_graph"]
 
@@ -89,21 +89,11 @@ class _Table:
 
 
 def read_table_graph(
-    path: Path,
-    options: IngestOptions,
-    *,
-    num_nodes: int | None = None,
-    node_ids: tuple[str, ...] | None = None,
-    ids_elsewhere: bool = False,
+    path: Path, options: IngestOptions, readings: Readings | None, ids_elsewhere: bool
 ) -> RawGraph:
     """A graph in a CSV or TSV file; its header, or else its shape, shows what it holds.
 
-    Args:
-        path: the file.
-        options: see `IngestOptions`.
-        num_nodes: sensors of the readings, where there are any.
-        node_ids: their ids, where known.
-        ids_elsewhere: whether `options.ids` may be an array of the readings' file alone.
+    The arguments are those of `read_raw_graph`.
 
     Raises:
         ConfigError: if options name columns that cannot be used.
@@ -115,7 +105,7 @@ def read_table_graph(
             f"--edges names one column ({options.edges[0]}) of {table.name}: the rule is "
             "source,target or source,target,weight"
         )
-    kind = options.graph_kind or _recognize_kind(table, options, num_nodes, node_ids)
+    kind = options.graph_kind or _recognize_kind(table, options, readings)
     readers: dict[GraphKind, Callable[[_Table, IngestOptions], RawGraph]] = {
         "matrix": _matrix,
         "edges": _edges,
@@ -161,12 +151,7 @@ def _has_header(lines: list[list[str]]) -> bool:
     return could_be_ids and len(first) > 3 and len(lines) == len(first) + 1
 
 
-def _recognize_kind(
-    table: _Table,
-    options: IngestOptions,
-    num_nodes: int | None,
-    node_ids: tuple[str, ...] | None,
-) -> GraphKind:
+def _recognize_kind(table: _Table, options: IngestOptions, readings: Readings | None) -> GraphKind:
     if table.pair(options.edges, _ENDS) is not None:
         return "edges"
     if table.pair(options.coordinates, _LATLON) is not None:
@@ -175,7 +160,7 @@ def _recognize_kind(
     if table.header is None and table.width in (2, 3):
         if num_rows != table.width:
             return "edges"
-        return _recognize_square(table, num_nodes, node_ids)
+        return _recognize_square(table, readings)
     if num_rows in (table.width, table.width - 1) and table.width > 3:
         return "matrix"
     titles = "no header" if table.header is None else f"the columns {', '.join(table.header[:6])}"
@@ -185,16 +170,15 @@ def _recognize_kind(
     )
 
 
-def _recognize_square(
-    table: _Table, num_nodes: int | None, node_ids: tuple[str, ...] | None
-) -> GraphKind:
+def _recognize_square(table: _Table, readings: Readings | None) -> GraphKind:
     """A headerless table of two or three rows and as many columns: edges or a matrix."""
     ends = {*table.ids(0), *table.ids(1)}
-    known = {str(node) for node in range(num_nodes or table.width)} | set(node_ids or ())
-    could_be_edges = ends <= known or (
-        num_nodes is None and all(label.isdecimal() for label in ends)
-    )
-    could_be_matrix = num_nodes in (None, table.width)
+    if readings is None:
+        could_be_matrix, could_be_edges = True, all(label.isdecimal() for label in ends)
+    else:
+        could_be_matrix = readings.num_nodes == table.width
+        known = {*map(str, range(readings.num_nodes)), *(readings.node_ids or ())}
+        could_be_edges = ends <= known
     if could_be_edges and could_be_matrix:
         raise DataError(
             f"{table.name} has {table.width} rows and {table.width} columns without a header: pass "

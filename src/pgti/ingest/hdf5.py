@@ -37,12 +37,11 @@ from pgti.ingest.readings import (
     stack_channels,
 )
 from pgti.ingest.safe_pickle import loads_pickle
-from pgti.ingest.times import RowLabels, epoch_seconds_of_numbers, zone_from_offset
+from pgti.ingest.times import RowLabels, epoch_seconds, zone_from_offset
 
 __all__ = ["PandasTable", "is_pandas_table", "open_hdf5", "open_hdf5_file", "open_pandas_table"]
 
 _FORMAT = "HDF5 (if a compression filter is missing, rewrite it with `ptrepack --complib=zlib`)"
-_NAT = np.iinfo(np.int64).min
 
 Node = Any  # an h5py group or dataset; h5py has no types
 Words = list[str | int]
@@ -76,12 +75,8 @@ class PandasTable:
 
     def read(
         self, group: Node, first: int, stop: int
-    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
-        """Floats [rows, N] and the index, int64 [rows] (empty if it is not dates).
-
-        Raises:
-            DataError: naming the first row without a time.
-        """
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[Any]]:
+        """Floats [rows, N] and the stored index [rows]."""
         if "table" in group:
             rows = group["table"][first:stop]
             pieces = [rows[field].reshape(stop - first, -1) for field in self.columns]
@@ -89,11 +84,16 @@ class PandasTable:
         else:
             pieces = [group[f"{block}_values"][first:stop] for block in self.columns]
             times = group["axis1"][first:stop]
-        if self.time_unit is None:
-            times = np.empty(0, np.int64)
-        labels = RowLabels(self.name)
-        labels.refuse_where(times == _NAT, first, lambda _: "has no time: give it one")
         return self._join([as_floats(piece) for piece in pieces]), times
+
+    def epoch_seconds(self, index: NDArray[Any], first_row: int) -> NDArray[np.int64]:
+        """Epoch seconds [rows] of a stored index of dates.
+
+        Raises:
+            DataError: naming the first row whose time is missing or not on a whole second.
+        """
+        times = np.asarray(index, dtype=np.int64).view(f"M8[{self.time_unit}]")
+        return epoch_seconds(times, first_row, RowLabels(self.name))
 
     def _join(self, pieces: list[NDArray[np.floating[Any]]]) -> NDArray[np.floating[Any]]:
         num_nodes = len(self.node_ids)
@@ -186,8 +186,7 @@ def _open_table(path: Path, key: str, table: PandasTable) -> Readings:
                 values, times = table.read(reopened[key], first, stop)
                 seconds = None
                 if table.time_unit is not None:
-                    labels = RowLabels(name)
-                    seconds = epoch_seconds_of_numbers(times, table.time_unit, first, labels)
+                    seconds = table.epoch_seconds(times, first)
                 yield Chunk(values=values[..., np.newaxis], seconds=seconds)
 
     return Readings(

@@ -26,7 +26,7 @@ from pgti.ingest.sources import (
     read_raw_graph,
     readings_suffix,
 )
-from pgti.ingest.timeline import Timeline, Times
+from pgti.ingest.timeline import Timeline
 from pgti.ingest.times import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.store import StoreMeta, StoreWriter
 
@@ -103,12 +103,10 @@ def ingest(
         timeline = Timeline(readings, options, time_zone)
         _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
         if timeline.has_times:
-            times = timeline.finish()
+            meta = timeline.finish(writer)
         else:
-            times = _times_without_source(options, writer.num_steps)
-        meta = writer.finish(
-            start=times.start, interval_seconds=times.interval_seconds, seconds=times.seconds
-        )
+            start = _start_without_times(options, writer.num_steps)
+            meta = writer.finish(start=start, interval_seconds=options.interval_seconds)
     return IngestSummary(
         path=target, meta=meta, num_filled_rows=timeline.num_filled, notes=matched.notes
     )
@@ -140,8 +138,8 @@ def read_graph(
     """
     options = options or IngestOptions()
     check_options_used(None, graph_suffix(source), options)
-    raw = _read_given_graph(source, options, None)
-    _check_neighbours(raw, options)
+    raw = read_raw_graph(source, options)
+    _check_neighbours(raw, options, is_given=True)
     node_ids = None
     if isinstance(raw, RawEdges):
         labels = tuple(dict.fromkeys([*raw.source, *raw.target]))
@@ -186,30 +184,15 @@ def _time_zone(readings: Readings, options: IngestOptions) -> str | None:
     return zone
 
 
-def _read_given_graph(
-    source: GraphSource,
-    options: IngestOptions,
-    readings: Readings | None,
-    *,
-    ids_used: bool = False,
-) -> RawGraph:
-    raw = read_raw_graph(
-        source,
-        options,
-        num_nodes=None if readings is None else readings.num_nodes,
-        node_ids=None if readings is None else readings.node_ids,
-        ids_elsewhere=ids_used,
-    )
-    if isinstance(raw, RawCoordinates) and options.neighbours is None:
-        raise ConfigError(
-            f"{raw.name} holds coordinates and no edges: pass --neighbours, the number of nearest "
-            "sensors that each is joined with"
-        )
-    return raw
-
-
-def _check_neighbours(raw: RawGraph, options: IngestOptions) -> None:
-    if options.neighbours is not None and not isinstance(raw, RawCoordinates):
+def _check_neighbours(raw: RawGraph, options: IngestOptions, *, is_given: bool) -> None:
+    """Refuse coordinates that the user gives without neighbours, and neighbours without them."""
+    if isinstance(raw, RawCoordinates):
+        if is_given and options.neighbours is None:
+            raise ConfigError(
+                f"{raw.name} holds coordinates and no edges: pass --neighbours, the number of "
+                "nearest sensors that each is joined with"
+            )
+    elif options.neighbours is not None:
         raise ConfigError(
             f"neighbours is {options.neighbours} and {raw.name} holds edges or a matrix: leave "
             "--neighbours out, or pass --graph-kind coordinates"
@@ -221,9 +204,9 @@ def _match_graph(
 ) -> MatchedGraph:
     raw = readings.graph
     if graph is not None:
-        raw = _read_given_graph(graph, options, readings, ids_used=ids_used)
+        raw = read_raw_graph(graph, options, readings, ids_elsewhere=ids_used)
     if raw is not None:
-        _check_neighbours(raw, options)
+        _check_neighbours(raw, options, is_given=graph is not None)
         return match_nodes(raw, readings.num_nodes, readings.node_ids, options)
     for option in ("edges", "coordinates", "neighbours"):
         if getattr(options, option):
@@ -274,11 +257,12 @@ def _write_rows(
         raise DataError(f"{readings.name} has no rows: a series needs at least one")
 
 
-def _times_without_source(options: IngestOptions, num_steps: int) -> Times:
+def _start_without_times(options: IngestOptions, num_steps: int) -> np.datetime64 | None:
+    """The start that the user gives for a source without times."""
     if options.gaps != "error":
         raise ConfigError(f"gaps is {options.gaps!r} and the source has no times: leave --gaps out")
     if options.start is None:
-        return Times(start=None, interval_seconds=options.interval_seconds)
+        return None
     if options.interval_seconds is None:
         raise ConfigError(f"start is {options.start} without an interval: add --interval 5min")
     start = parse_start(options.start, options.time_zone)
@@ -288,4 +272,4 @@ def _times_without_source(options: IngestOptions, num_steps: int) -> Times:
             f"{num_steps} rows from {options.start} at an interval of {options.interval} leave the "
             "years 1 to 9999: correct --start or --interval"
         )
-    return Times(start=np.datetime64(start, "s"), interval_seconds=options.interval_seconds)
+    return np.datetime64(start, "s")

@@ -114,18 +114,16 @@ def _suffixes(source: Path | str) -> tuple[str, str]:
 def read_raw_graph(
     source: GraphSource,
     options: IngestOptions,
+    readings: Readings | None = None,
     *,
-    num_nodes: int | None = None,
-    node_ids: tuple[str, ...] | None = None,
     ids_elsewhere: bool = False,
 ) -> RawGraph:
-    """Read a graph, without matching its nodes with any readings.
+    """Read a graph, without matching its nodes with the sensors of the readings.
 
     Args:
         source: a file; or a SensorGraph, a dense or a sparse matrix.
         options: see `IngestOptions`.
-        num_nodes: sensors of the readings, if any: they help to recognise what the source holds.
-        node_ids: their ids, where known.
+        readings: the readings, if any; their sensors help to recognize what a table holds.
         ids_elsewhere: whether `options.ids` may be an array of the readings' file alone.
 
     Raises:
@@ -147,9 +145,7 @@ def read_raw_graph(
     if suffix == ".npy":
         return read_npy_graph(path, options)
     if suffix in _TEXT:
-        return read_table_graph(
-            path, options, num_nodes=num_nodes, node_ids=node_ids, ids_elsewhere=ids_elsewhere
-        )
+        return read_table_graph(path, options, readings, ids_elsewhere)
     raise DataError(
         f"the graph file {path.name} has the suffix {suffix!r}: known are .npy, .npz, "
         f"{', '.join(_TEXT)} (also .gz), .pkl"

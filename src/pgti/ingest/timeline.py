@@ -1,7 +1,6 @@
 """The times of consecutive rows: their order, interval and gaps."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,31 +10,18 @@ from pgti.errors import DataError
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.readings import Readings
 from pgti.ingest.times import (
+    FIRST_SECOND,
+    LAST_SECOND,
     Localizer,
-    check_years,
     format_interval,
     format_seconds,
     parse_start,
 )
+from pgti.store import StoreMeta, StoreWriter
 
-__all__ = ["Timeline", "Times"]
+__all__ = ["Timeline"]
 
 _MAX_FILLED_ROWS = 110_000  # a year of five-minute steps: a longer gap is a mistyped time
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Times:
-    """The times of the rows of a series.
-
-    Attributes:
-        start: time of row 0, or None.
-        interval_seconds: seconds between rows (the commonest, if irregular), or None.
-        seconds: epoch seconds of every row if they are irregular, else None.
-    """
-
-    start: np.datetime64 | None
-    interval_seconds: int | None
-    seconds: NDArray[np.int64] | None = None
 
 
 class Timeline:
@@ -76,7 +62,13 @@ class Timeline:
             DataError: naming the row and both times where times repeat, go back, or leave a gap
                 that the options do not allow.
         """
-        check_years(seconds, first_row, self._labels)
+        self._labels.refuse_where(
+            (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
+            first_row,
+            lambda row: (
+                f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
+            ),
+        )
         if self._localizer is not None:
             seconds = self._localizer.convert(seconds, first_row)
         if self._first is None:
@@ -112,16 +104,15 @@ class Timeline:
         """Whether any row had a time."""
         return self._first is not None
 
-    def finish(self) -> Times:
-        """What to store of the times.
+    def finish(self, writer: StoreWriter) -> StoreMeta:
+        """Complete the store with start and interval, or with the time of each row.
 
         Raises:
             DataError: if there was one row and no interval was given, or the times contradict the
                 given interval.
         """
-        if self._first is None:
-            return Times(start=None, interval_seconds=None)
-        start = np.datetime64(self._first, "s")
+        source = self._labels.source
+        start = np.datetime64(self._first or 0, "s")
         if self._gaps == "keep":
             seconds = np.concatenate(self._kept)
             steps = np.diff(seconds)
@@ -129,18 +120,17 @@ class Timeline:
                 self._interval = _commonest(steps)
             if self._given_interval not in (None, self._interval) and self._interval is not None:
                 raise DataError(
-                    f"the rows of {self._labels.source} are {format_interval(self._interval)} "
-                    f"apart and interval is {format_interval(self._given_interval or 0)}: leave "
-                    "--interval out, or correct it"
+                    f"the rows of {source} are {format_interval(self._interval)} apart and "
+                    f"interval is {format_interval(self._given_interval or 0)}: leave --interval "
+                    "out, or correct it"
                 )
             if len(steps) and (steps != self._interval).any():
-                return Times(start=start, interval_seconds=self._interval, seconds=seconds)
+                return writer.finish(start=start, interval_seconds=self._interval, seconds=seconds)
         if self._interval is None:
             raise DataError(
-                f"{self._labels.source} has one row ({format_seconds(self._first)}), which shows "
-                "no interval: add --interval 5min"
+                f"{source} has one row ({start}), which shows no interval: add --interval 5min"
             )
-        return Times(start=start, interval_seconds=self._interval)
+        return writer.finish(start=start, interval_seconds=self._interval)
 
     def _begin(self, first: int) -> None:
         self._first = first

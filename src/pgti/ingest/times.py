@@ -20,9 +20,7 @@ __all__ = [
     "UTC_ZONE",
     "Localizer",
     "RowLabels",
-    "check_years",
     "epoch_seconds",
-    "epoch_seconds_of_numbers",
     "format_interval",
     "format_seconds",
     "parse_interval",
@@ -112,7 +110,7 @@ def format_interval(seconds: int) -> str:
 
 def format_seconds(seconds: int) -> str:
     """Epoch seconds as ISO 8601, without a zone."""
-    return datetime.fromtimestamp(seconds, tz=UTC).replace(tzinfo=None).isoformat()
+    return str(np.datetime64(seconds, "s"))
 
 
 def parse_start(text: str, time_zone: str | None) -> int:
@@ -144,12 +142,15 @@ def parse_start(text: str, time_zone: str | None) -> int:
     return int(time.replace(tzinfo=zone).timestamp())
 
 
-def epoch_seconds(times: pd.DatetimeIndex, first_row: int, labels: RowLabels) -> NDArray[np.int64]:
+def epoch_seconds(
+    times: pd.DatetimeIndex | NDArray[np.datetime64], first_row: int, labels: RowLabels
+) -> NDArray[np.int64]:
     """Epoch seconds of the times of a chunk; times without a zone count as UTC.
 
     Raises:
         DataError: naming the first row whose time is missing or not on a whole second.
     """
+    times = pd.DatetimeIndex(times)
     missing = np.asarray(times.isna())
     labels.refuse_where(missing, first_row, lambda _: "has no time: give it one")
     whole = times.as_unit("s")
@@ -159,38 +160,6 @@ def epoch_seconds(times: pd.DatetimeIndex, first_row: int, labels: RowLabels) ->
         lambda row: f"has the time {times[row]}: times must be on whole seconds",
     )
     return np.asarray(whole.asi8, dtype=np.int64)
-
-
-def epoch_seconds_of_numbers(
-    values: NDArray[np.int64], unit: str, first_row: int, labels: RowLabels
-) -> NDArray[np.int64]:
-    """Epoch seconds of whole numbers counted in `unit`: "s", "ms", "us" or "ns".
-
-    Raises:
-        DataError: naming the first row that is not on a whole second.
-    """
-    seconds, rest = np.divmod(values, np.int64(PER_SECOND[unit]))
-    labels.refuse_where(
-        rest != 0,
-        first_row,
-        lambda row: f"has the time {values[row]} {unit}: times must be on whole seconds",
-    )
-    return np.asarray(seconds, dtype=np.int64)
-
-
-def check_years(seconds: NDArray[np.int64], first_row: int, labels: RowLabels) -> None:
-    """Refuse times that ISO 8601 cannot write.
-
-    Raises:
-        DataError: naming the first row outside the years 1 to 9999.
-    """
-    labels.refuse_where(
-        (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
-        first_row,
-        lambda row: (
-            f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
-        ),
-    )
 
 
 def zone_from_offset(offset: timedelta) -> str | None:

@@ -18,7 +18,6 @@ from pgti.errors import DataError
 from pgti.ingest.hdf5 import PandasTable, is_pandas_table, open_hdf5_file, open_pandas_table
 from pgti.ingest.npy import read_header
 from pgti.ingest.readings import check_series_shape, reraise_read_errors
-from pgti.ingest.times import RowLabels, epoch_seconds_of_numbers
 from pgti.store import SECONDS_PER_DAY, Moments, SeriesStore, calendar_features, default_calendar
 from pgti.store.codec import Float32Codec
 from pgti.store.moments import moments_of_raw
@@ -261,7 +260,7 @@ class TableSource(Source):
             index = np.asarray(
                 (group["table"].fields("index") if is_flexible else group["axis1"])[:]
             )
-        seconds = epoch_seconds_of_numbers(index, table.time_unit, 0, RowLabels(name))
+        seconds = table.epoch_seconds(index, 0)
         self._table: PandasTable = table
         self._time_of_day = np.asarray(seconds % SECONDS_PER_DAY) / SECONDS_PER_DAY
         self.is_by_sensor = not is_flexible
