@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Served:
     """A file as the server hands it out.
 
-    Args:
+    Attributes:
         content: its bytes.
         etag: its entity tag, quoted; None sends none.
         modified: its date.
@@ -38,7 +38,7 @@ class Served:
 class FileServer:
     """Files by name, and what was asked of it.
 
-    Args:
+    Attributes:
         url: where it is.
         files: what it serves.
         asked: name, `Range` and `If-Range` of every request.

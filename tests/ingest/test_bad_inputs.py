@@ -1,5 +1,6 @@
 """Bad inputs: each gives one clear line that names the offending value, and leaves nothing."""
 
+import gzip
 import io
 import os
 import pickle
@@ -7,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,8 +134,6 @@ def matrix_with(value: float) -> np.ndarray:
 
 def raw_npz(path: Path, header: bytes, body: bytes) -> Path:
     """An archive whose one member has the header given."""
-    import zipfile  # noqa: PLC0415 - one case needs it
-
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("speed.npy", header + body)
     return path
@@ -547,8 +547,6 @@ def scipy_archive(path: Path, **changed: Any) -> Path:
 
 def damaged_lzma(path: Path) -> Path:
     """An archive compressed with LZMA, with some bytes changed."""
-    import zipfile  # noqa: PLC0415 - one case needs it
-
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
         file.writestr("v.npy", npy_header((50, 9)) + noise(50, 9).tobytes())
     content = bytearray(path.read_bytes())
@@ -590,8 +588,6 @@ def npz_as_csv(path: Path) -> Path:
 
 def gzipped(path: Path) -> Path:
     """A compressed CSV file."""
-    import gzip  # noqa: PLC0415 - one case needs it
-
     rows = "\n".join(",".join(map(str, row)) for row in noise(200, 5))
     path.write_bytes(gzip.compress(rows.encode()))
     return path

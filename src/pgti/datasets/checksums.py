@@ -13,7 +13,7 @@ from pgti.datasets.dataset import Download
 from pgti.errors import DataError
 from pgti.storage import write_atomically
 
-__all__ = ["CHECKSUMS_FILE", "Checksums", "digest_of"]
+__all__ = ["CHECKSUMS_FILE", "Checksums"]
 
 CHECKSUMS_FILE = "checksums.json"
 
@@ -22,12 +22,6 @@ class _Entry(TypedDict):
     sha256: str
     bytes: int
     url: str
-
-
-def digest_of(path: Path, algorithm: str) -> str:
-    """Hexadecimal digest of a file by an algorithm of `hashlib`."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 class Checksums:
@@ -42,7 +36,7 @@ class Checksums:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / CHECKSUMS_FILE
-        self._entries = _entries_in(self._path)
+        self._entries = _read_entries(self._path)
         self._seen: dict[str, _Entry] = {}
 
     @property
@@ -62,14 +56,14 @@ class Checksums:
             DataError: if they differ; the file stays where it is.
         """
         recorded = self.sha256(download.name)
-        found = digest_of(path, "sha256")
+        found = _digest(path, "sha256")
         if recorded not in (None, found):
             raise DataError(
                 f"{path} has SHA-256 {found[:12]}... and {recorded[:12] if recorded else ''}... "
                 f"was recorded when it was first used: it has changed since; remove it to "
                 f"download it again, or its entry in {self._path} to trust it as it is"
             )
-        if recorded is None and download.md5 not in (None, digest_of(path, "md5")):
+        if recorded is None and download.md5 not in (None, _digest(path, "md5")):
             raise DataError(
                 f"{path} does not have the MD5 {download.md5} that its publisher states: it is "
                 "another file or damaged; remove it to download it again"
@@ -91,7 +85,12 @@ class Checksums:
         self._entries = entries
 
 
-def _entries_in(path: Path) -> dict[str, _Entry]:
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _read_entries(path: Path) -> dict[str, _Entry]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {

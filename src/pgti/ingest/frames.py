@@ -43,10 +43,6 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
 
     An index of dates, or of dates as text, gives the times; whole numbers only count rows.
 
-    Args:
-        frame: the readings.
-        options: its time zone is used where the offsets of written times change.
-
     Raises:
         DataError: if a column is not numbers, (sensor, channel) pairs are missing, or the index
             is neither times nor whole numbers.

@@ -81,13 +81,10 @@ def read_pickled_graph(path: Path, options: IngestOptions) -> RawMatrix:
         return matrix_graph(content, path.name, options, ids)
 
 
-def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool = False) -> RawGraph:
+def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> RawGraph:
     """A graph in an `.npz`: edge arrays if named, CSR arrays, a square matrix or coordinates.
 
-    Args:
-        path: the archive.
-        options: see `IngestOptions`.
-        ids_elsewhere: whether `options.ids` may be an array of the readings' file alone.
+    The arguments are those of `read_raw_graph`.
 
     Raises:
         ConfigError: if the array of ids that the user names does not fit.

@@ -207,11 +207,7 @@ def is_pandas_table(item: Node) -> bool:
 
 
 def open_pandas_table(group: Node, name: str) -> PandasTable:
-    """A DataFrame that pandas wrote, in either layout.
-
-    Args:
-        group: the item of the file, for which `is_pandas_table` is true.
-        name: what messages call it.
+    """An item that pandas wrote, in either layout; messages call it `name`.
 
     Raises:
         DataError: if it is not a frame of numbers with plain columns and index.

@@ -24,12 +24,7 @@ _SCHEMAS = "edges with FX, block or X; nodes and links with y; edge_mapping with
 
 
 def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
-    """Readings and graph in a JSON file of PyTorch Geometric Temporal.
-
-    Args:
-        path: the file, or its gzipped form.
-        options: its `edge_values` say whether edge values are distances.
-        has_graph: whether the user gives a graph of their own.
+    """Readings and graph in a JSON file of PyTorch Geometric Temporal, or its gzipped form.
 
     Raises:
         DataError: if the file follows none of the schemas, or its graph changes with time and

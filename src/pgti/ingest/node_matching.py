@@ -122,12 +122,6 @@ def match_nodes(
 
     Nodes are matched by id where both sides have ids, and by position otherwise.
 
-    Args:
-        raw: the graph as its file gives it.
-        num_nodes: sensors of the readings.
-        node_ids: their ids, where known.
-        options: kernel and neighbours.
-
     Raises:
         DataError: if the nodes do not match, naming examples, or the graph breaks a rule.
     """

@@ -141,13 +141,8 @@ def open_npy(path: Path) -> Readings:
 def open_npz(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
     """Readings in an `.npz` archive: one array [T, N] or [T, N, C], or several [T, N] as channels.
 
-    Ids and edges of the same archive are read as well. A member in Fortran order cannot be
-    streamed by rows and is read whole.
-
-    Args:
-        path: the archive.
-        options: see `IngestOptions`.
-        has_graph: whether the user gives a graph of their own.
+    Ids and, unless the user gives a graph, edges of the same archive are read as well. A member in
+    Fortran order cannot be streamed by rows and is read whole.
 
     Raises:
         ConfigError: if the array of ids that the user names does not fit.

@@ -1,6 +1,5 @@
 """Readings in Parquet files: one row a step, one column a sensor; times are one column more."""
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -78,15 +77,10 @@ def open_parquet(path: Path, options: IngestOptions) -> Readings:
 
 def _open(path: Path) -> Any:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - an optional library
-        import pyarrow.parquet as pq  # noqa: PLC0415
+        import pyarrow.parquet as pq  # noqa: PLC0415 - an optional library
     except ImportError:
         raise MissingExtraError("pyarrow", "parquet") from None
-    try:
-        return pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False)
-    except pa.ArrowException as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path.name} cannot be read as {_FORMAT}: {reason}") from error
+    return pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False)
 
 
 def _find_columns(path: Path, schema: Any, options: IngestOptions) -> tuple[list[str], str | None]:
@@ -94,7 +88,8 @@ def _find_columns(path: Path, schema: Any, options: IngestOptions) -> tuple[list
     twice = [column for column in schema.names if schema.names.count(column) > 1]
     if twice:
         raise DataError(f"{path.name} has the column {twice[0]!r} twice: each must be unique")
-    described = _pandas_metadata(schema)
+    described = schema.pandas_metadata
+    described = described if isinstance(described, dict) else {}
     if len(described.get("column_indexes", ())) > 1:
         raise DataError(f"{path.name} has several levels of columns: give it one")
     # Columns that hold the index of the DataFrame that was written; a range is not one.
@@ -161,9 +156,9 @@ def _open_times(path: Path, column: str, kind: Any, options: IngestOptions) -> C
     (first,) = _head(path, column, 1)
     if first is None:
         raise DataError(f"{labels(0)} has no time: give it one")
-    return (
-        EpochTimes(first, labels) if isinstance(first, int) else TextTimes(first, options, labels)
-    )
+    if isinstance(first, int):
+        return EpochTimes(first, labels)
+    return TextTimes(first, options, labels)
 
 
 def _known_zone(zone: str) -> str | None:
@@ -173,10 +168,3 @@ def _known_zone(zone: str) -> str | None:
     except ValueError:
         return zone if zone in available_timezones() else None
     return None if offset is None else zone_from_offset(offset)
-
-
-def _pandas_metadata(schema: Any) -> dict[str, Any]:
-    """Pandas' description of the DataFrame that it wrote; empty if another program wrote it."""
-    text = (schema.metadata or {}).get(b"pandas")
-    described = {} if text is None else json.loads(text)
-    return described if isinstance(described, dict) else {}
