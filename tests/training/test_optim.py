@@ -9,14 +9,8 @@ from torch import nn
 from pgti.errors import ConfigError
 from pgti.training import TrainingConfig
 from pgti.training.config import AdamWOptimizer, HuberLoss, MAELoss, MSELoss
-from pgti.training.optim import build_loss, build_optimizer
-from pgti.training.schedules import (
-    CosineSchedule,
-    MultistepSchedule,
-    Plateau,
-    PlateauSchedule,
-    learning_rate,
-)
+from pgti.training.optim import Plateau, build_loss, build_optimizer, learning_rate
+from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
 from pgti.training.step import scale_gradients
 
 

@@ -1,6 +1,9 @@
-"""Optimizer and loss as the configuration names them."""
+"""Optimizer, loss and learning rate as the configuration names them."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -9,8 +12,9 @@ from torch import nn
 from pgti.errors import ConfigError
 from pgti.nn import MaskedLoss, huber, mae, mse
 from pgti.training.config import AdamWOptimizer, HuberLoss, TrainingConfig
+from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
 
-__all__ = ["build_loss", "build_optimizer"]
+__all__ = ["Plateau", "build_loss", "build_optimizer", "learning_rate"]
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Adam:
@@ -37,3 +41,59 @@ def build_loss(config: TrainingConfig) -> MaskedLoss:
     if isinstance(config.loss, HuberLoss):
         return partial(huber, delta=config.loss.delta)
     return {"mae": mae, "mse": mse}[config.loss.kind]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plateau:
+    """State of the plateau schedule after the validations so far.
+
+    Attributes:
+        best: Lowest validation MAE so far.
+        bad_validations: Validations since then, or since the rate was last reduced.
+        factor: What the learning rate is multiplied by.
+    """
+
+    best: float = math.inf
+    bad_validations: int = 0
+    factor: float = 1.0
+
+    def after(self, mae: float, config: TrainingConfig) -> "Plateau":
+        """The state after one more validation, which gave `mae`."""
+        if mae < self.best:
+            return Plateau(best=mae, bad_validations=0, factor=self.factor)
+        schedule = config.schedule
+        if not isinstance(schedule, PlateauSchedule) or self.bad_validations < schedule.patience:
+            return Plateau(
+                best=self.best, bad_validations=self.bad_validations + 1, factor=self.factor
+            )
+        lowest = schedule.min_learning_rate / config.learning_rate
+        factor = max(self.factor * schedule.factor, lowest)
+        return Plateau(best=self.best, bad_validations=0, factor=factor)
+
+
+def learning_rate(
+    config: TrainingConfig, *, step: int, steps_per_epoch: int, plateau: Plateau
+) -> float:
+    """The learning rate of one optimizer step.
+
+    It is a pure function, so that resuming a run needs no scheduler state. A cosine runs over all
+    epochs; `max_steps` ends a run and does not change its schedule.
+
+    Args:
+        config: learning rate, warm-up and schedule.
+        step: optimizer steps done before this one.
+        steps_per_epoch: optimizer steps of an epoch.
+        plateau: state of the plateau schedule.
+    """
+    schedule, full = config.schedule, config.learning_rate
+    rising = (step + 1) / config.warmup_steps if step < config.warmup_steps else 1.0
+    if isinstance(schedule, MultistepSchedule):
+        full *= schedule.factor ** bisect_right(schedule.milestones, step // steps_per_epoch)
+    elif isinstance(schedule, PlateauSchedule):
+        full *= plateau.factor
+    elif isinstance(schedule, CosineSchedule):
+        falling_steps = max(1, config.epochs * steps_per_epoch - config.warmup_steps)
+        done = min(1.0, max(0, step - config.warmup_steps) / falling_steps)
+        span = config.learning_rate - schedule.min_learning_rate
+        full = schedule.min_learning_rate + span * 0.5 * (1.0 + math.cos(math.pi * done))
+    return rising * full

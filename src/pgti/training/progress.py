@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 
 from pgti.errors import RunError
 from pgti.training.config import TrainingConfig
-from pgti.training.schedules import Plateau
+from pgti.training.optim import Plateau
 
 __all__ = ["Progress"]
 

@@ -13,9 +13,9 @@ from pgti.errors import ConfigError, DataError, Interrupted, RunError
 from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
 from pgti.training.checkpoint import Checkpoint
 from pgti.training.config import TrainingConfig
+from pgti.training.optim import learning_rate
 from pgti.training.progress import Progress
 from pgti.training.run_directory import RunDirectory
-from pgti.training.schedules import learning_rate
 from pgti.training.signals import StopSignals
 from pgti.training.state import RunFingerprint, TrainingState
 from pgti.training.step import TrainStep
