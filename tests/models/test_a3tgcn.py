@@ -6,8 +6,9 @@ from torch import Tensor
 
 from pgti.models import A3TGCN
 
-from .cases import FLOAT64, INPUT_STEPS, build, inputs, shape, supports_of
-from .test_tgcn import reference_forecast, reference_states
+from .dense_reference import assert_equals_reference, regression
+from .small_models import FLOAT64, INPUT_STEPS, build, count_parameters, inputs, shape, supports_of
+from .test_tgcn import reference_states
 
 
 def build_a3tgcn(seed: int = 0) -> A3TGCN:
@@ -39,21 +40,15 @@ def reference_context(model: A3TGCN, states: list[Tensor]) -> Tensor:
     return torch.stack(contexts)
 
 
+def reference(model: A3TGCN, x: Tensor) -> Tensor:
+    """The whole model, sample by sample."""
+    contexts = [reference_context(model, reference_states(model.cell, sample)) for sample in x]
+    return torch.stack([regression(model, context) for context in contexts])
+
+
 def test_forecasts_and_gradients_equal_the_dense_reference() -> None:
     """Outputs and the gradients of all parameters and inputs, in float64."""
-    model, x = build_a3tgcn(), readings().requires_grad_()
-    found = model(x, supports_of(model).double())
-    contexts = [reference_context(model, reference_states(model.cell, sample)) for sample in x]
-    expected = torch.stack([reference_forecast(model.regression, each) for each in contexts])
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    seed = torch.randn_like(found)
-    wanted = (x, *model.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        rtol=1e-9,
-        atol=1e-11,
-    )
+    assert_equals_reference(build_a3tgcn(), readings(), reference)
 
 
 def test_the_state_is_carried_so_the_order_of_time_matters() -> None:
@@ -78,7 +73,7 @@ def test_equal_scores_give_the_mean_of_the_states() -> None:
     with torch.no_grad():
         model.score[2].weight.zero_()
     means = [torch.stack(reference_states(model.cell, sample)).mean(dim=0) for sample in x]
-    expected = torch.stack([reference_forecast(model.regression, each) for each in means])
+    expected = torch.stack([regression(model, each) for each in means])
     torch.testing.assert_close(
         model(x, supports_of(model).double()), expected, rtol=1e-10, atol=1e-12
     )
@@ -99,5 +94,5 @@ def test_parameters_do_not_depend_on_the_graph_or_the_length() -> None:
     counts = set()
     for changes in ({}, {"num_nodes": 40}, {"input_steps": 5}):
         model = build("a3tgcn", shape(**changes))
-        counts.add(sum(each.numel() for each in model.parameters()))
+        counts.add(count_parameters(model))
     assert len(counts) == 1

@@ -5,37 +5,36 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.memory import LiveBytes
-from pgti.models import AGCRN, AGCRNConfig, ModelShape, build_config
+from pgti.models import AGCRN, AGCRNConfig, build_config
 from pgti.nn import ChunkLimits
 
-from . import cases
-from .cases import FLOAT64, HORIZON, NUM_NODES, TARGETS, inputs, supports_of
+from . import small_models
+from .dense_reference import (
+    assert_equals_reference,
+    chebyshev,
+    dense_adjacency,
+    regression,
+    sigmoid,
+)
+from .small_models import (
+    FLOAT64,
+    NUM_NODES,
+    count_parameters,
+    inputs,
+    measure_memory,
+    metr_la_shape,
+    supports_of,
+)
 
 
 def build(**options: object) -> AGCRN:
     """A small model away from its start, weights and embeddings large enough to matter."""
-    model = cases.build("agcrn", cases.shape(input_steps=4), **options)
+    model = small_models.build("agcrn", small_models.shape(input_steps=4), **options)
     assert isinstance(model, AGCRN)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
     return model.double()
-
-
-def reference_polynomials(model: AGCRN) -> list[Tensor]:
-    """T_k of the learned N x N matrix."""
-    embedding = model.embedding
-    if model.config.adjacency == "low-rank":
-        reads = torch.exp(embedding) / torch.exp(embedding).sum(dim=1, keepdim=True)
-        matrix = reads @ (torch.exp(embedding) / torch.exp(embedding).sum(dim=0)).T
-    else:
-        weights = torch.exp(torch.clamp(embedding @ embedding.T, min=0))
-        matrix = weights / weights.sum(dim=1, keepdim=True)
-    terms = [torch.eye(NUM_NODES, dtype=FLOAT64), matrix]
-    while len(terms) < model.config.order:
-        terms.append(2 * matrix @ terms[-1] - terms[-2])
-    return terms
 
 
 def reference_cell(
@@ -60,7 +59,7 @@ def reference_cell(
         return torch.stack(nodes)
 
     bias = pools["pool_bias"]
-    zr = 1 / (1 + torch.exp(-convolve(h, of_gates, bias[:, : 2 * size])))
+    zr = sigmoid(convolve(h, of_gates, bias[:, : 2 * size]))
     z, r = zr[:, :size], zr[:, size:]
     c = torch.tanh(convolve(z * h, of_c, bias[:, 2 * size :]))
     return r * h + (1 - r) * c
@@ -68,7 +67,8 @@ def reference_cell(
 
 def reference(model: AGCRN, x: Tensor) -> Tensor:
     """The whole model: sample by sample, layer by layer, step by step."""
-    terms, forecasts = reference_polynomials(model), []
+    adjacency = dense_adjacency(model.embedding, model.embedding, model.config.adjacency)
+    terms, forecasts = chebyshev(adjacency, model.config.order), []
     for sample in x:
         signals = list(sample)
         for layer in model.layers:
@@ -77,8 +77,7 @@ def reference(model: AGCRN, x: Tensor) -> Tensor:
                 state = reference_cell(layer, model.embedding, terms, signal, state)
                 states.append(state)
             signals = states
-        flat = signals[-1] @ model.regression.weight.T + model.regression.bias
-        forecasts.append(flat.view(NUM_NODES, HORIZON, TARGETS).transpose(0, 1))
+        forecasts.append(regression(model, signals[-1]))
     return torch.stack(forecasts)
 
 
@@ -97,17 +96,7 @@ def test_forecasts_and_gradients_equal_the_reference(
     """With both forms of the graph, and with weights of nodes stored or computed when needed."""
     model = build(adjacency=adjacency, order=order, layers=layers)
     model.limits = ChunkLimits(stored_weights=stored)
-    x = inputs(FLOAT64, sizes=model.shape).requires_grad_()
-    found = model(x, supports_of(model))
-    expected = reference(model, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
-    wanted, seed = (x, *model.parameters()), torch.randn_like(found)
-    torch.testing.assert_close(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        rtol=1e-9,
-        atol=1e-10,
-    )
+    assert_equals_reference(model, inputs(FLOAT64, sizes=model.shape), reference, atol=1e-11)
 
 
 def test_evaluation_in_parts_of_the_sequence_changes_nothing() -> None:
@@ -135,37 +124,20 @@ def test_every_node_has_weights_of_its_own() -> None:
 
 def test_parameters_are_as_many_as_published() -> None:
     """751,650 on METR-LA: embeddings, pools of weights and biases, the affine map."""
-    shape = ModelShape(
-        input_steps=12,
-        horizon=12,
-        num_nodes=207,
-        input_channels=2,
-        target_channels=1,
-        target_indices=(0,),
-        calendar=("time-of-day",),
-    )
-    model = AGCRN(AGCRNConfig(), shape)
+    model = AGCRN(AGCRNConfig(), metr_la_shape())
     layers = sum(10 * (2 * (channels + 64) + 1) * 3 * 64 for channels in (2, 64))
     expected = 207 * 10 + layers + 64 * 12 + 12
-    assert sum(parameter.numel() for parameter in model.parameters()) == expected == 751_650
+    assert count_parameters(model) == expected == 751_650
 
 
 def test_recomputation_takes_a_fraction_of_the_memory() -> None:
     """A quarter stays alive between the passes."""
-    model = AGCRN(AGCRNConfig(hidden=16, embedding=2), cases.shape())
-    supports, x = supports_of(model), inputs(batch=64)
-
-    def kept_bytes() -> int:
-        with LiveBytes() as memory:
-            forecast = model(x, supports)
-            kept = memory.alive_bytes
-            forecast.sum().backward()
-        return kept
-
-    kept = kept_bytes()
+    model = AGCRN(AGCRNConfig(hidden=16, embedding=2), small_models.shape())
+    x = inputs(batch=64)
+    stored, _ = measure_memory(model, x)
     model.activation_checkpointing = True
-    fewer = kept_bytes()
-    assert fewer < kept / 4, (fewer, kept)
+    fewer, _ = measure_memory(model, x)
+    assert fewer < stored / 4, (fewer, stored)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What every model owes its users, one test each: see `cases.SMALL` for how small they are."""
+"""What every model owes its users, one test each, with the models of `small_models.SMALL`."""
 
 import copy
 import io
@@ -12,7 +12,7 @@ from pgti.graph import SensorGraph
 from pgti.models import MODELS, TeacherForcing, build_model
 from pgti.nn import NUM_SUPPORTS, ChunkLimits, Supports
 
-from .cases import (
+from .small_models import (
     BATCH,
     FLOAT64,
     HORIZON,

@@ -11,52 +11,46 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.graph import SensorGraph, from_dense
-from pgti.memory import LiveBytes
-from pgti.models import DCRNN, DCRNNConfig, ModelShape, TeacherForcing
+from pgti.graph import SensorGraph
+from pgti.models import DCRNN, DCRNNConfig, TeacherForcing
 from pgti.models.dcrnn import scheduled_sampling_coins, teaching_probability
 from pgti.nn import Supports
 
-FLOAT64 = torch.float64
-NUM_NODES, BATCH, INPUT_STEPS, HORIZON, CHANNELS, TARGETS, HIDDEN = 7, 3, 4, 5, 3, 2, 6
+from . import small_models
+from .dense_reference import (
+    affine,
+    assert_equals_reference,
+    assert_same,
+    dense_walks,
+    powers,
+    sigmoid,
+)
+from .small_models import (
+    BATCH,
+    FLOAT64,
+    HORIZON,
+    NUM_NODES,
+    TARGETS,
+    asymmetric_graph,
+    count_parameters,
+    measure_memory,
+    metr_la_shape,
+    shape,
+)
+
+SIZES = shape(input_steps=4)
 
 
-def asymmetric_graph() -> SensorGraph:
-    """An asymmetric weighted graph; the last node is isolated, node 0 only leads out."""
-    generator = np.random.default_rng(3)
-    size = (NUM_NODES, NUM_NODES)
-    matrix = generator.random(size) * (generator.random(size) < 0.4)
-    matrix[-1] = 0
-    matrix[:, -1] = 0
-    matrix[:, 0] = 0
-    matrix[0, 1] = 0.7
-    return from_dense(matrix)
-
-
-def build(seed: int = 0, **options: float) -> DCRNN:
-    """A small model with every parameter, biases too, away from its initial value."""
-    torch.manual_seed(seed)
-    shape = ModelShape(
-        input_steps=INPUT_STEPS,
-        horizon=HORIZON,
-        num_nodes=NUM_NODES,
-        input_channels=CHANNELS,
-        target_channels=TARGETS,
-        target_indices=(0, 1),
-        calendar=("time-of-day",),
-    )
-    model = DCRNN(DCRNNConfig(**{"hidden": HIDDEN, "scheduled_sampling": True, **options}), shape)  # type: ignore[arg-type]
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+def build(seed: int = 0, **options: object) -> DCRNN:
+    """A small model, by default with scheduled sampling."""
+    model = small_models.build("dcrnn", SIZES, seed, **{"scheduled_sampling": True, **options})
+    assert isinstance(model, DCRNN)
     return model
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> Tensor:
-    """A batch of standard normal inputs."""
-    generator = torch.Generator().manual_seed(5)
-    shape = (BATCH, INPUT_STEPS, NUM_NODES, CHANNELS)
-    return torch.randn(*shape, generator=generator, dtype=FLOAT64).to(dtype)
+    """A batch of inputs."""
+    return small_models.inputs(dtype, SIZES)
 
 
 def teacher(step: int = 0, seed: int = 0, dtype: torch.dtype = torch.float32) -> TeacherForcing:
@@ -71,46 +65,35 @@ def teacher(step: int = 0, seed: int = 0, dtype: torch.dtype = torch.float32) ->
     )
 
 
-def reference_walks(graph: SensorGraph) -> list[Tensor]:
-    """(D_out^-1 A)^T and (D_in^-1 A^T)^T from the definition, then rounded as supports are."""
-    walks = []
-    adjacency = graph.adjacency.toarray().astype(np.float64)
-    for weights in (adjacency, adjacency.T):
-        degrees = weights.sum(axis=1, keepdims=True)
-        walk = np.where(degrees > 0, weights / np.where(degrees > 0, degrees, 1), 0).T
-        walks.append(torch.tensor(walk.astype(np.float32)).to(FLOAT64))
-    return walks
-
-
 def reference_cell(cell: nn.Module, x: Tensor, h: Tensor, walks: list[Tensor]) -> Tensor:
     """One step of one layer for one sample: x [N, C], h [N, D]."""
     weights = dict(cell.named_parameters())
     terms, size = weights["weight_input"].shape[0], h.shape[1]
-    powers = [torch.eye(len(x), dtype=x.dtype)]
-    for walk in walks:
-        powers += [torch.linalg.matrix_power(walk, k) for k in range(1, (terms - 1) // 2 + 1)]
+    hops = powers(walks, (terms - 1) // 2)
 
     def convolve(state: Tensor, weight: Tensor, gate: int) -> Tensor:
         columns = slice(gate * size, (gate + 1) * size)
         output = weights["bias"][columns].expand(len(x), -1)
-        for term, power in enumerate(powers):
+        for term, power in enumerate(hops):
             output = output + power @ x @ weights["weight_input"][term][:, columns]
             output = output + power @ state @ weight[term]
         return output
 
     gates = weights["weight_gates"]
-    r = 1 / (1 + torch.exp(-convolve(h, gates[..., :size], 0)))
-    u = 1 / (1 + torch.exp(-convolve(h, gates[..., size:], 1)))
+    r = sigmoid(convolve(h, gates[..., :size], 0))
+    u = sigmoid(convolve(h, gates[..., size:], 1))
     c = torch.tanh(convolve(r * h, weights["weight_candidate"], 2))
     return u * h + (1 - u) * c
 
 
-def reference(model: DCRNN, x: Tensor, truth: Tensor | None, taught: list[bool]) -> Tensor:
+def reference(
+    model: DCRNN, x: Tensor, truth: Tensor | None = None, taught: list[bool] | None = None
+) -> Tensor:
     """The whole model on dense matrices: sample by sample, step by step, layer by layer."""
-    walks = [walk.to(x.dtype) for walk in reference_walks(asymmetric_graph())]
+    walks = dense_walks(asymmetric_graph())
     samples = []
     for index, sample in enumerate(x):
-        states = [x.new_zeros(NUM_NODES, HIDDEN) for _ in model.encoder]
+        states = [x.new_zeros(NUM_NODES, model.config.hidden) for _ in model.encoder]
         for signal in sample:
             below = signal
             for layer, cell in enumerate(model.encoder):
@@ -120,8 +103,10 @@ def reference(model: DCRNN, x: Tensor, truth: Tensor | None, taught: list[bool])
             below = fed
             for layer, cell in enumerate(model.decoder):
                 states[layer] = below = reference_cell(cell, below, states[layer], walks)
-            outputs.append(below @ model.projection.weight.T + model.projection.bias)
-            fed = truth[index, step] if truth is not None and taught[step] else outputs[-1]
+            outputs.append(affine(model.projection, below))
+            fed = outputs[-1]
+            if truth is not None and taught is not None and taught[step]:
+                fed = truth[index, step]
         samples.append(torch.stack(outputs))
     return torch.stack(samples)
 
@@ -131,43 +116,22 @@ def reference(model: DCRNN, x: Tensor, truth: Tensor | None, taught: list[bool])
 def test_forecasts_and_gradients_equal_the_dense_reference(hops: int, layers: int) -> None:
     """Free-running: outputs and the gradients of all parameters and inputs, in float64."""
     model = build(hops=hops, layers=layers).double()
-    supports = Supports.from_graph(asymmetric_graph()).double()
-    x = inputs(FLOAT64).requires_grad_()
-    found = model(x, supports)
-    expected = reference(model, x, None, [])
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    seed = torch.randn_like(found)
-    wanted = (x, *model.parameters())
-    for one, other in zip(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    assert_equals_reference(model, inputs(FLOAT64), reference)
 
 
 def test_float32_stays_near_the_float64_reference() -> None:
     """Single precision costs no more than 1e-5."""
     model, x = build(layers=2, hops=3), inputs()
     found = model(x, Supports.from_graph(asymmetric_graph()))
-    expected = reference(copy.deepcopy(model).double(), x.double(), None, [])
+    expected = reference(copy.deepcopy(model).double(), x.double())
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_wide_inputs_and_layers_equal_the_reference() -> None:
     """More channels than the narrow path takes give the same forecasts."""
-    shape = ModelShape(
-        input_steps=INPUT_STEPS,
-        horizon=HORIZON,
-        num_nodes=NUM_NODES,
-        input_channels=20,
-        target_channels=TARGETS,
-        target_indices=(3, 1),
-    )
-    model = DCRNN(DCRNNConfig(hidden=HIDDEN), shape).double()
-    x = torch.randn(BATCH, INPUT_STEPS, NUM_NODES, 20, dtype=FLOAT64)
-    found = model(x, Supports.from_graph(asymmetric_graph()).double())
-    torch.testing.assert_close(found, reference(model, x, None, []), rtol=1e-10, atol=1e-12)
+    sizes = shape(input_steps=4, input_channels=20, target_indices=(3, 1))
+    model = DCRNN(DCRNNConfig(hidden=6), sizes).double()
+    assert_equals_reference(model, small_models.inputs(FLOAT64, sizes), reference)
 
 
 def test_a_batch_equals_its_samples() -> None:
@@ -192,13 +156,7 @@ def test_scheduled_sampling_equals_the_reference() -> None:
     x = inputs(FLOAT64)
     found = model(x, supports, given_truth)
     expected = reference(model, x, given_truth.targets_BHNC, taught)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    for one, other in zip(
-        torch.autograd.grad(found.square().sum(), list(model.parameters())),
-        torch.autograd.grad(expected.square().sum(), list(model.parameters())),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    assert_same(found, expected, list(model.parameters()))
 
 
 def test_scheduled_sampling_depends_on_seed_and_step_alone() -> None:
@@ -287,19 +245,10 @@ def test_state_dicts_round_trip() -> None:
 
 def test_parameters_are_as_many_as_published() -> None:
     """Weights of the paper's METR-LA model: (H (C + D) + 1) 3 D per layer, and the projection."""
-    shape = ModelShape(
-        input_steps=12,
-        horizon=12,
-        num_nodes=207,
-        input_channels=2,
-        target_channels=1,
-        target_indices=(0,),
-        calendar=("time-of-day",),
-    )
-    model = DCRNN(DCRNNConfig(hidden=64), shape)
+    model = DCRNN(DCRNNConfig(hidden=64), metr_la_shape())
     layers = [(2, 64), (64, 64), (1, 64), (64, 64)]
     expected = sum((5 * (c + d) + 1) * 3 * d for c, d in layers) + 64 + 1
-    assert sum(parameter.numel() for parameter in model.parameters()) == expected == 372_353
+    assert count_parameters(model) == expected == 372_353
     for name, parameter in model.named_parameters():
         if name.endswith(".bias") and "projection" not in name:
             assert parameter.tolist() == [1.0] * 128 + [0.0] * 64
@@ -341,30 +290,13 @@ def test_recomputed_activations_change_nothing(*, scheduled_sampling: bool) -> N
 
 def test_recomputation_takes_a_fraction_of_the_memory() -> None:
     """Over 24 steps, a quarter stays alive between the passes, and the peak falls to a half."""
-    shape = ModelShape(
-        input_steps=12,
-        horizon=12,
-        num_nodes=NUM_NODES,
-        input_channels=CHANNELS,
-        target_channels=TARGETS,
-        target_indices=(0, 1),
-    )
-    model = DCRNN(DCRNNConfig(hidden=32), shape)
-    supports = Supports.from_graph(asymmetric_graph())
-    x = torch.randn(64, 12, NUM_NODES, CHANNELS)
-
-    def measure() -> tuple[int, int]:
-        with LiveBytes() as memory:
-            forecasts = model(x, supports)
-            kept = memory.alive_bytes
-            forecasts.sum().backward()
-        return kept, memory.peak_bytes
-
-    kept, peak = measure()
+    sizes = shape(horizon=12)
+    model, x = DCRNN(DCRNNConfig(hidden=32), sizes), small_models.inputs(sizes=sizes, batch=64)
+    stored, peak = measure_memory(model, x)
     model.activation_checkpointing = True
-    fewer, lower = measure()
-    assert fewer < kept / 4, (fewer, kept, lower, peak)
-    assert lower < peak / 2, (fewer, kept, lower, peak)
+    fewer, lower = measure_memory(model, x)
+    assert fewer < stored / 4, (fewer, stored, lower, peak)
+    assert lower < peak / 2, (fewer, stored, lower, peak)
 
 
 def test_wrong_supports_are_refused() -> None:

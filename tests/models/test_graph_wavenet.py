@@ -2,22 +2,36 @@
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.memory import LiveBytes
 from pgti.models import GraphWaveNet, GraphWaveNetConfig, ModelShape, build_config
 
-from . import cases
-from .cases import FLOAT64, HORIZON, NUM_NODES, TARGETS, asymmetric_graph, inputs, supports_of
+from . import small_models
+from .dense_reference import (
+    affine,
+    assert_equals_reference,
+    dense_adjacency,
+    dense_walks,
+    powers,
+    regression,
+)
+from .small_models import (
+    FLOAT64,
+    asymmetric_graph,
+    count_parameters,
+    inputs,
+    measure_memory,
+    metr_la_shape,
+    supports_of,
+)
 
 
 def build(sizes: ModelShape | None = None, **options: object) -> GraphWaveNet:
     """A small model, its parameters and running statistics away from their start."""
-    model = cases.build("graph-wavenet", sizes, **options)
+    model = small_models.build("graph-wavenet", sizes, **options)
     assert isinstance(model, GraphWaveNet)
     for norm in model.norms:
         assert isinstance(norm, nn.BatchNorm1d)
@@ -28,32 +42,11 @@ def build(sizes: ModelShape | None = None, **options: object) -> GraphWaveNet:
     return model
 
 
-def reference_walks() -> list[Tensor]:
-    """(D_out^-1 A)^T and (D_in^-1 A^T)^T from the definition, then rounded as supports are."""
-    walks = []
-    adjacency = asymmetric_graph().adjacency.toarray().astype(np.float64)
-    for weights in (adjacency, adjacency.T):
-        degrees = weights.sum(axis=1, keepdims=True)
-        walk = np.where(degrees > 0, weights / np.where(degrees > 0, degrees, 1), 0).T
-        walks.append(torch.tensor(walk.astype(np.float32)).to(FLOAT64))
-    return walks
-
-
-def reference_adjacency(model: GraphWaveNet) -> Tensor:
-    """The learned N x N matrix."""
-    source, target = model.source_embedding, model.target_embedding
-    if model.config.adjacency == "low-rank":
-        reads = torch.exp(source) / torch.exp(source).sum(dim=1, keepdim=True)
-        return reads @ (torch.exp(target) / torch.exp(target).sum(dim=0)).T
-    weights = torch.exp(torch.clamp(source @ target.T, min=0))
-    return weights / weights.sum(dim=1, keepdim=True)
-
-
-def reference_norm(norm: nn.Module, samples: list[list[Tensor]], *, training: bool) -> None:
+def reference_norm(norm: nn.Module, samples: list[list[Tensor]]) -> None:
     """Normalise every step of every sample in place, by the statistics of all or running ones."""
     assert isinstance(norm, nn.BatchNorm1d)
     mean, variance = norm.running_mean, norm.running_var
-    if training:
+    if norm.training:
         every = torch.stack([step for steps in samples for step in steps]).flatten(0, 1)
         mean = every.mean(dim=0)
         variance = ((every - mean) ** 2).mean(dim=0)
@@ -65,20 +58,20 @@ def reference_norm(norm: nn.Module, samples: list[list[Tensor]], *, training: bo
             steps[position] = scaled * norm.weight + norm.bias
 
 
-def reference(model: GraphWaveNet, x: Tensor, *, training: bool = False) -> Tensor:
+def reference(model: GraphWaveNet, x: Tensor) -> Tensor:
     """The whole model: sample by sample, step by step, all steps of all skip connections."""
     hidden, hops = model.config.hidden, model.config.hops
-    powers = [torch.eye(NUM_NODES, dtype=x.dtype)]
-    for walk in reference_walks():
-        powers += [torch.linalg.matrix_power(walk, k + 1) for k in range(hops)]
-    learned = reference_adjacency(model)
-    learned_powers = [torch.linalg.matrix_power(learned, k + 1) for k in range(hops)]
+    walked_powers = powers(dense_walks(asymmetric_graph()), hops)
+    learned = dense_adjacency(
+        model.source_embedding, model.target_embedding, model.config.adjacency
+    )
+    learned_powers = powers([learned], hops)[1:]
 
     missing = max(0, model.config.receptive_field - x.shape[1])
     samples = []
     for sample in x:
         padded = [torch.zeros_like(sample[0])] * missing + list(sample)
-        samples.append([row @ model.entrance.weight.T + model.entrance.bias for row in padded])
+        samples.append([affine(model.entrance, row) for row in padded])
     skips: list[list[Tensor]] = [[] for _ in x]
     for layer, dilation in enumerate(model.config.dilations):
         gates, skip = model.temporal[layer], model.skips[layer]
@@ -88,14 +81,16 @@ def reference(model: GraphWaveNet, x: Tensor, *, training: bool = False) -> Tens
                 taps = [steps[first + k * dilation] @ w for k, w in enumerate(gates.weight)]
                 into = sum(taps) + gates.bias
                 z.append(torch.tanh(into[:, :hidden]) * torch.sigmoid(into[:, hidden:]))
-            skipped = [step @ skip.weight.T + skip.bias for step in z]
+            skipped = [affine(skip, step) for step in z]
             before = skips[number][-len(z) :] or [torch.zeros_like(skipped[0])] * len(z)
             skips[number] = [one + other for one, other in zip(before, skipped, strict=True)]
             if layer == len(model.norms):
                 continue
             spatial, after = model.spatial[layer], []
             for step in z:
-                walked = [p @ step @ w for p, w in zip(powers, spatial.weight_walks, strict=True)]
+                walked = [
+                    p @ step @ w for p, w in zip(walked_powers, spatial.weight_walks, strict=True)
+                ]
                 adapted = [
                     p @ step @ w
                     for p, w in zip(learned_powers, spatial.weight_adaptive, strict=True)
@@ -104,28 +99,12 @@ def reference(model: GraphWaveNet, x: Tensor, *, training: bool = False) -> Tens
             residuals = steps[-len(z) :]
             samples[number] = [one + other for one, other in zip(after, residuals, strict=True)]
         if layer < len(model.norms):
-            reference_norm(model.norms[layer], samples, training=training)
+            reference_norm(model.norms[layer], samples)
     forecasts = []
     for steps in skips:
-        end = torch.relu(steps[-1]) @ model.end.weight.T + model.end.bias
-        flat = torch.relu(end) @ model.regression.weight.T + model.regression.bias
-        forecasts.append(flat.view(NUM_NODES, HORIZON, TARGETS).transpose(0, 1))
+        end = affine(model.end, torch.relu(steps[-1]))
+        forecasts.append(regression(model, torch.relu(end)))
     return torch.stack(forecasts)
-
-
-def assert_equal_to_reference(model: GraphWaveNet, x: Tensor, *, training: bool = False) -> None:
-    """Forecasts and the gradients of all parameters and inputs."""
-    x.requires_grad_()
-    found = model.train(training)(x, supports_of(model).double())
-    expected = reference(model, x, training=training)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
-    wanted, seed = (x, *model.parameters()), torch.randn_like(found)
-    torch.testing.assert_close(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        rtol=1e-9,
-        atol=1e-10,
-    )
 
 
 @pytest.mark.parametrize("adjacency", ["dense", "low-rank"])
@@ -133,7 +112,7 @@ def assert_equal_to_reference(model: GraphWaveNet, x: Tensor, *, training: bool 
 def test_forecasts_and_gradients_equal_the_dense_reference(adjacency: str, hops: int) -> None:
     """Of the default depth, in evaluation."""
     model = build(adjacency=adjacency, hops=hops).double()
-    assert_equal_to_reference(model, inputs(FLOAT64))
+    assert_equals_reference(model, inputs(FLOAT64), reference, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -146,18 +125,19 @@ def test_other_depths_equal_the_dense_reference(
     model = build(blocks=blocks, layers=layers, kernel=kernel).double()
     assert model.config.receptive_field == field
     rows = inputs(FLOAT64)
-    assert_equal_to_reference(model, rows if field > 12 else rows[:, -field:])
+    rows = rows if field > 12 else rows[:, -field:]
+    assert_equals_reference(model, rows, reference, atol=1e-11)
 
 
 def test_training_equals_the_dense_reference() -> None:
     """Normalised by the statistics of the batch, through which gradients flow too."""
-    model = build(dropout=0.0, blocks=2).double()
-    assert_equal_to_reference(model, inputs(FLOAT64)[:, -7:], training=True)
+    model = build(dropout=0.0, blocks=2).double().train()
+    assert_equals_reference(model, inputs(FLOAT64)[:, -7:], reference, atol=1e-11)
 
 
 def test_only_the_receptive_field_is_seen() -> None:
     """Of 20 rows the last 13, and the forecast is that of these 13 alone."""
-    long, short = cases.shape(input_steps=20), cases.shape(input_steps=13)
+    long, short = small_models.shape(input_steps=20), small_models.shape(input_steps=13)
     model = build(long).double()
     x = inputs(FLOAT64, sizes=long).requires_grad_()
     forecast = model(x, supports_of(model).double())
@@ -171,16 +151,7 @@ def test_only_the_receptive_field_is_seen() -> None:
 
 def test_parameters_are_as_many_as_published() -> None:
     """309,400 on METR-LA, less what the released code has and never uses."""
-    shape = ModelShape(
-        input_steps=12,
-        horizon=12,
-        num_nodes=207,
-        input_channels=2,
-        target_channels=1,
-        target_indices=(0,),
-        calendar=("time-of-day",),
-    )
-    model = GraphWaveNet(GraphWaveNetConfig(), shape)
+    model = GraphWaveNet(GraphWaveNetConfig(), metr_la_shape())
     embeddings, entrance = 2 * 207 * 10, 2 * 32 + 32
     gates, residual, skip = 2 * (2 * 32 * 32 + 32), 32 * 32 + 32, 32 * 256 + 256
     graph_convolution, norm = (1 + 3 * 2) * 32 * 32 + 32, 2 * 32
@@ -189,8 +160,7 @@ def test_parameters_are_as_many_as_published() -> None:
     published = embeddings + entrance + 8 * layer + head
     assert published == 309_400
     unused = 8 * residual + graph_convolution + norm
-    counted = sum(parameter.numel() for parameter in model.parameters())
-    assert counted == published - unused == 293_688
+    assert count_parameters(model) == published - unused == 293_688
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -214,19 +184,11 @@ def test_running_statistics_are_updated_once(*, checkpointing: bool) -> None:
 def test_recomputation_takes_a_fraction_of_the_memory() -> None:
     """Half stays alive between the passes."""
     model = build(hidden=32).train()
-    supports, x = supports_of(model), inputs(batch=64)
-
-    def kept_bytes() -> int:
-        with LiveBytes() as memory:
-            forecast = model(x, supports)
-            kept = memory.alive_bytes
-            forecast.sum().backward()
-        return kept
-
-    kept = kept_bytes()
+    x = inputs(batch=64)
+    stored, _ = measure_memory(model, x)
     model.activation_checkpointing = True
-    fewer = kept_bytes()
-    assert fewer < kept / 2, (fewer, kept)
+    fewer, _ = measure_memory(model, x)
+    assert fewer < stored / 2, (fewer, stored)
 
 
 def test_dropout_is_for_training_alone() -> None:

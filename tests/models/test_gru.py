@@ -7,18 +7,20 @@ import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError
-from pgti.memory import LiveBytes
 from pgti.models import GRU, build_config
 from pgti.nn import ChunkLimits
 
-from .cases import (
+from .dense_reference import assert_equals_reference, sigmoid
+from .small_models import (
     BATCH,
     FLOAT64,
     HORIZON,
     NUM_NODES,
     TARGETS,
     build,
+    count_parameters,
     inputs,
+    measure_memory,
     shape,
     supports_of,
 )
@@ -36,8 +38,7 @@ def reference_step(weights: dict[str, Tensor], layer: int, x: Tensor, h: Tensor)
     from_x = weights[f"{layer}.weight_ih_l0"] @ x + weights[f"{layer}.bias_ih_l0"]
     from_h = weights[f"{layer}.weight_hh_l0"] @ h + weights[f"{layer}.bias_hh_l0"]
     (r_x, z_x, n_x), (r_h, z_h, n_h) = from_x.chunk(3), from_h.chunk(3)
-    r = 1 / (1 + torch.exp(-(r_x + r_h)))
-    z = 1 / (1 + torch.exp(-(z_x + z_h)))
+    r, z = sigmoid(r_x + r_h), sigmoid(z_x + z_h)
     n = torch.tanh(n_x + r * n_h)
     return (1 - z) * n + z * h
 
@@ -61,17 +62,7 @@ def reference(model: GRU, x: Tensor) -> Tensor:
 def test_forecasts_and_gradients_equal_the_equations(layers: int) -> None:
     """Outputs and the gradients of all parameters and inputs, in float64."""
     model = build_gru(layers=layers).double()
-    x = inputs(FLOAT64).requires_grad_()
-    found, expected = model(x, supports_of(model)), reference(model, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    seed = torch.randn_like(found)
-    wanted = (x, *model.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        rtol=1e-9,
-        atol=1e-11,
-    )
+    assert_equals_reference(model, inputs(FLOAT64), reference)
 
 
 def test_sensors_stay_apart() -> None:
@@ -109,21 +100,13 @@ def test_sequences_are_read_a_few_at_a_time() -> None:
 def test_recomputation_takes_a_fraction_of_the_memory() -> None:
     """Little stays alive between the passes, and one part's activations at the peak."""
     model = build_gru(hidden=16)
-    supports, x = supports_of(model), inputs(batch=32)
+    x = inputs(batch=32)
     model.limits = ChunkLimits(activations=32 * x.shape[1] * 3 * 16)
-
-    def measure() -> tuple[int, int]:
-        with LiveBytes() as memory:
-            forecasts = model(x, supports)
-            kept = memory.alive_bytes
-            forecasts.sum().backward()
-        return kept, memory.peak_bytes
-
-    kept, peak = measure()
+    stored, peak = measure_memory(model, x)
     model.activation_checkpointing = True
-    fewer, lower = measure()
-    assert fewer < kept / 10, (fewer, kept, lower, peak)
-    assert lower < peak / 3, (fewer, kept, lower, peak)
+    fewer, lower = measure_memory(model, x)
+    assert fewer < stored / 10, (fewer, stored, lower, peak)
+    assert lower < peak / 3, (fewer, stored, lower, peak)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -143,7 +126,7 @@ def test_parameters_are_as_many_as_the_equations_have() -> None:
     channels, hidden = shape().input_channels, 64
     layers = [3 * hidden * (width + hidden) + 6 * hidden for width in (channels, hidden)]
     expected = sum(layers) + (hidden + 1) * HORIZON * TARGETS
-    assert sum(each.numel() for each in model.parameters()) == expected
+    assert count_parameters(model) == expected
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])

@@ -7,7 +7,7 @@ import torch
 from pgti.models.layers import day_index, step_index
 from pgti.store import TimeAxis
 
-from .cases import shape
+from .small_models import shape
 
 
 @pytest.mark.parametrize("interval", [1, 50, 60, 300, 3600])

@@ -7,16 +7,19 @@ import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError
-from pgti.models import DLinear, DLinearConfig, ModelShape, build_config
+from pgti.models import DLinear, DLinearConfig, build_config
 
-from .cases import (
+from .dense_reference import assert_equals_reference
+from .small_models import (
     BATCH,
     FLOAT64,
     HORIZON,
     INPUT_STEPS,
     NUM_NODES,
     build,
+    count_parameters,
     inputs,
+    metr_la_shape,
     shape,
     supports_of,
 )
@@ -52,32 +55,14 @@ def test_forecasts_and_gradients_equal_the_definition(kernel: int, *, individual
     """A window may be longer than the input; gradients are those of two separate maps."""
     model = build("linear", kernel=kernel, individual=individual).double()
     assert isinstance(model, DLinear)
-    x = inputs(FLOAT64).requires_grad_()
-    found, expected = model(x, supports_of(model)), reference(model, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    seed = torch.randn_like(found)
-    wanted = (x, *model.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        rtol=1e-9,
-        atol=1e-11,
-    )
+    assert_equals_reference(model, inputs(FLOAT64), reference)
 
 
 def test_parameters_are_as_many_as_published() -> None:
     """139.7 thousand for 720 steps from 96, as the paper's table of costs says; N times as many."""
-    sizes = ModelShape(
-        input_steps=96,
-        horizon=720,
-        num_nodes=3,
-        input_channels=1,
-        target_channels=1,
-        target_indices=(0,),
-    )
+    sizes = metr_la_shape(input_steps=96, horizon=720, num_nodes=3, input_channels=1, calendar=())
     models = [DLinear(DLinearConfig(individual=individual), sizes) for individual in (False, True)]
-    counts = [sum(each.numel() for each in model.parameters()) for model in models]
-    assert counts == [139_680, 3 * 139_680]
+    assert [count_parameters(model) for model in models] == [139_680, 3 * 139_680]
 
 
 def test_sensors_and_other_channels_stay_apart() -> None:

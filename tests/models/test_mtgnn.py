@@ -9,10 +9,19 @@ from torch import Tensor, nn
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.memory import LiveBytes
-from pgti.models import MTGNN, ModelShape, MTGNNConfig, build_model
+from pgti.models import MTGNN, MTGNNConfig, build_model
 from pgti.nn import ChunkLimits
 
-from .cases import FLOAT64, build, inputs, shape, supports_of
+from .dense_reference import affine, assert_equals_reference, regression
+from .small_models import (
+    FLOAT64,
+    build,
+    count_parameters,
+    inputs,
+    metr_la_shape,
+    shape,
+    supports_of,
+)
 
 KERNELS = (2, 3, 6, 7)
 
@@ -20,12 +29,8 @@ KERNELS = (2, 3, 6, 7)
 def reference_graph(model: MTGNN) -> Tensor:
     """A = relu(tanh(alpha (M1 M2^T - M2 M1^T))), all but the k largest of a row set to zero."""
     learner, alpha = model.graph, model.config.alpha
-    first = torch.tanh(
-        alpha * (learner.source_embedding @ learner.source.weight.t() + learner.source.bias)
-    )
-    second = torch.tanh(
-        alpha * (learner.target_embedding @ learner.target.weight.t() + learner.target.bias)
-    )
+    first = torch.tanh(alpha * affine(learner.source, learner.source_embedding))
+    second = torch.tanh(alpha * affine(learner.target, learner.target_embedding))
     full = torch.relu(torch.tanh(alpha * (first @ second.t() - second @ first.t())))
     rows = []
     for row in full:
@@ -98,15 +103,14 @@ def reference(model: MTGNN, x: Tensor) -> Tensor:
         missing = max(0, config.receptive_field - len(sample))
         padded = torch.cat([sample.new_zeros(missing, *sample.shape[1:]), sample])
         skips = all_steps(model.first_skip, padded)
-        state = padded @ model.entrance.weight.t() + model.entrance.bias
+        state = affine(model.entrance, padded)
         for index, layer in enumerate(model.layers):
             dilation = config.dilation_growth**index
             state, skip = reference_layer(layer, state, graph, config.beta, dilation)
             skips = skips + skip
         skips = (skips + all_steps(model.last_skip, state)).clamp(min=0)
-        hidden = (skips @ model.end.weight.t() + model.end.bias).clamp(min=0)
-        flat = hidden @ model.regression.weight.t() + model.regression.bias
-        samples.append(flat.unflatten(1, (model.shape.horizon, -1)).transpose(0, 1))
+        hidden = affine(model.end, skips).clamp(min=0)
+        samples.append(regression(model, hidden))
     return torch.stack(samples)
 
 
@@ -126,19 +130,9 @@ def test_forecasts_and_gradients_equal_the_dense_reference(
     of_data = shape(**sizes)
     model = build("mtgnn", of_data, **options).double()
     assert isinstance(model, MTGNN)
-    x = inputs(FLOAT64, of_data).requires_grad_()
-    supports = supports_of(model, SensorGraph.empty(of_data.num_nodes)).double()
-    found = model(x, supports)
-    expected = reference(model, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    seed = torch.randn_like(found)
-    wanted = (x, *model.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        rtol=1e-9,
-        atol=1e-9,
-    )
+    supports = supports_of(model, SensorGraph.empty(of_data.num_nodes))
+    x = inputs(FLOAT64, of_data)
+    assert_equals_reference(model, x, reference, supports=supports, atol=1e-10)
 
 
 def edges_of(model: MTGNN) -> tuple[Tensor, Tensor]:
@@ -255,18 +249,9 @@ def test_the_sensors_graph_is_not_used() -> None:
 
 def test_parameters_are_as_many_as_published() -> None:
     """405,452 on METR-LA, but for three maps of 32 to 32 channels that are never used there."""
-    metr_la = ModelShape(
-        input_steps=12,
-        horizon=12,
-        num_nodes=207,
-        input_channels=2,
-        target_channels=1,
-        target_indices=(0,),
-        calendar=("time-of-day",),
-    )
-    model = build_model("mtgnn", {}, metr_la)
+    model = build_model("mtgnn", {}, metr_la_shape())
     expected = 405_452 - 3 * (32 * 32 + 32)
-    assert sum(each.numel() for each in model.parameters()) == expected == 402_284
+    assert count_parameters(model) == expected == 402_284
 
 
 @pytest.mark.parametrize(

@@ -4,26 +4,32 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.memory import LiveBytes
+from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, STAEformer, STAEformerConfig, num_parameters
 from pgti.nn import ChunkLimits
 from pgti.nn.execution import DEFAULT_LIMITS
 
-from .cases import (
+from .dense_reference import (
+    affine,
+    assert_equals_reference,
+    calendar_vectors,
+    layer_norm,
+    regression,
+)
+from .small_models import (
     BATCH,
     CHANNELS,
     FLOAT64,
-    HORIZON,
     INPUT_STEPS,
     NUM_NODES,
-    STEPS_PER_DAY,
-    TARGETS,
     build,
     inputs,
+    measure_memory,
+    metr_la_shape,
     shape,
     supports_of,
 )
@@ -33,69 +39,48 @@ HEADS, LAYERS = 2, 2
 EPSILON = 1e-5
 
 
-def normalised(x_TD: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Layer norm of each token."""
-    centred = x_TD - x_TD.mean(dim=1, keepdim=True)
-    variance = centred.square().mean(dim=1, keepdim=True)
-    return centred / torch.sqrt(variance + EPSILON) * weight + bias
-
-
-def reference_layer(
-    p: dict[str, Tensor], name: str, x_TD: Tensor, kept: list[Tensor] | None
-) -> Tensor:
+def reference_layer(layer: nn.Module, x_TD: Tensor, kept: list[Tensor] | None) -> Tensor:
     """One post-norm transformer layer on one group of tokens, with all T x T weights.
 
     Args:
-        p: parameters by name.
-        name: of the layer.
+        layer: whose parameters are used.
         x_TD: tokens that attend to one another.
         kept: what the outputs of attention and feed-forward network are multiplied by, [T, D].
     """
-
-    def affine(part: str, vectors: Tensor) -> Tensor:
-        return vectors @ p[f"{name}.{part}.weight"].T + p[f"{name}.{part}.bias"]
-
-    def norm(part: str, vectors: Tensor) -> Tensor:
-        return normalised(vectors, p[f"{name}.{part}.weight"], p[f"{name}.{part}.bias"])
-
+    part = layer.get_submodule
     width = x_TD.shape[1]
     size = width // HEADS
-    made = affine("query_key_value", x_TD)
+    products = affine(part("query_key_value"), x_TD)
     read = []
     for head in range(HEADS):
         query, key, value = (
-            made[:, start + head * size :][:, :size] for start in (0, width, 2 * width)
+            products[:, start + head * size :][:, :size] for start in (0, width, 2 * width)
         )
         weights = torch.exp(query @ key.T / math.sqrt(size))
         read.append(weights / weights.sum(dim=1, keepdim=True) @ value)
-    attended = affine("attended", torch.cat(read, dim=1))
-    x_TD = norm("attention_norm", x_TD + (attended if kept is None else attended * kept[0]))
-    fed = affine("contraction", affine("expansion", x_TD).clamp(min=0))
-    return norm("feed_forward_norm", x_TD + (fed if kept is None else fed * kept[1]))
+    attended = affine(part("attended"), torch.cat(read, dim=1))
+    attended = attended if kept is None else attended * kept[0]
+    x_TD = layer_norm(part("attention_norm"), x_TD + attended)
+    fed = affine(part("contraction"), affine(part("expansion"), x_TD).clamp(min=0))
+    return layer_norm(part("feed_forward_norm"), x_TD + (fed if kept is None else fed * kept[1]))
 
 
 def reference_embedding(model: AbstractModel, x: Tensor, sample: int) -> Tensor:
     """The token of each step and sensor of one sample, [L, N, D]."""
-    p, calendar = dict(model.named_parameters()), model.shape.calendar
     steps = []
     for step in range(INPUT_STEPS):
-        row, nodes = 31 * sample + step, []  # rows as `cases.inputs` counts them
+        times = calendar_vectors(model, 31 * sample + step)
+        nodes = []
         for node in range(NUM_NODES):
-            reading = p["input_embedding.weight"] @ x[sample, step, node]
-            parts = [reading + p["input_embedding.bias"]]
-            if "time-of-day" in calendar:
-                parts.append(p["calendar.time_of_day.weight"][row % STEPS_PER_DAY])
-            if "day-of-week" in calendar:
-                parts.append(p["calendar.day_of_week.weight"][row // STEPS_PER_DAY % 7])
-            parts.append(p["adaptive_embedding"][step, node])
-            nodes.append(torch.cat(parts))
+            observation = affine(model.get_submodule("input_embedding"), x[sample, step, node])
+            own = model.get_parameter("adaptive_embedding")[step, node]
+            nodes.append(torch.cat([observation, *times, own]))
         steps.append(torch.stack(nodes))
     return torch.stack(steps)
 
 
 def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
     """The whole model; `kept` are the dropout masks, two of each layer, [B, groups, tokens, D]."""
-    p = dict(model.named_parameters())
 
     def masks(layer: int, sample: int, group: int) -> list[Tensor] | None:
         return kept and [each[sample, group] for each in kept[2 * layer : 2 * layer + 2]]
@@ -104,24 +89,20 @@ def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None)
     for sample in range(BATCH):
         tokens = reference_embedding(model, x, sample)
         for layer in range(LAYERS):
-            name = f"temporal_layers.{layer}"
+            own = model.get_submodule(f"temporal_layers.{layer}")
             groups = [
-                reference_layer(p, name, tokens[:, node], masks(layer, sample, node))
+                reference_layer(own, tokens[:, node], masks(layer, sample, node))
                 for node in range(NUM_NODES)
             ]
             tokens = torch.stack(groups, dim=1)
         for layer in range(LAYERS):
-            name = f"spatial_layers.{layer}"
+            own = model.get_submodule(f"spatial_layers.{layer}")
             groups = [
-                reference_layer(p, name, tokens[step], masks(LAYERS + layer, sample, step))
+                reference_layer(own, tokens[step], masks(LAYERS + layer, sample, step))
                 for step in range(INPUT_STEPS)
             ]
             tokens = torch.stack(groups)
-        nodes = []
-        for node in range(NUM_NODES):
-            numbers = p["regression.weight"] @ tokens[:, node].flatten() + p["regression.bias"]
-            nodes.append(numbers.reshape(HORIZON, TARGETS))
-        samples.append(torch.stack(nodes, dim=1))
+        samples.append(regression(model, tokens.transpose(0, 1).flatten(1)))
     return torch.stack(samples)
 
 
@@ -130,16 +111,7 @@ def test_forecasts_and_gradients_equal_the_reference(calendar: tuple[str, ...]) 
     """Outputs and the gradients of all parameters, in float64, whatever the calendar."""
     sizes = shape(calendar=calendar, input_channels=CHANNELS - 2 + len(calendar))
     model = build("staeformer", sizes).double()
-    x = inputs(FLOAT64, sizes)
-    found, expected = model(x, supports_of(model)), reference(model, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    seed = torch.randn_like(found)
-    torch.testing.assert_close(
-        torch.autograd.grad(found, list(model.parameters()), seed),
-        torch.autograd.grad(expected, list(model.parameters()), seed),
-        rtol=1e-9,
-        atol=1e-9,
-    )
+    assert_equals_reference(model, inputs(FLOAT64, sizes), reference, atol=1e-10)
 
 
 def test_outputs_of_both_networks_are_dropped() -> None:
@@ -162,12 +134,10 @@ def test_outputs_of_both_networks_are_dropped() -> None:
 )
 def test_parameters_are_those_published(num_nodes: int, published: int) -> None:
     """METR-LA, PEMS-BAY, PEMS04 and PEMS08, as Torch-MTS logs them: 3 channels, 5 minutes."""
-    sizes = shape(
+    sizes = metr_la_shape(
         num_nodes=num_nodes,
-        horizon=12,
         input_channels=3,
-        target_channels=1,
-        target_indices=(0,),
+        calendar=("time-of-day", "day-of-week"),
         steps_per_day=288,
     )
     assert num_parameters("staeformer", {}, sizes) == published
@@ -197,10 +167,8 @@ def step_bytes(
     sizes = shape(num_nodes=num_nodes, input_steps=2, horizon=1)
     model = build("staeformer", sizes, layers=1).train()
     model.activation_checkpointing, model.limits = checkpointing, limits
-    x, supports = inputs(sizes=sizes, batch=2), supports_of(build("staeformer"))
-    with LiveBytes() as memory:
-        model(x, supports).sum().backward()
-    return memory.peak_bytes
+    graph = SensorGraph.empty(num_nodes)
+    return measure_memory(model, inputs(sizes=sizes, batch=2), graph)[1]
 
 
 def test_memory_grows_with_the_sensors_and_not_with_their_square() -> None:

@@ -7,13 +7,30 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.models import STGCN, ModelShape, STGCNConfig, build_model
+from pgti.models import STGCN, STGCNConfig, build_model
 
-from .cases import FLOAT64, asymmetric_graph, build, inputs, shape, supports_of
+from .dense_reference import (
+    affine,
+    assert_equals_reference,
+    chebyshev,
+    regression,
+    round_as_supports,
+    sigmoid,
+)
+from .small_models import (
+    FLOAT64,
+    asymmetric_graph,
+    build,
+    count_parameters,
+    inputs,
+    metr_la_shape,
+    shape,
+    supports_of,
+)
 
 
 def reference_laplacian(graph: SensorGraph) -> Tensor:
-    """2 L / lambda_max - I from the definitions, then rounded as supports are."""
+    """2 L / lambda_max - I from the definitions."""
     adjacency = graph.adjacency.toarray().astype(np.float64)
     weights = np.maximum(adjacency, adjacency.T)
     np.fill_diagonal(weights, 0)
@@ -27,7 +44,7 @@ def reference_laplacian(graph: SensorGraph) -> Tensor:
                     degrees[row] * degrees[column]
                 )
     scaled = 2 / np.linalg.eigvalsh(laplacian)[-1] * laplacian - np.eye(num_nodes)
-    return torch.tensor(scaled.astype(np.float32)).to(FLOAT64)
+    return round_as_supports(scaled)
 
 
 def reference_gate(layer: nn.Module, x: Tensor) -> Tensor:
@@ -41,16 +58,14 @@ def reference_gate(layer: nn.Module, x: Tensor) -> Tensor:
         if inputs_ <= width:
             newest = x[first + taps - 1]
             a = a + torch.cat([newest, newest.new_zeros(len(newest), width - inputs_)], dim=1)
-        steps.append(a / (1 + torch.exp(-b)))
+        steps.append(a * sigmoid(b))
     return torch.stack(steps)
 
 
 def reference_filter(layer: nn.Module, x: Tensor, laplacian: Tensor) -> Tensor:
     """sum_k T_k(L) x W_k for one sample, step by step, with the polynomials as matrices."""
     weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
-    polynomials = [torch.eye(len(laplacian), dtype=x.dtype), laplacian]
-    while len(polynomials) < len(weight):
-        polynomials.append(2 * laplacian @ polynomials[-1] - polynomials[-2])
+    polynomials = chebyshev(laplacian, len(weight))
     return torch.stack(
         [bias + sum(polynomials[k] @ step @ weight[k] for k in range(len(weight))) for step in x]
     )
@@ -83,9 +98,7 @@ def reference(model: STGCN, x: Tensor) -> Tensor:
             state = reference_norm(block.get_submodule("norm"), state)
         state = reference_norm(model.norm, reference_gate(model.temporal, state))
         assert len(state) == 1
-        hidden = (state[0] @ model.end.weight.t() + model.end.bias).clamp(min=0)
-        flat = hidden @ model.regression.weight.t() + model.regression.bias
-        samples.append(flat.unflatten(1, (model.shape.horizon, -1)).transpose(0, 1))
+        samples.append(regression(model, affine(model.end, state[0]).clamp(min=0)))
     return torch.stack(samples)
 
 
@@ -106,18 +119,7 @@ def test_forecasts_and_gradients_equal_the_dense_reference(
     sizes = shape(input_steps=input_steps)
     model = build("stgcn", sizes, **options).double()
     assert isinstance(model, STGCN)
-    x = inputs(FLOAT64, sizes).requires_grad_()
-    found = model(x, supports_of(model).double())
-    expected = reference(model, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    seed = torch.randn_like(found)
-    wanted = (x, *model.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        rtol=1e-9,
-        atol=1e-9,
-    )
+    assert_equals_reference(model, inputs(FLOAT64, sizes), reference, atol=1e-10)
 
 
 def test_short_inputs_are_padded_with_zeros() -> None:
@@ -149,18 +151,10 @@ def test_parameters_are_as_many_as_published() -> None:
     4,160 + 1,040 + 1,088 and 8,320 numbers. It filters after such a projection, from 16 channels
     to 16 (784 numbers), where the paper's filter goes from 64 to 16 (3,088).
     """
-    metr_la = ModelShape(
-        input_steps=12,
-        horizon=12,
-        num_nodes=207,
-        input_channels=1,
-        target_channels=1,
-        target_indices=(0,),
-    )
-    model = build_model("stgcn", {}, metr_la)
+    model = build_model("stgcn", {}, metr_la_shape(input_channels=1, calendar=()))
     projections = 128 + 1_040 + 1_088 + 4_160 + 1_040 + 1_088 + 8_320
     expected = 246_028 - projections + 2 * (3_088 - 784)
-    assert sum(each.numel() for each in model.parameters()) == expected == 233_772
+    assert count_parameters(model) == expected == 233_772
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,18 @@ from torch.nn import functional
 from pgti.errors import ConfigError
 from pgti.models import STID, AbstractModel, STIDConfig, num_parameters
 
-from .cases import (
+from .dense_reference import assert_equals_reference, calendar_vectors
+from .small_models import (
     BATCH,
     CHANNELS,
     FLOAT64,
     HORIZON,
     INPUT_STEPS,
     NUM_NODES,
-    STEPS_PER_DAY,
     TARGETS,
     build,
     inputs,
+    metr_la_shape,
     shape,
     supports_of,
 )
@@ -35,21 +36,16 @@ def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None)
         kept: of each layer, [B, N, D], what its units are multiplied by in training.
     """
     p = dict(model.named_parameters())
-    calendar = model.shape.calendar
     forecast = x.new_empty(BATCH, HORIZON, NUM_NODES, TARGETS)
     for sample in range(BATCH):
-        row = 31 * sample + INPUT_STEPS - 1  # the last row, as `cases.inputs` counts them
+        row = 31 * sample + INPUT_STEPS - 1  # the last row, as `small_models.inputs` counts them
         for node in range(NUM_NODES):
             window = torch.stack(
                 [x[sample, step, node, c] for step in range(INPUT_STEPS) for c in range(x.shape[3])]
             )
             parts = [p["window_embedding.weight"] @ window + p["window_embedding.bias"]]
             parts.append(p["node_embedding"][node])
-            if "time-of-day" in calendar:
-                parts.append(p["calendar.time_of_day.weight"][row % STEPS_PER_DAY])
-            if "day-of-week" in calendar:
-                parts.append(p["calendar.day_of_week.weight"][row // STEPS_PER_DAY % 7])
-            h = torch.cat(parts)
+            h = torch.cat([*parts, *calendar_vectors(model, row)])
             for layer in range(model.config.layers):  # type: ignore[attr-defined]
                 units = p[f"layers.{layer}.first.weight"] @ h + p[f"layers.{layer}.first.bias"]
                 units = units.clamp(min=0)
@@ -67,16 +63,7 @@ def test_forecasts_and_gradients_equal_the_reference(calendar: tuple[str, ...]) 
     """Outputs and the gradients of all parameters, in float64, whatever the calendar."""
     sizes = shape(calendar=calendar, input_channels=CHANNELS - 2 + len(calendar))
     model = build("stid", sizes).double()
-    x = inputs(FLOAT64, sizes)
-    found, expected = model(x, supports_of(model)), reference(model, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-11)
-    seed = torch.randn_like(found)
-    torch.testing.assert_close(
-        torch.autograd.grad(found, list(model.parameters()), seed),
-        torch.autograd.grad(expected, list(model.parameters()), seed),
-        rtol=1e-9,
-        atol=1e-10,
-    )
+    assert_equals_reference(model, inputs(FLOAT64, sizes), reference, atol=1e-11)
 
 
 def test_units_are_dropped_after_the_relu() -> None:
@@ -96,12 +83,10 @@ def test_units_are_dropped_after_the_relu() -> None:
 )
 def test_parameters_are_those_published(num_nodes: int, published: int) -> None:
     """METR-LA, PEMS-BAY, PEMS04 and PEMS08, as Torch-MTS logs them: 3 channels, 5 minutes."""
-    sizes = shape(
+    sizes = metr_la_shape(
         num_nodes=num_nodes,
-        horizon=12,
         input_channels=3,
-        target_channels=1,
-        target_indices=(0,),
+        calendar=("time-of-day", "day-of-week"),
         steps_per_day=288,
     )
     assert num_parameters("stid", {}, sizes) == published

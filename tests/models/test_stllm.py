@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import pgti
 from pgti.errors import ConfigError, MissingExtraError
-from pgti.memory import LiveBytes
+from pgti.graph import SensorGraph
 from pgti.models import (
     STLLM,
     AbstractModel,
@@ -25,18 +25,24 @@ from pgti.models import (
 )
 from pgti.nn import ChunkLimits
 
-from .cases import (
+from .dense_reference import (
+    affine,
+    assert_equals_reference,
+    calendar_vectors,
+    layer_norm,
+    regression,
+)
+from .small_models import (
     BATCH,
     CHANNELS,
     FLOAT64,
-    HORIZON,
     INPUT_STEPS,
     NUM_NODES,
     SMALL,
-    STEPS_PER_DAY,
-    TARGETS,
     build,
+    count_parameters,
     inputs,
+    measure_memory,
     shape,
     supports_of,
 )
@@ -46,31 +52,15 @@ HEADS, LAYERS, WIDTH = 2, 2, 8
 EPSILON = 1e-5
 
 
-def everything(model: nn.Module) -> list[nn.Parameter]:
-    """All parameters; those that are frozen are made to have a gradient."""
-    return [each.requires_grad_() for each in model.parameters()]
-
-
-def normalised(x_ND: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Layer norm of each token."""
-    centred = x_ND - x_ND.mean(dim=1, keepdim=True)
-    variance = centred.square().mean(dim=1, keepdim=True)
-    return centred / torch.sqrt(variance + EPSILON) * weight + bias
-
-
-def reference_block(
-    p: dict[str, Tensor], name: str, h_ND: Tensor, kept: list[Tensor] | None
-) -> Tensor:
+def reference_block(block: nn.Module, h_ND: Tensor, kept: list[Tensor] | None) -> Tensor:
     """One layer of GPT-2: norms come first, and a token reads itself and those before it."""
 
-    def affine(part: str, vectors: Tensor) -> Tensor:
-        return vectors @ p[f"{name}.{part}.weight"] + p[f"{name}.{part}.bias"]  # stored [in, out]
-
-    def norm(part: str) -> Tensor:
-        return normalised(h_ND, p[f"{name}.{part}.weight"], p[f"{name}.{part}.bias"])
+    def affine_of_gpt2(part: str, vectors: Tensor) -> Tensor:
+        layer = block.get_submodule(part)  # stored [in, out]
+        return vectors @ layer.get_parameter("weight") + layer.get_parameter("bias")
 
     size = WIDTH // HEADS
-    made = affine("attn.c_attn", norm("ln_1"))
+    made = affine_of_gpt2("attn.c_attn", layer_norm(block.get_submodule("ln_1"), h_ND))
     read = torch.zeros_like(h_ND)
     for token in range(len(h_ND)):
         for head in range(HEADS):
@@ -80,30 +70,25 @@ def reference_block(
             values = made[: token + 1, 2 * WIDTH :][:, columns]
             weights = torch.exp(keys @ query / math.sqrt(size))
             read[token, columns] = weights / weights.sum() @ values
-    attended = affine("attn.c_proj", read)
+    attended = affine_of_gpt2("attn.c_proj", read)
     h_ND = h_ND + (attended if kept is None else attended * kept[0])
-    units = affine("mlp.c_fc", norm("ln_2"))
+    units = affine_of_gpt2("mlp.c_fc", layer_norm(block.get_submodule("ln_2"), h_ND))
     cubic = math.sqrt(2 / math.pi) * (units + 0.044715 * units**3)
-    fed = affine("mlp.c_proj", units / 2 * (1 + torch.tanh(cubic)))
+    fed = affine_of_gpt2("mlp.c_proj", units / 2 * (1 + torch.tanh(cubic)))
     return h_ND + (fed if kept is None else fed * kept[1])
 
 
 def reference_tokens(model: AbstractModel, x: Tensor, sample: int) -> Tensor:
     """What GPT-2 is given of one sample, [N, width]."""
-    p, calendar = dict(model.named_parameters()), model.shape.calendar
-    row, tokens = 31 * sample + INPUT_STEPS - 1, []  # the last row, as `cases.inputs` counts them
+    p = dict(model.named_parameters())
+    times = calendar_vectors(model, 31 * sample + INPUT_STEPS - 1)  # of the last row
+    tokens = []
     for node in range(NUM_NODES):
-        window = x[sample, :, node].flatten()
-        parts = [p["token_embedding.weight"] @ window + p["token_embedding.bias"]]
-        times = []
-        if "time-of-day" in calendar:
-            times.append(p["calendar.time_of_day.weight"][row % STEPS_PER_DAY])
-        if "day-of-week" in calendar:
-            times.append(p["calendar.day_of_week.weight"][row // STEPS_PER_DAY % 7])
+        parts = [affine(model.get_submodule("token_embedding"), x[sample, :, node].flatten())]
         if times:
-            parts.append(sum(times))
+            parts.append(torch.stack(times).sum(dim=0))
         parts.append(p["node_embedding"][node])
-        fused = p["fusion.weight"] @ torch.cat(parts) + p["fusion.bias"]
+        fused = affine(model.get_submodule("fusion"), torch.cat(parts))
         tokens.append(fused + p["position_embedding"][node])
     return torch.stack(tokens)
 
@@ -116,7 +101,6 @@ def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None)
         x: [B, L, N, C].
         kept: dropout masks [B, N, width], one for the tokens and two for each layer.
     """
-    p = dict(model.named_parameters())
     samples = []
     for sample in range(BATCH):
         h_ND = reference_tokens(model, x, sample)
@@ -124,10 +108,8 @@ def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None)
             h_ND = h_ND * kept[0][sample]
         for layer in range(LAYERS):
             masks = kept and [each[sample] for each in kept[1 + 2 * layer : 3 + 2 * layer]]
-            h_ND = reference_block(p, f"blocks.{layer}", h_ND, masks)
-        h_ND = normalised(h_ND, p["norm.weight"], p["norm.bias"])
-        numbers = h_ND @ p["regression.weight"].T + p["regression.bias"]
-        samples.append(numbers.reshape(NUM_NODES, HORIZON, TARGETS).transpose(0, 1))
+            h_ND = reference_block(model.get_submodule(f"blocks.{layer}"), h_ND, masks)
+        samples.append(regression(model, layer_norm(model.get_submodule("norm"), h_ND)))
     return torch.stack(samples)
 
 
@@ -143,16 +125,8 @@ def test_forecasts_and_gradients_equal_the_reference(
     sizes = shape(calendar=calendar, input_channels=CHANNELS - 2 + len(calendar))
     model = build("st-llm", sizes).double()
     model.limits = ChunkLimits(tokens=tokens)
-    parameters, x = everything(model), inputs(FLOAT64, sizes)
-    found, expected = model(x, supports_of(model)), reference(model, x)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-    seed = torch.randn_like(found)
-    torch.testing.assert_close(
-        torch.autograd.grad(found, parameters, seed),
-        torch.autograd.grad(expected, parameters, seed),
-        rtol=1e-9,
-        atol=1e-9,
-    )
+    model.requires_grad_()
+    assert_equals_reference(model, inputs(FLOAT64, sizes), reference, atol=1e-10)
 
 
 def test_tokens_and_outputs_of_both_networks_are_dropped() -> None:
@@ -202,11 +176,12 @@ def test_the_default_is_as_large_as_gpt2() -> None:
 
 def test_a_small_model_counts_what_it_learns() -> None:
     """What is frozen is not learnt."""
-    frozen = sum(p.numel() for p in build("st-llm").parameters() if not p.requires_grad)
+    model = build("st-llm")
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     mlp, attention = 8 * 32 + 32 + 32 * 8 + 8, 8 * 24 + 24 + 8 * 8 + 8
     assert frozen == LAYERS * mlp + attention
-    total = sum(p.numel() for p in build("st-llm").parameters())
-    assert num_parameters("st-llm", SMALL["st-llm"], shape()) == total - frozen
+    learned = count_parameters(model) - frozen
+    assert num_parameters("st-llm", SMALL["st-llm"], shape()) == learned
 
 
 def step_bytes(num_nodes: int, *, checkpointing: bool = False) -> int:
@@ -214,10 +189,8 @@ def step_bytes(num_nodes: int, *, checkpointing: bool = False) -> int:
     sizes = shape(num_nodes=num_nodes, input_steps=1, horizon=1)
     model = build("st-llm", sizes, gpt_layers=6 if checkpointing else 1).train()
     model.activation_checkpointing = checkpointing
-    x, supports = inputs(sizes=sizes, batch=1), supports_of(build("st-llm"))
-    with LiveBytes() as memory:
-        model(x, supports).sum().backward()
-    return memory.peak_bytes
+    graph = SensorGraph.empty(num_nodes)
+    return measure_memory(model, inputs(sizes=sizes, batch=1), graph)[1]
 
 
 def test_memory_grows_with_the_sensors_and_not_with_their_square() -> None:

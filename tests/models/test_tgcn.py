@@ -5,19 +5,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgti.memory import LiveBytes
-from pgti.models import TGCN, ModelShape, TGCNConfig
+from pgti.models import TGCN, TGCNConfig
 from pgti.nn import ChunkLimits
 
-from .cases import (
+from .dense_reference import assert_equals_reference, regression, round_as_supports, sigmoid
+from .small_models import (
     FLOAT64,
-    HORIZON,
     INPUT_STEPS,
     NUM_NODES,
-    TARGETS,
     asymmetric_graph,
     build,
+    count_parameters,
     inputs,
+    measure_memory,
+    metr_la_shape,
     supports_of,
 )
 
@@ -30,7 +31,7 @@ def build_tgcn(**options: object) -> TGCN:
 
 
 def reference_operator() -> Tensor:
-    """D^-1/2 (A + I)^T D^-1/2 entry by entry, then rounded as supports are."""
+    """D^-1/2 (A + I)^T D^-1/2 entry by entry."""
     looped = asymmetric_graph().adjacency.toarray().astype(np.float64) + np.eye(NUM_NODES)
     degrees = looped.sum(axis=1)
     operator = np.empty_like(looped)
@@ -38,7 +39,7 @@ def reference_operator() -> Tensor:
         for column in range(NUM_NODES):
             scale = np.sqrt(degrees[row] * degrees[column])
             operator[row, column] = looped[column, row] / scale
-    return torch.tensor(operator.astype(np.float32)).to(FLOAT64)
+    return round_as_supports(operator)
 
 
 def reference_states(cell: nn.Module, sample: Tensor) -> list[Tensor]:
@@ -56,51 +57,28 @@ def reference_states(cell: nn.Module, sample: Tensor) -> list[Tensor]:
 
     h, states = sample.new_zeros(NUM_NODES, size), []
     for x in sample:
-        r = 1 / (1 + torch.exp(-convolve(x, h, 0)))
-        u = 1 / (1 + torch.exp(-convolve(x, h, 1)))
+        r, u = sigmoid(convolve(x, h, 0)), sigmoid(convolve(x, h, 1))
         c = torch.tanh(convolve(x, r * h, 2))
         h = u * h + (1 - u) * c
         states.append(h)
     return states
 
 
-def reference_forecast(head: nn.Linear, state: Tensor) -> Tensor:
-    """All steps of one sample from one state: [H, N, C_out]."""
-    output = state @ head.weight.T + head.bias
-    return output.view(NUM_NODES, HORIZON, TARGETS).transpose(0, 1)
+def reference(model: TGCN, x: Tensor) -> Tensor:
+    """The whole model, sample by sample."""
+    return torch.stack([regression(model, reference_states(model.cell, each)[-1]) for each in x])
 
 
 def test_forecasts_and_gradients_equal_the_dense_reference() -> None:
     """Outputs and the gradients of all parameters and inputs, in float64."""
-    model = build_tgcn().double()
-    x = inputs(FLOAT64).requires_grad_()
-    found = model(x, supports_of(model).double())
-    last_states = [reference_states(model.cell, sample)[-1] for sample in x]
-    expected = torch.stack([reference_forecast(model.regression, state) for state in last_states])
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
-    seed = torch.randn_like(found)
-    wanted = (x, *model.parameters())
-    torch.testing.assert_close(
-        torch.autograd.grad(found, wanted, seed),
-        torch.autograd.grad(expected, wanted, seed),
-        rtol=1e-9,
-        atol=1e-11,
-    )
+    assert_equals_reference(build_tgcn().double(), inputs(FLOAT64), reference)
 
 
 def test_parameters_are_as_many_as_in_the_released_code() -> None:
     """One speed, 64 units, 3 steps: a convolution for both gates, one for the candidate, a head."""
-    sizes = ModelShape(
-        input_steps=12,
-        horizon=3,
-        num_nodes=207,
-        input_channels=1,
-        target_channels=1,
-        target_indices=(0,),
-    )
-    model = TGCN(TGCNConfig(), sizes)
+    model = TGCN(TGCNConfig(), metr_la_shape(horizon=3, input_channels=1, calendar=()))
     expected = (65 * 128 + 128) + (65 * 64 + 64) + (64 * 3 + 3)
-    assert sum(each.numel() for each in model.parameters()) == expected == 12_867
+    assert count_parameters(model) == expected == 12_867
     assert model.cell.bias.tolist() == [1.0] * 128 + [0.0] * 64
 
 
@@ -121,20 +99,11 @@ def test_evaluation_reads_a_few_steps_at_a_time(steps: int) -> None:
 @pytest.mark.parametrize("name", ["tgcn", "a3tgcn"])
 def test_recomputation_keeps_little_more_than_the_states(name: str) -> None:
     """Between the passes; at the peak, what lies between two states comes on top."""
-    model = build(name, hidden=32)
-    supports, x = supports_of(model), inputs(batch=64)
+    model, x = build(name, hidden=32), inputs(batch=64)
     states_bytes = INPUT_STEPS * 64 * NUM_NODES * 32 * 4
-
-    def measure() -> tuple[int, int]:
-        with LiveBytes() as memory:
-            forecasts = model(x, supports)
-            kept = memory.alive_bytes
-            forecasts.sum().backward()
-        return kept, memory.peak_bytes
-
-    kept, peak = measure()
+    stored, peak = measure_memory(model, x)
     model.activation_checkpointing = True
-    fewer, lower = measure()
-    assert kept > 5 * states_bytes, (kept, states_bytes)
+    fewer, lower = measure_memory(model, x)
+    assert stored > 5 * states_bytes, (stored, states_bytes)
     assert fewer < 1.25 * states_bytes, (fewer, states_bytes)
-    assert lower < peak / 2, (fewer, kept, lower, peak)
+    assert lower < peak / 2, (fewer, stored, lower, peak)

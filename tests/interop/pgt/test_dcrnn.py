@@ -11,7 +11,7 @@ from pgti.interop.pgt import load_pgt_state_dict
 from pgti.interop.pgt.layers.dcrnn import LegacyDCRNN, LegacyDCRNNConfig, pgt_operators
 from pgti.models import build_model
 
-from ...models.cases import FLOAT64, asymmetric_graph, build, inputs, shape, supports_of
+from ...models.small_models import FLOAT64, asymmetric_graph, build, inputs, shape, supports_of
 
 ONE_TARGET = shape(
     horizon=12, target_channels=1, target_indices=(1,), input_channels=4, calendar=("time-of-day",)

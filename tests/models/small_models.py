@@ -1,10 +1,11 @@
-"""What every model is tested on: a graph, sizes, inputs and parameters away from their start."""
+"""Small models, away from their initial weights, and the graph, sizes and inputs to test them."""
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pgti.graph import SensorGraph, from_dense
+from pgti.memory import LiveBytes
 from pgti.models import AbstractModel, ModelShape, build_model
 from pgti.nn import Supports
 
@@ -43,7 +44,7 @@ def asymmetric_graph() -> SensorGraph:
 
 
 def shape(**changes: object) -> ModelShape:
-    """Three readings, the second and first of them targets, time of day and day of week."""
+    """Three channels, the second and first of them targets, time of day and day of week."""
     sizes: dict[str, object] = {
         "input_steps": INPUT_STEPS,
         "horizon": HORIZON,
@@ -55,6 +56,21 @@ def shape(**changes: object) -> ModelShape:
         "steps_per_day": STEPS_PER_DAY,
     }
     return ModelShape(**{**sizes, **changes})  # type: ignore[arg-type]
+
+
+def metr_la_shape(**changes: object) -> ModelShape:
+    """The sizes for which papers count parameters."""
+    return shape(
+        **{
+            "horizon": 12,
+            "num_nodes": 207,
+            "input_channels": 2,
+            "target_channels": 1,
+            "target_indices": (0,),
+            "calendar": ("time-of-day",),
+            **changes,
+        }
+    )
 
 
 def build(
@@ -69,15 +85,32 @@ def build(
     return model.eval()
 
 
+def count_parameters(model: nn.Module) -> int:
+    """Frozen ones included."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def measure_memory(
+    model: AbstractModel, x: Tensor, graph: SensorGraph | None = None
+) -> tuple[int, int]:
+    """Bytes of tensors between the forward and backward pass, and at the peak of both."""
+    supports = supports_of(model, graph)
+    with LiveBytes() as memory:
+        forecasts = model(x, supports)
+        stored = memory.alive_bytes
+        forecasts.sum().backward()
+    return stored, memory.peak_bytes
+
+
 def supports_of(model: AbstractModel, graph: SensorGraph | None = None) -> Supports:
-    """The operators that a model asks for, float32."""
+    """The operators of the graph that a model uses, float32."""
     return model.build_supports(graph or asymmetric_graph())
 
 
 def inputs(
     dtype: torch.dtype = torch.float32, sizes: ModelShape | None = None, batch: int = BATCH
 ) -> Tensor:
-    """Standard normal readings, a fifth of them missing (0), and a calendar of hourly rows."""
+    """Standard normal observations, a fifth missing (0), and a calendar of hourly rows."""
     sizes = sizes or shape()
     generator = torch.Generator().manual_seed(5)
     size = (batch, sizes.input_steps, sizes.num_nodes, sizes.input_channels)
