@@ -13,20 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pgti.errors import ConfigError
-from pgti.graph import SensorGraph, dual_random_walk, from_dense
+from pgti.graph import SensorGraph, dual_random_walk
 from pgti.nn import Supports
 
+from .random_graphs import asymmetric_graph
+
 FLOAT64 = torch.float64
-
-
-def asymmetric_graph(num_nodes: int = 6, density: float = 0.4, seed: int = 0) -> SensorGraph:
-    """An asymmetric weighted graph whose last node is isolated."""
-    generator = np.random.default_rng(seed)
-    size = (num_nodes, num_nodes)
-    matrix = generator.random(size) * (generator.random(size) < density)
-    matrix[-1] = 0
-    matrix[:, -1] = 0
-    return from_dense(matrix)
 
 
 def dense_supports(graph: SensorGraph) -> list[Tensor]:
@@ -89,7 +81,7 @@ def test_gradients_of_products(density: float) -> None:
 
 def test_kinds_of_supports() -> None:
     """The dual walk has two operators, the walk its first one; another name is an error."""
-    graph = asymmetric_graph()
+    graph = asymmetric_graph(6)
     dual, single = Supports.from_graph(graph), Supports.from_graph(graph, "random_walk")
     assert (len(dual), len(single)) == (2, 1)
     x = torch.randn(6, 2)
@@ -100,7 +92,7 @@ def test_kinds_of_supports() -> None:
 
 def test_edges_travel_with_the_operators() -> None:
     """Layers that work on edges find them, in the graph's order."""
-    graph = asymmetric_graph()
+    graph = asymmetric_graph(6)
     supports = Supports.from_graph(graph).double()
     np.testing.assert_array_equal(supports.edge_index.numpy(), graph.edge_index)
     np.testing.assert_array_equal(supports.edge_weight.numpy(), graph.edge_weight)
@@ -109,7 +101,7 @@ def test_edges_travel_with_the_operators() -> None:
 
 def test_a_module_can_move_after_use() -> None:
     """Precision follows the module even though products were made before; nothing is saved."""
-    supports = Supports.from_graph(asymmetric_graph())
+    supports = Supports.from_graph(asymmetric_graph(6))
     x = torch.randn(6, 2)
     single = supports.multiply(0, x)
     supports.double()
