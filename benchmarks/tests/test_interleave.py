@@ -105,7 +105,7 @@ class Outer:
 def test_results_become_json() -> None:
     result = Outer(parts=(Inner(Path("a/b")),), by_name={"x": 1.5})
     assert to_json(result) == {"parts": [{"path": "a/b"}], "by_name": {"x": 1.5}, "unknown": None}
-    with pytest.raises(TypeError, match="no form in JSON"):
+    with pytest.raises(TypeError, match="no JSON form"):
         to_json({"array": np.zeros(1)})
 
 

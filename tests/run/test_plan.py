@@ -112,7 +112,7 @@ def test_the_schedule_is_that_of_the_shares(
         for batch in batches
     ]
     every = [number for counts in taken for number in counts]
-    assert found.coverage == Coverage(windows=81, once=81, never=0, repeatedly=0)
+    assert found.coverage == Coverage(windows=81, once=81, never=0, repeatedly=0, is_exact=True)
     assert found.coverage.is_exact
     assert found.batches == found.steps == len(batches)
     assert found.windows_per_batch == Spread.of(every)
@@ -152,8 +152,9 @@ def test_windows_that_are_taken_twice_or_not_at_all_are_counted(
     """20 windows on 3 ranks, 8 at a time: twice 3 + 3 + 2, and 2 + 1 + 1."""
     monkeypatch.setattr(Job, "sharding", lambda job, rank: sharding(rank, job.world_size))
     coverage = Schedule(job_of(20, batch_size=8, world_size=3)).summarize().coverage
-    assert coverage == Coverage(windows=20, once=once, never=never, repeatedly=repeatedly)
-    assert not coverage.is_exact
+    assert coverage == Coverage(
+        windows=20, once=once, never=never, repeatedly=repeatedly, is_exact=False
+    )
 
 
 def job_of(num_windows: int, *, batch_size: int, world_size: int, **more: Any) -> Job:

@@ -1,8 +1,9 @@
 """`pgti plan`: a job of many ranks without its processes."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
@@ -66,7 +67,7 @@ def plan_command(
         if table.row_count:
             show(table)
     if json:
-        print_json(_content(result))
+        print_json(to_json(result))
     log(result.machine.summary)
     for line in result.left_out:
         log(f"left out: {line}")
@@ -76,86 +77,73 @@ def plan_command(
         )
 
 
-def _content(result: PlanResult) -> dict[str, Any]:
-    """The result as JSON, with what follows from its fields."""
-    content: dict[str, Any] = to_json(result)
-    content["schedule"]["coverage"]["is_exact"] = result.schedule.coverage.is_exact
-    for entry, rank in zip(content["ranks"], result.ranks, strict=True):
-        entry["agrees"] = rank.agrees
-        entry["memory"]["own"] = rank.memory.own
-    return content
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(columns[0])
+    for name in columns[1:]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _schedule_table(result: PlanResult) -> Table:
-    schedule, coverage = result.schedule, result.schedule.coverage
-    table = Table(
-        title=f"epoch {result.epoch} of {result.world_size:,} ranks, {result.placement}, "
-        f"{result.order}",
-        title_justify="left",
+    schedule, coverage, held = result.schedule, result.schedule.coverage, result.held_bytes
+    low, median, high = (
+        f"{size / _MIB:,.1f}" for size in (held.minimum, held.median, held.maximum)
     )
-    table.add_column("")
-    table.add_column("median (range)", justify="right")
-    exact = "yes" if coverage.is_exact else "NO"
-    held = [
-        f"{size / _MIB:,.1f}"
-        for size in (result.held_bytes.median, result.held_bytes.minimum, result.held_bytes.maximum)
-    ]
     rows = {
         "training windows taken once, never, repeatedly; exact?": f"{coverage.once:,}, "
-        f"{coverage.never:,}, {coverage.repeatedly:,}; {exact}",
+        f"{coverage.never:,}, {coverage.repeatedly:,}; {'yes' if coverage.is_exact else 'NO'}",
         "batches and steps of every rank": f"{schedule.batches:,} and {schedule.steps:,}",
         "windows of a rank in a batch": _counts(schedule.windows_per_batch),
         "windows of a rank in the epoch": _counts(schedule.windows_per_rank),
         "ranks without a window in a batch": _counts(schedule.idle_per_batch),
         "ranks without a window in the epoch": f"{schedule.idle_ranks:,}",
-        "rows held by a rank, MiB": f"{held[0]} ({held[1]} to {held[2]})",
+        "rows held by a rank, MiB": f"{median} ({low} to {high})",
     }
-    for row in rows.items():
-        table.add_row(*row)
-    return table
+    title = f"epoch {result.epoch} of {result.world_size:,} ranks, {result.placement}, "
+    return _table(title + result.order, ("", "median (range)"), rows.items())
 
 
 def _bytes_table(result: PlanResult) -> Table:
     sent, size = result.sent, result.world_size
-    table = Table(
-        title=f"bytes sent: {result.batch_size:,} windows per batch, "
-        f"{result.parameters:,} parameters",
-        title_justify="left",
-    )
-    table.add_column("")
-    table.add_column("all ranks", justify="right")
-    table.add_column("one rank at most", justify="right")
     step = {kind: getattr(sent.step, kind) for kind in ("gradients", "counts", "control")}
-    for kind, num_bytes in step.items():
-        table.add_row(f"{kind} in a step", f"{num_bytes * size:,}", f"{num_bytes:,}")
-    data = _counts(sent.data_per_batch)
-    table.add_row("data in a batch, median (range)", data, f"{sent.data_per_batch_max:,}")
-    table.add_row("data before the next epoch", f"{sent.data_moved:,}", f"{sent.data_moved_max:,}")
-    table.add_row("data in the epoch", f"{sent.epoch['data']:,}", "")
     total = sum(sent.epoch.values())
-    table.add_row("everything in the epoch", f"{total:,}", f"{sent.epoch_max:,}")
-    table.add_row("the paper's baseline: data in a batch", f"{sent.paper_per_batch:,}", "")
-    table.add_row("the paper's baseline: data in the epoch", f"{sent.paper_epoch:,}", "")
-    return table
+    rows = [
+        *((f"{kind} in a step", f"{each * size:,}", f"{each:,}") for kind, each in step.items()),
+        (
+            "data in a batch, median (range)",
+            _counts(sent.data_per_batch),
+            f"{sent.data_per_batch_max:,}",
+        ),
+        ("data before the next epoch", f"{sent.data_moved:,}", f"{sent.data_moved_max:,}"),
+        ("data in the epoch", f"{sent.epoch['data']:,}", ""),
+        ("everything in the epoch", f"{total:,}", f"{sent.epoch_max:,}"),
+        ("the paper's baseline: data in a batch", f"{sent.paper_per_batch:,}", ""),
+        ("the paper's baseline: data in the epoch", f"{sent.paper_epoch:,}", ""),
+    ]
+    title = f"bytes sent: {result.batch_size:,} windows per batch, {result.parameters:,} parameters"
+    return _table(title, ("", "all ranks", "one rank at most"), rows)
 
 
 def _rank_table(result: PlanResult) -> Table:
-    table = Table(title="simulated ranks; memory in MiB", title_justify="left")
-    for name in ("rank", "batches", "windows", "sent", "as scheduled", "held", "batch", "total",
-                 "seconds"):  # fmt: skip
-        table.add_column(name, justify="right")
-    for each in result.ranks:
-        memory = each.memory
-        table.add_row(
+    columns = ("rank", "batches", "windows", "sent", "as scheduled", "held", "batch", "total",
+               "seconds")  # fmt: skip
+    rows = [
+        (
             f"{each.rank:,}",
             f"{each.batches:,} of {result.schedule.batches:,}",
             f"{each.windows:,}",
             f"{sum(each.sent.values()):,}",
             _verdict(each),
-            *(f"{size / _MIB:,.1f}" for size in (memory.held, memory.batch, memory.own)),
+            *(f"{size / _MIB:,.1f}" for size in (each.memory.held, each.memory.batch)),
+            f"{each.memory.own / _MIB:,.1f}",
             f"{each.seconds:,.1f}",
         )
-    return table
+        for each in result.ranks
+    ]
+    return _table("simulated ranks; memory in MiB", columns, rows)
 
 
 def _verdict(rank: SimulatedRank) -> str:

@@ -10,6 +10,13 @@ from pgti.run.config import RunConfig as RunConfig
 from pgti.run.config import WindowConfig as WindowConfig
 from pgti.run.config import parse_time as parse_time
 from pgti.run.config import read_toml as read_toml
+from pgti.run.model_study import StudyResult as StudyResult
+from pgti.run.model_study import study as study
+from pgti.run.planning import PlanResult as PlanResult
+from pgti.run.planning import plan as plan
+from pgti.run.results import Machine as Machine
+from pgti.run.results import Spread as Spread
+from pgti.run.results import to_json as to_json
 from pgti.run.run import Run as Run
 from pgti.run.train import Job as Job
 from pgti.run.train import train as train

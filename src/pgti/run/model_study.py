@@ -6,11 +6,13 @@ training that was interrupted resumes from its last checkpoint.
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, PgtiError, RunError, require_whole_number
 from pgti.run.config import read_toml
@@ -218,30 +220,23 @@ def _check_same_test(results: Mapping[StudyTraining, Mapping[str, Any]]) -> None
         ConfigError: naming two trainings.
     """
     (first, one), *others = results.items()
+    expected = _persistence_metrics(one["test"])
     for training, other in others:
-        if not _are_equal_tests(one["test"], other["test"]):
+        found = _persistence_metrics(other["test"])
+        # Other batch sizes round differently.
+        if found.shape != expected.shape or not np.allclose(
+            found, expected, rtol=1e-9, atol=0, equal_nan=True
+        ):
             raise ConfigError(
                 f"{first.config} and {training.config} test on different windows or targets: give "
                 "all configurations the same horizon, split and targets"
             )
 
 
-def _are_equal_tests(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether persistence has the same metrics, up to the rounding of other batch sizes."""
-    first, second = one["persistence"], other["persistence"]
-    if (one["windows"], first["count"]) != (other["windows"], second["count"]):
-        return False
-    return all(
-        first[metric].keys() == second[metric].keys()
-        and all(_are_close(first[metric][step], second[metric][step]) for step in first[metric])
-        for metric in METRICS
-    )
-
-
-def _are_close(one: float | None, other: float | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return math.isclose(one, other, rel_tol=1e-9)
+def _persistence_metrics(test: Mapping[str, Any]) -> NDArray[np.float64]:
+    found = test["persistence"]
+    values = [value for metric in METRICS for value in found[metric].values()]
+    return np.array([test["windows"], found["count"], *values], dtype=np.float64)
 
 
 def _row(model: str, results: Mapping[StudyTraining, Mapping[str, Any]]) -> StudiedModel | None:

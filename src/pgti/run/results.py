@@ -1,6 +1,7 @@
 """What typed results have in common: figures with their spread, the machine, and a JSON form."""
 
 import dataclasses
+import json
 import os
 import platform
 import statistics
@@ -115,26 +116,20 @@ class Machine:
 
 
 def to_json(result: object) -> Any:
-    """A result in a form that `json.dumps` accepts.
-
-    Dataclasses and mappings become objects, paths become text, None stays null.
+    """A result as plain JSON values: dataclasses become objects, paths become text.
 
     Raises:
         TypeError: a value without a JSON form.
     """
-    if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        return {
-            field.name: to_json(getattr(result, field.name)) for field in dataclasses.fields(result)
-        }
-    if isinstance(result, Mapping):
-        return {str(key): to_json(value) for key, value in result.items()}
-    if isinstance(result, list | tuple):
-        return [to_json(value) for value in result]
-    if isinstance(result, Path):
-        return str(result)
-    if result is None or isinstance(result, bool | int | float | str):
-        return result
-    raise TypeError(f"{result!r} has no form in JSON")
+    return json.loads(json.dumps(result, default=_encode))
+
+
+def _encode(value: object) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{value!r} has no JSON form")
 
 
 def _cpu() -> str:

@@ -98,17 +98,14 @@ class Coverage:
         once: taken once, as they should be.
         never: taken by no rank.
         repeatedly: taken more than once.
+        is_exact: whether each window is taken once.
     """
 
     windows: int
     once: int
     never: int
     repeatedly: int
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether each window is taken once."""
-        return self.once == self.windows
+    is_exact: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +181,7 @@ class Schedule:
                 once=int((uses == 1).sum()),
                 never=int((uses == 0).sum()),
                 repeatedly=int((uses > 1).sum()),
+                is_exact=bool((uses == 1).all()),
             ),
             batches=job.num_batches,
             steps=job.num_steps,

@@ -87,6 +87,7 @@ class RankMemory:
         parameters: of the network.
         gradients: of the trainable parameters, and equally much while they are reduced.
         optimizer: Adam's two moments.
+        own: of this rank alone: everything but `mapped`.
     """
 
     held: int
@@ -96,12 +97,7 @@ class RankMemory:
     parameters: int
     gradients: int
     optimizer: int
-
-    @property
-    def own(self) -> int:
-        """Memory of this rank alone."""
-        others = self.parameters + self.gradients + self.optimizer
-        return self.held + self.fetched + self.batch + others
+    own: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +111,7 @@ class SimulatedRank:
         has_its_windows: whether each batch contained the windows of the schedule.
         sent: bytes by kind, as the traffic counter has them; rows for the next epoch included.
         expected: the same, computed from the schedule.
+        agrees: whether its windows and its bytes are those of the schedule.
         memory: that it needs.
         seconds: of the simulation.
     """
@@ -125,13 +122,9 @@ class SimulatedRank:
     has_its_windows: bool
     sent: Mapping[str, int]
     expected: Mapping[str, int]
+    agrees: bool
     memory: RankMemory
     seconds: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether its windows and its bytes are those of the schedule."""
-        return self.has_its_windows and dict(self.sent) == dict(self.expected)
 
 
 def row_bytes(source: WindowSource) -> int:
@@ -169,9 +162,9 @@ def simulate_rank(
     job = schedule.job
     most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
     network = forecaster.network
-    memory = _memory(job, rows, source, network, rank, most)
+    held, batch_bytes = int(rows.held[rank]) * row_bytes(source), most * source.window_bytes
+    needed = _memory(job, rows, source, network, rank, held, batch_bytes).own
     free = available_bytes()
-    needed = memory.own + most * source.window_bytes
     if needed > _FREE_FRACTION * free:
         return (
             f"rank {rank}: it takes {most:,} windows of a batch and needs {needed / 2**30:.1f} GiB "
@@ -212,14 +205,16 @@ def simulate_rank(
     expected = step_bytes.of_batches(job, job.num_batches - first)
     num_rows = int(rows.exchanged_of[rank][first:].sum() + rows.moved[rank])
     expected["data"] = num_rows * row_bytes(source)
+    has_its_windows = record.is_right and record.batch == job.num_batches
     return SimulatedRank(
         rank=rank,
         batches=record.batch - first,
         windows=record.windows,
-        has_its_windows=record.is_right and record.batch == job.num_batches,
+        has_its_windows=has_its_windows,
         sent=sent,
         expected=expected,
-        memory=_memory(job, rows, source, network, rank, most, held=held, batch=record.max_bytes),
+        agrees=has_its_windows and sent == expected,
+        memory=_memory(job, rows, source, network, rank, held, record.max_bytes),
         seconds=time.perf_counter() - began,
     )
 
@@ -295,25 +290,24 @@ def _memory(
     source: WindowSource,
     network: nn.Module,
     rank: int,
-    most: int,
-    *,
-    held: int | None = None,
-    batch: int = 0,
+    held: int,
+    batch: int,
 ) -> RankMemory:
     trainable = sum(each.nbytes for each in network.parameters() if each.requires_grad)
-    size = row_bytes(source)
+    most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
     in_flight = most * source.spec.span
     if job.exchanges_rows:
         in_flight += in_flight + int(rows.exchanged_of[rank].max())
-    return RankMemory(
-        held=int(rows.held[rank]) * size if held is None else held,
-        mapped=0 if job.is_partitioned else source.store.num_bytes,
-        fetched=PREFETCH_DEPTH * in_flight * size,
-        batch=batch,
-        parameters=sum(each.nbytes for each in network.parameters()),
-        gradients=2 * trainable if job.world_size > 1 else trainable,
-        optimizer=2 * trainable,
-    )
+    own = {
+        "held": held,
+        "fetched": PREFETCH_DEPTH * in_flight * row_bytes(source),
+        "batch": batch,
+        "parameters": sum(each.nbytes for each in network.parameters()),
+        "gradients": 2 * trainable if job.world_size > 1 else trainable,
+        "optimizer": 2 * trainable,
+    }
+    mapped = 0 if job.is_partitioned else source.store.num_bytes
+    return RankMemory(mapped=mapped, own=sum(own.values()), **own)
 
 
 def _bytes_of(batch: Batch) -> int:
