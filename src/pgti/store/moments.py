@@ -25,6 +25,12 @@ class Moments:
     mean: NDArray[np.float64]
     m2: NDArray[np.float64]
 
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Population standard deviations to divide by, [C]: 1 where they would be 0."""
+        std = np.sqrt(self.m2 / np.maximum(self.count, 1))
+        return np.where(std > 0, std, 1.0)
+
     @classmethod
     def empty(cls, num_channels: int) -> "Moments":
         """Moments of no readings."""

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from pgti.errors import DataError
 from pgti.store.store import SeriesStore
 
@@ -36,8 +34,4 @@ class Scaler:
                     f"channel {name!r} has no observed reading in the training rows "
                     f"{rows.start} to {rows.stop - 1}; choose another split or drop the channel"
                 )
-        std = np.sqrt(moments.m2 / moments.count)
-        return cls(
-            mean=tuple(float(mean) for mean in moments.mean),
-            std=tuple(float(value) if value > 0 else 1.0 for value in std),
-        )
+        return cls(mean=tuple(moments.mean.tolist()), std=tuple(moments.std.tolist()))

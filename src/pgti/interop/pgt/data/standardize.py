@@ -96,8 +96,7 @@ class Standardizer:
                 f"channel {int(np.argmin(counts))} of {source.name} has no observed reading in the "
                 f"training rows {rows.start} to {rows.stop - 1}: give train a larger share"
             )
-        std = np.sqrt(moments.m2 / np.maximum(moments.count, 1))
-        mean, std = exact_about_zero(moments.mean, np.where(std > 0, std, 1.0))
+        mean, std = exact_about_zero(moments.mean, moments.std)
         if per_node:
             mean, std = mean[:, None], std[:, None]
         else:
