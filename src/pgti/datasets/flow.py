@@ -27,7 +27,7 @@ _PEMS07_NOTES = (
 )
 
 
-def flow_array(request: Request) -> Prepared:
+def read_flow_array(request: Request) -> Prepared:
     """`data` [T, N, 1 or 3] in an npz, a CSV `from,to,distance`, and ids where edges name them."""
     values, edges, *ids = request.paths.values()
     options = request.options(interval=request.interval, start=request.dataset.start)
@@ -101,7 +101,7 @@ def _flow_datasets() -> tuple[Dataset, ...]:
                 source_page=_ZENODO,
                 file_sets=(
                     FileSet(
-                        recipe=flow_array,
+                        recipe=read_flow_array,
                         files=tuple(download.name for download in downloads),
                     ),
                 ),

@@ -36,7 +36,7 @@ _BLOCK_ROWS = 256  # of a dense matrix: 9 MB of all California
 _DAY = np.timedelta64(1, "D")
 
 
-def largest_raw(request: Request) -> Prepared:
+def read_largest_raw(request: Request) -> Prepared:
     """The published files: 5-minute counts of all sensors, the table of sensors, and a matrix.
 
     As in the authors' notebooks, counts are averaged over 15 minutes and rounded, a part of the
@@ -60,7 +60,7 @@ def largest_raw(request: Request) -> Prepared:
     return _prepare(readings, request, options, graph)
 
 
-def largest_table(request: Request) -> Prepared:
+def read_largest_table(request: Request) -> Prepared:
     """What the authors' notebooks write: a table of one part of the state, and its matrix."""
     *tables, matrix = request.paths.values()
     _check_interval(request)
@@ -70,7 +70,7 @@ def largest_table(request: Request) -> Prepared:
     return _prepare(readings, request, request.options(), graph)
 
 
-def largest_array(request: Request) -> Prepared:
+def read_largest_array(request: Request) -> Prepared:
     """What the authors train on: `his.npz`, with standardised flows and no dates or ids."""
     array, matrix = request.paths.values()
     _check_interval(request)
@@ -214,15 +214,17 @@ def _largest_datasets() -> tuple[Dataset, ...]:
                 source_page=_LARGEST,
                 file_sets=(
                     FileSet(
-                        recipe=largest_raw,
+                        recipe=read_largest_raw,
                         files=("ca_his_raw_{year}.h5", "ca_meta.csv", "ca_rn_adj.npy"),
                         archives=("archive.zip", "largest.zip"),
                     ),
                     FileSet(
-                        recipe=largest_table,
+                        recipe=read_largest_table,
                         files=(f"{stem}_his_{{year}}.h5", f"{stem}_rn_adj.npy"),
                     ),
-                    FileSet(recipe=largest_array, files=("{years}/his.npz", f"{stem}_rn_adj.npy")),
+                    FileSet(
+                        recipe=read_largest_array, files=("{years}/his.npz", f"{stem}_rn_adj.npy")
+                    ),
                 ),
                 years=(2017, 2018, 2019, 2020, 2021),
                 default_years=(2019,),

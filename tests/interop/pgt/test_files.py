@@ -293,7 +293,7 @@ def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         get_index_dataset(Path("METR-LA"))
     with pytest.raises(StoreError, match="is not a store"):
         get_index_dataset(str(tmp_path))
-    with pytest.raises(ConfigError, match="is no data set of PGT: leave it out"):
+    with pytest.raises(ConfigError, match="is not a data set of PGT: leave it out"):
         get_index_dataset(tmp_path, data_dir=tmp_path)
     with pytest.raises(ConfigError, match="which is a file: give the directory"):
         get_index_dataset("METR-LA", data_dir=tmp_path / "adj_mat.npy")

@@ -1,8 +1,10 @@
 """The data sets that PGT publishes, and recipes for the files that its loaders and DCRNN read.
 
-Every statement has a source: PGT's loaders and papers. What nobody states is left open and said
-to be so. The data sets are registered with `pgti.datasets`; nothing here needs torch.
+Every statement has a source: PGT's loaders and papers. Where nobody states something, the entry
+says so. The data sets are registered with `pgti.datasets`; nothing here imports torch.
 """
+
+from functools import partial
 
 from pgti.datasets.catalogue import DATASETS
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
@@ -24,10 +26,10 @@ _ZERO_SPEED = (
 )
 
 
-def clocked_array(request: Request) -> Prepared:
+def read_clocked_array(request: Request) -> Prepared:
     """METR-LA and PEMS-BAY: values [T, N, 2], speed and time of day, and a dense matrix [N, N].
 
-    The time of day is no reading: it becomes the times of the rows, and a store computes it anew.
+    The time of day becomes the times of the rows; a store computes its calendar from those.
     """
     values, matrix = request.paths.values()
     options = request.options()
@@ -38,21 +40,21 @@ def clocked_array(request: Request) -> Prepared:
             "day"
         )
     start = request.dataset.start
-    assert start is not None  # the catalogue says when these begin
+    assert start is not None  # it is known for these
     readings = clock_to_times(readings, parse_start(start, None))
     if request.zeros_missing:
         readings = mask_zeros(readings)
     return Prepared(readings=readings, options=options, graph=matrix)
 
 
-def frame(request: Request) -> Prepared:
+def read_frame(request: Request) -> Prepared:
     """A DataFrame in HDF5, with times and sensor ids, and DCRNN's pickle of ids and matrix."""
     readings, graph = request.paths.values()
     missing = (0.0,) if request.zeros_missing else ()
     return Prepared(readings=readings, options=request.options(missing=missing), graph=graph)
 
 
-def json(request: Request) -> Prepared:
+def read_json(request: Request) -> Prepared:
     """Rows and edges in one JSON file, without times."""
     (readings,) = request.paths.values()
     options = request.options(
@@ -63,81 +65,74 @@ def json(request: Request) -> Prepared:
     return Prepared(readings=readings, options=options)
 
 
+_speed_dataset = partial(
+    Dataset,
+    channels=("speed",),
+    units=("mph",),
+    interval="5min",
+    zeros="missing",
+    source_page=_PGT,
+    zeros_note=_ZERO_SPEED,
+)
+
+
 def _pems(
     *, name: str, place: str, num_nodes: int, infix: str, stem: str, graph_key: str, speed_key: str
 ) -> Dataset:
     """Speeds of 2018 as a table, and a matrix."""
     graph, speed = f"pems_{infix}_adj_mat.pkl", f"pems_{infix}_speed.h5"
     own_graph = f"adj_mx_{stem.removeprefix('pems-').replace('-', '_')}.pkl"
-    return Dataset(
+    return _speed_dataset(
         name=name,
         summary=f"speeds at {num_nodes:,} PeMS stations of {place}, 2018 (PGT-I)",
         num_steps=105_120,
         num_nodes=num_nodes,
-        channels=("speed",),
-        units=("mph",),
-        interval="5min",
         start="2018-01-01T00:00",
-        zeros="missing",
         licence=_CALTRANS,
-        source_page=_PGT,
         file_sets=(
-            FileSet(recipe=frame, files=(speed, graph)),
-            FileSet(recipe=frame, files=(f"{stem}.h5", own_graph)),
+            FileSet(recipe=read_frame, files=(speed, graph)),
+            FileSet(recipe=read_frame, files=(f"{stem}.h5", own_graph)),
         ),
         downloads=(
             Download(name=speed, url=f"{_BOX}/{speed_key}"),
             Download(name=graph, url=f"{_BOX}/{graph_key}"),
         ),
-        zeros_note=_ZERO_SPEED,
     )
 
 
-METR_LA = Dataset(
+METR_LA = _speed_dataset(
     name="METR-LA",
     summary="speeds at 207 loop detectors in Los Angeles County, March to June 2012 (DCRNN)",
     num_steps=34_272,
     num_nodes=207,
-    channels=("speed",),
-    units=("mph",),
-    interval="5min",
     start="2012-03-01T00:00",
-    zeros="missing",
     licence=_DCRNN,
-    source_page=_PGT,
     file_sets=(
         FileSet(
-            recipe=clocked_array,
+            recipe=read_clocked_array,
             files=("node_values.npy", "adj_mat.npy"),
             archives=("METR-LA.zip",),
         ),
-        FileSet(recipe=frame, files=("metr-la.h5", "adj_mx.pkl")),
+        FileSet(recipe=read_frame, files=("metr-la.h5", "adj_mx.pkl")),
     ),
     downloads=(Download(name="METR-LA.zip", url=f"{_BOX}/plgsv3te0akmqluiuqva34su60nn93c2"),),
-    zeros_note=_ZERO_SPEED,
 )
-PEMS_BAY = Dataset(
+PEMS_BAY = _speed_dataset(
     name="PEMS-BAY",
     summary="speeds at 325 stations in the Bay Area, January to June 2017 (DCRNN)",
     num_steps=52_105,
     num_nodes=325,
-    channels=("speed",),
-    units=("mph",),
-    interval="5min",
     start="2017-01-01T00:00",
-    zeros="missing",
     licence=_DCRNN,
-    source_page=_PGT,
     file_sets=(
         FileSet(
-            recipe=clocked_array,
+            recipe=read_clocked_array,
             files=("pems_node_values.npy", "pems_adj_mat.npy"),
             archives=("PEMS-BAY.zip",),
         ),
-        FileSet(recipe=frame, files=("pems-bay.h5", "adj_mx_bay.pkl")),
+        FileSet(recipe=read_frame, files=("pems-bay.h5", "adj_mx_bay.pkl")),
     ),
     downloads=(Download(name="PEMS-BAY.zip", url=f"{_BOX}/7ealcaw862pm12sglyt5g71743eu7s5l"),),
-    zeros_note=_ZERO_SPEED,
     notes=(
         "rows that its times of day show to be missing, such as the hour that clocks skip, are "
         "filled with missing readings",
@@ -173,7 +168,7 @@ WINDMILL = Dataset(
     zeros="observed",
     licence=_NOT_STATED,
     source_page=_PGT,
-    file_sets=(FileSet(recipe=json, files=("windmill_output.json",)),),
+    file_sets=(FileSet(recipe=read_json, files=("windmill_output.json",)),),
     downloads=(
         Download(
             name="windmill_output.json",
@@ -198,7 +193,7 @@ CHICKENPOX = Dataset(
     zeros="observed",
     licence="MIT (its repository)",
     source_page=_PGT,
-    file_sets=(FileSet(recipe=json, files=("chickenpox.json",)),),
+    file_sets=(FileSet(recipe=read_json, files=("chickenpox.json",)),),
     downloads=(
         Download(
             name="chickenpox.json",

@@ -113,7 +113,7 @@ def default_directory(directory: Path | str | None) -> Path:
     """The directory of the files: `data` in the working directory, as in PGT, if not given.
 
     Raises:
-        ConfigError: if it is there and is no directory.
+        ConfigError: if it exists and is not a directory.
     """
     path = Path.cwd() / "data" if directory is None else Path(directory)
     if path.exists() and not path.is_dir():

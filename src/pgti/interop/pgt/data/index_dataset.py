@@ -38,7 +38,7 @@ class IndexDataset(Dataset[Window]):
         data: the series [T, N, F]: an array, a tensor on any device, or an object whose rows are
             read when they are needed (a dask array, an HDF5 dataset).
         horizon: rows of x and rows of y, L = H.
-        lazy: whether `data` is read only when a batch is made. A piece of it that has `compute()`
+        lazy: whether `data` is read only when a batch is built. A piece of it that has `compute()`
             is computed; anything else, such as a plain array, is used as it is.
         gpu: whether `data` is a tensor on a GPU; only checked, since a tensor is recognised.
         input_steps: rows of x, if not as many as those of y.

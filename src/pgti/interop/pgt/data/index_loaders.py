@@ -142,7 +142,7 @@ def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
         return _loaders(source, edges, data_set.scaling, options)
     if data_dir is not None:
         raise ConfigError(
-            f"data_dir is {data_dir} and {name_or_store} is no data set of PGT: leave it out"
+            f"data_dir is {data_dir} and {name_or_store} is not a data set of PGT: leave it out"
         )
     store = _open_store(name_or_store)
     return _loaders(StoreSource(store), Edges.from_graph(store.graph), "centred", options)

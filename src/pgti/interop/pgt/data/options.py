@@ -66,8 +66,8 @@ class LoaderOptions:
             )
         if self.all_gpu >= 0 and self.num_workers:
             raise ConfigError(
-                f"allGPU is {self.all_gpu} and num_workers is {self.num_workers}: batches are made "
-                "on the GPU, where workers would be in the way; leave num_workers out"
+                f"allGPU is {self.all_gpu} and num_workers is {self.num_workers}: the GPU "
+                "builds the batches, and workers have nothing to do; leave num_workers out"
             )
         if self.pgt_compat and (self.fill != "zero" or self.masks or self.horizon != self.lags):
             raise ConfigError(
