@@ -136,11 +136,7 @@ class DCRNN(AbstractModel):
     ) -> tuple[list[Tensor], Tensor, list[NBD | None]]:
         """Forecasts of some steps, the input of the next step, and the states before it.
 
-        Args:
-            fed_NBC: the input of the first of these steps.
-            states_NBD: of every layer, before it.
-            truths_NBC: for each step, the next one's input in place of its forecast, or None.
-            supports: operators of the graph.
+        `truths_NBC` has for each step the next one's input in place of its forecast, or None.
         """
         forecasts_NBC = []
         for truth_NBC in truths_NBC:

@@ -1,4 +1,4 @@
-"""Weights of GPT-2 from local files in the format of Hugging Face; nothing in them is run."""
+"""Weights of GPT-2 from local files in the Hugging Face format; code in them is never run."""
 
 import json
 import pickle
@@ -18,28 +18,25 @@ GPT2_SETTINGS: dict[str, object] = {
     "scale_attn_weights": True,
     "scale_attn_by_inverse_layer_idx": False,
 }
-"""What `config.json` says of GPT-2 as it was published, where it bears on the function."""
+"""Settings in the `config.json` of the published GPT-2 that change the function."""
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
-_PREFIX = "transformer."  # of every name, where a model with a head was saved
+_PREFIX = "transformer."  # of every name, in files of a model with a head
 
 
 def read_gpt2_weights(path: str, names: Collection[str], heads: int) -> dict[str, Tensor]:
-    """Some tensors of a GPT-2.
+    """Read some tensors of a GPT-2, by name.
 
     Args:
         path: a file `*.safetensors`, or one that `torch.save` wrote, which is read with
             `weights_only`; or a directory with `model.safetensors` or `pytorch_model.bin`, and
-            perhaps `config.json`.
+            optionally `config.json`.
         names: of the tensors, as `GPT2Model` has them.
-        heads: attention heads that `config.json` must agree with; no weight tells how many.
-
-    Returns:
-        The tensors by name.
+        heads: attention heads, which `config.json` must match; weights do not show them.
 
     Raises:
-        ConfigError: if there is no such file or directory, it cannot be read, lacks a tensor, or
-            is of a network that computes something else.
+        ConfigError: the file or directory does not exist, cannot be read, lacks a tensor, or is of
+            a network that computes something else.
     """
     file = Path(path)
     if file.is_dir():
@@ -47,16 +44,16 @@ def read_gpt2_weights(path: str, names: Collection[str], heads: int) -> dict[str
         file = _file_in(file)
     elif not file.is_file():
         raise ConfigError(
-            f"weights is {path!r}: there is no such file or directory; give GPT-2 weights in the "
-            "Hugging Face format, or leave it empty to begin with random ones"
+            f"weights is {path!r}: the file or directory does not exist; name GPT-2 weights in the "
+            "Hugging Face format, or leave it empty for random weights"
         )
     read = _read_safetensors if file.suffix == ".safetensors" else _read_pickled
     found = read(file, names)
     missing = [name for name in names if name not in found]
     if missing:
         raise ConfigError(
-            f"weights {str(file)!r} has no tensor {missing[0]!r}: it must hold a GPT-2 of at least "
-            "gpt_layers layers"
+            f"weights {str(file)!r} lacks the tensor {missing[0]!r}: it must be a GPT-2 of at "
+            "least gpt_layers layers"
         )
     return found
 
@@ -66,13 +63,13 @@ def _file_in(directory: Path) -> Path:
         if (directory / name).is_file():
             return directory / name
     raise ConfigError(
-        f"weights is {str(directory)!r}: the directory must hold {' or '.join(_FILES)}, whole and "
-        "not in parts"
+        f"weights is {str(directory)!r}: the directory must contain {' or '.join(_FILES)}, as one "
+        "file"
     )
 
 
 def _check_settings(file: Path, expected: Mapping[str, object]) -> None:
-    """Refuse settings with which the weights would mean another function; none are fine."""
+    """Raise ConfigError for settings that give another function; the file may be missing."""
     if not file.is_file():
         return
     try:
@@ -80,12 +77,12 @@ def _check_settings(file: Path, expected: Mapping[str, object]) -> None:
     except (OSError, ValueError):
         settings = None
     if not isinstance(settings, dict):
-        raise ConfigError(f"weights: {str(file)!r} is no JSON object that can be read")
+        raise ConfigError(f"weights: {str(file)!r} cannot be read as a JSON object")
     for name, value in expected.items():
         if settings.get(name, value) != value:
             raise ConfigError(
-                f"weights: {str(file)!r} says {name} is {settings[name]!r}, and the model has "
-                f"{value!r}: they must be the same"
+                f"weights: {name} is {settings[name]!r} in {str(file)!r} and {value!r} in the "
+                "model: they must be equal"
             )
 
 
@@ -97,9 +94,7 @@ def _read_safetensors(file: Path, names: Collection[str]) -> dict[str, Tensor]:
             stored = {key.removeprefix(_PREFIX): key for key in opened.keys()}  # noqa: SIM118
             return {name: opened.get_tensor(stored[name]) for name in names if name in stored}
     except (OSError, SafetensorError):
-        raise ConfigError(
-            f"weights {str(file)!r} is no safetensors file that can be read"
-        ) from None
+        raise ConfigError(f"weights {str(file)!r} cannot be read as safetensors") from None
 
 
 def _read_pickled(file: Path, names: Collection[str]) -> dict[str, Tensor]:
@@ -109,8 +104,7 @@ def _read_pickled(file: Path, names: Collection[str]) -> dict[str, Tensor]:
         loaded = None
     if not isinstance(loaded, dict) or not all(isinstance(each, str) for each in loaded):
         raise ConfigError(
-            f"weights {str(file)!r} is no file of named tensors, and of nothing else, that "
-            "torch.load can read"
+            f"weights {str(file)!r} cannot be read by torch.load as named tensors and nothing else"
         )
     found = {key.removeprefix(_PREFIX): value for key, value in loaded.items()}
     return {name: found[name] for name in names if isinstance(found.get(name), Tensor)}

@@ -34,11 +34,7 @@ class Regression(nn.Linear):
         self._steps_and_targets = (shape.horizon, shape.target_channels)
 
     def forward(self, state_BND: Tensor) -> BHNC:
-        """Forecasts, contiguous. Kept out of autocast: bfloat16 would round off 3 digits here.
-
-        Args:
-            state_BND: [B, N, D].
-        """
+        """Contiguous forecasts from [B, N, D]; no autocast, as bfloat16 rounds off 3 digits."""
         with without_autocast(state_BND.device):
             state_BND = state_BND.to(self.weight.dtype)
             forecast_BNK = functional.linear(state_BND, self.weight, self.bias)
@@ -81,11 +77,7 @@ class CalendarEmbedding(nn.Module):
         self.widths = [each.embedding_dim for each in tables if each is not None]
 
     def forward(self, x: BLNC) -> list[Tensor]:
-        """The vectors of every input row, [B, L, D] of each table.
-
-        Args:
-            x: [B, L, N, C_in]; the calendar is the same for all nodes.
-        """
+        """The vectors of every input row, [B, L, D] of each table; nodes share the calendar."""
         vectors_BLD = []
         steps_BL, days_BL = step_index(x, self._shape), day_index(x, self._shape)
         if self.time_of_day is not None and steps_BL is not None:

@@ -85,11 +85,7 @@ class DLinear(AbstractModel):
 
 
 def _window_counts(length: int, kernel: int) -> Tensor:
-    """How often each step of a series lies in the window around each, its ends repeated.
-
-    Returns:
-        [L, L]: row l has the counts of the window around step l, which add up to `kernel`.
-    """
+    """[L, L]: row l counts each step in the window of `kernel` steps around l, ends repeated."""
     steps_L = torch.arange(length)
     offsets_K = torch.arange(kernel) - kernel // 2
     steps_LK = (steps_L[:, None] + offsets_K).clamp(0, length - 1)

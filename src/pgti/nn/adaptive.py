@@ -59,12 +59,8 @@ class AdaptiveAdjacency(NamedTuple):
     pool_RN: Tensor | None  # noqa: N815
 
     def multiply(self, x_NF: NF) -> NF:
-        """A @ x, differentiable.
-
-        Args:
-            x_NF: [N, F].
-        """
-        return self.read_NR @ self._pooled(x_NF)
+        """A @ x, differentiable."""
+        return self.read_NR @ self._pool(x_NF)
 
     def powers(self, hops: int) -> Tensor:
         """[N, hops * R]: the left factors of A, A^2, .., A^hops side by side.
@@ -74,10 +70,10 @@ class AdaptiveAdjacency(NamedTuple):
         with without_autocast(self.read_NR.device):
             powers_NR = [self.read_NR]
             for _ in range(hops - 1):
-                powers_NR.append(self.read_NR @ self._pooled(powers_NR[-1]))
+                powers_NR.append(self.read_NR @ self._pool(powers_NR[-1]))
             return torch.cat(powers_NR, dim=1)
 
-    def _pooled(self, x_NF: NF) -> Tensor:
+    def _pool(self, x_NF: NF) -> Tensor:
         """[R, F]."""
         return x_NF if self.pool_RN is None else self.pool_RN @ x_NF
 
@@ -96,10 +92,7 @@ def adaptive_adjacency(source_NR: Tensor, target_NR: Tensor, form: str) -> Adapt
     Args:
         source_NR: [N, R], E1: of the nodes that read.
         target_NR: [N, R], E2: of the nodes that are read.
-        form: an `AdjacencyForm`.
-
-    Raises:
-        ConfigError: `form` is another word.
+        form: an `AdjacencyForm`, or ConfigError is raised.
     """
     check_adjacency_form(form)
     if form == "dense" or (form == "auto" and len(source_NR) <= DENSE_UP_TO_NODES):
@@ -162,7 +155,7 @@ class _Convolution(torch.autograd.Function):
         with without_autocast(x_LNBC.device):
             step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, dtype)
             for x_NBC, out_NF in zip(x_LNBC, out_LNF, strict=True):
-                torch.mm(step.powers_NP, step.weighted(step.pooled(x_NBC)), out=out_NF)
+                torch.mm(step.powers_NP, step.apply_weights(step.pool(x_NBC)), out=out_NF)
         return out_LNF.view(num_steps, num_nodes, batch, -1)
 
     @staticmethod
@@ -174,17 +167,22 @@ class _Convolution(torch.autograd.Function):
         grad_pool_RN = None if pool_RN is None else torch.zeros_like(pool_RN)
         with without_autocast(x_LNBC.device):
             step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, ctx.dtype)
+            grad_KMO = torch.empty_like(step.weighted_KMO)
+            grad_pooled_MC = step.powers_NP.new_empty(grad_KMO.shape[1], x_LNBC.shape[3])
             for x_NBC, grad_NBO, into_NBC in zip(x_LNBC, grad_LNBO, grad_x_LNBC, strict=True):
                 grad_NF = grad_NBO.to(ctx.dtype).flatten(1)
-                pooled_MC = step.pooled(x_NBC)
-                add_product(grad_powers_NP, grad_NF, step.weighted(pooled_MC).t())
-                grad_KMO = step.unweighted(grad_NF)
-                for into_CO, grad_MO in zip(grad_weight_KCO, grad_KMO, strict=True):
+                pooled_MC = step.pool(x_NBC)
+                add_product(grad_powers_NP, grad_NF, step.apply_weights(pooled_MC).t())
+                torch.mm(step.powers_NP.t(), grad_NF, out=grad_KMO.view(-1, grad_NF.shape[1]))
+                grad_pooled_MC.zero_()
+                terms = zip(grad_weight_KCO, grad_KMO, step.weight_KCO, strict=True)
+                for into_CO, grad_MO, weight_CO in terms:
                     add_product(into_CO, pooled_MC.t(), grad_MO)
-                grad_pooled_RF = step.pooled_gradient(grad_KMO)
+                    grad_pooled_MC.addmm_(grad_MO, weight_CO.t())
                 if step.pool_RN is None or grad_pool_RN is None:
-                    into_NBC.copy_(grad_pooled_RF.view_as(into_NBC))
+                    into_NBC.copy_(grad_pooled_MC.view_as(into_NBC))
                 else:
+                    grad_pooled_RF = grad_pooled_MC.view(len(pool_RN), -1)
                     add_product(grad_pool_RN, grad_pooled_RF, x_NBC.to(ctx.dtype).flatten(1).t())
                     into_NBC.copy_((step.pool_RN.t() @ grad_pooled_RF).view_as(into_NBC))
         return grad_x_LNBC, grad_weight_KCO, grad_powers_NP, grad_pool_RN, None
@@ -204,38 +202,21 @@ class _Step:
         pool_RN: Tensor | None,
         dtype: torch.dtype,
     ) -> None:
-        self.dtype = dtype
-        self.powers_NP = powers_NP.to(dtype)
+        self.powers_NP, self.weight_KCO = powers_NP.to(dtype), weight_KCO.to(dtype)
         self.pool_RN = None if pool_RN is None else pool_RN.to(dtype)
-        self._weight_KCO = weight_KCO.to(dtype)
-        hops, channels, outputs = weight_KCO.shape
+        hops, _, outputs = weight_KCO.shape
         rows = powers_NP.shape[1] // hops * x_LNBC.shape[2]
-        self._weighted_KMO = self.powers_NP.new_empty(hops, rows, outputs)
-        self._gradient_KMO = torch.empty_like(self._weighted_KMO)
-        self._pooled_MC = self.powers_NP.new_empty(rows, channels)
+        self.weighted_KMO = self.powers_NP.new_empty(hops, rows, outputs)
 
-    def pooled(self, x_NBC: Tensor) -> Tensor:
+    def pool(self, x_NBC: Tensor) -> Tensor:
         """[M, C]: pool @ x."""
-        x_NBC = x_NBC.to(self.dtype)
+        x_NBC = x_NBC.to(self.powers_NP.dtype)
         if self.pool_RN is None:
             return x_NBC.flatten(0, 1)
         return (self.pool_RN @ x_NBC.flatten(1)).view(-1, x_NBC.shape[2])
 
-    def weighted(self, pooled_MC: Tensor) -> Tensor:
+    def apply_weights(self, pooled_MC: Tensor) -> Tensor:
         """[P, F]: pool @ x W_k of all powers, one below the other."""
-        for weight_CO, out_MO in zip(self._weight_KCO, self._weighted_KMO, strict=True):
+        for weight_CO, out_MO in zip(self.weight_KCO, self.weighted_KMO, strict=True):
             torch.mm(pooled_MC, weight_CO, out=out_MO)
-        return self._weighted_KMO.view(self.powers_NP.shape[1], -1)
-
-    def unweighted(self, grad_NF: Tensor) -> Tensor:
-        """[K, M, O]: the gradient of the result of `weighted`, from that of the output."""
-        into_PF = self._gradient_KMO.view(self.powers_NP.shape[1], -1)
-        torch.mm(self.powers_NP.t(), grad_NF, out=into_PF)
-        return self._gradient_KMO
-
-    def pooled_gradient(self, grad_KMO: Tensor) -> Tensor:
-        """[R, B * C]: the gradient of the pooled state."""
-        into_MC = self._pooled_MC.zero_()
-        for grad_MO, weight_CO in zip(grad_KMO, self._weight_KCO, strict=True):
-            into_MC.addmm_(grad_MO, weight_CO.t())
-        return into_MC.view(self.powers_NP.shape[1] // len(grad_KMO), -1)
+        return self.weighted_KMO.view(self.powers_NP.shape[1], -1)

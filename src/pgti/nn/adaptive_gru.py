@@ -81,12 +81,7 @@ class AdaptiveGRU(nn.Module):
     def weights(
         self, embedding_NR: Tensor, limits: ChunkLimits = DEFAULT_LIMITS
     ) -> AdaptiveGRUWeights:
-        """The weights of all nodes, for any number of calls.
-
-        Args:
-            embedding_NR: [N, R].
-            limits: see `NodeWeights`.
-        """
+        """The weights of all nodes with embeddings [N, R], for any number of calls."""
         with without_autocast(embedding_NR.device):
             bias_NG = embedding_NR @ self.pool_bias
         return AdaptiveGRUWeights(

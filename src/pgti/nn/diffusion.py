@@ -36,17 +36,9 @@ _NARROW_CHANNELS = 16
 
 
 def diffuse(x_NF: NF, supports: Supports, hops: int) -> list[NF]:
-    """[x, S1 x, S1^2 x, .., S2 x, S2^2 x, ..]: the powers of every support applied to x.
+    """[x, S1 x, S1^2 x, .., S2 x, S2^2 x, ..]: 1 + S * K tensors [N, F], the first x itself.
 
-    Differentiable. An isolated node receives zeros from every power.
-
-    Args:
-        x_NF: [N, F].
-        supports: S operators on N nodes.
-        hops: powers K of each.
-
-    Returns:
-        1 + S * K tensors [N, F]; the first is `x_NF` itself.
+    Differentiable. An isolated node receives zeros from all K = `hops` powers.
     """
     diffused = [x_NF]
     for index in range(len(supports)):
@@ -161,16 +153,17 @@ class DiffusionProduct:
     def add_output(self, x_NBC: Tensor, out_NBO: Tensor) -> None:
         """Add sum_k S^k x W_k to out, which is contiguous."""
         out_MO = out_NBO.view(-1, out_NBO.shape[2])
-        hops = self._diffused(x_NBC)
+        hops = self._diffuse(x_NBC)
         if self._matmul_dtype is None:
             for hop_MC, weight_CO in zip(hops, self._weight_HCO, strict=True):
                 out_MO.addmm_(hop_MC, weight_CO)
         else:
             # One product over all hops, so that the sum is rounded once and not H times.
-            gathered_MK = self._side_by_side(hops)
-            product_MO = self._scratch("product", out_MO.shape, self._matmul_dtype)
-            torch.mm(gathered_MK, self._weight_HCO.flatten(0, 1), out=product_MO)
-            out_MO.add_(product_MO)
+            shape = (len(out_MO), *self._weight_HCO.shape[:2])
+            gathered_MHC = self._scratch("gathered", shape, self._matmul_dtype)
+            for position, hop_MC in enumerate(hops):
+                gathered_MHC[:, position] = hop_MC
+            self._add_product(gathered_MHC.flatten(1), self._weight_HCO.flatten(0, 1), out_MO)
 
     def add_gradients(
         self,
@@ -194,9 +187,9 @@ class DiffusionProduct:
         if into_x_NBC is not None and grad_MO.shape[1] <= x_NBC.shape[2]:
             self._add_by_diffused_gradient(x_NBC, grad_MO, into_weight_HCO, into_x_NBC)
             return
-        rounded_MO = self._rounded("gradient", grad_MO)
-        for hop_MC, out_CO in zip(self._diffused(x_NBC), into_weight_HCO, strict=True):
-            self._add_product(self._rounded("hop", hop_MC).t(), rounded_MO, out_CO)
+        rounded_MO = self._round("gradient", grad_MO)
+        for hop_MC, out_CO in zip(self._diffuse(x_NBC), into_weight_HCO, strict=True):
+            self._add_product(self._round("hop", hop_MC).t(), rounded_MO, out_CO)
         if into_x_NBC is not None:
             self._add_by_horner(rounded_MO, into_x_NBC.view(len(into_x_NBC), -1))
 
@@ -205,33 +198,31 @@ class DiffusionProduct:
     ) -> None:
         shape = (*x_NBC.shape[:2], grad_MO.shape[1])
         grad_NBO = self._scratch("gradient", shape).copy_(grad_MO.view(shape))
-        x_CM = self._rounded("x", x_NBC.flatten(0, 1)).t()
+        x_CM = self._round("x", x_NBC.flatten(0, 1)).t()
         into_x_MC = into_x_NBC.view(-1, into_x_NBC.shape[2])
-        hops = self._diffused(grad_NBO, transposed=True)
+        hops = self._diffuse(grad_NBO, transposed=True)
         for hop_MO, weight_CO, out_CO in zip(hops, self._weight_HCO, into_weight_HCO, strict=True):
-            rounded_MO = self._rounded("hop", hop_MO)
+            rounded_MO = self._round("hop", hop_MO)
             self._add_product(x_CM, rounded_MO, out_CO)
             self._add_product(rounded_MO, weight_CO.t(), into_x_MC)
 
     def _add_by_horner(self, grad_MO: Tensor, into_x_NF: Tensor) -> None:
         """Add sum_k (S^T)^k grad W_k^T in S * K sparse products."""
         shape = into_x_NF.shape
-        self._add_product_with_weight(0, grad_MO, into_x_NF, beta=1)
+        self._add_weighted(0, grad_MO, into_x_NF, beta=1)
         for index in range(len(self._supports)):
             nearest, farthest = 1 + index * self._hops, (index + 1) * self._hops
             state_NF = self._scratch("horner 0", shape)
-            self._add_product_with_weight(farthest, grad_MO, state_NF, beta=0)
+            self._add_weighted(farthest, grad_MO, state_NF, beta=0)
             for hop in range(farthest - 1, nearest - 1, -1):
                 nearer_NF = self._scratch(f"horner {(farthest - hop) % 2}", shape)
-                self._add_product_with_weight(hop, grad_MO, nearer_NF, beta=0)
+                self._add_weighted(hop, grad_MO, nearer_NF, beta=0)
                 state_NF = self._supports.product(
                     index, state_NF, transposed=True, out=nearer_NF, accumulate=True
                 )
             self._supports.product(index, state_NF, transposed=True, out=into_x_NF, accumulate=True)
 
-    def _add_product_with_weight(
-        self, hop: int, grad_MO: Tensor, out_NF: Tensor, *, beta: int
-    ) -> None:
+    def _add_weighted(self, hop: int, grad_MO: Tensor, out_NF: Tensor, *, beta: int) -> None:
         """Write, or with beta = 1 add, grad W_k^T to out."""
         weight_OC = self._weight_HCO[hop].t()
         self._add_product(grad_MO, weight_OC, out_NF.view(-1, weight_OC.shape[1]), beta=beta)
@@ -247,7 +238,7 @@ class DiffusionProduct:
         torch.mm(left_IJ, right_JK, out=product_IK)
         _ = out_IK.add_(product_IK) if beta else out_IK.copy_(product_IK)
 
-    def _diffused(self, x_NBC: Tensor, *, transposed: bool = False) -> list[Tensor]:
+    def _diffuse(self, x_NBC: Tensor, *, transposed: bool = False) -> list[Tensor]:
         """The hops of x, or with the transposes, as [N * B, C]: `diffuse` without autograd.
 
         All but the first, x itself, are in scratch memory.
@@ -264,16 +255,8 @@ class DiffusionProduct:
                 hops.append(state_NF.view(-1, x_NBC.shape[2]))
         return hops
 
-    def _side_by_side(self, hops: list[Tensor]) -> Tensor:
-        """[M, H * C]: the hops of M rows, rounded for the product over all of them."""
-        rows, channels = hops[0].shape
-        gathered_MHC = self._scratch("gathered", (rows, len(hops), channels), self._matmul_dtype)
-        for position, hop_MC in enumerate(hops):
-            gathered_MHC[:, position] = hop_MC
-        return gathered_MHC.flatten(1, 2)
-
-    def _rounded(self, name: str, tensor_MC: Tensor) -> Tensor:
-        """The operand of a matrix product in the precision of the product."""
+    def _round(self, name: str, tensor_MC: Tensor) -> Tensor:
+        """The operand of a matrix product, in its precision."""
         if self._matmul_dtype is None or tensor_MC.dtype == self._matmul_dtype:
             return tensor_MC
         scratch = self._scratch(f"rounded {name}", tensor_MC.shape, self._matmul_dtype)

@@ -76,13 +76,9 @@ DEFAULT_LIMITS = ChunkLimits()
 def split_rows(
     num_rows: int, rows_per_chunk: int, device: torch.device | None = None
 ) -> list[slice]:
-    """Rows in chunks, of at least one row each.
+    """Rows in chunks of at most `rows_per_chunk` rows, but at least one.
 
-    Args:
-        num_rows: at least 1.
-        rows_per_chunk: the most rows of a chunk.
-        device: for chunks that serve a CPU's caches: other devices compute all rows at once. None
-            for chunks that save memory, on any device.
+    With a `device` chunks serve a CPU's caches: on other devices all rows are one chunk.
     """
     on_cpu = device is None or device.type == "cpu"
     size = max(1, rows_per_chunk) if on_cpu else num_rows
@@ -179,15 +175,10 @@ def steps_per_part(
 ) -> int:
     """Number of time steps that all layers of a recurrent network compute before the next steps.
 
-    In training all of them, whose activations are stored anyway, or as many as one checkpoint
-    spans: chunks of c steps store T / c states, and the backward pass holds the activations of c
-    steps, so c = sqrt(T / 7) needs the least memory. Without gradients `limits` decides.
-
-    Args:
-        num_steps: T of the whole sequence, at least 1.
-        numbers_per_step: of the projected inputs of one step.
-        checkpointing: whether each part is checkpointed.
-        limits: `activations` is used.
+    Without gradients `limits.activations` and the `numbers_per_step` of projected inputs decide.
+    In training it is all `num_steps`, whose activations are stored anyway. With checkpointing,
+    chunks of c of T steps store T / c states, and the backward pass holds the activations of c
+    steps: c = sqrt(T / 7) needs the least memory.
     """
     if not torch.is_grad_enabled():
         return max(1, limits.activations // numbers_per_step)
@@ -195,12 +186,7 @@ def steps_per_part(
 
 
 def draw_as_linear(fan_in: int, *parameters: nn.Parameter) -> None:
-    """Draw weights and biases as torch's `Linear` and `Conv2d` do, from torch's generator.
-
-    Args:
-        fan_in: number of inputs of an output.
-        parameters: drawn in place, uniformly within 1 / sqrt(fan_in).
-    """
+    """Draw parameters uniformly within 1 / sqrt(fan_in), as torch's `Linear` and `Conv2d` do."""
     bound = 1 / math.sqrt(fan_in)
     for parameter in parameters:
         nn.init.uniform_(parameter, -bound, bound)
@@ -210,10 +196,7 @@ def bfloat16_speed(*, size: int = 512, num_trials: int = 3) -> float:
     """How many times faster the CPU multiplies matrices in bfloat16 than in float32; measured.
 
     Processors with AVX-512 BF16 or AMX reach 2 and more; others emulate it, at a tenth or less.
-
-    Args:
-        size: of the square matrices: large enough to keep every core busy.
-        num_trials: products of each type, after one that does not count; the fastest one counts.
+    The fastest of `num_trials` products of two `size` x `size` matrices counts.
     """
 
     def fastest(dtype: torch.dtype) -> float:

@@ -103,7 +103,7 @@ class _Polynomial(torch.autograd.Function):
             x_MC = x_NRC[:, entries].flatten(0, 1)
             y_NF = torch.addmm(bias_O, x_MC, center_CO).view(len(x_NRC), -1)
             for operator, powers_KCO in zip(operators, powers_DKCO, strict=True):
-                state_NF = _nested(x_MC, powers_KCO, operator, neighbours)[0]
+                state_NF = _nest(x_MC, powers_KCO, operator, neighbours)[0]
                 neighbours.multiply_into(operator, state_NF, y_NF, accumulate=True)
             y_NRO[:, entries] = y_NF.view(len(x_NRC), -1, len(bias_O))
         return y_NRO
@@ -129,7 +129,7 @@ class _Polynomial(torch.autograd.Function):
             for direction, (operator, transpose) in enumerate(directions):
                 powers_KCO = powers_DKCO[direction]
                 grad_NF = grad_MO.view(len(x_NRC), -1)
-                states_NF = _nested(x_MC, powers_KCO, operator, neighbours)
+                states_NF = _nest(x_MC, powers_KCO, operator, neighbours)
                 for power, state_NF in enumerate(states_NF):
                     sides = (state_NF, grad_NF) if direction else (grad_NF, state_NF)
                     grad_values[direction] = neighbours.add_sample(*sides, grad_values[direction])
@@ -143,7 +143,7 @@ class _Polynomial(torch.autograd.Function):
         return grad_x_NRC, grad_center_CO, grad_powers_DKCO, grad_bias_O, *grad_values, None
 
 
-def _nested(
+def _nest(
     x_MC: Tensor, powers_KCO: Tensor, operator: Tensor, neighbours: Neighbours
 ) -> list[Tensor]:
     """[N, F] each: s_1 .. s_K with s_j = x V_j + P s_{j+1}."""

@@ -64,9 +64,7 @@ class Supports(nn.Module):
             4096 nodes takes 64 MiB in float32, and the dual random walk has four.
 
     Attributes:
-        kind: names the operators.
         num_nodes: N.
-        dense_up_to_nodes: as above.
         edge_index: [2, E] int64, sources and targets, for layers that work on edges.
         edge_weight: [E].
     """
@@ -124,14 +122,11 @@ class Supports(nn.Module):
 
     @compiler_disabled
     def multiply(self, index: int, x_NF: NF) -> NF:
-        """S_index @ x, differentiable any number of times.
+        """S_index @ x, [N, F] in the precision of the operators; differentiable repeatedly.
 
         Args:
-            index: which operator, 0 .. S-1.
+            index: of the operator, 0 .. S-1.
             x_NF: [N, F].
-
-        Returns:
-            [N, F] in the precision of the operators.
         """
         product: Tensor = _Product.apply(x_NF.to(self.dtype), self, index, False)  # type: ignore[no-untyped-call]
         return product
@@ -148,7 +143,7 @@ class Supports(nn.Module):
         """S_index @ x, or with its transpose, without gradients: for autograd functions.
 
         Args:
-            index: which operator, 0 .. S-1.
+            index: of the operator, 0 .. S-1.
             x_NF: [N, F], in the operators' precision.
             transposed: multiply by the transpose.
             out: [N, F] to write to, not `x_NF`; None allocates one.
