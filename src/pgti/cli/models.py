@@ -122,7 +122,7 @@ def _layers_table(library: str) -> Table:
 
 
 def _about(name: str, parameters: int | None, shape: ModelShape) -> Iterator[str]:
-    """Paper and size of a model, a line each, and which of ours does what a layer of PGT does."""
+    """Paper and size of a model, a line each, and the model to use instead, if there is one."""
     entry = model_entry(name)
     yield f"{name}: {entry.description}"
     if parameters is None:
