@@ -63,6 +63,7 @@ check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/lint-imports --config benchmarks/pyproject.toml
 
 test: $(STAMP)
 	@$(MAKE) --no-print-directory -j 2 check pytest

@@ -10,7 +10,17 @@ from dataclasses import dataclass, replace
 import pgti
 from pgti.errors import ConfigError
 
-__all__ = ["DATASETS", "PAPER_DATASETS", "DatasetShape", "MemoryNeeds", "find_datasets"]
+__all__ = [
+    "DATASETS",
+    "PAPER_DATASETS",
+    "SPLIT_FRACTIONS",
+    "DatasetShape",
+    "MemoryNeeds",
+    "find_datasets",
+]
+
+SPLIT_FRACTIONS = (0.7, 0.1, 0.2)
+"""Training, validation and test windows, as the paper and PGT split them."""
 
 _FLOAT64, _FLOAT32, _INT16 = 8, 4, 2
 

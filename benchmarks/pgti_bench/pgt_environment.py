@@ -22,7 +22,7 @@ __all__ = [
 DEFAULT_PGT = Path(".venv-pgt/bin/python")
 NO_PGT = f"PGT: {DEFAULT_PGT} does not exist here; `make bench-pgt` installs it"
 
-PGT_VARIANTS = {"PGT": False, "PGT, freed memory kept": True}
+PGT_VARIANTS = {"PGT": False, "PGT, freed memory retained": True}
 """How PGT is run: as its users run it, and with malloc configured as pgti configures its own.
 
 The name, and whether malloc retains freed memory for the next step."""

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pgti.cli.main import run_command as run_pgti
 from pgti.errors import ConfigError
 from pgti_bench import epoch
 from pgti_bench.app import run_command
@@ -17,14 +16,6 @@ from .in_process_commands import PEAK_BYTES, InProcessCommands
 
 TINY = ("--model.hidden", "2", "--model.layers", "1", "--windows.input-steps", "3",
         "--windows.horizon", "2", "--batch-size", "16")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 4 sensors and 120 steps: 81 training windows, 6 batches."""
-    path = tmp_path_factory.mktemp("data") / "store"
-    assert run_pgti(["simulate", "--sensors", "4", "--steps", "120", "--out", str(path)]) == 0
-    return path
 
 
 def run(*tokens: object) -> int:

@@ -8,7 +8,6 @@ import pytest
 
 from pgti.batching import Batch
 from pgti.batching.decoded import DecodedBatcher
-from pgti.cli.main import run_command as run_pgti
 from pgti_bench import equivalence
 from pgti_bench.app import run_command
 from pgti_bench.equivalence import measure_equivalence
@@ -17,14 +16,6 @@ from pgti_bench.errors import BenchError
 from .in_process_commands import InProcessCommands
 
 WINDOWS = ("--windows.input-steps", "3", "--windows.horizon", "2")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 4 sensors and 120 steps."""
-    path = tmp_path_factory.mktemp("data") / "store"
-    assert run_pgti(["simulate", "--sensors", "4", "--steps", "120", "--out", str(path)]) == 0
-    return path
 
 
 @pytest.fixture(autouse=True)

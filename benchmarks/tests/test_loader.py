@@ -194,7 +194,10 @@ def test_pgt_is_left_out_where_its_copies_do_not_fit(
     monkeypatch.setattr(loader_workers, "available_bytes", lambda: 3 * 4 * 1000)
     result = measure_loader(OPTIONS, store, pgt=tmp_path / "python")
     assert [each.name for each in result.loaders] == NAMES
-    assert [line.partition(":")[0] for line in result.left_out] == ["PGT", "PGT, freed memory kept"]
+    assert [line.partition(":")[0] for line in result.left_out] == [
+        "PGT",
+        "PGT, freed memory retained",
+    ]
     assert "holds 3 copies of the series in float32, 0.0 GiB" in result.left_out[0]
     assert result.pgt_versions is None
 
@@ -228,7 +231,7 @@ def test_ratios_to_pgt_are_those_of_the_rates(store: Path, monkeypatch: pytest.M
     assert pgt.windows_per_second is not None
     assert pgt.windows_per_second.median == 8 * result.batches / 0.5
     assert pgt.over_pgt is None
-    assert by_name["PGT, freed memory kept"].over_pgt is not None
+    assert by_name["PGT, freed memory retained"].over_pgt is not None
     assert index.over_pgt is not None
     assert index.bytes_over_pgt is not None
     assert index.windows_per_second is not None
@@ -261,14 +264,14 @@ def test_a_peer_that_fails_is_left_out(
     result = measure_loader(OPTIONS, store, pgt=store)
     assert [each.name for each in result.loaders] == [
         *NAMES[:-1],
-        "PGT, freed memory kept",
+        "PGT, freed memory retained",
         "memcpy",
     ]
     assert result.left_out == ("PGT was killed",)
     assert result.loaders[0].over_pgt is None
     assert (InProcessWorker.ended[0] == ("PGT", True)) == (fails_at == 1)
     assert sorted(name for name, _ in InProcessWorker.ended) == sorted(
-        [*NAMES, "PGT", "PGT, freed memory kept"]
+        [*NAMES, "PGT", "PGT, freed memory retained"]
     )
 
 

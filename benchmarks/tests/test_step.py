@@ -133,7 +133,7 @@ def test_a_peer_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, fails_at
     monkeypatch.setattr(step_workers, "Worker", Peer)
     InProcessWorker.ended.clear()
     result = measure_step(TINY, pgt=Path("python"))
-    assert [peer.name for peer in result.peers] == ["PGT, freed memory kept"]
+    assert [peer.name for peer in result.peers] == ["PGT, freed memory retained"]
     assert result.peers[0].seconds.runs == TINY.rounds
     assert result.left_out == ("PGT was killed",)
     assert (InProcessWorker.ended[0] == ("PGT", True)) == (fails_at == 1)

@@ -18,8 +18,9 @@ from pgti.store import SeriesStore
 from pgti.windows import split_by_fractions
 from pgti_bench.errors import BenchError
 from pgti_bench.interleave import interleave_dropping
-from pgti_bench.loader.options import TRAINED_FRACTIONS, LoaderOptions
+from pgti_bench.loader.options import LoaderOptions
 from pgti_bench.loader.workers import LoaderWorker, LoaderWorkers
+from pgti_bench.paper_datasets import SPLIT_FRACTIONS
 from pgti_bench.pgt_environment import PGT_VARIANTS
 from pgti_bench.synthetic_stores import synthetic_store
 
@@ -111,7 +112,7 @@ def measure_loader(
             opened = synthetic_store(options.series_shape, directory, log=log)
         else:
             opened = SeriesStore.open(store)
-        split_by_fractions(opened.meta.num_steps, options.spec, TRAINED_FRACTIONS)  # or refuse
+        split_by_fractions(opened.meta.num_steps, options.spec, SPLIT_FRACTIONS)  # or refuse
         workers = LoaderWorkers(options, opened, stack, log)
         own = workers.start_own()
         runners = own + workers.start_peers(pgt, Path(scratch) / "pgt")

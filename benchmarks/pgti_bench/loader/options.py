@@ -10,10 +10,7 @@ from pgti.windows import WindowSpec
 from pgti_bench.devices import Device, check_device
 from pgti_bench.paper_datasets import DATASETS, DatasetShape
 
-__all__ = ["TRAINED_FRACTIONS", "LoaderOptions"]
-
-TRAINED_FRACTIONS = (0.7, 0.1, 0.2)
-"""Batches are made of the first of these fractions of the windows, as PGT's are."""
+__all__ = ["LoaderOptions"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

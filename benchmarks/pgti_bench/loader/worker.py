@@ -13,7 +13,7 @@ from pgti.memory.malloc import malloc_policy
 from pgti.store import Scaler, SeriesStore, default_calendar
 from pgti.windows import BlockShuffle, GlobalShuffle, WindowSpec, split_by_fractions
 from pgti_bench.devices import peak_memory_bytes, synchronize
-from pgti_bench.loader.options import TRAINED_FRACTIONS
+from pgti_bench.paper_datasets import SPLIT_FRACTIONS
 from pgti_bench.worker_loop import serve
 
 __all__ = ["LoaderHandlers", "batch_bytes", "main"]
@@ -54,7 +54,7 @@ class LoaderHandlers:
         self._device, self._prefetch = torch.device(device), prefetch
         opened = SeriesStore.open(store)
         spec = WindowSpec(input_steps=steps, horizon=steps)
-        splits = split_by_fractions(opened.meta.num_steps, spec, TRAINED_FRACTIONS)
+        splits = split_by_fractions(opened.meta.num_steps, spec, SPLIT_FRACTIONS)
         source = WindowSource(
             store=opened,
             spec=spec,

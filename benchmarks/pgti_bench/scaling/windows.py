@@ -16,7 +16,7 @@ from pgti.batching import (
 )
 from pgti.store import Scaler, SeriesStore, default_calendar
 from pgti.windows import WindowSpec, split_by_fractions
-from pgti_bench.loader.options import TRAINED_FRACTIONS
+from pgti_bench.paper_datasets import SPLIT_FRACTIONS
 
 __all__ = ["MaterializedBatcher", "batch_of", "window_source", "write_windows"]
 
@@ -30,7 +30,7 @@ def window_source(store: SeriesStore, spec: WindowSpec) -> tuple[WindowSource, r
     Raises:
         ConfigError: if the series has no training window.
     """
-    splits = split_by_fractions(store.meta.num_steps, spec, TRAINED_FRACTIONS)
+    splits = split_by_fractions(store.meta.num_steps, spec, SPLIT_FRACTIONS)
     source = WindowSource(
         store=store,
         spec=spec,
