@@ -25,7 +25,7 @@ from pgti.models import AbstractModel
 from pgti.run.config import RunConfig
 from pgti.training.step import TrainStep
 
-__all__ = ["MemoryEstimate", "MemoryPlan", "RankPart", "plan_memory"]
+__all__ = ["MemoryEstimate", "MemoryPlan", "plan_memory"]
 
 # The fraction of free memory that an estimate may come to under each policy of malloc. Measured
 # with glibc 2.36: beside the tensors alive, a process grows to 1.6 times their size by default (3
@@ -87,29 +87,16 @@ class MemoryPlan:
     choices: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RankPart:
-    """What one rank has of a run.
-
-    Attributes:
-        batch_size: the most windows of a batch that it takes.
-        held_bytes: of the rows that it holds in its own memory.
-        num_sharing: ranks that share the free memory, itself included.
-    """
-
-    batch_size: int
-    held_bytes: int = 0
-    num_sharing: int = 1
-
-
-def plan_memory(
+def plan_memory(  # noqa: PLR0913 - each names one fact of the run
     config: RunConfig,
     source: WindowSource,
     train_step: TrainStep,
     batcher: Batcher[Any],
     start: int,
     *,
-    part: RankPart,
+    batch_size: int,
+    owned_bytes: int = 0,
+    num_sharing: int = 1,
     checkpointed_before: bool | None = None,
 ) -> MemoryPlan:
     """Measure a training step, and turn on activation checkpointing where it would not fit without.
@@ -123,7 +110,9 @@ def plan_memory(
         train_step: the step to try.
         batcher: makes the windows.
         start: first row of the window to try.
-        part: what this rank has of the run.
+        batch_size: the most windows of a batch that this rank takes.
+        owned_bytes: of the rows that it holds in its own memory.
+        num_sharing: ranks that share the free memory, itself included.
         checkpointed_before: whether the run that is resumed has used activation checkpointing; it
             continues likewise, because the last bits of gradients depend on it.
 
@@ -137,9 +126,9 @@ def plan_memory(
         train_step=train_step,
         batcher=batcher,
         start=start,
-        batch_size=part.batch_size,
-        free_bytes=_free_bytes(config, train_step.device) // part.num_sharing,
-        fixed=_fixed_memory(source, train_step.forecaster, part.held_bytes),
+        batch_size=batch_size,
+        free_bytes=_free_bytes(config, train_step.device) // num_sharing,
+        fixed=_fixed_memory(source, train_step.forecaster, owned_bytes),
     )
     options = _checkpointing_options(config, network, checkpointed_before)
     costs: dict[bool, ActivationCost] = {}
@@ -148,7 +137,7 @@ def plan_memory(
             network.activation_checkpointing = checkpointing
         is_last = checkpointing == options[-1]
         costs[checkpointing] = cost = fitting.measure(is_last=is_last)
-        if fitting.needed(cost, part.batch_size) <= fitting.usable(is_last=is_last):
+        if fitting.needed(cost, batch_size) <= fitting.usable(is_last=is_last):
             return fitting.plan(costs, checkpointing=checkpointing)
     raise ConfigError(fitting.refusal(costs))
 
@@ -326,13 +315,13 @@ def _free_bytes(config: RunConfig, device: torch.device) -> int:
 
 
 def _fixed_memory(
-    source: WindowSource, forecaster: NetworkForecaster, held_bytes: int
+    source: WindowSource, forecaster: NetworkForecaster, owned_bytes: int
 ) -> MemoryEstimate:
     """The estimate for a batch of one window, without its activations."""
     window = source.window_bytes + source.spec.span * source.stored_row_bytes
     return MemoryEstimate(
         activations=0,
-        rows=held_bytes,
+        rows=owned_bytes,
         batches=_BATCHES_ALIVE * window,
         optimizer=_OPTIMIZER_COPIES * _parameter_bytes(forecaster),
         baselines=HistoricalAverageForecaster.fit_bytes(source.store, len(source.target_indices)),

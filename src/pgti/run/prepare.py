@@ -28,7 +28,7 @@ from pgti.run.build import (
     window_source,
 )
 from pgti.run.config import RunConfig
-from pgti.run.memory_plan import MemoryPlan, RankPart, plan_memory
+from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
 from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory, RunFingerprint, Trainer
@@ -81,11 +81,9 @@ class PreparedRun:
                 self.trainer.train_step,
                 self.batcher,
                 self.run.splits.train[0],
-                part=RankPart(
-                    batch_size=self.training.sharding.max_size(self.run.config.training.batch_size),
-                    held_bytes=self.training.batcher.rows.owned_bytes,
-                    num_sharing=communicator.local_world_size if on_cpu else 1,
-                ),
+                batch_size=self.training.sharding.max_size(self.run.config.training.batch_size),
+                owned_bytes=self.training.batcher.rows.owned_bytes,
+                num_sharing=communicator.local_world_size if on_cpu else 1,
                 checkpointed_before=checkpointed_before,
             )
         # If one rank must recompute, all do: gradients then have the same bits.
