@@ -52,25 +52,25 @@ class _State:
 
     Attributes:
         beats: how often its thread has written.
-        meetings: number of collectives that it has entered.
+        collectives: number of collectives that it has entered.
         arrivals: number of `wait_for_all` that it has entered.
         blamed: the rank whose failure made it leave; -1 if it failed by itself.
         text: why it failed or left; empty while it works.
     """
 
     beats: int
-    meetings: int
+    collectives: int
     arrivals: int
     blamed: int
     text: str
 
     def __str__(self) -> str:
-        return f"{self.beats} {self.meetings} {self.arrivals} {self.blamed} {self.text}"
+        return f"{self.beats} {self.collectives} {self.arrivals} {self.blamed} {self.text}"
 
     @classmethod
     def parse(cls, value: bytes) -> "_State":
-        beats, meetings, arrivals, blamed, text = value.decode().split(" ", 4)
-        return cls(int(beats), int(meetings), int(arrivals), int(blamed), text)
+        beats, collectives, arrivals, blamed, text = value.decode().split(" ", 4)
+        return cls(int(beats), int(collectives), int(arrivals), int(blamed), text)
 
 
 class Heartbeat:
@@ -91,7 +91,7 @@ class Heartbeat:
         self._store = store
         self._rank = rank
         self._keys = [f"heartbeat/{each}" for each in range(world_size)]
-        self._beats = self._meetings = self._arrivals = 0
+        self._beats = self._collectives = self._arrivals = 0
         self._blamed, self._text = -1, ""
         self._writing = threading.Lock()
         self._closed = threading.Event()
@@ -99,9 +99,9 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._beat, name="pgti-heartbeat", daemon=True)
         self._thread.start()
 
-    def advance(self) -> None:
+    def enter_collective(self) -> None:
         """Record that the rank enters a collective."""
-        self._meetings += 1
+        self._collectives += 1
 
     def wait_for_all(self) -> None:
         """Wait until every rank is here, however long that takes, while all of them are alive.
@@ -172,7 +172,7 @@ class Heartbeat:
 
     def _write(self) -> None:
         with self._writing:
-            state = _State(self._beats, self._meetings, self._arrivals, self._blamed, self._text)
+            state = _State(self._beats, self._collectives, self._arrivals, self._blamed, self._text)
             self._store.set(self._keys[self._rank], str(state))
 
     def _read(self) -> list[_State]:
@@ -231,9 +231,9 @@ def _silent(before: Sequence[_State], after: Sequence[_State]) -> RankFailure | 
 
 def _behind(states: Sequence[_State]) -> RankFailure | None:
     """A rank that has entered fewer collectives than the others."""
-    most = max(state.meetings for state in states)
+    most = max(state.collectives for state in states)
     for rank, state in enumerate(states):
-        if state.meetings < most:
-            entered = f"{state.meetings} of {most} collectives"
+        if state.collectives < most:
+            entered = f"{state.collectives} of {most} collectives"
             return RankFailure(rank, f"rank {rank} hangs: it has entered {entered}")
     return None

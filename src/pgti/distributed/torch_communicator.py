@@ -94,7 +94,7 @@ class TorchCommunicator(Communicator):
         tensor = torch.tensor(numbers, dtype=torch.int64)
         self.traffic.add("control", tensor.nbytes)
         if self._heartbeat is not None:
-            self._heartbeat.advance()
+            self._heartbeat.enter_collective()
         with self.translate_errors():
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         largest: list[int] = tensor.tolist()
