@@ -23,7 +23,7 @@ from pgti.run.build import build_forecaster, window_source
 from pgti.run.planning import MAX_RANKS, PlanResult, plan
 from pgti.run.prepare import prepare
 from pgti.run.results import Spread
-from pgti.run.schedule import Coverage, Job, Schedule, count_rows, rows_sent
+from pgti.run.schedule import Job, Schedule, count_rows, rows_sent
 from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory, TrainingConfig
 from pgti.windows import (
@@ -112,8 +112,8 @@ def test_the_schedule_is_that_of_the_shares(
         for batch in batches
     ]
     every = [number for counts in taken for number in counts]
-    assert found.coverage == Coverage(windows=81, once=81, never=0, repeatedly=0, is_exact=True)
-    assert found.coverage.is_exact
+    uses = (found.taken_once, found.never_taken, found.taken_repeatedly)
+    assert (found.windows, *uses) == (81, 81, 0, 0)
     assert found.batches == found.steps == len(batches)
     assert found.windows_per_batch == Spread.of(every)
     assert found.windows_per_rank == Spread.of(np.sum(taken, axis=0).tolist())
@@ -151,10 +151,9 @@ def test_windows_that_are_taken_twice_or_not_at_all_are_counted(
 ) -> None:
     """20 windows on 3 ranks, 8 at a time: twice 3 + 3 + 2, and 2 + 1 + 1."""
     monkeypatch.setattr(Job, "sharding", lambda job, rank: sharding(rank, job.world_size))
-    coverage = Schedule(job_of(20, batch_size=8, world_size=3)).summarize().coverage
-    assert coverage == Coverage(
-        windows=20, once=once, never=never, repeatedly=repeatedly, is_exact=False
-    )
+    found = Schedule(job_of(20, batch_size=8, world_size=3)).summarize()
+    uses = (found.taken_once, found.never_taken, found.taken_repeatedly)
+    assert (found.windows, *uses) == (20, once, never, repeatedly)
 
 
 def job_of(num_windows: int, *, batch_size: int, world_size: int, **more: Any) -> Job:
@@ -179,13 +178,13 @@ def test_rows_that_are_sent_by_hand() -> None:
     Windows 4 and 5: rank 0 lacks rows 4-6.
     """
     job = job_of(6, batch_size=2, world_size=2, placement="partitioned")
-    rows = count_rows(Schedule(job), [0, 1])
+    rows = count_rows(Schedule(job))
     assert rows.held.tolist() == [4, 4]
-    assert rows.exchanged_of[0].tolist() == [3, 1, 0]
-    assert rows.exchanged_of[1].tolist() == [0, 1, 3]
-    assert rows.exchanged_per_batch.tolist() == [3, 2, 3]
-    assert rows.exchanged.tolist() == [4, 4]
-    assert rows.exchanged_max == 3
+    assert rows.exchanged[:, 0].tolist() == [3, 1, 0]
+    assert rows.exchanged[:, 1].tolist() == [0, 1, 3]
+    assert rows.exchanged.sum(axis=1).tolist() == [3, 2, 3]
+    assert rows.exchanged.sum(axis=0).tolist() == [4, 4]
+    assert rows.exchanged.max() == 3
     assert rows.moved.tolist() == [0, 0]
 
 
@@ -219,7 +218,7 @@ def test_rows_that_move_on_are_those_that_are_new(rotation: float) -> None:
     """Each rank receives what it will hold and does not hold now."""
     order = PartitionShuffle(0, 8, 4, rotation)
     job = job_of(90, batch_size=10, world_size=5, order=order, placement="partitioned", epoch=3)
-    rows = count_rows(Schedule(job), [])
+    rows = count_rows(Schedule(job))
     sharding = PartitionSharding(order, 0, 5)
     new = 0
     for rank in range(5):
@@ -332,9 +331,9 @@ def test_figures_by_hand(store: Path) -> None:
     numbers = [each.numel() for each in network.parameters()]
     result = planned(store, options, 2)
     assert result.parameters == sum(numbers)
-    assert result.sent.step.gradients == 4 * sum(numbers)
-    assert result.sent.step.counts == 16
-    assert result.sent.step.control == 8 * (1 + len(numbers))
+    assert result.sent.step["gradients"] == 4 * sum(numbers)
+    assert result.sent.step["counts"] == 16
+    assert result.sent.step["control"] == 8 * (1 + len(numbers))
     assert result.schedule.steps == 5
     assert result.sent.epoch["counts"] == 2 * 9 * 8
     assert result.sent.epoch["gradients"] == 2 * 5 * 4 * sum(numbers)
@@ -425,7 +424,8 @@ def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "partitions is 20: train with --order.partitions 20" in captured.err
     assert "as scheduled" in captured.err
     assert found["order"].startswith("PartitionShuffle(seed=0, partitions=20,")
-    assert found["is_sound"] is found["schedule"]["coverage"]["is_exact"] is True
+    assert found["is_sound"] is True
+    assert found["schedule"]["taken_once"] == found["schedule"]["windows"]
     assert [each["rank"] for each in found["ranks"]] == [0, 19]
     for each in found["ranks"]:
         assert each["agrees"] is True
@@ -454,6 +454,7 @@ def test_the_command_fails_where_something_is_wrong(
         (("--world-size", MAX_RANKS + 1), f"it must be at most {MAX_RANKS}"),
         (("--world-size", "4", "--ranks", "0,4"), "rank is 4: it must be less than"),
         (("--world-size", "4", "--ranks", "first"), '"first" into int'),
+        (("--world-size", "4", "--ranks", ","), "--ranks"),
         (("--world-size", "4", "--epoch", "-1"), "epoch is -1"),
         (("--world-size", "4", "--batches", "0"), "batches is 0"),
         (("--world-size", "4", "--batch-size", "0"), "batch_size is 0"),

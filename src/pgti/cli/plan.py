@@ -88,13 +88,14 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
 
 
 def _schedule_table(result: PlanResult) -> Table:
-    schedule, coverage, held = result.schedule, result.schedule.coverage, result.held_bytes
+    schedule, held = result.schedule, result.held_bytes
     low, median, high = (
         f"{size / _MIB:,.1f}" for size in (held.minimum, held.median, held.maximum)
     )
     rows = {
-        "training windows taken once, never, repeatedly; exact?": f"{coverage.once:,}, "
-        f"{coverage.never:,}, {coverage.repeatedly:,}; {'yes' if coverage.is_exact else 'NO'}",
+        "training windows taken once, never, repeatedly; exact?": f"{schedule.taken_once:,}, "
+        f"{schedule.never_taken:,}, {schedule.taken_repeatedly:,}; "
+        f"{'yes' if schedule.taken_once == schedule.windows else 'NO'}",
         "batches and steps of every rank": f"{schedule.batches:,} and {schedule.steps:,}",
         "windows of a rank in a batch": _counts(schedule.windows_per_batch),
         "windows of a rank in the epoch": _counts(schedule.windows_per_rank),
@@ -108,10 +109,12 @@ def _schedule_table(result: PlanResult) -> Table:
 
 def _bytes_table(result: PlanResult) -> Table:
     sent, size = result.sent, result.world_size
-    step = {kind: getattr(sent.step, kind) for kind in ("gradients", "counts", "control")}
     total = sum(sent.epoch.values())
     rows = [
-        *((f"{kind} in a step", f"{each * size:,}", f"{each:,}") for kind, each in step.items()),
+        *(
+            (f"{kind} in a step", f"{each * size:,}", f"{each:,}")
+            for kind, each in sent.step.items()
+        ),
         (
             "data in a batch, median (range)",
             _counts(sent.data_per_batch),

@@ -13,7 +13,7 @@ from pgti.run.build import build_forecaster, window_source
 from pgti.run.config import RunConfig
 from pgti.run.results import Machine, Spread
 from pgti.run.schedule import Job, RankRows, Schedule, ScheduleSummary, count_rows
-from pgti.run.simulated_rank import SimulatedRank, StepBytes, row_bytes, simulate_rank
+from pgti.run.simulated_rank import SimulatedRank, collective_bytes, row_bytes, simulate_rank
 from pgti.store import Scaler, SeriesStore
 
 __all__ = ["MAX_RANKS", "PlanResult", "SentBytes", "plan"]
@@ -32,7 +32,7 @@ class SentBytes:
     start of a run are left out.
 
     Attributes:
-        step: by each rank in an optimizer step, whatever its windows are.
+        step: by each rank in an optimizer step, by kind, whatever its windows are.
         data_per_batch: rows of the series, all ranks together, over the batches.
         data_per_batch_max: the most that one rank sends for one batch.
         data_moved: rows that move before the next epoch, all ranks together.
@@ -44,7 +44,7 @@ class SentBytes:
         paper_epoch: the same for all windows of the epoch.
     """
 
-    step: StepBytes
+    step: Mapping[str, int]
     data_per_batch: Spread
     data_per_batch_max: int
     data_moved: int
@@ -144,7 +144,7 @@ def plan(
     )
     log(f"the schedule of {world_size:,} ranks: {job.num_batches:,} batches")
     schedule = Schedule(job)
-    summary, rows = schedule.summarize(), count_rows(schedule, ranks)
+    summary, rows = schedule.summarize(), count_rows(schedule)
     simulated: list[SimulatedRank] = []
     left_out: list[str] = []
     for rank in ranks:
@@ -165,10 +165,10 @@ def plan(
         accumulate=training.accumulate,
         parameters=sum(each.numel() for each in parameters),
         schedule=summary,
-        sent=_sent(job, rows, source, StepBytes.of(parameters, world_size, training.accumulate)),
+        sent=_sent(job, rows, source, parameters),
         held_bytes=Spread.of((rows.held * row_bytes(source)).tolist()),
         ranks=tuple(simulated),
-        is_sound=summary.coverage.is_exact and all(each.agrees for each in simulated),
+        is_sound=summary.taken_once == summary.windows and all(each.agrees for each in simulated),
         left_out=tuple(left_out),
         seconds=time.perf_counter() - began,
     )
@@ -192,15 +192,17 @@ def _check(
     return tuple(sorted(set(chosen)))
 
 
-def _sent(job: Job, rows: RankRows, source: WindowSource, step: StepBytes) -> SentBytes:
+def _sent(
+    job: Job, rows: RankRows, source: WindowSource, parameters: Sequence[torch.Tensor]
+) -> SentBytes:
     size, meta = row_bytes(source), source.store.meta
-    epoch = step.of_batches(job, job.num_batches)
-    data = (rows.exchanged + rows.moved) * size
+    epoch = collective_bytes(parameters, job, job.num_batches)
+    data = (rows.exchanged.sum(axis=0) + rows.moved) * size
     window = job.span * meta.num_nodes * (meta.num_channels + 1) * _PAPER_BYTES
     return SentBytes(
-        step=step,
-        data_per_batch=Spread.of((rows.exchanged_per_batch * size).tolist()),
-        data_per_batch_max=rows.exchanged_max * size,
+        step=collective_bytes(parameters, job, job.accumulate),
+        data_per_batch=Spread.of((rows.exchanged.sum(axis=1) * size).tolist()),
+        data_per_batch_max=int(rows.exchanged.max()) * size,
         data_moved=int(rows.moved.sum()) * size,
         data_moved_max=int(rows.moved.max()) * size,
         epoch={

@@ -3,7 +3,6 @@
 Whole numbers only: nothing is read, and no rank runs.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from pgti.windows import (
     resident_rows,
 )
 
-__all__ = ["Coverage", "Job", "RankRows", "Schedule", "ScheduleSummary", "count_rows", "rows_sent"]
+__all__ = ["Job", "RankRows", "Schedule", "ScheduleSummary", "count_rows", "rows_sent"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,30 +89,14 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Coverage:
-    """How often the ranks together take each training window in the epoch.
-
-    Attributes:
-        windows: windows of the split.
-        once: taken once, as they should be.
-        never: taken by no rank.
-        repeatedly: taken more than once.
-        is_exact: whether each window is taken once.
-    """
-
-    windows: int
-    once: int
-    never: int
-    repeatedly: int
-    is_exact: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleSummary:
     """How the epoch is distributed over the ranks.
 
     Attributes:
-        coverage: whether each window is taken once.
+        windows: windows of the split.
+        taken_once: those that one rank takes, as it should be.
+        never_taken: those that no rank takes.
+        taken_repeatedly: those that are taken more than once.
         batches: of each rank, some of which may contain none of its windows.
         steps: optimizer steps of each rank.
         windows_per_batch: windows of a rank in a batch, over all ranks and batches.
@@ -122,7 +105,10 @@ class ScheduleSummary:
         idle_ranks: ranks without a window in the whole epoch.
     """
 
-    coverage: Coverage
+    windows: int
+    taken_once: int
+    never_taken: int
+    taken_repeatedly: int
     batches: int
     steps: int
     windows_per_batch: Spread
@@ -176,13 +162,10 @@ class Schedule:
             idle.append(int(counts[0]))
         per_rank = self._windows_per_rank(self.owners)
         return ScheduleSummary(
-            coverage=Coverage(
-                windows=len(uses),
-                once=int((uses == 1).sum()),
-                never=int((uses == 0).sum()),
-                repeatedly=int((uses > 1).sum()),
-                is_exact=bool((uses == 1).all()),
-            ),
+            windows=len(uses),
+            taken_once=int((uses == 1).sum()),
+            never_taken=int((uses == 0).sum()),
+            taken_repeatedly=int((uses > 1).sum()),
             batches=job.num_batches,
             steps=job.num_steps,
             windows_per_batch=_spread_of_counts(pairs),
@@ -228,47 +211,29 @@ class RankRows:
 
     Attributes:
         held: rows in each rank's own memory, int64 [W].
-        exchanged: rows that each rank sends for the batches of the epoch, int64 [W].
-        exchanged_per_batch: rows that all ranks send for each batch, int64 [batches].
-        exchanged_max: most rows that one rank sends for one batch.
-        exchanged_of: rows that some of the ranks send for each batch, int64 [batches] by rank.
+        exchanged: rows that each rank sends for each batch, int32 [batches, W].
         moved: rows that each rank sends before the next epoch, int64 [W].
     """
 
     held: NDArray[np.int64]
-    exchanged: NDArray[np.int64]
-    exchanged_per_batch: NDArray[np.int64]
-    exchanged_max: int
-    exchanged_of: dict[int, NDArray[np.int64]]
+    exchanged: NDArray[np.int32]
     moved: NDArray[np.int64]
 
 
-def count_rows(schedule: Schedule, ranks: Sequence[int]) -> RankRows:
-    """Rows that the ranks hold and send.
-
-    Args:
-        schedule: which rank takes which window.
-        ranks: those whose rows are counted by batch.
-    """
+def count_rows(schedule: Schedule) -> RankRows:
+    """Rows that the ranks hold and send."""
     job = schedule.job
     held, moved = (np.zeros(job.world_size, dtype=np.int64) for _ in range(2))
-    sent = np.zeros((job.num_batches, job.world_size), dtype=np.int32)
+    exchanged = np.zeros((job.num_batches, job.world_size), dtype=np.int32)
     if job.exchanges_rows:
         held = np.diff(job.borders)
         for batch in range(job.num_batches):
             here = schedule.batch(batch)
-            owners = schedule.owners[here]
-            sent[batch] = rows_sent(schedule.starts[here], owners, job.borders, job.span)
+            starts, owners = schedule.starts[here], schedule.owners[here]
+            exchanged[batch] = rows_sent(starts, owners, job.borders, job.span)
     elif job.is_partitioned:
         held, moved = _count_held_and_moved(job)
-    return RankRows(
-        held=held,
-        exchanged=sent.sum(axis=0),
-        exchanged_per_batch=sent.sum(axis=1),
-        exchanged_max=int(sent.max()),
-        exchanged_of={rank: sent[:, rank].astype(np.int64) for rank in ranks},
-        moved=moved,
-    )
+    return RankRows(held=held, exchanged=exchanged, moved=moved)
 
 
 def _count_held_and_moved(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, cast
@@ -24,53 +24,12 @@ from pgti.memory import available_bytes
 from pgti.run.schedule import Job, RankRows, Schedule
 from pgti.training import TrainingConfig, TrainStep
 
-__all__ = ["RankMemory", "SimulatedRank", "StepBytes", "row_bytes", "simulate_rank"]
+__all__ = ["RankMemory", "SimulatedRank", "collective_bytes", "row_bytes", "simulate_rank"]
 
 _COUNT_BYTES = 8
 _MAX_ANNOUNCEMENTS = 1 << 16  # a rank that exchanges rows looks at the windows of every other one
 _MAX_ROW_BYTES = 1 << 30  # copied from the series for one rank
 _FREE_FRACTION = 0.5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepBytes:
-    """Bytes that each rank sends in an optimizer step, whatever its windows are.
-
-    Attributes:
-        gradients: one number per trainable parameter, in its dtype.
-        counts: 8 per batch of the step: how many targets are observed.
-        control: 8 for whether to stop, and 8 per parameter tensor: whether it has a gradient.
-    """
-
-    gradients: int
-    counts: int
-    control: int
-
-    @classmethod
-    def of(cls, parameters: Sequence[Tensor], world_size: int, accumulate: int = 1) -> "StepBytes":
-        """What a full step sends; nothing if there is one rank.
-
-        Args:
-            parameters: the trainable ones.
-            world_size: number of ranks.
-            accumulate: batches per step.
-        """
-        several = int(world_size > 1)
-        return cls(
-            gradients=several * sum(each.nbytes for each in parameters),
-            counts=several * _COUNT_BYTES * accumulate,
-            control=several * _COUNT_BYTES * (1 + len(parameters)),
-        )
-
-    def of_batches(self, job: Job, num_batches: int) -> dict[str, int]:
-        """What `num_batches` batches send by kind; the last step may have fewer batches."""
-        steps = -(-num_batches // job.accumulate)
-        return {
-            **dict.fromkeys(KINDS, 0),
-            "gradients": steps * self.gradients,
-            "counts": num_batches * self.counts // job.accumulate,
-            "control": steps * self.control,
-        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +86,27 @@ class SimulatedRank:
     seconds: float
 
 
+def collective_bytes(parameters: Sequence[Tensor], job: Job, num_batches: int) -> dict[str, int]:
+    """Bytes that each rank sends in collectives, by kind, whatever its windows are.
+
+    Gradients are a number per trainable parameter and step; counts, 8 bytes per batch, say how
+    many targets are observed; control is 8 bytes per step for whether to stop, and 8 for each
+    tensor of parameters for whether it has a gradient. One rank sends nothing.
+
+    Args:
+        parameters: the trainable ones.
+        job: the epoch.
+        num_batches: number of batches; the last step may have fewer of them.
+    """
+    several = int(job.world_size > 1)
+    steps = several * -(-num_batches // job.accumulate)
+    return {
+        "gradients": steps * sum(each.nbytes for each in parameters),
+        "counts": several * _COUNT_BYTES * num_batches,
+        "control": _COUNT_BYTES * steps * (1 + len(parameters)),
+    }
+
+
 def row_bytes(source: WindowSource) -> int:
     """Bytes of a stored row of the series."""
     num_bytes: int = source.store.raw[0].nbytes
@@ -177,8 +157,10 @@ def simulate_rank(
     first -= first % job.accumulate
     record = _Record(schedule, rank, first)
     began = time.perf_counter()
+    alone = job.world_size == 1
+    opened = nullcontext(SingleProcess()) if alone else open_fake(rank, job.world_size)
     # What "arrives" may overflow when it is decoded.
-    with _open_ranks(job, rank) as communicator, np.errstate(all="ignore"):
+    with opened as communicator, np.errstate(all="ignore"):
         loader = build_loader(
             source,
             job.starts,
@@ -201,10 +183,12 @@ def simulate_rank(
             record.is_right &= next(epoch, None) is None
         loader.prefetch_epoch(job.epoch + 1)
         sent, held = communicator.traffic.sent_bytes, loader.batcher.rows.owned_bytes
-    step_bytes = StepBytes.of(step.parameters, job.world_size, job.accumulate)
-    expected = step_bytes.of_batches(job, job.num_batches - first)
-    num_rows = int(rows.exchanged_of[rank][first:].sum() + rows.moved[rank])
-    expected["data"] = num_rows * row_bytes(source)
+    num_rows = int(rows.exchanged[first:, rank].sum() + rows.moved[rank])
+    expected: dict[str, int] = {
+        **dict.fromkeys(KINDS, 0),
+        **collective_bytes(step.parameters, job, job.num_batches - first),
+        "data": num_rows * row_bytes(source),
+    }
     has_its_windows = record.is_right and record.batch == job.num_batches
     return SimulatedRank(
         rank=rank,
@@ -274,10 +258,6 @@ class _PeersWithGradients:
         return [numbers[0], *(1 for _ in numbers[1:])]
 
 
-def _open_ranks(job: Job, rank: int) -> AbstractContextManager[Communicator]:
-    return nullcontext(SingleProcess()) if job.world_size == 1 else open_fake(rank, job.world_size)
-
-
 def _enough_batches(job: Job, epoch_bytes: int) -> int:
     """Batches that take seconds, if the rows of a whole epoch have `epoch_bytes` bytes."""
     few = max(1, job.num_batches * _MAX_ROW_BYTES // max(1, epoch_bytes))
@@ -297,7 +277,7 @@ def _memory(
     most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
     in_flight = most * source.spec.span
     if job.exchanges_rows:
-        in_flight += in_flight + int(rows.exchanged_of[rank].max())
+        in_flight += in_flight + int(rows.exchanged[:, rank].max())
     own = {
         "held": held,
         "fetched": PREFETCH_DEPTH * in_flight * row_bytes(source),
