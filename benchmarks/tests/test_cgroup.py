@@ -17,7 +17,7 @@ MIB = 1 << 20
 LIMIT = 64 * MIB
 NO_LIMIT = "9223372036854771712\n"
 
-# Takes a whole number of MiB, touches every page of them and tells what it had at its largest.
+# Takes a whole number of MiB, touches every page of them and prints to both streams.
 TAKE = """
 import sys, time
 taken = bytearray(int(sys.argv[1]) << 20)
@@ -25,7 +25,7 @@ for page in range(0, len(taken), 4096):
     taken[page] = 1
 time.sleep(float(sys.argv[2]))
 print("taken")
-print("told", file=sys.stderr)
+print("logged", file=sys.stderr)
 """
 
 
@@ -34,7 +34,7 @@ def take(mebibytes: int, seconds: float = 0.0, limit: int | None = None) -> Limi
 
 
 def version_1(mount: Path, own: str = "/job", own_limit: str = NO_LIMIT) -> Path:
-    """A tree of version 1 with one group; returns the file that tells a process's groups."""
+    """A tree of version 1 with one group; returns the file that names a process's groups."""
     for group, limit in (("", NO_LIMIT), (own.lstrip("/"), own_limit)):
         directory = mount / "memory" / group
         directory.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def test_a_process_that_cannot_be_moved_runs_without_a_limit(
 
 
 def test_a_result_tells_how_the_command_ended() -> None:
-    """Its exit code, what it wrote, and that nobody asked for a limit."""
+    """Its exit code, what it wrote, and no limit."""
     code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)"
     result = run_limited([sys.executable, "-c", code], None)
     assert (result.exit_code, result.output, result.messages) == (7, "out\n", "err\n")
@@ -248,7 +248,7 @@ needs_group = pytest.mark.skipif(bool(NO_GROUP), reason=NO_GROUP or "there is on
 
 @needs_group
 def test_the_limit_kills_what_takes_more() -> None:
-    """A process that wants twice the limit is killed by the group, and the group is gone."""
+    """A process that wants twice the limit is killed by the group, and the group is removed."""
     result = take(2 * LIMIT // MIB, limit=LIMIT)
     assert result.limit_bytes == LIMIT
     assert result.was_oom_killed
@@ -266,14 +266,14 @@ def test_the_limit_spares_what_takes_less() -> None:
     """Its peak is that of the group, and lies between what was taken and the limit."""
     result = take(32, seconds=0.3, limit=LIMIT)
     assert (result.exit_code, result.was_oom_killed, result.output) == (0, False, "taken\n")
-    assert result.messages == "told\n"
+    assert result.messages == "logged\n"
     assert result.group_peak_bytes is not None
     assert 32 * MIB <= result.group_peak_bytes <= LIMIT
 
 
 @needs_group
 def test_a_group_is_removed_with_what_still_runs_in_it() -> None:
-    """Leaving it kills a process that nobody waited for."""
+    """Leaving it kills a process that is still running."""
     with MemoryGroup(LIMIT) as group:
         path = group.directory
         process = subprocess.Popen(["sleep", "60"])

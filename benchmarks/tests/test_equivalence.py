@@ -72,10 +72,10 @@ def test_a_batching_that_fails_is_a_difference(
     arguments = ["--models", "dcrnn", "--max-steps", "1", "--batch-size", "16", *WINDOWS]
     arguments += ["--batching", "index", "--json"]
     assert run_command(["equivalence", str(store), *arguments]) == 1
-    told = capsys.readouterr()
-    assert "results differ: dcrnn with index batches: " in told.err
-    assert "there is no batch" in told.err
-    assert json.loads(told.out.splitlines()[-1])["failures"]
+    captured = capsys.readouterr()
+    assert "results differ: dcrnn with index batches: " in captured.err
+    assert "there is no batch" in captured.err
+    assert json.loads(captured.out.splitlines()[-1])["failures"]
 
 
 def test_what_cannot_be_trained_is_left_out(store: Path) -> None:

@@ -203,7 +203,7 @@ def test_pgt_is_left_out_where_its_copies_do_not_fit(
 
 
 class Peer(InProcessWorker):
-    """Processes of ours are this one; PGT's makes batches twice as large in no time at all."""
+    """pgti's workers run in this process; PGT's makes batches twice as large in half a second."""
 
     def __init__(self, command: Sequence[str], env: Any = None, name: str = "worker") -> None:
         self._is_pgt = name.startswith("PGT")
@@ -214,9 +214,12 @@ class Peer(InProcessWorker):
         if not self._is_pgt:
             return super().ask(**request)
         if request["do"] == "prepare_loader":
-            kept = request["retain_freed"]
             assert Path(request["directory"], "node_values.npy").exists()
-            return {"batches": 9, "retains": kept, "versions": {"torch_geometric_temporal": "0"}}
+            return {
+                "batches": 9,
+                "retains": request["retain_freed"],
+                "versions": {"torch_geometric_temporal": "0"},
+            }
         if request["do"] == "batches":
             windows = 8 * request["count"]
             return {"seconds": 0.5, "windows": windows, "bytes": 2 * WINDOW_BYTES * windows}
@@ -279,7 +282,7 @@ def test_a_peer_that_fails_is_left_out(
 def test_batchings_that_fail_in_the_rounds_are_left_out(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of several is; where none is left there is nothing to tell."""
+    """One of several is; if none remains, that is an error."""
     batches = LoaderHandlers.batches
     broken: list[str] = []
 

@@ -172,8 +172,8 @@ def test_a_store_only_gets_longer(tmp_path: Path) -> None:
 def test_a_sparse_series_takes_little_space(tmp_path: Path) -> None:
     """It has the rows asked for, a simulated beginning, and a hole behind."""
     shape = replace(LONG, num_nodes=200, num_steps=100_000)
-    told: list[str] = []
-    store = synthetic_store(shape, tmp_path, log=told.append)
+    logged: list[str] = []
+    store = synthetic_store(shape, tmp_path, log=logged.append)
     assert store.meta.shape == (100_000, 200, 1)
     store.verify()
     assert store.raw[:2016].any(axis=(1, 2)).mean() > 0.9
@@ -181,20 +181,20 @@ def test_a_sparse_series_takes_little_space(tmp_path: Path) -> None:
     if disk_usage(store.path) >= store.num_bytes:
         pytest.skip(f"the file system of {tmp_path} knows no holes")
     assert disk_usage(store.path) < store.num_bytes / 10
-    assert "sparse: after its first 2,016 steps every observation is 0" in "\n".join(told)
+    assert "sparse: after its first 2,016 steps every observation is 0" in "\n".join(logged)
     assert [path.name for path in tmp_path.iterdir()] == ["long"]
 
 
 def test_a_store_is_made_once(tmp_path: Path) -> None:
     """The second time it is taken as it is; one of another shape or graph is refused."""
     road = Road(path=Path("ring.csv"), graph=ring(), node_ids=None)
-    told: list[str] = []
-    first = synthetic_store(TINY, tmp_path, road, log=told.append)
+    logged: list[str] = []
+    first = synthetic_store(TINY, tmp_path, road, log=logged.append)
     assert first.meta.shape == (160, 5, 1)
     assert first.graph.num_edges == 5
-    assert len(told) == 1
-    assert synthetic_store(TINY, tmp_path, road, log=told.append).fingerprint == first.fingerprint
-    assert len(told) == 1
+    assert len(logged) == 1
+    assert synthetic_store(TINY, tmp_path, road, log=logged.append).fingerprint == first.fingerprint
+    assert len(logged) == 1
     with pytest.raises(BenchError, match=r"is a store of \(160, 5, 1\) and tiny is \(161, 5, 1\)"):
         synthetic_store(replace(TINY, num_steps=161), tmp_path)
     both_ways = SensorGraph.from_edges(5, [0, 1, 1], [1, 0, 2])
@@ -481,11 +481,11 @@ def test_a_limit_is_told_where_every_command_had_it(
 
 
 @pytest.mark.parametrize(
-    ("seen", "told", "peak"),
+    ("seen", "reported", "peak"),
     [(5, 7, 7), (7, 5, 7), (None, 5, 5), (5, None, 5), (None, None, None)],
 )
 def test_the_peak_is_what_was_seen_or_told(
-    seen: int | None, told: int | None, peak: int | None
+    seen: int | None, reported: int | None, peak: int | None
 ) -> None:
     """A short peak may fall between two looks from outside; the training looks more often."""
     ended = LimitedRun(
@@ -496,7 +496,7 @@ def test_the_peak_is_what_was_seen_or_told(
         group_peak_bytes=None,
         peak_pss_bytes=seen,
         no_limit_because="",
-        output=json.dumps({"peak_pss_bytes": told}),
+        output=json.dumps({"peak_pss_bytes": reported}),
         messages="",
     )
     assert ended.peak_bytes == peak
@@ -507,7 +507,7 @@ def test_the_peak_is_what_was_seen_or_told(
 def test_a_limit_that_is_too_small_ends_with_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Real processes in a real group: killed, told in one line, exit code 2, nothing left."""
+    """Real processes in a real group: killed, reported in one line, exit code 2, nothing left."""
     options = ("--datasets", "chickenpox", "--batching", "index", "--workdir", tmp_path / "work")
     assert run("memory", *options, "--limit", "24MiB") == 2
     lines = capsys.readouterr().err.strip().splitlines()

@@ -136,7 +136,7 @@ def test_batches_of_the_peer_are_counted(handlers: Any, tmp_path: Path) -> None:
 
 
 def test_the_script_needs_nothing_of_this_package() -> None:
-    """Its interpreter has torch and numpy; other modules of ours would fail to be found there."""
+    """Its interpreter has torch and numpy, but not pgti or its other dependencies."""
     listing = "import runpy, sys; runpy.run_path(sys.argv[1]); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-I", "-c", listing, str(SCRIPT)],

@@ -137,13 +137,13 @@ def test_recording_leaves_the_step_as_it_is() -> None:
 
 def test_recomputed_activations_are_products_too() -> None:
     options = {"hidden": 20, "layers": 1}
-    kept, again = (
+    stored, recomputed = (
         recorded(
             make_step("dcrnn", options, activation_checkpointing=activation_checkpointing).take
         )
         for activation_checkpointing in (False, True)
     )
-    assert again.dense_flop > kept.dense_flop
+    assert recomputed.dense_flop > stored.dense_flop
 
 
 def test_products_of_an_unknown_kind_are_refused() -> None:

@@ -47,7 +47,7 @@ def run(*tokens: object) -> int:
 
 
 def test_a_step_is_measured_in_processes_of_its_own() -> None:
-    """For real: two processes, one that goes on and one that runs the products alone."""
+    """For real: two processes, one that takes steps and one that runs the products alone."""
     lines: list[str] = []
     options = StepOptions(
         model_options={"hidden": 4}, nodes=30, steps=3, batch_size=2, threads=1, rounds=2
@@ -104,7 +104,7 @@ def test_a_step_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Peer(InProcessWorker):
-    """Ours is this process; PGT's takes steps in no time, but for those that fail."""
+    """pgti's workers run in this process; PGT's takes steps of half a second, or fails."""
 
     fails_at = 0
 

@@ -141,7 +141,7 @@ def test_no_process_is_left_behind() -> None:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc/self/status")
 def test_the_peak_is_that_of_the_process() -> None:
     handlers = "{'peak': lambda: {'x': worker_loop.peak_resident_bytes()}, 'grow': grow}"
-    # Filled, not just asked for: what nobody has written takes no memory.
+    # Written to, not only allocated: untouched pages take no memory.
     grow = "grow = lambda n: {'bytes': len(b'x' * n)}"
     command = serving_script(handlers)
     command[-1] = f"{grow}\n{command[-1]}"

@@ -196,7 +196,7 @@ def test_rows_that_are_sent_by_hand() -> None:
 def test_rows_sent_are_those_that_others_lack(
     windows: dict[int, int], sizes: list[int], span: int
 ) -> None:
-    """Row by row, whatever the parts; the window of nobody (-1) needs nothing."""
+    """Row by row, whatever the parts; a window of no rank (-1) needs nothing."""
     sizes[-1] += 91 - min(91, sum(sizes))
     parts = np.append(0, np.cumsum(sizes))
     expected = []
@@ -275,7 +275,7 @@ def test_training_sends_what_the_plan_says(
 ) -> None:
     """The trainer's own line about its first epoch, under a backend that has no other ranks.
 
-    Batches are so large that the rank has windows in all of them: nobody else tells it that a
+    Batches are so large that the rank has windows in all of them: no other rank says that a
     parameter has a gradient.
     """
     options = {**PLACEMENTS[placement], "batch_size": 27, "accumulate": accumulate, "epochs": 2}

@@ -164,7 +164,7 @@ def test_different_tests_are_not_compared(store: SeriesStore, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("_in_process")
 def test_a_study_of_failures_fails(store: SeriesStore, tmp_path: Path) -> None:
-    """Where nothing was trained there is no table, and the reason is said."""
+    """If nothing was trained there is no table, and the error has the reason."""
     configs = [config(tmp_path, "dcrnn", 0)]
     with pytest.raises(RunError, match=r"nothing was trained: dcrnn, seed 0: model\.hidden is 0"):
         study(store, configs, workdir=tmp_path / "work", seeds=(0,))
