@@ -25,7 +25,7 @@ class Checkpoint:
 
     Attributes:
         network: the network's parameters and buffers by name.
-        optimizer: the optimiser's state.
+        optimizer: the optimizer's state.
         position: how far the training has come, as `Progress.to_plain` writes it.
         scaler: mean and standard deviation of each channel of the store.
         fingerprint: identifies the store that the run learns from.
