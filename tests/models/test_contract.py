@@ -288,7 +288,7 @@ def test_other_supports_are_refused(name: str) -> None:
         model(inputs(), model.build_supports(SensorGraph.empty(3)))
     for kind in NUM_SUPPORTS:
         if kind != model.support_kind:
-            with pytest.raises(ConfigError, match=f"was given {kind} supports"):
+            with pytest.raises(ConfigError, match=f"got {kind} supports"):
                 model(inputs(), Supports.from_graph(SensorGraph.empty(NUM_NODES), kind))
 
 

@@ -302,9 +302,9 @@ def test_recomputation_takes_a_fraction_of_the_memory() -> None:
 def test_wrong_supports_are_refused() -> None:
     """One walk, or another graph's walks, are an error and not a broadcast."""
     model, graph = build(), asymmetric_graph()
-    with pytest.raises(ConfigError, match="7 nodes was given random_walk supports on 7 nodes"):
+    with pytest.raises(ConfigError, match="7 nodes got random_walk supports on 7 nodes"):
         model(inputs(), Supports.from_graph(graph, "random_walk"))
-    with pytest.raises(ConfigError, match="given dual_random_walk supports on 3 nodes"):
+    with pytest.raises(ConfigError, match="got dual_random_walk supports on 3 nodes"):
         model(inputs(), Supports.from_graph(SensorGraph.empty(3)))
 
 

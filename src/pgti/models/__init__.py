@@ -1,4 +1,4 @@
-"""Models: one file each, a frozen config beside its class, and a dict from name to both."""
+"""Models, one file each with a frozen config beside the class, and their registry by name."""
 
 from pgti.models.a3tgcn import A3TGCN as A3TGCN
 from pgti.models.a3tgcn import A3TGCNConfig as A3TGCNConfig

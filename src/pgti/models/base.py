@@ -55,7 +55,7 @@ class ModelShape:
             the input), in the order of the output.
         calendar: names of the calendar features, which are the last of the input channels:
             `time-of-day` is a fraction of the day, `day-of-week` the weekday divided by 7.
-        steps_per_day: rows of a day; None if that is not a whole number, or the series has no
+        steps_per_day: rows of a day; None if that is not a whole number, or the series lacks
             times.
 
     Raises:
@@ -118,8 +118,8 @@ class TeacherForcing:
             resumed run draws the same.
     """
 
-    targets_BHNC: BHNC  # noqa: N815 - it carries its shape
-    calendar_BHF: Tensor  # noqa: N815
+    targets_BHNC: BHNC
+    calendar_BHF: Tensor
     step: int
     seed: int
 
@@ -191,8 +191,8 @@ class AbstractModel(nn.Module, ABC):
         expected, num_nodes = self.support_kind, self.shape.num_nodes
         if supports.kind != expected or supports.num_nodes != num_nodes:
             raise ConfigError(
-                f"{type(self).__name__} for {num_nodes} nodes was given {supports.kind} supports "
-                f"on {supports.num_nodes} nodes: it uses {expected} supports of its own graph"
+                f"{type(self).__name__} for {num_nodes} nodes got {supports.kind} supports on "
+                f"{supports.num_nodes} nodes: it needs {expected} supports of its graph"
             )
 
     @abstractmethod

@@ -48,7 +48,7 @@ class CalendarEmbedding(nn.Module):
     Tables are drawn from the standard normal distribution.
 
     Args:
-        shape: says which features the input has.
+        shape: lists the features of the input.
         time_of_day: width of the first table.
         day_of_week: width of the second.
 
@@ -66,8 +66,8 @@ class CalendarEmbedding(nn.Module):
         has_days = shape.calendar_position("day-of-week") is not None
         if has_times and shape.steps_per_day is None:
             raise ConfigError(
-                "the time of day is an input and a day is not a whole number of rows, so it has no "
-                "table of embeddings: leave it out with --windows.calendar day-of-week, or "
+                "the time of day is an input and a day is not a whole number of rows, so its "
+                "embeddings are not a table: leave it out with --windows.calendar day-of-week, or "
                 "--windows.empty-calendar"
             )
         rows = shape.steps_per_day if has_times else None

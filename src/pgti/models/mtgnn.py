@@ -100,8 +100,8 @@ class _Graph(NamedTuple):
     """
 
     neighbours: Neighbours
-    along_NK: Tensor  # noqa: N815 - they carry their shape
-    against_NK: Tensor  # noqa: N815
+    along_NK: Tensor
+    against_NK: Tensor
 
 
 class MTGNN(AbstractModel):

@@ -143,7 +143,7 @@ class _Block(nn.Module):
 
 
 class _GatedConvolution(nn.Module):
-    """(a + x) . sigmoid(b): x the newest step under the kernel, zeros where it has no channel."""
+    """(a + x) . sigmoid(b): x the newest step under the kernel, zeros for missing channels."""
 
     residual: Tensor
 

@@ -189,7 +189,7 @@ class STLLM(AbstractModel):
 
 
 def _attend(block: Any, tokens_BND: Tensor) -> Tensor:
-    """The first half of a layer of GPT-2; causal, because it has no mask."""
+    """The first half of a layer of GPT-2; causal, because it lacks a mask."""
     attended_BND: Tensor = block.attn(block.ln_1(tokens_BND))[0]
     return tokens_BND + attended_BND
 

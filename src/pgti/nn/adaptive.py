@@ -55,8 +55,8 @@ class AdaptiveAdjacency(NamedTuple):
         pool_RN: [R, N]; in the dense form None, for the identity.
     """
 
-    read_NR: Tensor  # noqa: N815 - it carries its shape
-    pool_RN: Tensor | None  # noqa: N815
+    read_NR: Tensor
+    pool_RN: Tensor | None
 
     def multiply(self, x_NF: NF) -> NF:
         """A @ x, differentiable."""

@@ -38,7 +38,7 @@ class AdaptiveGRUWeights(NamedTuple):
     inputs: NodeWeights
     gates: NodeWeights
     candidate: NodeWeights
-    bias_N1G: Tensor  # noqa: N815 - it carries its shape
+    bias_N1G: Tensor
 
 
 class AdaptiveGRU(nn.Module):
