@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 import tomllib
@@ -18,6 +17,8 @@ import torch
 
 from pgti import DCRNNConfig, TrainingConfig, WindowConfig
 from pgti.cli.main import main, run_command
+
+from ..conftest import ProcessPool, pgti_process
 
 TINY = (
     "--model.hidden", "4", "--model.layers", "1", "--windows.input-steps", "4",
@@ -231,25 +232,24 @@ def test_lists_are_written_with_commas(store: Path, tmp_path: Path) -> None:
     assert content["windows"]["calendar"] == ["time-of-day", "day-of-week"]
 
 
-def test_sigterm_saves_and_resume_goes_on(store: Path, tmp_path: Path) -> None:
+def test_sigterm_saves_and_resume_goes_on(
+    process_pool: ProcessPool, store: Path, tmp_path: Path
+) -> None:
     """SIGTERM ends the process with 143 after a checkpoint, and --resume finishes the run."""
     path = tmp_path / "run"
-    command = [sys.executable, "-m", "pgti", "train", store, "--run", path, "--epochs", "200",
-               "--log-every-steps", "1", *TINY]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, text=True) as process:
+    options = ("--epochs", 200, "--log-every-steps", 1, *TINY)
+    process = pgti_process("train", store, "--run", path, *options, log=tmp_path / "log")
+    with process_pool.job([process]) as job:
         metrics = path / "metrics.jsonl"
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size):
             time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 143, errors
-    assert "resume it with --resume" in errors
+        os.kill(job.pids[0], signal.SIGTERM)
+        assert job.end(0) == 143, job.log()
+    assert "resume it with --resume" in job.log()
     done = torch.load(path / "checkpoints" / "last.pt", weights_only=True)["position"]["step"]
     assert done > 0
-    assert run("train", store, "--run", path, "--resume", "--epochs", 200,
-               "--log-every-steps", 1, "--max-steps", done + 2, *TINY) == 0  # fmt: skip
+    assert run("train", store, "--run", path, "--resume", "--max-steps", done + 2, *options) == 0
     records = [json.loads(line) for line in metrics.read_text().splitlines()]
     steps = [record["step"] for record in records if record["kind"] == "step"]
     assert steps == list(range(1, done + 3))
@@ -287,18 +287,20 @@ def test_train_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> No
         ),
     ],
 )
-def test_a_signal_leaves_nothing_of_a_simulation(tmp_path: Path, name: str, code: int) -> None:
+def test_a_signal_leaves_nothing_of_a_simulation(
+    process_pool: ProcessPool, tmp_path: Path, name: str, code: int
+) -> None:
     """A store that was being written is removed when the process is asked to end."""
-    command = [sys.executable, "-m", "pgti", "simulate", "--steps", "5000000", "--out",
-               tmp_path / "new" / "store"]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    out, log = tmp_path / "out", tmp_path / "log"
+    out.mkdir()
+    process = pgti_process("simulate", "--steps", 5000000, "--out", out / "new/store", log=log)
+    with process_pool.job([process]) as job:
         deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not list(tmp_path.glob("new/.store*")):
+        while time.monotonic() < deadline and not list(out.glob("new/.store*")):
             time.sleep(0.05)
-        process.send_signal(getattr(signal, name))
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == code, errors
-    assert list(tmp_path.iterdir()) == []
+        os.kill(job.pids[0], getattr(signal, name))
+        assert job.end(0) == code, job.log()
+    assert list(out.iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")

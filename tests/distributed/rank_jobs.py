@@ -1,4 +1,4 @@
-"""What ranks do in tests: `rank_pool.py` calls one of these functions on every rank of a job."""
+"""What ranks do in tests: `run_ranks` calls one of these functions on every rank of a job."""
 
 import os
 import signal

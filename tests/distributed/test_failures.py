@@ -12,7 +12,8 @@ import pytest
 
 from pgti.cli.main import run_command
 
-from .conftest import RankJob, RankPool, RunRanks, pgti_process, rank_environments
+from ..conftest import ProcessJob, ProcessPool, pgti_process
+from .conftest import RunRanks, rank_environments
 from .rank_jobs import make_store
 from .test_torchrun import OPTIONS, last_step, torchrun
 
@@ -20,7 +21,7 @@ from .test_torchrun import OPTIONS, last_step, torchrun
 class Ranks:
     """The command as several processes that no launcher watches."""
 
-    def __init__(self, job: RankJob, run: Path, logs: list[Path]) -> None:
+    def __init__(self, job: ProcessJob, run: Path, logs: list[Path]) -> None:
         self.job = job
         self.run = run
         self._logs = logs
@@ -39,7 +40,7 @@ class Ranks:
 
 @contextmanager
 def ranks(
-    pool: RankPool, tmp_path: Path, world_size: int, *more: str, stores: tuple[Path, ...]
+    pool: ProcessPool, tmp_path: Path, world_size: int, *more: str, stores: tuple[Path, ...]
 ) -> Iterator[Ranks]:
     """Ranks that do not outlive the test."""
     run, logs = tmp_path / "run", [tmp_path / f"{rank}.log" for rank in range(world_size)]
@@ -55,10 +56,10 @@ def ranks(
 
 
 @pytest.mark.slow
-def test_of_four_ranks_the_killed_one_is_named(rank_pool: RankPool, tmp_path: Path) -> None:
+def test_of_four_ranks_the_killed_one_is_named(process_pool: ProcessPool, tmp_path: Path) -> None:
     """Those beside it leave first, and are not blamed for it."""
     store = make_store(tmp_path / "store").path
-    with ranks(rank_pool, tmp_path, 4, "--epochs", "100000", stores=(store,)) as job:
+    with ranks(process_pool, tmp_path, 4, "--epochs", "100000", stores=(store,)) as job:
         job.wait_for_step(5)
         os.kill(job.job.pids[2], signal.SIGKILL)
         assert [job.job.end(rank) for rank in (0, 1, 3)] == [1, 1, 1]
@@ -71,12 +72,12 @@ def test_of_four_ranks_the_killed_one_is_named(rank_pool: RankPool, tmp_path: Pa
     "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
 )
 def test_rank_0_with_the_store_it_serves(
-    rank_pool: RankPool, tmp_path: Path, number: signal.Signals
+    process_pool: ProcessPool, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Gone or stopped, the others end, and say so since it cannot."""
     store = make_store(tmp_path / "store").path
     more = ("--epochs", "100000", "--peer-timeout", "3")
-    with ranks(rank_pool, tmp_path, 2, *more, stores=(store,)) as job:
+    with ranks(process_pool, tmp_path, 2, *more, stores=(store,)) as job:
         job.wait_for_step(5)
         os.kill(job.job.pids[0], number)
         assert job.job.end(1) == 1
@@ -85,9 +86,9 @@ def test_rank_0_with_the_store_it_serves(
 
 
 @pytest.mark.slow
-def test_ranks_with_other_stores_are_refused(rank_pool: RankPool, tmp_path: Path) -> None:
+def test_ranks_with_other_stores_are_refused(process_pool: ProcessPool, tmp_path: Path) -> None:
     stores = (make_store(tmp_path / "a").path, make_store(tmp_path / "b", num_steps=200).path)
-    with ranks(rank_pool, tmp_path, 2, stores=stores) as job:
+    with ranks(process_pool, tmp_path, 2, stores=stores) as job:
         assert [job.job.end(0), job.job.end(1)] == [2, 2]
         assert job.errors(0) == [
             "pgti: error: the store of rank 1 differs from that of rank 0: every rank needs the "
@@ -106,12 +107,14 @@ def test_options_that_differ_are_refused(run_ranks: RunRanks, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_restarted_job_resumes_its_own_run_alone(rank_pool: RankPool, tmp_path: Path) -> None:
+def test_a_restarted_job_resumes_its_own_run_alone(
+    process_pool: ProcessPool, tmp_path: Path
+) -> None:
     """A run of somebody else's in the place of --run is refused at every start."""
     store, run = make_store(tmp_path / "store").path, tmp_path / "run"
     assert run_command(["train", f"{store}", "--run", f"{run}", *OPTIONS, "--epochs", "1"]) == 0
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with torchrun(rank_pool, store, run, "--epochs", "3", restarts=1) as job:
+    with torchrun(process_pool, store, run, "--epochs", "3", restarts=1) as job:
         assert job.job.end(0) != 0
     assert "".join(job.said).count("pgti: error: ") == 2
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

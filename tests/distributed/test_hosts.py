@@ -14,7 +14,8 @@ import torch
 
 from pgti.cli.main import run_command
 
-from .conftest import RankPool, free_port, pgti_process, torchrun_process
+from ..conftest import ProcessPool, pgti_process
+from .conftest import free_port, torchrun_process
 from .rank_jobs import make_store
 
 OPTIONS = (
@@ -61,12 +62,14 @@ def machines_of_torchrun(store: Path, run: Path, *more: str) -> list[dict[str, A
     ]  # fmt: skip
 
 
-def test_two_machines_of_torchrun_train_as_one_process(rank_pool: RankPool, tmp_path: Path) -> None:
+def test_two_machines_of_torchrun_train_as_one_process(
+    process_pool: ProcessPool, tmp_path: Path
+) -> None:
     """Two ranks on the first and one on the second, which hold the series in parts."""
     store, run = make_store(tmp_path / "store").path, tmp_path / "run"
     order = ("--order", "partitions", "--order.partitions", "7")
     more = ("--epochs", "2", "--placement", "partitioned", *order)
-    with rank_pool.job(machines_of_torchrun(store, run, *more)) as job:
+    with process_pool.job(machines_of_torchrun(store, run, *more)) as job:
         expected = trained_alone(store, tmp_path / "alone", *more)
         assert job.end_all() == [0, 0], job.log()
     found = parameters(run)
@@ -76,7 +79,7 @@ def test_two_machines_of_torchrun_train_as_one_process(rank_pool: RankPool, tmp_
     assert "pgti: " not in job.log(1)  # only rank 0 logs
 
 
-def test_tasks_of_srun_train_as_one_process(rank_pool: RankPool, tmp_path: Path) -> None:
+def test_tasks_of_srun_train_as_one_process(process_pool: ProcessPool, tmp_path: Path) -> None:
     """What srun tells two tasks on two nodes is enough: no torchrun, no MASTER_ADDR."""
     store, run = make_store(tmp_path / "store").path, tmp_path / "run"
     slurm_job, more = free_slurm_job(), ("--epochs", "2")
@@ -92,7 +95,7 @@ def test_tasks_of_srun_train_as_one_process(rank_pool: RankPool, tmp_path: Path)
         )
         for rank in range(2)
     ]  # fmt: skip
-    with rank_pool.job(tasks) as job:
+    with process_pool.job(tasks) as job:
         expected = trained_alone(store, tmp_path / "alone", *more)
         assert job.end_all() == [0, 0], job.log()
     found = parameters(run)
@@ -115,10 +118,10 @@ def free_slurm_job() -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("node", [0, 1])
 def test_a_rank_that_dies_on_either_machine_costs_the_steps_since_the_checkpoint(
-    rank_pool: RankPool, tmp_path: Path, node: int
+    process_pool: ProcessPool, tmp_path: Path, node: int
 ) -> None:
     store, run, more = make_store(tmp_path / "store").path, tmp_path / "run", ("--epochs", "40")
-    with rank_pool.job(machines_of_torchrun(store, run, *more)) as job:
+    with process_pool.job(machines_of_torchrun(store, run, *more)) as job:
         deadline = time.monotonic() + 120
         while not (run / "checkpoints/last.pt").exists() and time.monotonic() < deadline:
             time.sleep(0.05)

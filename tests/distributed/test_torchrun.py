@@ -15,14 +15,8 @@ import torch
 
 from pgti.cli.main import run_command
 
-from .conftest import (
-    RankJob,
-    RankPool,
-    free_port,
-    pgti_process,
-    rank_environments,
-    torchrun_process,
-)
+from ..conftest import ProcessJob, ProcessPool, pgti_process
+from .conftest import free_port, rank_environments, torchrun_process
 from .rank_jobs import make_store
 
 OPTIONS = (
@@ -35,7 +29,7 @@ OPTIONS = (
 class Job:
     """A `torchrun` of `pgti train` whose log is a file."""
 
-    def __init__(self, job: RankJob, run: Path) -> None:
+    def __init__(self, job: ProcessJob, run: Path) -> None:
         self.job = job
         self.run = run
 
@@ -58,7 +52,7 @@ class Job:
 
 @contextlib.contextmanager
 def torchrun(
-    pool: RankPool,
+    pool: ProcessPool,
     store: Path,
     run: Path,
     *more: str,
@@ -77,7 +71,7 @@ def torchrun(
         yield Job(job, run)
 
 
-def train_on_two_ranks(pool: RankPool, store: Path, run: Path, *more: str) -> None:
+def train_on_two_ranks(pool: ProcessPool, store: Path, run: Path, *more: str) -> None:
     """Train without interruption."""
     log = run.with_suffix(".log")
     processes = [
@@ -100,7 +94,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["train_loss"]) for line in map(json.loads, lines)]
 
 
-def check_killed(pool: RankPool, tmp_path: Path, kills: int, epochs: int) -> None:
+def check_killed(pool: ProcessPool, tmp_path: Path, kills: int, epochs: int) -> None:
     """Ranks die at random moments; the run ends with the losses of the unbroken run."""
     store, unbroken = make_store(tmp_path / "store").path, tmp_path / "unbroken"
     more = ("--epochs", f"{epochs}")
@@ -131,23 +125,27 @@ def check_killed(pool: RankPool, tmp_path: Path, kills: int, epochs: int) -> Non
 
 
 def test_a_killed_rank_costs_no_more_than_the_steps_since_the_checkpoint(
-    rank_pool: RankPool, tmp_path: Path
+    process_pool: ProcessPool, tmp_path: Path
 ) -> None:
-    check_killed(rank_pool, tmp_path, kills=1, epochs=8)
+    check_killed(process_pool, tmp_path, kills=1, epochs=8)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_kill_9_of_any_rank_at_ten_random_moments(rank_pool: RankPool, tmp_path: Path) -> None:
-    check_killed(rank_pool, tmp_path, kills=10, epochs=150)
+def test_kill_9_of_any_rank_at_ten_random_moments(
+    process_pool: ProcessPool, tmp_path: Path
+) -> None:
+    check_killed(process_pool, tmp_path, kills=10, epochs=150)
 
 
 @pytest.mark.slow
-def test_a_rank_that_hangs_ends_the_job_with_its_name(rank_pool: RankPool, tmp_path: Path) -> None:
+def test_a_rank_that_hangs_ends_the_job_with_its_name(
+    process_pool: ProcessPool, tmp_path: Path
+) -> None:
     """A stopped process answers nobody: the others wait as long as they are told, and name it."""
     store = make_store(tmp_path / "store").path
     more = ("--epochs", "100000", "--peer-timeout", "3")
-    with torchrun(rank_pool, store, tmp_path / "run", *more, ranks=3) as job:
+    with torchrun(process_pool, store, tmp_path / "run", *more, ranks=3) as job:
         job.wait_for_step(5)
         stopped = job.job.children()[2]
         os.kill(stopped, signal.SIGSTOP)
@@ -166,13 +164,13 @@ def test_a_rank_that_hangs_ends_the_job_with_its_name(rank_pool: RankPool, tmp_p
     "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGUSR1]
 )
 def test_a_signal_checkpoints_and_ends_all_ranks(
-    rank_pool: RankPool, tmp_path: Path, number: signal.Signals
+    process_pool: ProcessPool, tmp_path: Path, number: signal.Signals
 ) -> None:
     """As SLURM sends it: to torchrun, which passes it on."""
     store = make_store(tmp_path / "store").path
     options = ("--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1")
     run, more = tmp_path / "run", ("--epochs", "100000")
-    with torchrun(rank_pool, store, run, *more, options=options) as job:
+    with torchrun(process_pool, store, run, *more, options=options) as job:
         job.wait_for_step(5)
         before = job.step
         os.kill(job.job.pids[0], number)
@@ -182,20 +180,22 @@ def test_a_signal_checkpoints_and_ends_all_ranks(
 
 
 @pytest.mark.slow
-def test_what_the_user_gave_wrong_is_said_once(rank_pool: RankPool, tmp_path: Path) -> None:
+def test_what_the_user_gave_wrong_is_said_once(process_pool: ProcessPool, tmp_path: Path) -> None:
     store = make_store(tmp_path / "store").path
     more = ("--placement", "partitioned", "--order", "partitions", "--order.partitions", "2")
-    with torchrun(rank_pool, store, tmp_path / "run", *more, ranks=3) as job:
+    with torchrun(process_pool, store, tmp_path / "run", *more, ranks=3) as job:
         assert job.job.end(0) != 0
     (line,) = job.said
     assert line.startswith("pgti: error: partitions is 2 and there are 3 ranks")
     assert not job.run.exists()
 
 
-def test_evaluation_on_several_ranks_is_that_of_one(rank_pool: RankPool, tmp_path: Path) -> None:
+def test_evaluation_on_several_ranks_is_that_of_one(
+    process_pool: ProcessPool, tmp_path: Path
+) -> None:
     """To float32's precision: kernels round by the number of windows that they are given."""
     store, run = make_store(tmp_path / "store").path, tmp_path / "run"
-    train_on_two_ranks(rank_pool, store, run, "--epochs", "2")
+    train_on_two_ranks(process_pool, store, run, "--epochs", "2")
     reports = []
     for environments in ([{}], rank_environments(2)):
         outputs = [tmp_path / f"{len(environments)}-{rank}.json" for rank in range(2)]
@@ -206,7 +206,7 @@ def test_evaluation_on_several_ranks_is_that_of_one(rank_pool: RankPool, tmp_pat
             )
             for environment, output in zip(environments, outputs, strict=False)
         ]  # fmt: skip
-        with rank_pool.job(processes) as job:
+        with process_pool.job(processes) as job:
             assert not any(job.end_all()), job.log()
         (line,) = outputs[0].read_text().splitlines()
         assert len(processes) == 1 or not outputs[1].read_text()  # only rank 0 reports

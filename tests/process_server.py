@@ -1,9 +1,11 @@
-"""A server of ranks for tests: it reads a job a line, forks the job's processes and reports ends.
+"""A server of processes for tests: it reads a job a line, forks its processes and reports ends.
 
-Forking spares every process the seconds that importing torch takes. A job's processes have the
-environment variables, the working directory and the output files that the job names.
+Forking spares every process the seconds that importing torch and its compiler takes. See
+`ProcessPool` in `conftest.py`, which is the client.
 """
 
+import gc
+import importlib.util
 import json
 import os
 import sys
@@ -11,23 +13,30 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import rank_jobs
 import torch
 import torch.distributed.run
 
 import pgti.cli.evaluate
 import pgti.cli.main
+import pgti.cli.simulate
 import pgti.cli.train
 from pgti.distributed import init_communicator
 from pgti.errors import PgtiError
 
 
-def call(function: str, arguments: dict[str, Any], timeout: float, result_path: str) -> None:
-    """Save what a function of `rank_jobs` returns, or the error that it raises."""
+def call(
+    module: str, function: str, arguments: dict[str, Any], timeout: float, result_path: str
+) -> None:
+    """Save what a function of a file returns as one rank, or the error that it raises."""
+    spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
     result: dict[str, Any] = {}
     try:
         with init_communicator(timeout_seconds=timeout) as communicator:
-            result = getattr(rank_jobs, function)(communicator, **arguments)
+            result = getattr(loaded, function)(communicator, **arguments)
     except PgtiError as error:
         result = {"error": f"{type(error).__name__}: {error}"}
     except Exception:  # noqa: BLE001 - the test is shown whatever went wrong
@@ -65,6 +74,7 @@ def work(process: dict[str, Any]) -> int:
 def main() -> None:
     """Do jobs until standard input ends."""
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports the compiler, once
+    gc.freeze()  # or collections in the children would copy the memory that they share
     replies = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         numbers = {}
