@@ -70,7 +70,9 @@ class DecodedBatcher(Batcher[Batch]):
         """Copy the windows."""
         starts, spec = request.starts, self.source.spec
         self.source.check_starts(starts, with_targets=request.with_targets)
-        calendar = self._features.calendar(starts[:, None] + np.asarray(spec.extent))
+        calendar = self._features.calendar(
+            starts[:, None] + np.arange(spec.extent.start, spec.extent.stop)
+        )
         x, x_mask = self._copies(self._x_windows, self._x_mask_windows, starts)
         y: Tensor | None = None
         y_mask: Tensor | None = None

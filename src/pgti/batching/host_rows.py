@@ -60,7 +60,8 @@ class HostRows(RowSource[StoredRows]):
         calendar = self._features.calendar(plan.rows)
         window_calendar = calendar
         if plan.window_index is not None or not request.with_targets:
-            rows = request.starts[:, None] + np.asarray(self._source.spec.extent)
+            extent = self._source.spec.extent
+            rows = request.starts[:, None] + np.arange(extent.start, extent.stop)
             window_calendar = self._features.calendar(rows)
         stored = StoredRows(
             raw=raw.view(*plan.rows.shape, meta.num_nodes, meta.num_channels),

@@ -47,7 +47,8 @@ def plan_rows(
         return union_rows(starts, offsets)
     firsts, stops = _window_ranges(starts, offsets)
     return RowPlan(
-        rows=starts[:, None] + np.concatenate([np.asarray(each) for each in offsets]),
+        rows=starts[:, None]
+        + np.concatenate([np.arange(each.start, each.stop) for each in offsets]),
         ranges=_ranges(firsts.reshape(-1), stops.reshape(-1)),
     )
 
