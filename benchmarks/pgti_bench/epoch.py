@@ -21,7 +21,7 @@ from pgti_bench.errors import BenchError
 from pgti_bench.interleave import interleave
 from pgti_bench.limited_run import run_limited
 from pgti_bench.output import finish, number
-from pgti_bench.plot import Bar, Chart, check_plot
+from pgti_bench.plot import Bar, Chart, check_plot, scale_spread
 
 __all__ = ["BatchingEpochs", "EpochResult", "epoch_command", "measure_epochs"]
 
@@ -232,7 +232,7 @@ def _charts(result: EpochResult) -> list[Chart]:
     speeds = [Bar(name=each.batching, value=each.windows_per_second) for each in result.epochs]
     waits = [Bar(name=each.batching, value=each.seconds_to_first_step) for each in result.epochs]
     sizes = [
-        Bar(name=each.batching, value=each.peak_pss_bytes.scaled(1 / _MIB))
+        Bar(name=each.batching, value=scale_spread(each.peak_pss_bytes, 1 / _MIB))
         for each in result.epochs
         if each.peak_pss_bytes is not None
     ]

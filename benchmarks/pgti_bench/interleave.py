@@ -1,13 +1,14 @@
 """Run contenders interleaved, so that whatever disturbs the machine disturbs all of them alike."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from pgti.errors import require_whole_number
+from pgti.run.results import Spread
 from pgti_bench.errors import BenchError
 
-__all__ = ["interleave", "interleave_dropping"]
+__all__ = ["interleave", "interleave_dropping", "spread_of_ratios"]
 
 
 def interleave(
@@ -89,3 +90,12 @@ def interleave_dropping(
     runs = {name: partial(run, name) for name in contenders}
     measurements = interleave(runs, rounds, warmups, after_round)
     return {n: values for n, values in measurements.items() if n not in failures}, failures
+
+
+def spread_of_ratios(values: Sequence[float], others: Sequence[float]) -> Spread:
+    """The spread of the ratios value / other of each round, in which slow drifts cancel.
+
+    Raises:
+        ValueError: there is no value, or not one of the others for each.
+    """
+    return Spread.of([value / other for value, other in zip(values, others, strict=True)])

@@ -3,14 +3,23 @@
 import html
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pgti.run.results import Machine, Spread
 from pgti_bench.errors import BenchError
 
-__all__ = ["Bar", "Chart", "Limit", "check_plot", "graph_objects", "write_page", "write_plot"]
+__all__ = [
+    "Bar",
+    "Chart",
+    "Limit",
+    "check_plot",
+    "graph_objects",
+    "scale_spread",
+    "write_page",
+    "write_plot",
+]
 
 _MEASURED, _LIMIT = "#4c78a8", "#e45756"
 
@@ -56,6 +65,16 @@ class Chart:
     unit: str
     bars: tuple[Bar, ...]
     limits: tuple[Limit, ...] = ()
+
+
+def scale_spread(spread: Spread, factor: float) -> Spread:
+    """The same in another unit, one of which is 1 / factor of this one; factor is positive."""
+    return replace(
+        spread,
+        median=spread.median * factor,
+        minimum=spread.minimum * factor,
+        maximum=spread.maximum * factor,
+    )
 
 
 def check_plot(path: Path | None) -> None:

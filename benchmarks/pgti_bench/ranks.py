@@ -19,7 +19,7 @@ from pgti.cli.output import log as log_line
 from pgti.cli.output import print_json
 from pgti.run.results import Machine, Spread, to_json
 from pgti_bench.errors import BenchError
-from pgti_bench.interleave import interleave
+from pgti_bench.interleave import interleave, spread_of_ratios
 from pgti_bench.output import finish
 from pgti_bench.worker import thread_settings
 
@@ -79,7 +79,7 @@ def measure_ranks(store: Path, options: Sequence[str], rounds: int) -> RanksResu
     return RanksResult(
         machine=Machine.here(),
         seconds={int(ranks): Spread.of(values) for ranks, values in seconds.items()},
-        speedup=Spread.of_ratios(seconds["1"], seconds["2"]),
+        speedup=spread_of_ratios(seconds["1"], seconds["2"]),
     )
 
 

@@ -13,7 +13,7 @@ from pgti_bench.loader.measure import LoaderResult, measure_loader
 from pgti_bench.loader.options import LoaderOptions
 from pgti_bench.output import binary_size, finish, number, times
 from pgti_bench.pgt_environment import find_pgt
-from pgti_bench.plot import Bar, Chart, check_plot
+from pgti_bench.plot import Bar, Chart, check_plot, scale_spread
 
 __all__ = ["loader_command"]
 
@@ -93,7 +93,7 @@ def _charts(result: LoaderResult) -> list[Chart]:
         if each.windows_per_second is not None
     ]
     sizes = [
-        Bar(name=each.name, value=each.bytes_per_second.scaled(1 / _GIGA))
+        Bar(name=each.name, value=scale_spread(each.bytes_per_second, 1 / _GIGA))
         for each in result.loaders
     ]
     return [

@@ -17,7 +17,7 @@ from pgti.run.results import Machine, Spread
 from pgti.store import SeriesStore
 from pgti.windows import split_by_fractions
 from pgti_bench.errors import BenchError
-from pgti_bench.interleave import interleave_dropping
+from pgti_bench.interleave import interleave_dropping, spread_of_ratios
 from pgti_bench.loader.options import LoaderOptions
 from pgti_bench.loader.workers import LoaderWorker, LoaderWorkers
 from pgti_bench.paper_datasets import SPLIT_FRACTIONS
@@ -162,9 +162,9 @@ def _figures(
         bytes_per_second=Spread.of(num_bytes),
         window_bytes=runner.num_bytes // runner.num_windows if runner.num_windows else None,
         peak_bytes=runner.worker.ask(do="peak")["bytes"],
-        over_pgt=None if pgt is None else Spread.of_ratios(windows, rates(pgt, pgt.num_windows)),
+        over_pgt=None if pgt is None else spread_of_ratios(windows, rates(pgt, pgt.num_windows)),
         bytes_over_pgt=None
         if pgt is None
-        else Spread.of_ratios(num_bytes, rates(pgt, pgt.num_bytes)),
-        of_memcpy=Spread.of_ratios(num_bytes, rates(copying, copying.num_bytes)),
+        else spread_of_ratios(num_bytes, rates(pgt, pgt.num_bytes)),
+        of_memcpy=spread_of_ratios(num_bytes, rates(copying, copying.num_bytes)),
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from pgti.graph import SensorGraph
 from pgti.run.results import Machine, Spread
 from pgti.training.config import Precision
-from pgti_bench.interleave import interleave_dropping
+from pgti_bench.interleave import interleave_dropping, spread_of_ratios
 from pgti_bench.step.options import StepOptions, nearest_graph
 from pgti_bench.step.products import ProductCount
 from pgti_bench.step.workers import OwnWorkers, PeerWorker, StepWorkers
@@ -185,8 +185,8 @@ def _own_figures(
         products=ProductFigures(
             count=own.count, dense_seconds=Spread.of(dense), sparse_seconds=Spread.of(sparse)
         ),
-        over_products=Spread.of_ratios(seconds, products),
-        over_first=None if own is first else Spread.of_ratios(seconds, measurements[first.name]),
+        over_products=spread_of_ratios(seconds, products),
+        over_first=None if own is first else spread_of_ratios(seconds, measurements[first.name]),
     )
 
 
@@ -200,6 +200,6 @@ def _peer_figures(
         parameters=peer.parameters,
         seconds=Spread.of(seconds),
         peak_bytes=peak,
-        over_own=Spread.of_ratios(seconds, own_seconds),
+        over_own=spread_of_ratios(seconds, own_seconds),
         memory_over_own=None if peak is None or own_peak is None else peak / own_peak,
     )

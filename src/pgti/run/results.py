@@ -51,24 +51,6 @@ class Spread:
             runs=len(values),
         )
 
-    @classmethod
-    def of_ratios(cls, values: Sequence[float], others: Sequence[float]) -> Self:
-        """The spread of the ratios value / other of each round, in which slow drifts cancel.
-
-        Raises:
-            ValueError: there is no value, or not one of the others for each.
-        """
-        return cls.of([value / other for value, other in zip(values, others, strict=True)])
-
-    def scaled(self, factor: float) -> Self:
-        """The same in another unit, one of which is 1 / factor of this one; factor is positive."""
-        return dataclasses.replace(
-            self,
-            median=self.median * factor,
-            minimum=self.minimum * factor,
-            maximum=self.maximum * factor,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
