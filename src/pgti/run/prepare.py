@@ -134,29 +134,8 @@ def prepare(
         directory=directory,
         communicator=communicator,
     )
-    batching, choices = config.batching, []
-    if config.placement == "partitioned":
-        if batching not in (AUTO, "index"):
-            raise ConfigError(
-                f"batching is {batching} and placement is partitioned: each rank gathers from the "
-                "rows that it holds; leave --batching out"
-            )
-        batching = "index"
-    elif batching == AUTO:
-        batching, reason = choose_batching(source, run.device, config.memory_budget)
-        choices.append(reason)
-    if len(run.target_names) > 1:
-        choices.append(
-            f"{len(run.target_names)} targets ({', '.join(run.target_names)}): the loss and the "
-            "errors over all of them mix their units; --windows.targets chooses"
-        )
-    if config.training.precision == "bfloat16" and run.device.type == "cpu":
-        speed = bfloat16_speed()
-        if speed < 1:
-            choices.append(
-                f"precision bfloat16: this processor multiplies it {1 / speed:.0f} times as slowly "
-                "as float32; --precision float32 is faster here"
-            )
+    batching, choices = _choose_batching(run)
+    choices += _warnings(run)
     # Where ranks hold parts, none caches decoded rows of the whole series.
     budget_bytes = 0 if config.placement == "partitioned" else None
     batcher = build_batcher(batching, source, device, budget_bytes=budget_bytes)
@@ -201,6 +180,40 @@ def prepare(
         info=info,
         choices=choices,
     )
+
+
+def _choose_batching(run: Run) -> tuple[str, list[str]]:
+    """The strategy that makes batches, and a line that says so where it was chosen here."""
+    config = run.config
+    if config.placement == "partitioned":
+        if config.batching not in (AUTO, "index"):
+            raise ConfigError(
+                f"batching is {config.batching} and placement is partitioned: each rank gathers "
+                "from the rows that it holds; leave --batching out"
+            )
+        return "index", []
+    if config.batching == AUTO:
+        batching, reason = choose_batching(run.source, run.device, config.memory_budget)
+        return batching, [reason]
+    return config.batching, []
+
+
+def _warnings(run: Run) -> list[str]:
+    """What may surprise in the results or the speed of a run, in one line each."""
+    lines = []
+    if len(run.target_names) > 1:
+        lines.append(
+            f"{len(run.target_names)} targets ({', '.join(run.target_names)}): the loss and the "
+            "errors over all of them mix their units; --windows.targets chooses"
+        )
+    if run.config.training.precision == "bfloat16" and run.device.type == "cpu":
+        speed = bfloat16_speed()
+        if speed < 1:
+            lines.append(
+                f"precision bfloat16: this processor multiplies it {1 / speed:.0f} times as slowly "
+                "as float32; --precision float32 is faster here"
+            )
+    return lines
 
 
 def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -> None:
