@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
 
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
-from pgti.nn import GraphGRU, SupportKind, Supports
+from pgti.nn import GraphGRU, Supports
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["A3TGCN", "A3TGCNConfig"]
@@ -28,7 +27,7 @@ class A3TGCNConfig(ModelConfig):
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1)
+        self.check_at_least(hidden=1)
 
 
 class A3TGCN(AbstractModel):
@@ -52,8 +51,8 @@ class A3TGCN(AbstractModel):
       does not say whether it sees one sensor or all.
     """
 
-    support_kind: ClassVar[SupportKind] = "renormalized"
-    can_checkpoint_activations: ClassVar[bool] = True
+    support_kind = "renormalized"
+    can_checkpoint_activations = True
     config: A3TGCNConfig
 
     def __init__(self, config: A3TGCNConfig, shape: ModelShape) -> None:

@@ -19,8 +19,6 @@ __all__ = [
     "ModelConfig",
     "ModelShape",
     "TeacherForcing",
-    "check_at_least",
-    "check_fractions",
     "num_trainable_parameters",
 ]
 
@@ -35,6 +33,21 @@ class ModelConfig:
     Raises:
         ConfigError: an option is out of range.
     """
+
+    def check_at_least(self, **minima: float) -> None:
+        """Raise ConfigError for the first of these options that is below its minimum."""
+        for name, minimum in minima.items():
+            value = getattr(self, name)
+            if not value >= minimum:
+                raise ConfigError(f"{name} is {value}: it must be at least {minimum}")
+
+    def check_fractions(self, *names: str) -> None:
+        """Raise ConfigError for the first of these options that is not in 0 .. 1, 1 excluded."""
+        self.check_at_least(**dict.fromkeys(names, 0))
+        for name in names:
+            value = getattr(self, name)
+            if not value < 1:
+                raise ConfigError(f"{name} is {value}: it must be below 1")
 
     def without_weights(self) -> Self:
         """The options of a model that is loaded from a checkpoint, and reads no other file."""
@@ -210,18 +223,3 @@ class AbstractModel(nn.Module, ABC):
         Raises:
             ConfigError: the supports are of another kind or graph than the model's.
         """
-
-
-def check_at_least(config: ModelConfig, **minima: float) -> None:
-    """Raise ConfigError for the first option of `config` below its minimum."""
-    for name, minimum in minima.items():
-        if not getattr(config, name) >= minimum:
-            raise ConfigError(f"{name} is {getattr(config, name)}: it must be at least {minimum}")
-
-
-def check_fractions(config: ModelConfig, *names: str) -> None:
-    """Raise ConfigError for the first of these options that is not in 0 .. 1, 1 excluded."""
-    check_at_least(config, **dict.fromkeys(names, 0))
-    for name in names:
-        if not getattr(config, name) < 1:
-            raise ConfigError(f"{name} is {getattr(config, name)}: it must be below 1")

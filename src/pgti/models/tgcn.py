@@ -1,11 +1,10 @@
 """T-GCN: a gated recurrent layer whose gates are graph convolutions."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
-from pgti.nn import GraphGRU, SupportKind, Supports
+from pgti.nn import GraphGRU, Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["TGCN", "TGCNConfig"]
@@ -22,7 +21,7 @@ class TGCNConfig(ModelConfig):
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1)
+        self.check_at_least(hidden=1)
 
 
 class TGCN(AbstractModel):
@@ -47,8 +46,8 @@ class TGCN(AbstractModel):
       parameters, biases included.
     """
 
-    support_kind: ClassVar[SupportKind] = "renormalized"
-    can_checkpoint_activations: ClassVar[bool] = True
+    support_kind = "renormalized"
+    can_checkpoint_activations = True
     config: TGCNConfig
 
     def __init__(self, config: TGCNConfig, shape: ModelShape) -> None:
