@@ -14,7 +14,15 @@ A message says what is wrong, the value, the rule and what to do. The command li
 without a traceback and exits with code 2; with 1 for a `PeerError`, which no argument causes.
 """
 
+import csv
+import lzma
+import struct
+import tokenize
+import zipfile
+import zlib
+
 __all__ = [
+    "PARSER_ERRORS",
     "ConfigError",
     "DataError",
     "FetchError",
@@ -26,6 +34,13 @@ __all__ = [
     "StoreError",
     "require_whole_number",
 ]
+
+PARSER_ERRORS = (
+    *(ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, csv.Error, lzma.LZMAError, struct.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What readers of files (Python's, NumPy's, pandas') raise on a damaged one."""
 
 
 class PgtiError(Exception):

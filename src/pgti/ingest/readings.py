@@ -1,11 +1,6 @@
 """What every reader of readings returns: a description, and chunks of rows."""
 
 import contextlib
-import csv
-import lzma
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError, PgtiError
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError
 from pgti.ingest.node_matching import RawGraph
 from pgti.ingest.times import RowLabels
 
@@ -34,11 +29,6 @@ __all__ = [
 ]
 
 ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
-
-_PARSER_ERRORS = (
-    *(OSError, ValueError, EOFError, KeyError, IndexError, TypeError, RuntimeError, MemoryError),
-    *(OverflowError, struct.error, csv.Error, lzma.LZMAError, zlib.error, zipfile.BadZipFile),
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -100,7 +90,7 @@ def reraise_read_errors(name: str, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError(f"{name} does not exist: check the path") from None
-    except _PARSER_ERRORS as error:
+    except PARSER_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{name} cannot be read as {what}: {reason}") from error
 

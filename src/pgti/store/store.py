@@ -2,8 +2,6 @@
 
 import hashlib
 import mmap
-import tokenize
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import DataError, StoreError
+from pgti.errors import PARSER_ERRORS, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
 from pgti.store.meta import (
@@ -80,7 +78,7 @@ class SeriesStore:
             graph = SensorGraph.load(path / GRAPH_FILE)
             seconds = None if meta.is_regular else _read_array(path / TIME_FILE)
             time_axis = _time_axis(meta, seconds)
-        except _UNREADABLE as error:
+        except PARSER_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"the store {path} is damaged: {reason}; ingest it again") from None
         store = cls(
@@ -178,23 +176,6 @@ class SeriesStore:
         if len(set(names)) != len(names):
             raise DataError(f"a channel is named twice in {', '.join(names)}")
         return tuple(known.index(name) for name in names)
-
-
-# What numpy can raise on a damaged file.
-_UNREADABLE = (
-    ArithmeticError,
-    DataError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-    zlib.error,
-)
 
 
 def _read_array(path: Path) -> NDArray[Any]:
