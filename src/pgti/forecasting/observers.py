@@ -54,25 +54,22 @@ class RichObserver(AbstractObserver):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console if console is not None else Console(stderr=True)
-        self._progress: Progress | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
         self._task: TaskID | None = None
 
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
         """Replace the bar of the last pass."""
-        if not self._console.is_terminal:
-            return
-        if self._progress is None:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[loss]}"),
-                TextColumn("{task.fields[speed]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._progress.start()
+        self._progress.start()
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(
@@ -81,7 +78,7 @@ class RichObserver(AbstractObserver):
 
     def advance(self, num_windows: int) -> None:
         """Advance the bar."""
-        if self._progress is None or self._task is None:
+        if self._task is None:
             return
         self._progress.advance(self._task, num_windows)
         speed = self._progress.tasks[0].speed
@@ -91,7 +88,7 @@ class RichObserver(AbstractObserver):
     def record(self, record: Record) -> None:
         """Show the loss, and write a line at the end of an epoch."""
         if record["kind"] == "step":
-            if self._progress is not None and self._task is not None:
+            if self._task is not None:
                 self._progress.update(self._task, loss=f"loss {record['train_loss']:.4f}")
             return
         self._console.print(
@@ -105,9 +102,8 @@ class RichObserver(AbstractObserver):
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._progress is not None:
+        if not self._progress.disable:
             self._progress.stop()
-            self._progress, self._task = None, None
 
 
 class TensorBoardObserver(AbstractObserver):

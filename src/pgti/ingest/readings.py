@@ -25,6 +25,7 @@ __all__ = [
     "reraise_read_errors",
     "row_blocks",
     "rows_per_chunk",
+    "split_rows",
     "stack_channels",
 ]
 
@@ -107,6 +108,12 @@ def row_blocks(num_rows: int, rows: int) -> Iterator[tuple[int, int]]:
     """First row, and row after the last, of consecutive blocks of at most `rows` rows."""
     for first in range(0, num_rows, rows):
         yield first, min(first + rows, num_rows)
+
+
+def split_rows(array: Any, rows: int) -> Iterator[NDArray[Any]]:
+    """Consecutive blocks of at most `rows` rows of an array or a dataset, read one at a time."""
+    for first, stop in row_blocks(len(array), rows):
+        yield array[first:stop]
 
 
 def as_floats(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
