@@ -140,9 +140,8 @@ def concatenate(parts: list[Readings], name: str) -> Readings:
         for part in parts:
             yield from part.chunks(budget_bytes)
 
-    sizes = [part.num_rows for part in parts]
-    known = [size for size in sizes if size is not None]
-    total = sum(known) if len(known) == len(sizes) else None
+    sizes = [part.num_rows for part in parts if part.num_rows is not None]
+    total = sum(sizes) if len(sizes) == len(parts) else None
     return replace(first, name=name, num_rows=total, chunks=chunks)
 
 
