@@ -1,7 +1,6 @@
 """Observers of training, evaluation and prediction: a progress bar and TensorBoard."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,28 @@ from rich.progress import (
 
 from pgti.errors import MissingExtraError
 
-__all__ = ["AbstractObserver", "RichObserver", "TensorBoardObserver"]
+__all__ = ["Observer", "RichObserver", "TensorBoardObserver"]
 
 Record = Mapping[str, Any]
 
 
-class AbstractObserver(ABC):
-    """Receives progress and metrics; it cannot change them."""
+class Observer:
+    """Receives progress and metrics, all of which it may ignore; it cannot change them."""
 
-    @abstractmethod
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
         """A pass over `num_windows` windows begins, of which `done` are done already."""
 
-    @abstractmethod
     def advance(self, num_windows: int) -> None:
         """The pass has done that many more windows."""
 
-    @abstractmethod
     def record(self, record: Record) -> None:
         """A line was added to `metrics.jsonl`."""
 
-    @abstractmethod
     def close(self) -> None:
         """No more calls follow."""
 
 
-class RichObserver(AbstractObserver):
+class RichObserver(Observer):
     """A progress bar with loss, windows per second and time left, and a line per epoch.
 
     If standard error is not a terminal, it writes only the lines.
@@ -106,7 +101,7 @@ class RichObserver(AbstractObserver):
             self._progress.stop()
 
 
-class TensorBoardObserver(AbstractObserver):
+class TensorBoardObserver(Observer):
     """Writes the metrics of a run as TensorBoard scalars; the file appears with the first.
 
     TensorBoard discards earlier events of steps that a resumed run repeats.
@@ -126,12 +121,6 @@ class TensorBoardObserver(AbstractObserver):
         self._directory = directory
         self._make_writer = SummaryWriter
         self._writer: SummaryWriter | None = None
-
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
-        """Do nothing."""
-
-    def advance(self, num_windows: int) -> None:
-        """Do nothing."""
 
     def record(self, record: Record) -> None:
         """Write every number of the line at its step."""

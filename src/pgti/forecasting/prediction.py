@@ -9,7 +9,7 @@ import torch
 from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
-from pgti.forecasting.observers import AbstractObserver
+from pgti.forecasting.observers import Observer
 from pgti.forecasting.writers import ForecastBlock, ForecastLabels, open_writer
 
 __all__ = ["predict"]
@@ -21,7 +21,7 @@ def predict(
     labels: ForecastLabels,
     path: str | Path,
     *,
-    observers: Iterable[AbstractObserver] = (),
+    observers: Iterable[Observer] = (),
     block_size: int = 1 << 18,
 ) -> int:
     """Write the forecasts of the batches' windows to a file.

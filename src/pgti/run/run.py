@@ -14,10 +14,10 @@ from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, RunError
 from pgti.forecasting import (
     AbstractForecaster,
-    AbstractObserver,
     ForecastLabels,
     HistoricalAverageForecaster,
     NetworkForecaster,
+    Observer,
     PersistenceForecaster,
     evaluate,
     evaluation_report,
@@ -133,7 +133,7 @@ class Run:
         splits: SplitName | Sequence[SplitName] = "test",
         *,
         max_windows: int | None = None,
-        observers: Sequence[AbstractObserver] = (),
+        observers: Sequence[Observer] = (),
     ) -> dict[str, Any]:
         """Metrics on splits, in original units, beside those of both baselines.
 
@@ -194,7 +194,7 @@ class Run:
         split: SplitName | None = None,
         between: tuple[str, str] | None = None,
         readings: SeriesStore | None = None,
-        observers: Sequence[AbstractObserver] = (),
+        observers: Sequence[Observer] = (),
     ) -> int:
         """Write forecasts to a CSV, Parquet or NPZ file.
 

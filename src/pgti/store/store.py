@@ -76,8 +76,14 @@ class SeriesStore:
             raw = np.lib.format.open_memmap(path / SERIES_FILE, mode="r")
             block_moments = _read_array(path / MOMENTS_FILE)
             graph = SensorGraph.load(path / GRAPH_FILE)
-            seconds = None if meta.is_regular else _read_array(path / TIME_FILE)
-            time_axis = _time_axis(meta, seconds)
+            start = None if meta.start is None else np.datetime64(meta.start, "s").astype(int)
+            time_axis = TimeAxis(
+                num_steps=meta.num_steps,
+                start_seconds=None if start is None else int(start),
+                interval_seconds=meta.interval_seconds,
+                time_zone=meta.time_zone,
+                seconds=None if meta.is_regular else _read_array(path / TIME_FILE),
+            )
         except PARSER_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"the store {path} is damaged: {reason}; ingest it again") from None
@@ -197,17 +203,6 @@ def _problem_of_statistics(meta: StoreMeta, moments: NDArray[np.float64]) -> str
             f"{meta.num_readings - meta.missing_count}"
         )
     return None
-
-
-def _time_axis(meta: StoreMeta, seconds: NDArray[np.int64] | None) -> TimeAxis:
-    start = None if meta.start is None else int(np.datetime64(meta.start, "s").astype(np.int64))
-    return TimeAxis(
-        num_steps=meta.num_steps,
-        start_seconds=start,
-        interval_seconds=meta.interval_seconds,
-        time_zone=meta.time_zone,
-        seconds=seconds,
-    )
 
 
 def _check_parts(path: Path, meta: StoreMeta, verify_up_to_bytes: int | None) -> None:
