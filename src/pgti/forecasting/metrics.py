@@ -35,7 +35,7 @@ class ForecastMetrics:
         horizon: steps of a forecast, H.
         num_targets: target channels, C.
         mape_threshold: smallest magnitude, in the channel's unit, that MAPE counts.
-        device: where the sums are; by default that of the first update.
+        device: where the sums are; by default on the CPU, until an update moves them.
 
     Attributes:
         sums: the accumulated sums, float64 [5, H, C]: those of parts of the data can be added.
@@ -56,7 +56,6 @@ class ForecastMetrics:
         self.horizon = horizon
         self.num_targets = num_targets
         self.mape_threshold = mape_threshold
-        self._device = device
         # [5 sums, H, C]; one tensor, so that ranks sum theirs in one all-reduce.
         self.sums = torch.zeros(5, horizon, num_targets, dtype=torch.float64, device=device)
 
@@ -68,9 +67,7 @@ class ForecastMetrics:
             target: observed values in original units; any finite number where missing.
             mask: True where the target was observed.
         """
-        if self._device is None:
-            self._device = prediction.device
-            self.sums = self.sums.to(prediction.device)
+        self.sums = self.sums.to(prediction.device)
         # One step at a time, so that the float64 temporaries stay small beside the batch.
         for step in range(self.horizon):
             self.sums[:, step] += self._step_sums(

@@ -10,7 +10,6 @@ from pgti.options import convert_fields, require_number
 from pgti.store.time_axis import is_zone
 
 __all__ = [
-    "BUDGET_BYTES",
     "IDS_IN_READINGS",
     "EdgeValues",
     "Gaps",
@@ -18,8 +17,6 @@ __all__ = [
     "IngestOptions",
     "check_options_used",
 ]
-
-BUDGET_BYTES = 32 << 20  # one chunk of readings: large enough to stream, small beside any machine
 
 Gaps: TypeAlias = Literal["error", "fill", "keep"]
 EdgeValues: TypeAlias = Literal["weight", "distance"]
@@ -118,7 +115,7 @@ class IngestOptions:
     sigma: float | None = None
     coordinates: tuple[str, ...] = ()
     neighbours: int | None = None
-    budget_bytes: int = BUDGET_BYTES
+    budget_bytes: int = 32 << 20
     overwrite: bool = False
 
     def __post_init__(self) -> None:
