@@ -10,7 +10,9 @@ from pgti.options import convert_fields, require_number
 from pgti.store.time_axis import is_zone
 
 __all__ = [
+    "HDF5_SUFFIXES",
     "IDS_IN_READINGS",
+    "TEXT_SUFFIXES",
     "EdgeValues",
     "Gaps",
     "GraphKind",
@@ -22,21 +24,21 @@ Gaps: TypeAlias = Literal["error", "fill", "keep"]
 EdgeValues: TypeAlias = Literal["weight", "distance"]
 GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
 
-_TEXT = (".csv", ".tsv", ".txt")
-_TABLES = (*_TEXT, ".parquet", ".pq")
-_HDF5 = (".h5", ".hdf5", ".hdf")
-_KNOWN = (*_TABLES, *_HDF5, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
-_GRAPHS = (".npz", *_TEXT)
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+_TABLES = (*TEXT_SUFFIXES, ".parquet", ".pq")
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+_KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+_GRAPHS = (".npz", *TEXT_SUFFIXES)
 
-IDS_IN_READINGS = (".npz", *_HDF5)
+IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES)
 
 # Formats of readings, and of graphs, that each option is for.
 _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "values": ((".npz", *_HDF5), ()),
-    "header": (_TEXT, ()),
+    "values": ((".npz", *HDF5_SUFFIXES), ()),
+    "header": (TEXT_SUFFIXES, ()),
     "timestamps": (_TABLES, ()),
     "time_format": (_TABLES, ()),
-    "delimiter": (_TEXT, _TEXT),
+    "delimiter": (TEXT_SUFFIXES, TEXT_SUFFIXES),
     "ids": (IDS_IN_READINGS, _GRAPHS),
     "edges": ((".npz",), _GRAPHS),
     "coordinates": ((".npz",), _GRAPHS),
