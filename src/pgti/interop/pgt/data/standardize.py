@@ -78,13 +78,8 @@ class Standardizer:
     ) -> "Standardizer":
         """Statistics of the observed readings in the training rows; the calendar stays as it is.
 
-        They are accumulated in float64, then rounded: see `exact_about_zero`.
-
-        Args:
-            source: the data set.
-            rows: its training rows.
-            per_node: standardise each sensor by its own statistics, [N, 1]; for one channel.
-            fill: see the class.
+        They are accumulated in float64, then rounded: see `exact_about_zero`. With `per_node` they
+        are those of each sensor, [N, 1], of one channel.
 
         Raises:
             DataError: if a channel has no observed reading in those rows.
@@ -207,7 +202,7 @@ def standardize(
     Args:
         source: the data set.
         rows: its training rows; None leaves the readings in their own units.
-        per_node: see `Standardizer.fit`.
+        per_node: standardise each sensor of the one channel by its own statistics.
         fill: see `Standardizer`.
         device: the GPU that holds the series; None for the host.
         lazy: compute rows when they are read, and hold nothing.
