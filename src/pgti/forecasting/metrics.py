@@ -3,7 +3,9 @@
 import math
 from typing import TypedDict
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.errors import ConfigError, RunError
@@ -101,16 +103,24 @@ class ForecastMetrics:
                 "lower learning rate or stronger clipping"
             )
         table = torch.cat([steps, steps.sum(dim=1, keepdim=True)], dim=1)  # [5, H + 1]
-        count, absolute, squared, relative, relative_count = table
+        count, absolute, squared, relative, relative_count = table.numpy()
         return {
-            "mae": self._errors(absolute / count),
-            "rmse": self._errors((squared / count).sqrt()),
-            "mape": self._errors(100.0 * relative / relative_count),
+            "mae": self._errors(absolute, count),
+            "rmse": self._errors(squared, count, root=True),
+            "mape": self._errors(100.0 * relative, relative_count),
             "count": int(count[-1]),
         }
 
-    def _errors(self, errors: Tensor) -> ErrorTable:
-        """The errors of each step and over all, [H + 1], by name; 0 / 0 is None."""
+    def _errors(
+        self, sums: NDArray[np.float64], counts: NDArray[np.float64], *, root: bool = False
+    ) -> ErrorTable:
+        """Sums over counts of each step and over all, [H + 1], by name; None for a count of 0."""
         names = [*(str(step) for step in range(1, self.horizon + 1)), "mean"]
-        values = [None if math.isnan(error) else error for error in errors.tolist()]
+        means = [
+            total / count if count else None for total, count in zip(sums, counts, strict=True)
+        ]
+        # NumPy's root is the nearest number, torch's is not always.
+        values = [
+            None if each is None else float(np.sqrt(each) if root else each) for each in means
+        ]
         return dict(zip(names, values, strict=True))
