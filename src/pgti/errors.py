@@ -10,9 +10,14 @@
     ├── PeerError                  another rank of the job that failed, or does not answer
     └── Interrupted                a signal asked the program to stop
 
-A message says what is wrong, the value, the rule and what to do. The command line prints it
-without a traceback and exits with code 2; with 1 for a `PeerError`, which no argument causes.
+A message says what is wrong, the value, the rule and what to do. It names options with `option`,
+so that a user of Python reads arguments and a user of the command line reads flags. The command
+line prints it without a traceback and exits with code 2; with 1 for a `PeerError`, which no
+argument causes.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "ConfigError",
@@ -24,6 +29,8 @@ __all__ = [
     "PgtiError",
     "RunError",
     "StoreError",
+    "name_flags",
+    "option",
     "require_whole_number",
 ]
 
@@ -100,3 +107,37 @@ def require_whole_number(name: str, value: object, minimum: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(f"{name} is {value!r}: it must be a whole number of at least {minimum}")
+
+
+_flags_are_named = False  # not a context variable: loaders raise errors in threads of their own
+
+
+@contextmanager
+def name_flags() -> Iterator[None]:
+    """Let `option` name flags while the block runs, as the command line does."""
+    global _flags_are_named  # noqa: PLW0603 - one user interface per process
+    before, _flags_are_named = _flags_are_named, True
+    try:
+        yield
+    finally:
+        _flags_are_named = before
+
+
+def option(name: str, value: object = None, *, flag: str | None = None) -> str:
+    """An option as the user writes it: `batch_size=8` in Python, `--batch-size 8` as a flag.
+
+    Args:
+        name: of the argument; an option of a table has the table's name before it
+            ("windows.horizon", "model.hidden"), one of the training loop stands alone.
+        value: what to give it; None names the option alone, True stands for a flag without a value.
+        flag: of the command line, if it has another name there, without its dashes.
+    """
+    if _flags_are_named:
+        dashed = "--" + (flag or name.replace("_", "-"))
+        if value is None or value is True:
+            return dashed
+        values = value if isinstance(value, tuple) else (value,)
+        return f"{dashed} {','.join(map(str, values))}"
+    if name.startswith("model."):
+        name = f"model_options[{name.removeprefix('model.')!r}]"
+    return name if value is None else f"{name}={value!r}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_origin
 import cyclopts
 
 from pgti.cli.output import format_default, log
-from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
+from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError, name_flags
 
 if TYPE_CHECKING:
     from pgti.distributed import Launch
@@ -87,7 +87,8 @@ def run_command(tokens: Sequence[str]) -> int:
     try:
         _refuse_ranks(tokens)
         arguments = [token for token in tokens if token != _DEBUG]
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with name_flags():
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (Exception, KeyboardInterrupt) as error:  # also an error of this program
         if debug:
             raise
