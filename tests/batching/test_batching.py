@@ -190,14 +190,14 @@ def test_standard_refuses_what_does_not_fit(tmp_path: Path) -> None:
     """Where the windows exceed the budget, the message gives both sizes and the way out."""
     spec = WindowSpec()
     source = make_source(tmp_path / "s", (200, 4, 1), spec)
-    with pytest.raises(ConfigError, match=r"use --batching index"):
+    with pytest.raises(ConfigError, match=r"use batching='index'"):
         build_batcher("standard", source, CPU, budget_bytes=10_000)
 
 
 def test_device_refuses_what_does_not_fit(tmp_path: Path) -> None:
     """Where the series exceeds the budget, the message gives both sizes and the way out."""
     source = make_source(tmp_path / "s", (200, 4, 1), WindowSpec())
-    with pytest.raises(ConfigError, match=r"use --batching index"):
+    with pytest.raises(ConfigError, match=r"use batching='index'"):
         build_batcher("device", source, CPU, budget_bytes=1_000)
 
 

@@ -99,7 +99,7 @@ def test_a_few_validation_windows_without_readings_are_refused(tmp_path: Path) -
     middle = int(subsample_evenly(val, 1)[0])
     values[middle : middle + 6] = np.nan
     holed = replace(config, store=make_store(tmp_path / "holed", values).path)
-    with pytest.raises(DataError, match=r"of the 1 validation windows .* more --val-windows"):
+    with pytest.raises(DataError, match=r"of the 1 validation windows .* more val_windows"):
         train_run(holed, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     training = replace(config.training, val_windows=None, max_steps=1)
@@ -186,15 +186,15 @@ def test_several_targets_are_told_of(tmp_path: Path) -> None:
     train_run(config, path, log=log)
 
     assert len([line for line in lines if "batching" in line]) == 1
-    assert [line for line in lines if "--windows.targets" in line] == [
+    assert [line for line in lines if "windows.targets" in line] == [
         "2 targets (c0, c1): the loss and the errors over all of them mix their units; "
-        "--windows.targets chooses"
+        "windows.targets chooses"
     ]
     one = replace(config, windows=replace(WINDOWS, targets=("c0",)))
     lines.clear()
     path = tmp_path / "one"
     train_run(one, path, log=log)
-    assert not [line for line in lines if "--windows.targets" in line]
+    assert not [line for line in lines if "windows.targets" in line]
 
 
 def test_a_refusal_is_all_that_is_said(tmp_path: Path) -> None:
@@ -313,7 +313,8 @@ def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     huge = replace(config, model=ModelConfig(name="dcrnn", options={"hidden": 10_000_000}))
 
-    check_refused(huge, tmp_path, RunError, "not enough memory .*--batch-size .*--model.hidden")
+    message = r"not enough memory .*batch_size .*model_options\['hidden'\]"
+    check_refused(huge, tmp_path, RunError, message)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +414,7 @@ def test_a_run_is_not_begun_again(tmp_path: Path) -> None:
     train_run(config, path)
     before = files_of(path)
 
-    with pytest.raises(RunError, match="holds a run already: resume it with --resume"):
+    with pytest.raises(RunError, match="holds a run already: resume it with resume=True"):
         train_run(config, path)
     assert files_of(path) == before
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
 from pgti.batching.source import WindowSource
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
 from pgti.store import calendar_features
 
@@ -63,7 +63,8 @@ class StandardBatcher(Batcher[Batch]):
         if needed > budget:
             raise ConfigError(
                 f"standard batching needs {needed / 2**30:.2f} GiB for its windows and "
-                f"{budget / 2**30:.2f} GiB are available: use --batching index"
+                f"{budget / 2**30:.2f} GiB are available: use "
+                f"{option('batching', 'index')}"
             )
         self._windows: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self._materialising = Lock()
@@ -76,7 +77,7 @@ class StandardBatcher(Batcher[Batch]):
         if not request.with_targets or (starts % stride).any() or (starts // stride >= count).any():
             raise ConfigError(
                 "standard batching holds only whole windows at multiples of the stride "
-                f"({stride}): use --batching index for others"
+                f"({stride}): use {option('batching', 'index')} for others"
             )
         chosen = torch.from_numpy(starts // stride)
         x, x_mask, y, y_mask = (windows[chosen] for windows in self._materialised())

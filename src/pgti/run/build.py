@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pgti.batching import Batcher, WindowSource
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.forecasting import NetworkForecaster, shape_of
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelShape, build_config, build_model, model_entry
@@ -60,7 +60,7 @@ def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) ->
         if local_world_size > count:
             raise ConfigError(
                 f"{local_world_size} ranks run on this machine and it has {count} GPUs: each rank "
-                "needs one; launch fewer, or use --device cpu"
+                f"needs one; launch fewer, or use {option('device', 'cpu')}"
             )
         return torch.device("cuda", local_rank)
     if not _DEVICE.fullmatch(name):
@@ -77,7 +77,7 @@ def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) ->
     if ":" in name and local_world_size > 1:
         raise ConfigError(
             f"device is {name!r} and {local_world_size} ranks run on this machine: each needs a "
-            "GPU of its own; use --device cuda"
+            f"GPU of its own; use {option('device', 'cuda')}"
         )
     return device
 

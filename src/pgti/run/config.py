@@ -11,7 +11,7 @@ import numpy as np
 import tomli_w
 
 from pgti.batching import Placement
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.memory import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
 from pgti.store import SeriesStore
@@ -157,7 +157,8 @@ class RunConfig:
         if self.placement == "partitioned" and isinstance(self.training.order, BlocksOrder):
             raise ConfigError(
                 "order is blocks and placement is partitioned: blocks of the whole series lie on "
-                "any rank; use --order partitions, or global, which sends rows at every step"
+                f"any rank; use {option('order', 'partitions')}, or global, which sends rows at "
+                "every step"
             )
 
     def resolved(self) -> Self:

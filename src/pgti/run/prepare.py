@@ -16,7 +16,7 @@ from pgti.batching import (
     choose_batching,
 )
 from pgti.distributed import Communicator
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 from pgti.forecasting import AbstractObserver
 from pgti.models import AbstractModel, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
@@ -189,7 +189,7 @@ def _choose_batching(run: Run) -> tuple[str, list[str]]:
         if config.batching not in (AUTO, "index"):
             raise ConfigError(
                 f"batching is {config.batching} and placement is partitioned: each rank gathers "
-                "from the rows that it holds; leave --batching out"
+                f"from the rows that it holds; leave {option('batching')} out"
             )
         return "index", []
     if config.batching == AUTO:
@@ -204,14 +204,14 @@ def _warnings(run: Run) -> list[str]:
     if len(run.target_names) > 1:
         lines.append(
             f"{len(run.target_names)} targets ({', '.join(run.target_names)}): the loss and the "
-            "errors over all of them mix their units; --windows.targets chooses"
+            f"errors over all of them mix their units; {option('windows.targets')} chooses"
         )
     if run.config.training.precision == "bfloat16" and run.device.type == "cpu":
         speed = bfloat16_speed()
         if speed < 1:
             lines.append(
                 f"precision bfloat16: this processor multiplies it {1 / speed:.0f} times as slowly "
-                "as float32; --precision float32 is faster here"
+                f"as float32; {option('precision', 'float32')} is faster here"
             )
     return lines
 
@@ -229,5 +229,6 @@ def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -
     if not any(source.store.moments(rows).count[targets].any() for rows in runs):
         raise DataError(
             f"no target of the {len(starts)} validation windows was observed in rows "
-            f"{runs[0].start} to {runs[-1].stop - 1}: choose another split, or more --val-windows"
+            f"{runs[0].start} to {runs[-1].stop - 1}: choose another split, or more "
+            f"{option('val_windows')}"
         )

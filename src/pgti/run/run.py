@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pgti.batching import BatchLoader, WindowSource, build_loader
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import ConfigError, RunError
+from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import (
     AbstractForecaster,
     AbstractObserver,
@@ -236,7 +236,7 @@ class Run:
         num_steps, spec = source.store.meta.num_steps, source.spec
         if split is not None:
             if source is not self.source:
-                raise ConfigError("newer readings have no splits: leave --split out")
+                raise ConfigError(f"newer readings have no splits: leave {option('split')} out")
             return [self._loader(self.splits.starts(split), source)]
         latest = num_steps - spec.input_steps
         if latest < 0:

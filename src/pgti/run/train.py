@@ -10,7 +10,7 @@ from typing import Any
 
 from pgti.batching import Placement
 from pgti.distributed import Communicator, SingleProcess, find_launch
-from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
+from pgti.errors import ConfigError, Interrupted, PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.options import check_names
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
@@ -240,7 +240,7 @@ def _explain_memory_failures() -> Iterator[None]:
         if not is_allocation_failure(error):
             raise
         raise RunError(
-            "there is not enough memory to train this: use a smaller --batch-size (and "
-            "--accumulate as much larger, which keeps the step the same) or a smaller model, such "
-            "as --model.hidden"
+            f"there is not enough memory to train this: use a smaller {option('batch_size')} (and "
+            f"{option('accumulate')} as much larger, which keeps the step the same) or a smaller "
+            f"model, such as {option('model.hidden')}"
         ) from error

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pgti.errors import RunError
+from pgti.errors import RunError, option
 from pgti.storage import (
     StagedDirectory,
     file_lock,
@@ -143,11 +143,13 @@ class RunDirectory:
         """
         if cls.exists(path):
             raise RunError(
-                f"{path} holds a run already: resume it with --resume, or choose another --run"
+                f"{path} holds a run already: resume it with {option('resume', value=True)}, or "
+                f"choose another {option('run')}"
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(
-                f"{path} exists and is not a run: choose another --run or remove what is there"
+                f"{path} exists and is not a run: choose another {option('run')} or remove "
+                "what is there"
             )
 
     @classmethod
@@ -175,7 +177,7 @@ class RunDirectory:
         def refuse() -> None:
             raise RunError(
                 f"{self.path} is being trained by another process: wait until it has ended, or "
-                "choose another --run"
+                f"choose another {option('run')}"
             )
 
         with file_lock(self.lock_file, on_busy=refuse) as is_held:

@@ -9,7 +9,7 @@ from itertools import islice
 
 from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import ConfigError, DataError, Interrupted, RunError
+from pgti.errors import ConfigError, DataError, Interrupted, RunError, option
 from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
 from pgti.training.checkpoint import Checkpoint
 from pgti.training.config import TrainingConfig
@@ -325,7 +325,7 @@ class Trainer:
         name = signal.Signals(self._stop_agreed).name
         raise Interrupted(
             f"stopped by {name} after step {self._state.progress.step}; the state is in "
-            f"{self._run.last_checkpoint}: resume it with --resume",
+            f"{self._run.last_checkpoint}: resume it with {option('resume', value=True)}",
             self._stop_agreed,
         )
 
