@@ -56,7 +56,7 @@ def run_example(options: argparse.Namespace) -> None:
             val_windows=options.windows,
         )
     with timed("evaluating"):
-        report = run.evaluate("test", max_windows=options.windows)["test"]
+        report = run.evaluate("test", max_windows=options.windows).to_dict()["test"]
     forecast = options.out / f"{options.run}.npz"
     with timed("forecasting"):
         run.predict(forecast)

@@ -106,7 +106,7 @@ def train(
         resume=resume,
         communicator=communicator,
     )
-    report = trained.evaluate(["val", "test"])
+    report = trained.evaluate(["val", "test"]).to_dict()
     return {
         "parameters": dict(trained.forecaster.network.state_dict()),
         "errors": [report["val"]["mae"]["mean"], report["test"]["rmse"]["mean"]],

@@ -129,18 +129,18 @@ def test_the_speed_of_bfloat16_is_measured() -> None:
 def test_a_split_can_be_evaluated_by_a_few_windows(tmp_path: Path) -> None:
     """Errors are those of the chosen windows; how many there were is part of the report."""
     run, _ = train_run(config_of(tmp_path, max_steps=1), tmp_path / "run")
-    whole = run.evaluate("test")["test"]
+    whole = run.evaluate("test").to_dict()["test"]
     assert whole["windows"] == whole["split_windows"] == len(run.splits.test)
     assert whole["count"] == whole["windows"] * 2 * NUM_NODES
 
-    few = run.evaluate("test", max_windows=4)["test"]
+    few = run.evaluate("test", max_windows=4).to_dict()["test"]
     assert (few["windows"], few["split_windows"]) == (4, whole["windows"])
     assert few["count"] == 4 * 2 * NUM_NODES
     rows = subsample_evenly(run.splits.test, 4)
     last, truth = (run.store.raw[rows + offset, :, 0] for offset in (2, 3))
     assert few["persistence"]["mae"]["1"] == pytest.approx(np.abs(truth - last).mean(), rel=1e-5)
 
-    assert run.evaluate("test", max_windows=10**6)["test"] == whole
+    assert run.evaluate("test", max_windows=10**6).to_dict()["test"] == whole
     with pytest.raises(ConfigError, match="number of windows is 0"):
         run.evaluate("test", max_windows=0)
 
@@ -148,9 +148,9 @@ def test_a_split_can_be_evaluated_by_a_few_windows(tmp_path: Path) -> None:
 def test_validation_can_look_at_a_few_windows(tmp_path: Path) -> None:
     """The best parameters are chosen by the errors on them."""
     run, result = train_run(config_of(tmp_path, val_windows=3, epochs=1), tmp_path / "run")
-    report = run.evaluate("val", max_windows=3)["val"]
+    report = run.evaluate("val", max_windows=3).to_dict()["val"]
     assert result.best_val_mae == pytest.approx(report["mae"]["mean"], rel=1e-6)
-    assert report["mae"] != run.evaluate("val")["val"]["mae"]
+    assert report["mae"] != run.evaluate("val").to_dict()["val"]["mae"]
 
 
 # -- several targets ------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_each_target_has_its_own_errors(tmp_path: Path) -> None:
     """In its own unit, for the model and both baselines; one target alone needs no table."""
     config = config_of(tmp_path, make_series(num_channels=2))
     run, _ = train_run(config, tmp_path / "both")
-    report = run.evaluate()["test"]
+    report = run.evaluate().to_dict()["test"]
 
     for each in (report, report["persistence"], report["historical-average"]):
         assert list(each["channels"]) == ["c0", "c1"]
@@ -169,7 +169,7 @@ def test_each_target_has_its_own_errors(tmp_path: Path) -> None:
         assert each["mae"]["mean"] == pytest.approx(np.mean(maes))
 
     alone = replace(config, windows=replace(WINDOWS, targets=("c1",)))
-    single = train_run(alone, tmp_path / "one")[0].evaluate()["test"]
+    single = train_run(alone, tmp_path / "one")[0].evaluate().to_dict()["test"]
     assert "channels" not in single
     assert single["persistence"] == report["persistence"]["channels"]["c1"]
 
@@ -541,4 +541,4 @@ def test_a_run_is_free_after_an_error(tmp_path: Path) -> None:
         train_run(replace(config, model=ModelConfig(name="no")), path, resume=True)
 
     assert train_run(config, path, resume=True)[1].steps == 8
-    assert Run.open(path).evaluate(("val",))["val"]["count"] > 0
+    assert Run.open(path).evaluate(("val",)).to_dict()["val"]["count"] > 0

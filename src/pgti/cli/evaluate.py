@@ -54,7 +54,7 @@ def evaluate_command(
         observer = RichObserver()
         watching = (observer,) if communicator.is_main else ()
         try:
-            report = trained.evaluate(names, max_windows=windows, observers=watching)
+            report = trained.evaluate(names, max_windows=windows, observers=watching).to_dict()
         finally:
             observer.close()
     if not communicator.is_main:

@@ -79,7 +79,7 @@ def train_command(
         )
         report: dict[str, Any] = {}
         if trained.splits.test:
-            report = trained.evaluate("test", max_windows=test_windows)
+            report = trained.evaluate("test", max_windows=test_windows).to_dict()
         with communicator.raise_together():
             if report and communicator.is_main:
                 trained.directory.write_test(report["test"])

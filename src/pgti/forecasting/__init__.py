@@ -14,3 +14,4 @@ from pgti.forecasting.observers import RichObserver as RichObserver
 from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver
 from pgti.forecasting.prediction import ForecastLabels as ForecastLabels
 from pgti.forecasting.prediction import predict as predict
+from pgti.forecasting.report import Report as Report

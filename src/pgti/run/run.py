@@ -19,6 +19,7 @@ from pgti.forecasting import (
     HistoricalAverageForecaster,
     NetworkForecaster,
     PersistenceForecaster,
+    Report,
     evaluate,
     evaluation_report,
     predict,
@@ -134,7 +135,7 @@ class Run:
         *,
         max_windows: int | None = None,
         observers: Sequence[AbstractObserver] = (),
-    ) -> dict[str, Any]:
+    ) -> Report:
         """Metrics on splits, in original units, beside those of both baselines.
 
         Args:
@@ -143,11 +144,7 @@ class Run:
             observers: shown the progress.
 
         Returns:
-            For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
-            "persistence": {the same}, "historical-average": {the same}}; MAPE in percent. Where
-            there are several targets, each of the three also has "channels": {name: {the metrics
-            of that target alone}}. "windows" says how many windows were evaluated, and
-            "split_windows" how many the split has.
+            The errors; `to_frame()` and `to_dict()` give them as a table and as plain values.
 
         Raises:
             ConfigError: if there is no such split or it has no window, or `max_windows` is not a
@@ -167,7 +164,14 @@ class Run:
             report[name] = evaluation_report(metrics, "model", self.target_names)
             report[name]["windows"] = len(starts)
             report[name]["split_windows"] = len(self.splits.starts(name))
-        return report
+        meta = self.store.meta
+        units = dict(zip(meta.channels, meta.units, strict=True))
+        return Report(
+            report,
+            model=self.config.model.name,
+            units={name: units[name] for name in self.target_names},
+            interval_seconds=meta.interval_seconds,
+        )
 
     def _baselines(self) -> dict[str, AbstractForecaster]:
         spec, targets = self.source.spec, self.source.target_indices
