@@ -153,7 +153,7 @@ def _convert(name: str, value: Any, hint: Any, default: Any = None) -> Any:
         (hint,) = (member for member in get_args(hint) if member is not NoneType)
     if get_origin(hint) is tuple:
         return _convert_list(name, value, get_args(hint))
-    if is_dataclass(hint) and isinstance(hint, type):
+    if get_origin(hint) is dict or is_dataclass(hint):
         return _convert_table(name, value, hint)
     return _convert_value(name, value, hint)
 
@@ -182,12 +182,15 @@ def _convert_list(name: str, value: Any, members: tuple[Any, ...]) -> tuple[Any,
     return tuple(_convert(f"{name}[{i}]", *pair) for i, pair in enumerate(pairs))
 
 
-def _convert_table(name: str, value: Any, config: type) -> Any:
-    if isinstance(value, config):
+def _convert_table(name: str, value: Any, hint: Any) -> Any:
+    if isinstance(hint, type) and isinstance(value, hint):
         return value
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name} is {value!r}: it must be a table, [{name}]")
-    return parse_config(config, value, name)
+    if get_origin(hint) is dict:
+        _, member = get_args(hint)
+        return {key: _convert(f"{name}.{key}", each, member) for key, each in value.items()}
+    return parse_config(hint, value, name)
 
 
 def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: str) -> Any:

@@ -91,7 +91,7 @@ def test_evaluation_reads_a_few_steps_at_a_time(steps: int) -> None:
     numbers_a_step = x.shape[0] * NUM_NODES * 3 * model.config.hidden
     model.limits = ChunkLimits(activations=steps * numbers_a_step)
     with torch.no_grad():
-        parts = list(model.cell.read(x.permute(1, 2, 0, 3), supports, limits=model.limits))
+        parts = list(model.read(x, supports))
         assert len(parts) == -(-INPUT_STEPS // steps)
         torch.testing.assert_close(model(x, supports), expected, rtol=1e-12, atol=1e-12)
 

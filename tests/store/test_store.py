@@ -231,7 +231,9 @@ HASHES = dict.fromkeys(("series.npy", "moments.npy", "graph.npz"), "0" * 64)
             lambda s: edit_meta(s, format_version=99), "format version 99", id="newer format"
         ),
         pytest.param(
-            lambda s: edit_meta(s, format_version=0), "format version 0 and the", id="older format"
+            lambda s: edit_meta(s, format_version=0),
+            "format version 0 and this pgti reads 1",
+            id="older format",
         ),
         pytest.param(
             lambda s: edit_meta(s, format_version=True), "no format version", id="true format"
@@ -241,7 +243,9 @@ HASHES = dict.fromkeys(("series.npy", "moments.npy", "graph.npz"), "0" * 64)
         pytest.param(
             lambda s: edit_meta(s, units=["mph", "km"]), "do not match its digest", id="digest"
         ),
-        pytest.param(lambda s: edit_meta(s, digest=None), "digest is None", id="no digest"),
+        pytest.param(
+            lambda s: edit_meta(s, digest=None), "do not match its digest", id="no digest"
+        ),
         resealed("9 nodes and 4 different ids", num_nodes=9),
         resealed("4 nodes and 3 different ids", "same ids", node_ids=["a", "a", "b", "c"]),
         resealed("2 channels and 1 different names", channels=["v", "v"]),
@@ -249,14 +253,14 @@ HASHES = dict.fromkeys(("series.npy", "moments.npy", "graph.npz"), "0" * 64)
         resealed("the shape is", num_steps=0),
         resealed("num_steps is True", num_steps=True),
         resealed("num_steps is 5.0", num_steps=5.0),
-        resealed("node_ids contains 7", node_ids=["a", "b", "c", 7]),
-        resealed("parts contains None", parts=HASHES | {"graph.npz": None}),
+        resealed(r"node_ids\[3\] is 7: it must be text", node_ids=["a", "b", "c", 7]),
+        resealed("parts.graph.npz is None", parts=HASHES | {"graph.npz": None}),
         resealed("the dtype is 'int32'", dtype="int32"),
         resealed("the dtype is float32, divisors are", dtype="float32"),
         resealed("missing_code is 5", missing_code=5),
         resealed("the divisors of 2 channels are", divisors=[0, 10]),
         resealed("the divisors of 2 channels are", divisors=[10]),
-        resealed("divisors contains True", divisors=[10, True]),
+        resealed(r"divisors\[1\] is True", divisors=[10, True]),
         resealed("-1 of 400 readings are missing", missing_count=-1),
         resealed("400 of 400 readings are missing", missing_count=400),
         resealed("its statistics count 392 readings", missing_count=9),

@@ -8,7 +8,8 @@ from pgti.datasets.catalogue import find_dataset
 from pgti.datasets.dataset import Dataset, Request, Zeros
 from pgti.datasets.files import FetchCallbacks, advise_manual_download, cached_files, files_in
 from pgti.errors import ConfigError, FetchError
-from pgti.ingest import IngestSummary, check_target, ingest
+from pgti.ingest import IngestSummary, ingest
+from pgti.store import check_target
 
 __all__ = ["FetchOptions", "fetch", "fetch_dataset"]
 

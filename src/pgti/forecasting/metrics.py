@@ -38,6 +38,9 @@ class ForecastMetrics:
         num_targets: target channels, C.
         mape_threshold: smallest magnitude, in the channel's unit, that MAPE counts.
         device: where the sums are; by default that of the first update.
+
+    Attributes:
+        sums: the accumulated sums, float64 [5, H, C]: those of parts of the data can be added.
     """
 
     def __init__(
@@ -57,12 +60,7 @@ class ForecastMetrics:
         self.mape_threshold = mape_threshold
         self._device = device
         # [5 sums, H, C]; one tensor, so that ranks sum theirs in one all-reduce.
-        self._sums = torch.zeros(5, horizon, num_targets, dtype=torch.float64, device=device)
-
-    @property
-    def sums(self) -> Tensor:
-        """The accumulated sums, float64 [5, H, C]: those of parts of the data can be added."""
-        return self._sums
+        self.sums = torch.zeros(5, horizon, num_targets, dtype=torch.float64, device=device)
 
     def update(self, prediction: BHNC, target: BHNC, mask: BHNC) -> None:
         """Add the errors of a batch.
@@ -74,10 +72,10 @@ class ForecastMetrics:
         """
         if self._device is None:
             self._device = prediction.device
-            self._sums = self._sums.to(prediction.device)
+            self.sums = self.sums.to(prediction.device)
         # One step at a time, so that the float64 temporaries stay small beside the batch.
         for step in range(self.horizon):
-            self._sums[:, step] += self._step_sums(
+            self.sums[:, step] += self._step_sums(
                 prediction[:, step], target[:, step], mask[:, step]
             )
 
@@ -91,21 +89,6 @@ class ForecastMetrics:
         # Each [B, N, C] -> [C]
         return torch.stack([part.sum(dim=(0, 1)) for part in parts])
 
-    def merge(self, other: "ForecastMetrics") -> None:
-        """Add the errors of another part of the data.
-
-        Raises:
-            ConfigError: if the other has another shape or MAPE threshold.
-        """
-        mine = (self.horizon, self.num_targets, self.mape_threshold)
-        theirs = (other.horizon, other.num_targets, other.mape_threshold)
-        if mine != theirs:
-            raise ConfigError(
-                f"metrics of (horizon, targets, MAPE threshold) {theirs} cannot be added to "
-                f"metrics of {mine}: they must be equal"
-            )
-        self._sums = self._sums + other.sums.to(self._sums.device)
-
     def summary(self, channel: int | None = None) -> MetricSummary:
         """The errors so far; this synchronizes the device.
 
@@ -115,7 +98,7 @@ class ForecastMetrics:
         Raises:
             RunError: if a forecast was not finite.
         """
-        selected = self._sums if channel is None else self._sums[..., channel : channel + 1]
+        selected = self.sums if channel is None else self.sums[..., channel : channel + 1]
         steps = selected.sum(dim=-1).cpu()  # [5, H]
         if not bool(torch.isfinite(steps).all()):
             raise RunError(

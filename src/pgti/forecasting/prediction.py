@@ -1,58 +1,18 @@
 """Forecasts as files, written in bounded memory; a file appears once it is complete."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
 from pgti.forecasting.observers import AbstractObserver
-from pgti.forecasting.writers import ForecastBlock, ForecastNames, open_writer
-from pgti.store import TimeAxis
+from pgti.forecasting.writers import ForecastBlock, ForecastLabels, open_writer
 
-__all__ = ["ForecastLabels", "predict"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class ForecastLabels:
-    """Names of the numbers of a forecast.
-
-    Attributes:
-        time_axis: times of the series' rows; without times, row numbers stand for them.
-        input_steps: L, to find the first target row of a window.
-        sensor_ids: name of each node.
-        channels: name of each target channel.
-    """
-
-    time_axis: TimeAxis
-    input_steps: int
-    sensor_ids: tuple[str, ...]
-    channels: tuple[str, ...]
-
-    def timestamps(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64] | NDArray[np.int64]:
-        """Times of the rows, or the row numbers if the times are unknown.
-
-        With a time zone the times are UTC: wall-clock time has one hour of a year twice.
-        """
-        if not self.time_axis.is_dated:
-            return rows
-        if self.time_axis.time_zone is None:
-            return self.time_axis.at(rows)
-        return self.time_axis.seconds_at(rows).astype("datetime64[s]")
-
-    @property
-    def names(self) -> ForecastNames:
-        """Names of the axes of a forecast file."""
-        return ForecastNames(
-            sensor_ids=self.sensor_ids,
-            channels=self.channels,
-            time_zone=self.time_axis.time_zone if self.time_axis.is_dated else None,
-        )
+__all__ = ["predict"]
 
 
 def predict(
@@ -102,13 +62,17 @@ def predict(
     """
     path = Path(path)
     num_windows = 0
+    has_observed: bool | None = None
     was_training = forecaster.training
     forecaster.eval()
     try:
-        with torch.no_grad(), open_writer(path, labels.names) as writer:
+        with torch.no_grad(), open_writer(path, labels) as write:
             for batch in batches:
-                for block in _blocks(batch, forecaster(batch), labels, block_size):
-                    writer.write(block)
+                if has_observed is None:
+                    has_observed = batch.y is not None
+                forecast = forecaster(batch)
+                for block in _blocks(batch, forecast, labels, block_size, has_observed):
+                    write(block)
                 num_windows += batch.num_windows
                 for observer in observers:
                     observer.advance(batch.num_windows)
@@ -120,12 +84,16 @@ def predict(
 
 
 def _blocks(
-    batch: Batch, prediction: torch.Tensor, labels: ForecastLabels, block_size: int
+    batch: Batch,
+    prediction: torch.Tensor,
+    labels: ForecastLabels,
+    block_size: int,
+    has_observed: bool,
 ) -> Iterator[ForecastBlock]:
     """The forecasts of a batch, at most about `block_size` at a time."""
     forecast = prediction.float().cpu().numpy()
-    observed = None
-    if batch.y is not None and batch.y_mask is not None:
+    observed = np.full_like(forecast, np.nan) if has_observed else None
+    if has_observed and batch.y is not None and batch.y_mask is not None:
         observed = torch.where(batch.y_mask, batch.y.float(), torch.nan).cpu().numpy()
     horizon = np.arange(1, forecast.shape[1] + 1)
     last_rows = batch.starts + labels.input_steps - 1

@@ -2,13 +2,12 @@
 
 import shutil
 import zipfile
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,10 +15,44 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, MissingExtraError
 from pgti.storage import replace_atomically
+from pgti.store import TimeAxis
 
-__all__ = ["AbstractForecastWriter", "ForecastBlock", "ForecastNames", "open_writer"]
+__all__ = ["ForecastBlock", "ForecastLabels", "WriteBlock", "open_writer"]
 
-Times = NDArray[np.datetime64] | NDArray[np.int64]
+Times: TypeAlias = NDArray[np.datetime64] | NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ForecastLabels:
+    """Names of the numbers of a forecast.
+
+    Attributes:
+        time_axis: times of the series' rows; without times, row numbers stand for them.
+        input_steps: L, to find the first target row of a window.
+        sensor_ids: name of each node.
+        channels: name of each target channel.
+    """
+
+    time_axis: TimeAxis
+    input_steps: int
+    sensor_ids: tuple[str, ...]
+    channels: tuple[str, ...]
+
+    def timestamps(self, rows: NDArray[np.int64]) -> Times:
+        """Times of the rows, or the row numbers if the times are unknown.
+
+        With a time zone the times are UTC: wall-clock time has one hour of a year twice.
+        """
+        if not self.time_axis.is_dated:
+            return rows
+        if self.time_axis.time_zone is None:
+            return self.time_axis.at(rows)
+        return self.time_axis.seconds_at(rows).astype("datetime64[s]")
+
+    @property
+    def time_zone(self) -> str | None:
+        """IANA name of the zone to write times in, None for times without one."""
+        return self.time_axis.time_zone if self.time_axis.is_dated else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -30,7 +63,8 @@ class ForecastBlock:
         timestamps: times (or row numbers) of the targets, [S, H]; in UTC where there is a zone.
         origins: times (or row numbers) of the last inputs, [S]; likewise.
         forecast: in original units, float32 [S, H, N, C].
-        observed: observed values, NaN where missing, float32 [S, H, N, C]; None if unknown.
+        observed: observed values, NaN where missing, float32 [S, H, N, C]; None in every block of
+            a file without them.
     """
 
     timestamps: Times
@@ -38,235 +72,154 @@ class ForecastBlock:
     forecast: NDArray[np.float32]
     observed: NDArray[np.float32] | None
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """One entry per forecast, by name; `sensor` and `channel` as positions."""
+        shape = self.forecast.shape
+        horizon, nodes, channels = (np.arange(size, dtype=np.int32) for size in shape[1:])
+        spread = {
+            "timestamp": self.timestamps[:, :, None, None],
+            "origin": self.origins[:, None, None, None],
+            "horizon": horizon[:, None, None] + 1,
+            "sensor": nodes[:, None],
+            "channel": channels,
+            "forecast": self.forecast,
+        }
+        if self.observed is not None:
+            spread["observed"] = self.observed
+        # Each broadcast to [S, H, N, C], then flat
+        return {name: np.broadcast_to(array, shape).ravel() for name, array in spread.items()}
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ForecastNames:
-    """Names of the axes of every block.
 
-    Attributes:
-        sensor_ids: name of each node.
-        channels: name of each target channel.
-        time_zone: IANA name of the zone to write times in, None for times without one.
-    """
-
-    sensor_ids: tuple[str, ...]
-    channels: tuple[str, ...]
-    time_zone: str | None = None
-
-
-class AbstractForecastWriter(ABC):
-    """Writes blocks of forecasts to one file, in the order in which they arrive."""
-
-    @abstractmethod
-    def write(self, block: ForecastBlock) -> None:
-        """Append a block; the first decides whether the file has observed values."""
-
-    @abstractmethod
-    def finish(self) -> None:
-        """Complete the file."""
-
-    @abstractmethod
-    def abandon(self) -> None:
-        """Close everything that is open; the file is incomplete."""
+WriteBlock: TypeAlias = Callable[[ForecastBlock], None]
+"""Appends a block to a file."""
 
 
 @contextmanager
-def open_writer(path: Path, names: ForecastNames) -> Iterator[AbstractForecastWriter]:
-    """A writer of the format that the suffix names; the file appears when the block ends.
+def open_writer(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
+    """Write a file in the format that the suffix names; it appears when the `with` block ends.
 
     Raises:
         ConfigError: if the suffix is unknown, or the directory does not exist.
         MissingExtraError: if the library of the format is not installed.
         RunError: if the file cannot be written.
     """
-    writers: dict[str, type[_CsvWriter] | type[_ParquetWriter] | type[_NpzWriter]] = {
-        ".csv": _CsvWriter,
-        ".parquet": _ParquetWriter,
-        ".npz": _NpzWriter,
+    formats: dict[str, Callable[[Path, ForecastLabels], AbstractContextManager[WriteBlock]]] = {
+        ".csv": _open_csv,
+        ".parquet": _open_parquet,
+        ".npz": _open_npz,
     }
-    kind = writers.get(path.suffix.lower())
-    if kind is None:
+    open_format = formats.get(path.suffix.lower())
+    if open_format is None:
         raise ConfigError(
-            f"{path} has the suffix {path.suffix!r}: forecasts are written as {', '.join(writers)}"
+            f"{path} has the suffix {path.suffix!r}: forecasts are written as {', '.join(formats)}"
         )
     if not path.parent.is_dir():
         raise ConfigError(f"{path} cannot be written: the directory {path.parent} does not exist")
     if path.is_dir():
         raise ConfigError(f"{path} cannot be written: it is a directory")
-    with replace_atomically(path) as partial:
-        writer = kind(partial, names)
-        try:
-            yield writer
-            writer.finish()
-        except BaseException:
-            writer.abandon()
-            raise
+    with replace_atomically(path) as partial, open_format(partial, labels) as write:
+        yield write
 
 
-class _Columns:
-    """Turns blocks into columns, one entry per forecast."""
+@contextmanager
+def _open_csv(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
+    sensor_ids = np.array(labels.sensor_ids, dtype=object)
+    channels = np.array(labels.channels, dtype=object)
 
-    def __init__(self, names: ForecastNames) -> None:
-        self.sensor_ids = np.array(names.sensor_ids, dtype=object)
-        self.channels = np.array(names.channels, dtype=object)
-        self._has_observed: bool | None = None
+    def write(block: ForecastBlock) -> None:
+        timestamps = _readable(block.timestamps, labels.time_zone)
+        origins = _readable(block.origins, labels.time_zone)
+        columns = replace(block, timestamps=timestamps, origins=origins).columns()
+        columns["sensor"] = sensor_ids[columns["sensor"]]
+        columns["channel"] = channels[columns["channel"]]
+        is_first = file.tell() == 0
+        pd.DataFrame(columns).to_csv(file, index=False, header=is_first, lineterminator="\n")
 
-    def has_observed(self, block: ForecastBlock) -> bool:
-        """Whether the file has the column, which the first block decides."""
-        if self._has_observed is None:
-            self._has_observed = block.observed is not None
-        return self._has_observed
-
-    def columns(self, block: ForecastBlock) -> dict[str, NDArray[Any]]:
-        """Columns by name; `sensor` and `channel` as positions."""
-        shape = block.forecast.shape
-        nodes = np.arange(shape[2], dtype=np.int32)[:, None]
-        channels = np.arange(shape[3], dtype=np.int32)
-        steps = np.arange(1, shape[1] + 1, dtype=np.int32)[:, None, None]
-        spread = {
-            "timestamp": block.timestamps[:, :, None, None],
-            "origin": block.origins[:, None, None, None],
-            "horizon": steps,
-            "sensor": nodes,
-            "channel": channels,
-            "forecast": block.forecast,
-        }
-        if self.has_observed(block):
-            spread["observed"] = observed_or_nan(block)
-        # Each broadcast to [S, H, N, C], then flat
-        return {name: np.broadcast_to(array, shape).ravel() for name, array in spread.items()}
+    with _closed_after(path.open("w", encoding="utf-8", newline="")) as file:
+        yield write
 
 
-def observed_or_nan(block: ForecastBlock) -> NDArray[np.float32]:
-    """The block's observed values, or as many NaN where it has none."""
-    if block.observed is not None:
-        return block.observed
-    return np.full_like(block.forecast, np.nan)
+@contextmanager
+def _open_parquet(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
+    try:
+        import pyarrow  # noqa: PLC0415 - an extra
+        import pyarrow.parquet  # noqa: PLC0415 - an extra
+    except ImportError:
+        raise MissingExtraError("pyarrow", "parquet") from None
+    words = {
+        "sensor": pyarrow.array(list(labels.sensor_ids), pyarrow.string()),
+        "channel": pyarrow.array(list(labels.channels), pyarrow.string()),
+    }
+    writer: Any = None
 
-
-class _CsvWriter(AbstractForecastWriter):
-    def __init__(self, path: Path, names: ForecastNames) -> None:
-        self._columns = _Columns(names)
-        self._time_zone = names.time_zone
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._is_first = True
-
-    def write(self, block: ForecastBlock) -> None:
-        timestamps = _readable(block.timestamps, self._time_zone)
-        origins = _readable(block.origins, self._time_zone)
-        columns = self._columns.columns(replace(block, timestamps=timestamps, origins=origins))
-        columns["sensor"] = self._columns.sensor_ids[columns["sensor"]]
-        columns["channel"] = self._columns.channels[columns["channel"]]
-        frame = pd.DataFrame(columns)
-        frame.to_csv(self._file, index=False, header=self._is_first, lineterminator="\n")
-        self._is_first = False
-
-    def finish(self) -> None:
-        self._file.close()
-
-    def abandon(self) -> None:
-        _close_regardless(self._file)
-
-
-class _ParquetWriter(AbstractForecastWriter):
-    def __init__(self, path: Path, names: ForecastNames) -> None:
-        try:
-            import pyarrow  # noqa: PLC0415 - an extra
-            import pyarrow.parquet  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise MissingExtraError("pyarrow", "parquet") from None
-        self._arrow = pyarrow
-        self._columns = _Columns(names)
-        self._time_zone = names.time_zone
-        self._sensors = pyarrow.array(list(names.sensor_ids), pyarrow.string())
-        self._channels = pyarrow.array(list(names.channels), pyarrow.string())
-        self._file = path.open("wb")
-        self._writer: Any = None
-
-    def write(self, block: ForecastBlock) -> None:
-        arrow = self._arrow
-        columns: dict[str, Any] = dict(self._columns.columns(block))
-        for name, words in (("sensor", self._sensors), ("channel", self._channels)):
-            columns[name] = arrow.DictionaryArray.from_arrays(arrow.array(columns[name]), words)
-        if self._time_zone is not None:
-            zoned = arrow.timestamp("s", tz=self._time_zone)
+    def write(block: ForecastBlock) -> None:
+        nonlocal writer
+        columns: dict[str, Any] = {**block.columns()}
+        for name, dictionary in words.items():
+            positions = pyarrow.array(columns[name])
+            columns[name] = pyarrow.DictionaryArray.from_arrays(positions, dictionary)
+        if labels.time_zone is not None:
+            zoned = pyarrow.timestamp("s", tz=labels.time_zone)
             for name in ("timestamp", "origin"):
-                columns[name] = arrow.array(columns[name]).cast(zoned)
+                columns[name] = pyarrow.array(columns[name]).cast(zoned)
         if "observed" in columns:
-            columns["observed"] = arrow.array(columns["observed"], from_pandas=True)
-        table = arrow.table(columns)
-        if self._writer is None:
-            self._writer = arrow.parquet.ParquetWriter(self._file, table.schema)
-        self._writer.write_table(table)
+            columns["observed"] = pyarrow.array(columns["observed"], from_pandas=True)
+        table = pyarrow.table(columns)
+        if writer is None:
+            writer = pyarrow.parquet.ParquetWriter(file, table.schema)
+            # If closing fails, pyarrow would close it again at garbage collection.
+            stack.callback(setattr, writer, "is_open", False)
+            stack.enter_context(_closed_after(writer))
+        writer.write_table(table)
 
-    def finish(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        self._file.close()
-
-    def abandon(self) -> None:
-        if self._writer is not None:
-            _close_regardless(self._writer)
-            self._writer.is_open = False  # or pyarrow closes it again at garbage collection
-        _close_regardless(self._file)
+    with _closed_after(path.open("wb")) as file, ExitStack() as stack:
+        yield write
 
 
-class _NpzWriter(AbstractForecastWriter):
+@contextmanager
+def _open_npz(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
     """Collects each array in a nameless file, then packs them all into an archive.
 
     Plain writes, not a memory map: on a full disk they raise, where a map ends the process.
     """
+    files: dict[str, IO[bytes]] = {}
+    headers: dict[str, dict[str, Any]] = {}
+    num_windows = 0
 
-    def __init__(self, path: Path, names: ForecastNames) -> None:
-        self._path = path
-        self._columns = _Columns(names)
-        self._arrays: dict[str, NDArray[Any]] = {
-            "sensor_ids": np.array(names.sensor_ids, dtype=np.str_),
-            "channels": np.array(names.channels, dtype=np.str_),
-        }
-        if names.time_zone is not None:
-            self._arrays["time_zone"] = np.array(names.time_zone, dtype=np.str_)
-        self._files: dict[str, IO[bytes]] = {}
-        self._last: dict[str, NDArray[Any]] = {}
-        self._num_windows = 0
-
-    def write(self, block: ForecastBlock) -> None:
-        self._last = {
-            "forecast": block.forecast,
-            "timestamps": block.timestamps,
-            "origins": block.origins,
-        }
-        if self._columns.has_observed(block):
-            self._last["observed"] = observed_or_nan(block)
-        for name, array in self._last.items():
-            if name not in self._files:
-                self._files[name] = TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - until finish
+    def write(block: ForecastBlock) -> None:
+        nonlocal num_windows
+        for name in ("forecast", "observed", "timestamps", "origins"):
+            array = getattr(block, name)
+            if array is None:
+                continue
+            if name not in files:
+                file = TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by the stack
+                files[name] = stack.enter_context(_closed_after(file))
+                headers[name] = np.lib.format.header_data_from_array_1_0(array)
             # As bytes: datetime64 does not export a buffer.
-            self._files[name].write(np.ascontiguousarray(array).view(np.uint8).data)
-        self._num_windows += len(block.forecast)
+            files[name].write(np.ascontiguousarray(array).view(np.uint8).data)
+        num_windows += len(block.forecast)
 
-    def finish(self) -> None:
-        if self._last:
-            self._arrays["horizon"] = np.arange(1, self._last["forecast"].shape[1] + 1)
-        with zipfile.ZipFile(self._path, "w") as archive:
-            for name in sorted(self._arrays.keys() | self._files):
+    with ExitStack() as stack:
+        yield write
+        arrays = {
+            "sensor_ids": np.array(labels.sensor_ids, dtype=np.str_),
+            "channels": np.array(labels.channels, dtype=np.str_),
+        }
+        if labels.time_zone is not None:
+            arrays["time_zone"] = np.array(labels.time_zone, dtype=np.str_)
+        if files:
+            arrays["horizon"] = np.arange(1, headers["forecast"]["shape"][1] + 1)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in sorted(arrays.keys() | files):
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    if name in self._arrays:
-                        np.lib.format.write_array(member, self._arrays[name], allow_pickle=False)
-                    else:
-                        self._copy(name, member)
-
-    def _copy(self, name: str, member: IO[bytes]) -> None:
-        header = np.lib.format.header_data_from_array_1_0(self._last[name])
-        shape = (self._num_windows, *self._last[name].shape[1:])
-        np.lib.format.write_array_header_1_0(member, header | {"shape": shape})
-        with self._files[name] as file:
-            file.seek(0)
-            shutil.copyfileobj(file, member, 1 << 20)
-
-    def abandon(self) -> None:
-        for file in self._files.values():
-            _close_regardless(file)
+                    if name in arrays:
+                        np.lib.format.write_array(member, arrays[name], allow_pickle=False)
+                        continue
+                    shape = (num_windows, *headers[name]["shape"][1:])
+                    np.lib.format.write_array_header_1_0(member, headers[name] | {"shape": shape})
+                    files[name].seek(0)
+                    shutil.copyfileobj(files[name], member, 1 << 20)
 
 
 def _readable(times: NDArray[Any], time_zone: str | None) -> NDArray[Any]:
@@ -280,9 +233,13 @@ def _readable(times: NDArray[Any], time_zone: str | None) -> NDArray[Any]:
     return texts.reshape(times.shape)
 
 
-def _close_regardless(file: IO[Any]) -> None:
-    """Close an incomplete file: a full disk may refuse its last bytes."""
+@contextmanager
+def _closed_after(file: Any) -> Iterator[Any]:
+    """Close a file; after an error quietly, for a full disk may refuse its last bytes."""
     try:
-        file.close()
-    except OSError:
-        return
+        yield file
+    except BaseException:
+        with suppress(OSError):
+            file.close()
+        raise
+    file.close()

@@ -1,7 +1,6 @@
 """From files of readings and graphs, as users have them, to a store."""
 
 from pgti.ingest.ingestion import IngestSummary as IngestSummary
-from pgti.ingest.ingestion import check_target as check_target
 from pgti.ingest.ingestion import ingest as ingest
 from pgti.ingest.ingestion import read_graph as read_graph
 from pgti.ingest.options import BUDGET_BYTES as BUDGET_BYTES

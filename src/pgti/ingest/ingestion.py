@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pgti.errors import ConfigError, DataError, StoreError
+from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
 from pgti.ingest.cleaning import Cleaner
 from pgti.ingest.node_matching import (
@@ -28,9 +28,9 @@ from pgti.ingest.sources import (
 )
 from pgti.ingest.timeline import Timeline
 from pgti.ingest.times import FIRST_SECOND, LAST_SECOND, parse_start
-from pgti.store import StoreMeta, StoreWriter
+from pgti.store import StoreMeta, StoreWriter, check_target
 
-__all__ = ["IngestSummary", "check_target", "ingest", "read_graph"]
+__all__ = ["IngestSummary", "ingest", "read_graph"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,18 +110,6 @@ def ingest(
     return IngestSummary(
         path=target, meta=meta, num_filled_rows=timeline.num_filled, notes=matched.notes
     )
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse a target that exists, before any work is done for it.
-
-    Raises:
-        StoreError: if it exists and may not be replaced.
-    """
-    if target.exists() and not overwrite:
-        raise StoreError(
-            f"{target} exists already: choose another name, remove it, or pass --overwrite"
-        )
 
 
 def read_graph(

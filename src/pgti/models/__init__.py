@@ -1,7 +1,5 @@
-"""Models, one file each with a frozen config beside the class, and their registry by name."""
+"""Models, each with a frozen config beside the class, and their registry by name."""
 
-from pgti.models.a3tgcn import A3TGCN as A3TGCN
-from pgti.models.a3tgcn import A3TGCNConfig as A3TGCNConfig
 from pgti.models.agcrn import AGCRN as AGCRN
 from pgti.models.agcrn import AGCRNConfig as AGCRNConfig
 from pgti.models.base import AbstractModel as AbstractModel
@@ -33,5 +31,7 @@ from pgti.models.stid import STID as STID
 from pgti.models.stid import STIDConfig as STIDConfig
 from pgti.models.stllm import STLLM as STLLM
 from pgti.models.stllm import STLLMConfig as STLLMConfig
+from pgti.models.tgcn import A3TGCN as A3TGCN
 from pgti.models.tgcn import TGCN as TGCN
+from pgti.models.tgcn import A3TGCNConfig as A3TGCNConfig
 from pgti.models.tgcn import TGCNConfig as TGCNConfig

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import (
     AdaptiveAdjacency,
     AdaptiveGRU,
     AdaptiveGRUWeights,
-    SupportKind,
     Supports,
     adaptive_adjacency,
     check_adjacency_form,
@@ -42,7 +41,7 @@ class AGCRNConfig(ModelConfig):
     adjacency: str = "auto"
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, layers=1, embedding=1, order=2)
+        self.check_at_least(hidden=1, layers=1, embedding=1, order=2)
         check_adjacency_form(self.adjacency)
 
 
@@ -66,8 +65,8 @@ class AGCRN(AbstractModel):
       not uniform in [0, 1).
     """
 
-    support_kind: ClassVar[SupportKind] = "none"
-    can_checkpoint_activations: ClassVar[bool] = True
+    support_kind = "none"
+    can_checkpoint_activations = True
     config: AGCRNConfig
 
     def __init__(self, config: AGCRNConfig, shape: ModelShape) -> None:

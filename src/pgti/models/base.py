@@ -1,5 +1,6 @@
 """The interface of every trainable model."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.nn import Supports, checkpointed, steps_per_part
+from pgti.nn import Supports, checkpointed
 from pgti.nn.execution import DEFAULT_LIMITS
 from pgti.shapes import BHNC, BLNC
 
@@ -19,13 +20,15 @@ __all__ = [
     "ModelConfig",
     "ModelShape",
     "TeacherForcing",
-    "check_at_least",
-    "check_fractions",
     "num_trainable_parameters",
 ]
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
+
+_STEP_TO_STATE = 7
+"""Memory that a gated layer needs to differentiate one time step (r, u, c, h and the gradients of
+r, u, c), in states. Between the passes it stores one state for each chunk of steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +38,21 @@ class ModelConfig:
     Raises:
         ConfigError: an option is out of range.
     """
+
+    def check_at_least(self, **minima: float) -> None:
+        """Raise ConfigError for the first of these options that is below its minimum."""
+        for name, minimum in minima.items():
+            value = getattr(self, name)
+            if not value >= minimum:
+                raise ConfigError(f"{name} is {value}: it must be at least {minimum}")
+
+    def check_fractions(self, *names: str) -> None:
+        """Raise ConfigError for the first of these options that is not in 0 .. 1, 1 excluded."""
+        self.check_at_least(**dict.fromkeys(names, 0))
+        for name in names:
+            value = getattr(self, name)
+            if not value < 1:
+                raise ConfigError(f"{name} is {value}: it must be below 1")
 
     def without_weights(self) -> Self:
         """The options of a model that is loaded from a checkpoint, and reads no other file."""
@@ -180,11 +198,18 @@ class AbstractModel(nn.Module, ABC):
         return checkpointed(part, *args, draws=draws) if self.is_checkpointing else part(*args)
 
     def steps_per_part(self, num_steps: int, numbers_per_step: int) -> int:
-        """Number of time steps to compute before the next: see `pgti.nn.steps_per_part`."""
-        checkpointing, limits = self.is_checkpointing, self.limits
-        return steps_per_part(
-            num_steps, numbers_per_step, checkpointing=checkpointing, limits=limits
-        )
+        """Number of time steps that all recurrent layers compute before the next steps.
+
+        Without gradients `limits.activations` and the `numbers_per_step` of projected inputs
+        decide. In training it is all `num_steps`, whose activations are stored anyway. With
+        checkpointing, chunks of c of T steps store T / c states, and the backward pass holds the
+        activations of c steps: c = sqrt(T / 7) needs the least memory.
+        """
+        if not torch.is_grad_enabled():
+            return max(1, self.limits.activations // numbers_per_step)
+        if not self.activation_checkpointing:
+            return num_steps
+        return max(1, round(math.sqrt(num_steps / _STEP_TO_STATE)))
 
     def check_supports(self, supports: Supports) -> None:
         """Raise ConfigError if `supports` are of another kind or graph than the model's."""
@@ -210,18 +235,3 @@ class AbstractModel(nn.Module, ABC):
         Raises:
             ConfigError: the supports are of another kind or graph than the model's.
         """
-
-
-def check_at_least(config: ModelConfig, **minima: float) -> None:
-    """Raise ConfigError for the first option of `config` below its minimum."""
-    for name, minimum in minima.items():
-        if not getattr(config, name) >= minimum:
-            raise ConfigError(f"{name} is {getattr(config, name)}: it must be at least {minimum}")
-
-
-def check_fractions(config: ModelConfig, *names: str) -> None:
-    """Raise ConfigError for the first of these options that is not in 0 .. 1, 1 excluded."""
-    check_at_least(config, **dict.fromkeys(names, 0))
-    for name in names:
-        if not getattr(config, name) < 1:
-            raise ConfigError(f"{name} is {getattr(config, name)}: it must be below 1")

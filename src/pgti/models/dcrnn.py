@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.nn import (
     NUM_SUPPORTS,
     DiffusionGRU,
@@ -50,7 +49,7 @@ class DCRNNConfig(ModelConfig):
     sampling_decay: float = 2000.0
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, layers=1, hops=1, sampling_decay=1)
+        self.check_at_least(hidden=1, layers=1, hops=1, sampling_decay=1)
         if not math.isfinite(self.sampling_decay):
             raise ConfigError(f"sampling_decay is {self.sampling_decay}: it must be finite")
 
@@ -78,7 +77,7 @@ class DCRNN(AbstractModel):
     - Coins are a function of (seed, step), so that a resumed run repeats them.
     """
 
-    can_checkpoint_activations: ClassVar[bool] = True
+    can_checkpoint_activations = True
     config: DCRNNConfig
 
     def __init__(self, config: DCRNNConfig, shape: ModelShape) -> None:

@@ -1,21 +1,13 @@
 """Graph WaveNet: gated convolutions over time, diffusion over a given graph and a learned one."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import (
-    AbstractModel,
-    ModelConfig,
-    ModelShape,
-    TeacherForcing,
-    check_at_least,
-    check_fractions,
-)
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import (
     NUM_SUPPORTS,
@@ -65,9 +57,9 @@ class GraphWaveNetConfig(ModelConfig):
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, skip_channels=1, end_channels=1, blocks=1, layers=1)
-        check_at_least(self, kernel=2, hops=1, embedding=1)
-        check_fractions(self, "dropout")
+        self.check_at_least(hidden=1, skip_channels=1, end_channels=1, blocks=1, layers=1)
+        self.check_at_least(kernel=2, hops=1, embedding=1)
+        self.check_fractions("dropout")
         check_adjacency_form(self.adjacency)
         if len(self.dilations) == 1:
             raise ConfigError(
@@ -114,7 +106,7 @@ class GraphWaveNet(AbstractModel):
     - The released code convolves all steps of the skip connections and then takes the last.
     """
 
-    can_checkpoint_activations: ClassVar[bool] = True
+    can_checkpoint_activations = True
     config: GraphWaveNetConfig
 
     def __init__(self, config: GraphWaveNetConfig, shape: ModelShape) -> None:

@@ -1,22 +1,14 @@
 """A GRU that reads each sensor separately: a recurrent model without a graph."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.models.base import (
-    AbstractModel,
-    ModelConfig,
-    ModelShape,
-    TeacherForcing,
-    check_at_least,
-    check_fractions,
-)
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
-from pgti.nn import SupportKind, Supports
+from pgti.nn import Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["GRU", "GRUConfig"]
@@ -37,8 +29,8 @@ class GRUConfig(ModelConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, layers=1)
-        check_fractions(self, "dropout")
+        self.check_at_least(hidden=1, layers=1)
+        self.check_fractions("dropout")
 
 
 class GRU(AbstractModel):
@@ -53,8 +45,8 @@ class GRU(AbstractModel):
     cuDNN's form).
     """
 
-    support_kind: ClassVar[SupportKind] = "none"
-    can_checkpoint_activations: ClassVar[bool] = True
+    support_kind = "none"
+    can_checkpoint_activations = True
     config: GRUConfig
 
     def __init__(self, config: GRUConfig, shape: ModelShape) -> None:

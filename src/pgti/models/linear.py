@@ -1,14 +1,13 @@
 """DLinear: a moving average, and one linear map from L steps to H for each of its two parts."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
-from pgti.nn import SupportKind, Supports, without_autocast
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
+from pgti.nn import Supports, without_autocast
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["DLinear", "DLinearConfig"]
@@ -28,7 +27,7 @@ class DLinearConfig(ModelConfig):
     individual: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least(self, kernel=3)
+        self.check_at_least(kernel=3)
         if self.kernel % 2 == 0:
             raise ConfigError(f"kernel is {self.kernel}: it must be odd, so that it has a middle")
 
@@ -52,7 +51,7 @@ class DLinear(AbstractModel):
     Each map starts as torch's linear layers do: weights and bias uniform in +-1 / sqrt(L).
     """
 
-    support_kind: ClassVar[SupportKind] = "none"
+    support_kind = "none"
     config: DLinearConfig
     window_counts: Tensor
 

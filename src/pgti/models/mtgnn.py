@@ -2,21 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import (
-    AbstractModel,
-    ModelConfig,
-    ModelShape,
-    TeacherForcing,
-    check_at_least,
-    check_fractions,
-)
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import (
     ChunkLimits,
@@ -30,7 +23,6 @@ from pgti.nn import (
     without_autocast,
 )
 from pgti.nn.execution import DEFAULT_LIMITS, compiler_disabled
-from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["MTGNN", "MTGNNConfig"]
@@ -71,9 +63,9 @@ class MTGNNConfig(ModelConfig):
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, skip_channels=1, end_channels=1, layers=1)
-        check_at_least(self, dilation_growth=1, hops=1, neighbours=1, embedding=1)
-        check_fractions(self, "beta", "dropout")
+        self.check_at_least(hidden=1, skip_channels=1, end_channels=1, layers=1)
+        self.check_at_least(dilation_growth=1, hops=1, neighbours=1, embedding=1)
+        self.check_fractions("beta", "dropout")
         if self.hidden % len(_KERNELS):
             raise ConfigError(f"hidden is {self.hidden}: it must be a multiple of {len(_KERNELS)}")
         if not 0 < self.alpha < math.inf:
@@ -140,8 +132,8 @@ class MTGNN(AbstractModel):
     start between 0.2 and 1 and are learned.
     """
 
-    support_kind: ClassVar[SupportKind] = "none"
-    can_checkpoint_activations: ClassVar[bool] = True
+    support_kind = "none"
+    can_checkpoint_activations = True
     config: MTGNNConfig
 
     def __init__(self, config: MTGNNConfig, shape: ModelShape) -> None:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 
 from pgti.errors import ConfigError
-from pgti.models.a3tgcn import A3TGCN, A3TGCNConfig
 from pgti.models.agcrn import AGCRN, AGCRNConfig
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_trainable_parameters
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
@@ -19,7 +18,7 @@ from pgti.models.staeformer import STAEformer, STAEformerConfig
 from pgti.models.stgcn import STGCN, STGCNConfig
 from pgti.models.stid import STID, STIDConfig
 from pgti.models.stllm import STLLM, STLLMConfig
-from pgti.models.tgcn import TGCN, TGCNConfig
+from pgti.models.tgcn import A3TGCN, TGCN, A3TGCNConfig, TGCNConfig
 from pgti.options import parse_config
 from pgti.registry import Registry
 

@@ -1,23 +1,15 @@
 """STAEformer: plain transformer layers over time, then over sensors, and a learned embedding."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError
-from pgti.models.base import (
-    AbstractModel,
-    ModelConfig,
-    ModelShape,
-    TeacherForcing,
-    check_at_least,
-    check_fractions,
-)
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import SupportKind, Supports
+from pgti.nn import Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STAEformer", "STAEformerConfig"]
@@ -51,10 +43,10 @@ class STAEformerConfig(ModelConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        check_at_least(self, input_embedding=1, adaptive_embedding=1)
-        check_at_least(self, time_of_day_embedding=1, day_of_week_embedding=1)
-        check_at_least(self, feed_forward=1, heads=1, layers=1)
-        check_fractions(self, "dropout")
+        self.check_at_least(input_embedding=1, adaptive_embedding=1)
+        self.check_at_least(time_of_day_embedding=1, day_of_week_embedding=1)
+        self.check_at_least(feed_forward=1, heads=1, layers=1)
+        self.check_fractions("dropout")
 
 
 class STAEformer(AbstractModel):
@@ -88,9 +80,9 @@ class STAEformer(AbstractModel):
     groups of tokens (the steps of some sensors, or the sensors of some steps) at a time.
     """
 
-    support_kind: ClassVar[SupportKind] = "none"
-    can_checkpoint_activations: ClassVar[bool] = True
-    uses_day_of_week: ClassVar[bool] = True
+    support_kind = "none"
+    can_checkpoint_activations = True
+    uses_day_of_week = True
     config: STAEformerConfig
 
     def __init__(self, config: STAEformerConfig, shape: ModelShape) -> None:

@@ -2,20 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.models.base import (
-    AbstractModel,
-    ModelConfig,
-    ModelShape,
-    TeacherForcing,
-    check_at_least,
-    check_fractions,
-)
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import (
     ChunkLimits,
@@ -25,7 +17,6 @@ from pgti.nn import (
     gated_window_convolution,
 )
 from pgti.nn.execution import compiler_disabled
-from pgti.nn.sparse import SupportKind
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STGCN", "STGCNConfig"]
@@ -58,8 +49,8 @@ class STGCNConfig(ModelConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, bottleneck=1, end_channels=1, blocks=1, kernel=1, hops=1)
-        check_fractions(self, "dropout")
+        self.check_at_least(hidden=1, bottleneck=1, end_channels=1, blocks=1, kernel=1, hops=1)
+        self.check_fractions("dropout")
 
     @property
     def steps_consumed(self) -> int:
@@ -96,8 +87,8 @@ class STGCN(AbstractModel):
     - Channels are those of the paper; the released code has others (32 and 128).
     """
 
-    support_kind: ClassVar[SupportKind] = "scaled_laplacian"
-    can_checkpoint_activations: ClassVar[bool] = True
+    support_kind = "scaled_laplacian"
+    can_checkpoint_activations = True
     config: STGCNConfig
 
     def __init__(self, config: STGCNConfig, shape: ModelShape) -> None:

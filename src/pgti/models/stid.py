@@ -1,22 +1,14 @@
 """STID: the window of a sensor with embeddings of the sensor, the time and the day of the week."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.models.base import (
-    AbstractModel,
-    ModelConfig,
-    ModelShape,
-    TeacherForcing,
-    check_at_least,
-    check_fractions,
-)
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import SupportKind, Supports
+from pgti.nn import Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STID", "STIDConfig"]
@@ -44,9 +36,9 @@ class STIDConfig(ModelConfig):
     dropout: float = 0.15
 
     def __post_init__(self) -> None:
-        check_at_least(self, window_embedding=1, node_embedding=1, layers=1)
-        check_at_least(self, time_of_day_embedding=1, day_of_week_embedding=1)
-        check_fractions(self, "dropout")
+        self.check_at_least(window_embedding=1, node_embedding=1, layers=1)
+        self.check_at_least(time_of_day_embedding=1, day_of_week_embedding=1)
+        self.check_fractions("dropout")
 
 
 class STID(AbstractModel):
@@ -73,9 +65,9 @@ class STID(AbstractModel):
       day, which can fall just below its row and then selects the row before.
     """
 
-    support_kind: ClassVar[SupportKind] = "none"
-    can_checkpoint_activations: ClassVar[bool] = True
-    uses_day_of_week: ClassVar[bool] = True
+    support_kind = "none"
+    can_checkpoint_activations = True
+    uses_day_of_week = True
     config: STIDConfig
 
     def __init__(self, config: STIDConfig, shape: ModelShape) -> None:

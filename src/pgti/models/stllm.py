@@ -2,24 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.errors import ConfigError, MissingExtraError
-from pgti.models.base import (
-    AbstractModel,
-    ModelConfig,
-    ModelShape,
-    TeacherForcing,
-    check_at_least,
-    check_fractions,
-)
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.gpt2_weights import GPT2_SETTINGS, read_gpt2_weights
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import ChunkLimits, SupportKind, Supports
+from pgti.nn import ChunkLimits, Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STLLM", "STLLMConfig"]
@@ -55,8 +48,8 @@ class STLLMConfig(ModelConfig):
     weights: str = ""
 
     def __post_init__(self) -> None:
-        check_at_least(self, embedding=1, gpt_layers=1, unfrozen=0, width=1, heads=1)
-        check_fractions(self, "dropout")
+        self.check_at_least(embedding=1, gpt_layers=1, unfrozen=0, width=1, heads=1)
+        self.check_fractions("dropout")
         if self.unfrozen > self.gpt_layers:
             raise ConfigError(
                 f"unfrozen is {self.unfrozen}: it must be at most gpt_layers, {self.gpt_layers}"
@@ -107,9 +100,9 @@ class STLLM(AbstractModel):
         MissingExtraError: if transformers is not installed.
     """
 
-    support_kind: ClassVar[SupportKind] = "none"
-    can_checkpoint_activations: ClassVar[bool] = True
-    uses_day_of_week: ClassVar[bool] = True
+    support_kind = "none"
+    can_checkpoint_activations = True
+    uses_day_of_week = True
     config: STLLMConfig
 
     def __init__(self, config: STLLMConfig, shape: ModelShape) -> None:

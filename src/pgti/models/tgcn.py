@@ -1,14 +1,17 @@
-"""T-GCN: a gated recurrent layer whose gates are graph convolutions."""
+"""T-GCN, a recurrent layer whose gates are graph convolutions; A3T-GCN adds attention over time."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+import torch
+from torch import nn
+
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
-from pgti.nn import GraphGRU, SupportKind, Supports
-from pgti.shapes import BHNC, BLNC
+from pgti.nn import GraphGRU, Supports
+from pgti.shapes import BHNC, BLNC, NBD
 
-__all__ = ["TGCN", "TGCNConfig"]
+__all__ = ["A3TGCN", "TGCN", "A3TGCNConfig", "TGCNConfig"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,10 +25,44 @@ class TGCNConfig(ModelConfig):
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1)
+        self.check_at_least(hidden=1)
 
 
-class TGCN(AbstractModel):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class A3TGCNConfig(TGCNConfig):
+    """Options of A3T-GCN.
+
+    Attributes:
+        hidden: units D of the recurrent layer, and of the perceptron that scores its states. The
+            released code uses 100; 64 is the default of T-GCN here, so that the two can be
+            compared.
+    """
+
+
+class _GraphRecurrentModel(AbstractModel):
+    """A network that reads its input through one recurrent layer of graph convolutions."""
+
+    support_kind = "renormalized"
+    can_checkpoint_activations = True
+    config: TGCNConfig
+
+    def __init__(self, config: TGCNConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        self.cell = GraphGRU(shape.input_channels, config.hidden)
+
+    def read(self, x: BLNC, supports: Supports) -> Iterator[list[NBD]]:
+        """The states after each row of x from a state of zeros, [N, B, D] each, in parts."""
+        self.check_supports(supports)
+        batch, num_steps, num_nodes, _ = x.shape
+        steps = self.steps_per_part(num_steps, num_nodes * batch * 3 * self.config.hidden)
+        state_NBD = None
+        for part_LNBC in torch.split(x.permute(1, 2, 0, 3), steps):
+            states_NBD = self.maybe_checkpoint(self.cell, part_LNBC, state_NBD, supports)
+            yield states_NBD
+            state_NBD = states_NBD[-1]
+
+
+class TGCN(_GraphRecurrentModel):
     """Temporal Graph Convolutional Network (Zhao et al., IEEE T-ITS 2020, arXiv 1811.05320).
 
     One recurrent layer reads L steps from a state of zeros, and one affine map turns its last state
@@ -47,21 +84,57 @@ class TGCN(AbstractModel):
       parameters, biases included.
     """
 
-    support_kind: ClassVar[SupportKind] = "renormalized"
-    can_checkpoint_activations: ClassVar[bool] = True
-    config: TGCNConfig
-
     def __init__(self, config: TGCNConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
-        self.cell = GraphGRU(shape.input_channels, config.hidden)
         self.regression = Regression(config.hidden, shape)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
-        self.check_supports(supports)
-        parts = self.cell.read(
-            x.permute(1, 2, 0, 3), supports, checkpointing=self.is_checkpointing, limits=self.limits
-        )
-        for states_NBD in parts:
+        for states_NBD in self.read(x, supports):
             last_NBD = states_NBD[-1]
         return self.regression(last_NBD.transpose(0, 1))
+
+
+class A3TGCN(_GraphRecurrentModel):
+    """Attention Temporal Graph Convolutional Network (Bai et al., ISPRS IJGI 2021).
+
+    arXiv 2006.11583. The recurrent layer of `TGCN`, with its state carried from step to step; a
+    perceptron of two layers gives the state h_i of every step i a score e_i; a softmax over the L
+    steps turns scores into weights; their sum of states is the context C = sum_i a_i h_i, and
+    one affine map turns it into H steps of the targets at once. For the cell see `TGCN`.
+
+    Where the paper and its released code differ, this follows the paper: the code squares the
+    scores, gives one weight to a step of the whole graph by a layer as wide as N, and hands the
+    weighted steps, one number of each, to a map from L to H without adding them up.
+
+    Where this differs from the paper:
+
+    - The perceptron has a tanh between its layers, e = w2 . tanh(W1 h + b1). In the printed
+      equation nothing separates them, so the two are one linear layer.
+    - The second layer lacks a bias, on which a softmax does not depend.
+    - Every sensor weighs the steps by its own states, with a perceptron that all share: the paper
+      does not say whether it sees one sensor or all.
+    """
+
+    def __init__(self, config: A3TGCNConfig, shape: ModelShape) -> None:
+        super().__init__(config, shape)
+        hidden = config.hidden
+        self.score = nn.Sequential(
+            nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False)
+        )
+        self.regression = Regression(hidden, shape)
+
+    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
+        """Forecast the targets; see `AbstractModel.forward`."""
+        states_NBD = [state_NBD for part in self.read(x, supports) for state_NBD in part]
+        context_NBD = self.maybe_checkpoint(self._context, states_NBD)
+        return self.regression(context_NBD.transpose(0, 1))
+
+    def _context(self, states_NBD: Sequence[NBD]) -> NBD:
+        """The sum of the states of all steps, weighted by attention."""
+        scores_LNB1 = torch.stack([self.score(state_NBD) for state_NBD in states_NBD])
+        weights_LNB1 = scores_LNB1.to(states_NBD[0].dtype).softmax(dim=0)
+        context_NBD = torch.zeros_like(states_NBD[0])
+        for weight_NB1, state_NBD in zip(weights_LNB1, states_NBD, strict=True):
+            context_NBD = torch.addcmul(context_NBD, weight_NB1, state_NBD)
+        return context_NBD

@@ -14,7 +14,6 @@ from pgti.nn.dropout import dropout_add as dropout_add
 from pgti.nn.execution import ChunkLimits as ChunkLimits
 from pgti.nn.execution import checkpointed as checkpointed
 from pgti.nn.execution import draw_as_linear as draw_as_linear
-from pgti.nn.execution import steps_per_part as steps_per_part
 from pgti.nn.execution import without_autocast as without_autocast
 from pgti.nn.gated import gated_convolution as gated_convolution
 from pgti.nn.gated import gated_window_convolution as gated_window_convolution

@@ -23,17 +23,12 @@ __all__ = [
     "draw_as_linear",
     "refuse_second_derivative",
     "split_rows",
-    "steps_per_part",
     "without_autocast",
 ]
 
 P = ParamSpec("P")
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
-
-_STEP_TO_STATE = 7
-"""Memory that a gated layer needs to differentiate one time step (r, u, c, h and the gradients of
-r, u, c), in states. Between the passes it stores one state for each chunk of steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,25 +159,6 @@ def checkpointed(
     """
     result = checkpoint(part, *args, use_reentrant=False, preserve_rng_state=draws)
     return cast(Result, result)
-
-
-def steps_per_part(
-    num_steps: int,
-    numbers_per_step: int,
-    *,
-    checkpointing: bool,
-    limits: ChunkLimits = DEFAULT_LIMITS,
-) -> int:
-    """Number of time steps that all layers of a recurrent network compute before the next steps.
-
-    Without gradients `limits.activations` and the `numbers_per_step` of projected inputs decide.
-    In training it is all `num_steps`, whose activations are stored anyway. With checkpointing,
-    chunks of c of T steps store T / c states, and the backward pass holds the activations of c
-    steps: c = sqrt(T / 7) needs the least memory.
-    """
-    if not torch.is_grad_enabled():
-        return max(1, limits.activations // numbers_per_step)
-    return max(1, round(math.sqrt(num_steps / _STEP_TO_STATE))) if checkpointing else num_steps
 
 
 def draw_as_linear(fan_in: int, *parameters: nn.Parameter) -> None:

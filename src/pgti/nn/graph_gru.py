@@ -11,18 +11,10 @@ recurrence, because the operator acts on x and h separately; and r and u, which 
 share it and have one weight matrix.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from pgti.nn.execution import (
-    DEFAULT_LIMITS,
-    ChunkLimits,
-    checkpointed,
-    compiler_disabled,
-    steps_per_part,
-)
+from pgti.nn.execution import compiler_disabled
 from pgti.nn.recurrent import GatedLayer
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
@@ -40,35 +32,6 @@ class GraphGRU(GatedLayer):
         input_channels: C.
         hidden: D.
     """
-
-    def read(
-        self,
-        x_LNBC: Tensor,
-        supports: Supports,
-        *,
-        checkpointing: bool = False,
-        limits: ChunkLimits = DEFAULT_LIMITS,
-    ) -> Iterator[list[NBD]]:
-        """The states after each of L inputs from a state of zeros, one part of them at a time.
-
-        Args:
-            x_LNBC: [L, N, B, C].
-            supports: one operator on N nodes.
-            checkpointing: store only the states for the backward pass, and recompute the rest.
-            limits: `activations` is used, without gradients.
-
-        Yields:
-            The states of one part, [N, B, D] each: see `steps_per_part`.
-        """
-        num_steps, num_nodes, batch, _ = x_LNBC.shape
-        numbers = num_nodes * batch * 3 * self.hidden
-        steps = steps_per_part(num_steps, numbers, checkpointing=checkpointing, limits=limits)
-        state_NBD = None
-        for part_LNBC in torch.split(x_LNBC, steps):
-            args = (part_LNBC, state_NBD, supports)
-            states_NBD = checkpointed(self, *args) if checkpointing else self(*args)
-            yield states_NBD
-            state_NBD = states_NBD[-1]
 
     @compiler_disabled
     def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> list[NBD]:

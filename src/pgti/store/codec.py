@@ -65,7 +65,8 @@ class GridCodec:
         missing = np.isnan(values)
         has_missing = bool(missing.any())
         filled = np.where(missing, np.float32(0), values) if has_missing else values
-        codes = np.rint(filled * divisors)
+        with np.errstate(over="ignore"):  # inf exceeds every code
+            codes = np.rint(filled * divisors)
         if float(np.abs(codes).max(initial=0)) > _MAX_CODE:
             return None
         if not np.array_equal(codes / divisors, filled):
@@ -98,13 +99,7 @@ def grid_divisor(values: NDArray[np.float32], multiple_of: int = 1) -> int | Non
     Returns:
         The grid's steps per unit, such that int16 codes reproduce the float32 readings exactly.
     """
-    observed = values[~np.isnan(values)]
     for divisor in DIVISORS:
-        if divisor % multiple_of:
-            continue
-        codes = np.rint(observed * np.float32(divisor))
-        if float(np.abs(codes).max(initial=0)) > _MAX_CODE:
-            return None
-        if np.array_equal(codes / np.float32(divisor), observed):
+        if divisor % multiple_of == 0 and GridCodec((divisor,)).encode(values) is not None:
             return divisor
     return None

@@ -1,7 +1,6 @@
 """Encoding readings into `series.npy`: int16 as long as that is lossless, then float32."""
 
 import contextlib
-import io
 import math
 import os
 from pathlib import Path
@@ -29,6 +28,10 @@ class SeriesEncoder:
         num_channels: channels, C.
         recode_readings: readings to convert at a time.
 
+    Attributes:
+        codec: decodes the numbers written so far.
+        num_steps: rows written so far.
+
     Raises:
         OSError: if the file cannot be created; every method raises it if writing fails.
     """
@@ -39,43 +42,30 @@ class SeriesEncoder:
         self._path = path
         self._recode_rows = max(1, recode_readings // (num_nodes * num_channels))
         self._row_shape = num_nodes, num_channels
-        self._codec: Codec | None = None
+        self.codec: Codec = GridCodec((1,) * num_channels)
         self._max_code = np.zeros(num_channels)
-        self._num_steps = 0
+        self.num_steps = 0
         self._file: BinaryIO | None = self._new_file()
-
-    @property
-    def num_steps(self) -> int:
-        """Rows written so far."""
-        return self._num_steps
-
-    @property
-    def codec(self) -> Codec:
-        """Decodes the numbers written so far."""
-        return self._codec if self._codec is not None else Float32Codec()
 
     def append(self, values: NDArray[np.float32]) -> None:
         """Append readings [rows, N, C], contiguous and finite, NaN for missing."""
         raw = self._encode(values)
         self._open_file().write(raw.data)
-        self._num_steps += len(values)
+        self.num_steps += len(values)
 
     def finish(self) -> None:
         """Write the header, flush the file to the disk and close it."""
         file = self._open_file()
-        header = io.BytesIO()
         text = repr(
             {
                 "descr": self.codec.dtype.str,
                 "fortran_order": False,
-                "shape": (self._num_steps, *self._row_shape),
+                "shape": (self.num_steps, *self._row_shape),
             }
         )
-        header.write(b"\x93NUMPY\x01\x00")
-        header.write((SERIES_OFFSET - 10).to_bytes(2, "little"))
-        header.write(text.encode("latin1").ljust(SERIES_OFFSET - 11) + b"\n")
         file.seek(0)
-        file.write(header.getvalue())
+        file.write(np.lib.format.magic(1, 0) + (SERIES_OFFSET - 10).to_bytes(2, "little"))
+        file.write(text.encode("latin1").ljust(SERIES_OFFSET - 11) + b"\n")
         file.flush()
         os.fsync(file.fileno())
         file.close()
@@ -90,17 +80,15 @@ class SeriesEncoder:
             self._file = None
 
     def _encode(self, values: NDArray[np.float32]) -> Raw:
-        if self._codec is None:
-            self._codec = _first_codec(values)
-        if isinstance(self._codec, GridCodec):
-            codes = self._codec.encode(values)
-            if codes is None:
-                self._recode(self._finer_codec(self._codec, values))
-                return self._encode(values)
-            largest = np.abs(np.where(codes == MISSING_CODE, 0, codes)).max(axis=(0, 1))
-            self._max_code = np.maximum(self._max_code, largest)
-            return codes
-        return self._codec.encode(values)
+        if isinstance(self.codec, Float32Codec):
+            return self.codec.encode(values)
+        codes = self.codec.encode(values)
+        if codes is None:
+            self._recode(self._finer_codec(self.codec, values))
+            return self._encode(values)
+        largest = np.abs(np.where(codes == MISSING_CODE, 0, codes)).max(axis=(0, 1))
+        self._max_code = np.maximum(self._max_code, largest)
+        return codes
 
     def _finer_codec(self, codec: GridCodec, values: NDArray[np.float32]) -> Codec:
         """A grid for both what is written and `values`, or float32."""
@@ -114,10 +102,9 @@ class SeriesEncoder:
 
     def _recode(self, codec: Codec) -> None:
         """Rewrite the file in another encoding."""
-        old = self._codec
-        self._codec = codec
+        old, self.codec = self.codec, codec
         self._max_code = np.zeros(self._row_shape[1])
-        if old is None or self._num_steps == 0:
+        if self.num_steps == 0:
             return
         displaced = self._path.with_suffix(".old")
         piece_bytes = self._recode_rows * math.prod(self._row_shape) * old.dtype.itemsize
@@ -140,13 +127,3 @@ class SeriesEncoder:
         if self._file is None:
             raise StoreError("the store is finished: its series cannot be written any more")
         return self._file
-
-
-def _first_codec(values: NDArray[np.float32]) -> Codec:
-    divisors = []
-    for channel in range(values.shape[-1]):
-        divisor = grid_divisor(values[..., channel])
-        if divisor is None:
-            return Float32Codec()
-        divisors.append(divisor)
-    return GridCodec(tuple(divisors))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from pgti.errors import StoreError
+from pgti.errors import ConfigError, StoreError
+from pgti.options import parse_config
 from pgti.store.codec import MISSING_CODE
 
 __all__ = [
@@ -191,15 +192,10 @@ class StoreMeta:
         version = content.get("format_version") if isinstance(content, dict) else None
         if type(version) is not int:
             raise StoreError(f"{path} has no format version: it is not a store's description")
-        if version > FORMAT_VERSION:
-            raise StoreError(
-                f"{path} has format version {version} and this pgti reads up to {FORMAT_VERSION}; "
-                "upgrade pgti or ingest the source again"
-            )
         if version != FORMAT_VERSION:
             raise StoreError(
-                f"{path} has format version {version} and the first one is {FORMAT_VERSION}; "
-                "ingest the source again"
+                f"{path} has format version {version} and this pgti reads {FORMAT_VERSION}; "
+                "upgrade pgti or ingest the source again"
             )
         names = {"digest", *(field.name for field in fields(cls))}
         if set(content) != names:
@@ -207,21 +203,17 @@ class StoreMeta:
                 f"{path} has missing or unknown entries: {_listed(set(content) ^ names)}; "
                 "ingest the source again"
             )
-        problem = _wrong_type(content)
-        if problem is None:
-            digest = content.pop("digest")
-            values: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in content.items()
-            }
-            meta = cls(**values)
+        digest = content.pop("digest")
+        try:
+            meta = parse_config(cls, content)
+            problem = next(meta.contradictions(), None)
             if meta.fingerprint != digest:
                 problem = "its entries do not match its digest"
-            else:
-                problem = next(meta.contradictions(), None)
-            if problem is None:
-                return meta
-        raise StoreError(f"{path} is damaged: {problem}; ingest the source again")
+        except ConfigError as error:  # an entry of another type
+            problem = str(error)
+        if problem is not None:
+            raise StoreError(f"{path} is damaged: {problem}; ingest the source again")
+        return meta
 
 
 def _json(content: dict[str, Any]) -> str:
@@ -250,40 +242,6 @@ def _is_zone(name: str) -> bool:
     return True
 
 
-# The JSON types of each entry, and those of the items of a list or an object.
-_JSON_TYPES: dict[str, tuple[tuple[type, ...], type | None]] = {
-    **dict.fromkeys(
-        ("format_version", "num_steps", "num_nodes", "num_channels", "num_edges"), ((int,), None)
-    ),
-    **dict.fromkeys(("missing_count", "block_rows"), ((int,), None)),
-    **dict.fromkeys(("missing_code", "interval_seconds"), ((int, type(None)), None)),
-    **dict.fromkeys(("start", "time_zone"), ((str, type(None)), None)),
-    **dict.fromkeys(("channels", "units", "node_ids"), ((list,), str)),
-    "divisors": ((list, type(None)), int),
-    "dtype": ((str,), None),
-    "digest": ((str,), None),
-    "is_regular": ((bool,), None),
-    "parts": ((dict,), str),
-}
-
-
-def _wrong_type(content: dict[str, Any]) -> str | None:
-    """The first entry of a wrong type, if any.
-
-    The comparison is exact, because Python takes true and false for whole numbers.
-    """
-    for name, (types, item_type) in _JSON_TYPES.items():
-        value = content[name]
-        if type(value) not in types:
-            return f"{name} is {value!r}"
-        items = value.values() if isinstance(value, dict) else value
-        if item_type is not None and items is not None:
-            for item in items:
-                if type(item) is not item_type:
-                    return f"{name} contains {item!r}, which is not of type {item_type.__name__}"
-    return None
-
-
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse to write a store where something exists; `overwrite` accepts another store.
 
@@ -293,7 +251,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(path):
         return
     if not overwrite:
-        raise StoreError(f"{path} exists already: choose another name or remove it")
+        raise StoreError(
+            f"{path} exists already: choose another name, remove it, or pass --overwrite"
+        )
     if not _is_store(path):
         raise StoreError(f"{path} is not a store: choose another name; only stores are overwritten")
 

@@ -1,6 +1,7 @@
 """In which order the windows of an epoch are used: a pure function of (seed, epoch, number)."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class Order(ABC):
         """
 
 
+@dataclass(frozen=True, slots=True)
 class Sequential(Order):
     """Time order, in every epoch: for evaluation."""
 
@@ -44,34 +46,32 @@ class Sequential(Order):
         """Positions in time order."""
         return np.arange(num_windows, dtype=np.int64)
 
-    def __repr__(self) -> str:
-        return "Sequential()"
 
-
+@dataclass(frozen=True, slots=True)
 class GlobalShuffle(Order):
     """A fresh permutation of all windows in each epoch.
 
     Drawn from a counter-based generator (Philox) keyed by (seed, epoch), so that the order of
     epoch 7 does not depend on epochs 0 to 6, and a resumed run gets the same batches.
 
-    Args:
+    Attributes:
         seed: 0 <= seed < 2**64.
 
     Raises:
         ConfigError: if the seed is outside that range.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = check_seed(seed)
+    seed: int
 
-    def __repr__(self) -> str:
-        return f"GlobalShuffle(seed={self.seed})"
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
         """A permutation of the positions, keyed by (seed, epoch)."""
         return _permutation(self.seed, epoch, num_windows)
 
 
+@dataclass(frozen=True, slots=True)
 class BlockShuffle(Order):
     """Blocks of consecutive windows in a fresh order each epoch, time order inside a block.
 
@@ -84,7 +84,7 @@ class BlockShuffle(Order):
     so a batch of 64 covers about 64 / 8 different times of the series. Its gradient stays unbiased,
     with more noise.
 
-    Args:
+    Attributes:
         seed: 0 <= seed < 2**64.
         block_size: windows in a block, >= 1.
 
@@ -92,19 +92,19 @@ class BlockShuffle(Order):
         ConfigError: if the seed or the block size is outside its range.
     """
 
-    def __init__(self, seed: int, block_size: int) -> None:
-        self.seed = check_seed(seed)
-        require_whole_number("block size", block_size, 1)
-        self.block_size = block_size
+    seed: int
+    block_size: int
 
-    def __repr__(self) -> str:
-        return f"BlockShuffle(seed={self.seed}, block_size={self.block_size})"
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        require_whole_number("block size", self.block_size, 1)
 
     def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
         """The positions block by block, the blocks permuted by (seed, epoch)."""
         return _shuffle_blocks(self.seed, epoch, num_windows, self.block_size)
 
 
+@dataclass(frozen=True, slots=True)
 class PartitionShuffle(Order):
     """Blocks of windows, shuffled within each partition, and the partitions interleaved.
 
@@ -121,7 +121,7 @@ class PartitionShuffle(Order):
     From epoch to epoch the borders of the partitions rotate by a fraction of a partition, so that
     over the epochs each partition has every window.
 
-    Args:
+    Attributes:
         seed: 0 <= seed < 2**64.
         partitions: P, parts of the series, >= 1.
         block_size: windows in a block, >= 1.
@@ -131,21 +131,17 @@ class PartitionShuffle(Order):
         ConfigError: if one of them is outside its range.
     """
 
-    def __init__(self, seed: int, partitions: int, block_size: int, rotation: float = 0.0) -> None:
-        self.seed = check_seed(seed)
-        require_whole_number("partitions", partitions, 1)
-        require_whole_number("block size", block_size, 1)
-        if not 0 <= rotation <= 1:
-            raise ConfigError(f"rotation is {rotation}: it must be a fraction between 0 and 1")
-        self.partitions = partitions
-        self.block_size = block_size
-        self.rotation = rotation
+    seed: int
+    partitions: int
+    block_size: int
+    rotation: float = 0.0
 
-    def __repr__(self) -> str:
-        return (
-            f"PartitionShuffle(seed={self.seed}, partitions={self.partitions}, "
-            f"block_size={self.block_size}, rotation={self.rotation})"
-        )
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        require_whole_number("partitions", self.partitions, 1)
+        require_whole_number("block size", self.block_size, 1)
+        if not 0 <= self.rotation <= 1:
+            raise ConfigError(f"rotation is {self.rotation}: it must be a fraction between 0 and 1")
 
     def epoch(self, num_windows: int, epoch: int) -> NDArray[np.int64]:
         """The positions, partition after partition in turn."""
@@ -192,16 +188,11 @@ class PartitionShuffle(Order):
         return numbers * size + np.minimum(numbers, larger)
 
 
-def check_seed(seed: int) -> int:
-    """The seed itself.
-
-    Raises:
-        ConfigError: unless it is a whole number from 0 to 2**64 - 1.
-    """
+def check_seed(seed: int) -> None:
+    """Raise ConfigError unless the seed is a whole number from 0 to 2**64 - 1."""
     require_whole_number("seed", seed, 0)
     if seed >= 2**64:
         raise ConfigError(f"seed is {seed}: it must be less than 2**64")
-    return seed
 
 
 def _shuffle_blocks(

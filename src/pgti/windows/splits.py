@@ -81,7 +81,7 @@ def split_by_fractions(
     >>> len(splits.train), len(splits.val), len(splits.test)
     (23974, 3425, 6850)
     """
-    if not all(0.0 <= sharding <= 1.0 for sharding in fractions):
+    if not all(0.0 <= each <= 1.0 for each in fractions):
         raise ConfigError(
             f"split fractions {fractions} must be three shares between 0 and 1: train, val, test"
         )
@@ -134,7 +134,7 @@ def split_by_rows(
     starts = spec.starts(num_steps)
 
     def targets_within(first: int, end: int) -> range:
-        low = _ceil_div(max(0, first - spec.input_steps), spec.stride)
+        low = -(-max(0, first - spec.input_steps) // spec.stride)  # rounded up
         high = (end - spec.span) // spec.stride + 1
         return starts[low : max(low, high)]
 
@@ -144,10 +144,6 @@ def split_by_rows(
         test=targets_within(test_row + gap, num_steps),
     )
     return _checked(splits, num_steps, spec)
-
-
-def _ceil_div(value: int, divisor: int) -> int:
-    return -(-value // divisor)
 
 
 def _checked(splits: Splits, num_steps: int, spec: WindowSpec) -> Splits:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from pgti.datasets.simulated.options import STRETCH_STEPS, SimulationOptions
 from pgti.datasets.simulated.random_processes import Purpose, generator
 
 __all__ = ["Demand", "Traits", "smooth_field"]
@@ -116,42 +117,30 @@ class Demand:
     Args:
         traits: properties of each sensor.
         walk: row-normalised adjacency [N, N].
-        seed: seed of the simulation.
-        start: time of the first step.
-        interval_seconds: between steps.
-        stretch_steps: steps in a stretch.
+        options: seed and clock.
     """
 
-    def __init__(
-        self,
-        traits: Traits,
-        walk: sparse.csr_array,
-        *,
-        seed: int,
-        start: np.datetime64,
-        interval_seconds: int,
-        stretch_steps: int,
-    ) -> None:
+    def __init__(self, traits: Traits, walk: sparse.csr_array, options: SimulationOptions) -> None:
         self._bumps = traits.bumps
         self._walk = walk
-        self._seed = seed
-        self._start_seconds = int(start.astype("datetime64[s]").astype(np.int64))
-        self._interval_seconds = interval_seconds
-        self._stretch_steps = stretch_steps
+        self._seed = options.seed
+        self._start_seconds = int(options.start.astype("datetime64[s]").astype(np.int64))
+        self._interval_seconds = options.interval_seconds
         self._day_levels: dict[int, NDArray[np.float32]] = {}
-        memory = math.exp(-interval_seconds * stretch_steps / _HOURLY_MEMORY_SECONDS)
+        memory = math.exp(-options.interval_seconds * STRETCH_STEPS / _HOURLY_MEMORY_SECONDS)
         self._hourly_memory = np.float32(memory)
         self._hourly_innovation = np.float32(_HOURLY_STD * math.sqrt(1 - memory**2))
         # Hourly variation is drawn at the ends of a stretch and is a straight line between them.
-        first = generator(seed, Purpose.DAY).standard_normal(walk.shape[0], dtype=np.float32)
+        rng = generator(options.seed, Purpose.DAY)
+        first = rng.standard_normal(walk.shape[0], dtype=np.float32)
         self._hourly = first * np.float32(_HOURLY_STD)
-        self._ramp = (np.arange(stretch_steps, dtype=np.float32) / stretch_steps)[:, None]
+        self._ramp = (np.arange(STRETCH_STEPS, dtype=np.float32) / STRETCH_STEPS)[:, None]
 
     def stretch(self, index: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Demand [stretch_steps, N] of stretch `index`; stretches are asked for in order."""
-        steps = index * self._stretch_steps + np.arange(self._stretch_steps)
+        """Demand [STRETCH_STEPS, N] of stretch `index`; stretches are asked for in order."""
+        steps = index * STRETCH_STEPS + np.arange(STRETCH_STEPS)
         seconds = self._start_seconds + steps * self._interval_seconds
-        demand = np.full((self._stretch_steps, self._bumps.shape[1]), _NIGHT, dtype=np.float32)
+        demand = np.full((STRETCH_STEPS, self._bumps.shape[1]), _NIGHT, dtype=np.float32)
         # Few bumps matter at any time. A sum in a fixed order, unlike a matrix product, does not
         # depend on the number of threads in its last bit.
         for height, bump in zip(_rhythm(seconds), self._bumps, strict=True):
@@ -174,8 +163,7 @@ class Demand:
         days = seconds // _SECONDS_PER_DAY - self._start_seconds // _SECONDS_PER_DAY
         levels = {}
         for day in range(int(days[0]), int(days[-1]) + 1):
-            known = self._day_levels.get(day)
-            levels[day] = self._day_level(day) if known is None else known
+            levels[day] = self._day_levels[day] if day in self._day_levels else self._day_level(day)
             first, stop = np.searchsorted(days, [day, day + 1])
             yield slice(int(first), int(stop)), levels[day]
         self._day_levels = levels

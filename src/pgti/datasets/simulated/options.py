@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, require_whole_number
 
 __all__ = ["STRETCH_STEPS", "SimulationOptions"]
 
@@ -14,11 +14,9 @@ STRETCH_STEPS = 12
 
 _DEFAULT_START = np.datetime64("2025-01-06T00:00:00", "s")  # a Monday
 _SECONDS_PER_DAY = 86_400
-# Float32 numbers per sensor: the arrays of one stretch, the state and the traits.
-_STRETCH_ARRAYS = 8
-_STATE_NUMBERS = 48
-_ITEM_BYTES = 4
-_CHUNKS_IN_FLIGHT = 2  # one being written while the next is filled
+# Bytes per sensor: 8 float32 arrays of one stretch, then 48 float32 numbers of state and traits.
+_WORKING_BYTES = 4 * (8 * STRETCH_STEPS + 48)
+_STEP_BYTES = 4 * 2  # float32 in two chunks: one being written while the next is filled
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,16 +47,18 @@ class SimulationOptions:
     budget_bytes: int = 32 << 20
 
     def __post_init__(self) -> None:
-        for name in ("sensors", "steps", "seed", "interval_seconds", "budget_bytes"):
-            _check_whole(name, getattr(self, name))
-        for name in ("sensors", "steps"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed is {self.seed}: it must lie between 0 and 2**63 - 1")
-        _check_time("start", self.start)
-        in_range = 60 <= self.interval_seconds <= 3600
-        if not in_range or _SECONDS_PER_DAY % self.interval_seconds:
+        minima = {"sensors": 1, "steps": 1, "seed": 0, "interval_seconds": 60, "budget_bytes": 0}
+        for name, minimum in minima.items():
+            require_whole_number(name, getattr(self, name), minimum)
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed is {self.seed}: it must be less than 2**63")
+        start: object = self.start
+        if not isinstance(start, np.datetime64) or np.isnat(start):
+            raise ConfigError(
+                f"start is {start!r}: it must be a time, such as "
+                "numpy.datetime64('2025-01-06T00:00')"
+            )
+        if self.interval_seconds > 3600 or _SECONDS_PER_DAY % self.interval_seconds:
             raise ConfigError(
                 f"interval_seconds is {self.interval_seconds}: it must lie between 60 and 3600 "
                 "and divide a day, as 300 does"
@@ -70,32 +70,11 @@ class SimulationOptions:
         if self.chunk_steps < STRETCH_STEPS:
             raise ConfigError(
                 f"budget_bytes is {self.budget_bytes}: {self.sensors} sensors need at least "
-                f"{self._working_bytes + STRETCH_STEPS * self._bytes_per_chunk_step}"
+                f"{self.sensors * (_WORKING_BYTES + STRETCH_STEPS * _STEP_BYTES)}"
             )
 
     @property
     def chunk_steps(self) -> int:
         """Steps written at a time: as many whole stretches as the budget holds."""
-        steps = (self.budget_bytes - self._working_bytes) // self._bytes_per_chunk_step
+        steps = (self.budget_bytes - self.sensors * _WORKING_BYTES) // (self.sensors * _STEP_BYTES)
         return steps // STRETCH_STEPS * STRETCH_STEPS
-
-    @property
-    def _working_bytes(self) -> int:
-        numbers = _STRETCH_ARRAYS * STRETCH_STEPS + _STATE_NUMBERS
-        return self.sensors * numbers * _ITEM_BYTES
-
-    @property
-    def _bytes_per_chunk_step(self) -> int:
-        return self.sensors * _ITEM_BYTES * _CHUNKS_IN_FLIGHT
-
-
-def _check_whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigError(f"{name} is {value!r}: it must be a whole number")
-
-
-def _check_time(name: str, value: object) -> None:
-    if not isinstance(value, np.datetime64) or np.isnat(value):
-        raise ConfigError(
-            f"{name} is {value!r}: it must be a time, such as numpy.datetime64('2025-01-06T00:00')"
-        )

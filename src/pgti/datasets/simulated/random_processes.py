@@ -65,7 +65,7 @@ class IncidentProcess:
     ) -> None:
         self._num_nodes = num_nodes
         self._starts_per_step = starts_per_step
-        self._end_chance = 1.0 / max(1.0, mean_steps)
+        self._end_chance = 1.0 / mean_steps
         count = int(rng.poisson(num_nodes * starts_per_step / self._end_chance))
         self._under_way = self._begin(np.zeros(count, dtype=np.int64), rng)
 

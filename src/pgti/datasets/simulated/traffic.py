@@ -14,10 +14,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from pgti.datasets.simulated.demand import Demand, Traits
-from pgti.datasets.simulated.options import STRETCH_STEPS, SimulationOptions
+from pgti.datasets.simulated.options import SimulationOptions
 from pgti.datasets.simulated.random_processes import IncidentProcess, Purpose, generator
 from pgti.graph import SensorGraph, random_walk
 
@@ -61,21 +60,22 @@ class Traffic:
     """
 
     def __init__(self, options: SimulationOptions, graph: SensorGraph) -> None:
-        walk = random_walk(_without_self_loops(graph.adjacency))
+        others = graph.adjacency.copy()  # a node is not downstream of itself
+        others.setdiag(0)
+        others.eliminate_zeros()
+        walk = random_walk(others)
         traits = Traits.draw(walk, options.seed)
         self._seed = options.seed
         self._walk = walk
         self._free_speed = traits.free_speed
-        self._demand = Demand(
-            traits,
-            walk,
-            seed=options.seed,
-            start=options.start,
-            interval_seconds=options.interval_seconds,
-            stretch_steps=STRETCH_STEPS,
-        )
+        self._demand = Demand(traits, walk, options)
         rng = generator(options.seed, Purpose.TRAITS, 1)
-        self._incidents = _incidents(graph.num_nodes, options, rng)
+        self._incidents = IncidentProcess(
+            graph.num_nodes,
+            starts_per_step=_INCIDENTS_PER_DAY * options.interval_seconds / _SECONDS_PER_DAY,
+            mean_steps=max(1.0, _INCIDENT_SECONDS / options.interval_seconds),
+            rng=rng,
+        )
         self._outages = _outages(graph.num_nodes, options, rng)
         self._congestion = np.zeros(graph.num_nodes, dtype=np.float32)
         self._drift = _DRIFT_MPH * rng.standard_normal(graph.num_nodes, dtype=np.float32)
@@ -160,17 +160,6 @@ class Traffic:
         return noise
 
 
-def _incidents(
-    num_nodes: int, options: SimulationOptions, rng: np.random.Generator
-) -> IncidentProcess:
-    return IncidentProcess(
-        num_nodes,
-        starts_per_step=_INCIDENTS_PER_DAY * options.interval_seconds / _SECONDS_PER_DAY,
-        mean_steps=max(1.0, _INCIDENT_SECONDS / options.interval_seconds),
-        rng=rng,
-    )
-
-
 def _outages(
     num_nodes: int, options: SimulationOptions, rng: np.random.Generator
 ) -> list[IncidentProcess]:
@@ -178,21 +167,11 @@ def _outages(
     # Two independent processes that each leave a fraction p observed leave p**2. Outages that start
     # at rate r and last m steps leave exp(-r * m).
     observed = math.sqrt(1.0 - options.outage_fraction)
-    processes = []
-    for seconds in (_SHORT_OUTAGE_SECONDS, _LONG_OUTAGE_SECONDS):
-        mean_steps = max(1.0, seconds / options.interval_seconds)
-        starts_per_step = -math.log(observed) / mean_steps
-        processes.append(
-            IncidentProcess(
-                num_nodes, starts_per_step=starts_per_step, mean_steps=mean_steps, rng=rng
-            )
+    durations = (_SHORT_OUTAGE_SECONDS, _LONG_OUTAGE_SECONDS)
+    lengths = [max(1.0, seconds / options.interval_seconds) for seconds in durations]
+    return [
+        IncidentProcess(
+            num_nodes, starts_per_step=-math.log(observed) / steps, mean_steps=steps, rng=rng
         )
-    return processes
-
-
-def _without_self_loops(adjacency: sparse.csr_array) -> sparse.csr_array:
-    """A node is not downstream of itself."""
-    loops = sparse.diags_array(adjacency.diagonal())
-    others = sparse.csr_array(adjacency - loops)
-    others.eliminate_zeros()
-    return others
+        for steps in lengths
+    ]

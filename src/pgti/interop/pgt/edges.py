@@ -33,12 +33,7 @@ class Edges:
 
     @classmethod
     def from_matrix(cls, matrix: NDArray[Any], num_nodes: int, name: str) -> "Edges":
-        """The entries of a matrix [N, N] that are not 0, by source, then target.
-
-        Args:
-            matrix: of weights.
-            num_nodes: N.
-            name: of the file, for messages.
+        """The entries of a matrix of weights [N, N] that are not 0, by source, then target.
 
         Raises:
             DataError: if the matrix has another shape, or an entry cannot be a weight.
@@ -55,13 +50,7 @@ class Edges:
     def from_pairs(
         cls, pairs: ArrayLike, weights: ArrayLike | None, num_nodes: int, name: str
     ) -> "Edges":
-        """Edges in the order of a list.
-
-        Args:
-            pairs: source and target of each, [E, 2].
-            weights: [E]; None for weights of 1.
-            num_nodes: N.
-            name: of the file, for messages.
+        """Edges in the order of a list: source and target [E, 2], weights [E] or None for 1.
 
         Raises:
             DataError: if they are no pairs of sensors, or a weight cannot be one.

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.interop.pgt.data.sources import Source
@@ -50,47 +49,38 @@ def standardize_as_pgt(
     np.nan_to_num(values, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
     if scaling == "centred":
         values = values.astype(np.float32, copy=False)
-    if device is not None:
-        return _on_gpu(torch.from_numpy(values).to(device, torch.float32), scaling)
+    data: Any = values if device is None else torch.from_numpy(values).to(device, torch.float32)
     if scaling == "none":
-        return Standardized(data=values, mean=None, std=None)
-    if scaling == "per-sensor":
-        mean, std = values[..., 0].mean(axis=0), values[..., 0].std(axis=0) + _TINY
-        values[..., 0] -= mean
-        values[..., 0] /= std
-        return Standardized(data=values, mean=_float32(mean), std=_float32(std))
-    # The arithmetic in place has the bits of PGT's, and needs none of its copies.
-    summed = values
-    if scaling == "together" and source.is_by_sensor:
+        return Standardized(data=data)
+    summed = data
+    if scaling == "together" and source.is_by_sensor and device is None:
         summed = np.ascontiguousarray(values.transpose(1, 0, 2))
-    mean = summed.mean(axis=(0, 1))
-    if scaling == "together":
-        std = summed.std(axis=(0, 1))
+    mean, std = _standardize_in_place(data, scaling, summed)
+    return Standardized(data=data, mean=_float32(mean), std=_float32(std))
+
+
+def _standardize_in_place(values: Any, scaling: Scaling, summed: Any) -> tuple[Any, Any]:
+    """Mean and deviation of an array or a tensor [T, N, F], which it standardises without a copy.
+
+    Args:
+        values: the series.
+        scaling: the order of operations.
+        summed: the same numbers in the order in which "together" sums them.
+    """
+    if scaling == "per-sensor":
+        values = values[..., 0]
+        mean, std = values.mean(axis=0), values.std(axis=0) + _TINY
+        values -= mean
+    elif scaling == "together":
+        keep = isinstance(values, Tensor)  # PGT returns [1, 1, F] on a GPU and [F] on a CPU
+        mean, std = (each(axis=(0, 1), keepdims=keep) for each in (summed.mean, summed.std))
         values -= mean
     else:
+        mean = values.mean(axis=(0, 1))
         values -= mean
         std = values.std(axis=(0, 1))
     values /= std
-    return Standardized(data=values, mean=_float32(mean), std=_float32(std))
-
-
-def _on_gpu(values: Tensor, scaling: Scaling) -> Standardized:
-    if scaling == "none":
-        return Standardized(data=values, mean=None, std=None)
-    if scaling == "per-sensor":
-        mean, std = values[..., 0].mean(dim=0), values[..., 0].std(dim=0) + _TINY
-        values[..., 0].sub_(mean).div_(std)
-        return Standardized(data=values, mean=mean, std=std)
-    # PGT returns [F] for the one, [1, 1, F] for the other.
-    keep = scaling == "together"
-    mean = values.mean(dim=(0, 1), keepdim=keep)
-    if scaling == "together":
-        std = values.std(dim=(0, 1), keepdim=keep)
-        values.sub_(mean)
-    else:
-        values.sub_(mean)
-        std = values.std(dim=(0, 1), keepdim=keep)
-    return Standardized(data=values.div_(std), mean=mean, std=std)
+    return mean, std
 
 
 def standardize_lazily_as_pgt(source: Source, scaling: Scaling) -> Standardized:
@@ -112,7 +102,7 @@ def standardize_lazily_as_pgt(source: Source, scaling: Scaling) -> Standardized:
     )
     series = standardizer.series(source)
     if scaling == "none":
-        return Standardized(data=series, mean=None, std=None)
+        return Standardized(data=series)
     return Standardized(data=series, mean=_float32(mean), std=_float32(std))
 
 
@@ -126,5 +116,5 @@ def _whole_moments(source: Source, *, per_node: bool) -> Moments:
     return Moments.merge_all(parts, width)
 
 
-def _float32(values: NDArray[np.floating[Any]]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float)
+def _float32(values: Any) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float)

@@ -66,25 +66,22 @@ class DataSet:
         Raises:
             DataError: if a file is missing, saying where to get it, or damaged.
         """
-        names = self.published.file_sets[0].files
-        for name in names:
-            if not (directory / name).is_file():
-                self._unpack(directory, name)
-        return self.read([directory / name for name in names], pgt_compat)
-
-    def _unpack(self, directory: Path, name: str) -> None:
+        files = self.published.file_sets[0]
+        archives = [each for each in files.archives if (directory / each).is_file()]
         downloads = {each.name: each.url for each in self.published.downloads}
-        for archive in downloads:
-            path = directory / archive
-            if archive.endswith(".zip") and path.is_file():
-                _unpack(path, name)
-                return
-        wanted = name if name in downloads else next(iter(downloads))
-        raise DataError(
-            f"{self.name} needs the file {name}, and {directory} has none: download {wanted} from "
-            f"{downloads[wanted]} and put it there under that name; or make a store with "
-            f"`pgti fetch {self.published.name}` and give its path"
-        )
+        for name in files.files:
+            if (directory / name).is_file():
+                continue
+            if archives:
+                _unpack(directory / archives[0], name)
+                continue
+            wanted = name if name in downloads else next(iter(downloads))
+            raise DataError(
+                f"{self.name} needs the file {name}, and {directory} has none: download {wanted} "
+                f"from {downloads[wanted]} and put it there under that name; or make a store with "
+                f"`pgti fetch {self.published.name}` and give its path"
+            )
+        return self.read([directory / name for name in files.files], pgt_compat)
 
 
 def _unpack(archive: Path, name: str) -> None:
@@ -156,9 +153,8 @@ def _align(
     if ids is None or ids == wanted or sorted(ids) != sorted(wanted):
         return matrix
     place = {label: position for position, label in enumerate(ids)}
-    order = np.array([place[label] for label in wanted])
-    aligned: NDArray[Any] = matrix[np.ix_(order, order)]
-    return aligned
+    order = [place[label] for label in wanted]
+    return matrix[np.ix_(order, order)]
 
 
 def _read_json(key: str, paths: Sequence[Path], _: bool) -> Opened:

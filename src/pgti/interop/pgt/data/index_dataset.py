@@ -115,8 +115,8 @@ class IndexDataset(Dataset[Window]):
     def __getitems__(self, positions: list[int]) -> "WindowBatch":
         """The windows at several positions of the starts, gathered in one operation."""
         starts = self.indices[np.asarray(positions, dtype=np.int64)]
-        past = _window_rows(starts, self.input_steps)
-        future = _window_rows(starts + self.input_steps, self.horizon)
+        past = starts[:, None] + np.arange(self.input_steps)
+        future = starts[:, None] + np.arange(self.input_steps, self.input_steps + self.horizon)
         gathered = _gather_rows(self.data, np.concatenate((past.ravel(), future.ravel())))
         x, y = gathered[: past.size], gathered[past.size :]
         batch = [x.view(*past.shape, *x.shape[1:]), y.view(*future.shape, *y.shape[1:])]
@@ -167,15 +167,6 @@ def _starts(indices: ArrayLike) -> NDArray[np.int64]:
     return starts.astype(np.int64, copy=False)
 
 
-def _window_rows(starts: NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:
-    rows: NDArray[np.int64] = starts[:, None] + np.arange(num_rows)
-    return rows
-
-
-def _rows(data: Series, rows: slice) -> Tensor:
-    return _as_tensor(_compute(data[rows]))
-
-
 def _gather_rows(data: Series, rows: NDArray[np.int64]) -> Tensor:
     """Rows of the series in the order given, repeated ones included, contiguous."""
     if isinstance(data, Tensor):
@@ -196,13 +187,11 @@ def _compute(piece: Any) -> Any:
     return compute() if callable(compute) else piece
 
 
-def _as_tensor(piece: Any) -> Tensor:
+def _rows(data: Series, rows: slice) -> Tensor:
+    piece = _compute(data[rows])
     if isinstance(piece, Tensor):
         return piece
     array = np.asarray(piece)
-    return torch.from_numpy(array if _can_be_viewed(array) else array.copy())
-
-
-def _can_be_viewed(array: NDArray[Any]) -> bool:
-    """Whether a tensor can be a view: torch has no read-only tensors and no negative strides."""
-    return array.flags.writeable and all(step >= 0 for step in array.strides)
+    # A tensor cannot be a view of read-only memory, nor have negative strides.
+    can_view = array.flags.writeable and all(step >= 0 for step in array.strides)
+    return torch.from_numpy(array if can_view else array.copy())

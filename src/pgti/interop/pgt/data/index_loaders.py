@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data.distributed import DistributedSampler
 
 from pgti.errors import ConfigError, StoreError
@@ -15,21 +15,12 @@ from pgti.interop.pgt.data.index_dataset import IndexDataset, collate_windows
 from pgti.interop.pgt.data.options import LoaderOptions
 from pgti.interop.pgt.data.sampler import WindowSampler
 from pgti.interop.pgt.data.sources import Source, StoreSource
-from pgti.interop.pgt.data.standardize import (
-    Fill,
-    Standardized,
-    load_series,
-    observed_series,
-    standardize,
-)
+from pgti.interop.pgt.data.standardize import Fill, load_series, observed_series, standardize
 from pgti.interop.pgt.edges import Edges
 from pgti.store import SeriesStore
 from pgti.store.meta import META_FILE
-from pgti.windows import Splits
 
 __all__ = ["get_index_dataset"]
-
-IndexLoader = DataLoader[Any]
 
 
 def get_index_dataset(  # noqa: PLR0913, PLR0917 - PGT's arguments
@@ -166,7 +157,20 @@ def _loaders(
     source: Source, edges: Edges, scaling: Scaling, options: LoaderOptions
 ) -> tuple[Any, ...]:
     splits, device = options.splits(source.num_steps), options.device
-    series = _standardize(source, scaling, options, splits)
+    if not options.pgt_compat:
+        rows = None if scaling == "none" else splits.train_rows(options.spec)
+        series = standardize(
+            source,
+            rows,
+            per_node=scaling == "per-sensor",
+            fill=options.fill,
+            device=device,
+            lazy=options.dask_batching,
+        )
+    elif options.dask_batching:
+        series = standardize_lazily_as_pgt(source, scaling)
+    else:
+        series = standardize_as_pgt(source, scaling, device)
     mask = None
     if options.masks:
         mask = load_series(observed_series(source), device, lazy=options.dask_batching)
@@ -189,55 +193,31 @@ def _loaders(
     return (*loaders, edges.index, edges.weight, series.mean, series.std)
 
 
-def _standardize(
-    source: Source, scaling: Scaling, options: LoaderOptions, splits: Splits
-) -> Standardized:
-    """The series by the statistics of its training rows, or as PGT does, where options want it."""
-    if options.pgt_compat:
-        if options.dask_batching:
-            return standardize_lazily_as_pgt(source, scaling)
-        return standardize_as_pgt(source, scaling, options.device)
-    return standardize(
-        source,
-        None if scaling == "none" else splits.train_rows(options.spec),
-        per_node=scaling == "per-sensor",
-        fill=options.fill,
-        device=options.device,
-        lazy=options.dask_batching,
-    )
-
-
-def _loader(dataset: IndexDataset, options: LoaderOptions, *, is_training: bool) -> IndexLoader:
+def _loader(dataset: IndexDataset, options: LoaderOptions, *, is_training: bool) -> DataLoader[Any]:
     """Batches of a split; in PGT's way all splits alike: shuffled by torch, padded over ranks."""
-    order: dict[str, Any]
+    shuffle, seed, generator = options.shuffle, options.seed, None
+    sampler: Sampler[int] | None = None
     if not options.pgt_compat:
         sampler = WindowSampler(
             len(dataset),
-            shuffle=options.shuffle and is_training,
-            seed=options.seed,
+            shuffle=shuffle and is_training,
+            seed=seed,
             rank=max(0, options.ddp_rank),
             world_size=max(1, options.world_size),
             evenly=is_training,
         )
         # A generator of the loader's own: drawing seeds for workers changes nothing a model draws.
-        generator = torch.Generator().manual_seed(options.seed)
-        order = {"sampler": sampler, "generator": generator}
+        generator = torch.Generator().manual_seed(seed)
     elif options.is_distributed:
-        order = {
-            "sampler": DistributedSampler(
-                dataset,
-                num_replicas=options.world_size,
-                rank=options.ddp_rank,
-                shuffle=options.shuffle,
-                seed=options.seed,
-            )
-        }
-    else:
-        order = {"shuffle": options.shuffle and len(dataset) > 0}
+        sampler = DistributedSampler(
+            dataset, options.world_size, options.ddp_rank, shuffle=shuffle, seed=seed
+        )
     return DataLoader(
         dataset,
         batch_size=options.batch_size,
+        shuffle=shuffle and sampler is None and len(dataset) > 0,
+        sampler=sampler,
         collate_fn=collate_windows,
         num_workers=options.num_workers,
-        **order,
+        generator=generator,
     )

@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from pgti.errors import ConfigError, require_whole_number
@@ -59,9 +57,10 @@ class WindowSampler(Sampler[int]):
                 "or give train a larger share"
             )
         self.num_windows = num_windows
-        self.rank = rank
         self.world_size = world_size
-        self.evenly = evenly
+        self._part = even_part(num_windows, world_size, rank)
+        if evenly:
+            self._part = range(rank, num_windows - num_windows % world_size, world_size)
         self._order: Order = GlobalShuffle(seed) if shuffle else Sequential()
         self._epoch = 0
 
@@ -75,19 +74,12 @@ class WindowSampler(Sampler[int]):
         self._epoch = epoch
 
     def __len__(self) -> int:
-        if self.evenly:
-            return self.num_windows // self.world_size
-        return len(even_part(self.num_windows, self.world_size, self.rank))
+        return len(self._part)
 
     def __iter__(self) -> Iterator[int]:
         epoch = self._epoch
         if self.world_size == 1:
             self._epoch += 1
-        return iter(self._of_this_rank(self._order.epoch(self.num_windows, epoch)).tolist())
-
-    def _of_this_rank(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        if self.evenly:
-            whole = self.num_windows - self.num_windows % self.world_size
-            return positions[self.rank : whole : self.world_size]
-        part = even_part(self.num_windows, self.world_size, self.rank)
-        return positions[part.start : part.stop]
+        part = self._part
+        positions = self._order.epoch(self.num_windows, epoch)
+        return iter(positions[part.start : part.stop : part.step].tolist())

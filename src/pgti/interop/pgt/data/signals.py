@@ -112,8 +112,6 @@ def to_store(
     else:
         raise ConfigError(f"layout is {layout!r}: it must be windows or steps")
     if means is not None and stds is not None:
-        for name, statistic in (("means", means), ("stds", stds)):
-            _check_fits(name, tuple(np.shape(statistic)), values.shape)
         values = _to_readings(values, np.asarray(means), np.asarray(stds), options.missing)
     graph = _graph(signal, values.shape[1])
     return ingest(values, path, options, graph=graph, node_ids=node_ids)
@@ -193,10 +191,8 @@ def _find_channels(series: Values, ahead: list[Values], steps: int) -> slice:
     width = ahead[0].shape[1]
     for first in range(series.shape[2] - width + 1):
         channels = slice(first, first + width)
-        if all(
-            _continues(series[place + steps :, :, channels], each)
-            for place, each in enumerate(ahead)
-        ):
+        rows = series[steps:, :, channels]
+        if all(_continues(rows[place:], each) for place, each in enumerate(ahead)):
             return channels
     raise DataError(
         "the targets are not the steps that follow the features: a store holds one series; write "
@@ -255,6 +251,8 @@ def _check_fits(name: str, shape: tuple[int, ...], values: tuple[int, ...]) -> N
 
 def _to_readings(values: Values, means: Values, stds: Values, missing: tuple[float, ...]) -> Values:
     """Readings in original units; those that are nearly a missing value are exactly that."""
+    _check_fits("means", means.shape, values.shape)
+    _check_fits("stds", stds.shape, values.shape)
     readings = np.asarray(values * stds.astype(np.float64) + means.astype(np.float64))
     for value in missing:
         readings[np.abs(readings - value) <= _NEAR * np.broadcast_to(stds, readings.shape)] = value
@@ -273,20 +271,12 @@ def _graph(signal: Any, num_nodes: int) -> SensorGraph:
 
 def _constant(signal: Any, name: str, plural: str) -> Values | None:
     """An attribute of a static signal, or the value of all snapshots of a dynamic one."""
-    if hasattr(signal, plural):
-        entries = getattr(signal, plural)
-        for place, entry in enumerate(entries):
-            same = entry is entries[0] or (
-                entry is not None
-                and entries[0] is not None
-                and np.array_equal(np.asarray(entry), np.asarray(entries[0]))
+    entries = getattr(signal, plural) if hasattr(signal, plural) else [getattr(signal, name, None)]
+    value: Any = entries[0]
+    for place, entry in enumerate(entries):
+        if entry is not value and not np.array_equal(entry, value):
+            raise DataError(
+                f"{plural} of snapshot {place} are not those of snapshot 0: a store has one "
+                "graph, and this signal's changes"
             )
-            if not same:
-                raise DataError(
-                    f"{plural} of snapshot {place} are not those of snapshot 0: a store has one "
-                    "graph, and this signal's changes"
-                )
-        value = entries[0]
-    else:
-        value = getattr(signal, name, None)
     return None if value is None else np.asarray(value)

@@ -32,14 +32,12 @@ _PIECE_BYTES = 32 << 20
 
 
 class Source(ABC):
-    """Rows of a data set.
+    """Rows of a data set: readings of C channels, then the calendar.
 
     Args:
         name: of the data set, for messages.
-        num_steps: rows, T.
-        num_nodes: sensors, N.
-        num_readings: features that are readings, C; they come first.
-        num_calendar: features of the calendar, which come after them.
+        shape: (T, N, F).
+        num_calendar: features of the calendar, F - C.
         dtype: that `read` returns: float32 or float64.
         zero_is_missing: whether a reading of 0 is a missing one, as in the traffic files.
 
@@ -53,26 +51,19 @@ class Source(ABC):
     def __init__(
         self,
         name: str,
+        shape: tuple[int, int, int],
         *,
-        num_steps: int,
-        num_nodes: int,
-        num_readings: int,
         num_calendar: int,
-        dtype: np.dtype[np.floating[Any]],
+        dtype: type[np.floating[Any]],
         zero_is_missing: bool,
     ) -> None:
         self.name = name
-        self.num_steps = num_steps
-        self.num_nodes = num_nodes
-        self.num_readings = num_readings
+        self.shape = shape
+        self.num_steps, self.num_nodes, num_features = shape
+        self.num_readings = num_features - num_calendar
         self.num_calendar = num_calendar
-        self.dtype = dtype
+        self.dtype = np.dtype(dtype)
         self.zero_is_missing = zero_is_missing
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(T, N, F)."""
-        return self.num_steps, self.num_nodes, self.num_readings + self.num_calendar
 
     @abstractmethod
     def read(self, rows: NDArray[np.int64]) -> Rows:
@@ -83,11 +74,11 @@ class Source(ABC):
         """
 
     def observed(self, values: Rows) -> NDArray[np.bool_]:
-        """Which readings of rows [R, N, F] were observed, [R, N, C]."""
-        readings = values[..., : self.num_readings]
-        observed = ~np.isnan(readings)
+        """Which readings of rows were observed, [R, N, F]; False for the calendar."""
+        observed = ~np.isnan(values)
         if self.zero_is_missing:
-            observed &= readings != 0
+            observed &= values != 0
+        observed[..., self.num_readings :] = False
         return observed
 
     def pieces(self, rows: range) -> Iterator[tuple[slice, Rows]]:
@@ -108,7 +99,7 @@ class Source(ABC):
         parts = []
         for _, values in self.pieces(rows):
             readings = values[..., : self.num_readings].astype(np.float32)
-            readings[~self.observed(values)] = np.nan
+            readings[~self.observed(values)[..., : self.num_readings]] = np.nan
             if per_node:
                 readings = readings.reshape(len(readings), 1, -1)
             parts.append(moments_of_raw(readings, Float32Codec()))
@@ -116,22 +107,16 @@ class Source(ABC):
 
 
 class StoreSource(Source):
-    """A store: its channels, then the time of day if a day has several rows.
-
-    Args:
-        store: the store; nothing is read yet.
-    """
+    """A store: its channels, then the time of day if a day has several rows."""
 
     def __init__(self, store: SeriesStore) -> None:
         meta = store.meta
         features = default_calendar(store.time_axis)
         super().__init__(
             store.path.name,
-            num_steps=meta.num_steps,
-            num_nodes=meta.num_nodes,
-            num_readings=meta.num_channels,
+            (meta.num_steps, meta.num_nodes, meta.num_channels + len(features)),
             num_calendar=len(features),
-            dtype=np.dtype(np.float32),
+            dtype=np.float32,
             zero_is_missing=False,
         )
         self._store = store
@@ -160,12 +145,6 @@ class StoreSource(Source):
 class ArraySource(Source):
     """An array [T, N, F] in memory.
 
-    Args:
-        name: of the array, for messages.
-        values: readings and calendar.
-        num_calendar: how many of the last features are calendar.
-        zero_is_missing: see the base class.
-
     Raises:
         DataError: if the array is not numbers of such a shape.
     """
@@ -181,11 +160,9 @@ class ArraySource(Source):
         check_series_shape(name, values.shape, values.dtype)
         super().__init__(
             name,
-            num_steps=values.shape[0],
-            num_nodes=values.shape[1],
-            num_readings=values.shape[2] - num_calendar,
+            values.shape,
             num_calendar=num_calendar,
-            dtype=np.dtype(np.float32 if values.dtype == np.float32 else np.float64),
+            dtype=np.float32 if values.dtype == np.float32 else np.float64,
             zero_is_missing=zero_is_missing,
         )
         self._values = values
@@ -200,11 +177,6 @@ class ArraySource(Source):
 
 class NpySource(ArraySource):
     """An array [T, N, F] in an `.npy` file, which is memory-mapped.
-
-    Args:
-        path: the file.
-        num_calendar: how many of the last features are calendar.
-        zero_is_missing: see the base class.
 
     Raises:
         DataError: if the file is damaged, or its array is not numbers of such a shape.
@@ -254,8 +226,8 @@ class TableSource(Source):
             table = open_pandas_table(group, name)
             if table.time_unit is None:
                 raise DataError(f"{name} has no times: its index must be dates")
-            shape = (table.num_rows, len(table.node_ids))
-            check_series_shape(name, shape, np.dtype(np.float64))
+            num_rows, num_nodes = table.num_rows, len(table.node_ids)
+            check_series_shape(name, (num_rows, num_nodes), np.dtype(np.float64))
             # The index alone: the table's own reader would read all readings with it.
             index = np.asarray(
                 (group["table"].fields("index") if is_flexible else group["axis1"])[:]
@@ -267,11 +239,9 @@ class TableSource(Source):
         self.node_ids = table.node_ids
         super().__init__(
             name,
-            num_steps=shape[0],
-            num_nodes=shape[1],
-            num_readings=1,
+            (num_rows, num_nodes, 2),
             num_calendar=1,
-            dtype=np.dtype(np.float64),
+            dtype=np.float64,
             zero_is_missing=True,
         )
 
@@ -298,4 +268,4 @@ def _row_ranges(rows: NDArray[np.int64]) -> RowRanges:
     >>> _row_ranges(np.array([3, 4, 5, 9]))
     [(3, 6), (9, 10)]
     """
-    return union_rows(rows, [range(1)]).ranges
+    return union_rows(rows, range(1)).ranges

@@ -54,8 +54,8 @@ class Standardized:
     """
 
     data: Any
-    mean: Tensor | None
-    std: Tensor | None
+    mean: Tensor | None = None
+    std: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -106,7 +106,7 @@ class Standardizer:
 
     def apply(self, source: Source, values: Rows) -> Rows:
         """Standardise rows [R, N, F] that `source` read, in place where the dtype allows."""
-        missing = ~source.observed(values)
+        missing = ~source.observed(values)[..., : source.num_readings]
         values = values.astype(self.mean.dtype, copy=False)
         readings = values[..., : source.num_readings]
         np.copyto(readings, 0, where=missing)
@@ -190,13 +190,7 @@ class LazySeries:
 
 def observed_series(source: Source) -> LazySeries:
     """Which readings were observed: bool, and False for the calendar, which nobody forecasts."""
-    return LazySeries(source, np.dtype(np.bool_), partial(_observed_rows, source))
-
-
-def _observed_rows(source: Source, values: Rows) -> NDArray[np.bool_]:
-    observed = np.zeros(values.shape, dtype=np.bool_)
-    observed[..., : source.num_readings] = source.observed(values)
-    return observed
+    return LazySeries(source, np.dtype(np.bool_), source.observed)
 
 
 def standardize(
@@ -223,12 +217,13 @@ def standardize(
         DataError: as `Standardizer.fit`.
     """
     if rows is None:
-        unit = Standardizer(mean=np.zeros(1, np.float32), std=np.ones(1, np.float32), fill=fill)
-        data = load_series(unit.series(source), device, lazy=lazy)
-        return Standardized(data=data, mean=None, std=None)
-    fitted = Standardizer.fit(source, rows, per_node=per_node, fill=fill)
-    mean, std = (torch.from_numpy(each).to(device or "cpu") for each in (fitted.mean, fitted.std))
+        fitted = Standardizer(mean=np.zeros(1, np.float32), std=np.ones(1, np.float32), fill=fill)
+    else:
+        fitted = Standardizer.fit(source, rows, per_node=per_node, fill=fill)
     data = load_series(fitted.series(source), device, lazy=lazy)
+    if rows is None:
+        return Standardized(data=data)
+    mean, std = (torch.from_numpy(each).to(device or "cpu") for each in (fitted.mean, fitted.std))
     return Standardized(data=data, mean=mean, std=std)
 
 

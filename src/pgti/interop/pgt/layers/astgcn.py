@@ -21,7 +21,7 @@ from pgti.errors import ConfigError
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.interop.pgt.edges import Edges
 from pgti.interop.pgt.layers.forecaster import LayerClass, WholeForecaster
-from pgti.models.base import ModelConfig, check_at_least
+from pgti.models.base import ModelConfig
 from pgti.shapes import BLNC
 
 __all__ = ["ASTGCNConfig", "MSTGCNConfig", "PgtASTGCN", "PgtMSTGCN", "largest_eigenvalue"]
@@ -49,7 +49,7 @@ class MSTGCNConfig(ModelConfig):
     hops: int = 2
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, blocks=1, hops=0)
+        self.check_at_least(hidden=1, blocks=1, hops=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ a sum of powers, so the weights are first turned into those of powers; the fast 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.graph.sensor_graph import CsrMatrix
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing, check_at_least
+from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import (
     Supports,
@@ -63,7 +63,7 @@ class LegacyDCRNNConfig(ModelConfig):
     head: bool = True
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, hops=0)
+        self.check_at_least(hidden=1, hops=0)
 
 
 class LegacyDCRNN(AbstractModel):
@@ -84,8 +84,8 @@ class LegacyDCRNN(AbstractModel):
             the first D channels.
     """
 
-    support_kind: ClassVar[str] = "pgt_legacy"
-    can_checkpoint_activations: ClassVar[bool] = True
+    support_kind = "pgt_legacy"
+    can_checkpoint_activations = True
     config: LegacyDCRNNConfig
 
     def __init__(self, config: LegacyDCRNNConfig, shape: ModelShape) -> None:

@@ -49,7 +49,7 @@ class PgtForecaster(AbstractModel):
         ConfigError: if the layer cannot have these sizes.
     """
 
-    support_kind: ClassVar[str] = "none"
+    support_kind = "none"
     layer_name: ClassVar[str]
     width_attribute: ClassVar[str] = "out_channels"
     supports_autocast: ClassVar[bool] = True

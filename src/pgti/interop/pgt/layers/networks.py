@@ -17,7 +17,7 @@ from pgti.interop.pgt.layers.forecaster import (
     StepwiseForecaster,
     WholeForecaster,
 )
-from pgti.models.base import ModelConfig, check_at_least
+from pgti.models.base import ModelConfig
 from pgti.shapes import BLNC
 
 
@@ -38,7 +38,7 @@ class DyGrEncoderConfig(ModelConfig):
     layers: int = 2
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=2, layers=1)
+        self.check_at_least(hidden=2, layers=1)
 
 
 class PgtDyGrEncoder(StepwiseForecaster):
@@ -85,7 +85,7 @@ class MPNNLSTMConfig(ModelConfig):
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, dropout=0)
+        self.check_at_least(hidden=1, dropout=0)
         if not self.dropout < 1:
             raise ConfigError(f"dropout is {self.dropout}: it must be less than 1")
 
@@ -137,7 +137,7 @@ class STConvConfig(ModelConfig):
     hops: int = 2
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, kernel=1, hops=0)
+        self.check_at_least(hidden=1, kernel=1, hops=0)
 
 
 class PgtSTConv(PgtForecaster):
@@ -196,7 +196,7 @@ class AAGCNConfig(ModelConfig):
     attention: bool = True
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=2)
+        self.check_at_least(hidden=2)
 
 
 class PgtAAGCN(PgtForecaster):
@@ -265,7 +265,7 @@ class MTGNNConfig(ModelConfig):
     embedding: int = 40
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=4, layers=1, hops=1, dropout=0, neighbours=1, embedding=1)
+        self.check_at_least(hidden=4, layers=1, hops=1, dropout=0, neighbours=1, embedding=1)
         if self.hidden % 4:
             raise ConfigError(f"hidden is {self.hidden}: it must be a multiple of 4, one a kernel")
         if not self.dropout < 1:

@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from pgti.errors import ConfigError
 from pgti.interop.pgt.edges import Edges
 from pgti.interop.pgt.layers.forecaster import LayerClass, PgtForecaster, StepwiseForecaster
-from pgti.models.base import ModelConfig, ModelShape, check_at_least
+from pgti.models.base import ModelConfig, ModelShape
 from pgti.shapes import BLNC
 
 
@@ -33,7 +33,7 @@ class HiddenConfig(ModelConfig):
     hidden: int = 32
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1)
+        self.check_at_least(hidden=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,7 @@ class HopsConfig(ModelConfig):
     hops: int = 2
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, hops=0)
+        self.check_at_least(hidden=1, hops=0)
 
 
 class _Hops(PgtForecaster):
@@ -201,7 +201,7 @@ class AGCRNConfig(ModelConfig):
     embedding: int = 10
 
     def __post_init__(self) -> None:
-        check_at_least(self, hidden=1, hops=1, embedding=1)
+        self.check_at_least(hidden=1, hops=1, embedding=1)
 
 
 class PgtAGCRN(StepwiseForecaster):
