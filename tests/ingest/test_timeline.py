@@ -8,8 +8,8 @@ import pytest
 
 from pgti.errors import ConfigError, DataError
 from pgti.ingest import IngestOptions, ingest
-from pgti.ingest.times import format_interval, parse_interval
-from pgti.store import SeriesStore
+from pgti.ingest.times import parse_interval
+from pgti.store import SeriesStore, format_interval
 
 
 def frame_at(minutes: list[int], start: str = "2012-03-01") -> pd.DataFrame:

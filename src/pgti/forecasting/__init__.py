@@ -12,6 +12,7 @@ from pgti.forecasting.metrics import MetricSummary as MetricSummary
 from pgti.forecasting.observers import AbstractObserver as AbstractObserver
 from pgti.forecasting.observers import RichObserver as RichObserver
 from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver
+from pgti.forecasting.prediction import forecast_frame as forecast_frame
 from pgti.forecasting.prediction import predict as predict
 from pgti.forecasting.report import Report as Report
 from pgti.forecasting.writers import ForecastLabels as ForecastLabels

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from pgti.display import count_of
 from pgti.errors import ConfigError
 
 __all__ = ["Report"]
@@ -170,6 +171,7 @@ class Report:
         if self.interval_seconds is None:
             return f"step {step}"
         seconds = step * self.interval_seconds
+        # "60 min" and "24 h", as tables have them, up to two of the next unit
         for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
             if seconds % size == 0 and (unit == "min" or seconds >= 3 * size):
                 return f"{seconds // size} {unit}"
@@ -220,5 +222,5 @@ class Report:
 
 
 def _count_windows(evaluated: int, total: int) -> str:
-    share = f"{evaluated:,} of {total:,}" if evaluated != total else f"{total:,}"
-    return f"{share} window{'s' * (total != 1)}"
+    share = f"{evaluated:,} of " if evaluated != total else ""
+    return share + count_of(total, "window")

@@ -13,11 +13,10 @@ from pgti.ingest.times import (
     FIRST_SECOND,
     LAST_SECOND,
     Localizer,
-    format_interval,
     format_seconds,
     parse_start,
 )
-from pgti.store import StoreMeta, StoreWriter
+from pgti.store import StoreMeta, StoreWriter, format_interval
 
 __all__ = ["Timeline"]
 

@@ -21,7 +21,6 @@ __all__ = [
     "Localizer",
     "RowLabels",
     "epoch_seconds",
-    "format_interval",
     "format_seconds",
     "parse_interval",
     "parse_start",
@@ -98,14 +97,6 @@ def parse_interval(text: str) -> int:
             f"the interval {text[:40]!r} is longer than ten years: it is the time between two rows"
         )
     return seconds
-
-
-def format_interval(seconds: int) -> str:
-    """The shortest way to write an interval, such as "5min"."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds % size == 0 and seconds:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
 
 
 def format_seconds(seconds: int) -> str:

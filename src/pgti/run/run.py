@@ -1,17 +1,19 @@
 """A trained run: load, evaluate, forecast."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching import BatchLoader, WindowSource, build_loader
+from pgti.batching import Batch, BatchLoader, WindowSource, build_loader
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import ConfigError, RunError, option
+from pgti.errors import ConfigError
 from pgti.forecasting import (
     AbstractForecaster,
     AbstractObserver,
@@ -22,21 +24,27 @@ from pgti.forecasting import (
     Report,
     evaluate,
     evaluation_report,
+    forecast_frame,
     predict,
 )
+from pgti.ingest import IngestOptions
+from pgti.memory import available_bytes
 from pgti.run.build import (
     ModelFactory,
     build_forecaster,
     resolve_device,
     window_source,
 )
-from pgti.run.config import RunConfig, parse_time
+from pgti.run.config import RunConfig
+from pgti.run.selection import NewerReadings, Selection, TimeLike
 from pgti.store import Scaler, SeriesStore
 from pgti.training import RunDirectory
 from pgti.training.compatibility import check_fingerprint
 from pgti.windows import SplitName, Splits, subsample_evenly
 
 __all__ = ["Run"]
+
+_FRAME_ROW_BYTES = 72  # of a forecast in a table, twice: its parts, and all together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -189,101 +197,134 @@ class Run:
             "historical-average": average.to(self.device),
         }
 
-    # -- predict ----------------------------------------------------------------------------------
+    # -- forecast ---------------------------------------------------------------------------------
 
-    def predict(
+    def forecast(
         self,
-        out: str | Path,
+        readings: NewerReadings | None = None,
         *,
         split: SplitName | None = None,
-        between: tuple[str, str] | None = None,
-        readings: SeriesStore | None = None,
+        between: tuple[TimeLike, TimeLike] | None = None,
+        options: IngestOptions | None = None,
+        names: Literal["pgti", "neuralforecast"] = "pgti",
         observers: Sequence[AbstractObserver] = (),
-    ) -> int:
-        """Write forecasts to a CSV, Parquet or NPZ file.
+    ) -> pd.DataFrame:
+        """Forecast into a table, one row per origin, horizon step, sensor and channel.
 
         Without further arguments, the steps after the end of the series are forecast.
 
         Args:
-            out: the file; its suffix names the format.
+            readings: newer readings of the same sensors to forecast from: a DataFrame (a row each
+                step, a column each sensor), a file that `pgti.ingest` reads, or a store.
             split: forecast the windows of this split instead.
             between: forecast the windows whose first forecast step lies in [first, last], two
-                times in ISO 8601, instead.
-            readings: a store of newer readings of the same sensors to forecast from.
+                wall-clock times (ISO 8601 or anything with that `str`), instead.
+            options: how to read `readings` that are a table or a file.
+            names: "neuralforecast" names the columns `unique_id, ds, cutoff, MODEL, y`, with the
+                model's name; several channels become "SENSOR/CHANNEL".
+            observers: shown the progress.
+
+        Returns:
+            Columns `timestamp` (of the forecast value), `origin` (time of the last input),
+            `horizon` (steps, from 1), `sensor`, `channel`, `forecast` and `observed` (missing
+            where unknown), both in original units.
+
+        Raises:
+            ConfigError: if the choices contradict one another, there is nothing to forecast, or
+                the table would not fit into memory.
+            RunError: if the newer readings are of other sensors or channels.
+        """
+        if names not in ("pgti", "neuralforecast"):
+            raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
+        selection = Selection(readings=readings, split=split, between=between, options=options)
+        with self._forecasts(selection, observers) as (batches, labels, n):
+            needed = n * self.source.spec.horizon * self._targets_per_step * _FRAME_ROW_BYTES
+            free = available_bytes()
+            if needed > free:
+                raise ConfigError(
+                    f"{n:,} forecasts of every sensor make a table of {needed / 2**30:.1f} GiB, "
+                    f"and {free / 2**30:.1f} GiB are free: forecast fewer windows, or write them "
+                    "to a file with Run.predict"
+                )
+            frame = forecast_frame(self.forecaster, batches, labels, observers=observers)
+        return frame if names == "pgti" else self._rename(frame)
+
+    def predict(
+        self,
+        out: str | Path,
+        readings: NewerReadings | None = None,
+        *,
+        split: SplitName | None = None,
+        between: tuple[TimeLike, TimeLike] | None = None,
+        options: IngestOptions | None = None,
+        observers: Sequence[AbstractObserver] = (),
+    ) -> int:
+        """Write what `forecast` returns to a CSV, Parquet or NPZ file, in bounded memory.
+
+        Args:
+            out: the file; its suffix names the format (see `pgti.forecasting.predict`).
+            readings: as in `forecast`.
+            split: as in `forecast`.
+            between: as in `forecast`.
+            options: as in `forecast`.
             observers: shown the progress.
 
         Returns:
             Number of windows.
 
         Raises:
-            ConfigError: if two of the choices are given, or there is nothing to forecast.
+            ConfigError: if the choices contradict one another, or there is nothing to forecast.
             RunError: if the newer readings are of other sensors or channels.
         """
-        if split is not None and between is not None:
-            raise ConfigError("forecast either a split or the windows between two times, not both")
-        source = self.source if readings is None else self._source_of(readings)
-        loaders = self._forecast_loaders(source, split, between)
-        labels = ForecastLabels(
-            time_axis=source.store.time_axis,
-            input_steps=source.spec.input_steps,
-            sensor_ids=source.store.meta.node_ids,
-            channels=self.target_names,
+        selection = Selection(readings=readings, split=split, between=between, options=options)
+        with self._forecasts(selection, observers) as (batches, labels, _):
+            return predict(self.forecaster, batches, labels, out, observers=observers)
+
+    @contextmanager
+    def _forecasts(
+        self, selection: Selection, observers: Sequence[AbstractObserver]
+    ) -> Iterator[tuple[Iterator[Batch], ForecastLabels, int]]:
+        """The batches to forecast, their labels and the number of windows."""
+        with selection.open_source(self.source) as source:
+            known, beyond = selection.choose_starts(source, self.splits)
+            loaders = [
+                self._loader(starts, source, with_targets=starts is known)
+                for starts in (known, beyond)
+                if len(starts)
+            ]
+            labels = ForecastLabels(
+                time_axis=source.store.time_axis,
+                input_steps=source.spec.input_steps,
+                sensor_ids=source.store.meta.node_ids,
+                channels=self.target_names,
+            )
+            num_windows = len(known) + len(beyond)
+            for observer in observers:
+                observer.begin("forecasting", num_windows)
+            yield (
+                (batch for loader in loaders for batch in loader.epoch(0)),
+                labels,
+                num_windows,
+            )
+
+    @property
+    def _targets_per_step(self) -> int:
+        return self.store.meta.num_nodes * len(self.target_names)
+
+    def _rename(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The columns as neuralforecast and utilsforecast name them."""
+        unique_id = frame["sensor"].astype("str")
+        if len(self.target_names) > 1:
+            unique_id = unique_id + "/" + frame["channel"].astype("str")
+        return pd.DataFrame(
+            {
+                "unique_id": unique_id,
+                "ds": frame["timestamp"],
+                "cutoff": frame["origin"],
+                self.config.model.name: frame["forecast"],
+                "y": frame["observed"],
+            }
         )
-        for observer in observers:
-            observer.begin("forecasting", sum(loader.num_windows for loader in loaders))
-        batches = (batch for loader in loaders for batch in loader.epoch(0))
-        return predict(self.forecaster, batches, labels, out, observers=observers)
-
-    def _forecast_loaders(
-        self, source: WindowSource, split: SplitName | None, between: tuple[str, str] | None
-    ) -> list[BatchLoader]:
-        num_steps, spec = source.store.meta.num_steps, source.spec
-        if split is not None:
-            if source is not self.source:
-                raise ConfigError(f"newer readings have no splits: leave {option('split')} out")
-            return [self._loader(self.splits.starts(split), source)]
-        latest = num_steps - spec.input_steps
-        if latest < 0:
-            raise ConfigError(
-                f"{num_steps} readings of each sensor are too few to forecast from: the model "
-                f"needs the last {spec.input_steps}"
-            )
-        starts = np.array([latest])
-        if between is not None:
-            first, last = (parse_time("time", time) for time in between)
-            rows = np.arange(spec.input_steps, num_steps + 1)
-            times = source.store.time_axis.at(rows)
-            starts = rows[(first <= times) & (times <= last)] - spec.input_steps
-            if not len(starts):
-                raise ConfigError(
-                    f"no forecast can begin between {between[0]} and {between[1]}: the series has "
-                    f"{num_steps} steps and a forecast needs {spec.input_steps} before it"
-                )
-        known = starts[starts + spec.span <= num_steps]
-        beyond = starts[len(known) :]
-        return [
-            self._loader(part, source, with_targets=with_targets)
-            for part, with_targets in ((known, True), (beyond, False))
-            if len(part)
-        ]
-
-    def _source_of(self, readings: SeriesStore) -> WindowSource:
-        mine, other = self.store.meta, readings.meta
-        if mine.node_ids != other.node_ids:
-            raise RunError(
-                f"the readings in {readings.path} are of other sensors, or in another order, than "
-                f"the run's ({_difference(mine.node_ids, other.node_ids)}): give the same columns"
-            )
-        for what, left, right in (
-            ("channels", mine.channels, other.channels),
-            ("seconds between rows", mine.interval_seconds, other.interval_seconds),
-        ):
-            if left != right:
-                raise RunError(
-                    f"the readings in {readings.path} have {what} {right} and the run has {left}: "
-                    "they must be the same"
-                )
-        return replace(self.source, store=readings)
 
     def _loader(
         self,
@@ -307,11 +348,3 @@ class Run:
 def open_store(store: str | Path | SeriesStore) -> SeriesStore:
     """The store itself, or the one at a path."""
     return store if isinstance(store, SeriesStore) else SeriesStore.open(store)
-
-
-def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
-    """Where two lists of sensors part, in a few words."""
-    if len(mine) != len(other):
-        return f"{len(other)} sensors instead of {len(mine)}"
-    position = next(i for i, pair in enumerate(zip(mine, other, strict=True)) if pair[0] != pair[1])
-    return f"number {position} is {other[position]!r} instead of {mine[position]!r}"

@@ -15,4 +15,5 @@ from pgti.store.time_axis import SECONDS_PER_DAY as SECONDS_PER_DAY
 from pgti.store.time_axis import TimeAxis as TimeAxis
 from pgti.store.time_axis import calendar_features as calendar_features
 from pgti.store.time_axis import default_calendar as default_calendar
+from pgti.store.time_axis import format_interval as format_interval
 from pgti.store.writer import StoreWriter as StoreWriter

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import Display, count_of, shorten
 from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
@@ -35,8 +36,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class SeriesStore:
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class SeriesStore(Display):
     """An open store; `SeriesStore.open` opens one.
 
     Attributes:
@@ -48,6 +49,8 @@ class SeriesStore:
         codec: decodes the stored numbers.
         block_moments: count, mean and m2 (see `Moments`) of each `meta.block_rows` rows, float64
             [blocks, C, 3].
+        notes: what writing the store found worth knowing, one line each; empty for a store that
+            was opened.
     """
 
     path: Path
@@ -57,6 +60,7 @@ class SeriesStore:
     time_axis: TimeAxis
     codec: Codec
     block_moments: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path, *, verify_up_to_bytes: int = 1 << 28) -> "SeriesStore":
@@ -115,6 +119,26 @@ class SeriesStore:
     def __reduce__(self) -> tuple[Callable[[Path], "SeriesStore"], tuple[Path]]:
         """Pickle the path alone: another process opens the store again."""
         return SeriesStore.open, (self.path.resolve(),)
+
+    def describe(self) -> tuple[str, dict[str, str]]:
+        """A title, and facts by name; each is one line."""
+        meta = self.meta
+        channels = [
+            f"{name} ({unit})" if unit else name
+            for name, unit in zip(meta.channels, meta.units, strict=True)
+        ]
+        facts = {
+            "series": f"{count_of(meta.num_steps, 'step')} of {count_of(meta.num_nodes, 'sensor')}"
+            f", {shorten(channels)}",
+            "times": self.time_axis.describe(),
+            "sensors": shorten(meta.node_ids),
+            "graph": count_of(meta.num_edges, "edge"),
+            "missing": f"{meta.missing_count / meta.num_readings:.2%}",
+            "stored": f"{meta.dtype}, {self.num_bytes / 1e6:,.1f} MB",
+        }
+        if self.notes:
+            facts["notes"] = shorten(self.notes, 1)
+        return f"SeriesStore {self.path}", facts
 
     @property
     def fingerprint(self) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "TimeAxis",
     "calendar_features",
     "default_calendar",
+    "format_interval",
 ]
 
 CALENDAR_FEATURES = ("time-of-day", "day-of-week")
@@ -75,6 +76,21 @@ class TimeAxis:
     def is_dated(self) -> bool:
         """Whether the time of each row is known."""
         return self.start_seconds is not None
+
+    def describe(self) -> str:
+        """First and last time and what lies between two rows, in one line."""
+        if not self.is_dated:
+            return "unknown"
+        first, last = (self.isoformat(row) for row in (0, self.num_steps - 1))
+        kind = "every" if self.seconds is None else "irregular, mostly every"
+        return f"{first} to {last}, {kind} {format_interval(self.interval_seconds or 0)}"
+
+    def isoformat(self, row: int) -> str:
+        """Time of a row in ISO 8601: wall clock, with its offset from UTC where there is a zone."""
+        stored = int(self.seconds_at(np.array([row], dtype=np.int64))[0])
+        zone = UTC if self.time_zone is None else ZoneInfo(self.time_zone)
+        time = datetime.fromtimestamp(stored, zone)
+        return (time if self.time_zone else time.replace(tzinfo=None)).isoformat(" ")
 
     def seconds_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Stored seconds of the given rows; rows past the end continue at the interval.
@@ -217,3 +233,11 @@ def default_calendar(time_axis: TimeAxis, *, day_of_week: bool = False) -> tuple
         return ()
     of_day = ("time-of-day",) if interval < SECONDS_PER_DAY else ()
     return (*of_day, "day-of-week") if day_of_week else of_day
+
+
+def format_interval(seconds: int) -> str:
+    """The shortest way to write an interval, such as "5min"."""
+    for unit, size in (("d", SECONDS_PER_DAY), ("h", 3_600), ("min", 60)):
+        if seconds % size == 0 and seconds:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

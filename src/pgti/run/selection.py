@@ -1,0 +1,157 @@
+"""Which windows to forecast: of the run's own series, or of newer readings of its sensors."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pgti.batching import WindowSource
+from pgti.errors import ConfigError, RunError, option
+from pgti.ingest import IngestOptions, ingest
+from pgti.run.config import parse_time
+from pgti.store import SeriesStore
+from pgti.windows import SplitName, Splits
+
+__all__ = ["NewerReadings", "Selection", "TimeLike"]
+
+NewerReadings: TypeAlias = SeriesStore | str | Path | pd.DataFrame | NDArray[Any]
+"""A store or its path, a file that `pgti.ingest` reads, a DataFrame or an array."""
+
+TimeLike: TypeAlias = str | datetime | np.datetime64
+"""A wall-clock time: ISO 8601 text, or an object whose `str` is that."""
+
+Starts: TypeAlias = range | NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Selection:
+    """Windows to forecast; by default the one whose horizon follows the end of the series.
+
+    Attributes:
+        readings: newer readings, in place of the run's series.
+        split: the windows of this split.
+        between: the windows whose first forecast step lies in [first, last].
+        options: how to read `readings` that are a file, a table or an array.
+
+    Raises:
+        ConfigError: if the choices contradict one another.
+    """
+
+    readings: NewerReadings | None = None
+    split: SplitName | None = None
+    between: tuple[TimeLike, TimeLike] | None = None
+    options: IngestOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.split is not None and self.between is not None:
+            raise ConfigError("forecast either a split or the windows between two times, not both")
+        if self.split is not None and self.readings is not None:
+            raise ConfigError(f"newer readings have no splits: leave {option('split')} out")
+
+    @contextmanager
+    def open_source(self, source: WindowSource) -> Iterator[WindowSource]:
+        """The run's own `source`, or one of the newer readings, which exists in the block alone.
+
+        Raises:
+            ConfigError: if options are given for a store, or cannot be used.
+            DataError: if the readings break a rule.
+            RunError: if they are of other sensors or channels.
+            StoreError: if the store cannot be opened.
+        """
+        if self.readings is None:
+            yield source
+            return
+        with _open_store(self.readings, source.store, self.options) as store:
+            _check_same_series(store, source.store)
+            yield replace(source, store=store)
+
+    def choose_starts(self, source: WindowSource, splits: Splits) -> tuple[Starts, Starts]:
+        """Starts of the windows, first those with targets, then those that end the series.
+
+        Raises:
+            ConfigError: if there is nothing to forecast.
+        """
+        none = range(0)
+        if self.split is not None:
+            return splits.starts(self.split), none
+        num_steps, spec = source.store.meta.num_steps, source.spec
+        latest = num_steps - spec.input_steps
+        if latest < 0:
+            raise ConfigError(
+                f"{num_steps} readings of each sensor are too few to forecast from: the model "
+                f"needs the last {spec.input_steps}"
+            )
+        starts = np.array([latest])
+        if self.between is not None:
+            first, last = (parse_time("time", str(time)) for time in self.between)
+            rows = np.arange(spec.input_steps, num_steps + 1)
+            times = source.store.time_axis.at(rows)
+            starts = rows[(first <= times) & (times <= last)] - spec.input_steps
+            if not len(starts):
+                raise ConfigError(
+                    f"no forecast can begin between {self.between[0]} and {self.between[1]}: the "
+                    f"series has {num_steps} steps and a forecast needs {spec.input_steps} before "
+                    "it"
+                )
+        num_known = int((starts + spec.span <= num_steps).sum())
+        return starts[:num_known], starts[num_known:]
+
+
+@contextmanager
+def _open_store(
+    readings: NewerReadings, run_store: SeriesStore, options: IngestOptions | None
+) -> Iterator[SeriesStore]:
+    """The readings as a store; a temporary one unless they are a store already."""
+    if isinstance(readings, str):
+        readings = Path(readings)
+    if isinstance(readings, SeriesStore) or (isinstance(readings, Path) and readings.is_dir()):
+        if options is not None and options != IngestOptions():
+            raise ConfigError(
+                "options of ingest describe a file or a table, and the readings are a store: leave "
+                "them out"
+            )
+        yield readings if isinstance(readings, SeriesStore) else SeriesStore.open(readings)
+        return
+    options = options or IngestOptions()
+    interval, meta = options.interval, run_store.meta
+    if interval is None and options.start is not None and meta.interval_seconds is not None:
+        interval = f"{meta.interval_seconds}s"
+    options = replace(options, interval=interval, channels=options.channels or meta.channels)
+    with tempfile.TemporaryDirectory(prefix="pgti-") as scratch:
+        target = Path(scratch) / "readings"
+        ingest(readings, target, options, node_ids=meta.node_ids)
+        yield SeriesStore.open(target)
+
+
+def _check_same_series(newer: SeriesStore, store: SeriesStore) -> None:
+    """Refuse readings of other sensors or channels, or at another interval."""
+    mine, other = store.meta, newer.meta
+    if mine.node_ids != other.node_ids:
+        raise RunError(
+            f"the readings in {newer.path} are of other sensors, or in another order, than the "
+            f"run's ({_difference(mine.node_ids, other.node_ids)}): give the same columns"
+        )
+    for what, left, right in (
+        ("channels", mine.channels, other.channels),
+        ("seconds between rows", mine.interval_seconds, other.interval_seconds),
+    ):
+        if left != right:
+            raise RunError(
+                f"the readings in {newer.path} have {what} {right} and the run has {left}: "
+                "they must be the same"
+            )
+
+
+def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
+    """Where two lists of sensors part, in a few words."""
+    if len(mine) != len(other):
+        return f"{len(other)} sensors instead of {len(mine)}"
+    position = next(i for i, pair in enumerate(zip(mine, other, strict=True)) if pair[0] != pair[1])
+    return f"number {position} is {other[position]!r} instead of {mine[position]!r}"
