@@ -30,8 +30,8 @@ from pgti.run.build import (
     resolve_device,
     window_source,
 )
-from pgti.run.config import RunConfig, parse_time
-from pgti.store import Scaler, SeriesStore
+from pgti.run.config import RunConfig
+from pgti.store import Scaler, SeriesStore, open_store, parse_time
 from pgti.training import RunDirectory
 from pgti.training.compatibility import check_fingerprint
 from pgti.windows import SplitName, Splits, subsample_evenly
@@ -302,11 +302,6 @@ class Run:
             communicator=communicator,
             with_targets=with_targets,
         )
-
-
-def open_store(store: str | Path | SeriesStore) -> SeriesStore:
-    """The store itself, or the one at a path."""
-    return store if isinstance(store, SeriesStore) else SeriesStore.open(store)
 
 
 def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:

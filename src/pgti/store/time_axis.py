@@ -16,6 +16,7 @@ __all__ = [
     "TimeAxis",
     "calendar_features",
     "default_calendar",
+    "parse_time",
 ]
 
 CALENDAR_FEATURES = ("time-of-day", "day-of-week")
@@ -75,6 +76,14 @@ class TimeAxis:
     def is_dated(self) -> bool:
         """Whether the time of each row is known."""
         return self.start_seconds is not None
+
+    @property
+    def steps_per_day(self) -> int | None:
+        """Rows of a day; None where that is not a whole number, or times are unknown."""
+        interval = self.interval_seconds
+        if not self.is_dated or interval is None or SECONDS_PER_DAY % interval:
+            return None
+        return SECONDS_PER_DAY // interval
 
     def seconds_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Stored seconds of the given rows; rows past the end continue at the interval.
@@ -217,3 +226,23 @@ def default_calendar(time_axis: TimeAxis, *, day_of_week: bool = False) -> tuple
         return ()
     of_day = ("time-of-day",) if interval < SECONDS_PER_DAY else ()
     return (*of_day, "day-of-week") if day_of_week else of_day
+
+
+def parse_time(name: str, text: str) -> np.datetime64:
+    """A wall-clock time, datetime64[s].
+
+    Raises:
+        ConfigError: if `text` is not an ISO 8601 time.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{name} is {text!r}: it must be a time such as 2025-10-22 or 2025-10-22T06:00"
+        ) from None
+    if moment.tzinfo is not None:
+        raise ConfigError(
+            f"{name} is {text!r}: it must be a wall-clock time without an offset, in the series' "
+            "own zone"
+        )
+    return np.datetime64(moment, "s")
