@@ -43,6 +43,7 @@ from pgti.windows import WindowSpec as WindowSpec
 if TYPE_CHECKING:
     from pgti.batching import Batch as Batch
     from pgti.batching import BatchLoader as BatchLoader
+    from pgti.batching import WindowConfig as WindowConfig
     from pgti.batching import WindowDataset as WindowDataset
     from pgti.batching import WindowSource as WindowSource
     from pgti.batching import build_batcher as build_batcher
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from pgti.nn import Supports as Supports
     from pgti.run import Run as Run
     from pgti.run import RunConfig as RunConfig
-    from pgti.run import WindowConfig as WindowConfig
     from pgti.run import train as train
     from pgti.training import AdamOptimizer as AdamOptimizer
     from pgti.training import AdamWOptimizer as AdamWOptimizer
@@ -77,6 +77,7 @@ _NEEDS_TORCH = {
     "pgti.batching": (
         "Batch",
         "BatchLoader",
+        "WindowConfig",
         "WindowDataset",
         "WindowSource",
         "build_batcher",
@@ -85,7 +86,7 @@ _NEEDS_TORCH = {
     "pgti.distributed": ("Communicator", "init_communicator"),
     "pgti.models": ("DCRNN", "AbstractModel", "DCRNNConfig", "ModelShape"),
     "pgti.nn": ("Supports",),
-    "pgti.run": ("Run", "RunConfig", "WindowConfig", "train"),
+    "pgti.run": ("Run", "RunConfig", "train"),
     "pgti.training": (
         "AdamOptimizer",
         "AdamWOptimizer",

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from pgti.batching import WindowConfig
 from pgti.errors import ConfigError
-from pgti.run import ModelConfig, RunConfig, WindowConfig
+from pgti.run import ModelConfig, RunConfig
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import check_settings, upgrade_training_options
 from pgti.training.config import (

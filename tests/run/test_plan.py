@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgti.batching import PREFETCH_DEPTH, BatchLoader, WindowSource, build_loader
+from pgti.batching import PREFETCH_DEPTH, BatchLoader, WindowConfig, WindowSource, build_loader
 from pgti.cli.main import run_command
 from pgti.distributed import TrafficCounter, open_fake
 from pgti.errors import ConfigError
 from pgti.models import AbstractModel
-from pgti.run import ModelConfig, RunConfig, WindowConfig, simulated_rank, train_run
+from pgti.run import ModelConfig, RunConfig, simulated_rank, train_run
 from pgti.run.build import build_forecaster, window_source
 from pgti.run.planning import MAX_RANKS, PlanResult, plan
 from pgti.run.prepare import prepare

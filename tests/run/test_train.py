@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgti.batching import WindowConfig
 from pgti.errors import ConfigError, DataError, Interrupted, PgtiError, RunError
 from pgti.forecasting import AbstractObserver
 from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.nn.execution import bfloat16_speed
-from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, prepare, train_run
+from pgti.run import ModelConfig, Run, RunConfig, prepare, train_run
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
 from pgti.training.schedules import CosineSchedule, NoSchedule

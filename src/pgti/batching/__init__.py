@@ -11,6 +11,7 @@ from pgti.batching.build import build_batcher as build_batcher
 from pgti.batching.build import build_loader as build_loader
 from pgti.batching.build import build_sharding as build_sharding
 from pgti.batching.build import choose_batching as choose_batching
+from pgti.batching.config import WindowConfig as WindowConfig
 from pgti.batching.dataset import WindowDataset as WindowDataset
 from pgti.batching.loader import BatchLoader as BatchLoader
 from pgti.batching.source import WindowSource as WindowSource

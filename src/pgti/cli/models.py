@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
+from pgti.batching import WindowConfig
 from pgti.cli.output import log, print_json, show
 from pgti.errors import MissingExtraError
 from pgti.models import MODELS, ModelShape, model_entry, num_parameters
-from pgti.run import WindowConfig
 from pgti.run.build import shape_of_store
 from pgti.store import CALENDAR_FEATURES, SeriesStore
 

@@ -25,11 +25,12 @@ from typing import (
 
 from cyclopts import Parameter
 
+from pgti.batching import WindowConfig
 from pgti.cli.output import format_default
 from pgti.errors import ConfigError
 from pgti.models import MODELS
 from pgti.options import parse_value, variants
-from pgti.run.config import ModelConfig, RunConfig, WindowConfig
+from pgti.run.config import ModelConfig, RunConfig
 from pgti.training import TrainingConfig
 
 __all__ = ["RunFlags", "run_config"]

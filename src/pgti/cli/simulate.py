@@ -9,8 +9,7 @@ from pgti.datasets.simulated import SimulationOptions
 from pgti.datasets.simulated import simulate as simulate_store
 from pgti.errors import ConfigError
 from pgti.ingest import IngestOptions, read_graph
-from pgti.run import parse_time
-from pgti.store import SeriesStore
+from pgti.store import SeriesStore, parse_time
 
 __all__ = ["simulate_command"]
 

@@ -6,7 +6,6 @@ from pgti.forecasting.evaluation import evaluate as evaluate
 from pgti.forecasting.evaluation import evaluation_report as evaluation_report
 from pgti.forecasting.forecaster import AbstractForecaster as AbstractForecaster
 from pgti.forecasting.forecaster import NetworkForecaster as NetworkForecaster
-from pgti.forecasting.forecaster import shape_of as shape_of
 from pgti.forecasting.metrics import ForecastMetrics as ForecastMetrics
 from pgti.forecasting.metrics import MetricSummary as MetricSummary
 from pgti.forecasting.observers import AbstractObserver as AbstractObserver

@@ -5,14 +5,14 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from pgti.batching import Batch, WindowSource
+from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.models import AbstractModel, ModelShape, TeacherForcing
+from pgti.models import AbstractModel, TeacherForcing
 from pgti.nn import Supports
 from pgti.shapes import BHNC
-from pgti.store import SECONDS_PER_DAY, Scaler, TimeAxis
+from pgti.store import Scaler
 
-__all__ = ["AbstractForecaster", "AbstractScaledForecaster", "NetworkForecaster", "shape_of"]
+__all__ = ["AbstractForecaster", "AbstractScaledForecaster", "NetworkForecaster"]
 
 
 class AbstractForecaster(nn.Module, ABC):
@@ -115,27 +115,6 @@ class NetworkForecaster(AbstractScaledForecaster):
             step=step,
             seed=self.seed,
         )
-
-
-def shape_of(source: WindowSource) -> ModelShape:
-    """The sizes of a network for windows of `source`."""
-    return ModelShape(
-        input_steps=source.spec.input_steps,
-        horizon=source.spec.horizon,
-        num_nodes=source.store.meta.num_nodes,
-        input_channels=source.num_input_channels,
-        target_channels=len(source.target_indices),
-        target_indices=source.target_indices,
-        calendar=source.calendar,
-        steps_per_day=_steps_per_day(source.store.time_axis),
-    )
-
-
-def _steps_per_day(time_axis: TimeAxis) -> int | None:
-    interval = time_axis.interval_seconds
-    if not time_axis.is_dated or interval is None or SECONDS_PER_DAY % interval:
-        return None
-    return SECONDS_PER_DAY // interval
 
 
 def _check_targets(scaler: Scaler, target_indices: tuple[int, ...]) -> None:

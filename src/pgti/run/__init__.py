@@ -7,8 +7,6 @@ from pgti.run.build import ModelFactory as ModelFactory
 from pgti.run.build import resolve_device as resolve_device
 from pgti.run.config import ModelConfig as ModelConfig
 from pgti.run.config import RunConfig as RunConfig
-from pgti.run.config import WindowConfig as WindowConfig
-from pgti.run.config import parse_time as parse_time
 from pgti.run.config import read_toml as read_toml
 from pgti.run.model_study import StudyResult as StudyResult
 from pgti.run.model_study import study as study

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from pgti.batching import Batcher, WindowSource
+from pgti.batching import Batcher, WindowConfig, WindowSource
 from pgti.errors import ConfigError, option
-from pgti.forecasting import NetworkForecaster, shape_of
+from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelShape, build_config, build_model, model_entry
 from pgti.nn import Supports
-from pgti.run.config import ModelConfig, RunConfig, WindowConfig
-from pgti.store import Profile, Scaler, SeriesStore, default_calendar
+from pgti.run.config import ModelConfig, RunConfig
+from pgti.store import Scaler, SeriesStore
 
 __all__ = [
     "CUSTOM_MODEL",
@@ -93,35 +93,18 @@ def resolve_model(config: ModelConfig) -> ModelConfig:
     return ModelConfig(name=config.name, options=asdict(build_config(config.name, config.options)))
 
 
-def window_source(config: RunConfig, store: SeriesStore, scaler: Scaler) -> WindowSource:
+def window_source(
+    config: RunConfig, store: SeriesStore, scaler: Scaler | None = None
+) -> WindowSource:
     """What the windows of a run hold.
 
     Raises:
         ConfigError: if there is no such model.
         DataError: if a target channel is not in the store.
     """
-    windows = config.windows
-    targets = windows.target_indices(store)
-    profile = None
-    if windows.profile:
-        profile = Profile.fit(store, windows.splits(store).train_rows(windows.spec), targets)
-    return WindowSource(
-        store=store,
-        spec=windows.spec,
-        scaler=scaler,
-        target_indices=targets,
-        calendar=_calendar(config, store),
-        profile=profile,
-    )
-
-
-def _calendar(config: RunConfig, store: SeriesStore) -> tuple[str, ...]:
-    """The calendar features of the inputs: the configured ones, else what fits series and model."""
-    if config.windows.calendar is not None:
-        return config.windows.calendar
     name = config.model.name
     day_of_week = name != CUSTOM_MODEL and model_entry(name).model.uses_day_of_week
-    return default_calendar(store.time_axis, day_of_week=day_of_week)
+    return WindowSource.from_config(store, config.windows, scaler, day_of_week=day_of_week)
 
 
 def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> ModelShape:
@@ -131,8 +114,7 @@ def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> Mod
         ConfigError, DataError: as `WindowConfig.splits`, `model_entry` and `window_source`.
     """
     config = RunConfig(store=store.path, windows=windows, model=ModelConfig(name=model))
-    scaler = Scaler.fit(store, windows.splits(store).train_rows(windows.spec))
-    return shape_of(window_source(config, store, scaler))
+    return window_source(config, store).shape
 
 
 def build_forecaster(
@@ -155,7 +137,7 @@ def build_forecaster(
     Raises:
         ConfigError: if the model cannot be built, or `factory` is missing.
     """
-    shape = shape_of(source)
+    shape = source.shape
     device = resolve_device(config.device) if device is None else device
     torch.manual_seed(config.training.seed)
     if factory is not None:

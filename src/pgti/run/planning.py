@@ -14,7 +14,7 @@ from pgti.run.config import RunConfig
 from pgti.run.results import Machine, Spread
 from pgti.run.schedule import Job, RankRows, Schedule, ScheduleSummary, count_rows
 from pgti.run.simulated_rank import SimulatedRank, collective_bytes, row_bytes, simulate_rank
-from pgti.store import Scaler, SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = ["MAX_RANKS", "PlanResult", "SentBytes", "plan"]
 
@@ -128,8 +128,7 @@ def plan(
     training = config.training
     store = SeriesStore.open(config.store)
     splits = config.windows.splits(store)
-    scaler = Scaler.fit(store, splits.train_rows(config.windows.spec))
-    source = window_source(config, store, scaler)
+    source = window_source(config, store)
     forecaster = build_forecaster(config, source, None, torch.device("cpu"))
     parameters = [each for each in forecaster.network.parameters() if each.requires_grad]
     job = Job(

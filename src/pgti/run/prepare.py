@@ -30,7 +30,7 @@ from pgti.run.build import (
 from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
-from pgti.store import Scaler, SeriesStore
+from pgti.store import SeriesStore
 from pgti.training import RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
@@ -121,8 +121,7 @@ def prepare(
     """
     device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
     splits = config.windows.splits(store)
-    scaler = Scaler.fit(store, splits.train_rows(config.windows.spec))
-    source = window_source(config, store, scaler)
+    source = window_source(config, store)
     validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
     run = Run(

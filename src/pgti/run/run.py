@@ -37,7 +37,7 @@ from pgti.run.build import (
 )
 from pgti.run.config import RunConfig
 from pgti.run.selection import NewerReadings, Selection, TimeLike
-from pgti.store import Scaler, SeriesStore
+from pgti.store import Scaler, SeriesStore, open_store
 from pgti.training import RunDirectory
 from pgti.training.compatibility import check_fingerprint
 from pgti.windows import SplitName, Splits, subsample_evenly
@@ -343,8 +343,3 @@ class Run:
             communicator=communicator,
             with_targets=with_targets,
         )
-
-
-def open_store(store: str | Path | SeriesStore) -> SeriesStore:
-    """The store itself, or the one at a path."""
-    return store if isinstance(store, SeriesStore) else SeriesStore.open(store)

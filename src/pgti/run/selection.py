@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pgti.batching import WindowSource
 from pgti.errors import ConfigError, RunError, option
 from pgti.ingest import IngestOptions, ingest
-from pgti.run.config import parse_time
-from pgti.store import SeriesStore
+from pgti.store import SeriesStore, parse_time
 from pgti.windows import SplitName, Splits
 
 __all__ = ["NewerReadings", "Selection", "TimeLike"]

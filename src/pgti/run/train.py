@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pgti.batching import Placement
+from pgti.batching import Placement, WindowConfig
 from pgti.distributed import Communicator, SingleProcess, find_launch
 from pgti.errors import ConfigError, Interrupted, PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.options import check_names
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
-from pgti.run.config import ModelConfig, RunConfig, WindowConfig
+from pgti.run.config import ModelConfig, RunConfig
 from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import AUTO, ObserverFactory, PreparedRun, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
-from pgti.run.run import Run, open_store
-from pgti.store import SeriesStore
+from pgti.run.run import Run
+from pgti.store import SeriesStore, open_store
 from pgti.training import FitResult, RunDirectory, TrainingConfig
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
 from pgti.training.compatibility import plain_settings

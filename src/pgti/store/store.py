@@ -27,7 +27,7 @@ from pgti.store.meta import (
 from pgti.store.moments import Moments, moments_of_raw
 from pgti.store.time_axis import TimeAxis
 
-__all__ = ["SeriesStore", "sha256_of"]
+__all__ = ["SeriesStore", "open_store", "sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
@@ -202,6 +202,11 @@ class SeriesStore(Display):
         if len(set(names)) != len(names):
             raise DataError(f"a channel is named twice in {', '.join(names)}")
         return tuple(known.index(name) for name in names)
+
+
+def open_store(store: str | Path | SeriesStore) -> SeriesStore:
+    """The store itself, or the one at a path."""
+    return store if isinstance(store, SeriesStore) else SeriesStore.open(store)
 
 
 # What numpy can raise on a damaged file.

@@ -17,6 +17,7 @@ __all__ = [
     "calendar_features",
     "default_calendar",
     "format_interval",
+    "parse_time",
 ]
 
 CALENDAR_FEATURES = ("time-of-day", "day-of-week")
@@ -91,6 +92,14 @@ class TimeAxis:
         zone = UTC if self.time_zone is None else ZoneInfo(self.time_zone)
         time = datetime.fromtimestamp(stored, zone)
         return (time if self.time_zone else time.replace(tzinfo=None)).isoformat(" ")
+
+    @property
+    def steps_per_day(self) -> int | None:
+        """Rows of a day; None where that is not a whole number, or times are unknown."""
+        interval = self.interval_seconds
+        if not self.is_dated or interval is None or SECONDS_PER_DAY % interval:
+            return None
+        return SECONDS_PER_DAY // interval
 
     def seconds_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Stored seconds of the given rows; rows past the end continue at the interval.
@@ -241,3 +250,23 @@ def format_interval(seconds: int) -> str:
         if seconds % size == 0 and seconds:
             return f"{seconds // size}{unit}"
     return f"{seconds}s"
+
+
+def parse_time(name: str, text: str) -> np.datetime64:
+    """A wall-clock time, datetime64[s].
+
+    Raises:
+        ConfigError: if `text` is not an ISO 8601 time.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{name} is {text!r}: it must be a time such as 2025-10-22 or 2025-10-22T06:00"
+        ) from None
+    if moment.tzinfo is not None:
+        raise ConfigError(
+            f"{name} is {text!r}: it must be a wall-clock time without an offset, in the series' "
+            "own zone"
+        )
+    return np.datetime64(moment, "s")

@@ -1,5 +1,6 @@
 """Windows as integers: starts, splits, order, sharding over ranks, and the rows they read."""
 
+from pgti.windows.model_shape import ModelShape as ModelShape
 from pgti.windows.order import BlockShuffle as BlockShuffle
 from pgti.windows.order import GlobalShuffle as GlobalShuffle
 from pgti.windows.order import Order as Order

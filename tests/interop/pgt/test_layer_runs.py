@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import pgti
+from pgti.batching import WindowConfig
 from pgti.cli.main import run_command
 from pgti.graph import from_dense
 from pgti.interop.pgt import wrap_pgt_layer
 from pgti.interop.pgt.package import pgt_layer_class
-from pgti.run import WindowConfig
 from pgti.store import SeriesStore, StoreWriter
 
 WEEK = Path(__file__).parents[4] / "shared" / "data" / "metr_la_week.npz"
