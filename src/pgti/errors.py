@@ -16,10 +16,17 @@ line prints it without a traceback and exits with code 2; with 1 for a `PeerErro
 argument causes.
 """
 
+import csv
+import lzma
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 __all__ = [
+    "PARSER_ERRORS",
     "ConfigError",
     "DataError",
     "FetchError",
@@ -33,6 +40,13 @@ __all__ = [
     "option",
     "require_whole_number",
 ]
+
+PARSER_ERRORS = (
+    *(ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, csv.Error, lzma.LZMAError, struct.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What readers of files (Python's, NumPy's, pandas') raise on a damaged one."""
 
 
 class PgtiError(Exception):

@@ -63,7 +63,7 @@ def test_of_four_ranks_the_killed_one_is_named(process_pool: ProcessPool, tmp_pa
         job.wait_for_step(5)
         os.kill(job.job.pids[2], signal.SIGKILL)
         assert [job.job.end(rank) for rank in (0, 1, 3)] == [1, 1, 1]
-        message = "pgti: error: rank 2 is gone: it gives no sign of life: the job cannot continue"
+        message = "pgti: error: rank 2 did not respond for 3 s: the job cannot continue"
         assert job.errors(0) == [message]
         assert job.errors(1) == job.errors(3) == []
 

@@ -157,7 +157,7 @@ def test_a_rank_that_hangs_ends_the_job_with_its_name(
             os.kill(stopped, signal.SIGCONT)
         assert job.job.end(0) != 0
     first = next(line for line in job.said if "error" in line)
-    assert first == "pgti: error: rank 2 is gone: it gives no sign of life: the job cannot continue"
+    assert first == "pgti: error: rank 2 did not respond for 3 s: the job cannot continue"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """From options to built objects."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,6 @@ from pgti.batching import build_batcher
 from pgti.errors import ConfigError
 from pgti.models import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.nn import Supports
-from pgti.nn.sparse import SupportKind
 from pgti.run import RunConfig, resolve_device
 from pgti.run.build import build_forecaster, try_network, window_source
 from pgti.store import Scaler
@@ -24,7 +23,7 @@ from .small_runs import make_config, make_series, make_store
 class OneWalk(AbstractModel):
     """Diffuses along the edges alone."""
 
-    support_kind: ClassVar[SupportKind] = "random_walk"
+    support_kind = "random_walk"
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__(ModelConfig(), shape)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pgti.batching import WindowConfig
 from pgti.errors import ConfigError, DataError, Interrupted, PgtiError, RunError
-from pgti.forecasting import AbstractObserver
+from pgti.forecasting import Observer
 from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.nn.execution import bfloat16_speed
@@ -30,7 +30,7 @@ from pgti.windows import subsample_evenly
 from .small_runs import NUM_NODES, WINDOWS, Linear, make_config, make_series, make_store
 
 
-class Told(AbstractObserver):
+class Told(Observer):
     """Does something at a step of training, counted from 1."""
 
     def __init__(self, step: int, act: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def at(step: int, act: Callable[[], None]) -> Callable[[RunDirectory], list[AbstractObserver]]:
+def at(step: int, act: Callable[[], None]) -> Callable[[RunDirectory], list[Observer]]:
     """Observers that act at a step."""
     return lambda _: [Told(step, act)]
 

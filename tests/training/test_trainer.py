@@ -12,7 +12,7 @@ import torch
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
-from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
+from pgti.forecasting import NetworkForecaster, Observer, evaluate
 from pgti.store import Scaler
 from pgti.training import RunDirectory, TrainingConfig
 from pgti.training.config import AdamOptimizer, MSELoss
@@ -37,7 +37,7 @@ from .tiny_training import (
 )
 
 
-class Listener(AbstractObserver):
+class Listener(Observer):
     """Keeps what it is told, and may act on it."""
 
     def __init__(self) -> None:

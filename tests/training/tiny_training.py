@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.batching import Batch, BatchLoader, WindowSource, build_loader
-from pgti.forecasting import AbstractForecaster, AbstractObserver, NetworkForecaster
+from pgti.forecasting import AbstractForecaster, NetworkForecaster, Observer
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.nn import Supports
@@ -153,7 +153,7 @@ class KilledError(Exception):
     """What `Killer` raises."""
 
 
-class Killer(AbstractObserver):
+class Killer(Observer):
     """Ends the run, without any tidying, when the given number of batches or steps has passed."""
 
     def __init__(self, after: int) -> None:
@@ -233,7 +233,7 @@ def open_run(path: Path, config: TrainingConfig = CONFIG) -> RunDirectory:
 
 
 def make_trainer(
-    setting: Setting, run: RunDirectory, *observers: AbstractObserver, **changes: object
+    setting: Setting, run: RunDirectory, *observers: Observer, **changes: object
 ) -> Trainer:
     """A trainer with fresh parameters."""
     source, config = setting.source, setting.config
@@ -251,7 +251,7 @@ def make_trainer(
     return Trainer(**{**arguments, **changes})
 
 
-def resume_trainer(setting: Setting, run: RunDirectory, *observers: AbstractObserver) -> Trainer:
+def resume_trainer(setting: Setting, run: RunDirectory, *observers: Observer) -> Trainer:
     """A trainer that continues from the run's last checkpoint, if there is one."""
     trainer = make_trainer(setting, run, *observers)
     trainer.restore(run.load_last() if run.last_checkpoint.exists() else None)

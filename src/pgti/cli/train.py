@@ -12,8 +12,7 @@ from pgti.cli.output import log, print_json, show_errors
 from pgti.cli.run_options import RunFlags, run_config
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import require_whole_number
-from pgti.forecasting import AbstractObserver, RichObserver, TensorBoardObserver
-from pgti.forecasting.observers import Record
+from pgti.forecasting import Observer, RichObserver, TensorBoardObserver
 from pgti.memory import PeakMemory
 from pgti.run import train_run
 from pgti.training import RunDirectory
@@ -60,8 +59,8 @@ def train_command(
         require_whole_number("test-windows", test_windows, 1)
     config = run_config(store, options or {})
 
-    def observers(directory: RunDirectory) -> list[AbstractObserver]:
-        chosen: list[AbstractObserver] = [RichObserver(), first_step]
+    def observers(directory: RunDirectory) -> list[Observer]:
+        chosen: list[Observer] = [RichObserver(), first_step]
         if tensorboard:
             chosen.append(TensorBoardObserver(directory.tensorboard_directory))
         return chosen
@@ -118,7 +117,7 @@ def train_command(
         )
 
 
-class _FirstStep(AbstractObserver):
+class _FirstStep(Observer):
     """Measures how long a user waits for the first optimizer step.
 
     Attributes:
@@ -151,9 +150,3 @@ class _FirstStep(AbstractObserver):
                 f"the first optimizer step began {self.began_after:.1f} s after the command and "
                 f"took {self.done_after - self.began_after:.1f} s"
             )
-
-    def record(self, record: Record) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""

@@ -1,5 +1,6 @@
 """A published data set: its shape, where its files are, what they mean, how they are read."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,12 +49,12 @@ class FileSet:
 
     def names(self, years: tuple[int, ...]) -> tuple[str, ...]:
         """The names of the files for some years."""
-        joined = "_".join(str(year) for year in years)
-        found: dict[str, None] = {}
-        for name in self.files:
-            for year in years if "{year}" in name else (0,):
-                found[name.format(year=year, years=joined)] = None
-        return tuple(found)
+        joined = "_".join(map(str, years))
+        return tuple(
+            name.format(year=year, years=joined)
+            for name in self.files
+            for year in (years if "{year}" in name else (0,))
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +107,7 @@ class Dataset:
     @property
     def store_bytes_at_most(self) -> int:
         """Bytes of the series in a store if no grid holds the readings, which halves them."""
-        return self.num_steps * self.num_nodes * len(self.channels) * _STORED_BYTES
+        return math.prod(self.shape) * _STORED_BYTES
 
     @property
     def download_bytes(self) -> int | None:

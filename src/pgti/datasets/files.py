@@ -1,9 +1,9 @@
 """The files of a data set: downloaded into a cache, or found in a folder of the user's."""
 
 import logging
-import shutil
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -131,15 +131,13 @@ def files_in(
     with ExitStack() as stack:
         unpacked: Path | None = None
         paths: dict[str, Path] = {}
-        for name, (place, is_archive) in places.items():
-            if not is_archive:
+        for name, (place, member) in places.items():
+            if member is None:
                 paths[name] = place
                 continue
             if unpacked is None:
-                unpacked = stack.enter_context(_temporary_folder(unpacked_beside))
+                unpacked = Path(stack.enter_context(_temporary_folder(unpacked_beside)))
             paths[name] = unpacked / Path(name).name
-            member = find_member(place, Path(name).name)
-            assert member is not None  # `_find` looked
             unpack_member(place, member, paths[name])
         yield form, paths
 
@@ -153,30 +151,28 @@ def _describe_forms(dataset: Dataset, years: tuple[int, ...]) -> str:
     return ", or ".join(shown)
 
 
-def _find(folder: Path, name: str, archives: tuple[str, ...]) -> tuple[Path, bool] | None:
-    """Where a file is, and whether that is an archive that holds it."""
+def _find(
+    folder: Path, name: str, archives: tuple[str, ...]
+) -> tuple[Path, zipfile.ZipInfo | None] | None:
+    """Where a file is: itself, or an archive and the member of it."""
     base = Path(name).name
-    for candidate in (folder / name, folder / base):
-        if candidate.is_file():
-            return candidate, False
     alike = [path for path in folder.iterdir() if path.name.lower() == base.lower()]
-    if len(alike) == 1 and alike[0].is_file():
-        return alike[0], False
+    for candidate in (folder / name, folder / base, *(alike if len(alike) == 1 else ())):
+        if candidate.is_file():
+            return candidate, None
     for archive in (folder / f"{base}.zip", *(folder / each for each in archives)):
-        if archive.is_file() and find_member(archive, base) is not None:
-            return archive, True
+        member = find_member(archive, base) if archive.is_file() else None
+        if member is not None:
+            return archive, member
     return None
 
 
-@contextmanager
-def _temporary_folder(beside: Path) -> Iterator[Path]:
-    """A folder beside a path that may not exist yet, removed when the block ends."""
+def _temporary_folder(beside: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder beside a path that may not exist yet."""
     parent = next(parent for parent in beside.absolute().parents if parent.exists())
-    path = Path(tempfile.mkdtemp(prefix=f".{beside.name}.unpacked-", dir=parent))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    return tempfile.TemporaryDirectory(
+        prefix=f".{beside.name}.unpacked-", dir=parent, ignore_cleanup_errors=True
+    )
 
 
 def _download(
@@ -190,8 +186,10 @@ def _download(
     pooch = import_pooch()
     folder = part.parent
     known_hash = None if download.md5 is None else f"md5:{download.md5}"
+    source, cure = "its publisher states", "try again, or get it elsewhere"
     if sha256 is not None:
-        known_hash = f"sha256:{sha256}"
+        known_hash, source = f"sha256:{sha256}", "was recorded when it was first used"
+        cure = f"remove its entry in {folder / CHECKSUMS_FILE} to trust the new file"
     progress = callbacks.download_progress
     callbacks.log(f"downloading {download.name} from {download.url} to {folder}")
     downloader = ResumingDownloader(
@@ -212,10 +210,6 @@ def _download(
             downloader=downloader,
         )
     except ValueError as error:  # a checksum that does not match; all else is a FetchError
-        source, cure = "its publisher states", "try again, or get it elsewhere"
-        if sha256 is not None:
-            source = "was recorded when it was first used"
-            cure = f"remove its entry in {folder / CHECKSUMS_FILE} to trust the new file"
         raise FetchError(
             f"{download.name} from {download.url} does not have the checksum {known_hash} that "
             f"{source}, and was discarded: {cure}"

@@ -34,7 +34,8 @@ def read_flow_array(request: Request) -> Prepared:
     readings = open_readings(values, replace(options, values=("data",)), has_graph=True)
     node_ids = None
     if ids:
-        node_ids = _read_ids(ids[0])
+        with reraise_read_errors(ids[0].name, "a list of ids"):
+            node_ids = tuple(ids[0].read_text(encoding="utf-8").split())
         if len(node_ids) != readings.num_nodes:
             raise DataError(
                 f"{ids[0].name} has {len(node_ids)} ids and {readings.name} has "
@@ -45,11 +46,6 @@ def read_flow_array(request: Request) -> Prepared:
     if request.zeros_missing:
         readings = mask_zeros(readings)
     return Prepared(readings=readings, options=options, graph=graph)
-
-
-def _read_ids(path: Path) -> tuple[str, ...]:
-    with reraise_read_errors(path.name, "a list of ids"):
-        return tuple(path.read_text(encoding="utf-8").split())
 
 
 def _read_undirected(path: Path, readings: Readings) -> SensorGraph:

@@ -44,11 +44,10 @@ def read_largest_raw(request: Request) -> Prepared:
     """
     *tables, meta, matrix = request.paths.values()
     options = request.options()
-    parts = [open_readings(table, IngestOptions(), has_graph=True) for table in tables]
-    readings = concatenate(parts, request.dataset.name)
-    ids, positions, sensors = _select_district(readings, _read_sensors(meta), request.dataset.name)
-    if len(ids) != readings.num_nodes:
-        readings = select_nodes(readings, positions, ids)
+    readings = _open_tables(tables, request)
+    positions, sensors = _select_district(readings, _read_sensors(meta), request.dataset.name)
+    if len(positions) != readings.num_nodes:
+        readings = select_nodes(readings, positions, tuple(sensors.index))
     seconds = parse_interval(request.interval)
     if seconds != _RAW_SECONDS:
         readings = average_intervals(readings, seconds)
@@ -64,8 +63,7 @@ def read_largest_table(request: Request) -> Prepared:
     """What the authors' notebooks write: a table of one part of the state, and its matrix."""
     *tables, matrix = request.paths.values()
     _check_interval(request)
-    parts = [open_readings(table, IngestOptions(), has_graph=True) for table in tables]
-    readings = concatenate(parts, request.dataset.name)
+    readings = _open_tables(tables, request)
     graph = _read_graph(matrix, np.arange(readings.num_nodes), None)
     return _prepare(readings, request, request.options(), graph)
 
@@ -85,6 +83,11 @@ def read_largest_array(request: Request) -> Prepared:
     options = request.options(interval=interval, start=start)
     graph = _read_graph(matrix, np.arange(opened.num_nodes), None)
     return _prepare(unstandardize(opened, mean, deviation), request, options, graph)
+
+
+def _open_tables(paths: list[Path], request: Request) -> Readings:
+    parts = [open_readings(path, IngestOptions(), has_graph=True) for path in paths]
+    return concatenate(parts, request.dataset.name)
 
 
 def _prepare(
@@ -144,8 +147,8 @@ def _read_sensors(path: Path) -> pd.DataFrame:
 
 def _select_district(
     readings: Readings, sensors: pd.DataFrame, name: str
-) -> tuple[tuple[str, ...], NDArray[np.int64], pd.DataFrame]:
-    """Ids and columns of the sensors of a data set's districts, and their rows of the table."""
+) -> tuple[NDArray[np.int64], pd.DataFrame]:
+    """Columns of the sensors of a data set's districts, and their rows of the table."""
     ids = readings.node_ids or ()
     unknown = [label for label in ids if label not in sensors.index]
     if unknown or not ids:
@@ -161,7 +164,7 @@ def _select_district(
     if not inside.any():
         raise DataError(f"ca_meta.csv has no sensor of the districts of {name}: {districts}")
     positions = np.flatnonzero(inside).astype(np.int64)
-    return tuple(ids[place] for place in positions), positions, known.iloc[positions]
+    return positions, known.iloc[positions]
 
 
 def _read_graph(
@@ -189,54 +192,44 @@ def _read_graph(
     return SensorGraph(adjacency=sp.csr_array(sp.vstack(blocks)), coordinates=latlon)
 
 
-def _largest_datasets() -> tuple[Dataset, ...]:
-    subsets = (
-        ("CA", 8_600, "all of California"),
-        ("GLA", 3_834, "Greater Los Angeles, districts 7, 8 and 12"),
-        ("GBA", 2_352, "the Greater Bay Area, district 4"),
-        ("SD", 716, "San Diego, district 11"),
+LARGEST_DATASETS = tuple(
+    Dataset(
+        name=f"LargeST-{stem.upper()}",
+        summary=f"flows at {num_nodes:,} PeMS stations of {place}, 2017 to 2021",
+        num_steps=35_040,
+        num_nodes=num_nodes,
+        channels=("flow",),
+        units=("vehicles per 5 min",),
+        interval="15min",
+        start="2019-01-01T00:00",
+        zeros="missing",
+        licence="CC BY-NC 4.0",
+        source_page=_LARGEST,
+        file_sets=(
+            FileSet(
+                recipe=read_largest_raw,
+                files=("ca_his_raw_{year}.h5", "ca_meta.csv", "ca_rn_adj.npy"),
+                archives=("archive.zip", "largest.zip"),
+            ),
+            FileSet(
+                recipe=read_largest_table,
+                files=(f"{stem}_his_{{year}}.h5", f"{stem}_rn_adj.npy"),
+            ),
+            FileSet(recipe=read_largest_array, files=("{years}/his.npz", f"{stem}_rn_adj.npy")),
+        ),
+        years=(2017, 2018, 2019, 2020, 2021),
+        default_years=(2019,),
+        zeros_note=ZERO_FLOW_NOTE,
+        notes=(
+            "at 15min flows are means of three 5-minute counts, rounded as its authors do; "
+            "--interval 5min keeps the counts",
+        ),
     )
-    found = []
-    for subset, num_nodes, place in subsets:
-        stem = subset.lower()
-        found.append(
-            Dataset(
-                name=f"LargeST-{subset}",
-                summary=f"flows at {num_nodes:,} PeMS stations of {place}, 2017 to 2021",
-                num_steps=35_040,
-                num_nodes=num_nodes,
-                channels=("flow",),
-                units=("vehicles per 5 min",),
-                interval="15min",
-                start="2019-01-01T00:00",
-                zeros="missing",
-                licence="CC BY-NC 4.0",
-                source_page=_LARGEST,
-                file_sets=(
-                    FileSet(
-                        recipe=read_largest_raw,
-                        files=("ca_his_raw_{year}.h5", "ca_meta.csv", "ca_rn_adj.npy"),
-                        archives=("archive.zip", "largest.zip"),
-                    ),
-                    FileSet(
-                        recipe=read_largest_table,
-                        files=(f"{stem}_his_{{year}}.h5", f"{stem}_rn_adj.npy"),
-                    ),
-                    FileSet(
-                        recipe=read_largest_array, files=("{years}/his.npz", f"{stem}_rn_adj.npy")
-                    ),
-                ),
-                years=(2017, 2018, 2019, 2020, 2021),
-                default_years=(2019,),
-                zeros_note=ZERO_FLOW_NOTE,
-                notes=(
-                    "at 15min flows are means of three 5-minute counts, rounded as its authors do; "
-                    "--interval 5min keeps the counts",
-                ),
-            )
-        )
-    return tuple(found)
-
-
-LARGEST_DATASETS = _largest_datasets()
+    for stem, num_nodes, place in (
+        ("ca", 8_600, "all of California"),
+        ("gla", 3_834, "Greater Los Angeles, districts 7, 8 and 12"),
+        ("gba", 2_352, "the Greater Bay Area, district 4"),
+        ("sd", 716, "San Diego, district 11"),
+    )
+)
 """LargeST: all of California and its three parts."""

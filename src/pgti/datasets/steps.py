@@ -24,6 +24,7 @@ _ALIGNED_SECONDS = 0.1  # a fraction of a day in float32 is off by 5 ms
 _WHOLE = 1e-3  # a count that was standardised in float32 comes back closer than this
 
 Values = NDArray[np.floating[Any]]
+_Rows = tuple[Values, NDArray[np.int64]]  # and their times
 
 
 def clock_to_times(readings: Readings, start_seconds: int) -> Readings:
@@ -140,9 +141,8 @@ def concatenate(parts: list[Readings], name: str) -> Readings:
         for part in parts:
             yield from part.chunks(budget_bytes)
 
-    sizes = [part.num_rows for part in parts]
-    known = [size for size in sizes if size is not None]
-    total = sum(known) if len(known) == len(sizes) else None
+    sizes = [part.num_rows for part in parts if part.num_rows is not None]
+    total = sum(sizes) if len(sizes) == len(parts) else None
     return replace(first, name=name, num_rows=total, chunks=chunks)
 
 
@@ -158,24 +158,26 @@ def average_intervals(readings: Readings, seconds: int) -> Readings:
     """
 
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        rest: Chunk | None = None
+        rest: _Rows | None = None
         for chunk in readings.chunks(max(1, budget_bytes // 2)):
-            whole, rest = _split(_append(rest, chunk, readings), seconds)
-            if whole is not None:
-                yield _means(whole, seconds)
+            values, times = _append(rest, chunk, readings)
+            # The last interval may continue in the next chunk.
+            cut = int(np.searchsorted(times // seconds, times[-1] // seconds))
+            if cut:
+                yield _means(values[:cut], times[:cut], seconds)
+            rest = values[cut:].copy(), times[cut:]
         if rest is not None:
-            yield _means(rest, seconds)
+            yield _means(*rest, seconds)
 
     return replace(readings, num_rows=None, chunks=chunks)
 
 
-def _append(rest: Chunk | None, chunk: Chunk, readings: Readings) -> Chunk:
+def _append(rest: _Rows | None, chunk: Chunk, readings: Readings) -> _Rows:
     if chunk.seconds is None:
         raise DataError(f"{readings.name} has no times: means over intervals need them")
-    seconds, values = chunk.seconds, chunk.values
-    if rest is not None and rest.seconds is not None:
-        seconds = np.concatenate([rest.seconds, seconds])
-        values = np.concatenate([rest.values, values])
+    values, seconds = chunk.values, chunk.seconds
+    if rest is not None:
+        values, seconds = np.concatenate([rest[0], values]), np.concatenate([rest[1], seconds])
     wrong = np.flatnonzero(np.diff(seconds) <= 0)
     if len(wrong):
         earlier, later = (np.datetime64(int(at), "s") for at in seconds[wrong[0] :][:2])
@@ -183,27 +185,15 @@ def _append(rest: Chunk | None, chunk: Chunk, readings: Readings) -> Chunk:
             f"in {readings.name} a row of {later} follows one of {earlier}: sort the rows by time, "
             "each time once"
         )
-    return Chunk(values=values, seconds=seconds)
+    return values, seconds
 
 
-def _split(chunk: Chunk, seconds: int) -> tuple[Chunk | None, Chunk]:
-    """The rows of complete intervals, and those of the last one, which may continue."""
-    assert chunk.seconds is not None  # `_append` checks
-    bins = chunk.seconds // seconds
-    cut = int(np.flatnonzero(bins == bins[-1])[0])
-    last = Chunk(values=chunk.values[cut:].copy(), seconds=chunk.seconds[cut:])
-    if cut == 0:
-        return None, last
-    return Chunk(values=chunk.values[:cut], seconds=chunk.seconds[:cut]), last
-
-
-def _means(chunk: Chunk, seconds: int) -> Chunk:
-    assert chunk.seconds is not None  # as above
-    bins = chunk.seconds // seconds
+def _means(values: Values, times: NDArray[np.int64], seconds: int) -> Chunk:
+    bins = times // seconds
     starts = np.flatnonzero(np.diff(bins, prepend=bins[0] - 1))
-    observed = ~np.isnan(chunk.values)
+    observed = ~np.isnan(values)
     counts = np.add.reduceat(observed, starts, axis=0, dtype=np.int64)
-    sums = np.add.reduceat(np.where(observed, chunk.values, 0), starts, axis=0, dtype=np.float64)
+    sums = np.add.reduceat(np.where(observed, values, 0), starts, axis=0, dtype=np.float64)
     means = np.full(sums.shape, np.nan)
     np.divide(sums, counts, out=means, where=counts > 0)
     return Chunk(values=np.rint(means) + 0.0, seconds=bins[starts] * seconds)

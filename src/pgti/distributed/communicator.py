@@ -138,9 +138,9 @@ class Communicator(ABC):
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
         """Start sending rows to other ranks and receiving rows from them; counts as data."""
 
-    @abstractmethod
     def barrier(self) -> None:
-        """Block until all ranks are here."""
+        """Block until all ranks are here; on the host, whatever the device."""
+        self.all_reduce_max([0])
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
@@ -235,16 +235,8 @@ class SingleProcess(Communicator):
             raise ValueError("one process has no rank to exchange rows with")
         return _Completed()
 
-    def barrier(self) -> None:
-        """Return at once."""
-
     def wait_for_all(self) -> None:
         """Return at once."""
-
-    @contextmanager
-    def raise_together(self) -> Iterator[None]:
-        """Errors propagate unchanged."""
-        yield
 
     def close(self, error: BaseException | None = None) -> None:
         """Do nothing."""

@@ -177,9 +177,8 @@ def _launch(launcher: str, names: _Variables, variables: Mapping[str, str]) -> L
     """The launch that the variables of one launcher describe."""
     rank, world_size = _number(variables, names.rank), _number(variables, names.world_size)
     if rank is None or world_size is None:
-        given, missing = names.rank, names.world_size
-        if rank is None:
-            given, missing = missing, given
+        pair = (names.rank, names.world_size)
+        given, missing = pair if rank is not None else pair[::-1]
         raise ConfigError(
             f"{given} is {variables[given]!r} and {missing} is not set: "
             f"a job sets both or neither; set {missing} or unset {given}"
@@ -210,8 +209,7 @@ def _launch(launcher: str, names: _Variables, variables: Mapping[str, str]) -> L
         port=port,
         restarts=_number(variables, "TORCHELASTIC_RESTART_COUNT") or 0,
         names={
-            "rank": names.rank,
-            "world_size": names.world_size,
+            **names._asdict(),
             "local_rank": local_rank_name,
             "local_world_size": size_name,
             "port": "MASTER_PORT",

@@ -71,10 +71,9 @@ class TorchCommunicator(Communicator):
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         self.all_reduce_(flat, kind)
-        position = 0
-        for tensor in tensors:
-            tensor.copy_(flat[position : position + tensor.numel()].view_as(tensor))
-            position += tensor.numel()
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Work:
         """All-reduce without waiting."""
@@ -126,27 +125,21 @@ class TorchCommunicator(Communicator):
 
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
         """Send and receive bytes in the group for rows."""
-        works = []
+        for message in sends:
+            self.traffic.add("data", message.tensor.nbytes)
         with self.translate_errors():
-            for message in receives:
-                tensor = message.tensor.view(torch.uint8)
-                works.append(
-                    dist.irecv(tensor, src=message.peer, group=self._rows, tag=message.tag)
-                )
-            for message in sends:
-                self.traffic.add("data", message.tensor.nbytes)
-                tensor = message.tensor.view(torch.uint8)
-                works.append(
-                    dist.isend(tensor, dst=message.peer, group=self._rows, tag=message.tag)
-                )
+            works = [
+                dist.irecv(each.tensor.view(torch.uint8), each.peer, self._rows, each.tag)
+                for each in receives
+            ]
+            works += [
+                dist.isend(each.tensor.view(torch.uint8), each.peer, self._rows, each.tag)
+                for each in sends
+            ]
         return _TorchWork([work for work in works if work is not None], self)
 
-    def barrier(self) -> None:
-        """All-reduce on the host, over gloo whatever the device."""
-        self.all_reduce_max([0])
-
     def wait_for_all(self) -> None:
-        """Watch the signs of life of the others; without a heartbeat, a barrier."""
+        """Watch the heartbeats of the others; without them, a barrier."""
         if self._heartbeat is None:
             self.barrier()
         else:
@@ -185,8 +178,7 @@ class TorchCommunicator(Communicator):
         except RuntimeError as error:
             failure = None if self._heartbeat is None else self._heartbeat.find_failed_rank()
             if failure is not None:
-                message = f"{failure.text}: the job cannot continue"
-                raise PeerError(message, failure.rank) from error
+                raise failure from error
             reason = " ".join(str(error).split())[:200]
             raise PeerError(f"another rank failed or does not answer: {reason}") from error
 

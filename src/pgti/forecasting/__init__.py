@@ -7,8 +7,7 @@ from pgti.forecasting.evaluation import evaluation_report as evaluation_report
 from pgti.forecasting.forecaster import AbstractForecaster as AbstractForecaster
 from pgti.forecasting.forecaster import NetworkForecaster as NetworkForecaster
 from pgti.forecasting.metrics import ForecastMetrics as ForecastMetrics
-from pgti.forecasting.metrics import MetricSummary as MetricSummary
-from pgti.forecasting.observers import AbstractObserver as AbstractObserver
+from pgti.forecasting.observers import Observer as Observer
 from pgti.forecasting.observers import RichObserver as RichObserver
 from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver
 from pgti.forecasting.prediction import forecast_frame as forecast_frame

@@ -11,7 +11,7 @@ from pgti.distributed import Communicator
 from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
 from pgti.forecasting.metrics import ForecastMetrics
-from pgti.forecasting.observers import AbstractObserver
+from pgti.forecasting.observers import Observer
 
 __all__ = ["evaluate", "evaluation_report"]
 
@@ -21,7 +21,7 @@ def evaluate(
     loader: BatchLoader,
     *,
     mape_threshold: float = 1e-3,
-    observers: Iterable[AbstractObserver] = (),
+    observers: Iterable[Observer] = (),
     before_batch: Callable[[], None] | None = None,
     communicator: Communicator | None = None,
 ) -> dict[str, ForecastMetrics]:

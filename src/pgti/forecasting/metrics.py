@@ -14,8 +14,6 @@ __all__ = ["ErrorTable", "ForecastMetrics", "MetricSummary"]
 ErrorTable = dict[str, float | None]
 """An error per horizon step ("1", "2", ...) and over all ("mean"); None without observations."""
 
-_COUNT, _ABSOLUTE, _SQUARED, _RELATIVE, _RELATIVE_COUNT = range(5)
-
 
 class MetricSummary(TypedDict):
     """The errors of a forecaster in original units, and the number of observed targets."""
@@ -105,24 +103,17 @@ class ForecastMetrics:
                 "the forecasts are not finite numbers: the model has diverged; train again with a "
                 "lower learning rate or stronger clipping"
             )
-        columns = {str(step + 1): steps[:, step].tolist() for step in range(self.horizon)}
-        columns["mean"] = steps.sum(dim=1).tolist()
+        table = torch.cat([steps, steps.sum(dim=1, keepdim=True)], dim=1)  # [5, H + 1]
+        count, absolute, squared, relative, relative_count = table
         return {
-            "mae": {key: _ratio(sums[_ABSOLUTE], sums[_COUNT]) for key, sums in columns.items()},
-            "rmse": {
-                key: _root(_ratio(sums[_SQUARED], sums[_COUNT])) for key, sums in columns.items()
-            },
-            "mape": {
-                key: _ratio(100.0 * sums[_RELATIVE], sums[_RELATIVE_COUNT])
-                for key, sums in columns.items()
-            },
-            "count": int(columns["mean"][_COUNT]),
+            "mae": self._errors(absolute / count),
+            "rmse": self._errors((squared / count).sqrt()),
+            "mape": self._errors(100.0 * relative / relative_count),
+            "count": int(count[-1]),
         }
 
-
-def _ratio(total: float, count: float) -> float | None:
-    return total / count if count > 0 else None
-
-
-def _root(value: float | None) -> float | None:
-    return None if value is None else math.sqrt(value)
+    def _errors(self, errors: Tensor) -> ErrorTable:
+        """The errors of each step and over all, [H + 1], by name; 0 / 0 is None."""
+        names = [*(str(step) for step in range(1, self.horizon + 1)), "mean"]
+        values = [None if math.isnan(error) else error for error in errors.tolist()]
+        return dict(zip(names, values, strict=True))

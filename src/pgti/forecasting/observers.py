@@ -1,7 +1,6 @@
 """Observers of training, evaluation and prediction: a progress bar and TensorBoard."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,32 +17,28 @@ from rich.progress import (
 
 from pgti.errors import MissingExtraError
 
-__all__ = ["AbstractObserver", "RichObserver", "TensorBoardObserver"]
+__all__ = ["Observer", "RichObserver", "TensorBoardObserver"]
 
 Record = Mapping[str, Any]
 
 
-class AbstractObserver(ABC):
-    """Receives progress and metrics; it cannot change them."""
+class Observer:
+    """Receives progress and metrics, all of which it may ignore; it cannot change them."""
 
-    @abstractmethod
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
         """A pass over `num_windows` windows begins, of which `done` are done already."""
 
-    @abstractmethod
     def advance(self, num_windows: int) -> None:
         """The pass has done that many more windows."""
 
-    @abstractmethod
     def record(self, record: Record) -> None:
         """A line was added to `metrics.jsonl`."""
 
-    @abstractmethod
     def close(self) -> None:
         """No more calls follow."""
 
 
-class RichObserver(AbstractObserver):
+class RichObserver(Observer):
     """A progress bar with loss, windows per second and time left, and a line per epoch.
 
     If standard error is not a terminal, it writes only the lines.
@@ -54,25 +49,22 @@ class RichObserver(AbstractObserver):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console if console is not None else Console(stderr=True)
-        self._progress: Progress | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
         self._task: TaskID | None = None
 
     def begin(self, label: str, num_windows: int, done: int = 0) -> None:
         """Replace the bar of the last pass."""
-        if not self._console.is_terminal:
-            return
-        if self._progress is None:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[loss]}"),
-                TextColumn("{task.fields[speed]}"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._progress.start()
+        self._progress.start()
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(
@@ -81,7 +73,7 @@ class RichObserver(AbstractObserver):
 
     def advance(self, num_windows: int) -> None:
         """Advance the bar."""
-        if self._progress is None or self._task is None:
+        if self._task is None:
             return
         self._progress.advance(self._task, num_windows)
         speed = self._progress.tasks[0].speed
@@ -91,7 +83,7 @@ class RichObserver(AbstractObserver):
     def record(self, record: Record) -> None:
         """Show the loss, and write a line at the end of an epoch."""
         if record["kind"] == "step":
-            if self._progress is not None and self._task is not None:
+            if self._task is not None:
                 self._progress.update(self._task, loss=f"loss {record['train_loss']:.4f}")
             return
         self._console.print(
@@ -105,12 +97,11 @@ class RichObserver(AbstractObserver):
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._progress is not None:
+        if not self._progress.disable:
             self._progress.stop()
-            self._progress, self._task = None, None
 
 
-class TensorBoardObserver(AbstractObserver):
+class TensorBoardObserver(Observer):
     """Writes the metrics of a run as TensorBoard scalars; the file appears with the first.
 
     TensorBoard discards earlier events of steps that a resumed run repeats.
@@ -130,12 +121,6 @@ class TensorBoardObserver(AbstractObserver):
         self._directory = directory
         self._make_writer = SummaryWriter
         self._writer: SummaryWriter | None = None
-
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
-        """Do nothing."""
-
-    def advance(self, num_windows: int) -> None:
-        """Do nothing."""
 
     def record(self, record: Record) -> None:
         """Write every number of the line at its step."""

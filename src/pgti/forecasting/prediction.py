@@ -11,7 +11,7 @@ import torch
 from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
-from pgti.forecasting.observers import AbstractObserver
+from pgti.forecasting.observers import Observer
 from pgti.forecasting.writers import ForecastBlock, ForecastLabels, open_writer
 
 __all__ = ["forecast_blocks", "forecast_frame", "predict"]
@@ -23,7 +23,7 @@ def predict(
     labels: ForecastLabels,
     path: str | Path,
     *,
-    observers: Iterable[AbstractObserver] = (),
+    observers: Iterable[Observer] = (),
     block_size: int = 1 << 18,
 ) -> int:
     """Write the forecasts of the batches' windows to a file.
@@ -78,7 +78,7 @@ def forecast_frame(
     batches: Iterable[Batch],
     labels: ForecastLabels,
     *,
-    observers: Iterable[AbstractObserver] = (),
+    observers: Iterable[Observer] = (),
 ) -> pd.DataFrame:
     """The forecasts of the batches' windows as a table, with the columns of `predict`.
 
@@ -112,7 +112,7 @@ def forecast_blocks(
     batches: Iterable[Batch],
     labels: ForecastLabels,
     *,
-    observers: Iterable[AbstractObserver] = (),
+    observers: Iterable[Observer] = (),
     block_size: int = 1 << 18,
 ) -> Iterator[ForecastBlock]:
     """The forecasts of the batches' windows, at most about `block_size` numbers at a time.

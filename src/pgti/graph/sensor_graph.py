@@ -71,7 +71,6 @@ class SensorGraph:
         """
         values = np.ones(np.size(source)) if weight is None else weight
         rows, columns, data = merge_duplicate_edges(num_nodes, source, target, values, "weight")
-        _refuse_bad_weights(rows, columns, data)
         adjacency: CsrMatrix = sparse.csr_array(
             (data, (rows, columns)), shape=(num_nodes, num_nodes)
         )
@@ -206,20 +205,6 @@ def _node_numbers(numbers: npt.ArrayLike, name: str) -> npt.NDArray[np.int64]:
     )
 
 
-def _refuse_bad_weights(
-    rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], weights: npt.NDArray[Any]
-) -> None:
-    """Raise DataError for the first weight that is not a finite float32 of at least 0."""
-    with np.errstate(over="ignore"):
-        bad = ~np.isfinite(weights.astype(np.float32)) | (weights < 0)
-    if bad.any():
-        first = int(np.flatnonzero(bad)[0])
-        raise DataError(
-            f"edge {rows[first]} -> {columns[first]} has weight {weights[first]}: weights must be "
-            "finite float32 numbers of at least 0; correct or remove the edge"
-        )
-
-
 def _canonical_adjacency(matrix: Any) -> CsrMatrix:
     """A validated copy of `matrix`, of any sparse format, as CSR in float32."""
     is_sparse: bool = sparse.issparse(matrix)  # a variable, so that mypy does not narrow the type
@@ -247,9 +232,17 @@ def _canonical_adjacency(matrix: Any) -> CsrMatrix:
 
 
 def _refuse_bad_entries(matrix: CsrMatrix) -> None:
-    """Raise DataError for the first entry that cannot be a weight."""
+    """Raise DataError for the first entry that is not a finite float32 of at least 0."""
     entries = sparse.coo_array(matrix)
-    _refuse_bad_weights(entries.row, entries.col, entries.data)
+    weights = entries.data
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(weights.astype(np.float32)) | (weights < 0)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"edge {entries.row[first]} -> {entries.col[first]} has weight {weights[first]}: "
+            "weights must be finite float32 numbers of at least 0; correct or remove the edge"
+        )
 
 
 def _canonical_coordinates(coordinates: npt.ArrayLike, num_nodes: int) -> npt.NDArray[np.float64]:

@@ -55,7 +55,11 @@ def renormalized_adjacency(graph: SensorGraph) -> CsrMatrix:
         [N, N] CSR, float32 (computed in float64).
     """
     weights: CsrMatrix = graph.adjacency.tocsr().astype(np.float64)
-    return _normalize_symmetrically((weights + sparse.eye_array(graph.num_nodes)).T.tocsr())
+    weights = (weights + sparse.eye_array(graph.num_nodes)).T.tocsr()
+    scale = sparse.diags_array(1 / np.sqrt(np.asarray(weights.sum(axis=0))))
+    normalized: CsrMatrix = (scale @ weights @ scale).tocsr().astype(np.float32)
+    normalized.sort_indices()
+    return normalized
 
 
 def scaled_laplacian(graph: SensorGraph) -> CsrMatrix:
@@ -81,15 +85,6 @@ def scaled_laplacian(graph: SensorGraph) -> CsrMatrix:
     scaled = scaled.astype(np.float32)
     scaled.sort_indices()
     return scaled
-
-
-def _normalize_symmetrically(weights: CsrMatrix) -> CsrMatrix:
-    """D^-1/2 W D^-1/2 in float32, D the column sums of W, which are positive."""
-    roots = 1 / np.sqrt(np.asarray(weights.sum(axis=0)))
-    scale = sparse.diags_array(roots)
-    normalized: CsrMatrix = (scale @ weights @ scale).tocsr().astype(np.float32)
-    normalized.sort_indices()
-    return normalized
 
 
 def _largest_eigenvalue(laplacian: CsrMatrix) -> float:

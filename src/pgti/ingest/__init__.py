@@ -3,7 +3,6 @@
 from pgti.ingest.ingestion import IngestSummary as IngestSummary
 from pgti.ingest.ingestion import ingest as ingest
 from pgti.ingest.ingestion import read_graph as read_graph
-from pgti.ingest.options import BUDGET_BYTES as BUDGET_BYTES
 from pgti.ingest.options import IngestOptions as IngestOptions
 from pgti.ingest.readings import Chunk as Chunk
 from pgti.ingest.readings import Readings as Readings

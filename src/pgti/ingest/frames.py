@@ -17,6 +17,7 @@ from pgti.ingest.readings import (
     ids_to_text,
     row_blocks,
     rows_per_chunk,
+    split_rows,
 )
 from pgti.ingest.time_columns import ColumnTimes, DateTimes, NoTimes, TextTimes
 from pgti.ingest.times import RowLabels, zone_from_tzinfo
@@ -30,12 +31,7 @@ def open_array(array: NDArray[Any], name: str = "the array") -> Readings:
     Raises:
         DataError: if it is not numbers of such a shape.
     """
-
-    def blocks(rows: int) -> Iterator[NDArray[Any]]:
-        for first, stop in row_blocks(len(array), rows):
-            yield array[first:stop]
-
-    return array_readings(name, array.shape, array.dtype, blocks)
+    return array_readings(name, array.shape, array.dtype, lambda rows: split_rows(array, rows))
 
 
 def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:

@@ -27,9 +27,7 @@ __all__ = ["matrix_graph", "read_npy_graph", "read_npz_graph", "read_pickled_gra
 _CSR = ("indptr", "indices", "data")
 
 
-def matrix_graph(
-    matrix: Any, name: str, options: IngestOptions, node_ids: tuple[str, ...] | None = None
-) -> RawMatrix:
+def matrix_graph(matrix: Any, name: str, node_ids: tuple[str, ...] | None = None) -> RawMatrix:
     """A dense or sparse adjacency (or distance) matrix [N, N].
 
     Raises:
@@ -39,11 +37,10 @@ def matrix_graph(
         raise DataError(f"{name} has shape {matrix.shape}: an adjacency matrix must be square")
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"{name} holds {matrix.dtype}: an adjacency matrix holds numbers")
-    values = options.edge_values or "weight"
-    return RawMatrix(name=name, matrix=matrix, node_ids=node_ids, values=values)
+    return RawMatrix(name=name, matrix=matrix, node_ids=node_ids)
 
 
-def read_npy_graph(path: Path, options: IngestOptions) -> RawMatrix:
+def read_npy_graph(path: Path) -> RawMatrix:
     """A matrix in an `.npy` file.
 
     Raises:
@@ -53,10 +50,10 @@ def read_npy_graph(path: Path, options: IngestOptions) -> RawMatrix:
         with path.open("rb") as file:
             read_header(file).check_size(path.name, path.stat().st_size)
         matrix = np.load(path, allow_pickle=False)
-    return matrix_graph(matrix, path.name, options)
+    return matrix_graph(matrix, path.name)
 
 
-def read_pickled_graph(path: Path, options: IngestOptions) -> RawMatrix:
+def read_pickled_graph(path: Path) -> RawMatrix:
     """DCRNN's `adj_mx.pkl`: (sensor ids, position of each id, matrix); or the matrix alone.
 
     Raises:
@@ -78,7 +75,7 @@ def read_pickled_graph(path: Path, options: IngestOptions) -> RawMatrix:
                 )
         if not isinstance(content, np.ndarray):
             raise DataError(f"{path.name} holds a {type(content).__name__}: {rule}")
-        return matrix_graph(content, path.name, options, ids)
+        return matrix_graph(content, path.name, ids)
 
 
 def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> RawGraph:
@@ -129,7 +126,6 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> R
             name=name,
             matrix=matrix,
             node_ids=find_ids(headers, archive.__getitem__, size, options.ids, path.name),
-            values=options.edge_values or "weight",
             coordinates=read_coordinates(archive, headers, size, options, path.name),
         )
 

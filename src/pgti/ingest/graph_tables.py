@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,12 +105,11 @@ def read_table_graph(
             "source,target or source,target,weight"
         )
     kind = options.graph_kind or _recognize_kind(table, options, readings)
-    readers: dict[GraphKind, Callable[[_Table, IngestOptions], RawGraph]] = {
-        "matrix": _matrix,
-        "edges": _edges,
-        "coordinates": _coordinates,
-    }
-    raw = readers[kind](table, options)
+    raw: RawGraph
+    if kind == "matrix":
+        raw = _matrix(table)
+    else:
+        raw = (_edges if kind == "edges" else _coordinates)(table, options)
     if options.ids is not None and not ids_elsewhere:
         if not isinstance(raw, RawCoordinates):
             raise ConfigError(
@@ -205,13 +203,12 @@ def _edges(table: _Table, options: IngestOptions) -> RawEdges:
             raise DataError(
                 f"{table.name} has the columns {', '.join(header)}: name three of them with --edges"
             )
-    is_distance = header is not None and weight is not None and is_distance_name(header[weight])
     return RawEdges(
         name=table.name,
         source=table.ids(source),
         target=table.ids(target),
         value=None if weight is None else table.numbers(weight),
-        values=options.edge_values or ("distance" if is_distance else "weight"),
+        value_name=None if header is None or weight is None else header[weight],
         edge_label=lambda edge: f"{table.line(edge)} of {table.name}",
     )
 
@@ -234,7 +231,7 @@ def _coordinates(table: _Table, options: IngestOptions) -> RawCoordinates:
     )
 
 
-def _matrix(table: _Table, options: IngestOptions) -> RawMatrix:
+def _matrix(table: _Table) -> RawMatrix:
     """A square matrix; a header, and a first column if there is one more, hold the ids."""
     num_nodes, width = len(table.rows), table.width
     leading = width - num_nodes
@@ -248,5 +245,4 @@ def _matrix(table: _Table, options: IngestOptions) -> RawMatrix:
         raise DataError(
             f"the rows of the matrix of {table.name} are not in the order of its columns"
         )
-    values = options.edge_values or "weight"
-    return RawMatrix(name=table.name, matrix=matrix, node_ids=ids, values=values)
+    return RawMatrix(name=table.name, matrix=matrix, node_ids=ids)

@@ -34,6 +34,7 @@ from pgti.ingest.readings import (
     reraise_read_errors,
     row_blocks,
     rows_per_chunk,
+    split_rows,
     stack_channels,
 )
 from pgti.ingest.safe_pickle import loads_pickle
@@ -162,8 +163,7 @@ def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readi
 
     def blocks(rows: int) -> Iterator[NDArray[Any]]:
         with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as reopened:
-            for first, stop in row_blocks(shape[0], rows):
-                yield reopened[key][first:stop]
+            yield from split_rows(reopened[key], rows)
 
     readings = array_readings(name, shape, file[key].dtype, blocks)
     wanted = options.ids

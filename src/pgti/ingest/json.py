@@ -14,7 +14,6 @@ from pgti.errors import DataError
 from pgti.ingest.csv import open_text
 from pgti.ingest.frames import open_array
 from pgti.ingest.node_matching import RawEdges
-from pgti.ingest.options import EdgeValues, IngestOptions
 from pgti.ingest.readings import Readings, ids_to_text, reraise_read_errors
 
 __all__ = ["open_json"]
@@ -23,7 +22,7 @@ _SERIES_KEYS = ("FX", "block", "X")
 _SCHEMAS = "edges with FX, block or X; nodes and links with y; edge_mapping with y"
 
 
-def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
+def open_json(path: Path, has_graph: bool) -> Readings:
     """Readings and graph in a JSON file of PyTorch Geometric Temporal, or its gzipped form.
 
     Raises:
@@ -36,9 +35,8 @@ def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
             content = json.load(file)
         if not isinstance(content, dict):
             raise DataError(f"{name} holds a {type(content).__name__}: the rule is {_SCHEMAS}")
-        values = options.edge_values or "weight"
         if "nodes" in content and "links" in content:
-            return _node_link(content, values, name)
+            return _node_link(content, name)
         if "edge_mapping" in content:
             if not has_graph:
                 raise DataError(
@@ -51,10 +49,10 @@ def open_json(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
         if series is None or "edges" not in content:
             keys = ", ".join(list(content)[:8]) or "nothing"
             raise DataError(f"{name} has the keys {keys}: the rule is {_SCHEMAS}")
-        return _static(content, series, values, name)
+        return _static(content, series, name)
 
 
-def _static(content: dict[str, Any], key: str, values: EdgeValues, name: str) -> Readings:
+def _static(content: dict[str, Any], key: str, name: str) -> Readings:
     readings = _series(content[key], key, name)
     edges = np.asarray(content["edges"])
     if edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype.kind not in "iu":
@@ -79,12 +77,11 @@ def _static(content: dict[str, Any], key: str, values: EdgeValues, name: str) ->
         source=ends[0],
         target=ends[1],
         value=None if weights is None else np.asarray(weights, dtype=np.float64),
-        values=values,
     )
     return replace(readings, node_ids=node_ids, graph=graph)
 
 
-def _node_link(content: dict[str, Any], values: EdgeValues, name: str) -> Readings:
+def _node_link(content: dict[str, Any], name: str) -> Readings:
     nodes = _records(content["nodes"], "nodes", ("y",), name)
     links = _records(content["links"], "links", ("source", "target"), name)
     if not nodes:
@@ -102,7 +99,6 @@ def _node_link(content: dict[str, Any], values: EdgeValues, name: str) -> Readin
         source=ids_to_text([link["source"] for link in links]),
         target=ids_to_text([link["target"] for link in links]),
         value=None if None in weights else np.asarray(weights, dtype=np.float64),
-        values=values,
     )
     return replace(readings, node_ids=ids_to_text([node[id_key] for node in nodes]), graph=graph)
 

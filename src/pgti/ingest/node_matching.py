@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.graph.build import from_coordinates, from_distances
-from pgti.graph.sensor_graph import CsrMatrix
-from pgti.ingest.options import EdgeValues, IngestOptions
+from pgti.ingest.options import IngestOptions
 
 __all__ = [
     "MatchedGraph",
@@ -30,9 +29,9 @@ _DISTANCE_NAMES = ("cost", "distance", "dist", "length", "miles", "km", "meters"
 Ids: TypeAlias = tuple[str, ...] | None
 
 
-def is_distance_name(name: str) -> bool:
+def is_distance_name(name: str | None) -> bool:
     """Whether the last word of a name means a distance, as in edge_miles."""
-    words = re.findall("[a-z]+", name.lower())
+    words = re.findall("[a-z]+", (name or "").lower())
     return bool(words) and words[-1] in _DISTANCE_NAMES
 
 
@@ -44,15 +43,15 @@ class RawMatrix:
         name: what messages call the source.
         matrix: sparse, or dense where distances of zero must stay apart from "no edge".
         node_ids: ids of the rows, where the source has them.
-        values: whether the entries are weights or distances.
         coordinates: [N, 2] latitude and longitude, where the source has them.
+        are_weights: whether the entries are weights, whatever the options say.
     """
 
     name: str
     matrix: "sp.csr_array[Any] | NDArray[Any]"
     node_ids: Ids = None
-    values: EdgeValues = "weight"
     coordinates: NDArray[np.float64] | None = None
+    are_weights: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -64,7 +63,7 @@ class RawEdges:
         source: label of each edge's source, text [E].
         target: label of each edge's target, text [E].
         value: weight or distance of each edge [E], or None for weight 1.
-        values: whether `value` holds weights or distances.
+        value_name: what the source calls the values, where it names them.
         coordinates: [N, 2] latitude and longitude of the readings' sensors, where known.
         is_topology: whether every listed edge is an edge of the graph, so that the kernel only
             weighs them; in a table of distances it also decides which pairs are edges.
@@ -75,7 +74,7 @@ class RawEdges:
     source: tuple[str, ...]
     target: tuple[str, ...]
     value: NDArray[np.float64] | None = None
-    values: EdgeValues = "weight"
+    value_name: str | None = None
     coordinates: NDArray[np.float64] | None = None
     is_topology: bool = False
     edge_label: Callable[[int], str] = "edge {}".format
@@ -145,7 +144,7 @@ def _match_matrix(
     if order is not None:
         matrix = matrix[order][:, order]
         coordinates = None if coordinates is None else coordinates[order]
-    if raw.values == "distance":
+    if options.edge_values == "distance" and not raw.are_weights:
         source, target, distance = _entries(matrix)
         graph = from_distances(
             size, source, target, distance, threshold=options.threshold, sigma=options.sigma
@@ -208,11 +207,14 @@ def _match_edges(
     source = np.array([places.get(label, -1) for label in raw.source], dtype=np.int64)
     target = np.array([places.get(label, -1) for label in raw.target], dtype=np.int64)
     value = raw.value
+    are_distances = options.edge_values == "distance" or (
+        options.edge_values is None and is_distance_name(raw.value_name)
+    )
     notes: tuple[str, ...] = ()
     foreign = (source < 0) | (target < 0)
     if foreign.any():
         # Tables of distances cover more sensors than a data set uses; lists of edges do not.
-        if raw.values == "weight" or foreign.all():
+        if not are_distances or foreign.all():
             raise _edge_to_no_node(raw, int(np.flatnonzero(foreign)[0]), places, num_nodes)
         notes = (
             f"{int(foreign.sum())} of {len(foreign)} distances of {raw.name} are between other "
@@ -220,7 +222,7 @@ def _match_edges(
         )
         source, target = source[~foreign], target[~foreign]
         value = None if value is None else value[~foreign]
-    if raw.values == "distance":
+    if are_distances:
         if value is None:
             raise DataError(f"{raw.name} has edges without values: distances need a third column")
         if options.edge_values is None:
@@ -228,7 +230,15 @@ def _match_edges(
                 f"the edge values of {raw.name} are distances by their name, and the Gaussian "
                 "kernel turns them into weights; --edge-values weight takes them as they are",
             )
-        adjacency = _kernel(raw, num_nodes, source, target, value, options)
+        threshold = 0.0 if raw.is_topology else options.threshold
+        adjacency = from_distances(
+            num_nodes, source, target, value, threshold=threshold, sigma=options.sigma
+        ).adjacency
+        if raw.is_topology:
+            near = np.isfinite(value)
+            floor = np.full(int(near.sum()), options.threshold)
+            listed = SensorGraph.from_edges(num_nodes, source[near], target[near], floor)
+            adjacency = sp.csr_array(adjacency.maximum(listed.adjacency))
         return SensorGraph(adjacency=adjacency, coordinates=raw.coordinates), notes
     num_zero = 0 if value is None else int((value == 0).sum())
     if num_zero:
@@ -237,26 +247,6 @@ def _match_edges(
             "the values are distances, pass --edge-values distance",
         )
     return SensorGraph.from_edges(num_nodes, source, target, value, raw.coordinates), notes
-
-
-def _kernel(
-    raw: RawEdges,
-    num_nodes: int,
-    source: NDArray[np.int64],
-    target: NDArray[np.int64],
-    distance: NDArray[np.float64],
-    options: IngestOptions,
-) -> CsrMatrix:
-    threshold = 0.0 if raw.is_topology else options.threshold
-    kernel = from_distances(
-        num_nodes, source, target, distance, threshold=threshold, sigma=options.sigma
-    ).adjacency
-    if not raw.is_topology:
-        return kernel
-    near = np.isfinite(distance)
-    floor = np.full(int(near.sum()), options.threshold)
-    listed = SensorGraph.from_edges(num_nodes, source[near], target[near], floor).adjacency
-    return sp.csr_array(kernel.maximum(listed))
 
 
 def _places(raw: RawEdges, num_nodes: int, node_ids: Ids) -> dict[str, int]:

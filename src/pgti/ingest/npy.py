@@ -13,7 +13,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest.node_matching import RawCoordinates, RawEdges, RawGraph, is_distance_name
+from pgti.ingest.node_matching import RawCoordinates, RawEdges, RawGraph
 from pgti.ingest.options import IngestOptions
 from pgti.ingest.readings import (
     Readings,
@@ -23,6 +23,7 @@ from pgti.ingest.readings import (
     ids_to_text,
     reraise_read_errors,
     row_blocks,
+    split_rows,
     stack_channels,
 )
 
@@ -126,8 +127,7 @@ def open_npy(path: Path) -> Readings:
             if header.is_fortran:
                 mapped = np.load(path, mmap_mode="r", allow_pickle=False)
                 with closing(mapped._mmap):
-                    for first, stop in row_blocks(len(mapped), rows):
-                        yield mapped[first:stop]
+                    yield from split_rows(mapped, rows)
                 return
             with path.open("rb") as file:
                 file.seek(header.offset)
@@ -186,9 +186,7 @@ def _open_member(path: Path, key: str, header: NpyHeader) -> Readings:
         with reraise_read_errors(name, _NPY), zipfile.ZipFile(path) as archive:
             if header.is_fortran:
                 with np.load(path, allow_pickle=False) as arrays:
-                    whole = arrays[key]
-                for first, stop in row_blocks(len(whole), rows):
-                    yield whole[first:stop]
+                    yield from split_rows(arrays[key], rows)
                 return
             with archive.open(f"{key}.npy") as file:
                 stream = cast(BinaryIO, file)
@@ -268,13 +266,12 @@ def read_edges(
     if any(array.shape != source.shape for array in (target, *others)) or len(others) > 1:
         sizes = ", ".join(str(headers[key].shape) for key in options.edges)
         raise DataError(f"the edge arrays of {name} have shapes {sizes}: they must be one length")
-    is_distance = bool(others) and is_distance_name(options.edges[-1])
     return RawEdges(
         name=name,
         source=ids_to_text(source),
         target=ids_to_text(target),
         value=np.asarray(others[0], dtype=np.float64) if others else None,
-        values=options.edge_values or ("distance" if is_distance else "weight"),
+        value_name=options.edges[-1] if others else None,
         coordinates=latlon,
         is_topology=True,
     )

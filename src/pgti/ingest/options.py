@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Literal, TypeAlias
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, require_whole_number
 from pgti.ingest.times import parse_interval, parse_start
+from pgti.options import convert_fields, require_number
+from pgti.store.time_axis import is_zone
 
 __all__ = [
     "BUDGET_BYTES",
@@ -121,10 +122,12 @@ class IngestOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("gaps", self.gaps, get_args(Gaps))
-        _check_choice("edge_values", self.edge_values, (None, *get_args(EdgeValues)))
-        _check_choice("graph_kind", self.graph_kind, (None, *get_args(GraphKind)))
-        _check_zone(self.time_zone)
+        convert_fields(self)
+        if self.time_zone is not None and not is_zone(self.time_zone):
+            raise ConfigError(
+                f"the time zone {self.time_zone!r} is not known: give an IANA name such as "
+                "America/Los_Angeles"
+            )
         if self.interval is not None:
             parse_interval(self.interval)
         if self.start is not None:
@@ -143,12 +146,11 @@ class IngestOptions:
                 raise ConfigError(f"the scale {factor} must be finite and not zero")
         if not 0 <= self.threshold < 1:
             raise ConfigError(f"the threshold {self.threshold} must be at least 0 and below 1")
-        if self.sigma is not None and not (math.isfinite(self.sigma) and self.sigma > 0):
-            raise ConfigError(f"the kernel's sigma {self.sigma} must be finite and above 0")
-        for name in ("neighbours", "budget_bytes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}: it must be at least 1")
+        if self.sigma is not None:
+            require_number("sigma", self.sigma, above_zero=True)
+        for name, value in (("neighbours", self.neighbours), ("budget_bytes", self.budget_bytes)):
+            if value is not None:
+                require_whole_number(name, value, 1)
 
     def _check_names(self) -> None:
         for what, names, sizes, rule in (
@@ -172,24 +174,6 @@ class IngestOptions:
 
 def _could_delimit(text: str) -> bool:
     return len(text) == 1 and text.isascii() and not text.isalnum() and text not in '\r\n\0".+-_'
-
-
-def _check_choice(name: str, value: str | None, choices: tuple[str | None, ...]) -> None:
-    if value not in choices:
-        known = ", ".join(choice for choice in choices if choice is not None)
-        raise ConfigError(f"{name} is {value!r}: it must be one of {known}")
-
-
-def _check_zone(time_zone: str | None) -> None:
-    if time_zone is None:
-        return
-    try:
-        ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ConfigError(
-            f"the time zone {time_zone!r} is not known: give an IANA name such as "
-            "America/Los_Angeles"
-        ) from None
 
 
 def check_options_used(readings: str | None, graph: str | None, options: IngestOptions) -> None:

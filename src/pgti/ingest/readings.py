@@ -1,11 +1,6 @@
 """What every reader of readings returns: a description, and chunks of rows."""
 
 import contextlib
-import csv
-import lzma
-import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError, PgtiError
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError
 from pgti.ingest.node_matching import RawGraph
 from pgti.ingest.times import RowLabels
 
@@ -30,15 +25,11 @@ __all__ = [
     "reraise_read_errors",
     "row_blocks",
     "rows_per_chunk",
+    "split_rows",
     "stack_channels",
 ]
 
 ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
-
-_PARSER_ERRORS = (
-    *(OSError, ValueError, EOFError, KeyError, IndexError, TypeError, RuntimeError, MemoryError),
-    *(OverflowError, struct.error, csv.Error, lzma.LZMAError, zlib.error, zipfile.BadZipFile),
-)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -100,7 +91,7 @@ def reraise_read_errors(name: str, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError(f"{name} does not exist: check the path") from None
-    except _PARSER_ERRORS as error:
+    except PARSER_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{name} cannot be read as {what}: {reason}") from error
 
@@ -117,6 +108,12 @@ def row_blocks(num_rows: int, rows: int) -> Iterator[tuple[int, int]]:
     """First row, and row after the last, of consecutive blocks of at most `rows` rows."""
     for first in range(0, num_rows, rows):
         yield first, min(first + rows, num_rows)
+
+
+def split_rows(array: Any, rows: int) -> Iterator[NDArray[Any]]:
+    """Consecutive blocks of at most `rows` rows of an array or a dataset, read one at a time."""
+    for first, stop in row_blocks(len(array), rows):
+        yield array[first:stop]
 
 
 def as_floats(values: NDArray[Any]) -> NDArray[np.floating[Any]]:

@@ -76,7 +76,7 @@ def open_readings(
         raise DataError(f"the source {path} {what}: give a file of readings")
     suffix = readings_suffix(path)
     if suffix == ".json":
-        return open_json(path, options, has_graph)
+        return open_json(path, has_graph)
     if suffix == ".npz":
         return open_npz(path, options, has_graph)
     if suffix not in _READERS:
@@ -131,19 +131,24 @@ def read_raw_graph(
         DataError: if the source is damaged or does not hold a graph.
     """
     if isinstance(source, SensorGraph):
-        return RawMatrix(name="the graph", matrix=source.adjacency, coordinates=source.coordinates)
+        return RawMatrix(
+            name="the graph",
+            matrix=source.adjacency,
+            coordinates=source.coordinates,
+            are_weights=True,
+        )
     if isinstance(source, np.ndarray) or sp.issparse(source):
-        return matrix_graph(source, "the matrix", options)
+        return matrix_graph(source, "the matrix")
     path = Path(str(source))
     suffix = graph_suffix(path)
     if not path.is_file():
         raise DataError(f"the graph file {path} does not exist or is not a file: check the path")
     if suffix in (".pkl", ".pickle"):
-        return read_pickled_graph(path, options)
+        return read_pickled_graph(path)
     if suffix == ".npz":
         return read_npz_graph(path, options, ids_elsewhere)
     if suffix == ".npy":
-        return read_npy_graph(path, options)
+        return read_npy_graph(path)
     if suffix in _TEXT:
         return read_table_graph(path, options, readings, ids_elsewhere)
     raise DataError(

@@ -94,8 +94,9 @@ class AbstractModel(nn.Module, ABC):
     A concrete model is built from its config and a shape, and draws weights from torch's generator.
 
     Attributes:
-        support_kind: the operators of the graph that it uses: a `SupportKind`, or the name of those
-            that its `build_supports` builds. `none` for a model that does not use the graph.
+        support_kind: the operators of the graph that it uses: a kind of `Supports.from_graph`, or
+            the name of those that its `build_supports` builds. `none` for a model that does not
+            use the graph.
         can_checkpoint_activations: whether it supports `activation_checkpointing`.
         uses_day_of_week: whether it is published with the day of the week as an input, which is
             then the default of a run.

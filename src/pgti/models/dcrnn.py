@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
@@ -145,7 +144,8 @@ class DCRNN(AbstractModel):
                 signal_1NBC, state_NBD = layer(signal_1NBC, before_NBD, supports)
                 after_NBD.append(state_NBD)
             states_NBD = after_NBD
-            forecasts_NBC.append(self._project(state_NBD))
+            with without_autocast(state_NBD.device):  # bfloat16 would round off 3 digits
+                forecasts_NBC.append(self.projection(state_NBD))
             fed_NBC = forecasts_NBC[-1] if truth_NBC is None else truth_NBC
         return forecasts_NBC, fed_NBC, list(states_NBD)
 
@@ -162,11 +162,6 @@ class DCRNN(AbstractModel):
         return [
             truth_NBC if coin else None for truth_NBC, coin in zip(targets_HNBC, coins, strict=True)
         ]
-
-    def _project(self, state_NBD: NBD) -> Tensor:
-        """Targets of one step. Kept out of autocast: bfloat16 would round off 3 digits here."""
-        with without_autocast(state_NBD.device):
-            return functional.linear(state_NBD, self.projection.weight, self.projection.bias)
 
 
 def teaching_probability(step: int, decay: float) -> float:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
@@ -55,6 +54,7 @@ class GRU(AbstractModel):
         # draws other units when activations are recomputed.
         widths = [shape.input_channels] + [config.hidden] * (config.layers - 1)
         self.encoder = nn.ModuleList(nn.GRU(width, config.hidden) for width in widths)
+        self.dropout = nn.Dropout(config.dropout)
         self.regression = Regression(config.hidden, shape)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
@@ -78,9 +78,7 @@ class GRU(AbstractModel):
         states_LMD = part_LMC
         for number, layer in enumerate(self.encoder):
             if number:
-                states_LMD = self._drop(states_LMD)
+                states_LMD = self.dropout(states_LMD)
             states_LMD, _ = layer(states_LMD)
-        return self._drop(states_LMD[-1])
-
-    def _drop(self, states: Tensor) -> Tensor:
-        return functional.dropout(states, self.config.dropout, training=self.training)
+        last_MD: Tensor = self.dropout(states_LMD[-1])
+        return last_MD

@@ -78,13 +78,9 @@ class CalendarEmbedding(nn.Module):
 
     def forward(self, x: BLNC) -> list[Tensor]:
         """The vectors of every input row, [B, L, D] of each table; nodes share the calendar."""
-        vectors_BLD = []
-        steps_BL, days_BL = step_index(x, self._shape), day_index(x, self._shape)
-        if self.time_of_day is not None and steps_BL is not None:
-            vectors_BLD.append(self.time_of_day(steps_BL))
-        if self.day_of_week is not None and days_BL is not None:
-            vectors_BLD.append(self.day_of_week(days_BL))
-        return vectors_BLD
+        indices_BL = (step_index(x, self._shape), day_index(x, self._shape))
+        tables = zip((self.time_of_day, self.day_of_week), indices_BL, strict=True)
+        return [table(index_BL) for table, index_BL in tables if table is not None]
 
 
 def step_index(x: BLNC, shape: ModelShape) -> Tensor | None:

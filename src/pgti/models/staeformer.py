@@ -153,14 +153,14 @@ class _TransformerLayer(nn.Module):
         self.expansion = nn.Linear(width, feed_forward)
         self.contraction = nn.Linear(feed_forward, width)
         self.feed_forward_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
         self._heads = heads
-        self._dropout = dropout
 
     def forward(self, x_GTD: Tensor) -> Tensor:
         """G groups of T tokens; each token attends to all of its group."""
-        x_GTD = self.attention_norm(x_GTD + self._drop(self._attend(x_GTD)))
+        x_GTD = self.attention_norm(x_GTD + self.dropout(self._attend(x_GTD)))
         hidden_GTD = functional.relu(self.expansion(x_GTD))
-        normed: Tensor = self.feed_forward_norm(x_GTD + self._drop(self.contraction(hidden_GTD)))
+        normed: Tensor = self.feed_forward_norm(x_GTD + self.dropout(self.contraction(hidden_GTD)))
         return normed
 
     def _attend(self, x_GTD: Tensor) -> Tensor:
@@ -174,6 +174,3 @@ class _TransformerLayer(nn.Module):
         read = functional.scaled_dot_product_attention(query, key, value, scale=head_width**-0.5)
         attended: Tensor = self.attended(read[..., :head_width].transpose(1, 2).flatten(2))
         return attended
-
-    def _drop(self, x_GTD: Tensor) -> Tensor:
-        return functional.dropout(x_GTD, self._dropout, training=self.training)

@@ -17,7 +17,6 @@ from pgti.nn.execution import draw_as_linear as draw_as_linear
 from pgti.nn.execution import without_autocast as without_autocast
 from pgti.nn.gated import gated_convolution as gated_convolution
 from pgti.nn.gated import gated_window_convolution as gated_window_convolution
-from pgti.nn.graph_gru import GraphGRU as GraphGRU
 from pgti.nn.learned_graph import Neighbours as Neighbours
 from pgti.nn.learned_graph import nearest as nearest
 from pgti.nn.losses import MaskedLoss as MaskedLoss
@@ -26,6 +25,6 @@ from pgti.nn.losses import mae as mae
 from pgti.nn.losses import mse as mse
 from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
+from pgti.nn.recurrent import GraphGRU as GraphGRU
 from pgti.nn.sparse import NUM_SUPPORTS as NUM_SUPPORTS
-from pgti.nn.sparse import SupportKind as SupportKind
 from pgti.nn.sparse import Supports as Supports

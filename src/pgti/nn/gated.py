@@ -149,14 +149,11 @@ class _TapConvolution(torch.autograd.Function):
                 torch.addcmul(g_MD, s_MD, g_MD, value=-2, out=z_MD[rows])
         ctx.save_for_backward(x_LNBC, weight_KCG, gates_MG)
         ctx.dilation = dilation
-        ctx.set_materialize_grads(False)
         z_LNBD = z_MD.view(-1, *x_LNBC.shape[1:3], width // 2).to(weight_KCG.dtype)
         return z_LNBD, z_LNBD[-1].clone()
 
     @staticmethod
-    def backward(
-        ctx: Any, grad_LNBD: Tensor | None, grad_last_NBD: Tensor | None
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_LNBD: Tensor, grad_last_NBD: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_LNBC, weight_KCG, gates_MG = ctx.saved_tensors
         num_taps, dtype = len(weight_KCG), gates_MG.dtype
@@ -164,7 +161,10 @@ class _TapConvolution(torch.autograd.Function):
         grad_weight_KCG = torch.zeros_like(weight_KCG)
         grad_bias_G = weight_KCG.new_zeros(weight_KCG.shape[2])
         with without_autocast(x_LNBC.device):
-            grad_MD = _gradient_of_z(gates_MG, grad_LNBD, grad_last_NBD)
+            # A copy, because autograd may use the incoming gradient elsewhere.
+            grad_LNBD = grad_LNBD.to(dtype, copy=True)
+            grad_LNBD[-1] += grad_last_NBD
+            grad_MD = grad_LNBD.flatten(0, 2)
             scale_G = _scale_of_a(weight_KCG, 4.0)
             scaled_KCG = (weight_KCG * scale_G).to(dtype)
             into_KMC = _taps(grad_x_LNBC, num_taps, ctx.dilation)
@@ -258,24 +258,6 @@ def _scale_of_a(weight_KCG: Tensor, factor: float) -> Tensor:
     scale_G = weight_KCG.new_ones(weight_KCG.shape[2])
     scale_G[: len(scale_G) // 2] = factor
     return scale_G
-
-
-def _gradient_of_z(
-    gates_MG: Tensor, grad_LNBD: Tensor | None, grad_last_NBD: Tensor | None
-) -> Tensor:
-    """[M, D], in the precision of the gates: the sum of the gradients of z and of its last step."""
-    width = gates_MG.shape[1] // 2
-    if grad_LNBD is None:
-        grad_MD = gates_MG.new_zeros(len(gates_MG), width)
-    else:
-        grad_MD = grad_LNBD.to(gates_MG.dtype).reshape(-1, width)
-    if grad_last_NBD is None:
-        return grad_MD
-    last_MD = grad_last_NBD.reshape(-1, width)
-    if grad_LNBD is not None:
-        grad_MD = grad_MD.clone()  # autograd may use the incoming gradient elsewhere
-    grad_MD[-len(last_MD) :] += last_MD
-    return grad_MD
 
 
 def _gradient_of_gates(gates: Tensor, grad_z: Tensor, *, tanh: bool) -> Tensor:

@@ -8,7 +8,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,10 +27,7 @@ from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.execution import compiler_disabled
 from pgti.shapes import NF
 
-__all__ = ["DENSE_FROM_DENSITY", "NUM_SUPPORTS", "SupportKind", "Supports", "csr_matrix"]
-
-SupportKind = Literal["dual_random_walk", "random_walk", "renormalized", "scaled_laplacian", "none"]
-"""Operators of a graph that `Supports.from_graph` builds; a model may supply others."""
+__all__ = ["DENSE_FROM_DENSITY", "NUM_SUPPORTS", "Supports", "csr_matrix"]
 
 _BUILDERS: dict[str, tuple[int, Callable[[SensorGraph], Sequence[CsrMatrix]]]] = {
     "dual_random_walk": (2, dual_random_walk),

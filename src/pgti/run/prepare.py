@@ -17,7 +17,7 @@ from pgti.batching import (
 )
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError, option
-from pgti.forecasting import AbstractObserver
+from pgti.forecasting import Observer
 from pgti.models import AbstractModel, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
@@ -36,7 +36,7 @@ from pgti.windows import SPLIT_NAMES, subsample_evenly
 
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
 
-ObserverFactory = Callable[[RunDirectory], Sequence[AbstractObserver]]
+ObserverFactory = Callable[[RunDirectory], Sequence[Observer]]
 """Creates the observers of a run."""
 
 AUTO = "auto"

@@ -16,10 +16,10 @@ from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
 from pgti.forecasting import (
     AbstractForecaster,
-    AbstractObserver,
     ForecastLabels,
     HistoricalAverageForecaster,
     NetworkForecaster,
+    Observer,
     PersistenceForecaster,
     Report,
     evaluate,
@@ -142,7 +142,7 @@ class Run:
         splits: SplitName | Sequence[SplitName] = "test",
         *,
         max_windows: int | None = None,
-        observers: Sequence[AbstractObserver] = (),
+        observers: Sequence[Observer] = (),
     ) -> Report:
         """Metrics on splits, in original units, beside those of both baselines.
 
@@ -207,7 +207,7 @@ class Run:
         between: tuple[TimeLike, TimeLike] | None = None,
         options: IngestOptions | None = None,
         names: Literal["pgti", "neuralforecast"] = "pgti",
-        observers: Sequence[AbstractObserver] = (),
+        observers: Sequence[Observer] = (),
     ) -> pd.DataFrame:
         """Forecast into a table, one row per origin, horizon step, sensor and channel.
 
@@ -257,7 +257,7 @@ class Run:
         split: SplitName | None = None,
         between: tuple[TimeLike, TimeLike] | None = None,
         options: IngestOptions | None = None,
-        observers: Sequence[AbstractObserver] = (),
+        observers: Sequence[Observer] = (),
     ) -> int:
         """Write what `forecast` returns to a CSV, Parquet or NPZ file, in bounded memory.
 
@@ -282,7 +282,7 @@ class Run:
 
     @contextmanager
     def _forecasts(
-        self, selection: Selection, observers: Sequence[AbstractObserver]
+        self, selection: Selection, observers: Sequence[Observer]
     ) -> Iterator[tuple[Iterator[Batch], ForecastLabels, int]]:
         """The batches to forecast, their labels and the number of windows."""
         with selection.open_source(self.source) as source:

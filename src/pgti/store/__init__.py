@@ -1,8 +1,5 @@
 """One copy of the series on disk: its format, its times, its statistics."""
 
-from pgti.store.codec import MISSING_CODE as MISSING_CODE
-from pgti.store.codec import Codec as Codec
-from pgti.store.meta import FORMAT_VERSION as FORMAT_VERSION
 from pgti.store.meta import StoreMeta as StoreMeta
 from pgti.store.meta import check_target as check_target
 from pgti.store.moments import Moments as Moments

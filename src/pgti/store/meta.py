@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from pgti.errors import ConfigError, StoreError
 from pgti.options import parse_config
 from pgti.store.codec import MISSING_CODE
+from pgti.store.time_axis import is_zone
 
 __all__ = [
     "FORMAT_VERSION",
@@ -156,7 +156,7 @@ class StoreMeta:
             yield f"the interval is {self.interval_seconds} s"
         if self.start is not None and self.interval_seconds is None:
             yield "there is a start and no interval"
-        if self.time_zone is not None and not _is_zone(self.time_zone):
+        if self.time_zone is not None and not is_zone(self.time_zone):
             yield f"there is no time zone {self.time_zone!r}"
 
     @classmethod
@@ -232,14 +232,6 @@ def _is_time(text: str) -> bool:
     except ValueError:
         return False
     return time.tzinfo is None and time.isoformat(timespec="seconds") == text
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown; not a relative path; a directory of zones
-        return False
-    return True
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:

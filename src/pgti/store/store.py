@@ -2,8 +2,6 @@
 
 import hashlib
 import mmap
-import tokenize
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.display import Display, count_of, shorten
-from pgti.errors import DataError, StoreError
+from pgti.errors import PARSER_ERRORS, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
 from pgti.store.meta import (
@@ -82,9 +80,15 @@ class SeriesStore(Display):
             raw = np.lib.format.open_memmap(path / SERIES_FILE, mode="r")
             block_moments = _read_array(path / MOMENTS_FILE)
             graph = SensorGraph.load(path / GRAPH_FILE)
-            seconds = None if meta.is_regular else _read_array(path / TIME_FILE)
-            time_axis = _time_axis(meta, seconds)
-        except _UNREADABLE as error:
+            start = None if meta.start is None else np.datetime64(meta.start, "s").astype(int)
+            time_axis = TimeAxis(
+                num_steps=meta.num_steps,
+                start_seconds=None if start is None else int(start),
+                interval_seconds=meta.interval_seconds,
+                time_zone=meta.time_zone,
+                seconds=None if meta.is_regular else _read_array(path / TIME_FILE),
+            )
+        except PARSER_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"the store {path} is damaged: {reason}; ingest it again") from None
         store = cls(
@@ -209,23 +213,6 @@ def open_store(store: str | Path | SeriesStore) -> SeriesStore:
     return store if isinstance(store, SeriesStore) else SeriesStore.open(store)
 
 
-# What numpy can raise on a damaged file.
-_UNREADABLE = (
-    ArithmeticError,
-    DataError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    tokenize.TokenError,
-    zlib.error,
-)
-
-
 def _read_array(path: Path) -> NDArray[Any]:
     """The array in an .npy file; unlike `np.load`, this reads no archive and no pickle."""
     with path.open("rb") as file:
@@ -245,17 +232,6 @@ def _problem_of_statistics(meta: StoreMeta, moments: NDArray[np.float64]) -> str
             f"{meta.num_readings - meta.missing_count}"
         )
     return None
-
-
-def _time_axis(meta: StoreMeta, seconds: NDArray[np.int64] | None) -> TimeAxis:
-    start = None if meta.start is None else int(np.datetime64(meta.start, "s").astype(np.int64))
-    return TimeAxis(
-        num_steps=meta.num_steps,
-        start_seconds=start,
-        interval_seconds=meta.interval_seconds,
-        time_zone=meta.time_zone,
-        seconds=seconds,
-    )
 
 
 def _check_parts(path: Path, meta: StoreMeta, verify_up_to_bytes: int | None) -> None:

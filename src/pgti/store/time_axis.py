@@ -17,6 +17,7 @@ __all__ = [
     "calendar_features",
     "default_calendar",
     "format_interval",
+    "is_zone",
     "parse_time",
 ]
 
@@ -187,6 +188,15 @@ class TimeAxis:
         if self.time_zone is None:
             return seconds
         return seconds + _zone_offsets(seconds, self.time_zone)
+
+
+def is_zone(name: str) -> bool:
+    """Whether a time zone has that IANA name."""
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown; not a relative path; a directory of zones
+        return False
+    return True
 
 
 def _zone_offsets(seconds: NDArray[np.int64], zone: str) -> NDArray[np.int64]:

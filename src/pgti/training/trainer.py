@@ -10,7 +10,7 @@ from itertools import islice
 from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, DataError, Interrupted, RunError, option
-from pgti.forecasting import AbstractObserver, NetworkForecaster, evaluate
+from pgti.forecasting import NetworkForecaster, Observer, evaluate
 from pgti.training.checkpoint import Checkpoint
 from pgti.training.config import TrainingConfig
 from pgti.training.optim import learning_rate
@@ -85,7 +85,7 @@ class Trainer:
         config: TrainingConfig,
         run: RunDirectory,
         fingerprint: RunFingerprint,
-        observers: Sequence[AbstractObserver] = (),
+        observers: Sequence[Observer] = (),
         communicator: Communicator | None = None,
     ) -> None:
         for name, loader in (("train", training), ("val", validation)):

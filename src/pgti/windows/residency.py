@@ -64,15 +64,14 @@ def plan_transfers(
     world_size = len(held)
     transfers = []
     for target, rows in enumerate(wanted):
-        missing = list(without(rows, held[target]))
+        missing = without(rows, held[target])
         for step in range(1, world_size):
             if not missing:
                 break
             source = (target + step) % world_size
             found = [each for piece in held[source] for each in within(missing, piece)]
-            if found:
-                transfers += [Transfer(source=source, target=target, rows=each) for each in found]
-                missing = list(without(missing, found))
+            transfers += [Transfer(source=source, target=target, rows=each) for each in found]
+            missing = without(missing, found)
     return tuple(transfers)
 
 

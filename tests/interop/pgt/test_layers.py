@@ -381,7 +381,7 @@ def test_every_layer_is_a_model_by_name(name: str) -> None:
         ("pgt:TGCN2", {"hidden": 0}, "hidden is 0: it must be at least 1"),
         ("pgt:BatchedDCRNN", {"hops": -1}, "hops is -1: it must be at least 0"),
         ("pgt:MTGNN", {"hidden": 6}, "hidden is 6: it must be a multiple of 4"),
-        ("pgt:MTGNN", {"dropout": 1.0}, r"dropout is 1\.0: it must be less than 1"),
+        ("pgt:MTGNN", {"dropout": 1.0}, r"dropout is 1\.0: it must be below 1"),
         ("pgt:ASTGCN", {"normalization": "rw"}, "normalization is 'rw': it is one of none, sym"),
         ("pgt:STConv", {"kernel": 4}, "input_steps is 6 and kernel 4: STConv needs at least 7"),
     ],

@@ -73,15 +73,13 @@ class IncidentProcess:
         """The incidents of the next `num_rows` steps; unfinished ones continue in the next call."""
         count = rng.poisson(self._num_nodes * self._starts_per_step * num_rows)
         begun = self._begin(rng.integers(num_rows, size=count), rng)
-        first, stop, node, size = np.concatenate([self._under_way, begun], axis=1)
-        lasting = stop > num_rows
-        rest = (np.zeros_like(stop), stop - num_rows, node, size)
-        self._under_way = np.stack(rest)[:, lasting]
-        columns = (first.astype(int), np.minimum(stop, num_rows).astype(int), node.astype(int))
-        table = zip(*(column.tolist() for column in columns), size.tolist(), strict=True)
+        now = np.concatenate([self._under_way, begun], axis=1)
+        _, stops, nodes, sizes = now
+        rest = np.stack([np.zeros_like(stops), stops - num_rows, nodes, sizes])
+        self._under_way = rest[:, stops > num_rows]
         return [
-            Incident(node=a_node, rows=slice(a_first, a_stop), size=a_size)
-            for a_first, a_stop, a_node, a_size in table
+            Incident(node=int(node), rows=slice(int(first), min(int(stop), num_rows)), size=size)
+            for first, stop, node, size in now.T.tolist()
         ]
 
     def _begin(self, first: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -76,30 +76,6 @@ _speed_dataset = partial(
 )
 
 
-def _pems(
-    *, name: str, place: str, num_nodes: int, infix: str, stem: str, graph_key: str, speed_key: str
-) -> Dataset:
-    """Speeds of 2018 as a table, and a matrix."""
-    graph, speed = f"pems_{infix}_adj_mat.pkl", f"pems_{infix}_speed.h5"
-    own_graph = f"adj_mx_{stem.removeprefix('pems-').replace('-', '_')}.pkl"
-    return _speed_dataset(
-        name=name,
-        summary=f"speeds at {num_nodes:,} PeMS stations of {place}, 2018 (PGT-I)",
-        num_steps=105_120,
-        num_nodes=num_nodes,
-        start="2018-01-01T00:00",
-        licence=_CALTRANS,
-        file_sets=(
-            FileSet(recipe=read_frame, files=(speed, graph)),
-            FileSet(recipe=read_frame, files=(f"{stem}.h5", own_graph)),
-        ),
-        downloads=(
-            Download(name=speed, url=f"{_BOX}/{speed_key}"),
-            Download(name=graph, url=f"{_BOX}/{graph_key}"),
-        ),
-    )
-
-
 METR_LA = _speed_dataset(
     name="METR-LA",
     summary="speeds at 207 loop detectors in Los Angeles County, March to June 2012 (DCRNN)",
@@ -138,23 +114,37 @@ PEMS_BAY = _speed_dataset(
         "filled with missing readings",
     ),
 )
-PEMS = _pems(
+PEMS = _speed_dataset(
     name="PeMS",
-    place="all of California",
+    summary="speeds at 11,160 PeMS stations of all of California, 2018 (PGT-I)",
+    num_steps=105_120,
     num_nodes=11_160,
-    infix="cali",
-    stem="pems",
-    graph_key="4143x1repqa1u26aiz7o2rvw3vpcu0wp",
-    speed_key="7hfhtie02iufy75ac1d8g8530majwci0",
+    start="2018-01-01T00:00",
+    licence=_CALTRANS,
+    file_sets=(
+        FileSet(recipe=read_frame, files=("pems_cali_speed.h5", "pems_cali_adj_mat.pkl")),
+        FileSet(recipe=read_frame, files=("pems.h5", "adj_mx_pems.pkl")),
+    ),
+    downloads=(
+        Download(name="pems_cali_speed.h5", url=f"{_BOX}/7hfhtie02iufy75ac1d8g8530majwci0"),
+        Download(name="pems_cali_adj_mat.pkl", url=f"{_BOX}/4143x1repqa1u26aiz7o2rvw3vpcu0wp"),
+    ),
 )
-PEMS_ALL_LA = _pems(
+PEMS_ALL_LA = _speed_dataset(
     name="PeMS-All-LA",
-    place="Los Angeles",
+    summary="speeds at 2,716 PeMS stations of Los Angeles, 2018 (PGT-I)",
+    num_steps=105_120,
     num_nodes=2_716,
-    infix="AllLA",
-    stem="pems-all-la",
-    graph_key="9qc2lc1147xzh8kmq3j4fuo4buiksxua",
-    speed_key="crzf75ein8s839de8fklpubauddv1p6w",
+    start="2018-01-01T00:00",
+    licence=_CALTRANS,
+    file_sets=(
+        FileSet(recipe=read_frame, files=("pems_AllLA_speed.h5", "pems_AllLA_adj_mat.pkl")),
+        FileSet(recipe=read_frame, files=("pems-all-la.h5", "adj_mx_all_la.pkl")),
+    ),
+    downloads=(
+        Download(name="pems_AllLA_speed.h5", url=f"{_BOX}/crzf75ein8s839de8fklpubauddv1p6w"),
+        Download(name="pems_AllLA_adj_mat.pkl", url=f"{_BOX}/9qc2lc1147xzh8kmq3j4fuo4buiksxua"),
+    ),
 )
 WINDMILL = Dataset(
     name="Windmill-Large",

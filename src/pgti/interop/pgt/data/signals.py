@@ -102,11 +102,13 @@ def to_store(
     options = options or IngestOptions()
     if (means is None) != (stds is None):
         raise ConfigError("only one of means and stds is given: give both, or neither")
-    features = _arrays(_entries(signal, "features"), "features")
+    features = _arrays(signal, "features")
     if layout == "windows":
-        values = _join_windows(features, _arrays(_entries(signal, "targets"), "targets"))
+        values = _join_windows(features, _arrays(signal, "targets"))
     elif layout == "steps":
-        values, names = _join_steps(features, getattr(signal, "targets", None))
+        targets = getattr(signal, "targets", None)
+        has_targets = targets is not None and any(each is not None for each in targets)
+        values, names = _join_steps(features, _arrays(signal, "targets") if has_targets else [])
         if not options.channels:
             options = replace(options, channels=names)
     else:
@@ -117,15 +119,11 @@ def to_store(
     return ingest(values, path, options, graph=graph, node_ids=node_ids)
 
 
-def _entries(signal: Any, name: str) -> Sequence[Any]:
+def _arrays(signal: Any, name: str) -> list[Values]:
+    """An array of each snapshot, all of one shape."""
     entries: Sequence[Any] | None = getattr(signal, name, None)
     if entries is None or not len(entries):
         raise DataError(f"a {type(signal).__name__} without {name} cannot be stored as a signal")
-    return entries
-
-
-def _arrays(entries: Sequence[Any], name: str) -> list[Values]:
-    """An array of each snapshot, all of one shape."""
     arrays: list[Values] = []
     for place, entry in enumerate(entries):
         if entry is None:
@@ -210,14 +208,12 @@ def _equal(one: Values, other: Values) -> bool:
     return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=True))
 
 
-def _join_steps(
-    features: list[Values], targets: Sequence[Any] | None
-) -> tuple[Values, tuple[str, ...]]:
+def _join_steps(features: list[Values], targets: list[Values]) -> tuple[Values, tuple[str, ...]]:
     """Each snapshot as one row [N, F + K], and names of the channels."""
     columns = [_as_columns(np.stack(features), "features")]
     names = [f"feature{place}" for place in range(columns[0].shape[2])]
-    if targets is not None and not all(target is None for target in targets):
-        column = _as_columns(np.stack(_arrays(targets, "targets")), "targets")
+    if targets:
+        column = _as_columns(np.stack(targets), "targets")
         if column.shape[:2] != columns[0].shape[:2]:
             raise DataError(
                 f"targets have shape {column.shape[1:]} and features {columns[0].shape[1:]}: they "

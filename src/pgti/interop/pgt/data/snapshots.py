@@ -4,8 +4,8 @@ PGT holds a list of windows and copies features, targets, edges and weights for 
 a snapshot is a view of the series where that is in memory, and all share one edge index.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,6 @@ class Snapshots(Sequence[Snapshot]):
             y=torch.from_numpy(self.targets[place]),
         )
 
-    def __iter__(self) -> Iterator[Snapshot]:
-        return (self[place] for place in range(len(self)))
-
 
 class _Views(Sequence[NDArray[Any]]):
     """An array of each window, computed when it is read."""
@@ -217,9 +214,8 @@ def published_snapshots(
     targets = (0,) if data_set.name == "METR-LA" else tuple(range(source.shape[2]))
     layout = _Layout(lags, horizon, targets)
     if pgt_compat:
-        whole = standardize_as_pgt(source, data_set.scaling, None)
-        data = whole.data.astype(np.float32, copy=False)
-        series = Standardized(data=data, mean=whole.mean, std=whole.std)
+        series = standardize_as_pgt(source, data_set.scaling, None)
+        series = replace(series, data=series.data.astype(np.float32, copy=False))
         return _cut(series, source, Edges(edges.index, edges.weight.to(torch.float32)), layout)
     train_ratio = None if data_set.scaling == "none" else train_ratio
     rows = _training_rows(layout.spec, source.num_steps, train_ratio)

@@ -3,11 +3,11 @@
 What each layer is, and what is wrong with it, stands in `pgti.interop.pgt.layers.PGT_LAYERS`.
 """
 
-import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,12 +54,9 @@ class MSTGCNConfig(ModelConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ASTGCNConfig(MSTGCNConfig):
-    """Options of ASTGCN.
+    """Options of ASTGCN, whose blocks begin with attention.
 
     Attributes:
-        hidden: filters of every convolution, over the graph and over time.
-        blocks: blocks of attention and both convolutions, one after the other.
-        hops: how far one filter reaches; the layer's `K` less 1.
         normalization: of the Laplacian: none, D - A, or sym, I - D^-1/2 A D^-1/2.
 
     Raises:
@@ -89,7 +86,7 @@ class PgtMSTGCN(WholeForecaster):
         """`MSTGCN(blocks, C, K, D, D, stride 1, outputs, L)`."""
         return layer_class(*self._arguments())
 
-    def _arguments(self) -> tuple[int, ...]:
+    def _arguments(self) -> tuple[Any, ...]:
         config, shape = self.config, self.shape
         filters = (config.hops + 1, config.hidden, config.hidden, 1)
         outputs = shape.horizon * shape.target_channels
@@ -98,7 +95,8 @@ class PgtMSTGCN(WholeForecaster):
     def features(self, x: BLNC, edges: Edges) -> Tensor:
         """The forecasts."""
         value = largest_eigenvalue(edges.index, x.shape[2])
-        with fixed_eigenvalue(_module_of(self.layer), value):
+        blocks = sys.modules[type(self.layer._blocklist[0]).__module__]
+        with fixed_eigenvalue(blocks, value):
             forecasts: Tensor = self.layer(x.permute(0, 2, 3, 1), self._edges(x, edges))
         return forecasts
 
@@ -107,19 +105,14 @@ class PgtMSTGCN(WholeForecaster):
 
 
 class PgtASTGCN(PgtMSTGCN):
-    """Takes [B, N, C, L] and the edges."""
+    """Takes [B, N, C, L] and the edges: `ASTGCN(..., N, normalization)`, the rest as MSTGCN's."""
 
     layer_name = "ASTGCN"
     config: ASTGCNConfig
 
-    def build(self, layer_class: LayerClass) -> nn.Module:
-        """`ASTGCN(blocks, C, K, D, D, stride 1, outputs, L, N, normalization)`."""
-        normalization = self.config.normalization
-        return layer_class(
-            *self._arguments(),
-            self.shape.num_nodes,
-            None if normalization == "none" else normalization,
-        )
+    def _arguments(self) -> tuple[Any, ...]:
+        normalization = None if self.config.normalization == "none" else self.config.normalization
+        return (*super()._arguments(), self.shape.num_nodes, normalization)
 
     def _edges(self, x: BLNC, edges: Edges) -> Tensor:
         return edges.index
@@ -197,8 +190,3 @@ def _largest(laplacian: CsrMatrix) -> complex:
                 "not found, and this layer of PGT needs it: use --model stgcn"
             ) from None
     return complex(values[np.argmax(np.abs(values))])
-
-
-def _module_of(layer: Any) -> ModuleType:
-    """Where the blocks of ASTGCN or MSTGCN are written."""
-    return importlib.import_module(type(layer._blocklist[0]).__module__)

@@ -13,7 +13,6 @@ a sum of powers, so the weights are first turned into those of powers; the fast 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +25,7 @@ from pgti.graph import SensorGraph
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
-from pgti.nn import (
-    Supports,
-    diffusion_convolution,
-    without_autocast,
-)
+from pgti.nn import Supports, diffusion_convolution, without_autocast
 from pgti.nn.execution import compiler_disabled
 from pgti.nn.recurrent import gated_recurrence
 from pgti.shapes import BHNC, BLNC, NBD
@@ -70,14 +65,9 @@ class LegacyDCRNN(AbstractModel):
     """The layer `BatchedDCRNN` of PyTorch Geometric Temporal 0.56.2: not DCRNN.
 
     For old checkpoints only; train `dcrnn`. It computes, in one sparse product for a whole batch,
-    what the layer computes: an encoder without a decoder, whose filters leave the edges' weights
-    out of the numerator, normalise the backward direction by the degrees of other edges' sources,
-    and differ from Chebyshev polynomials from the third power on (`LegacyDiffusionGRU`). Its states
-    lie between -1 and 1, and without a head so do its forecasts.
-
-    Where a sensor without an edge that leads to it has one that leaves it, PGT divides by zero and
-    its output is infinite or NaN; here that term is zero. Edges are taken by source, then target,
-    as PGT's loaders have them: what the layer computes depends on their order.
+    what the layer computes: an encoder without a decoder, whose filters are polynomials of its own
+    (see this module) in operators that are not diffusion (`pgt_operators`). Its states lie between
+    -1 and 1, and without a head so do its forecasts.
 
     Raises:
         ConfigError: without a head, if input and horizon differ in length, or a target is not among
@@ -91,9 +81,8 @@ class LegacyDCRNN(AbstractModel):
     def __init__(self, config: LegacyDCRNNConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         self.cell = LegacyDiffusionGRU(shape.input_channels, config.hidden, config.hops)
-        self.regression: Regression | None = None
+        self.regression = Regression(config.hidden, shape) if config.head else None
         if config.head:
-            self.regression = Regression(config.hidden, shape)
             return
         if shape.input_steps != shape.horizon:
             raise ConfigError(
@@ -247,8 +236,8 @@ def pgt_operators(graph: SensorGraph) -> tuple[CsrMatrix, CsrMatrix]:
     """The operators of `DConv` and `BatchedDConv` of PGT 0.56.2, in place of two random walks.
 
     For networks trained with them; diffusion convolution has `dual_random_walk`. With the
-    edges (r_i, c_i), i = 0 .. E-1, in the order of PGT's loaders (by source, then target), weights
-    w_i, and D the weighted degrees:
+    edges (r_i, c_i), i = 0 .. E-1, in the order of PGT's loaders (by source, then target), on which
+    the backward operator depends, and D the weighted degrees:
 
         forward    y[c_i] += x[r_i] / D_out[r_i]
         backward   y[r'_i] += x[c'_i] / D_in[r_i]     (r'_i, c'_i) the edges by target, then source
@@ -256,15 +245,15 @@ def pgt_operators(graph: SensorGraph) -> tuple[CsrMatrix, CsrMatrix]:
     So no weight is in a numerator, and the backward operator divides an edge by the degree of
     another edge's source. Neither conserves what it spreads: columns do not sum to 1.
 
-    Where a degree is 0, PGT divides by it and its output is infinite or NaN; here the term is 0.
+    Where a degree is 0, PGT divides by it (of a sensor that edges leave and none leads to) and its
+    output is infinite or NaN; here the term is 0.
 
     Returns:
         Two [N, N] CSR operators, float32 (computed in float64).
     """
-    edges = graph.adjacency.tocoo()
-    sources, targets = edges.coords
+    sources, targets = graph.adjacency.tocoo().coords
     weights: CsrMatrix = graph.adjacency.astype(np.float64)
-    out_degree, in_degree = (np.asarray(weights.sum(axis=axis)) for axis in (1, 0))
+    out_degree, in_degree = (np.asarray(weights.sum(axis=axis), np.float64) for axis in (1, 0))
     by_target = np.lexsort((sources, targets))
     size = (graph.num_nodes, graph.num_nodes)
     forward: CsrMatrix = sparse.csr_array((_inverse(out_degree)[sources], (targets, sources)), size)
@@ -277,8 +266,7 @@ def pgt_operators(graph: SensorGraph) -> tuple[CsrMatrix, CsrMatrix]:
     return forward.astype(np.float32), backward.astype(np.float32)
 
 
-def _inverse(degree: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _inverse(degree: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """1 / degree, and 0 where that is 0."""
-    inverse = np.zeros(len(degree))
-    np.divide(1.0, degree, out=inverse, where=degree > 0)
-    return inverse
+    inverse: npt.NDArray[np.float64] = np.zeros_like(degree)
+    return np.divide(1.0, degree, out=inverse, where=degree > 0)

@@ -5,8 +5,7 @@ this package's names: `hidden` is a layer's `out_channels`, and `hops`, how far 
 its `K` less 1.
 """
 
-import inspect
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -71,16 +70,9 @@ A remark begins with "known wrong" where the layer differs from its paper.
 """
 
 
-def _config_class(model: type[PgtForecaster]) -> type[ModelConfig]:
-    """The class of a model's options: the annotation of its attribute `config`."""
-    annotations = (inspect.get_annotations(each) for each in model.__mro__)
-    config: type[ModelConfig] = next(each["config"] for each in annotations if "config" in each)
-    return config
-
-
 PGT_LAYERS: dict[str, ModelEntry] = {
     model.layer_name: ModelEntry(
-        _config_class(model), model, "a layer of PGT", remark, replacement, _LIBRARY
+        get_type_hints(model)["config"], model, "a layer of PGT", remark, replacement, _LIBRARY
     )
     for model, remark, replacement in _LAYERS
 }

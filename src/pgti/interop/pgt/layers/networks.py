@@ -85,9 +85,8 @@ class MPNNLSTMConfig(ModelConfig):
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        self.check_at_least(hidden=1, dropout=0)
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be less than 1")
+        self.check_at_least(hidden=1)
+        self.check_fractions("dropout")
 
 
 class PgtMPNNLSTM(PgtForecaster):
@@ -265,11 +264,10 @@ class MTGNNConfig(ModelConfig):
     embedding: int = 40
 
     def __post_init__(self) -> None:
-        self.check_at_least(hidden=4, layers=1, hops=1, dropout=0, neighbours=1, embedding=1)
+        self.check_at_least(hidden=4, layers=1, hops=1, neighbours=1, embedding=1)
+        self.check_fractions("dropout")
         if self.hidden % 4:
             raise ConfigError(f"hidden is {self.hidden}: it must be a multiple of 4, one a kernel")
-        if not self.dropout < 1:
-            raise ConfigError(f"dropout is {self.dropout}: it must be less than 1")
 
 
 class PgtMTGNN(WholeForecaster):
