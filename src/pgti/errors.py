@@ -7,8 +7,9 @@
     ├── RunError                   a run directory or a checkpoint
     ├── FetchError                 a file of a data set that could not be downloaded
     ├── MissingExtraError          an optional library that is not installed
-    ├── PeerError                  another rank of the job that failed, or does not answer
-    └── Interrupted                a signal asked the program to stop
+    └── PeerError                  another rank of the job that failed, or does not answer
+
+    Interrupted (KeyboardInterrupt)    a signal asked the program to stop
 
 A message says what is wrong, the value, the rule and what to do. It names options with `option`,
 so that a user of Python reads arguments and a user of the command line reads flags. The command
@@ -101,8 +102,10 @@ class PeerError(PgtiError):
         self.rank = rank
 
 
-class Interrupted(PgtiError):  # noqa: N818 - a signal is no error
+class Interrupted(KeyboardInterrupt):
     """A signal asked the program to stop; what could be saved has been saved.
+
+    Like `KeyboardInterrupt`, neither `except PgtiError` nor `except Exception` catches it.
 
     Attributes:
         signal_number: the signal that arrived; a process exits with 128 plus this number.

@@ -104,10 +104,10 @@ def run_command(tokens: Sequence[str]) -> int:
 def _describe_error(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error."""
     message = " ".join(str(error).split())
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped"
     if isinstance(error, Interrupted):
         return 128 + error.signal_number, message
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped"
     if isinstance(error, (PgtiError, cyclopts.CycloptsError, OSError)):
         return 1 if isinstance(error, PeerError) else 2, f"error: {message}"
     what = f"{type(error).__name__}: {message}"

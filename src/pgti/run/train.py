@@ -10,7 +10,7 @@ from typing import Any
 
 from pgti.batching import Placement, WindowConfig
 from pgti.distributed import Communicator, SingleProcess, find_launch
-from pgti.errors import ConfigError, Interrupted, PgtiError, RunError, option
+from pgti.errors import ConfigError, PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.options import check_names
 from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
@@ -174,8 +174,6 @@ def _start(prepared: PreparedRun, held: ExitStack, log: Log) -> FitResult:
             held.enter_context(directory.locked())
     try:
         return _fit(prepared, plan, log)
-    except Interrupted:
-        raise
     except (PgtiError, RuntimeError) as error:
         is_explained = isinstance(error, PgtiError) or is_allocation_failure(error)
         if is_main and is_explained and not directory.last_checkpoint.exists():
