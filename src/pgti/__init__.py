@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pgti.batching import BatchLoader as BatchLoader
     from pgti.batching import WindowConfig as WindowConfig
     from pgti.batching import WindowDataset as WindowDataset
+    from pgti.batching import WindowSample as WindowSample
+    from pgti.batching import WindowSampler as WindowSampler
     from pgti.batching import WindowSource as WindowSource
     from pgti.batching import build_batcher as build_batcher
     from pgti.batching import build_loader as build_loader

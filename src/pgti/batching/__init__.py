@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pgti.batching.build import choose_batching as choose_batching
     from pgti.batching.config import WindowConfig as WindowConfig
     from pgti.batching.dataset import WindowDataset as WindowDataset
+    from pgti.batching.dataset import WindowSample as WindowSample
     from pgti.batching.loader import BatchLoader as BatchLoader
+    from pgti.batching.sampler import WindowSampler as WindowSampler
     from pgti.batching.source import WindowSource as WindowSource
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -1,6 +1,8 @@
 """What a model is given."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from html import escape
 from typing import Self
 
 import numpy as np
@@ -15,8 +17,10 @@ __all__ = ["Batch"]
 class Batch:
     """B windows on the compute device.
 
-    The tensors are views of buffers that later batches reuse: a batch is valid until the next one
-    is taken from the same loader or batcher. Clone what must live longer.
+    The tensors of a batch that a loader or batcher of pgti makes are views of buffers that later
+    batches reuse: it is valid until the next one is taken. `clone` what must live longer.
+
+    Its `repr`, also in a notebook, shows shapes, types and, on a CPU, the share observed.
 
     Attributes:
         x: inputs, float32 [B, L, N, C_in]: the store's C channels standardised, a missing
@@ -42,15 +46,68 @@ class Batch:
         """B."""
         return len(self.starts)
 
-    def to(self, device: torch.device) -> Self:
-        """The same windows on a device; this batch if it is there already."""
-        if self.x.device == device:
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Self:
+        """The same windows on a device; this batch if it is there already.
+
+        Args:
+            device: such as "cuda:0".
+            non_blocking: do not wait for copies from pinned memory.
+        """
+        if self.x.device == torch.device(device):
             return self
-        return type(self)(
-            x=self.x.to(device),
-            x_mask=self.x_mask.to(device),
-            y=None if self.y is None else self.y.to(device),
-            y_mask=None if self.y_mask is None else self.y_mask.to(device),
-            calendar=self.calendar.to(device),
-            starts=self.starts,
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def clone(self) -> Self:
+        """The same windows in memory of their own."""
+        return self._map(torch.clone)
+
+    def pin_memory(self) -> Self:
+        """The same windows in pinned memory, as `DataLoader(pin_memory=True)` asks."""
+        return self._map(lambda tensor: tensor.pin_memory() if tensor.numel() else tensor)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return replace(
+            self,
+            x=function(self.x),
+            x_mask=function(self.x_mask),
+            y=None if self.y is None else function(self.y),
+            y_mask=None if self.y_mask is None else function(self.y_mask),
+            calendar=function(self.calendar),
         )
+
+    # -- display ----------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        width = max(len(shape) for _, _, shape, _ in rows)
+        lines = [f"  {name:9}{kind:8}  {shape:{width}}  {note}" for name, kind, shape, note in rows]
+        return "\n".join([self._title(), *(line.rstrip() for line in lines)])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._rows()
+        )
+        return f"<p>{escape(self._title())}</p><table>{rows}</table>"
+
+    def _title(self) -> str:
+        count = f"{self.num_windows} window" + ("" if self.num_windows == 1 else "s")
+        targets = "" if self.y is not None else " without targets"
+        starts = f", starts {self.starts[0]} to {self.starts[-1]}" if self.num_windows else ""
+        return f"Batch of {count}{targets} on {self.x.device}{starts}"
+
+    def _rows(self) -> list[tuple[str, str, str, str]]:
+        """Name, type, shape and share observed of each tensor."""
+        named = {name: getattr(self, name) for name in ("x", "x_mask", "y", "y_mask", "calendar")}
+        return [
+            (name, str(tensor.dtype).removeprefix("torch."), str([*tensor.shape]), _share(tensor))
+            for name, tensor in named.items()
+            if tensor is not None
+        ]
+
+
+def _share(mask: Tensor) -> str:
+    """What share of a mask is True, where nobody has to wait for a GPU to know it."""
+    if mask.dtype != torch.bool or mask.device.type != "cpu" or not mask.numel():
+        return ""
+    return f"{100 * int(mask.count_nonzero()) / mask.numel():.1f} % observed"
