@@ -295,7 +295,7 @@ def test_more_ranks_than_windows(store: SeriesStore) -> None:
 def test_a_rank_that_there_is_not_is_refused(store: SeriesStore) -> None:
     dataset = WindowDataset.from_store(store)
     for rank, world_size in ((2, 2), (-1, 2), (0, 0)):
-        with pytest.raises(ConfigError, match="is (2|-1|0)"):
+        with pytest.raises(ConfigError, match=r"is (2|-1|0)"):
             WindowSampler(dataset, Sequential(), rank=rank, world_size=world_size)
 
 
