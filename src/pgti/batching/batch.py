@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Self
 
 import numpy as np
@@ -10,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgti.display import Display, count_of
+
 __all__ = ["Batch"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Batch:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False, slots=True)
+class Batch(Display):
     """B windows on the compute device.
 
     The tensors of a batch that a loader or batcher of pgti makes are views of buffers that later
@@ -75,39 +76,21 @@ class Batch:
             calendar=function(self.calendar),
         )
 
-    # -- display ----------------------------------------------------------------------------------
-
-    def __repr__(self) -> str:
-        rows = self._rows()
-        width = max(len(shape) for _, _, shape, _ in rows)
-        lines = [f"  {name:9}{kind:8}  {shape:{width}}  {note}" for name, kind, shape, note in rows]
-        return "\n".join([self._title(), *(line.rstrip() for line in lines)])
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
-        return f"<p>{escape(self._title())}</p><table>{rows}</table>"
-
-    def _title(self) -> str:
-        count = f"{self.num_windows} window" + ("" if self.num_windows == 1 else "s")
+    def describe(self) -> tuple[str, dict[str, str]]:
+        """A title, and type and shape of each tensor, with the share observed of a mask."""
         targets = "" if self.y is not None else " without targets"
         starts = f", starts {self.starts[0]} to {self.starts[-1]}" if self.num_windows else ""
-        return f"Batch of {count}{targets} on {self.x.device}{starts}"
-
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        """Name, type, shape and share observed of each tensor."""
-        named = {name: getattr(self, name) for name in ("x", "x_mask", "y", "y_mask", "calendar")}
-        return [
-            (name, str(tensor.dtype).removeprefix("torch."), str([*tensor.shape]), _share(tensor))
-            for name, tensor in named.items()
-            if tensor is not None
-        ]
+        tensors = {name: getattr(self, name) for name in ("x", "x_mask", "y", "y_mask", "calendar")}
+        facts = {name: _fact(tensor) for name, tensor in tensors.items() if tensor is not None}
+        return (
+            f"Batch of {count_of(self.num_windows, 'window')}{targets} on {self.x.device}{starts}",
+            facts,
+        )
 
 
-def _share(mask: Tensor) -> str:
-    """What share of a mask is True, where nobody has to wait for a GPU to know it."""
-    if mask.dtype != torch.bool or mask.device.type != "cpu" or not mask.numel():
-        return ""
-    return f"{100 * int(mask.count_nonzero()) / mask.numel():.1f} % observed"
+def _fact(tensor: Tensor) -> str:
+    """Type and shape; of a mask the share that is True, where no host waits for a GPU to know."""
+    fact = f"{str(tensor.dtype).removeprefix('torch.')} {[*tensor.shape]}"
+    if tensor.dtype != torch.bool or tensor.device.type != "cpu" or not tensor.numel():
+        return fact
+    return f"{fact}, {int(tensor.count_nonzero()) / tensor.numel():.1%} observed"

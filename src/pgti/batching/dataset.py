@@ -17,6 +17,7 @@ from pgti.batching.batcher import Batcher
 from pgti.batching.build import build_batcher
 from pgti.batching.config import WindowConfig
 from pgti.batching.source import WindowSource
+from pgti.display import Display, count_of, shorten
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.nn import Supports
@@ -47,7 +48,7 @@ class WindowSample(NamedTuple):
     start: int
 
 
-class WindowDataset(Dataset[WindowSample]):
+class WindowDataset(Display, Dataset[WindowSample]):
     """Windows of a store, gathered on demand.
 
     `torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True,
@@ -181,14 +182,18 @@ class WindowDataset(Dataset[WindowSample]):
             starts=stacked.start.numpy(),
         )
 
-    def __repr__(self) -> str:
+    def describe(self) -> tuple[str, dict[str, str]]:
+        """A title, and facts by name; each is one line."""
         shape, meta = self.shape, self.store.meta
-        targets = ", ".join(meta.channels[index] for index in self.source.target_indices)
-        return (
-            f"WindowDataset: {len(self)} windows of {shape.input_steps} + {shape.horizon} steps, "
-            f"{shape.num_nodes} sensors, {shape.input_channels} inputs, targets {targets}, "
-            f"from {self.store.path}"
-        )
+        targets = [meta.channels[index] for index in self.source.target_indices]
+        facts = {
+            "window": f"{shape.input_steps} + {count_of(shape.horizon, 'step')}",
+            "inputs": f"{count_of(shape.input_channels, 'channel')} of "
+            f"{count_of(shape.num_nodes, 'sensor')}",
+            "targets": shorten(targets),
+            "store": str(self.store.path),
+        }
+        return f"WindowDataset of {count_of(len(self), 'window')}", facts
 
     # -- other processes --------------------------------------------------------------------------
 
