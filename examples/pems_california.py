@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pgti
-from pgti.ingest import read_graph
+from pgti.ingestion import read_graph
 
 SHOWN_STEPS = ("3", "6", "12")  # 15, 30 and 60 minutes
 

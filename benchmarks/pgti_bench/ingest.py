@@ -21,7 +21,7 @@ from rich.table import Table
 from pgti.cli.output import print_json, show
 from pgti.datasets.simulated import SimulationOptions, simulated_chunks
 from pgti.errors import require_whole_number
-from pgti.ingest import ingest
+from pgti.ingestion import ingest
 from pgti.run.results import Machine, Spread, to_json
 from pgti_bench.interleave import interleave
 from pgti_bench.output import finish, number

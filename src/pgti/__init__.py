@@ -7,49 +7,42 @@
     run.predict("forecast.parquet")                             forecasts as a file
 
 Everything named here is public, and what `pgti.interop.pgt` and `pgti.interop.ray` export;
-everything else may change (docs/api.md). What needs torch is imported when it
-is first asked for: torch alone takes longer to import than most of the rest takes to run.
+everything else may change (docs/api.md). Each name is imported when it is
+first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pgti.datasets import DATASETS as DATASETS
-from pgti.datasets import fetch as fetch
-from pgti.datasets.simulated import SimulationOptions as SimulationOptions
-from pgti.datasets.simulated import simulate as simulate
-from pgti.errors import ConfigError as ConfigError
-from pgti.errors import DataError as DataError
-from pgti.errors import Interrupted as Interrupted
-from pgti.errors import MissingExtraError as MissingExtraError
-from pgti.errors import PeerError as PeerError
-from pgti.errors import PgtiError as PgtiError
-from pgti.errors import RunError as RunError
-from pgti.errors import StoreError as StoreError
-from pgti.graph import SensorGraph as SensorGraph
-from pgti.ingest import IngestOptions as IngestOptions
-from pgti.ingest import IngestSummary as IngestSummary
-from pgti.ingest import ingest as ingest
-from pgti.store import Scaler as Scaler
-from pgti.store import SeriesStore as SeriesStore
-from pgti.windows import BlockShuffle as BlockShuffle
-from pgti.windows import EvenSharding as EvenSharding
-from pgti.windows import GlobalShuffle as GlobalShuffle
-from pgti.windows import PartitionSharding as PartitionSharding
-from pgti.windows import PartitionShuffle as PartitionShuffle
-from pgti.windows import Sequential as Sequential
-from pgti.windows import WindowSpec as WindowSpec
+from pgti.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pgti.batching import Batch as Batch
     from pgti.batching import BatchLoader as BatchLoader
     from pgti.batching import WindowConfig as WindowConfig
     from pgti.batching import WindowDataset as WindowDataset
+    from pgti.batching import WindowSample as WindowSample
+    from pgti.batching import WindowSampler as WindowSampler
     from pgti.batching import WindowSource as WindowSource
     from pgti.batching import build_batcher as build_batcher
     from pgti.batching import build_loader as build_loader
+    from pgti.datasets import DATASETS as DATASETS
+    from pgti.datasets.fetch import fetch as fetch
+    from pgti.datasets.simulated import SimulationOptions as SimulationOptions
+    from pgti.datasets.simulated import simulate as simulate
     from pgti.distributed import Communicator as Communicator
     from pgti.distributed import init_communicator as init_communicator
+    from pgti.errors import ConfigError as ConfigError
+    from pgti.errors import DataError as DataError
+    from pgti.errors import Interrupted as Interrupted
+    from pgti.errors import MissingExtraError as MissingExtraError
+    from pgti.errors import PeerError as PeerError
+    from pgti.errors import PgtiError as PgtiError
+    from pgti.errors import RunError as RunError
+    from pgti.errors import StoreError as StoreError
+    from pgti.graph import SensorGraph as SensorGraph
+    from pgti.ingestion import IngestOptions as IngestOptions
+    from pgti.ingestion import IngestSummary as IngestSummary
+    from pgti.ingestion import ingest as ingest
     from pgti.models import DCRNN as DCRNN
     from pgti.models import AbstractModel as AbstractModel
     from pgti.models import DCRNNConfig as DCRNNConfig
@@ -57,7 +50,9 @@ if TYPE_CHECKING:
     from pgti.nn import Supports as Supports
     from pgti.run import Run as Run
     from pgti.run import RunConfig as RunConfig
-    from pgti.run import train as train
+    from pgti.run.train import train as train
+    from pgti.store import Scaler as Scaler
+    from pgti.store import SeriesStore as SeriesStore
     from pgti.training import AdamOptimizer as AdamOptimizer
     from pgti.training import AdamWOptimizer as AdamWOptimizer
     from pgti.training import AutoOrder as AutoOrder
@@ -72,48 +67,12 @@ if TYPE_CHECKING:
     from pgti.training import PartitionsOrder as PartitionsOrder
     from pgti.training import PlateauSchedule as PlateauSchedule
     from pgti.training import TrainingConfig as TrainingConfig
-
-_NEEDS_TORCH = {
-    "pgti.batching": (
-        "Batch",
-        "BatchLoader",
-        "WindowConfig",
-        "WindowDataset",
-        "WindowSource",
-        "build_batcher",
-        "build_loader",
-    ),
-    "pgti.distributed": ("Communicator", "init_communicator"),
-    "pgti.models": ("DCRNN", "AbstractModel", "DCRNNConfig", "ModelShape"),
-    "pgti.nn": ("Supports",),
-    "pgti.run": ("Run", "RunConfig", "train"),
-    "pgti.training": (
-        "AdamOptimizer",
-        "AdamWOptimizer",
-        "AutoOrder",
-        "BlocksOrder",
-        "CosineSchedule",
-        "GlobalOrder",
-        "HuberLoss",
-        "MAELoss",
-        "MSELoss",
-        "MultistepSchedule",
-        "NoSchedule",
-        "PartitionsOrder",
-        "PlateauSchedule",
-        "TrainingConfig",
-    ),
-}
-_HOME_OF = {name: room for room, names in _NEEDS_TORCH.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """A public name whose room is not imported yet."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    from pgti.windows import BlockShuffle as BlockShuffle
+    from pgti.windows import EvenSharding as EvenSharding
+    from pgti.windows import GlobalShuffle as GlobalShuffle
+    from pgti.windows import PartitionSharding as PartitionSharding
+    from pgti.windows import PartitionShuffle as PartitionShuffle
+    from pgti.windows import Sequential as Sequential
+    from pgti.windows import WindowSpec as WindowSpec
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

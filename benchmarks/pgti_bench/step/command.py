@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pgti.cli.output import log, print_json, show
 from pgti.errors import ConfigError
-from pgti.ingest import IngestOptions, read_graph
+from pgti.ingestion import IngestOptions, read_graph
 from pgti.run.results import to_json
 from pgti_bench.output import binary_size, finish, milliseconds, times
 from pgti_bench.pgt_environment import find_pgt

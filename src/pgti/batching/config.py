@@ -1,11 +1,15 @@
 """Which windows of a store there are, and what belongs to their inputs."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pgti.errors import ConfigError
 from pgti.options import convert_fields
-from pgti.store import SeriesStore, parse_time
+from pgti.store import parse_time
 from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
+
+if TYPE_CHECKING:
+    from pgti.store import SeriesStore
 
 __all__ = ["WindowConfig"]
 
@@ -59,7 +63,7 @@ class WindowConfig:
         """The window's shape."""
         return WindowSpec(input_steps=self.input_steps, horizon=self.horizon, stride=self.stride)
 
-    def splits(self, store: SeriesStore) -> Splits:
+    def splits(self, store: "SeriesStore") -> Splits:
         """Train, validation and test windows of a store.
 
         Raises:
@@ -76,6 +80,6 @@ class WindowConfig:
             gap=self.gap,
         )
 
-    def target_indices(self, store: SeriesStore) -> tuple[int, ...]:
+    def target_indices(self, store: "SeriesStore") -> tuple[int, ...]:
         """Positions of the target channels."""
         return store.channel_indices(self.targets or store.meta.channels)

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pgti.cli.info import store_summary
 from pgti.cli.output import log, print_json
 from pgti.cli.progress import progress_bars
-from pgti.ingest import IngestOptions, ingest
+from pgti.ingestion import IngestOptions, ingest
 from pgti.store import SeriesStore
 
 __all__ = ["ingest_command"]

@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pgti.cli.output import log, print_json
 from pgti.errors import ConfigError
 from pgti.forecasting import RichObserver
-from pgti.ingest import IngestOptions
+from pgti.ingestion import IngestOptions
 from pgti.run import Run
 
 __all__ = ["predict_command"]

@@ -8,7 +8,7 @@ from pgti.cli.progress import progress_bars
 from pgti.datasets.simulated import SimulationOptions
 from pgti.datasets.simulated import simulate as simulate_store
 from pgti.errors import ConfigError
-from pgti.ingest import IngestOptions, read_graph
+from pgti.ingestion import IngestOptions, read_graph
 from pgti.store import SeriesStore, parse_time
 
 __all__ = ["simulate_command"]

@@ -7,10 +7,10 @@ from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
 from pgti.datasets.steps import mask_zeros
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
-from pgti.ingest import IngestOptions, open_readings
-from pgti.ingest.node_matching import RawEdges, match_nodes
-from pgti.ingest.readings import Readings, reraise_read_errors
-from pgti.ingest.sources import read_raw_graph
+from pgti.ingestion import IngestOptions, open_readings
+from pgti.ingestion.node_matching import RawEdges, match_nodes
+from pgti.ingestion.readings import Readings, reraise_read_errors
+from pgti.ingestion.sources import read_raw_graph
 
 __all__ = ["FLOW_DATASETS", "ZERO_FLOW_NOTE"]
 

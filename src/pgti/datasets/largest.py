@@ -19,10 +19,10 @@ from pgti.datasets.steps import (
 )
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
-from pgti.ingest import IngestOptions, Readings, open_readings
-from pgti.ingest.npy import read_header
-from pgti.ingest.readings import reraise_read_errors
-from pgti.ingest.times import parse_interval
+from pgti.ingestion import IngestOptions, Readings, open_readings
+from pgti.ingestion.npy import read_header
+from pgti.ingestion.readings import reraise_read_errors
+from pgti.ingestion.times import parse_interval
 
 __all__ = ["LARGEST_DATASETS"]
 

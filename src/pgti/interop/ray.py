@@ -6,7 +6,8 @@ from typing import Any
 
 from pgti.distributed import TIMEOUT_SECONDS, init_communicator
 from pgti.errors import MissingExtraError, PeerError, PgtiError, RunError
-from pgti.run import Run, train
+from pgti.run import Run
+from pgti.run.train import train
 from pgti.training import RunDirectory
 
 __all__ = ["train_on_ray"]

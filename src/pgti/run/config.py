@@ -8,13 +8,14 @@ from typing import Any, Self
 
 import tomli_w
 
-from pgti.batching import Placement, WindowConfig
+from pgti.batching import WindowConfig
 from pgti.errors import ConfigError, option
 from pgti.memory import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import upgrade_training_options
 from pgti.training.config import BlocksOrder
+from pgti.windows import Placement
 
 __all__ = [
     "ModelConfig",

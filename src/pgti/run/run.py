@@ -27,7 +27,7 @@ from pgti.forecasting import (
     forecast_frame,
     predict,
 )
-from pgti.ingest import IngestOptions
+from pgti.ingestion import IngestOptions
 from pgti.memory import available_bytes
 from pgti.run.build import (
     ModelFactory,

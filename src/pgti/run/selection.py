@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pgti.batching import WindowSource
 from pgti.errors import ConfigError, RunError, option
-from pgti.ingest import IngestOptions, ingest
+from pgti.ingestion import IngestOptions, ingest
 from pgti.store import SeriesStore, parse_time
 from pgti.windows import SplitName, Splits
 

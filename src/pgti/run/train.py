@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pgti.batching import Placement, WindowConfig
+from pgti.batching import WindowConfig
 from pgti.distributed import Communicator, SingleProcess, find_launch
 from pgti.errors import ConfigError, PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
@@ -24,6 +24,7 @@ from pgti.training import FitResult, RunDirectory, TrainingConfig
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
 from pgti.training.compatibility import plain_settings
 from pgti.training.run_directory import now
+from pgti.windows import Placement
 
 __all__ = ["Job", "train", "train_run"]
 

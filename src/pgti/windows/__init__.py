@@ -6,6 +6,7 @@ from pgti.windows.order import GlobalShuffle as GlobalShuffle
 from pgti.windows.order import Order as Order
 from pgti.windows.order import PartitionShuffle as PartitionShuffle
 from pgti.windows.order import Sequential as Sequential
+from pgti.windows.residency import Placement as Placement
 from pgti.windows.residency import Transfer as Transfer
 from pgti.windows.residency import plan_transfers as plan_transfers
 from pgti.windows.residency import resident_rows as resident_rows

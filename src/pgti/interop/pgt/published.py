@@ -10,8 +10,8 @@ from pgti.datasets.catalogue import DATASETS
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
 from pgti.datasets.steps import clock_to_times, mask_zeros
 from pgti.errors import DataError
-from pgti.ingest import open_readings
-from pgti.ingest.times import parse_start
+from pgti.ingestion import open_readings
+from pgti.ingestion.times import parse_start
 
 __all__ = ["CHICKENPOX", "METR_LA", "PEMS", "PEMS_ALL_LA", "PEMS_BAY", "WINDMILL", "register"]
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
-from pgti.ingest import IngestOptions, IngestSummary, ingest
+from pgti.ingestion import IngestOptions, IngestSummary, ingest
 from pgti.interop.pgt.data.index_dataset import IndexDataset
 
 __all__ = ["Layout", "from_loader", "to_store"]
