@@ -13,7 +13,6 @@ from pgti.errors import DataError
 
 __all__ = ["find_member", "unpack_member"]
 
-_COPY_BYTES = 1 << 20
 _MACOS_FOLDER = "__MACOSX"  # its members have the names of the real ones
 
 
@@ -60,7 +59,7 @@ def unpack_member(archive: Path, member: zipfile.ZipInfo, target: Path) -> None:
             opened.open(member) as source,
             target.open("xb") as file,
         ):
-            shutil.copyfileobj(source, file, _COPY_BYTES)
+            shutil.copyfileobj(source, file)
     except (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise _damaged(archive, error) from error
 

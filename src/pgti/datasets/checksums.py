@@ -57,11 +57,11 @@ class Checksums:
         """
         recorded = self.sha256(download.name)
         found = _digest(path, "sha256")
-        if recorded not in (None, found):
+        if recorded is not None and recorded != found:
             raise DataError(
-                f"{path} has SHA-256 {found[:12]}... and {recorded[:12] if recorded else ''}... "
-                f"was recorded when it was first used: it has changed since; remove it to "
-                f"download it again, or its entry in {self._path} to trust it as it is"
+                f"{path} has SHA-256 {found[:12]}... and {recorded[:12]}... was recorded when it "
+                "was first used: it has changed since; remove it to download it again, or its "
+                f"entry in {self._path} to trust it as it is"
             )
         if recorded is None and download.md5 not in (None, _digest(path, "md5")):
             raise DataError(

@@ -59,21 +59,15 @@ class Message:
     tensor: Tensor
 
 
-class Work(ABC):
-    """An asynchronous operation."""
+class Work:
+    """An asynchronous operation; by itself, one that has completed."""
 
-    @abstractmethod
     def wait(self) -> None:
         """Block until the operation has completed.
 
         Raises:
             PeerError: if another rank failed or does not answer.
         """
-
-
-class _Completed(Work):
-    def wait(self) -> None:
-        """Return at once."""
 
 
 class Communicator(ABC):
@@ -212,7 +206,7 @@ class SingleProcess(Communicator):
 
     def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Work:
         """The tensor is the sum."""
-        return _Completed()
+        return Work()
 
     def broadcast_(self, tensor: Tensor) -> None:
         """The tensor is that of rank 0."""
@@ -233,7 +227,7 @@ class SingleProcess(Communicator):
         """Refuse messages: there is no other rank."""
         if sends or receives:
             raise ValueError("one process has no rank to exchange rows with")
-        return _Completed()
+        return Work()
 
     def wait_for_all(self) -> None:
         """Return at once."""

@@ -100,10 +100,10 @@ class Heartbeat:
 
         It takes seconds to notice a silent rank; a signal does not interrupt the search.
         """
-        answered, failure = _within(_SILENT_SECONDS + 2 * _STORE_SECONDS, self._judge)
-        if not answered:  # the store hangs or is gone, with the process that serves it
+        results = _within(_SILENT_SECONDS + 2 * _STORE_SECONDS, self._judge)
+        if not results:  # the store hangs or is gone, with the process that serves it
             return _failure(0, "rank 0, or what launched it, does not answer")
-        return failure
+        return results[0]
 
     def is_reported_by_main(self, error: BaseException) -> bool:
         """Whether rank 0 fails with this error or because of it, now or within seconds."""
@@ -119,8 +119,7 @@ class Heartbeat:
                 time.sleep(_INTERVAL_SECONDS / 50)
             return False
 
-        _, is_reported = _within(_SILENT_SECONDS + _STORE_SECONDS, wait)
-        return bool(is_reported)
+        return _within(_SILENT_SECONDS + _STORE_SECONDS, wait) == [True]
 
     def close(self, error: BaseException | None = None) -> None:
         """Stop the heartbeats; after an error, let the others read why."""
@@ -157,8 +156,8 @@ class Heartbeat:
         return _failed(after) or _silent(before, after, _SILENT_SECONDS) or _behind(after)
 
 
-def _within(seconds: float, work: Callable[[], Found]) -> tuple[bool, Found | None]:
-    """Run `work` in a thread: whether it ended in time, and its result; signals have to wait."""
+def _within(seconds: float, work: Callable[[], Found]) -> list[Found]:
+    """The result of `work`, run in a thread; none if it did not end in time. Signals must wait."""
     results: list[Found] = []
 
     def run() -> None:
@@ -171,7 +170,7 @@ def _within(seconds: float, work: Callable[[], Found]) -> tuple[bool, Found | No
     while thread.is_alive() and time.monotonic() < deadline:
         with suppress(Interrupted):
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
-    return (True, results[0]) if results else (False, None)
+    return results[:1]
 
 
 def _text_of(error: BaseException) -> str:

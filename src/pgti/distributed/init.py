@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -23,7 +23,6 @@ def init_communicator(
     *,
     launch: Launch | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
-    environ: Mapping[str, str] = os.environ,
 ) -> Iterator[Communicator]:
     """The communicator of this job; a `SingleProcess` if nothing launched several processes.
 
@@ -34,7 +33,6 @@ def init_communicator(
         device: where this rank computes; on a GPU, NCCL is used beside gloo.
         launch: which process this is; by default from the environment.
         timeout_seconds: how long to wait for another rank.
-        environ: the environment variables.
 
     Raises:
         ConfigError: if the environment contradicts itself, or the timeout is not positive.
@@ -45,8 +43,8 @@ def init_communicator(
             f"the timeout is {timeout_seconds} s: it must be more than 0 and at most "
             f"{_LONGEST_TIMEOUT:.0f}"
         )
-    found = find_launch(environ) if launch is None else launch
-    communicator = _connect(found, device or torch.device("cpu"), timeout_seconds, environ)
+    found = find_launch(os.environ) if launch is None else launch
+    communicator = _connect(found, device or torch.device("cpu"), timeout_seconds)
     try:
         yield communicator
     except BaseException as error:
@@ -88,9 +86,7 @@ def open_fake(rank: int, world_size: int) -> Iterator[Communicator]:
         dist.destroy_process_group()
 
 
-def _connect(
-    launch: Launch, device: torch.device, timeout_seconds: float, environ: Mapping[str, str]
-) -> Communicator:
+def _connect(launch: Launch, device: torch.device, timeout_seconds: float) -> Communicator:
     # One process needs none of this, and the import takes a while.
     if launch.world_size == 1 and "torch.distributed" not in sys.modules:
         return SingleProcess()
@@ -111,7 +107,7 @@ def _connect(
     if device.type == "cuda":
         torch.cuda.set_device(device)  # or pinned memory would open a context on the first GPU
     # torchrun's agent serves the store of its workers, so that it outlives all of them.
-    is_served_by_agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    is_served_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
     def connect_store(*, is_master: bool) -> PrefixStore:
         store = TCPStore(

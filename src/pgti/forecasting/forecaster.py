@@ -45,7 +45,14 @@ class AbstractScaledForecaster(AbstractForecaster):
 
     def __init__(self, scaler: Scaler, target_indices: tuple[int, ...]) -> None:
         super().__init__()
-        _check_targets(scaler, target_indices)
+        if not target_indices:
+            raise ConfigError("there is no target channel: name at least one to forecast")
+        last = len(scaler.mean) - 1
+        for index in target_indices:
+            if not 0 <= index <= last:
+                raise ConfigError(
+                    f"target channel {index} does not exist: the series has channels 0 to {last}"
+                )
         self.scaler = scaler
         self.target_indices = target_indices
         self.mean: Tensor
@@ -115,18 +122,6 @@ class NetworkForecaster(AbstractScaledForecaster):
             step=step,
             seed=self.seed,
         )
-
-
-def _check_targets(scaler: Scaler, target_indices: tuple[int, ...]) -> None:
-    num_channels = len(scaler.mean)
-    if not target_indices:
-        raise ConfigError("there is no target channel: name at least one to forecast")
-    for index in target_indices:
-        if not 0 <= index < num_channels:
-            raise ConfigError(
-                f"target channel {index} does not exist: the series has channels "
-                f"0 to {num_channels - 1}"
-            )
 
 
 def _check_shape(scaled: object, batch: Batch, num_targets: int) -> None:

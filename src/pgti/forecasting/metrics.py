@@ -53,7 +53,7 @@ class ForecastMetrics:
         horizon: steps of a forecast, H.
         num_targets: target channels, C.
         mape_threshold: smallest magnitude, in the channel's unit, that MAPE counts.
-        device: where the sums are; by default that of the first update.
+        device: where the sums are; by default on the CPU, until an update moves them.
         own: metrics of a user's own.
 
     Attributes:
@@ -77,7 +77,6 @@ class ForecastMetrics:
         self.horizon = horizon
         self.num_targets = num_targets
         self.mape_threshold = mape_threshold
-        self._device = device
         self._own = dict(own or {})
         # One tensor, so that ranks sum theirs in one all-reduce.
         shape = (5 + 2 * len(self._own), horizon, num_targets)
@@ -91,9 +90,7 @@ class ForecastMetrics:
             target: observed values in original units; any finite number where missing.
             mask: True where the target was observed.
         """
-        if self._device is None:
-            self._device = prediction.device
-            self.sums = self.sums.to(prediction.device)
+        self.sums = self.sums.to(prediction.device)
         # One step at a time, so that the float64 temporaries stay small beside the batch.
         for step in range(self.horizon):
             of_step = prediction[:, step], target[:, step], mask[:, step]

@@ -157,7 +157,10 @@ def _nearest(
     coordinates: npt.NDArray[np.float64], neighbours: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Every node with each of its nearest others."""
-    points = _unit_vectors(coordinates)
+    latitude, longitude = np.radians(coordinates).T
+    x, y = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)
+    # Chords of the unit sphere are ordered as great-circle distances.
+    points = np.stack([x, y, np.sin(latitude)], axis=1)
     others = np.asarray(KDTree(points).query(points, k=neighbours + 1)[1], dtype=np.int64)
     nodes = np.broadcast_to(np.arange(len(points))[:, None], others.shape)
     # Drop the node itself, or the farthest: of sensors in one place, a node may not be among its
@@ -165,13 +168,6 @@ def _nearest(
     is_self = others == nodes
     is_self[:, -1] |= ~is_self.any(axis=1)
     return nodes[~is_self], others[~is_self]
-
-
-def _unit_vectors(coordinates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Points on the unit sphere, [N, 3]; chords there are ordered as great-circle distances."""
-    latitude, longitude = np.radians(coordinates).T
-    x, y = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)
-    return np.stack([x, y, np.sin(latitude)], axis=1)
 
 
 def _great_circle_km(

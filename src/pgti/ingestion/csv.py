@@ -144,7 +144,6 @@ def open_csv(path: Path, options: IngestOptions) -> Readings:
     return Readings(
         name=path.name,
         num_nodes=layout.num_cells - leading,
-        num_channels=1,
         node_ids=ids,
         is_aware=times.is_aware,
         time_zone=times.time_zone,

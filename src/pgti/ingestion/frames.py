@@ -20,7 +20,7 @@ from pgti.ingestion.readings import (
     split_rows,
 )
 from pgti.ingestion.time_columns import ColumnTimes, DateTimes, NoTimes, TextTimes
-from pgti.ingestion.times import RowLabels, zone_from_tzinfo
+from pgti.ingestion.times import RowLabels
 
 __all__ = ["open_array", "open_frame"]
 
@@ -79,8 +79,7 @@ def _index_times(index: "pd.Index[Any]", options: IngestOptions, name: str) -> C
     """The times of an index; none if it counts rows."""
     labels = RowLabels(name)
     if isinstance(index, pd.DatetimeIndex):
-        zone = None if index.tz is None else zone_from_tzinfo(index.tz)
-        return DateTimes(index.tz is not None, zone, labels)
+        return DateTimes(index.tz, labels)
     if pd.api.types.is_integer_dtype(index.dtype):
         return NoTimes()
     if index.nlevels == 1 and all(isinstance(label, str) for label in index[:20]):

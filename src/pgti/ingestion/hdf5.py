@@ -11,7 +11,7 @@ dtype, block{i}_items and block{i}_values. In the "table" layout it has one comp
 import pickletools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
@@ -38,7 +38,7 @@ from pgti.ingestion.readings import (
     stack_channels,
 )
 from pgti.ingestion.safe_pickle import loads_pickle
-from pgti.ingestion.times import RowLabels, epoch_seconds, zone_from_offset
+from pgti.ingestion.times import RowLabels, epoch_seconds, zone_from_tzinfo
 
 __all__ = ["PandasTable", "is_pandas_table", "open_hdf5", "open_hdf5_file", "open_pandas_table"]
 
@@ -193,7 +193,6 @@ def _open_table(path: Path, key: str, table: PandasTable) -> Readings:
         name=name,
         num_rows=table.num_rows,
         num_nodes=num_nodes,
-        num_channels=1,
         node_ids=table.node_ids,
         is_aware=table.is_aware,
         time_zone=table.time_zone,
@@ -316,7 +315,7 @@ def _find_zone(words: Words) -> str | None:
     """The zone that pickled words describe: a name known to the system, or a constant offset."""
     if words[:1] == ["datetime timezone"] and words[1:2] == ["datetime timedelta"]:
         days, seconds = (int(word) for word in words[2:4])
-        return zone_from_offset(timedelta(days=days, seconds=seconds))
+        return zone_from_tzinfo(timezone(timedelta(days=days, seconds=seconds)))
     known = available_timezones()
     return next((word for word in words if isinstance(word, str) and word in known), None)
 

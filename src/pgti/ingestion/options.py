@@ -10,8 +10,9 @@ from pgti.options import convert_fields, require_number
 from pgti.store.time_axis import is_zone
 
 __all__ = [
-    "BUDGET_BYTES",
+    "HDF5_SUFFIXES",
     "IDS_IN_READINGS",
+    "TEXT_SUFFIXES",
     "EdgeValues",
     "Gaps",
     "GraphKind",
@@ -19,27 +20,25 @@ __all__ = [
     "check_options_used",
 ]
 
-BUDGET_BYTES = 32 << 20  # one chunk of readings: large enough to stream, small beside any machine
-
 Gaps: TypeAlias = Literal["error", "fill", "keep"]
 EdgeValues: TypeAlias = Literal["weight", "distance"]
 GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
 
-_TEXT = (".csv", ".tsv", ".txt")
-_TABLES = (*_TEXT, ".parquet", ".pq")
-_HDF5 = (".h5", ".hdf5", ".hdf")
-_KNOWN = (*_TABLES, *_HDF5, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
-_GRAPHS = (".npz", *_TEXT)
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+_TABLES = (*TEXT_SUFFIXES, ".parquet", ".pq")
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+_KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+_GRAPHS = (".npz", *TEXT_SUFFIXES)
 
-IDS_IN_READINGS = (".npz", *_HDF5)
+IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES)
 
 # Formats of readings, and of graphs, that each option is for.
 _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "values": ((".npz", *_HDF5), ()),
-    "header": (_TEXT, ()),
+    "values": ((".npz", *HDF5_SUFFIXES), ()),
+    "header": (TEXT_SUFFIXES, ()),
     "timestamps": (_TABLES, ()),
     "time_format": (_TABLES, ()),
-    "delimiter": (_TEXT, _TEXT),
+    "delimiter": (TEXT_SUFFIXES, TEXT_SUFFIXES),
     "ids": (IDS_IN_READINGS, _GRAPHS),
     "edges": ((".npz",), _GRAPHS),
     "coordinates": ((".npz",), _GRAPHS),
@@ -118,7 +117,7 @@ class IngestOptions:
     sigma: float | None = None
     coordinates: tuple[str, ...] = ()
     neighbours: int | None = None
-    budget_bytes: int = BUDGET_BYTES
+    budget_bytes: int = 32 << 20
     overwrite: bool = False
 
     def __post_init__(self) -> None:

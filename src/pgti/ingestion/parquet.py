@@ -1,12 +1,11 @@
 """Readings in Parquet files: one row a step, one column a sensor; times are one column more."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import available_timezones
 
 import numpy as np
+import pandas as pd
 
 from pgti.errors import DataError, MissingExtraError
 from pgti.ingestion.options import IngestOptions
@@ -19,7 +18,7 @@ from pgti.ingestion.time_columns import (
     TextTimes,
     classify_first_column,
 )
-from pgti.ingestion.times import RowLabels, zone_from_offset
+from pgti.ingestion.times import RowLabels
 
 __all__ = ["open_parquet"]
 
@@ -67,7 +66,6 @@ def open_parquet(path: Path, options: IngestOptions) -> Readings:
         name=name,
         num_rows=num_rows,
         num_nodes=len(columns),
-        num_channels=1,
         node_ids=tuple(columns),
         is_aware=times.is_aware,
         time_zone=times.time_zone,
@@ -152,19 +150,10 @@ def _open_times(path: Path, column: str, kind: Any, options: IngestOptions) -> C
     labels = RowLabels(path.name)
     if str(kind).startswith(("timestamp", "date")):
         zone: str | None = getattr(kind, "tz", None)
-        return DateTimes(zone is not None, None if zone is None else _known_zone(zone), labels)
+        return DateTimes(None if zone is None else pd.DatetimeTZDtype(tz=zone).tz, labels)
     (first,) = _head(path, column, 1)
     if first is None:
         raise DataError(f"{labels(0)} has no time: give it one")
     if isinstance(first, int):
         return EpochTimes(first, labels)
     return TextTimes(first, options, labels)
-
-
-def _known_zone(zone: str) -> str | None:
-    """A zone as Arrow names it: from the IANA list, or "+05:30"; None if neither helps."""
-    try:
-        offset = datetime.strptime(zone, "%z").utcoffset()
-    except ValueError:
-        return zone if zone in available_timezones() else None
-    return None if offset is None else zone_from_offset(offset)

@@ -52,9 +52,9 @@ class Readings:
     Attributes:
         name: what messages call the source.
         num_nodes: sensors, N.
-        num_channels: channels, C.
         chunks: `chunks(budget_bytes)` reads the source from its beginning; reading a chunk takes
             about that much memory (one row at least).
+        num_channels: channels, C.
         num_rows: rows, T, where the source gives them in advance.
         node_ids: sensor ids, where the source has them.
         channels: channel names, where the source has them.
@@ -66,8 +66,8 @@ class Readings:
 
     name: str
     num_nodes: int
-    num_channels: int
     chunks: Callable[[int], Iterator[Chunk]]
+    num_channels: int = 1
     num_rows: int | None = None
     node_ids: tuple[str, ...] | None = None
     channels: tuple[str, ...] | None = None

@@ -24,7 +24,7 @@ from pgti.ingestion.hdf5 import open_hdf5
 from pgti.ingestion.json import open_json
 from pgti.ingestion.node_matching import RawGraph, RawMatrix
 from pgti.ingestion.npy import open_npy, open_npz
-from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.options import HDF5_SUFFIXES, TEXT_SUFFIXES, IngestOptions
 from pgti.ingestion.parquet import open_parquet
 from pgti.ingestion.readings import Readings
 
@@ -40,11 +40,10 @@ __all__ = [
 ReadingsSource: TypeAlias = Path | str | pd.DataFrame | NDArray[Any] | Readings
 GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 
-_TEXT = (".csv", ".tsv", ".txt")
 _READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
     ".npy": lambda path, _: open_npy(path),
-    **dict.fromkeys(_TEXT, open_csv),
-    **dict.fromkeys((".h5", ".hdf5", ".hdf"), open_hdf5),
+    **dict.fromkeys(TEXT_SUFFIXES, open_csv),
+    **dict.fromkeys(HDF5_SUFFIXES, open_hdf5),
     **dict.fromkeys((".parquet", ".pq"), open_parquet),
 }
 
@@ -94,7 +93,7 @@ def readings_suffix(source: ReadingsSource) -> str:
     inner, last = _suffixes(source)
     if last != ".gz":
         return last or "none"
-    return inner if inner in (*_TEXT, ".json") else f"{inner}.gz"
+    return inner if inner in (*TEXT_SUFFIXES, ".json") else f"{inner}.gz"
 
 
 def graph_suffix(source: GraphSource) -> str:
@@ -149,9 +148,9 @@ def read_raw_graph(
         return read_npz_graph(path, options, ids_elsewhere)
     if suffix == ".npy":
         return read_npy_graph(path)
-    if suffix in _TEXT:
+    if suffix in TEXT_SUFFIXES:
         return read_table_graph(path, options, readings, ids_elsewhere)
     raise DataError(
         f"the graph file {path.name} has the suffix {suffix!r}: known are .npy, .npz, "
-        f"{', '.join(_TEXT)} (also .gz), .pkl"
+        f"{', '.join(TEXT_SUFFIXES)} (also .gz), .pkl"
     )

@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timezone, tzinfo
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
@@ -13,13 +12,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.times import (
-    PER_SECOND,
-    UTC_ZONE,
-    RowLabels,
-    epoch_seconds,
-    zone_from_offset,
-)
+from pgti.ingestion.times import PER_SECOND, RowLabels, epoch_seconds, zone_from_tzinfo
 
 __all__ = [
     "ColumnTimes",
@@ -106,19 +99,18 @@ class NoTimes:
         """None, for any rows."""
 
 
-@dataclass(frozen=True, slots=True)
 class DateTimes:
     """Times that a library has parsed, as an index or a column of dates.
 
-    Attributes:
-        is_aware: whether they are true times.
-        time_zone: their IANA zone, where they name one.
+    Args:
+        zone: their zone or constant offset; None for wall-clock times.
         labels: what messages call the rows.
     """
 
-    is_aware: bool
-    time_zone: str | None
-    labels: RowLabels
+    def __init__(self, zone: tzinfo | None, labels: RowLabels) -> None:
+        self.is_aware = zone is not None
+        self.time_zone = zone_from_tzinfo(zone)
+        self._labels = labels
 
     def seconds(self, cells: "pd.Series[Any]", first_row: int) -> NDArray[np.int64]:
         """Epoch seconds [rows] of the rows from `first_row`.
@@ -126,7 +118,7 @@ class DateTimes:
         Raises:
             DataError: naming the first row whose time is missing or not on a whole second.
         """
-        return epoch_seconds(pd.DatetimeIndex(pd.to_datetime(cells)), first_row, self.labels)
+        return epoch_seconds(pd.DatetimeIndex(pd.to_datetime(cells)), first_row, self._labels)
 
 
 class EpochTimes:
@@ -141,7 +133,7 @@ class EpochTimes:
     """
 
     is_aware = True
-    time_zone = UTC_ZONE
+    time_zone = "UTC"
 
     def __init__(self, first: float, labels: RowLabels) -> None:
         unit = find_epoch_unit(first)
@@ -189,9 +181,7 @@ class TextTimes:
         self._may_change = options.time_zone is not None
         self._offset: timezone | None = self._offsets(pd.Series([first], dtype=str))[0]
         self.is_aware = self._offset is not None
-        self.time_zone = None
-        if self._offset is not None:
-            self.time_zone = zone_from_offset(self._offset.utcoffset(None))
+        self.time_zone = zone_from_tzinfo(self._offset)
 
     def seconds(self, cells: "pd.Series[str]", first_row: int) -> NDArray[np.int64]:
         """Epoch seconds [rows] of the rows from `first_row`.

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
@@ -80,7 +81,7 @@ class Timeline:
         self._check_order(times, steps, first_row - num_before)
         self._last = int(seconds[-1])
         if self._interval is None and len(steps):
-            self._interval = _commonest(steps)
+            self._interval = int(pd.Series(steps).mode()[0])
         if self._gaps == "keep":
             self._kept.append(seconds)
             yield values
@@ -116,7 +117,7 @@ class Timeline:
             seconds = np.concatenate(self._kept)
             steps = np.diff(seconds)
             if len(steps):
-                self._interval = _commonest(steps)
+                self._interval = int(pd.Series(steps).mode()[0])
             if self._given_interval not in (None, self._interval) and self._interval is not None:
                 raise DataError(
                     f"the rows of {source} are {format_interval(self._interval)} apart and "
@@ -182,8 +183,3 @@ class Timeline:
                 "correct the time, or use --gaps keep"
             )
         return num_missing
-
-
-def _commonest(steps: NDArray[np.int64]) -> int:
-    lengths, counts = np.unique(steps, return_counts=True)
-    return int(lengths[np.argmax(counts)])

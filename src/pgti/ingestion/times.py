@@ -19,18 +19,15 @@ __all__ = [
     "FIRST_SECOND",
     "LAST_SECOND",
     "PER_SECOND",
-    "UTC_ZONE",
     "Localizer",
     "RowLabels",
     "epoch_seconds",
     "format_seconds",
     "parse_interval",
     "parse_start",
-    "zone_from_offset",
     "zone_from_tzinfo",
 ]
 
-UTC_ZONE = "UTC"
 # What ISO 8601 can write in any zone: the years 1 to 9999 without their first and last day.
 FIRST_SECOND = int(datetime(1, 1, 2, tzinfo=UTC).timestamp())
 LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) - 1
@@ -157,20 +154,17 @@ def epoch_seconds(
     return np.asarray(whole.asi8, dtype=np.int64)
 
 
-def zone_from_offset(offset: timedelta) -> str | None:
-    """The IANA name of a constant offset from UTC; None where there is none, as for half hours."""
-    hours, rest = divmod(offset, timedelta(hours=1))
-    if rest or not -12 <= hours <= 14:
-        return None
-    return UTC_ZONE if hours == 0 else f"Etc/GMT{-hours:+d}"  # POSIX counts westwards
-
-
-def zone_from_tzinfo(info: tzinfo) -> str | None:
-    """The IANA name of a zone in memory: its own, or that of its constant offset; else None."""
+def zone_from_tzinfo(info: tzinfo | None) -> str | None:
+    """The IANA name of a zone or a constant offset; None without one, as for half hours."""
     name = getattr(info, "key", None) or getattr(info, "zone", None)  # zoneinfo, pytz
     if isinstance(name, str):
         return name
-    return zone_from_offset(info.utcoffset(None)) if isinstance(info, timezone) else None
+    if not isinstance(info, timezone):
+        return None
+    hours, rest = divmod(info.utcoffset(None), timedelta(hours=1))
+    if rest or not -12 <= hours <= 14:
+        return None
+    return "UTC" if hours == 0 else f"Etc/GMT{-hours:+d}"  # POSIX counts westwards
 
 
 class Localizer:

@@ -111,8 +111,7 @@ def _train_as_worker(config: dict[str, Any]) -> None:
 
 def _reason(error: Exception) -> PgtiError:
     """What a worker refused, or else the last line of Ray's account."""
-    failures = getattr(error, "worker_failures", {}).values()
-    for failure in failures:
+    for failure in getattr(error, "worker_failures", {}).values():
         if isinstance(failure, PgtiError) and not isinstance(failure, PeerError):
             return failure
     lines = str(error).split("\n")

@@ -6,6 +6,7 @@ exact numbers: bit for bit the float32 nearest to the decimal that the source wr
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +24,15 @@ DIVISORS = (1, 2, 4, 5, 8, 10, 16, 20, 25, 32, 40, 50, 64, 100, 128, 200, 256, 5
 
 @dataclass(frozen=True, slots=True)
 class Float32Codec:
-    """Readings stored as float32, missing ones as NaN."""
+    """Readings stored as float32, missing ones as NaN.
 
-    @property
-    def dtype(self) -> np.dtype[np.float32]:
-        """The dtype on disk."""
-        return np.dtype("<f4")
+    Attributes:
+        dtype: the dtype on disk.
+        divisors: None: float32 has no grid.
+    """
 
-    @property
-    def divisors(self) -> None:
-        """None: float32 has no grid."""
-        return None
+    dtype: ClassVar[np.dtype[np.float32]] = np.dtype("<f4")
+    divisors: ClassVar[None] = None
 
     def encode(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The readings themselves."""
@@ -49,15 +48,12 @@ class GridCodec:
     """Readings stored as int16 multiples of 1/divisor, one divisor per channel.
 
     Attributes:
+        dtype: the dtype on disk.
         divisors: grid steps per unit, one for each channel, whole numbers.
     """
 
+    dtype: ClassVar[np.dtype[np.int16]] = np.dtype("<i2")
     divisors: tuple[int, ...]
-
-    @property
-    def dtype(self) -> np.dtype[np.int16]:
-        """The dtype on disk."""
-        return np.dtype("<i2")
 
     def encode(self, values: NDArray[np.float32]) -> NDArray[np.int16] | None:
         """Codes of `values` [rows, N, C], or None if a reading is not on its channel's grid."""

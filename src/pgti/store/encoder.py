@@ -45,7 +45,7 @@ class SeriesEncoder:
         self.codec: Codec = GridCodec((1,) * num_channels)
         self._max_code = np.zeros(num_channels)
         self.num_steps = 0
-        self._file: BinaryIO | None = self._new_file()
+        self._file = self._new_file()
 
     def append(self, values: NDArray[np.float32]) -> None:
         """Append readings [rows, N, C], contiguous and finite, NaN for missing."""
@@ -69,15 +69,12 @@ class SeriesEncoder:
         file.flush()
         os.fsync(file.fileno())
         file.close()
-        self._file = None
 
     def close(self) -> None:
         """Close the file, finished or not."""
-        if self._file is not None:
-            # Closing flushes, and on a full disk that fails again: the first error is reported.
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
+        # Closing flushes, and on a full disk that fails again: the first error is reported.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def _encode(self, values: NDArray[np.float32]) -> Raw:
         if isinstance(self.codec, Float32Codec):
@@ -124,6 +121,6 @@ class SeriesEncoder:
         return file
 
     def _open_file(self) -> BinaryIO:
-        if self._file is None:
+        if self._file.closed:
             raise StoreError("the store is finished: its series cannot be written any more")
         return self._file

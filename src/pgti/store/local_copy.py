@@ -69,13 +69,7 @@ def local_copy(
 
 
 def _find_damage(copy: Path, meta: StoreMeta, *, is_hashed: bool) -> StoreError | None:
-    """Why the copy cannot be used as it is, or None.
-
-    Args:
-        copy: the copy's directory.
-        meta: the description of the store.
-        is_hashed: hash parts that differ from their stamp; else they count as damaged.
-    """
+    """Why the copy cannot be used, or None; `is_hashed` hashes parts unlike their stamp."""
     try:
         opened = SeriesStore.open(copy)
         if opened.fingerprint != meta.fingerprint:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError
@@ -187,7 +188,9 @@ class TimeAxis:
         seconds = self.seconds_at(rows)
         if self.time_zone is None:
             return seconds
-        return seconds + _zone_offsets(seconds, self.time_zone)
+        times = pd.DatetimeIndex(seconds.ravel().astype("datetime64[s]"), tz="UTC")
+        wall = times.tz_convert(self.time_zone).tz_localize(None).as_unit("s")
+        return np.asarray(wall.asi8, dtype=np.int64).reshape(seconds.shape)
 
 
 def is_zone(name: str) -> bool:
@@ -197,17 +200,6 @@ def is_zone(name: str) -> bool:
     except (KeyError, ValueError, OSError):  # unknown; not a relative path; a directory of zones
         return False
     return True
-
-
-def _zone_offsets(seconds: NDArray[np.int64], zone: str) -> NDArray[np.int64]:
-    """Seconds to add to UTC for the wall clock of `zone`; looks up each quarter hour once."""
-    quarters, inverse = np.unique(seconds // 900, return_inverse=True)
-    info = ZoneInfo(zone)
-    offsets = []
-    for quarter in quarters:
-        offset = datetime.fromtimestamp(int(quarter) * 900, tz=UTC).astimezone(info).utcoffset()
-        offsets.append(0 if offset is None else int(offset.total_seconds()))
-    return np.asarray(offsets, dtype=np.int64)[inverse].reshape(seconds.shape)
 
 
 def calendar_features(

@@ -179,6 +179,18 @@ def test_a_lazy_series_gives_the_same_bits(name: str, tmp_path: Path) -> None:
         assert len(pickle.dumps(data)) < 3000
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_array_in_fortran_order_gives_the_same_bits(lazy: bool, tmp_path: Path) -> None:
+    write_metr_la(tmp_path)
+    found = []
+    for _ in range(2):
+        loader = get_index_dataset("METR-LA", 3, 4, data_dir=tmp_path, dask_batching=lazy)[0]
+        found.append(next(iter(loader)))
+        values = np.load(tmp_path / "node_values.npy")
+        np.save(tmp_path / "node_values.npy", np.asfortranarray(values))
+    assert all(map(torch.equal, *found))
+
+
 def test_loaders_with_workers(tmp_path: Path) -> None:
     write_metr_la(tmp_path)
     given: dict[str, Any] = {"shuffle": True, "batch_size": 9, "data_dir": tmp_path}

@@ -5,13 +5,12 @@ incidents at a node is in equilibrium from the first step on, because the remain
 does not depend on its age.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Incident", "IncidentProcess", "Purpose", "generator"]
+__all__ = ["IncidentProcess", "Purpose", "generator"]
 
 
 class Purpose(IntEnum):
@@ -28,21 +27,6 @@ def generator(seed: int, purpose: Purpose, index: int = 0) -> np.random.Generato
     key = np.array([seed, index], dtype=np.uint64)
     counter = np.array([0, 0, 0, purpose], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Incident:
-    """An incident (or outage) within one stretch.
-
-    Attributes:
-        node: where it is.
-        rows: which steps of the stretch it covers.
-        size: a number in [0, 1) that does not change while it lasts.
-    """
-
-    node: int
-    rows: slice
-    size: float
 
 
 class IncidentProcess:
@@ -69,8 +53,13 @@ class IncidentProcess:
         count = int(rng.poisson(num_nodes * starts_per_step / self._end_chance))
         self._under_way = self._begin(np.zeros(count, dtype=np.int64), rng)
 
-    def advance(self, num_rows: int, rng: np.random.Generator) -> list[Incident]:
-        """The incidents of the next `num_rows` steps; unfinished ones continue in the next call."""
+    def advance(self, num_rows: int, rng: np.random.Generator) -> list[tuple[slice, int, float]]:
+        """The incidents of the next `num_rows` steps; unfinished ones continue in the next call.
+
+        Returns:
+            The steps that one covers, its node, and a number in [0, 1) that does not change while
+            it lasts.
+        """
         count = rng.poisson(self._num_nodes * self._starts_per_step * num_rows)
         begun = self._begin(rng.integers(num_rows, size=count), rng)
         now = np.concatenate([self._under_way, begun], axis=1)
@@ -78,7 +67,7 @@ class IncidentProcess:
         rest = np.stack([np.zeros_like(stops), stops - num_rows, nodes, sizes])
         self._under_way = rest[:, stops > num_rows]
         return [
-            Incident(node=int(node), rows=slice(int(first), min(int(stop), num_rows)), size=size)
+            (slice(int(first), min(int(stop), num_rows)), int(node), size)
             for first, stop, node, size in now.T.tolist()
         ]
 

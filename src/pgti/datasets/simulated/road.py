@@ -111,20 +111,16 @@ def _chain(corridor: _Corridor) -> list[tuple[int, int, float]]:
 
 def _ramps(one: _Corridor, other: _Corridor) -> list[tuple[int, int, float]]:
     """Edges from the last sensor before a crossing to the first one behind it, both ways."""
-    # Where the other corridor crosses, in miles along this one.
-    crossing_one = one.forward * other.offset_miles
-    crossing_other = other.forward * one.offset_miles
-    behind_one = int(np.searchsorted(one.miles, crossing_one))
-    behind_other = int(np.searchsorted(other.miles, crossing_other))
-    crosses = 0 < behind_one < len(one.miles) and 0 < behind_other < len(other.miles)
-    if not crosses:
-        return []
-    to_one = float(crossing_one - one.miles[behind_one - 1])
-    from_one = float(one.miles[behind_one] - crossing_one)
-    to_other = float(crossing_other - other.miles[behind_other - 1])
-    from_other = float(other.miles[behind_other] - crossing_other)
-    node_one = one.first_node + behind_one
-    node_other = other.first_node + behind_other
+    ends = []
+    for along, across in ((one, other), (other, one)):
+        crossing = along.forward * across.offset_miles
+        behind = int(np.searchsorted(along.miles, crossing))
+        if not 0 < behind < len(along.miles):
+            return []
+        before_miles = float(crossing - along.miles[behind - 1])
+        behind_miles = float(along.miles[behind] - crossing)
+        ends.append((along.first_node + behind, before_miles, behind_miles))
+    (node_one, to_one, from_one), (node_other, to_other, from_other) = ends
     return [
         (node_one - 1, node_other, to_one + from_other),
         (node_other - 1, node_one, to_other + from_one),

@@ -96,8 +96,8 @@ class Traffic:
         # Dividing the whole number, not multiplying by 0.1, gives the float32 nearest the grid.
         speed /= _PER_MPH
         for process in self._outages:
-            for outage in process.advance(len(speed), rng):
-                speed[outage.rows, outage.node] = np.nan
+            for rows, node, _ in process.advance(len(speed), rng):
+                speed[rows, node] = np.nan
         return speed
 
     def _congest(
@@ -106,8 +106,8 @@ class Traffic:
         """Congestion [STRETCH_STEPS, N] that follows from demand and incidents."""
         excess = demand - np.float32(1.0)
         low, high = _INCIDENT_CAPACITY_LOSS
-        for incident in self._incidents.advance(len(demand), rng):
-            excess[incident.rows, incident.node] += low + (high - low) * incident.size
+        for rows, node, size in self._incidents.advance(len(demand), rng):
+            excess[rows, node] += low + (high - low) * size
         np.maximum(excess, 0.0, out=excess)
         excess *= _GAIN * (1 - self._stay)
         idle, heavy = _FEEDING_DEMAND

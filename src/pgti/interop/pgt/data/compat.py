@@ -88,32 +88,24 @@ def standardize_lazily_as_pgt(source: Source, scaling: Scaling) -> Standardized:
 
     PGT itself fails here, so there are no bits to meet: the statistics are accumulated in float64.
     """
-    dtype = np.dtype(np.float32 if scaling == "centred" else np.float64)
-    per_node = scaling == "per-sensor"
-    mean, std = np.zeros(1), np.ones(1)
-    if scaling != "none":
-        moments = _whole_moments(source, per_node=per_node)
-        mean, std = moments.mean, np.sqrt(moments.m2 / moments.count)
-    if per_node:
-        std = std + _TINY
-    shape = (-1, 1) if per_node else (-1,)
-    standardizer = Standardizer(
-        mean=mean.astype(dtype).reshape(shape), std=std.astype(dtype).reshape(shape)
-    )
-    series = standardizer.series(source)
     if scaling == "none":
-        return Standardized(data=series)
-    return Standardized(data=series, mean=_float32(mean), std=_float32(std))
-
-
-def _whole_moments(source: Source, *, per_node: bool) -> Moments:
-    """Statistics of all features in all rows, missing readings counted as zeros."""
+        unit = Standardizer(mean=np.zeros(1), std=np.ones(1))
+        return Standardized(data=unit.series(source))
+    per_node = scaling == "per-sensor"
     width = source.num_nodes if per_node else source.shape[2]
     parts = []
     for _, values in source.pieces(range(source.num_steps)):
         filled = np.nan_to_num(values.astype(np.float32), copy=False, nan=0.0)
         parts.append(moments_of_raw(filled.reshape(len(filled), -1, width), Float32Codec()))
-    return Moments.merge_all(parts, width)
+    moments = Moments.merge_all(parts, width)
+    mean, std = moments.mean, np.sqrt(moments.m2 / moments.count) + (_TINY if per_node else 0)
+    dtype = np.dtype(np.float32 if scaling == "centred" else np.float64)
+    shape = (-1, 1) if per_node else (-1,)
+    standardizer = Standardizer(
+        mean=mean.astype(dtype).reshape(shape), std=std.astype(dtype).reshape(shape)
+    )
+    series = standardizer.series(source)
+    return Standardized(data=series, mean=_float32(mean), std=_float32(std))
 
 
 def _float32(values: Any) -> Tensor:

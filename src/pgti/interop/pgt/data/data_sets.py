@@ -56,12 +56,9 @@ class DataSet:
     def open(self, directory: Path, *, pgt_compat: bool = False) -> Opened:
         """Readings and edges of the files in `directory`; readings are read when they are used.
 
-        What is missing is unpacked from the data set's archive if that is there.
-
-        Args:
-            directory: where the files are.
-            pgt_compat: join rows of a matrix with columns of readings by position, as PGT does,
-                also where their ids say otherwise.
+        What is missing is unpacked from the data set's archive if that is there. With `pgt_compat`
+        rows of a matrix and columns of readings are joined by position, as PGT does, also where
+        their ids say otherwise.
 
         Raises:
             DataError: if a file is missing, saying where to get it, or damaged.

@@ -15,7 +15,7 @@ from pgti.interop.pgt.data.index_dataset import IndexDataset, collate_windows
 from pgti.interop.pgt.data.options import LoaderOptions
 from pgti.interop.pgt.data.sampler import WindowSampler
 from pgti.interop.pgt.data.sources import Source, StoreSource
-from pgti.interop.pgt.data.standardize import Fill, load_series, observed_series, standardize
+from pgti.interop.pgt.data.standardize import Fill, LazySeries, load_series, standardize
 from pgti.interop.pgt.edges import Edges
 from pgti.store import SeriesStore
 from pgti.store.meta import META_FILE
@@ -173,7 +173,8 @@ def _loaders(
         series = standardize_as_pgt(source, scaling, device)
     mask = None
     if options.masks:
-        mask = load_series(observed_series(source), device, lazy=options.dask_batching)
+        observed = LazySeries(source, np.dtype(np.bool_), source.observed)
+        mask = load_series(observed, device, lazy=options.dask_batching)
     loaders = []
     for name in ("train", "val", "test"):
         dataset = IndexDataset(

@@ -1,9 +1,8 @@
 """The arguments of `get_index_dataset`, checked."""
 
-import operator
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 
 from pgti.errors import ConfigError, require_whole_number
@@ -50,7 +49,9 @@ class LoaderOptions:
 
     def __post_init__(self) -> None:
         for name, minimum in _MINIMA.items():
-            value = _to_python_int(getattr(self, name))
+            value = getattr(self, name)
+            if isinstance(value, np.integer):
+                value = int(value)
             require_whole_number("allGPU" if name == "all_gpu" else name, value, minimum)
             object.__setattr__(self, name, value)
         check_seed(self.seed)
@@ -110,16 +111,6 @@ class LoaderOptions:
         if not self.pgt_compat:
             return split_by_fractions(num_steps, self.spec, self.ratio)
         return _split_as_pgt(num_steps, self.spec, self.ratio)
-
-
-def _to_python_int(number: Any) -> Any:
-    """An integer of numpy as one of Python; anything else as it is, to be refused."""
-    if isinstance(number, bool):
-        return number
-    try:
-        return operator.index(number)
-    except TypeError:
-        return number
 
 
 def _split_as_pgt(num_steps: int, spec: WindowSpec, ratio: tuple[float, float, float]) -> Splits:

@@ -143,7 +143,7 @@ def _join_windows(features: list[Values], targets: list[Values]) -> Values:
     windows = [_with_features(each) for each in features]
     num_nodes, num_features, steps = windows[0].shape
     for place, (before, window) in enumerate(pairwise(windows), 1):
-        if not _equal(before[..., 1:], window[..., :-1]):
+        if not np.array_equal(before[..., 1:], window[..., :-1], equal_nan=True):
             raise DataError(
                 f"the features of snapshot {place} are not those of snapshot {place - 1} one step "
                 'later: pass layout="steps" if each snapshot is a single step'
@@ -201,11 +201,7 @@ def _find_channels(series: Values, ahead: list[Values], steps: int) -> slice:
 def _continues(rows: Values, target: Values) -> bool:
     """Whether the rows that are known after a window are the first of its target [N, F', H]."""
     count = min(len(rows), target.shape[-1])
-    return _equal(rows[:count].transpose(1, 2, 0), target[..., :count])
-
-
-def _equal(one: Values, other: Values) -> bool:
-    return one.shape == other.shape and bool(np.array_equal(one, other, equal_nan=True))
+    return np.array_equal(rows[:count].transpose(1, 2, 0), target[..., :count], equal_nan=True)
 
 
 def _join_steps(features: list[Values], targets: list[Values]) -> tuple[Values, tuple[str, ...]]:

@@ -30,7 +30,6 @@ __all__ = [
     "check_room",
     "exact_about_zero",
     "load_series",
-    "observed_series",
     "standardize",
 ]
 
@@ -78,13 +77,8 @@ class Standardizer:
     ) -> "Standardizer":
         """Statistics of the observed readings in the training rows; the calendar stays as it is.
 
-        They are accumulated in float64, then rounded: see `exact_about_zero`.
-
-        Args:
-            source: the data set.
-            rows: its training rows.
-            per_node: standardise each sensor by its own statistics, [N, 1]; for one channel.
-            fill: see the class.
+        They are accumulated in float64, then rounded: see `exact_about_zero`. With `per_node` they
+        are those of each sensor, [N, 1], of one channel.
 
         Raises:
             DataError: if a channel has no observed reading in those rows.
@@ -107,7 +101,7 @@ class Standardizer:
     def apply(self, source: Source, values: Rows) -> Rows:
         """Standardise rows [R, N, F] that `source` read, in place where the dtype allows."""
         missing = ~source.observed(values)[..., : source.num_readings]
-        values = values.astype(self.mean.dtype, copy=False)
+        values = values.astype(self.mean.dtype, order="C", copy=False)
         readings = values[..., : source.num_readings]
         np.copyto(readings, 0, where=missing)
         # Row by row: numpy is slow at broadcasting an axis as short as that of the features.
@@ -173,11 +167,6 @@ class LazySeries:
         self.shape = source.shape
         self.compute_rows = compute
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole series."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -186,11 +175,6 @@ class LazySeries:
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(self.shape[0]))
         return self.compute_rows(self.source.read(rows))
-
-
-def observed_series(source: Source) -> LazySeries:
-    """Which readings were observed: bool, and False for the calendar, which nobody forecasts."""
-    return LazySeries(source, np.dtype(np.bool_), source.observed)
 
 
 def standardize(
@@ -207,7 +191,7 @@ def standardize(
     Args:
         source: the data set.
         rows: its training rows; None leaves the readings in their own units.
-        per_node: see `Standardizer.fit`.
+        per_node: standardise each sensor of the one channel by its own statistics.
         fill: see `Standardizer`.
         device: the GPU that holds the series; None for the host.
         lazy: compute rows when they are read, and hold nothing.
@@ -235,7 +219,7 @@ def load_series(series: LazySeries, device: torch.device | None, *, lazy: bool) 
     """
     if lazy:
         return series
-    check_room(series.source.name, series.nbytes, device)
+    check_room(series.source.name, math.prod(series.shape) * series.dtype.itemsize, device)
     pieces = series.source.pieces(range(len(series)))
     if device is None:
         whole = np.empty(series.shape, dtype=series.dtype)

@@ -21,7 +21,7 @@ from pgti.errors import ConfigError
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.interop.pgt.edges import Edges
 from pgti.interop.pgt.layers.forecaster import LayerClass, WholeForecaster
-from pgti.models.base import ModelConfig
+from pgti.interop.pgt.layers.recurrent import HopsConfig
 from pgti.shapes import BLNC
 
 __all__ = ["ASTGCNConfig", "MSTGCNConfig", "PgtASTGCN", "PgtMSTGCN", "largest_eigenvalue"]
@@ -32,13 +32,12 @@ _EIGENVALUES = WeakIdKeyDictionary()  # by edges, as long as they are alive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MSTGCNConfig(ModelConfig):
+class MSTGCNConfig(HopsConfig):
     """Options of MSTGCN.
 
     Attributes:
         hidden: filters of every convolution, over the graph and over time.
         blocks: blocks of both, one after the other.
-        hops: how far one filter reaches; the layer's `K` less 1.
 
     Raises:
         ConfigError: an option out of range.
@@ -46,7 +45,6 @@ class MSTGCNConfig(ModelConfig):
 
     hidden: int = 64
     blocks: int = 2
-    hops: int = 2
 
     def __post_init__(self) -> None:
         self.check_at_least(hidden=1, blocks=1, hops=0)
@@ -121,12 +119,8 @@ class PgtASTGCN(PgtMSTGCN):
 def largest_eigenvalue(edge_index: Tensor, num_nodes: int) -> float:
     """Real part of the largest eigenvalue of L = D - A, the same at every call; 1 where L is 0.
 
-    A has a 1 for every edge that is not a self loop, D its row sums. Computed once for a tensor of
-    edges.
-
-    Args:
-        edge_index: [2, E].
-        num_nodes: N.
+    A [N, N] has a 1 for every edge that is not a self loop, D its row sums. Computed once for a
+    tensor of edges [2, E].
     """
     if edge_index not in _EIGENVALUES:
         _EIGENVALUES[edge_index] = _compute(edge_index, num_nodes)
@@ -176,8 +170,6 @@ def _largest(laplacian: CsrMatrix) -> complex:
         ConfigError: if the search for it does not converge.
     """
     num_nodes = laplacian.shape[0]
-    if num_nodes == 1:
-        return complex(laplacian[0, 0])
     if num_nodes <= _DENSE_UP_TO_NODES:
         values = np.linalg.eigvals(laplacian.toarray())
     else:

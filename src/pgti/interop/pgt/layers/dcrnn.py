@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.graph.sensor_graph import CsrMatrix
-from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
+from pgti.interop.pgt.layers.recurrent import HopsConfig
+from pgti.models.base import AbstractModel, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import Supports, diffusion_convolution, without_autocast
 from pgti.nn.execution import compiler_disabled
@@ -40,12 +41,10 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LegacyDCRNNConfig(ModelConfig):
+class LegacyDCRNNConfig(HopsConfig):
     """Options of PGT's DCRNN.
 
     Attributes:
-        hidden: units D; PGT's `out_channels`.
-        hops: how far one filter reaches; PGT's `K` less 1.
         head: forecast from the last state by an affine map, which PGT's layer leaves to its user.
             Without it the state after input t is the forecast t, as in PGT's examples.
 
@@ -53,12 +52,7 @@ class LegacyDCRNNConfig(ModelConfig):
         ConfigError: an option out of range.
     """
 
-    hidden: int = 32
-    hops: int = 2
     head: bool = True
-
-    def __post_init__(self) -> None:
-        self.check_at_least(hidden=1, hops=0)
 
 
 class LegacyDCRNN(AbstractModel):
@@ -222,13 +216,10 @@ class _Filter(nn.Module):
 
 def _powers_of_terms(hops: int) -> Tensor:
     """[hops + 1, P + 1]: the coefficients of T_k in powers 0 .. P, P at least 1."""
-    coefficients = torch.zeros(hops + 1, max(hops, 1) + 1)
-    coefficients[0, 0] = 1
-    if hops:
-        coefficients[1, 1] = 1
+    coefficients = torch.eye(hops + 1, max(hops, 1) + 1)
     for term in range(2, hops + 1):
+        coefficients[term, 0] = -1
         coefficients[term, 1:] = 2 * coefficients[term - 1, :-1]
-        coefficients[term, 0] -= 1
     return coefficients
 
 

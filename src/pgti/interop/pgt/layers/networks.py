@@ -17,6 +17,7 @@ from pgti.interop.pgt.layers.forecaster import (
     StepwiseForecaster,
     WholeForecaster,
 )
+from pgti.interop.pgt.layers.recurrent import HiddenConfig, HopsConfig
 from pgti.models.base import ModelConfig
 from pgti.shapes import BLNC
 
@@ -70,18 +71,16 @@ class PgtDyGrEncoder(StepwiseForecaster):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MPNNLSTMConfig(ModelConfig):
+class MPNNLSTMConfig(HiddenConfig):
     """Options of MPNN-LSTM.
 
     Attributes:
-        hidden: units D of every layer.
         dropout: fraction of convolved features that are dropped in training.
 
     Raises:
         ConfigError: an option out of range.
     """
 
-    hidden: int = 32
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -118,22 +117,18 @@ class PgtMPNNLSTM(PgtForecaster):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class STConvConfig(ModelConfig):
-    """Options of STConv, one block of STGCN.
+class STConvConfig(HopsConfig):
+    """Options of STConv, one block of STGCN, whose convolutions all have D units.
 
     Attributes:
-        hidden: units D of all its convolutions.
         kernel: steps that a convolution over time spans; two of them shorten the window by
             2 (kernel - 1) steps.
-        hops: how far one filter reaches; the layer's `K` less 1.
 
     Raises:
         ConfigError: an option out of range.
     """
 
-    hidden: int = 32
     kernel: int = 3
-    hops: int = 2
 
     def __post_init__(self) -> None:
         self.check_at_least(hidden=1, kernel=1, hops=0)
@@ -180,18 +175,16 @@ class PgtSTConv(PgtForecaster):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AAGCNConfig(ModelConfig):
+class AAGCNConfig(HiddenConfig):
     """Options of AAGCN.
 
     Attributes:
-        hidden: units D; the layer's `out_channels`.
         attention: weigh sensors, steps and channels.
 
     Raises:
         ConfigError: an option out of range.
     """
 
-    hidden: int = 32
     attention: bool = True
 
     def __post_init__(self) -> None:

@@ -37,18 +37,16 @@ class HiddenConfig(ModelConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HopsConfig(ModelConfig):
+class HopsConfig(HiddenConfig):
     """Options of layers with a width and a filter.
 
     Attributes:
-        hidden: units D; the layer's `out_channels`.
         hops: how far one filter reaches; the layer's `K` less 1.
 
     Raises:
         ConfigError: an option out of range.
     """
 
-    hidden: int = 32
     hops: int = 2
 
     def __post_init__(self) -> None:
@@ -184,11 +182,10 @@ class PgtA3TGCN2(PgtForecaster):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AGCRNConfig(ModelConfig):
+class AGCRNConfig(HiddenConfig):
     """Options of AGCRN.
 
     Attributes:
-        hidden: units D; the layer's `out_channels`.
         hops: powers of the learned graph; the layer's `K` less 1.
         embedding: width of the learned vector of each sensor.
 
@@ -196,7 +193,6 @@ class AGCRNConfig(ModelConfig):
         ConfigError: an option out of range.
     """
 
-    hidden: int = 32
     hops: int = 1
     embedding: int = 10
 
@@ -248,16 +244,11 @@ class PgtLRGCN(StepwiseForecaster):
         return after
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvolveGCNConfig(ModelConfig):
-    """EvolveGCN has no options: it is as wide as its inputs."""
-
-
 class PgtEvolveGCNO(PgtForecaster):
     """Takes steps of a batch; its weights, which it keeps from call to call, begin every window."""
 
     layer_name = "EvolveGCNO"
-    config: EvolveGCNConfig
+    config: ModelConfig  # without options: the layer is as wide as its inputs
 
     def build(self, layer_class: LayerClass) -> nn.Module:
         """`EvolveGCNO(C)`."""
