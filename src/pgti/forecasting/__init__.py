@@ -7,6 +7,7 @@ from pgti.forecasting.evaluation import evaluation_report as evaluation_report
 from pgti.forecasting.forecaster import AbstractForecaster as AbstractForecaster
 from pgti.forecasting.forecaster import NetworkForecaster as NetworkForecaster
 from pgti.forecasting.metrics import ForecastMetrics as ForecastMetrics
+from pgti.forecasting.network_inputs import requested_inputs as requested_inputs
 from pgti.forecasting.observers import Observer as Observer
 from pgti.forecasting.observers import RichObserver as RichObserver
 from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver
