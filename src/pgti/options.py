@@ -19,6 +19,7 @@ __all__ = [
     "check_names",
     "convert_fields",
     "parse_config",
+    "parse_text",
     "parse_value",
     "require_number",
     "variants",
@@ -108,6 +109,20 @@ def variants(hint: Any) -> dict[str, type]:
     }
 
 
+def parse_text(text: str, hint: Any) -> Any:
+    """The value that text stands for where a value of type `hint` belongs.
+
+    A list is separated by commas. Text that cannot be converted stays text, which the check of the
+    option refuses.
+    """
+    if get_origin(hint) in (tuple, list):
+        parts = [part.strip() for part in text.split(",")]
+        members = _member_hints(hint, len(parts))
+        return [parse_text(part, members[min(i, len(members) - 1)]) for i, part in enumerate(parts)]
+    is_text = hint is str or get_origin(hint) is Literal or str in get_args(hint)
+    return text if is_text else parse_value(text)
+
+
 def parse_value(text: str) -> bool | int | float | str:
     """A truth value, a number or text, as text stands for it on the command line."""
     if text in ("true", "false"):
@@ -151,8 +166,8 @@ def _convert(name: str, value: Any, hint: Any, default: Any = None) -> Any:
         if value is None and NoneType in get_args(hint):
             return None
         (hint,) = (member for member in get_args(hint) if member is not NoneType)
-    if get_origin(hint) is tuple:
-        return _convert_list(name, value, get_args(hint))
+    if (kind := get_origin(hint)) in (tuple, list):
+        return kind(_convert_list(name, value, hint))
     if get_origin(hint) is dict or is_dataclass(hint):
         return _convert_table(name, value, hint)
     return _convert_value(name, value, hint)
@@ -171,15 +186,22 @@ def _convert_value(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def _convert_list(name: str, value: Any, members: tuple[Any, ...]) -> tuple[Any, ...]:
+def _convert_list(name: str, value: Any, hint: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
         raise ConfigError(f"{name} is {value!r}: it must be a list, such as [{value!r}]")
-    if members[-1] is Ellipsis:
-        members = (members[0],) * len(value)
+    members = _member_hints(hint, len(value))
     if len(value) != len(members):
         raise ConfigError(f"{name} is {list(value)}: it must have {len(members)} values")
     pairs = zip(value, members, strict=True)
-    return tuple(_convert(f"{name}[{i}]", *pair) for i, pair in enumerate(pairs))
+    return [_convert(f"{name}[{i}]", *pair) for i, pair in enumerate(pairs)]
+
+
+def _member_hints(hint: Any, length: int) -> tuple[Any, ...]:
+    """Types of the members of a `tuple` or `list` of this length."""
+    members = get_args(hint)
+    if get_origin(hint) is list or members[-1] is Ellipsis:
+        return (members[0],) * length
+    return members
 
 
 def _convert_table(name: str, value: Any, hint: Any) -> Any:

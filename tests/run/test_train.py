@@ -261,7 +261,11 @@ class Broken(Linear):
         (Wrong, ConfigError, r"shape \(1, 3, 3, 1\): .* \(1, 2, 3, 1\)"),
         (lambda _: "dcrnn", ConfigError, r"returned a str: it must return a torch\.nn\.Module"),
         (lambda _: Linear, ConfigError, "returned a type"),
-        (Broken, KeyError, "a bug of the user's"),
+        (
+            Broken,
+            ConfigError,
+            r"failed on one window, x \[1, 3, 3, 2\]: KeyError: .a bug of .*line \d",
+        ),
     ],
 )
 def test_a_network_that_cannot_work_leaves_nothing(

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pgti.cli.job import open_job
 from pgti.cli.output import print_json, show_errors
+from pgti.cli.run_options import allow_own_module
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.forecasting import RichObserver
 from pgti.run import Run, RunConfig
@@ -21,6 +22,7 @@ def evaluate_command(
     split: Literal["train", "val", "test", "all"] = "test",
     windows: int | None = None,
     store: Path | None = None,
+    model: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
     device: str | None = None,
     peer_timeout: float = TIMEOUT_SECONDS,
@@ -37,16 +39,24 @@ def evaluate_command(
         split: Windows to evaluate.
         windows: Evaluate at most this many windows, spread evenly over the split.
         store: Path of the run's store, if it has moved.
+        model: Your own network, MODULE:CLASS, if its module is in the current directory or has
+            moved. By default pgti finds the run's network among installed modules.
         checkpoint: Parameters to load: the best by validation MAE, or the last.
         device: Compute device. By default the run's.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
         json: Print one JSON object as the last line of standard output.
     """
+    allow_own_module(model)
     chosen = device or RunConfig.from_toml(RunDirectory.open(run).config_file).device
     with open_job(chosen, peer_timeout) as communicator:
         with communicator.raise_together():
             trained = Run.open(
-                run, store=store, checkpoint=checkpoint, device=device, communicator=communicator
+                run,
+                store=store,
+                model=model,
+                checkpoint=checkpoint,
+                device=device,
+                communicator=communicator,
             )
         names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
         if split == "all":  # a split without windows is not an error here

@@ -1,7 +1,7 @@
 """`pgti models`: list and describe models."""
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import MISSING, Field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ from rich.table import Table
 
 from pgti.batching import WindowConfig
 from pgti.cli.output import log, print_json, show
-from pgti.errors import MissingExtraError
+from pgti.cli.run_options import allow_own_module
+from pgti.errors import ConfigError, MissingExtraError
 from pgti.models import MODELS, ModelShape, model_entry, num_parameters
 from pgti.run.build import shape_of_store
 from pgti.store import CALENDAR_FEATURES, SeriesStore
@@ -34,23 +35,26 @@ def models_command(
     """List the models with their papers and sizes, or the options of one model.
 
     Args:
-        name: Model whose options to list. By default all models are listed.
+        name: Model whose options to list, also a network of your own, MODULE:CLASS. By default all
+            models are listed.
         store: Count parameters for this store. By default for METR-LA: 207 sensors, 12 input steps
             and a horizon of 12.
         json: Print one JSON object as the last line of standard output.
     """
     opened = None if store is None else SeriesStore.open(store)
+    allow_own_module(name)
     if name is not None:
         model_entry(name)  # an unknown name is an error that names the nearest one
     names = [name] if name is not None else [each for each in MODELS if not MODELS[each].library]
     shapes = {each: _shape(each, opened) for each in names}
-    models = {each: _summary(each, shape) for each, shape in shapes.items()}
+    counts = {each: _count(each, shape) for each, shape in shapes.items()}
+    models = {each: _summary(each, count) for each, count in counts.items()}
     if name is None:
         show(_models_table(models, next(iter(shapes.values()))))
         for library in dict.fromkeys(each.library for each in MODELS.values() if each.library):
             show(_layers_table(library))
     else:
-        for line in _about(name, models[name]["parameters"], shapes[name]):
+        for line in _about(name, counts[name], shapes[name]):
             log(line)
         show(_options_table(name))
     if json:
@@ -76,18 +80,31 @@ def _shape(name: str, store: SeriesStore | None) -> ModelShape:
     return replace(_METR_LA, calendar=CALENDAR_FEATURES, input_channels=_METR_LA.input_channels + 1)
 
 
-def _summary(name: str, shape: ModelShape) -> dict[str, Any]:
+def _summary(name: str, count: int | str) -> dict[str, Any]:
     entry = model_entry(name)
-    try:
-        parameters: int | None = num_parameters(name, {}, shape)
-    except MissingExtraError:
-        parameters = None
     return {
         "paper": entry.description,
         "supports": entry.model.support_kind,
-        "parameters": parameters,
-        "options": {each.name: each.default for each in fields(entry.config)},
+        "parameters": None if isinstance(count, str) else count,
+        "options": {each.name: _default(each) for each in fields(entry.config)},
     }
+
+
+def _count(name: str, shape: ModelShape) -> int | str:
+    """Parameters of a model, or why they cannot be counted."""
+    try:
+        return num_parameters(name, {}, shape)
+    except MissingExtraError:
+        return "its extra is not installed"
+    except ConfigError as error:
+        return str(error)
+
+
+def _default(option: Field[Any]) -> Any:
+    """The default of an option, or that it has none."""
+    if option.default_factory is not MISSING:
+        return option.default_factory()
+    return "required" if option.default is MISSING else option.default
 
 
 def _models_table(models: dict[str, dict[str, Any]], shape: ModelShape) -> Table:
@@ -121,15 +138,15 @@ def _layers_table(library: str) -> Table:
     return table
 
 
-def _about(name: str, parameters: int | None, shape: ModelShape) -> Iterator[str]:
+def _about(name: str, count: int | str, shape: ModelShape) -> Iterator[str]:
     """Paper and size of a model, a line each, and the model to use instead, if there is one."""
     entry = model_entry(name)
     yield f"{name}: {entry.description}"
-    if parameters is None:
-        yield "its extra is not installed, so its parameters cannot be counted"
+    if isinstance(count, str):
+        yield f"its parameters cannot be counted: {count}"
     else:
         yield (
-            f"{parameters:,} parameters for {shape.num_nodes:,} sensors, {shape.input_steps} steps "
+            f"{count:,} parameters for {shape.num_nodes:,} sensors, {shape.input_steps} steps "
             f"in, {shape.horizon} out"
         )
     if entry.replacement:
@@ -142,5 +159,5 @@ def _options_table(name: str) -> Table:
     for title in ("option", "default"):
         table.add_column(title)
     for each in fields(entry.config):
-        table.add_row(f"--model.{each.name.replace('_', '-')}", str(each.default))
+        table.add_row(f"--model.{each.name.replace('_', '-')}", str(_default(each)))
     return table

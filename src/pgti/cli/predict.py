@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from pgti.cli.output import log, print_json
+from pgti.cli.run_options import allow_own_module
 from pgti.errors import ConfigError
 from pgti.forecasting import RichObserver
 from pgti.ingestion import IngestOptions
@@ -25,6 +26,7 @@ def predict_command(
     readings: Path | None = None,
     ingest_options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),
     store: Path | None = None,
+    model: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
     device: str | None = None,
     json: bool = False,
@@ -41,6 +43,8 @@ def predict_command(
             `pgti ingest` can read.
         ingest_options: How to read the file of readings, as in `pgti ingest`.
         store: Path of the run's store, if it has moved.
+        model: Your own network, MODULE:CLASS, if its module is in the current directory or has
+            moved. By default pgti finds the run's network among installed modules.
         checkpoint: Parameters to load: the best by validation MAE, or the last.
         device: Compute device. By default the run's.
         json: Print one JSON object as the last line of standard output.
@@ -50,7 +54,8 @@ def predict_command(
     between = None if first is None or last is None else (first, last)
     if readings is None and ingest_options != IngestOptions():
         raise ConfigError("options of ingest require --readings with a file: leave them out")
-    trained = Run.open(run, store=store, checkpoint=checkpoint, device=device)
+    allow_own_module(model)
+    trained = Run.open(run, store=store, model=model, checkpoint=checkpoint, device=device)
     observer = RichObserver()
     try:
         windows = trained.predict(

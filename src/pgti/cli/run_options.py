@@ -7,6 +7,7 @@ the name of their table (`--windows.horizon`, `--model.hidden`). `--schedule cos
 
 import inspect
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -28,12 +29,12 @@ from cyclopts import Parameter
 from pgti.batching import WindowConfig
 from pgti.cli.output import format_default
 from pgti.errors import ConfigError
-from pgti.models import MODELS
-from pgti.options import parse_value, variants
+from pgti.models import MODELS, is_own_model, model_entry
+from pgti.options import parse_text, variants
 from pgti.run.config import ModelConfig, RunConfig
 from pgti.training import TrainingConfig
 
-__all__ = ["RunFlags", "run_config"]
+__all__ = ["RunFlags", "allow_own_module", "run_config"]
 
 _ENTRY = re.compile(r"^    (\w+): (.+(?:\n     +.+)*)", re.MULTILINE)
 
@@ -50,6 +51,10 @@ def run_config(store: Path, flags: "RunFlags") -> RunConfig:
     path = given.pop("config", None)
     store = store.absolute()
     below = RunConfig(store=store) if path is None else RunConfig.from_toml(path, store)
+    name = given.get("model", {}).get("name", below.model.name)
+    allow_own_module(name)
+    if "model" in given:
+        given["model"] = _parse_model(given["model"], name)
     try:
         return RunConfig.from_options(_merge(below.to_options(), given))
     except ConfigError as error:
@@ -61,7 +66,7 @@ def _nest(flags: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for name, value in flags.items():
         if name == "model":
-            options = {key.replace("-", "_"): parse_value(text) for key, text in value.items()}
+            options = {key.replace("-", "_"): text for key, text in value.items()}
             nested["model"] = {**options, **nested.get("model", {})}
             continue
         *tables, last = name.split(".")
@@ -72,6 +77,22 @@ def _nest(flags: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def _parse_model(given: Mapping[str, str], name: str) -> dict[str, Any]:
+    """The options of the model `name`, given as text, each of the type that the model asks for."""
+    hints = get_type_hints(model_entry(name).config) | {"name": str}
+    return {key: parse_text(text, hints.get(key, Any)) for key, text in given.items()}
+
+
+def allow_own_module(model: str | None) -> None:
+    """Let Python find modules of the current directory if the user names a network of their own.
+
+    Not where a run's files name it: they may come from elsewhere, with a module beside them.
+    """
+    here = str(Path.cwd())
+    if model is not None and is_own_model(model) and here not in sys.path:
+        sys.path.insert(0, here)
+
+
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Two nested mappings as one, in which `above` comes first."""
     merged = dict(below)
@@ -79,7 +100,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         merged[name] = value
         if isinstance(value, Mapping):
             table = below[name]
-            is_other = any(value[tag] != table[tag] for tag in ("kind", "name") if tag in value)
+            tag = "name" if name == "model" else "kind"
+            is_other = tag in value and value[tag] != table[tag]
             merged[name] = value if is_other else _merge(table, value)
     return merged
 
@@ -94,7 +116,10 @@ def _flags() -> Iterator[tuple[str, Any]]:
         "options override the file. The config.toml of a run is such a file."
     )
     yield "config", Annotated[Path, Parameter(name="--config", help=text)]
-    text = "Name of the model; pgti models lists them all."
+    text = (
+        "Name of the model; pgti models lists them all. A network of your own is MODULE:CLASS; its "
+        "module may be in the current directory."
+    )
     yield _flag("model.name", ("model.name", "model"), str, text, ModelConfig().name, "Model")
     parameter = Parameter(name="--model", help=_model_help(), group="Model")
     yield "model", Annotated[dict[str, str], parameter]

@@ -9,6 +9,7 @@ from pgti.forecasting.forecaster import NetworkForecaster as NetworkForecaster
 from pgti.forecasting.metrics import ForecastMetrics as ForecastMetrics
 from pgti.forecasting.metrics import Metrics as Metrics
 from pgti.forecasting.metrics import check_metrics as check_metrics
+from pgti.forecasting.network_inputs import requested_inputs as requested_inputs
 from pgti.forecasting.observers import Observer as Observer
 from pgti.forecasting.observers import RichObserver as RichObserver
 from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver

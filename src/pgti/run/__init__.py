@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from pgti.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pgti.run.build import ModelFactory as ModelFactory
     from pgti.run.build import resolve_device as resolve_device
     from pgti.run.config import ModelConfig as ModelConfig
     from pgti.run.config import RunConfig as RunConfig

@@ -18,10 +18,9 @@ from pgti.batching import (
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError, option
 from pgti.forecasting import Observer
-from pgti.models import AbstractModel, num_trainable_parameters
+from pgti.models import CUSTOM_MODEL, AbstractModel, ModelFactory, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
-    ModelFactory,
     build_forecaster,
     resolve_device,
     try_network,
@@ -111,7 +110,8 @@ def prepare(
         config: every option, the model's resolved.
         directory: where the run is, or will be.
         store: the configuration's store.
-        model: builds the network, in place of the configuration's model.
+        model: the user's own class or function, in place of the one that the configuration's
+            model names.
         observers: creates the observers of the training.
         communicator: the ranks.
         is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
@@ -200,6 +200,11 @@ def _choose_batching(run: Run) -> tuple[str, list[str]]:
 def _warnings(run: Run) -> list[str]:
     """What may surprise in the results or the speed of a run, in one line each."""
     lines = []
+    if run.config.model.name == CUSTOM_MODEL:
+        lines.append(
+            "no module defines the network's class or function, so opening the run will need "
+            f"{option('model')}"
+        )
     if len(run.target_names) > 1:
         lines.append(
             f"{len(run.target_names)} targets ({', '.join(run.target_names)}): the loss and the "

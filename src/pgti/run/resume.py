@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pgti.distributed import Communicator
+from pgti.models import is_own_model
 from pgti.run.config import RunConfig
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
@@ -127,6 +128,9 @@ def _read_run(
         fingerprint, started = str(info.get("fingerprint")), None
         settings = RunConfig.from_toml(directory.config_file).settings()
     check_fingerprint(fingerprint, store.fingerprint)
+    name = config.model.name
+    if is_own_model(name) and is_own_model(settings["model"]["name"]):  # its module may have moved
+        settings = {**settings, "model": {**settings["model"], "name": name}}
     check_settings(settings, config.settings(), free=free_options(config.training))
     chosen = info.get("activation_checkpointing", info.get("recompute"))  # its name in 0.1
     facts = {"started": started, "activation_checkpointing": chosen}

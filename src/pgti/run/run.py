@@ -29,9 +29,10 @@ from pgti.forecasting import (
 )
 from pgti.ingestion import IngestOptions
 from pgti.memory import available_bytes
+from pgti.models import ModelFactory
 from pgti.run.build import (
-    ModelFactory,
     build_forecaster,
+    relocate_model,
     resolve_device,
     window_source,
 )
@@ -75,7 +76,7 @@ class Run:
         path: str | Path,
         *,
         store: str | Path | SeriesStore | None = None,
-        model: ModelFactory | None = None,
+        model: str | ModelFactory | None = None,
         checkpoint: str = "best",
         device: str | None = None,
         communicator: Communicator | None = None,
@@ -85,7 +86,8 @@ class Run:
         Args:
             path: the run's directory.
             store: the run's store, if it has moved.
-            model: builds the network, for a run that was trained with your own network.
+            model: the class or function of your own network, or its name `module:Class`: for a
+                run whose network no module defines, or whose module has moved.
             checkpoint: "best" (by validation MAE) or "last".
             device: compute device, in place of the run's.
             communicator: the ranks that evaluate it together, all of which read the directory; one
@@ -93,12 +95,15 @@ class Run:
 
         Raises:
             RunError: if there is no such run or checkpoint, or the store is another one.
+            ConfigError: if the run's own network cannot be found or built.
         """
         ranks = SingleProcess() if communicator is None else communicator
         directory = RunDirectory.open(path)
         config = RunConfig.from_toml(directory.config_file)
         if device is not None:
             config = replace(config, device=device)
+        if model is not None:
+            config = replace(config, model=relocate_model(config.model, model))
         if checkpoint not in ("best", "last"):
             raise ConfigError(f"checkpoint is {checkpoint!r}: it is best or last")
         state = directory.load_best() if checkpoint == "best" else directory.load_last()
@@ -114,7 +119,7 @@ class Run:
             forecaster=build_forecaster(
                 config,
                 source,
-                model,
+                None if isinstance(model, str) else model,
                 resolve_device(config.device, ranks.local_rank, ranks.local_world_size),
                 is_restored=True,
             ),

@@ -12,8 +12,9 @@ from pgti.batching import WindowConfig
 from pgti.distributed import Communicator, SingleProcess, find_launch
 from pgti.errors import ConfigError, PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
+from pgti.models import ModelFactory, name_of_own_model
 from pgti.options import check_names
-from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
+from pgti.run.build import resolve_model
 from pgti.run.config import ModelConfig, RunConfig
 from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import AUTO, ObserverFactory, PreparedRun, prepare
@@ -53,10 +54,12 @@ def train(  # noqa: PLR0913 - each names one part of a run
     Args:
         store: the store, or its path.
         run: directory to create, or with `resume` to continue in.
-        model: name of a model, or a function that builds your own network from the sizes of the
-            data (`ModelShape`). The network is called as `network(x, supports)`, x
-            [B, L, N, C + F] standardised, and returns [B, H, N, C_out] standardised.
-        model_options: options of a named model.
+        model: name of a model; or a network of your own: its class, a function that returns it, or
+            `module:Class`. It is built as `Class(shape, **model_options)`, `shape` a `ModelShape`,
+            called with x [B, L, N, C + F], standardised, and with what else its `forward` names
+            (`supports`, `x_mask`, `calendar`: docs/own-models.md), and returns [B, H, N, C_out],
+            standardised.
+        model_options: options of the model.
         windows: shape and split of the windows.
         training: options of the training loop.
         batching: "auto", "index", "device" or "standard".
@@ -85,7 +88,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
         store=opened.path.absolute(),
         windows=WindowConfig() if windows is None else windows,
         model=ModelConfig(
-            name=model if isinstance(model, str) else CUSTOM_MODEL,
+            name=model if isinstance(model, str) else name_of_own_model(model),
             options=dict(model_options or {}),
         ),
         training=replace(base, **training_options),
@@ -119,7 +122,8 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         config: every option.
         path: directory of the run.
         store: the configuration's store, if it is open already.
-        model: builds the network, in place of the configuration's model.
+        model: the user's own class or function, in place of the one that the configuration's
+            model names.
         resume: continue from the last checkpoint.
         job: what launched the processes.
         log: called with each choice that was made automatically, once the run's directory exists.
@@ -138,7 +142,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
     with ExitStack() as held, _explain_memory_failures():
         with communicator.raise_together():
             opened = SeriesStore.open(config.store) if store is None else store
-            config = replace(config, model=resolve_model(config.model)).resolved()
+            config = replace(config, model=resolve_model(config.model, model)).resolved()
         _assert_same_on_all_ranks(communicator, config, opened)
         found = find_run(directory, config, opened, communicator, resume=resume, job=job, held=held)
         with communicator.raise_together():
