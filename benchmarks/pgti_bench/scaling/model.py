@@ -262,7 +262,7 @@ def exchanged_bytes(
     first = np.asarray(starts, dtype=np.int64)
     for rank in range(world_size):
         mine = first[EvenSharding(rank, world_size).shard(rank, positions, len(starts), 0)]
-        rows = union_rows(mine, range(span)).rows[0] - starts[0]
+        rows = union_rows(mine, [range(span)]).rows[0] - starts[0]
         owners = np.searchsorted(borders, rows, side="right")
         sent[:, rank] = np.bincount(owners, minlength=world_size)
         sent[rank, rank] = 0

@@ -323,6 +323,6 @@ def _message(peer: int, tag: int, rows: NDArray[Any]) -> Message:
     return Message(peer=peer, tag=tag, tensor=torch.from_numpy(rows.reshape(-1)))
 
 
-def _union(starts: NDArray[np.int64], offsets: range) -> list[range]:
+def _union(starts: NDArray[np.int64], offsets: Sequence[range]) -> list[range]:
     """The rows of windows, each once, as rising ranges."""
     return [range(first, stop) for first, stop in union_rows(starts, offsets).ranges]

@@ -32,67 +32,91 @@ class RowPlan:
 
 
 def plan_rows(
-    starts: NDArray[np.int64], offsets: range, *, max_union: float = _MAX_UNION
+    starts: NDArray[np.int64], offsets: Sequence[range], *, max_union: float = _MAX_UNION
 ) -> RowPlan:
     """The rows of windows that share most of them, each once; else the rows of each window.
 
     Args:
         starts: first row of each window, in any order, int64 [B].
-        offsets: the rows of a window relative to its start (`WindowSpec.row_offsets`).
+        offsets: the rows of a window relative to its start, as rising ranges that do not touch
+            (`WindowSpec.row_offsets`).
         max_union: read the union where it has at most this fraction of the windows' rows.
     """
-    if num_union_rows(starts, offsets) <= max_union * len(starts) * len(offsets):
+    num_rows = sum(map(len, offsets))
+    if num_union_rows(starts, offsets) <= max_union * len(starts) * num_rows:
         return union_rows(starts, offsets)
-    firsts = starts + offsets.start
+    firsts, stops = _window_ranges(starts, offsets)
     return RowPlan(
-        rows=firsts[:, None] + np.arange(len(offsets)),
-        ranges=_ranges(firsts, firsts + len(offsets)),
+        rows=starts[:, None]
+        + np.concatenate([np.arange(each.start, each.stop) for each in offsets]),
+        ranges=_ranges(firsts.reshape(-1), stops.reshape(-1)),
     )
 
 
-def union_rows(starts: NDArray[np.int64], offsets: range) -> RowPlan:
+def union_rows(starts: NDArray[np.int64], offsets: Sequence[range]) -> RowPlan:
     """The union of the rows of all windows, in as few ranges as possible.
 
     Args:
         starts: first row of each window, in any order, int64 [B].
-        offsets: the rows of a window relative to its start.
+        offsets: the rows of a window relative to its start, as rising ranges.
 
-    Raises:
-        ConfigError: if a window has no rows.
-
-    >>> plan = union_rows(np.array([40, 3, 4]), range(3))
+    >>> plan = union_rows(np.array([40, 3, 4]), [range(3)])
     >>> plan.ranges, plan.window_index[:, 0].tolist()
     ([(3, 7), (40, 43)], [4, 0, 1])
     """
-    require_whole_number("rows of a window", len(offsets), 1)
-    firsts = starts + offsets.start
-    rising = np.sort(firsts)
-    begins_range = np.ones(len(rising), dtype=np.bool_)
-    begins_range[1:] = np.diff(rising) > len(offsets)
-    range_firsts = rising[begins_range]
-    range_stops = rising[np.roll(begins_range, -1)] + len(offsets)
-    lengths = range_stops - range_firsts
+    firsts, stops = _window_ranges(starts, offsets)
+    union_firsts, union_stops = _merge(firsts.reshape(-1), stops.reshape(-1))
+    lengths = union_stops - union_firsts
     before = np.cumsum(lengths) - lengths
-    inside = np.searchsorted(range_firsts, firsts, side="right") - 1
-    places = firsts - range_firsts[inside] + before[inside]
-    rows = np.repeat(range_firsts - before, lengths) + np.arange(int(lengths.sum()))
+    inside = np.searchsorted(union_firsts, firsts, side="right") - 1
+    begins = firsts - union_firsts[inside] + before[inside]
+    index = [begins[:, [k]] + np.arange(len(each)) for k, each in enumerate(offsets)]
+    rows = np.repeat(union_firsts - before, lengths) + np.arange(int(lengths.sum()))
     return RowPlan(
         rows=rows[None],
-        ranges=_ranges(range_firsts, range_stops),
-        window_index=places[:, None] + np.arange(len(offsets)),
+        ranges=_ranges(union_firsts, union_stops),
+        window_index=np.concatenate(index, axis=1),
     )
 
 
-def num_union_rows(starts: NDArray[np.int64], offsets: range) -> int:
+def num_union_rows(starts: NDArray[np.int64], offsets: Sequence[range]) -> int:
     """How many rows the windows have, each row counted once.
 
-    >>> num_union_rows(np.array([40, 3, 4]), range(3))
+    >>> num_union_rows(np.array([40, 3, 4]), [range(3)])
     7
     """
     if not len(starts):
         return 0
-    steps = np.diff(np.sort(starts))
-    return int(np.minimum(steps, len(offsets)).sum()) + len(offsets)
+    if len(offsets) == 1:
+        steps = np.diff(np.sort(starts))
+        return int(np.minimum(steps, len(offsets[0])).sum()) + len(offsets[0])
+    firsts, stops = _window_ranges(starts, offsets)
+    union_firsts, union_stops = _merge(firsts.reshape(-1), stops.reshape(-1))
+    return int((union_stops - union_firsts).sum())
+
+
+def _window_ranges(
+    starts: NDArray[np.int64], offsets: Sequence[range]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First row of each range of each window, and the row after its last: [B, ranges] each."""
+    for each in offsets:
+        require_whole_number("rows of a window", len(each), 1)
+    firsts, stops = (
+        starts[:, None] + np.array([getattr(each, end) for each in offsets], dtype=np.int64)
+        for end in ("start", "stop")
+    )
+    return firsts, stops
+
+
+def _merge(
+    firsts: NDArray[np.int64], stops: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The union of ranges as rising ranges that neither overlap nor touch."""
+    order = np.argsort(firsts, kind="stable")
+    firsts, reach = firsts[order], np.maximum.accumulate(stops[order])
+    begins = np.ones(len(firsts), dtype=np.bool_)
+    begins[1:] = firsts[1:] > reach[:-1]
+    return firsts[begins], reach[np.append(begins[1:], True)] if len(reach) else reach
 
 
 def _ranges(firsts: NDArray[np.int64], stops: NDArray[np.int64]) -> RowRanges:

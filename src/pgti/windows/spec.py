@@ -44,9 +44,9 @@ class WindowSpec:
         """Rows that a window reaches over, relative to its start."""
         return range(self.span)
 
-    def row_offsets(self, *, with_targets: bool = True) -> range:
-        """The rows of a window relative to its start."""
-        return range(self.span if with_targets else self.input_steps)
+    def row_offsets(self, *, with_targets: bool = True) -> tuple[range, ...]:
+        """The rows of a window relative to its start, as rising ranges that do not touch."""
+        return (range(self.span if with_targets else self.input_steps),)
 
     def num_windows(self, num_steps: int) -> int:
         """Number of whole windows in a series of `num_steps` rows (0 if it is too short)."""

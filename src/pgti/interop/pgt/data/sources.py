@@ -268,4 +268,4 @@ def _row_ranges(rows: NDArray[np.int64]) -> RowRanges:
     >>> _row_ranges(np.array([3, 4, 5, 9]))
     [(3, 6), (9, 10)]
     """
-    return union_rows(rows, range(1)).ranges
+    return union_rows(rows, [range(1)]).ranges
