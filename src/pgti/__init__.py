@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from pgti.training import AdamWOptimizer as AdamWOptimizer
     from pgti.training import AutoOrder as AutoOrder
     from pgti.training import BlocksOrder as BlocksOrder
+    from pgti.training import Callback as Callback
     from pgti.training import CosineSchedule as CosineSchedule
     from pgti.training import GlobalOrder as GlobalOrder
     from pgti.training import HuberLoss as HuberLoss
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from pgti.training import PartitionsOrder as PartitionsOrder
     from pgti.training import PlateauSchedule as PlateauSchedule
     from pgti.training import TrainingConfig as TrainingConfig
+    from pgti.training import TrainingStatus as TrainingStatus
     from pgti.windows import BlockShuffle as BlockShuffle
     from pgti.windows import EvenSharding as EvenSharding
     from pgti.windows import GlobalShuffle as GlobalShuffle

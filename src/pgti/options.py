@@ -6,26 +6,38 @@ each with a `kind`: an instance, the name of a kind and a mapping all stand for 
 """
 
 import difflib
+import inspect
 import math
-from collections.abc import Iterable, Mapping
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from pgti.errors import ConfigError
 
 __all__ = [
+    "accept_options",
     "check_names",
     "convert_fields",
+    "field_texts",
     "parse_config",
     "parse_text",
     "parse_value",
     "require_number",
+    "require_path",
     "variants",
 ]
 
 Config = TypeVar("Config")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_ENTRY = re.compile(r"^    (\w+): (.+(?:\n     +.+)*)", re.MULTILINE)
 
 _TYPE_NAMES: dict[type, str] = {
     bool: "true or false",
@@ -93,6 +105,61 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
         return ", which has none"
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; choose one of {', '.join(names)}"
+
+
+def require_path(name: str, value: object) -> Path:
+    """The absolute path that an argument names.
+
+    Raises:
+        ConfigError: if it is neither text nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be a path, such as 'build/{name}'")
+    return Path(value).absolute()
+
+
+def field_texts(config: type) -> dict[str, str]:
+    """What the docstring of a configuration class says about each field."""
+    found = _ENTRY.findall(inspect.getdoc(config) or "")
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def accept_options(config: type) -> Callable[[Function], Function]:
+    """Let a function that takes the options of `config` as keywords list them.
+
+    Its signature, which completion reads, and the `**` entry of its docstring get each option that
+    is no argument of its own already.
+    """
+
+    def decorate(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = dict(signature.parameters)
+        keywords = next(each for each in own.values() if each.kind is each.VAR_KEYWORD)
+        options = {each.name: each for each in _fields(config) if each.name not in own}
+        parameters = [each for each in own.values() if each is not keywords]
+        parameters += [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
+            )
+            for name, each in options.items()
+        ]
+        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # as functools does
+        entry, texts = f"        **{keywords.name}: ", field_texts(config)
+        before, _, after = (function.__doc__ or entry).partition(entry)
+        first, _, rest = after.partition("\n")
+        lines = [
+            textwrap.fill(
+                f"{name}: {texts[name]}",
+                width=100,
+                initial_indent=" " * 8,
+                subsequent_indent=" " * 12,
+            )
+            for name in options
+        ]
+        function.__doc__ = "\n".join([f"{before}{entry}{first}", *lines, rest])
+        return function
+
+    return decorate
 
 
 def variants(hint: Any) -> dict[str, type]:
@@ -174,21 +241,30 @@ def _convert(name: str, value: Any, hint: Any, default: Any = None) -> Any:
 
 
 def _convert_value(name: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if get_origin(hint) is Literal and value not in get_args(hint):
-        raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(get_args(hint))}")
+        raise ConfigError(
+            f"{name} is {_shorten(value)}: it must be one of {', '.join(get_args(hint))}"
+        )
     if hint is Path and isinstance(value, str):
         return Path(value)
     is_bool = isinstance(value, bool)
     if hint is float and isinstance(value, int) and not is_bool:
         return float(value)
     if hint in _TYPE_NAMES and (not isinstance(value, hint) or (is_bool and hint is not bool)):
-        raise ConfigError(f"{name} is {value!r}: it must be {_TYPE_NAMES[hint]}")
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be {_TYPE_NAMES[hint]}")
     return value
 
 
 def _convert_list(name: str, value: Any, hint: Any) -> list[Any]:
+    if (
+        isinstance(value, str | int | float)
+        and _member_hints(hint, 2) == _member_hints(hint, 1) * 2
+    ):
+        value = [value]  # a list of any length
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{name} is {value!r}: it must be a list, such as [{value!r}]")
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be a list")
     members = _member_hints(hint, len(value))
     if len(value) != len(members):
         raise ConfigError(f"{name} is {list(value)}: it must have {len(members)} values")
@@ -208,7 +284,7 @@ def _convert_table(name: str, value: Any, hint: Any) -> Any:
     if isinstance(hint, type) and isinstance(value, hint):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} is {value!r}: it must be a table, [{name}]")
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be options by name, in a mapping")
     if get_origin(hint) is dict:
         _, member = get_args(hint)
         return {key: _convert(f"{name}.{key}", each, member) for key, each in value.items()}
@@ -234,3 +310,9 @@ def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: 
                 f"which takes {own}"
             )
     return parse_config(kinds[kind], options, name)
+
+
+def _shorten(value: object) -> str:
+    """A value in one line, and not more than fits into a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -8,8 +8,8 @@ import pytest
 
 import pgti
 from pgti import ConfigError, IngestOptions, RunError, SensorGraph, SeriesStore
+from pgti.forecasting import prediction
 from pgti.run import Run, train_run
-from pgti.run import run as run_module
 
 from .small_runs import make_config, make_series, make_store
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_forecast_is_refused(
         run.forecast(names="darts")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the readings are a store: leave them out"):
         run.forecast(run.store, options=IngestOptions(missing=(0.0,)))
-    monkeypatch.setattr(run_module, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(prediction, "available_bytes", lambda: 1000)
     with pytest.raises(ConfigError, match=r"make a table of .* write them to a file with Run.pred"):
         run.forecast(split="train")
     assert run.predict(tmp_path / "f.csv", split="train")

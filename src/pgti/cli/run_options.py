@@ -5,8 +5,6 @@ the name of their table (`--windows.horizon`, `--model.hidden`). `--schedule cos
 `--model stid` are short for `--schedule.kind cosine` and `--model.name stid`.
 """
 
-import inspect
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -28,15 +26,12 @@ from cyclopts import Parameter
 
 from pgti.batching import WindowConfig
 from pgti.cli.output import format_default
-from pgti.errors import ConfigError
 from pgti.models import MODELS, is_own_model, model_entry
-from pgti.options import parse_text, variants
+from pgti.options import field_texts, parse_text, variants
 from pgti.run.config import ModelConfig, RunConfig
 from pgti.training import TrainingConfig
 
 __all__ = ["RunFlags", "allow_own_module", "run_config"]
-
-_ENTRY = re.compile(r"^    (\w+): (.+(?:\n     +.+)*)", re.MULTILINE)
 
 
 def run_config(store: Path, flags: "RunFlags") -> RunConfig:
@@ -55,10 +50,7 @@ def run_config(store: Path, flags: "RunFlags") -> RunConfig:
     allow_own_module(name)
     if "model" in given:
         given["model"] = _parse_model(given["model"], name)
-    try:
-        return RunConfig.from_options(_merge(below.to_options(), given))
-    except ConfigError as error:
-        raise ConfigError(str(error).removeprefix("training.")) from None
+    return below.override(given)
 
 
 def _nest(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,19 +85,6 @@ def allow_own_module(model: str | None) -> None:
         sys.path.insert(0, here)
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested mappings as one, in which `above` comes first."""
-    merged = dict(below)
-    for name, value in above.items():
-        merged[name] = value
-        if isinstance(value, Mapping):
-            table = below[name]
-            tag = "name" if name == "model" else "kind"
-            is_other = tag in value and value[tag] != table[tag]
-            merged[name] = value if is_other else _merge(table, value)
-    return merged
-
-
 # -- flags ----------------------------------------------------------------------------------------
 
 
@@ -126,7 +105,7 @@ def _flags() -> Iterator[tuple[str, Any]]:
     for each in fields(RunConfig):
         if each.name in ("batching", "placement", "device", "memory_budget"):
             hint = str if each.name == "memory_budget" else get_type_hints(RunConfig)[each.name]
-            text = _field_texts(RunConfig)[each.name]
+            text = field_texts(RunConfig)[each.name]
             yield _flag(each.name, (each.name,), hint, text, each.default, "Parameters")
     yield from _flags_of(WindowConfig, "windows.", "windows.", "Windows")
     yield from _flags_of(TrainingConfig, "training.", "", "Training")
@@ -141,7 +120,7 @@ def _flags_of(config: type, prefix: str, shown: str, group: str) -> Iterator[tup
         shown: before the names of its flags.
         group: heading in the help.
     """
-    texts, hints = _field_texts(config), get_type_hints(config)
+    texts, hints = field_texts(config), get_type_hints(config)
     for each in fields(config):
         name, shown_name, text = f"{prefix}{each.name}", f"{shown}{each.name}", texts[each.name]
         kinds = variants(hints[each.name])
@@ -161,7 +140,7 @@ def _variant_options(kinds: Mapping[str, type]) -> dict[str, tuple[Any, Any, str
     takers: dict[str, dict[str, list[str]]] = {}
     found: dict[str, tuple[Any, Any]] = {}
     for kind, config in kinds.items():
-        texts, hints = _field_texts(config), get_type_hints(config)
+        texts, hints = field_texts(config), get_type_hints(config)
         for each in fields(config):
             if each.name != "kind":
                 takers.setdefault(each.name, {}).setdefault(texts[each.name], []).append(kind)
@@ -188,12 +167,6 @@ def _flag(
         negative_iterable="empty-" if can_be_empty else (),
     )
     return option, Annotated[hint, parameter]
-
-
-def _field_texts(config: type) -> dict[str, str]:
-    """What the docstring of a class says about each field."""
-    found = _ENTRY.findall(inspect.getdoc(config) or "")
-    return {name: " ".join(text.split()) for name, text in found}
 
 
 def _model_help() -> str:

@@ -2,6 +2,7 @@
 
 from pgti.forecasting.baselines import HistoricalAverageForecaster as HistoricalAverageForecaster
 from pgti.forecasting.baselines import PersistenceForecaster as PersistenceForecaster
+from pgti.forecasting.baselines import build_baselines as build_baselines
 from pgti.forecasting.evaluation import evaluate as evaluate
 from pgti.forecasting.evaluation import evaluation_report as evaluation_report
 from pgti.forecasting.forecaster import AbstractForecaster as AbstractForecaster
@@ -13,7 +14,9 @@ from pgti.forecasting.network_inputs import requested_inputs as requested_inputs
 from pgti.forecasting.observers import Observer as Observer
 from pgti.forecasting.observers import RichObserver as RichObserver
 from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver
+from pgti.forecasting.prediction import check_frame_fits as check_frame_fits
 from pgti.forecasting.prediction import forecast_frame as forecast_frame
 from pgti.forecasting.prediction import predict as predict
+from pgti.forecasting.prediction import rename_columns as rename_columns
 from pgti.forecasting.report import Report as Report
 from pgti.forecasting.writers import ForecastLabels as ForecastLabels

@@ -13,8 +13,11 @@ from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
 from pgti.forecasting.observers import Observer
 from pgti.forecasting.writers import ForecastBlock, ForecastLabels, open_writer
+from pgti.memory import available_bytes
 
-__all__ = ["forecast_blocks", "forecast_frame", "predict"]
+__all__ = ["check_frame_fits", "forecast_blocks", "forecast_frame", "predict", "rename_columns"]
+
+_FRAME_ROW_BYTES = 72  # of a forecast in a table, twice: its parts, and all together
 
 
 def predict(
@@ -105,6 +108,41 @@ def forecast_frame(
             times = pd.DatetimeIndex(columns[name], tz="UTC")
             columns[name] = times.tz_convert(labels.time_zone)
     return pd.DataFrame(columns)
+
+
+def check_frame_fits(num_rows: int, labels: ForecastLabels) -> None:
+    """Refuse a table of forecasts that would not fit into memory.
+
+    Args:
+        num_rows: windows x horizon.
+        labels: of the forecasts.
+
+    Raises:
+        ConfigError: with both sizes, and what to do.
+    """
+    needed = num_rows * len(labels.sensor_ids) * len(labels.channels) * _FRAME_ROW_BYTES
+    free = available_bytes()
+    if needed > free:
+        raise ConfigError(
+            f"the forecasts make a table of {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB "
+            "are free: forecast fewer windows, or write them to a file with Run.predict"
+        )
+
+
+def rename_columns(frame: pd.DataFrame, model: str) -> pd.DataFrame:
+    """Name the columns as neuralforecast does: `unique_id, ds, cutoff, MODEL, y`.
+
+    Args:
+        frame: as `forecast_frame` returns it.
+        model: name of the model, which the forecasts' column gets.
+    """
+    unique_id = frame["sensor"].astype("str")
+    if len(frame["channel"].cat.categories) > 1:
+        unique_id = unique_id + "/" + frame["channel"].astype("str")
+    names = {"timestamp": "ds", "origin": "cutoff", "forecast": model, "observed": "y"}
+    renamed = frame[list(names)].rename(columns=names)
+    renamed.insert(0, "unique_id", unique_id)
+    return renamed
 
 
 def forecast_blocks(

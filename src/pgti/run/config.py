@@ -106,6 +106,23 @@ class RunConfig:
         options = self.to_options()
         return {name: options[name] for name in ("windows", "model", "training")}
 
+    def override(self, options: Mapping[str, Any]) -> Self:
+        """The same with some options replaced.
+
+        Another model or another kind of an option replaces the whole table.
+
+        Args:
+            options: nested as `from_options` takes them.
+
+        Raises:
+            ConfigError: if an option is unknown or has a wrong value.
+        """
+        try:
+            return type(self).from_options(_merge(self.to_options(), options))
+        except ConfigError as error:
+            # Options of the training loop stand alone, in Python and on the command line.
+            raise ConfigError(str(error).removeprefix("training.")) from None
+
     @classmethod
     def from_toml(cls, path: Path, store: Path | None = None) -> Self:
         """Read a `config.toml`, of this version or of 0.1.
@@ -138,7 +155,7 @@ class RunConfig:
         windows, model, training = (options.get(name, {}) for name in _TABLES)
         for name, table in zip(_TABLES, (windows, model, training), strict=True):
             if not isinstance(table, Mapping):
-                raise ConfigError(f"{name} is {table!r}: it must be a table, [{name}]")
+                raise ConfigError(f"{name} is {table!r}: it must be a table of options by name")
         values = {
             **options,
             "windows": parse_config(WindowConfig, windows, "windows"),
@@ -151,6 +168,17 @@ class RunConfig:
             ),
         }
         return cls(**values)
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested mappings as one, in which `above` comes first."""
+    merged = dict(below)
+    for name, value in above.items():
+        merged[name] = value
+        if isinstance(value, Mapping) and isinstance(table := below.get(name), Mapping):
+            is_other = any(value[tag] != table[tag] for tag in ("kind", "name") if tag in value)
+            merged[name] = value if is_other else _merge(table, value)
+    return merged
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
 from pgti.store import SeriesStore
-from pgti.training import RunDirectory, RunFingerprint, Trainer
+from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
@@ -103,6 +103,7 @@ def prepare(
     communicator: Communicator,
     *,
     is_restored: bool = False,
+    extensions: Extensions | None = None,
 ) -> PreparedRun:
     """Build everything and try the network on one window, without touching the run's directory.
 
@@ -115,10 +116,12 @@ def prepare(
         observers: creates the observers of the training.
         communicator: the ranks.
         is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
+        extensions: what the user adds to the training.
 
     Raises:
         PgtiError: if something given cannot be used.
     """
+    extensions = Extensions() if extensions is None else extensions
     device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
     splits = config.windows.splits(store)
     source = window_source(config, store)
@@ -132,6 +135,7 @@ def prepare(
         forecaster=build_forecaster(config, source, model, device, is_restored=is_restored),
         directory=directory,
         communicator=communicator,
+        metrics=extensions.metrics or {},
     )
     batching, choices = _choose_batching(run)
     choices += _warnings(run)
@@ -159,6 +163,7 @@ def prepare(
         fingerprint=RunFingerprint(store=store.fingerprint, settings=config.settings()),
         observers=() if observers is None or not communicator.is_main else observers(directory),
         communicator=communicator,
+        extensions=extensions,
     )
     info = {
         "store": str(store.path.absolute()),

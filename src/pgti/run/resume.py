@@ -67,6 +67,7 @@ def find_run(
     communicator: Communicator,
     *,
     resume: bool,
+    overwrite: bool,
     job: Job | None,
     held: ExitStack,
 ) -> NewRun | ResumedRun | FinishedRun:
@@ -78,6 +79,7 @@ def find_run(
         store: the store now.
         communicator: the ranks.
         resume: whether an existing run may be resumed.
+        overwrite: whether an existing run may be replaced.
         job: what launched the processes.
         held: holds the lock of an existing run.
 
@@ -88,10 +90,12 @@ def find_run(
     facts, archive = b"", b""
     with communicator.raise_together():
         if communicator.is_main and RunDirectory.exists(directory.path):
-            if not (resume or _was_started_by(directory, job)):
-                directory.check_free(directory.path)
-            held.enter_context(directory.locked())
-            facts, archive = _read_run(directory, config, store)
+            is_resumed = resume or _was_started_by(directory, job)
+            if not is_resumed:
+                directory.check_free(directory.path, overwrite=overwrite)
+            else:
+                held.enter_context(directory.locked())
+                facts, archive = _read_run(directory, config, store)
     facts, archive = map(communicator.broadcast_bytes, (facts, archive))
     if not facts:
         return NewRun()

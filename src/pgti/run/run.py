@@ -12,24 +12,27 @@ import torch
 from numpy.typing import NDArray
 
 from pgti.batching import Batch, BatchLoader, WindowSource, build_loader
+from pgti.display import Display, count_of, shorten
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
 from pgti.forecasting import (
     AbstractForecaster,
     ForecastLabels,
-    HistoricalAverageForecaster,
+    Metrics,
     NetworkForecaster,
     Observer,
-    PersistenceForecaster,
     Report,
+    build_baselines,
+    check_frame_fits,
+    check_metrics,
     evaluate,
     evaluation_report,
     forecast_frame,
     predict,
+    rename_columns,
 )
 from pgti.ingestion import IngestOptions
-from pgti.memory import available_bytes
-from pgti.models import ModelFactory
+from pgti.models import ModelFactory, num_trainable_parameters
 from pgti.run.build import (
     build_forecaster,
     relocate_model,
@@ -41,15 +44,13 @@ from pgti.run.selection import NewerReadings, Selection, TimeLike
 from pgti.store import Scaler, SeriesStore, open_store
 from pgti.training import RunDirectory
 from pgti.training.compatibility import check_fingerprint
-from pgti.windows import SplitName, Splits, subsample_evenly
+from pgti.windows import SPLIT_NAMES, SplitName, Splits, subsample_evenly
 
 __all__ = ["Run"]
 
-_FRAME_ROW_BYTES = 72  # of a forecast in a table, twice: its parts, and all together
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Run(Display):
     """A store, a configuration and the forecaster trained with them.
 
     Attributes:
@@ -60,6 +61,7 @@ class Run:
         forecaster: the network with its un-scaling, on the compute device.
         directory: where checkpoints and metrics are.
         communicator: the ranks that share this run; each evaluates its part of the windows.
+        metrics: of the user's own, which `evaluate` computes beside MAE, RMSE and MAPE.
     """
 
     config: RunConfig
@@ -69,6 +71,7 @@ class Run:
     forecaster: NetworkForecaster
     directory: RunDirectory
     communicator: Communicator = field(default_factory=SingleProcess)
+    metrics: Metrics = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -140,6 +143,33 @@ class Run:
         """Names of the target channels."""
         return tuple(self.store.meta.channels[index] for index in self.source.target_indices)
 
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row for each epoch: see `RunDirectory.read_history`."""
+        return self.directory.read_history()
+
+    def describe(self) -> tuple[str, dict[str, str]]:
+        """A title, and facts by name; each is one line."""
+        spec, history = self.source.spec, self.history
+        trained = "not validated yet"
+        if len(history):
+            best = int(history["val_mae"].argmin())
+            trained = (
+                f"{count_of(len(history), 'epoch')}, the best is {history['epoch'][best]} with "
+                f"validation MAE {history['val_mae'][best]:.4g}"
+            )
+        windows = ", ".join(f"{name} {len(self.splits.starts(name)):,}" for name in SPLIT_NAMES)
+        parameters = num_trainable_parameters(self.forecaster.network)
+        return f"Run {self.directory.path}", {
+            "model": f"{self.config.model.name}, {count_of(parameters, 'parameter')}",
+            "trained": trained,
+            "windows": f"{windows}; {count_of(spec.input_steps, 'step')} in, {spec.horizon} out",
+            "targets": shorten(self.target_names),
+            "store": f"{self.store.path}: {count_of(self.store.meta.num_nodes, 'sensor')}, "
+            f"{count_of(self.store.meta.num_edges, 'edge')}",
+            "device": str(self.device),
+        }
+
     # -- evaluate ---------------------------------------------------------------------------------
 
     def evaluate(
@@ -147,6 +177,7 @@ class Run:
         splits: SplitName | Sequence[SplitName] = "test",
         *,
         max_windows: int | None = None,
+        metrics: Metrics | None = None,
         observers: Sequence[Observer] = (),
     ) -> Report:
         """Metrics on splits, in original units, beside those of both baselines.
@@ -154,6 +185,7 @@ class Run:
         Args:
             splits: "train", "val", "test", or several of them.
             max_windows: windows of each split at most, spread evenly over it; None takes all.
+            metrics: of your own by name, as for `pgti.train`; by default those of training.
             observers: shown the progress.
 
         Returns:
@@ -165,16 +197,22 @@ class Run:
         """
         names = [splits] if isinstance(splits, str) else splits
         chosen = {name: subsample_evenly(self.splits.starts(name), max_windows) for name in names}
-        forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster, **self._baselines()}
+        forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster}
+        train_rows = self.splits.train_rows(self.source.spec)
+        for name, baseline in build_baselines(self.source, train_rows).items():
+            forecasters[name] = baseline.to(self.device)
+        own = self.metrics if metrics is None else metrics
+        check_metrics(own)
         report: dict[str, Any] = {}
         for name, starts in chosen.items():
-            metrics = evaluate(
+            errors = evaluate(
                 forecasters,
                 self._loader(starts, self.source, communicator=self.communicator),
+                own_metrics=own,
                 observers=observers,
                 communicator=self.communicator,
             )
-            report[name] = evaluation_report(metrics, "model", self.target_names)
+            report[name] = evaluation_report(errors, "model", self.target_names)
             report[name]["windows"] = len(starts)
             report[name]["split_windows"] = len(self.splits.starts(name))
         meta = self.store.meta
@@ -184,23 +222,8 @@ class Run:
             model=self.config.model.name,
             units={name: units[name] for name in self.target_names},
             interval_seconds=meta.interval_seconds,
+            metrics=("mae", "rmse", "mape", *own),
         )
-
-    def _baselines(self) -> dict[str, AbstractForecaster]:
-        spec, targets = self.source.spec, self.source.target_indices
-        average = HistoricalAverageForecaster.fit(
-            self.store,
-            self.splits.train_rows(spec),
-            target_indices=targets,
-            input_steps=spec.input_steps,
-            horizon=spec.horizon,
-        )
-        return {
-            "persistence": PersistenceForecaster(self.source.scaler, targets, spec.horizon).to(
-                self.device
-            ),
-            "historical-average": average.to(self.device),
-        }
 
     # -- forecast ---------------------------------------------------------------------------------
 
@@ -243,16 +266,9 @@ class Run:
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
         selection = Selection(readings=readings, split=split, between=between, options=options)
         with self._forecasts(selection, observers) as (batches, labels, n):
-            needed = n * self.source.spec.horizon * self._targets_per_step * _FRAME_ROW_BYTES
-            free = available_bytes()
-            if needed > free:
-                raise ConfigError(
-                    f"{n:,} forecasts of every sensor make a table of {needed / 2**30:.1f} GiB, "
-                    f"and {free / 2**30:.1f} GiB are free: forecast fewer windows, or write them "
-                    "to a file with Run.predict"
-                )
+            check_frame_fits(n * self.source.spec.horizon, labels)
             frame = forecast_frame(self.forecaster, batches, labels, observers=observers)
-        return frame if names == "pgti" else self._rename(frame)
+        return frame if names == "pgti" else rename_columns(frame, self.config.model.name)
 
     def predict(
         self,
@@ -311,25 +327,6 @@ class Run:
                 labels,
                 num_windows,
             )
-
-    @property
-    def _targets_per_step(self) -> int:
-        return self.store.meta.num_nodes * len(self.target_names)
-
-    def _rename(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The columns as neuralforecast and utilsforecast name them."""
-        unique_id = frame["sensor"].astype("str")
-        if len(self.target_names) > 1:
-            unique_id = unique_id + "/" + frame["channel"].astype("str")
-        return pd.DataFrame(
-            {
-                "unique_id": unique_id,
-                "ds": frame["timestamp"],
-                "cutoff": frame["origin"],
-                self.config.model.name: frame["forecast"],
-                "y": frame["observed"],
-            }
-        )
 
     def _loader(
         self,

@@ -2,26 +2,36 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pgti.batching import WindowConfig
+from pgti.display import count_of
 from pgti.distributed import Communicator, SingleProcess, find_launch
 from pgti.errors import ConfigError, PgtiError, RunError, option
+from pgti.forecasting import Metrics, RichObserver, check_metrics
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.models import ModelFactory, name_of_own_model
-from pgti.options import check_names
+from pgti.options import accept_options, check_names, require_path
 from pgti.run.build import resolve_model
-from pgti.run.config import ModelConfig, RunConfig
+from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan
-from pgti.run.prepare import AUTO, ObserverFactory, PreparedRun, prepare
+from pgti.run.prepare import ObserverFactory, PreparedRun, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
 from pgti.run.run import Run
 from pgti.store import SeriesStore, open_store
-from pgti.training import FitResult, RunDirectory, TrainingConfig
+from pgti.training import (
+    Callback,
+    CustomLoss,
+    Extensions,
+    FitResult,
+    RunDirectory,
+    TrainingConfig,
+)
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
 from pgti.training.compatibility import plain_settings
 from pgti.training.run_directory import now
@@ -33,20 +43,26 @@ Log = Callable[[str], None]
 """Writes a line for the user."""
 
 
+@accept_options(TrainingConfig)
 def train(  # noqa: PLR0913 - each names one part of a run
     store: str | Path | SeriesStore,
     run: str | Path,
     *,
-    model: str | ModelFactory = "dcrnn",
+    model: str | ModelFactory | None = None,
     model_options: Mapping[str, Any] | None = None,
-    windows: WindowConfig | None = None,
-    training: TrainingConfig | None = None,
-    batching: str = AUTO,
-    device: str = "auto",
-    memory_budget: int | None = None,
-    placement: Placement = "replicated",
+    windows: WindowConfig | Mapping[str, Any] | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
+    loss: Any = None,
+    metrics: Metrics | None = None,
+    callbacks: Sequence[Callback] = (),
+    batching: str | None = None,
+    device: str | None = None,
+    memory_budget: int | str | None = None,
+    placement: Placement | None = None,
     communicator: Communicator | None = None,
     resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
     **training_options: Any,
 ) -> Run:
     """Train a model on a store; the result is a run directory.
@@ -54,54 +70,110 @@ def train(  # noqa: PLR0913 - each names one part of a run
     Args:
         store: the store, or its path.
         run: directory to create, or with `resume` to continue in.
-        model: name of a model; or a network of your own: its class, a function that returns it, or
-            `module:Class`. It is built as `Class(shape, **model_options)`, `shape` a `ModelShape`,
-            called with x [B, L, N, C + F], standardised, and with what else its `forward` names
-            (`supports`, `x_mask`, `calendar`: docs/own-models.md), and returns [B, H, N, C_out],
-            standardised.
+        model: name of a model, "dcrnn" by default; or a network of your own: its class, a function
+            that returns it, or `module:Class`. It is built as `Class(shape, **model_options)`,
+            `shape` a `ModelShape`, called with x [B, L, N, C + F], standardised, and with what else
+            its `forward` names (`supports`, `x_mask`, `calendar`: docs/own-models.md), and returns
+            [B, H, N, C_out], standardised.
         model_options: options of the model.
-        windows: shape and split of the windows.
-        training: options of the training loop.
-        batching: "auto", "index", "device" or "standard".
-        device: "auto", "cpu" or "cuda".
-        memory_budget: bytes that the process may use on that device; by default what is free.
-        placement: "replicated" or "partitioned": see `RunConfig`.
+        windows: shape and split of the windows; a `WindowConfig`, or its options by name.
+        training: options of the training loop; a `TrainingConfig`, or its options by name.
+        loss: "mae", "huber", "mse" or an instance of their classes; or a function of your own that
+            maps prediction, target and mask, [B, H, N, C_out] in original units, to the sum of
+            the losses of observed targets and their count, two scalar tensors. Gradients are those
+            of the sum over all ranks divided by the count over all ranks.
+        metrics: functions of your own by name, which validation and evaluation compute beside MAE,
+            RMSE and MAPE: each maps prediction, target and mask of one horizon step and channel,
+            [B, N] in original units, to a sum and a count.
+        callbacks: follow the training, and may stop it.
+        batching: "auto" (the default), "index", "device" or "standard": see `RunConfig`.
+        device: "auto" (the default), "cpu" or "cuda".
+        memory_budget: bytes that the process may use on that device, or text such as "2GiB"; by
+            default what is free.
+        placement: "replicated" (the default) or "partitioned": see `RunConfig`.
         communicator: the ranks that train together (`init_communicator`); one process by default.
-        resume: continue from the last checkpoint.
-        **training_options: single options of `TrainingConfig`, such as `epochs=3`.
+        resume: continue a run from its last checkpoint, with its own options where none are given
+            here; a run that is finished stays as it is.
+        overwrite: replace a run that is there.
+        progress: show progress and choices on standard error, or in a notebook.
+        **training_options: options of `TrainingConfig`:
 
     Returns:
         The run, with its best parameters.
 
     Raises:
         PgtiError: if something given cannot be used; nothing is left behind then.
+        KeyboardInterrupt: an `Interrupted`, once the state is saved; `resume=True` continues.
     """
     if communicator is None and find_launch(os.environ).world_size > 1:
         raise ConfigError(
             "this is one of several processes, which must train together: pass "
             "communicator= from `with pgti.init_communicator() as communicator`"
         )
-    opened = open_store(store)
-    base = TrainingConfig() if training is None else training
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other: choose one of them")
     check_names(training_options, TrainingConfig.__slots__)
-    config = RunConfig(
-        store=opened.path.absolute(),
-        windows=WindowConfig() if windows is None else windows,
-        model=ModelConfig(
-            name=model if isinstance(model, str) else name_of_own_model(model),
-            options=dict(model_options or {}),
-        ),
-        training=replace(base, **training_options),
-        batching=batching,
-        placement=placement,
-        device=device,
-        memory_budget=memory_budget,
-    )
-    factory = None if isinstance(model, str) else model
+    opened, path = open_store(store), require_path("run", run)
+    check_metrics(metrics or {})
+    own_loss = loss if callable(loss) and not is_dataclass(loss) else None
+    if own_loss is not None:
+        loss = CustomLoss(name=getattr(loss, "__qualname__", type(loss).__name__))
+    given = {
+        "model": _model_table(model, model_options),
+        "windows": asdict(windows) if isinstance(windows, WindowConfig) else windows,
+        "training": _training_table(training, training_options, loss),
+        "batching": batching,
+        "device": device,
+        "memory_budget": memory_budget,
+        "placement": placement,
+    }
+    config = RunConfig(store=opened.path.absolute())
+    if resume and RunDirectory.exists(path):
+        config = RunConfig.from_toml(RunDirectory(path).config_file, config.store)
+    config = config.override({name: each for name, each in given.items() if each is not None})
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise ConfigError(f"callbacks has {callback!r}: each must be a pgti.Callback")
     trained, _ = train_run(
-        config, run, store=opened, model=factory, resume=resume, communicator=communicator
+        config,
+        path,
+        store=opened,
+        model=None if model is None or isinstance(model, str) else model,
+        resume=resume,
+        overwrite=overwrite,
+        log=_print_line if progress else lambda _: None,
+        observers=(lambda _: [RichObserver()]) if progress else None,
+        communicator=communicator,
+        extensions=Extensions(callbacks=callbacks, loss=own_loss, metrics=metrics),
     )
     return trained
+
+
+def _model_table(
+    model: str | ModelFactory | None, options: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The model's name and options as a table; None if neither is given."""
+    table: dict[str, Any] = {}
+    if isinstance(model, str):
+        table["name"] = model
+    elif callable(model):
+        table["name"] = name_of_own_model(model)
+    elif model is not None:
+        raise ConfigError(
+            f"model is a {type(model).__name__}: it must be the name of a model, or a class or "
+            "function that builds one"
+        )
+    return {**table, **(options or {})} or None
+
+
+def _training_table(
+    training: TrainingConfig | Mapping[str, Any] | None, options: Mapping[str, Any], loss: Any
+) -> dict[str, Any]:
+    """The options of the training loop as a table; single ones come first."""
+    table = asdict(training) if isinstance(training, TrainingConfig) else training or {}
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"training is {training!r}: it must be a TrainingConfig or a mapping")
+    return {**table, **options, **({} if loss is None else {"loss": loss})}
 
 
 def train_run(  # noqa: PLR0913 - each names one part of a run
@@ -111,10 +183,12 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
     store: SeriesStore | None = None,
     model: ModelFactory | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     job: Job | None = None,
     log: Log = lambda _: None,
     observers: ObserverFactory | None = None,
     communicator: Communicator | None = None,
+    extensions: Extensions | None = None,
 ) -> tuple[Run, FitResult]:
     """Train as a configuration says.
 
@@ -125,11 +199,13 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         model: the user's own class or function, in place of the one that the configuration's
             model names.
         resume: continue from the last checkpoint.
+        overwrite: replace a run that is there.
         job: what launched the processes.
         log: called with each choice that was made automatically, once the run's directory exists.
         observers: creates the observers of the training.
         communicator: the ranks that train together; each of them calls this. Only rank 0 reads and
             writes the run's directory, and logs. One process by default.
+        extensions: what the user adds to the training.
 
     Returns:
         The run with its best parameters, and how the training ended.
@@ -144,7 +220,16 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             opened = SeriesStore.open(config.store) if store is None else store
             config = replace(config, model=resolve_model(config.model, model)).resolved()
         _assert_same_on_all_ranks(communicator, config, opened)
-        found = find_run(directory, config, opened, communicator, resume=resume, job=job, held=held)
+        found = find_run(
+            directory,
+            config,
+            opened,
+            communicator,
+            resume=resume,
+            overwrite=overwrite,
+            job=job,
+            held=held,
+        )
         with communicator.raise_together():
             prepared = prepare(
                 config,
@@ -154,28 +239,36 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                 observers,
                 communicator,
                 is_restored=not isinstance(found, NewRun) and found.checkpoint is not None,
+                extensions=extensions,
             )
         prepared.info["job"] = None if job is None else job.name
         match found:
             case NewRun():
-                result = _start(prepared, held, log)
+                result = _start(prepared, held, log, overwrite=overwrite)
             case ResumedRun():
                 result = _resume(prepared, found, log)
             case FinishedRun():
                 prepared.trainer.restore(found.checkpoint)
                 result = prepared.trainer.fit()
+                if communicator.is_main:
+                    log(
+                        f"the run in {directory.path} is finished after "
+                        f"{count_of(result.epochs, 'epoch')}: there is nothing to train"
+                    )
         _finish(prepared.run, is_new_end=not isinstance(found, FinishedRun))
         return prepared.run, result
 
 
-def _start(prepared: PreparedRun, held: ExitStack, log: Log) -> FitResult:
+def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool) -> FitResult:
     """Create the run's directory and train; without a checkpoint nothing is left of a failure."""
     run = prepared.run
     plan, directory, is_main = prepared.plan_memory(), run.directory, run.communicator.is_main
     with run.communicator.raise_together():
         if is_main:
             config = run.config.to_toml()
-            RunDirectory.create(directory.path, config=config, info=prepared.info)
+            RunDirectory.create(
+                directory.path, config=config, info=prepared.info, overwrite=overwrite
+            )
             held.enter_context(directory.locked())
     try:
         return _fit(prepared, plan, log)
@@ -228,6 +321,10 @@ def _assert_same_on_all_ranks(
     options = plain_settings({**config.settings(), "placement": config.placement})
     communicator.assert_same_on_all_ranks("the store", store.fingerprint)
     communicator.assert_same_on_all_ranks("the options", json.dumps(options, sort_keys=True))
+
+
+def _print_line(line: str) -> None:
+    print(f"pgti: {line}", file=sys.stderr)  # noqa: T201 - progress for users of Python
 
 
 @contextmanager

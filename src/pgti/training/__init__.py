@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pgti.training.config import AdamWOptimizer as AdamWOptimizer
     from pgti.training.config import AutoOrder as AutoOrder
     from pgti.training.config import BlocksOrder as BlocksOrder
+    from pgti.training.config import CustomLoss as CustomLoss
     from pgti.training.config import GlobalOrder as GlobalOrder
     from pgti.training.config import HuberLoss as HuberLoss
     from pgti.training.config import MAELoss as MAELoss

@@ -11,7 +11,7 @@ from torch import nn
 
 from pgti.errors import ConfigError
 from pgti.nn import MaskedLoss, huber, mae, mse
-from pgti.training.config import AdamWOptimizer, HuberLoss, TrainingConfig
+from pgti.training.config import AdamWOptimizer, CustomLoss, HuberLoss, TrainingConfig
 from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
 
 __all__ = ["Plateau", "build_loss", "build_optimizer", "learning_rate"]
@@ -37,7 +37,16 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
 
 
 def build_loss(config: TrainingConfig) -> MaskedLoss:
-    """The loss that the configuration names: (prediction, target, mask) -> (sum, count)."""
+    """The loss that the configuration names: (prediction, target, mask) -> (sum, count).
+
+    Raises:
+        ConfigError: if it is a function of the user's own, which is missing here.
+    """
+    if isinstance(config.loss, CustomLoss):
+        raise ConfigError(
+            f"the run has a loss of its own ({config.loss.name}): train it from Python, with "
+            "loss= and that function"
+        )
     if isinstance(config.loss, HuberLoss):
         return partial(huber, delta=config.loss.delta)
     return {"mae": mae, "mse": mse}[config.loss.kind]

@@ -16,9 +16,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import pandas as pd
 
 from pgti.errors import RunError, option
 from pgti.storage import (
@@ -112,19 +115,23 @@ class RunDirectory:
         return (Path(path) / "config.toml").is_file()
 
     @classmethod
-    def create(cls, path: str | Path, *, config: str, info: Mapping[str, Any]) -> "RunDirectory":
+    def create(
+        cls, path: str | Path, *, config: str, info: Mapping[str, Any], overwrite: bool = False
+    ) -> "RunDirectory":
         """Create the directory of a new run; it appears complete or not at all.
 
         Args:
             path: must not exist, or be an empty directory.
             config: content of `config.toml`.
             info: content of `run.json`; versions, platform and the time are added to it.
+            overwrite: replace a run that is there.
 
         Raises:
-            RunError: if something is there already, or it cannot be written.
+            RunError: if something is there that must stay, or it cannot be written.
         """
         path = Path(path).absolute()
-        staged = StagedDirectory(path, check_target=cls.check_free)
+        check = partial(cls.check_free, overwrite=overwrite)
+        staged = StagedDirectory(path, check_target=check, overwrite=overwrite)
         with reraise_os_errors(f"{path} cannot be written"), staged:
             run = cls(staged.path)
             run.last_checkpoint.parent.mkdir()
@@ -135,16 +142,25 @@ class RunDirectory:
         return cls(path)
 
     @classmethod
-    def check_free(cls, path: Path) -> None:
+    def check_free(cls, path: Path, *, overwrite: bool = False) -> None:
         """Refuse a path where a new run cannot be created.
 
+        Args:
+            path: of the run.
+            overwrite: whether a run that is there may be replaced.
+
         Raises:
-            RunError: if there is a run, or anything but an empty directory.
+            RunError: if there is a run that must stay or is being trained, or anything else but an
+                empty directory.
         """
+        if cls.exists(path) and overwrite:
+            with cls(path).locked():
+                return
         if cls.exists(path):
             raise RunError(
-                f"{path} holds a run already: resume it with {option('resume', value=True)}, or "
-                f"choose another {option('run')}"
+                f"{path} holds a run already: resume it with {option('resume', value=True)}, "
+                f"replace it with {option('overwrite', value=True)}, or choose another "
+                f"{option('run')}"
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(
@@ -284,6 +300,28 @@ class RunDirectory:
         """The lines of `metrics.jsonl`, without half a line that a killed process left."""
         lines = self._read(self.metrics_file).split("\n")[:-1]
         return [self._parse(line, self.metrics_file) for line in lines]
+
+    def read_history(self) -> pd.DataFrame:
+        """A row for each epoch that was validated, from `metrics.jsonl`.
+
+        Columns: `epoch` (from 1), `step` (optimizer steps so far), `train_loss`, a `val_` column
+        per metric in original units, `lr`, `seconds` (of training in the epoch) and
+        `windows_per_second`.
+        """
+        first, last = ["epoch", "step", "train_loss"], ["lr", "seconds", "windows_per_second"]
+        errors = ["mae", "rmse", "mape"]
+        epochs = [each for each in self.read_metrics() if each["kind"] == "epoch"]
+        if epochs:
+            errors = list(epochs[-1]["val"])
+        rows = [
+            [
+                *(each[name] for name in first),
+                *(each["val"].get(name) for name in errors),
+                *(each[name] for name in last),
+            ]
+            for each in epochs
+        ]
+        return pd.DataFrame(rows, columns=[*first, *(f"val_{name}" for name in errors), *last])
 
     # -- reading ----------------------------------------------------------------------------------
 
