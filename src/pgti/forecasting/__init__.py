@@ -16,4 +16,5 @@ from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserve
 from pgti.forecasting.prediction import forecast_frame as forecast_frame
 from pgti.forecasting.prediction import predict as predict
 from pgti.forecasting.report import Report as Report
+from pgti.forecasting.report import step_heading as step_heading
 from pgti.forecasting.writers import ForecastLabels as ForecastLabels
