@@ -6,7 +6,7 @@
     run.evaluate()                                              errors beside both baselines
     run.predict("forecast.parquet")                             forecasts as a file
 
-Everything named here is public, and what `pgti.interop.pgt` and `pgti.interop.ray` export;
+Everything named here is public, and what `pgti.interop.pgt`, `.ray` and `.lightning` export;
 everything else may change (docs/api.md). Each name is imported when it is
 first used.
 """

@@ -14,7 +14,7 @@ from pgti.display import Display, count_of
 __all__ = ["Batch"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False, slots=True)
+@dataclass(kw_only=True, eq=False, repr=False, slots=True)
 class Batch(Display):
     """B windows on the compute device.
 

@@ -19,4 +19,5 @@ from pgti.forecasting.prediction import forecast_frame as forecast_frame
 from pgti.forecasting.prediction import predict as predict
 from pgti.forecasting.prediction import rename_columns as rename_columns
 from pgti.forecasting.report import Report as Report
+from pgti.forecasting.report import step_heading as step_heading
 from pgti.forecasting.writers import ForecastLabels as ForecastLabels

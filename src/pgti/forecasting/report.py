@@ -8,7 +8,7 @@ import pandas as pd
 from pgti.display import count_of
 from pgti.errors import ConfigError
 
-__all__ = ["Report"]
+__all__ = ["Report", "step_heading"]
 
 _NUM_SHOWN = 4
 _LABELS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
@@ -165,17 +165,9 @@ class Report:
         keys = [key for key in next(iter(self._splits.values()))["mae"] if key != "mean"]
         stride = -(-len(keys) // _NUM_SHOWN)
         chosen = keys[::-stride][::-1]
-        return {key: self._heading(int(key)) for key in chosen} | {"mean": "mean"}
-
-    def _heading(self, step: int) -> str:
-        if self.interval_seconds is None:
-            return f"step {step}"
-        seconds = step * self.interval_seconds
-        # "60 min" and "24 h", as tables have them, up to two of the next unit
-        for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-            if seconds % size == 0 and (unit == "min" or seconds >= 3 * size):
-                return f"{seconds // size} {unit}"
-        return f"{seconds} s"
+        return {key: step_heading(int(key), self.interval_seconds) for key in chosen} | {
+            "mean": "mean"
+        }
 
     def summary(self) -> pd.DataFrame:
         """What `repr` shows: metrics of each split, channel and forecaster at a few steps."""
@@ -219,6 +211,17 @@ class Report:
             float_format="{:.3f}".format, na_rep="-", max_rows=12, show_dimensions=False
         )
         return f"<p>{self.title}</p>{table}"
+
+
+def step_heading(step: int, interval_seconds: int | None) -> str:
+    """What a table calls a horizon step: "60 min" and "24 h", up to two of the next unit."""
+    if interval_seconds is None:
+        return f"step {step}"
+    seconds = step * interval_seconds
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds % size == 0 and (unit == "min" or seconds >= 3 * size):
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def _count_windows(evaluated: int, total: int) -> str:

@@ -13,9 +13,11 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass
+from importlib.machinery import PathFinder
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -33,6 +35,7 @@ __all__ = [
     "find_own_model",
     "name_of_own_model",
     "own_config",
+    "source_of_own_model",
 ]
 
 CUSTOM_MODEL = "custom"
@@ -155,6 +158,18 @@ def name_of_own_model(factory: ModelFactory) -> str:
         found = getattr(found, part, None)
     is_found = found is factory and _is_network_or_function(found) and _takes_shape(found)
     return f"{module}:{path}" if is_found else CUSTOM_MODEL
+
+
+def source_of_own_model(name: str) -> Path | None:
+    """The file of the module that a name names, which is not imported; None if none is found."""
+    path: Sequence[str] | None = [str(Path.cwd()), *sys.path]
+    origin = None
+    for part in name.partition(":")[0].split("."):
+        spec = PathFinder.find_spec(part, path)
+        if spec is None:
+            return None
+        origin, path = spec.origin, spec.submodule_search_locations
+    return None if origin is None else Path(origin)
 
 
 @contextmanager

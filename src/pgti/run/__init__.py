@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pgti.run.config import ModelConfig as ModelConfig
     from pgti.run.config import RunConfig as RunConfig
     from pgti.run.config import read_toml as read_toml
-    from pgti.run.model_study import StudyResult as StudyResult
     from pgti.run.model_study import study as study
     from pgti.run.planning import PlanResult as PlanResult
     from pgti.run.planning import plan as plan
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from pgti.run.results import Spread as Spread
     from pgti.run.results import to_json as to_json
     from pgti.run.run import Run as Run
+    from pgti.run.study_result import StudyResult as StudyResult
     from pgti.run.train import Job as Job
     from pgti.run.train import train_run as train_run
 else:
