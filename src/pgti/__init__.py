@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from pgti.errors import StoreError as StoreError
     from pgti.graph import SensorGraph as SensorGraph
     from pgti.ingestion import IngestOptions as IngestOptions
-    from pgti.ingestion import IngestSummary as IngestSummary
     from pgti.ingestion import ingest as ingest
     from pgti.models import DCRNN as DCRNN
     from pgti.models import AbstractModel as AbstractModel

@@ -80,6 +80,17 @@ class WindowSource:
             profile=Profile.fit(store, train_rows, targets) if windows.profile else None,
         )
 
+    @property
+    def target_units(self) -> dict[str, str]:
+        """Unit of each target channel by name, "" where unknown."""
+        meta = self.store.meta
+        return {meta.channels[index]: meta.units[index] for index in self.target_indices}
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the target channels."""
+        return tuple(self.target_units)
+
     # -- sizes ------------------------------------------------------------------------------------
 
     @property

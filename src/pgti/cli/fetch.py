@@ -9,7 +9,6 @@ from pgti.cli.info import store_summary
 from pgti.cli.output import log, print_json
 from pgti.cli.progress import progress_bars
 from pgti.datasets import FetchOptions, fetch_dataset, find_dataset
-from pgti.store import SeriesStore
 
 __all__ = ["fetch_command"]
 
@@ -44,13 +43,9 @@ def fetch_command(
         result = fetch_dataset(
             dataset.name, store, options, source=source, cache=cache, callbacks=callbacks
         )
-    zeros_note = dataset.zeros_note if options.zeros is None else ""
-    for note in (zeros_note, *dataset.notes, *result.notes):
-        if note:
-            log(note)
-    if result.num_filled_rows:
-        log(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
-    summary = store_summary(SeriesStore.open(store))
+    for note in result.notes:
+        log(note)
+    summary = store_summary(result)
     log(
         f"{dataset.name}: {summary['steps']:,} steps of {summary['sensors']:,} sensors, "
         f"{', '.join(summary['channels'])}, {summary['edges']:,} edges, as {summary['dtype']} "

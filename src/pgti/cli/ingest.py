@@ -9,7 +9,6 @@ from pgti.cli.info import store_summary
 from pgti.cli.output import log, print_json
 from pgti.cli.progress import progress_bars
 from pgti.ingestion import IngestOptions, ingest
-from pgti.store import SeriesStore
 
 __all__ = ["ingest_command"]
 
@@ -40,10 +39,7 @@ def ingest_command(
         result = ingest(readings, out, options, graph=graph, progress=callbacks.row_progress)
     for note in result.notes:
         log(note)
-    if options.gaps == "fill":
-        log(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
-    store = SeriesStore.open(out)
-    summary = store_summary(store)
+    summary = store_summary(result)
     log(
         f"{summary['steps']:,} steps of {summary['sensors']:,} sensors, "
         f"{', '.join(summary['channels'])}, {summary['edges']:,} edges, as {summary['dtype']} "

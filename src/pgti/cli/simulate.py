@@ -9,7 +9,7 @@ from pgti.datasets.simulated import SimulationOptions
 from pgti.datasets.simulated import simulate as simulate_store
 from pgti.errors import ConfigError
 from pgti.ingestion import IngestOptions, read_graph
-from pgti.store import SeriesStore, parse_time
+from pgti.store import parse_time
 
 __all__ = ["simulate_command"]
 
@@ -67,7 +67,7 @@ def simulate_command(
     )
     with progress_bars("simulate") as callbacks:
         progress = callbacks.row_progress
-        simulate_store(
+        store = simulate_store(
             out,
             options,
             road,
@@ -77,4 +77,4 @@ def simulate_command(
         )
     log(f"{steps:,} steps of {sensors:,} sensors are in {out}")
     if json:
-        print_json(store_summary(SeriesStore.open(out)))
+        print_json(store_summary(store))

@@ -1,5 +1,6 @@
 """`fetch`: from the name of a data set to a store."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pgti.datasets.catalogue import find_dataset
@@ -7,8 +8,8 @@ from pgti.datasets.dataset import Dataset, Request
 from pgti.datasets.files import FetchCallbacks, advise_manual_download, cached_files, files_in
 from pgti.datasets.options import FetchOptions, Zeros
 from pgti.errors import ConfigError, FetchError
-from pgti.ingestion import IngestSummary, ingest
-from pgti.store import check_target
+from pgti.ingestion import ingest
+from pgti.store import SeriesStore, check_target
 
 __all__ = ["fetch", "fetch_dataset"]
 
@@ -23,7 +24,7 @@ def fetch(
     years: tuple[int, ...] = (),
     interval: str | None = None,
     overwrite: bool = False,
-) -> IngestSummary:
+) -> SeriesStore:
     """Write a published data set to a store; its files are downloaded or read from a folder.
 
     Downloads are cached, and resumed after an interruption. A file's SHA-256 is recorded when it
@@ -40,7 +41,7 @@ def fetch(
         overwrite: see `FetchOptions`.
 
     Returns:
-        What ingest did.
+        The new store, opened; its `notes` say what a user should know, one line each.
 
     Raises:
         ConfigError: if the name is not known, or an option is not for this data set.
@@ -67,7 +68,7 @@ def fetch_dataset(
     source: Path | None = None,
     cache: Path | None = None,
     callbacks: FetchCallbacks | None = None,
-) -> IngestSummary:
+) -> SeriesStore:
     """The same as `fetch`, with options as one object and callbacks."""
     dataset = find_dataset(name)
     callbacks = callbacks or FetchCallbacks()
@@ -91,13 +92,16 @@ def fetch_dataset(
             overwrite=options.overwrite,
         )
         prepared = form.recipe(request)
-        return ingest(
+        store = ingest(
             prepared.readings,
             out,
             prepared.options,
             graph=prepared.graph,
             progress=callbacks.row_progress,
         )
+    zeros_note = dataset.zeros_note if options.zeros is None else ""
+    notes = [note for note in (zeros_note, *dataset.notes, *store.notes) if note]
+    return replace(store, notes=tuple(notes))
 
 
 def _years(dataset: Dataset, years: tuple[int, ...]) -> tuple[int, ...]:

@@ -14,10 +14,9 @@ from pgti.forecasting.network_inputs import requested_inputs as requested_inputs
 from pgti.forecasting.observers import Observer as Observer
 from pgti.forecasting.observers import RichObserver as RichObserver
 from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver
-from pgti.forecasting.prediction import check_frame_fits as check_frame_fits
+from pgti.forecasting.prediction import forecast_blocks as forecast_blocks
 from pgti.forecasting.prediction import forecast_frame as forecast_frame
 from pgti.forecasting.prediction import predict as predict
-from pgti.forecasting.prediction import rename_columns as rename_columns
 from pgti.forecasting.report import Report as Report
 from pgti.forecasting.report import step_heading as step_heading
 from pgti.forecasting.writers import ForecastLabels as ForecastLabels

@@ -15,7 +15,7 @@ from pgti.forecasting.observers import Observer
 from pgti.forecasting.writers import ForecastBlock, ForecastLabels, open_writer
 from pgti.memory import available_bytes
 
-__all__ = ["check_frame_fits", "forecast_blocks", "forecast_frame", "predict", "rename_columns"]
+__all__ = ["forecast_blocks", "forecast_frame", "predict"]
 
 _FRAME_ROW_BYTES = 72  # of a forecast in a table, twice: its parts, and all together
 
@@ -81,6 +81,9 @@ def forecast_frame(
     batches: Iterable[Batch],
     labels: ForecastLabels,
     *,
+    num_windows: int,
+    horizon: int,
+    model: str | None = None,
     observers: Iterable[Observer] = (),
 ) -> pd.DataFrame:
     """The forecasts of the batches' windows as a table, with the columns of `predict`.
@@ -91,11 +94,16 @@ def forecast_frame(
         forecaster: on the device of the batches.
         batches: the windows, with or without targets; read one at a time.
         labels: names of the rows, sensors and channels.
+        num_windows: windows of all batches.
+        horizon: H.
+        model: name of the model, to name the columns as neuralforecast does: `unique_id, ds,
+            cutoff, MODEL, y`; several channels become "SENSOR/CHANNEL".
         observers: receive the progress.
 
     Raises:
-        ConfigError: if there is no window.
+        ConfigError: if there is no window, or the table would not fit into memory.
     """
+    _check_frame_fits(num_windows * horizon, labels)
     blocks = forecast_blocks(forecaster, batches, labels, observers=observers)
     parts = [block.columns() for block in blocks]
     columns: dict[str, Any] = {
@@ -107,19 +115,11 @@ def forecast_frame(
         for name in ("timestamp", "origin"):
             times = pd.DatetimeIndex(columns[name], tz="UTC")
             columns[name] = times.tz_convert(labels.time_zone)
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    return frame if model is None else _rename_columns(frame, model)
 
 
-def check_frame_fits(num_rows: int, labels: ForecastLabels) -> None:
-    """Refuse a table of forecasts that would not fit into memory.
-
-    Args:
-        num_rows: windows x horizon.
-        labels: of the forecasts.
-
-    Raises:
-        ConfigError: with both sizes, and what to do.
-    """
+def _check_frame_fits(num_rows: int, labels: ForecastLabels) -> None:
     needed = num_rows * len(labels.sensor_ids) * len(labels.channels) * _FRAME_ROW_BYTES
     free = available_bytes()
     if needed > free:
@@ -129,13 +129,7 @@ def check_frame_fits(num_rows: int, labels: ForecastLabels) -> None:
         )
 
 
-def rename_columns(frame: pd.DataFrame, model: str) -> pd.DataFrame:
-    """Name the columns as neuralforecast does: `unique_id, ds, cutoff, MODEL, y`.
-
-    Args:
-        frame: as `forecast_frame` returns it.
-        model: name of the model, which the forecasts' column gets.
-    """
+def _rename_columns(frame: pd.DataFrame, model: str) -> pd.DataFrame:
     unique_id = frame["sensor"].astype("str")
     if len(frame["channel"].cat.categories) > 1:
         unique_id = unique_id + "/" + frame["channel"].astype("str")

@@ -1,11 +1,13 @@
 """From a source of readings and a graph to a store, in bounded memory and all or nothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
 from pgti.ingestion.cleaning import Cleaner
@@ -28,28 +30,13 @@ from pgti.ingestion.sources import (
 )
 from pgti.ingestion.timeline import Timeline
 from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, parse_start
-from pgti.store import StoreMeta, StoreWriter, check_target
+from pgti.options import accept_options, check_names, require_path
+from pgti.store import SeriesStore, StoreWriter, check_target
 
-__all__ = ["IngestSummary", "ingest", "read_graph"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IngestSummary:
-    """What ingest did.
-
-    Attributes:
-        path: the store.
-        meta: its description.
-        num_filled_rows: rows of missing readings that were inserted into gaps.
-        notes: what a user should know, one line each.
-    """
-
-    path: Path
-    meta: StoreMeta
-    num_filled_rows: int
-    notes: tuple[str, ...]
+__all__ = ["ingest", "read_graph"]
 
 
+@accept_options(IngestOptions)
 def ingest(
     source: ReadingsSource,
     target: Path | str,
@@ -58,21 +45,23 @@ def ingest(
     graph: GraphSource | None = None,
     node_ids: tuple[str, ...] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> IngestSummary:
+    **more: Any,
+) -> SeriesStore:
     """Write readings and a graph to a store.
 
     Args:
         source: a file of readings, a DataFrame, an array [T, N] or [T, N, C], or opened
             `Readings`.
         target: the store's directory, created when everything else has succeeded.
-        options: how to read the source.
+        options: how to read the source; the keywords below come first.
         graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
             else no edges.
         node_ids: sensor ids, in order, for a source without ids; a source's own ids win.
         progress: called with the number of rows written and, where known, their total.
+        **more: options of `IngestOptions`:
 
     Returns:
-        The description of the new store.
+        The new store, opened; its `notes` say what a user should know, one line each.
 
     Raises:
         ConfigError: if options contradict one another or the source.
@@ -80,8 +69,9 @@ def ingest(
         StoreError: if the target exists or cannot be written.
         MissingExtraError: if a format needs a library that is not installed.
     """
-    options = options or IngestOptions()
-    target = Path(target)
+    check_names(more, IngestOptions.__slots__)
+    options = replace(options or IngestOptions(), **more)
+    target = require_path("target", target)
     check_target(target, overwrite=options.overwrite)
     suffix = readings_suffix(source)
     check_options_used(suffix, None if graph is None else graph_suffix(graph), options)
@@ -103,13 +93,17 @@ def ingest(
         timeline = Timeline(readings, options, time_zone)
         _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
         if timeline.has_times:
-            meta = timeline.finish(writer)
+            timeline.finish(writer)
         else:
             start = _start_without_times(options, writer.num_steps)
-            meta = writer.finish(start=start, interval_seconds=options.interval_seconds)
-    return IngestSummary(
-        path=target, meta=meta, num_filled_rows=timeline.num_filled, notes=matched.notes
-    )
+            writer.finish(start=start, interval_seconds=options.interval_seconds)
+    notes = matched.notes
+    if timeline.num_filled:
+        were = "was" if timeline.num_filled == 1 else "were"
+        rows = count_of(timeline.num_filled, "row")
+        notes = (*notes, f"{rows} of missing readings {were} inserted into gaps")
+    # It was hashed as it was written.
+    return replace(SeriesStore.open(target, verify_up_to_bytes=0), notes=notes)
 
 
 def read_graph(

@@ -210,9 +210,10 @@ def _warnings(run: Run) -> list[str]:
             "no module defines the network's class or function, so opening the run will need "
             f"{option('model')}"
         )
-    if len(run.target_names) > 1:
+    targets = run.source.target_names
+    if len(targets) > 1:
         lines.append(
-            f"{len(run.target_names)} targets ({', '.join(run.target_names)}): the loss and the "
+            f"{len(targets)} targets ({', '.join(targets)}): the loss and the "
             f"errors over all of them mix their units; {option('windows.targets')} chooses"
         )
     if run.config.training.precision == "bfloat16" and run.device.type == "cpu":

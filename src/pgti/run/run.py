@@ -1,7 +1,6 @@
 """A trained run: load, evaluate, forecast."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,35 +10,28 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pgti.batching import Batch, BatchLoader, WindowSource, build_loader
+from pgti.batching import BatchLoader, WindowSource, build_loader
 from pgti.display import Display, count_of, shorten
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
+from pgti.figures import graph_objects
 from pgti.forecasting import (
-    AbstractForecaster,
-    ForecastLabels,
     Metrics,
     NetworkForecaster,
     Observer,
     Report,
     build_baselines,
-    check_frame_fits,
     check_metrics,
     evaluate,
     evaluation_report,
     forecast_frame,
     predict,
-    rename_columns,
 )
 from pgti.ingestion import IngestOptions
 from pgti.models import ModelFactory, num_trainable_parameters
-from pgti.run.build import (
-    build_forecaster,
-    relocate_model,
-    resolve_device,
-    window_source,
-)
+from pgti.run.build import build_forecaster, relocate_model, resolve_device, window_source
 from pgti.run.config import RunConfig
+from pgti.run.figures import plot_run
 from pgti.run.selection import NewerReadings, Selection, TimeLike
 from pgti.store import Scaler, SeriesStore, open_store
 from pgti.training import RunDirectory
@@ -139,11 +131,6 @@ class Run(Display):
         return self.forecaster.mean.device
 
     @property
-    def target_names(self) -> tuple[str, ...]:
-        """Names of the target channels."""
-        return tuple(self.store.meta.channels[index] for index in self.source.target_indices)
-
-    @property
     def history(self) -> pd.DataFrame:
         """A row for each epoch: see `RunDirectory.read_history`."""
         return self.directory.read_history()
@@ -164,7 +151,7 @@ class Run(Display):
             "model": f"{self.config.model.name}, {count_of(parameters, 'parameter')}",
             "trained": trained,
             "windows": f"{windows}; {count_of(spec.input_steps, 'step')} in, {spec.horizon} out",
-            "targets": shorten(self.target_names),
+            "targets": shorten(self.source.target_names),
             "store": f"{self.store.path}: {count_of(self.store.meta.num_nodes, 'sensor')}, "
             f"{count_of(self.store.meta.num_edges, 'edge')}",
             "device": str(self.device),
@@ -197,31 +184,27 @@ class Run(Display):
         """
         names = [splits] if isinstance(splits, str) else splits
         chosen = {name: subsample_evenly(self.splits.starts(name), max_windows) for name in names}
-        forecasters: dict[str, AbstractForecaster] = {"model": self.forecaster}
-        train_rows = self.splits.train_rows(self.source.spec)
-        for name, baseline in build_baselines(self.source, train_rows).items():
-            forecasters[name] = baseline.to(self.device)
         own = self.metrics if metrics is None else metrics
         check_metrics(own)
+        train_rows = self.splits.train_rows(self.source.spec)
+        forecasters = {"model": self.forecaster} | build_baselines(self.source, train_rows)
         report: dict[str, Any] = {}
         for name, starts in chosen.items():
             errors = evaluate(
-                forecasters,
+                {name: each.to(self.device) for name, each in forecasters.items()},
                 self._loader(starts, self.source, communicator=self.communicator),
                 own_metrics=own,
                 observers=observers,
                 communicator=self.communicator,
             )
-            report[name] = evaluation_report(errors, "model", self.target_names)
+            report[name] = evaluation_report(errors, "model", self.source.target_names)
             report[name]["windows"] = len(starts)
             report[name]["split_windows"] = len(self.splits.starts(name))
-        meta = self.store.meta
-        units = dict(zip(meta.channels, meta.units, strict=True))
         return Report(
             report,
             model=self.config.model.name,
-            units={name: units[name] for name in self.target_names},
-            interval_seconds=meta.interval_seconds,
+            units=self.source.target_units,
+            interval_seconds=self.store.meta.interval_seconds,
             metrics=("mae", "rmse", "mape", *own),
         )
 
@@ -265,10 +248,18 @@ class Run(Display):
         if names not in ("pgti", "neuralforecast"):
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
         selection = Selection(readings=readings, split=split, between=between, options=options)
-        with self._forecasts(selection, observers) as (batches, labels, n):
-            check_frame_fits(n * self.source.spec.horizon, labels)
-            frame = forecast_frame(self.forecaster, batches, labels, observers=observers)
-        return frame if names == "pgti" else rename_columns(frame, self.config.model.name)
+        with selection.open(self.source, self.splits, self._loader) as (batches, labels, n):
+            for observer in observers:
+                observer.begin("forecasting", n)
+            return forecast_frame(
+                self.forecaster,
+                batches,
+                labels,
+                num_windows=n,
+                horizon=self.source.spec.horizon,
+                model=self.config.model.name if names == "neuralforecast" else None,
+                observers=observers,
+            )
 
     def predict(
         self,
@@ -298,35 +289,42 @@ class Run(Display):
             RunError: if the newer readings are of other sensors or channels.
         """
         selection = Selection(readings=readings, split=split, between=between, options=options)
-        with self._forecasts(selection, observers) as (batches, labels, _):
+        with selection.open(self.source, self.splits, self._loader) as (batches, labels, n):
+            for observer in observers:
+                observer.begin("forecasting", n)
             return predict(self.forecaster, batches, labels, out, observers=observers)
 
-    @contextmanager
-    def _forecasts(
-        self, selection: Selection, observers: Sequence[Observer]
-    ) -> Iterator[tuple[Iterator[Batch], ForecastLabels, int]]:
-        """The batches to forecast, their labels and the number of windows."""
-        with selection.open_source(self.source) as source:
-            known, beyond = selection.choose_starts(source, self.splits)
-            loaders = [
-                self._loader(starts, source, with_targets=starts is known)
-                for starts in (known, beyond)
-                if len(starts)
-            ]
-            labels = ForecastLabels(
-                time_axis=source.store.time_axis,
-                input_steps=source.spec.input_steps,
-                sensor_ids=source.store.meta.node_ids,
-                channels=self.target_names,
-            )
-            num_windows = len(known) + len(beyond)
-            for observer in observers:
-                observer.begin("forecasting", num_windows)
-            yield (
-                (batch for loader in loaders for batch in loader.epoch(0)),
-                labels,
-                num_windows,
-            )
+    # -- plot -------------------------------------------------------------------------------------
+
+    def plot(
+        self,
+        sensor: str | None = None,
+        *,
+        split: SplitName = "test",
+        step: int | None = None,
+        max_windows: int = 288,
+    ) -> Any:
+        """A picture of the run: forecasts of a sensor beside observations, errors by horizon.
+
+        Args:
+            sensor: its id; by default the first.
+            split: the windows to show.
+            step: the horizon step of the forecasts, from 1; by default the last.
+            max_windows: the last windows of the split at most; errors are of as many, spread
+                evenly over it.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            ConfigError: if there is no such sensor, split or step.
+            MissingExtraError: if plotly (the extra `report`) is not installed.
+        """
+        graph_objects()  # a missing library is known before the work
+        starts = self.splits.starts(split)[-max_windows:]
+        report = self.evaluate(split, max_windows=max_windows)
+        loader = self._loader(starts, self.source)
+        return plot_run(report, self.forecaster, self.source, loader, sensor=sensor, step=step)
 
     def _loader(
         self,

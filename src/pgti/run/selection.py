@@ -1,7 +1,7 @@
 """Which windows to forecast: of the run's own series, or of newer readings of its sensors."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pgti.batching import WindowSource
+from pgti.batching import Batch, BatchLoader, WindowSource
 from pgti.errors import ConfigError, RunError, option
+from pgti.forecasting import ForecastLabels
 from pgti.ingestion import IngestOptions, ingest
 from pgti.store import SeriesStore, parse_time
 from pgti.windows import SplitName, Splits
@@ -55,15 +56,41 @@ class Selection:
             raise ConfigError(f"newer readings have no splits: leave {option('split')} out")
 
     @contextmanager
-    def open_source(self, source: WindowSource) -> Iterator[WindowSource]:
-        """The run's own `source`, or one of the newer readings, which exists in the block alone.
+    def open(
+        self, source: WindowSource, splits: Splits, load: Callable[..., BatchLoader]
+    ) -> Iterator[tuple[Iterator[Batch], ForecastLabels, int]]:
+        """The batches to forecast, the labels of their forecasts, and the number of windows.
+
+        Args:
+            source: of the run's own series; newer readings exist in the block alone.
+            splits: of the run's own series.
+            load: a loader of (starts, source, with_targets=).
 
         Raises:
-            ConfigError: if options are given for a store, or cannot be used.
-            DataError: if the readings break a rule.
+            ConfigError: if there is nothing to forecast, or options cannot be used.
+            DataError: if newer readings break a rule.
             RunError: if they are of other sensors or channels.
-            StoreError: if the store cannot be opened.
+            StoreError: if their store cannot be opened.
         """
+        with self._open_source(source) as chosen:
+            known, beyond = self._choose_starts(chosen, splits)
+            loaders = [
+                load(starts, chosen, with_targets=starts is known)
+                for starts in (known, beyond)
+                if len(starts)
+            ]
+            labels = ForecastLabels(
+                time_axis=chosen.store.time_axis,
+                input_steps=chosen.spec.input_steps,
+                sensor_ids=chosen.store.meta.node_ids,
+                channels=chosen.target_names,
+            )
+            batches = (batch for loader in loaders for batch in loader.epoch(0))
+            yield batches, labels, len(known) + len(beyond)
+
+    @contextmanager
+    def _open_source(self, source: WindowSource) -> Iterator[WindowSource]:
+        """The run's own source, or that of the newer readings."""
         if self.readings is None:
             yield source
             return
@@ -71,12 +98,8 @@ class Selection:
             _check_same_series(store, source.store)
             yield replace(source, store=store)
 
-    def choose_starts(self, source: WindowSource, splits: Splits) -> tuple[Starts, Starts]:
-        """Starts of the windows, first those with targets, then those that end the series.
-
-        Raises:
-            ConfigError: if there is nothing to forecast.
-        """
+    def _choose_starts(self, source: WindowSource, splits: Splits) -> tuple[Starts, Starts]:
+        """Starts of the windows, first those with targets, then those that end the series."""
         none = range(0)
         if self.split is not None:
             return splits.starts(self.split), none

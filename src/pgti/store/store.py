@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from pgti.display import Display, count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
+from pgti.figures import graph_objects
 from pgti.graph import SensorGraph
 from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
+from pgti.store.coverage import coverage, plot_coverage
 from pgti.store.meta import (
     GRAPH_FILE,
     MOMENTS_FILE,
@@ -144,6 +146,29 @@ class SeriesStore(Display):
         if self.notes:
             facts["notes"] = shorten(self.notes, 1)
         return f"SeriesStore {self.path}", facts
+
+    def plot(self) -> Any:
+        """A picture of what was observed: time from left to right, sensors from top to bottom.
+
+        One pass over the series, in bounded memory.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            MissingExtraError: if plotly (the extra `report`) is not installed.
+        """
+        graph_objects()  # a missing library is known before the pass
+        meta = self.meta
+        rows, sensors, shares = coverage(self.read, meta.shape)
+        self.release()
+        return plot_coverage(
+            self.time_axis.at(rows) if self.time_axis.is_dated else rows,
+            [meta.node_ids[sensor] for sensor in sensors],
+            shares,
+            f"{self.path.name}: {meta.missing_count / meta.num_readings:.2%} of the readings are "
+            "missing",
+        )
 
     @property
     def fingerprint(self) -> str:

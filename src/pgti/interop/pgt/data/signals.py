@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
-from pgti.ingestion import IngestOptions, IngestSummary, ingest
+from pgti.ingestion import IngestOptions, ingest
 from pgti.interop.pgt.data.index_dataset import IndexDataset
+from pgti.store import SeriesStore
 
 __all__ = ["Layout", "from_loader", "to_store"]
 
@@ -63,7 +64,7 @@ def to_store(
     node_ids: tuple[str, ...] | None = None,
     means: ArrayLike | None = None,
     stds: ArrayLike | None = None,
-) -> IngestSummary:
+) -> SeriesStore:
     """Write a signal of PGT as a store: the series once, in place of its windows.
 
     A signal has `features` and `targets`, one array for each snapshot; `edge_index` [2, E] and
