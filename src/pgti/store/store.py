@@ -2,6 +2,7 @@
 
 import hashlib
 import mmap
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.display import Display, count_of, shorten
-from pgti.errors import PARSER_ERRORS, DataError, StoreError
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
 from pgti.store.meta import (
@@ -209,8 +210,20 @@ class SeriesStore(Display):
 
 
 def open_store(store: str | Path | SeriesStore) -> SeriesStore:
-    """The store itself, or the one at a path."""
-    return store if isinstance(store, SeriesStore) else SeriesStore.open(store)
+    """The store itself, or the one at a path.
+
+    Raises:
+        ConfigError: if it is neither.
+        StoreError: as `SeriesStore.open`.
+    """
+    if isinstance(store, str | os.PathLike):
+        return SeriesStore.open(store)
+    if not isinstance(store, SeriesStore):
+        raise ConfigError(
+            f"the store is a {type(store).__name__}: give an open SeriesStore or the path of one; "
+            "pgti.ingest makes one of readings"
+        )
+    return store
 
 
 def _read_array(path: Path) -> NDArray[Any]:
