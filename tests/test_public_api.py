@@ -1,4 +1,4 @@
-"""The public names, and the README's example."""
+"""The public names."""
 
 import re
 import subprocess
@@ -37,16 +37,3 @@ def test_what_looks_at_files_alone_does_not_import_torch() -> None:
         [sys.executable, "-c", imports], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
-
-
-def test_readme_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The Python example of the README works as written, and so does the import from PGT."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 2
-    monkeypatch.chdir(tmp_path)
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    assert 0 < float(capsys.readouterr().out) < 20
-    assert (tmp_path / "build/forecast.csv").stat().st_size > 0

@@ -186,6 +186,8 @@ def test_a_channel_or_a_store_that_is_not_there_is_named(
         WindowDataset.from_store(store, targets=("flow",))
     with pytest.raises(StoreError, match="nowhere"):
         WindowDataset.from_store(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="store is a ndarray: it must be a store or"):
+        WindowDataset.from_store(np.zeros((5, 2)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("targets", [("b",), ("b", "a")])
@@ -211,12 +213,12 @@ def test_a_network_and_its_unscaling_need_nothing_else(
 def test_one_batcher_serves_all_calls_of_a_thread(
     store: SeriesStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Samples outlive later calls, pickling and forks, and no worker decodes the whole series."""
+    """Samples outlive later calls, pickling and forks, though a batcher reuses its buffers."""
     made = []
 
     def counted(*arguments: Any, **options: Any) -> Batcher[Any]:
         made.append(os.getpid())
-        return build_batcher(*arguments, **options)
+        return build_batcher(*arguments, **options | {"budget_bytes": 0})
 
     monkeypatch.setattr("pgti.batching.dataset.build_batcher", counted)
     dataset = WindowDataset.from_store(store)
@@ -232,6 +234,21 @@ def test_one_batcher_serves_all_calls_of_a_thread(
     assert torch.equal(again[1].x, first[1].x)
     loader = DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="fork")
     assert torch.equal(next(iter(loader)).x[1], first[1].x)
+
+
+def test_workers_decode_no_more_than_their_batches(store: SeriesStore) -> None:
+    """This process caches the decoded rows of a small series; many workers would each."""
+    dataset = WindowDataset.from_store(store)
+
+    def strategy(samples: list[WindowSample]) -> str:
+        del samples
+        return type(dataset._own.batcher).__name__
+
+    kinds = [
+        next(iter(DataLoader(dataset, num_workers=workers, collate_fn=strategy)))
+        for workers in (0, 1, 0)  # the worker inherits the batcher of this process
+    ]
+    assert kinds == ["DecodedBatcher", "WindowBatcher", "DecodedBatcher"]
 
 
 def test_threads_have_their_own_buffers(store: SeriesStore) -> None:
@@ -358,6 +375,21 @@ def test_a_clone_outlives_the_next_batch(store: SeriesStore) -> None:
     addresses = {getattr(each, f.name).data_ptr() for each in (batch, clone) for f in fields(batch)
                  if isinstance(getattr(each, f.name), torch.Tensor)}  # fmt: skip
     assert len(addresses) == 10
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pinned_batches_move_to_a_gpu(store: SeriesStore) -> None:
+    dataset = WindowDataset.from_store(store, **OPTIONS)
+    loader = DataLoader(dataset, batch_size=9, pin_memory=True, collate_fn=dataset.collate)
+    source, splits = source_of(store)
+    for batch, expected in zip(
+        loader, build_loader(source, splits["train"], 9).epoch(0), strict=True
+    ):
+        assert batch.x.is_pinned()
+        moved = batch.to("cuda", non_blocking=True)
+        assert moved.x.device.type == moved.calendar.device.type == "cuda"
+        assert_same(moved.to("cpu"), expected)
 
 
 def test_a_dataset_shows_its_windows_in_a_few_lines(store: SeriesStore) -> None:
