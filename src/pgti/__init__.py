@@ -2,18 +2,22 @@
 
     store = pgti.ingest("speeds.csv", "build/store", ...)      readings and graph -> store
     store = pgti.fetch("METR-LA", "build/metr-la")              published data set -> store
-    run = pgti.train("build/store", "build/run", epochs=3)      store -> trained run
+    run = pgti.train(store, "build/run", epochs=3)              store -> trained run
+    run = pgti.Run.open("build/run")                            a run that was trained before
     run.evaluate()                                              errors beside both baselines
-    run.predict("forecast.parquet")                             forecasts as a file
+    run.forecast(newer_readings)                                forecasts as a DataFrame
+    run.plot()                                                  a first picture
 
 Everything named here is public, and what `pgti.interop.pgt`, `.ray` and `.lightning` export;
-everything else may change (docs/api.md). Each name is imported when it is
-first used.
+everything else may change (docs/api.md). Each name is imported when it is first used.
 """
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from pgti.lazy import lazy_names
+
+__version__ = version("pgti")
 
 if TYPE_CHECKING:
     from pgti.batching import Batch as Batch
@@ -39,13 +43,36 @@ if TYPE_CHECKING:
     from pgti.errors import PgtiError as PgtiError
     from pgti.errors import RunError as RunError
     from pgti.errors import StoreError as StoreError
+    from pgti.forecasting import Report as Report
     from pgti.graph import SensorGraph as SensorGraph
     from pgti.ingestion import IngestOptions as IngestOptions
     from pgti.ingestion import ingest as ingest
+    from pgti.models import A3TGCN as A3TGCN
+    from pgti.models import AGCRN as AGCRN
     from pgti.models import DCRNN as DCRNN
+    from pgti.models import GRU as GRU
+    from pgti.models import MTGNN as MTGNN
+    from pgti.models import STGCN as STGCN
+    from pgti.models import STID as STID
+    from pgti.models import STLLM as STLLM
+    from pgti.models import TGCN as TGCN
+    from pgti.models import A3TGCNConfig as A3TGCNConfig
     from pgti.models import AbstractModel as AbstractModel
+    from pgti.models import AGCRNConfig as AGCRNConfig
     from pgti.models import DCRNNConfig as DCRNNConfig
+    from pgti.models import DLinear as DLinear
+    from pgti.models import DLinearConfig as DLinearConfig
+    from pgti.models import GraphWaveNet as GraphWaveNet
+    from pgti.models import GraphWaveNetConfig as GraphWaveNetConfig
+    from pgti.models import GRUConfig as GRUConfig
     from pgti.models import ModelShape as ModelShape
+    from pgti.models import MTGNNConfig as MTGNNConfig
+    from pgti.models import STAEformer as STAEformer
+    from pgti.models import STAEformerConfig as STAEformerConfig
+    from pgti.models import STGCNConfig as STGCNConfig
+    from pgti.models import STIDConfig as STIDConfig
+    from pgti.models import STLLMConfig as STLLMConfig
+    from pgti.models import TGCNConfig as TGCNConfig
     from pgti.nn import Supports as Supports
     from pgti.run import Run as Run
     from pgti.run import RunConfig as RunConfig
