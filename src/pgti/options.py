@@ -144,19 +144,22 @@ def accept_options(config: type) -> Callable[[Function], Function]:
             for name, each in options.items()
         ]
         function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # as functools does
-        entry, texts = f"        **{keywords.name}: ", field_texts(config)
-        before, _, after = (function.__doc__ or entry).partition(entry)
-        first, _, rest = after.partition("\n")
-        lines = [
-            textwrap.fill(
-                f"{name}: {texts[name]}",
-                width=100,
-                initial_indent=" " * 8,
-                subsequent_indent=" " * 12,
-            )
-            for name in options
-        ]
-        function.__doc__ = "\n".join([f"{before}{entry}{first}", *lines, rest])
+        texts = field_texts(config)
+        entry = re.search(
+            rf"^( +)\*\*{keywords.name}: .*(?:\n\1 +.*)*", function.__doc__ or "", re.MULTILINE
+        )
+        if entry is not None:  # docstrings may be stripped
+            lines = [
+                textwrap.fill(
+                    f"{name}: {texts[name]}",
+                    width=100,
+                    initial_indent=entry[1],
+                    subsequent_indent=f"{entry[1]}    ",
+                )
+                for name in options
+            ]
+            before, after = entry.string[: entry.end()], entry.string[entry.end() :]
+            function.__doc__ = "\n".join([before, *lines]) + after
         return function
 
     return decorate

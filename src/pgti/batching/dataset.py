@@ -21,7 +21,7 @@ from pgti.display import Display, count_of, shorten
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.nn import Supports
-from pgti.options import parse_config
+from pgti.options import accept_options, parse_config
 from pgti.store import Scaler, SeriesStore, open_store
 from pgti.windows import ModelShape, SplitName
 
@@ -75,6 +75,7 @@ class WindowDataset(Display, Dataset[WindowSample]):
         self._own = _Own()
 
     @classmethod
+    @accept_options(WindowConfig)
     def from_store(
         cls, store: SeriesStore | str | Path, split: SplitName = "train", **windows: Any
     ) -> Self:
@@ -86,9 +87,8 @@ class WindowDataset(Display, Dataset[WindowSample]):
         Args:
             store: an open store, or its path.
             split: train, val or test.
-            **windows: the fields of `WindowConfig`: `input_steps`, `horizon`, `stride`, `targets`,
-                `calendar`, `profile`, `fractions` or `val_from` with `test_from`, and `gap`. The
-                calendar is by default the time of day, if the series has several rows a day.
+            **windows: options of `WindowConfig`; the calendar is by default the time of day, if the
+                series has several rows a day:
 
         Raises:
             ConfigError: if there is no such split or option, an option breaks its rule, or the

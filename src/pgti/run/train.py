@@ -112,6 +112,9 @@ def train(  # noqa: PLR0913 - each names one part of a run
         )
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: choose one of them")
+    for name in training_options:
+        if name in WindowConfig.__slots__:
+            raise ConfigError(f"{name} is an option of the windows: pass windows={{{name!r}: ...}}")
     check_names(training_options, TrainingConfig.__slots__)
     opened, path = open_store(store), require_path("run", run)
     check_metrics(metrics or {})
