@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.errors import ConfigError, RunError
@@ -140,20 +142,28 @@ class ForecastMetrics:
                 "lower learning rate or stronger clipping"
             )
         table = torch.cat([steps, steps.sum(dim=1, keepdim=True)], dim=1)  # [sums, H + 1]
-        count, absolute, squared, relative, relative_count, *own = table
+        count, absolute, squared, relative, relative_count, *own = table.numpy()
         return {
-            "mae": self._errors(absolute / count),
-            "rmse": self._errors((squared / count).sqrt()),
-            "mape": self._errors(100.0 * relative / relative_count),
+            "mae": self._errors(absolute, count),
+            "rmse": self._errors(squared, count, root=True),
+            "mape": self._errors(100.0 * relative, relative_count),
             **{
-                name: self._errors(own[2 * index] / own[2 * index + 1])
+                name: self._errors(own[2 * index], own[2 * index + 1])
                 for index, name in enumerate(self._own)
             },
             "count": int(count[-1]),
         }
 
-    def _errors(self, errors: Tensor) -> ErrorTable:
-        """The errors of each step and over all, [H + 1], by name; 0 / 0 is None."""
+    def _errors(
+        self, sums: NDArray[np.float64], counts: NDArray[np.float64], *, root: bool = False
+    ) -> ErrorTable:
+        """Sums over counts of each step and over all, [H + 1], by name; None for a count of 0."""
         names = [*(str(step) for step in range(1, self.horizon + 1)), "mean"]
-        values = [None if math.isnan(error) else error for error in errors.tolist()]
+        means = [
+            total / count if count else None for total, count in zip(sums, counts, strict=True)
+        ]
+        # NumPy's root is the nearest number, torch's is not always.
+        values = [
+            None if each is None else float(np.sqrt(each) if root else each) for each in means
+        ]
         return dict(zip(names, values, strict=True))
