@@ -29,3 +29,19 @@ def test_a_flag_may_have_another_name() -> None:
     assert option("source", flag="from") == "source"
     with name_flags():
         assert option("source", "data", flag="from") == "--from data"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "argument", "flag"),
+    [
+        ("timestamps", False, "timestamps=False", "--no-timestamps"),
+        ("windows.calendar", (), "windows.calendar=()", "--windows.empty-calendar"),
+        ("model.head", True, "model_options['head']=True", "--model.head true"),
+    ],
+)
+def test_negations_and_empty_lists_have_flags_of_their_own(
+    name: str, value: object, argument: str, flag: str
+) -> None:
+    assert option(name, value) == argument
+    with name_flags():
+        assert option(name, value) == flag

@@ -146,12 +146,17 @@ def option(name: str, value: object = None, *, flag: str | None = None) -> str:
     Args:
         name: of the argument; an option of a table has the table's name before it
             ("windows.horizon", "model.hidden"), one of the training loop stands alone.
-        value: what to give it; None names the option alone, True stands for a flag without a value.
+        value: what to give it; None names the option alone. True and False stand for a flag and its
+            negation, () for an empty list.
         flag: of the command line, if it has another name there, without its dashes.
     """
     if _flags_are_named:
-        dashed = "--" + (flag or name.replace("_", "-"))
-        if value is None or value is True:
+        *tables, last = (flag or name.replace("_", "-")).split(".")
+        negation = "no-" if value is False else "empty-" if value == () else ""
+        dashed = "--" + ".".join([*tables, negation + last])
+        if name.startswith("model.") and isinstance(value, bool):
+            return f"--{name.replace('_', '-')} {str(value).lower()}"  # it takes no negation
+        if value in (None, True, False, ()):
             return dashed
         values = value if isinstance(value, tuple) else (value,)
         return f"{dashed} {','.join(map(str, values))}"

@@ -312,7 +312,7 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
     """Something else has its name."""
     pytest.importorskip("pooch", reason="pooch is not installed")
     (tmp_path / "cache").write_bytes(b"")
-    with pytest.raises(FetchError, match=r"cache/metr-la cannot be created .* with --cache"):
+    with pytest.raises(FetchError, match=r"cache/metr-la cannot be created .* with cache"):
         pgti.fetch("METR-LA", tmp_path / "store", cache=tmp_path / "cache")
 
 

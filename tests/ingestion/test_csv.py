@@ -77,7 +77,7 @@ def test_time_format(tmp_path: Path) -> None:
     """Times that are not ISO 8601 are read when their format is named, and refused otherwise."""
     texts = pd.Index(TIMES.strftime("%d.%m.%Y %H:%M"), name="t")
     frame(["a", "b", "c"], texts).to_csv(tmp_path / "a.csv")
-    with pytest.raises(DataError, match=r"line 2 .*'01.03.2012 00:00'.*--time-format"):
+    with pytest.raises(DataError, match=r"line 2 .*'01.03.2012 00:00'.*time_format"):
         ingest(tmp_path / "a.csv", tmp_path / "s")
     summary = ingest(
         tmp_path / "a.csv", tmp_path / "s", IngestOptions(time_format="%d.%m.%Y %H:%M")
@@ -107,7 +107,7 @@ def test_quotes_blanks_bom_and_carriage_returns(tmp_path: Path) -> None:
 def test_header_that_cannot_be_told_is_asked_for(tmp_path: Path) -> None:
     """Whole numbers over whole numbers of the same size could be either: the user says which."""
     (tmp_path / "a.csv").write_text("5,9,7\n6,8,12\n")
-    with pytest.raises(DataError, match=r"5, 9, 7.*pass --header or --no-header"):
+    with pytest.raises(DataError, match=r"5, 9, 7.*pass header=True or header=False"):
         ingest(tmp_path / "a.csv", tmp_path / "s")
     ingest(tmp_path / "a.csv", tmp_path / "two", IngestOptions(header=False))
     assert stored(tmp_path / "two").tolist() == [[5, 9, 7], [6, 8, 12]]

@@ -252,7 +252,7 @@ def test_square_edge_lists_are_no_matrices(tmp_path: Path) -> None:
     assert matrix[[0, 1, 2], [1, 2, 0]].tolist() == [0.5, 0.5, 1.5]
     assert np.count_nonzero(matrix) == 3
     three = np.ones((4, 3))
-    with pytest.raises(DataError, match=r"e.csv has 3 rows.*--graph-kind edges or .* matrix"):
+    with pytest.raises(DataError, match=r"e.csv has 3 rows.*graph_kind='edges' or .*'matrix'"):
         ingest(three, tmp_path / "t", graph=tmp_path / "e.csv")
     edges = ingest(
         three, tmp_path / "u", IngestOptions(graph_kind="edges"), graph=tmp_path / "e.csv"

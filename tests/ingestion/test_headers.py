@@ -45,7 +45,7 @@ def ingested(source: Path, options: IngestOptions | None = None) -> SeriesStore:
 )
 def test_whole_numbers_are_not_taken_for_ids(tmp_path: Path, text: str) -> None:
     """A first line that could be readings is asked about, and comes back if it is said to be."""
-    with pytest.raises(DataError, match="--header or --no-header"):
+    with pytest.raises(DataError, match="header=True or header=False"):
         ingested(csv(tmp_path, text))
     store = ingested(csv(tmp_path, text), IngestOptions(header=False))
     assert store.meta.num_steps == text.count("\n")
@@ -86,7 +86,7 @@ def test_likely_times_are_asked_about(
     source = (
         csv(tmp_path, frame.to_csv(index=False)) if suffix == ".csv" else table(tmp_path, frame)
     )
-    with pytest.raises(DataError, match=rf"{title}.*{times[0]}.*--timestamps.*--no-timestamps"):
+    with pytest.raises(DataError, match=rf"{title}.*{times[0]}.*timestamps=True.*timestamps=False"):
         ingested(source)
     store = ingested(source, IngestOptions(timestamps=False))
     assert store.meta.node_ids == (title, "a")
@@ -102,7 +102,7 @@ def test_dates_without_separators_are_no_epoch_times(tmp_path: Path, suffix: str
     source = (
         csv(tmp_path, frame.to_csv(index=False)) if suffix == ".csv" else table(tmp_path, frame)
     )
-    with pytest.raises(DataError, match=r"202401010000.*--time-format"):
+    with pytest.raises(DataError, match=r"202401010000.*time_format"):
         ingested(source)
 
 

@@ -59,7 +59,7 @@ def test_a_changing_graph_needs_one_that_stays(tmp_path: Path) -> None:
     edges = {"0": [[0, 1]], "1": [[1, 2]]}
     content = {"edge_mapping": {"edge_index": edges}, "time_periods": 2, "y": ROWS}
     path = written(tmp_path / "a.json", content)
-    with pytest.raises(DataError, match=r"changes with time \(2 edge lists\).*--graph"):
+    with pytest.raises(DataError, match=r"changes with time \(2 edge lists\).*graph"):
         ingest(path, tmp_path / "s")
     ingest(path, tmp_path / "s", IngestOptions(), graph=np.eye(3))
     assert SeriesStore.open(tmp_path / "s").graph.num_edges == 3

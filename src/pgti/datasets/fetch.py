@@ -7,7 +7,7 @@ from pgti.datasets.catalogue import find_dataset
 from pgti.datasets.dataset import Dataset, Request
 from pgti.datasets.files import FetchCallbacks, advise_manual_download, cached_files, files_in
 from pgti.datasets.options import FetchOptions, Zeros
-from pgti.errors import ConfigError, FetchError
+from pgti.errors import ConfigError, FetchError, option
 from pgti.ingestion import ingest
 from pgti.store import SeriesStore, check_target
 
@@ -110,7 +110,9 @@ def _years(dataset: Dataset, years: tuple[int, ...]) -> tuple[int, ...]:
         return dataset.default_years
     shown = ", ".join(map(str, years))
     if not dataset.years:
-        raise ConfigError(f"years is {shown} and {dataset.name} is not by year: leave --years out")
+        raise ConfigError(
+            f"years is {shown} and {dataset.name} is not by year: leave {option('years')} out"
+        )
     wanted = tuple(sorted(set(years)))
     if not set(wanted) <= set(dataset.years) or wanted[-1] - wanted[0] != len(wanted) - 1:
         raise ConfigError(

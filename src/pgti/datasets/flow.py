@@ -18,7 +18,7 @@ _ZENODO = "https://zenodo.org/records/7816008"
 
 ZERO_FLOW_NOTE = (
     "a flow of 0 counts as missing, as published results are scored (BasicTS, Torch-MTS, LargeST), "
-    "though many are true counts of a quiet road: --zeros observed keeps them"
+    "though many are true counts of a quiet road; the option zeros = observed takes them as such"
 )
 """Why zeros of flows are missing."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.times import RowLabels
 
@@ -65,7 +65,8 @@ class Cleaner:
         if self._first_infinite is not None:
             raise DataError(
                 f"{self._labels.source} has {self._num_infinite} infinite readings, the first "
-                f"{self._first_infinite}: declare the value with --missing or repair the source"
+                f"{self._first_infinite}: declare the value with {option('missing')} or repair the "
+                f"source"
             )
 
     def _count_infinities(self, values: NDArray[np.floating[Any]], first_row: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pandas as pd
 
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import (
     Chunk,
@@ -302,7 +302,7 @@ def _has_header(
         return True
     raise DataError(
         f"the first line of {name} ({', '.join(cells[:3])}, ...) could hold sensor ids or "
-        "readings: pass --header or --no-header"
+        f"readings: pass {option('header', value=True)} or {option('header', value=False)}"
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.node_matching import RawCoordinates, RawGraph, RawMatrix
 from pgti.ingestion.npy import (
     Arrays,
@@ -97,8 +97,9 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> R
             return read_edges(archive, headers, options, name, latlon)
         if options.graph_kind == "edges":
             raise ConfigError(
-                f"--graph-kind is edges and {name} has many arrays: name those of the edges with "
-                "--edges source,target,weight"
+                f"{option('graph_kind')} is edges and {name} has many arrays: name those of the "
+                f"edges with "
+                f"{option('edges', ('source', 'target', 'weight'))}"
             )
         square = {
             key: str(header.shape)
@@ -136,7 +137,8 @@ def _coordinates(
     latlon = read_coordinates(arrays, headers, None, options, name)
     if latlon is None:
         raise DataError(
-            f"{name} has no coordinates; it has {', '.join(headers)}: name two with --coordinates"
+            f"{name} has no coordinates; it has {', '.join(headers)}: name two with "
+            f"{option('coordinates')}"
         )
     ids = find_ids(headers, arrays.__getitem__, len(latlon), options.ids, name)
     return RawCoordinates(name=name, latlon=latlon, node_ids=ids)

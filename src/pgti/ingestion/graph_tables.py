@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.csv import first_lines, is_number, open_text
 from pgti.ingestion.node_matching import (
     RawCoordinates,
@@ -101,7 +101,7 @@ def read_table_graph(
     table = _read(path, options)
     if len(options.edges) == 1:
         raise ConfigError(
-            f"--edges names one column ({options.edges[0]}) of {table.name}: the rule is "
+            f"{option('edges')} names one column ({options.edges[0]}) of {table.name}: the rule is "
             "source,target or source,target,weight"
         )
     kind = options.graph_kind or _recognize_kind(table, options, readings)
@@ -113,7 +113,8 @@ def read_table_graph(
     if options.ids is not None and not ids_elsewhere:
         if not isinstance(raw, RawCoordinates):
             raise ConfigError(
-                f"--ids is {options.ids!r} and {path.name} holds no coordinates: leave it out"
+                f"{option('ids')} is {options.ids!r} and {path.name} holds no coordinates: leave "
+                f"it out"
             )
         table.named(options.ids)
     return raw
@@ -164,7 +165,8 @@ def _recognize_kind(table: _Table, options: IngestOptions, readings: Readings | 
     titles = "no header" if table.header is None else f"the columns {', '.join(table.header[:6])}"
     raise DataError(
         f"{table.name} has {num_rows} rows and {titles}: neither a square matrix, nor "
-        "from,to[,weight], nor latitude,longitude; use --graph-kind, --edges or --coordinates"
+        f"from,to[,weight], nor latitude,longitude; use {option('graph_kind')}, {option('edges')} "
+        f"or {option('coordinates')}"
     )
 
 
@@ -180,7 +182,7 @@ def _recognize_square(table: _Table, readings: Readings | None) -> GraphKind:
     if could_be_edges and could_be_matrix:
         raise DataError(
             f"{table.name} has {table.width} rows and {table.width} columns without a header: pass "
-            "--graph-kind edges or --graph-kind matrix, whichever it is"
+            f"{option('graph_kind', 'edges')} or {option('graph_kind', 'matrix')}, whichever it is"
         )
     return "edges" if could_be_edges else "matrix"
 
@@ -201,7 +203,8 @@ def _edges(table: _Table, options: IngestOptions) -> RawEdges:
             weight = next((c for c, title in enumerate(header) if is_distance_name(title)), None)
         if weight is None and table.width > 2 and not options.edges:
             raise DataError(
-                f"{table.name} has the columns {', '.join(header)}: name three of them with --edges"
+                f"{table.name} has the columns {', '.join(header)}: name three of them with "
+                f"{option('edges')}"
             )
     return RawEdges(
         name=table.name,
@@ -218,7 +221,8 @@ def _coordinates(table: _Table, options: IngestOptions) -> RawCoordinates:
     if columns is None:
         if table.header is not None or table.width not in (2, 3):
             raise DataError(
-                f"{table.name} has no columns latitude and longitude: name them with --coordinates"
+                f"{table.name} has no columns latitude and longitude: name them with "
+                f"{option('coordinates')}"
             )
         columns = (table.width - 2, table.width - 1)
     ids = table.column((options.ids,) if options.ids else (*ID_NAMES, "sensor", "node", "name"))

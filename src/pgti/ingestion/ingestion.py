@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pgti.display import count_of
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.node_matching import (
@@ -161,7 +161,7 @@ def _time_zone(readings: Readings, options: IngestOptions) -> str | None:
     if readings.is_aware and zone is None:
         raise DataError(
             f"{readings.name} has times with an offset from UTC that is not a zone with a name: "
-            "name the zone with --time-zone (such as Asia/Kolkata)"
+            f"name the zone with {option('time_zone')} (such as Asia/Kolkata)"
         )
     return zone
 
@@ -171,13 +171,14 @@ def _check_neighbours(raw: RawGraph, options: IngestOptions, *, is_given: bool) 
     if isinstance(raw, RawCoordinates):
         if is_given and options.neighbours is None:
             raise ConfigError(
-                f"{raw.name} holds coordinates and no edges: pass --neighbours, the number of "
+                f"{raw.name} holds coordinates and no edges: pass {option('neighbours')}, the "
+                f"number of "
                 "nearest sensors that each is joined with"
             )
     elif options.neighbours is not None:
         raise ConfigError(
             f"neighbours is {options.neighbours} and {raw.name} holds edges or a matrix: leave "
-            "--neighbours out, or pass --graph-kind coordinates"
+            f"{option('neighbours')} out, or pass {option('graph_kind', 'coordinates')}"
         )
 
 
@@ -190,10 +191,10 @@ def _match_graph(
     if raw is not None:
         _check_neighbours(raw, options, is_given=graph is not None)
         return match_nodes(raw, readings.num_nodes, readings.node_ids, options)
-    for option in ("edges", "coordinates", "neighbours"):
-        if getattr(options, option):
+    for name in ("edges", "coordinates", "neighbours"):
+        if getattr(options, name):
             raise ConfigError(
-                f"{option} is {getattr(options, option)} without a graph: give a graph file"
+                f"{name} is {getattr(options, name)} without a graph: give a graph file"
             )
     ids = readings.node_ids or tuple(map(str, range(readings.num_nodes)))
     note = "no graph was given: the store has sensors and no edges"
@@ -203,11 +204,11 @@ def _match_graph(
 def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...]:
     """Names of the channels; refuses channels, units and scales that do not fit their number."""
     num_channels = readings.num_channels
-    for option in ("channels", "units", "scale"):
-        given = getattr(options, option)
-        if given and len(given) != num_channels and (option, len(given)) != ("scale", 1):
+    for name in ("channels", "units", "scale"):
+        given = getattr(options, name)
+        if given and len(given) != num_channels and (name, len(given)) != ("scale", 1):
             raise ConfigError(
-                f"{option} has {len(given)} values ({', '.join(map(str, given))}) and "
+                f"{name} has {len(given)} values ({', '.join(map(str, given))}) and "
                 f"{readings.name} has {num_channels} channels: give one each"
             )
     if options.channels or readings.channels is not None:
@@ -242,16 +243,20 @@ def _write_rows(
 def _start_without_times(options: IngestOptions, num_steps: int) -> np.datetime64 | None:
     """The start that the user gives for a source without times."""
     if options.gaps != "error":
-        raise ConfigError(f"gaps is {options.gaps!r} and the source has no times: leave --gaps out")
+        raise ConfigError(
+            f"gaps is {options.gaps!r} and the source has no times: leave {option('gaps')} out"
+        )
     if options.start is None:
         return None
     if options.interval_seconds is None:
-        raise ConfigError(f"start is {options.start} without an interval: add --interval 5min")
+        raise ConfigError(
+            f"start is {options.start} without an interval: add {option('interval', '5min')}"
+        )
     start = parse_start(options.start, options.time_zone)
     last = start + (num_steps - 1) * options.interval_seconds
     if not FIRST_SECOND <= start <= last <= LAST_SECOND:
         raise ConfigError(
             f"{num_steps} rows from {options.start} at an interval of {options.interval} leave the "
-            "years 1 to 9999: correct --start or --interval"
+            f"years 1 to 9999: correct {option('start')} or {option('interval')}"
         )
     return np.datetime64(start, "s")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.ingestion.csv import open_text
 from pgti.ingestion.frames import open_array
 from pgti.ingestion.node_matching import RawEdges
@@ -42,7 +42,7 @@ def open_json(path: Path, has_graph: bool) -> Readings:
                 raise DataError(
                     f"the graph of {name} changes with time "
                     f"({len(content['edge_mapping']['edge_index'])} edge lists), and a store has "
-                    "one graph: give one with --graph"
+                    f"one graph: give one with {option('graph')}"
                 )
             return _series(content["y"], "y", name)
         series = next((key for key in _SERIES_KEYS if key in content), None)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.graph import SensorGraph
 from pgti.graph.build import from_coordinates, from_distances
 from pgti.ingestion.options import IngestOptions
@@ -228,7 +228,8 @@ def _match_edges(
         if options.edge_values is None:
             notes += (
                 f"the edge values of {raw.name} are distances by their name, and the Gaussian "
-                "kernel turns them into weights; --edge-values weight takes them as they are",
+                f"kernel turns them into weights; {option('edge_values', 'weight')} takes them as "
+                f"they are",
             )
         threshold = 0.0 if raw.is_topology else options.threshold
         adjacency = from_distances(
@@ -244,7 +245,7 @@ def _match_edges(
     if num_zero:
         notes = (
             f"{num_zero} of {len(source)} edges of {raw.name} have weight 0 and were left out; if "
-            "the values are distances, pass --edge-values distance",
+            f"the values are distances, pass {option('edge_values', 'distance')}",
         )
     return SensorGraph.from_edges(num_nodes, source, target, value, raw.coordinates), notes
 
@@ -281,7 +282,10 @@ def _match_coordinates(
         latlon = latlon[order]
     if options.neighbours is None:
         graph = SensorGraph.from_edges(num_nodes, [], [], coordinates=latlon)
-        note = "the graph has no edges: use --neighbours to join each sensor with its nearest ones"
+        note = (
+            f"the graph has no edges: use {option('neighbours')} to join each sensor with its "
+            f"nearest ones"
+        )
         return graph, (note,)
     graph = from_coordinates(
         latlon, neighbours=options.neighbours, threshold=options.threshold, sigma=options.sigma

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pgti.errors import DataError, MissingExtraError
+from pgti.errors import DataError, MissingExtraError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, reraise_read_errors, rows_per_chunk
 from pgti.ingestion.time_columns import (
@@ -135,7 +135,7 @@ def _time_column(
         return (first if kind == "times" else None), (first if kind == "rows" else None)
     if options.timestamps:
         problem = f"column {first!r} of {path.name} holds {kinds[first]}"
-        raise DataError(f"{problem}: leave --timestamps out")
+        raise DataError(f"{problem}: leave {option('timestamps', value=True)} out")
     return None, None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError, option
 from pgti.ingestion.node_matching import RawGraph
 from pgti.ingestion.times import RowLabels
 
@@ -264,7 +264,9 @@ def find_ids(
         return None
     shown = arrays.get(wanted)
     what = "there is no such array" if shown is None else f"it is {shown.dtype} {shown.shape}"
-    raise ConfigError(f"{name} has no array {wanted!r} of {num_nodes} ids (--ids): {what}")
+    raise ConfigError(
+        f"{name} has no array {wanted!r} of {num_nodes} ids ({option('ids')}): {what}"
+    )
 
 
 def ids_to_text(ids: NDArray[Any] | list[Any]) -> tuple[str, ...]:

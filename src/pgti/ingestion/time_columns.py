@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.times import PER_SECOND, RowLabels, epoch_seconds, zone_from_tzinfo
 
@@ -75,7 +75,8 @@ def classify_first_column(
         if compact:
             raise DataError(
                 f"{shown} of {name} holds {numbers[0]:.0f}, which reads as a date: name its format "
-                "(--time-format %Y%m%d), or pass --no-timestamps if it holds readings"
+                f"({option('time_format', '%Y%m%d')}), or pass {option('timestamps', value=False)} "
+                f"if it holds readings"
             )
         return "times"
     whole = all(value == int(value) for value in numbers)
@@ -83,8 +84,9 @@ def classify_first_column(
     if whole and rises and (compact or all(find_epoch_unit(value) for value in numbers)):
         raise DataError(
             f"{shown} of {name} holds {numbers[0]:.0f}, {numbers[1]:.0f}, ..., which could be "
-            "times: pass --timestamps (with --time-format for dates such as 20250131), or "
-            "--no-timestamps if it holds readings"
+            f"times: pass {option('timestamps', value=True)} (with {option('time_format')} for "
+            f"dates such as 20250131), or "
+            f"{option('timestamps', value=False)} if it holds readings"
         )
     return "readings"
 
@@ -140,7 +142,7 @@ class EpochTimes:
         if unit is None:
             raise DataError(
                 f"{labels(0)} has the time {first:.15g}, which is neither a date nor an epoch "
-                "time: pass --no-timestamps if the column holds readings"
+                f"time: pass {option('timestamps', value=False)} if the column holds readings"
             )
         self._unit = unit
         self._labels = labels
@@ -197,7 +199,7 @@ class TextTimes:
             first_row,
             lambda row: (
                 f"has the time {cells.iloc[row]!r}, which is not {rule}: name the format "
-                "with --time-format"
+                f"with {option('time_format')}"
             ),
         )
         return epoch_seconds(pd.DatetimeIndex(parsed), first_row, self._labels)
@@ -233,7 +235,7 @@ class TextTimes:
             if not self._may_change:
                 raise DataError(
                     f"{shown}, and the first row has the offset {self._offset}: name the zone "
-                    "whose clocks change with --time-zone (such as Europe/Berlin)"
+                    f"whose clocks change with {option('time_zone')} (such as Europe/Berlin)"
                 )
 
 

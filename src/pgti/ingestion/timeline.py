@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.times import (
@@ -121,14 +121,16 @@ class Timeline:
             if self._given_interval not in (None, self._interval) and self._interval is not None:
                 raise DataError(
                     f"the rows of {source} are {format_interval(self._interval)} apart and "
-                    f"interval is {format_interval(self._given_interval or 0)}: leave --interval "
+                    f"interval is {format_interval(self._given_interval or 0)}: leave "
+                    f"{option('interval')} "
                     "out, or correct it"
                 )
             if len(steps) and (steps != self._interval).any():
                 return writer.finish(start=start, interval_seconds=self._interval, seconds=seconds)
         if self._interval is None:
             raise DataError(
-                f"{source} has one row ({start}), which shows no interval: add --interval 5min"
+                f"{source} has one row ({start}), which shows no interval: add "
+                f"{option('interval', '5min')}"
             )
         return writer.finish(start=start, interval_seconds=self._interval)
 
@@ -137,7 +139,8 @@ class Timeline:
         if self._given_start not in (None, first):
             raise DataError(
                 f"{self._labels.source} starts at {format_seconds(first)} and start is "
-                f"{format_seconds(self._given_start or 0)}: leave --start out, or correct it"
+                f"{format_seconds(self._given_start or 0)}: leave {option('start')} out, or "
+                f"correct it"
             )
 
     def _check_order(
@@ -166,20 +169,21 @@ class Timeline:
         )
         num_missing, rest = divmod(after - before, self._interval)
         if rest:
-            hint = "" if self._given_interval is None else " (as --interval says)"
+            hint = "" if self._given_interval is None else f" (as {option('interval')} says)"
             raise DataError(
                 f"{where}: that is not a whole number of intervals of {interval}{hint}; correct "
-                "it, or keep irregular times with --gaps keep"
+                f"it, or keep irregular times with {option('gaps', 'keep')}"
             )
         num_missing -= 1
         if self._gaps == "error":
             raise DataError(
                 f"{where}: at an interval of {interval}, {num_missing} rows are missing; insert "
-                "missing readings with --gaps fill, or keep irregular times with --gaps keep"
+                f"missing readings with {option('gaps', 'fill')}, or keep irregular times with "
+                f"{option('gaps', 'keep')}"
             )
         if num_missing > _MAX_FILLED_ROWS:
             raise DataError(
                 f"{where}: {num_missing} rows would be inserted, more than {_MAX_FILLED_ROWS}; "
-                "correct the time, or use --gaps keep"
+                f"correct the time, or use {option('gaps', 'keep')}"
             )
         return num_missing

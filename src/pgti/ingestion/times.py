@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,7 +126,7 @@ def parse_start(text: str, time_zone: str | None) -> int:
     if time.tzinfo is not None or time.microsecond:
         raise ConfigError(
             f"the start {text!r} has an offset or fractions of a second: write the wall-clock "
-            "time to the second, and name the zone with --time-zone"
+            f"time to the second, and name the zone with {option('time_zone')}"
         )
     zone = UTC if time_zone is None else ZoneInfo(time_zone)
     return int(time.replace(tzinfo=zone).timestamp())
@@ -201,7 +201,7 @@ class Localizer:
             first_row,
             lambda row: (
                 f"has the time {format_seconds(int(wall[row]))}, which the clocks of "
-                f"{self._zone} skip: check --time-zone"
+                f"{self._zone} skip: check {option('time_zone')}"
             ),
         )
         seconds: NDArray[np.int64] = np.array(early.as_unit("s").asi8, dtype=np.int64)

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pgti.errors import ConfigError, StoreError
+from pgti.errors import ConfigError, StoreError, option
 from pgti.options import parse_config
 from pgti.store.codec import MISSING_CODE
 from pgti.store.time_axis import is_zone
@@ -244,7 +244,8 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise StoreError(
-            f"{path} exists already: choose another name, remove it, or pass --overwrite"
+            f"{path} exists already: choose another name, remove it, or pass "
+            f"{option('overwrite', value=True)}"
         )
     if not _is_store(path):
         raise StoreError(f"{path} is not a store: choose another name; only stores are overwritten")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 
 __all__ = [
     "CALENDAR_FEATURES",
@@ -62,7 +62,8 @@ class TimeAxis:
             )
         if self.start_seconds is not None and self.interval_seconds is None:
             raise DataError(
-                "the series has a start but no interval: name it, for example --interval 5min"
+                f"the series has a start but no interval: name it, for example "
+                f"{option('interval', '5min')}"
             )
         if self.seconds is not None and len(self.seconds) != self.num_steps:
             raise DataError(
@@ -111,8 +112,9 @@ class TimeAxis:
         """
         if self.start_seconds is None or self.interval_seconds is None:
             raise ConfigError(
-                "the series has no times, and this needs them: ingest it with --start and "
-                "--interval"
+                f"the series has no times, and this needs them: ingest it with {option('start')} "
+                f"and "
+                f"{option('interval')}"
             )
         rows = np.asarray(rows, dtype=np.int64)
         if self.seconds is None:
