@@ -52,10 +52,10 @@ class RunConfig:
         windows: Shape and split of the windows.
         model: The model.
         training: Options of the training loop.
-        batching: How batches are built: "index" gathers windows from the store, "device" from a
-            copy of the series on the compute device, "standard" materializes all windows (for
-            comparison), "auto" chooses the fastest that fits.
-        placement: Where the training rows are when several ranks train (torchrun, srun, mpirun):
+        batching: How batches are built: index, device, standard or auto. "index" gathers windows
+            from the store, "device" from a copy of the series on the compute device, "standard"
+            materializes all windows (for comparison), "auto" chooses the fastest that fits.
+        placement: Where the training rows are when several ranks train (torchrun, srun, mpirun).
             "replicated" maps the whole store on every rank, "partitioned" gives each rank its part
             of the series.
         device: Compute device: auto, cpu, cuda or cuda:1. With several ranks, auto and cuda mean
