@@ -176,7 +176,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     for name, value in above.items():
         merged[name] = value
         if isinstance(value, Mapping) and isinstance(table := below.get(name), Mapping):
-            is_other = any(value[tag] != table[tag] for tag in ("kind", "name") if tag in value)
+            tag = "name" if name == "model" else "kind"
+            is_other = tag in value and value[tag] != table[tag]
             merged[name] = value if is_other else _merge(table, value)
     return merged
 
