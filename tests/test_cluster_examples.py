@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from torch.distributed.run import get_args_parser
 
-from pgti.cli.main import _app as app
+from pgti.cli.app import build_app
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs/distributed.md"
@@ -48,7 +48,9 @@ def check(tokens: list[str]) -> int:
     if "-c" in tokens:
         return check(shlex.split(tokens[tokens.index("-c") + 1]))
     if "pgti" in tokens:
-        app().parse_args(tokens[tokens.index("pgti") + 1 :], exit_on_error=False, print_error=False)
+        build_app().parse_args(
+            tokens[tokens.index("pgti") + 1 :], exit_on_error=False, print_error=False
+        )
         return 1
     return 0
 

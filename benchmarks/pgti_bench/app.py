@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import cyclopts
 
-from pgti.cli.main import split_lists
+from pgti.cli.app import split_lists
 from pgti.cli.output import log
 from pgti.errors import PgtiError
 from pgti_bench.errors import DifferenceError

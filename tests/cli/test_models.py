@@ -48,9 +48,9 @@ def test_parameters_are_those_of_a_run(
     assert run_command(["train", store, "--model", model, *arguments]) == 0
     trained = json.loads(capsys.readouterr().out.splitlines()[-1])["parameters"]
     assert run_command(["models", model, "--store", store, "--json"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out.splitlines()[-1])["models"][model]["parameters"] == trained
-    assert f"{trained:,} parameters for 4 sensors, 12 steps in, 12 out" in told.err
+    assert json.loads(capsys.readouterr().out)["models"][model]["parameters"] == trained
+    assert run_command(["models", model, "--store", store]) == 0
+    assert f"{trained:,} for 4 sensors, 12 steps in, 12 out" in capsys.readouterr().out
 
 
 def test_an_unknown_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -175,15 +175,15 @@ def test_a_network_that_fails_says_where(here: Path, capsys: pytest.CaptureFixtu
 def test_models_describes_it(capsys: pytest.CaptureFixture[str]) -> None:
     """Options with their defaults, and parameters counted for METR-LA or a store."""
     assert run_command(["models", "cwd_models:Net", "--json"]) == 0
-    captured = capsys.readouterr()
-    (found,) = json.loads(captured.out.splitlines()[-1])["models"].values()
+    (found,) = json.loads(capsys.readouterr().out)["models"].values()
     assert found["options"] == {"hidden": 4, "widths": [2, 3], "kind": "a", "gain": 1}
     assert found["parameters"] == (24 + 1) * 4 + (4 + 1) * 12
     assert found["paper"] == "A linear map of the inputs."
-    assert "--model.widths" in captured.err
     assert run_command(["models", "cwd_models:Net", "--store", "s"]) == 0
-    assert "parameters for 4 sensors" in capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert "--model.widths" in shown
+    assert f"{found['parameters']:,} for 4 sensors, 12 steps in, 12 out" in shown
     assert run_command(["models", "cwd_models:build"]) == 0
-    shown = capsys.readouterr().err
-    assert "cannot be counted: cwd_models:build requires the option hidden" in shown
+    shown = capsys.readouterr().out
+    assert "cwd_models:build requires the option hidden" in shown
     assert "required" in shown

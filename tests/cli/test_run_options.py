@@ -7,7 +7,7 @@ import cyclopts
 import pytest
 from cyclopts import Parameter
 
-from pgti.cli.main import split_lists
+from pgti.cli.app import split_lists
 from pgti.cli.run_options import RunFlags, run_config
 from pgti.errors import ConfigError
 from pgti.run import RunConfig
@@ -57,7 +57,7 @@ def test_spellings() -> None:
     """A kind alone or with options; equals signs, commas, repeated flags and underscores."""
     for tokens in (
         ("--schedule", "multistep", "--schedule.milestones", "2,4"),
-        ("--schedule.kind=multistep", "--schedule.milestones=2", "--schedule.milestones", 4),
+        ("--schedule=multistep", "--schedule.milestones=2", "--schedule.milestones", 4),
     ):
         assert config_of(*tokens).training.schedule == MultistepSchedule(milestones=(2, 4))
     config = config_of("--batch_size", 8, "--model", "stid", "--model.node-embedding", 3,

@@ -422,7 +422,6 @@ def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     found = json.loads(captured.out.strip().splitlines()[-1])
     assert "partitions is 20: train with --order.partitions 20" in captured.err
-    assert "as scheduled" in captured.err
     assert found["order"].startswith("PartitionShuffle(seed=0, partitions=20,")
     assert found["is_sound"] is True
     assert found["schedule"]["taken_once"] == found["schedule"]["windows"]
@@ -433,7 +432,9 @@ def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert each["sent"]["data"] > 0
     assert found["epoch"] == 1
     assert run("plan", store, "--world-size", 2, *options[:-4], "--order.partitions", 5) == 0
-    assert "partitions is 5:" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "partitions is 5:" in captured.err
+    assert "as scheduled" in captured.out
 
 
 def test_the_command_fails_where_something_is_wrong(
@@ -443,7 +444,7 @@ def test_the_command_fails_where_something_is_wrong(
     monkeypatch.setattr(TrafficCounter, "add", lambda self, kind, size: add(self, kind, size + 1))
     assert run("plan", store, "--world-size", 2, *SMALL) != 0
     captured = capsys.readouterr()
-    assert "NO: gradients, counts, control" in " ".join(captured.err.split())
+    assert "NO: gradients, counts, control" in " ".join(captured.out.split())
     assert captured.err.strip().splitlines()[-1].startswith("pgti: error: the plan of 2 ranks")
 
 

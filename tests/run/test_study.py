@@ -139,19 +139,23 @@ def test_the_command_compares_models_of_other_batch_sizes(
     arguments = [*map(str, configs), "--seeds", "3", "--json"]
     arguments += ["--workdir", str(tmp_path / "work"), "--table", str(table)]
     assert run_command(["study", str(store.path), *arguments]) == 0
-    captured = capsys.readouterr()
-    rows = {row["name"]: row for row in json.loads(captured.out.splitlines()[-1])["models"]}
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
     assert set(rows) == {"persistence", "historical-average", "dcrnn", "gru"}
     heading, _, *lines = table.read_text().splitlines()
     assert heading.startswith(
         "| model | MAE 10 min | MAE mean | RMSE 10 min | RMSE mean | MAPE % 1"
     )
+    assert (
+        run_command(["study", str(store.path), *(each for each in arguments if each != "--json")])
+        == 0
+    )
+    shown = capsys.readouterr().out
     found = [line.split(" | ") for line in lines]
     wanted = sorted(rows.values(), key=lambda row: row["errors"]["mae"]["mean"]["mean"])
     assert [cells[0] for cells in found] == [f"| {row['name']}" for row in wanted]
     for cells, row in zip(found, wanted, strict=True):
         assert cells[1] == f"{row['errors']['mae']['2']['mean']:.3f}"
-        assert cells[1] in captured.err
+        assert cells[1] in shown
 
 
 @pytest.mark.usefixtures("_in_process")

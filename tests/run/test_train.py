@@ -37,7 +37,7 @@ class Told(Observer):
         self.left = step
         self.act = act
 
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
+    def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Nothing."""
 
     def advance(self, num_windows: int) -> None:

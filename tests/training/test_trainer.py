@@ -44,7 +44,7 @@ class Listener(Observer):
         self.records: list[dict[str, object]] = []
         self.closed = False
 
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
+    def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Nothing."""
 
     def advance(self, num_windows: int) -> None:

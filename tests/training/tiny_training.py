@@ -159,7 +159,7 @@ class Killer(Observer):
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
+    def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Nothing."""
 
     def advance(self, num_windows: int) -> None:

@@ -25,9 +25,9 @@ class WindowConfig:
         targets: Channels to forecast. By default all of them.
         calendar: Calendar features to append to the inputs: time-of-day, day-of-week. By default
             those that suit the series and the model.
-        profile: Append typical-day features to the inputs: the mean of each sensor at that time of
-            day, on working days or on weekends, over the training rows; for the time step itself
-            and for the time step one horizon later.
+        profile: Append typical-day features to the inputs. They are the mean of each sensor at
+            that time of day, on working days or on weekends, over the training rows; for the time
+            step itself and for the time step one horizon later.
         fractions: Fractions of train, validation and test windows, in time order.
         val_from: Time of the first validation target, ISO 8601, instead of fractions.
         test_from: Time of the first test target, ISO 8601; required with val-from.

@@ -1,24 +1,102 @@
-"""Output: text and tables on standard error, JSON on standard output."""
+"""Output: results on standard output, and everything else on standard error.
 
+A command prints its results as tables or, with `--json`, as one JSON object and nothing beside it.
+Where standard output is no terminal, tables are plain columns, never wrapped or cut at any width.
+A reader that goes away (`pgti models | head -3`) ends the output, not the command.
+"""
+
+import io
 import json
+import os
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["format_default", "log", "print_json", "show", "show_errors"]
+__all__ = [
+    "OutputConsole",
+    "build_table",
+    "error_console",
+    "facts_table",
+    "format_default",
+    "log",
+    "print_results",
+    "print_text",
+]
 
-_BASELINES = ("persistence", "historical-average")
-_ERRORS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
-_SHOWN_STEPS = 6  # a table shows a few of more horizon steps than this
+_UNBOUNDED = 1 << 20
+
+
+class OutputConsole(Console):
+    """A console whose reader may go away: what follows is dropped."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop the output, where rich ends the process."""
+        self.quiet = True
+        _drop(self.file)
+
+
+def error_console() -> Console:
+    """The console of progress and notes."""
+    return OutputConsole(stderr=True)
 
 
 def log(message: str, rank: int = 0) -> None:
     """Print a line on standard error; it names the rank, unless that is 0."""
     prefix = f"pgti: rank {rank}" if rank else "pgti"
-    print(f"{prefix}: {message}", file=sys.stderr)
+    _write(f"{prefix}: {message}\n", sys.stderr)
+
+
+def print_results(content: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
+    """Print the results of a command on standard output.
+
+    Args:
+        content: the JSON object.
+        tables: the same for people.
+        as_json: print the object alone.
+    """
+    if as_json:
+        print_text(json.dumps(content, allow_nan=False) + "\n")
+    elif sys.stdout.isatty():
+        console = OutputConsole()
+        for table in tables:
+            console.print(table)
+    else:
+        print_text("\n".join(map(_plain, tables)))
+
+
+def print_text(text: str) -> None:
+    """Write on standard output."""
+    _write(text, sys.stdout)
+
+
+def build_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, num_texts: int = 1
+) -> Table:
+    """A table.
+
+    Args:
+        title: a line above it; empty for none.
+        columns: heading of each column.
+        rows: cells of each row.
+        num_texts: how many columns hold text, from the first; the others hold numbers.
+    """
+    table = Table(title=Text(title) if title else None, title_justify="left")
+    for number, name in enumerate(columns):
+        table.add_column(Text(name), justify="left" if number < num_texts else "right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def facts_table(title: str, facts: Mapping[str, str]) -> Table:
+    """A table of facts by name, one a row."""
+    table = build_table(title, ("", ""), facts.items(), num_texts=2)
+    table.show_header = False
+    return table
 
 
 def format_default(value: Any) -> Any:
@@ -28,60 +106,28 @@ def format_default(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def show(table: Table) -> None:
-    """Print a table on standard error; without a terminal it is 120 characters wide."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console = Console(stderr=True, width=120)
-    console.print(table)
+def _plain(table: Table) -> str:
+    """A table as lines of columns two spaces apart, as wide as it is."""
+    title, table.title = table.title, None
+    table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
+    for column in table.columns:
+        column.no_wrap = True
+    buffer = io.StringIO()
+    Console(file=buffer, width=_UNBOUNDED, color_system=None, emoji=False).print(table)
+    lines = [] if title is None else [str(title)]
+    return "".join(f"{line.rstrip()}\n" for line in [*lines, *buffer.getvalue().splitlines()])
 
 
-def print_json(content: Mapping[str, Any]) -> None:
-    """Print one JSON object as the last line of standard output."""
-    print(json.dumps(content, allow_nan=False), flush=True)
+def _write(text: str, stream: IO[str]) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except BrokenPipeError:
+        _drop(stream)
 
 
-def show_errors(split: str, report: Mapping[str, Any], forecaster: str) -> None:
-    """Show the metrics of a forecaster and both baselines, also per channel if there are several.
-
-    Args:
-        split: name of the split, for the title.
-        report: as `Run.evaluate` gives it for the split.
-        forecaster: name of the trained model.
-    """
-    rows = {forecaster: report} | {name: report[name] for name in _BASELINES if name in report}
-    windows = f"{report['windows']:,} of {report['split_windows']:,} windows"
-    if report["windows"] == report["split_windows"]:
-        windows = f"{report['windows']:,} windows"
-    show(_error_table(f"{split}, {windows}", rows))
-    for channel in report.get("channels", {}):
-        of_channel = {name: errors["channels"][channel] for name, errors in rows.items()}
-        show(_error_table(f"{split}, {channel}", of_channel))
-
-
-def _error_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """MAE, RMSE and MAPE of each forecaster at some horizon steps."""
-    first = next(iter(rows.values()))
-    steps = _shown_steps([key for key in first["mae"] if key != "mean"])
-    table = Table(title=f"{title}: {first['count']:,} targets", title_justify="left")
-    table.add_column("forecaster")
-    table.add_column("error")
-    for step in steps:
-        table.add_column("mean" if step == "mean" else f"step {step}", justify="right")
-    for name, errors in rows.items():
-        for kind, label in _ERRORS.items():
-            cells = (_number(errors[kind][step]) for step in steps)
-            table.add_row(name if kind == "mae" else "", label, *cells, end_section=kind == "mape")
-    return table
-
-
-def _shown_steps(steps: list[str]) -> list[str]:
-    """A few horizon steps, of twelve those that papers show (3, 6, 9, 12), and the mean."""
-    if len(steps) > _SHOWN_STEPS:
-        stride = max(1, len(steps) // 4)
-        steps = steps[stride - 1 :: stride]
-    return [*steps, "mean"]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _drop(stream: IO[str]) -> None:
+    """Send what a stream still holds, and what follows, nowhere: its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

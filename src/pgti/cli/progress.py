@@ -1,28 +1,43 @@
-"""Progress on standard error: lines, and on a terminal bars for bytes and rows."""
+"""Progress on standard error: on a terminal bars for bytes and rows, and lines above them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pgti.cli.output import log
-from pgti.datasets import FetchCallbacks
+from pgti.cli.output import error_console, log
 
-__all__ = ["progress_bars"]
+__all__ = ["Bars", "progress_bars"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bars:
+    """What shows progress while something is read.
+
+    Attributes:
+        log: prints a line.
+        rows: shows the number of rows read, and their total where it is known.
+        download: shows the bytes of a file, by name, that have arrived, and their total.
+    """
+
+    log: Callable[[str], None] = log
+    rows: Callable[[int, int | None], None] = lambda *_: None
+    download: Callable[[str, int, int | None], None] = lambda *_: None
 
 
 @contextmanager
-def progress_bars(label: str, console: Console | None = None) -> Iterator[FetchCallbacks]:
-    """Callbacks that show progress while the block runs; without a terminal they only log lines.
+def progress_bars(label: str, console: Console | None = None) -> Iterator[Bars]:
+    """Bars that are drawn while the block runs; without a terminal they only log lines.
 
     Args:
         label: text before the bar for rows; a download has the name of its file.
         console: where to draw; standard error by default.
     """
-    console = console or Console(stderr=True)
+    console = console or error_console()
     if not console.is_terminal:
-        yield FetchCallbacks(log=log)
+        yield Bars()
         return
     columns = (
         TextColumn("{task.description}"),
@@ -49,4 +64,4 @@ def progress_bars(label: str, console: Console | None = None) -> Iterator[FetchC
             whole = "" if total is None else f" of {total:,}"
             show(label, done, total, f"{done:,}{whole} rows")
 
-        yield FetchCallbacks(log=print_line, download_progress=show_bytes, row_progress=show_rows)
+        yield Bars(log=print_line, rows=show_rows, download=show_bytes)

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from pgti.cli.output import log, print_json, show
+from pgti.cli.flags import JsonFlag
+from pgti.cli.output import build_table, log, print_results
 from pgti.display import count_of
-from pgti.run.model_study import study
-from pgti.run.results import to_json
-from pgti.run.study_result import StudyResult, check_table_suffix
-from pgti.store import SeriesStore
+
+if TYPE_CHECKING:
+    from pgti.run.study_result import StudyResult
 
 __all__ = ["study_command"]
 
@@ -24,7 +25,7 @@ def study_command(
     test_windows: int | None = None,
     workdir: Path = Path("build/study"),
     table: Path | None = None,
-    json: bool = False,
+    json: JsonFlag = False,
 ) -> None:
     """Train several configurations with several seeds, and compare their test metrics.
 
@@ -41,8 +42,12 @@ def study_command(
         test_windows: Maximum number of test windows; all if not given.
         workdir: Directory of the runs and their results.
         table: Write the table to this file: .md for Markdown, .csv, or .tex for LaTeX.
-        json: Print one JSON object on standard output.
     """
+    from pgti.run.model_study import study
+    from pgti.run.results import to_json
+    from pgti.run.study_result import check_table_suffix
+    from pgti.store import SeriesStore
+
     if table is not None:
         check_table_suffix(table)
     result = study(
@@ -54,28 +59,22 @@ def study_command(
         test_windows=test_windows,
         log=log,
     )
-    for shown in _tables(result):
-        show(shown)
     if table is not None:
         result.write_table(table)
         log(f"the table is in {table}")
     log(result.machine.summary)
     for line in result.left_out:
         log(f"left out: {line}")
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), *_tables(result), as_json=json)
 
 
-def _tables(result: StudyResult) -> Iterator[Table]:
+def _tables(result: "StudyResult") -> Iterator[Table]:
     """The table in parts that a screen has room for: each metric, and what the trainings took."""
     table = result.to_table()
     windows = count_of(result.test_windows, "test window")
     for group in dict.fromkeys(table.groups):
         title = f"{group} over {windows}: mean ± standard deviation over seeds"
-        part = Table("model", title=title if group else "trainings", title_justify="left")
         columns = [i for i, each in enumerate(table.groups) if each == group]
-        for column in columns:
-            part.add_column(table.titles[column], justify="right", no_wrap=True)
-        for name, *cells in table.rows:
-            part.add_row(name, *(cells[column] for column in columns))
-        yield part
+        headings = ("model", *(table.titles[column] for column in columns))
+        rows = [(name, *(cells[column] for column in columns)) for name, *cells in table.rows]
+        yield build_table(title if group else "trainings", headings, rows)

@@ -52,10 +52,10 @@ class RunConfig:
         windows: Shape and split of the windows.
         model: The model.
         training: Options of the training loop.
-        batching: How batches are built: "index" gathers windows from the store, "device" from a
-            copy of the series on the compute device, "standard" materializes all windows (for
-            comparison), "auto" chooses the fastest that fits.
-        placement: Where the training rows are when several ranks train (torchrun, srun, mpirun):
+        batching: How batches are built: index, device, standard or auto. "index" gathers windows
+            from the store, "device" from a copy of the series on the compute device, "standard"
+            materializes all windows (for comparison), "auto" chooses the fastest that fits.
+        placement: Where the training rows are when several ranks train (torchrun, srun, mpirun).
             "replicated" maps the whole store on every rank, "partitioned" gives each rank its part
             of the series.
         device: Compute device: auto, cpu, cuda or cuda:1. With several ranks, auto and cuda mean
@@ -176,7 +176,8 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     for name, value in above.items():
         merged[name] = value
         if isinstance(value, Mapping) and isinstance(table := below.get(name), Mapping):
-            is_other = any(value[tag] != table[tag] for tag in ("kind", "name") if tag in value)
+            tag = "name" if name == "model" else "kind"
+            is_other = tag in value and value[tag] != table[tag]
             merged[name] = value if is_other else _merge(table, value)
     return merged
 

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError, option
@@ -190,6 +189,8 @@ class TimeAxis:
         seconds = self.seconds_at(rows)
         if self.time_zone is None:
             return seconds
+        import pandas as pd  # noqa: PLC0415 - options are read without it
+
         times = pd.DatetimeIndex(seconds.ravel().astype("datetime64[s]"), tz="UTC")
         wall = times.tz_convert(self.time_zone).tz_localize(None).as_unit("s")
         return np.asarray(wall.asi8, dtype=np.int64).reshape(seconds.shape)

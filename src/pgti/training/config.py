@@ -213,8 +213,8 @@ class TrainingConfig:
             on all of them.
         precision: Precision of the network's forward pass in training; bfloat16 uses autocast.
         activation_checkpointing: Recompute activations in the backward pass instead of storing
-            them: a fraction of the memory for about a third more time. "auto" does so if they
-            would not fit otherwise.
+            them. This takes a fraction of the memory and about a third more time. "auto" does so if
+            they would not fit otherwise.
         compile: Compile the network with torch.compile.
         seed: Seed of initial parameters, order of windows and scheduled sampling.
         checkpoint_every_steps: Write a checkpoint every this many optimizer steps; 0 writes them

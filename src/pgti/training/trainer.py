@@ -149,7 +149,7 @@ class Trainer:
         self._sent_before = self._communicator.traffic.sent_bytes
         for observer in self._observers:
             label = f"epoch {progress.epoch + 1}/{self._config.epochs}"
-            observer.begin(label, self._training.num_windows, progress.epoch_windows)
+            observer.begin(label, self._training.num_windows, progress.epoch_windows, progress.step)
         first_batch = progress.step_in_epoch * self._config.accumulate
         began = time.perf_counter()
         with closing(self._training.epoch(progress.epoch, first_batch)) as batches:
