@@ -20,23 +20,39 @@ from pgti.training import TrainingConfig
 __all__ = ["RunFlags", "allow_own_module", "run_config"]
 
 
-def run_config(store: Path, flags: "RunFlags") -> RunConfig:
+def run_config(store: Path, flags: "RunFlags", resumed: Path | None = None) -> RunConfig:
     """The configuration of the flags and of the file that `--config` names; flags come first.
 
     A flag that names another model or another kind than the file's replaces the file's table.
+
+    Args:
+        store: the store to train on.
+        flags: those that were given.
+        resumed: directory of a run whose own options stand in for a file.
 
     Raises:
         ConfigError: if an option is unknown or has a wrong value.
     """
     given = _nest(flags)
     path = given.pop("config", None)
+    is_users = path is not None
+    if path is None and resumed is not None:
+        path = _config_of(resumed)
     store = store.absolute()
     below = RunConfig(store=store) if path is None else RunConfig.from_toml(path, store)
     name = given.get("model", {}).get("name", below.model.name)
-    allow_own_module(name)
+    if is_users or "name" in given.get("model", {}):
+        allow_own_module(name)
     if "model" in given:
         given["model"] = _parse_model(given["model"], name)
     return below.override(given)
+
+
+def _config_of(run: Path) -> Path | None:
+    """The file with the options of a run; None if there is no run yet."""
+    from pgti.training import RunDirectory
+
+    return RunDirectory(run).config_file if RunDirectory.exists(run) else None
 
 
 def _nest(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pgti.cli.output import error_console, facts_table, log, print_results
 from pgti.cli.run_options import RunFlags, run_config
 from pgti.display import count_of
 from pgti.distributed import TIMEOUT_SECONDS
-from pgti.errors import require_whole_number
+from pgti.errors import ConfigError, require_whole_number
 
 if TYPE_CHECKING:
     from pgti.forecasting import Observer
@@ -31,6 +31,7 @@ def train_command(
     options: Annotated[RunFlags | None, Parameter(name="*")] = None,
     local_copy: Annotated[Path | None, Parameter(group=heading("Machine"))] = None,
     resume: bool = False,
+    overwrite: bool = False,
     peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
     test_windows: Annotated[int | None, Parameter(group=heading("Output"))] = None,
     tensorboard: Annotated[bool, Parameter(group=heading("Output"))] = False,
@@ -46,7 +47,8 @@ def train_command(
         run: Directory of the run; write --run-dir behind torchrun, which has options like --run.
         options: Options of the run.
         local_copy: Copy the store to this directory on a local disk first, once per machine.
-        resume: Continue from the last checkpoint of the run, with any number of ranks.
+        resume: Continue the run from its last checkpoint, with its options where none are given.
+        overwrite: Replace a run that is there.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
         test_windows: Evaluate at most this many test windows at the end, spread over the split.
         tensorboard: Also write TensorBoard events.
@@ -61,7 +63,9 @@ def train_command(
     first_step = FirstStep()
     if test_windows is not None:
         require_whole_number("test-windows", test_windows, 1)
-    config = run_config(store, options or {})
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: choose one of them")
+    config = run_config(store, options or {}, run if resume else None)
 
     def observers(directory: "RunDirectory") -> list["Observer"]:
         chosen: list[Observer] = [RichObserver(error_console()), first_step]
@@ -75,18 +79,19 @@ def train_command(
             run,
             store=None if local_copy is None else open_local_copy(store, local_copy, communicator),
             resume=resume,
+            overwrite=overwrite,
             job=this_job(),
             log=log,
             observers=observers,
             communicator=communicator,
         )
-        report = None
-        if trained.splits.test:
+        report = trained.read_test() if result.was_finished and test_windows is None else None
+        if report is None and trained.splits.test:
             report = trained.evaluate("test", max_windows=test_windows)
+            with communicator.raise_together():
+                if communicator.is_main:
+                    trained.directory.write_test(report.to_dict()["test"])
         test = None if report is None else report.to_dict()["test"]
-        with communicator.raise_together():
-            if test is not None and communicator.is_main:
-                trained.directory.write_test(test)
         sent = communicator.traffic.sent_bytes
     if not communicator.is_main:
         return

@@ -252,7 +252,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                 result = _resume(prepared, found, log)
             case FinishedRun():
                 prepared.trainer.restore(found.checkpoint)
-                result = prepared.trainer.fit()
+                result = replace(prepared.trainer.fit(), was_finished=True)
                 if communicator.is_main:
                     log(
                         f"the run in {directory.path} is finished after "

@@ -139,6 +139,7 @@ class FitResult:
         stopped_early: whether the training ended before its epochs were over, because validation
             stopped improving or a callback stopped it.
         parameters: number of trained parameters.
+        was_finished: whether there was nothing left to train.
     """
 
     epochs: int
@@ -151,3 +152,4 @@ class FitResult:
     seconds: float
     stopped_early: bool
     parameters: int
+    was_finished: bool = False

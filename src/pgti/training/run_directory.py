@@ -247,6 +247,10 @@ class RunDirectory:
         """Write `test.json`."""
         write_atomically(self.test_file, _json(report))
 
+    def read_test(self) -> dict[str, Any] | None:
+        """Content of `test.json`; None if there is none."""
+        return self._read_json(self.test_file) if self.test_file.exists() else None
+
     def forget_test(self) -> None:
         """Remove `test.json`: training will end with other parameters."""
         with reraise_os_errors(f"{self.test_file} cannot be written"):
@@ -308,20 +312,11 @@ class RunDirectory:
         per metric in original units, `lr`, `seconds` (of training in the epoch) and
         `windows_per_second`.
         """
-        first, last = ["epoch", "step", "train_loss"], ["lr", "seconds", "windows_per_second"]
-        errors = ["mae", "rmse", "mape"]
         epochs = [each for each in self.read_metrics() if each["kind"] == "epoch"]
-        if epochs:
-            errors = list(epochs[-1]["val"])
-        rows = [
-            [
-                *(each[name] for name in first),
-                *(each["val"].get(name) for name in errors),
-                *(each[name] for name in last),
-            ]
-            for each in epochs
-        ]
-        return pd.DataFrame(rows, columns=[*first, *(f"val_{name}" for name in errors), *last])
+        frame = pd.json_normalize(epochs, sep="_") if epochs else pd.DataFrame(columns=["val_mae"])
+        errors = [name for name in frame if str(name).startswith("val_")]
+        first, last = ["epoch", "step", "train_loss"], ["lr", "seconds", "windows_per_second"]
+        return frame.reindex(columns=[*first, *errors, *last])
 
     # -- reading ----------------------------------------------------------------------------------
 
