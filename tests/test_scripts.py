@@ -1,5 +1,6 @@
 """What a researcher writes in the first hour, as whole scripts."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -58,10 +59,35 @@ class Network(nn.Module):
 """
 
 
-def run_python(arguments: list[str], directory: Path) -> subprocess.CompletedProcess[str]:
+EXECUTE = """
+import json, sys
+import nbformat
+from nbclient import NotebookClient
+
+notebook = nbformat.v4.new_notebook()
+notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in json.load(sys.stdin)]
+NotebookClient(notebook, kernel_name="python3", timeout=100).execute()
+print(json.dumps([[output for output in cell.outputs] for cell in notebook.cells]))
+"""
+
+CELLS = [
+    "import pgti",
+    "store = pgti.simulate('build/store', sensors=5, steps=600)\nstore",
+    "run = pgti.train(store, 'build/run', model='gru', model_options={'hidden': 4}, epochs=2)",
+    "run",
+    "run.evaluate()",
+    "run.history",
+    "run.forecast().head()",
+]
+
+
+def run_python(
+    arguments: list[str], directory: Path, text: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=directory,
+        input=text,
         capture_output=True,
         text=True,
         timeout=120,
@@ -97,3 +123,29 @@ def test_an_own_network_with_an_own_loss_is_stopped_and_evaluated_by_the_command
     )
     assert shown.returncode == 0, shown.stderr
     assert "persistence" in shown.stdout + shown.stderr
+
+
+def test_a_notebook_shows_progress_and_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stays in an executed notebook: a line per epoch, tables, and no bar."""
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    done = run_python(["-c", EXECUTE], tmp_path, json.dumps(CELLS))
+    assert done.returncode == 0, done.stderr
+    _, store, training, *tables = json.loads(done.stdout)
+    assert "<table" in store[0]["data"]["text/html"]
+    text = "".join(
+        output.get("text", "") or output["data"].get("text/plain", "") for output in training
+    )
+    assert "epoch 1: train loss" in text
+    assert "epoch 2: train loss" in text
+    assert "memory: about" in text
+    assert "ipywidgets" not in text
+    assert "\u2501" not in text  # the bar of a training that has ended
+    for cell in tables:
+        assert "<table" in cell[0]["data"]["text/html"]
+    assert "historical-average" in tables[1][0]["data"]["text/html"]

@@ -118,6 +118,14 @@ def test_flags_override_a_file_of_0_1(tmp_path: Path) -> None:
     assert config.training.order == BlocksOrder(block_size=2)
 
 
+def test_flags_complete_what_a_file_leaves_open(file: Path) -> None:
+    file.write_text('[training.schedule]\nkind = "multistep"\n')
+    with pytest.raises(ConfigError, match="milestones"):
+        config_of("--config", file)
+    schedule = config_of("--config", file, "--schedule.milestones", "1,2").training.schedule
+    assert schedule == MultistepSchedule(milestones=(1, 2))
+
+
 def test_errors_name_the_file_or_the_flag(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"^epochs is 0: it must be a whole number"):
         config_of("--config", file, "--epochs", 0)

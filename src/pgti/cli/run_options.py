@@ -7,14 +7,16 @@ table (`--windows.horizon`, `--model.hidden`). `--schedule cosine` stands for th
 
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_type_hints
 
 from pgti.batching import WindowConfig
 from pgti.cli.flags import flag, flags_of, short_texts
+from pgti.errors import ConfigError
 from pgti.options import parse_text
-from pgti.run.config import ModelConfig, RunConfig
+from pgti.run.config import ModelConfig, RunConfig, read_toml
 from pgti.training import TrainingConfig
 
 __all__ = ["RunFlags", "allow_own_module", "run_config"]
@@ -39,12 +41,22 @@ def run_config(store: Path, flags: "RunFlags", resumed: Path | None = None) -> R
     if path is None and resumed is not None:
         path = _config_of(resumed)
     store = store.absolute()
-    below = RunConfig(store=store) if path is None else RunConfig.from_toml(path, store)
-    name = given.get("model", {}).get("name", below.model.name)
+    below = {} if path is None else read_toml(path)
+    table = below.get("model", {})
+    name = table.get("name") if isinstance(table, Mapping) else None
+    name = given.get("model", {}).get("name", name or ModelConfig().name)
     if is_users or "name" in given.get("model", {}):
         allow_own_module(name)
     if "model" in given:
         given["model"] = _parse_model(given["model"], name)
+    if path is None:
+        return RunConfig(store=store).override(given)
+    try:
+        below = RunConfig.from_toml(path, store)
+    except ConfigError:
+        with suppress(ConfigError):  # flags may complete what the file leaves open
+            return RunConfig.from_toml(path, store, given)
+        raise
     return below.override(given)
 
 

@@ -25,6 +25,7 @@ __all__ = ["Observer", "RichObserver", "TensorBoardObserver"]
 Record = Mapping[str, Any]
 
 _SECONDS_PER_LINE = 60.0
+_SECONDS_PER_DRAWING = 0.25
 
 
 class Observer:
@@ -49,8 +50,8 @@ class Observer:
 class RichObserver(Observer):
     """A progress bar with loss, windows per second and time left, and a line per epoch.
 
-    If standard error is not a terminal, it writes lines alone: one per epoch, and one about every
-    minute in between. Each begins with the time.
+    If standard error is neither a terminal nor a notebook, it writes lines alone: one per epoch,
+    and one about every minute in between. Each begins with the time.
 
     Args:
         console: where to write; standard error if None.
@@ -71,22 +72,29 @@ class RichObserver(Observer):
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
-            disable=not self._console.is_terminal,
+            # Rich draws in notebooks by ipywidgets, which few have; this class draws itself there.
+            disable=self._console.is_jupyter or not self._console.is_terminal,
         )
+        self._notebook: Any = None
         self._task: TaskID | None = None
         self._step: int | None = None
-        self._line_at = 0.0
+        self._line_at = self._drawn_at = 0.0
         self._line_windows = 0
 
     def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Replace the bar of the last pass."""
         self._progress.start()
+        if self._console.is_jupyter and self._notebook is None:
+            from IPython.display import display  # noqa: PLC0415 - a notebook has it
+
+            self._notebook = display(self._progress, display_id=True)  # type: ignore[no-untyped-call] # IPython
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(
             label, total=num_windows, completed=done, loss="", speed=""
         )
         self._step, self._line_at, self._line_windows = step, self._clock(), done
+        self._draw()
 
     def advance(self, num_windows: int) -> None:
         """Advance the bar, or write a line if a minute has passed."""
@@ -100,6 +108,8 @@ class RichObserver(Observer):
             self._print_if_due(task)
         elif task.speed is not None and math.isfinite(task.speed):
             self._progress.update(self._task, speed=f"{task.speed:,.0f} windows/s")
+        if self._clock() - self._drawn_at >= _SECONDS_PER_DRAWING:
+            self._draw()
 
     def record(self, record: Record) -> None:
         """Show the loss, and write a line at the end of an epoch."""
@@ -118,6 +128,15 @@ class RichObserver(Observer):
         """Remove the bar."""
         if not self._progress.disable:
             self._progress.stop()
+        if self._notebook is not None:
+            self._notebook.update({"text/plain": ""}, raw=True)
+            self._notebook = None
+
+    def _draw(self) -> None:
+        """Draw the bar anew in a notebook; on a terminal rich does so by itself."""
+        self._drawn_at = self._clock()
+        if self._notebook is not None:
+            self._notebook.update(self._progress)
 
     def _print_if_due(self, task: Task) -> None:
         """Write how far the pass has come, about once a minute."""

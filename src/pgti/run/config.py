@@ -124,12 +124,15 @@ class RunConfig:
             raise ConfigError(str(error).removeprefix("training.")) from None
 
     @classmethod
-    def from_toml(cls, path: Path, store: Path | None = None) -> Self:
+    def from_toml(
+        cls, path: Path, store: Path | None = None, options: Mapping[str, Any] | None = None
+    ) -> Self:
         """Read a `config.toml`, of this version or of 0.1.
 
         Args:
             path: the file.
             store: the store, in place of the one that the file names.
+            options: options that come before the file's, nested as `from_options` takes them.
 
         Raises:
             ConfigError: if it cannot be read, or an option is unknown or has a wrong value.
@@ -139,8 +142,11 @@ class RunConfig:
             content["store"] = store
         if "store" not in content:
             raise ConfigError(f"{path} names no store")
+        training = content.get("training")
         try:
-            return cls.from_options(content)
+            if isinstance(training, Mapping):
+                content["training"] = upgrade_training_options(training)
+            return cls.from_options(_merge(content, options or {}))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
@@ -171,13 +177,20 @@ class RunConfig:
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two nested mappings as one, in which `above` comes first."""
+    """Two nested mappings as one, in which `above` comes first.
+
+    Another model, or another kind of an option, replaces the table below.
+    """
     merged = dict(below)
     for name, value in above.items():
         merged[name] = value
-        if isinstance(value, Mapping) and isinstance(table := below.get(name), Mapping):
-            tag = "name" if name == "model" else "kind"
-            is_other = tag in value and value[tag] != table[tag]
+        table = below.get(name)
+        if isinstance(value, Mapping) and isinstance(table, str):
+            table = {"kind": table}  # the short form of a table without options
+        if isinstance(value, Mapping) and isinstance(table, Mapping):
+            is_other = any(
+                value[tag] != table.get(tag, value[tag]) for tag in ("kind", "name") if tag in value
+            )
             merged[name] = value if is_other else _merge(table, value)
     return merged
 
