@@ -41,8 +41,7 @@ def run_config(store: Path, flags: "RunFlags", resumed: Path | None = None) -> R
     if path is None and resumed is not None:
         path = _config_of(resumed)
     store = store.absolute()
-    below = {} if path is None else read_toml(path)
-    table = below.get("model", {})
+    table = {} if path is None else read_toml(path).get("model", {})
     name = table.get("name") if isinstance(table, Mapping) else None
     name = given.get("model", {}).get("name", name or ModelConfig().name)
     if is_users or "name" in given.get("model", {}):

@@ -286,6 +286,8 @@ def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:
     """Train on from a checkpoint, or from the start where the run has none yet."""
     run = prepared.run
     prepared.trainer.restore(found.checkpoint)
+    progress = prepared.trainer.progress
+    prepared.choices.append(f"resuming after step {progress.step:,}, in epoch {progress.epoch + 1}")
     plan = prepared.plan_memory(checkpointed_before=found.activation_checkpointing)
     with run.communicator.raise_together():
         if run.communicator.is_main:
