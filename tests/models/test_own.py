@@ -44,6 +44,9 @@ class Net(nn.Module):
     class Part(nn.Linear):
         pass
 
+class Undescribed(Net):
+    pass
+
 def build(shape, hidden):
     return Net(shape, hidden)
 
@@ -85,6 +88,9 @@ def test_a_class_by_name_is_built_with_its_options(module: str) -> None:
     assert type(network.scale) is float
     assert asdict(build_config(f"{module}:Net", {})) == {"hidden": 4, "scale": 1.0, "kind": "a"}
     assert model_entry(f"{module}:Net").description == "A linear map."
+    for undescribed in ("build", "Undescribed"):
+        entry = model_entry(f"{module}:{undescribed}")
+        assert entry.description == "a network of your own"
     assert num_parameters(f"{module}:Net", {"hidden": 3}, shape()) == 3 * 4 + 3
 
 
@@ -116,7 +122,7 @@ def test_a_function_by_name_may_require_an_option(module: str) -> None:
         (
             "their_models:fails",
             {},
-            r"fails cannot be built: ValueError: no such size \(.*_models.py, line 2[0-9]",
+            r"fails cannot be built: ValueError: no such size \(.*_models.py, line \d",
         ),
         (
             "their_models:fails_in_torch",
@@ -213,7 +219,7 @@ def test_options_are_of_the_type_of_annotation_or_default() -> None:
     ("options", "words"),
     [
         ({"gate": "gelu"}, "model.gate is 'gelu': it must be one of tanh, relu"),
-        ({"widths": 3}, "model.widths is 3: it must be a list"),
+        ({"widths": {}}, "model.widths is {}: it must be a list"),
         ({"widths": ["a"]}, r"model.widths\[0\] is 'a': it must be a whole number"),
         ({"activation": 3}, "model.activation is not an option of custom"),
         ({"more": 3}, "model.more is not an option of custom"),

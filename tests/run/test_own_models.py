@@ -64,7 +64,8 @@ def _module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def fit(store: SeriesStore, run: Path, model: Any = "our_models:Net", **options: Any) -> Run:
-    options = {"epochs": 1, "batch_size": 16, "windows": WINDOWS, "device": "cpu", **options}
+    options = {"epochs": 2, "batch_size": 16, "windows": WINDOWS, "device": "cpu", **options}
+    options["progress"] = False
     return pgti.train(store, run, model=model, **options)
 
 
@@ -130,17 +131,28 @@ def test_a_local_function_has_to_be_given(store: SeriesStore, tmp_path: Path) ->
 def test_resuming_may_name_the_network_anew(
     store: SeriesStore, tmp_path: Path, module: Any
 ) -> None:
-    """The parameters must fit, and the options be the same."""
-    fit(store, tmp_path / "run", lambda shape, hidden=4: module.Net(shape, hidden), max_steps=2)
-    fit(store, tmp_path / "run", module.Net, resume=True, epochs=2)
-    assert model_of(tmp_path / "run")["name"] == "our_models:Net"
-    whole = fit(store, tmp_path / "whole", module.Net, epochs=2).forecaster.network.state_dict()
-    resumed = Run.open(tmp_path / "run").forecaster.network.state_dict()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    with pytest.raises(RunError, match=r"started with model.hidden = 4 and cannot be .* with 5"):
-        fit(store, tmp_path / "run", resume=True, model_options={"hidden": 5})
-    with pytest.raises(RunError, match=r"model\.name = 'our_models:Net' and cannot .* 'gru'"):
-        fit(store, tmp_path / "run", "gru", resume=True)
+    """Its options stay, and the parameters must fit."""
+
+    def build(shape: pgti.ModelShape, hidden: int) -> Any:
+        return module.Net(shape, hidden)
+
+    options = {"hidden": 3}
+    fit(store, tmp_path / "run", build, model_options=options, max_steps=2)
+    with pytest.raises(ConfigError, match="'custom' stands for a network that no module defines"):
+        pgti.train(store, tmp_path / "run", resume=True)
+    pgti.train(store, tmp_path / "run", model=module.Net, resume=True, max_steps=5, progress=False)
+    assert model_of(tmp_path / "run") == {"name": "our_models:Net", "hidden": 3}
+    whole = fit(store, tmp_path / "whole", module.Net, model_options=options, max_steps=5)
+    pairs = zip(
+        whole.forecaster.network.parameters(),
+        Run.open(tmp_path / "run").forecaster.network.parameters(),
+        strict=True,
+    )
+    assert all(torch.equal(*pair) for pair in pairs)
+    with pytest.raises(RunError, match=r"started with model.hidden = 3 and cannot be .* with 5"):
+        pgti.train(store, tmp_path / "run", resume=True, model_options={"hidden": 5})
+    with pytest.raises(ConfigError, match="trained with the model our_models:Net: leave model out"):
+        pgti.train(store, tmp_path / "run", resume=True, model="gru")
 
 
 def test_a_training_that_cannot_work_leaves_nothing(
@@ -155,6 +167,23 @@ def test_a_training_that_cannot_work_leaves_nothing(
     ):
         with pytest.raises(ConfigError, match=words):
             fit(store, tmp_path / "run", model, model_options=options)
+    assert not (tmp_path / "run").exists()
+
+
+class InPlace(Linear):
+    """Overwrites what the backward pass needs."""
+
+    def forward(self, x: torch.Tensor, supports: pgti.Supports) -> torch.Tensor:
+        """[B, H, N, C_out]."""
+        out = super().forward(x, supports).exp()
+        if self.training:
+            out += 1
+        return out
+
+
+def test_a_backward_pass_that_fails_is_explained(store: SeriesStore, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"a trial step of training failed: RuntimeError: one of"):
+        fit(store, tmp_path / "run", InPlace)
     assert not (tmp_path / "run").exists()
 
 

@@ -127,7 +127,7 @@ def model_entry(name: str, factory: ModelFactory | None = None) -> ModelEntry:
                 "module defines it"
             )
         factory = find_own_model(name)
-    lines = (inspect.getdoc(factory) or "").splitlines()
+    lines = inspect.cleandoc(factory.__doc__ or "").splitlines()  # without that of nn.Module
     label = getattr(factory, "__qualname__", "the function") if name == CUSTOM_MODEL else name
     model = OwnModel(factory, label)
     return ModelEntry(own_config(factory), model, lines[0] if lines else "a network of your own")

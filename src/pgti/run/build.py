@@ -2,7 +2,7 @@
 
 import os
 import re
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -31,6 +31,7 @@ from pgti.store import Scaler, SeriesStore
 
 __all__ = [
     "build_forecaster",
+    "explain_own_failures",
     "relocate_model",
     "resolve_device",
     "resolve_model",
@@ -190,6 +191,12 @@ def _supports(network: nn.Module, graph: SensorGraph) -> Supports:
     return Supports.from_graph(graph, getattr(network, "support_kind", "dual_random_walk"))
 
 
+def explain_own_failures(network: nn.Module, what: str) -> AbstractContextManager[None]:
+    """As `explain_failures`, if the network is not of this package."""
+    is_own = not type(network).__module__.startswith("pgti.")
+    return explain_failures(what) if is_own else nullcontext()
+
+
 def try_network(forecaster: NetworkForecaster, batcher: Batcher[Any], start: int) -> None:
     """Run one window through the network, to refuse at once a network that cannot work.
 
@@ -208,9 +215,11 @@ def try_network(forecaster: NetworkForecaster, batcher: Batcher[Any], start: int
     devices = [batch.x.device] if batch.x.device.type == "cuda" else []
     forecaster.eval()
     # Not inference_mode: what a network caches here must be usable in training later.
-    is_own = not type(forecaster.network).__module__.startswith("pgti.")
     what = f"the network failed on one window, x {list(batch.x.shape)}"
-    explained = explain_failures(what) if is_own else nullcontext()
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), explained:
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=devices),
+        explain_own_failures(forecaster.network, what),
+    ):
         forecaster(batch)
     forecaster.train()

@@ -22,6 +22,7 @@ from pgti.models import CUSTOM_MODEL, AbstractModel, ModelFactory, num_trainable
 from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
     build_forecaster,
+    explain_own_failures,
     resolve_device,
     try_network,
     window_source,
@@ -69,11 +70,15 @@ class PreparedRun:
             checkpointed_before: whether a resumed run has checkpointed its activations so far.
 
         Raises:
-            ConfigError: as `pgti.run.memory_plan.plan_memory`.
+            ConfigError: as `pgti.run.memory_plan.plan_memory`, or a step of the user's own network
+                fails.
         """
         communicator, network = self.run.communicator, self.run.forecaster.network
         on_cpu = self.run.device.type == "cpu"
-        with communicator.raise_together():
+        with (
+            communicator.raise_together(),
+            explain_own_failures(network, "a trial step of training failed"),
+        ):
             plan = plan_memory(
                 self.run.config,
                 self.run.source,
@@ -207,8 +212,8 @@ def _warnings(run: Run) -> list[str]:
     lines = []
     if run.config.model.name == CUSTOM_MODEL:
         lines.append(
-            "no module defines the network's class or function, so opening the run will need "
-            f"{option('model')}"
+            "no module defines the network's class or function, with `shape` as first parameter: "
+            f"opening the run will need {option('model')}"
         )
     targets = run.source.target_names
     if len(targets) > 1:

@@ -17,7 +17,7 @@ from pgti.forecasting import Metrics, RichObserver, check_metrics
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.models import ModelFactory, name_of_own_model
 from pgti.options import accept_options, check_names, require_path
-from pgti.run.build import resolve_model
+from pgti.run.build import relocate_model, resolve_model
 from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import ObserverFactory, PreparedRun, prepare
@@ -133,6 +133,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
     config = RunConfig(store=opened.path.absolute())
     if resume and RunDirectory.exists(path):
         config = RunConfig.from_toml(RunDirectory(path).config_file, config.store)
+        if model is not None:
+            config = replace(config, model=relocate_model(config.model, model))
     config = config.override({name: each for name, each in given.items() if each is not None})
     for callback in callbacks:
         if not isinstance(callback, Callback):
