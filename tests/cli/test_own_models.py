@@ -141,6 +141,26 @@ def test_a_configuration_names_the_network() -> None:
     assert model_of("p")["name"] == "gru"
 
 
+def test_a_run_is_resumed_with_its_network(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named again, from this directory, and may have moved; its options stay."""
+    assert run_command(["train", "s", "--config", "run.toml", "--run", "r"]) == 0
+    forget(monkeypatch)
+    resume = ["train", "s", "--run", "r", "--resume", "--max-steps", "3"]
+    assert "Python finds no module cwd_models" in refused(capsys, *resume)
+    (here / "moved_models.py").write_text(MODULE)
+    assert run_command([*resume, "--model", "moved_models:Net"]) == 0
+    assert model_of("r")["name"] == "moved_models:Net"
+    assert model_of("r")["hidden"] == 2
+    assert "cannot be resumed with 5" in refused(
+        capsys, *resume, "--model", "moved_models:Net", "--model.hidden", "5"
+    )
+    assert "trained with the model moved_models:Net: leave --model out" in refused(
+        capsys, *resume, "--model", "gru"
+    )
+
+
 @pytest.mark.parametrize(
     ("tokens", "words"),
     [

@@ -8,7 +8,7 @@ table (`--windows.horizon`, `--model.hidden`). `--schedule cosine` stands for th
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, get_type_hints
 
@@ -56,6 +56,10 @@ def run_config(store: Path, flags: "RunFlags", resumed: Path | None = None) -> R
         with suppress(ConfigError):  # flags may complete what the file leaves open
             return RunConfig.from_toml(path, store, given)
         raise
+    if not is_users and "name" in given.get("model", {}):
+        from pgti.run.build import relocate_model
+
+        below = replace(below, model=relocate_model(below.model, name))
     return below.override(given)
 
 
