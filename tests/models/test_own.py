@@ -160,7 +160,7 @@ def test_code_of_other_modules_is_never_called() -> None:
             build_model(name, {}, shape())
 
 
-def test_registered_names_are_no_modules() -> None:
+def test_registered_names_are_not_modules() -> None:
     assert not is_own_model("pgt:TGCN2")
     assert not is_own_model("pgt:NoLayer")
     assert not is_own_model("dcrnn")

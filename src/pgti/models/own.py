@@ -88,8 +88,8 @@ class OwnModel:
 def own_config(factory: ModelFactory) -> type[ModelConfig]:
     """The class of a network's options: the parameters of its factory after the first.
 
-    A parameter without a default is required. One whose default is no plain value, such as a
-    module, has it always, and is not an option.
+    A parameter without a default is required. One whose default is not a plain value, such as a
+    module, always has it, and is not an option.
     """
     known, hints = _parameters(factory)[1:], _hints(factory)
     declared = []
