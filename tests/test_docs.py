@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+import pgti
 from pgti.cli.main import run_command
 from pgti.errors import MissingExtraError
 
@@ -62,9 +63,21 @@ def run_block(page: Path, line: int, block: str, names: dict[str, Any]) -> None:
             raise
 
 
-def check_readme(_: dict[str, Any], printed: str) -> None:
-    assert 0 < float(printed) < 20
-    assert Path("build/forecast.csv").stat().st_size > 0
+def check_readme(names: dict[str, Any], printed: str) -> None:
+    """The model beats persistence, as in the picture; the second block forecasts 4 sensors."""
+    assert printed.startswith("stid on test (687 windows): speed in mph")
+    first = pgti.Run.open("build/first-run").evaluate().to_frame(by_horizon=False)
+    errors = dict(zip(first["forecaster"], first["mae"], strict=True))
+    assert errors["stid"] < errors["persistence"]
+    assert "plotly" in Path("build/first.html").read_text(encoding="utf-8")
+    assert 0 < names["report"].mae < 2
+
+
+def check_guide(names: dict[str, Any], printed: str) -> None:
+    """The callback stops the training if enough forecasts are near, and metrics say so."""
+    assert "val_within_5" in printed
+    assert 0 <= names["report"]["test"].mean("within_5") <= 1
+    assert Path("coverage.html").exists()
 
 
 def check_windows(names: dict[str, Any], printed: str) -> None:
@@ -80,9 +93,12 @@ def check_windows(names: dict[str, Any], printed: str) -> None:
 
 CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": check_readme,
+    "guide.md": check_guide,
     "windows.md": check_windows,
 }
 LIBRARIES = {
+    "README.md": ("plotly",),
+    "guide.md": ("plotly",),
     "windows.md": ("lightning", "accelerate"),
     "pgt.md": ("torch_geometric_temporal",),
 }
