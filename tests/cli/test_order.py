@@ -49,7 +49,8 @@ def test_train_on_blocks(store: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert '[training.order]\nkind = "blocks"\nblock_size = 16\n' in text
 
     capsys.readouterr()
-    assert run("train", store, "--run", tmp_path / "blocks", "--resume", *TINY) == 2
+    assert run("train", store, "--run", tmp_path / "blocks", "--resume", *TINY,
+               "--order", "global") == 2  # fmt: skip
     assert (
         "training.order.kind = 'blocks' and cannot be resumed with 'global'"
         in capsys.readouterr().err
