@@ -309,7 +309,7 @@ def test_a_signal_leaves_nothing_of_a_simulation(
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
 def test_a_hangup_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that was started by nohup outlives its terminal."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     monkeypatch.setattr(sys, "argv", ["pgti", "--version"])
     try:
@@ -318,6 +318,7 @@ def test_a_hangup_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> N
             main()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) is not before[0]
+        assert signal.getsignal(signal.SIGINT) is not before[2]
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

@@ -264,7 +264,7 @@ def test_simulate_refuses(store: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_unknown_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A mistyped command is answered with the nearest one, and all of them."""
-    check_refused(capsys, tmp_path, "there is no command 'trian': did you mean 'train'?", "trian")
+    check_refused(capsys, tmp_path, "there is no command 'trian'; did you mean 'train'?", "trian")
     everything = ", ".join(name for group in COMMANDS.values() for name in group)
     check_refused(capsys, tmp_path, f"The commands are {everything}", "frobnicate")
 

@@ -66,9 +66,9 @@ def _check_command(tokens: Sequence[str]) -> None:
     if command.startswith("-") or command in known:
         return
     close = get_close_matches(command, known, n=1)
-    nearest = f"did you mean {close[0]!r}? " if close else ""
+    nearest = f"; did you mean {close[0]!r}?" if close else "."
     raise ConfigError(
-        f"there is no command {command!r}: {nearest}The commands are {', '.join(known)}"
+        f"there is no command {command!r}{nearest} The commands are {', '.join(known)}"
     )
 
 
@@ -119,14 +119,22 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
     During an import the process ends at once: a library may swallow an exception there.
     """
-    message = "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTING:
-            if all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES):
-                os.write(2, f"pgti: {message}\n".encode())
-            os._exit(128 + number)
+            _end(number)
         frame = frame.f_back
-    raise Interrupted(message, number)
+    raise Interrupted(_stopped_by(number), number)
+
+
+def _end(number: int, _frame: FrameType | None = None) -> None:
+    """End the process; of several ranks the first says why."""
+    if all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES):
+        os.write(2, f"pgti: {_stopped_by(number)}\n".encode())
+    os._exit(128 + number)
+
+
+def _stopped_by(number: int) -> str:
+    return "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
 
 
 def main() -> None:
@@ -137,5 +145,6 @@ def main() -> None:
             signal.signal(number, _stop)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file
     code = run_command(sys.argv[1:])
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of what ends with the process
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, _end)  # what ends with the process would print a traceback
     sys.exit(code)

@@ -149,8 +149,12 @@ def _options_table(name: str) -> Table:
             texts.get(each.name, ""),
         )
         meaning = text[:1].upper() + text[1:]
-        rows.append((flag, _type_name(hints[each.name]), str(_default(each)), meaning))
+        rows.append((flag, _type_name(hints[each.name]), _shown(_default(each)), meaning))
     return build_table("", ("option", "type", "default", "meaning"), rows, num_texts=4)
+
+
+def _shown(default: Any) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _type_name(hint: Any) -> str:

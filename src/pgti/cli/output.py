@@ -10,8 +10,9 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -61,9 +62,7 @@ def print_results(content: Mapping[str, Any], *tables: Table, as_json: bool) -> 
     if as_json:
         print_text(json.dumps(content, allow_nan=False) + "\n")
     elif sys.stdout.isatty():
-        console = OutputConsole()
-        for table in tables:
-            console.print(table)
+        _show(tables)
     else:
         print_text("\n".join(map(_plain, tables)))
 
@@ -82,11 +81,21 @@ def build_table(
         title: a line above it; empty for none.
         columns: heading of each column.
         rows: cells of each row.
-        num_texts: how many columns hold text, from the first; the others hold numbers.
+        num_texts: how many columns hold text, from the first; the others hold numbers. A narrow
+            terminal wraps the last of several texts.
     """
-    table = Table(title=Text(title) if title else None, title_justify="left")
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for number, name in enumerate(columns):
-        table.add_column(Text(name), justify="left" if number < num_texts else "right")
+        justify: Literal["left", "right"] = "left" if number < num_texts else "right"
+        wraps = number == num_texts - 1 > 0
+        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=not wraps)
     for row in rows:
         table.add_row(*map(Text, row))
     return table
@@ -106,12 +115,29 @@ def format_default(value: Any) -> Any:
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
+def _show(tables: Sequence[Table]) -> None:
+    """Print tables on a terminal; it wraps the lines of those that are too wide for it."""
+    console = OutputConsole()
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
+        if console.measure(table, options=unbounded).minimum > console.width:
+            print_text(_plain(table))
+            continue
+        title, table.title = table.title, None  # rich wraps titles at the width of the table
+        if title is not None:
+            console.print(title, style="italic")
+        console.print(table)
+
+
 def _plain(table: Table) -> str:
     """A table as lines of columns two spaces apart, as wide as it is."""
     title, table.title = table.title, None
     table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
     for column in table.columns:
         column.no_wrap = True
+        column.header = Text(str(column.header).replace("\n", " "))
     buffer = io.StringIO()
     Console(file=buffer, width=_UNBOUNDED, color_system=None, emoji=False).print(table)
     lines = [] if title is None else [str(title)]

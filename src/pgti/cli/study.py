@@ -34,11 +34,10 @@ def study_command(
 
     Args:
         store: The store to train on.
-        configs: TOML files. A row of the table is named after the model, or after its file where a
-            model occurs twice.
+        configs: TOML files, each a row of the table: its name is that of the model, or of the file
+            where a model occurs twice.
         seeds: Comma-separated seeds.
-        jobs: Trainings at the same time, which share the cores. OMP_NUM_THREADS gives each that
-            many threads instead.
+        jobs: Trainings at the same time, which share the cores, or take OMP_NUM_THREADS each.
         test_windows: Maximum number of test windows; all if not given.
         workdir: Directory of the runs and their results.
         table: Write the table to this file: .md for Markdown, .csv, or .tex for LaTeX.

@@ -75,6 +75,7 @@ class RichObserver(Observer):
             # Rich draws in notebooks by ipywidgets, which few have; this class draws itself there.
             disable=self._console.is_jupyter or not self._console.is_terminal,
         )
+        self._draws = self._console.is_jupyter or self._console.is_terminal
         self._notebook: Any = None
         self._task: TaskID | None = None
         self._step: int | None = None
@@ -104,7 +105,7 @@ class RichObserver(Observer):
         if self._step is not None:
             self._step += 1
         task = self._progress.tasks[0]
-        if not self._console.is_terminal:
+        if not self._draws:
             self._print_if_due(task)
         elif task.speed is not None and math.isfinite(task.speed):
             self._progress.update(self._task, speed=f"{task.speed:,.0f} windows/s")
@@ -115,7 +116,7 @@ class RichObserver(Observer):
         """Show the loss, and write a line at the end of an epoch."""
         if record["kind"] == "step":
             if self._task is not None:
-                self._progress.update(self._task, loss=f"loss {record['train_loss']:.4f}")
+                self._progress.update(self._task, loss=f"loss {_shown(record['train_loss'])}")
             return
         self._print(
             f"epoch {record['epoch']}: train loss {_shown(record['train_loss'])}, "
@@ -154,7 +155,7 @@ class RichObserver(Observer):
         self._line_at, self._line_windows = self._clock(), done
 
     def _print(self, line: str) -> None:
-        if not self._console.is_terminal:
+        if not self._draws:
             line = f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
