@@ -357,6 +357,20 @@ def test_progress_is_for_terminals(is_terminal: bool, capsys: pytest.CaptureFixt
     assert ("4 rows" in drawn.getvalue()) == is_terminal
 
 
+def test_rows_are_logged_every_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no terminal."""
+    now = 0.0
+    with progress_bars("ingest", Console(file=io.StringIO()), lambda: now) as bars:
+        for done in range(1, 11):
+            now += 25
+            bars.rows(1_000 * done, None if done < 5 else 10_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "pgti: ingest: 3,000 rows",
+        "pgti: ingest: 6,000 of 10,000 rows",
+        "pgti: ingest: 9,000 of 10,000 rows",
+    ]
+
+
 def test_nothing_loads_pooch_before_it_is_needed() -> None:
     """Importing the package, and listing data sets, needs no library for downloads."""
     script = (

@@ -18,6 +18,7 @@ __all__ = ["JsonFlag", "flag", "flags_of", "heading", "short_texts"]
 
 _HEADINGS = ("Options", "Readings", "Times", "Graph", "Model", "Windows", "Training",
              "Optimization", "Machine", "Output")  # fmt: skip
+_OF_PYTHON = "custom"  # the kind of what a user's function does
 _SENTENCE = re.compile(r'.+?\.(?= +["A-Z0-9]|$)')
 
 
@@ -60,7 +61,7 @@ def flags_of(
             f"{shown}{each.name}",
             texts[each.name],
         )
-        kinds = variants(hints[each.name])
+        kinds = {k: v for k, v in variants(hints[each.name]).items() if k != _OF_PYTHON}
         of_group = (groups or {}).get(each.name, group)
         if not kinds:
             yield name, flag((shown_name,), hints[each.name], text, each.default, of_group)

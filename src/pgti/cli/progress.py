@@ -1,5 +1,6 @@
 """Progress on standard error: on a terminal bars for bytes and rows, and lines above them."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from pgti.cli.output import error_console, log
 
 __all__ = ["Bars", "progress_bars"]
+
+_SECONDS_PER_LINE = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,16 +31,19 @@ class Bars:
 
 
 @contextmanager
-def progress_bars(label: str, console: Console | None = None) -> Iterator[Bars]:
-    """Bars that are drawn while the block runs; without a terminal they only log lines.
+def progress_bars(
+    label: str, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Bars]:
+    """Bars that are drawn while the block runs; without a terminal, a line of rows a minute.
 
     Args:
         label: text before the bar for rows; a download has the name of its file.
         console: where to draw; standard error by default.
+        clock: gives the seconds that pass.
     """
     console = console or error_console()
     if not console.is_terminal:
-        yield Bars()
+        yield Bars(rows=_row_lines(label, clock))
         return
     columns = (
         TextColumn("{task.description}"),
@@ -61,7 +67,23 @@ def progress_bars(label: str, console: Console | None = None) -> Iterator[Bars]:
             show(name, done, total, f"{done / 1e6:,.1f}{whole} MB")
 
         def show_rows(done: int, total: int | None) -> None:
-            whole = "" if total is None else f" of {total:,}"
-            show(label, done, total, f"{done:,}{whole} rows")
+            show(label, done, total, _rows(done, total))
 
         yield Bars(log=print_line, rows=show_rows, download=show_bytes)
+
+
+def _row_lines(label: str, clock: Callable[[], float]) -> Callable[[int, int | None], None]:
+    """What logs the number of rows about once a minute."""
+    line_at = clock()
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal line_at
+        if clock() - line_at >= _SECONDS_PER_LINE:
+            log(f"{label}: {_rows(done, total)}")
+            line_at = clock()
+
+    return show
+
+
+def _rows(done: int, total: int | None) -> str:
+    return f"{done:,} rows" if total is None else f"{done:,} of {total:,} rows"
