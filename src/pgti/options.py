@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import numpy as np
 
+from pgti.display import count_of
 from pgti.errors import ConfigError
 
 __all__ = [
@@ -270,7 +271,9 @@ def _convert_list(name: str, value: Any, hint: Any) -> list[Any]:
         raise ConfigError(f"{name} is {_shorten(value)}: it must be a list")
     members = _member_hints(hint, len(value))
     if len(value) != len(members):
-        raise ConfigError(f"{name} is {list(value)}: it must have {len(members)} values")
+        raise ConfigError(
+            f"{name} is {list(value)}: it must have {count_of(len(members), 'value')}"
+        )
     pairs = zip(value, members, strict=True)
     return [_convert(f"{name}[{i}]", *pair) for i, pair in enumerate(pairs)]
 

@@ -270,11 +270,11 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     ),
     "a gap": (
         lambda d: (frame_csv(d / "a.csv", [0, 1, 2, 5]), {}, None),
-        ("line 4", "line 5", "T00:10:00", "T00:25:00", "2 rows are missing"),
+        ("line 4", "line 5", "T00:10:00", "T00:25:00", "the source lacks 2 rows"),
     ),
     "a gap of a century": (
         lambda d: (frame_csv(d / "a.csv", [0, 1, 2, 10_519_200]), {"gaps": "fill"}, None),
-        ("2112-", "10519197 rows"),
+        ("2112-", "10,519,197 rows"),
     ),
     "gaps without times": (
         lambda d: (saved(d / "a.npy", GOOD), {"gaps": "fill"}, None),

@@ -121,5 +121,5 @@ def test_many_lines_keep_their_numbers(tmp_path: Path) -> None:
     lines[300_001] = "1.5"
     path = tmp_path / "a.csv.gz"
     path.write_bytes(gzip.compress("\n".join(lines).encode(), compresslevel=1))
-    with pytest.raises(DataError, match=r"line 300002 of a.csv.gz has 1 cells .* has 2"):
+    with pytest.raises(DataError, match=r"line 300002 of a.csv.gz has 1 cell .* has 2"):
         ingest(path, tmp_path / "s")

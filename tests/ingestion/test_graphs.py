@@ -207,7 +207,7 @@ def test_weights_of_zero_are_told(tmp_path: Path) -> None:
     csv.write_text("400,7,55,9\n1.5,2.5,3.5,4.5\n")
     summary = ingest(csv, tmp_path / "s", graph=tmp_path / "e.csv")
     assert summary.meta.num_edges == 1
-    assert summary.notes[0].startswith("1 of 2 edges of e.csv have weight 0")
+    assert summary.notes[0].startswith("edges of weight 0 were left out of e.csv, 1 of 2;")
 
 
 def test_read_graph_alone(tmp_path: Path) -> None:

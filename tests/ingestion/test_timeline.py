@@ -69,7 +69,7 @@ def test_autumn_and_spring_of_a_named_zone(tmp_path: Path) -> None:
     [
         (IngestOptions(start="2012-03-02T00:00"), r"2012-03-01T00:00:00 .*2012-03-02T00:00:00"),
         (IngestOptions(interval="10min"), r"00:05:00: .* of 10min \(as interval says\)"),
-        (IngestOptions(interval="1min"), r"4 rows are missing"),
+        (IngestOptions(interval="1min"), r"the source lacks 4 rows"),
         (IngestOptions(interval="10min", gaps="keep"), r"5min apart .* is 10min"),
     ],
 )

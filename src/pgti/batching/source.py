@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.config import WindowConfig
+from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.store import Profile, Scaler, SeriesStore, calendar_features, default_calendar
 from pgti.windows import ModelShape, WindowSpec
@@ -165,8 +166,9 @@ class WindowSource:
         outside = (starts < 0) | (starts > last)
         if outside.any():
             raise ConfigError(
-                f"window start {int(starts[outside][0])} is outside the series: the rule is "
-                f"0 <= start <= {last} ({self.store.meta.num_steps} steps, {rows} rows a window)"
+                f"window start {int(starts[outside][0])} is outside the series: the rule is 0 <= "
+                f"start <= {last} ({count_of(self.store.meta.num_steps, 'step')}, "
+                f"{count_of(rows, 'row')} a window)"
             )
 
     def empty_batch(self, device: torch.device) -> Batch:

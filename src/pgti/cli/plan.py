@@ -10,6 +10,7 @@ from rich.table import Table
 from pgti.cli.flags import JsonFlag
 from pgti.cli.output import build_table, log, print_results
 from pgti.cli.run_options import RunFlags, run_config
+from pgti.display import count_of
 from pgti.errors import RunError
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def plan_command(
         log(f"left out: {line}")
     if not result.is_sound:
         raise RunError(
-            f"the plan of {world_size} ranks contradicts itself: see the lines marked NO"
+            f"the plan of {count_of(world_size, 'rank')} contradicts itself: see the lines marked "
+            "NO"
         )
 
 
@@ -94,7 +96,7 @@ def _schedule_table(result: "PlanResult") -> Table:
         "ranks without a window in the epoch": f"{schedule.idle_ranks:,}",
         "rows held by a rank, MiB": f"{median} ({low} to {high})",
     }
-    title = f"epoch {result.epoch} of {result.world_size:,} ranks, {result.placement}, "
+    title = f"epoch {result.epoch} of {count_of(result.world_size, 'rank')}, {result.placement}, "
     return build_table(title + result.order, ("", "median (range)"), rows.items())
 
 
@@ -117,7 +119,10 @@ def _bytes_table(result: "PlanResult") -> Table:
         ("the paper's baseline: data in a batch", f"{sent.paper_per_batch:,}", ""),
         ("the paper's baseline: data in the epoch", f"{sent.paper_epoch:,}", ""),
     ]
-    title = f"bytes sent: {result.batch_size:,} windows per batch, {result.parameters:,} parameters"
+    title = (
+        f"bytes sent: {count_of(result.batch_size, 'window')} per batch, {result.parameters:,} "
+        "parameters"
+    )
     return build_table(title, ("", "all ranks", "one rank at most"), rows)
 
 

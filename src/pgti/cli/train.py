@@ -100,7 +100,7 @@ def train_command(
     first_step.log()
     if any(sent.values()):
         by_kind = ", ".join(f"{kind} {num_bytes:,}" for kind, num_bytes in sent.items())
-        log(f"{communicator.world_size} ranks; bytes that rank 0 sent: {by_kind}")
+        log(f"{count_of(communicator.world_size, 'rank')}; bytes that rank 0 sent: {by_kind}")
     content = {
         "run": str(run),
         "epochs": result.epochs,

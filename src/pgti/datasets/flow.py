@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
 from pgti.datasets.steps import mask_zeros
+from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingestion import IngestOptions, open_readings
@@ -38,8 +39,8 @@ def read_flow_array(request: Request) -> Prepared:
             node_ids = tuple(ids[0].read_text(encoding="utf-8").split())
         if len(node_ids) != readings.num_nodes:
             raise DataError(
-                f"{ids[0].name} has {len(node_ids)} ids and {readings.name} has "
-                f"{readings.num_nodes} sensors: each needs one"
+                f"{ids[0].name} has {count_of(len(node_ids), 'id')} and {readings.name} has "
+                f"{count_of(readings.num_nodes, 'sensor')}: each needs one"
             )
     readings = replace(readings, node_ids=node_ids)
     graph = _read_undirected(edges, readings)

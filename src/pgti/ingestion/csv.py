@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import pandas as pd
 
+from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import (
@@ -181,7 +182,7 @@ def _checked_lines(file: BinaryIO, layout: _Layout, name: str) -> Iterator[bytes
         num_cells = 1 + unquoted.count(delimiter)
         if num_cells != layout.num_cells:
             raise DataError(
-                f"line {number} of {name} has {num_cells} cells and the first has "
+                f"line {number} of {name} has {count_of(num_cells, 'cell')} and the first has "
                 f"{layout.num_cells}: every line must have as many"
             )
         if number >= first_line:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import (
@@ -114,8 +115,8 @@ def _columns(
     order = columns.get_indexer(wanted) if columns.is_unique else np.array([-1])
     if (order < 0).any() or len(order) != len(columns):
         raise DataError(
-            f"{name} has {len(columns)} columns for {len(nodes)} sensors and {len(channels)} "
-            "channels: each sensor must have each channel once"
+            f"{name} has {count_of(len(columns), 'column')} for {count_of(len(nodes), 'sensor')} "
+            f"and {len(channels)} channels: each sensor must have each channel once"
         )
     return (
         ids_to_text(nodes.tolist()),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.csv import first_lines, is_number, open_text
 from pgti.ingestion.node_matching import (
@@ -135,8 +136,8 @@ def _read(path: Path, options: IngestOptions) -> _Table:
     for row, cells in enumerate(lines):
         if len(cells) != width:
             raise DataError(
-                f"{table.line(row)} of {name} has {len(cells)} cells and the first has {width}: "
-                "every line must have as many"
+                f"{table.line(row)} of {name} has {count_of(len(cells), 'cell')} and the first has "
+                f"{width}: every line must have as many"
             )
     return table
 
@@ -164,7 +165,7 @@ def _recognize_kind(table: _Table, options: IngestOptions, readings: Readings | 
         return "matrix"
     titles = "no header" if table.header is None else f"the columns {', '.join(table.header[:6])}"
     raise DataError(
-        f"{table.name} has {num_rows} rows and {titles}: neither a square matrix, nor "
+        f"{table.name} has {count_of(num_rows, 'row')} and {titles}: neither a square matrix, nor "
         f"from,to[,weight], nor latitude,longitude; use {option('graph_kind')}, {option('edges')} "
         f"or {option('coordinates')}"
     )
@@ -181,7 +182,8 @@ def _recognize_square(table: _Table, readings: Readings | None) -> GraphKind:
         could_be_edges = ends <= known
     if could_be_edges and could_be_matrix:
         raise DataError(
-            f"{table.name} has {table.width} rows and {table.width} columns without a header: pass "
+            f"{table.name} has {count_of(table.width, 'row')} and "
+            f"{count_of(table.width, 'column')} without a header: pass "
             f"{option('graph_kind', 'edges')} or {option('graph_kind', 'matrix')}, whichever it is"
         )
     return "edges" if could_be_edges else "matrix"

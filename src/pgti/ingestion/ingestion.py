@@ -139,8 +139,8 @@ def _add_ids(readings: Readings, node_ids: tuple[str, ...] | None) -> Readings:
     if readings.node_ids is None and node_ids is not None:
         if len(node_ids) != readings.num_nodes:
             raise DataError(
-                f"{readings.name} has {readings.num_nodes} sensors without ids and "
-                f"{len(node_ids)} ids were given ({', '.join(node_ids[:2])}, ...): give one each"
+                f"{readings.name} has {count_of(readings.num_nodes, 'sensor')} without ids, for "
+                f"{count_of(len(node_ids), 'id')} ({', '.join(node_ids[:2])}, ...): give one each"
             )
         return replace(readings, node_ids=node_ids)
     empty = [place for place, label in enumerate(readings.node_ids or ()) if not label.strip()]
@@ -208,8 +208,8 @@ def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...
         given = getattr(options, name)
         if given and len(given) != num_channels and (name, len(given)) != ("scale", 1):
             raise ConfigError(
-                f"{name} has {len(given)} values ({', '.join(map(str, given))}) and "
-                f"{readings.name} has {num_channels} channels: give one each"
+                f"{name} has {count_of(len(given), 'value')} ({', '.join(map(str, given))}) and "
+                f"{readings.name} has {count_of(num_channels, 'channel')}: give one each"
             )
     if options.channels or readings.channels is not None:
         return options.channels or readings.channels or ()
@@ -256,7 +256,8 @@ def _start_without_times(options: IngestOptions, num_steps: int) -> np.datetime6
     last = start + (num_steps - 1) * options.interval_seconds
     if not FIRST_SECOND <= start <= last <= LAST_SECOND:
         raise ConfigError(
-            f"{num_steps} rows from {options.start} at an interval of {options.interval} leave the "
-            f"years 1 to 9999: correct {option('start')} or {option('interval')}"
+            f"{count_of(num_steps, 'row')} from {options.start} at an interval of "
+            f"{options.interval} would leave the years 1 to 9999: correct {option('start')} or "
+            f"{option('interval')}"
         )
     return np.datetime64(start, "s")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.csv import open_text
 from pgti.ingestion.frames import open_array
@@ -59,7 +60,7 @@ def _static(content: dict[str, Any], key: str, name: str) -> Readings:
         raise DataError(f"edges of {name} has shape {edges.shape}: the rule is pairs of positions")
     weights = content.get("weights")
     if weights is not None and len(weights) != len(edges):
-        raise DataError(f"{name} has {len(edges)} edges and {len(weights)} weights")
+        raise DataError(f"{name} has {count_of(len(edges), 'edge')} and {len(weights)} weights")
     ends = [ids_to_text(edges[:, end]) for end in (0, 1)]
     node_ids = None
     if content.get("node_ids") is not None:

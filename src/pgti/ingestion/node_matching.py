@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.graph import SensorGraph
 from pgti.graph.build import from_coordinates, from_distances
@@ -177,7 +178,8 @@ def _order(
     if graph_ids is None or node_ids is None:
         if size != num_nodes:
             raise DataError(
-                f"{name} has {size} nodes for the {num_nodes} sensors of the readings: give as many"
+                f"{name} has {count_of(size, 'node')} for the {count_of(num_nodes, 'sensor')} of "
+                "the readings: give as many"
             )
         return None
     places = {label: place for place, label in enumerate(graph_ids)}
@@ -244,8 +246,8 @@ def _match_edges(
     num_zero = 0 if value is None else int((value == 0).sum())
     if num_zero:
         notes = (
-            f"{num_zero} of {len(source)} edges of {raw.name} have weight 0 and were left out; if "
-            f"the values are distances, pass {option('edge_values', 'distance')}",
+            f"edges of weight 0 were left out of {raw.name}, {num_zero} of {len(source)}; if the "
+            f"values are distances, pass {option('edge_values', 'distance')}",
         )
     return SensorGraph.from_edges(num_nodes, source, target, value, raw.coordinates), notes
 
@@ -268,7 +270,7 @@ def _edge_to_no_node(raw: RawEdges, edge: int, places: dict[str, int], num_nodes
     known = list(places)[:2]
     return DataError(
         f"{raw.edge_label(edge)}, {source} -> {target}, of {raw.name} leads to no node: {lost!r} "
-        f"is not among the {num_nodes} sensors ({', '.join(known)}, ...)"
+        f"is not among the {count_of(num_nodes, 'sensor')} ({', '.join(known)}, ...)"
     )
 
 

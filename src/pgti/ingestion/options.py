@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
 from pgti.ingestion.times import parse_interval, parse_start
 from pgti.options import convert_fields, require_number
@@ -158,7 +159,8 @@ class IngestOptions:
         ):
             if len(names) not in sizes:
                 raise ConfigError(
-                    f"{what} names {len(names)} arrays ({', '.join(names)}): the rule is {rule}"
+                    f"{what} names {count_of(len(names), 'array')} ({', '.join(names)}): the rule "
+                    f"is {rule}"
                 )
         if self.delimiter is not None and not _could_delimit(self.delimiter):
             raise ConfigError(

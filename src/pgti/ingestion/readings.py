@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError, option
 from pgti.ingestion.node_matching import RawGraph
 from pgti.ingestion.times import RowLabels
@@ -210,7 +211,8 @@ def stack_channels(parts: list[Readings], names: tuple[str, ...], name: str) -> 
     for part, key in zip(parts, names, strict=True):
         if part.num_channels != 1:
             raise DataError(
-                f"{key} of {name} has {part.num_channels} channels: it must be [steps, sensors]"
+                f"{key} of {name} has {count_of(part.num_channels, 'channel')}: it must be [steps, "
+                "sensors]"
             )
         if (part.num_rows, part.num_nodes) != (first.num_rows, first.num_nodes):
             raise DataError(
@@ -265,7 +267,7 @@ def find_ids(
     shown = arrays.get(wanted)
     what = "there is no such array" if shown is None else f"it is {shown.dtype} {shown.shape}"
     raise ConfigError(
-        f"{name} has no array {wanted!r} of {num_nodes} ids ({option('ids')}): {what}"
+        f"{name} has no array {wanted!r} of {count_of(num_nodes, 'id')} ({option('ids')}): {what}"
     )
 
 

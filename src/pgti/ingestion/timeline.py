@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
@@ -177,13 +178,13 @@ class Timeline:
         num_missing -= 1
         if self._gaps == "error":
             raise DataError(
-                f"{where}: at an interval of {interval}, {num_missing} rows are missing; insert "
-                f"missing readings with {option('gaps', 'fill')}, or keep irregular times with "
-                f"{option('gaps', 'keep')}"
+                f"{where}: at an interval of {interval} the source lacks "
+                f"{count_of(num_missing, 'row')}; insert missing readings with "
+                f"{option('gaps', 'fill')}, or keep irregular times with {option('gaps', 'keep')}"
             )
         if num_missing > _MAX_FILLED_ROWS:
             raise DataError(
-                f"{where}: {num_missing} rows would be inserted, more than {_MAX_FILLED_ROWS}; "
-                f"correct the time, or use {option('gaps', 'keep')}"
+                f"{where}: {count_of(num_missing, 'row')} would be inserted, more than "
+                f"{_MAX_FILLED_ROWS:,}; correct the time, or use {option('gaps', 'keep')}"
             )
         return num_missing

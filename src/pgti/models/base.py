@@ -9,6 +9,7 @@ from typing import ClassVar, Self, TypeVar, TypeVarTuple
 import torch
 from torch import Tensor, nn
 
+from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.nn import Supports, checkpointed
@@ -153,8 +154,9 @@ class AbstractModel(nn.Module, ABC):
         expected, num_nodes = self.support_kind, self.shape.num_nodes
         if supports.kind != expected or supports.num_nodes != num_nodes:
             raise ConfigError(
-                f"{type(self).__name__} for {num_nodes} nodes got {supports.kind} supports on "
-                f"{supports.num_nodes} nodes: it needs {expected} supports of its graph"
+                f"{type(self).__name__} for {count_of(num_nodes, 'node')} got {supports.kind} "
+                f"supports on {count_of(supports.num_nodes, 'node')}: it needs {expected} supports "
+                "of its graph"
             )
 
     @abstractmethod

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from pgti.batching import WindowSource
+from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
 from pgti.run.build import build_forecaster, window_source
 from pgti.run.config import RunConfig
@@ -141,7 +142,10 @@ def plan(
         placement=config.placement,
         epoch=epoch,
     )
-    log(f"the schedule of {world_size:,} ranks: {job.num_batches:,} batches")
+    log(
+        f"the schedule of {count_of(world_size, 'rank')}: "
+        f"{count_of(job.num_batches, 'batch', 'batches')}"
+    )
     schedule = Schedule(job)
     summary, rows = schedule.summarize(), count_rows(schedule)
     simulated: list[SimulatedRank] = []
@@ -151,7 +155,10 @@ def plan(
         if isinstance(found, str):
             left_out.append(found)
             continue
-        log(f"rank {rank}: the last {found.batches:,} of {job.num_batches:,} batches")
+        log(
+            f"rank {rank}: the last {found.batches:,} of "
+            f"{count_of(job.num_batches, 'batch', 'batches')}"
+        )
         simulated.append(found)
     return PlanResult(
         machine=Machine.here(),

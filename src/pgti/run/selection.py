@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.batching import Batch, BatchLoader, WindowSource
+from pgti.display import count_of
 from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import ForecastLabels
 from pgti.ingestion import IngestOptions, ingest
@@ -107,8 +108,8 @@ class Selection:
         latest = num_steps - spec.input_steps
         if latest < 0:
             raise ConfigError(
-                f"{num_steps} readings of each sensor are too few to forecast from: the model "
-                f"needs the last {spec.input_steps}"
+                f"the readings have {count_of(num_steps, 'step')}, too few to forecast from: the "
+                f"model needs the last {spec.input_steps}"
             )
         starts = np.array([latest])
         if self.between is not None:
@@ -119,8 +120,8 @@ class Selection:
             if not len(starts):
                 raise ConfigError(
                     f"no forecast can begin between {self.between[0]} and {self.between[1]}: the "
-                    f"series has {num_steps} steps and a forecast needs {spec.input_steps} before "
-                    "it"
+                    f"series has {count_of(num_steps, 'step')} and a forecast needs "
+                    f"{spec.input_steps} before it"
                 )
         num_known = int((starts + spec.span <= num_steps).sum())
         return starts[:num_known], starts[num_known:]
@@ -174,6 +175,6 @@ def _check_same_series(newer: SeriesStore, store: SeriesStore) -> None:
 def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
     """Where two lists of sensors part, in a few words."""
     if len(mine) != len(other):
-        return f"{len(other)} sensors instead of {len(mine)}"
+        return f"{count_of(len(other), 'sensor')} instead of {len(mine)}"
     position = next(i for i, pair in enumerate(zip(mine, other, strict=True)) if pair[0] != pair[1])
     return f"number {position} is {other[position]!r} instead of {mine[position]!r}"

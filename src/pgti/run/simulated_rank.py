@@ -18,6 +18,7 @@ from pgti.batching import (
     build_batcher,
     build_loader,
 )
+from pgti.display import count_of
 from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
 from pgti.forecasting import NetworkForecaster
 from pgti.memory import available_bytes
@@ -147,8 +148,9 @@ def simulate_rank(
     free = available_bytes()
     if needed > _FREE_FRACTION * free:
         return (
-            f"rank {rank}: it takes {most:,} windows of a batch and needs {needed / 2**30:.1f} GiB "
-            f"here; {free / 2**30:.1f} GiB are free, half of which may be used"
+            f"rank {rank}: it takes {count_of(most, 'window')} of a batch and needs "
+            f"{needed / 2**30:.1f} GiB here; {free / 2**30:.1f} GiB are free, half of which may be "
+            "used"
         )
     num_windows = int((schedule.owners == rank).sum())
     enough = _enough_batches(job, num_windows * source.spec.span * row_bytes(source))

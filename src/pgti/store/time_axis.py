@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 
 __all__ = [
@@ -66,7 +67,8 @@ class TimeAxis:
             )
         if self.seconds is not None and len(self.seconds) != self.num_steps:
             raise DataError(
-                f"the time axis has {len(self.seconds)} times for {self.num_steps} rows"
+                f"the time axis has {count_of(len(self.seconds), 'time')} for "
+                f"{count_of(self.num_steps, 'row')}"
             )
         if self.seconds is not None and (
             self.seconds.ndim != 1

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pgti.display import count_of
 from pgti.errors import ConfigError
 
 __all__ = ["ModelShape"]
@@ -49,8 +50,9 @@ class ModelShape:
             )
         if len(self.target_indices) != self.target_channels:
             raise ConfigError(
-                f"target_indices {self.target_indices} name {len(self.target_indices)} channels "
-                f"and target_channels is {self.target_channels}: they must agree"
+                f"target_indices {self.target_indices} name "
+                f"{count_of(len(self.target_indices), 'channel')} and target_channels is "
+                f"{self.target_channels}: they must agree"
             )
         if not all(0 <= index < store_channels for index in self.target_indices):
             raise ConfigError(

@@ -55,7 +55,7 @@ def test_options_are_keywords_too(tmp_path: Path) -> None:
 def test_ids_must_fit(tmp_path: Path) -> None:
     """Too few ids are refused with both numbers, and nothing is left behind."""
     options = SimulationOptions(sensors=3, steps=40)
-    with pytest.raises(ConfigError, match="2 sensor ids were given for 3 sensors"):
+    with pytest.raises(ConfigError, match="2 sensor ids for 3 sensors"):
         simulate(tmp_path / "store", options, node_ids=("a", "b"))
     assert not any(tmp_path.iterdir())
 

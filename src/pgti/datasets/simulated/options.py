@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
 from pgti.store import parse_time
 
@@ -65,8 +66,8 @@ class SimulationOptions:
             )
         if self.chunk_steps < STRETCH_STEPS:
             raise ConfigError(
-                f"budget_bytes is {self.budget_bytes}: {self.sensors} sensors need at least "
-                f"{self.sensors * (_WORKING_BYTES + STRETCH_STEPS * _STEP_BYTES)}"
+                f"budget_bytes is {self.budget_bytes}: for {count_of(self.sensors, 'sensor')} it "
+                f"must be at least {self.sensors * (_WORKING_BYTES + STRETCH_STEPS * _STEP_BYTES)}"
             )
 
     @property

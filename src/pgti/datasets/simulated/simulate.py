@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pgti.datasets.simulated.options import STRETCH_STEPS, SimulationOptions
 from pgti.datasets.simulated.road import road_graph
 from pgti.datasets.simulated.traffic import Traffic
+from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.options import accept_options, check_names, require_path
@@ -63,7 +64,7 @@ def simulate(
         node_ids = tuple(str(node) for node in range(options.sensors))
     if len(node_ids) != options.sensors:
         raise ConfigError(
-            f"{len(node_ids)} sensor ids were given for {options.sensors} sensors: "
+            f"{count_of(len(node_ids), 'sensor id')} for {count_of(options.sensors, 'sensor')}: "
             "give one for each"
         )
     writer = StoreWriter(
@@ -113,7 +114,7 @@ def _choose_graph(options: SimulationOptions, graph: SensorGraph | None) -> Sens
         return road_graph(options.sensors, options.seed)
     if graph.num_nodes != options.sensors:
         raise ConfigError(
-            f"the graph has {graph.num_nodes} nodes and sensors is {options.sensors}: "
+            f"the graph has {count_of(graph.num_nodes, 'node')} and sensors is {options.sensors}: "
             "they must be the same"
         )
     return graph

@@ -9,6 +9,7 @@ from functools import partial
 from pgti.datasets.catalogue import DATASETS
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
 from pgti.datasets.steps import clock_to_times, mask_zeros
+from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion import open_readings
 from pgti.ingestion.times import parse_start
@@ -36,8 +37,8 @@ def read_clocked_array(request: Request) -> Prepared:
     readings = open_readings(values, options, has_graph=True)
     if readings.num_channels != 2:
         raise DataError(
-            f"{readings.name} has {readings.num_channels} channels: the rule is speed and time of "
-            "day"
+            f"{readings.name} has {count_of(readings.num_channels, 'channel')}: the rule is speed "
+            "and time of day"
         )
     start = request.dataset.start
     assert start is not None  # it is known for these

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
 from pgti.ingestion import IngestOptions, ingest
@@ -180,8 +181,8 @@ def _as_steps_ahead(target: Values, num_features: int) -> Values:
     if target.ndim in (1, 2):
         return target.reshape(len(target), 1, -1)
     raise DataError(
-        f"targets have shape {target.shape} and there are {num_features} features: the rule is "
-        "[N], [N, H] or [N, F, H]"
+        f"targets have shape {target.shape} and there are {count_of(num_features, 'feature')}: the "
+        "rule is [N], [N, H] or [N, F, H]"
     )
 
 
