@@ -120,9 +120,11 @@ def require_path(name: str, value: object) -> Path:
 
 
 def field_texts(config: type) -> dict[str, str]:
-    """What the docstring of a configuration class says about each field."""
-    found = _ENTRY.findall(inspect.getdoc(config) or "")
-    return {name: " ".join(text.split()) for name, text in found}
+    """What the docstrings of a configuration class and of its bases say about each field."""
+    texts: dict[str, str] = {}
+    for each in reversed(config.__mro__):
+        texts |= dict(_ENTRY.findall(inspect.cleandoc(each.__doc__ or "")))
+    return {name: " ".join(text.split()) for name, text in texts.items()}
 
 
 def accept_options(config: type) -> Callable[[Function], Function]:

@@ -17,6 +17,7 @@ import torch
 
 from pgti import TrainingConfig, WindowConfig
 from pgti.cli.main import main, run_command
+from pgti.store import SeriesStore
 
 from ..conftest import ProcessPool, pgti_process
 
@@ -105,6 +106,28 @@ def test_a_few_windows_are_told_of(
     assert run("train", store, "--run", tmp_path / "n", "--test-windows", 0) == 2
     assert "test-windows is 0" in capsys.readouterr().err
     assert not (tmp_path / "n").exists()
+
+
+def test_the_end_of_a_training_says_what_was_trained(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows of each split, parameters, edges and the best epoch, in both forms."""
+    options = ("--epochs", 2, *TINY)
+    assert run("train", store, "--run", tmp_path / "a", *options, "--json") == 0
+    result = printed_json(capsys)
+    assert run("train", store, "--run", tmp_path / "b", *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in lines[1:6]}
+    assert lines[0] == f"the run in {tmp_path / 'b'}"
+    assert facts["model"] == f"dcrnn, {result['parameters']} parameters"
+    assert facts["graph"] == f"6 sensors, {result['edges']} edges"
+    assert facts["windows"] == "train 399, val 57, test 114"
+    assert facts["epochs"].startswith("2 of 2; 14 steps in ")
+    mae = result["val"]["mae"]
+    assert facts["best epoch"] == f"{result['best_epoch']}, validation MAE {mae:.4f}"
+    assert result["windows"] == {"train": 399, "val": 57, "test": 114}
+    assert SeriesStore.open(store).meta.num_edges == result["edges"]
+    assert lines[7].startswith("dcrnn on test (114 windows): speed in mph")
 
 
 def test_tensorboard_writes_into_the_run(store: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ __all__ = ["JsonFlag", "flag", "flags_of", "heading", "short_texts"]
 _HEADINGS = ("Options", "Readings", "Times", "Graph", "Model", "Windows", "Training",
              "Optimization", "Machine", "Output")  # fmt: skip
 _OF_PYTHON = "custom"  # the kind of what a user's function does
-_SENTENCE = re.compile(r'.+?\.(?= +["A-Z0-9]|$)')
+_SENTENCE = re.compile(r'.+?\.(?= +["`A-Z0-9]|$)')
 
 
 def heading(name: str) -> Group:

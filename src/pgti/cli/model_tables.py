@@ -154,7 +154,7 @@ def _options_table(name: str) -> Table:
 
 
 def _shown(default: Any) -> str:
-    return str(default).lower() if isinstance(default, bool) else str(default)
+    return str(default).lower() if isinstance(default, bool) else str(default) or '""'
 
 
 def _type_name(hint: Any) -> str:

@@ -110,7 +110,7 @@ def facts_table(title: str, facts: Mapping[str, str]) -> Table:
 
 def format_default(value: Any) -> Any:
     """A default value as the help shows it; None hides it."""
-    if value is False or value in (None, ()):
+    if value is False or value in (None, (), ""):
         return None
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
