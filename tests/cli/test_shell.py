@@ -145,7 +145,7 @@ def test_control_c_before_training_begins(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pgti.run.train.prepare", interrupt)
+    monkeypatch.setattr("pgti.run.execute.prepare", interrupt)
     capsys.readouterr()
     tokens = ["train", str(where / "store"), "--run", str(where / "never"), *TINY]
     assert run_command(tokens) == 130

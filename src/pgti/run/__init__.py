@@ -1,6 +1,6 @@
 """The composition root: options in, built objects and trained runs out.
 
-The only room that knows every other one.
+The one package that knows all others below it.
 """
 
 from typing import TYPE_CHECKING
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from pgti.run.config import ModelConfig as ModelConfig
     from pgti.run.config import RunConfig as RunConfig
     from pgti.run.config import read_toml as read_toml
+    from pgti.run.execute import train_run as train_run
     from pgti.run.model_study import study as study
     from pgti.run.planning import PlanResult as PlanResult
     from pgti.run.planning import plan as plan
     from pgti.run.results import Machine as Machine
     from pgti.run.results import Spread as Spread
     from pgti.run.results import to_json as to_json
+    from pgti.run.resume import Job as Job
     from pgti.run.run import Run as Run
     from pgti.run.study_result import StudyResult as StudyResult
-    from pgti.run.train import Job as Job
-    from pgti.run.train import train_run as train_run
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)
