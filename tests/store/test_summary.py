@@ -1,5 +1,7 @@
 """The pass over the readings of a store."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +49,25 @@ def test_the_ends_of_the_grid(tmp_path: Path) -> None:
     summary = summarize(store)
     assert (summary.minimum.item(), summary.maximum.item()) == (-32767.0, 32767.0)
     assert summary.num_missing.item() == 1
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from pgti.store import SeriesStore
+from pgti.store.summary import summarize
+summarize(SeriesStore.open(sys.argv[1]))
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc")
+def test_memory_does_not_grow_with_the_series(tmp_path: Path) -> None:
+    """Rows that were read are unmapped: a long series takes as much as a short one."""
+    peaks = []
+    for num_steps in (1_000, 40_000):  # 1.6 and 64 MB
+        path = tmp_path / str(num_steps)
+        write_store(path, np.ones((num_steps, 800, 1), dtype=np.float32))
+        command = [sys.executable, "-c", PEAK, path]
+        peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
+    assert peaks[1] < peaks[0] + (15 << 10), "kiB"
