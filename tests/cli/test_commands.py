@@ -124,7 +124,7 @@ def test_the_end_of_a_training_says_what_was_trained(
     assert facts["windows"] == "train 399, val 57, test 114"
     assert facts["epochs"].startswith("2 of 2; 14 steps in ")
     mae = result["val"]["mae"]
-    assert facts["best epoch"] == f"{result['best_epoch']}, validation MAE {mae:.4f}"
+    assert facts["best epoch"] == f"{result['best_epoch']}, validation MAE {mae:.4f} mph"
     assert result["windows"] == {"train": 399, "val": 57, "test": 114}
     assert SeriesStore.open(store).meta.num_edges == result["edges"]
     assert lines[7].startswith("dcrnn on test (114 windows): speed in mph")

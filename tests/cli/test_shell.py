@@ -79,6 +79,16 @@ def test_json_is_alone(where: Path) -> None:
     assert "pgti: memory: " in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_an_error(where: Path) -> None:
+    """The results are lost, so it is said; a closed output is what the user asked for."""
+    done = shell("pgti info store > /dev/full", where)
+    assert done.returncode == 2
+    assert done.stderr == "pgti: error: [Errno 28] No space left on device\n"
+    closed = shell("pgti info store >&-", where)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
 def test_standard_error_may_be_closed(where: Path) -> None:
     """Work goes on if nobody reads what is said about it, as under `tee` that was stopped."""
     done = shell(f"pgti train store --run quiet {' '.join(TINY)} 2>&1 >/dev/null | true", where)

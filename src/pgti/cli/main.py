@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -143,6 +144,10 @@ def main() -> None:
         number = getattr(signal, name, None)  # not every system has them all
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
             signal.signal(number, _stop)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
+            setattr(sys, name, nowhere)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file
     code = run_command(sys.argv[1:])
     if signal.getsignal(signal.SIGINT) is _stop:

@@ -148,8 +148,10 @@ def _write(text: str, stream: IO[str]) -> None:
     try:
         stream.write(text)
         stream.flush()
-    except BrokenPipeError:
+    except OSError as error:
         _drop(stream)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise  # a full disk: the results are lost
 
 
 def _drop(stream: IO[str]) -> None:

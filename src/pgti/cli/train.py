@@ -134,6 +134,7 @@ def _num_windows(trained: "Run") -> dict[str, int]:
 def _summary(run: Path, trained: "Run", result: "FitResult") -> Table:
     """What was trained, on what, and how it ended."""
     meta, windows = trained.store.meta, _num_windows(trained)
+    units = {meta.units[channel] for channel in trained.source.target_indices}
     epochs = f"{result.epochs} of {trained.config.training.epochs}"
     if result.stopped_early:
         epochs += ", stopped early"
@@ -144,6 +145,7 @@ def _summary(run: Path, trained: "Run", result: "FitResult") -> Table:
             "graph": f"{count_of(meta.num_nodes, 'sensor')}, {count_of(meta.num_edges, 'edge')}",
             "windows": ", ".join(f"{name} {number:,}" for name, number in windows.items()),
             "epochs": f"{epochs}; {count_of(result.steps, 'step')} in {result.seconds:,.0f} s",
-            "best epoch": f"{result.best_epoch}, validation MAE {result.best_val_mae:.4f}",
+            "best epoch": f"{result.best_epoch}, validation MAE {result.best_val_mae:.4f} "
+            + (units.pop() if len(units) == 1 else ""),
         },
     )
