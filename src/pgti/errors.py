@@ -91,7 +91,7 @@ class MissingExtraError(PgtiError):
 
 
 class PeerError(PgtiError):
-    """Another rank of the job failed, is gone or does not answer: this one cannot go on.
+    """Another rank of the job failed, is gone or does not answer: this one cannot continue.
 
     Attributes:
         rank: which one, where that is known.

@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields, is_dataclass
+from datetime import date, time
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -25,6 +26,7 @@ from pgti.errors import ConfigError
 __all__ = [
     "accept_options",
     "check_names",
+    "check_options",
     "convert_fields",
     "field_texts",
     "parse_config",
@@ -77,11 +79,28 @@ def parse_config(
         ConfigError: if an option is unknown (with the nearest name), or its value cannot be used.
     """
     prefix = f"{name}." if name else ""
-    check_names(options, (each.name for each in _fields(config)), prefix, owner)
+    check_options(options, config, prefix, owner)
     try:
         return config(**_convert_values(config, options))
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
+
+
+def check_options(options: Iterable[str], config: type, prefix: str = "", owner: str = "") -> None:
+    """Refuse names that are no options of a configuration class.
+
+    Raises:
+        ConfigError: naming the option, after `prefix`, and the nearest known one or, for an option
+            of a variant, where it belongs.
+    """
+    known = {each.name for each in _fields(config)}
+    for name in set(options) - known:
+        for field, hint in get_type_hints(config).items():
+            for kind, variant in variants(hint).items():
+                if name in {each.name for each in _fields(variant)}:
+                    table = f"{{'kind': {kind!r}, {name!r}: ...}}"
+                    raise ConfigError(f"{prefix}{name} belongs to {field}: pass {field}={table}")
+    check_names(options, known, prefix, owner)
 
 
 def check_names(
@@ -249,6 +268,8 @@ def _convert(name: str, value: Any, hint: Any, default: Any = None) -> Any:
 def _convert_value(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
+    if hint is str and isinstance(value, date | time):  # as TOML reads them without quotes
+        value = value.isoformat()
     if get_origin(hint) is Literal and value not in get_args(hint):
         raise ConfigError(
             f"{name} is {_shorten(value)}: it must be one of {', '.join(get_args(hint))}"
@@ -304,9 +325,9 @@ def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: 
         return value
     options = dict(value) if isinstance(value, Mapping) else {"kind": value}
     kind = options.get("kind", default)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         label = f"{name}.kind" if isinstance(value, Mapping) else name
-        raise ConfigError(f"{label} is {kind!r}: it must be one of {', '.join(kinds)}")
+        raise ConfigError(f"{label} is {_shorten(kind)}: it must be one of {', '.join(kinds)}")
     names = {each: [field.name for field in _fields(kinds[each])] for each in kinds}
     check_names(options, (option for known in names.values() for option in known), f"{name}.")
     for option in options:

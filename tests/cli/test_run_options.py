@@ -58,6 +58,7 @@ def test_spellings() -> None:
     for tokens in (
         ("--schedule", "multistep", "--schedule.milestones", "2,4"),
         ("--schedule=multistep", "--schedule.milestones=2", "--schedule.milestones", 4),
+        ("--schedule.kind", "multistep", "--schedule.milestones", "2,4"),
     ):
         assert config_of(*tokens).training.schedule == MultistepSchedule(milestones=(2, 4))
     config = config_of("--batch_size", 8, "--model", "stid", "--model.node-embedding", 3,

@@ -49,6 +49,10 @@ def test_help_lists_every_option() -> None:
     ("options", "message"),
     [
         ({"epohcs": 1}, "epohcs is not an option; did you mean 'epochs'?"),
+        (
+            {"milestones": [3]},
+            "milestones belongs to schedule: pass schedule={'kind': 'multistep',",
+        ),
         ({"horizon": 3}, "horizon is an option of the windows: pass windows={'horizon': ...}"),
         ({"epochs": "3"}, "epochs is '3': it must be a whole number"),
         ({"windows": 12}, "windows is 12: it must be a table"),

@@ -62,7 +62,7 @@ def build_batcher(
 
     Args:
         batching: index (rows copied from the mapped series), device (rows gathered on the compute
-            device, which holds the series) or standard (all windows materialised).
+            device, which holds the series) or standard (all windows materialized).
         source: what the windows hold.
         device: where batches are made.
         prefetch_depth: batches that a loader has in progress; 1 where there is nothing to fetch.

@@ -101,7 +101,7 @@ class WindowDataset(Display, Dataset[WindowSample]):
         starts = config.splits(opened).starts(split)
         if not starts:
             raise ConfigError(
-                f"the split {split} of {opened.path} has no window: give it a larger share, or "
+                f"the split {split} of {opened.path} has no window: give it a larger fraction, or "
                 "shorten input_steps or horizon"
             )
         return cls(WindowSource.from_config(opened, config), starts)

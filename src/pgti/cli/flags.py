@@ -67,7 +67,8 @@ def flags_of(
             yield name, flag((shown_name,), hints[each.name], text, each.default, of_group)
             continue
         default, kind = getattr(each.default, "kind", None), Literal[tuple(kinds)]
-        yield f"{name}.kind", flag((shown_name,), kind, text, default, of_group)
+        spellings = (f"{shown_name}.kind", shown_name)
+        yield f"{name}.kind", flag(spellings, kind, text, default, of_group)
         for option, (hint, default, about) in _variant_options(kinds).items():
             flag_name = f"{shown_name}.{option}"
             yield f"{name}.{option}", flag((flag_name,), hint, about, default, of_group)

@@ -1,8 +1,8 @@
 """The options of a run as flags, made from the configuration classes, and with `--config` a file.
 
 Options of the training loop are top-level flags (`--epochs`), the others have the name of their
-table (`--windows.horizon`, `--model.hidden`). `--schedule cosine` stands for the option
-`schedule.kind` of a file, and `--model stid` for `model.name`.
+table (`--windows.horizon`, `--model.hidden`). `--schedule cosine` is short for
+`--schedule.kind cosine`, and `--model stid` for `--model.name stid`.
 """
 
 import sys

@@ -49,7 +49,7 @@ def evaluate(
     """
     if loader.num_windows == 0:
         raise ConfigError(
-            "there is no window to evaluate: give the split a larger share, or shorten "
+            "there is no window to evaluate: give the split a larger fraction, or shorten "
             "input_steps or horizon"
         )
     watching = list(observers)

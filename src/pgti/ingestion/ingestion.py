@@ -210,6 +210,7 @@ def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...
             raise ConfigError(
                 f"{name} has {count_of(len(given), 'value')} ({', '.join(map(str, given))}) and "
                 f"{readings.name} has {count_of(num_channels, 'channel')}: give one each"
+                + (", or one for all" if name == "scale" else "")
             )
     if options.channels or readings.channels is not None:
         return options.channels or readings.channels or ()

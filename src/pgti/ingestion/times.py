@@ -86,7 +86,8 @@ def parse_interval(text: str) -> int:
     match = _INTERVAL.fullmatch(text.strip().lower())
     if match is None or not match[1].strip("0"):
         raise ConfigError(
-            f"the interval {text!r} is not valid: write it as a number and a unit, such as 5min"
+            f"the interval {text!r} is not valid: write it as a whole number and a unit, "
+            "such as 5min"
         )
     digits = match[1].lstrip("0")
     # Python refuses to convert thousands of digits.

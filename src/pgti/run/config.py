@@ -159,15 +159,20 @@ class RunConfig:
         """
         check_names(options, (each.name for each in fields(cls)))
         windows, model, training = (options.get(name, {}) for name in _TABLES)
+        model = {"name": model} if isinstance(model, str) else model
         for name, table in zip(_TABLES, (windows, model, training), strict=True):
             if not isinstance(table, Mapping):
                 raise ConfigError(f"{name} is {table!r}: it must be a table of options by name")
         values = {
             **options,
             "windows": parse_config(WindowConfig, windows, "windows"),
-            "model": ModelConfig(
-                name=model.get("name", "dcrnn"),
-                options={name: value for name, value in model.items() if name != "name"},
+            "model": parse_config(
+                ModelConfig,
+                {
+                    "name": model.get("name", ModelConfig().name),
+                    "options": {key: value for key, value in model.items() if key != "name"},
+                },
+                "model",
             ),
             "training": parse_config(
                 TrainingConfig, upgrade_training_options(training), "training"

@@ -14,7 +14,7 @@ from pgti.run.build import build_forecaster, window_source
 from pgti.run.config import RunConfig
 from pgti.run.results import Machine, Spread
 from pgti.run.schedule import Job, RankRows, Schedule, ScheduleSummary, count_rows
-from pgti.run.simulated_rank import SimulatedRank, collective_bytes, row_bytes, simulate_rank
+from pgti.run.simulated_rank import SimulatedRank, collective_bytes, simulate_rank
 from pgti.store import SeriesStore
 
 __all__ = ["MAX_RANKS", "PlanResult", "SentBytes", "plan"]
@@ -172,7 +172,7 @@ def plan(
         parameters=sum(each.numel() for each in parameters),
         schedule=summary,
         sent=_sent(job, rows, source, parameters),
-        held_bytes=Spread.of((rows.held * row_bytes(source)).tolist()),
+        held_bytes=Spread.of((rows.held * source.stored_row_bytes).tolist()),
         ranks=tuple(simulated),
         is_sound=summary.taken_once == summary.windows and all(each.agrees for each in simulated),
         left_out=tuple(left_out),
@@ -201,7 +201,7 @@ def _check(
 def _sent(
     job: Job, rows: RankRows, source: WindowSource, parameters: Sequence[torch.Tensor]
 ) -> SentBytes:
-    size, meta = row_bytes(source), source.store.meta
+    size, meta = source.stored_row_bytes, source.store.meta
     epoch = collective_bytes(parameters, job, job.num_batches)
     data = (rows.exchanged.sum(axis=0) + rows.moved) * size
     window = job.span * meta.num_nodes * (meta.num_channels + 1) * _PAPER_BYTES

@@ -12,7 +12,7 @@ from pgti.distributed import Communicator, find_launch
 from pgti.errors import ConfigError
 from pgti.forecasting import Metrics, RichObserver, check_metrics
 from pgti.models import ModelFactory, name_of_own_model
-from pgti.options import accept_options, check_names, require_path
+from pgti.options import accept_options, check_options, require_path
 from pgti.run.build import relocate_model
 from pgti.run.config import RunConfig
 from pgti.run.execute import train_run
@@ -102,7 +102,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     for name in training_options:
         if name in WindowConfig.__slots__:
             raise ConfigError(f"{name} is an option of the windows: pass windows={{{name!r}: ...}}")
-    check_names(training_options, TrainingConfig.__slots__)
+    check_options(training_options, TrainingConfig)
     opened, path = open_store(store), require_path("run", run)
     check_metrics(metrics or {})
     own_loss = loss if callable(loss) and not is_dataclass(loss) else None

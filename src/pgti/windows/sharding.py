@@ -109,7 +109,7 @@ class PartitionSharding(Sharding):
             raise ConfigError(
                 f"partitions is {order.partitions} and there are {world_size} ranks: each rank "
                 f"owns whole partitions, so give at least as many as ranks "
-                f"({option('partitions', world_size)})"
+                f"({option('order.partitions', world_size)})"
             )
         self.order = order
 
