@@ -40,9 +40,7 @@ def test_without_a_terminal_there_is_a_line_a_minute() -> None:
     observer.begin("epoch 2/3", 1_200, done=200, step=50)
     for number in range(1, 11):
         now += 13
-        observer.advance(64)
-        if number == 2:
-            observer.record({"kind": "step", "step": 52, "train_loss": 2.34567})
+        observer.advance(64, lambda number=number: number / 3)
     observer.begin("evaluating", 100)
     for _ in range(2):
         now += 59
@@ -50,8 +48,8 @@ def test_without_a_terminal_there_is_a_line_a_minute() -> None:
 
     assert text.getvalue().count("\n") == 3
     first, second, third = (re.sub(TIME, "TIME", line) for line in text.getvalue().splitlines())
-    assert first == "TIME epoch 2/3: step 55, 520 of 1,200 windows, loss 2.3457, 4.9 windows/s"
-    assert second == "TIME epoch 2/3: step 60, 840 of 1,200 windows, loss 2.3457, 4.9 windows/s"
+    assert first == "TIME epoch 2/3: step 55, 520 of 1,200 windows, loss 1.6667, 4.9 windows/s"
+    assert second == "TIME epoch 2/3: step 60, 840 of 1,200 windows, loss 3.3333, 4.9 windows/s"
     assert third == "TIME evaluating: 20 of 100 windows, 0.2 windows/s"
 
 

@@ -40,7 +40,7 @@ class Told(Observer):
     def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Nothing."""
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: object = None) -> None:
         """Count, and act at zero."""
         self.left -= 1
         if self.left == 0:

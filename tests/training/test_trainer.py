@@ -47,7 +47,7 @@ class Listener(Observer):
     def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Nothing."""
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: object = None) -> None:
         """Nothing."""
 
     def record(self, record: dict[str, object]) -> None:
@@ -67,7 +67,7 @@ class Signaller(Killer):
         self.number = number
         self.times = times
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: object = None) -> None:
         """Count, and send at zero."""
         self.left -= 1
         if self.left == 0:

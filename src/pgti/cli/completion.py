@@ -12,7 +12,9 @@ def completion_command(shell: Literal["bash", "zsh", "fish"], /) -> None:
     """Print the script with which a shell completes commands and options.
 
     bash: pgti completion bash > ~/.local/share/bash-completion/completions/pgti
+
     zsh: pgti completion zsh > DIRECTORY/_pgti, where DIRECTORY is in $fpath
+
     fish: pgti completion fish > ~/.config/fish/completions/pgti.fish
 
     Args:

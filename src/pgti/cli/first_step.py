@@ -31,7 +31,7 @@ class FirstStep(Observer):
         if self.began_after is None and self._is_training:
             self.began_after = time.time() - self._started
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: object = None) -> None:
         """A step is done."""
         if self.done_after is None and self._is_training:
             self.done_after = time.time() - self._started

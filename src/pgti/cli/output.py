@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, Literal
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -92,10 +93,19 @@ def build_table(
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
+    rows = list(rows)
     for number, name in enumerate(columns):
         justify: Literal["left", "right"] = "left" if number < num_texts else "right"
         wraps = number == num_texts - 1 > 0
-        table.add_column(Text(name), justify=justify, overflow="fold", no_wrap=not wraps)
+        # Rich cuts a column that does not wrap, unless it has a width that it needs.
+        width = (
+            None
+            if wraps
+            else max(cell_len(line) for row in (columns, *rows) for line in row[number].split("\n"))
+        )
+        table.add_column(
+            Text(name), justify=justify, overflow="fold", no_wrap=not wraps, min_width=width
+        )
     for row in rows:
         table.add_row(*map(Text, row))
     return table

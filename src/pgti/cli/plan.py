@@ -142,7 +142,7 @@ def _rank_table(result: "PlanResult") -> Table:
         )
         for each in result.ranks
     ]
-    return build_table("simulated ranks; memory in MiB", columns, rows)
+    return build_table("simulated ranks; memory in MiB, without activations", columns, rows)
 
 
 def _verdict(rank: "SimulatedRank") -> str:

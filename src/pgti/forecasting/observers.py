@@ -23,6 +23,7 @@ from pgti.errors import MissingExtraError
 __all__ = ["Observer", "RichObserver", "TensorBoardObserver"]
 
 Record = Mapping[str, Any]
+ReadLoss = Callable[[], float | None]
 
 _SECONDS_PER_LINE = 60.0
 _SECONDS_PER_DRAWING = 0.25
@@ -37,8 +38,12 @@ class Observer:
         `step` is the number of optimizer steps so far; None in a pass that takes none.
         """
 
-    def advance(self, num_windows: int) -> None:
-        """The pass has done that many more windows."""
+    def advance(self, num_windows: int, loss: ReadLoss | None = None) -> None:
+        """The pass has done that many more windows.
+
+        `loss` reads the mean training loss of the epoch so far, on this rank, and waits for the
+        device; None in a pass that does not train.
+        """
 
     def record(self, record: Record) -> None:
         """A line was added to `metrics.jsonl`."""
@@ -97,7 +102,7 @@ class RichObserver(Observer):
         self._step, self._line_at, self._line_windows = step, self._clock(), done
         self._draw()
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: ReadLoss | None = None) -> None:
         """Advance the bar, or write a line if a minute has passed."""
         if self._task is None:
             return
@@ -106,7 +111,7 @@ class RichObserver(Observer):
             self._step += 1
         task = self._progress.tasks[0]
         if not self._draws:
-            self._print_if_due(task)
+            self._print_if_due(task, loss)
         elif task.speed is not None and math.isfinite(task.speed):
             self._progress.update(self._task, speed=f"{task.speed:,.0f} windows/s")
         if self._clock() - self._drawn_at >= _SECONDS_PER_DRAWING:
@@ -139,7 +144,7 @@ class RichObserver(Observer):
         if self._notebook is not None:
             self._notebook.update(self._progress)
 
-    def _print_if_due(self, task: Task) -> None:
+    def _print_if_due(self, task: Task, loss: ReadLoss | None) -> None:
         """Write how far the pass has come, about once a minute."""
         seconds = self._clock() - self._line_at
         if seconds < _SECONDS_PER_LINE:
@@ -148,7 +153,7 @@ class RichObserver(Observer):
         parts = [
             *([] if self._step is None else [f"step {self._step:,}"]),
             f"{done:,} of {task.total:,.0f} windows",
-            *([task.fields["loss"]] if task.fields["loss"] else []),
+            *([] if loss is None else [f"loss {_shown(loss())}"]),
             f"{(done - self._line_windows) / seconds:,.1f} windows/s",
         ]
         self._print(f"{task.description}: {', '.join(parts)}")

@@ -11,6 +11,7 @@ from pgti.errors import ConfigError
 __all__ = ["Report", "step_heading"]
 
 _NUM_SHOWN = 4
+_MAX_ROWS = 12
 _LABELS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
 
 
@@ -201,16 +202,25 @@ class Report:
         return f"{self.model} on {windows}: {targets}"
 
     def __repr__(self) -> str:
-        table = self.summary().to_string(
-            float_format="{:.3f}".format, na_rep="-", max_rows=12, show_dimensions=False
-        )
-        return f"{self.title}\n{table}"
+        shown, rest = self._few_rows()
+        table = shown.to_string(float_format="{:.3f}".format, na_rep="-")
+        return f"{self.title}\n{table}{rest}"
 
     def _repr_html_(self) -> str:
-        table = self.summary().to_html(
-            float_format="{:.3f}".format, na_rep="-", max_rows=12, show_dimensions=False
-        )
-        return f"<p>{self.title}</p>{table}"
+        shown, rest = self._few_rows()
+        table = shown.to_html(float_format="{:.3f}".format, na_rep="-")
+        return f"<p>{self.title}</p>{table}<p>{rest}</p>"
+
+    def _few_rows(self) -> tuple[pd.DataFrame, str]:
+        """A dozen rows of the summary, and what they leave out: first other metrics than MAE."""
+        table = self.summary()
+        if len(table) <= _MAX_ROWS:
+            return table, ""
+        table = table[table.index.get_level_values(-1) == _LABELS["mae"]]
+        left_out = "the other metrics"
+        if len(table) > _MAX_ROWS:
+            table, left_out = table[:_MAX_ROWS], "the other rows and metrics"
+        return table, f"\n(to_frame() has {left_out})"
 
 
 def step_heading(step: int, interval_seconds: int | None) -> str:

@@ -156,7 +156,11 @@ def _fit(prepared: PreparedRun, plan: MemoryPlan, log: Log) -> FitResult:
         for line in prepared.choices:
             log(line)
     with malloc_policy(plan.malloc_policy):
-        return prepared.trainer.fit()
+        result = prepared.trainer.fit()
+    if result.stopped_early and prepared.run.communicator.is_main:
+        who = "a callback" if prepared.trainer.progress.is_stopped else "early stopping"
+        log(f"{who} ended the training after step {result.steps:,}")
+    return result
 
 
 def _finish(run: Run, *, is_new_end: bool) -> None:

@@ -96,7 +96,7 @@ class Selection:
             yield source
             return
         with _open_store(self.readings, source.store, self.options) as store:
-            _check_same_series(store, source.store)
+            _check_same_series(store, source.store, _name_of(self.readings))
             yield replace(source, store=store)
 
     def _choose_starts(self, source: WindowSource, splits: Splits) -> tuple[Starts, Starts]:
@@ -153,23 +153,36 @@ def _open_store(
         yield SeriesStore.open(target)
 
 
-def _check_same_series(newer: SeriesStore, store: SeriesStore) -> None:
+def _check_same_series(newer: SeriesStore, store: SeriesStore, name: str) -> None:
     """Refuse readings of other sensors or channels, or at another interval."""
     mine, other = store.meta, newer.meta
     if mine.node_ids != other.node_ids:
         raise RunError(
-            f"the readings in {newer.path} are of other sensors, or in another order, than the "
-            f"run's ({_difference(mine.node_ids, other.node_ids)}): give the same columns"
+            f"{name} has other sensors, or in another order, than the run "
+            f"({_difference(mine.node_ids, other.node_ids)}): give the same columns"
         )
-    for what, left, right in (
-        ("channels", mine.channels, other.channels),
-        ("seconds between rows", mine.interval_seconds, other.interval_seconds),
-    ):
-        if left != right:
-            raise RunError(
-                f"the readings in {newer.path} have {what} {right} and the run has {left}: "
-                "they must be the same"
-            )
+    if mine.channels != other.channels:
+        raise RunError(
+            f"{name} has the channels {', '.join(other.channels)} and the run has "
+            f"{', '.join(mine.channels)}: they must be the same"
+        )
+    if other.interval_seconds is None and mine.interval_seconds is not None:
+        raise RunError(
+            f"{name} has no times and the run has them: add {option('start')}, the time of the "
+            "first row"
+        )
+    if mine.interval_seconds != other.interval_seconds:
+        raise RunError(
+            f"the rows of {name} are {other.interval_seconds} s apart and those of the run "
+            f"{mine.interval_seconds} s: they must be the same"
+        )
+
+
+def _name_of(readings: NewerReadings) -> str:
+    """What a message calls them."""
+    if isinstance(readings, SeriesStore):
+        return str(readings.path)
+    return str(readings) if isinstance(readings, str | Path) else f"the {type(readings).__name__}"
 
 
 def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pgti.batching import WindowConfig
 from pgti.distributed import Communicator, find_launch
 from pgti.errors import ConfigError
 from pgti.forecasting import Metrics, RichObserver, check_metrics
-from pgti.models import ModelFactory, name_of_own_model
+from pgti.models import MODELS, ModelFactory, name_of_own_model
 from pgti.options import accept_options, check_options, require_path
 from pgti.run.build import relocate_model
 from pgti.run.config import RunConfig
@@ -102,6 +102,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     for name in training_options:
         if name in WindowConfig.__slots__:
             raise ConfigError(f"{name} is an option of the windows: pass windows={{{name!r}: ...}}")
+    _refuse_model_options(training_options, model)
     check_options(training_options, TrainingConfig)
     opened, path = open_store(store), require_path("run", run)
     check_metrics(metrics or {})
@@ -139,6 +140,16 @@ def train(  # noqa: PLR0913 - each names one part of a run
         extensions=Extensions(callbacks=callbacks, loss=own_loss, metrics=metrics),
     )
     return trained
+
+
+def _refuse_model_options(given: Mapping[str, Any], model: str | ModelFactory | None) -> None:
+    """Say where options of the model belong; those of own networks are not known yet."""
+    name = "dcrnn" if model is None else model
+    if isinstance(name, str) and name in MODELS:
+        for each in {field.name for field in fields(MODELS[name].config)} & given.keys():
+            raise ConfigError(
+                f"{each} is an option of the model {name}: pass model_options={{{each!r}: ...}}"
+            )
 
 
 def _model_table(

@@ -38,6 +38,11 @@ class RunningLoss:
         self.total = torch.tensor(total, dtype=torch.float64, device=self._device)
         self.count = torch.tensor(count, dtype=torch.float64, device=self._device)
 
+    def read_own(self) -> float | None:
+        """Mean loss of this rank alone; None where nothing was observed. Waits for the device."""
+        count = float(self.count)
+        return float(self.total) / count if count else None
+
     def read(self, communicator: Communicator) -> tuple[float, float]:
         """Sum and count over all ranks; waits for the device. Every rank must call it."""
         total, count = self.total.clone(), self.count.clone()

@@ -234,7 +234,7 @@ class Trainer:
             seconds=progress.seconds + seconds,
         )
         for observer in self._observers:
-            observer.advance(num_windows)
+            observer.advance(num_windows, self._state.loss.read_own)
         self._call(lambda callback: callback.on_step(self._status))
 
     def _write_if_due(self) -> None:
