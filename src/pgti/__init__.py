@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pgti.distributed import init_communicator as init_communicator
     from pgti.errors import ConfigError as ConfigError
     from pgti.errors import DataError as DataError
+    from pgti.errors import FetchError as FetchError
     from pgti.errors import Interrupted as Interrupted
     from pgti.errors import MissingExtraError as MissingExtraError
     from pgti.errors import PeerError as PeerError

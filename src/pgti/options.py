@@ -6,12 +6,9 @@ each with a `kind`: an instance, the name of a kind and a mapping all stand for 
 """
 
 import difflib
-import inspect
 import math
 import os
-import re
-import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields, is_dataclass
 from datetime import date, time
 from pathlib import Path
@@ -24,23 +21,19 @@ from pgti.display import count_of
 from pgti.errors import ConfigError
 
 __all__ = [
-    "accept_options",
     "check_names",
     "check_options",
     "convert_fields",
-    "field_texts",
     "parse_config",
     "parse_text",
     "parse_value",
     "require_number",
     "require_path",
+    "require_type",
     "variants",
 ]
 
 Config = TypeVar("Config")
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-_ENTRY = re.compile(r"^    (\w+): (.+(?:\n     +.+)*)", re.MULTILINE)
 
 _TYPE_NAMES: dict[type, str] = {
     bool: "true or false",
@@ -121,10 +114,21 @@ def check_names(
 def _suggestion(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name, or all of them."""
     names = sorted(known)
+    name = str(name)
     if not names:
         return ", which has none"
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; choose one of {', '.join(names)}"
+
+
+def require_type(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Refuse an argument of another type.
+
+    Raises:
+        ConfigError: naming the argument, its value and `what` it must be.
+    """
+    if not isinstance(value, kinds):
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be {what}")
 
 
 def require_path(name: str, value: object) -> Path:
@@ -134,57 +138,8 @@ def require_path(name: str, value: object) -> Path:
         ConfigError: if it is neither text nor a path.
     """
     if not isinstance(value, str | os.PathLike):
-        raise ConfigError(f"{name} is {_shorten(value)}: it must be a path, such as 'build/{name}'")
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be a path")
     return Path(value).absolute()
-
-
-def field_texts(config: type) -> dict[str, str]:
-    """What the docstrings of a configuration class and of its bases say about each field."""
-    texts: dict[str, str] = {}
-    for each in reversed(config.__mro__):
-        texts |= dict(_ENTRY.findall(inspect.cleandoc(each.__doc__ or "")))
-    return {name: " ".join(text.split()) for name, text in texts.items()}
-
-
-def accept_options(config: type) -> Callable[[Function], Function]:
-    """Let a function that takes the options of `config` as keywords list them.
-
-    Its signature, which completion reads, and the `**` entry of its docstring get each option that
-    is no argument of its own already.
-    """
-
-    def decorate(function: Function) -> Function:
-        signature = inspect.signature(function)
-        own = dict(signature.parameters)
-        keywords = next(each for each in own.values() if each.kind is each.VAR_KEYWORD)
-        options = {each.name: each for each in _fields(config) if each.name not in own}
-        parameters = [each for each in own.values() if each is not keywords]
-        parameters += [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
-            )
-            for name, each in options.items()
-        ]
-        function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # as functools does
-        texts = field_texts(config)
-        entry = re.search(
-            rf"^( +)\*\*{keywords.name}: .*(?:\n\1 +.*)*", function.__doc__ or "", re.MULTILINE
-        )
-        if entry is not None:  # docstrings may be stripped
-            lines = [
-                textwrap.fill(
-                    f"{name}: {texts[name]}",
-                    width=100,
-                    initial_indent=entry[1],
-                    subsequent_indent=f"{entry[1]}    ",
-                )
-                for name in options
-            ]
-            before, after = entry.string[: entry.end()], entry.string[entry.end() :]
-            function.__doc__ = "\n".join([before, *lines]) + after
-        return function
-
-    return decorate
 
 
 def variants(hint: Any) -> dict[str, type]:
@@ -327,7 +282,8 @@ def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: 
     kind = options.get("kind", default)
     if not isinstance(kind, str) or kind not in kinds:
         label = f"{name}.kind" if isinstance(value, Mapping) else name
-        raise ConfigError(f"{label} is {_shorten(kind)}: it must be one of {', '.join(kinds)}")
+        named = ", ".join(each for each in kinds if each != "custom")  # no name stands for that
+        raise ConfigError(f"{label} is {_shorten(kind)}: it must be one of {named}")
     names = {each: [field.name for field in _fields(kinds[each])] for each in kinds}
     check_names(options, (option for known in names.values() for option in known), f"{name}.")
     for option in options:

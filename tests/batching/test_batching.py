@@ -226,7 +226,7 @@ def test_nothing_loads_in_a_constructor(
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (60, 3, 2), spec)
     loads = []
-    for module, name in (("device_rows", "_copy_series"), ("standard", "_materialise")):
+    for module, name in (("device_rows", "_copy_series"), ("standard", "_materialize")):
         load = getattr(importlib.import_module(f"pgti.batching.{module}"), name)
 
         def counted(*arguments: object, load: Callable[..., object] = load) -> object:

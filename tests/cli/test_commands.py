@@ -102,7 +102,7 @@ def test_a_few_windows_are_told_of(
     assert run("evaluate", path) == 0
     assert f"on test ({total} windows)" in capsys.readouterr().out
     assert run("evaluate", path, "--windows", 0) == 2
-    assert "number of windows is 0" in capsys.readouterr().err
+    assert "max_windows is 0" in capsys.readouterr().err
     assert run("train", store, "--run", tmp_path / "n", "--test-windows", 0) == 2
     assert "test-windows is 0" in capsys.readouterr().err
     assert not (tmp_path / "n").exists()

@@ -108,7 +108,10 @@ def test_times_of_a_zone_are_unambiguous(tmp_path: Path) -> None:
     pgti.ingest(frame, tmp_path / "store", graph=road)
     store = SeriesStore.open(tmp_path / "store")
     run = train_run(make_config(store, epochs=1), tmp_path / "run")[0]
-    times = run.forecast(split="test")["timestamp"]
+    frame = run.forecast(split="test")
+    again = run.forecast(between=(frame["timestamp"].iloc[0], frame["timestamp"].iloc[-1]))
+    assert again["origin"].iloc[0] == frame["origin"].iloc[0]
+    times = frame["timestamp"]
     assert str(times.dtype) == "datetime64[s, Europe/Rome]"
     assert set(times.dt.tz_convert("UTC")) <= set(index.tz_convert("UTC"))
 
@@ -129,7 +132,7 @@ def test_what_cannot_be_forecast_is_refused(
         run.forecast(newer_frame(), split="val")
     with pytest.raises(ConfigError, match="too few to forecast from: the model needs the last 3"):
         run.forecast(newer_frame(2))
-    with pytest.raises(RunError, match="4 sensors instead of 3"):
+    with pytest.raises(RunError, match="the DataFrame has other sensors.* not in the run: d"):
         run.forecast(newer_frame(columns=("a", "b", "c", "d")).assign())
     with pytest.raises(ConfigError, match="names is 'darts': it must be one of pgti, neuralfor"):
         run.forecast(names="darts")  # type: ignore[arg-type]

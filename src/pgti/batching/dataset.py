@@ -1,5 +1,6 @@
 """Windows as a map-style dataset, for anybody's `torch.utils.data.DataLoader`."""
 
+import operator
 import os
 import threading
 from collections.abc import Sequence
@@ -21,7 +22,8 @@ from pgti.display import Display, count_of, shorten
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.nn import Supports
-from pgti.options import accept_options, parse_config
+from pgti.options import parse_config
+from pgti.signatures import accept_options
 from pgti.store import Scaler, SeriesStore, open_store
 from pgti.windows import ModelShape, SplitName
 
@@ -154,7 +156,10 @@ class WindowDataset(Display, Dataset[WindowSample]):
 
     def __getitem__(self, index: int) -> WindowSample:
         """The sample at position `index` of the starts."""
-        (sample,) = self.__getitems__([index])
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"window {position} of a dataset of {count_of(len(self), 'window')}")
+        (sample,) = self.__getitems__([position])
         return sample
 
     def __getitems__(self, indices: list[int]) -> list[WindowSample]:
@@ -172,6 +177,8 @@ class WindowDataset(Display, Dataset[WindowSample]):
     @staticmethod
     def collate(samples: Sequence[WindowSample]) -> Batch:
         """Stack samples to a batch: `DataLoader(dataset, collate_fn=WindowDataset.collate)`."""
+        if not len(samples):
+            raise ConfigError("there is no sample to collate: a batch has at least one window")
         stacked = default_collate(list(samples))
         return Batch(
             x=stacked.x,

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from cyclopts import Group, Parameter
 
 from pgti.cli.output import format_default
-from pgti.options import field_texts, variants
+from pgti.options import variants
+from pgti.signatures import field_texts
 
 __all__ = ["JsonFlag", "flag", "flags_of", "heading", "short_texts"]
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.errors import ConfigError, RunError
+from pgti.models import explain_failures
 from pgti.nn import MaskedLoss, check_masked_sum
+from pgti.options import require_type
 from pgti.shapes import BHNC
 
 __all__ = ["ErrorTable", "ForecastMetrics", "Metrics", "check_metrics"]
@@ -23,7 +25,11 @@ ErrorTable = dict[str, float | None]
 """An error per horizon step ("1", "2", ...) and over all ("mean"); None without observations."""
 
 
-_BUILT_IN = ("mae", "rmse", "mape")
+_RESERVED = (
+    *("mae", "rmse", "mape", "count", "channels", "windows", "split_windows"),
+    *("split", "forecaster", "channel", "horizon", "persistence"),
+)
+"""Names of other columns and entries of a report."""
 
 
 def check_metrics(metrics: Metrics) -> None:
@@ -32,10 +38,11 @@ def check_metrics(metrics: Metrics) -> None:
     Raises:
         ConfigError: naming the metric.
     """
+    require_type("metrics", metrics, Mapping, "functions by name, in a mapping")
     for name, metric in metrics.items():
         if not str(name).isidentifier():
             raise ConfigError(f"metric {name!r}: a name must be a word, such as within_5")
-        if name in (*_BUILT_IN, "count", "channels", "windows", "split_windows", "persistence"):
+        if name in _RESERVED:
             raise ConfigError(f"metric {name!r} is a name that the report has already: rename it")
         if not callable(metric):
             raise ConfigError(
@@ -113,14 +120,17 @@ class ForecastMetrics:
     def _own_sums(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Sum and count of each metric of the user's own, [2 * own, C]."""
         sums = [
-            check_masked_sum(
-                f"metric {name}", metric(prediction[..., c], target[..., c], mask[..., c])
-            )
+            self._call(name, prediction[..., c], target[..., c], mask[..., c])
             for c in range(self.num_targets)
-            for name, metric in self._own.items()
+            for name in self._own
         ]
         flat = torch.stack([each.double() for pair in sums for each in pair])
         return flat.view(self.num_targets, 2 * len(self._own)).T
+
+    def _call(self, name: str, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        with explain_failures(f"metric {name} failed"):
+            value = self._own[name](*tensors)
+        return check_masked_sum(f"metric {name}", value)
 
     def summary(self, channel: int | None = None) -> dict[str, Any]:
         """The errors so far; this synchronizes the device.
@@ -136,11 +146,17 @@ class ForecastMetrics:
         """
         selected = self.sums if channel is None else self.sums[..., channel : channel + 1]
         steps = selected.sum(dim=-1).cpu()  # [sums, H]
-        if not bool(torch.isfinite(steps).all()):
+        if not bool(torch.isfinite(steps[:5]).all()):
             raise RunError(
                 "the forecasts are not finite numbers: the model has diverged; train again with a "
                 "lower learning rate or stronger clipping"
             )
+        for index, name in enumerate(self._own):
+            if not bool(torch.isfinite(steps[5 + 2 * index : 7 + 2 * index]).all()):
+                raise RunError(
+                    f"metric {name} returned a sum or a count that is not finite: it must leave "
+                    "out targets where the mask is False"
+                )
         table = torch.cat([steps, steps.sum(dim=1, keepdim=True)], dim=1)  # [sums, H + 1]
         count, absolute, squared, relative, relative_count, *own = table.numpy()
         return {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pgti.display import count_of
+from pgti.display import count_of, shorten
 from pgti.errors import ConfigError
 
 __all__ = ["Report", "step_heading"]
@@ -196,8 +196,8 @@ class Report:
             f"{name} ({_count_windows(content['windows'], content['split_windows'])})"
             for name, content in self._splits.items()
         )
-        targets = ", ".join(
-            f"{name} in {unit}" if unit else name for name, unit in self.units.items()
+        targets = shorten(
+            [f"{name} in {unit}" if unit else name for name, unit in self.units.items()]
         )
         return f"{self.model} on {windows}: {targets}"
 

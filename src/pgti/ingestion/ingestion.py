@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
@@ -30,7 +32,8 @@ from pgti.ingestion.sources import (
 )
 from pgti.ingestion.timeline import Timeline
 from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, parse_start
-from pgti.options import accept_options, check_names, require_path
+from pgti.options import check_names, require_path, require_type
+from pgti.signatures import accept_options
 from pgti.store import SeriesStore, StoreWriter, check_target
 
 __all__ = ["ingest", "read_graph"]
@@ -70,6 +73,9 @@ def ingest(
         MissingExtraError: if a format needs a library that is not installed.
     """
     check_names(more, IngestOptions.__slots__)
+    require_type("options", options, (IngestOptions, NoneType), "IngestOptions")
+    kinds = (str, Path, pd.DataFrame, np.ndarray, Readings)
+    require_type("source", source, kinds, "the path of a file, a DataFrame or an array")
     options = replace(options or IngestOptions(), **more)
     target = require_path("target", target)
     check_target(target, overwrite=options.overwrite)

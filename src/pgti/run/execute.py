@@ -1,7 +1,7 @@
 """Train as a configuration says: check everything, create or resume the run, train."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +76,9 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         with communicator.raise_together():
             opened = SeriesStore.open(config.store) if store is None else store
             config = replace(config, model=resolve_model(config.model, model)).resolved()
-        _assert_same_on_all_ranks(communicator, config, opened)
+        _assert_same_on_all_ranks(
+            communicator, config, opened, () if extensions is None else extensions.metrics or ()
+        )
         found = find_run(
             directory,
             config,
@@ -178,10 +180,11 @@ def _finish(run: Run, *, is_new_end: bool) -> None:
 
 
 def _assert_same_on_all_ranks(
-    communicator: Communicator, config: RunConfig, store: SeriesStore
+    communicator: Communicator, config: RunConfig, store: SeriesStore, metrics: Iterable[str]
 ) -> None:
     """Refuse ranks with other stores or options, but for where they compute and read."""
     options = plain_settings({**config.settings(), "placement": config.placement})
+    communicator.assert_same_on_all_ranks("the metrics", ", ".join(metrics))
     communicator.assert_same_on_all_ranks("the store", store.fingerprint)
     communicator.assert_same_on_all_ranks("the options", json.dumps(options, sort_keys=True))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from pgti.batching import BatchLoader, WindowSource
 from pgti.display import shorten
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, require_whole_number
 from pgti.figures import COLORS, graph_objects
 from pgti.forecasting import (
     AbstractForecaster,
@@ -47,7 +47,8 @@ def plot_run(
     """
     horizon, node_ids = source.spec.horizon, source.store.meta.node_ids
     step = horizon if step is None else step
-    if not 1 <= step <= horizon:
+    require_whole_number("step", step, 1)
+    if step > horizon:
         raise ConfigError(f"step is {step}: the horizon has the steps 1 to {horizon}")
     sensor = node_ids[0] if sensor is None else str(sensor)
     if sensor not in node_ids:

@@ -14,6 +14,7 @@ from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
 from pgti.forecasting import Metrics, NetworkForecaster, Report
 from pgti.models import ModelFactory, num_trainable_parameters
+from pgti.options import require_path
 from pgti.run.build import build_forecaster, relocate_model, resolve_device, window_source
 from pgti.run.config import RunConfig
 from pgti.store import Scaler, SeriesStore, open_store
@@ -76,7 +77,7 @@ class LoadedRun(Display):
             ConfigError: if the run's own network cannot be found or built.
         """
         ranks = SingleProcess() if communicator is None else communicator
-        directory = RunDirectory.open(path)
+        directory = RunDirectory.open(require_path("path", path))
         config = RunConfig.from_toml(directory.config_file)
         if device is not None:
             config = replace(config, device=device)

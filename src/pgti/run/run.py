@@ -24,6 +24,7 @@ from pgti.forecasting import (
     predict,
 )
 from pgti.ingestion import IngestOptions
+from pgti.options import require_type
 from pgti.run.figures import plot_run
 from pgti.run.loaded import LoadedRun
 from pgti.run.selection import NewerReadings, Selection, TimeLike
@@ -64,6 +65,9 @@ class Run(LoadedRun):
                 positive whole number.
         """
         names = [splits] if isinstance(splits, str) else splits
+        require_type("splits", names, Sequence, "a split or a list of them")
+        if not names:
+            raise ConfigError("splits is empty: name train, val or test")
         chosen = {name: subsample_evenly(self.splits.starts(name), max_windows) for name in names}
         own = self.metrics if metrics is None else metrics
         check_metrics(own)

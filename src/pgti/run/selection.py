@@ -6,7 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from pgti.display import count_of
 from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import ForecastLabels
 from pgti.ingestion import IngestOptions, ingest
+from pgti.options import require_type
 from pgti.store import SeriesStore, parse_time
 from pgti.windows import SplitName, Splits
 
@@ -51,6 +54,13 @@ class Selection:
     options: IngestOptions | None = None
 
     def __post_init__(self) -> None:
+        kinds = (SeriesStore, str, Path, pd.DataFrame, np.ndarray, NoneType)
+        what = "a DataFrame, an array, a store or the path of a file or store"
+        require_type("readings", self.readings, kinds, what)
+        require_type("options", self.options, (IngestOptions, NoneType), "IngestOptions")
+        between: object = self.between
+        if between is not None and not (isinstance(between, tuple | list) and len(between) == 2):
+            raise ConfigError(f"between is {between!r}: it must be two times, (first, last)")
         if self.split is not None and self.between is not None:
             raise ConfigError("forecast either a split or the windows between two times, not both")
         if self.split is not None and self.readings is not None:
@@ -113,7 +123,8 @@ class Selection:
             )
         starts = np.array([latest])
         if self.between is not None:
-            first, last = (parse_time("time", str(time)) for time in self.between)
+            zone = source.store.time_axis.time_zone
+            first, last = (_wall_clock(time, zone) for time in self.between)
             rows = np.arange(spec.input_steps, num_steps + 1)
             times = source.store.time_axis.at(rows)
             starts = rows[(first <= times) & (times <= last)] - spec.input_steps
@@ -178,6 +189,13 @@ def _check_same_series(newer: SeriesStore, store: SeriesStore, name: str) -> Non
         )
 
 
+def _wall_clock(time: TimeLike, zone: str | None) -> np.datetime64:
+    """The time on the clock of the series; one with an offset is shown on that clock."""
+    if isinstance(time, datetime) and time.tzinfo is not None and zone is not None:
+        time = time.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    return parse_time("time", str(time))
+
+
 def _name_of(readings: NewerReadings) -> str:
     """What a message calls them."""
     if isinstance(readings, SeriesStore):
@@ -187,7 +205,10 @@ def _name_of(readings: NewerReadings) -> str:
 
 def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
     """Where two lists of sensors part, in a few words."""
-    if len(mine) != len(other):
-        return f"{count_of(len(other), 'sensor')} instead of {len(mine)}"
+    missing = [each for each in mine if each not in set(other)]
+    extra = [each for each in other if each not in set(mine)]
+    parts = [("missing", missing), ("not in the run", extra)]
+    if missing or extra:
+        return "; ".join(f"{what}: {shorten(names)}" for what, names in parts if names)
     position = next(i for i, pair in enumerate(zip(mine, other, strict=True)) if pair[0] != pair[1])
     return f"number {position} is {other[position]!r} instead of {mine[position]!r}"

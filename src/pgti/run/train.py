@@ -5,18 +5,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from pgti.batching import WindowConfig
 from pgti.distributed import Communicator, find_launch
 from pgti.errors import ConfigError
 from pgti.forecasting import Metrics, RichObserver, check_metrics
-from pgti.models import MODELS, ModelFactory, name_of_own_model
-from pgti.options import accept_options, check_options, require_path
+from pgti.models import MODELS, AbstractModel, ModelFactory, name_of_own_model
+from pgti.options import check_options, require_path, require_type
 from pgti.run.build import relocate_model
 from pgti.run.config import RunConfig
 from pgti.run.execute import train_run
 from pgti.run.run import Run
+from pgti.signatures import accept_options
 from pgti.store import SeriesStore, open_store
 from pgti.training import (
     Callback,
@@ -97,15 +99,17 @@ def train(  # noqa: PLR0913 - each names one part of a run
             "this is one of several processes, which must train together: pass "
             "communicator= from `with pgti.init_communicator() as communicator`"
         )
+    for name, flag in (("resume", resume), ("overwrite", overwrite), ("progress", progress)):
+        require_type(name, flag, bool, "True or False")
+    require_type("communicator", communicator, (Communicator, NoneType), "a Communicator")
+    require_type("model_options", model_options, (Mapping, NoneType), "options by name")
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: choose one of them")
-    for name in training_options:
-        if name in WindowConfig.__slots__:
-            raise ConfigError(f"{name} is an option of the windows: pass windows={{{name!r}: ...}}")
-    _refuse_model_options(training_options, model)
+    model = _check_model(model)
+    _refuse_misplaced(training_options, model)
     check_options(training_options, TrainingConfig)
     opened, path = open_store(store), require_path("run", run)
-    check_metrics(metrics or {})
+    check_metrics({} if metrics is None else metrics)
     own_loss = loss if callable(loss) and not is_dataclass(loss) else None
     if own_loss is not None:
         loss = CustomLoss(name=getattr(loss, "__qualname__", type(loss).__name__))
@@ -124,9 +128,6 @@ def train(  # noqa: PLR0913 - each names one part of a run
         if model is not None:
             config = replace(config, model=relocate_model(config.model, model))
     config = config.override({name: each for name, each in given.items() if each is not None})
-    for callback in callbacks:
-        if not isinstance(callback, Callback):
-            raise ConfigError(f"callbacks has {callback!r}: each must be a pgti.Callback")
     trained, _ = train_run(
         config,
         path,
@@ -137,13 +138,38 @@ def train(  # noqa: PLR0913 - each names one part of a run
         log=_print_line if progress else lambda _: None,
         observers=(lambda _: [RichObserver()]) if progress else None,
         communicator=communicator,
-        extensions=Extensions(callbacks=callbacks, loss=own_loss, metrics=metrics),
+        extensions=Extensions(
+            callbacks=_check_callbacks(callbacks), loss=own_loss, metrics=metrics
+        ),
     )
     return trained
 
 
-def _refuse_model_options(given: Mapping[str, Any], model: str | ModelFactory | None) -> None:
-    """Say where options of the model belong; those of own networks are not known yet."""
+def _check_model(model: Any) -> str | ModelFactory | None:
+    """The model as given; a class of pgti's own by its name."""
+    if isinstance(model, type) and issubclass(model, AbstractModel):
+        return next((name for name, each in MODELS.items() if each.model is model), model)
+    if model is not None and not isinstance(model, str) and not callable(model):
+        raise ConfigError(
+            f"model is {model!r}: it must be the name of a model, or a class or function that "
+            "builds one"
+        )
+    known: str | ModelFactory | None = model
+    return known
+
+
+def _check_callbacks(callbacks: Any) -> Sequence[Callback]:
+    require_type("callbacks", callbacks, Sequence, "a list of pgti.Callback")
+    for callback in callbacks:
+        require_type("callbacks", callback, Callback, "a list of pgti.Callback")
+    return tuple(callbacks)
+
+
+def _refuse_misplaced(given: Mapping[str, Any], model: str | ModelFactory | None) -> None:
+    """Say where options of the windows and of the model belong, but for own networks'."""
+    for each in given:
+        if each in WindowConfig.__slots__:
+            raise ConfigError(f"{each} is an option of the windows: pass windows={{{each!r}: ...}}")
     name = "dcrnn" if model is None else model
     if isinstance(name, str) and name in MODELS:
         for each in {field.name for field in fields(MODELS[name].config)} & given.keys():
@@ -159,13 +185,8 @@ def _model_table(
     table: dict[str, Any] = {}
     if isinstance(model, str):
         table["name"] = model
-    elif callable(model):
-        table["name"] = name_of_own_model(model)
     elif model is not None:
-        raise ConfigError(
-            f"model is a {type(model).__name__}: it must be the name of a model, or a class or "
-            "function that builds one"
-        )
+        table["name"] = name_of_own_model(model)
     return {**table, **(options or {})} or None
 
 

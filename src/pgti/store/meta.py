@@ -170,13 +170,13 @@ class StoreMeta:
         try:
             if not directory.is_dir():
                 raise StoreError(
-                    f"{directory} is not a store: there is no such directory; make one with "
-                    "`pgti ingest`"
+                    f"{directory} is not a store: there is no such directory; "
+                    "ingest readings to make one"
                 )
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StoreError(
-                f"{directory} is not a store: it has no {META_FILE}; make one with `pgti ingest`"
+                f"{directory} is not a store: it has no {META_FILE}; ingest readings to make one"
             ) from None
         except json.JSONDecodeError as error:
             raise StoreError(

@@ -15,6 +15,7 @@ from pgti.display import Display, count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
 from pgti.figures import graph_objects
 from pgti.graph import SensorGraph
+from pgti.options import require_type
 from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
 from pgti.store.coverage import coverage, plot_coverage
 from pgti.store.meta import (
@@ -75,6 +76,7 @@ class SeriesStore(Display):
         Raises:
             StoreError: if the directory is not a store, is damaged, or has a newer format.
         """
+        require_type("path", path, (str, os.PathLike), "the path of a store")
         path = Path(path)
         meta = StoreMeta.read(path)
         _check_parts(path, meta, verify_up_to_bytes)

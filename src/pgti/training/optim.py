@@ -5,6 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -39,17 +40,20 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
 def build_loss(config: TrainingConfig) -> MaskedLoss:
     """The loss that the configuration names: (prediction, target, mask) -> (sum, count).
 
-    Raises:
-        ConfigError: if it is a function of the user's own, which is missing here.
+    One of the user's own is missing here: it raises ConfigError when it is called.
     """
     if isinstance(config.loss, CustomLoss):
-        raise ConfigError(
-            f"the run has a loss of its own ({config.loss.name}): train it from Python, with "
-            "loss= and that function"
-        )
+        return partial(_refuse, config.loss.name)
     if isinstance(config.loss, HuberLoss):
         return partial(huber, delta=config.loss.delta)
     return {"mae": mae, "mse": mse}[config.loss.kind]
+
+
+def _refuse(name: str, *_: object) -> NoReturn:
+    raise ConfigError(
+        f"the run has a loss of its own ({name}): train it from Python, with loss= and that "
+        "function"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from pgti.batching import Batch
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
+from pgti.models import explain_failures
 from pgti.nn import MaskedLoss, check_masked_sum
 from pgti.training.config import Precision, TrainingConfig
 from pgti.training.optim import build_loss, build_optimizer
@@ -206,7 +207,14 @@ class TrainStep:
         is_lower = self._precision == "bfloat16"
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
             prediction = self.forecaster(batch, step=step)
-        loss_sum, count = check_masked_sum("loss", self._loss(prediction, batch.y, batch.y_mask))
+        with explain_failures("loss failed"):
+            value = self._loss(prediction, batch.y, batch.y_mask)
+        loss_sum, count = check_masked_sum("loss", value)
+        if not loss_sum.requires_grad:
+            raise ConfigError(
+                "loss returned a sum without a gradient: compute it from the prediction, without "
+                "detach() or item()"
+            )
         return loss_sum, count.double()
 
     def _reduce_gradients(self, stop_signal: int) -> int:

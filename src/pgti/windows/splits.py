@@ -173,7 +173,7 @@ def subsample_evenly(
     """
     if count is None:
         return starts
-    require_whole_number("the number of windows", count, 1)
+    require_whole_number("max_windows", count, 1)
     last = len(starts) - 1
     if count > last:
         return starts

@@ -16,7 +16,8 @@ from pgti.datasets.simulated.traffic import Traffic
 from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.options import accept_options, check_names, require_path
+from pgti.options import check_names, require_path
+from pgti.signatures import accept_options
 from pgti.store import SeriesStore, StoreWriter
 
 __all__ = ["simulate", "simulated_chunks"]
