@@ -132,7 +132,7 @@ def test_what_cannot_be_forecast_is_refused(
         run.forecast(newer_frame(), split="val")
     with pytest.raises(ConfigError, match="too few to forecast from: the model needs the last 3"):
         run.forecast(newer_frame(2))
-    with pytest.raises(RunError, match="the DataFrame has other sensors.* not in the run: d"):
+    with pytest.raises(RunError, match=r"the DataFrame has other sensors.*\(not in the run: d\)"):
         run.forecast(newer_frame(columns=("a", "b", "c", "d")).assign())
     with pytest.raises(ConfigError, match="names is 'darts': it must be one of pgti, neuralfor"):
         run.forecast(names="darts")  # type: ignore[arg-type]

@@ -396,7 +396,9 @@ def test_a_finished_run_with_an_own_loss_needs_no_loss(store: SeriesStore, tmp_p
 def test_a_metric_that_is_no_number_is_named(store: SeriesStore, tmp_path: Path) -> None:
     run = pgti.train(store, tmp_path / "run", **SMALL)
     with pytest.raises(RunError, match="metric bad returned a sum or a count that is not finite"):
-        run.evaluate(metrics={"bad": lambda p, t, m: (p.sum() * float("nan"), m.sum())})
+        run.evaluate(
+            metrics={"bad": lambda *parts: (parts[0].sum() * float("nan"), parts[2].sum())}
+        )
 
 
 def test_a_class_of_ours_stands_for_its_name(store: SeriesStore, tmp_path: Path) -> None:

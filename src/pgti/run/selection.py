@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.batching import Batch, BatchLoader, WindowSource
-from pgti.display import count_of
+from pgti.display import count_of, shorten
 from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import ForecastLabels
 from pgti.ingestion import IngestOptions, ingest
