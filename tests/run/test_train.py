@@ -142,7 +142,7 @@ def test_a_split_can_be_evaluated_by_a_few_windows(tmp_path: Path) -> None:
     assert few["persistence"]["mae"]["1"] == pytest.approx(np.abs(truth - last).mean(), rel=1e-5)
 
     assert run.evaluate("test", max_windows=10**6).to_dict()["test"] == whole
-    with pytest.raises(ConfigError, match="number of windows is 0"):
+    with pytest.raises(ConfigError, match="max_windows is 0"):
         run.evaluate("test", max_windows=0)
 
 
