@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import pgti
-from pgti.ingest import read_graph
+from pgti.ingestion import read_graph
 
 SHOWN_STEPS = ("3", "6", "12")  # 15, 30 and 60 minutes
 
@@ -56,7 +56,7 @@ def run_example(options: argparse.Namespace) -> None:
             val_windows=options.windows,
         )
     with timed("evaluating"):
-        report = run.evaluate("test", max_windows=options.windows)["test"]
+        report = run.evaluate("test", max_windows=options.windows).to_dict()["test"]
     forecast = options.out / f"{options.run}.npz"
     with timed("forecasting"):
         run.predict(forecast)

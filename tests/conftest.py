@@ -114,3 +114,13 @@ def pgti_process(
         "stdout": str(stdout or log),
         "stderr": str(log),
     }
+
+
+def pytest_configure() -> None:
+    """Let signals through that a shell ignores for its background jobs: children inherit that."""
+    for name in ("SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(
+                number, signal.default_int_handler if name == "SIGINT" else signal.SIG_DFL
+            )

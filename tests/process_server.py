@@ -16,10 +16,12 @@ from typing import Any
 import torch
 import torch.distributed.run
 
-import pgti.cli.evaluate
+import pgti.cli.first_step
+import pgti.cli.job
 import pgti.cli.main
-import pgti.cli.simulate
-import pgti.cli.train
+import pgti.cli.progress
+import pgti.datasets.simulated
+import pgti.run.train
 from pgti.distributed import init_communicator
 from pgti.errors import PgtiError
 

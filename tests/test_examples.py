@@ -39,7 +39,7 @@ def test_pems_california(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert store.meta.num_edges == 5
     run = Run.open(tmp_path / "out" / "run")
     assert run.config.training.max_steps == 2
-    report = run.evaluate("test", max_windows=7)["test"]
+    report = run.evaluate("test", max_windows=7).to_dict()["test"]
     assert "over 7 of 55 test windows (semi-synthetic observations)" in printed
     for name, errors in (("dcrnn", report), ("persistence", report["persistence"])):
         line = next(line for line in printed.splitlines() if line.startswith(name))

@@ -11,14 +11,14 @@ from importlib.metadata import version
 
 import cyclopts
 
-from pgti.cli.main import split_lists
+from pgti.cli.app import split_lists
 from pgti.cli.output import log
 from pgti.errors import PgtiError
 from pgti_bench.errors import DifferenceError
 
-__all__ = ["main", "run_command"]
+__all__ = ["COMMANDS", "main", "run_command"]
 
-_COMMANDS = {
+COMMANDS = {
     "step": "pgti_bench.step.command:step_command",
     "loader": "pgti_bench.loader.command:loader_command",
     "memory": "pgti_bench.memory.command:memory_command",
@@ -40,7 +40,7 @@ def _app() -> cyclopts.App:
         config=split_lists,
         help_epilogue="Every command takes --debug, which shows the traceback of an error.",
     )
-    for name, target in _COMMANDS.items():
+    for name, target in COMMANDS.items():
         app.command(target, name=name)
     return app
 

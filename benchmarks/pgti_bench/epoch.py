@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pgti.batching import BATCHINGS
 from pgti.cli.output import log as log_line
-from pgti.cli.output import print_json, show
+from pgti.cli.output import print_results
 from pgti.errors import ConfigError, require_whole_number
 from pgti.run.results import Machine, Spread, to_json
 from pgti.store import SeriesStore
@@ -190,7 +190,7 @@ def epoch_command(
         batching: Comma-separated strategies to compare: index, device, standard, auto.
         rounds: Epochs with each strategy.
         plot: HTML file for a plot.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     check_plot(plot)
     few = [f"--{split}-windows" for split in ("val", "test")]
@@ -202,9 +202,7 @@ def epoch_command(
         rounds=rounds,
         log=log_line,
     )
-    show(_table(result))
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), _table(result), as_json=json)
     finish(f"An epoch of {store.name}", result.machine, result.left_out, plot, _charts(result))
 
 

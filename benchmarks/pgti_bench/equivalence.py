@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pgti.batching import BATCHINGS
 from pgti.cli.output import log as log_line
-from pgti.cli.output import print_json, show
+from pgti.cli.output import print_results
 from pgti.errors import ConfigError
 from pgti.run.results import Machine, to_json
 from pgti.store import SeriesStore
@@ -254,7 +254,7 @@ def equivalence_command(
         options: Options of pgti train, without --batching, --model and --run.
         models: Comma-separated models, with their default options; pgt:LAYER too.
         batching: Comma-separated strategies to compare with standard batching: index, device.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     defaults = {"--epochs": "1", "--test-windows": "1"}
     if "--epochs" not in options:
@@ -266,9 +266,7 @@ def equivalence_command(
         batchings=batching,
         log=log_line,
     )
-    show(_table(result))
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), _table(result), as_json=json)
     finish("Equivalence", result.machine, result.left_out)
     if result.differences:
         raise DifferenceError(f"results differ: {', '.join(result.differences)}")

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from pgti.cli.output import print_json, show
+from pgti.cli.output import print_results
 from pgti.datasets.simulated import SimulationOptions, simulated_chunks
 from pgti.errors import require_whole_number
-from pgti.ingest import ingest
+from pgti.ingestion import ingest
 from pgti.run.results import Machine, Spread, to_json
 from pgti_bench.interleave import interleave
 from pgti_bench.output import finish, number
@@ -136,7 +136,7 @@ def ingest_command(
         rows: Time steps of the file; the default is four weeks of five-minute intervals.
         rounds: Measurements of each contender.
         workdir: Directory for temporary files.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     with tempfile.TemporaryDirectory(prefix="pgti-", dir=workdir) as scratch:
         result = measure_ingest(Path(scratch), sensors=sensors, rows=rows, rounds=rounds)
@@ -149,7 +149,5 @@ def ingest_command(
     table.add_column("MB/s of source", justify="right")
     for name, speed in result.megabytes_per_second.items():
         table.add_row(name, number(speed, digits=0))
-    show(table)
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), table, as_json=json)
     finish("Ingest", result.machine, ())

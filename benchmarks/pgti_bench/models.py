@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.table import Table
 
 from pgti.cli.output import log as log_line
-from pgti.cli.output import print_json, show
+from pgti.cli.output import print_results
 from pgti.errors import ConfigError
 from pgti.memory.available import parse_bytes
 from pgti.models import MODELS
@@ -131,7 +131,7 @@ def models_command(
         store: The store to train on.
         limit: Memory limit of each training's control group, page cache included.
         models: Comma-separated models; all takes every one.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     names = sorted(MODELS) if models == ("all",) else models
     result = measure_models(store, names, parse_bytes("limit", limit), log=log_line)
@@ -150,7 +150,5 @@ def models_command(
             "-" if each.seconds_per_step is None else f"{each.seconds_per_step:,.1f}",
             each.outcome,
         )
-    show(table)
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), table, as_json=json)
     finish("Models", result.machine, ())

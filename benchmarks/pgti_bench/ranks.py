@@ -16,7 +16,7 @@ import psutil
 from cyclopts import Parameter
 
 from pgti.cli.output import log as log_line
-from pgti.cli.output import print_json
+from pgti.cli.output import print_results
 from pgti.run.results import Machine, Spread, to_json
 from pgti_bench.errors import BenchError
 from pgti_bench.interleave import interleave, spread_of_ratios
@@ -155,7 +155,7 @@ def ranks_command(
         options: Options of pgti train.
         rounds: Epochs at each number of ranks, interleaved.
         memory: Measure the private memory of the ranks and the cached part of the series instead.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     if memory:
         found = [measure_rank_memory(store, ranks, options) for ranks in (1, 2)]
@@ -165,8 +165,7 @@ def ranks_command(
                 f"{each.ranks} ranks: {sum(each.private_bytes) / 2**20:.0f} MiB of private memory "
                 f"({sizes}); {each.cached_fraction:.3f} of the series is in the page cache"
             )
-        if json:
-            print_json({"memory": to_json(found)})
+        print_results({"memory": to_json(found)}, as_json=json)
         return
     result = measure_ranks(store, options, rounds)
     for ranks, seconds in result.seconds.items():
@@ -179,6 +178,5 @@ def ranks_command(
         f"two ranks are {speedup.median:.3f} times as fast as one ({speedup.minimum:.3f} to "
         f"{speedup.maximum:.3f})"
     )
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), as_json=json)
     finish("Ranks", result.machine, ())

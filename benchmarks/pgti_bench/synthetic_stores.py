@@ -17,7 +17,7 @@ import numpy as np
 from pgti.datasets.simulated import SimulationOptions, simulate
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.ingest import IngestOptions, read_graph
+from pgti.ingestion import IngestOptions, read_graph
 from pgti.store import Moments, SeriesStore, StoreMeta
 from pgti.store.meta import META_FILE, MOMENTS_FILE, SERIES_FILE, SERIES_OFFSET
 from pgti.store.moments import moments_of_raw

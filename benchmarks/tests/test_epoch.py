@@ -83,6 +83,7 @@ def test_bad_arguments_are_refused(store: Path) -> None:
         measure_epochs(store, (), batching=("index",), rounds=0)
 
 
+@pytest.mark.usefixtures("_both_forms")
 def test_epochs_on_the_command_line(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +98,7 @@ def test_epochs_on_the_command_line(
     result: dict[str, Any] = json.loads(captured.out.strip().splitlines()[-1])
     assert result["steps"] == 3  # 81 windows, 27 at a time
     assert [each["batching"] for each in result["epochs"]] == ["index", "auto"]
-    assert "an epoch of 3 steps" in captured.err
+    assert "an epoch of 3 steps" in captured.out
     assert "windows per second" in page.read_text()
     assert all(line[:2] == ["train", str(store)] for line in commands.ran)
 

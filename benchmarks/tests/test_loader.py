@@ -309,6 +309,7 @@ def test_batchings_that_fail_in_the_rounds_are_left_out(
 
 
 @pytest.mark.usefixtures("_in_process")
+@pytest.mark.usefixtures("_both_forms")
 def test_bench_loader_prints_a_table_and_json(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,7 +320,7 @@ def test_bench_loader_prints_a_table_and_json(
     captured = capsys.readouterr()
     result = json.loads(captured.out.strip().splitlines()[-1])
     assert [each["name"] for each in result["loaders"]] == NAMES
-    assert "Making batches: 100 steps x 5 sensors (int16)" in captured.err
+    assert "Making batches: 100 steps x 5 sensors (int16)" in captured.out
     assert "left out: PGT: .venv-pgt/bin/python does not exist" in captured.err
     assert "Windows per second" in plot.read_text(encoding="utf-8")
 

@@ -399,12 +399,13 @@ def test_what_was_not_measured_is_told(tmp_path: Path) -> None:
 # -- the command line -----------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_both_forms")
 def test_formulas_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A table for people, an object for programs, a page with plots."""
     page = tmp_path / "memory.html"
     assert run("memory", "--measure", "none", "--plot", page, "--json") == 0
     captured = capsys.readouterr()
-    assert "419.46 GiB" in captured.err
+    assert "419.46 GiB" in captured.out
     result = json.loads(captured.out.strip().splitlines()[-1])
     assert [each["shape"]["name"] for each in result["datasets"]] == [
         shape.name for shape in PAPER_DATASETS
@@ -413,6 +414,7 @@ def test_formulas_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "PeMS-All-LA" in page.read_text()
 
 
+@pytest.mark.usefixtures("_both_forms")
 def test_measurements_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,10 +433,11 @@ def test_measurements_on_the_command_line(
         "device",
         "standard",
     ]
-    assert "each command within 1.00 GiB" in captured.err
+    assert "each command within 1.00 GiB" in captured.out
     assert (tmp_path / "chickenpox" / "series.npy").exists()
 
 
+@pytest.mark.usefixtures("_both_forms")
 def test_growth_is_an_error_after_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -450,8 +453,8 @@ def test_growth_is_an_error_after_the_figures(
     result = json.loads(captured.out.strip().splitlines()[-1])
     assert result["growth"][0]["pss_ratio"] == 1.2
     lines = captured.err.strip().splitlines()
-    assert "measured" in captured.err
-    assert captured.err.count("long (sparse)") == 2
+    assert "measured" in captured.out
+    assert captured.out.count("long (sparse)") == 2
     assert lines[-1].startswith("pgti: error: long takes 1.200 times the peak PSS of tiny")
 
 
@@ -476,7 +479,7 @@ def test_a_limit_is_told_where_every_command_had_it(
     plot = tmp_path / "plot.html"
     options = ("--datasets", "chickenpox", "--batching", "index", "--limit", "1GiB", *few)
     assert run("memory", *options, "--plot", plot) == 0
-    assert ("each command within 1.00 GiB" in capsys.readouterr().err) == has_limit
+    assert ("each command within 1.00 GiB" in capsys.readouterr().out) == has_limit
     assert ('"text":"limit"' in plot.read_text(encoding="utf-8")) == has_limit
 
 

@@ -237,6 +237,7 @@ def test_steps_learn(model: str) -> None:
 
 
 @pytest.mark.usefixtures("_in_process")
+@pytest.mark.usefixtures("_both_forms")
 def test_bench_step_prints_a_table_and_json(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,8 +251,8 @@ def test_bench_step_prints_a_table_and_json(
     result = json.loads(captured.out.strip().splitlines()[-1])
     assert (result["nodes"], result["edges"]) == (3, 3)
     assert [own["precision"] for own in result["own"]] == ["float32", "bfloat16"]
-    assert "A training step: layer (hidden 4, hops 2), 3 nodes, 3 edges" in captured.err
-    assert "its dense products alone" in captured.err
+    assert "A training step: layer (hidden 4, hops 2), 3 nodes, 3 edges" in captured.out
+    assert "its dense products alone" in captured.out
     assert "of the limit" in captured.err
     assert "left out: PGT: .venv-pgt/bin/python does not exist" in captured.err
     assert "Time of a step" in plot.read_text(encoding="utf-8")

@@ -2,66 +2,89 @@
 
     store = pgti.ingest("speeds.csv", "build/store", ...)      readings and graph -> store
     store = pgti.fetch("METR-LA", "build/metr-la")              published data set -> store
-    run = pgti.train("build/store", "build/run", epochs=3)      store -> trained run
+    run = pgti.train(store, "build/run", epochs=3)              store -> trained run
+    run = pgti.Run.open("build/run")                            a run that was trained before
     run.evaluate()                                              errors beside both baselines
-    run.predict("forecast.parquet")                             forecasts as a file
+    run.forecast(newer_readings)                                forecasts as a DataFrame
+    run.plot()                                                  a first picture
 
-Everything named here is public, and what `pgti.interop.pgt` and `pgti.interop.ray` export;
-everything else may change (docs/api.md). What needs torch is imported when it
-is first asked for: torch alone takes longer to import than most of the rest takes to run.
+Everything named here is public, and what `pgti.interop.pgt`, `.ray` and `.lightning` export;
+everything else may change (docs/api.md). Each name is imported when it is first used.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from pgti.datasets import DATASETS as DATASETS
-from pgti.datasets import fetch as fetch
-from pgti.datasets.simulated import SimulationOptions as SimulationOptions
-from pgti.datasets.simulated import simulate as simulate
-from pgti.errors import ConfigError as ConfigError
-from pgti.errors import DataError as DataError
-from pgti.errors import Interrupted as Interrupted
-from pgti.errors import MissingExtraError as MissingExtraError
-from pgti.errors import PeerError as PeerError
-from pgti.errors import PgtiError as PgtiError
-from pgti.errors import RunError as RunError
-from pgti.errors import StoreError as StoreError
-from pgti.graph import SensorGraph as SensorGraph
-from pgti.ingest import IngestOptions as IngestOptions
-from pgti.ingest import IngestSummary as IngestSummary
-from pgti.ingest import ingest as ingest
-from pgti.store import Scaler as Scaler
-from pgti.store import SeriesStore as SeriesStore
-from pgti.windows import BlockShuffle as BlockShuffle
-from pgti.windows import EvenSharding as EvenSharding
-from pgti.windows import GlobalShuffle as GlobalShuffle
-from pgti.windows import PartitionSharding as PartitionSharding
-from pgti.windows import PartitionShuffle as PartitionShuffle
-from pgti.windows import Sequential as Sequential
-from pgti.windows import WindowSpec as WindowSpec
+from pgti.lazy import lazy_names
+
+__version__ = version("pgti")
 
 if TYPE_CHECKING:
     from pgti.batching import Batch as Batch
     from pgti.batching import BatchLoader as BatchLoader
+    from pgti.batching import WindowConfig as WindowConfig
     from pgti.batching import WindowDataset as WindowDataset
+    from pgti.batching import WindowSample as WindowSample
+    from pgti.batching import WindowSampler as WindowSampler
     from pgti.batching import WindowSource as WindowSource
     from pgti.batching import build_batcher as build_batcher
     from pgti.batching import build_loader as build_loader
+    from pgti.datasets import DATASETS as DATASETS
+    from pgti.datasets.fetch import fetch as fetch
+    from pgti.datasets.simulated import SimulationOptions as SimulationOptions
+    from pgti.datasets.simulated import simulate as simulate
     from pgti.distributed import Communicator as Communicator
     from pgti.distributed import init_communicator as init_communicator
+    from pgti.errors import ConfigError as ConfigError
+    from pgti.errors import DataError as DataError
+    from pgti.errors import FetchError as FetchError
+    from pgti.errors import Interrupted as Interrupted
+    from pgti.errors import MissingExtraError as MissingExtraError
+    from pgti.errors import PeerError as PeerError
+    from pgti.errors import PgtiError as PgtiError
+    from pgti.errors import RunError as RunError
+    from pgti.errors import StoreError as StoreError
+    from pgti.forecasting import Report as Report
+    from pgti.graph import SensorGraph as SensorGraph
+    from pgti.ingestion import IngestOptions as IngestOptions
+    from pgti.ingestion import ingest as ingest
+    from pgti.models import A3TGCN as A3TGCN
+    from pgti.models import AGCRN as AGCRN
     from pgti.models import DCRNN as DCRNN
+    from pgti.models import GRU as GRU
+    from pgti.models import MTGNN as MTGNN
+    from pgti.models import STGCN as STGCN
+    from pgti.models import STID as STID
+    from pgti.models import STLLM as STLLM
+    from pgti.models import TGCN as TGCN
+    from pgti.models import A3TGCNConfig as A3TGCNConfig
     from pgti.models import AbstractModel as AbstractModel
+    from pgti.models import AGCRNConfig as AGCRNConfig
     from pgti.models import DCRNNConfig as DCRNNConfig
+    from pgti.models import DLinear as DLinear
+    from pgti.models import DLinearConfig as DLinearConfig
+    from pgti.models import GraphWaveNet as GraphWaveNet
+    from pgti.models import GraphWaveNetConfig as GraphWaveNetConfig
+    from pgti.models import GRUConfig as GRUConfig
     from pgti.models import ModelShape as ModelShape
+    from pgti.models import MTGNNConfig as MTGNNConfig
+    from pgti.models import STAEformer as STAEformer
+    from pgti.models import STAEformerConfig as STAEformerConfig
+    from pgti.models import STGCNConfig as STGCNConfig
+    from pgti.models import STIDConfig as STIDConfig
+    from pgti.models import STLLMConfig as STLLMConfig
+    from pgti.models import TGCNConfig as TGCNConfig
     from pgti.nn import Supports as Supports
     from pgti.run import Run as Run
     from pgti.run import RunConfig as RunConfig
-    from pgti.run import WindowConfig as WindowConfig
-    from pgti.run import train as train
+    from pgti.run.train import train as train
+    from pgti.store import Scaler as Scaler
+    from pgti.store import SeriesStore as SeriesStore
     from pgti.training import AdamOptimizer as AdamOptimizer
     from pgti.training import AdamWOptimizer as AdamWOptimizer
     from pgti.training import AutoOrder as AutoOrder
     from pgti.training import BlocksOrder as BlocksOrder
+    from pgti.training import Callback as Callback
     from pgti.training import CosineSchedule as CosineSchedule
     from pgti.training import GlobalOrder as GlobalOrder
     from pgti.training import HuberLoss as HuberLoss
@@ -72,47 +95,13 @@ if TYPE_CHECKING:
     from pgti.training import PartitionsOrder as PartitionsOrder
     from pgti.training import PlateauSchedule as PlateauSchedule
     from pgti.training import TrainingConfig as TrainingConfig
-
-_NEEDS_TORCH = {
-    "pgti.batching": (
-        "Batch",
-        "BatchLoader",
-        "WindowDataset",
-        "WindowSource",
-        "build_batcher",
-        "build_loader",
-    ),
-    "pgti.distributed": ("Communicator", "init_communicator"),
-    "pgti.models": ("DCRNN", "AbstractModel", "DCRNNConfig", "ModelShape"),
-    "pgti.nn": ("Supports",),
-    "pgti.run": ("Run", "RunConfig", "WindowConfig", "train"),
-    "pgti.training": (
-        "AdamOptimizer",
-        "AdamWOptimizer",
-        "AutoOrder",
-        "BlocksOrder",
-        "CosineSchedule",
-        "GlobalOrder",
-        "HuberLoss",
-        "MAELoss",
-        "MSELoss",
-        "MultistepSchedule",
-        "NoSchedule",
-        "PartitionsOrder",
-        "PlateauSchedule",
-        "TrainingConfig",
-    ),
-}
-_HOME_OF = {name: room for room, names in _NEEDS_TORCH.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """A public name whose room is not imported yet."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME_OF[name]), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME_OF})
+    from pgti.training import TrainingStatus as TrainingStatus
+    from pgti.windows import BlockShuffle as BlockShuffle
+    from pgti.windows import EvenSharding as EvenSharding
+    from pgti.windows import GlobalShuffle as GlobalShuffle
+    from pgti.windows import PartitionSharding as PartitionSharding
+    from pgti.windows import PartitionShuffle as PartitionShuffle
+    from pgti.windows import Sequential as Sequential
+    from pgti.windows import WindowSpec as WindowSpec
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

@@ -7,11 +7,14 @@
     ├── RunError                   a run directory or a checkpoint
     ├── FetchError                 a file of a data set that could not be downloaded
     ├── MissingExtraError          an optional library that is not installed
-    ├── PeerError                  another rank of the job that failed, or does not answer
-    └── Interrupted                a signal asked the program to stop
+    └── PeerError                  another rank of the job that failed, or does not answer
 
-A message says what is wrong, the value, the rule and what to do. The command line prints it
-without a traceback and exits with code 2; with 1 for a `PeerError`, which no argument causes.
+    Interrupted (KeyboardInterrupt)    a signal asked the program to stop
+
+A message says what is wrong, the value, the rule and what to do. It names options with `option`,
+so that a user of Python reads arguments and a user of the command line reads flags. The command
+line prints it without a traceback and exits with code 2; with 1 for a `PeerError`, which no
+argument causes.
 """
 
 import csv
@@ -20,6 +23,8 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "PARSER_ERRORS",
@@ -32,6 +37,8 @@ __all__ = [
     "PgtiError",
     "RunError",
     "StoreError",
+    "name_flags",
+    "option",
     "require_whole_number",
 ]
 
@@ -84,7 +91,7 @@ class MissingExtraError(PgtiError):
 
 
 class PeerError(PgtiError):
-    """Another rank of the job failed, is gone or does not answer: this one cannot go on.
+    """Another rank of the job failed, is gone or does not answer: this one cannot continue.
 
     Attributes:
         rank: which one, where that is known.
@@ -95,8 +102,10 @@ class PeerError(PgtiError):
         self.rank = rank
 
 
-class Interrupted(PgtiError):  # noqa: N818 - a signal is no error
+class Interrupted(KeyboardInterrupt):
     """A signal asked the program to stop; what could be saved has been saved.
+
+    Like `KeyboardInterrupt`, neither `except PgtiError` nor `except Exception` catches it.
 
     Attributes:
         signal_number: the signal that arrived; a process exits with 128 plus this number.
@@ -115,3 +124,42 @@ def require_whole_number(name: str, value: object, minimum: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(f"{name} is {value!r}: it must be a whole number of at least {minimum}")
+
+
+_flags_are_named = False  # not a context variable: loaders raise errors in threads of their own
+
+
+@contextmanager
+def name_flags() -> Iterator[None]:
+    """Let `option` name flags while the block runs, as the command line does."""
+    global _flags_are_named  # noqa: PLW0603 - one user interface per process
+    before, _flags_are_named = _flags_are_named, True
+    try:
+        yield
+    finally:
+        _flags_are_named = before
+
+
+def option(name: str, value: object = None, *, flag: str | None = None) -> str:
+    """An option as the user writes it: `batch_size=8` in Python, `--batch-size 8` as a flag.
+
+    Args:
+        name: of the argument; an option of a table has the table's name before it
+            ("windows.horizon", "model.hidden"), one of the training loop stands alone.
+        value: what to give it; None names the option alone. True and False stand for a flag and its
+            negation, () for an empty list.
+        flag: of the command line, if it has another name there, without its dashes.
+    """
+    if _flags_are_named:
+        *tables, last = (flag or name.replace("_", "-")).split(".")
+        negation = "no-" if value is False else "empty-" if value == () else ""
+        dashed = "--" + ".".join([*tables, negation + last])
+        if name.startswith("model.") and isinstance(value, bool):
+            return f"--{name.replace('_', '-')} {str(value).lower()}"  # it takes no negation
+        if value in (None, True, False, ()):
+            return dashed
+        values = value if isinstance(value, tuple) else (value,)
+        return f"{dashed} {','.join(map(str, values))}"
+    if name.startswith("model."):
+        name = f"model_options[{name.removeprefix('model.')!r}]"
+    return name if value is None else f"{name}={value!r}"

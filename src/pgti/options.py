@@ -7,20 +7,29 @@ each with a `kind`: an instance, the name of a kind and a mapping all stand for 
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, fields, is_dataclass
+from datetime import date, time
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+from pgti.display import count_of
 from pgti.errors import ConfigError
 
 __all__ = [
     "check_names",
+    "check_options",
     "convert_fields",
     "parse_config",
+    "parse_text",
     "parse_value",
     "require_number",
+    "require_path",
+    "require_type",
     "variants",
 ]
 
@@ -63,11 +72,28 @@ def parse_config(
         ConfigError: if an option is unknown (with the nearest name), or its value cannot be used.
     """
     prefix = f"{name}." if name else ""
-    check_names(options, (each.name for each in _fields(config)), prefix, owner)
+    check_options(options, config, prefix, owner)
     try:
         return config(**_convert_values(config, options))
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
+
+
+def check_options(options: Iterable[str], config: type, prefix: str = "", owner: str = "") -> None:
+    """Refuse names that are no options of a configuration class.
+
+    Raises:
+        ConfigError: naming the option, after `prefix`, and the nearest known one or, for an option
+            of a variant, where it belongs.
+    """
+    known = {each.name for each in _fields(config)}
+    for name in set(options) - known:
+        for field, hint in get_type_hints(config).items():
+            for kind, variant in variants(hint).items():
+                if name in {each.name for each in _fields(variant)}:
+                    table = f"{{'kind': {kind!r}, {name!r}: ...}}"
+                    raise ConfigError(f"{prefix}{name} belongs to {field}: pass {field}={table}")
+    check_names(options, known, prefix, owner)
 
 
 def check_names(
@@ -88,10 +114,32 @@ def check_names(
 def _suggestion(name: str, known: Iterable[str]) -> str:
     """The end of an error message: the nearest known name, or all of them."""
     names = sorted(known)
+    name = str(name)
     if not names:
         return ", which has none"
     close = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; choose one of {', '.join(names)}"
+
+
+def require_type(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Refuse an argument of another type.
+
+    Raises:
+        ConfigError: naming the argument, its value and `what` it must be.
+    """
+    if not isinstance(value, kinds):
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be {what}")
+
+
+def require_path(name: str, value: object) -> Path:
+    """The absolute path that an argument names.
+
+    Raises:
+        ConfigError: if it is neither text nor a path.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be a path")
+    return Path(value).absolute()
 
 
 def variants(hint: Any) -> dict[str, type]:
@@ -106,6 +154,20 @@ def variants(hint: Any) -> dict[str, type]:
         for field in _fields(member)
         if field.name == "kind"
     }
+
+
+def parse_text(text: str, hint: Any) -> Any:
+    """The value that text stands for where a value of type `hint` belongs.
+
+    A list is separated by commas. Text that cannot be converted stays text, which the check of the
+    option refuses.
+    """
+    if get_origin(hint) in (tuple, list):
+        parts = [part.strip() for part in text.split(",")]
+        members = _member_hints(hint, len(parts))
+        return [parse_text(part, members[min(i, len(members) - 1)]) for i, part in enumerate(parts)]
+    is_text = hint is str or get_origin(hint) is Literal or str in get_args(hint)
+    return text if is_text else parse_value(text)
 
 
 def parse_value(text: str) -> bool | int | float | str:
@@ -151,42 +213,62 @@ def _convert(name: str, value: Any, hint: Any, default: Any = None) -> Any:
         if value is None and NoneType in get_args(hint):
             return None
         (hint,) = (member for member in get_args(hint) if member is not NoneType)
-    if get_origin(hint) is tuple:
-        return _convert_list(name, value, get_args(hint))
+    if (kind := get_origin(hint)) in (tuple, list):
+        return kind(_convert_list(name, value, hint))
     if get_origin(hint) is dict or is_dataclass(hint):
         return _convert_table(name, value, hint)
     return _convert_value(name, value, hint)
 
 
 def _convert_value(name: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if hint is str and isinstance(value, date | time):  # as TOML reads them without quotes
+        value = value.isoformat()
     if get_origin(hint) is Literal and value not in get_args(hint):
-        raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(get_args(hint))}")
+        raise ConfigError(
+            f"{name} is {_shorten(value)}: it must be one of {', '.join(get_args(hint))}"
+        )
     if hint is Path and isinstance(value, str):
         return Path(value)
     is_bool = isinstance(value, bool)
     if hint is float and isinstance(value, int) and not is_bool:
         return float(value)
     if hint in _TYPE_NAMES and (not isinstance(value, hint) or (is_bool and hint is not bool)):
-        raise ConfigError(f"{name} is {value!r}: it must be {_TYPE_NAMES[hint]}")
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be {_TYPE_NAMES[hint]}")
     return value
 
 
-def _convert_list(name: str, value: Any, members: tuple[Any, ...]) -> tuple[Any, ...]:
+def _convert_list(name: str, value: Any, hint: Any) -> list[Any]:
+    if (
+        isinstance(value, str | int | float)
+        and _member_hints(hint, 2) == _member_hints(hint, 1) * 2
+    ):
+        value = [value]  # a list of any length
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{name} is {value!r}: it must be a list, such as [{value!r}]")
-    if members[-1] is Ellipsis:
-        members = (members[0],) * len(value)
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be a list")
+    members = _member_hints(hint, len(value))
     if len(value) != len(members):
-        raise ConfigError(f"{name} is {list(value)}: it must have {len(members)} values")
+        raise ConfigError(
+            f"{name} is {list(value)}: it must have {count_of(len(members), 'value')}"
+        )
     pairs = zip(value, members, strict=True)
-    return tuple(_convert(f"{name}[{i}]", *pair) for i, pair in enumerate(pairs))
+    return [_convert(f"{name}[{i}]", *pair) for i, pair in enumerate(pairs)]
+
+
+def _member_hints(hint: Any, length: int) -> tuple[Any, ...]:
+    """Types of the members of a `tuple` or `list` of this length."""
+    members = get_args(hint)
+    if get_origin(hint) is list or members[-1] is Ellipsis:
+        return (members[0],) * length
+    return members
 
 
 def _convert_table(name: str, value: Any, hint: Any) -> Any:
     if isinstance(hint, type) and isinstance(value, hint):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} is {value!r}: it must be a table, [{name}]")
+        raise ConfigError(f"{name} is {_shorten(value)}: it must be options by name, in a mapping")
     if get_origin(hint) is dict:
         _, member = get_args(hint)
         return {key: _convert(f"{name}.{key}", each, member) for key, each in value.items()}
@@ -198,9 +280,10 @@ def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: 
         return value
     options = dict(value) if isinstance(value, Mapping) else {"kind": value}
     kind = options.get("kind", default)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         label = f"{name}.kind" if isinstance(value, Mapping) else name
-        raise ConfigError(f"{label} is {kind!r}: it must be one of {', '.join(kinds)}")
+        named = ", ".join(each for each in kinds if each != "custom")  # no name stands for that
+        raise ConfigError(f"{label} is {_shorten(kind)}: it must be one of {named}")
     names = {each: [field.name for field in _fields(kinds[each])] for each in kinds}
     check_names(options, (option for known in names.values() for option in known), f"{name}.")
     for option in options:
@@ -212,3 +295,9 @@ def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: 
                 f"which takes {own}"
             )
     return parse_config(kinds[kind], options, name)
+
+
+def _shorten(value: object) -> str:
+    """A value in one line, and not more than fits into a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:60]}..."

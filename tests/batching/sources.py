@@ -75,22 +75,6 @@ def assert_same(left: Batch, right: Batch) -> None:
     np.testing.assert_array_equal(left.starts, right.starts)
 
 
-def cloned(batch: Batch) -> Batch:
-    """A batch that outlives the next one."""
-
-    def copy(tensor: torch.Tensor | None) -> torch.Tensor | None:
-        return None if tensor is None else tensor.clone()
-
-    return Batch(
-        x=batch.x.clone(),
-        x_mask=batch.x_mask.clone(),
-        y=copy(batch.y),
-        y_mask=copy(batch.y_mask),
-        calendar=batch.calendar.clone(),
-        starts=batch.starts.copy(),
-    )
-
-
 def standard(source: WindowSource) -> StandardBatcher:
     """The oracle."""
     return StandardBatcher(source, CPU)

@@ -1,8 +1,6 @@
 """Batches: every strategy gives the same bits."""
 
 import importlib
-import os
-import pickle
 import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +12,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
 from pgti.batching import (
     Batcher,
     BatchLoader,
-    WindowDataset,
     WindowSource,
     build_batcher,
     choose_batching,
@@ -190,14 +186,14 @@ def test_standard_refuses_what_does_not_fit(tmp_path: Path) -> None:
     """Where the windows exceed the budget, the message gives both sizes and the way out."""
     spec = WindowSpec()
     source = make_source(tmp_path / "s", (200, 4, 1), spec)
-    with pytest.raises(ConfigError, match=r"use --batching index"):
+    with pytest.raises(ConfigError, match=r"use batching='index'"):
         build_batcher("standard", source, CPU, budget_bytes=10_000)
 
 
 def test_device_refuses_what_does_not_fit(tmp_path: Path) -> None:
     """Where the series exceeds the budget, the message gives both sizes and the way out."""
     source = make_source(tmp_path / "s", (200, 4, 1), WindowSpec())
-    with pytest.raises(ConfigError, match=r"use --batching index"):
+    with pytest.raises(ConfigError, match=r"use batching='index'"):
         build_batcher("device", source, CPU, budget_bytes=1_000)
 
 
@@ -210,61 +206,6 @@ def test_auto_on_a_cpu_is_index_and_says_why(
     assert "in memory" in choose_batching(source, CPU)[1]
     monkeypatch.setattr("pgti.batching.build.available_bytes", lambda _: 100)
     assert "from disk" in choose_batching(source, CPU)[1]
-
-
-def test_dataset_works_in_a_plain_dataloader(tmp_path: Path) -> None:
-    """Torch's own DataLoader, with worker processes too, gives our batches."""
-    spec = WindowSpec(input_steps=4, horizon=2)
-    source = make_source(tmp_path / "s", (40, 2, 1), spec)
-    dataset = WindowDataset(source, spec.starts(40))
-    assert len(pickle.dumps(dataset)) < 10_000
-    batcher = indexed(source)
-    for workers in (0, 1):
-        context = "spawn" if workers else None
-        loader = DataLoader(
-            dataset, batch_size=5, num_workers=workers, multiprocessing_context=context
-        )
-        count = 0
-        for position, (x, y, y_mask) in enumerate(loader):
-            expected = batcher.gather(np.arange(position * 5, position * 5 + len(x)))
-            assert expected.y is not None
-            assert expected.y_mask is not None
-            assert torch.equal(x, expected.x)
-            assert torch.equal(y, expected.y)
-            assert torch.equal(y_mask, expected.y_mask)
-            count += len(x)
-        assert count == len(dataset) == 35
-    x, y, _ = dataset[3]
-    assert torch.equal(x, dataset.__getitems__([1, 3])[1][0])
-    assert y.shape == (2, 2, 1)
-
-
-def test_dataset_keeps_its_buffers_and_gives_them_to_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One batcher serves all calls; samples outlive them, pickling and forks."""
-    made = []
-
-    def counted(*arguments: Any, **options: Any) -> Batcher[Any]:
-        made.append(os.getpid())
-        return build_batcher(*arguments, **options)
-
-    monkeypatch.setattr("pgti.batching.dataset.build_batcher", counted)
-    spec = WindowSpec(input_steps=4, horizon=2)
-    source = make_source(tmp_path / "s", (40, 2, 1), spec)
-    dataset = WindowDataset(source, spec.starts(40))
-    assert made == []
-    first = dataset.__getitems__([0, 1])
-    kept = [[tensor.clone() for tensor in sample] for sample in first]
-    dataset.__getitems__([20, 21])
-    assert len(made) == 1
-    for sample, expected in zip(first, kept, strict=True):
-        assert all(map(torch.equal, sample, expected))
-    assert len(pickle.dumps(dataset)) < 10_000
-    again = pickle.loads(pickle.dumps(dataset))
-    assert all(map(torch.equal, again[1], kept[1]))
-    loader = DataLoader(dataset, batch_size=5, num_workers=1, multiprocessing_context="fork")
-    assert torch.equal(next(iter(loader))[0][1], kept[1][0])
 
 
 @pytest.mark.parametrize("name", ["dask", "auto"])
@@ -285,7 +226,7 @@ def test_nothing_loads_in_a_constructor(
     spec = WindowSpec(input_steps=4, horizon=2)
     source = make_source(tmp_path / "s", (60, 3, 2), spec)
     loads = []
-    for module, name in (("device_rows", "_copy_series"), ("standard", "_materialise")):
+    for module, name in (("device_rows", "_copy_series"), ("standard", "_materialize")):
         load = getattr(importlib.import_module(f"pgti.batching.{module}"), name)
 
         def counted(*arguments: object, load: Callable[..., object] = load) -> object:

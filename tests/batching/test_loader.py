@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch.utils.data import DataLoader
 
-from pgti.batching import Batch, Batcher, BatchLoader, WindowDataset, build_batcher
+from pgti.batching import Batch, Batcher, BatchLoader, build_batcher
 from pgti.errors import ConfigError
 from pgti.windows import BlockShuffle, GlobalShuffle, Order, Sequential, WindowSpec
 
 from .sources import (
     CPU,
     assert_same,
-    cloned,
     decoded,
     make_source,
     request,
@@ -95,7 +92,7 @@ def test_epochs_of_one_batcher_do_not_disturb_one_another(
         seen.extend(batch.starts.tolist())
         if number == 2:
             watched.wait_for(2 + batcher.prefetch_depth)
-            inner = [cloned(each) for each in validation.epoch(0)]
+            inner = [each.clone() for each in validation.epoch(0)]
             assert len(inner) == validation.num_batches
             for each in inner:
                 assert_same(each, oracle.gather(each.starts))
@@ -132,28 +129,6 @@ def test_rows_are_decoded_once_by_several_threads(tmp_path: Path) -> None:
             batches = list(threads.map(fetch, [np.array(STARTS)] * 4))
         for batch in batches:
             assert_same(batch, expected)
-
-
-def test_a_dataset_serves_threads_and_workers(tmp_path: Path) -> None:
-    """Each thread and each process has its own buffers; a block of windows is one gather."""
-    source = make_source(tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2)
-    dataset = WindowDataset(source, STARTS)
-    whole = standard(source).gather(np.array(STARTS))
-    assert whole.y is not None
-    assert whole.y_mask is not None
-
-    def check(first: int) -> None:
-        for x, y, y_mask in [dataset[first], *dataset.__getitems__([first, first])]:
-            assert torch.equal(x, whole.x[first])
-            assert torch.equal(y, whole.y[first])
-            assert torch.equal(y_mask, whole.y_mask[first])
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(check, list(range(len(STARTS))) * 3))
-    loader = DataLoader(dataset, batch_size=9, num_workers=2, multiprocessing_context="fork")
-    parts = [torch.cat(part) for part in zip(*loader, strict=True)]
-    for part, expected in zip(parts, (whole.x, whole.y, whole.y_mask), strict=True):
-        assert torch.equal(part, expected)
 
 
 def test_refuses_a_depth_below_one(tmp_path: Path) -> None:

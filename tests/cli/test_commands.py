@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 import torch
 
-from pgti import DCRNNConfig, TrainingConfig, WindowConfig
+from pgti import TrainingConfig, WindowConfig
 from pgti.cli.main import main, run_command
+from pgti.store import SeriesStore
 
 from ..conftest import ProcessPool, pgti_process
 
@@ -46,15 +47,15 @@ def run(*tokens: object) -> int:
     return run_command([str(token) for token in tokens])
 
 
-def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+def printed_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
     return content
 
 
 def test_info(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`info --json` gives the fields that scripts rely on."""
     assert run("info", store, "--json", "--verify") == 0
-    info = last_json(capsys)
+    info = printed_json(capsys)
     assert (info["steps"], info["sensors"], info["channels"]) == (576, 6, ["speed"])
     assert (info["dtype"], info["bytes"], info["interval_seconds"]) == ("int16", 576 * 6 * 2, 300)
     assert info["start"] == "2025-01-06T00:00:00"
@@ -67,7 +68,7 @@ def test_train_ends_with_one_object(
 ) -> None:
     """`train --json` reports the run, its losses and its test errors beside the baselines."""
     assert run("train", store, "--run", tmp_path / "r", "--max-steps", 3, *TINY, "--json") == 0
-    result = last_json(capsys)
+    result = printed_json(capsys)
     assert (result["steps"], result["epochs"]) == (3, 1)
     for name in ("train_loss", "windows_per_second", "seconds", "peak_pss_bytes"):
         assert result[name] > 0, name
@@ -87,23 +88,46 @@ def test_a_few_windows_are_told_of(
     few = ("--val-windows", 5, "--test-windows", 7)
     assert run("train", store, "--run", path, "--max-steps", 1, *few, *TINY, "--json") == 0
     captured = capsys.readouterr()
-    result = json.loads(captured.out.strip().splitlines()[-1])
+    result = json.loads(captured.out)
     total = result["test"]["split_windows"]
     assert result["test"]["windows"] == 7 < total
     assert result["test"]["count"] <= 7 * 3 * 6
     assert 0 < result["seconds_to_training"] < result["seconds_to_first_step"]
-    assert f"test, 7 of {total} windows" in captured.err
     assert "first optimizer step" in captured.err
 
     assert run("evaluate", path, "--windows", 7, "--json") == 0
-    assert last_json(capsys)["test"] == result["test"]
+    assert printed_json(capsys)["test"] == result["test"]
+    assert run("evaluate", path, "--windows", 7) == 0
+    assert f"on test (7 of {total} windows)" in capsys.readouterr().out
     assert run("evaluate", path) == 0
-    assert f"test, {total} windows" in capsys.readouterr().err
+    assert f"on test ({total} windows)" in capsys.readouterr().out
     assert run("evaluate", path, "--windows", 0) == 2
-    assert "number of windows is 0" in capsys.readouterr().err
+    assert "max_windows is 0" in capsys.readouterr().err
     assert run("train", store, "--run", tmp_path / "n", "--test-windows", 0) == 2
     assert "test-windows is 0" in capsys.readouterr().err
     assert not (tmp_path / "n").exists()
+
+
+def test_the_end_of_a_training_says_what_was_trained(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Windows of each split, parameters, edges and the best epoch, in both forms."""
+    options = ("--epochs", 2, *TINY)
+    assert run("train", store, "--run", tmp_path / "a", *options, "--json") == 0
+    result = printed_json(capsys)
+    assert run("train", store, "--run", tmp_path / "b", *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    facts = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in lines[1:6]}
+    assert lines[0] == f"the run in {tmp_path / 'b'}"
+    assert facts["model"] == f"dcrnn, {result['parameters']} parameters"
+    assert facts["graph"] == f"6 sensors, {result['edges']} edges"
+    assert facts["windows"] == "train 399, val 57, test 114"
+    assert facts["epochs"].startswith("2 of 2; 14 steps in ")
+    mae = result["val"]["mae"]
+    assert facts["best epoch"] == f"{result['best_epoch']}, validation MAE {mae:.4f} mph"
+    assert result["windows"] == {"train": 399, "val": 57, "test": 114}
+    assert SeriesStore.open(store).meta.num_edges == result["edges"]
+    assert lines[7].startswith("dcrnn on test (114 windows): speed in mph")
 
 
 def test_tensorboard_writes_into_the_run(store: Path, tmp_path: Path) -> None:
@@ -130,7 +154,7 @@ def test_standard_and_index_train_alike(store: Path, tmp_path: Path) -> None:
 def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`evaluate` repeats what `train` wrote, and gives every split on request."""
     assert run("evaluate", trained, "--json", "--split", "all") == 0
-    report = last_json(capsys)
+    report = printed_json(capsys)
     assert report["test"] == json.loads((trained / "test.json").read_text())
     assert {"train", "val", "test"} <= set(report)
 
@@ -265,12 +289,14 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_train_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    """Options of the windows, the training and the models are all in the help."""
+    """Options of the windows and of the training are all in the help; those of a model are not."""
     assert run("train", "--help") == 0
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for config in (TrainingConfig, WindowConfig, DCRNNConfig):
+    for config in (TrainingConfig, WindowConfig):
         for each in fields(config):
             assert each.name.replace("_", "-") in shown, each.name
+    assert "pgti models NAME" in shown
+    assert "sampling-decay" not in shown
 
 
 @pytest.mark.parametrize(
@@ -306,7 +332,7 @@ def test_a_signal_leaves_nothing_of_a_simulation(
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP")
 def test_a_hangup_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that was started by nohup outlives its terminal."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     monkeypatch.setattr(sys, "argv", ["pgti", "--version"])
     try:
@@ -315,6 +341,7 @@ def test_a_hangup_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> N
             main()
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) is not before[0]
+        assert signal.getsignal(signal.SIGINT) is not before[2]
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -326,17 +353,20 @@ def test_several_channels_are_reported_apart(
     """With several targets each channel has its own errors, in the JSON and as a table."""
     values = np.random.default_rng(0).normal([60.0, 900.0], [5.0, 90.0], size=(300, 3, 2))
     np.save(tmp_path / "two.npy", values)
-    assert run("ingest", tmp_path / "two.npy", "--channels", "speed,flow",
+    assert run("ingest", tmp_path / "two.npy", "--channels", "speed,flow", "--units", "mph,veh/h",
                "--out", tmp_path / "store") == 0  # fmt: skip
     path = tmp_path / "run"
     assert run("train", tmp_path / "store", "--run", path, "--max-steps", 2, *TINY, "--json") == 0
     captured = capsys.readouterr()
-    test = json.loads(captured.out.strip().splitlines()[-1])["test"]
-    for name in ("speed", "flow"):
-        assert f"test, {name}" in captured.err
-        assert test["persistence"]["channels"][name]["mae"]["1"] > 0
-    assert test["channels"]["flow"]["mae"]["mean"] > test["channels"]["speed"]["mae"]["mean"]
     assert "--windows.targets" in captured.err
+    test = json.loads(captured.out)["test"]
+    assert test["channels"]["flow"]["mae"]["mean"] > test["channels"]["speed"]["mae"]["mean"]
+    assert run("evaluate", path) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for name, unit in (("speed", "mph"), ("flow", "veh/h")):
+        assert test["persistence"]["channels"][name]["mae"]["1"] > 0
+        assert [name, "persistence", "MAE", unit] in [row[:4] for row in rows]
+    assert ["all", "dcrnn", "MAE"] in [row[:3] for row in rows]
 
 
 def test_readings_without_ids_take_those_of_the_run(tmp_path: Path) -> None:

@@ -49,13 +49,13 @@ def test_train_on_blocks(store: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert '[training.order]\nkind = "blocks"\nblock_size = 16\n' in text
 
     capsys.readouterr()
-    assert run("train", store, "--run", tmp_path / "blocks", "--resume", *TINY) == 2
+    again = ("train", store, "--run", tmp_path / "blocks", "--resume", *TINY)
+    assert run(*again, "--order", "global") == 2
     assert (
         "training.order.kind = 'blocks' and cannot be resumed with 'global'"
         in capsys.readouterr().err
     )
-    assert run("train", store, "--run", tmp_path / "blocks", "--resume", *TINY, "--order", "blocks",
-               "--order.block-size", 8) == 2  # fmt: skip
+    assert run(*again, "--order.block-size", 8) == 2
     assert "training.order.block_size = 16 and cannot be resumed with 8" in capsys.readouterr().err
 
 

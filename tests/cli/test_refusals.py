@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pgti.cli.app import COMMANDS
 from pgti.cli.main import run_command
 
 TINY = ("--model.hidden", "2", "--model.layers", "1", "--windows.input-steps", "3",
@@ -262,8 +263,10 @@ def test_simulate_refuses(store: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_unknown_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A mistyped command is answered with the nearest one."""
-    check_refused(capsys, tmp_path, 'Did you mean "train"', "trian")
+    """A mistyped command is answered with the nearest one, and all of them."""
+    check_refused(capsys, tmp_path, "there is no command 'trian'; did you mean 'train'?", "trian")
+    everything = ", ".join(name for group in COMMANDS.values() for name in group)
+    check_refused(capsys, tmp_path, f"The commands are {everything}", "frobnicate")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import cyclopts
 import pytest
 from cyclopts import Parameter
 
-from pgti.cli.main import split_lists
+from pgti.cli.app import split_lists
 from pgti.cli.run_options import RunFlags, run_config
 from pgti.errors import ConfigError
 from pgti.run import RunConfig
@@ -57,7 +57,8 @@ def test_spellings() -> None:
     """A kind alone or with options; equals signs, commas, repeated flags and underscores."""
     for tokens in (
         ("--schedule", "multistep", "--schedule.milestones", "2,4"),
-        ("--schedule.kind=multistep", "--schedule.milestones=2", "--schedule.milestones", 4),
+        ("--schedule=multistep", "--schedule.milestones=2", "--schedule.milestones", 4),
+        ("--schedule.kind", "multistep", "--schedule.milestones", "2,4"),
     ):
         assert config_of(*tokens).training.schedule == MultistepSchedule(milestones=(2, 4))
     config = config_of("--batch_size", 8, "--model", "stid", "--model.node-embedding", 3,
@@ -116,6 +117,14 @@ def test_flags_override_a_file_of_0_1(tmp_path: Path) -> None:
     config = config_of("--config", path, "--order", "blocks", "--order.block-size", 2)
     assert config.training.schedule == CosineSchedule(min_learning_rate=1e-5)
     assert config.training.order == BlocksOrder(block_size=2)
+
+
+def test_flags_complete_what_a_file_leaves_open(file: Path) -> None:
+    file.write_text('[training.schedule]\nkind = "multistep"\n')
+    with pytest.raises(ConfigError, match="milestones"):
+        config_of("--config", file)
+    schedule = config_of("--config", file, "--schedule.milestones", "1,2").training.schedule
+    assert schedule == MultistepSchedule(milestones=(1, 2))
 
 
 def test_errors_name_the_file_or_the_flag(file: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pgti.cli.main import run_command
 from pgti.datasets import DATASETS, Dataset, find_dataset
 from pgti.errors import ConfigError
-from pgti.ingest.times import parse_interval, parse_start
+from pgti.ingestion.times import parse_interval, parse_start
 
 ROOT = Path(__file__).resolve().parents[2]
 EACH = pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.name)
@@ -84,13 +84,13 @@ def test_the_documentation_describes_each(dataset: Dataset) -> None:
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
     """Every data set has a row; programs get all of it."""
     assert run_command(["datasets", "--json"]) == 0
-    out, err = capsys.readouterr()
-    listed = json.loads(out)["datasets"]
+    listed = json.loads(capsys.readouterr().out)["datasets"]
     assert [each["name"] for each in listed] == list(DATASETS)
+    assert run_command(["datasets"]) == 0
+    shown = capsys.readouterr().out
     for dataset in DATASETS.values():
-        assert dataset.name in err
-        assert " x ".join(f"{size:,}" for size in dataset.shape) in err
-        assert dataset.source_page in err
+        assert dataset.name in shown
+        assert " x ".join(f"{size:,}" for size in dataset.shape) in shown
     by_name = {each["name"]: each for each in listed}
     assert by_name["Windmill-Large"]["download_bytes"] == 47_159_335
     assert by_name["METR-LA"]["download_bytes"] is None
@@ -101,12 +101,14 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 def test_one_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     """Notes and addresses of a data set, whose capitals do not matter."""
     assert run_command(["datasets", "pems-BAY", "--json"]) == 0
-    out, err = capsys.readouterr()
-    described = json.loads(out)
+    described = json.loads(capsys.readouterr().out)
     assert described["name"] == "PEMS-BAY"
     assert described["shape"] == [52_105, 325, 1]
     assert list(described["downloads"]) == ["PEMS-BAY.zip"]
-    assert "a speed of 0 is a missing reading" in err
-    assert "67.7 MB" in err
+    assert run_command(["datasets", "pems-BAY"]) == 0
+    shown = capsys.readouterr().out
+    assert "a speed of 0 is a missing reading" in shown
+    assert "67.7 MB" in shown
+    assert described["source_page"] in shown
     assert run_command(["datasets", "pems-by"]) == 2
     assert "error: data set 'pems-by' is unknown" in capsys.readouterr().err

@@ -284,7 +284,8 @@ def test_processes_that_fetch_at_once_download_once(
     assert served.gate is not None
     script = (
         "import sys; from dataclasses import replace\n"
-        "from pgti.datasets import catalogue, fetch\n"
+        "from pgti.datasets import catalogue\n"
+        "from pgti.datasets.fetch import fetch\n"
         "entry = catalogue.DATASETS['Chickenpox-Hungary']\n"
         "downloads = tuple(replace(d, url=f'{sys.argv[1]}/{d.name}') for d in entry.downloads)\n"
         "catalogue.DATASETS = {entry.name: replace(entry, downloads=downloads)}\n"

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,7 +67,7 @@ def test_from_a_name_to_a_store(
     assert (summary["steps"], summary["sensors"], summary["edges"]) == (4, 3, 5)
     assert summary["fingerprint"] == store.fingerprint
     assert "the readings are no counts" in err
-    assert f"4 steps of 3 sensors, change, 5 edges, as {store.meta.dtype}" in err
+    assert re.search(r"4 steps of 3 sensors, change.*, 5 edges, ", err)
     folder = cache / "chickenpox-hungary"
     assert names(folder) == ["checksums.json", FILE]
     written = json.loads((folder / "checksums.json").read_text())
@@ -312,7 +313,7 @@ def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
     """Something else has its name."""
     pytest.importorskip("pooch", reason="pooch is not installed")
     (tmp_path / "cache").write_bytes(b"")
-    with pytest.raises(FetchError, match=r"cache/metr-la cannot be created .* with --cache"):
+    with pytest.raises(FetchError, match=r"cache/metr-la cannot be created .* with cache"):
         pgti.fetch("METR-LA", tmp_path / "store", cache=tmp_path / "cache")
 
 
@@ -344,29 +345,40 @@ def test_progress_is_for_terminals(is_terminal: bool, capsys: pytest.CaptureFixt
     """Bars for bytes and rows on a terminal and nowhere else; lines are always said."""
     drawn = io.StringIO()
     console = Console(file=drawn, force_terminal=is_terminal, width=100)
-    with progress_bars("ingest", console) as callbacks:
-        callbacks.log("a line [that] is said")
-        on_bytes, on_rows = callbacks.download_progress, callbacks.row_progress
-        assert (on_rows is not None) == (on_bytes is not None) == is_terminal
-        if on_bytes is not None and on_rows is not None:
-            on_bytes("a.zip", 3_000_000, 10_000_000)
-            on_bytes("b.zip", 3_000_000, None)
-            on_rows(3, 10)
-            on_rows(4, None)
+    with progress_bars("ingest", console) as bars:
+        bars.log("a line [that] is said")
+        bars.download("a.zip", 3_000_000, 10_000_000)
+        bars.download("b.zip", 3_000_000, None)
+        bars.rows(3, 10)
+        bars.rows(4, None)
     shown = drawn.getvalue() if is_terminal else capsys.readouterr().err
     assert "pgti: a line [that] is said" in shown
     assert ("3.0 of 10.0 MB" in drawn.getvalue()) == is_terminal
     assert ("4 rows" in drawn.getvalue()) == is_terminal
 
 
+def test_rows_are_logged_every_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no terminal."""
+    now = 0.0
+    with progress_bars("ingest", Console(file=io.StringIO()), lambda: now) as bars:
+        for done in range(1, 11):
+            now += 25
+            bars.rows(1_000 * done, None if done < 5 else 10_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "pgti: ingest: 3,000 rows",
+        "pgti: ingest: 6,000 of 10,000 rows",
+        "pgti: ingest: 9,000 of 10,000 rows",
+    ]
+
+
 def test_nothing_loads_pooch_before_it_is_needed() -> None:
     """Importing the package, and listing data sets, needs no library for downloads."""
     script = (
         "import sys, pgti.cli.main\n"
-        "assert pgti.cli.main.run_command(['datasets']) == 0\n"
+        "assert pgti.cli.main.run_command(['datasets', '--json']) == 0\n"
         "print(sorted({'pooch', 'requests', 'torch'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pgti.datasets import DATASETS, fetch
+from pgti.datasets import DATASETS
+from pgti.datasets.fetch import fetch
 from pgti.errors import ConfigError, DataError
 from pgti.store import SeriesStore
 

@@ -17,7 +17,7 @@ from pgti.datasets.steps import (
     unstandardize,
 )
 from pgti.errors import DataError
-from pgti.ingest import Chunk, Readings
+from pgti.ingestion import Chunk, Readings
 
 from .published_files import clocked as with_clock
 

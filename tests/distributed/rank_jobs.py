@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pgti.batching import WindowConfig
 from pgti.batching.standard import StandardBatcher
 from pgti.distributed import Communicator, Message
 from pgti.errors import Interrupted, PgtiError
 from pgti.graph import SensorGraph
 from pgti.models import ModelShape
 from pgti.nn import Supports
-from pgti.run import ModelConfig, RunConfig, WindowConfig, train_run
+from pgti.run import ModelConfig, RunConfig, train_run
 from pgti.run.prepare import prepare
 from pgti.store import SeriesStore, StoreWriter
 from pgti.training import RunDirectory, TrainingConfig
@@ -106,7 +107,7 @@ def train(
         resume=resume,
         communicator=communicator,
     )
-    report = trained.evaluate(["val", "test"])
+    report = trained.evaluate(["val", "test"]).to_dict()
     return {
         "parameters": dict(trained.forecaster.network.state_dict()),
         "errors": [report["val"]["mae"]["mean"], report["test"]["rmse"]["mean"]],

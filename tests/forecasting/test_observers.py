@@ -1,6 +1,7 @@
 """Progress for people and TensorBoard."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pgti.errors import MissingExtraError
 from pgti.forecasting import RichObserver, TensorBoardObserver
 
 from ..training.tiny_training import make_setting, make_trainer, open_run
+
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 
 def test_without_a_terminal_there_is_a_line_per_epoch(tmp_path: Path) -> None:
@@ -23,10 +26,31 @@ def test_without_a_terminal_there_is_a_line_per_epoch(tmp_path: Path) -> None:
     lines = text.getvalue().splitlines()
     assert len(lines) == 3
     for number, line in enumerate(lines, start=1):
-        assert line.startswith(f"epoch {number}: train loss ")
+        assert re.match(rf"{TIME} epoch {number}: train loss ", line)
         for word in ("val MAE", "windows/s", "lr "):
             assert word in line
     assert "\x1b" not in text.getvalue()
+
+
+def test_without_a_terminal_there_is_a_line_a_minute() -> None:
+    """Time, step, windows, loss and rate; a pass without steps has windows and rate."""
+    text, now = io.StringIO(), 1000.0
+    observer = RichObserver(Console(file=text, width=20), clock=lambda: now)
+
+    observer.begin("epoch 2/3", 1_200, done=200, step=50)
+    for number in range(1, 11):
+        now += 13
+        observer.advance(64, lambda number=number: number / 3)
+    observer.begin("evaluating", 100)
+    for _ in range(2):
+        now += 59
+        observer.advance(10)
+
+    assert text.getvalue().count("\n") == 3
+    first, second, third = (re.sub(TIME, "TIME", line) for line in text.getvalue().splitlines())
+    assert first == "TIME epoch 2/3: step 55, 520 of 1,200 windows, loss 1.6667, 4.9 windows/s"
+    assert second == "TIME epoch 2/3: step 60, 840 of 1,200 windows, loss 3.3333, 4.9 windows/s"
+    assert third == "TIME evaluating: 20 of 100 windows, 0.2 windows/s"
 
 
 def test_a_terminal_shows_loss_and_time_left(tmp_path: Path) -> None:

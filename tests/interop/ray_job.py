@@ -31,7 +31,7 @@ def main(storage: Path, store: Path, run: Path, failing_run: Path) -> None:
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)
     shared: dict[str, Any] = {"num_workers": 2, "storage_path": storage, "windows": windows()}
     trained = train_on_ray(store, run, **shared, **OPTIONS)
-    evaluated = trained.evaluate()["test"]["mae"]["mean"]
+    evaluated = trained.evaluate().mae
     (storage / "mae").write_text(f"{evaluated}")
     with pytest.raises(pgti.ConfigError, match="partitions is 1 and there are 2 ranks"):
         train_on_ray(

@@ -42,7 +42,7 @@ def test_two_workers_of_ray_train_as_one_process(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     mae = float((paths[0] / "mae").read_text())
-    assert mae == pytest.approx(alone.evaluate()["test"]["mae"]["mean"], rel=1e-6)
+    assert mae == pytest.approx(alone.evaluate().mae, rel=1e-6)
     expected = alone.forecaster.network.state_dict()
     for run in paths[2:]:
         best = torch.load(run / "checkpoints/best.pt", weights_only=True)["network"]

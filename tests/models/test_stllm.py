@@ -277,10 +277,10 @@ def test_a_run_needs_the_file_no_more(tmp_path: Path) -> None:
             batch_size=16, resume=epochs > 1, windows=pgti.WindowConfig(input_steps=3, horizon=2),
         )  # fmt: skip
 
-    errors = train(1).evaluate()["test"]["mae"]
+    errors = train(1).evaluate().mae
     weights.rename(tmp_path / "elsewhere")
-    assert pgti.Run.open(tmp_path / "run").evaluate()["test"]["mae"] == errors
-    assert train(2).evaluate()["test"]["mae"] != errors
+    assert pgti.Run.open(tmp_path / "run").evaluate().mae == errors
+    assert train(2).evaluate().mae != errors
 
 
 class Hostile:

@@ -7,7 +7,7 @@ import pytest
 
 from pgti.batching import WindowSource, build_loader
 from pgti.forecasting import PersistenceForecaster, evaluate
-from pgti.ingest import IngestOptions, ingest
+from pgti.ingestion import IngestOptions, ingest
 from pgti.store import Scaler, SeriesStore
 from pgti.windows import WindowSpec
 

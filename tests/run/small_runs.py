@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pgti.batching import WindowConfig
 from pgti.graph import SensorGraph
 from pgti.models import ModelShape
 from pgti.nn import Supports
-from pgti.run import ModelConfig, RunConfig, WindowConfig
+from pgti.run import ModelConfig, RunConfig
 from pgti.store import SeriesStore, StoreWriter
 from pgti.training import TrainingConfig
 

@@ -1,5 +1,6 @@
 """From options to built objects."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pgti import models
 from pgti.batching import build_batcher
 from pgti.errors import ConfigError
-from pgti.models import AbstractModel, ModelConfig, ModelShape, TeacherForcing
+from pgti.models import AbstractModel, ModelShape, TeacherForcing
 from pgti.nn import Supports
-from pgti.run import RunConfig, resolve_device
+from pgti.run import ModelConfig, RunConfig, resolve_device
 from pgti.run.build import build_forecaster, try_network, window_source
 from pgti.store import Scaler
 from pgti.training import TrainingConfig
@@ -26,7 +28,7 @@ class OneWalk(AbstractModel):
     support_kind = "random_walk"
 
     def __init__(self, shape: ModelShape) -> None:
-        super().__init__(ModelConfig(), shape)
+        super().__init__(models.ModelConfig(), shape)
         self.scale = nn.Parameter(torch.ones(1))
 
     def forward(
@@ -42,7 +44,9 @@ def test_a_model_gets_the_supports_it_asks_for(tmp_path: Path) -> None:
     config = make_config(store)
     source = window_source(config, store, Scaler.fit(store, range(50)))
 
-    one, two = build_forecaster(config, source, OneWalk), build_forecaster(config, source, None)
+    two = build_forecaster(config, source, None)
+    own = replace(config, model=ModelConfig(name="custom"))
+    one = build_forecaster(own, source, OneWalk)
 
     assert (len(one.supports), len(two.supports)) == (1, 2)
     expected = Supports.from_graph(store.graph, "random_walk")
@@ -67,7 +71,8 @@ def test_trying_a_network_changes_nothing(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", make_series())
     config = make_config(store)
     source = window_source(config, store, Scaler.fit(store, range(50)))
-    forecaster = build_forecaster(config, source, Noisy)
+    own = replace(config, model=ModelConfig(name="custom"))
+    forecaster = build_forecaster(own, source, Noisy)
     before = torch.get_rng_state()
 
     try_network(forecaster, build_batcher("index", source, torch.device("cpu")), 7)

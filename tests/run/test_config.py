@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from pgti.batching import WindowConfig
 from pgti.errors import ConfigError
-from pgti.run import ModelConfig, RunConfig, WindowConfig
+from pgti.run import ModelConfig, RunConfig
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import check_settings, upgrade_training_options
 from pgti.training.config import (
@@ -181,3 +182,44 @@ def test_flat_options_of_0_1(options: dict[str, Any], name: str, expected: objec
 def test_what_0_1_refused_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainingConfig(**upgrade_training_options(options))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[training]\nschedule = ["cosine"]',
+            r"training.schedule is \['cosine'\]: it must be one of",
+        ),
+        (
+            '[training.schedule]\nkind = ["cosine"]',
+            r"schedule.kind is \['cosine'\]: it must be one",
+        ),
+        (
+            "[training]\nschedule = 5\nmilestones = [3]",
+            "milestones belongs to schedule|schedule is 5",
+        ),
+        ("[training]\norder = []", r"training.order is \[\]: it must be one of"),
+        ("[model]\nname = 5", "model.name is 5: it must be text"),
+    ],
+)
+def test_a_wrong_kind_of_any_type_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_toml(path, tmp_path)
+
+
+def test_dates_and_short_forms_of_a_file_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        'model = "gru"\n[windows]\nval_from = 2025-01-09\ntest_from = 2025-01-10T06:00:00\n'
+        'targets = "speed"\n'
+    )
+    config = RunConfig.from_toml(path, tmp_path)
+    assert config.model.name == "gru"
+    assert (config.windows.val_from, config.windows.test_from) == (
+        "2025-01-09",
+        "2025-01-10T06:00:00",
+    )
+    assert config.windows.targets == ("speed",)

@@ -1,8 +1,11 @@
 """The study: each row is what its trainings gave, and finished ones are not repeated."""
 
 import contextlib
+import dataclasses
 import io
 import json
+import statistics
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,9 @@ import pytest
 from pgti.cli.main import run_command
 from pgti.errors import ConfigError, RunError
 from pgti.run import study_processes
-from pgti.run.model_study import StudyResult, study
+from pgti.run.model_study import study
+from pgti.run.results import Machine
+from pgti.run.study_result import OverSeeds, StudyResult
 from pgti.store import SeriesStore
 
 CONFIG = """
@@ -75,7 +80,7 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
 
     result = run(good, bad)
 
-    assert [row.model for row in result.models] == ["persistence", "historical-average", "dcrnn"]
+    assert [row.name for row in result.models] == ["persistence", "historical-average", "dcrnn"]
     assert [each.split(":")[0] for each in result.left_out] == ["gru, seed 0", "gru, seed 1"]
     assert all("hidden is 0" in each for each in result.left_out)
     row = result.models[-1]
@@ -84,21 +89,16 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
     ]
     maes = [test["mae"]["2"] for test in tests]
     assert row.seeds == (0, 1)
-    assert (row.errors["mae"]["2"].minimum, row.errors["mae"]["2"].maximum) == (
-        min(maes),
-        max(maes),
-    )
+    mae = row.errors["mae"]["2"]
+    assert mae.values == tuple(maes)
+    assert (mae.mean, mae.std) == (statistics.mean(maes), statistics.stdev(maes))
     assert maes[0] != maes[1]
-    assert result.models[0].errors["rmse"]["1"].median == tests[0]["persistence"]["rmse"]["1"]
+    assert result.models[0].errors["rmse"]["1"] == OverSeeds.of(
+        [tests[0]["persistence"]["rmse"]["1"]]
+    )
     assert row.parameters > 0
-    assert row.epochs is not None
-    assert row.epochs.median == 1
+    assert row.epochs == OverSeeds(mean=1, std=0, values=(1, 1))
     assert result.test_windows == tests[0]["windows"]
-
-    lines = result.to_markdown().splitlines()
-    assert len(lines) == 5
-    assert len({line.count("|") for line in lines}) == 1
-    assert sum(line.startswith("| dcrnn | 2 | ") for line in lines) == 1
 
     finished = (tmp_path / "work/dcrnn-0/run/test.json").stat().st_mtime_ns
     again = run(good)
@@ -108,7 +108,7 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
     assert (tmp_path / "work/dcrnn-0/run/test.json").stat().st_mtime_ns == finished
 
     config(tmp_path, "dcrnn", 3)  # the same file, with another option
-    with pytest.raises(ConfigError, match="another store or configuration"):
+    with pytest.raises(ConfigError, match="another store, configuration"):
         run(good, bad)
 
 
@@ -116,7 +116,7 @@ def test_trainings_run_in_processes(store: SeriesStore, tmp_path: Path) -> None:
     """At the same time; what one prints is its result, and the last line of its log is why not."""
     configs = [config(tmp_path, "dcrnn", 2), config(tmp_path, "gru", 0)]
     result = study(store, configs, workdir=tmp_path / "work", seeds=(0,), jobs=2)
-    assert [row.model for row in result.models][2:] == ["dcrnn"]
+    assert [row.name for row in result.models][2:] == ["dcrnn"]
     assert result.models[2].seeds == (0,)
     (line,) = result.left_out
     assert line.startswith("gru, seed 0: model.hidden is 0: ")
@@ -135,19 +135,114 @@ def test_the_command_compares_models_of_other_batch_sizes(
         configs.append(config(tmp_path, name, hidden))
         text = configs[-1].read_text().replace("batch_size = 16", f"batch_size = {batch_size}")
         configs[-1].write_text(text)
+    table = tmp_path / "out/table.md"
     arguments = [*map(str, configs), "--seeds", "3", "--json"]
-    arguments += ["--workdir", str(tmp_path / "work"), "--table", str(tmp_path / "out/table.md")]
+    arguments += ["--workdir", str(tmp_path / "work"), "--table", str(table)]
     assert run_command(["study", str(store.path), *arguments]) == 0
-    captured = capsys.readouterr()
-    rows = {row["model"]: row for row in json.loads(captured.out.splitlines()[-1])["models"]}
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
     assert set(rows) == {"persistence", "historical-average", "dcrnn", "gru"}
-    assert "gru" in captured.err
-    lines = (tmp_path / "out/table.md").read_text().splitlines()[2:]
+    heading, _, *lines = table.read_text().splitlines()
+    assert heading.startswith(
+        "| model | MAE 10 min | MAE mean | RMSE 10 min | RMSE mean | MAPE % 1"
+    )
+    assert (
+        run_command(["study", str(store.path), *(each for each in arguments if each != "--json")])
+        == 0
+    )
+    shown = capsys.readouterr().out
     found = [line.split(" | ") for line in lines]
-    wanted = sorted(rows.values(), key=lambda row: row["errors"]["mae"]["mean"]["median"])
-    assert [cells[0] for cells in found] == [f"| {row['model']}" for row in wanted]
+    wanted = sorted(rows.values(), key=lambda row: row["errors"]["mae"]["mean"]["mean"])
+    assert [cells[0] for cells in found] == [f"| {row['name']}" for row in wanted]
     for cells, row in zip(found, wanted, strict=True):
-        assert cells[2] == f"{row['errors']['mae']['2']['median']:.3f}"
+        assert cells[1] == f"{row['errors']['mae']['2']['mean']:.3f}"
+        assert cells[1] in shown
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_configurations_of_one_model_are_ablations(
+    store: SeriesStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows have the names of the files; every seed is in the JSON object, and in no other row."""
+    (tmp_path / "wide").mkdir()
+    configs = [
+        config(tmp_path, "gru", 2, "narrow"),
+        config(tmp_path / "wide", "gru", 3, "narrow"),
+        config(tmp_path, "dcrnn", 2, "any"),
+    ]
+    work = tmp_path / "work"
+    arguments = [*map(str, configs), "--seeds", "3,1", "--workdir", str(work), "--json"]
+    assert run_command(["study", str(store.path), *arguments]) == 0
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["models"][2:]
+    parent = tmp_path.name
+    assert [(row["name"], row["model"]) for row in rows] == [
+        (f"{parent}/narrow", "gru"), ("wide/narrow", "gru"), ("dcrnn", "dcrnn"),
+    ]  # fmt: skip
+    assert {path.name for path in work.iterdir()} == {
+        f"{parent}-narrow-1", f"{parent}-narrow-3", "wide-narrow-1", "wide-narrow-3",
+        "any-1", "any-3",
+    }  # fmt: skip
+    for row in rows:
+        assert row["seeds"] == [1, 3]
+        mae = row["errors"]["mae"]["mean"]
+        assert mae["mean"] == pytest.approx(sum(mae["values"]) / 2)
+        assert mae["std"] == pytest.approx(abs(mae["values"][0] - mae["values"][1]) / 2**0.5)
+    assert rows[0]["parameters"] < rows[1]["parameters"]
+
+
+@pytest.mark.usefixtures("_in_process")
+def test_an_own_network_is_studied_and_its_changes_are_seen(
+    store: SeriesStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a module in the current directory; a changed file is another network."""
+    text = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, shape, hidden=3):
+        super().__init__()
+        self.map = nn.Linear(shape.input_steps, shape.horizon)
+
+    def forward(self, x):
+        return self.map(x[..., :1].transpose(1, 3)).transpose(1, 3)
+"""
+    (tmp_path / "studied_models.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "studied_models", raising=False)
+    configs = [config(tmp_path, "studied_models:Net", 2, "mine")]
+    result = study(store, configs, workdir=tmp_path / "work", seeds=(0,))
+    assert (result.models[-1].name, result.models[-1].parameters) == ("studied_models:Net", 8)
+    (tmp_path / "studied_models.py").write_text(f"{text}\n")
+    with pytest.raises(ConfigError, match="another store, configuration or network of your own"):
+        study(store, configs, workdir=tmp_path / "work", seeds=(0,))
+
+
+@pytest.mark.parametrize(
+    ("setting", "jobs", "expected"),
+    [("3", 1, 3), ("2,1", 1, 2), ("", 1, 8), ("", 3, 2), ("", 16, 1), ("no", 4, 2), ("0", 4, 2)],
+)
+def test_omp_num_threads_is_the_number_of_threads(
+    store: SeriesStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: str,
+    jobs: int,
+    expected: int,
+) -> None:
+    """Of each training; without it, trainings at the same time share the cores."""
+    given: list[int] = []
+
+    def run_training(_: object, __: object, threads: int, ___: object) -> dict[str, Any]:
+        given.append(threads)
+        raise RunError("enough")
+
+    monkeypatch.setattr(study_processes, "run_training", run_training)
+    machine = dataclasses.replace(Machine.here(), cores=8)
+    monkeypatch.setattr(Machine, "here", lambda: machine)
+    monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    with pytest.raises(RunError, match="enough"):
+        study(store, [config(tmp_path, "gru", 2)], workdir=tmp_path / "w", seeds=(0,), jobs=jobs)
+    assert given == [expected]
 
 
 @pytest.mark.usefixtures("_in_process")
@@ -174,7 +269,8 @@ def test_a_study_of_failures_fails(store: SeriesStore, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         ([], "at least one configuration"),
-        (["a.toml", "b.toml"], "two configurations train the model 'dcrnn'"),
+        (["a.toml", "b.toml", "a.toml"], "a.toml is given twice"),
+        (["a.toml", "--table", "t.txt"], "t.txt must end in .md, .csv or .tex"),
         (["a.toml", "--seeds", "1,1"], "each must be different"),
         (["a.toml", "--seeds", "one"], "one"),
         (["a.toml", "--jobs", "0"], "jobs is 0"),

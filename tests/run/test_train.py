@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from pgti.batching import WindowConfig
 from pgti.errors import ConfigError, DataError, Interrupted, PgtiError, RunError
 from pgti.forecasting import Observer
 from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.nn.execution import bfloat16_speed
-from pgti.run import ModelConfig, Run, RunConfig, WindowConfig, prepare, train_run
+from pgti.run import ModelConfig, Run, RunConfig, prepare, train_run
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
 from pgti.training.schedules import CosineSchedule, NoSchedule
@@ -36,10 +37,10 @@ class Told(Observer):
         self.left = step
         self.act = act
 
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
+    def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Nothing."""
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: object = None) -> None:
         """Count, and act at zero."""
         self.left -= 1
         if self.left == 0:
@@ -99,7 +100,7 @@ def test_a_few_validation_windows_without_readings_are_refused(tmp_path: Path) -
     middle = int(subsample_evenly(val, 1)[0])
     values[middle : middle + 6] = np.nan
     holed = replace(config, store=make_store(tmp_path / "holed", values).path)
-    with pytest.raises(DataError, match=r"of the 1 validation windows .* more --val-windows"):
+    with pytest.raises(DataError, match=r"of the 1 validation windows .* more val_windows"):
         train_run(holed, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     training = replace(config.training, val_windows=None, max_steps=1)
@@ -129,28 +130,28 @@ def test_the_speed_of_bfloat16_is_measured() -> None:
 def test_a_split_can_be_evaluated_by_a_few_windows(tmp_path: Path) -> None:
     """Errors are those of the chosen windows; how many there were is part of the report."""
     run, _ = train_run(config_of(tmp_path, max_steps=1), tmp_path / "run")
-    whole = run.evaluate("test")["test"]
+    whole = run.evaluate("test").to_dict()["test"]
     assert whole["windows"] == whole["split_windows"] == len(run.splits.test)
     assert whole["count"] == whole["windows"] * 2 * NUM_NODES
 
-    few = run.evaluate("test", max_windows=4)["test"]
+    few = run.evaluate("test", max_windows=4).to_dict()["test"]
     assert (few["windows"], few["split_windows"]) == (4, whole["windows"])
     assert few["count"] == 4 * 2 * NUM_NODES
     rows = subsample_evenly(run.splits.test, 4)
     last, truth = (run.store.raw[rows + offset, :, 0] for offset in (2, 3))
     assert few["persistence"]["mae"]["1"] == pytest.approx(np.abs(truth - last).mean(), rel=1e-5)
 
-    assert run.evaluate("test", max_windows=10**6)["test"] == whole
-    with pytest.raises(ConfigError, match="number of windows is 0"):
+    assert run.evaluate("test", max_windows=10**6).to_dict()["test"] == whole
+    with pytest.raises(ConfigError, match="max_windows is 0"):
         run.evaluate("test", max_windows=0)
 
 
 def test_validation_can_look_at_a_few_windows(tmp_path: Path) -> None:
     """The best parameters are chosen by the errors on them."""
     run, result = train_run(config_of(tmp_path, val_windows=3, epochs=1), tmp_path / "run")
-    report = run.evaluate("val", max_windows=3)["val"]
+    report = run.evaluate("val", max_windows=3).to_dict()["val"]
     assert result.best_val_mae == pytest.approx(report["mae"]["mean"], rel=1e-6)
-    assert report["mae"] != run.evaluate("val")["val"]["mae"]
+    assert report["mae"] != run.evaluate("val").to_dict()["val"]["mae"]
 
 
 # -- several targets ------------------------------------------------------------------------------
@@ -160,7 +161,7 @@ def test_each_target_has_its_own_errors(tmp_path: Path) -> None:
     """In its own unit, for the model and both baselines; one target alone needs no table."""
     config = config_of(tmp_path, make_series(num_channels=2))
     run, _ = train_run(config, tmp_path / "both")
-    report = run.evaluate()["test"]
+    report = run.evaluate().to_dict()["test"]
 
     for each in (report, report["persistence"], report["historical-average"]):
         assert list(each["channels"]) == ["c0", "c1"]
@@ -169,7 +170,7 @@ def test_each_target_has_its_own_errors(tmp_path: Path) -> None:
         assert each["mae"]["mean"] == pytest.approx(np.mean(maes))
 
     alone = replace(config, windows=replace(WINDOWS, targets=("c1",)))
-    single = train_run(alone, tmp_path / "one")[0].evaluate()["test"]
+    single = train_run(alone, tmp_path / "one")[0].evaluate().to_dict()["test"]
     assert "channels" not in single
     assert single["persistence"] == report["persistence"]["channels"]["c1"]
 
@@ -186,15 +187,15 @@ def test_several_targets_are_told_of(tmp_path: Path) -> None:
     train_run(config, path, log=log)
 
     assert len([line for line in lines if "batching" in line]) == 1
-    assert [line for line in lines if "--windows.targets" in line] == [
+    assert [line for line in lines if "windows.targets" in line] == [
         "2 targets (c0, c1): the loss and the errors over all of them mix their units; "
-        "--windows.targets chooses"
+        "windows.targets chooses"
     ]
     one = replace(config, windows=replace(WINDOWS, targets=("c0",)))
     lines.clear()
     path = tmp_path / "one"
     train_run(one, path, log=log)
-    assert not [line for line in lines if "--windows.targets" in line]
+    assert not [line for line in lines if "windows.targets" in line]
 
 
 def test_a_refusal_is_all_that_is_said(tmp_path: Path) -> None:
@@ -260,7 +261,11 @@ class Broken(Linear):
         (Wrong, ConfigError, r"shape \(1, 3, 3, 1\): .* \(1, 2, 3, 1\)"),
         (lambda _: "dcrnn", ConfigError, r"returned a str: it must return a torch\.nn\.Module"),
         (lambda _: Linear, ConfigError, "returned a type"),
-        (Broken, KeyError, "a bug of the user's"),
+        (
+            Broken,
+            ConfigError,
+            r"failed on one window, x \[1, 3, 3, 2\]: KeyError: .a bug of .*line \d",
+        ),
     ],
 )
 def test_a_network_that_cannot_work_leaves_nothing(
@@ -313,7 +318,8 @@ def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     huge = replace(config, model=ModelConfig(name="dcrnn", options={"hidden": 10_000_000}))
 
-    check_refused(huge, tmp_path, RunError, "not enough memory .*--batch-size .*--model.hidden")
+    message = r"not enough memory .*batch_size .*model_options\['hidden'\]"
+    check_refused(huge, tmp_path, RunError, message)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +419,7 @@ def test_a_run_is_not_begun_again(tmp_path: Path) -> None:
     train_run(config, path)
     before = files_of(path)
 
-    with pytest.raises(RunError, match="holds a run already: resume it with --resume"):
+    with pytest.raises(RunError, match="holds a run already: resume it with resume=True"):
         train_run(config, path)
     assert files_of(path) == before
 
@@ -463,7 +469,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path: Path) -> None:
     (path / "test.json").write_text("{}")
     before = files_of(path)
 
-    assert train_run(config, path, resume=True)[1] == result
+    assert train_run(config, path, resume=True)[1] == replace(result, was_finished=True)
     assert files_of(path) == before
 
 
@@ -540,4 +546,4 @@ def test_a_run_is_free_after_an_error(tmp_path: Path) -> None:
         train_run(replace(config, model=ModelConfig(name="no")), path, resume=True)
 
     assert train_run(config, path, resume=True)[1].steps == 8
-    assert Run.open(path).evaluate(("val",))["val"]["count"] > 0
+    assert Run.open(path).evaluate(("val",)).to_dict()["val"]["count"] > 0

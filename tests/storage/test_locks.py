@@ -117,3 +117,12 @@ def test_where_no_file_can_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with file_lock(tmp_path / "file" / "lock", on_busy=refuse) as is_held:
         assert not is_held
+
+
+def test_a_file_that_cannot_be_created_is_not_waited_for() -> None:
+    """Filelock takes a missing file in a directory that exists for one that another creates."""
+    where = Path("/proc/pgti.lock")
+    if not where.parent.is_dir():
+        pytest.skip("there is no file system here in which nothing can be created")
+    with file_lock(where, on_busy=refuse) as is_held:
+        assert not is_held

@@ -330,7 +330,7 @@ def test_large_parts_are_checked_on_demand(tmp_path: Path) -> None:
 
 def test_not_a_store(tmp_path: Path) -> None:
     """A path that is no store says how to make one."""
-    with pytest.raises(StoreError, match="pgti ingest"):
+    with pytest.raises(StoreError, match="ingest readings to make one"):
         SeriesStore.open(tmp_path / "nothing")
 
 

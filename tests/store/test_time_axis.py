@@ -113,9 +113,9 @@ def test_undated_series_have_one_week_bin_and_no_calendar() -> None:
     assert times.num_week_bins == 1
     assert times.week_bins(np.arange(3)).tolist() == [0, 0, 0]
     assert default_calendar(times) == ()
-    with pytest.raises(ConfigError, match="--start and --interval"):
+    with pytest.raises(ConfigError, match="start and interval"):
         times.at(np.array([0]))
-    with pytest.raises(ConfigError, match="--start and --interval"):
+    with pytest.raises(ConfigError, match="start and interval"):
         times.row_of(np.datetime64("2025-11-02"))
 
 

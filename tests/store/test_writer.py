@@ -196,7 +196,7 @@ def test_a_former_store_goes_only_where_its_successor_is(tmp_path: Path) -> None
         ({"start": START, "interval_seconds": 0}, None, "the interval is 0 s"),
         ({"start": START, "interval_seconds": 300}, "Mars/Olympus", "no time zone"),
         ({"seconds": np.array([0, 300, 300])}, None, "do not increase"),
-        ({"seconds": np.array([0, 300])}, None, "2 times were given for 3 rows"),
+        ({"seconds": np.array([0, 300])}, None, "2 times for 3 rows"),
     ],
 )
 def test_times_that_no_store_can_have_are_refused(

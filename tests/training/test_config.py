@@ -56,7 +56,7 @@ def order(kind: str, **options: object) -> dict[str, Any]:
             id="fraction",
         ),
         pytest.param(multistep(milestones=(True,)), "is True: .* whole", id="a boolean"),
-        pytest.param(multistep(milestones=3), "milestones is 3: .* list", id="no list"),
+        pytest.param(multistep(milestones={3}), r"milestones is \{3\}: .* list", id="no list"),
         pytest.param(
             multistep(milestones=(3,), factor=1.0), r"^schedule\.factor is 1\.0", id="factor"
         ),

@@ -46,7 +46,7 @@ def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
     """The error says how to go on."""
     make_run(tmp_path / "run")
 
-    with pytest.raises(RunError, match=r"holds a run already.*--resume"):
+    with pytest.raises(RunError, match=r"holds a run already.*resume=True"):
         make_run(tmp_path / "run")
 
 

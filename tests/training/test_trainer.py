@@ -44,10 +44,10 @@ class Listener(Observer):
         self.records: list[dict[str, object]] = []
         self.closed = False
 
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
+    def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Nothing."""
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: object = None) -> None:
         """Nothing."""
 
     def record(self, record: dict[str, object]) -> None:
@@ -67,7 +67,7 @@ class Signaller(Killer):
         self.number = number
         self.times = times
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: object = None) -> None:
         """Count, and send at zero."""
         self.left -= 1
         if self.left == 0:

@@ -159,10 +159,10 @@ class Killer(Observer):
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
+    def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
         """Nothing."""
 
-    def advance(self, num_windows: int) -> None:
+    def advance(self, num_windows: int, loss: object = None) -> None:
         """Count, and raise at zero."""
         self.left -= 1
         if self.left <= 0:

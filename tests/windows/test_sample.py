@@ -44,5 +44,5 @@ def test_all_are_used_where_the_split_has_no_more(count: int | None) -> None:
 @pytest.mark.parametrize("count", [0, -1, 2.0, True])
 def test_a_count_that_is_none_is_refused(count: object) -> None:
     """It must be a whole number of at least 1."""
-    with pytest.raises(ConfigError, match=r"number of windows is .*at least 1"):
+    with pytest.raises(ConfigError, match=r"max_windows is .*at least 1"):
         subsample_evenly(range(3), count)  # type: ignore[arg-type]

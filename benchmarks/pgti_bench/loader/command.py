@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from pgti.cli.output import log, print_json, show
+from pgti.cli.output import log, print_results
 from pgti.errors import ConfigError
 from pgti.run.results import to_json
 from pgti_bench.loader.measure import LoaderResult, measure_loader
@@ -45,7 +45,7 @@ def loader_command(
         pgt: Python interpreter of an environment with PGT [default: .venv-pgt/bin/python, see
             make bench-pgt]. PGT is left out if it does not exist.
         plot: HTML file for a plot.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     shape = (options.shape, options.num_steps)
     is_shaped = shape != (_DEFAULTS.shape, _DEFAULTS.num_steps)
@@ -57,9 +57,7 @@ def loader_command(
     python = find_pgt(pgt)
     check_plot(plot)
     result = measure_loader(options, store, pgt=python, workdir=workdir, log=log)
-    show(_table(result))
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), _table(result), as_json=json)
     finish(_TITLE, result.machine, result.left_out, plot, _charts(result))
 
 

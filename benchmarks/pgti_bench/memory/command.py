@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.table import Table
 
-from pgti.cli.output import log, print_json, show
+from pgti.cli.output import log, print_results
 from pgti.memory.available import parse_bytes
 from pgti.run.results import to_json
 from pgti_bench.errors import BenchError
@@ -61,7 +61,7 @@ def memory_command(
         workdir: Where stores are written and kept for later runs; a temporary directory if not
             given. All of PeMS takes 2.3 GB.
         plot: HTML file for a plot.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     shapes = find_datasets(datasets)
     if limit is not None:
@@ -77,9 +77,11 @@ def memory_command(
             road=road,
             log=log,
         )
-    _show(result)
-    if json:
-        print_json(to_json(result))
+    tables = [_formula_table(result)]
+    if any(dataset.commands for dataset in result.datasets):
+        tables.append(_measured_table(result))
+    print_results(to_json(result), *tables, as_json=json)
+    _log_notes(result)
     finish("Memory", result.machine, result.left_out, plot, _charts(result))
     problems = unexpected_ends(result) + growth_problems(result)
     if problems:
@@ -90,13 +92,10 @@ def _is_measured(shape: DatasetShape, measure: str) -> bool:
     return measure == "all" or (measure == "small" and shape.needs.series <= _SMALL_BYTES)
 
 
-def _show(result: MemoryResult) -> None:
-    show(_formula_table(result))
-    if any(dataset.commands for dataset in result.datasets):
-        show(_measured_table(result))
-        program = result.program_pss_bytes
-        if program is not None:
-            log(f"the program without data takes {binary_size(program)} (PSS)")
+def _log_notes(result: MemoryResult) -> None:
+    program = result.program_pss_bytes
+    if program is not None and any(dataset.commands for dataset in result.datasets):
+        log(f"the program without data takes {binary_size(program)} (PSS)")
     for dataset in result.datasets:
         if dataset.store is not None and dataset.store.is_sparse:
             log(

@@ -153,7 +153,7 @@ def measure_memory(
     left_out = [f"{', '.join(others)}: use --measure all to measure them"] if others else []
     program: int | None = None
     if measured:
-        command = [sys.executable, "-c", "import pgti.cli.train"]
+        command = [sys.executable, "-c", "import pgti.cli.train, pgti.run.train"]
         limited = run_limited(command, options.limit_bytes)
         program = limited.peak_pss_bytes if limited.exit_code == 0 else None
         if limited.no_limit_because:

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from rich.table import Table
 
-from pgti.cli.output import log, print_json, show
+from pgti.cli.output import log, print_results
 from pgti.run.results import to_json
 from pgti_bench.output import finish
 from pgti_bench.plot import check_plot
@@ -41,15 +41,13 @@ def scaling_command(
         store: A store; a simulated series of METR-LA's 207 sensors and two weeks if not given.
         workdir: Where the simulated store is kept for later runs.
         plot: HTML file for a plot.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     check_plot(plot)
     result = measure_scaling(options, store, workdir=workdir, log=log)
-    show(_measured_table(result))
     cores = result.machine.cores
     for ranks in (each for each in result.options.ranks if each > cores):
         log(f"{ranks} ranks share {cores} cores: this measures the sharing, not scaling")
-    show(_modelled_table(result))
     for ratio in result.ratios:
         log(_describe(ratio))
     if result.ratios and DASK in result.options.systems:
@@ -58,8 +56,7 @@ def scaling_command(
             "first version) at 128 GPUs, over whole runs; nothing here ran on a GPU, or on 128 "
             "ranks"
         )
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), _measured_table(result), _modelled_table(result), as_json=json)
     if result.load_before is not None:
         log(f"load average of the machine in the minute before: {result.load_before:.1f}")
     finish("Scaling", result.machine, result.left_out)

@@ -241,7 +241,7 @@ def exchanged_bytes(
 ) -> NDArray[np.int64]:
     """Bytes that each rank sends to each other one for one step of the first epoch, [W, W].
 
-    The traffic of `ExchangeBatcher`: the training rows are divided in time into W partitions, a
+    The traffic of `ExchangedRows`: the training rows are divided in time into W partitions, a
     rank takes its shard of the batch, and each row that it lacks is sent once. Row r, column s is
     what r sends to s.
 

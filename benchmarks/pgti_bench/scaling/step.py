@@ -9,8 +9,8 @@ import torch
 
 from pgti.batching import Batch, WindowSource
 from pgti.distributed import Communicator
-from pgti.forecasting.forecaster import NetworkForecaster, shape_of
-from pgti.models import build_model
+from pgti.forecasting.forecaster import NetworkForecaster
+from pgti.models import DCRNN, DCRNNConfig
 from pgti.nn import Supports
 from pgti.training import TrainingConfig, TrainStep
 
@@ -49,7 +49,7 @@ class RankStep:
         self, source: WindowSource, communicator: Communicator, *, hidden: int, seed: int
     ) -> None:
         torch.manual_seed(seed)
-        network = build_model("dcrnn", {"hidden": hidden, "layers": 1}, shape_of(source))
+        network = DCRNN(DCRNNConfig(hidden=hidden, layers=1), source.shape)
         supports = Supports.from_graph(source.store.graph, network.support_kind)
         for tensor in network.state_dict().values():
             communicator.broadcast_(tensor)

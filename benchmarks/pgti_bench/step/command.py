@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from pgti.cli.output import log, print_json, show
+from pgti.cli.output import log, print_results
 from pgti.errors import ConfigError
-from pgti.ingest import IngestOptions, read_graph
+from pgti.ingestion import IngestOptions, read_graph
 from pgti.run.results import to_json
 from pgti_bench.output import binary_size, finish, milliseconds, times
 from pgti_bench.pgt_environment import find_pgt
@@ -58,7 +58,7 @@ def step_command(
         pgt: Python interpreter of an environment with PGT [default: .venv-pgt/bin/python, see
             make bench-pgt]. PGT is left out if it does not exist.
         plot: HTML file for a plot.
-        json: Print one JSON object on standard output.
+        json: Print one JSON object on standard output, and no tables.
     """
     if graph is None and edges:
         raise ConfigError(f"--edges is {', '.join(edges)} without --graph: pass a graph file too")
@@ -76,11 +76,9 @@ def step_command(
     check_plot(plot)
     network = None if graph is None else read_graph(graph, IngestOptions(edges=edges))[0]
     result = measure_step(options, network, pgt=python, log=log)
-    show(_table(result))
     for own in result.own:
         log(_describe_limit(own))
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), _table(result), as_json=json)
     finish(_TITLE, result.machine, result.left_out, plot, _charts(result))
 
 

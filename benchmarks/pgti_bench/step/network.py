@@ -115,7 +115,12 @@ def build_network(name: str, options: Mapping[str, Any], shape: ModelShape) -> A
         ConfigError: as `resolve_options`.
     """
     if name != LAYER:
-        return build_model(name, options, shape)
+        model = build_model(name, options, shape)
+        if not isinstance(model, AbstractModel):
+            raise ConfigError(
+                f"model {name!r} is not of pgti: measure one that `pgti models` lists"
+            )
+        return model
     return RecurrentLayer(LayerConfig(**resolve_options(name, options)), shape)
 
 

@@ -1,6 +1,7 @@
 """What a model is given."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -8,15 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgti.display import Display, count_of
+
 __all__ = ["Batch"]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Batch:
+@dataclass(kw_only=True, eq=False, repr=False, slots=True)
+class Batch(Display):
     """B windows on the compute device.
 
-    The tensors are views of buffers that later batches reuse: a batch is valid until the next one
-    is taken from the same loader or batcher. Clone what must live longer.
+    The tensors of a batch that a loader or batcher of pgti makes are views of buffers that later
+    batches reuse: it is valid until the next one is taken. `clone` what must live longer.
+
+    Its `repr`, also in a notebook, shows shapes, types and, on a CPU, the share observed.
 
     Attributes:
         x: inputs, float32 [B, L, N, C_in]: the store's C channels standardised, a missing
@@ -42,15 +47,50 @@ class Batch:
         """B."""
         return len(self.starts)
 
-    def to(self, device: torch.device) -> Self:
-        """The same windows on a device; this batch if it is there already."""
-        if self.x.device == device:
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Self:
+        """The same windows on a device; this batch if it is there already.
+
+        Args:
+            device: such as "cuda:0".
+            non_blocking: do not wait for copies from pinned memory.
+        """
+        if self.x.device == torch.device(device):
             return self
-        return type(self)(
-            x=self.x.to(device),
-            x_mask=self.x_mask.to(device),
-            y=None if self.y is None else self.y.to(device),
-            y_mask=None if self.y_mask is None else self.y_mask.to(device),
-            calendar=self.calendar.to(device),
-            starts=self.starts,
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def clone(self) -> Self:
+        """The same windows in memory of their own."""
+        return self._map(torch.clone)
+
+    def pin_memory(self) -> Self:
+        """The same windows in pinned memory, as `DataLoader(pin_memory=True)` asks."""
+        return self._map(lambda tensor: tensor.pin_memory() if tensor.numel() else tensor)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        return replace(
+            self,
+            x=function(self.x),
+            x_mask=function(self.x_mask),
+            y=None if self.y is None else function(self.y),
+            y_mask=None if self.y_mask is None else function(self.y_mask),
+            calendar=function(self.calendar),
         )
+
+    def describe(self) -> tuple[str, dict[str, str]]:
+        """A title, and type and shape of each tensor, with the share observed of a mask."""
+        targets = "" if self.y is not None else " without targets"
+        starts = f", starts {self.starts[0]} to {self.starts[-1]}" if self.num_windows else ""
+        tensors = {name: getattr(self, name) for name in ("x", "x_mask", "y", "y_mask", "calendar")}
+        facts = {name: _fact(tensor) for name, tensor in tensors.items() if tensor is not None}
+        return (
+            f"Batch of {count_of(self.num_windows, 'window')}{targets} on {self.x.device}{starts}",
+            facts,
+        )
+
+
+def _fact(tensor: Tensor) -> str:
+    """Type and shape; of a mask the share that is True, where no host waits for a GPU to know."""
+    fact = f"{str(tensor.dtype).removeprefix('torch.')} {[*tensor.shape]}"
+    if tensor.dtype != torch.bool or tensor.device.type != "cpu" or not tensor.numel():
+        return fact
+    return f"{fact}, {int(tensor.count_nonzero()) / tensor.numel():.1%} observed"

@@ -1,6 +1,6 @@
 """Batchers and loaders from the names of a strategy and a placement; the choice between them."""
 
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from pgti.windows import (
     Order,
     PartitionSharding,
     PartitionShuffle,
+    Placement,
     Sequential,
     Sharding,
 )
@@ -33,7 +34,6 @@ __all__ = [
     "BATCHINGS",
     "PLACEMENTS",
     "PREFETCH_DEPTH",
-    "Placement",
     "build_batcher",
     "build_loader",
     "build_sharding",
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 BATCHINGS = ("index", "device", "standard")
-Placement = Literal["replicated", "partitioned"]
 PLACEMENTS = get_args(Placement)
 PREFETCH_DEPTH = 3
 """Batches in progress: one in use, one ready, one being fetched."""
@@ -63,7 +62,7 @@ def build_batcher(
 
     Args:
         batching: index (rows copied from the mapped series), device (rows gathered on the compute
-            device, which holds the series) or standard (all windows materialised).
+            device, which holds the series) or standard (all windows materialized).
         source: what the windows hold.
         device: where batches are made.
         prefetch_depth: batches that a loader has in progress; 1 where there is nothing to fetch.

@@ -1,34 +1,73 @@
 """Windows as a map-style dataset, for anybody's `torch.utils.data.DataLoader`."""
 
+import operator
+import os
 import threading
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate, get_worker_info
 
+from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher
 from pgti.batching.build import build_batcher
+from pgti.batching.config import WindowConfig
 from pgti.batching.source import WindowSource
+from pgti.display import Display, count_of, shorten
 from pgti.errors import ConfigError
+from pgti.graph import SensorGraph
+from pgti.nn import Supports
+from pgti.options import parse_config
+from pgti.signatures import accept_options
+from pgti.store import Scaler, SeriesStore, open_store
+from pgti.windows import ModelShape, SplitName
 
-__all__ = ["Sample", "WindowDataset"]
-
-Sample = tuple[Tensor, Tensor, Tensor]
+__all__ = ["WindowDataset", "WindowSample"]
 
 
-class WindowDataset(Dataset[Sample]):
+class WindowSample(NamedTuple):
+    """One window, or many where `default_collate` has stacked them: a B comes first then.
+
+    Attributes:
+        x: inputs, standardised, a missing reading as 0: float32 [L, N, C_in].
+        x_mask: which input readings were observed, bool [L, N, C].
+        y: targets in original units, a missing one as 0: float32 [H, N, C_out].
+        y_mask: which targets were observed, bool [H, N, C_out].
+        calendar: calendar features of inputs and horizon, float32 [L + H, F].
+        start: first row of the window in the store; stacked, int64 [B].
+    """
+
+    x: Tensor
+    x_mask: Tensor
+    y: Tensor
+    y_mask: Tensor
+    calendar: Tensor
+    start: int
+
+
+class WindowDataset(Display, Dataset[WindowSample]):
     """Windows of a store, gathered on demand.
 
-    A sample is (x, y, y_mask): inputs float32 [L, N, C + F], targets float32 [H, N, C_out] in
-    original units and their mask, as in `Batch`. `__getitems__` gathers a whole batch at once, and
-    a worker process is sent the store's path, never its data.
+    `torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True,
+    collate_fn=WindowDataset.collate)` gives the `Batch` of `build_loader`, bit for bit; without
+    `collate_fn` it gives a `WindowSample` of stacked tensors. `__getitems__` gathers a whole batch
+    at once. A worker process is sent the store's path, never its data.
 
     Args:
         source: what the windows hold.
         starts: window starts: a range or int64 [S].
+
+    Attributes:
+        source: what the windows hold.
+        starts: window starts, int64 [S].
+
+    Raises:
+        ConfigError: if a window reaches outside the series.
     """
 
     def __init__(self, source: WindowSource, starts: range | NDArray[np.int64]) -> None:
@@ -37,6 +76,134 @@ class WindowDataset(Dataset[Sample]):
         source.check_starts(self.starts, with_targets=True)
         self._own = _Own()
 
+    @classmethod
+    @accept_options(WindowConfig)
+    def from_store(
+        cls, store: SeriesStore | str | Path, split: SplitName = "train", **windows: Any
+    ) -> Self:
+        """The windows of a split of a store, as `pgti.train` cuts and standardises them.
+
+        Scaler and typical days come from the training rows, whatever the split, so that the three
+        splits of a store share them.
+
+        Args:
+            store: an open store, or its path.
+            split: train, val or test.
+            **windows: options of `WindowConfig`; the calendar is by default the time of day, if the
+                series has several rows a day:
+
+        Raises:
+            ConfigError: if there is no such split or option, an option breaks its rule, or the
+                split has no window.
+            DataError: if a target channel is not in the store, or a channel was never observed.
+            StoreError: if the store cannot be opened.
+        """
+        config = parse_config(WindowConfig, windows, owner="windows")
+        opened = open_store(store)
+        starts = config.splits(opened).starts(split)
+        if not starts:
+            raise ConfigError(
+                f"the split {split} of {opened.path} has no window: give it a larger fraction, or "
+                "shorten input_steps or horizon"
+            )
+        return cls(WindowSource.from_config(opened, config), starts)
+
+    # -- what a network needs ---------------------------------------------------------------------
+
+    @property
+    def store(self) -> SeriesStore:
+        """The store: sensor ids, channels, units, times."""
+        return self.source.store
+
+    @property
+    def shape(self) -> ModelShape:
+        """The sizes of a network for these windows."""
+        return self.source.shape
+
+    @property
+    def scaler(self) -> Scaler:
+        """Standardisation of the store's channels, fitted on training rows."""
+        return self.source.scaler
+
+    @property
+    def graph(self) -> SensorGraph:
+        """The sensor graph."""
+        return self.source.store.graph
+
+    def supports(self, kind: str = "dual_random_walk") -> Supports:
+        """The graph's operators; a module, so that it moves to a device with the network.
+
+        Args:
+            kind: of the operators, as in `Supports.from_graph`.
+
+        Raises:
+            ConfigError: if there is no such kind.
+        """
+        return Supports.from_graph(self.graph, kind)
+
+    def unscale(self, scaled: Tensor) -> Tensor:
+        """Standardised targets [..., C_out] in original units, at least in float32."""
+        mean, std = (
+            torch.tensor([of_channels[index] for index in self.source.target_indices])
+            for of_channels in (self.scaler.mean, self.scaler.std)
+        )
+        return scaled * std.to(scaled.device) + mean.to(scaled.device)
+
+    # -- samples ----------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> WindowSample:
+        """The sample at position `index` of the starts."""
+        position = operator.index(index)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"window {position} of a dataset of {count_of(len(self), 'window')}")
+        (sample,) = self.__getitems__([position])
+        return sample
+
+    def __getitems__(self, indices: list[int]) -> list[WindowSample]:
+        """The samples at several positions, with one gather for all of them."""
+        batch = (
+            self._own.batcher_of(self.source)
+            .gather(self.starts[np.asarray(indices, dtype=np.int64)])
+            .clone()
+        )
+        assert batch.y is not None  # it was asked for
+        assert batch.y_mask is not None
+        tensors = (batch.x, batch.x_mask, batch.y, batch.y_mask, batch.calendar)
+        return list(map(WindowSample, *tensors, batch.starts.tolist()))
+
+    @staticmethod
+    def collate(samples: Sequence[WindowSample]) -> Batch:
+        """Stack samples to a batch: `DataLoader(dataset, collate_fn=WindowDataset.collate)`."""
+        if not len(samples):
+            raise ConfigError("there is no sample to collate: a batch has at least one window")
+        stacked = default_collate(list(samples))
+        return Batch(
+            x=stacked.x,
+            x_mask=stacked.x_mask,
+            y=stacked.y,
+            y_mask=stacked.y_mask,
+            calendar=stacked.calendar,
+            starts=stacked.start.numpy(),
+        )
+
+    def describe(self) -> tuple[str, dict[str, str]]:
+        """A title, and facts by name; each is one line."""
+        shape, meta = self.shape, self.store.meta
+        targets = [meta.channels[index] for index in self.source.target_indices]
+        facts = {
+            "window": f"{shape.input_steps} + {count_of(shape.horizon, 'step')}",
+            "inputs": f"{count_of(shape.input_channels, 'channel')} of "
+            f"{count_of(shape.num_nodes, 'sensor')}",
+            "targets": shorten(targets),
+            "store": str(self.store.path),
+        }
+        return f"WindowDataset of {count_of(len(self), 'window')}", facts
+
+    # -- other processes --------------------------------------------------------------------------
+
     def __getstate__(self) -> dict[str, object]:
         """Everything but the buffers: another process makes its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_own"}
@@ -44,31 +211,20 @@ class WindowDataset(Dataset[Sample]):
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _own=_Own())
 
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def __getitem__(self, index: int) -> Sample:
-        """The sample at position `index` of the starts."""
-        (sample,) = self.__getitems__([index])
-        return sample
-
-    def __getitems__(self, indices: list[int]) -> list[Sample]:
-        """The samples at several positions, with one gather for all of them."""
-        batcher = self._own.batcher
-        if batcher is None:
-            # Worker processes keep no decoded rows: there may be many of them.
-            batcher = self._own.batcher = build_batcher(
-                "index", self.source, torch.device("cpu"), budget_bytes=0
-            )
-        batch = batcher.gather(self.starts[np.asarray(indices, dtype=np.int64)])
-        if batch.y is None or batch.y_mask is None:
-            raise ConfigError("a dataset's windows have targets")
-        # What a batch holds lies in the batcher's buffers.
-        mine = (tensor.clone() for tensor in (batch.x, batch.y, batch.y_mask))
-        return list(zip(*mine, strict=True))
-
 
 class _Own(threading.local):
     """The batcher of one thread of one process: its buffers are written at each call."""
 
     batcher: Batcher[Any] | None = None
+    process: int | None = None
+
+    def batcher_of(self, source: WindowSource) -> Batcher[Any]:
+        """This thread's batcher, made at the first call."""
+        if self.batcher is None or self.process != os.getpid():  # a forked worker inherits one
+            # There may be many workers: they cache no decoded rows.
+            budget_bytes = 0 if get_worker_info() is not None else None
+            self.process = os.getpid()
+            self.batcher = build_batcher(
+                "index", source, torch.device("cpu"), budget_bytes=budget_bytes
+            )
+        return self.batcher

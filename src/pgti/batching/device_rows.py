@@ -16,7 +16,7 @@ from torch import Tensor
 from pgti.batching.assembler import StoredRows
 from pgti.batching.batcher import BatchRequest, RowSource
 from pgti.batching.source import WindowSource
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
 from pgti.store import SeriesStore, calendar_features
 from pgti.windows import RowPlan
@@ -73,7 +73,8 @@ class DeviceRows(RowSource[RowNumbers]):
         if needed > budget:
             raise ConfigError(
                 f"device batching needs {needed / 2**30:.2f} GiB for the series on {device} and "
-                f"{budget / 2**30:.2f} GiB are free: use --batching index"
+                f"{budget / 2**30:.2f} GiB are free: use "
+                f"{option('batching', 'index')}"
             )
         self._source = source
         self._device = device

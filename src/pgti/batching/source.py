@@ -1,6 +1,7 @@
 """Everything that determines what a window holds."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -8,9 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
+from pgti.batching.config import WindowConfig
+from pgti.display import count_of
 from pgti.errors import ConfigError
-from pgti.store import Profile, Scaler, SeriesStore, calendar_features
-from pgti.windows import WindowSpec
+from pgti.store import Profile, Scaler, SeriesStore, calendar_features, default_calendar
+from pgti.windows import ModelShape, WindowSpec
 
 __all__ = ["WindowSource"]
 
@@ -42,6 +45,53 @@ class WindowSource:
     def __post_init__(self) -> None:
         self.calendar_of(np.zeros(1, dtype=np.int64))  # refuses unknown features at once
 
+    @classmethod
+    def from_config(
+        cls,
+        store: SeriesStore,
+        windows: WindowConfig,
+        scaler: Scaler | None = None,
+        *,
+        day_of_week: bool = False,
+    ) -> Self:
+        """What the windows of a store hold; statistics are those of its training rows alone.
+
+        Args:
+            store: the series.
+            windows: shape and split of the windows, and what belongs to their inputs.
+            scaler: standardisation of the inputs, if it is known.
+            day_of_week: whether a calendar that is not given has the day of the week, too.
+
+        Raises:
+            ConfigError: if the split leaves no training window, or the calendar does not suit the
+                series.
+            DataError: if a target channel is not in the store, or a channel was never observed.
+        """
+        targets, spec = windows.target_indices(store), windows.spec
+        train_rows = windows.splits(store).train_rows(spec)
+        calendar = windows.calendar
+        if calendar is None:
+            calendar = default_calendar(store.time_axis, day_of_week=day_of_week)
+        return cls(
+            store=store,
+            spec=spec,
+            scaler=Scaler.fit(store, train_rows) if scaler is None else scaler,
+            target_indices=targets,
+            calendar=calendar,
+            profile=Profile.fit(store, train_rows, targets) if windows.profile else None,
+        )
+
+    @property
+    def target_units(self) -> dict[str, str]:
+        """Unit of each target channel by name, "" where unknown."""
+        meta = self.store.meta
+        return {meta.channels[index]: meta.units[index] for index in self.target_indices}
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the target channels."""
+        return tuple(self.target_units)
+
     # -- sizes ------------------------------------------------------------------------------------
 
     @property
@@ -49,6 +99,20 @@ class WindowSource:
         """Channels of a batch's `x`: the store's, the profile's and the calendar's."""
         typical = 0 if self.profile is None else 2 * len(self.target_indices)
         return self.store.meta.num_channels + typical + len(self.calendar)
+
+    @property
+    def shape(self) -> ModelShape:
+        """The sizes of a network for these windows."""
+        return ModelShape(
+            input_steps=self.spec.input_steps,
+            horizon=self.spec.horizon,
+            num_nodes=self.store.meta.num_nodes,
+            input_channels=self.num_input_channels,
+            target_channels=len(self.target_indices),
+            target_indices=self.target_indices,
+            calendar=self.calendar,
+            steps_per_day=self.store.time_axis.steps_per_day,
+        )
 
     @property
     def stored_row_bytes(self) -> int:
@@ -102,8 +166,9 @@ class WindowSource:
         outside = (starts < 0) | (starts > last)
         if outside.any():
             raise ConfigError(
-                f"window start {int(starts[outside][0])} is outside the series: the rule is "
-                f"0 <= start <= {last} ({self.store.meta.num_steps} steps, {rows} rows a window)"
+                f"window start {int(starts[outside][0])} is outside the series: the rule is 0 <= "
+                f"start <= {last} ({count_of(self.store.meta.num_steps, 'step')}, "
+                f"{count_of(rows, 'row')} a window)"
             )
 
     def empty_batch(self, device: torch.device) -> Batch:

@@ -1,4 +1,4 @@
-"""Standard batching: every window materialised, as the field's preprocessing does it.
+"""Standard batching: every window materialized, as the field's preprocessing does it.
 
 Kept as the measured baseline and as the oracle of the other strategies: the whole series is
 decoded and standardised first, in numpy, and then cut into windows.
@@ -14,7 +14,7 @@ from torch import Tensor
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
 from pgti.batching.source import WindowSource
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
 from pgti.store import calendar_features
 
@@ -22,7 +22,7 @@ __all__ = ["StandardBatcher", "standard_bytes"]
 
 
 def standard_bytes(source: WindowSource) -> int:
-    """Peak bytes while all windows are materialised, reached with the last one.
+    """Peak bytes while all windows are materialized, reached with the last one.
 
     Those are the windows of the whole series (inputs, targets, masks) and the decoded and
     standardised series that they are cut from.
@@ -63,7 +63,8 @@ class StandardBatcher(Batcher[Batch]):
         if needed > budget:
             raise ConfigError(
                 f"standard batching needs {needed / 2**30:.2f} GiB for its windows and "
-                f"{budget / 2**30:.2f} GiB are available: use --batching index"
+                f"{budget / 2**30:.2f} GiB are available: use "
+                f"{option('batching', 'index')}"
             )
         self._windows: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
         self._materialising = Lock()
@@ -76,10 +77,10 @@ class StandardBatcher(Batcher[Batch]):
         if not request.with_targets or (starts % stride).any() or (starts // stride >= count).any():
             raise ConfigError(
                 "standard batching holds only whole windows at multiples of the stride "
-                f"({stride}): use --batching index for others"
+                f"({stride}): use {option('batching', 'index')} for others"
             )
         chosen = torch.from_numpy(starts // stride)
-        x, x_mask, y, y_mask = (windows[chosen] for windows in self._materialised())
+        x, x_mask, y, y_mask = (windows[chosen] for windows in self._materialized())
         calendar = self.source.calendar_of(starts)
         return Batch(x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=starts)
 
@@ -87,14 +88,14 @@ class StandardBatcher(Batcher[Batch]):
         """Move the windows to the compute device."""
         return fetched.to(self.device)
 
-    def _materialised(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _materialized(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with self._materialising:
             if self._windows is None:
-                self._windows = _materialise(self.source)
+                self._windows = _materialize(self.source)
             return self._windows
 
 
-def _materialise(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs, their mask, targets and their mask of every window: [W, ...] each."""
     store, spec = source.store, source.spec
     values = store.read(0, store.meta.num_steps)

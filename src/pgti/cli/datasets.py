@@ -1,35 +1,36 @@
 """`pgti datasets`: list and describe published data sets."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rich.table import Table
 
-from pgti.cli.output import print_json, show
-from pgti.datasets import DATASETS, Dataset, find_dataset
+from pgti.cli.flags import JsonFlag
+from pgti.cli.output import build_table, facts_table, print_results
+
+if TYPE_CHECKING:
+    from pgti.datasets import Dataset
 
 __all__ = ["datasets_command"]
 
 
-def datasets_command(name: str | None = None, /, *, json: bool = False) -> None:
+def datasets_command(name: str | None = None, /, *, json: JsonFlag = False) -> None:
     """List the data sets that `pgti fetch` can download, or describe one.
 
     Args:
         name: Data set to describe. By default all are listed.
-        json: Print one JSON object as the last line of standard output.
     """
+    from pgti.datasets import DATASETS, find_dataset
+
     if name is not None:
         described = _describe(find_dataset(name))
-        show(_details(described))
-        if json:
-            print_json(described)
+        print_results(described, _details(described), as_json=json)
         return
-    show(_listing())
-    if json:
-        print_json({"datasets": [_describe(dataset) for dataset in DATASETS.values()]})
+    described = {"datasets": [_describe(dataset) for dataset in DATASETS.values()]}
+    print_results(described, _listing(list(DATASETS.values())), as_json=json)
 
 
-def _describe(dataset: Dataset) -> dict[str, Any]:
+def _describe(dataset: "Dataset") -> dict[str, Any]:
     """Facts about a data set, by name."""
     return {
         "name": dataset.name,
@@ -55,31 +56,26 @@ def _describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _listing() -> Table:
-    table = Table(title="data sets for `pgti fetch NAME`", title_justify="left")
-    for title in ("name", "T x N x C", "interval", "download", "store", "licence", "source"):
-        justify: Literal["left", "right"] = "right" if title in ("download", "store") else "left"
-        table.add_column(title, justify=justify, no_wrap=title in ("name", "T x N x C"))
-    for dataset in DATASETS.values():
-        table.add_row(
-            dataset.name,
-            " x ".join(f"{size:,}" for size in dataset.shape),
-            dataset.interval,
-            _download(dataset),
-            f"<= {_size(dataset.store_bytes_at_most)}",
-            dataset.licence,
-            urlsplit(dataset.source_page).netloc.removeprefix("www."),
+def _listing(datasets: "list[Dataset]") -> Table:
+    columns = ("name", "T x N x C", "interval", "licence", "source", "download", "store")
+    rows = [
+        (
+            each.name,
+            " x ".join(f"{size:,}" for size in each.shape),
+            each.interval,
+            each.licence,
+            urlsplit(each.source_page).netloc.removeprefix("www."),
+            _download(each),
+            f"<= {_size(each.store_bytes_at_most)}",
         )
-    table.caption = "\n".join(dict.fromkeys(each.source_page for each in DATASETS.values()))
-    table.caption_justify = "left"
-    return table
+        for each in datasets
+    ]
+    return build_table("data sets for `pgti fetch NAME`", columns, rows, num_texts=5)
 
 
 def _details(described: dict[str, Any]) -> Table:
-    table = Table(title=described["name"], title_justify="left", show_header=False)
-    for name, value in described.items():
-        table.add_row(name.replace("_", " "), _shown(name, value))
-    return table
+    facts = {name.replace("_", " "): _shown(name, value) for name, value in described.items()}
+    return facts_table(described["name"], facts)
 
 
 def _shown(name: str, value: Any) -> str:
@@ -96,7 +92,7 @@ def _shown(name: str, value: Any) -> str:
     return str(value)
 
 
-def _download(dataset: Dataset) -> str:
+def _download(dataset: "Dataset") -> str:
     if not dataset.downloads:
         return "by hand"
     return "unknown" if dataset.download_bytes is None else _size(dataset.download_bytes)

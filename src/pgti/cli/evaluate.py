@@ -1,14 +1,14 @@
 """`pgti evaluate`: metrics of a trained run beside those of both baselines."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pgti.cli.job import open_job
-from pgti.cli.output import print_json, show_errors
+from cyclopts import Parameter
+
+from pgti.cli.error_tables import error_tables
+from pgti.cli.flags import JsonFlag, heading
+from pgti.cli.output import error_console, print_results
 from pgti.distributed import TIMEOUT_SECONDS
-from pgti.forecasting import RichObserver
-from pgti.run import Run, RunConfig
-from pgti.training import RunDirectory
 from pgti.windows import SPLIT_NAMES, SplitName
 
 __all__ = ["evaluate_command"]
@@ -21,10 +21,11 @@ def evaluate_command(
     split: Literal["train", "val", "test", "all"] = "test",
     windows: int | None = None,
     store: Path | None = None,
+    model: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
-    device: str | None = None,
-    peer_timeout: float = TIMEOUT_SECONDS,
-    json: bool = False,
+    device: Annotated[str | None, Parameter(group=heading("Machine"))] = None,
+    peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
+    json: JsonFlag = False,
 ) -> None:
     """Evaluate a trained run: MAE, RMSE and MAPE in original units.
 
@@ -37,21 +38,34 @@ def evaluate_command(
         split: Windows to evaluate.
         windows: Evaluate at most this many windows, spread evenly over the split.
         store: Path of the run's store, if it has moved.
+        model: Your own network, MODULE:CLASS, if its module is in the current directory or has
+            moved. By default pgti finds the run's network among installed modules.
         checkpoint: Parameters to load: the best by validation MAE, or the last.
         device: Compute device. By default the run's.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
-        json: Print one JSON object as the last line of standard output.
     """
+    from pgti.cli.job import open_job
+    from pgti.cli.run_options import allow_own_module
+    from pgti.forecasting import RichObserver
+    from pgti.run import Run, RunConfig
+    from pgti.training import RunDirectory
+
+    allow_own_module(model)
     chosen = device or RunConfig.from_toml(RunDirectory.open(run).config_file).device
     with open_job(chosen, peer_timeout) as communicator:
         with communicator.raise_together():
             trained = Run.open(
-                run, store=store, checkpoint=checkpoint, device=device, communicator=communicator
+                run,
+                store=store,
+                model=model,
+                checkpoint=checkpoint,
+                device=device,
+                communicator=communicator,
             )
         names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
         if split == "all":  # a split without windows is not an error here
             names = tuple(name for name in names if trained.splits.starts(name))
-        observer = RichObserver()
+        observer = RichObserver(error_console())
         watching = (observer,) if communicator.is_main else ()
         try:
             report = trained.evaluate(names, max_windows=windows, observers=watching)
@@ -59,7 +73,5 @@ def evaluate_command(
             observer.close()
     if not communicator.is_main:
         return
-    for name in names:
-        show_errors(name, report[name], trained.config.model.name)
-    if json:
-        print_json({"run": str(run), "checkpoint": checkpoint, **report})
+    content = {"run": str(run), "checkpoint": checkpoint, **report.to_dict()}
+    print_results(content, *error_tables(report), as_json=json)

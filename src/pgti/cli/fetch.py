@@ -1,28 +1,33 @@
 """`pgti fetch`: create a store from a published data set."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 from cyclopts import Parameter
 
-from pgti.cli.info import store_summary
-from pgti.cli.output import log, print_json
-from pgti.cli.progress import progress_bars
-from pgti.datasets import FetchOptions, fetch_dataset, find_dataset
-from pgti.store import SeriesStore
+from pgti.cli.flags import JsonFlag, flags_of, heading
+from pgti.cli.info import log_store, store_facts
+from pgti.cli.output import print_results
+from pgti.datasets.options import FetchOptions
 
 __all__ = ["fetch_command"]
+
+if TYPE_CHECKING:
+    FetchFlags = dict[str, Any]
+else:
+    _FLAGS = dict(flags_of(FetchOptions, "Options", groups={"overwrite": "Output"}))
+    FetchFlags = TypedDict("FetchFlags", _FLAGS, total=False)
 
 
 def fetch_command(
     name: str,
     /,
     *,
-    out: Path | None = None,
+    out: Annotated[Path | None, Parameter(group=heading("Output"))] = None,
     source: Annotated[Path | None, Parameter(name="--from")] = None,
     cache: Path | None = None,
-    options: Annotated[FetchOptions, Parameter(name="*")] = FetchOptions(),
-    json: bool = False,
+    options: Annotated[FetchFlags | None, Parameter(name="*")] = None,
+    json: JsonFlag = False,
 ) -> None:
     """Create a store from a published data set; `pgti datasets` lists them.
 
@@ -31,31 +36,24 @@ def fetch_command(
 
     Args:
         name: Name of the data set.
-        out: The store to create. By default the data set's name in lower case, in the current
-            directory.
+        out: The store to create. By default the name in lower case, in the current directory.
         source: Directory that already has the files, unpacked or in zip archives.
         cache: Directory of the download cache. By default the user's cache directory.
         options: Options of the data set.
-        json: Print one JSON object as the last line of standard output.
     """
+    from pgti.cli.progress import progress_bars
+    from pgti.datasets import FetchCallbacks, fetch_dataset, find_dataset
+
+    chosen = FetchOptions(**(options or {}))
     dataset = find_dataset(name)
-    store = Path(dataset.name.lower()) if out is None else out
-    with progress_bars("ingest") as callbacks:
-        result = fetch_dataset(
-            dataset.name, store, options, source=source, cache=cache, callbacks=callbacks
+    target = Path(dataset.name.lower()) if out is None else out
+    with progress_bars("ingest") as bars:
+        callbacks = FetchCallbacks(
+            log=bars.log, download_progress=bars.download, row_progress=bars.rows
         )
-    zeros_note = dataset.zeros_note if options.zeros is None else ""
-    for note in (zeros_note, *dataset.notes, *result.notes):
-        if note:
-            log(note)
-    if result.num_filled_rows:
-        log(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
-    summary = store_summary(SeriesStore.open(store))
-    log(
-        f"{dataset.name}: {summary['steps']:,} steps of {summary['sensors']:,} sensors, "
-        f"{', '.join(summary['channels'])}, {summary['edges']:,} edges, as {summary['dtype']} "
-        f"({summary['bytes'] / 1e6:,.1f} MB), {100 * summary['missing_fraction']:.2f} % missing, "
-        f"are in {store}"
-    )
-    if json:
-        print_json({"dataset": dataset.name, "store": str(store), **summary})
+        store = fetch_dataset(
+            dataset.name, target, chosen, source=source, cache=cache, callbacks=callbacks
+        )
+    log_store(store)
+    content = {"dataset": dataset.name, "store": str(target), **store_facts(store)}
+    print_results(content, as_json=json)

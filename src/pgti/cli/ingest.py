@@ -5,11 +5,10 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pgti.cli.info import store_summary
-from pgti.cli.output import log, print_json
-from pgti.cli.progress import progress_bars
-from pgti.ingest import IngestOptions, ingest
-from pgti.store import SeriesStore
+from pgti.cli.flags import JsonFlag, heading
+from pgti.cli.info import log_store, store_facts
+from pgti.cli.ingest_options import IngestFlags
+from pgti.cli.output import print_results
 
 __all__ = ["ingest_command"]
 
@@ -19,9 +18,9 @@ def ingest_command(
     /,
     *,
     out: Path,
-    graph: Path | None = None,
-    options: Annotated[IngestOptions, Parameter(name="*")] = IngestOptions(),
-    json: bool = False,
+    graph: Annotated[Path | None, Parameter(group=heading("Graph"))] = None,
+    options: Annotated[IngestFlags | None, Parameter(name="*")] = None,
+    json: JsonFlag = False,
 ) -> None:
     """Create a store from a file of readings and a graph.
 
@@ -34,21 +33,12 @@ def ingest_command(
         out: The store to create.
         graph: File of the graph.
         options: How to read the files.
-        json: Print one JSON object as the last line of standard output.
     """
-    with progress_bars("ingest") as callbacks:
-        result = ingest(readings, out, options, graph=graph, progress=callbacks.row_progress)
-    for note in result.notes:
-        log(note)
-    if options.gaps == "fill":
-        log(f"{result.num_filled_rows:,} rows of missing readings were inserted into gaps")
-    store = SeriesStore.open(out)
-    summary = store_summary(store)
-    log(
-        f"{summary['steps']:,} steps of {summary['sensors']:,} sensors, "
-        f"{', '.join(summary['channels'])}, {summary['edges']:,} edges, as {summary['dtype']} "
-        f"({summary['bytes'] / 1e6:,.1f} MB), {100 * summary['missing_fraction']:.2f} % missing, "
-        f"are in {out}"
-    )
-    if json:
-        print_json(summary)
+    from pgti.cli.progress import progress_bars
+    from pgti.ingestion import IngestOptions, ingest
+
+    chosen = IngestOptions(**(options or {}))
+    with progress_bars("ingest") as bars:
+        store = ingest(readings, out, chosen, graph=graph, progress=bars.rows)
+    log_store(store)
+    print_results(store_facts(store), as_json=json)

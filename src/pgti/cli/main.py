@@ -2,92 +2,46 @@
 
 0: done; 2: wrong input; 128 + n: stopped by signal n; 1: any other error. Of several ranks one
 reports the error: rank 0, if it can.
+
+This module imports little: a signal is answered as soon as `main` runs.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from difflib import get_close_matches
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, get_origin
+from typing import TYPE_CHECKING
 
-import cyclopts
-
-from pgti.cli.output import format_default, log
-from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
+from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError, name_flags
 
 if TYPE_CHECKING:
     from pgti.distributed import Launch
 
-__all__ = ["main", "run_command", "split_lists"]
+__all__ = ["main", "run_command"]
 
 _DEBUG = "--debug"
 _FOR_RANKS = ("train", "evaluate")
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
-_HELP = {"--help", "-h"}
-_STOPPING = ("SIGTERM", "SIGHUP", "SIGUSR1")
-_COMMANDS = (
-    "datasets",
-    "fetch",
-    "ingest",
-    "info",
-    "simulate",
-    "models",
-    "train",
-    "evaluate",
-    "predict",
-    "study",
-    "plan",
-)
-
-
-def _app() -> cyclopts.App:
-    app = cyclopts.App(
-        name="pgti",
-        help="Train and evaluate spatiotemporal graph neural networks on sensor series of any "
-        "length: index-batching stores the series once and gathers windows from it.",
-        version=version("pgti"),
-        help_epilogue="Every command accepts --debug, which shows the traceback of an error.",
-        config=split_lists,
-        default_parameter=cyclopts.Parameter(negative_iterable=(), show_default=format_default),
-    )
-    for name in _COMMANDS:
-        # By name, so that a command imports only what it needs.
-        app.command(f"pgti.cli.{name}:{name}_command", name=name)
-    return app
-
-
-def split_lists(
-    app: cyclopts.App, commands: tuple[str, ...], arguments: cyclopts.ArgumentCollection
-) -> None:
-    """Split the comma-separated values of every option that takes a list."""
-    del app, commands
-    for argument in arguments:
-        if get_origin(argument.hint) is tuple:
-            argument.tokens = [
-                token.evolve(value=part.strip(), index=index)
-                for token in argument.tokens
-                for index, part in enumerate(token.value.split(","))
-            ]
-
-
-def _import_commands(app: cyclopts.App) -> None:
-    """Import every command, whose docstrings the help shows."""
-    for command in app.subapps:
-        _import_commands(command)
+_STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+_IMPORTING = "<frozen importlib._bootstrap>"
 
 
 def run_command(tokens: Sequence[str]) -> int:
     """Run the command line `tokens` and return the exit code."""
+    from pgti.cli.app import build_app
+    from pgti.cli.output import log
+
     debug = _DEBUG in tokens
-    app = _app()
-    if not _HELP.isdisjoint(tokens) or not tokens:
-        _import_commands(app)
+    arguments = [token for token in tokens if token != _DEBUG]
     try:
-        _refuse_ranks(tokens)
-        arguments = [token for token in tokens if token != _DEBUG]
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        _check_command(arguments)
+        _refuse_ranks(arguments)
+        app = build_app(next(iter(arguments), None))
+        with name_flags():
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (Exception, KeyboardInterrupt) as error:  # also an error of this program
         if debug:
             raise
@@ -100,14 +54,35 @@ def run_command(tokens: Sequence[str]) -> int:
     return 0
 
 
+def _check_command(tokens: Sequence[str]) -> None:
+    """Refuse a command that does not exist.
+
+    Raises:
+        ConfigError: with the nearest one, and all of them.
+    """
+    from pgti.cli.app import COMMANDS
+
+    known = [name for group in COMMANDS.values() for name in group]
+    command = next(iter(tokens), "-")
+    if command.startswith("-") or command in known:
+        return
+    close = get_close_matches(command, known, n=1)
+    nearest = f"; did you mean {close[0]!r}?" if close else "."
+    raise ConfigError(
+        f"there is no command {command!r}{nearest} The commands are {', '.join(known)}"
+    )
+
+
 def _describe_error(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error."""
+    from cyclopts import CycloptsError
+
     message = " ".join(str(error).split())
-    if isinstance(error, KeyboardInterrupt):
-        return 130, "stopped"
     if isinstance(error, Interrupted):
         return 128 + error.signal_number, message
-    if isinstance(error, (PgtiError, cyclopts.CycloptsError, OSError)):
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "stopped"
+    if isinstance(error, (PgtiError, CycloptsError, OSError)):
         return 1 if isinstance(error, PeerError) else 2, f"error: {message}"
     what = f"{type(error).__name__}: {message}"
     return 1, f"internal error: {what[:500]}; --debug shows the traceback"
@@ -117,7 +92,7 @@ def _find_launch() -> "Launch | None":
     """This process's rank among several; None for a single process or an unclear environment."""
     if not any(name in os.environ for name in _RANK_VARIABLES):
         return None
-    from pgti.distributed import find_launch  # noqa: PLC0415 - imports torch
+    from pgti.distributed import find_launch
 
     try:
         launch = find_launch(os.environ)
@@ -141,9 +116,26 @@ def _refuse_ranks(tokens: Sequence[str]) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End the command with an exception, so that partial output is removed."""
-    del frame
-    raise Interrupted(f"stopped by {signal.Signals(number).name}", number)
+    """End the command with an exception, so that partial output is removed.
+
+    During an import the process ends at once: a library may swallow an exception there.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTING:
+            _end(number)
+        frame = frame.f_back
+    raise Interrupted(_stopped_by(number), number)
+
+
+def _end(number: int, _frame: FrameType | None = None) -> None:
+    """End the process; of several ranks the first says why."""
+    if all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES):
+        os.write(2, f"pgti: {_stopped_by(number)}\n".encode())
+    os._exit(128 + number)
+
+
+def _stopped_by(number: int) -> str:
+    return "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
 
 
 def main() -> None:
@@ -152,4 +144,12 @@ def main() -> None:
         number = getattr(signal, name, None)  # not every system has them all
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
             signal.signal(number, _stop)
-    sys.exit(run_command(sys.argv[1:]))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
+            setattr(sys, name, nowhere)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file
+    code = run_command(sys.argv[1:])
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, _end)  # what ends with the process would print a traceback
+    sys.exit(code)

@@ -1,87 +1,171 @@
-"""Output: text and tables on standard error, JSON on standard output."""
+"""Output: results on standard output, and everything else on standard error.
 
+A command prints its results as tables or, with `--json`, as one JSON object and nothing beside it.
+Where standard output is no terminal, tables are plain columns, never wrapped or cut at any width.
+A reader that goes away (`pgti models | head -3`) ends the output, not the command.
+"""
+
+import io
 import json
+import os
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import IO, Any, Literal
 
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["format_default", "log", "print_json", "show", "show_errors"]
+__all__ = [
+    "OutputConsole",
+    "build_table",
+    "error_console",
+    "facts_table",
+    "format_default",
+    "log",
+    "print_results",
+    "print_text",
+]
 
-_BASELINES = ("persistence", "historical-average")
-_ERRORS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
-_SHOWN_STEPS = 6  # a table shows a few of more horizon steps than this
+_UNBOUNDED = 1 << 20
+
+
+class OutputConsole(Console):
+    """A console whose reader may go away: what follows is dropped."""
+
+    def on_broken_pipe(self) -> None:
+        """Drop the output, where rich ends the process."""
+        self.quiet = True
+        _drop(self.file)
+
+
+def error_console() -> Console:
+    """The console of progress and notes."""
+    return OutputConsole(stderr=True)
 
 
 def log(message: str, rank: int = 0) -> None:
     """Print a line on standard error; it names the rank, unless that is 0."""
     prefix = f"pgti: rank {rank}" if rank else "pgti"
-    print(f"{prefix}: {message}", file=sys.stderr)
+    _write(f"{prefix}: {message}\n", sys.stderr)
+
+
+def print_results(content: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
+    """Print the results of a command on standard output.
+
+    Args:
+        content: the JSON object.
+        tables: the same for people.
+        as_json: print the object alone.
+    """
+    if as_json:
+        print_text(json.dumps(content, allow_nan=False) + "\n")
+    elif sys.stdout.isatty():
+        _show(tables)
+    else:
+        print_text("\n".join(map(_plain, tables)))
+
+
+def print_text(text: str) -> None:
+    """Write on standard output."""
+    _write(text, sys.stdout)
+
+
+def build_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, num_texts: int = 1
+) -> Table:
+    """A table.
+
+    Args:
+        title: a line above it; empty for none.
+        columns: heading of each column.
+        rows: cells of each row.
+        num_texts: how many columns hold text, from the first; the others hold numbers. A narrow
+            terminal wraps the last of several texts.
+    """
+    table = Table(
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    rows = list(rows)
+    for number, name in enumerate(columns):
+        justify: Literal["left", "right"] = "left" if number < num_texts else "right"
+        wraps = number == num_texts - 1 > 0
+        # Rich cuts a column that does not wrap, unless it has a width that it needs.
+        width = (
+            None
+            if wraps
+            else max(cell_len(line) for row in (columns, *rows) for line in row[number].split("\n"))
+        )
+        table.add_column(
+            Text(name), justify=justify, overflow="fold", no_wrap=not wraps, min_width=width
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def facts_table(title: str, facts: Mapping[str, str]) -> Table:
+    """A table of facts by name, one a row."""
+    table = build_table(title, ("", ""), facts.items(), num_texts=2)
+    table.show_header = False
+    return table
 
 
 def format_default(value: Any) -> Any:
     """A default value as the help shows it; None hides it."""
-    if value is False or value in (None, ()):
+    if value is False or value in (None, (), ""):
         return None
     return ",".join(map(str, value)) if isinstance(value, tuple) else value
 
 
-def show(table: Table) -> None:
-    """Print a table on standard error; without a terminal it is 120 characters wide."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console = Console(stderr=True, width=120)
-    console.print(table)
+def _show(tables: Sequence[Table]) -> None:
+    """Print tables on a terminal; it wraps the lines of those that are too wide for it."""
+    console = OutputConsole()
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    for number, table in enumerate(tables):
+        if number:
+            console.print()
+        if console.measure(table, options=unbounded).minimum > console.width:
+            print_text(_plain(table))
+            continue
+        title, table.title = table.title, None  # rich wraps titles at the width of the table
+        if title is not None:
+            console.print(title, style="italic")
+        console.print(table)
 
 
-def print_json(content: Mapping[str, Any]) -> None:
-    """Print one JSON object as the last line of standard output."""
-    print(json.dumps(content, allow_nan=False), flush=True)
+def _plain(table: Table) -> str:
+    """A table as lines of columns two spaces apart, as wide as it is."""
+    title, table.title = table.title, None
+    table.box, table.pad_edge, table.padding = None, False, (0, 2, 0, 0)
+    for column in table.columns:
+        column.no_wrap = True
+        column.header = Text(str(column.header).replace("\n", " "))
+    buffer = io.StringIO()
+    Console(file=buffer, width=_UNBOUNDED, color_system=None, emoji=False).print(table)
+    lines = [] if title is None else [str(title)]
+    return "".join(f"{line.rstrip()}\n" for line in [*lines, *buffer.getvalue().splitlines()])
 
 
-def show_errors(split: str, report: Mapping[str, Any], forecaster: str) -> None:
-    """Show the metrics of a forecaster and both baselines, also per channel if there are several.
-
-    Args:
-        split: name of the split, for the title.
-        report: as `Run.evaluate` gives it for the split.
-        forecaster: name of the trained model.
-    """
-    rows = {forecaster: report} | {name: report[name] for name in _BASELINES if name in report}
-    windows = f"{report['windows']:,} of {report['split_windows']:,} windows"
-    if report["windows"] == report["split_windows"]:
-        windows = f"{report['windows']:,} windows"
-    show(_error_table(f"{split}, {windows}", rows))
-    for channel in report.get("channels", {}):
-        of_channel = {name: errors["channels"][channel] for name, errors in rows.items()}
-        show(_error_table(f"{split}, {channel}", of_channel))
+def _write(text: str, stream: IO[str]) -> None:
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        _drop(stream)
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise  # a full disk: the results are lost
 
 
-def _error_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """MAE, RMSE and MAPE of each forecaster at some horizon steps."""
-    first = next(iter(rows.values()))
-    steps = _shown_steps([key for key in first["mae"] if key != "mean"])
-    table = Table(title=f"{title}: {first['count']:,} targets", title_justify="left")
-    table.add_column("forecaster")
-    table.add_column("error")
-    for step in steps:
-        table.add_column("mean" if step == "mean" else f"step {step}", justify="right")
-    for name, errors in rows.items():
-        for kind, label in _ERRORS.items():
-            cells = (_number(errors[kind][step]) for step in steps)
-            table.add_row(name if kind == "mae" else "", label, *cells, end_section=kind == "mape")
-    return table
-
-
-def _shown_steps(steps: list[str]) -> list[str]:
-    """A few horizon steps, of twelve those that papers show (3, 6, 9, 12), and the mean."""
-    if len(steps) > _SHOWN_STEPS:
-        stride = max(1, len(steps) // 4)
-        steps = steps[stride - 1 :: stride]
-    return [*steps, "mean"]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _drop(stream: IO[str]) -> None:
+    """Send what a stream still holds, and what follows, nowhere: its reader has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

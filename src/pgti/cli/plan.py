@@ -1,21 +1,22 @@
 """`pgti plan`: a job of many ranks without its processes."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from pgti.cli.output import log, print_json, show
+from pgti.cli.flags import JsonFlag
+from pgti.cli.output import build_table, log, print_results
 from pgti.cli.run_options import RunFlags, run_config
+from pgti.display import count_of
 from pgti.errors import RunError
-from pgti.run.build import resolve_model
-from pgti.run.planning import PlanResult, plan
-from pgti.run.results import Spread, to_json
-from pgti.run.simulated_rank import SimulatedRank
-from pgti.training.config import PartitionsOrder
+
+if TYPE_CHECKING:
+    from pgti.run.planning import PlanResult
+    from pgti.run.results import Spread
+    from pgti.run.simulated_rank import SimulatedRank
 
 __all__ = ["plan_command"]
 
@@ -31,14 +32,14 @@ def plan_command(
     ranks: tuple[int, ...] = (),
     epoch: int = 0,
     batches: int | None = None,
-    json: bool = False,
+    json: JsonFlag = False,
 ) -> None:
-    """Compute what the ranks of a job would do in an epoch: windows, traffic and memory.
+    """Compute what the ranks of a job would do in an epoch.
 
-    The schedule of all ranks is computed, and each window's use is counted. Some ranks are
-    simulated: each takes batches from its real loader and sends what training sends, without any
-    other rank, and the bytes that it sent are compared with those of the schedule. Nothing is
-    trained.
+    Windows, traffic and memory: the schedule of all ranks is computed, and each window's use is
+    counted. Some ranks are simulated: each takes batches from its real loader and sends what
+    training sends, without any other rank, and the bytes that it sent are compared with those of
+    the schedule. Nothing is trained.
 
     Args:
         store: The store to train on.
@@ -48,8 +49,12 @@ def plan_command(
         epoch: Which epoch, from 0.
         batches: Maximum number of batches of a simulation, from the end of the epoch; as many as
             take seconds if not given.
-        json: Print one JSON object on standard output.
     """
+    from pgti.run.build import resolve_model
+    from pgti.run.planning import plan
+    from pgti.run.results import to_json
+    from pgti.training.config import PartitionsOrder
+
     flags = options or {}
     config = run_config(store, flags)
     config = replace(config, device="cpu", model=resolve_model(config.model)).resolved()
@@ -63,31 +68,19 @@ def plan_command(
     result = plan(
         config, world_size, ranks=ranks or None, epoch=epoch, max_batches=batches, log=log
     )
-    for table in (_schedule_table(result), _bytes_table(result), _rank_table(result)):
-        if table.row_count:
-            show(table)
-    if json:
-        print_json(to_json(result))
+    tables = (_schedule_table(result), _bytes_table(result), _rank_table(result))
+    print_results(to_json(result), *(each for each in tables if each.row_count), as_json=json)
     log(result.machine.summary)
     for line in result.left_out:
         log(f"left out: {line}")
     if not result.is_sound:
         raise RunError(
-            f"the plan of {world_size} ranks contradicts itself: see the lines marked NO"
+            f"the plan of {count_of(world_size, 'rank')} contradicts itself: see the lines marked "
+            "NO"
         )
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column(columns[0])
-    for name in columns[1:]:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _schedule_table(result: PlanResult) -> Table:
+def _schedule_table(result: "PlanResult") -> Table:
     schedule, held = result.schedule, result.held_bytes
     low, median, high = (
         f"{size / _MIB:,.1f}" for size in (held.minimum, held.median, held.maximum)
@@ -103,11 +96,11 @@ def _schedule_table(result: PlanResult) -> Table:
         "ranks without a window in the epoch": f"{schedule.idle_ranks:,}",
         "rows held by a rank, MiB": f"{median} ({low} to {high})",
     }
-    title = f"epoch {result.epoch} of {result.world_size:,} ranks, {result.placement}, "
-    return _table(title + result.order, ("", "median (range)"), rows.items())
+    title = f"epoch {result.epoch} of {count_of(result.world_size, 'rank')}, {result.placement}, "
+    return build_table(title + result.order, ("", "median (range)"), rows.items())
 
 
-def _bytes_table(result: PlanResult) -> Table:
+def _bytes_table(result: "PlanResult") -> Table:
     sent, size = result.sent, result.world_size
     total = sum(sent.epoch.values())
     rows = [
@@ -126,11 +119,14 @@ def _bytes_table(result: PlanResult) -> Table:
         ("the paper's baseline: data in a batch", f"{sent.paper_per_batch:,}", ""),
         ("the paper's baseline: data in the epoch", f"{sent.paper_epoch:,}", ""),
     ]
-    title = f"bytes sent: {result.batch_size:,} windows per batch, {result.parameters:,} parameters"
-    return _table(title, ("", "all ranks", "one rank at most"), rows)
+    title = (
+        f"bytes sent: {count_of(result.batch_size, 'window')} per batch, {result.parameters:,} "
+        "parameters"
+    )
+    return build_table(title, ("", "all ranks", "one rank at most"), rows)
 
 
-def _rank_table(result: PlanResult) -> Table:
+def _rank_table(result: "PlanResult") -> Table:
     columns = ("rank", "batches", "windows", "sent", "as scheduled", "held", "batch", "total",
                "seconds")  # fmt: skip
     rows = [
@@ -146,17 +142,17 @@ def _rank_table(result: PlanResult) -> Table:
         )
         for each in result.ranks
     ]
-    return _table("simulated ranks; memory in MiB", columns, rows)
+    return build_table("simulated ranks; memory in MiB, without activations", columns, rows)
 
 
-def _verdict(rank: SimulatedRank) -> str:
+def _verdict(rank: "SimulatedRank") -> str:
     if rank.agrees:
         return "yes"
     wrong = [kind for kind in rank.sent if rank.sent[kind] != rank.expected[kind]]
     return f"NO: {', '.join(wrong or ['windows'])}"
 
 
-def _counts(spread: Spread) -> str:
+def _counts(spread: "Spread") -> str:
     """Median and range of whole numbers."""
     median = f"{spread.median:,.1f}".removesuffix(".0")
     return f"{median} ({spread.minimum:,} to {spread.maximum:,})"

@@ -1,28 +1,49 @@
-"""Progress on standard error: lines, and on a terminal bars for bytes and rows."""
+"""Progress on standard error: on a terminal bars for bytes and rows, and lines above them."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pgti.cli.output import log
-from pgti.datasets import FetchCallbacks
+from pgti.cli.output import error_console, log
 
-__all__ = ["progress_bars"]
+__all__ = ["Bars", "progress_bars"]
+
+_SECONDS_PER_LINE = 60.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bars:
+    """What shows progress while something is read.
+
+    Attributes:
+        log: prints a line.
+        rows: shows the number of rows read, and their total where it is known.
+        download: shows the bytes of a file, by name, that have arrived, and their total.
+    """
+
+    log: Callable[[str], None] = log
+    rows: Callable[[int, int | None], None] = lambda *_: None
+    download: Callable[[str, int, int | None], None] = lambda *_: None
 
 
 @contextmanager
-def progress_bars(label: str, console: Console | None = None) -> Iterator[FetchCallbacks]:
-    """Callbacks that show progress while the block runs; without a terminal they only log lines.
+def progress_bars(
+    label: str, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Bars]:
+    """Bars that are drawn while the block runs; without a terminal, a line of rows a minute.
 
     Args:
         label: text before the bar for rows; a download has the name of its file.
         console: where to draw; standard error by default.
+        clock: gives the seconds that pass.
     """
-    console = console or Console(stderr=True)
+    console = console or error_console()
     if not console.is_terminal:
-        yield FetchCallbacks(log=log)
+        yield Bars(rows=_row_lines(label, clock))
         return
     columns = (
         TextColumn("{task.description}"),
@@ -46,7 +67,23 @@ def progress_bars(label: str, console: Console | None = None) -> Iterator[FetchC
             show(name, done, total, f"{done / 1e6:,.1f}{whole} MB")
 
         def show_rows(done: int, total: int | None) -> None:
-            whole = "" if total is None else f" of {total:,}"
-            show(label, done, total, f"{done:,}{whole} rows")
+            show(label, done, total, _rows(done, total))
 
-        yield FetchCallbacks(log=print_line, download_progress=show_bytes, row_progress=show_rows)
+        yield Bars(log=print_line, rows=show_rows, download=show_bytes)
+
+
+def _row_lines(label: str, clock: Callable[[], float]) -> Callable[[int, int | None], None]:
+    """What logs the number of rows about once a minute."""
+    line_at = clock()
+
+    def show(done: int, total: int | None) -> None:
+        nonlocal line_at
+        if clock() - line_at >= _SECONDS_PER_LINE:
+            log(f"{label}: {_rows(done, total)}")
+            line_at = clock()
+
+    return show
+
+
+def _rows(done: int, total: int | None) -> str:
+    return f"{done:,} rows" if total is None else f"{done:,} of {total:,} rows"

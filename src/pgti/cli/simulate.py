@@ -2,15 +2,10 @@
 
 from pathlib import Path
 
-from pgti.cli.info import store_summary
-from pgti.cli.output import log, print_json
-from pgti.cli.progress import progress_bars
-from pgti.datasets.simulated import SimulationOptions
-from pgti.datasets.simulated import simulate as simulate_store
+from pgti.cli.flags import JsonFlag
+from pgti.cli.info import log_store, store_facts
+from pgti.cli.output import print_results
 from pgti.errors import ConfigError
-from pgti.ingest import IngestOptions, read_graph
-from pgti.run import parse_time
-from pgti.store import SeriesStore
 
 __all__ = ["simulate_command"]
 
@@ -29,7 +24,7 @@ def simulate_command(
     interval_seconds: int = 300,
     outage_fraction: float = 0.02,
     overwrite: bool = False,
-    json: bool = False,
+    json: JsonFlag = False,
 ) -> None:
     """Create a store of simulated traffic speeds, in mph to one decimal.
 
@@ -49,8 +44,13 @@ def simulate_command(
         interval_seconds: Seconds between time steps.
         outage_fraction: Fraction of readings that are missing.
         overwrite: Replace an existing store, once the new one is complete.
-        json: Print one JSON object as the last line of standard output.
     """
+    from pgti.cli.progress import progress_bars
+    from pgti.datasets.simulated import SimulationOptions
+    from pgti.datasets.simulated import simulate as simulate_store
+    from pgti.ingestion import IngestOptions, read_graph
+    from pgti.store import parse_time
+
     if edges and graph is None:
         raise ConfigError(
             f"--edges is {','.join(edges)} and --graph is missing: name the graph file"
@@ -66,16 +66,14 @@ def simulate_command(
         interval_seconds=interval_seconds,
         outage_fraction=outage_fraction,
     )
-    with progress_bars("simulate") as callbacks:
-        progress = callbacks.row_progress
-        simulate_store(
+    with progress_bars("simulate") as bars:
+        store = simulate_store(
             out,
             options,
             road,
             node_ids=ids,
             overwrite=overwrite,
-            progress=None if progress is None else lambda done: progress(done, steps),
+            progress=lambda done: bars.rows(done, steps),
         )
-    log(f"{steps:,} steps of {sensors:,} sensors are in {out}")
-    if json:
-        print_json(store_summary(SeriesStore.open(out)))
+    log_store(store)
+    print_results(store_facts(store), as_json=json)

@@ -1,13 +1,17 @@
 """`pgti study`: the test metrics of several models over seeds, beside the baselines."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from pgti.cli.output import log, print_json, show
-from pgti.run.model_study import METRICS, StudyResult, study
-from pgti.run.results import Spread, to_json
-from pgti.store import SeriesStore
+from pgti.cli.flags import JsonFlag
+from pgti.cli.output import build_table, log, print_results
+from pgti.display import count_of
+
+if TYPE_CHECKING:
+    from pgti.run.study_result import StudyResult
 
 __all__ = ["study_command"]
 
@@ -21,7 +25,7 @@ def study_command(
     test_windows: int | None = None,
     workdir: Path = Path("build/study"),
     table: Path | None = None,
-    json: bool = False,
+    json: JsonFlag = False,
 ) -> None:
     """Train several configurations with several seeds, and compare their test metrics.
 
@@ -30,14 +34,21 @@ def study_command(
 
     Args:
         store: The store to train on.
-        configs: TOML files, each of another model.
+        configs: TOML files, each a row of the table: its name is that of the model, or of the file
+            where a model occurs twice.
         seeds: Comma-separated seeds.
-        jobs: Trainings at the same time, which share the cores.
+        jobs: Trainings at the same time, which share the cores, or take OMP_NUM_THREADS each.
         test_windows: Maximum number of test windows; all if not given.
         workdir: Directory of the runs and their results.
-        table: Write the table to this file, in Markdown.
-        json: Print one JSON object on standard output.
+        table: Write the table to this file: .md for Markdown, .csv, or .tex for LaTeX.
     """
+    from pgti.run.model_study import study
+    from pgti.run.results import to_json
+    from pgti.run.study_result import check_table_suffix
+    from pgti.store import SeriesStore
+
+    if table is not None:
+        check_table_suffix(table)
     result = study(
         SeriesStore.open(store),
         configs,
@@ -47,39 +58,22 @@ def study_command(
         test_windows=test_windows,
         log=log,
     )
-    show(_table(result))
     if table is not None:
-        table.parent.mkdir(parents=True, exist_ok=True)
-        table.write_text(result.to_markdown(), encoding="utf-8")
+        result.write_table(table)
         log(f"the table is in {table}")
     log(result.machine.summary)
     for line in result.left_out:
         log(f"left out: {line}")
-    if json:
-        print_json(to_json(result))
+    print_results(to_json(result), *_tables(result), as_json=json)
 
 
-def _table(result: StudyResult) -> Table:
-    steps = result.shown_steps
-    table = Table(
-        title=f"{result.test_windows:,} test windows; median over seeds of MAE/RMSE/MAPE %",
-        title_justify="left",
-    )
-    table.add_column("model", no_wrap=True)
-    for title in ("seeds", "parameters", *(f"step {each}" for each in steps), "s/epoch", "MiB"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for row in result.models:
-        errors = ("/".join(_format(row.errors[m].get(step), 3) for m in METRICS) for step in steps)
-        table.add_row(
-            row.model,
-            str(len(row.seeds)) if row.seeds else "-",
-            f"{row.parameters:,}" if row.parameters else "-",
-            *errors,
-            _format(row.seconds_per_epoch, 0),
-            _format(row.peak_pss_bytes, 0, 2**20),
-        )
-    return table
-
-
-def _format(spread: Spread | None, digits: int, unit: float = 1.0) -> str:
-    return "-" if spread is None else f"{spread.median / unit:,.{digits}f}"
+def _tables(result: "StudyResult") -> Iterator[Table]:
+    """The table in parts that a screen has room for: each metric, and what the trainings took."""
+    table = result.to_table()
+    windows = count_of(result.test_windows, "test window")
+    for group in dict.fromkeys(table.groups):
+        title = f"{group} over {windows}: mean ± standard deviation over seeds"
+        columns = [i for i, each in enumerate(table.groups) if each == group]
+        headings = ("model", *(table.titles[column] for column in columns))
+        rows = [(name, *(cells[column] for column in columns)) for name, *cells in table.rows]
+        yield build_table(title if group else "trainings", headings, rows)

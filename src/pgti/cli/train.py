@@ -2,20 +2,23 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import psutil
 from cyclopts import Parameter
+from rich.table import Table
 
-from pgti.cli.job import open_job, open_local_copy, this_job
-from pgti.cli.output import log, print_json, show_errors
+from pgti.cli.error_tables import error_tables
+from pgti.cli.flags import JsonFlag, heading
+from pgti.cli.output import error_console, facts_table, log, print_results
 from pgti.cli.run_options import RunFlags, run_config
+from pgti.display import count_of
 from pgti.distributed import TIMEOUT_SECONDS
-from pgti.errors import require_whole_number
-from pgti.forecasting import Observer, RichObserver, TensorBoardObserver
-from pgti.memory import PeakMemory
-from pgti.run import train_run
-from pgti.training import RunDirectory
+from pgti.errors import ConfigError, require_whole_number
+
+if TYPE_CHECKING:
+    from pgti.forecasting import Observer
+    from pgti.run import Run
+    from pgti.training import FitResult, RunDirectory
 
 __all__ = ["train_command"]
 
@@ -26,12 +29,13 @@ def train_command(
     *,
     run: Annotated[Path, Parameter(name=("--run", "--run-dir"))],
     options: Annotated[RunFlags | None, Parameter(name="*")] = None,
-    local_copy: Path | None = None,
+    local_copy: Annotated[Path | None, Parameter(group=heading("Machine"))] = None,
     resume: bool = False,
-    peer_timeout: float = TIMEOUT_SECONDS,
-    test_windows: int | None = None,
-    tensorboard: bool = False,
-    json: bool = False,
+    overwrite: bool = False,
+    peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
+    test_windows: Annotated[int | None, Parameter(group=heading("Output"))] = None,
+    tensorboard: Annotated[bool, Parameter(group=heading("Output"))] = False,
+    json: JsonFlag = False,
 ) -> None:
     """Train a model and evaluate it on the test windows.
 
@@ -40,27 +44,31 @@ def train_command(
 
     Args:
         store: The store to train on.
-        run: Directory of the run: created, or continued with --resume. With torchrun, which has
-            options that begin with --run itself, use --run-dir.
+        run: Directory of the run; write --run-dir behind torchrun, which has options like --run.
         options: Options of the run.
-        local_copy: Copy the store to this directory on a local disk first, once per machine; later
-            runs use the copy. For stores on a shared file system.
-        resume: Continue from the last checkpoint of the run, with any number of ranks. A process
-            that torchrun has restarted resumes automatically.
+        local_copy: Copy the store to this directory on a local disk first, once per machine.
+        resume: Continue the run from its last checkpoint, with its options where none are given.
+        overwrite: Replace a run that is there.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
-        test_windows: Evaluate at most this many test windows at the end, spread evenly over the
-            split.
+        test_windows: Evaluate at most this many test windows at the end, spread over the split.
         tensorboard: Also write TensorBoard events.
-        json: Print one JSON object as the last line of standard output.
     """
+    from pgti.cli.first_step import FirstStep
+    from pgti.cli.job import open_job, open_local_copy, this_job
+    from pgti.forecasting import RichObserver, TensorBoardObserver
+    from pgti.memory import PeakMemory
+    from pgti.run import train_run
+
     began = time.perf_counter()
-    first_step = _FirstStep()
+    first_step = FirstStep()
     if test_windows is not None:
         require_whole_number("test-windows", test_windows, 1)
-    config = run_config(store, options or {})
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: choose one of them")
+    config = run_config(store, options or {}, run if resume else None)
 
-    def observers(directory: RunDirectory) -> list[Observer]:
-        chosen: list[Observer] = [RichObserver(), first_step]
+    def observers(directory: "RunDirectory") -> list["Observer"]:
+        chosen: list[Observer] = [RichObserver(error_console()), first_step]
         if tensorboard:
             chosen.append(TensorBoardObserver(directory.tensorboard_directory))
         return chosen
@@ -71,82 +79,73 @@ def train_command(
             run,
             store=None if local_copy is None else open_local_copy(store, local_copy, communicator),
             resume=resume,
+            overwrite=overwrite,
             job=this_job(),
             log=log,
             observers=observers,
             communicator=communicator,
         )
-        report: dict[str, Any] = {}
-        if trained.splits.test:
+        report = trained.read_test() if result.was_finished and test_windows is None else None
+        if report is None and trained.splits.test:
             report = trained.evaluate("test", max_windows=test_windows)
-        with communicator.raise_together():
-            if report and communicator.is_main:
-                trained.directory.write_test(report["test"])
+            with communicator.raise_together():
+                if communicator.is_main:
+                    trained.directory.write_test(report.to_dict()["test"])
+        test = None if report is None else report.to_dict()["test"]
         sent = communicator.traffic.sent_bytes
     if not communicator.is_main:
         return
-    if report:
-        show_errors("test", report["test"], config.model.name)
-    else:
+    if report is None:
         log("the test split has no windows: nothing was evaluated")
     first_step.log()
     if any(sent.values()):
         by_kind = ", ".join(f"{kind} {num_bytes:,}" for kind, num_bytes in sent.items())
-        log(f"{communicator.world_size} ranks; bytes that rank 0 sent: {by_kind}")
-    log(f"the run is in {run}")
-    if json:
-        print_json(
-            {
-                "run": str(run),
-                "epochs": result.epochs,
-                "steps": result.steps,
-                "train_loss": result.train_loss,
-                "val": {"mae": result.best_val_mae},
-                "best_epoch": result.best_epoch,
-                "test": report.get("test"),
-                "windows_per_second": result.windows_per_second,
-                "parameters": result.parameters,
-                "seconds": time.perf_counter() - began,
-                "training_seconds": result.seconds,
-                "seconds_to_training": first_step.began_after,
-                "seconds_to_first_step": first_step.done_after,
-                "peak_pss_bytes": memory.peak_bytes,
-                "world_size": communicator.world_size,
-                "sent_bytes": sent,
-            }
-        )
+        log(f"{count_of(communicator.world_size, 'rank')}; bytes that rank 0 sent: {by_kind}")
+    content = {
+        "run": str(run),
+        "epochs": result.epochs,
+        "steps": result.steps,
+        "train_loss": result.train_loss,
+        "val": {"mae": result.best_val_mae},
+        "best_epoch": result.best_epoch,
+        "test": test,
+        "windows": _num_windows(trained),
+        "edges": trained.store.meta.num_edges,
+        "windows_per_second": result.windows_per_second,
+        "parameters": result.parameters,
+        "seconds": time.perf_counter() - began,
+        "training_seconds": result.seconds,
+        "seconds_to_training": first_step.began_after,
+        "seconds_to_first_step": first_step.done_after,
+        "peak_pss_bytes": memory.peak_bytes,
+        "world_size": communicator.world_size,
+        "sent_bytes": sent,
+    }
+    errors = () if report is None else error_tables(report)
+    print_results(content, _summary(run, trained, result), *errors, as_json=json)
 
 
-class _FirstStep(Observer):
-    """Measures how long a user waits for the first optimizer step.
+def _num_windows(trained: "Run") -> dict[str, int]:
+    from pgti.windows import SPLIT_NAMES
 
-    Attributes:
-        began_after: seconds from the start of the process to the beginning of the first step, or
-            None.
-        done_after: seconds from the start of the process to its end, or None.
-    """
+    return {name: len(trained.splits.starts(name)) for name in SPLIT_NAMES}
 
-    def __init__(self) -> None:
-        self.began_after: float | None = None
-        self.done_after: float | None = None
-        self._is_training = False
-        self._started = psutil.Process().create_time()
 
-    def begin(self, label: str, num_windows: int, done: int = 0) -> None:
-        """A pass begins: over training windows, unless a resumed run only has to be validated."""
-        self._is_training = label != "evaluating"
-        if self.began_after is None and self._is_training:
-            self.began_after = time.time() - self._started
-
-    def advance(self, num_windows: int) -> None:
-        """A step is done."""
-        if self.done_after is None and self._is_training:
-            self.done_after = time.time() - self._started
-
-    def log(self) -> None:
-        """Log both times, if a step was taken."""
-        if self.began_after is not None and self.done_after is not None:
-            log(
-                f"the first optimizer step began {self.began_after:.1f} s after the command and "
-                f"took {self.done_after - self.began_after:.1f} s"
-            )
+def _summary(run: Path, trained: "Run", result: "FitResult") -> Table:
+    """What was trained, on what, and how it ended."""
+    meta, windows = trained.store.meta, _num_windows(trained)
+    units = {meta.units[channel] for channel in trained.source.target_indices}
+    epochs = f"{result.epochs} of {trained.config.training.epochs}"
+    if result.stopped_early:
+        epochs += ", stopped early"
+    return facts_table(
+        f"the run in {run}",
+        {
+            "model": f"{trained.config.model.name}, {count_of(result.parameters, 'parameter')}",
+            "graph": f"{count_of(meta.num_nodes, 'sensor')}, {count_of(meta.num_edges, 'edge')}",
+            "windows": ", ".join(f"{name} {number:,}" for name, number in windows.items()),
+            "epochs": f"{epochs}; {count_of(result.steps, 'step')} in {result.seconds:,.0f} s",
+            "best epoch": f"{result.best_epoch}, validation MAE {result.best_val_mae:.4f} "
+            + (units.pop() if len(units) == 1 else ""),
+        },
+    )

@@ -4,13 +4,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pgti.ingest import GraphSource, IngestOptions, ReadingsSource
+from pgti.datasets.options import Zeros
+from pgti.ingestion import GraphSource, IngestOptions, ReadingsSource
 
-__all__ = ["Dataset", "Download", "FileSet", "Prepared", "Request", "Zeros"]
-
-Zeros = Literal["missing", "observed"]
+__all__ = ["Dataset", "Download", "FileSet", "Prepared", "Request"]
 
 _STORED_BYTES = 4  # float32; int16, where the readings lie on a grid, takes half
 

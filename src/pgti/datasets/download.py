@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pgti.datasets.dataset import Download
-from pgti.errors import FetchError, MissingExtraError
+from pgti.errors import FetchError, MissingExtraError, option
 
 __all__ = ["ResumingDownloader", "import_pooch"]
 
@@ -137,7 +137,7 @@ class ResumingDownloader:
                 raise FetchError(
                     f"{self._download.name} needs {part.total - offset:,} bytes more and "
                     f"{self._part.parent} has {free:,} free: make room, or choose another place "
-                    "with --cache"
+                    f"with {option('cache')}"
                 )
             self._receive(response, part, offset)
 

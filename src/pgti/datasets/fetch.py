@@ -1,44 +1,17 @@
 """`fetch`: from the name of a data set to a store."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 from pgti.datasets.catalogue import find_dataset
-from pgti.datasets.dataset import Dataset, Request, Zeros
+from pgti.datasets.dataset import Dataset, Request
 from pgti.datasets.files import FetchCallbacks, advise_manual_download, cached_files, files_in
-from pgti.errors import ConfigError, FetchError
-from pgti.ingest import IngestSummary, ingest
-from pgti.store import check_target
+from pgti.datasets.options import FetchOptions, Zeros
+from pgti.errors import ConfigError, FetchError, option
+from pgti.ingestion import ingest
+from pgti.store import SeriesStore, check_target
 
-__all__ = ["FetchOptions", "fetch", "fetch_dataset"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FetchOptions:
-    """Choices for a data set.
-
-    Attributes:
-        zeros: Whether a zero in the first channel is a "missing" reading or an "observed" one.
-            By default as the data set's description says.
-        years: Years of LargeST, consecutive. By default 2019, as in its paper.
-        interval: Time between steps of LargeST, 15min or 5min. By default 15min, as in its paper.
-        overwrite: Replace an existing store, once the new one is complete.
-
-    Raises:
-        ConfigError: if a value cannot be used.
-    """
-
-    zeros: Zeros | None = None
-    years: tuple[int, ...] = ()
-    interval: str | None = None
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.zeros not in (None, *get_args(Zeros)):
-            raise ConfigError(
-                f"zeros is {self.zeros!r}: it must be one of {', '.join(get_args(Zeros))}"
-            )
+__all__ = ["fetch", "fetch_dataset"]
 
 
 def fetch(
@@ -51,7 +24,7 @@ def fetch(
     years: tuple[int, ...] = (),
     interval: str | None = None,
     overwrite: bool = False,
-) -> IngestSummary:
+) -> SeriesStore:
     """Write a published data set to a store; its files are downloaded or read from a folder.
 
     Downloads are cached, and resumed after an interruption. A file's SHA-256 is recorded when it
@@ -68,7 +41,7 @@ def fetch(
         overwrite: see `FetchOptions`.
 
     Returns:
-        What ingest did.
+        The new store, opened; its `notes` say what a user should know, one line each.
 
     Raises:
         ConfigError: if the name is not known, or an option is not for this data set.
@@ -95,7 +68,7 @@ def fetch_dataset(
     source: Path | None = None,
     cache: Path | None = None,
     callbacks: FetchCallbacks | None = None,
-) -> IngestSummary:
+) -> SeriesStore:
     """The same as `fetch`, with options as one object and callbacks."""
     dataset = find_dataset(name)
     callbacks = callbacks or FetchCallbacks()
@@ -119,13 +92,16 @@ def fetch_dataset(
             overwrite=options.overwrite,
         )
         prepared = form.recipe(request)
-        return ingest(
+        store = ingest(
             prepared.readings,
             out,
             prepared.options,
             graph=prepared.graph,
             progress=callbacks.row_progress,
         )
+    zeros_note = dataset.zeros_note if options.zeros is None else ""
+    notes = [note for note in (zeros_note, *dataset.notes, *store.notes) if note]
+    return replace(store, notes=tuple(notes))
 
 
 def _years(dataset: Dataset, years: tuple[int, ...]) -> tuple[int, ...]:
@@ -134,7 +110,9 @@ def _years(dataset: Dataset, years: tuple[int, ...]) -> tuple[int, ...]:
         return dataset.default_years
     shown = ", ".join(map(str, years))
     if not dataset.years:
-        raise ConfigError(f"years is {shown} and {dataset.name} is not by year: leave --years out")
+        raise ConfigError(
+            f"years is {shown} and {dataset.name} is not by year: leave {option('years')} out"
+        )
     wanted = tuple(sorted(set(years)))
     if not set(wanted) <= set(dataset.years) or wanted[-1] - wanted[0] != len(wanted) - 1:
         raise ConfigError(

@@ -14,7 +14,7 @@ from pgti.datasets.archives import find_member, unpack_member
 from pgti.datasets.checksums import CHECKSUMS_FILE, Checksums
 from pgti.datasets.dataset import Dataset, Download, FileSet
 from pgti.datasets.download import ResumingDownloader, import_pooch
-from pgti.errors import DataError, FetchError
+from pgti.errors import DataError, FetchError, option
 from pgti.storage import file_lock
 
 __all__ = ["FetchCallbacks", "advise_manual_download", "cached_files", "files_in"]
@@ -44,7 +44,8 @@ Files = tuple[FileSet, dict[str, Path]]  # one form of a data set, and the path 
 def advise_manual_download(dataset: Dataset, years: tuple[int, ...]) -> str:
     """What a user can do where nothing can be downloaded."""
     return (
-        f"download the files by hand (see {dataset.source_page}) and pass --from FOLDER, which "
+        f"download the files by hand (see {dataset.source_page}) and pass "
+        f"{option('source', 'FOLDER', flag='from')}, which "
         f"holds {_describe_forms(dataset, years)}"
     )
 
@@ -73,7 +74,8 @@ def cached_files(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FetchError(
-            f"{folder} cannot be created ({error.strerror}): choose another place with --cache"
+            f"{folder} cannot be created ({error.strerror}): choose another place with "
+            f"{option('cache')}"
         ) from error
     busy = f"another process is fetching {dataset.name}: waiting for it"
     with file_lock(folder / _LOCK_FILE, on_busy=partial(callbacks.log, busy)) as is_alone:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
 from pgti.datasets.steps import mask_zeros
+from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
-from pgti.ingest import IngestOptions, open_readings
-from pgti.ingest.node_matching import RawEdges, match_nodes
-from pgti.ingest.readings import Readings, reraise_read_errors
-from pgti.ingest.sources import read_raw_graph
+from pgti.ingestion import IngestOptions, open_readings
+from pgti.ingestion.node_matching import RawEdges, match_nodes
+from pgti.ingestion.readings import Readings, reraise_read_errors
+from pgti.ingestion.sources import read_raw_graph
 
 __all__ = ["FLOW_DATASETS", "ZERO_FLOW_NOTE"]
 
@@ -18,7 +19,7 @@ _ZENODO = "https://zenodo.org/records/7816008"
 
 ZERO_FLOW_NOTE = (
     "a flow of 0 counts as missing, as published results are scored (BasicTS, Torch-MTS, LargeST), "
-    "though many are true counts of a quiet road: --zeros observed keeps them"
+    "though many are true counts of a quiet road; the option zeros = observed takes them as such"
 )
 """Why zeros of flows are missing."""
 
@@ -38,8 +39,8 @@ def read_flow_array(request: Request) -> Prepared:
             node_ids = tuple(ids[0].read_text(encoding="utf-8").split())
         if len(node_ids) != readings.num_nodes:
             raise DataError(
-                f"{ids[0].name} has {len(node_ids)} ids and {readings.name} has "
-                f"{readings.num_nodes} sensors: each needs one"
+                f"{ids[0].name} has {count_of(len(node_ids), 'id')} and {readings.name} has "
+                f"{count_of(readings.num_nodes, 'sensor')}: each needs one"
             )
     readings = replace(readings, node_ids=node_ids)
     graph = _read_undirected(edges, readings)

@@ -17,12 +17,12 @@ from pgti.datasets.steps import (
     select_nodes,
     unstandardize,
 )
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
-from pgti.ingest import IngestOptions, Readings, open_readings
-from pgti.ingest.npy import read_header
-from pgti.ingest.readings import reraise_read_errors
-from pgti.ingest.times import parse_interval
+from pgti.ingestion import IngestOptions, Readings, open_readings
+from pgti.ingestion.npy import read_header
+from pgti.ingestion.readings import reraise_read_errors
+from pgti.ingestion.times import parse_interval
 
 __all__ = ["LARGEST_DATASETS"]
 
@@ -102,7 +102,7 @@ def _check_interval(request: Request) -> None:
     if request.interval != request.dataset.interval:
         raise ConfigError(
             f"interval is {request.interval} and the files found are preprocessed: "
-            "leave --interval out, or give the published ca_his_raw_YEAR.h5"
+            f"leave {option('interval')} out, or give the published ca_his_raw_YEAR.h5"
         )
 
 
@@ -115,7 +115,7 @@ def _find_interval(readings: Readings, years: tuple[int, ...]) -> str:
             return interval
     raise DataError(
         f"{readings.name} has {readings.num_rows} rows and {' to '.join(map(str, years))} has "
-        f"{days * 96} quarters of an hour: name the years that it covers with --years"
+        f"{days * 96} quarters of an hour: name the years that it covers with {option('years')}"
     )
 
 
@@ -222,7 +222,7 @@ LARGEST_DATASETS = tuple(
         zeros_note=ZERO_FLOW_NOTE,
         notes=(
             "at 15min flows are means of three 5-minute counts, rounded as its authors do; "
-            "--interval 5min keeps the counts",
+            "the option interval = 5min takes the counts themselves",
         ),
     )
     for stem, num_nodes, place in (

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingest import Chunk, Readings
+from pgti.ingestion import Chunk, Readings
 
 __all__ = [
     "average_intervals",

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from pgti.errors import ConfigError, PeerError, PgtiError
+from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
 
 __all__ = ["KINDS", "Communicator", "Kind", "Message", "SingleProcess", "TrafficCounter", "Work"]
 
@@ -138,18 +138,18 @@ class Communicator(ABC):
 
     @contextmanager
     def raise_together(self) -> Iterator[None]:
-        """If any rank raises a `PgtiError` in this block, every rank raises.
+        """If any rank raises a `PgtiError` or `Interrupted` in this block, every rank raises.
 
         Any other exception ends the rank that raises it, and the others find it gone.
 
         Raises:
-            PgtiError: this rank's own error.
+            PgtiError, Interrupted: this rank's own.
             PeerError: on ranks without an error, with the message of the first rank that has one.
         """
-        mine: PgtiError | None = None
+        mine: PgtiError | Interrupted | None = None
         try:
             yield
-        except PgtiError as error:
+        except (PgtiError, Interrupted) as error:
             mine = error
         texts = self.all_gather_text("" if mine is None else f"{mine}")
         if mine is not None:

@@ -9,13 +9,11 @@ from datetime import timedelta
 import torch
 
 from pgti.distributed.communicator import Communicator, SingleProcess
-from pgti.distributed.launch import Launch, find_launch
+from pgti.distributed.launch import TIMEOUT_SECONDS, Launch, find_launch
 from pgti.errors import ConfigError, PeerError
 
-__all__ = ["TIMEOUT_SECONDS", "init_communicator", "open_fake"]
+__all__ = ["init_communicator", "open_fake"]
 
-TIMEOUT_SECONDS = 600.0
-"""How long a rank waits for another before the job fails, unless the caller chooses."""
 _LONGEST_TIMEOUT = 30 * 86_400.0
 
 

@@ -7,7 +7,10 @@ from typing import NamedTuple
 
 from pgti.errors import ConfigError, require_whole_number
 
-__all__ = ["Launch", "find_launch", "first_host"]
+__all__ = ["TIMEOUT_SECONDS", "Launch", "find_launch", "first_host"]
+
+TIMEOUT_SECONDS = 600.0
+"""How long a rank waits for another before the job fails, unless the caller chooses."""
 
 _LOOPBACK = "127.0.0.1"
 _PORT = 29500

@@ -5,13 +5,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching import Batch
+from pgti.batching import Batch, WindowSource
 from pgti.errors import ConfigError, DataError
 from pgti.forecasting.forecaster import AbstractForecaster, AbstractScaledForecaster
 from pgti.shapes import BHNC, BLNC
 from pgti.store import SECONDS_PER_DAY, Scaler, SeriesStore, TimeAxis, sum_by_bin
 
-__all__ = ["HistoricalAverageForecaster", "PersistenceForecaster", "last_observed"]
+__all__ = [
+    "HistoricalAverageForecaster",
+    "PersistenceForecaster",
+    "build_baselines",
+    "last_observed",
+]
 
 _MAX_WEEK_BINS = 2016
 """Bins of a week at most: five minutes each. A finer series is averaged over that."""
@@ -39,6 +44,26 @@ class PersistenceForecaster(AbstractScaledForecaster):
         """The last observed value of each node and target, repeated over the horizon."""
         last_B1NC = last_observed(batch.x, batch.x_mask, self.target_indices)
         return self.unscale(last_B1NC.expand(-1, self.horizon, -1, -1))
+
+
+def build_baselines(source: WindowSource, train_rows: range) -> dict[str, AbstractForecaster]:
+    """Both baselines by name, for the windows of `source`; they know the training rows alone.
+
+    Raises:
+        DataError: if a target channel has no observed value in those rows.
+    """
+    spec, targets = source.spec, source.target_indices
+    average = HistoricalAverageForecaster.fit(
+        source.store,
+        train_rows,
+        target_indices=targets,
+        input_steps=spec.input_steps,
+        horizon=spec.horizon,
+    )
+    return {
+        "persistence": PersistenceForecaster(source.scaler, targets, spec.horizon),
+        "historical-average": average,
+    }
 
 
 def last_observed(x: BLNC, mask: Tensor, channels: tuple[int, ...]) -> Tensor:

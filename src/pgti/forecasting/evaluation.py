@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
-from pgti.forecasting.metrics import ForecastMetrics
+from pgti.forecasting.metrics import ForecastMetrics, Metrics
 from pgti.forecasting.observers import Observer
 
 __all__ = ["evaluate", "evaluation_report"]
@@ -21,6 +22,7 @@ def evaluate(
     loader: BatchLoader,
     *,
     mape_threshold: float = 1e-3,
+    own_metrics: Metrics | None = None,
     observers: Iterable[Observer] = (),
     before_batch: Callable[[], None] | None = None,
     communicator: Communicator | None = None,
@@ -34,6 +36,7 @@ def evaluate(
         forecasters: what to evaluate, by name; on the device of the batches.
         loader: the windows.
         mape_threshold: smallest magnitude of a target, in its unit, that MAPE counts.
+        own_metrics: metrics of a user's own by name.
         observers: receive the progress.
         before_batch: called before each batch; an error that it raises ends the evaluation.
         communicator: the ranks that share the windows; None for one process.
@@ -46,13 +49,14 @@ def evaluate(
     """
     if loader.num_windows == 0:
         raise ConfigError(
-            "there is no window to evaluate: give the split a larger share, or shorten "
+            "there is no window to evaluate: give the split a larger fraction, or shorten "
             "input_steps or horizon"
         )
     watching = list(observers)
     for observer in watching:
         observer.begin("evaluating", loader.num_windows)
     metrics: dict[str, ForecastMetrics] = {}
+    accumulate = partial(ForecastMetrics, mape_threshold=mape_threshold, own=own_metrics)
     were_training = [each for each in forecasters.values() if each.training]
     for each in were_training:
         each.eval()
@@ -62,7 +66,7 @@ def evaluate(
             for number, batch in enumerate(batches):
                 if before_batch is not None:
                     before_batch()
-                _update(metrics, forecasters, batch, mape_threshold)
+                _update(metrics, forecasters, batch, accumulate)
                 for observer in watching:
                     observer.advance(loader.windows_in(number))
     finally:
@@ -110,7 +114,7 @@ def _with_channels(metrics: ForecastMetrics, channels: Sequence[str]) -> dict[st
             f"{len(channels)} channels are named and {metrics.num_targets} are forecast: each "
             "target has one name"
         )
-    report: dict[str, Any] = dict(metrics.summary())
+    report = metrics.summary()
     if metrics.num_targets > 1:
         report["channels"] = {
             name: metrics.summary(channel=index) for index, name in enumerate(channels)
@@ -122,7 +126,7 @@ def _update(
     metrics: dict[str, ForecastMetrics],
     forecasters: Mapping[str, AbstractForecaster],
     batch: Batch,
-    mape_threshold: float,
+    accumulate: Callable[..., ForecastMetrics],
 ) -> None:
     if batch.y is None or batch.y_mask is None:
         raise ConfigError(
@@ -132,8 +136,6 @@ def _update(
     horizon, num_targets = batch.y.shape[1], batch.y.shape[3]
     for name, forecaster in forecasters.items():
         if name not in metrics:
-            metrics[name] = ForecastMetrics(
-                horizon, num_targets, mape_threshold=mape_threshold, device=batch.y.device
-            )
+            metrics[name] = accumulate(horizon, num_targets, device=batch.y.device)
         if batch.num_windows:
             metrics[name].update(forecaster(batch), batch.y, batch.y_mask)

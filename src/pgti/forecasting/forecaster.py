@@ -5,14 +5,15 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from pgti.batching import Batch, WindowSource
+from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.models import AbstractModel, ModelShape, TeacherForcing
+from pgti.forecasting.network_inputs import requested_inputs
+from pgti.models import TeacherForcing
 from pgti.nn import Supports
 from pgti.shapes import BHNC
-from pgti.store import SECONDS_PER_DAY, Scaler, TimeAxis
+from pgti.store import Scaler
 
-__all__ = ["AbstractForecaster", "AbstractScaledForecaster", "NetworkForecaster", "shape_of"]
+__all__ = ["AbstractForecaster", "AbstractScaledForecaster", "NetworkForecaster"]
 
 
 class AbstractForecaster(nn.Module, ABC):
@@ -71,16 +72,19 @@ class NetworkForecaster(AbstractScaledForecaster):
     """A network that forecasts standardised values.
 
     Args:
-        network: called as `network(x, supports)`, x [B, L, N, C + F] standardised; returns
-            [B, H, N, C_out] standardised. In training an `AbstractModel` also receives a
-            `TeacherForcing`.
+        network: called with x [B, L, N, C + F], standardised, and with those of the following that
+            its `forward` names; returns [B, H, N, C_out], standardised. `supports`: the sensor
+            graph. `edge_index`, `edge_weight`: its edges, [2, E] and [E]. `x_mask`: which inputs
+            were observed, bool [B, L, N, C]. `calendar`: calendar features of inputs and horizon,
+            [B, L + H, F]. `teacher`: a `TeacherForcing` in training, None otherwise.
         supports: the sensor graph in the form that the network takes.
         scaler: standardisation of the store's channels.
         target_indices: positions of the targets among the store's channels.
         seed: seed of what the network draws in training (scheduled sampling).
 
     Raises:
-        ConfigError: if a target is not a channel of the scaler.
+        ConfigError: if a target is not a channel of the scaler, or the network requires an
+            argument that does not exist.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class NetworkForecaster(AbstractScaledForecaster):
         self.network = network
         self.supports = supports
         self.seed = seed
+        self._requested = requested_inputs(network)
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """Forecasts in original units; unscaled in float32 even where the network computes lower.
@@ -102,18 +107,27 @@ class NetworkForecaster(AbstractScaledForecaster):
         Raises:
             ConfigError: if the network returns anything but a tensor of the forecasts' shape.
         """
-        teacher = None if step is None else self._teacher(batch, step)
-        if teacher is None:
+        if self._requested is None:
             scaled: Tensor = self.network(batch.x, self.supports)
         else:
-            scaled = self.network(batch.x, self.supports, teacher)
+            inputs = {name: self._input(name, batch, step) for name in self._requested}
+            scaled = self.network(batch.x, **inputs)
         _check_shape(scaled, batch, len(self.target_indices))
         if scaled.dtype not in (torch.float32, torch.float64):
             scaled = scaled.float()
         return self.unscale(scaled)
 
+    def _input(self, name: str, batch: Batch, step: int | None) -> object:
+        """What a network asks for by this name, one of `NETWORK_INPUTS`."""
+        if name == "supports":
+            return self.supports
+        if name == "teacher":
+            return None if step is None else self._teacher(batch, step)
+        source = batch if name in ("x_mask", "calendar") else self.supports
+        return getattr(source, name)
+
     def _teacher(self, batch: Batch, step: int) -> TeacherForcing | None:
-        if not isinstance(self.network, AbstractModel) or batch.y is None or batch.y_mask is None:
+        if batch.y is None or batch.y_mask is None:
             return None
         targets = torch.where(batch.y_mask, (batch.y - self.mean) / self.std, 0.0)
         return TeacherForcing(
@@ -122,27 +136,6 @@ class NetworkForecaster(AbstractScaledForecaster):
             step=step,
             seed=self.seed,
         )
-
-
-def shape_of(source: WindowSource) -> ModelShape:
-    """The sizes of a network for windows of `source`."""
-    return ModelShape(
-        input_steps=source.spec.input_steps,
-        horizon=source.spec.horizon,
-        num_nodes=source.store.meta.num_nodes,
-        input_channels=source.num_input_channels,
-        target_channels=len(source.target_indices),
-        target_indices=source.target_indices,
-        calendar=source.calendar,
-        steps_per_day=_steps_per_day(source.store.time_axis),
-    )
-
-
-def _steps_per_day(time_axis: TimeAxis) -> int | None:
-    interval = time_axis.interval_seconds
-    if not time_axis.is_dated or interval is None or SECONDS_PER_DAY % interval:
-        return None
-    return SECONDS_PER_DAY // interval
 
 
 def _check_shape(scaled: object, batch: Batch, num_targets: int) -> None:

@@ -1,9 +1,11 @@
-"""Forecasts as files, written in bounded memory; a file appears once it is complete."""
+"""Forecasts as tables in memory, or as files that are written in bounded memory."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pgti.batching import Batch
@@ -11,8 +13,11 @@ from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
 from pgti.forecasting.observers import Observer
 from pgti.forecasting.writers import ForecastBlock, ForecastLabels, open_writer
+from pgti.memory import available_bytes
 
-__all__ = ["predict"]
+__all__ = ["forecast_blocks", "forecast_frame", "predict"]
+
+_FRAME_ROW_BYTES = 72  # of a forecast in a table, twice: its parts, and all together
 
 
 def predict(
@@ -34,10 +39,10 @@ def predict(
         sensor      id of the sensor
         channel     name of the channel
         forecast    in original units
-        observed    the observed value, empty where missing; only if the first batch has targets
+        observed    the observed value, empty where it is missing or not known yet
 
-    An NPZ file has the arrays `forecast` and, in the same case, `observed`, float32 [S, H, N, C],
-    `timestamps` [S, H], `origins` [S], `horizon` [H], `sensor_ids` [N] and `channels` [C].
+    An NPZ file has the arrays `forecast` and `observed`, float32 [S, H, N, C], `timestamps` [S, H],
+    `origins` [S], `horizon` [H], `sensor_ids` [N] and `channels` [C].
 
     Times of a series with a time zone are unambiguous: with their UTC offset in a CSV file
     (2025-10-26T02:00:00+01:00), with the zone in a Parquet file, and in UTC in an NPZ file, beside
@@ -62,38 +67,113 @@ def predict(
     """
     path = Path(path)
     num_windows = 0
-    has_observed: bool | None = None
-    was_training = forecaster.training
-    forecaster.eval()
-    try:
-        with torch.no_grad(), open_writer(path, labels) as write:
-            for batch in batches:
-                if has_observed is None:
-                    has_observed = batch.y is not None
-                forecast = forecaster(batch)
-                for block in _blocks(batch, forecast, labels, block_size, has_observed):
-                    write(block)
-                num_windows += batch.num_windows
-                for observer in observers:
-                    observer.advance(batch.num_windows)
-            if num_windows == 0:
-                raise ConfigError("there is no window to forecast: choose another split or range")
-    finally:
-        forecaster.train(was_training)
+    with open_writer(path, labels) as write:
+        for block in forecast_blocks(
+            forecaster, batches, labels, observers=observers, block_size=block_size
+        ):
+            write(block)
+            num_windows += len(block.forecast)
     return num_windows
 
 
-def _blocks(
-    batch: Batch,
-    prediction: torch.Tensor,
+def forecast_frame(
+    forecaster: AbstractForecaster,
+    batches: Iterable[Batch],
     labels: ForecastLabels,
-    block_size: int,
-    has_observed: bool,
+    *,
+    num_windows: int,
+    horizon: int,
+    model: str | None = None,
+    observers: Iterable[Observer] = (),
+) -> pd.DataFrame:
+    """The forecasts of the batches' windows as a table, with the columns of `predict`.
+
+    Times have the series' time zone, if it has one; `sensor` and `channel` are categorical.
+
+    Args:
+        forecaster: on the device of the batches.
+        batches: the windows, with or without targets; read one at a time.
+        labels: names of the rows, sensors and channels.
+        num_windows: windows of all batches.
+        horizon: H.
+        model: name of the model, to name the columns as neuralforecast does: `unique_id, ds,
+            cutoff, MODEL, y`; several channels become "SENSOR/CHANNEL".
+        observers: receive the progress.
+
+    Raises:
+        ConfigError: if there is no window, or the table would not fit into memory.
+    """
+    _check_frame_fits(num_windows * horizon, labels)
+    blocks = forecast_blocks(forecaster, batches, labels, observers=observers)
+    parts = [block.columns() for block in blocks]
+    columns: dict[str, Any] = {
+        name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+    }
+    for name, words in (("sensor", labels.sensor_ids), ("channel", labels.channels)):
+        columns[name] = pd.Categorical.from_codes(columns[name], categories=pd.Index(words))
+    if labels.time_zone is not None:
+        for name in ("timestamp", "origin"):
+            times = pd.DatetimeIndex(columns[name], tz="UTC")
+            columns[name] = times.tz_convert(labels.time_zone)
+    frame = pd.DataFrame(columns)
+    return frame if model is None else _rename_columns(frame, model)
+
+
+def _check_frame_fits(num_rows: int, labels: ForecastLabels) -> None:
+    needed = num_rows * len(labels.sensor_ids) * len(labels.channels) * _FRAME_ROW_BYTES
+    free = available_bytes()
+    if needed > free:
+        raise ConfigError(
+            f"the forecasts make a table of {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB "
+            "are free: forecast fewer windows, or write them to a file with Run.predict"
+        )
+
+
+def _rename_columns(frame: pd.DataFrame, model: str) -> pd.DataFrame:
+    unique_id = frame["sensor"].astype("str")
+    if len(frame["channel"].cat.categories) > 1:
+        unique_id = unique_id + "/" + frame["channel"].astype("str")
+    names = {"timestamp": "ds", "origin": "cutoff", "forecast": model, "observed": "y"}
+    renamed = frame[list(names)].rename(columns=names)
+    renamed.insert(0, "unique_id", unique_id)
+    return renamed
+
+
+def forecast_blocks(
+    forecaster: AbstractForecaster,
+    batches: Iterable[Batch],
+    labels: ForecastLabels,
+    *,
+    observers: Iterable[Observer] = (),
+    block_size: int = 1 << 18,
 ) -> Iterator[ForecastBlock]:
-    """The forecasts of a batch, at most about `block_size` at a time."""
-    forecast = prediction.float().cpu().numpy()
-    observed = np.full_like(forecast, np.nan) if has_observed else None
-    if has_observed and batch.y is not None and batch.y_mask is not None:
+    """The forecasts of the batches' windows, at most about `block_size` numbers at a time.
+
+    Raises:
+        ConfigError: if there is no window.
+    """
+    num_windows = 0
+    was_training = forecaster.training
+    forecaster.eval()
+    try:
+        for batch in batches:
+            yield from _blocks_of(forecaster, batch, labels, block_size)
+            num_windows += batch.num_windows
+            for observer in observers:
+                observer.advance(batch.num_windows)
+    finally:
+        forecaster.train(was_training)
+    if num_windows == 0:
+        raise ConfigError("there is no window to forecast: choose another split or range")
+
+
+def _blocks_of(
+    forecaster: AbstractForecaster, batch: Batch, labels: ForecastLabels, block_size: int
+) -> Iterator[ForecastBlock]:
+    with torch.no_grad():
+        forecast = forecaster(batch).float().cpu().numpy()
+    observed = np.full_like(forecast, np.nan)
+    if batch.y is not None and batch.y_mask is not None:
         observed = torch.where(batch.y_mask, batch.y.float(), torch.nan).cpu().numpy()
     horizon = np.arange(1, forecast.shape[1] + 1)
     last_rows = batch.starts + labels.input_steps - 1
@@ -104,5 +184,5 @@ def _blocks(
             timestamps=labels.timestamps(last_rows[part, None] + horizon),
             origins=labels.timestamps(last_rows[part]),
             forecast=forecast[part],
-            observed=None if observed is None else observed[part],
+            observed=observed[part],
         )

@@ -63,14 +63,13 @@ class ForecastBlock:
         timestamps: times (or row numbers) of the targets, [S, H]; in UTC where there is a zone.
         origins: times (or row numbers) of the last inputs, [S]; likewise.
         forecast: in original units, float32 [S, H, N, C].
-        observed: observed values, NaN where missing, float32 [S, H, N, C]; None in every block of
-            a file without them.
+        observed: observed values, NaN where missing or not known yet, float32 [S, H, N, C].
     """
 
     timestamps: Times
     origins: Times
     forecast: NDArray[np.float32]
-    observed: NDArray[np.float32] | None
+    observed: NDArray[np.float32]
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """One entry per forecast, by name; `sensor` and `channel` as positions."""
@@ -83,9 +82,8 @@ class ForecastBlock:
             "sensor": nodes[:, None],
             "channel": channels,
             "forecast": self.forecast,
+            "observed": self.observed,
         }
-        if self.observed is not None:
-            spread["observed"] = self.observed
         # Each broadcast to [S, H, N, C], then flat
         return {name: np.broadcast_to(array, shape).ravel() for name, array in spread.items()}
 
@@ -162,8 +160,7 @@ def _open_parquet(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
             zoned = pyarrow.timestamp("s", tz=labels.time_zone)
             for name in ("timestamp", "origin"):
                 columns[name] = pyarrow.array(columns[name]).cast(zoned)
-        if "observed" in columns:
-            columns["observed"] = pyarrow.array(columns["observed"], from_pandas=True)
+        columns["observed"] = pyarrow.array(columns["observed"], from_pandas=True)
         table = pyarrow.table(columns)
         if writer is None:
             writer = pyarrow.parquet.ParquetWriter(file, table.schema)
@@ -190,8 +187,6 @@ def _open_npz(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
         nonlocal num_windows
         for name in ("forecast", "observed", "timestamps", "origins"):
             array = getattr(block, name)
-            if array is None:
-                continue
             if name not in files:
                 file = TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by the stack
                 files[name] = stack.enter_context(_closed_after(file))

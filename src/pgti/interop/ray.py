@@ -6,7 +6,8 @@ from typing import Any
 
 from pgti.distributed import TIMEOUT_SECONDS, init_communicator
 from pgti.errors import MissingExtraError, PeerError, PgtiError, RunError
-from pgti.run import Run, train
+from pgti.run import Run
+from pgti.run.train import train
 from pgti.training import RunDirectory
 
 __all__ = ["train_on_ray"]
@@ -30,7 +31,7 @@ def train_on_ray(
 
     Args:
         store: the store.
-        run: directory to make, or with `resume=True` to go on in.
+        run: directory to create, or with `resume=True` to continue in.
         num_workers: how many ranks train.
         use_gpu: whether each of them takes a GPU; they train on CPUs otherwise.
         resources_per_worker: what each of them takes of its machine, such as {"CPU": 4}; Ray's

@@ -1,12 +1,15 @@
 """How much memory can still be allocated: on the machine, in the control group, on a GPU."""
 
 import re
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
 
 from pgti.errors import ConfigError
 from pgti.memory.cgroup import cgroup_available_bytes
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["available_bytes", "parse_bytes"]
 
@@ -30,13 +33,15 @@ def parse_bytes(name: str, text: str | int) -> int:
     return num_bytes
 
 
-def available_bytes(device: torch.device | None = None) -> int:
+def available_bytes(device: "torch.device | None" = None) -> int:
     """Bytes that can be allocated before the device, the system or the control group runs out.
 
     Args:
         device: a GPU, for its own memory; any other device or None for the host's.
     """
     if device is not None and device.type == "cuda":
+        import torch  # noqa: PLC0415 - options are read without it
+
         return torch.cuda.mem_get_info(device)[0]
     available: int = psutil.virtual_memory().available
     in_group = cgroup_available_bytes()

@@ -17,10 +17,16 @@ from pgti.models.linear import DLinear as DLinear
 from pgti.models.linear import DLinearConfig as DLinearConfig
 from pgti.models.mtgnn import MTGNN as MTGNN
 from pgti.models.mtgnn import MTGNNConfig as MTGNNConfig
+from pgti.models.own import CUSTOM_MODEL as CUSTOM_MODEL
+from pgti.models.own import ModelFactory as ModelFactory
+from pgti.models.own import explain_failures as explain_failures
+from pgti.models.own import name_of_own_model as name_of_own_model
+from pgti.models.own import source_of_own_model as source_of_own_model
 from pgti.models.registry import MODELS as MODELS
 from pgti.models.registry import ModelEntry as ModelEntry
 from pgti.models.registry import build_config as build_config
 from pgti.models.registry import build_model as build_model
+from pgti.models.registry import is_own_model as is_own_model
 from pgti.models.registry import model_entry as model_entry
 from pgti.models.registry import num_parameters as num_parameters
 from pgti.models.staeformer import STAEformer as STAEformer

@@ -9,11 +9,13 @@ from typing import ClassVar, Self, TypeVar, TypeVarTuple
 import torch
 from torch import Tensor, nn
 
+from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.nn import Supports, checkpointed
 from pgti.nn.execution import DEFAULT_LIMITS
 from pgti.shapes import BHNC, BLNC
+from pgti.windows import ModelShape
 
 __all__ = [
     "AbstractModel",
@@ -57,71 +59,6 @@ class ModelConfig:
     def without_weights(self) -> Self:
         """The options of a model that is loaded from a checkpoint, and reads no other file."""
         return self
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelShape:
-    """Sizes that follow from the data.
-
-    Attributes:
-        input_steps: L.
-        horizon: H.
-        num_nodes: N.
-        input_channels: C_in, the store's channels and after them the calendar's.
-        target_channels: C_out.
-        target_indices: positions of the targets among the store's channels (the first channels of
-            the input), in the order of the output.
-        calendar: names of the calendar features, which are the last of the input channels:
-            `time-of-day` is a fraction of the day, `day-of-week` the weekday divided by 7.
-        steps_per_day: rows of a day; None if that is not a whole number, or the series lacks
-            times.
-
-    Raises:
-        ConfigError: the sizes contradict one another.
-    """
-
-    input_steps: int
-    horizon: int
-    num_nodes: int
-    input_channels: int
-    target_channels: int
-    target_indices: tuple[int, ...]
-    calendar: tuple[str, ...] = ()
-    steps_per_day: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("input_steps", "horizon", "num_nodes", "input_channels", "target_channels"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        store_channels = self.input_channels - self.calendar_channels
-        if store_channels < 1:
-            raise ConfigError(
-                f"calendar features are {self.calendar_channels} of {self.input_channels} input "
-                "channels: at least one channel must come from the store"
-            )
-        if len(self.target_indices) != self.target_channels:
-            raise ConfigError(
-                f"target_indices {self.target_indices} name {len(self.target_indices)} channels "
-                f"and target_channels is {self.target_channels}: they must agree"
-            )
-        if not all(0 <= index < store_channels for index in self.target_indices):
-            raise ConfigError(
-                f"target_indices are {self.target_indices}: the store has channels 0 to "
-                f"{store_channels - 1}"
-            )
-        if self.steps_per_day is not None and self.steps_per_day < 1:
-            raise ConfigError(f"steps_per_day is {self.steps_per_day}: it must be at least 1")
-
-    @property
-    def calendar_channels(self) -> int:
-        """Number of calendar features, which are the last input channels."""
-        return len(self.calendar)
-
-    def calendar_position(self, name: str) -> int | None:
-        """Input channel of the calendar feature `name`; None if the input lacks it."""
-        if name not in self.calendar:
-            return None
-        return self.input_channels - len(self.calendar) + self.calendar.index(name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -217,8 +154,9 @@ class AbstractModel(nn.Module, ABC):
         expected, num_nodes = self.support_kind, self.shape.num_nodes
         if supports.kind != expected or supports.num_nodes != num_nodes:
             raise ConfigError(
-                f"{type(self).__name__} for {num_nodes} nodes got {supports.kind} supports on "
-                f"{supports.num_nodes} nodes: it needs {expected} supports of its graph"
+                f"{type(self).__name__} for {count_of(num_nodes, 'node')} got {supports.kind} "
+                f"supports on {count_of(supports.num_nodes, 'node')}: it needs {expected} supports "
+                "of its graph"
             )
 
     @abstractmethod

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.models.base import ModelShape
 from pgti.nn import without_autocast
 from pgti.shapes import BHNC, BLNC
@@ -67,8 +67,9 @@ class CalendarEmbedding(nn.Module):
         if has_times and shape.steps_per_day is None:
             raise ConfigError(
                 "the time of day is an input and a day is not a whole number of rows, so its "
-                "embeddings are not a table: leave it out with --windows.calendar day-of-week, or "
-                "--windows.empty-calendar"
+                f"embeddings are not a table: leave it out with "
+                f"{option('windows.calendar', 'day-of-week')}, or "
+                f"{option('windows.calendar', ())}"
             )
         rows = shape.steps_per_day if has_times else None
         self.time_of_day = None if rows is None else nn.Embedding(rows, time_of_day)

@@ -1,12 +1,15 @@
 """Models by name, and models built from options that a user typed."""
 
 import difflib
+import inspect
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.models.agcrn import AGCRN, AGCRNConfig
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_trainable_parameters
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
@@ -14,6 +17,7 @@ from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
 from pgti.models.gru import GRU, GRUConfig
 from pgti.models.linear import DLinear, DLinearConfig
 from pgti.models.mtgnn import MTGNN, MTGNNConfig
+from pgti.models.own import CUSTOM_MODEL, ModelFactory, OwnModel, find_own_model, own_config
 from pgti.models.staeformer import STAEformer, STAEformerConfig
 from pgti.models.stgcn import STGCN, STGCNConfig
 from pgti.models.stid import STID, STIDConfig
@@ -28,6 +32,7 @@ __all__ = [
     "ModelEntry",
     "build_config",
     "build_model",
+    "is_own_model",
     "model_entry",
     "num_parameters",
 ]
@@ -38,7 +43,7 @@ class ModelEntry(NamedTuple):
 
     Attributes:
         config: the class of its options.
-        model: the class of the network.
+        model: the class of the network, or what builds a network of the user's own.
         paper: where it was published, or what it is.
         remark: what users should know of it.
         replacement: the model to use in its place; None if there is no better one.
@@ -46,7 +51,7 @@ class ModelEntry(NamedTuple):
     """
 
     config: type[ModelConfig]
-    model: type[AbstractModel]
+    model: type[AbstractModel] | OwnModel
     paper: str
     remark: str = ""
     replacement: str | None = None
@@ -90,13 +95,45 @@ for _name in BASELINES:
     )
 
 
-def model_entry(name: str) -> ModelEntry:
+def is_own_model(name: str) -> bool:
+    """Whether a name stands for a network of the user's own: `module:Class`, or `custom`.
+
+    A prefix that registered models share (`pgt:`) is never a module.
+    """
+    prefix, colon, _ = name.partition(":")
+    is_registered = any(each.startswith(f"{prefix}:") for each in MODELS) if colon else True
+    return name == CUSTOM_MODEL or not is_registered
+
+
+def model_entry(name: str, factory: ModelFactory | None = None) -> ModelEntry:
     """The model called `name`.
 
+    Args:
+        name: of the model.
+        factory: the user's own class or function, in place of the one that `name` imports.
+
     Raises:
-        ConfigError: an unknown name (with the nearest one), or one that cannot be trained, such as
-            that of a baseline, with the reason.
+        ConfigError: an unknown name (with the nearest one), one that cannot be trained, such as
+            that of a baseline, with the reason, or a network of the user's own that cannot be
+            imported.
     """
+    if factory is None:
+        if not is_own_model(name):
+            return _registered(name)
+        if name == CUSTOM_MODEL:
+            raise ConfigError(
+                "model 'custom' stands for a network that no module defines: give its class or "
+                f"function as model= from Python, or {option('model', 'my_models:Network')} once a "
+                "module defines it"
+            )
+        factory = find_own_model(name)
+    lines = inspect.cleandoc(factory.__doc__ or "").splitlines()  # without that of nn.Module
+    label = getattr(factory, "__qualname__", "the function") if name == CUSTOM_MODEL else name
+    model = OwnModel(factory, label)
+    return ModelEntry(own_config(factory), model, lines[0] if lines else "a network of your own")
+
+
+def _registered(name: str) -> ModelEntry:
     if name in MODELS:
         return MODELS[name]
     reason = MODELS.refusal(name)
@@ -105,19 +142,38 @@ def model_entry(name: str) -> ModelEntry:
     raise ConfigError(f"model {name!r} does not exist{_nearest_model(name)}")
 
 
-def build_config(name: str, options: Mapping[str, object]) -> ModelConfig:
+def build_config(
+    name: str, options: Mapping[str, object], factory: ModelFactory | None = None
+) -> ModelConfig:
     """The options of model `name`, defaults where `options` says nothing.
 
+    Args:
+        name: of the model.
+        options: of it.
+        factory: as `model_entry`.
+
     Raises:
-        ConfigError: an unknown model or option (with the nearest name), or a value of the wrong
-            type or out of range.
+        ConfigError: an unknown model or option (with the nearest name), a value of the wrong type
+            or out of range, or a required option of the user's own network is missing.
     """
-    return parse_config(model_entry(name).config, options, "model", owner=name)
+    entry = model_entry(name, factory)
+    for each in fields(entry.config):
+        is_required = each.default is MISSING and each.default_factory is MISSING
+        if is_required and each.name not in options:
+            raise ConfigError(
+                f"{name} requires the option {each.name}: give {option(f'model.{each.name}')}"
+            )
+    return parse_config(entry.config, options, "model", owner=name)
 
 
 def build_model(
-    name: str, options: Mapping[str, object], shape: ModelShape, *, is_restored: bool = False
-) -> AbstractModel:
+    name: str,
+    options: Mapping[str, object],
+    shape: ModelShape,
+    *,
+    factory: ModelFactory | None = None,
+    is_restored: bool = False,
+) -> nn.Module:
     """Model `name` for data of `shape`, with fresh weights.
 
     Weights are drawn from torch's generator: seed it first.
@@ -126,25 +182,28 @@ def build_model(
         name: of the model.
         options: of it.
         shape: of the data.
+        factory: as `model_entry`.
         is_restored: whether a state dict follows: files of pretrained weights are not read then.
 
     Raises:
-        ConfigError: as `build_config`.
+        ConfigError: as `build_config`, or a network of the user's own cannot be built.
     """
-    config = build_config(name, options)
-    return model_entry(name).model(config.without_weights() if is_restored else config, shape)
+    config = build_config(name, options, factory)
+    return model_entry(name, factory).model(
+        config.without_weights() if is_restored else config, shape
+    )
 
 
 def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) -> int:
-    """Numbers that model `name` learns for data of `shape`; nothing is allocated for them.
+    """Numbers that model `name` learns for data of `shape`, without frozen ones.
 
-    Frozen ones are not counted.
+    Nothing is allocated for them, unless the network is the user's own, which may compute.
 
     Raises:
         ConfigError: as `build_config`.
         MissingExtraError: if the model needs a library that is not installed.
     """
-    with torch.device("meta"):
+    with torch.device("cpu" if is_own_model(name) else "meta"):
         model = build_model(name, options, shape, is_restored=True)
     return num_trainable_parameters(model)
 

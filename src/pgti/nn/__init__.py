@@ -20,6 +20,7 @@ from pgti.nn.gated import gated_window_convolution as gated_window_convolution
 from pgti.nn.learned_graph import Neighbours as Neighbours
 from pgti.nn.learned_graph import nearest as nearest
 from pgti.nn.losses import MaskedLoss as MaskedLoss
+from pgti.nn.losses import check_masked_sum as check_masked_sum
 from pgti.nn.losses import huber as huber
 from pgti.nn.losses import mae as mae
 from pgti.nn.losses import mse as mse

@@ -11,9 +11,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["MaskedLoss", "huber", "mae", "mse"]
+from pgti.errors import ConfigError
+
+__all__ = ["MaskedLoss", "check_masked_sum", "huber", "mae", "mse"]
 
 MaskedLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Maps prediction, target and mask of one shape to a sum and a count, both scalar tensors."""
+
+
+def check_masked_sum(name: str, value: object) -> tuple[Tensor, Tensor]:
+    """What a user's own loss or metric returned, if it is a sum and a count.
+
+    Raises:
+        ConfigError: naming the function and what it returned.
+    """
+    if isinstance(value, tuple) and len(value) == 2:
+        total, count = value
+        if isinstance(total, Tensor) and isinstance(count, Tensor):
+            if total.ndim == count.ndim == 0:
+                return total, count
+            value = f"tensors of shapes {tuple(total.shape)} and {tuple(count.shape)}"
+    raise ConfigError(
+        f"{name} returned {value if isinstance(value, str) else type(value).__name__}: it must "
+        "return (sum, count), two scalar tensors, such as (error[mask].sum(), mask.sum())"
+    )
 
 
 def mae(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

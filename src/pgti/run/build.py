@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -10,19 +10,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from pgti.batching import Batcher, WindowSource
-from pgti.errors import ConfigError
-from pgti.forecasting import NetworkForecaster, shape_of
+from pgti.batching import Batcher, WindowConfig, WindowSource
+from pgti.errors import ConfigError, option
+from pgti.forecasting import NetworkForecaster, requested_inputs
 from pgti.graph import SensorGraph
-from pgti.models import AbstractModel, ModelShape, build_config, build_model, model_entry
+from pgti.models import (
+    AbstractModel,
+    ModelFactory,
+    ModelShape,
+    build_config,
+    build_model,
+    explain_failures,
+    is_own_model,
+    model_entry,
+    name_of_own_model,
+)
 from pgti.nn import Supports
-from pgti.run.config import ModelConfig, RunConfig, WindowConfig
-from pgti.store import Profile, Scaler, SeriesStore, default_calendar
+from pgti.run.config import ModelConfig, RunConfig
+from pgti.store import Scaler, SeriesStore
 
 __all__ = [
-    "CUSTOM_MODEL",
-    "ModelFactory",
     "build_forecaster",
+    "explain_own_failures",
+    "relocate_model",
     "resolve_device",
     "resolve_model",
     "shape_of_store",
@@ -31,11 +41,6 @@ __all__ = [
 ]
 
 _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
-CUSTOM_MODEL = "custom"
-"""Name, in a configuration, of a network that the user's own function makes."""
-
-ModelFactory = Callable[[ModelShape], nn.Module]
-"""Builds your own network from the sizes of the data."""
 
 
 def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> torch.device:
@@ -60,7 +65,7 @@ def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) ->
         if local_world_size > count:
             raise ConfigError(
                 f"{local_world_size} ranks run on this machine and it has {count} GPUs: each rank "
-                "needs one; launch fewer, or use --device cpu"
+                f"needs one; launch fewer, or use {option('device', 'cpu')}"
             )
         return torch.device("cuda", local_rank)
     if not _DEVICE.fullmatch(name):
@@ -77,51 +82,53 @@ def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) ->
     if ":" in name and local_world_size > 1:
         raise ConfigError(
             f"device is {name!r} and {local_world_size} ranks run on this machine: each needs a "
-            "GPU of its own; use --device cuda"
+            f"GPU of its own; use {option('device', 'cuda')}"
         )
     return device
 
 
-def resolve_model(config: ModelConfig) -> ModelConfig:
+def resolve_model(config: ModelConfig, factory: ModelFactory | None = None) -> ModelConfig:
     """The same model with every option spelled out.
+
+    Args:
+        config: its name and options.
+        factory: your own class or function, in place of the one that the name imports.
 
     Raises:
         ConfigError: if there is no such model or option, or a value cannot be used.
     """
-    if config.name == CUSTOM_MODEL:
+    options = build_config(config.name, config.options, factory)
+    return ModelConfig(name=config.name, options=asdict(options))
+
+
+def relocate_model(config: ModelConfig, model: str | ModelFactory) -> ModelConfig:
+    """The model of a run, whose own class or function is now `model`; its options stay.
+
+    Raises:
+        ConfigError: if the run's model is registered, and `model` is another one.
+    """
+    if model == config.name:
         return config
-    return ModelConfig(name=config.name, options=asdict(build_config(config.name, config.options)))
+    if not is_own_model(config.name) or (isinstance(model, str) and not is_own_model(model)):
+        raise ConfigError(
+            f"the run was trained with the model {config.name}: leave {option('model')} out"
+        )
+    name = model if isinstance(model, str) else name_of_own_model(model)
+    return ModelConfig(name=name, options=config.options)
 
 
-def window_source(config: RunConfig, store: SeriesStore, scaler: Scaler) -> WindowSource:
+def window_source(
+    config: RunConfig, store: SeriesStore, scaler: Scaler | None = None
+) -> WindowSource:
     """What the windows of a run hold.
 
     Raises:
         ConfigError: if there is no such model.
         DataError: if a target channel is not in the store.
     """
-    windows = config.windows
-    targets = windows.target_indices(store)
-    profile = None
-    if windows.profile:
-        profile = Profile.fit(store, windows.splits(store).train_rows(windows.spec), targets)
-    return WindowSource(
-        store=store,
-        spec=windows.spec,
-        scaler=scaler,
-        target_indices=targets,
-        calendar=_calendar(config, store),
-        profile=profile,
-    )
-
-
-def _calendar(config: RunConfig, store: SeriesStore) -> tuple[str, ...]:
-    """The calendar features of the inputs: the configured ones, else what fits series and model."""
-    if config.windows.calendar is not None:
-        return config.windows.calendar
     name = config.model.name
-    day_of_week = name != CUSTOM_MODEL and model_entry(name).model.uses_day_of_week
-    return default_calendar(store.time_axis, day_of_week=day_of_week)
+    day_of_week = not is_own_model(name) and model_entry(name).model.uses_day_of_week
+    return WindowSource.from_config(store, config.windows, scaler, day_of_week=day_of_week)
 
 
 def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> ModelShape:
@@ -131,8 +138,7 @@ def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> Mod
         ConfigError, DataError: as `WindowConfig.splits`, `model_entry` and `window_source`.
     """
     config = RunConfig(store=store.path, windows=windows, model=ModelConfig(name=model))
-    scaler = Scaler.fit(store, windows.splits(store).train_rows(windows.spec))
-    return shape_of(window_source(config, store, scaler))
+    return window_source(config, store).shape
 
 
 def build_forecaster(
@@ -148,32 +154,23 @@ def build_forecaster(
     Args:
         config: the model, its options and the seed.
         source: what the windows hold.
-        factory: builds your own network.
+        factory: your own class or function, in place of the one that the model's name imports.
         device: the compute device; the configuration's by default.
         is_restored: whether the parameters of a checkpoint will replace the initial ones.
 
     Raises:
-        ConfigError: if the model cannot be built, or `factory` is missing.
+        ConfigError: if the model cannot be found or built.
     """
-    shape = shape_of(source)
+    shape = source.shape
     device = resolve_device(config.device) if device is None else device
     torch.manual_seed(config.training.seed)
-    if factory is not None:
-        network = factory(shape)
-        if not isinstance(network, nn.Module):
-            raise ConfigError(
-                f"the function given as model= returned a {type(network).__name__}: it must "
-                "return a torch.nn.Module"
-            )
-    elif config.model.name == CUSTOM_MODEL:
-        raise ConfigError(
-            "the run was trained with a network of its own: pass the function that builds it "
-            "as model="
-        )
-    else:
-        network = build_model(
-            config.model.name, config.model.options, shape, is_restored=is_restored
-        )
+    network = build_model(
+        config.model.name,
+        config.model.options,
+        shape,
+        factory=factory,
+        is_restored=is_restored,
+    )
     forecaster = NetworkForecaster(
         network,
         _supports(network, source.store.graph),
@@ -185,10 +182,19 @@ def build_forecaster(
 
 
 def _supports(network: nn.Module, graph: SensorGraph) -> Supports:
-    """The operators of the graph that the network diffuses with."""
+    """The operators of the graph that the network diffuses with; none if it does not ask."""
     if isinstance(network, AbstractModel):
         return network.build_supports(graph)
-    return Supports.from_graph(graph)
+    requested = requested_inputs(network)
+    if requested is not None and "supports" not in requested:
+        return Supports.from_graph(graph, "none")
+    return Supports.from_graph(graph, getattr(network, "support_kind", "dual_random_walk"))
+
+
+def explain_own_failures(network: nn.Module, what: str) -> AbstractContextManager[None]:
+    """As `explain_failures`, if the network is not of this package."""
+    is_own = not type(network).__module__.startswith("pgti.")
+    return explain_failures(what) if is_own else nullcontext()
 
 
 def try_network(forecaster: NetworkForecaster, batcher: Batcher[Any], start: int) -> None:
@@ -202,12 +208,18 @@ def try_network(forecaster: NetworkForecaster, batcher: Batcher[Any], start: int
         start: its first row.
 
     Raises:
-        ConfigError: unless the network returns a tensor of the right shape.
+        ConfigError: if the network raises an error, or returns anything but a tensor of the right
+            shape.
     """
     batch = batcher.gather(np.array([start]))
     devices = [batch.x.device] if batch.x.device.type == "cuda" else []
     forecaster.eval()
     # Not inference_mode: what a network caches here must be usable in training later.
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+    what = f"the network failed on one window, x {list(batch.x.shape)}"
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(devices=devices),
+        explain_own_failures(forecaster.network, what),
+    ):
         forecaster(batch)
     forecaster.train()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pgti.batching import Batcher, WindowSource
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster
 from pgti.memory import (
     MallocPolicy,
@@ -151,7 +151,7 @@ def _checkpointing_options(
         if setting == "on":
             raise ConfigError(
                 f"activation_checkpointing is 'on' and the model {config.model.name} has no way to "
-                "recompute its activations: use --activation-checkpointing auto"
+                f"recompute its activations: use {option('activation_checkpointing', 'auto')}"
             )
         return (False,)
     if setting == "auto" and checkpointed_before is not None:
@@ -283,15 +283,17 @@ class _Fitting:
         about = f"about {_size(needed)}" if is_known else f"more than there is for {cost.too_many}"
         changes = []
         if True not in costs and _can_checkpoint(self.train_step.forecaster.network):
-            changes.append("use --activation-checkpointing on")
+            changes.append(f"use {option('activation_checkpointing', 'on')}")
         fitting = next((b for b in range(size - 1, 0, -1) if self.needed(cost, b) <= usable), 0)
         if fitting:
             training = self.config.training
             factor = -(-size * training.accumulate // fitting)
             whole = fitting * training.batch_size // size  # of all ranks
-            changes.append(f"use --batch-size {whole} (with --accumulate {factor} for steps of "
-                           "about as many windows)")  # fmt: skip
-        changes.append("make the model or --windows.input-steps smaller")
+            changes.append(
+                f"use {option('batch_size', whole)} (with {option('accumulate', factor)} for steps "
+                "of about as many windows)"
+            )
+        changes.append(f"make the model or {option('windows.input_steps')} smaller")
         return (
             f"training needs {about}, and {_size(usable)} of the {_size(self.free_bytes)} that are "
             f"free may be used: {', or '.join(changes)}"
@@ -309,7 +311,7 @@ def _free_bytes(config: RunConfig, device: torch.device) -> int:
     if left <= 0:
         raise ConfigError(
             f"memory_budget is {_size(config.memory_budget)} and {_size(taken)} are in use before "
-            "training begins: give it more, or use --batching index"
+            f"training begins: give it more, or use {option('batching', 'index')}"
         )
     return min(free, left)
 

@@ -6,8 +6,9 @@ training that was interrupted resumes from its last checkpoint.
 
 import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,88 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, PgtiError, RunError, require_whole_number
+from pgti.models import is_own_model, source_of_own_model
 from pgti.run.config import read_toml
-from pgti.run.results import Machine, Spread
+from pgti.run.results import Machine
 from pgti.run.study_processes import StudyTraining, run_trainings
+from pgti.run.study_result import METRICS, OverSeeds, StudiedModel, StudyResult
 from pgti.store import SeriesStore
 
-__all__ = ["METRICS", "StudiedModel", "StudyResult", "study"]
+__all__ = ["study"]
 
-METRICS = ("mae", "rmse", "mape")
 _BASELINES = ("persistence", "historical-average")
-_PUBLISHED_STEPS = ("3", "6", "12")  # of the field's tables: 15, 30, 60 minutes of five-minute data
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StudiedModel:
-    """A row of the table.
-
-    Attributes:
-        model: its name.
-        seeds: of the finished trainings.
-        parameters: number of trainable parameters; 0 for a baseline.
-        errors: test metrics over the seeds, by metric and horizon step ("1", "2", .. and "mean");
-            MAE and RMSE in the target's unit, MAPE in per cent.
-        epochs: trained, over the seeds; None for a baseline.
-        best_epoch: whose parameters were tested; None for a baseline.
-        seconds_per_epoch: of training and validation; None for a baseline.
-        peak_pss_bytes: of the process; None for a baseline, or where it is not reported.
-    """
-
-    model: str
-    seeds: tuple[int, ...]
-    parameters: int
-    errors: Mapping[str, Mapping[str, Spread]]
-    epochs: Spread | None = None
-    best_epoch: Spread | None = None
-    seconds_per_epoch: Spread | None = None
-    peak_pss_bytes: Spread | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StudyResult:
-    """The result of `study`.
-
-    Attributes:
-        store: the store.
-        models: the rows of the table, the baselines first.
-        test_windows: number of test windows.
-        threads: of each training.
-        jobs: trainings at the same time, which shared the machine.
-        machine: where they ran.
-        left_out: what is missing, and why.
-    """
-
-    store: str
-    models: tuple[StudiedModel, ...]
-    test_windows: int
-    threads: int
-    jobs: int
-    machine: Machine
-    left_out: tuple[str, ...]
-
-    @property
-    def shown_steps(self) -> tuple[str, ...]:
-        """The horizon steps of a table: those of the literature if it has them, else the last."""
-        steps = [step for step in self.models[0].errors["mae"] if step != "mean"]
-        shown = tuple(step for step in _PUBLISHED_STEPS if step in steps)
-        return shown or (steps[-1],)
-
-    def to_markdown(self) -> str:
-        """A table in Markdown, a row per model, by mean MAE: metrics with spread, and the cost."""
-        columns = [(metric, step) for metric in METRICS for step in self.shown_steps]
-        titles = ["model", "seeds", *(f"{metric.upper()} {step}" for metric, step in columns)]
-        titles += ["epochs (best)", "s/epoch", "peak MiB", "parameters"]
-        lines = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-        for row in sorted(self.models, key=lambda row: row.errors["mae"]["mean"].median):
-            cells = [row.model, str(len(row.seeds)) if row.seeds else "-"]
-            cells += [_with_spread(row.errors[metric].get(step)) for metric, step in columns]
-            epochs, best = _median(row.epochs), _median(row.best_epoch)
-            cells += [f"{epochs} ({best})" if row.epochs else "-", _median(row.seconds_per_epoch)]
-            cells += [_median(row.peak_pss_bytes, 2**20)]
-            cells += [f"{row.parameters:,}" if row.parameters else "-"]
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join(lines) + "\n"
 
 
 def study(
@@ -113,39 +42,39 @@ def study(
 
     Args:
         store: to train on.
-        configs: TOML files as for `pgti train --config`, each of another model.
+        configs: TOML files as for `pgti train --config`. A row of the table is named after the
+            model, or after its file where a model occurs twice.
         workdir: where runs and results stay; finished trainings are not repeated.
         seeds: of every model.
-        jobs: trainings at the same time, which share the cores.
+        jobs: trainings at the same time. They share the cores; where OMP_NUM_THREADS is set, each
+            has that many threads.
         test_windows: maximum number of test windows; all if not given.
         log: receives one line for each thing that is done.
 
     Raises:
-        ConfigError: an argument is out of range; the working directory has trainings of another
-            store or configuration; or the configurations test on different windows.
+        ConfigError: an argument is out of range; a file is given twice; the working directory has
+            trainings of another store, configuration or network of your own; or the configurations
+            test on different windows.
         RunError: no training succeeded.
     """
     _check(seeds, jobs, test_windows, configs)
     contents = {config: read_toml(config) for config in configs}
-    names = [_model_of(config, content) for config, content in contents.items()]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(
-                f"two configurations train the model {name!r}: a study has one row per model"
-            )
+    models = {config: _model_of(config, content) for config, content in contents.items()}
+    files = _distinct_names(configs)
+    rows = _row_names(models, files)
     trainings = [
         StudyTraining(
-            model=name,
+            row=rows[config],
             config=config,
             seed=seed,
-            directory=workdir / f"{name.replace(':', '-')}-{seed}",
-            identity=_identity(store, contents[config], test_windows),
+            directory=workdir / f"{files[config].replace('/', '-')}-{seed}",
+            identity=_identity(store, contents[config], models[config], test_windows),
         )
-        for config, name in zip(contents, names, strict=True)
+        for config in configs
         for seed in seeds
     ]
     machine = Machine.here()
-    threads = max(1, machine.cores // jobs)
+    threads = _threads(machine.cores, jobs)
     measured = {"cpu": machine.cpu, "threads": threads, "jobs": jobs, **machine.versions}
     found = {training: training.read_result() for training in trainings}
     waiting = [training for training in trainings if found[training] is None]
@@ -173,11 +102,12 @@ def study(
             "some trainings are of an earlier call with other jobs, threads, versions or machine: "
             "seconds and bytes are not comparable, and results may differ between versions"
         )
-    rows = [_row(name, results) for name in names]
+    studied = [_row(rows[config], model, results) for config, model in models.items()]
     test = next(iter(results.values()))["test"]
     return StudyResult(
         store=str(store.path),
-        models=(*_baseline_rows(test), *(row for row in rows if row is not None)),
+        interval_seconds=store.meta.interval_seconds,
+        models=(*_baseline_rows(test), *(row for row in studied if row is not None)),
         test_windows=test["windows"],
         threads=threads,
         jobs=jobs,
@@ -207,9 +137,48 @@ def _model_of(config: Path, content: Mapping[str, Any]) -> str:
     return name
 
 
-def _identity(store: SeriesStore, content: Mapping[str, Any], test_windows: int | None) -> str:
+def _distinct_names(configs: Sequence[Path]) -> dict[Path, str]:
+    """A name for each file: as much of the end of its path as tells it from the others.
+
+    Raises:
+        ConfigError: if a file is given twice.
+    """
+    paths = [config.resolve().with_suffix("").parts for config in configs]
+    names = {}
+    for config, parts in zip(configs, paths, strict=True):
+        if paths.count(parts) > 1:
+            raise ConfigError(f"the configuration {config} is given twice")
+        length = 1
+        while sum(other[-length:] == parts[-length:] for other in paths) > 1:
+            length += 1
+        names[config] = "/".join(parts[-length:])
+    return names
+
+
+def _row_names(models: Mapping[Path, str], files: Mapping[Path, str]) -> dict[Path, str]:
+    """Each row's name: that of its model, or of its file where another row has the model's."""
+    counts = Counter(models.values())
+    names = {
+        config: model if counts[model] == 1 else files[config] for config, model in models.items()
+    }
+    return names if len(set(names.values())) == len(names) else dict(files)
+
+
+def _threads(cores: int, jobs: int) -> int:
+    """Threads of each training: OMP_NUM_THREADS, or an equal share of the cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) > 0 else max(1, cores // jobs)
+
+
+def _identity(
+    store: SeriesStore, content: Mapping[str, Any], model: str, test_windows: int | None
+) -> str:
     """A digest of everything that two results must share to be the same training's."""
-    text = json.dumps([store.fingerprint, content, test_windows], sort_keys=True, default=str)
+    facts = [store.fingerprint, content, test_windows]
+    source = source_of_own_model(model) if is_own_model(model) else None
+    if source is not None:
+        facts.append(hashlib.sha256(source.read_bytes()).hexdigest())
+    text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -239,51 +208,42 @@ def _persistence_metrics(test: Mapping[str, Any]) -> NDArray[np.float64]:
     return np.array([test["windows"], found["count"], *values], dtype=np.float64)
 
 
-def _row(model: str, results: Mapping[StudyTraining, Mapping[str, Any]]) -> StudiedModel | None:
+def _row(
+    name: str, model: str, results: Mapping[StudyTraining, Mapping[str, Any]]
+) -> StudiedModel | None:
     """A model's figures over its seeds; None if no seed finished."""
-    found = {each.seed: result for each, result in results.items() if each.model == model}
+    found = {each.seed: result for each, result in results.items() if each.row == name}
     if not found:
         return None
     runs = [found[seed] for seed in sorted(found)]
-    peaks = [run["peak_pss_bytes"] for run in runs if run["peak_pss_bytes"] is not None]
+    peaks = [run["peak_pss_bytes"] for run in runs]
     return StudiedModel(
+        name=name,
         model=model,
         seeds=tuple(sorted(found)),
         parameters=runs[0]["parameters"],
         errors=_errors([run["test"] for run in runs]),
-        epochs=Spread.of([run["epochs"] for run in runs]),
-        best_epoch=Spread.of([run["best_epoch"] for run in runs]),
-        seconds_per_epoch=Spread.of([run["training_seconds"] / run["epochs"] for run in runs]),
-        peak_pss_bytes=Spread.of(peaks) if peaks else None,
+        epochs=OverSeeds.of([run["epochs"] for run in runs]),
+        best_epoch=OverSeeds.of([run["best_epoch"] for run in runs]),
+        seconds_per_epoch=OverSeeds.of([run["training_seconds"] / run["epochs"] for run in runs]),
+        peak_pss_bytes=None if None in peaks else OverSeeds.of(peaks),
     )
 
 
 def _baseline_rows(test: Mapping[str, Any]) -> Iterator[StudiedModel]:
     for name in _BASELINES:
         if name in test:
-            yield StudiedModel(model=name, seeds=(), parameters=0, errors=_errors([test[name]]))
+            errors = _errors([test[name]])
+            yield StudiedModel(name=name, model=name, seeds=(), parameters=0, errors=errors)
 
 
-def _errors(tests: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Spread]]:
+def _errors(tests: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, OverSeeds]]:
     """Metrics over seeds; a step without an observed target, or without a MAPE, is left out."""
     return {
         metric: {
-            step: Spread.of([test[metric][step] for test in tests])
+            step: OverSeeds.of([test[metric][step] for test in tests])
             for step in tests[0][metric]
             if all(test[metric][step] is not None for test in tests)
         }
         for metric in METRICS
     }
-
-
-def _with_spread(spread: Spread | None) -> str:
-    """Median, and half the range."""
-    if spread is None:
-        return "-"
-    if spread.runs == 1:
-        return f"{spread.median:.3f}"
-    return f"{spread.median:.3f} ± {(spread.maximum - spread.minimum) / 2:.3f}"
-
-
-def _median(spread: Spread | None, unit: float = 1.0) -> str:
-    return "-" if spread is None else f"{spread.median / unit:,.0f}"

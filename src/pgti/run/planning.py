@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from pgti.batching import WindowSource
+from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
 from pgti.run.build import build_forecaster, window_source
 from pgti.run.config import RunConfig
 from pgti.run.results import Machine, Spread
 from pgti.run.schedule import Job, RankRows, Schedule, ScheduleSummary, count_rows
-from pgti.run.simulated_rank import SimulatedRank, collective_bytes, row_bytes, simulate_rank
-from pgti.store import Scaler, SeriesStore
+from pgti.run.simulated_rank import SimulatedRank, collective_bytes, simulate_rank
+from pgti.store import SeriesStore
 
 __all__ = ["MAX_RANKS", "PlanResult", "SentBytes", "plan"]
 
@@ -128,8 +129,7 @@ def plan(
     training = config.training
     store = SeriesStore.open(config.store)
     splits = config.windows.splits(store)
-    scaler = Scaler.fit(store, splits.train_rows(config.windows.spec))
-    source = window_source(config, store, scaler)
+    source = window_source(config, store)
     forecaster = build_forecaster(config, source, None, torch.device("cpu"))
     parameters = [each for each in forecaster.network.parameters() if each.requires_grad]
     job = Job(
@@ -142,7 +142,10 @@ def plan(
         placement=config.placement,
         epoch=epoch,
     )
-    log(f"the schedule of {world_size:,} ranks: {job.num_batches:,} batches")
+    log(
+        f"the schedule of {count_of(world_size, 'rank')}: "
+        f"{count_of(job.num_batches, 'batch', 'batches')}"
+    )
     schedule = Schedule(job)
     summary, rows = schedule.summarize(), count_rows(schedule)
     simulated: list[SimulatedRank] = []
@@ -152,7 +155,10 @@ def plan(
         if isinstance(found, str):
             left_out.append(found)
             continue
-        log(f"rank {rank}: the last {found.batches:,} of {job.num_batches:,} batches")
+        log(
+            f"rank {rank}: the last {found.batches:,} of "
+            f"{count_of(job.num_batches, 'batch', 'batches')}"
+        )
         simulated.append(found)
     return PlanResult(
         machine=Machine.here(),
@@ -166,7 +172,7 @@ def plan(
         parameters=sum(each.numel() for each in parameters),
         schedule=summary,
         sent=_sent(job, rows, source, parameters),
-        held_bytes=Spread.of((rows.held * row_bytes(source)).tolist()),
+        held_bytes=Spread.of((rows.held * source.stored_row_bytes).tolist()),
         ranks=tuple(simulated),
         is_sound=summary.taken_once == summary.windows and all(each.agrees for each in simulated),
         left_out=tuple(left_out),
@@ -195,7 +201,7 @@ def _check(
 def _sent(
     job: Job, rows: RankRows, source: WindowSource, parameters: Sequence[torch.Tensor]
 ) -> SentBytes:
-    size, meta = row_bytes(source), source.store.meta
+    size, meta = source.stored_row_bytes, source.store.meta
     epoch = collective_bytes(parameters, job, job.num_batches)
     data = (rows.exchanged.sum(axis=0) + rows.moved) * size
     window = job.span * meta.num_nodes * (meta.num_channels + 1) * _PAPER_BYTES

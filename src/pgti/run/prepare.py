@@ -16,13 +16,13 @@ from pgti.batching import (
     choose_batching,
 )
 from pgti.distributed import Communicator
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 from pgti.forecasting import Observer
-from pgti.models import AbstractModel, num_trainable_parameters
+from pgti.models import CUSTOM_MODEL, AbstractModel, ModelFactory, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
-    ModelFactory,
     build_forecaster,
+    explain_own_failures,
     resolve_device,
     try_network,
     window_source,
@@ -30,8 +30,8 @@ from pgti.run.build import (
 from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
-from pgti.store import Scaler, SeriesStore
-from pgti.training import RunDirectory, RunFingerprint, Trainer
+from pgti.store import SeriesStore
+from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
 __all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
@@ -70,11 +70,15 @@ class PreparedRun:
             checkpointed_before: whether a resumed run has checkpointed its activations so far.
 
         Raises:
-            ConfigError: as `pgti.run.memory_plan.plan_memory`.
+            ConfigError: as `pgti.run.memory_plan.plan_memory`, or a step of the user's own network
+                fails.
         """
         communicator, network = self.run.communicator, self.run.forecaster.network
         on_cpu = self.run.device.type == "cpu"
-        with communicator.raise_together():
+        with (
+            communicator.raise_together(),
+            explain_own_failures(network, "a trial step of training failed"),
+        ):
             plan = plan_memory(
                 self.run.config,
                 self.run.source,
@@ -104,6 +108,7 @@ def prepare(
     communicator: Communicator,
     *,
     is_restored: bool = False,
+    extensions: Extensions | None = None,
 ) -> PreparedRun:
     """Build everything and try the network on one window, without touching the run's directory.
 
@@ -111,18 +116,20 @@ def prepare(
         config: every option, the model's resolved.
         directory: where the run is, or will be.
         store: the configuration's store.
-        model: builds the network, in place of the configuration's model.
+        model: the user's own class or function, in place of the one that the configuration's
+            model names.
         observers: creates the observers of the training.
         communicator: the ranks.
         is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
+        extensions: what the user adds to the training.
 
     Raises:
         PgtiError: if something given cannot be used.
     """
+    extensions = Extensions() if extensions is None else extensions
     device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
     splits = config.windows.splits(store)
-    scaler = Scaler.fit(store, splits.train_rows(config.windows.spec))
-    source = window_source(config, store, scaler)
+    source = window_source(config, store)
     validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
     run = Run(
@@ -133,6 +140,7 @@ def prepare(
         forecaster=build_forecaster(config, source, model, device, is_restored=is_restored),
         directory=directory,
         communicator=communicator,
+        metrics=extensions.metrics or {},
     )
     batching, choices = _choose_batching(run)
     choices += _warnings(run)
@@ -160,6 +168,7 @@ def prepare(
         fingerprint=RunFingerprint(store=store.fingerprint, settings=config.settings()),
         observers=() if observers is None or not communicator.is_main else observers(directory),
         communicator=communicator,
+        extensions=extensions,
     )
     info = {
         "store": str(store.path.absolute()),
@@ -189,7 +198,7 @@ def _choose_batching(run: Run) -> tuple[str, list[str]]:
         if config.batching not in (AUTO, "index"):
             raise ConfigError(
                 f"batching is {config.batching} and placement is partitioned: each rank gathers "
-                "from the rows that it holds; leave --batching out"
+                f"from the rows that it holds; leave {option('batching')} out"
             )
         return "index", []
     if config.batching == AUTO:
@@ -201,17 +210,23 @@ def _choose_batching(run: Run) -> tuple[str, list[str]]:
 def _warnings(run: Run) -> list[str]:
     """What may surprise in the results or the speed of a run, in one line each."""
     lines = []
-    if len(run.target_names) > 1:
+    if run.config.model.name == CUSTOM_MODEL:
         lines.append(
-            f"{len(run.target_names)} targets ({', '.join(run.target_names)}): the loss and the "
-            "errors over all of them mix their units; --windows.targets chooses"
+            "no module defines the network's class or function, with `shape` as first parameter: "
+            f"opening the run will need {option('model')}"
+        )
+    targets = run.source.target_names
+    if len(targets) > 1:
+        lines.append(
+            f"{len(targets)} targets ({', '.join(targets)}): the loss and the "
+            f"errors over all of them mix their units; {option('windows.targets')} chooses"
         )
     if run.config.training.precision == "bfloat16" and run.device.type == "cpu":
         speed = bfloat16_speed()
         if speed < 1:
             lines.append(
                 f"precision bfloat16: this processor multiplies it {1 / speed:.0f} times as slowly "
-                "as float32; --precision float32 is faster here"
+                f"as float32; {option('precision', 'float32')} is faster here"
             )
     return lines
 
@@ -229,5 +244,6 @@ def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -
     if not any(source.store.moments(rows).count[targets].any() for rows in runs):
         raise DataError(
             f"no target of the {len(starts)} validation windows was observed in rows "
-            f"{runs[0].start} to {runs[-1].stop - 1}: choose another split, or more --val-windows"
+            f"{runs[0].start} to {runs[-1].stop - 1}: choose another split, or more "
+            f"{option('val_windows')}"
         )

@@ -43,7 +43,7 @@ class Spread:
             ValueError: there is no value.
         """
         if not values:
-            raise ValueError("there is no measurement to summarise")
+            raise ValueError("there is no measurement to summarize")
         return cls(
             median=statistics.median(values),
             minimum=min(values),

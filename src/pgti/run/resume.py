@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from pgti.distributed import Communicator
+from pgti.models import is_own_model
 from pgti.run.config import RunConfig
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
@@ -66,6 +67,7 @@ def find_run(
     communicator: Communicator,
     *,
     resume: bool,
+    overwrite: bool,
     job: Job | None,
     held: ExitStack,
 ) -> NewRun | ResumedRun | FinishedRun:
@@ -77,6 +79,7 @@ def find_run(
         store: the store now.
         communicator: the ranks.
         resume: whether an existing run may be resumed.
+        overwrite: whether an existing run may be replaced.
         job: what launched the processes.
         held: holds the lock of an existing run.
 
@@ -87,10 +90,12 @@ def find_run(
     facts, archive = b"", b""
     with communicator.raise_together():
         if communicator.is_main and RunDirectory.exists(directory.path):
-            if not (resume or _was_started_by(directory, job)):
-                directory.check_free(directory.path)
-            held.enter_context(directory.locked())
-            facts, archive = _read_run(directory, config, store)
+            is_resumed = resume or _was_started_by(directory, job)
+            if not is_resumed:
+                directory.check_free(directory.path, overwrite=overwrite)
+            else:
+                held.enter_context(directory.locked())
+                facts, archive = _read_run(directory, config, store)
     facts, archive = map(communicator.broadcast_bytes, (facts, archive))
     if not facts:
         return NewRun()
@@ -127,6 +132,9 @@ def _read_run(
         fingerprint, started = str(info.get("fingerprint")), None
         settings = RunConfig.from_toml(directory.config_file).settings()
     check_fingerprint(fingerprint, store.fingerprint)
+    name = config.model.name
+    if is_own_model(name) and is_own_model(settings["model"]["name"]):  # its module may have moved
+        settings = {**settings, "model": {**settings["model"], "name": name}}
     check_settings(settings, config.settings(), free=free_options(config.training))
     chosen = info.get("activation_checkpointing", info.get("recompute"))  # its name in 0.1
     facts = {"started": started, "activation_checkpointing": chosen}

@@ -18,13 +18,14 @@ from pgti.batching import (
     build_batcher,
     build_loader,
 )
+from pgti.display import count_of
 from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
 from pgti.forecasting import NetworkForecaster
 from pgti.memory import available_bytes
 from pgti.run.schedule import Job, RankRows, Schedule
 from pgti.training import TrainingConfig, TrainStep
 
-__all__ = ["RankMemory", "SimulatedRank", "collective_bytes", "row_bytes", "simulate_rank"]
+__all__ = ["RankMemory", "SimulatedRank", "collective_bytes", "simulate_rank"]
 
 _COUNT_BYTES = 8
 _MAX_ANNOUNCEMENTS = 1 << 16  # a rank that exchanges rows looks at the windows of every other one
@@ -107,12 +108,6 @@ def collective_bytes(parameters: Sequence[Tensor], job: Job, num_batches: int) -
     }
 
 
-def row_bytes(source: WindowSource) -> int:
-    """Bytes of a stored row of the series."""
-    num_bytes: int = source.store.raw[0].nbytes
-    return num_bytes
-
-
 def simulate_rank(
     schedule: Schedule,
     rows: RankRows,
@@ -142,16 +137,17 @@ def simulate_rank(
     job = schedule.job
     most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
     network = forecaster.network
-    held, batch_bytes = int(rows.held[rank]) * row_bytes(source), most * source.window_bytes
+    held, batch_bytes = int(rows.held[rank]) * source.stored_row_bytes, most * source.window_bytes
     needed = _memory(job, rows, source, network, rank, held, batch_bytes).own
     free = available_bytes()
     if needed > _FREE_FRACTION * free:
         return (
-            f"rank {rank}: it takes {most:,} windows of a batch and needs {needed / 2**30:.1f} GiB "
-            f"here; {free / 2**30:.1f} GiB are free, half of which may be used"
+            f"rank {rank}: it takes {count_of(most, 'window')} of a batch and needs "
+            f"{needed / 2**30:.1f} GiB here; {free / 2**30:.1f} GiB are free, half of which may be "
+            "used"
         )
     num_windows = int((schedule.owners == rank).sum())
-    enough = _enough_batches(job, num_windows * source.spec.span * row_bytes(source))
+    enough = _enough_batches(job, num_windows * source.spec.span * source.stored_row_bytes)
     num_batches = min(job.num_batches, enough if max_batches is None else max_batches)
     first = job.num_batches - num_batches
     first -= first % job.accumulate
@@ -187,7 +183,7 @@ def simulate_rank(
     expected: dict[str, int] = {
         **dict.fromkeys(KINDS, 0),
         **collective_bytes(step.parameters, job, job.num_batches - first),
-        "data": num_rows * row_bytes(source),
+        "data": num_rows * source.stored_row_bytes,
     }
     has_its_windows = record.is_right and record.batch == job.num_batches
     return SimulatedRank(
@@ -280,7 +276,7 @@ def _memory(
         in_flight += in_flight + int(rows.exchanged[:, rank].max())
     own = {
         "held": held,
-        "fetched": PREFETCH_DEPTH * in_flight * row_bytes(source),
+        "fetched": PREFETCH_DEPTH * in_flight * source.stored_row_bytes,
         "batch": batch,
         "parameters": sum(each.nbytes for each in network.parameters()),
         "gradients": 2 * trainable if job.world_size > 1 else trainable,

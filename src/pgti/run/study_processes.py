@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pgti.errors import ConfigError, PgtiError, RunError
+from pgti.errors import ConfigError, PgtiError, RunError, option
 from pgti.storage.atomic import write_atomically
 
 __all__ = ["StudyTraining", "run_training", "run_trainings"]
@@ -18,17 +18,18 @@ __all__ = ["StudyTraining", "run_training", "run_trainings"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyTraining:
-    """One model with one seed.
+    """One configuration with one seed.
 
     Attributes:
-        model: its name.
+        row: of the table that it belongs to.
         config: the TOML file that it is trained with.
         seed: of the run.
         directory: of its run and its result.
-        identity: of store, configuration and test windows; results with another one are refused.
+        identity: of store, configuration, own network and test windows; results with another one
+            are refused.
     """
 
-    model: str
+    row: str
     config: Path
     seed: int
     directory: Path
@@ -36,8 +37,8 @@ class StudyTraining:
 
     @property
     def name(self) -> str:
-        """Model and seed."""
-        return f"{self.model}, seed {self.seed}"
+        """Row and seed."""
+        return f"{self.row}, seed {self.seed}"
 
     def command(self, store: Path, test_windows: int | None) -> list[str]:
         """The command that trains it, or resumes its training."""
@@ -52,7 +53,7 @@ class StudyTraining:
         """The result of a finished training; None if it is not finished.
 
         Raises:
-            ConfigError: it was trained on another store, or with another configuration.
+            ConfigError: it was trained on another store, or with another configuration or network.
         """
         path = self.directory / "result.json"
         if not path.exists():
@@ -60,8 +61,8 @@ class StudyTraining:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if result["identity"] != self.identity:
             raise ConfigError(
-                f"{self.directory} contains a training of another store or configuration: remove "
-                "it, or choose another --workdir"
+                f"{self.directory} contains a training of another store, configuration or network "
+                f"of your own: remove it, or choose another {option('workdir')}"
             )
         return result
 

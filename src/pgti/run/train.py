@@ -1,50 +1,57 @@
-"""Training from end to end: check everything, create or resume the run, train."""
+"""`pgti.train`: what a user of Python gives, as a configuration and what is added to it."""
 
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from pgti.batching import Placement
-from pgti.distributed import Communicator, SingleProcess, find_launch
-from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
-from pgti.memory import is_allocation_failure, malloc_policy
-from pgti.options import check_names
-from pgti.run.build import CUSTOM_MODEL, ModelFactory, resolve_model
-from pgti.run.config import ModelConfig, RunConfig, WindowConfig
-from pgti.run.memory_plan import MemoryPlan
-from pgti.run.prepare import AUTO, ObserverFactory, PreparedRun, prepare
-from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
-from pgti.run.run import Run, open_store
-from pgti.store import SeriesStore
-from pgti.training import FitResult, RunDirectory, TrainingConfig
-from pgti.training.checkpoint import Checkpoint, read_checkpoint
-from pgti.training.compatibility import plain_settings
-from pgti.training.run_directory import now
+from pgti.batching import WindowConfig
+from pgti.distributed import Communicator, find_launch
+from pgti.errors import ConfigError
+from pgti.forecasting import Metrics, RichObserver, check_metrics
+from pgti.models import MODELS, AbstractModel, ModelFactory, name_of_own_model
+from pgti.options import check_options, require_path, require_type
+from pgti.run.build import relocate_model
+from pgti.run.config import RunConfig
+from pgti.run.execute import train_run
+from pgti.run.run import Run
+from pgti.signatures import accept_options
+from pgti.store import SeriesStore, open_store
+from pgti.training import (
+    Callback,
+    CustomLoss,
+    Extensions,
+    RunDirectory,
+    TrainingConfig,
+)
+from pgti.windows import Placement
 
-__all__ = ["Job", "train", "train_run"]
-
-Log = Callable[[str], None]
-"""Writes a line for the user."""
+__all__ = ["train"]
 
 
+@accept_options(TrainingConfig)
 def train(  # noqa: PLR0913 - each names one part of a run
     store: str | Path | SeriesStore,
     run: str | Path,
     *,
-    model: str | ModelFactory = "dcrnn",
+    model: str | ModelFactory | None = None,
     model_options: Mapping[str, Any] | None = None,
-    windows: WindowConfig | None = None,
-    training: TrainingConfig | None = None,
-    batching: str = AUTO,
-    device: str = "auto",
-    memory_budget: int | None = None,
-    placement: Placement = "replicated",
+    windows: WindowConfig | Mapping[str, Any] | None = None,
+    training: TrainingConfig | Mapping[str, Any] | None = None,
+    loss: Any = None,
+    metrics: Metrics | None = None,
+    callbacks: Sequence[Callback] = (),
+    batching: str | None = None,
+    device: str | None = None,
+    memory_budget: int | str | None = None,
+    placement: Placement | None = None,
     communicator: Communicator | None = None,
     resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
     **training_options: Any,
 ) -> Run:
     """Train a model on a store; the result is a run directory.
@@ -52,195 +59,146 @@ def train(  # noqa: PLR0913 - each names one part of a run
     Args:
         store: the store, or its path.
         run: directory to create, or with `resume` to continue in.
-        model: name of a model, or a function that builds your own network from the sizes of the
-            data (`ModelShape`). The network is called as `network(x, supports)`, x
-            [B, L, N, C + F] standardised, and returns [B, H, N, C_out] standardised.
-        model_options: options of a named model.
-        windows: shape and split of the windows.
-        training: options of the training loop.
-        batching: "auto", "index", "device" or "standard".
-        device: "auto", "cpu" or "cuda".
-        memory_budget: bytes that the process may use on that device; by default what is free.
-        placement: "replicated" or "partitioned": see `RunConfig`.
+        model: name of a model, "dcrnn" by default; or a network of your own: its class, a function
+            that returns it, or `module:Class`. It is built as `Class(shape, **model_options)`,
+            `shape` a `ModelShape`, called with x [B, L, N, C + F], standardised, and with what else
+            its `forward` names (`supports`, `x_mask`, `calendar`: docs/own-models.md), and returns
+            [B, H, N, C_out], standardised.
+        model_options: options of the model.
+        windows: shape and split of the windows; a `WindowConfig`, or its options by name.
+        training: options of the training loop; a `TrainingConfig`, or its options by name.
+        loss: "mae", "huber", "mse" or an instance of their classes; or a function of your own that
+            maps prediction, target and mask, [B, H, N, C_out] in original units, to the sum of
+            the losses of observed targets and their count, two scalar tensors. Gradients are those
+            of the sum over all ranks divided by the count over all ranks.
+        metrics: functions of your own by name, which validation and evaluation compute beside MAE,
+            RMSE and MAPE: each maps prediction, target and mask of one horizon step and channel,
+            [B, N] in original units, to a sum and a count.
+        callbacks: follow the training, and may stop it.
+        batching: "auto" (the default), "index", "device" or "standard": see `RunConfig`.
+        device: "auto" (the default), "cpu" or "cuda".
+        memory_budget: bytes that the process may use on that device, or text such as "2GiB"; by
+            default what is free.
+        placement: "replicated" (the default) or "partitioned": see `RunConfig`.
         communicator: the ranks that train together (`init_communicator`); one process by default.
-        resume: continue from the last checkpoint.
-        **training_options: single options of `TrainingConfig`, such as `epochs=3`.
+        resume: continue a run from its last checkpoint, with its own options where none are given
+            here; a run that is finished stays as it is.
+        overwrite: replace a run that is there.
+        progress: show progress and choices on standard error, or in a notebook.
+        **training_options: options of `TrainingConfig`:
 
     Returns:
         The run, with its best parameters.
 
     Raises:
         PgtiError: if something given cannot be used; nothing is left behind then.
+        KeyboardInterrupt: an `Interrupted`, once the state is saved; `resume=True` continues.
     """
     if communicator is None and find_launch(os.environ).world_size > 1:
         raise ConfigError(
             "this is one of several processes, which must train together: pass "
             "communicator= from `with pgti.init_communicator() as communicator`"
         )
-    opened = open_store(store)
-    base = TrainingConfig() if training is None else training
-    check_names(training_options, TrainingConfig.__slots__)
-    config = RunConfig(
-        store=opened.path.absolute(),
-        windows=WindowConfig() if windows is None else windows,
-        model=ModelConfig(
-            name=model if isinstance(model, str) else CUSTOM_MODEL,
-            options=dict(model_options or {}),
-        ),
-        training=replace(base, **training_options),
-        batching=batching,
-        placement=placement,
-        device=device,
-        memory_budget=memory_budget,
-    )
-    factory = None if isinstance(model, str) else model
+    for name, flag in (("resume", resume), ("overwrite", overwrite), ("progress", progress)):
+        require_type(name, flag, bool, "True or False")
+    require_type("communicator", communicator, (Communicator, NoneType), "a Communicator")
+    require_type("model_options", model_options, (Mapping, NoneType), "options by name")
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other: choose one of them")
+    model = _check_model(model)
+    _refuse_misplaced(training_options, model)
+    check_options(training_options, TrainingConfig)
+    opened, path = open_store(store), require_path("run", run)
+    check_metrics({} if metrics is None else metrics)
+    own_loss = loss if callable(loss) and not is_dataclass(loss) else None
+    if own_loss is not None:
+        loss = CustomLoss(name=getattr(loss, "__qualname__", type(loss).__name__))
+    given = {
+        "model": _model_table(model, model_options),
+        "windows": asdict(windows) if isinstance(windows, WindowConfig) else windows,
+        "training": _training_table(training, training_options, loss),
+        "batching": batching,
+        "device": device,
+        "memory_budget": memory_budget,
+        "placement": placement,
+    }
+    config = RunConfig(store=opened.path.absolute())
+    if resume and RunDirectory.exists(path):
+        config = RunConfig.from_toml(RunDirectory(path).config_file, config.store)
+        if model is not None:
+            config = replace(config, model=relocate_model(config.model, model))
+    config = config.override({name: each for name, each in given.items() if each is not None})
     trained, _ = train_run(
-        config, run, store=opened, model=factory, resume=resume, communicator=communicator
+        config,
+        path,
+        store=opened,
+        model=None if model is None or isinstance(model, str) else model,
+        resume=resume,
+        overwrite=overwrite,
+        log=_print_line if progress else lambda _: None,
+        observers=(lambda _: [RichObserver()]) if progress else None,
+        communicator=communicator,
+        extensions=Extensions(
+            callbacks=_check_callbacks(callbacks), loss=own_loss, metrics=metrics
+        ),
     )
     return trained
 
 
-def train_run(  # noqa: PLR0913 - each names one part of a run
-    config: RunConfig,
-    path: str | Path,
-    *,
-    store: SeriesStore | None = None,
-    model: ModelFactory | None = None,
-    resume: bool = False,
-    job: Job | None = None,
-    log: Log = lambda _: None,
-    observers: ObserverFactory | None = None,
-    communicator: Communicator | None = None,
-) -> tuple[Run, FitResult]:
-    """Train as a configuration says.
+def _check_model(model: Any) -> str | ModelFactory | None:
+    """The model as given; a class of pgti's own by its name."""
+    if isinstance(model, type) and issubclass(model, AbstractModel):
+        return next((name for name, each in MODELS.items() if each.model is model), model)
+    if model is not None and not isinstance(model, str) and not callable(model):
+        raise ConfigError(
+            f"model is {model!r}: it must be the name of a model, or a class or function that "
+            "builds one"
+        )
+    known: str | ModelFactory | None = model
+    return known
 
-    Args:
-        config: every option.
-        path: directory of the run.
-        store: the configuration's store, if it is open already.
-        model: builds the network, in place of the configuration's model.
-        resume: continue from the last checkpoint.
-        job: what launched the processes.
-        log: called with each choice that was made automatically, once the run's directory exists.
-        observers: creates the observers of the training.
-        communicator: the ranks that train together; each of them calls this. Only rank 0 reads and
-            writes the run's directory, and logs. One process by default.
 
-    Returns:
-        The run with its best parameters, and how the training ended.
+def _check_callbacks(callbacks: Any) -> Sequence[Callback]:
+    require_type("callbacks", callbacks, Sequence, "a list of pgti.Callback")
+    for callback in callbacks:
+        require_type("callbacks", callback, Callback, "a list of pgti.Callback")
+    return tuple(callbacks)
 
-    Raises:
-        PgtiError: if something given cannot be used; nothing is left behind then.
-    """
-    directory = RunDirectory(Path(path).absolute())
-    communicator = SingleProcess() if communicator is None else communicator
-    with ExitStack() as held, _explain_memory_failures():
-        with communicator.raise_together():
-            opened = SeriesStore.open(config.store) if store is None else store
-            config = replace(config, model=resolve_model(config.model)).resolved()
-        _assert_same_on_all_ranks(communicator, config, opened)
-        found = find_run(directory, config, opened, communicator, resume=resume, job=job, held=held)
-        with communicator.raise_together():
-            prepared = prepare(
-                config,
-                directory,
-                opened,
-                model,
-                observers,
-                communicator,
-                is_restored=not isinstance(found, NewRun) and found.checkpoint is not None,
+
+def _refuse_misplaced(given: Mapping[str, Any], model: str | ModelFactory | None) -> None:
+    """Say where options of the windows and of the model belong, but for own networks'."""
+    for each in given:
+        if each in WindowConfig.__slots__:
+            raise ConfigError(f"{each} is an option of the windows: pass windows={{{each!r}: ...}}")
+    name = "dcrnn" if model is None else model
+    if isinstance(name, str) and name in MODELS:
+        for each in {field.name for field in fields(MODELS[name].config)} & given.keys():
+            raise ConfigError(
+                f"{each} is an option of the model {name}: pass model_options={{{each!r}: ...}}"
             )
-        prepared.info["job"] = None if job is None else job.name
-        match found:
-            case NewRun():
-                result = _start(prepared, held, log)
-            case ResumedRun():
-                result = _resume(prepared, found, log)
-            case FinishedRun():
-                prepared.trainer.restore(found.checkpoint)
-                result = prepared.trainer.fit()
-        _finish(prepared.run, is_new_end=not isinstance(found, FinishedRun))
-        return prepared.run, result
 
 
-def _start(prepared: PreparedRun, held: ExitStack, log: Log) -> FitResult:
-    """Create the run's directory and train; without a checkpoint nothing is left of a failure."""
-    run = prepared.run
-    plan, directory, is_main = prepared.plan_memory(), run.directory, run.communicator.is_main
-    with run.communicator.raise_together():
-        if is_main:
-            config = run.config.to_toml()
-            RunDirectory.create(directory.path, config=config, info=prepared.info)
-            held.enter_context(directory.locked())
-    try:
-        return _fit(prepared, plan, log)
-    except Interrupted:
-        raise
-    except (PgtiError, RuntimeError) as error:
-        is_explained = isinstance(error, PgtiError) or is_allocation_failure(error)
-        if is_main and is_explained and not directory.last_checkpoint.exists():
-            directory.remove()
-        raise
+def _model_table(
+    model: str | ModelFactory | None, options: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """The model's name and options as a table; None if neither is given."""
+    table: dict[str, Any] = {}
+    if isinstance(model, str):
+        table["name"] = model
+    elif model is not None:
+        table["name"] = name_of_own_model(model)
+    return {**table, **(options or {})} or None
 
 
-def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:
-    """Train on from a checkpoint, or from the start where the run has none yet."""
-    run = prepared.run
-    prepared.trainer.restore(found.checkpoint)
-    plan = prepared.plan_memory(checkpointed_before=found.activation_checkpointing)
-    with run.communicator.raise_together():
-        if run.communicator.is_main:
-            run.directory.forget_test()
-            run.directory.write_config(run.config.to_toml())
-            run.directory.write_beginning(prepared.info, started=found.started)
-    return _fit(prepared, plan, log)
+def _training_table(
+    training: TrainingConfig | Mapping[str, Any] | None, options: Mapping[str, Any], loss: Any
+) -> dict[str, Any]:
+    """The options of the training loop as a table; single ones come first."""
+    table = asdict(training) if isinstance(training, TrainingConfig) else training or {}
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"training is {training!r}: it must be a TrainingConfig or a mapping")
+    return {**table, **options, **({} if loss is None else {"loss": loss})}
 
 
-def _fit(prepared: PreparedRun, plan: MemoryPlan, log: Log) -> FitResult:
-    if prepared.run.communicator.is_main:
-        for line in prepared.choices:
-            log(line)
-    with malloc_policy(plan.malloc_policy):
-        return prepared.trainer.fit()
-
-
-def _finish(run: Run, *, is_new_end: bool) -> None:
-    """Note when training ended, and give every rank the best parameters, which rank 0 reads."""
-    path, archive = run.directory.best_checkpoint, b""
-    with run.communicator.raise_together():
-        if run.communicator.is_main:
-            if is_new_end or "ended" not in run.directory.read_info():
-                run.directory.update_info(ended=now())
-            archive = read_checkpoint(path)
-    Checkpoint.parse(path, run.communicator.broadcast_bytes(archive)).load_into(
-        run.forecaster.network
-    )
-    run.forecaster.eval()
-
-
-def _assert_same_on_all_ranks(
-    communicator: Communicator, config: RunConfig, store: SeriesStore
-) -> None:
-    """Refuse ranks with other stores or options, but for where they compute and read."""
-    options = plain_settings({**config.settings(), "placement": config.placement})
-    communicator.assert_same_on_all_ranks("the store", store.fingerprint)
-    communicator.assert_same_on_all_ranks("the options", json.dumps(options, sort_keys=True))
-
-
-@contextmanager
-def _explain_memory_failures() -> Iterator[None]:
-    """Turn torch's failures to allocate memory into one line.
-
-    Raises:
-        RunError: saying what to make smaller.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_allocation_failure(error):
-            raise
-        raise RunError(
-            "there is not enough memory to train this: use a smaller --batch-size (and "
-            "--accumulate as much larger, which keeps the step the same) or a smaller model, such "
-            "as --model.hidden"
-        ) from error
+def _print_line(line: str) -> None:
+    print(f"pgti: {line}", file=sys.stderr)  # noqa: T201 - progress for users of Python

@@ -26,6 +26,7 @@ def file_lock(path: Path, *, on_busy: Callable[[], None]) -> Iterator[bool]:
     lock = FileLock(path, fallback_to_soft=False)
     is_held = True
     try:
+        path.touch()  # filelock waits for a file that cannot be created as for a busy one
         lock.acquire(timeout=0)
     except Timeout:
         on_busy()

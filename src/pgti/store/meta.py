@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pgti.errors import ConfigError, StoreError
+from pgti.errors import ConfigError, StoreError, option
 from pgti.options import parse_config
 from pgti.store.codec import MISSING_CODE
 from pgti.store.time_axis import is_zone
@@ -170,13 +170,13 @@ class StoreMeta:
         try:
             if not directory.is_dir():
                 raise StoreError(
-                    f"{directory} is not a store: there is no such directory; make one with "
-                    "`pgti ingest`"
+                    f"{directory} is not a store: there is no such directory; "
+                    "ingest readings to make one"
                 )
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise StoreError(
-                f"{directory} is not a store: it has no {META_FILE}; make one with `pgti ingest`"
+                f"{directory} is not a store: it has no {META_FILE}; ingest readings to make one"
             ) from None
         except json.JSONDecodeError as error:
             raise StoreError(
@@ -244,7 +244,8 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise StoreError(
-            f"{path} exists already: choose another name, remove it, or pass --overwrite"
+            f"{path} exists already: choose another name, remove it, or pass "
+            f"{option('overwrite', value=True)}"
         )
     if not _is_store(path):
         raise StoreError(f"{path} is not a store: choose another name; only stores are overwritten")

@@ -2,6 +2,7 @@
 
 import hashlib
 import mmap
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import PARSER_ERRORS, DataError, StoreError
+from pgti.display import Display, count_of, shorten
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
+from pgti.figures import graph_objects
 from pgti.graph import SensorGraph
+from pgti.options import require_type
 from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
+from pgti.store.coverage import coverage, plot_coverage
 from pgti.store.meta import (
     GRAPH_FILE,
     MOMENTS_FILE,
@@ -24,7 +29,7 @@ from pgti.store.meta import (
 from pgti.store.moments import Moments, moments_of_raw
 from pgti.store.time_axis import TimeAxis
 
-__all__ = ["SeriesStore", "sha256_of"]
+__all__ = ["SeriesStore", "open_store", "sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
@@ -33,8 +38,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class SeriesStore:
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class SeriesStore(Display):
     """An open store; `SeriesStore.open` opens one.
 
     Attributes:
@@ -46,6 +51,8 @@ class SeriesStore:
         codec: decodes the stored numbers.
         block_moments: count, mean and m2 (see `Moments`) of each `meta.block_rows` rows, float64
             [blocks, C, 3].
+        notes: what writing the store found worth knowing, one line each; empty for a store that
+            was opened.
     """
 
     path: Path
@@ -55,6 +62,7 @@ class SeriesStore:
     time_axis: TimeAxis
     codec: Codec
     block_moments: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path, *, verify_up_to_bytes: int = 1 << 28) -> "SeriesStore":
@@ -68,6 +76,7 @@ class SeriesStore:
         Raises:
             StoreError: if the directory is not a store, is damaged, or has a newer format.
         """
+        require_type("path", path, (str, os.PathLike), "the path of a store")
         path = Path(path)
         meta = StoreMeta.read(path)
         _check_parts(path, meta, verify_up_to_bytes)
@@ -119,6 +128,49 @@ class SeriesStore:
     def __reduce__(self) -> tuple[Callable[[Path], "SeriesStore"], tuple[Path]]:
         """Pickle the path alone: another process opens the store again."""
         return SeriesStore.open, (self.path.resolve(),)
+
+    def describe(self) -> tuple[str, dict[str, str]]:
+        """A title, and facts by name; each is one line."""
+        meta = self.meta
+        channels = [
+            f"{name} ({unit})" if unit else name
+            for name, unit in zip(meta.channels, meta.units, strict=True)
+        ]
+        facts = {
+            "series": f"{count_of(meta.num_steps, 'step')} of {count_of(meta.num_nodes, 'sensor')}"
+            f", {shorten(channels)}",
+            "times": self.time_axis.describe(),
+            "sensors": shorten(meta.node_ids),
+            "graph": count_of(meta.num_edges, "edge"),
+            "missing": f"{meta.missing_count / meta.num_readings:.2%}",
+            "stored": f"{meta.dtype}, {self.num_bytes / 1e6:,.1f} MB",
+        }
+        if self.notes:
+            facts["notes"] = shorten(self.notes, 1)
+        return f"SeriesStore {self.path}", facts
+
+    def plot(self) -> Any:
+        """A picture of what was observed: time from left to right, sensors from top to bottom.
+
+        One pass over the series, in bounded memory.
+
+        Returns:
+            A `plotly.graph_objects.Figure`.
+
+        Raises:
+            MissingExtraError: if plotly (the extra `report`) is not installed.
+        """
+        graph_objects()  # a missing library is known before the pass
+        meta = self.meta
+        rows, sensors, shares = coverage(self.read, meta.shape)
+        self.release()
+        return plot_coverage(
+            self.time_axis.at(rows) if self.time_axis.is_dated else rows,
+            [meta.node_ids[sensor] for sensor in sensors],
+            shares,
+            f"{self.path.name}: {meta.missing_count / meta.num_readings:.2%} of the readings are "
+            "missing",
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -182,6 +234,23 @@ class SeriesStore:
         if len(set(names)) != len(names):
             raise DataError(f"a channel is named twice in {', '.join(names)}")
         return tuple(known.index(name) for name in names)
+
+
+def open_store(store: str | Path | SeriesStore) -> SeriesStore:
+    """The store itself, or the one at a path.
+
+    Raises:
+        ConfigError: if it is neither.
+        StoreError: if it cannot be opened.
+    """
+    if isinstance(store, SeriesStore):
+        return store
+    if not isinstance(store, str | os.PathLike):
+        raise ConfigError(
+            f"store is a {type(store).__name__}: it must be a store or the path of one; "
+            "pgti.ingest writes one from a table, an array or a file"
+        )
+    return SeriesStore.open(store)
 
 
 def _read_array(path: Path) -> NDArray[Any]:

@@ -1,13 +1,14 @@
 """The time of each row, regular, irregular or unknown, and the calendar features of a time."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, DataError
+from pgti.display import count_of
+from pgti.errors import ConfigError, DataError, option
 
 __all__ = [
     "CALENDAR_FEATURES",
@@ -16,7 +17,9 @@ __all__ = [
     "TimeAxis",
     "calendar_features",
     "default_calendar",
+    "format_interval",
     "is_zone",
+    "parse_time",
 ]
 
 CALENDAR_FEATURES = ("time-of-day", "day-of-week")
@@ -59,11 +62,13 @@ class TimeAxis:
             )
         if self.start_seconds is not None and self.interval_seconds is None:
             raise DataError(
-                "the series has a start but no interval: name it, for example --interval 5min"
+                f"the series has a start but no interval: name it, for example "
+                f"{option('interval', '5min')}"
             )
         if self.seconds is not None and len(self.seconds) != self.num_steps:
             raise DataError(
-                f"the time axis has {len(self.seconds)} times for {self.num_steps} rows"
+                f"the time axis has {count_of(len(self.seconds), 'time')} for "
+                f"{count_of(self.num_steps, 'row')}"
             )
         if self.seconds is not None and (
             self.seconds.ndim != 1
@@ -77,6 +82,29 @@ class TimeAxis:
         """Whether the time of each row is known."""
         return self.start_seconds is not None
 
+    def describe(self) -> str:
+        """First and last time and what lies between two rows, in one line."""
+        if not self.is_dated:
+            return "unknown"
+        first, last = (self.isoformat(row) for row in (0, self.num_steps - 1))
+        kind = "every" if self.seconds is None else "irregular, mostly every"
+        return f"{first} to {last}, {kind} {format_interval(self.interval_seconds or 0)}"
+
+    def isoformat(self, row: int) -> str:
+        """Time of a row in ISO 8601: wall clock, with its offset from UTC where there is a zone."""
+        stored = int(self.seconds_at(np.array([row], dtype=np.int64))[0])
+        zone = UTC if self.time_zone is None else ZoneInfo(self.time_zone)
+        time = datetime.fromtimestamp(stored, zone)
+        return (time if self.time_zone else time.replace(tzinfo=None)).isoformat(" ")
+
+    @property
+    def steps_per_day(self) -> int | None:
+        """Rows of a day; None where that is not a whole number, or times are unknown."""
+        interval = self.interval_seconds
+        if not self.is_dated or interval is None or SECONDS_PER_DAY % interval:
+            return None
+        return SECONDS_PER_DAY // interval
+
     def seconds_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Stored seconds of the given rows; rows past the end continue at the interval.
 
@@ -85,8 +113,9 @@ class TimeAxis:
         """
         if self.start_seconds is None or self.interval_seconds is None:
             raise ConfigError(
-                "the series has no times, and this needs them: ingest it with --start and "
-                "--interval"
+                f"the series has no times, and this needs them: ingest it with {option('start')} "
+                f"and "
+                f"{option('interval')}"
             )
         rows = np.asarray(rows, dtype=np.int64)
         if self.seconds is None:
@@ -162,6 +191,8 @@ class TimeAxis:
         seconds = self.seconds_at(rows)
         if self.time_zone is None:
             return seconds
+        import pandas as pd  # noqa: PLC0415 - options are read without it
+
         times = pd.DatetimeIndex(seconds.ravel().astype("datetime64[s]"), tz="UTC")
         wall = times.tz_convert(self.time_zone).tz_localize(None).as_unit("s")
         return np.asarray(wall.asi8, dtype=np.int64).reshape(seconds.shape)
@@ -218,3 +249,31 @@ def default_calendar(time_axis: TimeAxis, *, day_of_week: bool = False) -> tuple
         return ()
     of_day = ("time-of-day",) if interval < SECONDS_PER_DAY else ()
     return (*of_day, "day-of-week") if day_of_week else of_day
+
+
+def format_interval(seconds: int) -> str:
+    """The shortest way to write an interval, such as "5min"."""
+    for unit, size in (("d", SECONDS_PER_DAY), ("h", 3_600), ("min", 60)):
+        if seconds % size == 0 and seconds:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def parse_time(name: str, text: str) -> np.datetime64:
+    """A wall-clock time, datetime64[s].
+
+    Raises:
+        ConfigError: if `text` is not an ISO 8601 time.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{name} is {text!r}: it must be a time such as 2025-10-22 or 2025-10-22T06:00"
+        ) from None
+    if moment.tzinfo is not None:
+        raise ConfigError(
+            f"{name} is {text!r}: it must be a wall-clock time without an offset, in the series' "
+            "own zone"
+        )
+    return np.datetime64(moment, "s")

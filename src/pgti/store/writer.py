@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.storage import StagedDirectory, reraise_os_errors
@@ -92,12 +93,13 @@ class StoreWriter:
                 raise DataError(f"{what} {twice!r} occurs twice: each must be unique")
         if self._graph.num_nodes != len(self._node_ids):
             raise DataError(
-                f"the graph has {self._graph.num_nodes} nodes and the readings "
-                f"{len(self._node_ids)} sensors: they must be the same"
+                f"the graph has {count_of(self._graph.num_nodes, 'node')} and the readings "
+                f"{count_of(len(self._node_ids), 'sensor')}: they must be the same"
             )
         if len(self._units) != len(self._channels):
             raise DataError(
-                f"{len(self._units)} units were given for {len(self._channels)} channels"
+                f"{count_of(len(self._units), 'unit')} for "
+                f"{count_of(len(self._channels), 'channel')}: give one for each"
             )
 
     def __enter__(self) -> Self:
@@ -128,7 +130,7 @@ class StoreWriter:
         if values.ndim != 3 or values.shape[1:] != expected:
             raise DataError(
                 f"readings of shape {values.shape} were given: the rule is [rows, "
-                f"{expected[0]} sensors, {expected[1]} channels]"
+                f"{count_of(expected[0], 'sensor')}, {count_of(expected[1], 'channel')}]"
             )
         # Pieces that fit the processor's cache: encoding passes over its readings ten times.
         rows = max(1, _PIECE_READINGS // (expected[0] * expected[1]))
@@ -175,7 +177,10 @@ class StoreWriter:
         if num_steps == 0:
             raise DataError("the source has no rows: a series needs at least one")
         if seconds is not None and len(seconds) != num_steps:
-            raise DataError(f"{len(seconds)} times were given for {num_steps} rows")
+            raise DataError(
+                f"{count_of(len(seconds), 'time')} for {count_of(num_steps, 'row')}: give one for "
+                "each"
+            )
         if seconds is not None and not (seconds[1:] > seconds[:-1]).all():
             raise DataError("the times of the rows do not increase: sort the rows by time")
         encoder = self._open_encoder()

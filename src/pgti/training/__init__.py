@@ -1,23 +1,34 @@
 """Training: the trainer, its configuration, checkpoints and the run directory."""
 
-from pgti.training.checkpoint import Checkpoint as Checkpoint
-from pgti.training.config import AdamOptimizer as AdamOptimizer
-from pgti.training.config import AdamWOptimizer as AdamWOptimizer
-from pgti.training.config import AutoOrder as AutoOrder
-from pgti.training.config import BlocksOrder as BlocksOrder
-from pgti.training.config import GlobalOrder as GlobalOrder
-from pgti.training.config import HuberLoss as HuberLoss
-from pgti.training.config import MAELoss as MAELoss
-from pgti.training.config import MSELoss as MSELoss
-from pgti.training.config import PartitionsOrder as PartitionsOrder
-from pgti.training.config import TrainingConfig as TrainingConfig
-from pgti.training.run_directory import RunDirectory as RunDirectory
-from pgti.training.schedules import CosineSchedule as CosineSchedule
-from pgti.training.schedules import MultistepSchedule as MultistepSchedule
-from pgti.training.schedules import NoSchedule as NoSchedule
-from pgti.training.schedules import PlateauSchedule as PlateauSchedule
-from pgti.training.state import RunFingerprint as RunFingerprint
-from pgti.training.step import RunningLoss as RunningLoss
-from pgti.training.step import TrainStep as TrainStep
-from pgti.training.trainer import FitResult as FitResult
-from pgti.training.trainer import Trainer as Trainer
+from typing import TYPE_CHECKING
+
+from pgti.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pgti.training.callbacks import Callback as Callback
+    from pgti.training.callbacks import Extensions as Extensions
+    from pgti.training.callbacks import TrainingStatus as TrainingStatus
+    from pgti.training.checkpoint import Checkpoint as Checkpoint
+    from pgti.training.config import AdamOptimizer as AdamOptimizer
+    from pgti.training.config import AdamWOptimizer as AdamWOptimizer
+    from pgti.training.config import AutoOrder as AutoOrder
+    from pgti.training.config import BlocksOrder as BlocksOrder
+    from pgti.training.config import CustomLoss as CustomLoss
+    from pgti.training.config import GlobalOrder as GlobalOrder
+    from pgti.training.config import HuberLoss as HuberLoss
+    from pgti.training.config import MAELoss as MAELoss
+    from pgti.training.config import MSELoss as MSELoss
+    from pgti.training.config import PartitionsOrder as PartitionsOrder
+    from pgti.training.config import TrainingConfig as TrainingConfig
+    from pgti.training.progress import FitResult as FitResult
+    from pgti.training.run_directory import RunDirectory as RunDirectory
+    from pgti.training.schedules import CosineSchedule as CosineSchedule
+    from pgti.training.schedules import MultistepSchedule as MultistepSchedule
+    from pgti.training.schedules import NoSchedule as NoSchedule
+    from pgti.training.schedules import PlateauSchedule as PlateauSchedule
+    from pgti.training.state import RunFingerprint as RunFingerprint
+    from pgti.training.step import RunningLoss as RunningLoss
+    from pgti.training.step import TrainStep as TrainStep
+    from pgti.training.trainer import Trainer as Trainer
+else:
+    __getattr__, __dir__, __all__ = lazy_names(__name__)

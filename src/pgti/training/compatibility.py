@@ -72,10 +72,12 @@ def upgrade_training_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for old, (name, new) in _FLAT_OPTIONS.items():
         if old not in upgraded or isinstance(options.get(name), Mapping):
             continue  # a table is in the present form
-        value = upgraded.pop(old)
         table = upgraded.setdefault(name, getattr(defaults, name).kind)
         if isinstance(table, str):
             table = upgraded[name] = {"kind": table}
+        if not isinstance(table, dict):
+            continue  # no kind, which is refused later
+        value = upgraded.pop(old)
         config = variants(hints[name]).get(table["kind"])
         has_option = config is None or new in get_type_hints(config)
         if has_option or value != _REFUSED.get(old, value):

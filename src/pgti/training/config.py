@@ -13,6 +13,7 @@ __all__ = [
     "AdamWOptimizer",
     "AutoOrder",
     "BlocksOrder",
+    "CustomLoss",
     "GlobalOrder",
     "HuberLoss",
     "MAELoss",
@@ -119,6 +120,21 @@ class MSELoss:
     kind: Literal["mse"] = "mse"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CustomLoss:
+    """A function of your own; only Python can give it: `pgti.train(..., loss=function)`.
+
+    Attributes:
+        name: Name of the function, which a resumed run has to give again.
+    """
+
+    kind: Literal["custom"] = "custom"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+
+
 # -- optimizers -----------------------------------------------------------------------------------
 
 
@@ -197,8 +213,8 @@ class TrainingConfig:
             on all of them.
         precision: Precision of the network's forward pass in training; bfloat16 uses autocast.
         activation_checkpointing: Recompute activations in the backward pass instead of storing
-            them: a fraction of the memory for about a third more time. "auto" does so if they
-            would not fit otherwise.
+            them. This takes a fraction of the memory and about a third more time. "auto" does so if
+            they would not fit otherwise.
         compile: Compile the network with torch.compile.
         seed: Seed of initial parameters, order of windows and scheduled sampling.
         checkpoint_every_steps: Write a checkpoint every this many optimizer steps; 0 writes them
@@ -218,7 +234,7 @@ class TrainingConfig:
     warmup_steps: int = 0
     schedule: Schedule = NoSchedule()
     optimizer: AdamOptimizer | AdamWOptimizer = AdamOptimizer()
-    loss: MAELoss | HuberLoss | MSELoss = MAELoss()
+    loss: MAELoss | HuberLoss | MSELoss | CustomLoss = MAELoss()
     clip_norm: float = 5.0
     patience: int | None = None
     max_steps: int | None = None

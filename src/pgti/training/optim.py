@@ -5,13 +5,14 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import nn
 
 from pgti.errors import ConfigError
 from pgti.nn import MaskedLoss, huber, mae, mse
-from pgti.training.config import AdamWOptimizer, HuberLoss, TrainingConfig
+from pgti.training.config import AdamWOptimizer, CustomLoss, HuberLoss, TrainingConfig
 from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
 
 __all__ = ["Plateau", "build_loss", "build_optimizer", "learning_rate"]
@@ -37,10 +38,22 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
 
 
 def build_loss(config: TrainingConfig) -> MaskedLoss:
-    """The loss that the configuration names: (prediction, target, mask) -> (sum, count)."""
+    """The loss that the configuration names: (prediction, target, mask) -> (sum, count).
+
+    One of the user's own is missing here: it raises ConfigError when it is called.
+    """
+    if isinstance(config.loss, CustomLoss):
+        return partial(_refuse, config.loss.name)
     if isinstance(config.loss, HuberLoss):
         return partial(huber, delta=config.loss.delta)
     return {"mae": mae, "mse": mse}[config.loss.kind]
+
+
+def _refuse(name: str, *_: object) -> NoReturn:
+    raise ConfigError(
+        f"the run has a loss of its own ({name}): train it from Python, with loss= and that "
+        "function"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from pgti.errors import RunError
 from pgti.training.config import TrainingConfig
 from pgti.training.optim import Plateau
 
-__all__ = ["Progress"]
+__all__ = ["FitResult", "Progress"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +19,7 @@ class Progress:
         step_in_epoch: optimizer steps of the current epoch.
         step: optimizer steps in total.
         loss_sum: summed loss of the current epoch so far, in float64.
-        loss_count: observed targets behind it.
+        loss_count: observed targets (or what a user's own loss counts) behind it.
         epoch_windows: windows trained on in the current epoch.
         epoch_seconds: seconds of training in the current epoch.
         windows: windows trained on in total.
@@ -33,13 +33,14 @@ class Progress:
         validated_at_step: step of the last validation.
         plateau: state of the plateau schedule.
         metrics_bytes: length of `metrics.jsonl`.
+        is_stopped: whether a callback has stopped the training.
     """
 
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
-    loss_count: int = 0
+    loss_count: float = 0.0
     epoch_windows: int = 0
     epoch_seconds: float = 0.0
     windows: int = 0
@@ -53,11 +54,12 @@ class Progress:
     validated_at_step: int = -1
     plateau: Plateau = field(default_factory=Plateau)
     metrics_bytes: int = 0
+    is_stopped: bool = False
 
     def is_finished(self, config: TrainingConfig) -> bool:
         """Whether nothing is left to train."""
         limit = config.max_steps
-        is_cut = limit is not None and self.step >= limit
+        is_cut = self.is_stopped or (limit is not None and self.step >= limit)
         return (
             self.epoch >= config.epochs
             or self.has_stopped_improving(config)
@@ -89,7 +91,7 @@ class Progress:
             epoch=self.epoch + 1,
             step_in_epoch=0,
             loss_sum=0.0,
-            loss_count=0,
+            loss_count=0.0,
             epoch_windows=0,
             epoch_seconds=0.0,
         )
@@ -110,6 +112,7 @@ class Progress:
         """
         known = {f.name for f in fields(cls)} - {"plateau"}
         in_plateau = {f"plateau_{f.name}": f.name for f in fields(Plateau)}
+        plain = {"is_stopped": False, **plain}  # checkpoints of 0.1 lack it
         differing = set(plain) ^ (known | set(in_plateau))
         if differing:
             raise RunError(
@@ -118,3 +121,35 @@ class Progress:
             )
         plateau = Plateau(**{name: plain[key] for key, name in in_plateau.items()})  # type: ignore[arg-type] # as to_plain wrote them
         return cls(**{name: plain[name] for name in known}, plateau=plateau)  # type: ignore[arg-type] # as to_plain wrote them
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """How a training ended.
+
+    Attributes:
+        epochs: epochs trained; `max_steps` may have cut the last one short.
+        steps: optimizer steps.
+        train_loss: mean loss over the last epoch; None if none of its targets was observed.
+        val_mae: MAE of the last validation, in original units.
+        best_val_mae: the lowest.
+        best_epoch: the epoch it was reached in, counted from 1.
+        windows_per_second: training windows per second, without validation.
+        seconds: seconds of training and validation since the run began, without interruptions.
+        stopped_early: whether the training ended before its epochs were over, because validation
+            stopped improving or a callback stopped it.
+        parameters: number of trained parameters.
+        was_finished: whether there was nothing left to train.
+    """
+
+    epochs: int
+    steps: int
+    train_loss: float | None
+    val_mae: float
+    best_val_mae: float
+    best_epoch: int
+    windows_per_second: float
+    seconds: float
+    stopped_early: bool
+    parameters: int
+    was_finished: bool = False

@@ -16,11 +16,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pgti.errors import RunError
+import pandas as pd
+
+from pgti.errors import RunError, option
 from pgti.storage import (
     StagedDirectory,
     file_lock,
@@ -112,19 +115,23 @@ class RunDirectory:
         return (Path(path) / "config.toml").is_file()
 
     @classmethod
-    def create(cls, path: str | Path, *, config: str, info: Mapping[str, Any]) -> "RunDirectory":
+    def create(
+        cls, path: str | Path, *, config: str, info: Mapping[str, Any], overwrite: bool = False
+    ) -> "RunDirectory":
         """Create the directory of a new run; it appears complete or not at all.
 
         Args:
             path: must not exist, or be an empty directory.
             config: content of `config.toml`.
             info: content of `run.json`; versions, platform and the time are added to it.
+            overwrite: replace a run that is there.
 
         Raises:
-            RunError: if something is there already, or it cannot be written.
+            RunError: if something is there that must stay, or it cannot be written.
         """
         path = Path(path).absolute()
-        staged = StagedDirectory(path, check_target=cls.check_free)
+        check = partial(cls.check_free, overwrite=overwrite)
+        staged = StagedDirectory(path, check_target=check, overwrite=overwrite)
         with reraise_os_errors(f"{path} cannot be written"), staged:
             run = cls(staged.path)
             run.last_checkpoint.parent.mkdir()
@@ -135,19 +142,30 @@ class RunDirectory:
         return cls(path)
 
     @classmethod
-    def check_free(cls, path: Path) -> None:
+    def check_free(cls, path: Path, *, overwrite: bool = False) -> None:
         """Refuse a path where a new run cannot be created.
 
+        Args:
+            path: of the run.
+            overwrite: whether a run that is there may be replaced.
+
         Raises:
-            RunError: if there is a run, or anything but an empty directory.
+            RunError: if there is a run that must stay or is being trained, or anything else but an
+                empty directory.
         """
+        if cls.exists(path) and overwrite:
+            with cls(path).locked():
+                return
         if cls.exists(path):
             raise RunError(
-                f"{path} holds a run already: resume it with --resume, or choose another --run"
+                f"{path} holds a run already: resume it with {option('resume', value=True)}, "
+                f"replace it with {option('overwrite', value=True)}, or choose another "
+                f"{option('run')}"
             )
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(
-                f"{path} exists and is not a run: choose another --run or remove what is there"
+                f"{path} exists and is not a run: choose another {option('run')} or remove "
+                "what is there"
             )
 
     @classmethod
@@ -175,7 +193,7 @@ class RunDirectory:
         def refuse() -> None:
             raise RunError(
                 f"{self.path} is being trained by another process: wait until it has ended, or "
-                "choose another --run"
+                f"choose another {option('run')}"
             )
 
         with file_lock(self.lock_file, on_busy=refuse) as is_held:
@@ -228,6 +246,10 @@ class RunDirectory:
     def write_test(self, report: Mapping[str, Any]) -> None:
         """Write `test.json`."""
         write_atomically(self.test_file, _json(report))
+
+    def read_test(self) -> dict[str, Any] | None:
+        """Content of `test.json`; None if there is none."""
+        return self._read_json(self.test_file) if self.test_file.exists() else None
 
     def forget_test(self) -> None:
         """Remove `test.json`: training will end with other parameters."""
@@ -282,6 +304,19 @@ class RunDirectory:
         """The lines of `metrics.jsonl`, without half a line that a killed process left."""
         lines = self._read(self.metrics_file).split("\n")[:-1]
         return [self._parse(line, self.metrics_file) for line in lines]
+
+    def read_history(self) -> pd.DataFrame:
+        """A row for each epoch that was validated, from `metrics.jsonl`.
+
+        Columns: `epoch` (from 1), `step` (optimizer steps so far), `train_loss`, a `val_` column
+        per metric in original units, `lr`, `seconds` (of training in the epoch) and
+        `windows_per_second`.
+        """
+        epochs = [each for each in self.read_metrics() if each["kind"] == "epoch"]
+        frame = pd.json_normalize(epochs, sep="_") if epochs else pd.DataFrame(columns=["val_mae"])
+        errors = [name for name in frame if str(name).startswith("val_")]
+        first, last = ["epoch", "step", "train_loss"], ["lr", "seconds", "windows_per_second"]
+        return frame.reindex(columns=[*first, *errors, *last])
 
     # -- reading ----------------------------------------------------------------------------------
 

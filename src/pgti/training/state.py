@@ -101,7 +101,7 @@ class TrainingState:
                 checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
 
     def _check_ranks_agree(self) -> None:
-        """Refuse to go on if the ranks do not hold the same parameters, as far as sums tell."""
+        """Refuse ranks whose parameters differ, as far as their sums show."""
         sums = [
             each.detach().reshape(-1).view(torch.int16).sum(dtype=torch.int64)
             for each in self._step.parameters

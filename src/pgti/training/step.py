@@ -11,7 +11,8 @@ from pgti.batching import Batch
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
-from pgti.nn import MaskedLoss
+from pgti.models import explain_failures
+from pgti.nn import MaskedLoss, check_masked_sum
 from pgti.training.config import Precision, TrainingConfig
 from pgti.training.optim import build_loss, build_optimizer
 
@@ -19,39 +20,45 @@ __all__ = ["RunningLoss", "TrainStep", "scale_gradients"]
 
 
 class RunningLoss:
-    """Sum of this rank's losses and number of the targets behind it, accumulated on the device.
+    """Sum of this rank's losses and the count behind it, accumulated on the device.
 
     Args:
         device: where batches are.
 
     Attributes:
         total: summed loss, float64 scalar.
-        count: observed targets, int64 scalar.
+        count: observed targets (or what a loss of a user's own counts), float64 scalar.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self.reset()
 
-    def reset(self, total: float = 0.0, count: int = 0) -> None:
+    def reset(self, total: float = 0.0, count: float = 0.0) -> None:
         """Start again from a sum and its count."""
         self.total = torch.tensor(total, dtype=torch.float64, device=self._device)
-        self.count = torch.tensor(count, dtype=torch.int64, device=self._device)
+        self.count = torch.tensor(count, dtype=torch.float64, device=self._device)
 
-    def read(self, communicator: Communicator) -> tuple[float, int]:
+    def read_own(self) -> float | None:
+        """Mean loss of this rank alone; None where nothing was observed. Waits for the device."""
+        count = float(self.count)
+        return float(self.total) / count if count else None
+
+    def read(self, communicator: Communicator) -> tuple[float, float]:
         """Sum and count over all ranks; waits for the device. Every rank must call it."""
         total, count = self.total.clone(), self.count.clone()
         communicator.all_reduce_(total, "metrics")
         communicator.all_reduce_(count, "metrics")
-        return float(total), int(count)
+        return float(total), float(count)
 
 
 class TrainStep:
     """Takes optimizer steps: forward, backward, reduction over ranks, clipping, update.
 
-    The gradient is that of the summed loss over all batches and ranks, divided once by the number
-    of observed targets. It takes the place of `DistributedDataParallel`, whose average over ranks
-    is not that mean, and which needs a forward pass of ranks without windows.
+    The gradient is that of the summed loss over all batches and ranks, divided once by the summed
+    count, which is the number of observed targets. It takes the place of
+    `DistributedDataParallel`, whose average over ranks is not that mean, and which needs a forward
+    pass of ranks without windows.
 
     Args:
         forecaster: the network, on its device and in training mode.
@@ -92,8 +99,15 @@ class TrainStep:
         forecaster: NetworkForecaster,
         config: TrainingConfig,
         communicator: Communicator | None = None,
+        loss: MaskedLoss | None = None,
     ) -> Self:
         """The step that a configuration describes, with a new optimizer.
+
+        Args:
+            forecaster: the network, on its device and in training mode.
+            config: how to train.
+            communicator: the ranks that step together; one process by default.
+            loss: in place of the configuration's.
 
         Raises:
             ConfigError: if no parameter learns.
@@ -101,7 +115,7 @@ class TrainStep:
         return cls(
             forecaster,
             build_optimizer(forecaster.network.parameters(), config),
-            build_loss(config),
+            loss or build_loss(config),
             communicator,
             precision=config.precision,
             clip_norm=config.clip_norm,
@@ -149,15 +163,17 @@ class TrainStep:
         torch.manual_seed(_step_seed(self._seed, step, self._communicator.rank))
         counts = []
         for batch in batches:
-            # Sent before the forward pass, so that nobody waits for it afterwards.
-            count = _count_observed(batch)
+            loss_sum = count = torch.zeros((), dtype=torch.float64, device=self.device)
+            if batch.num_windows:
+                loss_sum, count = self._loss_of(batch, step)
             if running is not None:
+                running.total += loss_sum.detach()
                 running.count += count
+            # Sent before the backward pass, so that nobody waits for it afterwards.
             counts.append((count, self._communicator.all_reduce_async(count, "counts")))
             if batch.num_windows:
-                loss_sum = self.differentiate(batch, step=step)
-                if running is not None:
-                    running.total += loss_sum
+                loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+            del loss_sum
         stop = self._reduce_gradients(stop_signal())
         for _, work in counts:
             work.wait()
@@ -170,28 +186,36 @@ class TrainStep:
         self.optimizer.step()
         return stop
 
-    def differentiate(self, batch: Batch, *, step: int = 0) -> Tensor:
+    def differentiate(self, batch: Batch) -> None:
         """Add the gradients of a batch's summed loss to the parameters'.
 
         Args:
             batch: windows with targets, at least one.
-            step: optimizer steps done before this one.
-
-        Returns:
-            The summed loss, a detached scalar.
 
         Raises:
             ConfigError: if the windows have no targets.
         """
+        loss_sum, _ = self._loss_of(batch, step=0)
+        loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+
+    def _loss_of(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+        """Summed loss of a batch with its graph, and the count behind it, float64."""
         if batch.y is None or batch.y_mask is None:
-            raise _no_targets()
+            raise ConfigError(
+                "a batch without targets cannot be trained on: gather it with targets"
+            )
         is_lower = self._precision == "bfloat16"
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
             prediction = self.forecaster(batch, step=step)
-        loss_sum, _ = self._loss(prediction, batch.y, batch.y_mask)
-        del prediction  # or it would take memory during the backward pass
-        loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
-        return loss_sum.detach()
+        with explain_failures("loss failed"):
+            value = self._loss(prediction, batch.y, batch.y_mask)
+        loss_sum, count = check_masked_sum("loss", value)
+        if not loss_sum.requires_grad:
+            raise ConfigError(
+                "loss returned a sum without a gradient: compute it from the prediction, without "
+                "detach() or item()"
+            )
+        return loss_sum, count.double()
 
     def _reduce_gradients(self, stop_signal: int) -> int:
         """Sum gradients over the ranks; the same message agrees on whether to stop."""
@@ -211,27 +235,16 @@ class TrainStep:
 
 
 def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:
-    """Turn gradients of a summed loss into those of its mean over `count` observed targets.
+    """Turn gradients of a summed loss into those of its mean over `count`.
 
     A count of 0 gives zero gradients, not NaN. The count stays on its device.
     """
-    factor = 1.0 / count.clamp(min=1).double()
+    factor = 1.0 / torch.where(count > 0, count, 1).double()
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad.mul_(factor.to(parameter.grad.dtype))
 
 
-def _count_observed(batch: Batch) -> Tensor:
-    """How many targets of a batch were observed: an int64 scalar on its device."""
-    if batch.y_mask is None:
-        raise _no_targets()
-    return batch.y_mask.sum()
-
-
 def _step_seed(seed: int, step: int, rank: int) -> int:
     """A function of these three alone: a resumed run draws the same, two ranks draw differently."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _no_targets() -> ConfigError:
-    return ConfigError("a batch without targets cannot be trained on: gather it with targets")

@@ -2,54 +2,26 @@
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import ConfigError, DataError, Interrupted, RunError
+from pgti.errors import ConfigError, DataError, Interrupted, RunError, option
 from pgti.forecasting import NetworkForecaster, Observer, evaluate
+from pgti.training.callbacks import Callback, Extensions, TrainingStatus
 from pgti.training.checkpoint import Checkpoint
 from pgti.training.config import TrainingConfig
 from pgti.training.optim import learning_rate
-from pgti.training.progress import Progress
+from pgti.training.progress import FitResult, Progress
 from pgti.training.run_directory import RunDirectory
 from pgti.training.signals import StopSignals
 from pgti.training.state import RunFingerprint, TrainingState
 from pgti.training.step import TrainStep
 
-__all__ = ["FitResult", "Trainer"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitResult:
-    """How a training ended.
-
-    Attributes:
-        epochs: epochs trained; `max_steps` may have cut the last one short.
-        steps: optimizer steps.
-        train_loss: mean loss over the last epoch; None if none of its targets was observed.
-        val_mae: MAE of the last validation, in original units.
-        best_val_mae: the lowest.
-        best_epoch: the epoch it was reached in, counted from 1.
-        windows_per_second: training windows per second, without validation.
-        seconds: seconds of training and validation since the run began, without interruptions.
-        stopped_early: whether validation stopped improving before the epochs were over.
-        parameters: number of trained parameters.
-    """
-
-    epochs: int
-    steps: int
-    train_loss: float | None
-    val_mae: float
-    best_val_mae: float
-    best_epoch: int
-    windows_per_second: float
-    seconds: float
-    stopped_early: bool
-    parameters: int
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -68,6 +40,7 @@ class Trainer:
         observers: shown the progress.
         communicator: the ranks that train together, each on its shard of every batch and all with
             the same parameters; only rank 0 writes to the run. One process by default.
+        extensions: what a user adds.
 
     Attributes:
         train_step: takes the optimizer steps.
@@ -76,7 +49,7 @@ class Trainer:
         ConfigError: if there is nothing to train, or no window to train or validate on.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of a training
         self,
         forecaster: NetworkForecaster,
         *,
@@ -87,6 +60,7 @@ class Trainer:
         fingerprint: RunFingerprint,
         observers: Sequence[Observer] = (),
         communicator: Communicator | None = None,
+        extensions: Extensions | None = None,
     ) -> None:
         for name, loader in (("train", training), ("val", validation)):
             if loader.num_windows == 0:
@@ -101,11 +75,16 @@ class Trainer:
         self._run = run
         self._observers = observers
         self._communicator = SingleProcess() if communicator is None else communicator
-        self.train_step = TrainStep.from_config(forecaster, config, self._communicator)
+        self._extensions = Extensions() if extensions is None else extensions
+        self.train_step = TrainStep.from_config(
+            forecaster, config, self._communicator, self._extensions.loss
+        )
         self._state = TrainingState(self.train_step, run, fingerprint, self._communicator)
+        self._status = TrainingStatus(self._state, self.train_step, run)
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
         self._stop = StopSignals()
         self._stop_agreed = 0
+        self._any_callbacks = False
         self._sent_before = self._communicator.traffic.sent_bytes
         self._sent_in_step = self._communicator.traffic.since(self._sent_before)
 
@@ -135,16 +114,32 @@ class Trainer:
         if self._config.compile:
             self._forecaster.network.compile()
         self._forecaster.train()
+        self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         try:
             with self._stop:
-                while not self._state.progress.is_finished(self._config):
-                    self._train_epoch()
-                    self._finish_epoch()
+                if not self._state.progress.is_finished(self._config):
+                    self._train()
                 self._agree_to_stop()
         finally:
             for observer in self._observers:
                 observer.close()
         return self._result()
+
+    def _train(self) -> None:
+        self._call(lambda callback: callback.on_begin(self._status))
+        while not self._state.progress.is_finished(self._config):
+            self._train_epoch()
+            self._finish_epoch()
+        self._call(lambda callback: callback.on_end(self._status))
+
+    def _call(self, method: Callable[[Callback], None]) -> None:
+        """Call a method of every callback; afterwards all ranks know whether one of them stops."""
+        if not self._any_callbacks:
+            return
+        for callback in self._extensions.callbacks:
+            method(callback)
+        if self._communicator.any(self._status.stop_requested):
+            self._state.progress = replace(self._state.progress, is_stopped=True)
 
     # -- one epoch --------------------------------------------------------------------------------
 
@@ -154,7 +149,7 @@ class Trainer:
         self._sent_before = self._communicator.traffic.sent_bytes
         for observer in self._observers:
             label = f"epoch {progress.epoch + 1}/{self._config.epochs}"
-            observer.begin(label, self._training.num_windows, progress.epoch_windows)
+            observer.begin(label, self._training.num_windows, progress.epoch_windows, progress.step)
         first_batch = progress.step_in_epoch * self._config.accumulate
         began = time.perf_counter()
         with closing(self._training.epoch(progress.epoch, first_batch)) as batches:
@@ -200,12 +195,13 @@ class Trainer:
         metrics = evaluate(
             {"model": self._forecaster},
             self._validation,
+            own_metrics=self._extensions.metrics,
             observers=self._observers,
             before_batch=self._agree_to_stop,
             communicator=self._communicator,
         )["model"]
         summary = metrics.summary()
-        errors = {name: summary[name]["mean"] for name in ("mae", "rmse", "mape")}
+        errors = {name: table["mean"] for name, table in summary.items() if name != "count"}
         mae = errors["mae"]
         if mae is None:
             raise DataError(
@@ -217,6 +213,7 @@ class Trainer:
         progress = replace(progress, validation_seconds=progress.validation_seconds + seconds)
         self._state.progress = progress
         self._record("epoch", val=errors)
+        self._call(lambda callback: callback.on_validation(self._status, errors))
         if progress.bad_validations == 0:
             self._state.save(best=True)
         # best.pt first: a run killed between the two resumes before this validation, which then
@@ -237,7 +234,8 @@ class Trainer:
             seconds=progress.seconds + seconds,
         )
         for observer in self._observers:
-            observer.advance(num_windows)
+            observer.advance(num_windows, self._state.loss.read_own)
+        self._call(lambda callback: callback.on_step(self._status))
 
     def _write_if_due(self) -> None:
         step, config = self._state.progress.step, self._config
@@ -250,8 +248,10 @@ class Trainer:
 
     def _is_epoch_over(self) -> bool:
         progress, limit = self._state.progress, self._config.max_steps
-        return progress.step_in_epoch >= self._steps_per_epoch or (
-            limit is not None and progress.step >= limit
+        return (
+            progress.step_in_epoch >= self._steps_per_epoch
+            or progress.is_stopped
+            or (limit is not None and progress.step >= limit)
         )
 
     def _may_continue(self) -> bool:
@@ -280,8 +280,8 @@ class Trainer:
             best_epoch=progress.best_epoch,
             windows_per_second=_rate_of(progress.windows, progress.seconds),
             seconds=progress.seconds + progress.validation_seconds,
-            stopped_early=progress.has_stopped_improving(self._config)
-            and progress.epoch < self._config.epochs,
+            stopped_early=progress.epoch < self._config.epochs
+            and (progress.is_stopped or progress.has_stopped_improving(self._config)),
             parameters=sum(each.numel() for each in self.train_step.parameters),
         )
 
@@ -325,7 +325,7 @@ class Trainer:
         name = signal.Signals(self._stop_agreed).name
         raise Interrupted(
             f"stopped by {name} after step {self._state.progress.step}; the state is in "
-            f"{self._run.last_checkpoint}: resume it with --resume",
+            f"{self._run.last_checkpoint}: resume it with {option('resume', value=True)}",
             self._stop_agreed,
         )
 

@@ -1,10 +1,12 @@
 """Windows as integers: starts, splits, order, sharding over ranks, and the rows they read."""
 
+from pgti.windows.model_shape import ModelShape as ModelShape
 from pgti.windows.order import BlockShuffle as BlockShuffle
 from pgti.windows.order import GlobalShuffle as GlobalShuffle
 from pgti.windows.order import Order as Order
 from pgti.windows.order import PartitionShuffle as PartitionShuffle
 from pgti.windows.order import Sequential as Sequential
+from pgti.windows.residency import Placement as Placement
 from pgti.windows.residency import Transfer as Transfer
 from pgti.windows.residency import plan_transfers as plan_transfers
 from pgti.windows.residency import resident_rows as resident_rows

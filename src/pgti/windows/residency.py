@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from pgti.windows.sharding import PartitionSharding
 
-__all__ = ["Transfer", "plan_transfers", "resident_rows", "within", "without"]
+__all__ = ["Placement", "Transfer", "plan_transfers", "resident_rows", "within", "without"]
+
+Placement = Literal["replicated", "partitioned"]
+"""Whether every rank reads the whole series, or each its part."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, require_whole_number
+from pgti.errors import ConfigError, option, require_whole_number
 from pgti.windows.order import PartitionShuffle
 
 __all__ = ["EvenSharding", "PartitionSharding", "Sharding", "even_part"]
@@ -108,8 +108,8 @@ class PartitionSharding(Sharding):
         if order.partitions < world_size:
             raise ConfigError(
                 f"partitions is {order.partitions} and there are {world_size} ranks: each rank "
-                f"owns whole partitions, so give at least as many as ranks (--partitions "
-                f"{world_size})"
+                f"owns whole partitions, so give at least as many as ranks "
+                f"({option('order.partitions', world_size)})"
             )
         self.order = order
 

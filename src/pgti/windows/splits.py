@@ -68,7 +68,7 @@ def split_by_fractions(
     Args:
         num_steps: rows of the series.
         spec: the window's shape.
-        fractions: shares of train, validation and test; each >= 0, train > 0, sum 1.
+        fractions: of train, validation and test; each >= 0, train > 0, sum 1.
         gap: rows left out between splits: the windows of validation and test whose start lies
             within `gap` rows after where the split would begin are dropped. With
             `gap = spec.span - 1` no row is in two splits.
@@ -83,7 +83,7 @@ def split_by_fractions(
     """
     if not all(0.0 <= each <= 1.0 for each in fractions):
         raise ConfigError(
-            f"split fractions {fractions} must be three shares between 0 and 1: train, val, test"
+            f"split fractions {fractions} must be three numbers between 0 and 1: train, val, test"
         )
     if abs(sum(fractions) - 1.0) > 1e-6:
         raise ConfigError(
@@ -151,7 +151,7 @@ def _checked(splits: Splits, num_steps: int, spec: WindowSpec) -> Splits:
         raise ConfigError(
             f"no training window: a series of {num_steps} steps has "
             f"{spec.num_windows(num_steps)} windows of {spec.input_steps} + {spec.horizon} steps; "
-            "shorten input_steps or horizon, or give train a larger share"
+            "shorten input_steps or horizon, or give train a larger fraction"
         )
     return splits
 
@@ -173,7 +173,7 @@ def subsample_evenly(
     """
     if count is None:
         return starts
-    require_whole_number("the number of windows", count, 1)
+    require_whole_number("max_windows", count, 1)
     last = len(starts) - 1
     if count > last:
         return starts

@@ -19,7 +19,7 @@ from pgti.errors import ConfigError
         pytest.param({"seed": -1}, "seed is -1", id="negative_seed"),
         pytest.param({"seed": 2**63}, f"seed is {2**63}", id="seed_too_large"),
         pytest.param({"start": np.datetime64("NaT")}, "start is .*NaT", id="no_time"),
-        pytest.param({"start": "2025-01-06"}, "start is '2025-01-06'", id="text_as_time"),
+        pytest.param({"start": "Monday"}, "start is 'Monday': it must be a time", id="no_date"),
         pytest.param({"interval_seconds": 30}, "interval_seconds is 30", id="interval_short"),
         pytest.param({"interval_seconds": 7200}, "interval_seconds is 7200", id="interval_long"),
         pytest.param({"interval_seconds": 420}, "interval_seconds is 420", id="no_divisor"),

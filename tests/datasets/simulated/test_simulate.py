@@ -16,8 +16,8 @@ def test_store_holds_the_series(tmp_path: Path) -> None:
     """What is stored is what is simulated, as int16, with its clock, ids and graph."""
     options = SimulationOptions(sensors=20, steps=500, budget_bytes=20_000)
     written: list[int] = []
-    meta = simulate(tmp_path / "store", options, progress=written.append)
-    store = SeriesStore.open(tmp_path / "store")
+    store = simulate(tmp_path / "store", options, progress=written.append)
+    meta = store.meta
     speeds = np.concatenate(list(simulated_chunks(options)))
     np.testing.assert_array_equal(store.read(0, 500), speeds)
     assert store.raw.dtype == np.int16
@@ -40,10 +40,22 @@ def test_graph_and_ids_that_are_given_are_stored(tmp_path: Path) -> None:
     assert store.meta.node_ids == ("a", "b", "c")
 
 
+def test_options_are_keywords_too(tmp_path: Path) -> None:
+    """They come before those of an object, and a graph says how many sensors there are."""
+    graph = SensorGraph.from_edges(3, [0, 1], [1, 2])
+    store = simulate(tmp_path / "a", graph=graph, steps=40, start="2025-10-01T12:00")
+    assert store.meta.shape == (40, 3, 1)
+    assert store.meta.start == "2025-10-01T12:00:00"
+    options = SimulationOptions(sensors=5, steps=60)
+    assert simulate(tmp_path / "b", options, steps=30).meta.shape == (30, 5, 1)
+    with pytest.raises(ConfigError, match="step is not an option; did you mean 'steps'"):
+        simulate(tmp_path / "c", step=30)
+
+
 def test_ids_must_fit(tmp_path: Path) -> None:
     """Too few ids are refused with both numbers, and nothing is left behind."""
     options = SimulationOptions(sensors=3, steps=40)
-    with pytest.raises(ConfigError, match="2 sensor ids were given for 3 sensors"):
+    with pytest.raises(ConfigError, match="2 sensor ids for 3 sensors"):
         simulate(tmp_path / "store", options, node_ids=("a", "b"))
     assert not any(tmp_path.iterdir())
 

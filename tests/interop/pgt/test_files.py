@@ -264,7 +264,7 @@ def test_damaged_files(name: str, spoil: Any, message: str, tmp_path: Path) -> N
         ({"world_size": 4}, "world_size is 4 and ddp_rank is -1: give both"),
         ({"ddp_rank": 0}, "world_size is -1 and ddp_rank is 0: give both"),
         ({"ddp_rank": 4, "world_size": 4}, "ddp_rank is 4: it must be less than world_size 4"),
-        ({"ddp_rank": 0, "world_size": 60}, "47 training windows are too few for 60 ranks"),
+        ({"ddp_rank": 0, "world_size": 60}, "47 training windows for 60 ranks"),
         ({"fill": "nan"}, "fill is 'nan': it must be one of zero, mean"),
         ({"allGPU": 0, "dask_batching": True}, "allGPU is 0 and dask_batching is True"),
         ({"allGPU": 0, "num_workers": 2}, "allGPU is 0 and num_workers is 2"),

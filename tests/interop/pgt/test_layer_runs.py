@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import pgti
+from pgti.batching import WindowConfig
 from pgti.cli.main import run_command
 from pgti.graph import from_dense
 from pgti.interop.pgt import wrap_pgt_layer
 from pgti.interop.pgt.package import pgt_layer_class
-from pgti.run import WindowConfig
 from pgti.store import SeriesStore, StoreWriter
 
 WEEK = Path(__file__).parents[4] / "shared" / "data" / "metr_la_week.npz"
@@ -60,14 +60,14 @@ def test_an_epoch_on_real_speeds(
         week, tmp_path / "run", model=f"pgt:{name}", model_options=options, windows=windows(),
         device="cpu", epochs=1, batch_size=16, learning_rate=0.01,
     )  # fmt: skip
-    errors = run.evaluate("val")["val"]["mae"]["mean"]
+    errors = run.evaluate("val").mae
     speeds = week.read(0, week.meta.num_steps)[..., 0]
     first_val, first_test = (int(share * len(speeds)) for share in (0.7, 0.8))
     mean_forecast_error = np.nanmean(
         np.abs(speeds[first_val:first_test] - np.nanmean(speeds[:first_val]))
     )
     assert errors < 0.97 * mean_forecast_error
-    again = pgti.Run.open(tmp_path / "run").evaluate("val")["val"]["mae"]["mean"]
+    again = pgti.Run.open(tmp_path / "run").evaluate("val").mae
     assert again == errors
 
 
@@ -82,7 +82,7 @@ def test_a_layer_of_ones_own(week: SeriesStore, tmp_path: Path) -> None:
     run = pgti.train(
         week, tmp_path / "run", model=network, windows=windows(), device="cpu", max_steps=2
     )
-    assert np.isfinite(run.evaluate("val")["val"]["mae"]["mean"])
+    assert np.isfinite(run.evaluate("val").mae)
 
 
 @pytest.mark.parametrize("name", ["pgt:TGCN2", pytest.param("pgt-dcrnn", marks=pytest.mark.slow)])

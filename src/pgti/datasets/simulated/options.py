@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
+from pgti.store import parse_time
 
 __all__ = ["STRETCH_STEPS", "SimulationOptions"]
 
@@ -28,7 +30,7 @@ class SimulationOptions:
         steps: Number of time steps, at least 1. The default is four weeks of five minutes.
         seed: Random seed, 0 to 2**63 - 1. The same seed with fewer steps gives a prefix of the
             series.
-        start: Wall-clock time of the first step.
+        start: Wall-clock time of the first step: ISO 8601 text, or an object whose text is that.
         interval_seconds: Seconds between steps, 60 to 3600, a divisor of a day.
         outage_fraction: Expected fraction of missing readings, 0 to 0.9.
         budget_bytes: Memory for the arrays of the simulation, without the graph. It sets how many
@@ -52,12 +54,7 @@ class SimulationOptions:
             require_whole_number(name, getattr(self, name), minimum)
         if self.seed >= 2**63:
             raise ConfigError(f"seed is {self.seed}: it must be less than 2**63")
-        start: object = self.start
-        if not isinstance(start, np.datetime64) or np.isnat(start):
-            raise ConfigError(
-                f"start is {start!r}: it must be a time, such as "
-                "numpy.datetime64('2025-01-06T00:00')"
-            )
+        object.__setattr__(self, "start", parse_time("start", str(self.start)))
         if self.interval_seconds > 3600 or _SECONDS_PER_DAY % self.interval_seconds:
             raise ConfigError(
                 f"interval_seconds is {self.interval_seconds}: it must lie between 60 and 3600 "
@@ -69,8 +66,8 @@ class SimulationOptions:
             )
         if self.chunk_steps < STRETCH_STEPS:
             raise ConfigError(
-                f"budget_bytes is {self.budget_bytes}: {self.sensors} sensors need at least "
-                f"{self.sensors * (_WORKING_BYTES + STRETCH_STEPS * _STEP_BYTES)}"
+                f"budget_bytes is {self.budget_bytes}: for {count_of(self.sensors, 'sensor')} it "
+                f"must be at least {self.sensors * (_WORKING_BYTES + STRETCH_STEPS * _STEP_BYTES)}"
             )
 
     @property

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 
@@ -69,7 +70,9 @@ class Edges:
             )
         values = np.ones(len(places), np.float32) if weights is None else np.asarray(weights)
         if values.shape != (len(places),):
-            raise DataError(f"{name} has {len(places)} edges and weights of shape {values.shape}")
+            raise DataError(
+                f"{name} has {count_of(len(places), 'edge')} and weights of shape {values.shape}"
+            )
         return _check_weights(places.T, values.astype(np.float32), name)
 
     def in_order(self) -> "Edges":

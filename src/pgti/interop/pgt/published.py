@@ -9,9 +9,10 @@ from functools import partial
 from pgti.datasets.catalogue import DATASETS
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
 from pgti.datasets.steps import clock_to_times, mask_zeros
+from pgti.display import count_of
 from pgti.errors import DataError
-from pgti.ingest import open_readings
-from pgti.ingest.times import parse_start
+from pgti.ingestion import open_readings
+from pgti.ingestion.times import parse_start
 
 __all__ = ["CHICKENPOX", "METR_LA", "PEMS", "PEMS_ALL_LA", "PEMS_BAY", "WINDMILL", "register"]
 
@@ -36,8 +37,8 @@ def read_clocked_array(request: Request) -> Prepared:
     readings = open_readings(values, options, has_graph=True)
     if readings.num_channels != 2:
         raise DataError(
-            f"{readings.name} has {readings.num_channels} channels: the rule is speed and time of "
-            "day"
+            f"{readings.name} has {count_of(readings.num_channels, 'channel')}: the rule is speed "
+            "and time of day"
         )
     start = request.dataset.start
     assert start is not None  # it is known for these

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pgti.datasets import Dataset
 from pgti.datasets.archives import find_member, unpack_member
 from pgti.errors import ConfigError, DataError
-from pgti.ingest import IngestOptions
-from pgti.ingest.node_matching import RawMatrix
-from pgti.ingest.readings import reraise_read_errors
-from pgti.ingest.sources import read_raw_graph
+from pgti.ingestion import IngestOptions
+from pgti.ingestion.node_matching import RawMatrix
+from pgti.ingestion.readings import reraise_read_errors
+from pgti.ingestion.sources import read_raw_graph
 from pgti.interop.pgt import published
 from pgti.interop.pgt.data.compat import Scaling
 from pgti.interop.pgt.data.sources import ArraySource, NpySource, Source, TableSource

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
 from pgti.windows import WindowSpec
 
@@ -96,7 +97,8 @@ class IndexDataset(Dataset[Window]):
         if outside.any():
             raise ConfigError(
                 f"index {int(self.indices[outside][0])} is not the start of a window: the rule is "
-                f"0 <= start <= {last} ({shape[0]} steps, {self._spec.span} rows a window)"
+                f"0 <= start <= {last} ({count_of(shape[0], 'step')}, "
+                f"{count_of(self._spec.span, 'row')} a window)"
             )
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
 from pgti.interop.pgt.data.standardize import FILLS, Fill
 from pgti.windows import Splits, WindowSpec, split_by_fractions
@@ -128,8 +129,9 @@ def _split_as_pgt(num_steps: int, spec: WindowSpec, ratio: tuple[float, float, f
     num_train, num_test = round(len(starts) * train), round(len(starts) * test)
     if not num_train:
         raise ConfigError(
-            f"no training window: a series of {num_steps} steps has {len(starts)} windows of "
-            f"{spec.span} steps; shorten lags, or give train a larger share"
+            f"no training window: a series of {count_of(num_steps, 'step')} has "
+            f"{count_of(len(starts), 'window')} of {count_of(spec.span, 'step')}; shorten lags, or "
+            "give train a larger share"
         )
     first_test = len(starts) - num_test
     return Splits(
@@ -145,7 +147,7 @@ def cuda_device(index: int) -> torch.device:
     """
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if index >= count:
-        rest = f"{count} GPUs, which count from 0" if count else "no usable GPU"
+        rest = f"{count_of(count, 'GPU')}, which count from 0" if count else "no usable GPU"
         raise ConfigError(
             f"allGPU is {index} and this machine has {rest}: leave allGPU at -1 for the CPU"
         )

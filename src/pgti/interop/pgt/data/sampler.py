@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch.utils.data import Sampler
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
 from pgti.windows import GlobalShuffle, Order, Sequential, even_part
 
@@ -53,8 +54,8 @@ class WindowSampler(Sampler[int]):
             raise ConfigError(f"rank is {rank}: it must be less than world_size {world_size}")
         if evenly and num_windows < world_size:
             raise ConfigError(
-                f"{num_windows} training windows are too few for {world_size} ranks: launch fewer, "
-                "or give train a larger share"
+                f"{count_of(num_windows, 'training window')} for {count_of(world_size, 'rank')}: "
+                "launch fewer ranks, or give train a larger share"
             )
         self.num_windows = num_windows
         self.world_size = world_size

@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
-from pgti.ingest import IngestOptions, IngestSummary, ingest
+from pgti.ingestion import IngestOptions, ingest
 from pgti.interop.pgt.data.index_dataset import IndexDataset
+from pgti.store import SeriesStore
 
 __all__ = ["Layout", "from_loader", "to_store"]
 
@@ -63,7 +65,7 @@ def to_store(
     node_ids: tuple[str, ...] | None = None,
     means: ArrayLike | None = None,
     stds: ArrayLike | None = None,
-) -> IngestSummary:
+) -> SeriesStore:
     """Write a signal of PGT as a store: the series once, in place of its windows.
 
     A signal has `features` and `targets`, one array for each snapshot; `edge_index` [2, E] and
@@ -179,8 +181,8 @@ def _as_steps_ahead(target: Values, num_features: int) -> Values:
     if target.ndim in (1, 2):
         return target.reshape(len(target), 1, -1)
     raise DataError(
-        f"targets have shape {target.shape} and there are {num_features} features: the rule is "
-        "[N], [N, H] or [N, F, H]"
+        f"targets have shape {target.shape} and there are {count_of(num_features, 'feature')}: the "
+        "rule is [N], [N, H] or [N, F, H]"
     )
 
 

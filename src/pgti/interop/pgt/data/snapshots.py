@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.interop.pgt.data.compat import standardize_as_pgt
 from pgti.interop.pgt.data.data_sets import default_directory, find_data_set
@@ -173,9 +174,9 @@ def snapshots(
     source = StoreSource(opened)
     if horizon is None and (source.num_readings != 1 or targets):
         raise ConfigError(
-            f"horizon is not given, and {source.name} has {source.num_readings} channels: "
-            "without horizon x is [N, lags] of the only channel; give horizon=1 for x "
-            "[N, F, lags]"
+            f"horizon is not given, and {source.name} has "
+            f"{count_of(source.num_readings, 'channel')}: without horizon x is [N, lags] of the "
+            "only channel; give horizon=1 for x [N, F, lags]"
         )
     layout = _Layout(lags, horizon, opened.channel_indices(targets or opened.meta.channels))
     rows = _training_rows(layout.spec, source.num_steps, train_ratio)
@@ -227,8 +228,8 @@ def _cut(series: Standardized, source: Source, edges: Edges, layout: _Layout) ->
     starts = layout.spec.starts(source.num_steps)
     if not starts:
         raise ConfigError(
-            f"{source.name} has {source.num_steps} steps, and a snapshot takes {layout.spec.span}: "
-            "give fewer lags"
+            f"{source.name} has {count_of(source.num_steps, 'step')}, and a snapshot takes "
+            f"{layout.spec.span}: give fewer lags"
         )
     return Snapshots(series, edges, starts, layout)
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pgti.batching.mapped_series import MappedSeries
 from pgti.errors import DataError
-from pgti.ingest.hdf5 import PandasTable, is_pandas_table, open_hdf5_file, open_pandas_table
-from pgti.ingest.npy import read_header
-from pgti.ingest.readings import check_series_shape, reraise_read_errors
+from pgti.ingestion.hdf5 import PandasTable, is_pandas_table, open_hdf5_file, open_pandas_table
+from pgti.ingestion.npy import read_header
+from pgti.ingestion.readings import check_series_shape, reraise_read_errors
 from pgti.store import SECONDS_PER_DAY, Moments, SeriesStore, calendar_features, default_calendar
 from pgti.store.codec import Float32Codec
 from pgti.store.moments import moments_of_raw

@@ -17,7 +17,7 @@ from scipy.sparse import linalg as sparse_linalg
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.interop.pgt.edges import Edges
 from pgti.interop.pgt.layers.forecaster import LayerClass, WholeForecaster
@@ -179,6 +179,6 @@ def _largest(laplacian: CsrMatrix) -> complex:
         except sparse_linalg.ArpackNoConvergence:
             raise ConfigError(
                 f"the largest eigenvalue of the graph, {num_nodes} sensors of it in one piece, is "
-                "not found, and this layer of PGT needs it: use --model stgcn"
+                f"not found, and this layer of PGT needs it: use {option('model', 'stgcn')}"
             ) from None
     return complex(values[np.argmax(np.abs(values))])

@@ -20,7 +20,7 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.graph import SensorGraph
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.interop.pgt.layers.recurrent import HopsConfig
@@ -81,7 +81,8 @@ class LegacyDCRNN(AbstractModel):
         if shape.input_steps != shape.horizon:
             raise ConfigError(
                 f"input_steps is {shape.input_steps} and horizon {shape.horizon}: without a head "
-                "each state is a forecast, so they must be equal; use --model.head true"
+                f"each state is a forecast, so they must be equal; use "
+                f"{option('model.head', value=True)}"
             )
         if max(shape.target_indices) >= config.hidden:
             raise ConfigError(

@@ -1,0 +1,85 @@
+"""Which windows of a store there are, and what belongs to their inputs."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pgti.errors import ConfigError
+from pgti.options import convert_fields
+from pgti.store import parse_time
+from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
+
+if TYPE_CHECKING:
+    from pgti.store import SeriesStore
+
+__all__ = ["WindowConfig"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WindowConfig:
+    """Shape and split of the windows.
+
+    Attributes:
+        input_steps: Time steps that the model sees.
+        horizon: Time steps that it forecasts.
+        stride: Time steps between the starts of neighbouring windows.
+        targets: Channels to forecast. By default all of them.
+        calendar: Calendar features to append to the inputs: time-of-day, day-of-week. By default
+            those that suit the series and the model.
+        profile: Append typical-day features to the inputs. They are the mean of each sensor at
+            that time of day, on working days or on weekends, over the training rows; for the time
+            step itself and for the time step one horizon later.
+        fractions: Fractions of train, validation and test windows, in time order.
+        val_from: Time of the first validation target, ISO 8601, instead of fractions.
+        test_from: Time of the first test target, ISO 8601; required with val-from.
+        gap: Time steps left out between splits. With input-steps + horizon - 1, splits share no
+            time step.
+
+    Raises:
+        ConfigError: if a size breaks its rule, or a split is given in two ways.
+    """
+
+    input_steps: int = 12
+    horizon: int = 12
+    stride: int = 1
+    targets: tuple[str, ...] = ()
+    calendar: tuple[str, ...] | None = None
+    profile: bool = False
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    val_from: str | None = None
+    test_from: str | None = None
+    gap: int = 0
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        _ = self.spec
+        if (self.val_from is None) != (self.test_from is None):
+            raise ConfigError(
+                f"val_from is {self.val_from} and test_from {self.test_from}: "
+                "a split by dates needs both"
+            )
+
+    @property
+    def spec(self) -> WindowSpec:
+        """The window's shape."""
+        return WindowSpec(input_steps=self.input_steps, horizon=self.horizon, stride=self.stride)
+
+    def splits(self, store: "SeriesStore") -> Splits:
+        """Train, validation and test windows of a store.
+
+        Raises:
+            ConfigError: if the split leaves no training window, or a time is not valid.
+        """
+        num_steps = store.meta.num_steps
+        if self.val_from is None or self.test_from is None:
+            return split_by_fractions(num_steps, self.spec, self.fractions, self.gap)
+        return split_by_rows(
+            num_steps,
+            self.spec,
+            val_row=store.time_axis.row_of(parse_time("val_from", self.val_from)),
+            test_row=store.time_axis.row_of(parse_time("test_from", self.test_from)),
+            gap=self.gap,
+        )
+
+    def target_indices(self, store: "SeriesStore") -> tuple[int, ...]:
+        """Positions of the target channels."""
+        return store.channel_indices(self.targets or store.meta.channels)

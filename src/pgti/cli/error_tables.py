@@ -1,0 +1,46 @@
+"""Tables of the errors of an evaluation."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from pgti.cli.output import build_table
+
+if TYPE_CHECKING:
+    from pgti.forecasting import Report
+
+__all__ = ["error_tables"]
+
+_IN_UNITS = ("MAE", "RMSE")  # of the target
+
+
+def error_tables(report: "Report") -> Iterator[Table]:
+    """A table for each split: errors of the model and the baselines, at some steps and on average.
+
+    Errors are in the units of the channels; where channels have different units, those over all of
+    them have none.
+    """
+    texts = [*(["channel"] if len(report.units) > 1 else []), "forecaster", "error"]
+    steps = [_heading(key, time) for key, time in report.shown_steps().items()]
+    units = set(report.units.values())
+    common = units.pop() if len(units) == 1 else ""
+    for split in report.splits:
+        one, rows = report[split], []
+        errors = one.summary()
+        for labels, values in zip(errors.index, errors.to_numpy(), strict=True):
+            *channel, forecaster, metric = labels
+            unit = report.units.get(channel[0], common) if channel else common
+            shown = f"{metric} {unit}".rstrip() if metric in _IN_UNITS else metric
+            rows.append((*channel, forecaster, shown, *map(_number, values)))
+        yield build_table(one.title, [*texts, *steps], rows, num_texts=len(texts))
+
+
+def _heading(key: str, time: str) -> str:
+    """A step and the time from the last input to it, where that is known: "step 12 (60 min)"."""
+    return time if key == "mean" or time.startswith("step") else f"step {key}\n({time})"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

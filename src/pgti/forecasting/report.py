@@ -1,0 +1,239 @@
+"""`Report`: the errors of an evaluation, to look at, to compute with and to store."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pgti.display import count_of, shorten
+from pgti.errors import ConfigError
+
+__all__ = ["Report", "step_heading"]
+
+_NUM_SHOWN = 4
+_MAX_ROWS = 12
+_LABELS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
+
+
+class Report:
+    """Errors of a model and the baselines on splits, in original units.
+
+    `report["test"]` is the report of one split. Where there is a single split, `mae`, `rmse` and
+    `mape` are the model's errors over all steps and targets.
+
+    Args:
+        splits: for each split, what `evaluation_report` returns, with "windows" (evaluated) and
+            "split_windows" (of the split).
+        model: name of the model.
+        units: unit of each target channel by name, "" where unknown.
+        interval_seconds: seconds between two horizon steps; None where unknown.
+        metrics: names of the metrics.
+
+    Attributes:
+        model: name of the model.
+        units: unit of each target channel by name.
+        interval_seconds: seconds between two horizon steps.
+        metrics: names of the metrics.
+    """
+
+    def __init__(
+        self,
+        splits: Mapping[str, Mapping[str, Any]],
+        *,
+        model: str,
+        units: Mapping[str, str],
+        interval_seconds: int | None = None,
+        metrics: Sequence[str] = tuple(_LABELS),
+    ) -> None:
+        self._splits = {name: dict(content) for name, content in splits.items()}
+        self.model = model
+        self.units = dict(units)
+        self.interval_seconds = interval_seconds
+        self.metrics = tuple(metrics)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits."""
+        return tuple(self._splits)
+
+    def __getitem__(self, split: str) -> "Report":
+        if split not in self._splits:
+            raise ConfigError(
+                f"split {split!r} was not evaluated: the report has {', '.join(self._splits)}"
+            )
+        return Report(
+            {split: self._splits[split]},
+            model=self.model,
+            units=self.units,
+            interval_seconds=self.interval_seconds,
+            metrics=self.metrics,
+        )
+
+    @property
+    def mae(self) -> float | None:
+        """Mean absolute error of the model, in the target's unit; None without observations."""
+        return self.mean("mae")
+
+    @property
+    def rmse(self) -> float | None:
+        """Root mean squared error of the model, in the target's unit."""
+        return self.mean("rmse")
+
+    @property
+    def mape(self) -> float | None:
+        """Mean absolute percentage error of the model, in percent."""
+        return self.mean("mape")
+
+    @property
+    def num_windows(self) -> int:
+        """Windows that were evaluated."""
+        return int(self._only["windows"])
+
+    def mean(self, metric: str) -> float | None:
+        """A metric of the model over all steps and targets; None without observations.
+
+        Raises:
+            ConfigError: if there is no such metric, or the report has several splits.
+        """
+        if metric not in self.metrics:
+            raise ConfigError(
+                f"metric {metric!r} was not computed: the report has {', '.join(self.metrics)}"
+            )
+        value: float | None = self._only[metric]["mean"]
+        return value
+
+    @property
+    def _only(self) -> dict[str, Any]:
+        if len(self._splits) != 1:
+            raise ConfigError(
+                f"the report has the splits {', '.join(self._splits)}: choose one first, such as "
+                f"report[{next(iter(self._splits))!r}]"
+            )
+        return next(iter(self._splits.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as `pgti evaluate --json` prints them.
+
+        For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
+        "persistence": {the same}, "historical-average": {the same}}, MAPE in percent. Where there
+        are several targets, each of the three also has "channels": {name: {the metrics of that
+        target alone}}. "windows" says how many windows were evaluated, and "split_windows" how
+        many the split has.
+        """
+        return {name: dict(content) for name, content in self._splits.items()}
+
+    def to_frame(self, *, by_horizon: bool = True) -> pd.DataFrame:
+        """A row for each split, forecaster, channel and horizon step.
+
+        Columns: `split`, `forecaster`, `channel` (missing in the rows of all targets together,
+        where there are several), `horizon` (steps from 1), a column per metric, and `count`, the
+        observed targets of all steps.
+
+        Args:
+            by_horizon: False gives the errors over all steps, without the column `horizon`.
+        """
+        rows = [
+            {"split": split, "forecaster": forecaster, "channel": channel}
+            | ({"horizon": int(key)} if by_horizon else {})
+            | {name: errors[name][key] for name in self.metrics}
+            | {"count": errors["count"]}
+            for split, forecaster, channel, errors in self._tables()
+            for key in errors["mae"]
+            if (key != "mean") == by_horizon
+        ]
+        frame = pd.DataFrame(rows)
+        texts = dict.fromkeys(("split", "forecaster", "channel"), "str")
+        return frame.astype(texts | dict.fromkeys(self.metrics, "float64"))
+
+    def _tables(self) -> Iterator[tuple[str, str, str | None, Mapping[str, Any]]]:
+        """Split, forecaster, channel (None for all of several) and errors."""
+        only = next(iter(self.units)) if len(self.units) == 1 else None
+        for split, content in self._splits.items():
+            baselines = {
+                name: each
+                for name, each in content.items()
+                if isinstance(each, Mapping) and "count" in each
+            }
+            for forecaster, errors in {self.model: content, **baselines}.items():
+                yield split, forecaster, only, errors
+                for channel, of_channel in errors.get("channels", {}).items():
+                    yield split, forecaster, channel, of_channel
+
+    # -- display ----------------------------------------------------------------------------------
+
+    def shown_steps(self) -> dict[str, str]:
+        """A few horizon steps, always the last, and the mean: their headings by key."""
+        keys = [key for key in next(iter(self._splits.values()))["mae"] if key != "mean"]
+        stride = -(-len(keys) // _NUM_SHOWN)
+        chosen = keys[::-stride][::-1]
+        return {key: step_heading(int(key), self.interval_seconds) for key in chosen} | {
+            "mean": "mean"
+        }
+
+    def summary(self) -> pd.DataFrame:
+        """What `repr` shows: metrics of each split, channel and forecaster at a few steps."""
+        steps = self.shown_steps()
+        several = len(self._splits) > 1
+        rows = {
+            (
+                *((split,) if several else ()),
+                *((channel or "all",) if len(self.units) > 1 else ()),
+                forecaster,
+                _LABELS.get(metric, metric),
+            ): [errors[metric][key] for key in steps]
+            for split, forecaster, channel, errors in self._tables()
+            for metric in self.metrics
+        }
+        index = pd.MultiIndex.from_tuples(list(rows))
+        return pd.DataFrame(
+            list(rows.values()), index=index, columns=list(steps.values()), dtype="float64"
+        )
+
+    @property
+    def title(self) -> str:
+        """Splits, windows and targets, in one line."""
+        windows = ", ".join(
+            f"{name} ({_count_windows(content['windows'], content['split_windows'])})"
+            for name, content in self._splits.items()
+        )
+        targets = shorten(
+            [f"{name} in {unit}" if unit else name for name, unit in self.units.items()]
+        )
+        return f"{self.model} on {windows}: {targets}"
+
+    def __repr__(self) -> str:
+        shown, rest = self._few_rows()
+        table = shown.to_string(float_format="{:.3f}".format, na_rep="-")
+        return f"{self.title}\n{table}{rest}"
+
+    def _repr_html_(self) -> str:
+        shown, rest = self._few_rows()
+        table = shown.to_html(float_format="{:.3f}".format, na_rep="-")
+        return f"<p>{self.title}</p>{table}<p>{rest}</p>"
+
+    def _few_rows(self) -> tuple[pd.DataFrame, str]:
+        """A dozen rows of the summary, and what they leave out: first other metrics than MAE."""
+        table = self.summary()
+        if len(table) <= _MAX_ROWS:
+            return table, ""
+        table = table[table.index.get_level_values(-1) == _LABELS["mae"]]
+        left_out = "the other metrics"
+        if len(table) > _MAX_ROWS:
+            table, left_out = table[:_MAX_ROWS], "the other rows and metrics"
+        return table, f"\n(to_frame() has {left_out})"
+
+
+def step_heading(step: int, interval_seconds: int | None) -> str:
+    """What a table calls a horizon step: "60 min" and "24 h", up to two of the next unit."""
+    if interval_seconds is None:
+        return f"step {step}"
+    seconds = step * interval_seconds
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds % size == 0 and (unit == "min" or seconds >= 3 * size):
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+def _count_windows(evaluated: int, total: int) -> str:
+    share = f"{evaluated:,} of " if evaluated != total else ""
+    return share + count_of(total, "window")

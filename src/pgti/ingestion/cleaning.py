@@ -1,0 +1,95 @@
+"""From raw values to readings: missing codes to NaN, infinities refused, units scaled."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.errors import DataError, option
+from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.times import RowLabels
+
+__all__ = ["Cleaner"]
+
+
+class Cleaner:
+    """Cleans chunk after chunk, and counts infinite readings on the way.
+
+    Args:
+        options: raw values that mean "missing", which may be infinite; scales, none, one for all
+            channels, or one for each.
+        channels: name of each channel.
+        node_ids: id of each sensor.
+        labels: what messages call the rows.
+    """
+
+    def __init__(
+        self,
+        options: IngestOptions,
+        channels: tuple[str, ...],
+        node_ids: tuple[str, ...],
+        labels: RowLabels,
+    ) -> None:
+        self._channels = channels
+        self._node_ids = node_ids
+        self._missing = tuple(code for code in options.missing if not math.isnan(code))
+        self._scale = options.scale
+        self._labels = labels
+        self._num_infinite = 0
+        self._first_infinite: str | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an infinite reading was met: there will be no store, the rest is only counted."""
+        return self._first_infinite is not None
+
+    def clean(self, values: NDArray[np.floating[Any]], first_row: int) -> NDArray[np.floating[Any]]:
+        """Readings [rows, N, C], in the array given where its dtype allows."""
+        for code in self._missing:
+            values[values == values.dtype.type(code)] = np.nan
+        self._count_infinities(values, first_row)
+        if len(self._scale) == 1:
+            return _scale(values, self._scale[0])
+        if self._scale:
+            parts = [_scale(values[..., c], factor) for c, factor in enumerate(self._scale)]
+            return np.stack(parts, axis=-1)
+        return values
+
+    def check(self) -> None:
+        """Refuse the source if it had infinite readings.
+
+        Raises:
+            DataError: with their number and the place of the first.
+        """
+        if self._first_infinite is not None:
+            raise DataError(
+                f"{self._labels.source} has {self._num_infinite} infinite readings, the first "
+                f"{self._first_infinite}: declare the value with {option('missing')} or repair the "
+                f"source"
+            )
+
+    def _count_infinities(self, values: NDArray[np.floating[Any]], first_row: int) -> None:
+        infinite = np.isinf(values)
+        if not infinite.any():
+            return
+        if self._first_infinite is None:
+            row, node, channel = (int(place) for place in np.argwhere(infinite)[0])
+            self._first_infinite = (
+                f"({values[row, node, channel]}) in {self._labels.short(first_row + row)}, sensor "
+                f"{self._node_ids[node]!r}, channel {self._channels[channel]!r}"
+            )
+        self._num_infinite += int(infinite.sum())
+
+
+def _scale(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:
+    """Values times the factor, correctly rounded where the factor is 1/k for a whole number k."""
+    if factor == 1:
+        return values
+    divisor = round(1 / factor) if math.isfinite(1 / factor) else 0
+    if divisor != 0 and math.isclose(divisor * factor, 1, rel_tol=1e-12):
+        # A product with 0.1 is rounded twice (0.1 itself is not exact); a quotient once.
+        wide = values if np.float32(divisor) == divisor else values.astype(np.float64)
+        wide /= divisor
+        return wide
+    return values.astype(np.float64) * factor

@@ -1,0 +1,125 @@
+"""Readings that are in memory already: a pandas DataFrame or a NumPy array."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pgti.display import count_of
+from pgti.errors import DataError
+from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.readings import (
+    Chunk,
+    Readings,
+    array_readings,
+    as_floats,
+    ids_to_text,
+    row_blocks,
+    rows_per_chunk,
+    split_rows,
+)
+from pgti.ingestion.time_columns import ColumnTimes, DateTimes, NoTimes, TextTimes
+from pgti.ingestion.times import RowLabels
+
+__all__ = ["open_array", "open_frame"]
+
+
+def open_array(array: NDArray[Any], name: str = "the array") -> Readings:
+    """Readings in an array [T, N] or [T, N, C].
+
+    Raises:
+        DataError: if it is not numbers of such a shape.
+    """
+    return array_readings(name, array.shape, array.dtype, lambda rows: split_rows(array, rows))
+
+
+def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
+    """Readings in a DataFrame: a row each step; a column each sensor, or each (sensor, channel).
+
+    An index of dates, or of dates as text, gives the times; whole numbers only count rows.
+
+    Raises:
+        DataError: if a column is not numbers, (sensor, channel) pairs are missing, or the index
+            is neither times nor whole numbers.
+    """
+    name = "the DataFrame"
+    nodes, channels, order = _columns(frame, name)
+    for column, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype):
+            raise DataError(f"column {column!r} of {name} holds {dtype}: it must hold numbers")
+    if not len(frame):
+        raise DataError(f"{name} has shape {frame.shape}: there are no rows")
+    num_channels = len(channels) if channels is not None else 1
+    times = _index_times(frame.index, options, name)
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        for first, stop in row_blocks(len(frame), rows_per_chunk(budget_bytes, len(order))):
+            block = frame.iloc[first:stop]
+            values = as_floats(block.to_numpy(dtype=_common_dtype(frame), na_value=np.nan))
+            cells = block.index.astype(str) if isinstance(times, TextTimes) else block.index
+            # take, unlike values[:, order], keeps rows contiguous
+            values = np.take(values, order, axis=1).reshape(len(block), len(nodes), num_channels)
+            yield Chunk(values=values, seconds=times.seconds(pd.Series(cells), first))
+
+    return Readings(
+        name=name,
+        num_rows=len(frame),
+        num_nodes=len(nodes),
+        num_channels=num_channels,
+        node_ids=nodes,
+        channels=channels,
+        is_aware=times.is_aware,
+        time_zone=times.time_zone,
+        chunks=chunks,
+    )
+
+
+def _index_times(index: "pd.Index[Any]", options: IngestOptions, name: str) -> ColumnTimes:
+    """The times of an index; none if it counts rows."""
+    labels = RowLabels(name)
+    if isinstance(index, pd.DatetimeIndex):
+        return DateTimes(index.tz, labels)
+    if pd.api.types.is_integer_dtype(index.dtype):
+        return NoTimes()
+    if index.nlevels == 1 and all(isinstance(label, str) for label in index[:20]):
+        return TextTimes(str(index[0]), options, labels)
+    raise DataError(
+        f"{name} has an index of {type(index).__name__} {index.dtype}, which is neither dates nor "
+        "row numbers: convert it with pandas.to_datetime or to_timestamp, or reset_index(drop=True)"
+    )
+
+
+def _common_dtype(frame: pd.DataFrame) -> type[np.floating[Any]]:
+    plain = all(isinstance(dtype, np.dtype) for dtype in frame.dtypes)
+    if plain and all(np.can_cast(dtype, np.float32, "safe") for dtype in frame.dtypes):
+        return np.float32
+    return np.float64
+
+
+def _columns(
+    frame: pd.DataFrame, name: str
+) -> tuple[tuple[str, ...], tuple[str, ...] | None, NDArray[np.int64]]:
+    columns = frame.columns
+    if not len(columns):
+        raise DataError(f"{name} has shape {frame.shape}: there are no sensors")
+    if columns.nlevels == 1:
+        return ids_to_text(columns.tolist()), None, np.arange(len(columns), dtype=np.int64)
+    if columns.nlevels != 2:
+        raise DataError(
+            f"{name} has {columns.nlevels} levels of columns: sensor, channel is the rule"
+        )
+    nodes, channels = (columns.get_level_values(level).unique() for level in (0, 1))
+    wanted = pd.MultiIndex.from_product([nodes, channels])
+    order = columns.get_indexer(wanted) if columns.is_unique else np.array([-1])
+    if (order < 0).any() or len(order) != len(columns):
+        raise DataError(
+            f"{name} has {count_of(len(columns), 'column')} for {count_of(len(nodes), 'sensor')} "
+            f"and {len(channels)} channels: each sensor must have each channel once"
+        )
+    return (
+        ids_to_text(nodes.tolist()),
+        ids_to_text(channels.tolist()),
+        np.asarray(order, dtype=np.int64),
+    )

@@ -1,0 +1,270 @@
+"""From a source of readings and a graph to a store, in bounded memory and all or nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pgti.display import count_of
+from pgti.errors import ConfigError, DataError, option
+from pgti.graph import SensorGraph
+from pgti.ingestion.cleaning import Cleaner
+from pgti.ingestion.node_matching import (
+    MatchedGraph,
+    RawCoordinates,
+    RawEdges,
+    RawGraph,
+    match_nodes,
+)
+from pgti.ingestion.options import IDS_IN_READINGS, IngestOptions, check_options_used
+from pgti.ingestion.readings import Readings
+from pgti.ingestion.sources import (
+    GraphSource,
+    ReadingsSource,
+    graph_suffix,
+    open_readings,
+    read_raw_graph,
+    readings_suffix,
+)
+from pgti.ingestion.timeline import Timeline
+from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, parse_start
+from pgti.options import check_names, require_path, require_type
+from pgti.signatures import accept_options
+from pgti.store import SeriesStore, StoreWriter, check_target
+
+__all__ = ["ingest", "read_graph"]
+
+
+@accept_options(IngestOptions)
+def ingest(
+    source: ReadingsSource,
+    target: Path | str,
+    options: IngestOptions | None = None,
+    *,
+    graph: GraphSource | None = None,
+    node_ids: tuple[str, ...] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    **more: Any,
+) -> SeriesStore:
+    """Write readings and a graph to a store.
+
+    Args:
+        source: a file of readings, a DataFrame, an array [T, N] or [T, N, C], or opened
+            `Readings`.
+        target: the store's directory, created when everything else has succeeded.
+        options: how to read the source; the keywords below come first.
+        graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
+            else no edges.
+        node_ids: sensor ids, in order, for a source without ids; a source's own ids win.
+        progress: called with the number of rows written and, where known, their total.
+        **more: options of `IngestOptions`:
+
+    Returns:
+        The new store, opened; its `notes` say what a user should know, one line each.
+
+    Raises:
+        ConfigError: if options contradict one another or the source.
+        DataError: if readings or graph break a rule.
+        StoreError: if the target exists or cannot be written.
+        MissingExtraError: if a format needs a library that is not installed.
+    """
+    check_names(more, IngestOptions.__slots__)
+    require_type("options", options, (IngestOptions, NoneType), "IngestOptions")
+    kinds = (str, Path, pd.DataFrame, np.ndarray, Readings)
+    require_type("source", source, kinds, "the path of a file, a DataFrame or an array")
+    options = replace(options or IngestOptions(), **more)
+    target = require_path("target", target)
+    check_target(target, overwrite=options.overwrite)
+    suffix = readings_suffix(source)
+    check_options_used(suffix, None if graph is None else graph_suffix(graph), options)
+    readings = _add_ids(open_readings(source, options, has_graph=graph is not None), node_ids)
+    time_zone = _time_zone(readings, options)
+    ids_used = options.ids is not None and suffix in IDS_IN_READINGS
+    matched = _match_graph(readings, graph, options, ids_used)
+    channels = _channel_names(readings, options)
+    cleaner = Cleaner(options, channels, matched.node_ids, readings.row_labels)
+    with StoreWriter(
+        target,
+        node_ids=matched.node_ids,
+        channels=channels,
+        graph=matched.graph,
+        units=options.units or None,
+        time_zone=time_zone,
+        overwrite=options.overwrite,
+    ) as writer:
+        timeline = Timeline(readings, options, time_zone)
+        _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
+        if timeline.has_times:
+            timeline.finish(writer)
+        else:
+            start = _start_without_times(options, writer.num_steps)
+            writer.finish(start=start, interval_seconds=options.interval_seconds)
+    notes = matched.notes
+    if timeline.num_filled:
+        were = "was" if timeline.num_filled == 1 else "were"
+        rows = count_of(timeline.num_filled, "row")
+        notes = (*notes, f"{rows} of missing readings {were} inserted into gaps")
+    # It was hashed as it was written.
+    return replace(SeriesStore.open(target, verify_up_to_bytes=0), notes=notes)
+
+
+def read_graph(
+    source: GraphSource, options: IngestOptions | None = None
+) -> tuple[SensorGraph, tuple[str, ...]]:
+    """A graph on its own, and the ids of its nodes ("0", "1", ... where it has none).
+
+    The nodes of an edge list are those that it names, in order of appearance; whole numbers that
+    are all below their count are positions.
+
+    Raises:
+        ConfigError: if options name what cannot be used.
+        DataError: if the source is damaged or does not hold a graph.
+    """
+    options = options or IngestOptions()
+    check_options_used(None, graph_suffix(source), options)
+    raw = read_raw_graph(source, options)
+    _check_neighbours(raw, options, is_given=True)
+    node_ids = None
+    if isinstance(raw, RawEdges):
+        labels = tuple(dict.fromkeys([*raw.source, *raw.target]))
+        size = len(labels)
+        by_position = all(label.isdecimal() and int(label) < size for label in labels)
+        node_ids = None if by_position else labels
+    else:
+        size = len(raw.latlon) if isinstance(raw, RawCoordinates) else raw.matrix.shape[0]
+    matched = match_nodes(raw, size, node_ids, options)
+    return matched.graph, matched.node_ids
+
+
+def _add_ids(readings: Readings, node_ids: tuple[str, ...] | None) -> Readings:
+    """The readings, with the ids given if they have none; empty ids are refused."""
+    if readings.node_ids is None and node_ids is not None:
+        if len(node_ids) != readings.num_nodes:
+            raise DataError(
+                f"{readings.name} has {count_of(readings.num_nodes, 'sensor')} without ids, for "
+                f"{count_of(len(node_ids), 'id')} ({', '.join(node_ids[:2])}, ...): give one each"
+            )
+        return replace(readings, node_ids=node_ids)
+    empty = [place for place, label in enumerate(readings.node_ids or ()) if not label.strip()]
+    if empty:
+        raise DataError(
+            f"sensor {empty[0] + 1} of {readings.num_nodes} of {readings.name} has an empty id: "
+            "give its column a title, or remove it if it holds no readings"
+        )
+    return readings
+
+
+def _time_zone(readings: Readings, options: IngestOptions) -> str | None:
+    """The zone of the store: the user's, else the source's.
+
+    Aware times are shown on its clock; wall-clock times were read on it.
+    """
+    zone = options.time_zone or readings.time_zone
+    if readings.is_aware and zone is None:
+        raise DataError(
+            f"{readings.name} has times with an offset from UTC that is not a zone with a name: "
+            f"name the zone with {option('time_zone')} (such as Asia/Kolkata)"
+        )
+    return zone
+
+
+def _check_neighbours(raw: RawGraph, options: IngestOptions, *, is_given: bool) -> None:
+    """Refuse coordinates that the user gives without neighbours, and neighbours without them."""
+    if isinstance(raw, RawCoordinates):
+        if is_given and options.neighbours is None:
+            raise ConfigError(
+                f"{raw.name} holds coordinates and no edges: pass {option('neighbours')}, the "
+                f"number of "
+                "nearest sensors that each is joined with"
+            )
+    elif options.neighbours is not None:
+        raise ConfigError(
+            f"neighbours is {options.neighbours} and {raw.name} holds edges or a matrix: leave "
+            f"{option('neighbours')} out, or pass {option('graph_kind', 'coordinates')}"
+        )
+
+
+def _match_graph(
+    readings: Readings, graph: GraphSource | None, options: IngestOptions, ids_used: bool
+) -> MatchedGraph:
+    raw = readings.graph
+    if graph is not None:
+        raw = read_raw_graph(graph, options, readings, ids_elsewhere=ids_used)
+    if raw is not None:
+        _check_neighbours(raw, options, is_given=graph is not None)
+        return match_nodes(raw, readings.num_nodes, readings.node_ids, options)
+    for name in ("edges", "coordinates", "neighbours"):
+        if getattr(options, name):
+            raise ConfigError(
+                f"{name} is {getattr(options, name)} without a graph: give a graph file"
+            )
+    ids = readings.node_ids or tuple(map(str, range(readings.num_nodes)))
+    note = "no graph was given: the store has sensors and no edges"
+    return MatchedGraph(graph=SensorGraph.empty(readings.num_nodes), node_ids=ids, notes=(note,))
+
+
+def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...]:
+    """Names of the channels; refuses channels, units and scales that do not fit their number."""
+    num_channels = readings.num_channels
+    for name in ("channels", "units", "scale"):
+        given = getattr(options, name)
+        if given and len(given) != num_channels and (name, len(given)) != ("scale", 1):
+            raise ConfigError(
+                f"{name} has {count_of(len(given), 'value')} ({', '.join(map(str, given))}) and "
+                f"{readings.name} has {count_of(num_channels, 'channel')}: give one each"
+                + (", or one for all" if name == "scale" else "")
+            )
+    if options.channels or readings.channels is not None:
+        return options.channels or readings.channels or ()
+    if num_channels == 1:
+        return ("value",)
+    return tuple(f"channel{channel}" for channel in range(num_channels))
+
+
+def _write_rows(
+    readings: Readings,
+    writer: StoreWriter,
+    cleaner: Cleaner,
+    timeline: Timeline,
+    budget_bytes: int,
+    progress: Callable[[int, int | None], None] | None,
+) -> None:
+    row = 0
+    for chunk in readings.chunks(budget_bytes):
+        values, seconds = cleaner.clean(chunk.values, row), chunk.seconds
+        if not cleaner.has_failed:
+            for block in [values] if seconds is None else timeline.place(values, seconds, row):
+                writer.append(block)
+        row += len(values)
+        if progress is not None:
+            progress(row, readings.num_rows)
+    cleaner.check()
+    if not row:
+        raise DataError(f"{readings.name} has no rows: a series needs at least one")
+
+
+def _start_without_times(options: IngestOptions, num_steps: int) -> np.datetime64 | None:
+    """The start that the user gives for a source without times."""
+    if options.gaps != "error":
+        raise ConfigError(
+            f"gaps is {options.gaps!r} and the source has no times: leave {option('gaps')} out"
+        )
+    if options.start is None:
+        return None
+    if options.interval_seconds is None:
+        raise ConfigError(
+            f"start is {options.start} without an interval: add {option('interval', '5min')}"
+        )
+    start = parse_start(options.start, options.time_zone)
+    last = start + (num_steps - 1) * options.interval_seconds
+    if not FIRST_SECOND <= start <= last <= LAST_SECOND:
+        raise ConfigError(
+            f"{count_of(num_steps, 'row')} from {options.start} at an interval of "
+            f"{options.interval} would leave the years 1 to 9999: correct {option('start')} or "
+            f"{option('interval')}"
+        )
+    return np.datetime64(start, "s")

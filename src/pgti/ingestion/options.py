@@ -1,0 +1,207 @@
+"""Options for reading a source: what it does not describe itself."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pgti.display import count_of
+from pgti.errors import ConfigError, require_whole_number
+from pgti.ingestion.times import parse_interval, parse_start
+from pgti.options import convert_fields, require_number
+from pgti.store.time_axis import is_zone
+
+__all__ = [
+    "HDF5_SUFFIXES",
+    "IDS_IN_READINGS",
+    "TEXT_SUFFIXES",
+    "EdgeValues",
+    "Gaps",
+    "GraphKind",
+    "IngestOptions",
+    "check_options_used",
+]
+
+Gaps: TypeAlias = Literal["error", "fill", "keep"]
+EdgeValues: TypeAlias = Literal["weight", "distance"]
+GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+_TABLES = (*TEXT_SUFFIXES, ".parquet", ".pq")
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+_KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+_GRAPHS = (".npz", *TEXT_SUFFIXES)
+
+IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES)
+
+# Formats of readings, and of graphs, that each option is for.
+_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "values": ((".npz", *HDF5_SUFFIXES), ()),
+    "header": (TEXT_SUFFIXES, ()),
+    "timestamps": (_TABLES, ()),
+    "time_format": (_TABLES, ()),
+    "delimiter": (TEXT_SUFFIXES, TEXT_SUFFIXES),
+    "ids": (IDS_IN_READINGS, _GRAPHS),
+    "edges": ((".npz",), _GRAPHS),
+    "coordinates": ((".npz",), _GRAPHS),
+    "neighbours": ((".npz",), _GRAPHS),
+    "graph_kind": ((), _GRAPHS),
+    "graph_values": ((), (".npz",)),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestOptions:
+    """How to read the readings and the graph.
+
+    Attributes:
+        values: Arrays (npz), tables or datasets (HDF5) that hold the readings. Several arrays
+            [T, N] become channels. By default the only candidate.
+        channels: Name of each channel. By default the names in the source, else "value".
+        units: Unit of each channel.
+        scale: Factor from raw values to readings, one for all channels or one each. Where 1/scale
+            is a whole number, raw values are divided by it, so that 645 * 0.1 is exactly 64.5.
+        missing: Raw values that mean "missing". NaN always does.
+        start: Wall-clock time of the first row, ISO 8601, for a source without times.
+        interval: Time between rows, such as "5min", for a source without times.
+        time_zone: IANA name of the zone of wall-clock times; times with an offset are shown on
+            its clock. By default the zone of the source, if it has one.
+        time_format: Format of the times in a table, as for `strptime`. By default ISO 8601.
+        gaps: What to do where rows are missing between two times: "error" refuses the source;
+            "fill" inserts rows of missing readings; "keep" stores the time of each row.
+        delimiter: Character between the cells of a text file. Auto-detected by default.
+        header: Whether the first line of a text file holds sensor ids. Auto-detected by default.
+        timestamps: Whether the first column of a text file or a Parquet table holds times.
+            Auto-detected by default.
+        ids: Array of sensor ids (1-D) in an npz or HDF5 source, or column of ids in a table of
+            coordinates. By default the first array of a usual name (node_ids, sensor_ids, ids,
+            ...) that has the right length.
+        graph_kind: Kind of graph in a graph file. Auto-detected by default.
+        graph_values: Array of an npz that holds the adjacency matrix. By default the only square
+            one.
+        edges: Arrays or columns (source, target) or (source, target, weight) of an edge list.
+        edge_values: Whether edge values are weights, or distances that a thresholded Gaussian
+            kernel turns into weights. By default distances if their column or array is called so
+            (cost, distance, edge_miles, ...), else weights.
+        threshold: Smallest kernel weight that makes an edge in a table of distances. Edges given
+            as arrays all stay, with at least this weight.
+        sigma: Width of the kernel in the unit of the distances. By default their standard
+            deviation.
+        coordinates: Arrays or columns (latitude, longitude) in degrees.
+        neighbours: Number of nearest sensors that each sensor is joined with, for a graph built
+            from coordinates.
+        budget_bytes: Memory for one chunk of readings.
+        overwrite: Replace an existing store, once the new one is complete.
+
+    Raises:
+        ConfigError: if a value cannot be used.
+    """
+
+    values: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    scale: tuple[float, ...] = ()
+    missing: tuple[float, ...] = ()
+    start: str | None = None
+    interval: str | None = None
+    time_zone: str | None = None
+    time_format: str | None = None
+    gaps: Gaps = "error"
+    delimiter: str | None = None
+    header: bool | None = None
+    timestamps: bool | None = None
+    ids: str | None = None
+    graph_kind: GraphKind | None = None
+    graph_values: str | None = None
+    edges: tuple[str, ...] = ()
+    edge_values: EdgeValues | None = None
+    threshold: float = 0.1
+    sigma: float | None = None
+    coordinates: tuple[str, ...] = ()
+    neighbours: int | None = None
+    budget_bytes: int = 32 << 20
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        if self.time_zone is not None and not is_zone(self.time_zone):
+            raise ConfigError(
+                f"the time zone {self.time_zone!r} is not known: give an IANA name such as "
+                "America/Los_Angeles"
+            )
+        if self.interval is not None:
+            parse_interval(self.interval)
+        if self.start is not None:
+            parse_start(self.start, self.time_zone)
+        self._check_numbers()
+        self._check_names()
+
+    @property
+    def interval_seconds(self) -> int | None:
+        """The interval in seconds, or None."""
+        return None if self.interval is None else parse_interval(self.interval)
+
+    def _check_numbers(self) -> None:
+        for factor in self.scale:
+            if not math.isfinite(factor) or factor == 0:
+                raise ConfigError(f"the scale {factor} must be finite and not zero")
+        if not 0 <= self.threshold < 1:
+            raise ConfigError(f"the threshold {self.threshold} must be at least 0 and below 1")
+        if self.sigma is not None:
+            require_number("sigma", self.sigma, above_zero=True)
+        for name, value in (("neighbours", self.neighbours), ("budget_bytes", self.budget_bytes)):
+            if value is not None:
+                require_whole_number(name, value, 1)
+
+    def _check_names(self) -> None:
+        for what, names, sizes, rule in (
+            ("edges", self.edges, range(4), "source,target or source,target,weight"),
+            ("coordinates", self.coordinates, (0, 2), "latitude,longitude"),
+        ):
+            if len(names) not in sizes:
+                raise ConfigError(
+                    f"{what} names {count_of(len(names), 'array')} ({', '.join(names)}): the rule "
+                    f"is {rule}"
+                )
+        if self.delimiter is not None and not _could_delimit(self.delimiter):
+            raise ConfigError(
+                f"the delimiter {self.delimiter!r} must be one ASCII character that does not occur "
+                "in numbers or quotes, such as ; or a tab"
+            )
+        for what, names in (("values", self.values), ("channels", self.channels)):
+            for name in names:
+                if names.count(name) > 1 or not name:
+                    raise ConfigError(f"{what} names {name!r} twice or not at all: {names}")
+
+
+def _could_delimit(text: str) -> bool:
+    return len(text) == 1 and text.isascii() and not text.isalnum() and text not in '\r\n\0".+-_'
+
+
+def check_options_used(readings: str | None, graph: str | None, options: IngestOptions) -> None:
+    """Refuse options that neither the readings nor the graph have a use for.
+
+    Args:
+        readings: suffix of the file of readings, "" for an object in memory, None for none.
+        graph: the same for the graph.
+        options: what the user said.
+
+    Raises:
+        ConfigError: naming the option, its value and what it is for.
+    """
+    if any(suffix not in (None, *_KNOWN) for suffix in (readings, graph)):
+        return  # the reader refuses the format
+    for option, (for_readings, for_graphs) in _USES.items():
+        value = getattr(options, option)
+        if value in ((), None) or readings in for_readings or graph in for_graphs:
+            continue
+        suffixes = dict.fromkeys(suffix for suffix in (readings, graph) if suffix is not None)
+        given = [suffix or "an object in memory" for suffix in suffixes]
+        uses = [
+            f"{what} in {', '.join(formats)}"
+            for what, formats in (("readings", for_readings), ("a graph", for_graphs))
+            if formats
+        ]
+        raise ConfigError(
+            f"{option} is {value!r}, which {' and '.join(given)} cannot use: leave it out, it is "
+            f"for {' and '.join(uses)}"
+        )

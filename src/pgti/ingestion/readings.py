@@ -1,0 +1,284 @@
+"""What every reader of readings returns: a description, and chunks of rows."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.display import count_of
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError, option
+from pgti.ingestion.node_matching import RawGraph
+from pgti.ingestion.times import RowLabels
+
+__all__ = [
+    "ID_NAMES",
+    "Chunk",
+    "Readings",
+    "array_readings",
+    "as_floats",
+    "check_series_shape",
+    "choose_keys",
+    "find_ids",
+    "ids_to_text",
+    "reraise_read_errors",
+    "row_blocks",
+    "rows_per_chunk",
+    "split_rows",
+    "stack_channels",
+]
+
+ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Chunk:
+    """Consecutive rows of a source.
+
+    Attributes:
+        values: raw values, float32 or float64 [rows, N, C], owned by the receiver; NaN = missing.
+        seconds: epoch seconds of each row, int64 [rows], where the source has times.
+    """
+
+    values: NDArray[np.floating[Any]]
+    seconds: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Readings:
+    """An opened source of readings.
+
+    Attributes:
+        name: what messages call the source.
+        num_nodes: sensors, N.
+        chunks: `chunks(budget_bytes)` reads the source from its beginning; reading a chunk takes
+            about that much memory (one row at least).
+        num_channels: channels, C.
+        num_rows: rows, T, where the source gives them in advance.
+        node_ids: sensor ids, where the source has them.
+        channels: channel names, where the source has them.
+        is_aware: whether the times are true epoch seconds; else they are wall-clock times.
+        time_zone: zone of aware times, where the source names one.
+        graph: the graph that the source itself contains.
+        first_line: number of the line that holds row 0, where the source is text.
+    """
+
+    name: str
+    num_nodes: int
+    chunks: Callable[[int], Iterator[Chunk]]
+    num_channels: int = 1
+    num_rows: int | None = None
+    node_ids: tuple[str, ...] | None = None
+    channels: tuple[str, ...] | None = None
+    is_aware: bool = False
+    time_zone: str | None = None
+    graph: RawGraph | None = None
+    first_line: int | None = None
+
+    @property
+    def row_labels(self) -> RowLabels:
+        """What messages call its rows."""
+        return RowLabels(self.name, self.first_line)
+
+
+@contextlib.contextmanager
+def reraise_read_errors(name: str, what: str) -> Iterator[None]:
+    """Turn what a parser raises on a damaged file into a `DataError` that names the file."""
+    try:
+        yield
+    except PgtiError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{name} does not exist: check the path") from None
+    except PARSER_ERRORS as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{name} cannot be read as {what}: {reason}") from error
+
+
+def rows_per_chunk(budget_bytes: int, num_values: int) -> int:
+    """Rows of `num_values` whose raw values and floats, 8 bytes each, fit the budget; at least one.
+
+    The dtype does not matter, so that channels of different dtypes are read in step.
+    """
+    return max(1, budget_bytes // (16 * num_values))
+
+
+def row_blocks(num_rows: int, rows: int) -> Iterator[tuple[int, int]]:
+    """First row, and row after the last, of consecutive blocks of at most `rows` rows."""
+    for first in range(0, num_rows, rows):
+        yield first, min(first + rows, num_rows)
+
+
+def split_rows(array: Any, rows: int) -> Iterator[NDArray[Any]]:
+    """Consecutive blocks of at most `rows` rows of an array or a dataset, read one at a time."""
+    for first, stop in row_blocks(len(array), rows):
+        yield array[first:stop]
+
+
+def as_floats(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    """A new array: float32 where that holds every value of the dtype exactly, else float64."""
+    exact = values.dtype.kind in "biuf" and np.can_cast(values.dtype, np.float32, "safe")
+    return values.astype(np.float32 if exact else np.float64, order="C", copy=True)
+
+
+def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse an array that is not numbers of shape [T, N] or [T, N, C], with T, N, C above 0.
+
+    Raises:
+        DataError: giving the shape or the dtype.
+    """
+    if dtype.hasobject or dtype.kind not in "biuf":
+        raise DataError(
+            f"{name} holds {dtype}, which is not numbers (Python objects are never unpickled): "
+            "save the readings as an integer or floating array"
+        )
+    if len(shape) not in (2, 3):
+        raise DataError(
+            f"{name} has shape {shape}, which is {len(shape)}-D: the rule is [steps, sensors] or "
+            "[steps, sensors, channels]"
+        )
+    for size, what in zip(shape, ("rows", "sensors", "channels"), strict=False):
+        if size == 0:
+            raise DataError(f"{name} has shape {shape}: there are no {what}")
+
+
+def array_readings(
+    name: str,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    blocks: Callable[[int], Iterator[NDArray[Any]]],
+) -> Readings:
+    """Readings in an array [T, N] or [T, N, C].
+
+    Args:
+        name: what messages call the array.
+        shape: its shape.
+        dtype: its dtype.
+        blocks: `blocks(rows)` reads consecutive blocks of at most `rows` rows.
+
+    Raises:
+        DataError: if the array is not numbers of such a shape.
+    """
+    check_series_shape(name, shape, dtype)
+    num_rows, num_nodes, num_channels = shape if len(shape) == 3 else (*shape, 1)
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        for block in blocks(rows_per_chunk(budget_bytes, num_nodes * num_channels)):
+            yield Chunk(values=as_floats(block).reshape(len(block), num_nodes, num_channels))
+
+    return Readings(
+        name=name, num_rows=num_rows, num_nodes=num_nodes, num_channels=num_channels, chunks=chunks
+    )
+
+
+def choose_keys(
+    name: str, candidates: Mapping[str, str], wanted: tuple[str, ...], what: str, several: str
+) -> tuple[str, ...]:
+    """The wanted keys, or the only candidate.
+
+    Args:
+        name: what messages call the source.
+        candidates: description (a shape) of each key that can be chosen.
+        wanted: keys that the user named; empty for "the only one".
+        what: what messages call a key.
+        several: the same in the plural.
+
+    Raises:
+        DataError: if a key is unknown, or none was named where there are several or none.
+    """
+    listing = ", ".join(f"{key} {shape}" for key, shape in candidates.items()) or "none"
+    for key in wanted:
+        if key not in candidates:
+            raise DataError(f"{name} has no {what} {key!r} that could be used; it has {listing}")
+    if not wanted and not candidates:
+        raise DataError(f"{name} holds none of the {several} that could be meant")
+    if not wanted and len(candidates) > 1:
+        raise DataError(
+            f"{name} holds {len(candidates)} {several} that could be meant: name one of {listing}"
+        )
+    return wanted or tuple(candidates)
+
+
+def stack_channels(parts: list[Readings], names: tuple[str, ...], name: str) -> Readings:
+    """Join several one-channel sources of one file into channels.
+
+    Raises:
+        DataError: if a part has several channels, or the parts differ in shape, ids or times.
+    """
+    first = parts[0]
+    for part, key in zip(parts, names, strict=True):
+        if part.num_channels != 1:
+            raise DataError(
+                f"{key} of {name} has {count_of(part.num_channels, 'channel')}: it must be [steps, "
+                "sensors]"
+            )
+        if (part.num_rows, part.num_nodes) != (first.num_rows, first.num_nodes):
+            raise DataError(
+                f"{key} of {name} is {part.num_rows} x {part.num_nodes} and {names[0]} is "
+                f"{first.num_rows} x {first.num_nodes}: channels must have one shape"
+            )
+        if part.node_ids != first.node_ids:
+            raise DataError(f"{key} and {names[0]} of {name} have other sensors, or another order")
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        budget = max(1, budget_bytes // (2 * len(parts)))
+        for pieces in zip(*(part.chunks(budget) for part in parts), strict=True):
+            if len({len(piece.values) for piece in pieces}) != 1:
+                raise DataError(f"the channels of {name} end at different rows")
+            times = {None if each.seconds is None else each.seconds.tobytes() for each in pieces}
+            if len(times) != 1:
+                raise DataError(f"the channels of {name} have different times")
+            values = np.concatenate([piece.values for piece in pieces], axis=2)
+            yield Chunk(values=values, seconds=pieces[0].seconds)
+
+    return replace(first, name=name, num_channels=len(parts), channels=names, chunks=chunks)
+
+
+def find_ids(
+    arrays: Mapping[str, Any],
+    read: Callable[[str], NDArray[Any]],
+    num_nodes: int,
+    wanted: str | None,
+    name: str,
+    *,
+    kinds: str = "iuSU",
+) -> tuple[str, ...] | None:
+    """Sensor ids from the wanted array, or from the first array of a usual name that fits.
+
+    Args:
+        arrays: what there is; of each, its shape and dtype are used.
+        read: gives the array of a name.
+        num_nodes: sensors.
+        wanted: the name that the user gave.
+        name: what messages call the source.
+        kinds: kinds of dtypes that may hold ids.
+
+    Raises:
+        ConfigError: if the wanted array does not hold one id for each sensor.
+    """
+    for key in ID_NAMES if wanted is None else (wanted,):
+        found = arrays.get(key)
+        if found is not None and found.shape == (num_nodes,) and found.dtype.kind in kinds:
+            return ids_to_text(read(key))
+    if wanted is None:
+        return None
+    shown = arrays.get(wanted)
+    what = "there is no such array" if shown is None else f"it is {shown.dtype} {shown.shape}"
+    raise ConfigError(
+        f"{name} has no array {wanted!r} of {count_of(num_nodes, 'id')} ({option('ids')}): {what}"
+    )
+
+
+def ids_to_text(ids: NDArray[Any] | list[Any]) -> tuple[str, ...]:
+    """Ids as text: bytes decoded, whole numbers without a decimal point."""
+    return tuple(map(_id_to_text, ids.tolist() if isinstance(ids, np.ndarray) else ids))
+
+
+def _id_to_text(label: object) -> str:
+    if isinstance(label, bytes):
+        return label.decode("latin1")
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return str(label)

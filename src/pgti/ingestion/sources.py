@@ -1,0 +1,156 @@
+"""The right reader for a source of readings or of a graph."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pgti.errors import DataError
+from pgti.graph import SensorGraph
+from pgti.ingestion.csv import open_csv
+from pgti.ingestion.frames import open_array, open_frame
+from pgti.ingestion.graph_arrays import (
+    matrix_graph,
+    read_npy_graph,
+    read_npz_graph,
+    read_pickled_graph,
+)
+from pgti.ingestion.graph_tables import read_table_graph
+from pgti.ingestion.hdf5 import open_hdf5
+from pgti.ingestion.json import open_json
+from pgti.ingestion.node_matching import RawGraph, RawMatrix
+from pgti.ingestion.npy import open_npy, open_npz
+from pgti.ingestion.options import HDF5_SUFFIXES, TEXT_SUFFIXES, IngestOptions
+from pgti.ingestion.parquet import open_parquet
+from pgti.ingestion.readings import Readings
+
+__all__ = [
+    "GraphSource",
+    "ReadingsSource",
+    "graph_suffix",
+    "open_readings",
+    "read_raw_graph",
+    "readings_suffix",
+]
+
+ReadingsSource: TypeAlias = Path | str | pd.DataFrame | NDArray[Any] | Readings
+GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
+
+_READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
+    ".npy": lambda path, _: open_npy(path),
+    **dict.fromkeys(TEXT_SUFFIXES, open_csv),
+    **dict.fromkeys(HDF5_SUFFIXES, open_hdf5),
+    **dict.fromkeys((".parquet", ".pq"), open_parquet),
+}
+
+
+def open_readings(
+    source: ReadingsSource, options: IngestOptions, *, has_graph: bool = False
+) -> Readings:
+    """Open a source of readings by its suffix or its type; only its beginning is read.
+
+    Args:
+        source: a file, a DataFrame [T, N], an array [T, N] or [T, N, C], or opened `Readings`.
+        options: see `IngestOptions`.
+        has_graph: whether the user gives a graph, so that the source needs none.
+
+    Raises:
+        ConfigError: if an option names what the source does not have.
+        DataError: if the source cannot be read.
+        MissingExtraError: if the format needs a library that is not installed.
+    """
+    if isinstance(source, Readings):
+        return source
+    if isinstance(source, pd.DataFrame):
+        return open_frame(source, options)
+    if isinstance(source, np.ndarray):
+        return open_array(source)
+    path = Path(source)
+    if not path.is_file():
+        what = "is a directory" if path.is_dir() else "does not exist"
+        raise DataError(f"the source {path} {what}: give a file of readings")
+    suffix = readings_suffix(path)
+    if suffix == ".json":
+        return open_json(path, has_graph)
+    if suffix == ".npz":
+        return open_npz(path, options, has_graph)
+    if suffix not in _READERS:
+        raise DataError(
+            f"the source {path.name} has the suffix {suffix!r}: known are "
+            f"{', '.join(sorted(_READERS))}, .npz, .json (text also with .gz)"
+        )
+    return _READERS[suffix](path, options)
+
+
+def readings_suffix(source: ReadingsSource) -> str:
+    """The suffix of a file of readings, without compression; empty for an object in memory."""
+    if not isinstance(source, Path | str):
+        return ""
+    inner, last = _suffixes(source)
+    if last != ".gz":
+        return last or "none"
+    return inner if inner in (*TEXT_SUFFIXES, ".json") else f"{inner}.gz"
+
+
+def graph_suffix(source: GraphSource) -> str:
+    """The suffix of a graph file, without compression; empty for an object in memory."""
+    if not isinstance(source, Path | str):
+        return ""
+    inner, last = _suffixes(source)
+    return (inner if last == ".gz" else last) or "none"
+
+
+def _suffixes(source: Path | str) -> tuple[str, str]:
+    """The last two suffixes of a file in lower case, empty where there are fewer."""
+    inner, last = ["", "", *Path(source).suffixes][-2:]
+    return inner.lower(), last.lower()
+
+
+def read_raw_graph(
+    source: GraphSource,
+    options: IngestOptions,
+    readings: Readings | None = None,
+    *,
+    ids_elsewhere: bool = False,
+) -> RawGraph:
+    """Read a graph, without matching its nodes with the sensors of the readings.
+
+    Args:
+        source: a file; or a SensorGraph, a dense or a sparse matrix.
+        options: see `IngestOptions`.
+        readings: the readings, if any; their sensors help to recognize what a table holds.
+        ids_elsewhere: whether `options.ids` may be an array of the readings' file alone.
+
+    Raises:
+        ConfigError: if options name what cannot be used.
+        DataError: if the source is damaged or does not hold a graph.
+    """
+    if isinstance(source, SensorGraph):
+        return RawMatrix(
+            name="the graph",
+            matrix=source.adjacency,
+            coordinates=source.coordinates,
+            are_weights=True,
+        )
+    if isinstance(source, np.ndarray) or sp.issparse(source):
+        return matrix_graph(source, "the matrix")
+    path = Path(str(source))
+    suffix = graph_suffix(path)
+    if not path.is_file():
+        raise DataError(f"the graph file {path} does not exist or is not a file: check the path")
+    if suffix in (".pkl", ".pickle"):
+        return read_pickled_graph(path)
+    if suffix == ".npz":
+        return read_npz_graph(path, options, ids_elsewhere)
+    if suffix == ".npy":
+        return read_npy_graph(path)
+    if suffix in TEXT_SUFFIXES:
+        return read_table_graph(path, options, readings, ids_elsewhere)
+    raise DataError(
+        f"the graph file {path.name} has the suffix {suffix!r}: known are .npy, .npz, "
+        f"{', '.join(TEXT_SUFFIXES)} (also .gz), .pkl"
+    )

@@ -1,0 +1,208 @@
+"""Train as a configuration says: check everything, create or resume the run, train."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from pgti.display import count_of
+from pgti.distributed import Communicator, SingleProcess
+from pgti.errors import PgtiError, RunError, option
+from pgti.memory import is_allocation_failure, malloc_policy
+from pgti.models import ModelFactory
+from pgti.run.build import resolve_model
+from pgti.run.config import RunConfig
+from pgti.run.memory_plan import MemoryPlan
+from pgti.run.prepare import ObserverFactory, PreparedRun, prepare
+from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
+from pgti.run.run import Run
+from pgti.store import SeriesStore
+from pgti.training import (
+    Extensions,
+    FitResult,
+    RunDirectory,
+)
+from pgti.training.checkpoint import Checkpoint, read_checkpoint
+from pgti.training.compatibility import plain_settings
+from pgti.training.run_directory import now
+
+__all__ = ["train_run"]
+
+Log = Callable[[str], None]
+"""Writes a line for the user."""
+
+
+def train_run(  # noqa: PLR0913 - each names one part of a run
+    config: RunConfig,
+    path: str | Path,
+    *,
+    store: SeriesStore | None = None,
+    model: ModelFactory | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    job: Job | None = None,
+    log: Log = lambda _: None,
+    observers: ObserverFactory | None = None,
+    communicator: Communicator | None = None,
+    extensions: Extensions | None = None,
+) -> tuple[Run, FitResult]:
+    """Train as a configuration says.
+
+    Args:
+        config: every option.
+        path: directory of the run.
+        store: the configuration's store, if it is open already.
+        model: the user's own class or function, in place of the one that the configuration's
+            model names.
+        resume: continue from the last checkpoint.
+        overwrite: replace a run that is there.
+        job: what launched the processes.
+        log: called with each choice that was made automatically, once the run's directory exists.
+        observers: creates the observers of the training.
+        communicator: the ranks that train together; each of them calls this. Only rank 0 reads and
+            writes the run's directory, and logs. One process by default.
+        extensions: what the user adds to the training.
+
+    Returns:
+        The run with its best parameters, and how the training ended.
+
+    Raises:
+        PgtiError: if something given cannot be used; nothing is left behind then.
+    """
+    directory = RunDirectory(Path(path).absolute())
+    communicator = SingleProcess() if communicator is None else communicator
+    with ExitStack() as held, _explain_memory_failures():
+        with communicator.raise_together():
+            opened = SeriesStore.open(config.store) if store is None else store
+            config = replace(config, model=resolve_model(config.model, model)).resolved()
+        _assert_same_on_all_ranks(
+            communicator, config, opened, () if extensions is None else extensions.metrics or ()
+        )
+        found = find_run(
+            directory,
+            config,
+            opened,
+            communicator,
+            resume=resume,
+            overwrite=overwrite,
+            job=job,
+            held=held,
+        )
+        with communicator.raise_together():
+            prepared = prepare(
+                config,
+                directory,
+                opened,
+                model,
+                observers,
+                communicator,
+                is_restored=not isinstance(found, NewRun) and found.checkpoint is not None,
+                extensions=extensions,
+            )
+        prepared.info["job"] = None if job is None else job.name
+        match found:
+            case NewRun():
+                result = _start(prepared, held, log, overwrite=overwrite)
+            case ResumedRun():
+                result = _resume(prepared, found, log)
+            case FinishedRun():
+                prepared.trainer.restore(found.checkpoint)
+                result = replace(prepared.trainer.fit(), was_finished=True)
+                if communicator.is_main:
+                    log(
+                        f"the run in {directory.path} is finished after "
+                        f"{count_of(result.epochs, 'epoch')}: there is nothing to train"
+                    )
+        _finish(prepared.run, is_new_end=not isinstance(found, FinishedRun))
+        return prepared.run, result
+
+
+def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool) -> FitResult:
+    """Create the run's directory and train; without a checkpoint nothing is left of a failure."""
+    run = prepared.run
+    plan, directory, is_main = prepared.plan_memory(), run.directory, run.communicator.is_main
+    with run.communicator.raise_together():
+        if is_main:
+            config = run.config.to_toml()
+            RunDirectory.create(
+                directory.path, config=config, info=prepared.info, overwrite=overwrite
+            )
+            held.enter_context(directory.locked())
+    try:
+        return _fit(prepared, plan, log)
+    except (PgtiError, RuntimeError) as error:
+        is_explained = isinstance(error, PgtiError) or is_allocation_failure(error)
+        if is_main and is_explained and not directory.last_checkpoint.exists():
+            directory.remove()
+        raise
+
+
+def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:
+    """Train on from a checkpoint, or from the start where the run has none yet."""
+    run = prepared.run
+    prepared.trainer.restore(found.checkpoint)
+    progress = prepared.trainer.progress
+    prepared.choices.append(f"resuming after step {progress.step:,}, in epoch {progress.epoch + 1}")
+    plan = prepared.plan_memory(checkpointed_before=found.activation_checkpointing)
+    with run.communicator.raise_together():
+        if run.communicator.is_main:
+            run.directory.forget_test()
+            run.directory.write_config(run.config.to_toml())
+            run.directory.write_beginning(prepared.info, started=found.started)
+    return _fit(prepared, plan, log)
+
+
+def _fit(prepared: PreparedRun, plan: MemoryPlan, log: Log) -> FitResult:
+    if prepared.run.communicator.is_main:
+        for line in prepared.choices:
+            log(line)
+    with malloc_policy(plan.malloc_policy):
+        result = prepared.trainer.fit()
+    if result.stopped_early and prepared.run.communicator.is_main:
+        who = "a callback" if prepared.trainer.progress.is_stopped else "early stopping"
+        log(f"{who} ended the training after step {result.steps:,}")
+    return result
+
+
+def _finish(run: Run, *, is_new_end: bool) -> None:
+    """Note when training ended, and give every rank the best parameters, which rank 0 reads."""
+    path, archive = run.directory.best_checkpoint, b""
+    with run.communicator.raise_together():
+        if run.communicator.is_main:
+            if is_new_end or "ended" not in run.directory.read_info():
+                run.directory.update_info(ended=now())
+            archive = read_checkpoint(path)
+    Checkpoint.parse(path, run.communicator.broadcast_bytes(archive)).load_into(
+        run.forecaster.network
+    )
+    run.forecaster.eval()
+
+
+def _assert_same_on_all_ranks(
+    communicator: Communicator, config: RunConfig, store: SeriesStore, metrics: Iterable[str]
+) -> None:
+    """Refuse ranks with other stores or options, but for where they compute and read."""
+    options = plain_settings({**config.settings(), "placement": config.placement})
+    communicator.assert_same_on_all_ranks("the metrics", ", ".join(metrics))
+    communicator.assert_same_on_all_ranks("the store", store.fingerprint)
+    communicator.assert_same_on_all_ranks("the options", json.dumps(options, sort_keys=True))
+
+
+@contextmanager
+def _explain_memory_failures() -> Iterator[None]:
+    """Turn torch's failures to allocate memory into one line.
+
+    Raises:
+        RunError: saying what to make smaller.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_allocation_failure(error):
+            raise
+        raise RunError(
+            f"there is not enough memory to train this: use a smaller {option('batch_size')} (and "
+            f"{option('accumulate')} as much larger, which keeps the step the same) or a smaller "
+            f"model, such as {option('model.hidden')}"
+        ) from error

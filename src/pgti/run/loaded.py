@@ -1,0 +1,164 @@
+"""The parts of a trained run, loaded from its directory, and what it shows of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import torch
+
+from pgti.batching import WindowSource
+from pgti.display import Display, count_of, shorten
+from pgti.distributed import Communicator, SingleProcess
+from pgti.errors import ConfigError
+from pgti.forecasting import Metrics, NetworkForecaster, Report
+from pgti.models import ModelFactory, num_trainable_parameters
+from pgti.options import require_path
+from pgti.run.build import build_forecaster, relocate_model, resolve_device, window_source
+from pgti.run.config import RunConfig
+from pgti.store import Scaler, SeriesStore, open_store
+from pgti.training import RunDirectory
+from pgti.training.compatibility import check_fingerprint
+from pgti.windows import SPLIT_NAMES, Splits
+
+__all__ = ["LoadedRun"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class LoadedRun(Display):
+    """A store, a configuration and the forecaster trained with them.
+
+    Attributes:
+        config: every option, resolved.
+        store: the series and its graph.
+        splits: which windows train, validate and test.
+        source: what a window holds.
+        forecaster: the network with its un-scaling, on the compute device.
+        directory: where checkpoints and metrics are.
+        communicator: the ranks that share this run; each evaluates its part of the windows.
+        metrics: of the user's own, which `evaluate` computes beside MAE, RMSE and MAPE.
+    """
+
+    config: RunConfig
+    store: SeriesStore
+    splits: Splits
+    source: WindowSource
+    forecaster: NetworkForecaster
+    directory: RunDirectory
+    communicator: Communicator = field(default_factory=SingleProcess)
+    metrics: Metrics = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        store: str | Path | SeriesStore | None = None,
+        model: str | ModelFactory | None = None,
+        checkpoint: str = "best",
+        device: str | None = None,
+        communicator: Communicator | None = None,
+    ) -> Self:
+        """Load a trained run, with the parameters of a checkpoint.
+
+        Args:
+            path: the run's directory.
+            store: the run's store, if it has moved.
+            model: the class or function of your own network, or its name `module:Class`: for a
+                run whose network no module defines, or whose module has moved.
+            checkpoint: "best" (by validation MAE) or "last".
+            device: compute device, in place of the run's.
+            communicator: the ranks that evaluate it together, all of which read the directory; one
+                process by default.
+
+        Raises:
+            RunError: if there is no such run or checkpoint, or the store is another one.
+            ConfigError: if the run's own network cannot be found or built.
+        """
+        ranks = SingleProcess() if communicator is None else communicator
+        directory = RunDirectory.open(require_path("path", path))
+        config = RunConfig.from_toml(directory.config_file)
+        if device is not None:
+            config = replace(config, device=device)
+        if model is not None:
+            config = replace(config, model=relocate_model(config.model, model))
+        if checkpoint not in ("best", "last"):
+            raise ConfigError(f"checkpoint is {checkpoint!r}: it is best or last")
+        state = directory.load_best() if checkpoint == "best" else directory.load_last()
+        opened = SeriesStore.open(config.store) if store is None else open_store(store)
+        check_fingerprint(state.fingerprint, opened.fingerprint)
+        scaler = Scaler(mean=tuple(state.scaler["mean"]), std=tuple(state.scaler["std"]))
+        source = window_source(config, opened, scaler)
+        run = cls(
+            config=config,
+            store=opened,
+            splits=config.windows.splits(opened),
+            source=source,
+            forecaster=build_forecaster(
+                config,
+                source,
+                None if isinstance(model, str) else model,
+                resolve_device(config.device, ranks.local_rank, ranks.local_world_size),
+                is_restored=True,
+            ),
+            directory=directory,
+            communicator=ranks,
+        )
+        state.load_into(run.forecaster.network)
+        run.forecaster.eval()
+        return run
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.forecaster.mean.device
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row for each epoch: see `RunDirectory.read_history`."""
+        return self.directory.read_history()
+
+    def describe(self) -> tuple[str, dict[str, str]]:
+        """A title, and facts by name; each is one line."""
+        spec, history = self.source.spec, self.history
+        trained = "not validated yet"
+        if len(history):
+            best = int(history["val_mae"].argmin())
+            trained = (
+                f"{count_of(len(history), 'epoch')}, the best is {history['epoch'][best]} with "
+                f"validation MAE {history['val_mae'][best]:.4g}"
+            )
+        windows = ", ".join(f"{name} {len(self.splits.starts(name)):,}" for name in SPLIT_NAMES)
+        parameters = num_trainable_parameters(self.forecaster.network)
+        return f"Run {self.directory.path}", {
+            "model": f"{self.config.model.name}, {count_of(parameters, 'parameter')}",
+            "trained": trained,
+            "windows": f"{windows}; {count_of(spec.input_steps, 'step')} in, {spec.horizon} out",
+            "targets": shorten(self.source.target_names),
+            "store": f"{self.store.path}: {count_of(self.store.meta.num_nodes, 'sensor')}, "
+            f"{count_of(self.store.meta.num_edges, 'edge')}",
+            "device": str(self.device),
+        }
+
+    def read_test(self) -> Report | None:
+        """The errors of the test windows that `pgti train` stored; None if it stored none."""
+        stored = self.directory.read_test()
+        return None if stored is None else self.report({"test": stored})
+
+    def report(
+        self, splits: Mapping[str, Mapping[str, Any]], metrics: Metrics | None = None
+    ) -> Report:
+        """Errors on splits with the names and units of this run.
+
+        Args:
+            splits: as `Report` takes them.
+            metrics: of the user's own, whose errors they hold.
+        """
+        return Report(
+            splits,
+            model=self.config.model.name,
+            units=self.source.target_units,
+            interval_seconds=self.store.meta.interval_seconds,
+            metrics=("mae", "rmse", "mape", *(metrics or {})),
+        )
