@@ -115,6 +115,8 @@ def test_python_runs(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for line, block in blocks(page, "python"):
         run_block(page, line, block, names)
+    defined = {name for name in names if not name.startswith("__")}
+    assert defined or list(Path().iterdir())  # a page's programs leave something behind
     CHECKS.get(page.name, lambda *_: None)(names, capsys.readouterr().out.strip())
 
 

@@ -87,7 +87,10 @@ def check_options(options: Iterable[str], config: type, prefix: str = "", owner:
             of a variant, where it belongs.
     """
     known = {each.name for each in _fields(config)}
-    for name in set(options) - known:
+    options = tuple(options)
+    for name in options:
+        if name in known:
+            continue
         for field, hint in get_type_hints(config).items():
             for kind, variant in variants(hint).items():
                 if name in {each.name for each in _fields(variant)}:

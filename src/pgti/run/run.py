@@ -76,7 +76,7 @@ class Run(LoadedRun):
         report: dict[str, Any] = {}
         for name, starts in chosen.items():
             errors = evaluate(
-                {name: each.to(self.device) for name, each in forecasters.items()},
+                {label: each.to(self.device) for label, each in forecasters.items()},
                 self._loader(starts, self.source, communicator=self.communicator),
                 own_metrics=own,
                 observers=observers,

@@ -8,14 +8,15 @@ from functools import partial
 from typing import NoReturn
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.nn import MaskedLoss, huber, mae, mse
+from pgti.models import explain_failures
+from pgti.nn import MaskedLoss, check_masked_sum, huber, mae, mse
 from pgti.training.config import AdamWOptimizer, CustomLoss, HuberLoss, TrainingConfig
 from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
 
-__all__ = ["Plateau", "build_loss", "build_optimizer", "learning_rate"]
+__all__ = ["Plateau", "build_loss", "build_optimizer", "check_own_loss", "learning_rate"]
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Adam:
@@ -47,6 +48,27 @@ def build_loss(config: TrainingConfig) -> MaskedLoss:
     if isinstance(config.loss, HuberLoss):
         return partial(huber, delta=config.loss.delta)
     return {"mae": mae, "mse": mse}[config.loss.kind]
+
+
+def check_own_loss(loss: MaskedLoss) -> MaskedLoss:
+    """The same loss, whose failures and wrong results are one clear line.
+
+    Calling it raises ConfigError if it raises an error, returns anything but a sum and a count, or
+    a sum without a gradient.
+    """
+
+    def checked(prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        with explain_failures("loss failed"):
+            value = loss(prediction, target, mask)
+        total, count = check_masked_sum("loss", value)
+        if not total.requires_grad:
+            raise ConfigError(
+                "loss returned a sum without a gradient: compute it from the prediction, without "
+                "detach() or item()"
+            )
+        return total, count
+
+    return checked
 
 
 def _refuse(name: str, *_: object) -> NoReturn:

@@ -312,7 +312,8 @@ class RunDirectory:
         per metric in original units, `lr`, `seconds` (of training in the epoch) and
         `windows_per_second`.
         """
-        epochs = [each for each in self.read_metrics() if each["kind"] == "epoch"]
+        records = self.read_metrics() if self.metrics_file.exists() else []
+        epochs = [each for each in records if each["kind"] == "epoch"]
         frame = pd.json_normalize(epochs, sep="_") if epochs else pd.DataFrame(columns=["val_mae"])
         errors = [name for name in frame if str(name).startswith("val_")]
         first, last = ["epoch", "step", "train_loss"], ["lr", "seconds", "windows_per_second"]

@@ -11,10 +11,9 @@ from pgti.batching import Batch
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
-from pgti.models import explain_failures
-from pgti.nn import MaskedLoss, check_masked_sum
+from pgti.nn import MaskedLoss
 from pgti.training.config import Precision, TrainingConfig
-from pgti.training.optim import build_loss, build_optimizer
+from pgti.training.optim import build_loss, build_optimizer, check_own_loss
 
 __all__ = ["RunningLoss", "TrainStep", "scale_gradients"]
 
@@ -107,7 +106,7 @@ class TrainStep:
             forecaster: the network, on its device and in training mode.
             config: how to train.
             communicator: the ranks that step together; one process by default.
-            loss: in place of the configuration's.
+            loss: of the user's own, in place of the configuration's.
 
         Raises:
             ConfigError: if no parameter learns.
@@ -115,7 +114,7 @@ class TrainStep:
         return cls(
             forecaster,
             build_optimizer(forecaster.network.parameters(), config),
-            loss or build_loss(config),
+            build_loss(config) if loss is None else check_own_loss(loss),
             communicator,
             precision=config.precision,
             clip_norm=config.clip_norm,
@@ -207,14 +206,7 @@ class TrainStep:
         is_lower = self._precision == "bfloat16"
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
             prediction = self.forecaster(batch, step=step)
-        with explain_failures("loss failed"):
-            value = self._loss(prediction, batch.y, batch.y_mask)
-        loss_sum, count = check_masked_sum("loss", value)
-        if not loss_sum.requires_grad:
-            raise ConfigError(
-                "loss returned a sum without a gradient: compute it from the prediction, without "
-                "detach() or item()"
-            )
+        loss_sum, count = self._loss(prediction, batch.y, batch.y_mask)
         return loss_sum, count.double()
 
     def _reduce_gradients(self, stop_signal: int) -> int:
