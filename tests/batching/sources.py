@@ -17,7 +17,7 @@ from pgti.batching.numpy_assembler import PIECE_READINGS, NumpyAssembler
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
 from pgti.batching.standard import StandardBatcher
 from pgti.graph import SensorGraph
-from pgti.store import Profile, Scaler, SeriesStore, StoreWriter
+from pgti.store import Scaler, SeriesStore, StoreWriter, TypicalReadings
 from pgti.windows import WindowSpec
 
 CPU = torch.device("cpu")
@@ -57,7 +57,8 @@ def make_source(
         scaler=Scaler.fit(store, range(shape[0] // 2)),
         target_indices=targets,
         calendar=calendar,
-        profile=Profile.fit(store, range(shape[0] // 2), targets) if profile else None,
+        typical=TypicalReadings.fit(store, range(shape[0] // 2)) if profile else None,
+        profile=profile,
     )
 
 

@@ -129,9 +129,9 @@ def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
     spec = WindowSpec(input_steps=3, horizon=2)
     source = make_source(tmp_path / "s", (900, 2, 2), spec, targets=(1,), profile=True)
     assert source.num_input_channels == 2 + 2 + 2
-    assert source.profile is not None
+    assert source.typical is not None
     batch = indexed(source).gather(np.array([600]))
-    table = source.profile.table
+    table = source.typical.table[..., 1:]
     for step in range(3):
         for position, row in ((2, 600 + step), (3, 602 + step)):
             expected = (table[row % 288] - source.scaler.mean[1]) / source.scaler.std[1]

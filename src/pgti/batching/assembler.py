@@ -97,8 +97,10 @@ class TorchAssembler(Assembler):
         self._std = self._per_channel(source.scaler.std)
         self._has_missing = source.store.meta.missing_count > 0
         self._true = torch.ones((), dtype=torch.bool, device=device)
-        profile = source.scaled_profile()
-        self._profile = None if profile is None else torch.from_numpy(profile).to(device)
+        self._profile: Tensor | None = None
+        typical = source.scaled_typical()
+        if source.profile and typical is not None:
+            self._profile = torch.from_numpy(typical[..., list(targets)]).to(device)
         self._x: Tensor | None = None
 
     def __call__(self, rows: StoredRows) -> Batch:

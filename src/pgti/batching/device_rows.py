@@ -29,7 +29,7 @@ _COPY_BYTES = 1 << 26  # the series moves in pieces of 64 MiB: no second copy of
 def device_bytes(source: WindowSource) -> int:
     """Bytes that the series, its calendar and the profile take on the compute device."""
     rows = source.store.meta.num_steps + source.spec.horizon
-    table = 0 if source.profile is None else source.profile.table.nbytes
+    table = 0 if source.typical is None else source.typical.table.nbytes
     return source.store.num_bytes + rows * (4 * len(source.calendar) + 8) + table
 
 
@@ -105,7 +105,7 @@ class DeviceRows(RowSource[RowNumbers]):
         series, features, all_week_bins = self._on_device()
         raw = self._gather(series, rows_KR.flatten())
         week_bins = rows_KR.new_empty(*rows_KR.shape, 0)
-        if self._source.profile is not None:
+        if self._source.profile:
             ahead = rows_KR + self._source.spec.horizon
             week_bins = all_week_bins[torch.stack((rows_KR, ahead), dim=-1)]
         return StoredRows(
@@ -145,8 +145,8 @@ class DeviceRows(RowSource[RowNumbers]):
                 rows = np.arange(store.meta.num_steps + spec.horizon)
                 features = calendar_features(store.time_axis, self._source.calendar, rows)
                 week_bins = np.zeros(len(rows), dtype=np.int64)
-                if self._source.profile is not None:
-                    week_bins = self._source.profile.week_bins(store.time_axis, rows)
+                if self._source.typical is not None:
+                    week_bins = self._source.typical.bins(store.time_axis, rows)
                 self._resident = (
                     _copy_series(store, self._device),
                     torch.from_numpy(features).to(self._device),

@@ -50,7 +50,10 @@ class NumpyDecoder:
         )
         self._mean = self._per_reading(source.scaler.mean)
         self._std = self._per_reading(source.scaler.std)
-        self._profile = source.scaled_profile()
+        typical = source.scaled_typical()
+        self._profile = (
+            typical[..., list(self._targets)] if source.profile and typical is not None else None
+        )
         self._scratch = ScratchArrays()
 
     def inputs(

@@ -72,7 +72,7 @@ class RowFeatures:
         self._page_rows = page_rows
         num_rows = source.store.meta.num_steps + source.spec.horizon
         self._calendar = np.empty((num_rows, len(source.calendar)), dtype=np.float32)
-        self._week_bins = np.empty(0 if source.profile is None else num_rows, dtype=np.int64)
+        self._week_bins = np.empty(0 if source.typical is None else num_rows, dtype=np.int64)
         self._is_known = np.zeros(-(-num_rows // page_rows), dtype=np.bool_)
         self._is_complete = False
 
@@ -87,7 +87,7 @@ class RowFeatures:
 
         int64, of the shape of `rows` with 2 appended, or 0 without a profile.
         """
-        if self._source.profile is None:
+        if not self._source.profile:
             return np.empty((*rows.shape, 0), dtype=np.int64)
         both = rows[..., None] + np.array([0, self._source.spec.horizon])
         self._compute(both)
@@ -108,7 +108,7 @@ class RowFeatures:
             wanted = np.arange(first, min(first + self._page_rows, len(self._calendar)))
             axis = source.store.time_axis
             self._calendar[wanted] = calendar_features(axis, source.calendar, wanted)
-            if source.profile is not None:
-                self._week_bins[wanted] = source.profile.week_bins(axis, wanted)
+            if source.typical is not None:
+                self._week_bins[wanted] = source.typical.bins(axis, wanted)
             self._is_known[page] = True  # last: another thread may be reading
         self._is_complete = bool(self._is_known.all())

@@ -12,7 +12,13 @@ from pgti.batching.batch import Batch
 from pgti.batching.config import WindowConfig
 from pgti.display import count_of
 from pgti.errors import ConfigError
-from pgti.store import Profile, Scaler, SeriesStore, calendar_features, default_calendar
+from pgti.store import (
+    Scaler,
+    SeriesStore,
+    TypicalReadings,
+    calendar_features,
+    default_calendar,
+)
 from pgti.windows import ModelShape, WindowSpec
 
 __all__ = ["WindowSource"]
@@ -28,11 +34,13 @@ class WindowSource:
         scaler: standardisation of the inputs.
         target_indices: positions, among the store's channels, of those to forecast.
         calendar: names of the calendar features that are appended to the inputs.
-        profile: typical day of the target channels; appended to the inputs before the calendar,
-            for the input's own row and for the row H steps later. None appends nothing.
+        typical: what each sensor usually reads, of the training rows.
+        profile: whether the typical readings of the target channels are appended to the inputs
+            before the calendar, for the input's own row and for the row H steps later.
 
     Raises:
-        ConfigError: if there is no such calendar feature, or the series has no times.
+        ConfigError: if there is no such calendar feature, the series has no times, or a profile
+            has no typical readings, or none by time of day.
     """
 
     store: SeriesStore
@@ -40,9 +48,15 @@ class WindowSource:
     scaler: Scaler
     target_indices: tuple[int, ...]
     calendar: tuple[str, ...] = ()
-    profile: Profile | None = None
+    typical: TypicalReadings | None = None
+    profile: bool = False
 
     def __post_init__(self) -> None:
+        if self.profile and (self.typical is None or not self.typical.has_times_of_day):
+            raise ConfigError(
+                "a profile is the mean of a time of day, and the series has no times or no more "
+                "than one reading a day: leave the profile out"
+            )
         self.calendar_of(np.zeros(1, dtype=np.int64))  # refuses unknown features at once
 
     @classmethod
@@ -78,7 +92,10 @@ class WindowSource:
             scaler=Scaler.fit(store, train_rows) if scaler is None else scaler,
             target_indices=targets,
             calendar=calendar,
-            profile=Profile.fit(store, train_rows, targets) if windows.profile else None,
+            typical=TypicalReadings.fit(store, train_rows, every_step=True)
+            if windows.profile
+            else None,
+            profile=windows.profile,
         )
 
     @property
@@ -97,7 +114,7 @@ class WindowSource:
     @property
     def num_input_channels(self) -> int:
         """Channels of a batch's `x`: the store's, the profile's and the calendar's."""
-        typical = 0 if self.profile is None else 2 * len(self.target_indices)
+        typical = 2 * len(self.target_indices) * self.profile
         return self.store.meta.num_channels + typical + len(self.calendar)
 
     @property
@@ -145,13 +162,13 @@ class WindowSource:
         rows = starts[:, None] + np.arange(self.spec.span)
         return torch.from_numpy(calendar_features(self.store.time_axis, self.calendar, rows))
 
-    def scaled_profile(self) -> NDArray[np.float32] | None:
-        """The profile's table, standardised like the inputs: [week bins, N, C_out]."""
-        if self.profile is None:
+    def scaled_typical(self) -> NDArray[np.float32] | None:
+        """The typical readings, standardised like the inputs: [bins, N, C]."""
+        if self.typical is None:
             return None
-        mean = np.asarray(self.scaler.mean, dtype=np.float32)[list(self.target_indices)]
-        std = np.asarray(self.scaler.std, dtype=np.float32)[list(self.target_indices)]
-        return (self.profile.table - mean) / std
+        mean = np.asarray(self.scaler.mean, dtype=np.float32)
+        std = np.asarray(self.scaler.std, dtype=np.float32)
+        return (self.typical.table - mean) / std
 
     # -- windows ----------------------------------------------------------------------------------
 

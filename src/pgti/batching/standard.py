@@ -109,11 +109,11 @@ def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     scaled /= np.asarray(source.scaler.std, dtype=np.float32)
     scaled[~observed] = 0
     rows = np.arange(store.meta.num_steps)
-    table = source.scaled_profile()
-    if source.profile is not None and table is not None:
+    table = source.scaled_typical()
+    if source.profile and source.typical is not None and table is not None:
         for ahead in (0, spec.horizon):
-            week_bins = source.profile.week_bins(store.time_axis, rows + ahead)
-            scaled = np.concatenate([scaled, table[week_bins]], axis=-1)
+            bins = source.typical.bins(store.time_axis, rows + ahead)
+            scaled = np.concatenate([scaled, table[bins][..., targets]], axis=-1)
     if source.calendar:
         features = calendar_features(store.time_axis, source.calendar, rows)
         tiled = np.broadcast_to(features[:, None, :], (*scaled.shape[:2], features.shape[-1]))

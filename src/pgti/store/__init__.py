@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from pgti.store.meta import StoreMeta as StoreMeta
     from pgti.store.meta import check_target as check_target
     from pgti.store.moments import Moments as Moments
-    from pgti.store.profile import Profile as Profile
-    from pgti.store.profile import sum_by_bin as sum_by_bin
     from pgti.store.scaler import Scaler as Scaler
     from pgti.store.store import SeriesStore as SeriesStore
     from pgti.store.store import open_store as open_store
@@ -20,6 +18,8 @@ if TYPE_CHECKING:
     from pgti.store.time_axis import default_calendar as default_calendar
     from pgti.store.time_axis import format_interval as format_interval
     from pgti.store.time_axis import parse_time as parse_time
+    from pgti.store.typical import TypicalReadings as TypicalReadings
+    from pgti.store.typical import sum_by_bin as sum_by_bin
     from pgti.store.writer import StoreWriter as StoreWriter
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)
