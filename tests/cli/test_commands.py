@@ -73,7 +73,7 @@ def test_train_ends_with_one_object(
     for name in ("train_loss", "windows_per_second", "seconds", "peak_pss_bytes"):
         assert result[name] > 0, name
     assert result["val"]["mae"] > 0
-    assert set(result["test"]["mae"]) == {"1", "2", "3", "mean"}
+    assert set(result["test"]["mae"]) == {"1", "2", "3", "mean", "average"}
     for baseline in ("persistence", "historical-average"):
         assert result["test"][baseline]["rmse"]["mean"] >= result["test"][baseline]["mae"]["mean"]
     names = {path.name for path in (tmp_path / "r").iterdir()}

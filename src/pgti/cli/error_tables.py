@@ -39,7 +39,7 @@ def error_tables(report: "Report") -> Iterator[Table]:
 
 def _heading(key: str, time: str) -> str:
     """A step and the time from the last input to it, where that is known: "step 12 (60 min)"."""
-    return time if key == "mean" or time.startswith("step") else f"step {key}\n({time})"
+    return time if not key.isdigit() or time.startswith("step") else f"step {key}\n({time})"
 
 
 def _number(value: float) -> str:

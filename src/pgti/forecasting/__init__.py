@@ -3,6 +3,12 @@
 from pgti.forecasting.baselines import HistoricalAverageForecaster as HistoricalAverageForecaster
 from pgti.forecasting.baselines import PersistenceForecaster as PersistenceForecaster
 from pgti.forecasting.baselines import build_baselines as build_baselines
+from pgti.forecasting.breakdowns import BREAKDOWNS as BREAKDOWNS
+from pgti.forecasting.breakdowns import BreakdownName as BreakdownName
+from pgti.forecasting.breakdowns import Breakdowns as Breakdowns
+from pgti.forecasting.breakdowns import RangeEdges as RangeEdges
+from pgti.forecasting.breakdowns import check_ranges as check_ranges
+from pgti.forecasting.breakdowns import choose_edges as choose_edges
 from pgti.forecasting.evaluation import evaluate as evaluate
 from pgti.forecasting.evaluation import evaluation_report as evaluation_report
 from pgti.forecasting.forecaster import AbstractForecaster as AbstractForecaster

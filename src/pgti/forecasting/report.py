@@ -7,6 +7,7 @@ import pandas as pd
 
 from pgti.display import count_of, shorten
 from pgti.errors import ConfigError
+from pgti.forecasting.metrics import add_average
 
 __all__ = ["Report", "step_heading"]
 
@@ -45,7 +46,7 @@ class Report:
         interval_seconds: int | None = None,
         metrics: Sequence[str] = tuple(_LABELS),
     ) -> None:
-        self._splits = {name: dict(content) for name, content in splits.items()}
+        self._splits = {name: _complete(content) for name, content in splits.items()}
         self.model = model
         self.units = dict(units)
         self.interval_seconds = interval_seconds
@@ -92,14 +93,27 @@ class Report:
     def mean(self, metric: str) -> float | None:
         """A metric of the model over all steps and targets; None without observations.
 
+        Every observed target weighs the same; `average` gives every step the same weight.
+
         Raises:
             ConfigError: if there is no such metric, or the report has several splits.
         """
+        return self._total(metric, "mean")
+
+    def average(self, metric: str) -> float | None:
+        """The mean over the horizon steps of the model's errors, as many published tables have it.
+
+        Raises:
+            ConfigError: if there is no such metric, or the report has several splits.
+        """
+        return self._total(metric, "average")
+
+    def _total(self, metric: str, key: str) -> float | None:
         if metric not in self.metrics:
             raise ConfigError(
                 f"metric {metric!r} was not computed: the report has {', '.join(self.metrics)}"
             )
-        value: float | None = self._only[metric]["mean"]
+        value: float | None = self._only[metric][key]
         return value
 
     @property
@@ -114,11 +128,15 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `pgti evaluate --json` prints them.
 
-        For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
-        "persistence": {the same}, "historical-average": {the same}}, MAPE in percent. Where there
-        are several targets, each of the three also has "channels": {name: {the metrics of that
-        target alone}}. "windows" says how many windows were evaluated, and "split_windows" how
-        many the split has.
+        For each split {"mae": {"1": .., "mean": .., "average": ..}, "rmse": .., "mape": ..,
+        "count": .., "persistence": {the same}, "historical-average": {the same}}, MAPE in percent.
+        Where there are several targets, each of the three also has "channels": {name: {the metrics
+        of that target alone}}. "windows" says how many windows were evaluated, "split_windows" how
+        many the split has, and "mape_threshold" which targets MAPE counts.
+
+        "by" has the breakdowns, {"sensor": {channel: {"names": [..], "model": {"mae": [..], ..,
+        "count": [..]}, "persistence": ..}}, "hour": .., "weekday": .., "range": ..}, and "drift"
+        the inputs beside those of training.
         """
         return {name: dict(content) for name, content in self._splits.items()}
 
@@ -130,20 +148,67 @@ class Report:
         observed targets of all steps.
 
         Args:
-            by_horizon: False gives the errors over all steps, without the column `horizon`.
+            by_horizon: False gives the errors over all steps, without the column `horizon`, and
+                with a column `METRIC_average` per metric: the mean of the steps' errors.
         """
         rows = [
             {"split": split, "forecaster": forecaster, "channel": channel}
             | ({"horizon": int(key)} if by_horizon else {})
             | {name: errors[name][key] for name in self.metrics}
             | {"count": errors["count"]}
+            | ({} if by_horizon else self._averages(errors))
             for split, forecaster, channel, errors in self._tables()
             for key in errors["mae"]
-            if (key != "mean") == by_horizon
+            if key.isdigit() == by_horizon and key != "average"
         ]
-        frame = pd.DataFrame(rows)
         texts = dict.fromkeys(("split", "forecaster", "channel"), "str")
-        return frame.astype(texts | dict.fromkeys(self.metrics, "float64"))
+        averages = () if by_horizon else (f"{name}_average" for name in self.metrics)
+        numbers = dict.fromkeys((*self.metrics, *averages), "float64")
+        return pd.DataFrame(rows).astype(texts | numbers)
+
+    def _averages(self, errors: Mapping[str, Any]) -> dict[str, float | None]:
+        return {f"{name}_average": errors[name]["average"] for name in self.metrics}
+
+    @property
+    def breakdowns(self) -> tuple[str, ...]:
+        """What `by` takes: "sensor", and where they are known "hour", "weekday" and "range"."""
+        first = next(iter(self._splits.values()))
+        return tuple(first.get("by", {}))
+
+    def by(self, breakdown: str) -> pd.DataFrame:
+        """Errors over all steps, a row for each split, forecaster, channel and group.
+
+        Columns: `split`, `forecaster`, `channel`, the name of the breakdown, a column per metric,
+        and `count`, the observed targets.
+
+        Args:
+            breakdown: "sensor"; "hour" (0 to 23) or "weekday" of the target's time on the series'
+                clock; or "range" of the target's value. Without an observed target, sensors have no
+                error and other groups are left out.
+
+        Raises:
+            ConfigError: if the report has no such breakdown.
+        """
+        if breakdown not in self.breakdowns:
+            known = f"it has {', '.join(self.breakdowns)}" if self.breakdowns else "it has none"
+            raise ConfigError(
+                f"the errors are not broken down by {breakdown!r}: {known}; evaluate the run again "
+                "for those of its series"
+            )
+        parts = []
+        for split, content in self._splits.items():
+            for channel, groups in content["by"][breakdown].items():
+                forecasters = {name: each for name, each in groups.items() if name != "names"}
+                for name, errors in forecasters.items():
+                    forecaster = self.model if name == "model" else name
+                    place = {"split": split, "forecaster": forecaster, "channel": channel}
+                    parts.append(pd.DataFrame({**place, breakdown: groups["names"], **errors}))
+        frame = pd.concat(parts, ignore_index=True)
+        if breakdown != "sensor":
+            frame = frame[frame["count"] > 0].reset_index(drop=True)
+        texts = ("split", "forecaster", "channel", *(() if breakdown == "hour" else (breakdown,)))
+        numbers = dict.fromkeys(self.metrics, "float64")
+        return frame.astype(dict.fromkeys(texts, "str") | numbers)
 
     def _tables(self) -> Iterator[tuple[str, str, str | None, Mapping[str, Any]]]:
         """Split, forecaster, channel (None for all of several) and errors."""
@@ -162,12 +227,13 @@ class Report:
     # -- display ----------------------------------------------------------------------------------
 
     def shown_steps(self) -> dict[str, str]:
-        """A few horizon steps, always the last, and the mean: their headings by key."""
-        keys = [key for key in next(iter(self._splits.values()))["mae"] if key != "mean"]
+        """A few horizon steps, always the last, mean and average: their headings by key."""
+        keys = [key for key in next(iter(self._splits.values()))["mae"] if key.isdigit()]
         stride = -(-len(keys) // _NUM_SHOWN)
         chosen = keys[::-stride][::-1]
         return {key: step_heading(int(key), self.interval_seconds) for key in chosen} | {
-            "mean": "mean"
+            "mean": "mean",
+            "average": "average",
         }
 
     def summary(self) -> pd.DataFrame:
@@ -221,6 +287,16 @@ class Report:
         if len(table) > _MAX_ROWS:
             table, left_out = table[:_MAX_ROWS], "the other rows and metrics"
         return table, f"\n(to_frame() has {left_out})"
+
+
+def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a split with averages, which reports of 0.1 lack."""
+    if "mean" in content and "1" in content and "average" not in content:
+        return dict(add_average(content))
+    return {
+        name: _complete(each) if isinstance(each, Mapping) else each
+        for name, each in content.items()
+    }
 
 
 def step_heading(step: int, interval_seconds: int | None) -> str:
