@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pgti.store.time_axis import default_calendar as default_calendar
     from pgti.store.time_axis import format_interval as format_interval
     from pgti.store.time_axis import parse_time as parse_time
+    from pgti.store.time_rule import CycleRule as CycleRule
+    from pgti.store.time_rule import MonthRule as MonthRule
+    from pgti.store.time_rule import TimeRule as TimeRule
     from pgti.store.typical import TypicalReadings as TypicalReadings
     from pgti.store.typical import sum_by_bin as sum_by_bin
     from pgti.store.writer import StoreWriter as StoreWriter
