@@ -5,13 +5,23 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from pgti.cli.breakdowns import (
+    breakdown_tables,
+    check_out,
+    hardest_tables,
+    parse_ranges,
+    write_breakdowns,
+)
 from pgti.cli.error_tables import error_tables
 from pgti.cli.flags import JsonFlag, heading
-from pgti.cli.output import error_console, print_results
+from pgti.cli.output import error_console, log, print_results
+from pgti.display import count_of
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.windows import SPLIT_NAMES, SplitName
 
 __all__ = ["evaluate_command"]
+
+Breakdown = Literal["sensor", "hour", "weekday", "range"]
 
 
 def evaluate_command(
@@ -20,6 +30,10 @@ def evaluate_command(
     *,
     split: Literal["train", "val", "test", "all"] = "test",
     windows: int | None = None,
+    by: Annotated[tuple[Breakdown, ...], Parameter(negative_iterable=())] = (),
+    ranges: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
+    mape_threshold: float = 1e-3,
+    out: Path | None = None,
     store: Path | None = None,
     model: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
@@ -29,14 +43,23 @@ def evaluate_command(
 ) -> None:
     """Evaluate a trained run: MAE, RMSE and MAPE in original units.
 
-    Metrics are over observed targets, at every horizon step and on average, beside those of two
-    baselines: persistence and the historical average. Several ranks (torchrun) divide the windows
+    Metrics are over observed targets, at every horizon step and over all of them, beside those of
+    two baselines: persistence and the historical average. A second table has the sensors and hours
+    with the largest errors, and ranges of the target. Several ranks (torchrun) divide the windows
     among them.
 
     Args:
         run: Directory of the run.
         split: Windows to evaluate.
         windows: Evaluate at most this many windows, spread evenly over the split.
+        by: Print the errors of every sensor, hour, weekday or range of the target; several are
+            separated by commas.
+        ranges: Values at which one range of the target ends and the next begins, such as 30,50; of
+            several targets, speed=30,50,flow=100. By default a tenth, half and nine tenths of the
+            training readings lie below them.
+        mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
+        out: Write the errors by sensor, hour, weekday and range, or those chosen by --by, to this
+            file: .csv or .parquet.
         store: Path of the run's store, if it has moved.
         model: Your own network, MODULE:CLASS, if its module is in the current directory or has
             moved. By default pgti finds the run's network among installed modules.
@@ -44,6 +67,8 @@ def evaluate_command(
         device: Compute device. By default the run's.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
     """
+    if out is not None:
+        check_out(out)
     from pgti.cli.job import open_job
     from pgti.cli.run_options import allow_own_module
     from pgti.forecasting import RichObserver
@@ -68,10 +93,23 @@ def evaluate_command(
         observer = RichObserver(error_console())
         watching = (observer,) if communicator.is_main else ()
         try:
-            report = trained.evaluate(names, max_windows=windows, observers=watching)
+            report = trained.evaluate(
+                names,
+                max_windows=windows,
+                mape_threshold=mape_threshold,
+                ranges=parse_ranges(ranges),
+                observers=watching,
+            )
         finally:
             observer.close()
     if not communicator.is_main:
         return
+    tables = [*error_tables(report), *breakdown_tables(report, by or ())]
+    if not by:
+        tables += hardest_tables(report)
+    for line in report.notes:
+        log(line)
+    if out is not None:
+        log(f"{count_of(write_breakdowns(report, by or report.breakdowns, out), 'row')} in {out}")
     content = {"run": str(run), "checkpoint": checkpoint, **report.to_dict()}
-    print_results(content, *error_tables(report), as_json=json)
+    print_results(content, *tables, as_json=json)

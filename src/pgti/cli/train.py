@@ -1,12 +1,14 @@
 """`pgti train`: train a model on a store."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from rich.table import Table
 
+from pgti.cli.breakdowns import hardest_tables
 from pgti.cli.error_tables import error_tables
 from pgti.cli.flags import JsonFlag, heading
 from pgti.cli.output import error_console, facts_table, log, print_results
@@ -16,7 +18,7 @@ from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import ConfigError, require_whole_number
 
 if TYPE_CHECKING:
-    from pgti.forecasting import Observer
+    from pgti.forecasting import Observer, Report
     from pgti.run import Run
     from pgti.training import FitResult, RunDirectory
 
@@ -121,8 +123,16 @@ def train_command(
         "world_size": communicator.world_size,
         "sent_bytes": sent,
     }
-    errors = () if report is None else error_tables(report)
+    errors = () if report is None else _errors(report)
     print_results(content, _summary(run, trained, result), *errors, as_json=json)
+
+
+def _errors(report: "Report") -> Iterator[Table]:
+    """Tables of the test errors; their notes are logged."""
+    for line in report.notes:
+        log(line)
+    yield from error_tables(report)
+    yield from hardest_tables(report)
 
 
 def _num_windows(trained: "Run") -> dict[str, int]:

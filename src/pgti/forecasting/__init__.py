@@ -9,6 +9,7 @@ from pgti.forecasting.breakdowns import Breakdowns as Breakdowns
 from pgti.forecasting.breakdowns import RangeEdges as RangeEdges
 from pgti.forecasting.breakdowns import check_ranges as check_ranges
 from pgti.forecasting.breakdowns import choose_edges as choose_edges
+from pgti.forecasting.drift import measure_drift as measure_drift
 from pgti.forecasting.evaluation import evaluate as evaluate
 from pgti.forecasting.evaluation import evaluation_report as evaluation_report
 from pgti.forecasting.forecaster import AbstractForecaster as AbstractForecaster

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +22,7 @@ __all__ = [
     "Breakdowns",
     "GroupsOfBatch",
     "RangeEdges",
+    "breakdown_frame",
     "check_ranges",
     "choose_edges",
 ]
@@ -148,6 +150,33 @@ def _range_labels(edges: Sequence[float], unit: str) -> tuple[str, ...]:
     behind = f" {unit}" if unit else ""
     between = (f"{low} to {high}{behind}" for low, high in pairwise(texts))
     return (f"under {texts[0]}{behind}", *between, f"{texts[-1]}{behind} and over")
+
+
+def breakdown_frame(
+    splits: Mapping[str, Mapping[str, Any]], breakdown: str, model: str, metrics: Sequence[str]
+) -> pd.DataFrame:
+    """A breakdown as a table: a row for each split, forecaster, channel and group.
+
+    Args:
+        splits: contents of a report, which have the breakdown in "by".
+        breakdown: its name.
+        model: what the model is called.
+        metrics: their names.
+    """
+    parts = []
+    for split, content in splits.items():
+        for channel, groups in content["by"][breakdown].items():
+            for name, errors in groups.items():
+                if name == "names":
+                    continue
+                forecaster = model if name == "model" else name
+                place = {"split": split, "forecaster": forecaster, "channel": channel}
+                parts.append(pd.DataFrame({**place, breakdown: groups["names"], **errors}))
+    frame = pd.concat(parts, ignore_index=True)
+    if breakdown != "sensor":
+        frame = frame[frame["count"] > 0].reset_index(drop=True)
+    texts = ("split", "forecaster", "channel", *(() if breakdown == "hour" else (breakdown,)))
+    return frame.astype(dict.fromkeys(texts, "str") | dict.fromkeys(metrics, "float64"))
 
 
 def check_ranges(ranges: RangeEdges, channels: Sequence[str]) -> tuple[tuple[float, ...], ...]:

@@ -7,6 +7,8 @@ import pandas as pd
 
 from pgti.display import count_of, shorten
 from pgti.errors import ConfigError
+from pgti.forecasting.breakdowns import breakdown_frame
+from pgti.forecasting.drift import describe_drift, drift_frame
 from pgti.forecasting.metrics import add_average
 
 __all__ = ["Report", "step_heading"]
@@ -29,6 +31,7 @@ class Report:
         units: unit of each target channel by name, "" where unknown.
         interval_seconds: seconds between two horizon steps; None where unknown.
         metrics: names of the metrics.
+        notes: what is worth knowing about the evaluation, one line each.
 
     Attributes:
         model: name of the model.
@@ -45,17 +48,34 @@ class Report:
         units: Mapping[str, str],
         interval_seconds: int | None = None,
         metrics: Sequence[str] = tuple(_LABELS),
+        notes: Sequence[str] = (),
     ) -> None:
         self._splits = {name: _complete(content) for name, content in splits.items()}
         self.model = model
         self.units = dict(units)
         self.interval_seconds = interval_seconds
         self.metrics = tuple(metrics)
+        self._notes = tuple(notes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing, one line each: inputs far from those of training among it."""
+        lines = {
+            name: describe_drift(content["drift"], self.units)
+            for name, content in self._splits.items()
+            if "drift" in content
+        }
+        return (*self._notes, *(f"{name}: {line}" for name, line in lines.items() if line))
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
         return tuple(self._splits)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Names of the baselines."""
+        return _baselines_of(next(iter(self._splits.values())))
 
     def __getitem__(self, split: str) -> "Report":
         if split not in self._splits:
@@ -68,6 +88,7 @@ class Report:
             units=self.units,
             interval_seconds=self.interval_seconds,
             metrics=self.metrics,
+            notes=self._notes,
         )
 
     @property
@@ -172,8 +193,7 @@ class Report:
     @property
     def breakdowns(self) -> tuple[str, ...]:
         """What `by` takes: "sensor", and where they are known "hour", "weekday" and "range"."""
-        first = next(iter(self._splits.values()))
-        return tuple(first.get("by", {}))
+        return tuple(next(iter(self._splits.values())).get("by", {}))
 
     def by(self, breakdown: str) -> pd.DataFrame:
         """Errors over all steps, a row for each split, forecaster, channel and group.
@@ -195,30 +215,40 @@ class Report:
                 f"the errors are not broken down by {breakdown!r}: {known}; evaluate the run again "
                 "for those of its series"
             )
-        parts = []
-        for split, content in self._splits.items():
-            for channel, groups in content["by"][breakdown].items():
-                forecasters = {name: each for name, each in groups.items() if name != "names"}
-                for name, errors in forecasters.items():
-                    forecaster = self.model if name == "model" else name
-                    place = {"split": split, "forecaster": forecaster, "channel": channel}
-                    parts.append(pd.DataFrame({**place, breakdown: groups["names"], **errors}))
-        frame = pd.concat(parts, ignore_index=True)
-        if breakdown != "sensor":
-            frame = frame[frame["count"] > 0].reset_index(drop=True)
-        texts = ("split", "forecaster", "channel", *(() if breakdown == "hour" else (breakdown,)))
-        numbers = dict.fromkeys(self.metrics, "float64")
-        return frame.astype(dict.fromkeys(texts, "str") | numbers)
+        return breakdown_frame(self._splits, breakdown, self.model, self.metrics)
+
+    @property
+    def drift(self) -> pd.DataFrame:
+        """The inputs beside those of training: a row for each split and input channel.
+
+        Columns: `split`, `channel`, `mean`, `training_mean`, `std`, `training_std` (in the
+        channel's unit), `missing`, `training_missing` (shares of the readings), `outside` (share of
+        the observed readings outside the range of training), `psi`, the population stability index
+        (above 0.1 it means a moderate shift, above 0.25 a major one), and `shift`, the mean of
+        reading minus typical reading of that sensor at that time, in standard deviations of
+        training: a few hours alone have a large `psi` and no shift.
+
+        Raises:
+            ConfigError: if the report is of an earlier version and has none.
+        """
+        return drift_frame(self._splits, "channels")
+
+    @property
+    def drift_by_sensor(self) -> pd.DataFrame:
+        """The five sensors of each split and channel with the largest shift.
+
+        Columns: `split`, `channel`, `sensor`, `shift`, `missing` and `outside`, as in `drift`.
+
+        Raises:
+            ConfigError: if the report is of an earlier version and has none.
+        """
+        return drift_frame(self._splits, "sensors")
 
     def _tables(self) -> Iterator[tuple[str, str, str | None, Mapping[str, Any]]]:
         """Split, forecaster, channel (None for all of several) and errors."""
         only = next(iter(self.units)) if len(self.units) == 1 else None
         for split, content in self._splits.items():
-            baselines = {
-                name: each
-                for name, each in content.items()
-                if isinstance(each, Mapping) and "count" in each
-            }
+            baselines = {name: content[name] for name in _baselines_of(content)}
             for forecaster, errors in {self.model: content, **baselines}.items():
                 yield split, forecaster, only, errors
                 for channel, of_channel in errors.get("channels", {}).items():
@@ -287,6 +317,11 @@ class Report:
         if len(table) > _MAX_ROWS:
             table, left_out = table[:_MAX_ROWS], "the other rows and metrics"
         return table, f"\n(to_frame() has {left_out})"
+
+
+def _baselines_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    entries = ((name, each) for name, each in content.items() if isinstance(each, Mapping))
+    return tuple(name for name, each in entries if "count" in each)
 
 
 def _complete(content: Mapping[str, Any]) -> dict[str, Any]:

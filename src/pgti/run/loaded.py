@@ -1,6 +1,6 @@
 """The parts of a trained run, loaded from its directory, and what it shows of itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -147,18 +147,23 @@ class LoadedRun(Display):
         return None if stored is None else self.report({"test": stored})
 
     def report(
-        self, splits: Mapping[str, Mapping[str, Any]], metrics: Metrics | None = None
+        self,
+        splits: Mapping[str, Mapping[str, Any]],
+        metrics: Metrics | None = None,
+        notes: Sequence[str] = (),
     ) -> Report:
         """Errors on splits with the names and units of this run.
 
         Args:
             splits: as `Report` takes them.
             metrics: of the user's own, whose errors they hold.
+            notes: what is worth knowing about the evaluation, one line each.
         """
         return Report(
             splits,
             model=self.config.model.name,
             units=self.source.target_units,
-            interval_seconds=self.store.meta.interval_seconds,
+            interval_seconds=self.store.time_axis.step_seconds,
             metrics=("mae", "rmse", "mape", *(metrics or {})),
+            notes=notes,
         )

@@ -15,20 +15,18 @@ from pgti.figures import graph_objects
 from pgti.forecasting import (
     Metrics,
     Observer,
+    RangeEdges,
     Report,
-    build_baselines,
-    check_metrics,
-    evaluate,
-    evaluation_report,
     forecast_frame,
     predict,
 )
 from pgti.ingestion import IngestOptions
 from pgti.options import require_type
+from pgti.run.evaluation import evaluate_windows
 from pgti.run.figures import plot_run
 from pgti.run.loaded import LoadedRun
 from pgti.run.selection import NewerReadings, Selection, TimeLike
-from pgti.windows import SplitName, subsample_evenly
+from pgti.windows import SplitName
 
 __all__ = ["Run"]
 
@@ -47,6 +45,8 @@ class Run(LoadedRun):
         *,
         max_windows: int | None = None,
         metrics: Metrics | None = None,
+        mape_threshold: float = 1e-3,
+        ranges: RangeEdges | None = None,
         observers: Sequence[Observer] = (),
     ) -> Report:
         """Metrics on splits, in original units, beside those of both baselines.
@@ -55,37 +55,34 @@ class Run(LoadedRun):
             splits: "train", "val", "test", or several of them.
             max_windows: windows of each split at most, spread evenly over it; None takes all.
             metrics: of your own by name, as for `pgti.train`; by default those of training.
+            mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
+            ranges: values at which one range of the target ends and the next begins, such as
+                (30, 50), or {"speed": (30, 50)} where there are several targets; by default a
+                tenth, half and nine tenths of the training readings lie below them.
             observers: shown the progress.
 
         Returns:
-            The errors; `to_frame()` and `to_dict()` give them as a table and as plain values.
+            The errors; `to_frame()` and `to_dict()` give them as a table and as plain values,
+            `by("sensor")`, `by("hour")`, `by("weekday")` and `by("range")` break them down.
 
         Raises:
-            ConfigError: if there is no such split or it has no window, or `max_windows` is not a
-                positive whole number.
+            ConfigError: if there is no such split or it has no window, `max_windows` is not a
+                positive whole number, or ranges or the threshold break their rules.
         """
         names = [splits] if isinstance(splits, str) else splits
         require_type("splits", names, Sequence, "a split or a list of them")
         if not names:
             raise ConfigError("splits is empty: name train, val or test")
-        chosen = {name: subsample_evenly(self.splits.starts(name), max_windows) for name in names}
-        own = self.metrics if metrics is None else metrics
-        check_metrics(own)
-        train_rows = self.splits.train_rows(self.source.spec)
-        forecasters = {"model": self.forecaster} | build_baselines(self.source, train_rows)
-        report: dict[str, Any] = {}
-        for name, starts in chosen.items():
-            errors = evaluate(
-                {label: each.to(self.device) for label, each in forecasters.items()},
-                self._loader(starts, self.source, communicator=self.communicator),
-                own_metrics=own,
-                observers=observers,
-                communicator=self.communicator,
-            )
-            report[name] = evaluation_report(errors, "model", self.source.target_names)
-            report[name]["windows"] = len(starts)
-            report[name]["split_windows"] = len(self.splits.starts(name))
-        return self.report(report, own)
+        return evaluate_windows(
+            self,
+            {name: self.splits.starts(name) for name in names},
+            self.source,
+            max_windows=max_windows,
+            metrics=metrics,
+            mape_threshold=mape_threshold,
+            ranges=ranges,
+            observers=observers,
+        )
 
     # -- forecast ---------------------------------------------------------------------------------
 

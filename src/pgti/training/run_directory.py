@@ -27,6 +27,7 @@ from pgti.errors import RunError, option
 from pgti.storage import (
     StagedDirectory,
     file_lock,
+    json_text,
     remove_partial_files,
     reraise_os_errors,
     write_atomically,
@@ -228,7 +229,7 @@ class RunDirectory:
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
-        write_atomically(self.info_file, _json(info))
+        write_atomically(self.info_file, json_text(info))
 
     def write_beginning(self, info: Mapping[str, Any], *, started: str | None = None) -> None:
         """Replace `run.json` when training starts or resumes.
@@ -245,7 +246,7 @@ class RunDirectory:
 
     def write_test(self, report: Mapping[str, Any]) -> None:
         """Write `test.json`."""
-        write_atomically(self.test_file, _json(report))
+        write_atomically(self.test_file, json_text(report))
 
     def read_test(self) -> dict[str, Any] | None:
         """Content of `test.json`; None if there is none."""
@@ -339,7 +340,3 @@ class RunDirectory:
         if not isinstance(content, dict):
             raise RunError(f"{path} is damaged: it is not a JSON object")
         return content
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"
