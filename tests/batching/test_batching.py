@@ -103,7 +103,7 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
 def test_values_against_numpy(tmp_path: Path) -> None:
     """Inputs are (reading - mean) / std with 0 for missing; targets are the readings."""
     spec = WindowSpec(input_steps=3, horizon=2)
-    source = make_source(tmp_path / "s", (40, 3, 2), spec, targets=(1,))
+    source = make_source(tmp_path / "s", (40, 3, 2), spec, targets=(1,), fill="mean")
     batch = indexed(source).gather(np.array([4, 20]))
     values = source.store.read(0, 40).astype(np.float64)
     for position, start in enumerate((4, 20)):

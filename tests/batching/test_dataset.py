@@ -61,6 +61,7 @@ def source_of(store: SeriesStore) -> tuple[WindowSource, dict[str, range]]:
         target_indices=(1, 0),
         calendar=("time-of-day", "day-of-week"),
         typical=TypicalReadings.fit(store, rows),
+        fill="last",
         profile=True,
     )
     return source, {"train": splits.train, "val": splits.val, "test": splits.test}
@@ -222,7 +223,7 @@ def test_one_batcher_serves_all_calls_of_a_thread(
         return build_batcher(*arguments, **options | {"budget_bytes": 0})
 
     monkeypatch.setattr("pgti.batching.dataset.build_batcher", counted)
-    dataset = WindowDataset.from_store(store)
+    dataset = WindowDataset.from_store(store, fill="mean")
     assert made == []
     first = dataset.__getitems__([0, 1])
     copies = [[torch.as_tensor(value).clone() for value in sample] for sample in first]

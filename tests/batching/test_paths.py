@@ -117,7 +117,13 @@ def test_last_windows_without_targets(
 ) -> None:
     """Inputs up to the end of the series, alone or together, between batches with targets."""
     source = make_source(
-        tmp_path / "s", (NUM_STEPS, 4, 2), SPEC, grid=grid, missing=missing, profile=True
+        tmp_path / "s",
+        (NUM_STEPS, 4, 2),
+        SPEC,
+        grid=grid,
+        missing=missing,
+        profile=True,
+        fill="mean",
     )
     batcher, oracle = path(source), standard(source)
     last = NUM_STEPS - SPEC.input_steps

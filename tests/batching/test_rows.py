@@ -37,7 +37,7 @@ def test_features_of_rows_are_computed_once(
         )
     for rows in (np.array([[399, 0]]), np.arange(390, 400)[None]):
         expected = np.stack([source.typical.bins(axis, rows + ahead) for ahead in (0, 3)], axis=-1)
-        np.testing.assert_array_equal(features.week_bins(rows), expected)
+        np.testing.assert_array_equal(features.bins(rows), expected)
     assert sorted(pages) == list(range(0, 403, 16))
 
 

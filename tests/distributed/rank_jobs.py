@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,7 @@ def batches(
 ) -> dict[str, Any]:
     """How many batches of this rank's training loader differ from materialised windows."""
     config = make_config(store, {**options, "dtype": "float32"}).resolved()
+    config = replace(config, windows=replace(config.windows, profile=True, observed_mask=True))
     opened = SeriesStore.open(store)
     prepared = prepare(
         config,

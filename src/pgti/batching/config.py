@@ -1,7 +1,7 @@
 """Which windows of a store there are, and what belongs to their inputs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pgti.errors import ConfigError
 from pgti.options import convert_fields
@@ -11,7 +11,10 @@ from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
 if TYPE_CHECKING:
     from pgti.store import SeriesStore
 
-__all__ = ["WindowConfig"]
+__all__ = ["Fill", "WindowConfig"]
+
+Fill: TypeAlias = Literal["last", "mean"]
+"""What stands for a missing input."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +31,10 @@ class WindowConfig:
         profile: Append typical-day features to the inputs. They are the mean of each sensor at
             that time of day, on working days or on weekends, over the training rows; for the time
             step itself and for the time step one horizon later.
+        fill: What stands for a missing input: last or mean. "last" is the sensor's last reading in
+            the window or, if there is none, its typical one at that time over the training rows;
+            "mean" is the channel's mean.
+        observed_mask: Append to the inputs which readings were observed: 1, or 0 where missing.
         fractions: Fractions of train, validation and test windows, in time order.
         val_from: Time of the first validation target, ISO 8601, instead of fractions.
         test_from: Time of the first test target, ISO 8601; required with val-from.
@@ -44,6 +51,8 @@ class WindowConfig:
     targets: tuple[str, ...] = ()
     calendar: tuple[str, ...] | None = None
     profile: bool = False
+    fill: Fill = "last"
+    observed_mask: bool = False
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     val_from: str | None = None
     test_from: str | None = None

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
-from pgti.batching.config import WindowConfig
+from pgti.batching.config import Fill, WindowConfig
 from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.store import (
@@ -21,7 +21,12 @@ from pgti.store import (
 )
 from pgti.windows import ModelShape, WindowSpec
 
-__all__ = ["WindowSource"]
+__all__ = ["WindowSource", "needs_typical"]
+
+
+def needs_typical(windows: WindowConfig, store: SeriesStore) -> bool:
+    """Whether inputs have typical readings: in a profile, or in place of missing ones."""
+    return windows.profile or (windows.fill == "last" and store.meta.missing_count > 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -35,12 +40,16 @@ class WindowSource:
         target_indices: positions, among the store's channels, of those to forecast.
         calendar: names of the calendar features that are appended to the inputs.
         typical: what each sensor usually reads, of the training rows.
+        fill: what stands for a missing reading: "last", the last observed one of the sensor in
+            the window, else its typical one; "mean", 0.
+        observed_mask: whether the mask of the readings is appended to them.
         profile: whether the typical readings of the target channels are appended to the inputs
             before the calendar, for the input's own row and for the row H steps later.
 
     Raises:
         ConfigError: if there is no such calendar feature, the series has no times, or a profile
-            has no typical readings, or none by time of day.
+            has no typical readings, or none by time of day; if readings are to be filled and none
+            are typical.
     """
 
     store: SeriesStore
@@ -49,6 +58,8 @@ class WindowSource:
     target_indices: tuple[int, ...]
     calendar: tuple[str, ...] = ()
     typical: TypicalReadings | None = None
+    fill: Fill = "mean"
+    observed_mask: bool = False
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +67,11 @@ class WindowSource:
             raise ConfigError(
                 "a profile is the mean of a time of day, and the series has no times or no more "
                 "than one reading a day: leave the profile out"
+            )
+        if self.fills and self.typical is None:
+            raise ConfigError(
+                "readings are missing and fill is 'last', which needs the typical readings of the "
+                "training rows: pass typical=TypicalReadings.fit(store, rows), or use fill='mean'"
             )
         self.calendar_of(np.zeros(1, dtype=np.int64))  # refuses unknown features at once
 
@@ -66,6 +82,7 @@ class WindowSource:
         windows: WindowConfig,
         scaler: Scaler | None = None,
         *,
+        typical: TypicalReadings | None = None,
         day_of_week: bool = False,
     ) -> Self:
         """What the windows of a store hold; statistics are those of its training rows alone.
@@ -74,6 +91,7 @@ class WindowSource:
             store: the series.
             windows: shape and split of the windows, and what belongs to their inputs.
             scaler: standardisation of the inputs, if it is known.
+            typical: what each sensor usually reads, if it is known.
             day_of_week: whether a calendar that is not given has the day of the week, too.
 
         Raises:
@@ -86,15 +104,17 @@ class WindowSource:
         calendar = windows.calendar
         if calendar is None:
             calendar = default_calendar(store.time_axis, day_of_week=day_of_week)
+        if typical is None and needs_typical(windows, store):
+            typical = TypicalReadings.fit(store, train_rows, every_step=windows.profile)
         return cls(
             store=store,
             spec=spec,
             scaler=Scaler.fit(store, train_rows) if scaler is None else scaler,
             target_indices=targets,
             calendar=calendar,
-            typical=TypicalReadings.fit(store, train_rows, every_step=True)
-            if windows.profile
-            else None,
+            typical=typical,
+            fill=windows.fill,
+            observed_mask=windows.observed_mask,
             profile=windows.profile,
         )
 
@@ -113,9 +133,10 @@ class WindowSource:
 
     @property
     def num_input_channels(self) -> int:
-        """Channels of a batch's `x`: the store's, the profile's and the calendar's."""
+        """Channels of a batch's `x`: the store's, their mask, the profile's and the calendar's."""
+        readings = self.store.meta.num_channels * (1 + self.observed_mask)
         typical = 2 * len(self.target_indices) * self.profile
-        return self.store.meta.num_channels + typical + len(self.calendar)
+        return readings + typical + len(self.calendar)
 
     @property
     def shape(self) -> ModelShape:
@@ -162,13 +183,32 @@ class WindowSource:
         rows = starts[:, None] + np.arange(self.spec.span)
         return torch.from_numpy(calendar_features(self.store.time_axis, self.calendar, rows))
 
+    @property
+    def fills(self) -> bool:
+        """Whether missing readings are replaced: by what is known of their sensors."""
+        return self.fill == "last" and self.store.meta.missing_count > 0
+
+    @property
+    def typical_offsets(self) -> tuple[int, ...]:
+        """Distances from a row to those whose typical readings its inputs need."""
+        if self.profile:
+            return (0, self.spec.horizon)
+        return (0,) if self.fills else ()
+
     def scaled_typical(self) -> NDArray[np.float32] | None:
         """The typical readings, standardised like the inputs: [bins, N, C]."""
         if self.typical is None:
             return None
         mean = np.asarray(self.scaler.mean, dtype=np.float32)
         std = np.asarray(self.scaler.std, dtype=np.float32)
-        return (self.typical.table - mean) / std
+        scaled = self.typical.table - mean
+        scaled /= std
+        return scaled
+
+    @property
+    def typical_bytes(self) -> int:
+        """Bytes of the standardised typical readings, where inputs need them."""
+        return self.typical.table.nbytes if self.typical is not None and self.typical_offsets else 0
 
     # -- windows ----------------------------------------------------------------------------------
 

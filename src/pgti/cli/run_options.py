@@ -51,7 +51,7 @@ def run_config(store: Path, flags: "RunFlags", resumed: Path | None = None) -> R
     if path is None:
         return RunConfig(store=store).override(given)
     try:
-        below = RunConfig.from_toml(path, store)
+        below = (RunConfig.from_toml if is_users else RunConfig.of_run)(path, store)
     except ConfigError:
         with suppress(ConfigError):  # flags may complete what the file leaves open
             return RunConfig.from_toml(path, store, given)

@@ -5,19 +5,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from pgti.batching import WindowConfig, needs_typical
 from pgti.display import count_of
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.models import ModelFactory
 from pgti.run.build import resolve_model
-from pgti.run.config import RunConfig
+from pgti.run.config import RunConfig, earlier_options
 from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import ObserverFactory, PreparedRun, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
 from pgti.run.run import Run
-from pgti.store import SeriesStore
+from pgti.store import SeriesStore, TypicalReadings
 from pgti.training import (
     Extensions,
     FitResult,
@@ -76,6 +78,9 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         with communicator.raise_together():
             opened = SeriesStore.open(config.store) if store is None else store
             config = replace(config, model=resolve_model(config.model, model)).resolved()
+            has_run = communicator.is_main and not overwrite and RunDirectory.exists(directory.path)
+            lacking = earlier_options(directory.config_file) if has_run else {}
+        config = _keep_earlier(config, lacking, communicator, log)
         _assert_same_on_all_ranks(
             communicator, config, opened, () if extensions is None else extensions.metrics or ()
         )
@@ -89,6 +94,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             job=job,
             held=held,
         )
+        typical = _fit_typical(config.windows, opened, communicator)
         with communicator.raise_together():
             prepared = prepare(
                 config,
@@ -97,6 +103,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                 model,
                 observers,
                 communicator,
+                typical=typical,
                 is_restored=not isinstance(found, NewRun) and found.checkpoint is not None,
                 extensions=extensions,
             )
@@ -116,6 +123,45 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                     )
         _finish(prepared.run, is_new_end=not isinstance(found, FinishedRun))
         return prepared.run, result
+
+
+def _keep_earlier(
+    config: RunConfig, lacking: dict[str, Any], communicator: Communicator, log: Log
+) -> RunConfig:
+    """The options with what the run to resume did, where its version did not have an option yet.
+
+    Args:
+        config: every option; one that is not its default was chosen, and stays.
+        lacking: what rank 0 found that the run lacks.
+        communicator: the ranks.
+        log: receives a line for each option.
+    """
+    options = json.loads(communicator.broadcast_bytes(json.dumps(lacking).encode()))
+    default = WindowConfig()
+    for name, value in options.items():
+        if getattr(config.windows, name) != getattr(default, name):
+            continue
+        config = replace(config, windows=replace(config.windows, **{name: value}))
+        if communicator.is_main:
+            log(f"the run is of an earlier version: {option(f'windows.{name}', value)} stays")
+    return config
+
+
+def _fit_typical(
+    windows: WindowConfig, store: SeriesStore, communicator: Communicator
+) -> TypicalReadings | None:
+    """What each sensor usually reads, where inputs need it: rank 0 reads the rows for all ranks."""
+    if not needs_typical(windows, store):
+        return None
+    content = b""
+    with communicator.raise_together():
+        if communicator.is_main:
+            rows = windows.splits(store).train_rows(windows.spec)
+            typical = TypicalReadings.fit(store, rows, every_step=windows.profile)
+            if communicator.world_size == 1:
+                return typical
+            content = typical.to_bytes()
+    return TypicalReadings.from_bytes(communicator.broadcast_bytes(content))
 
 
 def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool) -> FitResult:

@@ -78,7 +78,7 @@ class LoadedRun(Display):
         """
         ranks = SingleProcess() if communicator is None else communicator
         directory = RunDirectory.open(require_path("path", path))
-        config = RunConfig.from_toml(directory.config_file)
+        config = RunConfig.of_run(directory.config_file)
         if device is not None:
             config = replace(config, device=device)
         if model is not None:

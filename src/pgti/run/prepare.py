@@ -30,7 +30,7 @@ from pgti.run.build import (
 from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
-from pgti.store import SeriesStore
+from pgti.store import SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
@@ -99,7 +99,7 @@ class PreparedRun:
         return plan
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - each names one part of a run
     config: RunConfig,
     directory: RunDirectory,
     store: SeriesStore,
@@ -107,6 +107,7 @@ def prepare(
     observers: ObserverFactory | None,
     communicator: Communicator,
     *,
+    typical: TypicalReadings | None = None,
     is_restored: bool = False,
     extensions: Extensions | None = None,
 ) -> PreparedRun:
@@ -120,6 +121,8 @@ def prepare(
             model names.
         observers: creates the observers of the training.
         communicator: the ranks.
+        typical: what each sensor usually reads in the training rows; fitted here if not given,
+            where the inputs need it.
         is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
         extensions: what the user adds to the training.
 
@@ -129,7 +132,7 @@ def prepare(
     extensions = Extensions() if extensions is None else extensions
     device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
     splits = config.windows.splits(store)
-    source = window_source(config, store)
+    source = window_source(config, store, typical=typical)
     validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
     run = Run(

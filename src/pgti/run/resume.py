@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pgti.distributed import Communicator
 from pgti.models import is_own_model
-from pgti.run.config import RunConfig
+from pgti.run.config import RunConfig, complete_settings
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
@@ -130,12 +130,14 @@ def _read_run(
         started = info.get("started")
     else:  # it trains from the start
         fingerprint, started = str(info.get("fingerprint")), None
-        settings = RunConfig.from_toml(directory.config_file).settings()
+        settings = RunConfig.of_run(directory.config_file).settings()
     check_fingerprint(fingerprint, store.fingerprint)
     name = config.model.name
     if is_own_model(name) and is_own_model(settings["model"]["name"]):  # its module may have moved
         settings = {**settings, "model": {**settings["model"], "name": name}}
-    check_settings(settings, config.settings(), free=free_options(config.training))
+    check_settings(
+        complete_settings(settings), config.settings(), free=free_options(config.training)
+    )
     chosen = info.get("activation_checkpointing", info.get("recompute"))  # its name in 0.1
     facts = {"started": started, "activation_checkpointing": chosen}
     return json.dumps(facts).encode(), archive

@@ -20,7 +20,7 @@ from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import ForecastLabels
 from pgti.ingestion import IngestOptions, ingest
 from pgti.options import require_type
-from pgti.store import SeriesStore, parse_time
+from pgti.store import SeriesStore, TypicalReadings, parse_time
 from pgti.windows import SplitName, Splits
 
 __all__ = ["NewerReadings", "Selection", "TimeLike"]
@@ -83,7 +83,7 @@ class Selection:
             RunError: if they are of other sensors or channels.
             StoreError: if their store cannot be opened.
         """
-        with self._open_source(source) as chosen:
+        with self._open_source(source, splits) as chosen:
             known, beyond = self._choose_starts(chosen, splits)
             loaders = [
                 load(starts, chosen, with_targets=starts is known)
@@ -100,14 +100,17 @@ class Selection:
             yield batches, labels, len(known) + len(beyond)
 
     @contextmanager
-    def _open_source(self, source: WindowSource) -> Iterator[WindowSource]:
+    def _open_source(self, source: WindowSource, splits: Splits) -> Iterator[WindowSource]:
         """The run's own source, or that of the newer readings."""
         if self.readings is None:
             yield source
             return
         with _open_store(self.readings, source.store, self.options) as store:
             _check_same_series(store, source.store, _name_of(self.readings))
-            yield replace(source, store=store)
+            typical = source.typical
+            if typical is None and source.fill == "last" and store.meta.missing_count:
+                typical = TypicalReadings.fit(source.store, splits.train_rows(source.spec))
+            yield replace(source, store=store, typical=typical)
 
     def _choose_starts(self, source: WindowSource, splits: Splits) -> tuple[Starts, Starts]:
         """Starts of the windows, first those with targets, then those that end the series."""

@@ -124,7 +124,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     }
     config = RunConfig(store=opened.path.absolute())
     if resume and RunDirectory.exists(path):
-        config = RunConfig.from_toml(RunDirectory(path).config_file, config.store)
+        config = RunConfig.of_run(RunDirectory(path).config_file, config.store)
         if model is not None:
             config = replace(config, model=relocate_model(config.model, model))
     config = config.override({name: each for name, each in given.items() if each is not None})
