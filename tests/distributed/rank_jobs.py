@@ -111,11 +111,24 @@ def train(
     report = trained.evaluate(["val", "test"]).to_dict()
     return {
         "parameters": dict(trained.forecaster.network.state_dict()),
-        "errors": [report["val"]["mae"]["mean"], report["test"]["rmse"]["mean"]],
+        "errors": [
+            report["val"]["mae"]["mean"],
+            report["test"]["rmse"]["mean"],
+            *numbers_in(report["test"]["by"]),
+            *numbers_in(report["test"]["drift"]),
+        ],
         "counts": [report["val"]["count"], report["test"]["count"]],
         "steps": result.steps,
         "sent": communicator.traffic.sent_bytes,
     }
+
+
+def numbers_in(content: Any) -> list[float]:
+    """Every number of nested tables and lists, in their order."""
+    if isinstance(content, dict | list):
+        parts = content.values() if isinstance(content, dict) else content
+        return [number for part in parts for number in numbers_in(part)]
+    return [float(content)] if isinstance(content, int | float) else []
 
 
 def refuse(communicator: Communicator, *, rank: int) -> dict[str, Any]:
