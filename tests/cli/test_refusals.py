@@ -216,6 +216,21 @@ def test_a_run_of_another_store_is_refused(
     check_refused(capsys, trained, message, "train", other, "--run", trained, "--resume", *TINY)
 
 
+def test_evaluate_refuses(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ranges, breakdowns and files that cannot be used."""
+    for message, tokens in (
+        ("e.xlsx: it must end in .csv or .parquet", ("--out", tmp_path / "e.xlsx")),
+        ("absent does not exist", ("--out", tmp_path / "absent" / "e.csv")),
+        ("they must be finite numbers that increase", ("--ranges", "50,30")),
+        ("ranges name 'flow': the targets of this run are speed", ("--ranges", "flow=3")),
+        ("mape_threshold is -1", ("--mape-threshold", -1)),
+        ('"hours" for --by', ("--by", "hour,hours")),
+    ):
+        check_refused(capsys, tmp_path, message, "evaluate", trained, *tokens)
+
+
 def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A format, a range or readings that cannot be used leave no file."""
     few = tmp_path / "few.npy"
