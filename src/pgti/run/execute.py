@@ -10,7 +10,7 @@ from typing import Any
 from pgti.batching import WindowConfig, needs_typical
 from pgti.display import count_of
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import PgtiError, RunError, option
+from pgti.errors import ConfigError, PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.models import ModelFactory
 from pgti.run.build import resolve_model
@@ -19,7 +19,8 @@ from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import ObserverFactory, PreparedRun, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
 from pgti.run.run import Run
-from pgti.store import SeriesStore, TypicalReadings
+from pgti.run.warm_start import StartedFrom, StartRun
+from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import (
     Extensions,
     FitResult,
@@ -48,6 +49,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
     observers: ObserverFactory | None = None,
     communicator: Communicator | None = None,
     extensions: Extensions | None = None,
+    start: StartRun | None = None,
 ) -> tuple[Run, FitResult]:
     """Train as a configuration says.
 
@@ -65,6 +67,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         communicator: the ranks that train together; each of them calls this. Only rank 0 reads and
             writes the run's directory, and logs. One process by default.
         extensions: what the user adds to the training.
+        start: the run to start from, if this one is new.
 
     Returns:
         The run with its best parameters, and how the training ended.
@@ -95,7 +98,15 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             held=held,
         )
         typical = _fit_typical(config.windows, opened, communicator)
+        started_from = _find_start(found, start)
+        if started_from is None and config.training.epochs == 0:
+            raise ConfigError(
+                "epochs is 0: a run trains for one at least, unless it starts from another "
+                f"({option('init_from', flag='from')})"
+            )
         with communicator.raise_together():
+            if isinstance(found, NewRun) and start is not None:
+                start.check(config, opened)
             prepared = prepare(
                 config,
                 directory,
@@ -104,9 +115,13 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                 observers,
                 communicator,
                 typical=typical,
-                is_restored=not isinstance(found, NewRun) and found.checkpoint is not None,
+                is_restored=started_from is not None
+                or (not isinstance(found, NewRun) and found.checkpoint is not None),
+                started_from=started_from,
                 extensions=extensions,
             )
+            if isinstance(found, NewRun) and start is not None:
+                _take_over(prepared, start)
         prepared.info["job"] = None if job is None else job.name
         match found:
             case NewRun():
@@ -164,24 +179,69 @@ def _fit_typical(
     return TypicalReadings.from_bytes(communicator.broadcast_bytes(content))
 
 
+def _find_start(
+    found: NewRun | ResumedRun | FinishedRun, start: StartRun | None
+) -> StartedFrom | None:
+    """What the run takes over from another, if it does.
+
+    Raises:
+        RunError: if it was started from another than `start`.
+    """
+    if isinstance(found, NewRun):
+        return None if start is None else start.started_from
+    record = found.start
+    before = None if record is None else record["path"]
+    if start is not None and str(start.path) != before:
+        raise RunError(
+            f"the run was started from {before or 'new weights'} and cannot be resumed from "
+            f"{start.path}: leave {option('init_from', flag='from')} out, or start a new run"
+        )
+    if record is None:
+        return None
+    scaler = None
+    if not record["refit_scaler"] and found.checkpoint is not None:
+        of_run = found.checkpoint.scaler
+        scaler = Scaler(mean=tuple(of_run["mean"]), std=tuple(of_run["std"]))
+    return StartedFrom(record=record, scaler=scaler)
+
+
+def _take_over(prepared: PreparedRun, start: StartRun) -> None:
+    """Give the network the weights of the run to start from."""
+    run = prepared.run
+    network = run.forecaster.network
+    weights, lines = start.weights_for(run.config, run.source, network)
+    network.load_state_dict(weights)
+    prepared.choices[:0] = [start.describe(run.store), *lines]
+
+
 def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool) -> FitResult:
     """Create the run's directory and train; without a checkpoint nothing is left of a failure."""
     run = prepared.run
     plan, directory, is_main = prepared.plan_memory(), run.directory, run.communicator.is_main
+    is_warm = "started_from" in prepared.info
     with run.communicator.raise_together():
         if is_main:
-            config = run.config.to_toml()
             RunDirectory.create(
-                directory.path, config=config, info=prepared.info, overwrite=overwrite
+                directory.path,
+                config=run.config.to_toml(),
+                info=prepared.info,
+                overwrite=overwrite,
+                checkpoint=prepared.trainer.to_checkpoint() if is_warm else None,
             )
             held.enter_context(directory.locked())
     try:
         return _fit(prepared, plan, log)
     except (PgtiError, RuntimeError) as error:
         is_explained = isinstance(error, PgtiError) or is_allocation_failure(error)
-        if is_main and is_explained and not directory.last_checkpoint.exists():
+        if is_main and is_explained and not _has_trained(directory):
             directory.remove()
         raise
+
+
+def _has_trained(directory: RunDirectory) -> bool:
+    """Whether a checkpoint holds more than the weights that the run started from."""
+    has_checkpoint = directory.last_checkpoint.exists()
+    return has_checkpoint and directory.load_last().progress.step > 0
 
 
 def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:

@@ -30,6 +30,7 @@ from pgti.run.build import (
 from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
+from pgti.run.warm_start import StartedFrom
 from pgti.store import SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
@@ -109,6 +110,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     *,
     typical: TypicalReadings | None = None,
     is_restored: bool = False,
+    started_from: StartedFrom | None = None,
     extensions: Extensions | None = None,
 ) -> PreparedRun:
     """Build everything and try the network on one window, without touching the run's directory.
@@ -123,7 +125,8 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         communicator: the ranks.
         typical: what each sensor usually reads in the training rows; fitted here if not given,
             where the inputs need it.
-        is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
+        is_restored: whether trained parameters will replace pretrained ones.
+        started_from: what the run takes over from another, if it does.
         extensions: what the user adds to the training.
 
     Raises:
@@ -132,7 +135,8 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     extensions = Extensions() if extensions is None else extensions
     device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
     splits = config.windows.splits(store)
-    source = window_source(config, store, typical=typical)
+    scaler = None if started_from is None else started_from.scaler
+    source = window_source(config, store, scaler, typical=typical)
     validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
     run = Run(
@@ -172,6 +176,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         observers=() if observers is None or not communicator.is_main else observers(directory),
         communicator=communicator,
         extensions=extensions,
+        validates_start=started_from is not None,
     )
     info = {
         "store": str(store.path.absolute()),
@@ -184,6 +189,8 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         "device": str(run.device),
         "calendar": list(source.calendar),
     }
+    if started_from is not None:
+        info["started_from"] = started_from.record
     return PreparedRun(
         run=run,
         trainer=trainer,

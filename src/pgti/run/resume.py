@@ -1,8 +1,10 @@
 """What a run's directory holds: nothing yet, a training to resume, or a finished one."""
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from pgti.distributed import Communicator
 from pgti.models import is_own_model
@@ -42,11 +44,13 @@ class ResumedRun:
         checkpoint: its last state; None if it was stopped before its first checkpoint.
         started: when it began.
         activation_checkpointing: what was chosen then; the last bits of gradients depend on it.
+        start: what the run says of the run that it started from, if it did.
     """
 
     checkpoint: Checkpoint | None
     started: str | None
     activation_checkpointing: bool | None
+    start: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +59,11 @@ class FinishedRun:
 
     Attributes:
         checkpoint: its last state.
+        start: what the run says of the run that it started from, if it did.
     """
 
     checkpoint: Checkpoint
+    start: Mapping[str, Any] | None = None
 
 
 def find_run(
@@ -104,7 +110,7 @@ def find_run(
         if archive:
             checkpoint = Checkpoint.parse(directory.last_checkpoint, archive)
     if checkpoint is not None and checkpoint.progress.is_finished(config.training):
-        return FinishedRun(checkpoint=checkpoint)
+        return FinishedRun(checkpoint=checkpoint, start=json.loads(facts)["start"])
     return ResumedRun(checkpoint=checkpoint, **json.loads(facts))
 
 
@@ -139,5 +145,9 @@ def _read_run(
         complete_settings(settings), config.settings(), free=free_options(config.training)
     )
     chosen = info.get("activation_checkpointing", info.get("recompute"))  # its name in 0.1
-    facts = {"started": started, "activation_checkpointing": chosen}
+    facts = {
+        "started": started,
+        "activation_checkpointing": chosen,
+        "start": info.get("started_from"),
+    }
     return json.dumps(facts).encode(), archive

@@ -18,6 +18,7 @@ from pgti.run.build import relocate_model
 from pgti.run.config import RunConfig
 from pgti.run.execute import train_run
 from pgti.run.run import Run
+from pgti.run.warm_start import StartRun
 from pgti.signatures import accept_options
 from pgti.store import SeriesStore, open_store
 from pgti.training import (
@@ -49,6 +50,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
     memory_budget: int | str | None = None,
     placement: Placement | None = None,
     communicator: Communicator | None = None,
+    init_from: Run | str | Path | None = None,
+    refit_scaler: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -81,6 +84,12 @@ def train(  # noqa: PLR0913 - each names one part of a run
             default what is free.
         placement: "replicated" (the default) or "partitioned": see `RunConfig`.
         communicator: the ranks that train together (`init_communicator`); one process by default.
+        init_from: a run, or its directory, whose weights to start from, with its options where none
+            are given here; the store may have other sensors, or more rows. `Run.open(path,
+            checkpoint="last")` starts from its last weights in place of its best. `freeze` names
+            layers that stay as they are, and `epochs=0` takes the weights over without training.
+        refit_scaler: with `init_from`, fit the scaler on the training rows of `store`, in place of
+            taking that of the run over.
         resume: continue a run from its last checkpoint, with its own options where none are given
             here; a run that is finished stays as it is.
         overwrite: replace a run that is there.
@@ -99,14 +108,23 @@ def train(  # noqa: PLR0913 - each names one part of a run
             "this is one of several processes, which must train together: pass "
             "communicator= from `with pgti.init_communicator() as communicator`"
         )
-    for name, flag in (("resume", resume), ("overwrite", overwrite), ("progress", progress)):
+    flags = {"resume": resume, "overwrite": overwrite, "progress": progress}
+    for name, flag in {**flags, "refit_scaler": refit_scaler}.items():
         require_type(name, flag, bool, "True or False")
+    kinds = (Run, str, Path, NoneType)
+    require_type("init_from", init_from, kinds, "a run or the directory of one")
+    if refit_scaler and init_from is None:
+        raise ConfigError("refit_scaler belongs to init_from: a new run fits its scaler anyway")
     require_type("communicator", communicator, (Communicator, NoneType), "a Communicator")
     require_type("model_options", model_options, (Mapping, NoneType), "options by name")
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: choose one of them")
     model = _check_model(model)
-    _refuse_misplaced(training_options, model)
+    start = None
+    if init_from is not None:
+        start = StartRun.of(init_from, model=model, refit_scaler=refit_scaler)
+    known = model if start is None or model is not None else start.config.model.name
+    _refuse_misplaced(training_options, known)
     check_options(training_options, TrainingConfig)
     opened, path = open_store(store), require_path("run", run)
     check_metrics({} if metrics is None else metrics)
@@ -123,10 +141,13 @@ def train(  # noqa: PLR0913 - each names one part of a run
         "placement": placement,
     }
     config = RunConfig(store=opened.path.absolute())
-    if resume and RunDirectory.exists(path):
+    is_resumed = resume and RunDirectory.exists(path)
+    if is_resumed:
         config = RunConfig.of_run(RunDirectory(path).config_file, config.store)
-        if model is not None:
-            config = replace(config, model=relocate_model(config.model, model))
+    elif start is not None:
+        config = start.config_for(opened)
+    if model is not None and (is_resumed or start is not None):
+        config = replace(config, model=relocate_model(config.model, model))
     config = config.override({name: each for name, each in given.items() if each is not None})
     trained, _ = train_run(
         config,
@@ -141,6 +162,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
         extensions=Extensions(
             callbacks=_check_callbacks(callbacks), loss=own_loss, metrics=metrics
         ),
+        start=start,
     )
     return trained
 

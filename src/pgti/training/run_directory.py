@@ -117,7 +117,13 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: str | Path, *, config: str, info: Mapping[str, Any], overwrite: bool = False
+        cls,
+        path: str | Path,
+        *,
+        config: str,
+        info: Mapping[str, Any],
+        overwrite: bool = False,
+        checkpoint: Checkpoint | None = None,
     ) -> "RunDirectory":
         """Create the directory of a new run; it appears complete or not at all.
 
@@ -126,6 +132,7 @@ class RunDirectory:
             config: content of `config.toml`.
             info: content of `run.json`; versions, platform and the time are added to it.
             overwrite: replace a run that is there.
+            checkpoint: what the run resumes from, if it does not start from new weights.
 
         Raises:
             RunError: if something is there that must stay, or it cannot be written.
@@ -139,6 +146,8 @@ class RunDirectory:
             run.write_config(config)
             run.write_beginning(info)
             run.metrics_file.touch()
+            if checkpoint is not None:
+                checkpoint.save(run.last_checkpoint)
             staged.publish()
         return cls(path)
 

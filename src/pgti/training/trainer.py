@@ -41,6 +41,7 @@ class Trainer:
         communicator: the ranks that train together, each on its shard of every batch and all with
             the same parameters; only rank 0 writes to the run. One process by default.
         extensions: what a user adds.
+        validates_start: validate before the first step, too: the network has trained weights.
 
     Attributes:
         train_step: takes the optimizer steps.
@@ -61,6 +62,7 @@ class Trainer:
         observers: Sequence[Observer] = (),
         communicator: Communicator | None = None,
         extensions: Extensions | None = None,
+        validates_start: bool = False,
     ) -> None:
         for name, loader in (("train", training), ("val", validation)):
             if loader.num_windows == 0:
@@ -76,6 +78,7 @@ class Trainer:
         self._observers = observers
         self._communicator = SingleProcess() if communicator is None else communicator
         self._extensions = Extensions() if extensions is None else extensions
+        self._validates_start = validates_start
         self.train_step = TrainStep.from_config(
             forecaster, config, self._communicator, self._extensions.loss
         )
@@ -92,6 +95,10 @@ class Trainer:
     def progress(self) -> Progress:
         """How far the training has come."""
         return self._state.progress
+
+    def to_checkpoint(self) -> Checkpoint:
+        """The state, as a checkpoint holds it."""
+        return self._state.to_checkpoint()
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Continue from a checkpoint; None continues a run that has none yet.
@@ -127,6 +134,9 @@ class Trainer:
 
     def _train(self) -> None:
         self._call(lambda callback: callback.on_begin(self._status))
+        if self._validates_start and self._state.progress.validated_at_step < 0:
+            self._validate(0)
+            self._state.save()
         while not self._state.progress.is_finished(self._config):
             self._train_epoch()
             self._finish_epoch()
@@ -186,10 +196,23 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""
-        began = time.perf_counter()
         ends_epoch = self._state.progress.step_in_epoch == self._steps_per_epoch
         if ends_epoch and self._may_continue():
             self._training.prefetch_epoch(self._state.progress.epoch + 1)
+        self._validate(self._state.progress.epoch + 1)
+        # best.pt first: a run killed between the two resumes before this validation, which then
+        # writes the same best.pt again.
+        if ends_epoch:
+            self._state.next_epoch()
+        self._state.save()
+
+    def _validate(self, epoch: int) -> None:
+        """Validate, write the line of an epoch and, if it is the best, its parameters.
+
+        Args:
+            epoch: counted from 1; 0 for the weights that training starts from.
+        """
+        began = time.perf_counter()
         for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
             self._communicator.broadcast_(buffer)
         metrics = evaluate(
@@ -208,19 +231,14 @@ class Trainer:
                 "no target of the validation windows was observed: choose another split"
             )
         train_loss = self._state.read_loss()
-        progress = self._state.progress.validated(mae, train_loss, self._config)
+        progress = self._state.progress.validated(epoch, mae, train_loss, self._config)
         seconds = time.perf_counter() - began
         progress = replace(progress, validation_seconds=progress.validation_seconds + seconds)
         self._state.progress = progress
-        self._record("epoch", val=errors)
+        self._record("epoch", epoch, val=errors)
         self._call(lambda callback: callback.on_validation(self._status, errors))
         if progress.bad_validations == 0:
             self._state.save(best=True)
-        # best.pt first: a run killed between the two resumes before this validation, which then
-        # writes the same best.pt again.
-        if ends_epoch:
-            self._state.next_epoch()
-        self._state.save()
 
     def _advance(self, num_windows: int, seconds: float) -> None:
         progress = self._state.progress
@@ -240,7 +258,7 @@ class Trainer:
     def _write_if_due(self) -> None:
         step, config = self._state.progress.step, self._config
         if config.log_every_steps and step % config.log_every_steps == 0:
-            self._record("step")
+            self._record("step", self._state.progress.epoch + 1)
         if config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
             self._state.save()
 
@@ -287,13 +305,13 @@ class Trainer:
 
     # -- files ------------------------------------------------------------------------------------
 
-    def _record(self, kind: str, **more: object) -> None:
+    def _record(self, kind: str, epoch: int, **more: object) -> None:
         """Append a line to `metrics.jsonl` and show it to the observers."""
         loss = self._state.read_loss()
         progress = self._state.progress
         record = {
             "kind": kind,
-            "epoch": progress.epoch + 1,
+            "epoch": epoch,
             "step": progress.step,
             "train_loss": loss,
             **more,

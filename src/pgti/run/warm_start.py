@@ -1,0 +1,235 @@
+"""What a training takes over from a run that was trained before: weights, options and scaler."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from pgti.batching import WindowSource
+from pgti.display import count_of, shorten
+from pgti.errors import RunError, option
+from pgti.models import ModelFactory, is_own_model
+from pgti.run.config import RunConfig
+from pgti.run.run import Run
+from pgti.run.transfer import carry_over, check_fit, find_sensor_dimensions
+from pgti.store import Scaler, SeriesStore
+
+__all__ = ["StartRun", "StartedFrom"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartedFrom:
+    """What a run takes over from another, beside the weights.
+
+    Attributes:
+        record: what `run.json` says of it.
+        scaler: of its inputs; None if it is fitted on the new run's training rows.
+    """
+
+    record: Mapping[str, Any]
+    scaler: Scaler | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class StartRun:
+    """A run whose weights another run starts from.
+
+    Attributes:
+        path: its directory.
+        config: its options.
+        source: what its windows hold.
+        weights: its parameters and buffers by name.
+        refit_scaler: fit the scaler on the new training rows, in place of taking the run's over.
+        model: the user's own class or function, in place of the one that the run's model names.
+    """
+
+    path: Path
+    config: RunConfig
+    source: WindowSource
+    weights: Mapping[str, Tensor]
+    refit_scaler: bool = False
+    model: ModelFactory | None = None
+
+    @classmethod
+    def of(
+        cls,
+        run: Run | str | Path,
+        *,
+        checkpoint: str = "best",
+        model: str | ModelFactory | None = None,
+        refit_scaler: bool = False,
+    ) -> Self:
+        """The run to start from.
+
+        Args:
+            run: the run, whose present weights count, or its directory.
+            checkpoint: "best" or "last"; of a directory.
+            model: as `Run.open`.
+            refit_scaler: as the attribute.
+
+        Raises:
+            ConfigError, RunError, StoreError: as `Run.open`.
+        """
+        if not isinstance(run, Run):
+            run = Run.open(run, checkpoint=checkpoint, model=model, device="cpu")
+        return cls(
+            path=run.directory.path,
+            config=run.config,
+            source=run.source,
+            weights={
+                name: each.detach().cpu().clone()
+                for name, each in run.forecaster.network.state_dict().items()
+            },
+            refit_scaler=refit_scaler,
+            model=None if isinstance(model, str) else model,
+        )
+
+    @property
+    def started_from(self) -> StartedFrom:
+        """What a new run takes over, and remembers of it."""
+        record = {
+            "path": str(self.path),
+            "fingerprint": self.source.store.fingerprint,
+            "rows": self.source.store.meta.num_steps,
+            "refit_scaler": self.refit_scaler,
+        }
+        return StartedFrom(record=record, scaler=None if self.refit_scaler else self.source.scaler)
+
+    def config_for(self, store: SeriesStore) -> RunConfig:
+        """The run's options for another store; its inputs are spelled out.
+
+        A split by dates is of the old series, and frozen layers are of that training: neither is
+        taken over.
+        """
+        windows = replace(
+            self.config.windows,
+            targets=self.source.target_names,
+            calendar=self.source.calendar,
+            val_from=None,
+            test_from=None,
+        )
+        return replace(
+            self.config,
+            store=store.path.absolute(),
+            windows=windows,
+            training=replace(self.config.training, freeze=()),
+        )
+
+    def check(self, config: RunConfig, store: SeriesStore) -> None:
+        """Refuse another model, and a store for whose channels the weights mean something else.
+
+        Args:
+            config: of the new run, resolved.
+            store: to train on.
+
+        Raises:
+            RunError: naming what differs.
+        """
+        mine, other = self.source.store.meta, store.meta
+        facts: list[tuple[str, Any, Any]] = [
+            ("channels", ", ".join(mine.channels), ", ".join(other.channels)),
+            ("an interval of", _seconds(mine.interval_seconds), _seconds(other.interval_seconds)),
+        ]
+        for name, unit, others in zip(mine.channels, mine.units, other.units, strict=False):
+            if unit and others:
+                facts.append((f"{name} in", unit, others))
+        for what, before, now in facts:
+            if before != now:
+                raise RunError(
+                    f"the run {self.path} has {what} {before} and the store {store.path} {now}: "
+                    "weights are taken over where both agree; ingest the readings in that form"
+                )
+        one, two = self.config.model.name, config.model.name
+        if one != two and not (is_own_model(one) and is_own_model(two)):
+            raise RunError(
+                f"the run {self.path} has the model {one} and the new one {two}: leave "
+                f"{option('model')} out"
+            )
+
+    def weights_for(
+        self, config: RunConfig, source: WindowSource, network: nn.Module
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """The weights for the sensors of the new run.
+
+        Args:
+            config: of the new run, resolved.
+            source: what its windows hold.
+            network: of the new run.
+
+        Returns:
+            The weights by name, and a line where sensors are new or in another order and the model
+            has weights of each.
+
+        Raises:
+            RunError: if the weights do not fit, or cannot be carried over to other sensors.
+        """
+        for name, (mine, other) in _inputs(self.source, source).items():
+            if mine != other:
+                raise RunError(
+                    f"the run {self.path} has {name} {mine!r} and the new one {other!r}: its "
+                    f"weights are for its own inputs; leave {option(f'windows.{name}')} out"
+                )
+        before, after = self.source.store.meta.node_ids, source.store.meta.node_ids
+        weights: dict[str, Tensor] = dict(self.weights)
+        lines: list[str] = []
+        if before != after:
+            dimensions = find_sensor_dimensions(
+                self.config.model.name, self.config.model.options, self.source.shape, self.model
+            )
+            weights, lines = carry_over(weights, dimensions, network.state_dict(), before, after)
+        check_fit(weights, network, self._differences(config))
+        return weights, lines
+
+    def describe(self, store: SeriesStore) -> str:
+        """One line: what is new since the run."""
+        mine = self.source.store
+        rows = mine.meta.num_steps
+        if _is_grown(store, mine):
+            new = store.meta.num_steps - rows
+            what = f"{new:,} of the {count_of(store.meta.num_steps, 'row')} are new since then"
+            return f"starting from the run {self.path}: {what if new else 'on the same rows'}"
+        known, here = set(mine.meta.node_ids), store.meta.node_ids
+        num_known = sum(each in known for each in here)
+        return (
+            f"starting from the run {self.path}, on another store: {num_known:,} of its "
+            f"{count_of(len(here), 'sensor')} are those of the run"
+        )
+
+    def _differences(self, config: RunConfig) -> list[str]:
+        """Options that differ from the run's and may change the sizes of a network."""
+        pairs = {
+            **{
+                f"model.{name}": (value, config.model.options.get(name))
+                for name, value in self.config.model.options.items()
+            },
+            **{
+                f"windows.{name}": (
+                    getattr(self.config.windows, name),
+                    getattr(config.windows, name),
+                )
+                for name in ("input_steps", "horizon")
+            },
+        }
+        changed = [f"{name} {a!r} there, {b!r} here" for name, (a, b) in pairs.items() if a != b]
+        return [shorten(changed)] if changed else []
+
+
+def _inputs(one: WindowSource, two: WindowSource) -> dict[str, tuple[Any, Any]]:
+    """What the inputs and outputs of two networks are, by option."""
+    return {
+        "targets": (one.target_names, two.target_names),
+        "calendar": (one.calendar, two.calendar),
+        "profile": (one.profile, two.profile),
+        "observed_mask": (one.observed_mask, two.observed_mask),
+    }
+
+
+def _is_grown(store: SeriesStore, before: SeriesStore) -> bool:
+    """Whether a store has the rows of another one, and perhaps more after them."""
+    return store.fingerprint == before.fingerprint
+
+
+def _seconds(interval: int | None) -> str:
+    return "unknown length" if interval is None else f"{interval} s"
