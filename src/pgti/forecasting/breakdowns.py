@@ -45,7 +45,7 @@ class GroupsOfBatch:
     Attributes:
         times: "hour" and "weekday": group of each window's target, int64 [B, H], on the host.
         members: of those: 1 where a window's target is in a group, float64 [H, G, B].
-        ranges: range of each target, int64 [B, H, N, C]; None without ranges.
+        ranges: range of each target, uint8 [H, B, N, C]; None without ranges.
     """
 
     times: Mapping[BreakdownName, NDArray[np.int64]]
@@ -111,7 +111,7 @@ class Breakdowns:
 
         Args:
             starts: first row of each window, [B], on the host.
-            targets: in original units; any number where missing.
+            targets: in original units, float32; any number where missing.
         """
         times: dict[BreakdownName, NDArray[np.int64]] = {}
         members: dict[BreakdownName, Tensor] = {}
@@ -136,11 +136,15 @@ class Breakdowns:
     def _ranges(self, targets: BHNC) -> Tensor:
         """How many edges each target has reached: a target at an edge is in the range above it."""
         count = self.num_groups("range") - 1
-        padded = [[*edges, *[math.inf] * (count - len(edges))] for edges in self.edges]
-        ranges = torch.zeros(targets.shape, dtype=torch.int64, device=targets.device)
-        for edge in torch.tensor(padded, dtype=torch.float64).T:
-            ranges += targets >= edge.to(targets.device, non_blocking=True)
-        return ranges
+        padded = np.array([[*edges, *[math.inf] * (count - len(edges))] for edges in self.edges])
+        # A float32 reaches an edge if it reaches the next float32 above it.
+        above = padded.astype(np.float32)
+        above = np.where(above < padded, np.nextafter(above, np.float32(np.inf)), above)
+        thresholds = torch.from_numpy(above.T.copy()).to(targets.device, non_blocking=True)
+        ranges = torch.zeros(targets.shape, dtype=torch.uint8, device=targets.device)
+        for threshold in thresholds:
+            ranges += targets >= threshold
+        return ranges.transpose(0, 1).contiguous()
 
 
 def _range_labels(edges: Sequence[float], unit: str) -> tuple[str, ...]:

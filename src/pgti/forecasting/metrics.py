@@ -129,6 +129,7 @@ class ForecastMetrics:
         self.group_sums = {
             name: sums.to(prediction.device) for name, sums in self.group_sums.items()
         }
+        of_windows = []
         # One step at a time, so that the float64 temporaries stay small beside the batch.
         for step in range(self.horizon):
             of_step = prediction[:, step], target[:, step], mask[:, step]
@@ -137,9 +138,15 @@ class ForecastMetrics:
             if self._own:
                 self.sums[5:, step] += self._own_sums(*of_step)
             if groups is not None:
-                self._add_groups(groups, step, torch.stack(parts))
+                together = torch.stack(parts)  # [5, B, N, C]
+                of_windows.append(together.sum(dim=2))
+                self._add_groups(groups, step, together)
                 if self._own:
                     self._add_own_groups(groups, step, *of_step)
+        if groups is not None:
+            sums = torch.stack(of_windows)  # [H, 5, B, C]
+            for name, members in groups.members.items():
+                self.group_sums[name][:5] += torch.einsum("hgb,hkbc->kgc", members, sums)
 
     def _parts(self, prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
         """What is summed, each float64 [B, N, C]."""
@@ -151,15 +158,15 @@ class ForecastMetrics:
         return mask.double(), error, error.square(), relative, relevant.double()
 
     def _add_groups(self, groups: GroupsOfBatch, step: int, parts: Tensor) -> None:
-        """Add the sums [5, B, N, C] of a step to those of its groups."""
+        """Add the sums [5, B, N, C] of a step to those of sensors and ranges."""
         self.group_sums["sensor"][:5] += parts.sum(dim=1)
-        of_windows = parts.sum(dim=2)
-        for name, members in groups.members.items():
-            self.group_sums[name][:5] += torch.einsum("gb,kbc->kgc", members[step], of_windows)
         if groups.ranges is not None:
             sums = self.group_sums["range"]
-            inside = [(groups.ranges[:, step] == each).double() for each in range(sums.shape[1])]
-            sums[:5] += torch.einsum("kbnc,gbnc->kgc", parts, torch.stack(inside))
+            numbers = torch.arange(sums.shape[1], dtype=torch.uint8, device=sums.device)
+            of_step = groups.ranges[step].permute(2, 0, 1).flatten(1)  # [C, B * N]
+            inside = (of_step[:, None] == numbers[:, None]).double()  # [C, G, B * N]
+            flat = parts.permute(3, 0, 1, 2).flatten(2)  # [C, 5, B * N]
+            sums[:5] += (flat @ inside.transpose(1, 2)).permute(1, 2, 0)
 
     def _add_own_groups(
         self,
@@ -180,7 +187,7 @@ class ForecastMetrics:
             ]
             if groups.ranges is not None:
                 masks += [
-                    ("range", group, observed & (groups.ranges[:, step, :, c] == group))
+                    ("range", group, observed & (groups.ranges[step, ..., c] == group))
                     for group in range(self.group_sums["range"].shape[1])
                 ]
             for index, name in enumerate(self._own):
