@@ -111,5 +111,6 @@ def evaluate_command(
         log(line)
     if out is not None:
         log(f"{count_of(write_breakdowns(report, by or report.breakdowns, out), 'row')} in {out}")
-    content = {"run": str(run), "checkpoint": checkpoint, **report.to_dict()}
+    content = {"run": str(run), "checkpoint": checkpoint, "notes": list(report.notes)}
+    content |= report.to_dict()
     print_results(content, *tables, as_json=json)
