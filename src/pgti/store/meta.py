@@ -83,6 +83,7 @@ class StoreMeta:
     time_zone: str | None
     block_rows: int
     parts: dict[str, str]
+    time_rule: dict[str, Any] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -198,6 +199,7 @@ class StoreMeta:
                 "upgrade pgti or ingest the source again"
             )
         names = {"digest", *(field.name for field in fields(cls))}
+        content.setdefault("time_rule", None)
         if set(content) != names:
             raise StoreError(
                 f"{path} has missing or unknown entries: {_listed(set(content) ^ names)}; "
@@ -218,6 +220,7 @@ class StoreMeta:
 
 def _json(content: dict[str, Any]) -> str:
     """The entries as text to write and to hash: indented by one, in the order of the fields."""
+    content = {k: v for k, v in content.items() if k != "time_rule" or v is not None}
     return json.dumps(content, indent=1) + "\n"
 
 

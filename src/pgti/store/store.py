@@ -28,6 +28,7 @@ from pgti.store.meta import (
 )
 from pgti.store.moments import Moments, moments_of_raw
 from pgti.store.time_axis import TimeAxis
+from pgti.store.time_rule import TimeRule
 
 __all__ = ["SeriesStore", "open_store", "sha256_of"]
 
@@ -92,6 +93,7 @@ class SeriesStore(Display):
                 interval_seconds=meta.interval_seconds,
                 time_zone=meta.time_zone,
                 seconds=None if meta.is_regular else _read_array(path / TIME_FILE),
+                rule=None if meta.time_rule is None else TimeRule.from_plain(meta.time_rule),
             )
         except PARSER_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__

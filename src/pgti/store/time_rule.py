@@ -285,8 +285,8 @@ class CycleRule(TimeRule):
     def _joined_spans(self) -> list[tuple[int, int]]:
         """The spans, those that touch across the end of the cycle as one."""
         spans, length = list(self.spans), self.days * SECONDS_PER_DAY
-        is_joined = spans[0][0] + length - spans[-1][1] == self.interval_seconds
-        if is_joined and len(spans) > 1 and self.interval_seconds < SECONDS_PER_DAY:
+        touches = spans[0][0] + length - spans[-1][1] == self.interval_seconds
+        if touches and len(spans) > 1 and spans[-1][0] < spans[-1][1]:
             first, last = spans[-1][0], spans[0][1] + length
             return [*spans[1:-1], (first, last)]
         return spans

@@ -27,6 +27,7 @@ from pgti.store.meta import (
 )
 from pgti.store.moments import Moments, moments_of_raw
 from pgti.store.store import sha256_of
+from pgti.store.time_rule import TimeRule
 
 __all__ = ["StoreWriter"]
 
@@ -157,6 +158,7 @@ class StoreWriter:
         start: np.datetime64 | None = None,
         interval_seconds: int | None = None,
         seconds: NDArray[np.int64] | None = None,
+        time_rule: TimeRule | None = None,
     ) -> StoreMeta:
         """Complete the store and give it its name.
 
@@ -164,6 +166,7 @@ class StoreWriter:
             start: time of row 0, or None where times are unknown.
             interval_seconds: seconds between rows, or None.
             seconds: epoch seconds of every row, where the interval is not constant.
+            time_rule: that the times follow, if they follow one.
 
         Returns:
             The description of the finished store.
@@ -212,6 +215,7 @@ class StoreWriter:
                 is_regular=seconds is None,
                 time_zone=self._time_zone,
                 block_rows=block_rows,
+                time_rule=None if time_rule is None else time_rule.to_plain(),
                 parts={part.name: sha256_of(part) for part in sorted(directory.iterdir())},
             )
             for problem in meta.contradictions():
