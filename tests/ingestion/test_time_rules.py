@@ -243,7 +243,7 @@ def test_rows_missing_at_random_are_no_rule(seed: int, share: float) -> None:
     missing = random.random(len(seconds)) < share / 2
     missing |= np.repeat(random.random(len(seconds) // 36) < share / 2, 36)
     rows = seconds[~missing]
-    assert recognize_rule(rows, 300, None, with_holes=True) is None
+    assert recognize_rule(rows, None, with_holes=True) is None
 
 
 def test_irregular_times_are_numbered_past_the_end(tmp_path: Path) -> None:
@@ -256,25 +256,6 @@ def test_irregular_times_are_numbered_past_the_end(tmp_path: Path) -> None:
     assert not len(axis.holes)
     assert "numbered, not dated" in store.notes[-1]
     assert axis.describe().endswith(", irregular")
-
-
-def test_a_known_rule_needs_no_proof(tmp_path: Path) -> None:
-    """The newest rows of a series show no rule, and follow that of the series."""
-    rule = CycleRule.of_offsets(7, DAY, DAY * np.arange(5))
-    index = dates("2024-01-01", "B", 12)
-    store = ingest(frame(index), tmp_path / "s", time_rule=rule)
-    assert store.time_axis.rule == rule
-    assert not len(store.time_axis.holes)
-    options = IngestOptions(interval="1d")
-    assert (
-        ingest(frame(index[:1]), tmp_path / "one", options, time_rule=rule).time_axis.rule == rule
-    )
-    with pytest.raises(DataError, match=r"2024-01-09.*Mon-Fri.*lacks the row of 2024-01-10"):
-        ingest(frame(index.delete(7)), tmp_path / "t", time_rule=rule)
-    kept = ingest(frame(index.delete(7)), tmp_path / "t", time_rule=rule, gaps="keep")
-    assert kept.time_axis.holes.tolist() == [6]
-    with pytest.raises(DataError, match=r"at an interval of 1d the source lacks 1 row"):
-        ingest(frame(dates("2024-01-01", "D", 12).delete(7)), tmp_path / "u", time_rule=rule)
 
 
 @pytest.mark.parametrize("interval", ["1d", "7d"])
@@ -344,7 +325,7 @@ def test_what_comes_next_is_what_a_longer_source_has(
         interval_seconds=interval,
         time_zone=zone,
         seconds=rows,
-        rule=recognize_rule(rows, interval, zone, with_holes=False),
+        rule=recognize_rule(rows, zone, with_holes=False),
     )
     if (np.diff(whole) == interval).all():
         return  # not a matter of rules

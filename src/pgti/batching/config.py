@@ -40,6 +40,8 @@ class WindowConfig:
         test_from: Time of the first test target, ISO 8601; required with val-from.
         gap: Time steps left out between splits. With input-steps + horizon - 1, splits share no
             time step.
+        across_holes: Also use windows that reach across missing time steps (a store with
+            `--gaps keep`), as if those were not missing.
 
     Raises:
         ConfigError: if a size breaks its rule, or a split is given in two ways.
@@ -57,6 +59,7 @@ class WindowConfig:
     val_from: str | None = None
     test_from: str | None = None
     gap: int = 0
+    across_holes: bool = False
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -79,14 +82,16 @@ class WindowConfig:
             ConfigError: if the split leaves no training window, or a time is not valid.
         """
         num_steps = store.meta.num_steps
+        holes = None if self.across_holes else store.time_axis.holes
         if self.val_from is None or self.test_from is None:
-            return split_by_fractions(num_steps, self.spec, self.fractions, self.gap)
+            return split_by_fractions(num_steps, self.spec, self.fractions, self.gap, holes)
         return split_by_rows(
             num_steps,
             self.spec,
             val_row=store.time_axis.row_of(parse_time("val_from", self.val_from)),
             test_row=store.time_axis.row_of(parse_time("test_from", self.test_from)),
             gap=self.gap,
+            holes=holes,
         )
 
     def target_indices(self, store: "SeriesStore") -> tuple[int, ...]:

@@ -101,7 +101,7 @@ class WindowDataset(Display, Dataset[WindowSample]):
         config = parse_config(WindowConfig, windows, owner="windows")
         opened = open_store(store)
         starts = config.splits(opened).starts(split)
-        if not starts:
+        if not len(starts):
             raise ConfigError(
                 f"the split {split} of {opened.path} has no window: give it a larger fraction, or "
                 "shorten input_steps or horizon"

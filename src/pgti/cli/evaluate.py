@@ -89,7 +89,7 @@ def evaluate_command(
             )
         names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
         if split == "all":  # a split without windows is not an error here
-            names = tuple(name for name in names if trained.splits.starts(name))
+            names = tuple(name for name in names if len(trained.splits.starts(name)))
         observer = RichObserver(error_console())
         watching = (observer,) if communicator.is_main else ()
         try:

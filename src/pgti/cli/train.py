@@ -99,7 +99,7 @@ def train_command(
             communicator=communicator,
         )
         report = trained.read_test() if result.was_finished and test_windows is None else None
-        if report is None and trained.splits.test:
+        if report is None and len(trained.splits.test):
             report = trained.evaluate("test", max_windows=test_windows)
             with communicator.raise_together():
                 if communicator.is_main:

@@ -35,7 +35,7 @@ from pgti.ingestion.timeline import Timeline
 from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.options import check_names, require_path, require_type
 from pgti.signatures import accept_options
-from pgti.store import SeriesStore, StoreWriter, TimeRule, check_target
+from pgti.store import SeriesStore, StoreWriter, check_target
 
 __all__ = ["ingest", "read_graph"]
 
@@ -48,7 +48,6 @@ def ingest(
     *,
     graph: GraphSource | None = None,
     node_ids: tuple[str, ...] | None = None,
-    time_rule: TimeRule | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     **more: Any,
 ) -> SeriesStore:
@@ -62,8 +61,6 @@ def ingest(
         graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
             else no edges.
         node_ids: sensor ids, in order, for a source without ids; a source's own ids win.
-        time_rule: that the times are known to follow, as newer readings follow that of their
-            series (`TimeAxis.rule`); by default a rule is recognised where it is sure.
         progress: called with the number of rows written and, where known, their total.
         **more: options of `IngestOptions`:
 
@@ -100,7 +97,7 @@ def ingest(
         time_zone=time_zone,
         overwrite=options.overwrite,
     ) as writer:
-        timeline = Timeline(readings, options, time_zone, time_rule)
+        timeline = Timeline(readings, options, time_zone)
         _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
         if timeline.has_times:
             timeline.finish(writer)
@@ -269,7 +266,7 @@ def _finish_without_times(options: IngestOptions, writer: StoreWriter) -> None:
         start=np.datetime64(start, "s"),
         interval_seconds=interval,
         seconds=seconds,
-        time_rule=rule,
+        time_rule=None if rule is None else rule.to_plain(),
     )
 
 

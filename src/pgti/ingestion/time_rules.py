@@ -27,23 +27,19 @@ _MAX_CHANCE = 1e-3
 
 
 def recognize_rule(
-    seconds: NDArray[np.int64], interval_seconds: int, time_zone: str | None, *, with_holes: bool
+    seconds: NDArray[np.int64], time_zone: str | None, *, with_holes: bool
 ) -> TimeRule | None:
     """The rule that all times follow; None if there is none, or it is not sure.
 
     Args:
         seconds: times of all rows, rising, int64 [T].
-        interval_seconds: the most common distance of two rows.
         time_zone: zone of the wall clock, or None where the times are wall clock.
         with_holes: whether the source may lack times of the rule.
     """
     wall = wall_seconds(seconds, time_zone)
     candidates: list[TimeRule | None] = [
         _month_rule(wall, with_holes=with_holes),
-        *(
-            _cycle_rule(seconds, wall, days, interval_seconds, time_zone, with_holes=with_holes)
-            for days in (7, 1)
-        ),
+        *(_cycle_rule(seconds, wall, days, time_zone, with_holes=with_holes) for days in (7, 1)),
         None if time_zone is None else _daily_rule(wall, most_common(np.diff(wall))),
     ]
     for rule in candidates:
@@ -111,7 +107,6 @@ def _cycle_rule(
     seconds: NDArray[np.int64],
     wall: NDArray[np.int64],
     days: int,
-    interval: int,
     time_zone: str | None,
     *,
     with_holes: bool,
@@ -124,6 +119,7 @@ def _cycle_rule(
         return None
     slots, counts = np.unique(offsets, return_counts=True)
     steps = np.diff([*slots, slots[0] + length])
+    interval = int(steps.min())
     pauses = steps[steps != interval] - interval
     # Times that are not there in half of the cycles are strays, or of no cycle at all.
     if not len(pauses) or (pauses < _MIN_PAUSE_SECONDS).any() or (2 * counts < num_cycles).any():

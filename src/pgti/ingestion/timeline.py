@@ -24,7 +24,7 @@ from pgti.ingestion.times import (
     format_seconds,
     parse_start,
 )
-from pgti.store import StoreMeta, StoreWriter, TimeAxis, TimeRule, format_interval
+from pgti.store import CycleRule, StoreMeta, StoreWriter, TimeAxis, TimeRule, format_interval
 
 __all__ = ["Timeline"]
 
@@ -41,20 +41,13 @@ class Timeline:
         readings: the source.
         options: start and interval, if the user gave them, and what to do where rows are missing.
         time_zone: zone of the clock that wall-clock times were read on, if any.
-        rule: that the times are known to follow, such as that of an earlier part of the series.
 
     Attributes:
         num_filled: rows of missing readings that were inserted so far.
         notes: what was found about the times, one line each; complete after `finish`.
     """
 
-    def __init__(
-        self,
-        readings: Readings,
-        options: IngestOptions,
-        time_zone: str | None,
-        rule: TimeRule | None = None,
-    ) -> None:
+    def __init__(self, readings: Readings, options: IngestOptions, time_zone: str | None) -> None:
         self._labels = readings.row_labels
         self._localizer = None
         if time_zone is not None and not readings.is_aware:
@@ -67,10 +60,8 @@ class Timeline:
         self._first: int | None = None
         self._last = 0
         self._num_rows = 0
-        self._time_zone, self._rule = time_zone, rule
-        self._kept: list[NDArray[np.int64]] | None = None
-        if options.gaps == "keep" or rule is not None:
-            self._kept = []
+        self._time_zone = time_zone
+        self._kept: list[NDArray[np.int64]] | None = [] if options.gaps == "keep" else None
         self._refusal: DataError | None = None
         self._next_check = ENOUGH_ROWS
         self.num_filled = 0
@@ -107,7 +98,7 @@ class Timeline:
         self._last = int(seconds[-1])
         if self._interval is None and len(steps):
             self._interval = most_common(steps)
-        if self._gaps == "error" and self._refusal is None and (steps != self._interval).any():
+        if self._gaps == "error" and self._kept is None and (steps != self._interval).any():
             self._refuse_later(times, steps, first_row - num_before)
         self._num_rows += len(seconds)
         if self._kept is not None:
@@ -146,7 +137,7 @@ class Timeline:
             if interval is None:
                 self._refuse_one_row(start)
             rule = daily_rule(self._regular_times(writer.num_steps), interval, self._time_zone)
-            return writer.finish(start=start, interval_seconds=interval, time_rule=rule)
+            return writer.finish(start=start, interval_seconds=interval, time_rule=_plain(rule))
         seconds = np.concatenate(self._kept)
         steps = np.diff(seconds)
         if len(steps):
@@ -154,7 +145,7 @@ class Timeline:
         rule = self._find_rule(seconds, interval)
         if rule is None and self._refusal is not None:
             raise self._refusal
-        if self._given_interval not in (None, interval) and interval is not None and rule is None:
+        if self._given_interval not in (None, interval) and interval is not None:
             raise DataError(
                 f"the rows of {self._labels.source} are {format_interval(interval)} apart and "
                 f"interval is {format_interval(self._given_interval or 0)}: leave "
@@ -162,6 +153,8 @@ class Timeline:
             )
         if interval is None:
             self._refuse_one_row(start)
+        if isinstance(rule, CycleRule):  # which two days of a week have two distances
+            interval = rule.interval_seconds
         is_regular = not (steps != interval).any()
         axis = TimeAxis(
             num_steps=len(seconds),
@@ -173,28 +166,17 @@ class Timeline:
         )
         self.notes = _notes_of(axis)
         return writer.finish(
-            start=start, interval_seconds=interval, seconds=axis.seconds, time_rule=rule
+            start=start, interval_seconds=interval, seconds=axis.seconds, time_rule=_plain(rule)
         )
 
     def _find_rule(self, seconds: NDArray[np.int64], interval: int | None) -> TimeRule | None:
-        """The rule that is known or recognised; None where the times follow none."""
-        with_holes, zone = self._gaps == "keep", self._time_zone
-        if self._rule is not None and self._rule.holds(seconds, zone):
-            places = np.flatnonzero(self._rule.lacks(seconds, zone))
-            if with_holes or not len(places):
-                return self._rule
-            before = int(seconds[places[0]])
-            lacking = int(self._rule.after(before, 1, zone)[0])
-            raise DataError(
-                f"{self._labels(int(places[0]))} has the time {format_seconds(before)} and the "
-                f"series continues {self._rule.describe()}: the source lacks the row of "
-                f"{format_seconds(lacking)}; keep it so with {option('gaps', 'keep')}"
-            )
+        """The rule that the times follow, if it is sure that they follow one."""
+        zone = self._time_zone
         if interval is None or not (np.diff(seconds) != interval).any():
             return None if interval is None else daily_rule(seconds, interval, zone)
         if self._given_interval not in (None, interval):
             return None
-        return recognize_rule(seconds, interval, zone, with_holes=with_holes)
+        return recognize_rule(seconds, zone, with_holes=self._gaps == "keep")
 
     def _refuse_later(
         self, times: NDArray[np.int64], steps: NDArray[np.int64], first_row: int
@@ -204,8 +186,7 @@ class Timeline:
             self._missing_rows(times, int(np.flatnonzero(steps != self._interval)[0]), first_row)
         except DataError as error:
             self._refusal = error
-        if self._kept is None:
-            self._kept = [self._regular_times(self._num_rows)]
+        self._kept = [self._regular_times(self._num_rows)]
 
     def _regular_times(self, num_rows: int) -> NDArray[np.int64]:
         rows = np.arange(num_rows, dtype=np.int64)
@@ -280,6 +261,10 @@ class Timeline:
                 f"{_MAX_FILLED_ROWS:,}; correct the time, or use {option('gaps', 'keep')}"
             )
         return num_missing
+
+
+def _plain(rule: TimeRule | None) -> dict[str, Any] | None:
+    return None if rule is None else rule.to_plain()
 
 
 def _notes_of(axis: TimeAxis) -> tuple[str, ...]:

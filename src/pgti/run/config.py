@@ -25,7 +25,7 @@ __all__ = [
     "read_toml",
 ]
 
-_EARLIER_WINDOWS = {"fill": "mean"}
+_EARLIER_WINDOWS = {"fill": "mean", "across_holes": True}
 """What runs did of versions that did not have the option yet, where it is not its default now."""
 
 _TABLES = ("windows", "model", "training")

@@ -85,7 +85,7 @@ class PreparedRun:
                 self.run.source,
                 self.trainer.train_step,
                 self.batcher,
-                self.run.splits.train[0],
+                int(self.run.splits.train[0]),
                 batch_size=self.training.sharding.max_size(self.run.config.training.batch_size),
                 owned_bytes=self.training.batcher.rows.owned_bytes,
                 num_sharing=communicator.local_world_size if on_cpu else 1,
@@ -154,7 +154,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     # Where ranks hold parts, none caches decoded rows of the whole series.
     budget_bytes = 0 if config.placement == "partitioned" else None
     batcher = build_batcher(batching, source, device, budget_bytes=budget_bytes)
-    try_network(run.forecaster, batcher, splits.train[0])
+    try_network(run.forecaster, batcher, int(splits.train[0]))
     size, order = config.training.batch_size, config.training.build_order()
     training = build_loader(
         source,
@@ -219,7 +219,7 @@ def _choose_batching(run: Run) -> tuple[str, list[str]]:
 
 def _warnings(run: Run) -> list[str]:
     """What may surprise in the results or the speed of a run, in one line each."""
-    lines = []
+    lines = list(run.splits.notes)
     if run.config.model.name == CUSTOM_MODEL:
         lines.append(
             "no module defines the network's class or function, with `shape` as first parameter: "

@@ -82,6 +82,7 @@ class Run(LoadedRun):
             mape_threshold=mape_threshold,
             ranges=ranges,
             observers=observers,
+            notes=self.splits.notes,
         )
 
     # -- forecast ---------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from pgti.forecasting import ForecastLabels
 from pgti.ingestion import IngestOptions, ingest
 from pgti.options import require_type
 from pgti.store import SeriesStore, TypicalReadings, parse_time
-from pgti.windows import SplitName, Splits
+from pgti.windows import SplitName, Splits, Starts
 
 __all__ = ["NewerReadings", "Selection", "TimeLike"]
 
@@ -30,8 +30,6 @@ NewerReadings: TypeAlias = SeriesStore | str | Path | pd.DataFrame | NDArray[Any
 
 TimeLike: TypeAlias = str | datetime | np.datetime64
 """A wall-clock time: ISO 8601 text, or an object whose `str` is that."""
-
-Starts: TypeAlias = range | NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -27,7 +27,6 @@ from pgti.store.meta import (
 )
 from pgti.store.moments import Moments, moments_of_raw
 from pgti.store.store import sha256_of
-from pgti.store.time_rule import TimeRule
 
 __all__ = ["StoreWriter"]
 
@@ -158,7 +157,7 @@ class StoreWriter:
         start: np.datetime64 | None = None,
         interval_seconds: int | None = None,
         seconds: NDArray[np.int64] | None = None,
-        time_rule: TimeRule | None = None,
+        time_rule: dict[str, Any] | None = None,
     ) -> StoreMeta:
         """Complete the store and give it its name.
 
@@ -215,7 +214,7 @@ class StoreWriter:
                 is_regular=seconds is None,
                 time_zone=self._time_zone,
                 block_rows=block_rows,
-                time_rule=None if time_rule is None else time_rule.to_plain(),
+                time_rule=time_rule,
                 parts={part.name: sha256_of(part) for part in sorted(directory.iterdir())},
             )
             for problem in meta.contradictions():
