@@ -13,7 +13,17 @@ from pgti.run import Run, train_run
 
 from .small_runs import make_config, make_series, make_store
 
-COLUMNS = ["timestamp", "origin", "horizon", "sensor", "channel", "forecast", "observed"]
+COLUMNS = [
+    "timestamp",
+    "origin",
+    "horizon",
+    "sensor",
+    "channel",
+    "forecast",
+    "observed",
+    "missing_inputs",
+    "missing_newest",
+]
 
 
 @pytest.fixture(scope="module")

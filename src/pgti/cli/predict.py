@@ -13,6 +13,8 @@ from pgti.errors import ConfigError
 
 __all__ = ["predict_command"]
 
+_FEW_WINDOWS = 24  # a look at the present, not at a part of the past
+
 
 def predict_command(
     run: Path,
@@ -47,7 +49,7 @@ def predict_command(
         device: Compute device. By default the run's.
     """
     from pgti.cli.run_options import allow_own_module
-    from pgti.forecasting import RichObserver
+    from pgti.forecasting import InputSummary, RichObserver
     from pgti.ingestion import IngestOptions
     from pgti.run import Run
 
@@ -58,7 +60,7 @@ def predict_command(
         raise ConfigError("options of ingest require --readings with a file: leave them out")
     allow_own_module(model)
     trained = Run.open(run, store=store, model=model, checkpoint=checkpoint, device=device)
-    observer = RichObserver(error_console())
+    observer, inputs = RichObserver(error_console()), InputSummary()
     try:
         windows = trained.predict(
             out,
@@ -66,10 +68,15 @@ def predict_command(
             split=split,
             between=between,
             options=IngestOptions(**(options or {})),
+            inputs=inputs,
             observers=(observer,),
         )
     finally:
         observer.close()
     steps = count_of(trained.config.windows.horizon, "step")
     log(f"{count_of(windows, 'forecast')} of {steps} in {out}")
-    print_results({"run": str(run), "out": str(out), "windows": windows}, as_json=json)
+    missing = inputs.describe() if windows <= _FEW_WINDOWS else None
+    if missing is not None:
+        log(missing)
+    results = {"run": str(run), "out": str(out), "windows": windows, "inputs": inputs.to_dict()}
+    print_results(results, as_json=json)

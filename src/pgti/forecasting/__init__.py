@@ -14,6 +14,7 @@ from pgti.forecasting.evaluation import evaluate as evaluate
 from pgti.forecasting.evaluation import evaluation_report as evaluation_report
 from pgti.forecasting.forecaster import AbstractForecaster as AbstractForecaster
 from pgti.forecasting.forecaster import NetworkForecaster as NetworkForecaster
+from pgti.forecasting.inputs import InputSummary as InputSummary
 from pgti.forecasting.metrics import ForecastMetrics as ForecastMetrics
 from pgti.forecasting.metrics import Metrics as Metrics
 from pgti.forecasting.metrics import check_metrics as check_metrics

@@ -7,17 +7,27 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pgti.batching import WindowSource
 from pgti.errors import ConfigError, MissingExtraError
 from pgti.storage import replace_atomically
 from pgti.store import TimeAxis
 
 __all__ = ["ForecastBlock", "ForecastLabels", "WriteBlock", "open_writer"]
+
+_NPZ_ARRAYS = (
+    "forecast",
+    "observed",
+    "timestamps",
+    "origins",
+    "missing_inputs",
+    "missing_newest",
+)
 
 Times: TypeAlias = NDArray[np.datetime64] | NDArray[np.int64]
 
@@ -31,12 +41,31 @@ class ForecastLabels:
         input_steps: L, to find the first target row of a window.
         sensor_ids: name of each node.
         channels: name of each target channel.
+        target_indices: positions of the targets among the store's channels.
     """
 
     time_axis: TimeAxis
     input_steps: int
     sensor_ids: tuple[str, ...]
     channels: tuple[str, ...]
+    target_indices: tuple[int, ...]
+
+    @classmethod
+    def of_source(cls, source: WindowSource) -> Self:
+        """Names of the forecasts of a source's windows."""
+        return cls(
+            time_axis=source.store.time_axis,
+            input_steps=source.spec.input_steps,
+            sensor_ids=source.store.meta.node_ids,
+            channels=source.target_names,
+            target_indices=source.target_indices,
+        )
+
+    def name_of(self, row: int) -> str:
+        """Time of a row in ISO 8601, or its number if times are unknown."""
+        if not self.time_axis.is_dated:
+            return f"row {row}"
+        return self.time_axis.isoformat(row).replace(" ", "T")
 
     def timestamps(self, rows: NDArray[np.int64]) -> Times:
         """Times of the rows, or the row numbers if the times are unknown.
@@ -64,12 +93,19 @@ class ForecastBlock:
         origins: times (or row numbers) of the last inputs, [S]; likewise.
         forecast: in original units, float32 [S, H, N, C].
         observed: observed values, NaN where missing or not known yet, float32 [S, H, N, C].
+        missing_inputs: inputs of the sensor and channel that are missing, of the window's L, int32
+            [S, N, C].
+        missing_newest: the newest inputs of the sensor and channel that are missing, those after
+            its last reading: 0 where the last input was observed, L where none was; int32
+            [S, N, C].
     """
 
     timestamps: Times
     origins: Times
     forecast: NDArray[np.float32]
     observed: NDArray[np.float32]
+    missing_inputs: NDArray[np.int32]
+    missing_newest: NDArray[np.int32]
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """One entry per forecast, by name; `sensor` and `channel` as positions."""
@@ -83,6 +119,8 @@ class ForecastBlock:
             "channel": channels,
             "forecast": self.forecast,
             "observed": self.observed,
+            "missing_inputs": self.missing_inputs[:, None],
+            "missing_newest": self.missing_newest[:, None],
         }
         # Each broadcast to [S, H, N, C], then flat
         return {name: np.broadcast_to(array, shape).ravel() for name, array in spread.items()}
@@ -185,7 +223,7 @@ def _open_npz(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
 
     def write(block: ForecastBlock) -> None:
         nonlocal num_windows
-        for name in ("forecast", "observed", "timestamps", "origins"):
+        for name in _NPZ_ARRAYS:
             array = getattr(block, name)
             if name not in files:
                 file = TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by the stack

@@ -13,6 +13,7 @@ from pgti.distributed import Communicator
 from pgti.errors import ConfigError
 from pgti.figures import graph_objects
 from pgti.forecasting import (
+    InputSummary,
     Metrics,
     Observer,
     RangeEdges,
@@ -115,7 +116,9 @@ class Run(LoadedRun):
         Returns:
             Columns `timestamp` (of the forecast value), `origin` (time of the last input),
             `horizon` (steps, from 1), `sensor`, `channel`, `forecast` and `observed` (missing
-            where unknown), both in original units.
+            where unknown), both in original units, `missing_inputs` (inputs of the sensor and
+            channel that are missing in the window) and `missing_newest` (those after its last
+            reading: 0 if the last input was observed, `input_steps` if none was).
 
         Raises:
             ConfigError: if the choices contradict one another, there is nothing to forecast, or
@@ -146,6 +149,7 @@ class Run(LoadedRun):
         split: SplitName | None = None,
         between: tuple[TimeLike, TimeLike] | None = None,
         options: IngestOptions | None = None,
+        inputs: InputSummary | None = None,
         observers: Sequence[Observer] = (),
     ) -> int:
         """Write what `forecast` returns to a CSV, Parquet or NPZ file, in bounded memory.
@@ -156,6 +160,7 @@ class Run(LoadedRun):
             split: as in `forecast`.
             between: as in `forecast`.
             options: as in `forecast`.
+            inputs: counts what is missing in the inputs.
             observers: shown the progress.
 
         Returns:
@@ -169,7 +174,9 @@ class Run(LoadedRun):
         with selection.open(self.source, self.splits, self._loader) as (batches, labels, n):
             for observer in observers:
                 observer.begin("forecasting", n)
-            return predict(self.forecaster, batches, labels, out, observers=observers)
+            return predict(
+                self.forecaster, batches, labels, out, inputs=inputs, observers=observers
+            )
 
     # -- plot -------------------------------------------------------------------------------------
 

@@ -88,12 +88,7 @@ class Selection:
                 for starts in (known, beyond)
                 if len(starts)
             ]
-            labels = ForecastLabels(
-                time_axis=chosen.store.time_axis,
-                input_steps=chosen.spec.input_steps,
-                sensor_ids=chosen.store.meta.node_ids,
-                channels=chosen.target_names,
-            )
+            labels = ForecastLabels.of_source(chosen)
             batches = (batch for loader in loaders for batch in loader.epoch(0))
             yield batches, labels, len(known) + len(beyond)
 
