@@ -50,13 +50,24 @@ def expected_readings(source: WindowSource, start: int) -> tuple[NDArray[Any], N
     filled = np.empty_like(values)
     mean, std = (np.float32(each) for each in (source.scaler.mean, source.scaler.std))
     for step, sensor, channel in np.ndindex(*values.shape):
-        value, past = values[step, sensor, channel], step
-        while np.isnan(value) and past > 0:
+
+        def scaled(value: np.float32, channel: int = channel) -> np.float32:
+            return np.float32((value - mean[channel]) / std[channel])
+
+        # Five-minute rows from a Wednesday, 00:00.
+        usual = source.typical.table[start : start + num_steps, sensor, channel]
+        past = step
+        while past >= 0 and np.isnan(values[past, sensor, channel]):
             past -= 1
-            value = values[past, sensor, channel]
-        if np.isnan(value):  # five-minute rows from a Wednesday, 00:00
-            value = source.typical.table[start + step, sensor, channel]
-        filled[step, sensor, channel] = (value - mean[channel]) / std[channel]
+        distance = np.float32(0)
+        if past >= 0:
+            distance = scaled(values[past, sensor, channel]) - scaled(usual[past])
+            for _ in range(step - past):
+                distance *= np.float32(0.9)
+        is_observed = past == step
+        filled[step, sensor, channel] = (
+            scaled(values[step, sensor, channel]) if is_observed else scaled(usual[step]) + distance
+        )
     return filled, ~np.isnan(values)
 
 
@@ -144,12 +155,13 @@ def test_a_complete_series_is_left_as_it_is(
 
 
 def test_the_rule_on_tensors() -> None:
-    """The last observed reading, for each sensor and channel; else the typical one of its row."""
-    x = torch.tensor([[9.0, 1.0], [9.0, 9.0], [2.0, 9.0], [9.0, 3.0]]).view(1, 4, 1, 2)
+    """A distance from what is typical fades by a tenth at each step; without one, it is typical."""
+    x = torch.tensor([[9.0, 8.0], [9.0, 9.0], [2.0, 9.0], [9.0, 3.0]]).view(1, 4, 1, 2)
     mask = x != 9
     typical = torch.tensor([[-1.0, -2.0], [-3.0, -4.0]]).view(2, 1, 2)
     fill_missing(x, mask, typical, torch.tensor([[0, 1, 0, 1]]))
-    assert x.flatten().tolist() == [-1, 1, -3, 1, 2, 1, 2, 3]
+    expected = torch.tensor([-1, 8, -3, -4 + 9, 2, -2 + 8.1, -3 + 2.7, 3])
+    torch.testing.assert_close(x.flatten(), expected)
 
 
 def test_filling_needs_typical_readings(tmp_path: Path) -> None:

@@ -177,4 +177,6 @@ def test_what_was_written_is_said_on_standard_error(
     assert (captured.out == "") == (command != "train")
     assert captured.err.startswith("pgti: ") or command == "train"
     if command == "predict":
-        assert captured.err == f"pgti: 1 forecast of 2 steps in {out}\n"
+        said, missing = captured.err.splitlines()
+        assert said == f"pgti: 1 forecast of 2 steps in {out}"
+        assert "lacks 25.0% of its inputs; never observed in the window: 2" in missing

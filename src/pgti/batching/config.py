@@ -32,8 +32,8 @@ class WindowConfig:
             that time of day, on working days or on weekends, over the training rows; for the time
             step itself and for the time step one horizon later.
         fill: What stands for a missing input: last or mean. "last" is the sensor's last reading in
-            the window or, if there is none, its typical one at that time over the training rows;
-            "mean" is the channel's mean.
+            the window, which fades step by step into its typical one at that time of the training
+            rows, or that one if there is no reading. "mean" is the channel's mean.
         observed_mask: Append to the inputs which readings were observed: 1, or 0 where missing.
         fractions: Fractions of train, validation and test windows, in time order.
         val_from: Time of the first validation target, ISO 8601, instead of fractions.

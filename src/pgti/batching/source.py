@@ -40,8 +40,8 @@ class WindowSource:
         target_indices: positions, among the store's channels, of those to forecast.
         calendar: names of the calendar features that are appended to the inputs.
         typical: what each sensor usually reads, of the training rows.
-        fill: what stands for a missing reading: "last", the last observed one of the sensor in
-            the window, else its typical one; "mean", 0.
+        fill: what stands for a missing reading: "last", the sensor's last one in the window,
+            fading into its typical one (`fill_missing`); "mean", 0.
         observed_mask: whether the mask of the readings is appended to them.
         profile: whether the typical readings of the target channels are appended to the inputs
             before the calendar, for the input's own row and for the row H steps later.
