@@ -26,8 +26,13 @@ from pgti.training import RunDirectory, TrainingConfig
 NUM_NODES = 3
 
 
-def make_store(path: Path, num_steps: int = 160) -> SeriesStore:
-    """Hourly readings; the second half of the series, and one sensor more than others, has gaps."""
+def make_store(
+    path: Path, num_steps: int = 160, holes: tuple[tuple[int, int], ...] = ()
+) -> SeriesStore:
+    """Hourly readings; the second half of the series, and one sensor more than others, has gaps.
+
+    Where there are holes, each is a row and the hours that are missing before it.
+    """
     random = np.random.default_rng(0)
     values = 50 + 10 * np.sin(
         np.arange(num_steps)[:, None, None] / 5 + np.arange(NUM_NODES)[:, None]
@@ -39,7 +44,13 @@ def make_store(path: Path, num_steps: int = 160) -> SeriesStore:
     graph = SensorGraph.from_edges(NUM_NODES, np.array([0, 1]), np.array([1, 2]))
     with StoreWriter(path, node_ids=("a", "b", "c"), channels=("speed",), graph=graph) as writer:
         writer.append(values.round(1).astype(np.float32))
-        writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
+        start = np.datetime64("2025-10-01T00:00")
+        steps = np.full(num_steps, 3600)
+        steps[0] = start.astype("datetime64[s]").astype(np.int64)
+        for row, hours in holes:
+            steps[row] += 3600 * hours
+        seconds = np.cumsum(steps) if holes else None
+        writer.finish(start=start, interval_seconds=3600, seconds=seconds)
     return SeriesStore.open(path)
 
 

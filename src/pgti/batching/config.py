@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from pgti.errors import ConfigError
 from pgti.options import convert_fields
 from pgti.store import parse_time
-from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
+from pgti.windows import (
+    Splits,
+    Starts,
+    WindowSpec,
+    leave_out_holes,
+    split_by_fractions,
+    split_by_rows,
+)
 
 if TYPE_CHECKING:
     from pgti.store import SeriesStore
@@ -93,6 +100,11 @@ class WindowConfig:
             gap=self.gap,
             holes=holes,
         )
+
+    def whole(self, store: "SeriesStore", starts: Starts) -> Starts:
+        """Those of the windows of a store that may be used: none across a hole, unless asked."""
+        holes = None if self.across_holes else store.time_axis.holes
+        return leave_out_holes(starts, self.spec.extent, holes)
 
     def target_indices(self, store: "SeriesStore") -> tuple[int, ...]:
         """Positions of the target channels."""
