@@ -160,7 +160,7 @@ def truncated(store: Path) -> None:
 
 def newer(store: Path) -> None:
     meta = store / "meta.json"
-    meta.write_text(meta.read_text().replace('"format_version": 1', '"format_version": 7'))
+    meta.write_text(meta.read_text().replace('"format_version": 2', '"format_version": 7'))
 
 
 @pytest.mark.parametrize(

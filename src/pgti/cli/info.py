@@ -79,7 +79,7 @@ def store_facts(store: "SeriesStore") -> dict[str, Any]:
         "edges": meta.num_edges,
         "dtype": meta.dtype,
         "bytes": store.num_bytes,
-        "missing_fraction": meta.missing_count / meta.num_readings,
+        "missing_fraction": meta.missing_fraction,
         "start": first,
         "end": last,
         "interval_seconds": meta.interval_seconds,

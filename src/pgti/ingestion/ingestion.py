@@ -95,6 +95,7 @@ def ingest(
         graph=matched.graph,
         units=options.units or None,
         time_zone=time_zone,
+        read_options=options.of_readings() | {"source_channels": list(readings.channels or ())},
         overwrite=options.overwrite,
     ) as writer:
         timeline = Timeline(readings, options, time_zone)

@@ -1,8 +1,8 @@
 """Options for reading a source: what it does not describe itself."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
@@ -47,6 +47,14 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "graph_kind": ((), _GRAPHS),
     "graph_values": ((), (".npz",)),
 }
+
+
+_OF_READINGS = frozenset(
+    ("values", "channels", "scale", "missing", "interval", "time_zone", "time_format", "gaps",
+     "delimiter", "header", "timestamps", "ids")
+)  # fmt: skip
+"""What a store remembers of how it was read: all options of readings but units and start."""
+_GAPS_REFUSED = ("gaps", "error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +142,15 @@ class IngestOptions:
             parse_start(self.start, self.time_zone)
         self._check_numbers()
         self._check_names()
+
+    def of_readings(self) -> dict[str, Any]:
+        """The options of readings that were given, by name, as a store remembers them."""
+        names = (each.name for each in fields(self) if each.name in _OF_READINGS)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name in names
+            if (value := getattr(self, name)) not in (None, ()) and (name, value) != _GAPS_REFUSED
+        }
 
     @property
     def interval_seconds(self) -> int | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pgti.store.time_rule import TimeRule as TimeRule
     from pgti.store.typical import TypicalReadings as TypicalReadings
     from pgti.store.typical import sum_by_bin as sum_by_bin
+    from pgti.store.writer import MemoryWriter as MemoryWriter
     from pgti.store.writer import StoreWriter as StoreWriter
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

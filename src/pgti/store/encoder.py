@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import StoreError
 from pgti.store.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, Raw, grid_divisor
+from pgti.store.layout import write_header
 from pgti.store.meta import SERIES_OFFSET
 
 __all__ = ["SeriesEncoder"]
@@ -47,6 +48,13 @@ class SeriesEncoder:
         self.num_steps = 0
         self._file = self._new_file()
 
+    @property
+    def max_codes(self) -> tuple[int, ...] | None:
+        """The largest code of each channel in absolute value; None where there are no codes."""
+        if isinstance(self.codec, Float32Codec):
+            return None
+        return tuple(int(code) for code in self._max_code)
+
     def append(self, values: NDArray[np.float32]) -> None:
         """Append readings [rows, N, C], contiguous and finite, NaN for missing."""
         raw = self._encode(values)
@@ -56,16 +64,9 @@ class SeriesEncoder:
     def finish(self) -> None:
         """Write the header, flush the file to the disk and close it."""
         file = self._open_file()
-        text = repr(
-            {
-                "descr": self.codec.dtype.str,
-                "fortran_order": False,
-                "shape": (self.num_steps, *self._row_shape),
-            }
+        write_header(
+            file, self.codec.dtype, (self.num_steps, *self._row_shape), offset=SERIES_OFFSET
         )
-        file.seek(0)
-        file.write(np.lib.format.magic(1, 0) + (SERIES_OFFSET - 10).to_bytes(2, "little"))
-        file.write(text.encode("latin1").ljust(SERIES_OFFSET - 11) + b"\n")
         file.flush()
         os.fsync(file.fileno())
         file.close()
