@@ -10,6 +10,7 @@ from pgti.errors import ConfigError
 from pgti.forecasting.breakdowns import breakdown_frame
 from pgti.forecasting.drift import describe_drift, drift_frame
 from pgti.forecasting.metrics import add_average
+from pgti.windows import SPLIT_NAMES
 
 __all__ = ["Report", "step_heading"]
 
@@ -60,11 +61,8 @@ class Report:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is worth knowing, one line each: inputs far from those of training among it."""
-        lines = {
-            name: describe_drift(content["drift"], self.units)
-            for name, content in self._splits.items()
-            if "drift" in content
-        }
+        drifts = {k: each["drift"] for k, each in self._splits.items() if "drift" in each}
+        lines = {name: describe_drift(drift, self.units) for name, drift in drifts.items()}
         return (*self._notes, *(f"{name}: {line}" for name, line in lines.items() if line))
 
     @property
@@ -172,23 +170,20 @@ class Report:
             by_horizon: False gives the errors over all steps, without the column `horizon`, and
                 with a column `METRIC_average` per metric: the mean of the steps' errors.
         """
+        averages = () if by_horizon else tuple(f"{name}_average" for name in self.metrics)
         rows = [
             {"split": split, "forecaster": forecaster, "channel": channel}
             | ({"horizon": int(key)} if by_horizon else {})
             | {name: errors[name][key] for name in self.metrics}
             | {"count": errors["count"]}
-            | ({} if by_horizon else self._averages(errors))
+            | {name: errors[name.removesuffix("_average")]["average"] for name in averages}
             for split, forecaster, channel, errors in self._tables()
             for key in errors["mae"]
             if key.isdigit() == by_horizon and key != "average"
         ]
         texts = dict.fromkeys(("split", "forecaster", "channel"), "str")
-        averages = () if by_horizon else (f"{name}_average" for name in self.metrics)
         numbers = dict.fromkeys((*self.metrics, *averages), "float64")
         return pd.DataFrame(rows).astype(texts | numbers)
-
-    def _averages(self, errors: Mapping[str, Any]) -> dict[str, float | None]:
-        return {f"{name}_average": errors[name]["average"] for name in self.metrics}
 
     @property
     def breakdowns(self) -> tuple[str, ...]:
@@ -289,8 +284,7 @@ class Report:
     def title(self) -> str:
         """Splits, windows and targets, in one line."""
         windows = ", ".join(
-            f"{name} ({_count_windows(content['windows'], content['split_windows'])})"
-            for name, content in self._splits.items()
+            f"{name} ({_extent(name, each)})" for name, each in self._splits.items()
         )
         targets = shorten(
             [f"{name} in {unit}" if unit else name for name, unit in self.units.items()]
@@ -320,8 +314,7 @@ class Report:
 
 
 def _baselines_of(content: Mapping[str, Any]) -> tuple[str, ...]:
-    entries = ((name, each) for name, each in content.items() if isinstance(each, Mapping))
-    return tuple(name for name, each in entries if "count" in each)
+    return tuple(k for k, each in content.items() if isinstance(each, Mapping) and "count" in each)
 
 
 def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -345,6 +338,11 @@ def step_heading(step: int, interval_seconds: int | None) -> str:
     return f"{seconds} s"
 
 
-def _count_windows(evaluated: int, total: int) -> str:
+def _extent(name: str, content: Mapping[str, Any]) -> str:
+    """How many windows were evaluated; where they are no split, also the time of their targets."""
+    evaluated, total = content["windows"], content["split_windows"]
     share = f"{evaluated:,} of " if evaluated != total else ""
-    return share + count_of(total, "window")
+    extent = share + count_of(total, "window")
+    if name in SPLIT_NAMES or "from" not in content:
+        return extent
+    return f"{extent}, {content['from']} to {content['to']}"
