@@ -8,13 +8,13 @@
 `gaps` removes 8 % of a month of speeds on Interstate 5, a quarter each in gaps of 1, 6, 36 and 288
 steps (5 minutes, half an hour, 3 hours, a day) of random sensors, and trains on the rest. `beijing`
 forecasts PM2.5 from 11 channels of air quality and weather that really have gaps. `late` trains on
-the month without gaps, and removes the newest row of each test window: of all sensors, or of a
-random fifth. Errors are those of observed test targets. A result that the output has already is
-skipped.
+the month without gaps, and removes the newest row of each test window, or the newest half hour: of
+all sensors, or of a random fifth. Errors are those of observed test targets. A result that the
+output has already is skipped. `table` prints the errors, means over the seeds.
 
 Rules: mean (0 in standardised inputs), last (the sensor's last reading in the window, else its
 typical one), typical (always its typical one), shifted (typical, and as far from it as the last
-reading was), decay (the same, but that distance shrinks by a tenth at each step).
+reading was), fading (pgti's: the same, but that distance shrinks by a tenth at each step).
 
 DATA holds pems_i5nb_oct2025.npz and beijing_prsa.npz.
 """
@@ -24,7 +24,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -53,28 +52,32 @@ def fill_mean(x: Tensor, mask: Tensor, typical: Tensor, bins: Tensor) -> None:
     """Leave 0."""
 
 
+def fill_last(x: Tensor, mask: Tensor, typical: Tensor, bins: Tensor) -> None:
+    """The last reading, else the typical one."""
+    known = torch.zeros_like(mask[:, 0])
+    for step in range(x.shape[1]):
+        filled = torch.where(known, x[:, max(0, step - 1)], typical[bins[:, step]])
+        x[:, step].copy_(torch.where(mask[:, step], x[:, step], filled))
+        known = known | mask[:, step]
+
+
 def fill_typical(x: Tensor, mask: Tensor, typical: Tensor, bins: Tensor) -> None:
     """The typical reading, whatever was read last."""
     x.copy_(torch.where(mask, x, typical[bins]))
 
 
-def fill_shifted(
-    x: Tensor, mask: Tensor, typical: Tensor, bins: Tensor, *, factor: float = 1.0
-) -> None:
-    """The typical reading, plus how far the last one was from its own, times factor^steps."""
-    distance = torch.zeros_like(x[:, 0])
-    for step in range(x.shape[1]):
-        usual, observed = typical[bins[:, step]], mask[:, step]
-        distance = torch.where(observed, x[:, step] - usual, distance * factor)
-        x[:, step].copy_(torch.where(observed, x[:, step], usual + distance))
+def fill_shifted(x: Tensor, mask: Tensor, typical: Tensor, bins: Tensor) -> None:
+    """The typical reading, plus how far the last one was from its own."""
+    with patch.object(filling, "_FADING", 1.0):
+        fill_missing(x, mask, typical, bins)
 
 
 RULES: dict[str, Rule] = {
     "mean": fill_mean,
-    "last": fill_missing,
+    "last": fill_last,
     "typical": fill_typical,
     "shifted": fill_shifted,
-    "decay": partial(fill_shifted, factor=0.9),
+    "fading": fill_missing,
 }
 
 
@@ -172,13 +175,14 @@ class _Late:
 
     Args:
         run: whose forecaster it is, on a series without gaps of one channel.
-        share: of the sensors whose newest row is late; drawn anew for each window.
-        rule: what stands for their newest reading.
+        share: of the sensors whose newest rows are late; drawn anew for each window.
+        num_late: rows that are late.
+        rule: what stands for their readings.
     """
 
-    def __init__(self, run: Run, share: float, rule: Rule) -> None:
+    def __init__(self, run: Run, share: float, num_late: int, rule: Rule) -> None:
         self._forward, self._axis = run.forecaster.forward, run.store.time_axis
-        self._share, self._rule = share, rule
+        self._share, self._num_late, self._rule = share, num_late, rule
         rows, scaler = run.splits.train_rows(run.source.spec), run.source.scaler
         self._typical = TypicalReadings.fit(run.store, rows)
         scaled = (self._typical.table - np.float32(scaler.mean)) / np.float32(scaler.std)
@@ -188,7 +192,7 @@ class _Late:
         generator = np.random.default_rng(int(batch.starts[0]))
         late = generator.random((len(batch.starts), batch.x.shape[2])) < self._share
         mask, x = batch.x_mask.clone(), batch.x.clone()
-        mask[:, -1, :, 0] = torch.from_numpy(~late)
+        mask[:, -self._num_late :, :, 0] = torch.from_numpy(~late)[:, None]
         x[..., 0] *= mask[..., 0]
         past = batch.starts[:, None] + np.arange(x.shape[1])
         bins = torch.from_numpy(self._typical.bins(self._axis, past))
@@ -198,19 +202,21 @@ class _Late:
 
 def study_late(args: argparse.Namespace) -> None:
     """Train without gaps, then test without the newest row."""
-    cases = [
-        ("complete", 0.0, "mean"),
-        *((f"late {share:.0%}", share, rule) for share in (0.2, 1.0) for rule in RULES),
-    ]
+    cases = [("complete", 0.0, 1, "mean")]
+    for name, num_late in (("newest row", 1), ("newest half hour", 6)):
+        for share in (0.2, 1.0):
+            cases += [(f"{name} of {share:.0%}", share, num_late, rule) for rule in RULES]
     for seed in SEEDS[: args.seeds]:
         for model in MODELS:
             run = train("late", args, model, seed, "complete")
-            for name, share, rule in cases:
+            for name, share, num_late, rule in cases:
                 key = f"{name}/{model}/{seed}/{rule}"
                 if key in args.results:
                     continue
                 began = time.perf_counter()
-                with patch.object(run.forecaster, "forward", _Late(run, share, RULES[rule])):
+                with patch.object(
+                    run.forecaster, "forward", _Late(run, share, num_late, RULES[rule])
+                ):
                     report = run.evaluate("test")
                 record(args, key, report, began)
 
@@ -223,6 +229,27 @@ def record(args: argparse.Namespace, key: str, report: Any, began: float) -> Non
     print(key, args.results[key]["seconds"], flush=True)
 
 
+def print_table(results: dict[str, Any]) -> None:
+    """MAE and RMSE over all steps of each study and model, a row each, a column for each rule."""
+    errors: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    for key, result in results.items():
+        study, model, _, rule = key.split("/")
+        test = result["test"]
+        found = errors.setdefault((study, model), {}).setdefault(rule, [])
+        found.append((test["mae"]["mean"], test["rmse"]["mean"]))
+    rules = list(dict.fromkeys(rule for each in errors.values() for rule in each))
+    print("| | model | seeds |", " | ".join(rules), "|")
+    print("|---|---|---|" + "---|" * len(rules))
+    for (study, model), each in errors.items():
+        cells = [
+            " / ".join(f"{value:.3f}" for value in np.mean(each[rule], axis=0))
+            if rule in each
+            else ""
+            for rule in rules
+        ]
+        print(f"| {study} | {model} | {max(map(len, each.values()))} |", " | ".join(cells), "|")
+
+
 def main() -> None:
     """Run one study, or print the table."""
     parser = argparse.ArgumentParser()
@@ -233,9 +260,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     args = parser.parse_args()
     args.results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    if args.study == "late":
+    if args.study == "table":
+        print_table(args.results)
+    elif args.study == "late":
         study_late(args)
-    elif args.study != "table":
+    else:
         study_rules(args.study, args)
 
 

@@ -164,7 +164,7 @@ class AbstractModel(nn.Module, ABC):
         """Forecast the targets.
 
         Args:
-            x: [B, L, N, C_in], B at least 1, standardized, 0 where missing, calendar channels last.
+            x: [B, L, N, C_in], B at least 1, standardized, none missing, calendar channels last.
             supports: operators of the graph.
             teacher: the truth, in training only; a model may ignore it.
 
