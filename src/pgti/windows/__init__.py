@@ -1,5 +1,7 @@
 """Windows as integers: starts, splits, order, sharding over ranks, and the rows they read."""
 
+from pgti.windows.folds import Fold as Fold
+from pgti.windows.folds import rolling_folds as rolling_folds
 from pgti.windows.model_shape import ModelShape as ModelShape
 from pgti.windows.order import BlockShuffle as BlockShuffle
 from pgti.windows.order import GlobalShuffle as GlobalShuffle
