@@ -91,6 +91,7 @@ def test_every_group_agrees_with_numpy(
         own_metrics={"close": close, "stubborn": stubborn},
         breakdowns=groups,
     )
+    assert found["model"]._without_vmap == {"stubborn"}
     content = evaluation_report(found, "model", store.meta.channels, groups)["by"]
 
     forecast = np.concatenate([persistence(batch).numpy().copy() for batch in loader.epoch(0)])
