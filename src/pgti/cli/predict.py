@@ -78,5 +78,7 @@ def predict_command(
     missing = inputs.describe() if windows <= _FEW_WINDOWS else None
     if missing is not None:
         log(missing)
+    for line in inputs.notes():
+        log(line)
     results = {"run": str(run), "out": str(out), "windows": windows, "inputs": inputs.to_dict()}
     print_results(results, as_json=json)

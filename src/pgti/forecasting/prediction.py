@@ -121,7 +121,7 @@ def forecast_frame(
     for name, words in (("sensor", labels.sensor_ids), ("channel", labels.channels)):
         columns[name] = pd.Categorical.from_codes(columns[name], categories=pd.Index(words))
     if labels.time_zone is not None:
-        for name in ("timestamp", "origin"):
+        for name in ("timestamp", "origin")[labels.numbered :]:
             times = pd.DatetimeIndex(columns[name], tz="UTC")
             columns[name] = times.tz_convert(labels.time_zone)
     frame = pd.DataFrame(columns)
@@ -198,7 +198,7 @@ def _blocks_of(
     for first in range(0, batch.num_windows, size):
         part = slice(first, first + size)
         yield ForecastBlock(
-            timestamps=labels.timestamps(last_rows[part, None] + horizon),
+            timestamps=labels.target_times(last_rows[part, None] + horizon),
             origins=labels.timestamps(last_rows[part]),
             forecast=forecast[part],
             observed=observed[part],

@@ -42,6 +42,7 @@ class ForecastLabels:
         sensor_ids: name of each node.
         channels: name of each target channel.
         target_indices: positions of the targets among the store's channels.
+        numbered: whether the targets are named by their row numbers, as their times are not known.
     """
 
     time_axis: TimeAxis
@@ -49,16 +50,24 @@ class ForecastLabels:
     sensor_ids: tuple[str, ...]
     channels: tuple[str, ...]
     target_indices: tuple[int, ...]
+    numbered: bool = False
 
     @classmethod
-    def of_source(cls, source: WindowSource) -> Self:
-        """Names of the forecasts of a source's windows."""
+    def of_source(cls, source: WindowSource, *, past_the_end: bool = False) -> Self:
+        """Names of the forecasts of a source's windows.
+
+        Args:
+            source: of the windows.
+            past_the_end: whether targets follow the end of the series. Where its times are
+                irregular, what comes there is not known, and targets are numbered.
+        """
         return cls(
             time_axis=source.store.time_axis,
             input_steps=source.spec.input_steps,
             sensor_ids=source.store.meta.node_ids,
             channels=source.target_names,
             target_indices=source.target_indices,
+            numbered=past_the_end and not source.store.time_axis.continues,
         )
 
     def name_of(self, row: int) -> str:
@@ -77,6 +86,10 @@ class ForecastLabels:
         if self.time_axis.time_zone is None:
             return self.time_axis.at(rows)
         return self.time_axis.seconds_at(rows).astype("datetime64[s]")
+
+    def target_times(self, rows: NDArray[np.int64]) -> Times:
+        """Times of target rows, or their numbers."""
+        return rows if self.numbered else self.timestamps(rows)
 
     @property
     def time_zone(self) -> str | None:
@@ -196,7 +209,7 @@ def _open_parquet(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
             columns[name] = pyarrow.DictionaryArray.from_arrays(positions, dictionary)
         if labels.time_zone is not None:
             zoned = pyarrow.timestamp("s", tz=labels.time_zone)
-            for name in ("timestamp", "origin"):
+            for name in ("timestamp", "origin")[labels.numbered :]:
                 columns[name] = pyarrow.array(columns[name]).cast(zoned)
         columns["observed"] = pyarrow.array(columns["observed"], from_pandas=True)
         table = pyarrow.table(columns)

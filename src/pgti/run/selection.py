@@ -88,7 +88,7 @@ class Selection:
                 for starts in (known, beyond)
                 if len(starts)
             ]
-            labels = ForecastLabels.of_source(chosen)
+            labels = ForecastLabels.of_source(chosen, past_the_end=len(beyond) > 0)
             batches = (batch for loader in loaders for batch in loader.epoch(0))
             yield batches, labels, len(known) + len(beyond)
 
