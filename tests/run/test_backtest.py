@@ -23,6 +23,7 @@ from pgti.run import Run, RunConfig, rolling
 from pgti.run.arguments import RunArguments
 from pgti.run.backtest_result import BacktestResult
 from pgti.run.rolling import BacktestOptions, Refit, run_backtest
+from pgti.storage import file_lock
 from pgti.store import Scaler, SeriesStore, StoreWriter
 from pgti.windows import Fold
 
@@ -315,12 +316,31 @@ def test_a_backtest_that_dies_goes_on_bit_for_bit(
 
 
 def test_a_finished_backtest_is_read(tmp_path: Path) -> None:
-    """Also where its runs are gone, and the store has grown."""
+    """Also where its runs are gone, and the store has grown; another store is refused."""
     store = make_store(tmp_path / "store")
     result = pgti.backtest(store, tmp_path / "out", folds=2, **OPTIONS)
     (tmp_path / "out" / "fold-1" / "config.toml").unlink()
     again = pgti.backtest(store, tmp_path / "out", folds=2, **OPTIONS)
     assert again == result
+    values = make_values()
+    grown = make_store(tmp_path / "grown", np.concatenate([values, values[:10]]))
+    later = pgti.backtest(grown, tmp_path / "out", folds=2, **OPTIONS)
+    assert later.errors == result.errors
+    values[3] += 1
+    other = make_store(tmp_path / "other", values)
+    with pytest.raises(RunError, match=r"store = .* and cannot be resumed with"):
+        pgti.backtest(other, tmp_path / "out", folds=2, **OPTIONS)
+
+
+def test_two_processes_do_not_share_a_backtest(tmp_path: Path) -> None:
+    """The second is refused while the first works on it."""
+    store = make_store(tmp_path / "store")
+    pgti.backtest(store, tmp_path / "out", folds=2, **OPTIONS)
+    with (
+        file_lock(tmp_path / "out" / "lock", on_busy=lambda: None),
+        pytest.raises(RunError, match="another process works on the backtest"),
+    ):
+        pgti.backtest(store, tmp_path / "out", folds=2, **OPTIONS)
 
 
 @pytest.mark.parametrize(

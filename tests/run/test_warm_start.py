@@ -92,6 +92,27 @@ def test_it_starts_from_the_best_weights_with_the_same_options(tmp_path: Path) -
     assert Run.open(tmp_path / "warm").source.scaler == run.source.scaler
 
 
+@pytest.mark.parametrize(
+    ("num_steps", "line"),
+    [
+        (120, "40 of the 120 rows are new since then"),
+        (80, "its rows are the same"),
+        (70, "on another store: 3 of its 3 sensors are those of the run"),
+    ],
+)
+def test_it_says_what_is_new_since_the_run(
+    num_steps: int, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A store that has grown is the same store up to the rows that it had."""
+    values = make_series(num_steps=120)
+    run = pgti.train(make_store(tmp_path / "old", values[:80]), tmp_path / "first", model="gru",
+                     windows=WINDOWS, **OPTIONS)  # fmt: skip
+    store = make_store(tmp_path / "new", values[:num_steps])
+    capsys.readouterr()
+    pgti.train(store, tmp_path / "warm", init_from=run, epochs=0)
+    assert line in capsys.readouterr().err
+
+
 def test_it_trains_on_from_the_weights(tmp_path: Path) -> None:
     """A step of plain gradient descent, computed by hand from the run's weights."""
     run = first_run(tmp_path, model_options={"hidden": 3})

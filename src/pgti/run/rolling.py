@@ -6,11 +6,11 @@ folds, stay in the directory of the backtest, which resumes from them.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ import torch
 from pgti.batching import build_loader
 from pgti.display import count_of
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import ConfigError, RunError, option, require_whole_number
+from pgti.errors import ConfigError, option, require_whole_number
 from pgti.forecasting import ForecastMetrics, build_baselines, evaluate, evaluation_report
 from pgti.models import ModelFactory
 from pgti.options import convert_fields
+from pgti.run.backtest_directory import BacktestDirectory
 from pgti.run.backtest_result import BacktestResult, FoldResult
 from pgti.run.build import resolve_model
 from pgti.run.config import RunConfig
@@ -29,10 +30,9 @@ from pgti.run.execute import Log, train_run
 from pgti.run.prepare import ObserverFactory
 from pgti.run.run import Run
 from pgti.run.warm_start import StartRun
-from pgti.storage import file_lock, reraise_os_errors, write_atomically
 from pgti.store import SeriesStore, TypicalReadings, parse_time
 from pgti.training import Extensions
-from pgti.training.compatibility import check_settings, free_options, plain_settings
+from pgti.training.compatibility import free_options
 from pgti.windows import Fold, rolling_folds
 
 __all__ = ["BacktestOptions", "Refit", "run_backtest"]
@@ -40,9 +40,6 @@ __all__ = ["BacktestOptions", "Refit", "run_backtest"]
 Refit = Literal["every", "never", "warm"]
 
 _MODEL = "model"
-_LOCK = "lock"
-_BINDING = {"training.epochs", "training.max_steps", "training.patience"}
-"""Options that a run may change when it is resumed, and a backtest may not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +111,10 @@ def run_backtest(  # noqa: PLR0913 - each names one part of a backtest
         opened = SeriesStore.open(config.store) if store is None else store
         config = replace(config, model=resolve_model(config.model, model)).resolved()
         config, notes = _without_test(config)
-        opened = _rows_of_backtest(out, opened)
+        directory = BacktestDirectory(out.absolute())
+        rows = directory.read_rows()
+        if rows is not None and rows <= opened.meta.num_steps:
+            opened = opened.prefix(rows)  # the store may have grown since the backtest began
         first_row = None
         if options.first_from is not None:
             time = parse_time("first_from", options.first_from)
@@ -131,7 +131,7 @@ def run_backtest(  # noqa: PLR0913 - each names one part of a backtest
             config.windows.splits(_training_store(opened, fold))
     backtest = _Backtest(
         config=config,
-        out=out.absolute(),
+        directory=directory,
         options=options,
         store=opened,
         model=model,
@@ -140,7 +140,17 @@ def run_backtest(  # noqa: PLR0913 - each names one part of a backtest
         communicator=ranks,
         extensions=Extensions() if extensions is None else extensions,
     )
-    with backtest.opened():
+    settings = {
+        "store": opened.fingerprint,
+        "rows": opened.meta.num_steps,
+        **asdict(options),
+        "metrics": sorted(backtest.extensions.metrics or ()),
+        **config.settings(),
+    }
+    with ExitStack() as held:
+        with ranks.raise_together():
+            if ranks.is_main:
+                held.enter_context(directory.opened(settings, free_options(config.training)))
         for line in notes:
             backtest.log(line)
         records = [backtest.run_fold(i, fold, folds) for i, fold in enumerate(folds)]
@@ -157,7 +167,7 @@ class _Backtest:
     """What the folds of a backtest have in common; see `run_backtest`."""
 
     config: RunConfig
-    out: Path
+    directory: BacktestDirectory
     options: BacktestOptions
     store: SeriesStore
     model: ModelFactory | None
@@ -166,70 +176,14 @@ class _Backtest:
     communicator: Communicator
     extensions: Extensions
 
-    # -- the directory ----------------------------------------------------------------------------
-
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Create the directory or continue in it, with its options; one process at a time."""
-        with self.communicator.raise_together():
-            if self.communicator.is_main:
-                self._check_directory()
-                with reraise_os_errors(f"{self.out} cannot be written"):
-                    self.out.mkdir(parents=True, exist_ok=True)
-
-        def refuse() -> None:
-            raise RunError(f"{self.out} is being written by another backtest: wait until it ends")
-
-        if not self.communicator.is_main:
-            yield
-            return
-        with file_lock(self.out / _LOCK, on_busy=refuse):
-            self._write("backtest.json", self._settings())
-            yield
-
-    def _check_directory(self) -> None:
-        described = _read(self.out / "backtest.json")
-        if described is None:
-            if self.out.exists() and not (self.out.is_dir() and _is_empty(self.out)):
-                raise RunError(
-                    f"{self.out} exists and is no backtest: choose another {option('out')} or "
-                    "remove what is there"
-                )
-            return
-        free = free_options(self.config.training) - _BINDING
-        try:
-            check_settings(described, self._settings(), free=free)
-        except RunError as error:
-            text = str(error).replace("the run was", "the backtest was")
-            text = text.partition(": use the option")[0]
-            raise RunError(
-                f"{self.out}: {text}: use its option, or choose another {option('out')}"
-            ) from None
-
-    def _settings(self) -> dict[str, Any]:
-        """What determines the results."""
-        settings = {
-            "store": self.store.fingerprint,
-            "rows": self.store.meta.num_steps,
-            **asdict(self.options),
-            "metrics": sorted(self.extensions.metrics or ()),
-            **self.config.settings(),
-        }
-        return plain_settings(settings)
-
-    def _write(self, name: str, content: Mapping[str, Any]) -> None:
-        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-        write_atomically(self.out / name, text.encode())
-
     # -- a fold -----------------------------------------------------------------------------------
 
     def run_fold(self, index: int, fold: Fold, folds: tuple[Fold, ...]) -> dict[str, Any]:
         """Train and evaluate a fold, unless that is done; what its file holds."""
-        name = f"fold-{index + 1}"
-        content = b""
+        name, content = f"fold-{index + 1}.json", b""
         with self.communicator.raise_together():
             if self.communicator.is_main:
-                found = _read(self.out / f"{name}.json")
+                found = self.directory.read(name)
                 content = b"" if found is None else json.dumps(found).encode()
         content = self.communicator.broadcast_bytes(content)
         if content:
@@ -254,7 +208,7 @@ class _Backtest:
         }
         with self.communicator.raise_together():
             if self.communicator.is_main:
-                self._write(f"{name}.json", record)
+                self.directory.write(name, record)
         return record
 
     def _train(self, index: int, folds: tuple[Fold, ...]) -> tuple[Run, dict[str, Any]]:
@@ -265,7 +219,7 @@ class _Backtest:
             return run, {"epochs": 0, "best_epoch": 0, "seconds": 0.0}
         config, start = self.config, None
         if is_later and self.options.refit == "warm":
-            before = self.out / f"fold-{index}"
+            before = self.directory.path / f"fold-{index}"
             known = _training_store(self.store, folds[index - 1])
             opened = Run.open(before, store=known, model=self.model, device="cpu")
             start = StartRun.of(opened, model=self.model)
@@ -280,7 +234,7 @@ class _Backtest:
         """Train before a fold, resume that, or read the trained model."""
         run, result = train_run(
             config,
-            self.out / f"fold-{index + 1}",
+            self.directory.path / f"fold-{index + 1}",
             store=_training_store(self.store, fold),
             model=self.model,
             resume=True,
@@ -392,29 +346,3 @@ def _without_test(config: RunConfig) -> tuple[RunConfig, list[str]]:
     fractions = (share, 1.0 - share, 0.0)
     windows = replace(windows, fractions=fractions, val_from=None, test_from=None)
     return replace(config, windows=windows), notes
-
-
-def _rows_of_backtest(out: Path, store: SeriesStore) -> SeriesStore:
-    """The rows of a backtest that is resumed: the store may have grown since it began."""
-    described = _read(out / "backtest.json")
-    rows = store.meta.num_steps if described is None else int(described["rows"])
-    return store.prefix(rows) if rows <= store.meta.num_steps else store
-
-
-def _is_empty(directory: Path) -> bool:
-    """Whether a directory has nothing but what a backtest that was killed at once left there."""
-    return all(each.name == _LOCK or each.name.endswith(".partial") for each in directory.iterdir())
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if there is no file.
-
-    Raises:
-        RunError: if it cannot be read.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged: {error}; remove it") from None

@@ -41,6 +41,8 @@ class StartRun:
         config: its options.
         source: what its windows hold.
         weights: its parameters and buffers by name.
+        fingerprint: of the rows that it has seen.
+        rows: how many.
         refit_scaler: fit the scaler on the new training rows, in place of taking the run's over.
         model: the user's own class or function, in place of the one that the run's model names.
     """
@@ -49,6 +51,8 @@ class StartRun:
     config: RunConfig
     source: WindowSource
     weights: Mapping[str, Tensor]
+    fingerprint: str
+    rows: int
     refit_scaler: bool = False
     model: ModelFactory | None = None
 
@@ -82,6 +86,8 @@ class StartRun:
                 name: each.detach().cpu().clone()
                 for name, each in run.forecaster.network.state_dict().items()
             },
+            fingerprint=run.store.fingerprint,
+            rows=run.store.meta.num_steps,
             refit_scaler=refit_scaler,
             model=None if isinstance(model, str) else model,
         )
@@ -91,8 +97,8 @@ class StartRun:
         """What a new run takes over, and remembers of it."""
         record = {
             "path": str(self.path),
-            "fingerprint": self.source.store.fingerprint,
-            "rows": self.source.store.meta.num_steps,
+            "fingerprint": self.fingerprint,
+            "rows": self.rows,
             "refit_scaler": self.refit_scaler,
         }
         return StartedFrom(record=record, scaler=None if self.refit_scaler else self.source.scaler)
@@ -184,13 +190,12 @@ class StartRun:
 
     def describe(self, store: SeriesStore) -> str:
         """One line: what is new since the run."""
-        mine = self.source.store
-        rows = mine.meta.num_steps
-        if _is_grown(store, mine):
-            new = store.meta.num_steps - rows
-            what = f"{new:,} of the {count_of(store.meta.num_steps, 'row')} are new since then"
-            return f"starting from the run {self.path}: {what if new else 'on the same rows'}"
-        known, here = set(mine.meta.node_ids), store.meta.node_ids
+        num_steps = store.meta.num_steps
+        if num_steps >= self.rows and store.fingerprint_at(self.rows) == self.fingerprint:
+            new = num_steps - self.rows
+            what = f"{new:,} of the {count_of(num_steps, 'row')} are new since then"
+            return f"starting from the run {self.path}: {what if new else 'its rows are the same'}"
+        known, here = set(self.source.store.meta.node_ids), store.meta.node_ids
         num_known = sum(each in known for each in here)
         return (
             f"starting from the run {self.path}, on another store: {num_known:,} of its "
@@ -224,11 +229,6 @@ def _inputs(one: WindowSource, two: WindowSource) -> dict[str, tuple[Any, Any]]:
         "profile": (one.profile, two.profile),
         "observed_mask": (one.observed_mask, two.observed_mask),
     }
-
-
-def _is_grown(store: SeriesStore, before: SeriesStore) -> bool:
-    """Whether a store has the rows of another one, and perhaps more after them."""
-    return store.fingerprint == before.fingerprint
 
 
 def _seconds(interval: int | None) -> str:
