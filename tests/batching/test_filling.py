@@ -243,13 +243,14 @@ def test_cuda_fills_the_same_bits(tmp_path: Path) -> None:
     expected = standard(source).gather(starts)
     for name in ("index", "device", "standard"):
         batcher = pgti.batching.build_batcher(name, source, device)
-        batcher.gather(starts)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            batch = batcher.gather(starts)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        assert_same(batch.to("cpu"), expected)
+        assert_same(batcher.gather(starts).to("cpu"), expected)
+    x, typical = torch.rand(2, 4, 3, 1, device=device), torch.rand(5, 3, 1, device=device)
+    mask, bins = x > 0.5, torch.arange(4, device=device).expand(2, 4)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        fill_missing(x, mask, typical, bins)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_typical_readings_of_another_series_fit(tmp_path: Path) -> None:

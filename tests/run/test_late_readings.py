@@ -99,3 +99,23 @@ def test_predict_says_what_is_missing(
     shown = capsys.readouterr()
     assert "inputs" not in shown.err
     assert json.loads(shown.out)["inputs"]["missing_inputs"] == 0
+
+
+def test_the_mask_as_inputs(tmp_path: Path) -> None:
+    """A network is built for the mask, from a complete series, too, and sees newer gaps."""
+    store = pgti.ingest(make_frame(24 * 12), tmp_path / "store")
+    windows = {"input_steps": 12, "horizon": 3, "observed_mask": True}
+    options = {"model": "gru", "epochs": 1, "progress": False, "windows": windows}
+    run = pgti.train(store, tmp_path / "run", **options)
+    assert run.source.shape.input_channels == 1 + 1 + 1
+    complete = make_frame(24 * 12 + 17)[-24:]
+    late = complete.copy()
+    late.iloc[-1, 2] = np.nan
+    found, wanted = (frame.set_index("sensor") for frame in map(run.forecast, (late, complete)))
+    assert (found.loc["c", "forecast"] != wanted.loc["c", "forecast"]).all()
+    assert found.loc["c", "missing_newest"].tolist() == [1, 1, 1]
+    others = ["a", "b", "d", "e", "f"]
+    assert found.loc[others, "forecast"].equals(wanted.loc[others, "forecast"])
+    again = pgti.Run.open(tmp_path / "run")
+    assert again.config.windows.observed_mask
+    assert again.forecast(late)["forecast"].equals(run.forecast(late)["forecast"])

@@ -84,10 +84,9 @@ class Assembler(ABC):
     def __call__(self, rows: StoredRows) -> Batch:
         """Make a batch."""
         batch = self._assemble(rows)
-        bins, num_steps = rows.bins, batch.x.shape[1]
-        if rows.window_index is not None:
-            bins = bins[0][rows.window_index]
-        self._fill(batch.x, batch.x_mask, bins[:, :num_steps])
+        num_steps, index = batch.x.shape[1], rows.window_index
+        bins = rows.bins[:, :num_steps] if index is None else rows.bins[0][index[:, :num_steps]]
+        self._fill(batch.x, batch.x_mask, bins)
         return batch
 
     @abstractmethod
