@@ -115,6 +115,8 @@ def test_windows_across_a_hole_are_left_out(
     targets = np.array(everything.train)[:, None] + 12 + np.arange(12)
     assert ((np.array(everything.train)[:, None] + 11 < 500) & (targets >= 500)).sum() == 78
     assert splits.num_left_out == 23
+    dataset = pgti.WindowDataset.from_store(store, "train")
+    assert dataset.starts.tolist() == list(splits.train)
     for name in ("train", "val", "test"):
         firsts = np.array(splits.starts(name))
         assert ((firsts + 23 < 500) | (firsts >= 500)).all()
