@@ -67,7 +67,7 @@ def read_rows(
 
 
 def write_rows(path: Path, rows: NDArray[Any]) -> None:
-    """Write a small part.
+    """Write a small part, and flush it to the disk.
 
     Raises:
         OSError: if it cannot be written.
@@ -75,6 +75,8 @@ def write_rows(path: Path, rows: NDArray[Any]) -> None:
     with path.open("wb") as file:
         write_header(file, rows.dtype, rows.shape)
         file.write(np.ascontiguousarray(rows).data if rows.size else b"")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def extend_rows(path: Path, num_rows: int, rows: NDArray[Any]) -> None:

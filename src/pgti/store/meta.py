@@ -11,7 +11,7 @@ from typing import Any
 
 from pgti.errors import ConfigError, StoreError, option
 from pgti.options import parse_config
-from pgti.store.codec import MISSING_CODE
+from pgti.store.codec import MISSING_CODE, Codec, Float32Codec, GridCodec
 from pgti.store.statistics import Sizes
 from pgti.store.time_axis import is_zone
 
@@ -26,6 +26,7 @@ __all__ = [
     "TIME_FILE",
     "StoreMeta",
     "check_target",
+    "codec_of",
 ]
 
 FORMAT_VERSION = 2
@@ -284,6 +285,11 @@ class StoreMeta:
         if problem is not None:
             raise StoreError(f"{path} is damaged: {problem}; ingest the source again")
         return meta
+
+
+def codec_of(meta: StoreMeta) -> Codec:
+    """What decodes the stored numbers."""
+    return Float32Codec() if meta.divisors is None else GridCodec(meta.divisors)
 
 
 def _fields_of(version: int) -> tuple[Field[Any], ...]:

@@ -1,7 +1,7 @@
 """What writers of a series have in common: the names, the checks, the statistics of the rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from pgti.graph import SensorGraph
 from pgti.store.meta import StoreMeta
 from pgti.store.statistics import Sizes, canonical
 
-__all__ = ["RowWriter", "refuse_infinite"]
+__all__ = ["RowWriter", "canonical_pieces"]
 
 _BLOCK_READINGS = 1 << 22
 
@@ -101,17 +101,9 @@ class RowWriter(ABC):
             DataError: if the shape is wrong or a reading is infinite.
             StoreError: if writing fails.
         """
-        shape = (len(self._node_ids), len(self._channels))
-        if values.ndim != 3 or values.shape[1:] != shape:
-            raise DataError(
-                f"readings of shape {values.shape} were given: the rule is [rows, "
-                f"{count_of(shape[0], 'sensor')}, {count_of(shape[1], 'channel')}]"
-            )
-        # Pieces that fit the processor's cache: encoding passes over its readings ten times.
-        rows = self._sizes.piece_rows
-        for first in range(0, len(values), rows):
-            readings = canonical(values[first : first + rows])
-            refuse_infinite(readings, self.num_steps, self._node_ids, self._channels)
+        for readings in canonical_pieces(
+            values, self._sizes, self.num_steps, self._node_ids, self._channels
+        ):
             self._write(readings)
             self.num_steps += len(readings)
             self._num_missing += int(np.isnan(readings).sum())
@@ -173,21 +165,40 @@ class RowWriter(ABC):
         """Complete the series, whose times are consistent."""
 
 
-def refuse_infinite(
-    readings: NDArray[np.float32],
+def canonical_pieces(
+    values: NDArray[np.floating],
+    sizes: Sizes,
     first_row: int,
     node_ids: tuple[str, ...],
     channels: tuple[str, ...],
-) -> None:
-    """Refuse readings [rows, N, C] if one is infinite.
+) -> Iterator[NDArray[np.float32]]:
+    """Rows [rows, N, C] in canonical pieces that fit the processor's cache.
+
+    Args:
+        values: readings in original units; NaN means missing.
+        sizes: of the series.
+        first_row: number of the first row.
+        node_ids: of the N sensors.
+        channels: names of the C channels.
 
     Raises:
-        DataError: naming the first.
+        DataError: if the shape is wrong or a reading is infinite.
     """
-    infinite = np.isinf(readings)
-    if infinite.any():
-        row, node, channel = np.argwhere(infinite)[0]
+    shape = (len(node_ids), len(channels))
+    if values.ndim != 3 or values.shape[1:] != shape:
         raise DataError(
-            f"the reading in row {first_row + int(row)} of sensor {node_ids[node]!r}, channel "
-            f"{channels[channel]!r}, is infinite: declare the value as missing or repair the source"
+            f"readings of shape {values.shape} were given: the rule is [rows, "
+            f"{count_of(shape[0], 'sensor')}, {count_of(shape[1], 'channel')}]"
         )
+    # Encoding passes over its readings ten times.
+    for first in range(0, len(values), sizes.piece_rows):
+        readings = canonical(values[first : first + sizes.piece_rows])
+        infinite = np.isinf(readings)
+        if infinite.any():
+            row, node, channel = (int(place) for place in np.argwhere(infinite)[0])
+            raise DataError(
+                f"the reading in row {first_row + first + row} of sensor {node_ids[node]!r}, "
+                f"channel {channels[channel]!r}, is infinite: declare the value as missing or "
+                "repair the source"
+            )
+        yield readings

@@ -15,11 +15,11 @@ from pgti.display import Display, count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.options import require_type
-from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
+from pgti.store.codec import Codec, Float32Codec, Raw
 from pgti.store.coverage import plot_store
-from pgti.store.meta import SERIES_FILE, StoreMeta
+from pgti.store.meta import GRAPH_FILE, SERIES_FILE, StoreMeta, codec_of
 from pgti.store.moments import Moments, moments_of_raw
-from pgti.store.parts import check_files, no_match, open_parts, release
+from pgti.store.parts import check_files, no_match, open_parts, release, sha256_of
 from pgti.store.prefix import cut_meta, describe_memory
 from pgti.store.statistics import ReadingsDigest, canonical
 from pgti.store.time_axis import TimeAxis
@@ -83,7 +83,7 @@ class SeriesStore(Display):
 
     @classmethod
     def _open(cls, path: Path, meta: StoreMeta, verify_up_to_bytes: int) -> "SeriesStore":
-        codec: Codec = GridCodec(meta.divisors) if meta.divisors is not None else Float32Codec()
+        codec = codec_of(meta)
         try:
             parts = open_parts(path, meta, codec, verify_up_to_bytes)
             start = None if meta.start is None else np.datetime64(meta.start, "s").astype(int)
@@ -181,7 +181,7 @@ class SeriesStore(Display):
         if self.is_in_memory:
             fields = self.path, self.meta, self.raw, self.graph, self.time_axis, self.codec
             return SeriesStore, (*fields, self.block_moments, self.notes)
-        return _open_prefix, (self.path.resolve(), self.meta.num_steps)
+        return _open_prefix, (self.path.resolve(), self.meta.num_steps, self.fingerprint)
 
     def describe(self) -> tuple[str, dict[str, str]]:
         """A title, and facts by name; each is one line."""
@@ -300,7 +300,10 @@ class SeriesStore(Display):
         """
         if self.is_in_memory:
             return
-        check_files(self.path, self.meta, verify_up_to_bytes=None)
+        if self.links is None:
+            check_files(self.path, self.meta, verify_up_to_bytes=None)
+        elif sha256_of(self.path / GRAPH_FILE) != self.meta.parts[GRAPH_FILE]:
+            raise no_match(self.path, GRAPH_FILE)
         self._check_series()
 
     def _check_series(self) -> None:
@@ -348,6 +351,13 @@ def open_store(store: str | Path | SeriesStore) -> SeriesStore:
     return SeriesStore.open(store)
 
 
-def _open_prefix(path: Path, num_steps: int) -> SeriesStore:
-    """The first rows of the store at a path, which may have grown."""
-    return SeriesStore.open(path).prefix(num_steps)
+def _open_prefix(path: Path, num_steps: int, fingerprint: str) -> SeriesStore:
+    """The first rows of the store at a path, which may have grown but not have been corrected."""
+    store = SeriesStore.open(path)
+    if num_steps <= store.meta.num_steps:
+        store = store.prefix(num_steps)
+        if store.fingerprint == fingerprint:
+            return store
+    raise StoreError(
+        f"the store {path} has been corrected or written anew since it was opened: open it again"
+    )
