@@ -20,6 +20,8 @@ from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, RunConfig, train_run
 from pgti.run.prepare import prepare
+from pgti.run.rolling import BacktestOptions, run_backtest
+from pgti.run.warm_start import StartRun
 from pgti.store import SeriesStore, StoreWriter
 from pgti.training import RunDirectory, TrainingConfig
 
@@ -94,6 +96,35 @@ def make_config(store: str, options: dict[str, Any]) -> RunConfig:
         placement=placement,
         device="cpu",
     )
+
+
+def warm(
+    communicator: Communicator, *, store: str, start: str, run: str, freeze: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Train from a run, whose weights every rank reads, and give the parameters."""
+    opened = SeriesStore.open(store)
+    begin = StartRun.of(start)
+    config = begin.config_for(opened)
+    config = replace(config, training=replace(config.training, epochs=2, freeze=freeze))
+    trained, result = train_run(config, run, store=opened, start=begin, communicator=communicator)
+    return {
+        "parameters": dict(trained.forecaster.network.state_dict()),
+        "val": result.best_val_mae,
+        "num_trained": result.parameters,
+    }
+
+
+def backtest(communicator: Communicator, *, store: str, out: str, refit: str) -> dict[str, Any]:
+    """The errors of a backtest of three folds."""
+    options = BacktestOptions(folds=3, refit=refit)  # type: ignore[arg-type]
+    config = make_config(store, {"epochs": 1})
+    result = run_backtest(config, Path(out), options, communicator=communicator)
+    again = run_backtest(config, Path(out), options, communicator=communicator)
+    return {
+        "mae": [fold.errors["mae"]["mean"] for fold in result.folds] + [result.mae],
+        "count": result.errors["count"],
+        "is_read_again": again == result,
+    }
 
 
 def train(

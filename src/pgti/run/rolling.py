@@ -209,7 +209,9 @@ class _Backtest:
         with self.communicator.raise_together():
             if self.communicator.is_main:
                 self.directory.write(name, record)
-        return record
+                content = json.dumps(record).encode()
+        same: dict[str, Any] = json.loads(self.communicator.broadcast_bytes(content))
+        return same  # seconds differ by rank
 
     def _train(self, index: int, folds: tuple[Fold, ...]) -> tuple[Run, dict[str, Any]]:
         """The model of a fold, and what its training took."""
