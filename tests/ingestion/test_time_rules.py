@@ -333,3 +333,34 @@ def test_what_comes_next_is_what_a_longer_source_has(
     assert axis.next_seconds(count).tolist() == whole[num_rows:].tolist()
     for row in (0, num_rows // 2, num_rows - 1):
         assert axis.row_of(axis.at(np.array([row]))[0]) <= row
+
+
+@settings(deadline=None, max_examples=80)
+@given(rule=st.one_of(MONTHS, weekly_rules()), zone=ZONES, seed=st.integers(0, 1000))
+def test_a_rule_is_found_where_rows_are_missing(
+    rule: TimeRule, zone: str | None, seed: int
+) -> None:
+    """One row of thirty at random, and a long outage: the same rule, and the right holes."""
+    num_rows = 30 * rule.num_times if isinstance(rule, CycleRule) else 60
+    whole = rule.after(1_700_000_000 + 86_400 * (seed % 400), num_rows + 50, zone)
+    if len(set(np.diff(whole).tolist())) == 1:
+        return  # an interval says all of it
+    random = np.random.default_rng(seed)
+    there = random.random(num_rows) >= 1 / 30
+    outage = num_rows // 3
+    there[outage : outage + num_rows // 10] = False
+    there[-1] = True
+    rows = whole[:num_rows][there]
+    found = recognize_rule(rows, zone, with_holes=True)
+    assert found is not None
+    axis = TimeAxis(
+        num_steps=len(rows),
+        start_seconds=int(rows[0]),
+        interval_seconds=most_common(np.diff(rows)),
+        time_zone=zone,
+        seconds=rows,
+        rule=found,
+    )
+    assert axis.next_seconds(50).tolist() == whole[num_rows:].tolist()
+    expected = np.flatnonzero(np.diff(np.flatnonzero(there)) > 1)
+    assert axis.holes.tolist() == expected.tolist()

@@ -74,7 +74,8 @@ class IngestOptions:
         time_zone: IANA name of the zone of wall-clock times; times with an offset are shown on
             its clock. By default the zone of the source, if it has one.
         time_format: Format of the times in a table, as for `strptime`. By default ISO 8601.
-        gaps: What to do where rows are missing between two times: "error" refuses the source;
+        gaps: What to do where rows are missing between two times: "error" refuses the source,
+            unless its times follow a rule without exception (months, working days, service hours);
             "fill" inserts rows of missing readings; "keep" stores the time of each row.
         delimiter: Character between the cells of a text file. Auto-detected by default.
         header: Whether the first line of a text file holds sensor ids. Auto-detected by default.

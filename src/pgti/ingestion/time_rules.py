@@ -24,6 +24,7 @@ _MAX_MISSING = {7: 0.25, 1: 0.05}  # of the rule's times: in weeks that have any
 _MIN_PAUSE_SECONDS = 3_600  # a shorter one that repeats is rather a logger that restarts
 _MIN_PART_SECONDS = 3 * 3_600  # clocks jump over shorter parts of a day
 _MAX_CHANCE = 1e-3
+_MOSTLY = 0.9  # of the steps are the interval of days of the clock
 
 
 def recognize_rule(
@@ -40,8 +41,11 @@ def recognize_rule(
     candidates: list[TimeRule | None] = [
         _month_rule(wall, with_holes=with_holes),
         *(_cycle_rule(seconds, wall, days, time_zone, with_holes=with_holes) for days in (7, 1)),
-        None if time_zone is None else _daily_rule(wall, most_common(np.diff(wall))),
     ]
+    steps = np.diff(wall)
+    interval = most_common(steps)
+    if time_zone is not None and (steps == interval).mean() >= _MOSTLY:
+        candidates.append(_daily_rule(wall, interval))
     for rule in candidates:
         if rule is None or not rule.holds(seconds, time_zone):
             continue
