@@ -208,11 +208,9 @@ def test_a_run_of_another_store_is_refused(
     """A run belongs to the store that it learnt from."""
     other = tmp_path / "other"
     assert run("simulate", "--sensors", 4, "--steps", 120, "--seed", 9, "--out", other) == 0
-    message = "trained on the store with fingerprint"
+    message = "is not the store that the run was trained on"
     check_refused(capsys, tmp_path, message, "evaluate", trained, "--store", other)
-    check_refused(
-        capsys, tmp_path, message, "predict", trained, "--store", other, "--out", tmp_path / "f.csv"
-    )
+    message = "trained on the store with fingerprint"
     check_refused(capsys, trained, message, "train", other, "--run", trained, "--resume", *TINY)
 
 
@@ -246,7 +244,7 @@ def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ("too few", (*out, "--readings", few, "--start", "2025-02-01")),
         ("5", (*out, "--readings", others, "--start", "2025-02-01")),
         ("does not exist", ("--out", tmp_path / "no" / "f.csv")),
-        ("require --readings", (*out, "--start", "2025-02-01")),
+        ("give --readings", (*out, "--start", "2025-02-01")),
         ("must be a time", (*out, "--from", "2025-01-06", "--to", "soon")),
     ):
         check_refused(capsys, tmp_path, message, "predict", trained, *tokens)

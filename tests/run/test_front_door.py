@@ -418,8 +418,8 @@ def test_a_class_of_ours_stands_for_its_name(store: SeriesStore, tmp_path: Path)
             "readings is 3: it must be a DataFrame, an array, a store or",
         ),
         (
-            lambda run: run.forecast(options={"missing": 0}),
-            "options is .* it must be IngestOptions",
+            lambda run: run.forecast("newer.csv", options=["missing"]),
+            "options is .* it must be an IngestOptions, or options by name",
         ),
         (
             lambda run: run.forecast(between="2025-10-25"),

@@ -100,16 +100,19 @@ class WindowSource:
             DataError: if a target channel is not in the store, or a channel was never observed.
         """
         targets, spec = windows.target_indices(store), windows.spec
-        train_rows = windows.splits(store).train_rows(spec)
         calendar = windows.calendar
         if calendar is None:
             calendar = default_calendar(store.time_axis, day_of_week=day_of_week)
-        if typical is None and needs_typical(windows, store):
-            typical = TypicalReadings.fit(store, train_rows, every_step=windows.profile)
+        is_needed = typical is None and needs_typical(windows, store)
+        if scaler is None or is_needed:  # both known: the store may have no rows
+            train_rows = windows.splits(store).train_rows(spec)
+            scaler = Scaler.fit(store, train_rows) if scaler is None else scaler
+            if is_needed:
+                typical = TypicalReadings.fit(store, train_rows, every_step=windows.profile)
         return cls(
             store=store,
             spec=spec,
-            scaler=Scaler.fit(store, train_rows) if scaler is None else scaler,
+            scaler=scaler,
             target_indices=targets,
             calendar=calendar,
             typical=typical,

@@ -70,6 +70,7 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
         num_channels=num_channels,
         node_ids=nodes,
         channels=channels,
+        counts_ids=frame.columns.equals(pd.RangeIndex(len(frame.columns))),
         is_aware=times.is_aware,
         time_zone=times.time_zone,
         chunks=chunks,

@@ -19,6 +19,7 @@ __all__ = [
     "GraphKind",
     "IngestOptions",
     "check_options_used",
+    "suits_readings",
 ]
 
 Gaps: TypeAlias = Literal["error", "fill", "keep"]
@@ -193,6 +194,11 @@ class IngestOptions:
 
 def _could_delimit(text: str) -> bool:
     return len(text) == 1 and text.isascii() and not text.isalnum() and text not in '\r\n\0".+-_'
+
+
+def suits_readings(name: str, suffix: str) -> bool:
+    """Whether readings of a format have a use for an option; its suffix is "" in memory."""
+    return name not in _USES or suffix in _USES[name][0]
 
 
 def check_options_used(readings: str | None, graph: str | None, options: IngestOptions) -> None:

@@ -1,7 +1,6 @@
 """What a user of Python gives about a run, as a configuration and what is added to it."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from types import NoneType
@@ -18,7 +17,7 @@ from pgti.run.config import RunConfig
 from pgti.store import SeriesStore
 from pgti.training import Callback, CustomLoss, Extensions, TrainingConfig
 
-__all__ = ["RunArguments", "check_model", "print_line", "require_communicator"]
+__all__ = ["RunArguments", "check_model", "require_communicator"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -123,11 +122,6 @@ def require_communicator(communicator: object) -> None:
             "communicator= from `with pgti.init_communicator() as communicator`"
         )
     require_type("communicator", communicator, (Communicator, NoneType), "a Communicator")
-
-
-def print_line(line: str) -> None:
-    """Show a line of progress to users of Python."""
-    print(f"pgti: {line}", file=sys.stderr)  # noqa: T201 - progress for users of Python
 
 
 def check_model(model: Any) -> str | ModelFactory | None:

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from pgti.batching import WindowConfig
+from pgti.display import print_line
 from pgti.distributed import Communicator
 from pgti.forecasting import Metrics, RichObserver
 from pgti.models import ModelFactory
 from pgti.options import require_path, require_type
-from pgti.run.arguments import RunArguments, check_model, print_line, require_communicator
+from pgti.run.arguments import RunArguments, check_model, require_communicator
 from pgti.run.backtest_result import BacktestResult
 from pgti.run.rolling import BacktestOptions, Refit, run_backtest
 from pgti.signatures import accept_options

@@ -19,6 +19,7 @@ from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import ObserverFactory, PreparedRun, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
 from pgti.run.run import Run
+from pgti.run.series import RunData
 from pgti.run.warm_start import StartedFrom, StartRun
 from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import (
@@ -97,7 +98,10 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             job=job,
             held=held,
         )
-        typical = _fit_typical(config.windows, opened, communicator)
+        rows = opened
+        if not isinstance(found, NewRun) and found.num_steps is not None:
+            rows = opened.prefix(found.num_steps)  # the store may have grown since
+        typical = _fit_typical(config.windows, rows, communicator)
         started_from = _find_start(found, start)
         if started_from is None and config.training.epochs == 0:
             raise ConfigError(
@@ -110,11 +114,12 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             prepared = prepare(
                 config,
                 directory,
-                opened,
+                rows,
                 model,
                 observers,
                 communicator,
                 typical=typical,
+                latest=opened,
                 is_restored=started_from is not None
                 or (not isinstance(found, NewRun) and found.checkpoint is not None),
                 started_from=started_from,
@@ -165,17 +170,17 @@ def _keep_earlier(
 def _fit_typical(
     windows: WindowConfig, store: SeriesStore, communicator: Communicator
 ) -> TypicalReadings | None:
-    """What each sensor usually reads, where inputs need it: rank 0 reads the rows for all ranks."""
-    if not needs_typical(windows, store):
-        return None
+    """What each sensor usually reads: rank 0 reads the rows, for all ranks where inputs need it."""
     content = b""
     with communicator.raise_together():
         if communicator.is_main:
             rows = windows.splits(store).train_rows(windows.spec)
             typical = TypicalReadings.fit(store, rows, every_step=windows.profile)
-            if communicator.world_size == 1:
-                return typical
+            if communicator.world_size == 1 or not needs_typical(windows, store):
+                return typical  # the run keeps it
             content = typical.to_bytes()
+    if not needs_typical(windows, store):
+        return None
     return TypicalReadings.from_bytes(communicator.broadcast_bytes(content))
 
 
@@ -225,6 +230,7 @@ def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool)
                 directory.path,
                 config=run.config.to_toml(),
                 info=prepared.info,
+                data=_run_data(run).to_files(),
                 overwrite=overwrite,
                 checkpoint=prepared.trainer.to_checkpoint() if is_warm else None,
             )
@@ -244,6 +250,12 @@ def _has_trained(directory: RunDirectory) -> bool:
     return has_checkpoint and directory.load_last().progress.step > 0
 
 
+def _run_data(run: Run) -> RunData:
+    """What the run keeps of its store."""
+    assert run.typical is not None  # rank 0 fits them
+    return RunData(meta=run.store.meta, graph=run.store.graph, typical=run.typical)
+
+
 def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:
     """Train on from a checkpoint, or from the start where the run has none yet."""
     run = prepared.run
@@ -256,6 +268,8 @@ def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:
             run.directory.forget_test()
             run.directory.write_config(run.config.to_toml())
             run.directory.write_beginning(prepared.info, started=found.started)
+            if found.num_steps is None:  # an earlier version began it
+                run.directory.write_data(_run_data(run).to_files())
     return _fit(prepared, plan, log)
 
 

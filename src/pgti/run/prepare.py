@@ -30,6 +30,7 @@ from pgti.run.build import (
 from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
+from pgti.run.series import series_facts
 from pgti.run.warm_start import StartedFrom
 from pgti.store import SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
@@ -109,6 +110,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     communicator: Communicator,
     *,
     typical: TypicalReadings | None = None,
+    latest: SeriesStore | None = None,
     is_restored: bool = False,
     started_from: StartedFrom | None = None,
     extensions: Extensions | None = None,
@@ -125,6 +127,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         communicator: the ranks.
         typical: what each sensor usually reads in the training rows; fitted here if not given,
             where the inputs need it.
+        latest: the whole store, if it has grown since the run began.
         is_restored: whether trained parameters will replace pretrained ones.
         started_from: what the run takes over from another, if it does.
         extensions: what the user adds to the training.
@@ -142,6 +145,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     run = Run(
         config=config,
         store=store,
+        latest=store if latest is None else latest,
         splits=splits,
         source=source,
         forecaster=build_forecaster(config, source, model, device, is_restored=is_restored),
@@ -179,8 +183,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         validates_start=started_from is not None,
     )
     info = {
-        "store": str(store.path.absolute()),
-        "fingerprint": store.fingerprint,
+        **series_facts(store, directory.path),
         "parameters": num_trainable_parameters(run.forecaster.network),
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
         "batching": batching,

@@ -9,6 +9,7 @@ from typing import Any
 from pgti.distributed import Communicator
 from pgti.models import is_own_model
 from pgti.run.config import RunConfig, complete_settings
+from pgti.run.series import RunData
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
@@ -42,12 +43,14 @@ class ResumedRun:
 
     Attributes:
         checkpoint: its last state; None if it was stopped before its first checkpoint.
+        num_steps: rows of its store then; None if an earlier version began it.
         started: when it began.
         activation_checkpointing: what was chosen then; the last bits of gradients depend on it.
         start: what the run says of the run that it started from, if it did.
     """
 
     checkpoint: Checkpoint | None
+    num_steps: int | None
     started: str | None
     activation_checkpointing: bool | None
     start: Mapping[str, Any] | None = None
@@ -59,10 +62,12 @@ class FinishedRun:
 
     Attributes:
         checkpoint: its last state.
+        num_steps: rows of its store when it began; None if an earlier version began it.
         start: what the run says of the run that it started from, if it did.
     """
 
     checkpoint: Checkpoint
+    num_steps: int | None
     start: Mapping[str, Any] | None = None
 
 
@@ -82,7 +87,7 @@ def find_run(
     Args:
         directory: where the run is, or will be.
         config: every option now, resolved.
-        store: the store now.
+        store: the store now, which may have grown.
         communicator: the ranks.
         resume: whether an existing run may be resumed.
         overwrite: whether an existing run may be replaced.
@@ -110,7 +115,10 @@ def find_run(
         if archive:
             checkpoint = Checkpoint.parse(directory.last_checkpoint, archive)
     if checkpoint is not None and checkpoint.progress.is_finished(config.training):
-        return FinishedRun(checkpoint=checkpoint, start=json.loads(facts)["start"])
+        known = json.loads(facts)
+        return FinishedRun(
+            checkpoint=checkpoint, num_steps=known["num_steps"], start=known["start"]
+        )
     return ResumedRun(checkpoint=checkpoint, **json.loads(facts))
 
 
@@ -137,7 +145,12 @@ def _read_run(
     else:  # it trains from the start
         fingerprint, started = str(info.get("fingerprint")), None
         settings = RunConfig.of_run(directory.config_file).settings()
-    check_fingerprint(fingerprint, store.fingerprint)
+    data = RunData.read(directory)
+    num_steps = None if data is None else data.meta.num_steps
+    rows = store
+    if num_steps is not None and num_steps <= store.meta.num_steps:
+        rows = store.prefix(num_steps)
+    check_fingerprint(fingerprint, rows.fingerprint)
     name = config.model.name
     if is_own_model(name) and is_own_model(settings["model"]["name"]):  # its module may have moved
         settings = {**settings, "model": {**settings["model"], "name": name}}
@@ -146,6 +159,7 @@ def _read_run(
     )
     chosen = info.get("activation_checkpointing", info.get("recompute"))  # its name in 0.1
     facts = {
+        "num_steps": num_steps,
         "started": started,
         "activation_checkpointing": chosen,
         "start": info.get("started_from"),

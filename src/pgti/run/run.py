@@ -1,16 +1,17 @@
 """A trained run: load, evaluate, forecast."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.batching import BatchLoader, WindowSource, build_loader
+from pgti.display import print_line
 from pgti.distributed import Communicator
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, RunError
 from pgti.figures import graph_objects
 from pgti.forecasting import (
     InputSummary,
@@ -21,15 +22,18 @@ from pgti.forecasting import (
     forecast_frame,
     predict,
 )
-from pgti.ingestion import IngestOptions
 from pgti.options import require_type
 from pgti.run.evaluation import evaluate_windows
 from pgti.run.figures import plot_run
 from pgti.run.loaded import LoadedRun
-from pgti.run.selection import NewerReadings, Selection, TimeLike
+from pgti.run.newer import NewerOptions, NewerReadings
+from pgti.run.selection import ForecastSummary, Selection, TimeLike
 from pgti.windows import SplitName
 
-__all__ = ["Run"]
+__all__ = ["Log", "Run"]
+
+Log: TypeAlias = Callable[[str], None]
+"""Writes a line for the user."""
 
 
 class Run(LoadedRun):
@@ -74,6 +78,12 @@ class Run(LoadedRun):
         require_type("splits", names, Sequence, "a split or a list of them")
         if not names:
             raise ConfigError("splits is empty: name train, val or test")
+        if self.newer is not None:
+            raise RunError(
+                f"{self.newer.path} is not the store that the run was trained on: leave it out to "
+                "evaluate the run's own splits"
+            )
+        self.require_rows()
         return evaluate_windows(
             self,
             {name: self.splits.starts(name) for name in names},
@@ -94,23 +104,30 @@ class Run(LoadedRun):
         *,
         split: SplitName | None = None,
         between: tuple[TimeLike, TimeLike] | None = None,
-        options: IngestOptions | None = None,
+        options: NewerOptions = None,
         names: Literal["pgti", "neuralforecast"] = "pgti",
+        log: Log = print_line,
         observers: Sequence[Observer] = (),
     ) -> pd.DataFrame:
         """Forecast into a table, one row per origin, horizon step, sensor and channel.
 
-        Without further arguments, the steps after the end of the series are forecast.
+        Without further arguments, the steps after the end of the series are forecast: of the run's
+        store as it is now, which may have grown.
 
         Args:
-            readings: newer readings of the same sensors to forecast from: a DataFrame (a row each
-                step, a column each sensor), a file that `pgti.ingest` reads, or a store.
+            readings: newer readings of the run's sensors to forecast from: a DataFrame (a row each
+                step, a column each sensor), a file that `pgti.ingest` reads, or a store. Sensors
+                are matched by id and channels by name; a file, a table and an array are read as
+                the run's own source was (scale, missing codes, clock), a store as it is.
             split: forecast the windows of this split instead.
             between: forecast the windows whose first forecast step lies in [first, last], two
                 wall-clock times (ISO 8601 or anything with that `str`), instead.
-            options: how to read `readings` that are a table or a file.
+            options: how to read `readings` that are a table or a file, where that is not as in
+                training: an `IngestOptions`, or its options by name.
             names: "neuralforecast" names the columns `unique_id, ds, cutoff, MODEL, y`, with the
                 model's name; several channels become "SENSOR/CHANNEL".
+            log: receives a line for each thing that was put right, filled or left out; by default
+                they go to standard error.
             observers: shown the progress.
 
         Returns:
@@ -123,19 +140,20 @@ class Run(LoadedRun):
         Raises:
             ConfigError: if the choices contradict one another, there is nothing to forecast, or
                 the table would not fit into memory.
-            RunError: if the newer readings are of other sensors or channels.
+            DataError: if the newer readings are not of the run's sensors, channels and interval,
+                or break a rule.
+            RunError: if the run's own series is needed and its store is gone.
         """
         if names not in ("pgti", "neuralforecast"):
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
         selection = Selection(readings=readings, split=split, between=between, options=options)
-        with selection.open(self.source, self.splits, self._loader) as (batches, labels, n):
-            for observer in observers:
-                observer.begin("forecasting", n)
+        with selection.open(self, self._loader) as selected:
+            _begin(selected.summary, log, observers)
             return forecast_frame(
                 self.forecaster,
-                batches,
-                labels,
-                num_windows=n,
+                selected.batches,
+                selected.labels,
+                num_windows=selected.summary.windows,
                 horizon=self.source.spec.horizon,
                 model=self.config.model.name if names == "neuralforecast" else None,
                 observers=observers,
@@ -148,10 +166,11 @@ class Run(LoadedRun):
         *,
         split: SplitName | None = None,
         between: tuple[TimeLike, TimeLike] | None = None,
-        options: IngestOptions | None = None,
+        options: NewerOptions = None,
         inputs: InputSummary | None = None,
+        log: Log = print_line,
         observers: Sequence[Observer] = (),
-    ) -> int:
+    ) -> ForecastSummary:
         """Write what `forecast` returns to a CSV, Parquet or NPZ file, in bounded memory.
 
         Args:
@@ -161,22 +180,27 @@ class Run(LoadedRun):
             between: as in `forecast`.
             options: as in `forecast`.
             inputs: counts what is missing in the inputs.
+            log: as in `forecast`.
             observers: shown the progress.
 
         Returns:
-            Number of windows.
+            How many windows, from which readings, and what was put right.
 
         Raises:
-            ConfigError: if the choices contradict one another, or there is nothing to forecast.
-            RunError: if the newer readings are of other sensors or channels.
+            PgtiError: as `forecast`; if the file cannot be written.
         """
         selection = Selection(readings=readings, split=split, between=between, options=options)
-        with selection.open(self.source, self.splits, self._loader) as (batches, labels, n):
-            for observer in observers:
-                observer.begin("forecasting", n)
-            return predict(
-                self.forecaster, batches, labels, out, inputs=inputs, observers=observers
+        with selection.open(self, self._loader) as selected:
+            _begin(selected.summary, log, observers)
+            predict(
+                self.forecaster,
+                selected.batches,
+                selected.labels,
+                out,
+                inputs=inputs,
+                observers=observers,
             )
+            return selected.summary
 
     # -- plot -------------------------------------------------------------------------------------
 
@@ -205,6 +229,7 @@ class Run(LoadedRun):
             MissingExtraError: if plotly (the extra `report`) is not installed.
         """
         graph_objects()  # a missing library is known before the work
+        self.require_rows()
         starts = self.splits.starts(split)[-max_windows:]
         report = self.evaluate(split, max_windows=max_windows)
         loader = self._loader(starts, self.source)
@@ -227,3 +252,10 @@ class Run(LoadedRun):
             communicator=communicator,
             with_targets=with_targets,
         )
+
+
+def _begin(summary: ForecastSummary, log: Log, observers: Sequence[Observer]) -> None:
+    for note in summary.notes:
+        log(note)
+    for observer in observers:
+        observer.begin("forecasting", summary.windows)

@@ -6,12 +6,13 @@ from types import NoneType
 from typing import Any
 
 from pgti.batching import WindowConfig
+from pgti.display import print_line
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError
 from pgti.forecasting import Metrics, RichObserver
 from pgti.models import ModelFactory
 from pgti.options import require_path, require_type
-from pgti.run.arguments import RunArguments, check_model, print_line, require_communicator
+from pgti.run.arguments import RunArguments, check_model, require_communicator
 from pgti.run.config import RunConfig
 from pgti.run.execute import train_run
 from pgti.run.run import Run

@@ -1,13 +1,4 @@
-"""The directory of a run: its files, and how they are read and written.
-
-config.toml      every option, resolved
-run.json         versions, platform, store, parameter count, when it started and ended
-metrics.jsonl    one line per epoch, and one each time the loss is logged in between
-checkpoints/     last.pt and best.pt
-test.json        metrics of the test windows
-tensorboard/     event files, on request
-lock             exists while a process trains
-"""
+"""The directory of a run: how its files are read and written."""
 
 import json
 import os
@@ -33,6 +24,7 @@ from pgti.storage import (
     write_atomically,
 )
 from pgti.training.checkpoint import Checkpoint
+from pgti.training.run_files import RunFiles
 
 __all__ = ["RunDirectory", "describe_environment", "now"]
 
@@ -53,60 +45,12 @@ def now() -> str:
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
-class RunDirectory:
+class RunDirectory(RunFiles):
     """A run on the disk. `create` makes a new one, `open` opens an existing one.
 
     Args:
         path: the directory.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __repr__(self) -> str:
-        return f"RunDirectory({str(self.path)!r})"
-
-    # -- names ------------------------------------------------------------------------------------
-
-    @property
-    def config_file(self) -> Path:
-        """Every option of the run, resolved, as TOML."""
-        return self.path / "config.toml"
-
-    @property
-    def info_file(self) -> Path:
-        """Versions, platform, store and times of the run."""
-        return self.path / "run.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """One JSON object per line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The state to resume from."""
-        return self.path / "checkpoints" / "last.pt"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The state with the lowest validation MAE."""
-        return self.path / "checkpoints" / "best.pt"
-
-    @property
-    def test_file(self) -> Path:
-        """Metrics of the test windows."""
-        return self.path / "test.json"
-
-    @property
-    def tensorboard_directory(self) -> Path:
-        """Event files of TensorBoard."""
-        return self.path / "tensorboard"
-
-    @property
-    def lock_file(self) -> Path:
-        """Locked by the process that trains."""
-        return self.path / "lock"
 
     # -- creating and opening ---------------------------------------------------------------------
 
@@ -122,6 +66,7 @@ class RunDirectory:
         *,
         config: str,
         info: Mapping[str, Any],
+        data: Mapping[str, bytes] | None = None,
         overwrite: bool = False,
         checkpoint: Checkpoint | None = None,
     ) -> "RunDirectory":
@@ -131,6 +76,7 @@ class RunDirectory:
             path: must not exist, or be an empty directory.
             config: content of `config.toml`.
             info: content of `run.json`; versions, platform and the time are added to it.
+            data: content of each file of `data/` by name.
             overwrite: replace a run that is there.
             checkpoint: what the run resumes from, if it does not start from new weights.
 
@@ -145,6 +91,7 @@ class RunDirectory:
             run.last_checkpoint.parent.mkdir()
             run.write_config(config)
             run.write_beginning(info)
+            run.write_data(data or {})
             run.metrics_file.touch()
             if checkpoint is not None:
                 checkpoint.save(run.last_checkpoint)
@@ -248,6 +195,19 @@ class RunDirectory:
             started: when the run started, if not now.
         """
         self.write_info({**describe_environment(), **info, "started": started or now()})
+
+    def write_data(self, files: Mapping[str, bytes]) -> None:
+        """Write the files of `data/`.
+
+        Raises:
+            RunError: if they cannot be written.
+        """
+        if not files:
+            return
+        with reraise_os_errors(f"{self.data_directory} cannot be written"):
+            self.data_directory.mkdir(exist_ok=True)
+            for name, content in files.items():
+                write_atomically(self.data_directory / name, content)
 
     def update_info(self, **values: object) -> None:
         """Set some fields of `run.json`."""
