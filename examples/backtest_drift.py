@@ -82,9 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{refit}: {sum(fold.epochs for fold in result.folds)} epochs, {seconds:.0f} s")
     average = frame[frame["forecaster"] == "historical-average"]
     columns["historical average"] = average["mae"].tolist()
-    table = pd.DataFrame(
-        columns, index=average["from"].str[:10].where(average["fold"] != "all", "all")
-    )
+    begins = [
+        "all" if fold == "all" else time[:10]
+        for fold, time in zip(average["fold"], average["from"], strict=True)
+    ]
+    table = pd.DataFrame(columns, index=begins)
     print(table.to_string(float_format="{:.3f}".format))
 
 
