@@ -1,7 +1,9 @@
 """The times of consecutive rows: their order, interval and gaps."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, NoReturn
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ from pgti.store import CycleRule, StoreMeta, StoreWriter, TimeAxis, TimeRule, fo
 
 __all__ = ["Timeline"]
 
+_MAX_CLOCK_CHANGE_SECONDS = 3_600
 _MAX_FILLED_ROWS = 110_000  # a year of five-minute steps: a longer gap is a mistyped time
 
 
@@ -225,11 +228,23 @@ class Timeline:
             return
         place = int(wrong[0])
         row = first_row + place
-        earlier, later = (format_seconds(int(time)) for time in times[place : place + 2])
+        earlier, later = (self._show(int(time)) for time in times[place : place + 2])
         rows = f"{self._labels.short(row)} and {self._labels(row + 1)}"
         if steps[place] == 0:
             raise DataError(f"{rows} have the same time {earlier}: each time may occur once")
-        raise DataError(f"{rows} have the times {earlier} and {later}: sort the rows by time")
+        advice = "sort the rows by time"
+        if self._time_zone is None and steps[place] >= -_MAX_CLOCK_CHANGE_SECONDS:
+            advice += (
+                f", or name the zone of a clock that was put back with "
+                f"{option('time_zone', 'Europe/Berlin')}"
+            )
+        raise DataError(f"{rows} have the times {earlier} and {later}: {advice}")
+
+    def _show(self, second: int) -> str:
+        """A time as the source's clock shows it, with its offset from UTC where there is a zone."""
+        if self._time_zone is None:
+            return format_seconds(second)
+        return datetime.fromtimestamp(second, ZoneInfo(self._time_zone)).isoformat()
 
     def _missing_rows(self, times: NDArray[np.int64], place: int, first_row: int) -> int:
         """Rows that are missing between the time at `place` and the next one."""
@@ -238,8 +253,8 @@ class Timeline:
         before, after = (int(time) for time in times[place : place + 2])
         row = first_row + place
         where = (
-            f"{self._labels(row)} has the time {format_seconds(before)} and "
-            f"{self._labels.short(row + 1)} has {format_seconds(after)}"
+            f"{self._labels(row)} has the time {self._show(before)} and "
+            f"{self._labels.short(row + 1)} has {self._show(after)}"
         )
         num_missing, rest = divmod(after - before, self._interval)
         if rest:
