@@ -222,7 +222,6 @@ def test_a_summary_of_the_inputs(tmp_path: Path) -> None:
         "last_reading": (last - pd.Timedelta(hours=int(newest[-1].min()))).isoformat(),
         "missing_inputs": missing[-1].mean() / SPEC.input_steps,
         "never_observed": [source.store.meta.node_ids[node] for node in np.flatnonzero(never)],
-        "missing_after": None,
     }
 
 

@@ -169,8 +169,20 @@ def test_a_hole_in_the_newest_inputs_is_said(
     assert run_command(command) == 0
     output = capsys.readouterr()
     assert "reach across rows that are missing after 2012-03-02T17:35:00" in output.err
-    assert json.loads(output.out)["inputs"]["newest"]["missing_after"] == "2012-03-02T17:35:00"
+    assert "missing after 2012-03-02T17:35:00" in json.loads(output.out)["notes"][-1]
     assert pd.read_csv(tmp_path / "f.csv")["timestamp"].iloc[0] == "2012-04-02T00:15:00"
+
+
+def test_forecasts_between_two_times_reach_across_no_hole(tmp_path: Path) -> None:
+    """Rows after a hole are no next steps of those before it, as in training and evaluation."""
+    run = trained(tmp_path, HOLE, "keep")
+    lines: list[str] = []
+    frame = run.forecast(between=("2012-03-02T17:00", "2012-04-02T01:00"), log=lines.append)
+    assert lines == ["10 forecasts reach across missing rows and are left out"]
+    assert (frame["timestamp"] - frame["origin"]).max() == pd.Timedelta("25min")
+    assert frame["origin"].nunique() == 4 + 7  # up to 17:15, and from 00:30 on
+    with pytest.raises(ConfigError, match=r"every forecast .* reaches across missing rows"):
+        run.forecast(between=("2012-03-02T17:30", "2012-04-02T00:10"))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "npz"])

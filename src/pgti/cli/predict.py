@@ -77,7 +77,5 @@ def predict_command(
     missing = inputs.describe() if summary.windows <= _FEW_WINDOWS else None
     if missing is not None:
         log(missing)
-    for line in inputs.notes():
-        log(line)
     content = {"run": str(run), "out": str(out), **asdict(summary), "inputs": inputs.to_dict()}
     print_results(content, as_json=json)

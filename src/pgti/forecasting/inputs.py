@@ -21,15 +21,12 @@ class InputSummary:
         num_missing: those of them that are missing.
         newest: the newest window: its `origin` (time of the last input), `last_reading` (time of
             the last row with a reading, None if there is none), `missing_inputs` (share of its
-            inputs), `never_observed` (sensors without a reading in the window) and `missing_after`
-            (time of the row in the window that missing rows follow, None if none do).
-        numbered: whether forecasts are named by their row numbers, as their times are not known.
+            inputs) and `never_observed` (sensors without a reading in the window).
     """
 
     num_inputs: int = 0
     num_missing: int = 0
     newest: dict[str, Any] | None = None
-    numbered: bool = False
 
     def add(
         self,
@@ -51,37 +48,17 @@ class InputSummary:
         self.num_missing += int(missing.sum(dtype=np.int64))
         age = int(newest_missing[-1].min())
         never = (missing[-1] == steps).all(axis=-1)
-        holes = labels.time_axis.holes
-        holes = holes[(last_row - steps < holes) & (holes < last_row)]
-        self.numbered = labels.numbered
         self.newest = {
             "origin": labels.name_of(last_row),
             "last_reading": None if age == steps else labels.name_of(last_row - age),
             "missing_inputs": float(missing[-1].mean() / steps),
             "never_observed": [labels.sensor_ids[node] for node in np.flatnonzero(never)],
-            "missing_after": labels.name_of(int(holes[-1])) if len(holes) else None,
         }
 
     def to_dict(self) -> dict[str, Any]:
         """The share of missing inputs, and the newest window's facts under `newest`."""
         share = self.num_missing / self.num_inputs if self.num_inputs else 0.0
         return {"missing_inputs": share, "newest": self.newest}
-
-    def notes(self) -> tuple[str, ...]:
-        """What is to be known about the times of the forecasts, one line each."""
-        notes = []
-        if self.newest is not None and self.newest["missing_after"] is not None:
-            notes.append(
-                f"the inputs of the forecast from {self.newest['origin']} reach across rows that "
-                f"are missing after {self.newest['missing_after']}: the model takes them for "
-                "consecutive steps"
-            )
-        if self.numbered:
-            notes.append(
-                "the times of the readings are irregular, and what follows the last is not known: "
-                "forecasts have the numbers of their rows in place of times"
-            )
-        return tuple(notes)
 
     def describe(self) -> str | None:
         """The newest window in one line; None if none of its inputs is missing."""

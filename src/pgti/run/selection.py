@@ -118,6 +118,13 @@ class Selection:
         """
         with self._open_source(run) as (source, newer):
             known, beyond = self._choose_starts(source, run)
+            whole = run.config.windows.whole(source.store, known)
+            num_left_out, known = len(known) - len(whole), whole
+            if not len(known) + len(beyond):
+                raise ConfigError(
+                    "every forecast that begins between these times reaches across missing rows: "
+                    "choose others"
+                )
             loaders = [
                 load(starts, source, with_targets=starts is known)
                 for starts in (known, beyond)
@@ -132,16 +139,20 @@ class Selection:
             origin, last_reading = (
                 axis.isoformat(row).replace(" ", "T") if axis.is_dated else row for row in rows
             )
+            labels = ForecastLabels.of_source(source, past_the_end=len(beyond) > 0)
             yield SelectedWindows(
                 batches=(batch for loader in loaders for batch in loader.epoch(0)),
-                labels=ForecastLabels.of_source(source, past_the_end=len(beyond) > 0),
+                labels=labels,
                 summary=ForecastSummary(
                     windows=len(known) + len(beyond),
                     origin=origin,
                     last_reading=last_reading,
                     absent=() if newer is None else newer.absent,
                     extra=() if newer is None else newer.extra,
-                    notes=() if newer is None else newer.notes,
+                    notes=(
+                        *(() if newer is None else newer.notes),
+                        *_notes_on_times(labels, rows[0], num_left_out),
+                    ),
                 ),
             )
 
@@ -191,6 +202,35 @@ class Selection:
                 )
         num_known = int((starts + spec.span <= num_steps).sum())
         return starts[:num_known], starts[num_known:]
+
+
+def _notes_on_times(labels: ForecastLabels, last_row: int, num_left_out: int) -> tuple[str, ...]:
+    """What is to be known about the times of forecasts, one line each.
+
+    Args:
+        labels: of the forecasts.
+        last_row: row of the last input of the newest one.
+        num_left_out: forecasts that reach across missing rows.
+    """
+    notes = []
+    if num_left_out:
+        reach = "forecast reaches" if num_left_out == 1 else "forecasts reach"
+        are = "is" if num_left_out == 1 else "are"
+        notes.append(f"{num_left_out:,} {reach} across missing rows and {are} left out")
+    holes = labels.time_axis.holes
+    holes = holes[(last_row - labels.input_steps < holes) & (holes < last_row)]
+    if len(holes):
+        notes.append(
+            f"the inputs of the forecast from {labels.name_of(last_row)} reach across rows that "
+            f"are missing after {labels.name_of(int(holes[-1]))}: the model takes them for "
+            "consecutive steps"
+        )
+    if labels.numbered:
+        notes.append(
+            "the times of the readings are irregular, and what follows the last is not known: "
+            "forecasts have the numbers of their rows in place of times"
+        )
+    return tuple(notes)
 
 
 def _wall_clock(time: TimeLike, zone: str | None) -> np.datetime64:
