@@ -7,7 +7,7 @@ import pytest
 
 from pgti.errors import StoreError
 from pgti.graph import SensorGraph
-from pgti.store import SeriesStore, StoreWriter, TypicalReadings
+from pgti.store import SeriesStore, StoreWriter, TypicalReadings, sum_by_bin
 
 MONDAY = np.datetime64("2025-10-06T00:00")
 
@@ -138,3 +138,23 @@ def test_file(tmp_path: Path) -> None:
     np.savez(path, **wrong)
     with pytest.raises(StoreError, match="contradict one another"):
         TypicalReadings.load(path)
+
+
+@pytest.mark.parametrize("num_bins", [1, 7, 48, 500])
+def test_sums_are_those_of_one_row_after_the_other(tmp_path: Path, num_bins: int) -> None:
+    """Bit for bit, however many rows of a chunk share a bin."""
+    values = np.random.default_rng(5).normal(1e4, 1e3, (300, 3, 2))
+    values[np.random.default_rng(6).random(values.shape) < 0.2] = np.nan
+    store = make_store(tmp_path / "s", values)
+    random_bins = np.random.default_rng(7).integers(0, num_bins, 300)
+    sums, counts = sum_by_bin(
+        store, range(20, 300), (1, 0), lambda rows: random_bins[rows], num_bins, chunk_readings=600
+    )
+    expected, number = np.zeros_like(sums), np.zeros_like(counts)
+    for row in range(20, 300):
+        for (sensor, channel), value in np.ndenumerate(store.read(row, row + 1)[0, :, ::-1]):
+            if not np.isnan(value):
+                expected[random_bins[row], sensor, channel] += value
+                number[random_bins[row], sensor, channel] += 1
+    assert sums.tobytes() == expected.tobytes()
+    np.testing.assert_array_equal(counts, number)

@@ -22,6 +22,7 @@ _KINDS_OF_DAY = 2  # working days, weekends
 _DAYS_OF_WEEK = 7
 _MAX_BINS_PER_DAY = 288
 """Bins of a day at most: five minutes each. A finer series is averaged over that."""
+_CACHED_READINGS = 1 << 14  # that are added at once: a core's cache holds them
 _QUANTILES = 101
 _MAX_SAMPLED = 1 << 20  # readings of a channel that its quantiles are of
 
@@ -72,10 +73,23 @@ def _add_by_bin(
     bins: NDArray[np.int64],
     readings: NDArray[np.float32],
 ) -> None:
-    for index, reading in zip(bins, readings, strict=True):
-        observed = ~np.isnan(reading)
-        np.add(sums[index], reading, out=sums[index], where=observed)
-        counts[index] += observed
+    """Add rows of readings [rows, N, C] to their bins, in time order.
+
+    The first rows of all bins are added at once, then the second ones, and so on: as many additions
+    as a bin has rows, of short rows above all.
+    """
+    by_bin = np.argsort(bins, kind="stable")
+    _, firsts, sizes = np.unique(bins[by_bin], return_index=True, return_counts=True)
+    turns = np.arange(len(bins)) - np.repeat(firsts, sizes)
+    rows = by_bin[np.argsort(turns, kind="stable")]
+    size = max(1, _CACHED_READINGS // readings[0].size)
+    for turn in np.split(rows, np.cumsum(np.bincount(turns))[:-1]):
+        for first in range(0, len(turn), size):
+            chosen = turn[first : first + size]
+            values, where = readings[chosen], bins[chosen]
+            observed = ~np.isnan(values)
+            sums[where] += np.where(observed, values, 0)
+            counts[where] += observed
 
 
 def has_times_of_day(time_axis: TimeAxis) -> bool:
