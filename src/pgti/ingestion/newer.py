@@ -21,7 +21,7 @@ from pgti.ingestion.recall import RecalledOptions, describe_value, recall_option
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
 from pgti.store import SeriesStore
 
-__all__ = ["NewerSeries", "open_newer_series"]
+__all__ = ["NewerSeries", "open_newer_series", "scale_of", "source_channels"]
 
 _MEMORY_BYTES = 1 << 28  # larger newer readings go to a temporary store
 _LAYOUT = ("values", "ids", "time_format", "delimiter", "header", "timestamps")
@@ -189,13 +189,13 @@ def _read(
 ) -> NewerSeries:
     """Match, place and clean the readings: in memory if they are small, else in a store."""
     readings = _without_counted_ids(readings, series.meta.node_ids)
-    meta, known = series.meta, _source_channels(series)
+    meta, known = series.meta, source_channels(series)
     zone, given_zone = meta.time_zone, given.get("time_zone")
     matched = match_readings(readings, meta.node_ids, known, given)
     builder = StoreBuilder(
         put_on_clock(matched.readings, zone, given_zone),
         series,
-        replace(options, scale=_scale_of(matched, readings, known, given), channels=()),
+        replace(options, scale=scale_of(matched, readings, known, given), channels=()),
         None if zone is None else given_zone or zone,
         given.get("gaps", "fill"),
     )
@@ -212,7 +212,7 @@ def _read(
     )
 
 
-def _source_channels(series: SeriesStore) -> SourceChannels:
+def source_channels(series: SeriesStore) -> SourceChannels:
     """The channels of a series, and what its source called them."""
     meta, remembered = series.meta, series.meta.read_options
     sources = tuple(remembered.get("source_channels", ())) or tuple(remembered.get("values", ()))
@@ -224,7 +224,7 @@ def _source_channels(series: SeriesStore) -> SourceChannels:
     )
 
 
-def _scale_of(
+def scale_of(
     matched: MatchedReadings, readings: Readings, known: SourceChannels, given: Mapping[str, Any]
 ) -> tuple[float, ...]:
     """The scale of each channel of the series; what the user gives is in the source's order."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pgti.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pgti.store.appender import StoreAppender as StoreAppender
     from pgti.store.meta import StoreMeta as StoreMeta
     from pgti.store.meta import check_target as check_target
     from pgti.store.moments import Moments as Moments

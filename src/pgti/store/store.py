@@ -4,6 +4,7 @@ import mmap
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -318,6 +319,27 @@ class SeriesStore(Display):
         is_same = np.array_equal(digest.links_array(), self.links)
         if not is_same or digest.hexdigest() != self.meta.parts[SERIES_FILE]:
             raise no_match(self.path, self.meta.file_of(SERIES_FILE))
+
+    def append(self, source: Any, options: Any = None, **more: Any) -> "SeriesStore":
+        """Append the rows of a source that come after the last row: see `pgti.ingestion.append`.
+
+        Args:
+            source: a file of readings, a DataFrame, or an array [rows, N] or [rows, N, C], whose
+                rows follow the last one.
+            options: `IngestOptions` of readings; what is not given is read as the store's source.
+            **more: options of `IngestOptions`, and `correct=True` to write rows that the store has
+                with other readings anew.
+
+        Returns:
+            The grown store; this object still has the rows that it had.
+
+        Raises:
+            PgtiError: if the rows cannot be appended; the store is then what it was.
+        """
+        # By name: what reads sources is in a layer above.
+        grow = import_module("pgti.ingestion.appending").append
+        grown: SeriesStore = grow(self, source, options, **more)
+        return grown
 
     def channel_indices(self, names: tuple[str, ...]) -> tuple[int, ...]:
         """Positions of the named channels.

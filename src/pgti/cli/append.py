@@ -1,0 +1,43 @@
+"""`pgti append`: add newer readings to a store."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pgti.cli.flags import JsonFlag
+from pgti.cli.info import log_store, store_facts
+from pgti.cli.ingest_options import ReadingsFlags
+from pgti.cli.output import log, print_results
+
+__all__ = ["append_command"]
+
+
+def append_command(
+    store: Path,
+    readings: Path,
+    /,
+    *,
+    correct: bool = False,
+    options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Append newer readings to a store: the rows after its last one.
+
+    The file is read as the source of the store was, unless options say otherwise. Rows that the
+    store has already are skipped if they are the same. Whoever has the store open is
+    not disturbed, and a process that is killed leaves the store as it was, or complete.
+
+    Args:
+        store: The store that grows.
+        readings: File of readings.
+        correct: Write rows that the store has with other readings anew.
+        options: How to read the file, where not as before.
+    """
+    from pgti.store import SeriesStore
+
+    opened = SeriesStore.open(store, verify_up_to_bytes=0)
+    grown = opened.append(readings, correct=correct, log=log, **(options or {}))
+    log_store(grown)
+    num_new = grown.meta.num_steps - opened.meta.num_steps
+    print_results({**store_facts(grown), "appended": num_new}, as_json=json)
