@@ -1,6 +1,7 @@
 """Training that starts from a run: what it takes over, what it refuses, how it resumes."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,35 @@ def test_it_says_what_is_new_since_the_run(
     capsys.readouterr()
     pgti.train(store, tmp_path / "warm", init_from=run, epochs=0)
     assert line in capsys.readouterr().err
+
+
+def test_the_store_of_the_run_may_be_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run holds what is needed, also to say how many rows are new."""
+    values = make_series(num_steps=120)
+    run = pgti.train(make_store(tmp_path / "old", values[:80]), tmp_path / "first", model="gru",
+                     windows=WINDOWS, **OPTIONS)  # fmt: skip
+    store = make_store(tmp_path / "new", values)
+    expected = pgti.train(store, tmp_path / "warm", init_from=run, epochs=1, progress=False)
+    shutil.rmtree(tmp_path / "old")
+    gone = tmp_path / "gone"
+    pgti.train(store, gone, init_from=tmp_path / "first", epochs=1)
+    assert "40 of the 120 rows are new since then" in capsys.readouterr().err
+    assert_same(tensors(gone), tensors(expected.directory.path))
+
+
+def test_a_run_on_a_store_that_has_grown_resumes_on_its_own_rows(tmp_path: Path) -> None:
+    """Rows that came after it began are for a run that starts from it."""
+    values = make_series(num_steps=120)
+    store = make_store(tmp_path / "store", values[:80])
+    options = {"model": "gru", "windows": WINDOWS, **OPTIONS}
+    pgti.train(store, tmp_path / "whole", **{**options, "epochs": 3})
+    pgti.train(store, tmp_path / "first", **options)
+    shutil.rmtree(tmp_path / "store")
+    grown = make_store(tmp_path / "store", values)
+    pgti.train(grown, tmp_path / "first", resume=True, epochs=3, progress=False)
+    assert_same(tensors(tmp_path / "first", "last.pt"), tensors(tmp_path / "whole", "last.pt"))
 
 
 def test_it_trains_on_from_the_weights(tmp_path: Path) -> None:

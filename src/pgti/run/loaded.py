@@ -155,8 +155,8 @@ class LoadedRun(Display):
         if len(history):
             best = int(history["val_mae"].argmin())
             trained = (
-                f"{count_of(len(history), 'epoch')}, the best is {history['epoch'][best]} with "
-                f"validation MAE {history['val_mae'][best]:.4g}"
+                f"{count_of(int(history['epoch'].max()), 'epoch')}, the best is "
+                f"{history['epoch'][best]} with validation MAE {history['val_mae'][best]:.4g}"
             )
         counts = {name: len(self.splits.starts(name)) for name in SPLIT_NAMES}
         if self.problem is not None:

@@ -13,6 +13,7 @@ from pgti.errors import RunError, option
 from pgti.models import ModelFactory, is_own_model
 from pgti.run.config import RunConfig
 from pgti.run.run import Run
+from pgti.run.series import RunData
 from pgti.run.transfer import carry_over, check_fit, find_sensor_dimensions
 from pgti.store import Scaler, SeriesStore
 
@@ -78,6 +79,8 @@ class StartRun:
         """
         if not isinstance(run, Run):
             run = Run.open(run, checkpoint=checkpoint, model=model, device="cpu")
+        data = RunData.read(run.directory)
+        seen = run.store.meta if data is None else data.meta  # its store may be gone
         return cls(
             path=run.directory.path,
             config=run.config,
@@ -86,8 +89,8 @@ class StartRun:
                 name: each.detach().cpu().clone()
                 for name, each in run.forecaster.network.state_dict().items()
             },
-            fingerprint=run.store.fingerprint,
-            rows=run.store.meta.num_steps,
+            fingerprint=seen.fingerprint,
+            rows=seen.num_steps,
             refit_scaler=refit_scaler,
             model=None if isinstance(model, str) else model,
         )

@@ -278,9 +278,9 @@ class RunDirectory(RunFiles):
     def read_history(self) -> pd.DataFrame:
         """A row for each epoch that was validated, from `metrics.jsonl`.
 
-        Columns: `epoch` (from 1), `step` (optimizer steps so far), `train_loss`, a `val_` column
-        per metric in original units, `lr`, `seconds` (of training in the epoch) and
-        `windows_per_second`.
+        Columns: `epoch` (from 1; 0 for the weights of another run that training starts from),
+        `step` (optimizer steps so far), `train_loss`, a `val_` column per metric in original units,
+        `lr`, `seconds` (of training in the epoch) and `windows_per_second`.
         """
         records = self.read_metrics() if self.metrics_file.exists() else []
         epochs = [each for each in records if each["kind"] == "epoch"]
