@@ -30,9 +30,9 @@ from pgti.store.statistics import (
 from pgti_bench.errors import BenchError
 from pgti_bench.paper_datasets import DatasetShape
 
-__all__ = ["Road", "disk_usage", "drop_page_cache", "lengthen", "read_road", "synthetic_store"]
+__all__ = ["SIMULATED_STEPS", "Road", "disk_usage", "drop_page_cache", "lengthen", "read_road", "synthetic_store"]
 
-_SIMULATED_STEPS = 2016  # simulated steps of a sparse series: a week of five-minute intervals
+SIMULATED_STEPS = 2016  # simulated steps of a sparse series: a week of five-minute intervals
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -86,7 +86,7 @@ def synthetic_store(
         return _check(SeriesStore.open(path), shape, road if fits else None)
     options = SimulationOptions(
         sensors=shape.num_nodes,
-        steps=min(_SIMULATED_STEPS, shape.num_steps) if shape.is_sparse else shape.num_steps,
+        steps=min(SIMULATED_STEPS, shape.num_steps) if shape.is_sparse else shape.num_steps,
         interval_seconds=shape.interval_seconds,
     )
     graph, node_ids = (road.graph, road.node_ids) if road is not None and fits else (None, None)
