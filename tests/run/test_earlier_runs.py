@@ -45,6 +45,8 @@ def train_earlier(store: SeriesStore, path: Path, **training: Any) -> None:
         content = torch.load(each, weights_only=True)
         for name in NEW_OPTIONS:
             del content["settings"]["windows"][name]
+        std = content["scaler"]["std"]
+        content["scaler"]["std"] = np.nextafter(std, np.inf).tolist()  # summed in another order
         torch.save(content, each)
 
 

@@ -118,6 +118,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                 model,
                 observers,
                 communicator,
+                scaler=_scaler_of(found),
                 typical=typical,
                 latest=opened,
                 is_restored=started_from is not None
@@ -203,11 +204,15 @@ def _find_start(
         )
     if record is None:
         return None
-    scaler = None
-    if not record["refit_scaler"] and found.checkpoint is not None:
-        of_run = found.checkpoint.scaler
-        scaler = Scaler(mean=tuple(of_run["mean"]), std=tuple(of_run["std"]))
-    return StartedFrom(record=record, scaler=scaler)
+    return StartedFrom(record=record, scaler=None)
+
+
+def _scaler_of(found: NewRun | ResumedRun | FinishedRun) -> Scaler | None:
+    """The scaler that a run was trained with, if it has a checkpoint."""
+    if isinstance(found, NewRun) or found.checkpoint is None:
+        return None
+    scaler = found.checkpoint.scaler
+    return Scaler(mean=tuple(scaler["mean"]), std=tuple(scaler["std"]))
 
 
 def _take_over(prepared: PreparedRun, start: StartRun) -> None:

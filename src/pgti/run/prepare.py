@@ -32,7 +32,7 @@ from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
 from pgti.run.series import series_facts
 from pgti.run.warm_start import StartedFrom
-from pgti.store import SeriesStore, TypicalReadings
+from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
@@ -109,6 +109,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     observers: ObserverFactory | None,
     communicator: Communicator,
     *,
+    scaler: Scaler | None = None,
     typical: TypicalReadings | None = None,
     latest: SeriesStore | None = None,
     is_restored: bool = False,
@@ -125,6 +126,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
             model names.
         observers: creates the observers of the training.
         communicator: the ranks.
+        scaler: of the run that is resumed: another version may fit one whose last bits differ.
         typical: what each sensor usually reads in the training rows; fitted here if not given,
             where the inputs need it.
         latest: the whole store, if it has grown since the run began.
@@ -138,7 +140,8 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     extensions = Extensions() if extensions is None else extensions
     device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
     splits = config.windows.splits(store)
-    scaler = None if started_from is None else started_from.scaler
+    if scaler is None and started_from is not None:
+        scaler = started_from.scaler
     source = window_source(config, store, scaler, typical=typical)
     validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
