@@ -17,7 +17,7 @@ HEADINGS = {
     "train": ["Arguments", "Options", "Start", "Model", "Windows", "Training", "Optimization",
               "Machine", "Output"],
     "ingest": ["Arguments", "Options", "Readings", "Times", "Graph", "Machine", "Output"],
-    "evaluate": ["Arguments", "Options", "Machine", "Output"],
+    "evaluate": ["Arguments", "Options", "Readings", "Times", "Machine", "Output"],
 }  # fmt: skip
 
 

@@ -409,7 +409,7 @@ def test_a_class_of_ours_stands_for_its_name(store: SeriesStore, tmp_path: Path)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda run: run.evaluate(3), "splits is 3: it must be a split or a list of them"),
+        (lambda run: run.evaluate(3), "splits is 3: it must be a split, a list of them, or newer"),
         (lambda run: run.evaluate([]), "splits is empty: name train, val or test"),
         (lambda run: run.evaluate(metrics=3), "metrics is 3"),
         (lambda run: run.evaluate(max_windows=0), "max_windows is 0"),

@@ -14,9 +14,11 @@ from pgti.cli.breakdowns import (
 )
 from pgti.cli.error_tables import error_tables
 from pgti.cli.flags import JsonFlag, heading
+from pgti.cli.ingest_options import ReadingsFlags
 from pgti.cli.output import error_console, log, print_results
 from pgti.display import count_of
 from pgti.distributed import TIMEOUT_SECONDS
+from pgti.errors import ConfigError
 from pgti.windows import SPLIT_NAMES, SplitName
 
 __all__ = ["evaluate_command"]
@@ -28,12 +30,16 @@ def evaluate_command(
     run: Path,
     /,
     *,
-    split: Literal["train", "val", "test", "all"] = "test",
+    split: Literal["train", "val", "test", "all"] | None = None,
+    first: Annotated[str | None, Parameter(name="--from")] = None,
+    last: Annotated[str | None, Parameter(name="--to")] = None,
     windows: int | None = None,
     by: Annotated[tuple[Breakdown, ...], Parameter(negative_iterable=())] = (),
     ranges: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
     mape_threshold: float = 1e-3,
     out: Path | None = None,
+    readings: Annotated[Path | None, Parameter(group=heading("Readings"))] = None,
+    options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
     store: Path | None = None,
     model: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
@@ -50,8 +56,10 @@ def evaluate_command(
 
     Args:
         run: Directory of the run.
-        split: Windows to evaluate.
-        windows: Evaluate at most this many windows, spread evenly over the split.
+        split: Windows to evaluate: those of a split, by default test.
+        first: Evaluate windows whose first forecast step is not before this time.
+        last: Evaluate windows whose first forecast step is not after this time.
+        windows: Evaluate at most this many windows, spread evenly.
         by: Print the errors of every sensor, hour, weekday or range of the target; several are
             separated by commas.
         ranges: Values at which one range of the target ends and the next begins, such as 30,50; of
@@ -60,7 +68,10 @@ def evaluate_command(
         mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
         out: Write the errors by sensor, hour, weekday and range, or those chosen by --by, to this
             file: .csv or .parquet.
-        store: Path of the run's store, if it has moved.
+        readings: Store or file of newer readings of the run's sensors to evaluate on.
+        options: How to read the file of readings, where that is not as in training.
+        store: Path of the run's store, if it has moved or grown; or of a store of newer readings,
+            all windows of which are evaluated.
         model: Your own network, MODULE:CLASS, if its module is in the current directory or has
             moved. By default pgti finds the run's network among installed modules.
         checkpoint: Parameters to load: the best by validation MAE, or the last.
@@ -87,14 +98,20 @@ def evaluate_command(
                 device=device,
                 communicator=communicator,
             )
-        names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
+        if split is not None and (readings is not None or trained.newer is not None):
+            raise ConfigError("newer readings have no splits: leave --split out")
+        names: list[SplitName] = []
         if split == "all":  # a split without windows is not an error here
-            names = tuple(name for name in names if len(trained.splits.starts(name)))
+            names = [name for name in SPLIT_NAMES if len(trained.splits.starts(name))]
+        elif split is not None:
+            names = [split]
         observer = RichObserver(error_console())
         watching = (observer,) if communicator.is_main else ()
         try:
             report = trained.evaluate(
-                names,
+                names or readings,
+                between=None if first is None and last is None else (first, last),
+                options=options,
                 max_windows=windows,
                 mape_threshold=mape_threshold,
                 ranges=parse_ranges(ranges),

@@ -1,10 +1,7 @@
-"""The evaluation of a run: of which windows, with which baselines, ranges and drift."""
+"""The evaluation of a run: its errors and those of the baselines, ranges and drift."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from pgti.batching import WindowSource, build_loader
 from pgti.forecasting import (
@@ -12,6 +9,7 @@ from pgti.forecasting import (
     Breakdowns,
     Metrics,
     Observer,
+    PersistenceForecaster,
     RangeEdges,
     Report,
     build_baselines,
@@ -24,11 +22,9 @@ from pgti.forecasting import (
 )
 from pgti.run.loaded import LoadedRun
 from pgti.store import TypicalReadings
-from pgti.windows import subsample_evenly
+from pgti.windows import Starts, subsample_evenly
 
 __all__ = ["evaluate_windows"]
-
-Starts = range | NDArray[np.int64]
 
 
 def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
@@ -67,7 +63,16 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
     check_metrics(own)
     typical = _typical_readings(run)
     breakdowns = _breakdowns(source, typical, ranges)
-    forecasters = _forecasters(run, source)
+    forecasters: dict[str, AbstractForecaster] = {
+        "model": run.forecaster,
+        **_baselines(run, source),
+    }
+    if "historical-average" not in forecasters:
+        notes = (
+            *notes,
+            "the historical average is left out: it is the mean of the training readings at each "
+            f"time of the week, and {run.problem}",
+        )
     contents: dict[str, dict[str, Any]] = {}
     for name, starts in chosen.items():
         loader = build_loader(
@@ -130,11 +135,13 @@ def _breakdowns(
     )
 
 
-def _forecasters(run: LoadedRun, source: WindowSource) -> dict[str, AbstractForecaster]:
-    """The model, and the baselines fitted on the run's training rows."""
+def _baselines(run: LoadedRun, source: WindowSource) -> dict[str, AbstractForecaster]:
+    """The baselines fitted on the run's training rows; without them persistence alone."""
+    if run.problem is not None:
+        targets, horizon = source.target_indices, source.spec.horizon
+        return {"persistence": PersistenceForecaster(source.scaler, targets, horizon)}
     train_rows = run.splits.train_rows(run.source.spec)
-    baselines = build_baselines(run.source, train_rows, time_axis=source.store.time_axis)
-    return {"model": run.forecaster} | baselines
+    return build_baselines(run.source, train_rows, time_axis=source.store.time_axis)
 
 
 def _period(source: WindowSource, starts: Starts) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A trained run: load, evaluate, forecast."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from pgti.batching import BatchLoader, WindowSource, build_loader
 from pgti.display import print_line
 from pgti.distributed import Communicator
-from pgti.errors import ConfigError, RunError
+from pgti.errors import ConfigError
 from pgti.figures import graph_objects
 from pgti.forecasting import (
     InputSummary,
@@ -22,7 +23,7 @@ from pgti.forecasting import (
     forecast_frame,
     predict,
 )
-from pgti.options import require_type
+from pgti.run.evaluated_windows import EvaluatedWindows
 from pgti.run.evaluation import evaluate_windows
 from pgti.run.figures import plot_run
 from pgti.run.loaded import LoadedRun
@@ -46,18 +47,31 @@ class Run(LoadedRun):
 
     def evaluate(
         self,
-        splits: SplitName | Sequence[SplitName] = "test",
+        splits: SplitName | Sequence[SplitName] | NewerReadings | None = None,
         *,
+        between: tuple[TimeLike | None, TimeLike | None] | None = None,
+        options: NewerOptions = None,
         max_windows: int | None = None,
         metrics: Metrics | None = None,
         mape_threshold: float = 1e-3,
         ranges: RangeEdges | None = None,
         observers: Sequence[Observer] = (),
     ) -> Report:
-        """Metrics on splits, in original units, beside those of both baselines.
+        """Metrics on splits or on newer readings, in original units, beside those of baselines.
+
+        The baselines, the ranges of the target and what the inputs are compared with are those of
+        the run's own training rows, whatever is evaluated.
 
         Args:
-            splits: "train", "val", "test", or several of them.
+            splits: "train", "val", "test" (the default), or several of them; or newer readings of
+                the run's sensors, as `forecast` takes them: a store, a DataFrame or a file, every
+                window of which is evaluated. Their errors are called "newer".
+            between: only the windows whose first forecast step lies in [first, last], two
+                wall-clock times, None for an end that is open, and whose whole horizon lies in the
+                series: of newer readings, or else of the run's store as it is now. Their errors are
+                called "between".
+            options: how to read newer readings that are a table or a file, where that is not as in
+                training.
             max_windows: windows of each split at most, spread evenly over it; None takes all.
             metrics: of your own by name, as for `pgti.train`; by default those of training.
             mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
@@ -71,30 +85,26 @@ class Run(LoadedRun):
             `by("sensor")`, `by("hour")`, `by("weekday")` and `by("range")` break them down.
 
         Raises:
-            ConfigError: if there is no such split or it has no window, `max_windows` is not a
-                positive whole number, or ranges or the threshold break their rules.
+            ConfigError: if there is no such split or no window, or an option breaks its rule.
+            DataError: if the newer readings are not of the run's sensors, channels and interval,
+                or break a rule.
+            RunError: if the run's own series is needed and its store is gone.
         """
-        names = [splits] if isinstance(splits, str) else splits
-        require_type("splits", names, Sequence, "a split or a list of them")
-        if not names:
-            raise ConfigError("splits is empty: name train, val or test")
-        if self.newer is not None:
-            raise RunError(
-                f"{self.newer.path} is not the store that the run was trained on: leave it out to "
-                "evaluate the run's own splits"
+        chosen = EvaluatedWindows.of(splits, between, options)
+        with ExitStack() as held:
+            with self.communicator.raise_together():
+                source, windows, notes = held.enter_context(chosen.open(self))
+            return evaluate_windows(
+                self,
+                windows,
+                source,
+                max_windows=max_windows,
+                metrics=metrics,
+                mape_threshold=mape_threshold,
+                ranges=ranges,
+                observers=observers,
+                notes=notes,
             )
-        self.require_rows()
-        return evaluate_windows(
-            self,
-            {name: self.splits.starts(name) for name in names},
-            self.source,
-            max_windows=max_windows,
-            metrics=metrics,
-            mape_threshold=mape_threshold,
-            ranges=ranges,
-            observers=observers,
-            notes=self.splits.notes,
-        )
 
     # -- forecast ---------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from pgti.run.newer import NewerOptions, NewerReadings, open_newer
 from pgti.store import SeriesStore, TypicalReadings, parse_time
 from pgti.windows import SplitName, Starts
 
-__all__ = ["ForecastSummary", "SelectedWindows", "Selection", "TimeLike"]
+__all__ = ["ForecastSummary", "SelectedWindows", "Selection", "TimeLike", "wall_clock"]
 
 TimeLike: TypeAlias = str | datetime | np.datetime64
 """A wall-clock time: ISO 8601 text, or an object whose `str` is that."""
@@ -190,7 +190,7 @@ class Selection:
         starts = np.array([latest])
         if self.between is not None:
             zone = source.store.time_axis.time_zone
-            first, last = (_wall_clock(time, zone) for time in self.between)
+            first, last = (wall_clock(time, zone) for time in self.between)
             rows = np.arange(spec.input_steps, num_steps + 1)
             times = source.store.time_axis.at(rows)
             starts = rows[(first <= times) & (times <= last)] - spec.input_steps
@@ -233,7 +233,7 @@ def _notes_on_times(labels: ForecastLabels, last_row: int, num_left_out: int) ->
     return tuple(notes)
 
 
-def _wall_clock(time: TimeLike, zone: str | None) -> np.datetime64:
+def wall_clock(time: TimeLike, zone: str | None) -> np.datetime64:
     """The time on the clock of the series; one with an offset is shown on that clock."""
     if isinstance(time, datetime) and time.tzinfo is not None and zone is not None:
         time = time.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
