@@ -30,7 +30,15 @@ from pgti.store.statistics import (
 from pgti_bench.errors import BenchError
 from pgti_bench.paper_datasets import DatasetShape
 
-__all__ = ["SIMULATED_STEPS", "Road", "disk_usage", "drop_page_cache", "lengthen", "read_road", "synthetic_store"]
+__all__ = [
+    "SIMULATED_STEPS",
+    "Road",
+    "disk_usage",
+    "drop_page_cache",
+    "lengthen",
+    "read_road",
+    "synthetic_store",
+]
 
 SIMULATED_STEPS = 2016  # simulated steps of a sparse series: a week of five-minute intervals
 
