@@ -123,14 +123,15 @@ def train_command(
         "world_size": communicator.world_size,
         "sent_bytes": sent,
     }
-    errors = () if report is None else _errors(report)
+    errors = () if report is None else _errors(report, logged=trained.splits.notes)
     print_results(content, _summary(run, trained, result), *errors, as_json=json)
 
 
-def _errors(report: "Report") -> Iterator[Table]:
-    """Tables of the test errors; their notes are logged."""
+def _errors(report: "Report", logged: tuple[str, ...]) -> Iterator[Table]:
+    """Tables of the test errors; their notes are logged, but those that training has logged."""
     for line in report.notes:
-        log(line)
+        if line not in logged:
+            log(line)
     yield from error_tables(report)
     yield from hardest_tables(report)
 
