@@ -207,7 +207,7 @@ class NewerTimes:
         )
         if self._gaps == "error":
             raise DataError(
-                f"{where}: {count_of(len(missing), 'row')} are missing between them; leave "
+                f"{where}: the source lacks {count_of(len(missing), 'row')} between them; leave "
                 f"{option('gaps', 'error')} out to fill them with missing readings"
             )
         if len(missing) > _MAX_FILLED_ROWS:

@@ -124,7 +124,7 @@ class _Comparison:
         is_small = 0 < factor <= 1 / _FACTOR and below.mean() >= _FAR_SHARE
         if not (is_large or is_small):
             return None
-        often = f"{factor:.3g} times" if is_large else f"1/{1 / factor:.3g} of"
+        often = f"{factor:.2g} times" if is_large else f"1/{1 / factor:.2g} of"
         return (
             f"the readings of {self.name} are about {often} what is usual at their times (median "
             f"{np.median(self.readings):.4g}, usual {np.median(self.usual):.4g}): check their unit "
