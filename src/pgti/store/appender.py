@@ -82,7 +82,8 @@ class StoreAppender:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            StoreMeta.read(self._path)  # before a lock is made where no store is
+            if not (self._path / META_FILE).is_file():
+                StoreMeta.read(self._path)  # refuses, before a lock is made where no store is
             stack.enter_context(file_lock(self._path / _LOCK_FILE, on_busy=self._on_busy))
             self.meta = meta = StoreMeta.read(self._path)
             if meta.format_version == 1:
