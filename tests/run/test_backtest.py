@@ -255,6 +255,25 @@ def test_what_a_result_shows(tmp_path: Path) -> None:
     json.dumps(result.to_dict(), allow_nan=False)
 
 
+def test_several_targets_are_shown_apart(tmp_path: Path) -> None:
+    """Their units differ: no row mixes them."""
+    values = np.concatenate([make_values(), 100 * make_values(1)], axis=2)
+    graph = SensorGraph.empty(NUM_NODES)
+    with StoreWriter(
+        tmp_path / "store", node_ids=("a", "b", "c"), channels=("speed", "flow"), graph=graph
+    ) as writer:
+        writer.append(values)
+        writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
+    result = pgti.backtest(tmp_path / "store", tmp_path / "out", folds=2, **OPTIONS)
+    summary = result.summary()
+    assert list(summary["target"]) == ["speed", "flow"] * 3
+    frame = result.to_frame()
+    for target in ("speed", "flow"):
+        rows = frame[(frame["channel"] == target) & (frame["forecaster"] == "gru")]
+        assert list(summary[summary["target"] == target]["MAE"]) == rows["mae"].tolist()
+    assert "flow" in repr(result)
+
+
 # -- going on -------------------------------------------------------------------------------------
 
 

@@ -82,4 +82,6 @@ def _table(result: "BacktestResult") -> Table:
         (str(name), *(format_error(x) if isinstance(x, float) else str(x) for x in values))
         for name, values in zip(summary.index, summary.to_numpy(), strict=True)
     ]
-    return build_table(result.title, ("fold", *summary.columns), rows, num_texts=2)
+    columns = ("fold", *summary.columns)
+    num_texts = columns.index("MAE") if "target" in columns else 2
+    return build_table(result.title, columns, rows, num_texts=num_texts)

@@ -151,21 +151,28 @@ class BacktestResult:
         )
 
     def summary(self) -> pd.DataFrame:
-        """What `repr` shows: a row for each fold, errors over all steps and targets."""
-        rows = list(self._rows())
-        return pd.DataFrame([row[1:] for row in rows], index=[row[0] for row in rows],
-                            columns=self._headings())  # fmt: skip
+        """What `repr` shows: a row for each fold and, of several targets, each, over all steps."""
+        columns = ["from", "train windows", "epochs"] + ["target"] * (len(self.units) > 1)
+        columns += ["MAE", "RMSE", *(f"MAE {name}" for name in self.report.baselines)]
+        index, rows = zip(*self._rows(), strict=True)
+        return pd.DataFrame(list(rows), index=list(index), columns=columns)
 
-    def _headings(self) -> list[str]:
-        baselines = self.report.baselines
-        return ["from", "train windows", "epochs", "MAE", "RMSE", *(f"MAE {n}" for n in baselines)]
-
-    def _rows(self) -> Iterator[tuple[Any, ...]]:
-        baselines = self.report.baselines
+    def _rows(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
         for fold in self.folds:
-            yield (str(fold.number), fold.begins, f"{fold.train_windows:,}", str(fold.epochs),
-                   *_errors_of(fold.errors, baselines))  # fmt: skip
-        yield ALL_FOLDS, "", "", "", *_errors_of(self.errors, baselines)
+            facts = fold.begins, f"{fold.train_windows:,}", str(fold.epochs)
+            yield from self._rows_of(str(fold.number), facts, fold.errors)
+        yield from self._rows_of(ALL_FOLDS, ("", "", ""), self.errors)
+
+    def _rows_of(
+        self, name: str, facts: tuple[str, ...], errors: Mapping[str, Any]
+    ) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        baselines = [errors[each] for each in self.report.baselines]
+        if len(self.units) == 1:
+            yield name, (*facts, *_errors_of(errors, baselines))
+            return
+        for target in self.units:
+            of_target = [each["channels"][target] for each in baselines]
+            yield name, (*facts, target, *_errors_of(errors["channels"][target], of_target))
 
     def __repr__(self) -> str:
         table = self.summary().to_string(float_format="{:.3f}".format, na_rep="-")
@@ -176,6 +183,8 @@ class BacktestResult:
         return f"<p>{self.title}</p>{table}"
 
 
-def _errors_of(errors: Mapping[str, Any], baselines: Sequence[str]) -> tuple[float | None, ...]:
-    of_baselines = (errors[name]["mae"]["mean"] for name in baselines)
+def _errors_of(
+    errors: Mapping[str, Any], baselines: Sequence[Mapping[str, Any]]
+) -> tuple[float | None, ...]:
+    of_baselines = (each["mae"]["mean"] for each in baselines)
     return (errors["mae"]["mean"], errors["rmse"]["mean"], *of_baselines)
