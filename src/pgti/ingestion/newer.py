@@ -101,7 +101,7 @@ def _read_source(
         except (ConfigError, DataError):
             readings = _open(source, recalled)  # raises the first error again
     try:
-        newer = _read(readings, series, recalled.options, given, held)
+        newer = _read(readings, series, source_channels(series), recalled.options, given, held)
     except DataError as error:
         layout = recalled.without(*(set(recalled.recalled) - set(_LAYOUT)))
         if not layout.recalled:
@@ -149,7 +149,8 @@ def _read_store(
         return NewerSeries(store=source, num_empty=num_empty, notes=notes)
     first = 0 if num_rows is None else max(0, other.num_steps - num_rows)
     readings = _store_readings(source, first)
-    return _read(readings, series, IngestOptions(), {}, held)
+    channels = SourceChannels(names=mine.channels)  # its readings are in their own units
+    return _read(readings, series, channels, IngestOptions(), {}, held)
 
 
 def _store_readings(store: SeriesStore, first: int) -> Readings:
@@ -183,14 +184,14 @@ def _store_readings(store: SeriesStore, first: int) -> Readings:
 def _read(
     readings: Readings,
     series: SeriesStore,
+    known: SourceChannels,
     options: IngestOptions,
     given: Mapping[str, Any],
     held: ExitStack,
 ) -> NewerSeries:
     """Match, place and clean the readings: in memory if they are small, else in a store."""
     readings = _without_counted_ids(readings, series.meta.node_ids)
-    meta, known = series.meta, source_channels(series)
-    zone, given_zone = meta.time_zone, given.get("time_zone")
+    meta, zone, given_zone = series.meta, series.meta.time_zone, given.get("time_zone")
     matched = match_readings(readings, meta.node_ids, known, given)
     builder = StoreBuilder(
         put_on_clock(matched.readings, zone, given_zone),

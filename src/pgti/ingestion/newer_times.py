@@ -150,7 +150,7 @@ class NewerTimes:
             self._interval = common
         elif axis.seconds is not None and (steps % self._interval).any():
             self._gaps = "keep"  # as irregular as the series
-        elif common != self._interval:
+        elif self._interval not in found:
             raise DataError(
                 f"the rows of {self._labels.source} are {format_interval(common)} apart and those "
                 f"of the run {format_interval(self._interval)}: they must be the same"
