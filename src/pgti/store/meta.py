@@ -142,10 +142,7 @@ class StoreMeta:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of what the store says, whatever the dtype of its series.
-
-        That is sensors, channels, units, graph, times and readings; in format 1 all of the content.
-        """
+        """SHA-256 of sensors, channels, units, graph, times, readings; in format 1 of all files."""
         if self.format_version == 1:
             return _sha256(_indented(self._entries()))
         names = ("node_ids", "channels", "units", "start", "time_zone")
@@ -307,7 +304,6 @@ def _text(entries: dict[str, Any]) -> str:
 
 
 def _indented(entries: dict[str, Any]) -> str:
-    """The text of format 1."""
     return json.dumps(entries, indent=1) + "\n"
 
 

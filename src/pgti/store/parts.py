@@ -3,6 +3,7 @@
 import hashlib
 import math
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from pgti.store.meta import (
     TIME_FILE,
     StoreMeta,
 )
-from pgti.store.statistics import DIGEST_BYTES, digest_of
+from pgti.store.statistics import DIGEST_BYTES, ReadingsDigest, digest_of
 
 __all__ = [
     "Parts",
     "check_files",
+    "check_series",
     "committed_bytes",
     "no_match",
     "open_parts",
@@ -159,6 +161,28 @@ def _layout(meta: StoreMeta) -> dict[str, tuple[tuple[int, ...], np.dtype[Any], 
         for part in parts
         if part in meta.parts
     }
+
+
+def check_series(
+    path: Path,
+    meta: StoreMeta,
+    links: NDArray[np.uint8],
+    read: Callable[[int, int], NDArray[np.float32]],
+    mapping: mmap.mmap | None,
+) -> None:
+    """Check all rows against the chain of digests, in bounded memory.
+
+    Raises:
+        StoreError: if they do not match.
+    """
+    rows = meta.sizes.group_rows
+    digest = ReadingsDigest(rows)
+    for first in range(0, meta.num_steps, rows):
+        digest.update(read(first, min(meta.num_steps, first + rows)))
+        release(mapping)
+    is_same = np.array_equal(digest.links_array(), links)
+    if not is_same or digest.hexdigest() != meta.parts[SERIES_FILE]:
+        raise no_match(path, meta.file_of(SERIES_FILE))
 
 
 def release(mapping: mmap.mmap | None) -> None:

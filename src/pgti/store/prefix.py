@@ -1,12 +1,15 @@
 """The description of the first rows of a series, and of a series in memory."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.errors import StoreError
 from pgti.graph import SensorGraph
 from pgti.store.meta import (
     DIGESTS_FILE,
@@ -24,7 +27,7 @@ from pgti.store.time_rule import CycleRule
 if TYPE_CHECKING:
     from pgti.store.store import SeriesStore
 
-__all__ = ["cut_meta", "describe_memory", "most_common_step"]
+__all__ = ["cut_meta", "describe_memory", "most_common_step", "open_prefix"]
 
 _MAX_CODE = 32767
 
@@ -70,6 +73,24 @@ def cut_meta(store: "SeriesStore", num_steps: int) -> tuple[StoreMeta, TimeAxis]
         open_moments=((0.0, 0.0, 0.0),) * meta.num_channels,
     )
     return cut, time_axis
+
+
+def open_prefix(
+    open_store: Callable[[Path], "SeriesStore"], path: Path, num_steps: int, fingerprint: str
+) -> "SeriesStore":
+    """The first rows of the store at a path, which may have grown but not have been corrected.
+
+    Raises:
+        StoreError: if it has other rows.
+    """
+    store = open_store(path)
+    if num_steps <= store.meta.num_steps:
+        store = store.prefix(num_steps)
+        if store.fingerprint == fingerprint:
+            return store
+    raise StoreError(
+        f"the store {path} has been corrected or written anew since it was opened: open it again"
+    )
 
 
 def _cut_times(time_axis: TimeAxis, num_steps: int) -> TimeAxis:

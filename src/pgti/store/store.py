@@ -18,11 +18,11 @@ from pgti.graph import SensorGraph
 from pgti.options import require_type
 from pgti.store.codec import Codec, Float32Codec, Raw
 from pgti.store.coverage import plot_store
-from pgti.store.meta import GRAPH_FILE, SERIES_FILE, StoreMeta, codec_of
+from pgti.store.meta import GRAPH_FILE, StoreMeta, codec_of
 from pgti.store.moments import Moments, moments_of_raw
-from pgti.store.parts import check_files, no_match, open_parts, release, sha256_of
-from pgti.store.prefix import cut_meta, describe_memory
-from pgti.store.statistics import ReadingsDigest, canonical
+from pgti.store.parts import check_files, check_series, no_match, open_parts, release, sha256_of
+from pgti.store.prefix import cut_meta, describe_memory, open_prefix
+from pgti.store.statistics import canonical
 from pgti.store.time_axis import TimeAxis
 from pgti.store.time_rule import TimeRule
 
@@ -110,8 +110,8 @@ class SeriesStore(Display):
             links=parts.links,
             mapping=parts.mapping,
         )
-        if parts.raw.nbytes <= verify_up_to_bytes:
-            store._check_series()
+        if parts.links is not None and parts.raw.nbytes <= verify_up_to_bytes:
+            check_series(path, meta, parts.links, store.read, parts.mapping)
         return store
 
     @classmethod
@@ -132,11 +132,11 @@ class SeriesStore(Display):
         Args:
             values: readings in original units [T, N, C], NaN for missing; T may be 0.
             graph: of the N sensors.
-            time_axis: of the T rows.
+            time_axis: of the rows.
             node_ids: identifier of each sensor.
             channels: name of each channel.
-            units: unit of each channel; "" if not given.
-            read_options: how the source was read, see `StoreMeta`.
+            units: of each channel; "" if not given.
+            read_options: see `StoreMeta`.
             name: what messages call it, and its `path`.
 
         Raises:
@@ -175,14 +175,16 @@ class SeriesStore(Display):
         return self.mapping is None
 
     def __reduce__(self) -> tuple[Callable[..., "SeriesStore"], tuple[Any, ...]]:
-        """Pickle the path and the number of rows: another process opens the store again.
-
-        A store in memory is pickled with its readings.
-        """
+        """Pickle the path and the number of rows for another process; in memory, the readings."""
         if self.is_in_memory:
             fields = self.path, self.meta, self.raw, self.graph, self.time_axis, self.codec
             return SeriesStore, (*fields, self.block_moments, self.notes)
-        return _open_prefix, (self.path.resolve(), self.meta.num_steps, self.fingerprint)
+        return open_prefix, (
+            SeriesStore.open,
+            self.path.resolve(),
+            self.meta.num_steps,
+            self.fingerprint,
+        )
 
     def describe(self) -> tuple[str, dict[str, str]]:
         """A title, and facts by name; each is one line."""
@@ -207,13 +209,10 @@ class SeriesStore(Display):
     def plot(self) -> Any:
         """A picture of what was observed: time from left to right, sensors from top to bottom.
 
-        One pass over the series, in bounded memory.
+        One pass over the series, in bounded memory; it needs plotly (the extra `report`).
 
         Returns:
             A `plotly.graph_objects.Figure`.
-
-        Raises:
-            MissingExtraError: if plotly (the extra `report`) is not installed.
         """
         return plot_store(self)
 
@@ -231,10 +230,7 @@ class SeriesStore(Display):
         return self.prefix(num_steps).fingerprint
 
     def prefix(self, num_steps: int) -> "SeriesStore":
-        """A view of the first rows: the store as it was when it had no more.
-
-        Args:
-            num_steps: how many.
+        """A view of the first `num_steps` rows: the store as it was when it had no more.
 
         Raises:
             ConfigError: if it has fewer rows.
@@ -269,9 +265,8 @@ class SeriesStore(Display):
     def release(self) -> None:
         """Unmap the rows that were read; they stay in the page cache.
 
-        A mapped page counts as memory of its process until the system takes it back: a pass over a
-        long series would seem to need as much memory as the series has bytes. Reading a row again
-        maps it again.
+        A mapped page counts as memory of its process until the system takes it back. Reading a row
+        again maps it again.
         """
         release(self.mapping)
 
@@ -292,9 +287,7 @@ class SeriesStore(Display):
         return Moments.merge_all(parts, self.meta.num_channels)
 
     def verify(self) -> None:
-        """Check every part against its SHA-256, whatever its size.
-
-        A store in memory has no parts, and of a prefix its rows are checked.
+        """Check every part against its SHA-256, whatever its size; of a prefix its rows.
 
         Raises:
             StoreError: naming the first part that differs.
@@ -303,32 +296,18 @@ class SeriesStore(Display):
             return
         if self.links is None:
             check_files(self.path, self.meta, verify_up_to_bytes=None)
-        elif sha256_of(self.path / GRAPH_FILE) != self.meta.parts[GRAPH_FILE]:
-            raise no_match(self.path, GRAPH_FILE)
-        self._check_series()
-
-    def _check_series(self) -> None:
-        """Check all rows against the chain of digests, in bounded memory; format 1 has none."""
-        if self.links is None:
             return
-        rows = self.meta.sizes.group_rows
-        digest = ReadingsDigest(rows)
-        for first in range(0, self.meta.num_steps, rows):
-            digest.update(self.read(first, min(self.meta.num_steps, first + rows)))
-            release(self.mapping)
-        is_same = np.array_equal(digest.links_array(), self.links)
-        if not is_same or digest.hexdigest() != self.meta.parts[SERIES_FILE]:
-            raise no_match(self.path, self.meta.file_of(SERIES_FILE))
+        if sha256_of(self.path / GRAPH_FILE) != self.meta.parts[GRAPH_FILE]:
+            raise no_match(self.path, GRAPH_FILE)
+        check_series(self.path, self.meta, self.links, self.read, self.mapping)
 
     def append(self, source: Any, options: Any = None, **more: Any) -> "SeriesStore":
         """Append the rows of a source that come after the last row: see `pgti.ingestion.append`.
 
         Args:
-            source: a file of readings, a DataFrame, or an array [rows, N] or [rows, N, C], whose
-                rows follow the last one.
-            options: `IngestOptions` of readings; what is not given is read as the store's source.
-            **more: options of `IngestOptions`, and `correct=True` to write rows that the store has
-                with other readings anew.
+            source: a file of readings, a DataFrame, or an array [rows, N] or [rows, N, C].
+            options: `IngestOptions` of readings; the others are those of the store's source.
+            **more: options of `IngestOptions`, and `correct=True` to write known rows anew.
 
         Returns:
             The grown store; this object still has the rows that it had.
@@ -336,9 +315,10 @@ class SeriesStore(Display):
         Raises:
             PgtiError: if the rows cannot be appended; the store is then what it was.
         """
-        # By name: what reads sources is in a layer above.
-        grow = import_module("pgti.ingestion.appending").append
-        grown: SeriesStore = grow(self, source, options, **more)
+        grow: Any = import_module(
+            "pgti.ingestion.appending"
+        )  # by name: a layer above reads sources
+        grown: SeriesStore = grow.append(self, source, options, **more)
         return grown
 
     def channel_indices(self, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -371,15 +351,3 @@ def open_store(store: str | Path | SeriesStore) -> SeriesStore:
             "pgti.ingest writes one from a table, an array or a file"
         )
     return SeriesStore.open(store)
-
-
-def _open_prefix(path: Path, num_steps: int, fingerprint: str) -> SeriesStore:
-    """The first rows of the store at a path, which may have grown but not have been corrected."""
-    store = SeriesStore.open(path)
-    if num_steps <= store.meta.num_steps:
-        store = store.prefix(num_steps)
-        if store.fingerprint == fingerprint:
-            return store
-    raise StoreError(
-        f"the store {path} has been corrected or written anew since it was opened: open it again"
-    )
