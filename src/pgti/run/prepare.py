@@ -231,6 +231,13 @@ def _warnings(run: Run) -> list[str]:
             "no module defines the network's class or function, with `shape` as first parameter: "
             f"opening the run will need {option('model')}"
         )
+    meta = run.store.meta
+    if run.forecaster.supports.kind != "none" and not meta.num_edges and meta.num_nodes > 1:
+        lines.append(
+            f"the store {run.store.path} has no edges, and the model {run.config.model.name} "
+            "passes readings along them: each sensor is forecast alone; ingest it with "
+            f"{option('graph')}, or choose a model without a graph (gru, stid)"
+        )
     targets = run.source.target_names
     if len(targets) > 1:
         lines.append(
