@@ -65,8 +65,7 @@ class SeriesStore(Display):
 
         Args:
             path: the store's directory.
-            verify_up_to_bytes: check parts up to this size against their SHA-256, and of larger
-                ones the length alone (`verify` checks them all).
+            verify_up_to_bytes: check parts up to this size, of larger ones the length alone.
 
         Raises:
             StoreError: if the directory is not a store, is damaged, or has a newer format.
@@ -78,8 +77,7 @@ class SeriesStore(Display):
             try:
                 return cls._open(path, meta, verify_up_to_bytes)
             except StoreError:
-                # A writer may have replaced the files since the description was read.
-                if StoreMeta.read(path).generation == meta.generation:
+                if StoreMeta.read(path).generation == meta.generation:  # not written anew meanwhile
                     raise
 
     @classmethod
