@@ -263,8 +263,7 @@ class SeriesStore(Display):
     def release(self) -> None:
         """Unmap the rows that were read; they stay in the page cache.
 
-        A mapped page counts as memory of its process until the system takes it back. Reading a row
-        again maps it again.
+        A mapped page counts as memory of its process; reading its rows again maps it again.
         """
         release(self.mapping)
 
