@@ -11,11 +11,11 @@ from pgti.store import SECONDS_PER_DAY, SeriesStore, TypicalReadings
 __all__ = ["compare_ranges"]
 
 _MAX_READINGS = 1 << 20
-# Limits at which no hour and no month of the real series in the tests is reported.
+# Limits at which ordinary months and hours of the real series in the tests are not reported.
 _MIN_CODES, _CODE_SHARE = 3, 0.01  # readings that are one value, and their share
 _SAME = 0.8  # of the readings outside are that value
 _OUTSIDE_SHARE, _MARGIN = 0.2, 0.05  # of the readings; of the range of training
-_FACTOR, _FAR_SHARE = 3.3, 0.9
+_FACTOR, _FAR_SHARE = 7, 0.9
 _STEADY = 0.3  # low readings are at least that part of the median, as speeds are and flows are not
 _MANY_SENSORS, _LONG_SECONDS = 50, 2 * SECONDS_PER_DAY
 
@@ -89,7 +89,7 @@ class _Comparison:
     has_evidence: bool
 
     def find_code(self) -> str | None:
-        """A value that occurs again and again, below or above all of training."""
+        """A whole number that occurs again and again, below or above all of training."""
         for outside in (self.readings < self.low, self.readings > self.high):
             values, counts = np.unique(self.readings[outside], return_counts=True)
             if not len(values):
@@ -98,7 +98,7 @@ class _Comparison:
             count, total = int(counts[place]), len(self.readings)
             enough = max(_MIN_CODES, _CODE_SHARE * total, _SAME * outside.sum())
             # Where all of them are one value, they may as well be in another unit.
-            if enough <= count < total:
+            if enough <= count < total and float(values[place]).is_integer():
                 code = _show(values[place])
                 return (
                     f"{count:,} of {total:,} readings of {self.name} are {code}, outside those of "
