@@ -217,9 +217,11 @@ def test_a_summary_of_the_inputs(tmp_path: Path) -> None:
     assert facts["missing_inputs"] == missing.sum() / (missing.size * SPEC.input_steps)
     last = pd.Timestamp("2025-10-01") + pd.Timedelta(hours=STARTS[-1] + SPEC.input_steps - 1)
     never = (missing[-1] == SPEC.input_steps).all(axis=-1)
+    assert summary.newest is not None
+    assert summary.newest["origin"] == last.isoformat()
+    late = pd.Timedelta(hours=int(newest[-1].min()))
+    assert summary.newest["last_reading"] == (last - late).isoformat()
     assert facts["newest"] == {
-        "origin": last.isoformat(),
-        "last_reading": (last - pd.Timedelta(hours=int(newest[-1].min()))).isoformat(),
         "missing_inputs": missing[-1].mean() / SPEC.input_steps,
         "never_observed": [source.store.meta.node_ids[node] for node in np.flatnonzero(never)],
     }

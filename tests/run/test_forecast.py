@@ -150,3 +150,61 @@ def test_what_cannot_be_forecast_is_refused(
     with pytest.raises(ConfigError, match=r"make a table of .* write them to a file with Run.pred"):
         run.forecast(split="train")
     assert run.predict(tmp_path / "f.csv", split="train").windows
+
+
+def test_a_service_reads_each_line_once(
+    directory: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that forecasts again and again; the table has every line, and so has a log."""
+    fresh = Run.open(run.directory.path)
+    newer = newer_frame(columns=("c", "b", "a"))
+    frames = [fresh.forecast(newer) for _ in range(3)]
+    fresh.predict(directory / "service.csv", newer)
+    (line,) = frames[0].attrs["notes"]
+    assert "in another order (c, b, a)" in line
+    assert all(frame.attrs["notes"] == [line] for frame in frames)
+    assert capsys.readouterr().err == f"pgti: {line}\n"
+    fresh.forecast(newer_frame(columns=("a", "b")))
+    assert "lacks the sensor c" in capsys.readouterr().err
+    lines: list[str] = []
+    for _ in range(2):
+        fresh.forecast(newer, log=lines.append)
+    assert lines == [line, line]
+    Run.open(run.directory.path).forecast(newer)
+    assert line in capsys.readouterr().err
+    assert fresh.forecast().attrs["notes"] == []
+
+
+def test_forecasts_without_times_say_so(tmp_path: Path) -> None:
+    """Rows without times are not called irregular."""
+    store = pgti.ingest(make_series()[..., 0], tmp_path / "store")
+    windows = {"input_steps": 3, "horizon": 2}
+    run = pgti.train(
+        store, tmp_path / "run", model="gru", windows=windows, epochs=1, progress=False
+    )
+    lines: list[str] = []
+    frame = run.forecast(log=lines.append)
+    assert lines == [
+        "the readings have no times: forecasts have the numbers of their rows in place of times"
+    ]
+    assert frame["timestamp"].unique().tolist() == [80, 81]
+
+
+def test_the_last_reading_of_a_series_that_ends_in_empty_rows(tmp_path: Path) -> None:
+    """Of the run's own series as of newer readings; the window may be older than it."""
+    values = make_series()[..., 0].copy()
+    values[-4:] = np.nan
+    index = pd.date_range("2025-10-01", periods=80, freq="h")
+    frame = pd.DataFrame(values, index, columns=list("abc"))
+    store = pgti.ingest(frame, tmp_path / "store")
+    windows = {"input_steps": 3, "horizon": 2}
+    run = pgti.train(
+        store, tmp_path / "run", model="gru", windows=windows, epochs=1, progress=False
+    )
+    for readings in (None, frame[-10:]):
+        summary = run.predict(tmp_path / "f.csv", readings)
+        assert summary.origin == "2025-10-04T07:00:00"
+        assert summary.last_reading == "2025-10-04T03:00:00"
+    between = ("2025-10-02T00:00", "2025-10-02T05:00")
+    summary = run.predict(tmp_path / "f.csv", between=between)
+    assert summary.origin == summary.last_reading == "2025-10-02T04:00:00"

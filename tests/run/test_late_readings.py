@@ -87,7 +87,11 @@ def test_predict_says_what_is_missing(
         "the forecast from 2024-02-06T16:00:00 lacks 23.6% of its inputs; the last reading is of "
         "2024-02-06T15:00:00; never observed in the window: b" in shown.err
     )
-    facts = json.loads(shown.out)["inputs"]
+    content = json.loads(shown.out)
+    assert content["origin"] == "2024-02-06T16:00:00"
+    assert content["last_reading"] == "2024-02-06T15:00:00"
+    facts = content["inputs"]
+    assert set(facts["newest"]) == {"missing_inputs", "never_observed"}
     assert facts["missing_inputs"] == pytest.approx(17 / 72)
     assert facts["newest"]["missing_inputs"] == pytest.approx(17 / 72)
     assert facts["newest"]["never_observed"] == ["b"]

@@ -56,9 +56,14 @@ class InputSummary:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The share of missing inputs, and the newest window's facts under `newest`."""
+        """The share `missing_inputs` of all windows, and facts on the newest one under `newest`.
+
+        Those are its share and the sensors `never_observed` in it.
+        """
         share = self.num_missing / self.num_inputs if self.num_inputs else 0.0
-        return {"missing_inputs": share, "newest": self.newest}
+        names = ("missing_inputs", "never_observed")
+        newest = None if self.newest is None else {name: self.newest[name] for name in names}
+        return {"missing_inputs": share, "newest": newest}
 
     def describe(self) -> str | None:
         """The newest window in one line; None if none of its inputs is missing."""

@@ -19,7 +19,7 @@ from pgti.ingestion.newer import scale_of, source_channels
 from pgti.ingestion.newer_times import put_on_clock
 from pgti.ingestion.options import IngestOptions, check_options_used
 from pgti.ingestion.readings import Readings
-from pgti.ingestion.recall import given_options, recall_options
+from pgti.ingestion.recall import describe_recalled, given_options, recall_options
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
 from pgti.ingestion.times import Localizer, parse_start
 from pgti.options import require_type
@@ -144,8 +144,9 @@ class _NewerRows:
             self._options, meta.channels, meta.node_ids, self.readings.row_labels
         )
         self.notes = tuple(map(_name_store, matched.notes))
-        if recalled.recalled:
-            note = f"{readings.name} is read as the store's source was: {recalled.describe()}"
+        described = describe_recalled(recalled, meta, given, is_aware=readings.is_aware)
+        if described:
+            note = f"{readings.name} is read as the store's source was: {described}"
             self.notes = (note, *self.notes)
 
     def chunks(self) -> Iterator[tuple[NDArray[np.floating[Any]], NDArray[np.int64] | None]]:

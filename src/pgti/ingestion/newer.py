@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError
@@ -17,11 +16,17 @@ from pgti.ingestion.newer_rows import StoreBuilder, notes_of_phase, notes_of_row
 from pgti.ingestion.newer_times import put_on_clock
 from pgti.ingestion.options import IngestOptions, check_options_used
 from pgti.ingestion.readings import Chunk, Readings, row_blocks, rows_per_chunk
-from pgti.ingestion.recall import RecalledOptions, describe_value, recall_options
+from pgti.ingestion.recall import RecalledOptions, describe_recalled, recall_options
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
 from pgti.store import SeriesStore
 
-__all__ = ["NewerSeries", "open_newer_series", "scale_of", "source_channels"]
+__all__ = [
+    "NewerSeries",
+    "last_observed_row",
+    "open_newer_series",
+    "scale_of",
+    "source_channels",
+]
 
 _MEMORY_BYTES = 1 << 28  # larger newer readings go to a temporary store
 _LAYOUT = ("values", "ids", "time_format", "delimiter", "header", "timestamps")
@@ -35,14 +40,12 @@ class NewerSeries:
         store: of the sensors and channels of the series, in its order, on its clock.
         absent: sensors of the series that the newer readings lack; they are missing.
         extra: sensors that the series lacks; they were left out.
-        num_empty: newest rows without any reading.
         notes: what was recalled, put right, filled or left out, one line each.
     """
 
     store: SeriesStore
     absent: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
-    num_empty: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -107,14 +110,10 @@ def _read_source(
         if not layout.recalled:
             raise
         raise DataError(f"{error} (read as in training: {layout.describe()})") from error
-    described = [recalled.describe()] if recalled.recalled else []
-    if "scale" not in given and series.meta.read_options.get("scale"):
-        described.append(f"scale {describe_value(series.meta.read_options['scale'])}")
-    if zone is not None and "time_zone" not in given and not readings.is_aware:
-        described.append(f"time zone {zone}")
+    described = describe_recalled(recalled, series.meta, given, is_aware=readings.is_aware)
     if not described:
         return newer
-    note = f"{readings.name} is read as in training: {', '.join(described)}"
+    note = f"{readings.name} is read as in training: {described}"
     return replace(newer, notes=(note, *newer.notes))
 
 
@@ -139,14 +138,15 @@ def _read_store(
         and source.time_axis.rule == series.time_axis.rule
     )
     if is_same:
-        num_empty = _num_empty(source)
-        if num_empty == other.num_steps:
+        last = last_observed_row(source, other.num_steps)
+        if last is None:
             raise DataError(
                 f"every reading of {source.path} is missing: there is nothing to forecast from"
             )
+        num_empty = other.num_steps - 1 - last
         notes = notes_of_rows(str(source.path), num_empty, 0, source.time_axis)
         notes += notes_of_phase(str(source.path), source.time_axis, series.time_axis)
-        return NewerSeries(store=source, num_empty=num_empty, notes=notes)
+        return NewerSeries(store=source, notes=notes)
     first = 0 if num_rows is None else max(0, other.num_steps - num_rows)
     readings = _store_readings(source, first)
     channels = SourceChannels(names=mine.channels)  # its readings are in their own units
@@ -208,7 +208,6 @@ def _read(
         store=store,
         absent=matched.absent,
         extra=matched.extra,
-        num_empty=builder.num_empty,
         notes=(*matched.notes, *builder.notes),
     )
 
@@ -249,14 +248,15 @@ def _without_counted_ids(readings: Readings, node_ids: tuple[str, ...]) -> Readi
     return replace(readings, node_ids=None)
 
 
-def _num_empty(store: SeriesStore) -> int:
-    """Newest rows without any reading."""
-    num_steps, size = store.meta.num_steps, 256
-    if not store.meta.missing_count:
-        return 0
-    for stop in range(num_steps, 0, -size):
-        rows = store.read(max(0, stop - size), stop)
-        observed: NDArray[np.bool_] = np.asarray(~np.isnan(rows).all(axis=(1, 2)))
-        if observed.any():
-            return num_steps - stop + int(observed[::-1].argmax())
-    return num_steps
+def last_observed_row(store: SeriesStore, stop: int) -> int | None:
+    """The last row before `stop` with a reading; None if there is none."""
+    size = stop if store.is_in_memory else 64
+    if not store.meta.missing_count and stop:
+        return stop - 1
+    while stop > 0:
+        first = max(0, stop - size)
+        observed = np.flatnonzero(~np.isnan(store.read(first, stop)).all(axis=(1, 2)))
+        if len(observed):
+            return first + int(observed[-1])
+        stop = first
+    return None

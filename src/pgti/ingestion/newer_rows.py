@@ -33,8 +33,7 @@ class StoreBuilder:
         gaps: what to do where rows are missing.
 
     Attributes:
-        num_empty: newest rows without any reading, once a store is made.
-        notes: what was filled, likewise.
+        notes: what was filled and is empty, once a store is made.
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class StoreBuilder:
         self._readings, self._series, self._options = readings, series, options
         self._clock, self._gaps = clock, gaps
         self._axis = TimeAxis(num_steps=0)
-        self.num_empty = 0
         self.notes: tuple[str, ...] = ()
 
     def in_memory(self, max_bytes: int) -> SeriesStore | None:
@@ -119,8 +117,8 @@ class StoreBuilder:
                 f"every reading of {readings.name} is missing: there is nothing to forecast from"
             )
         self._axis = times.finish() if has_times else self._times_without(num_placed)
-        self.num_empty = num_placed - 1 - last
-        self.notes = notes_of_rows(readings.name, self.num_empty, times.num_filled, self._axis)
+        num_empty = num_placed - 1 - last
+        self.notes = notes_of_rows(readings.name, num_empty, times.num_filled, self._axis)
         self.notes += notes_of_phase(readings.name, self._axis, axis)
 
     def _times_without(self, num_rows: int) -> TimeAxis:

@@ -7,8 +7,9 @@ from typing import Any
 from pgti.errors import ConfigError
 from pgti.ingestion.options import IngestOptions, suits_readings
 from pgti.options import check_names
+from pgti.store import StoreMeta
 
-__all__ = ["RecalledOptions", "describe_value", "given_options", "recall_options"]
+__all__ = ["RecalledOptions", "describe_recalled", "given_options", "recall_options"]
 
 # Those that say how a source is laid out and what its raw values mean.
 _REMEMBERED = (
@@ -90,6 +91,25 @@ def recall_options(
     }
     recalled = given_options(recalled)  # lists of JSON become tuples
     return RecalledOptions(options=IngestOptions(**{**recalled, **given}), recalled=recalled)
+
+
+def describe_recalled(
+    recalled: RecalledOptions, series: StoreMeta, given: Mapping[str, Any], *, is_aware: bool
+) -> str:
+    """All that a source was read with and the user did not say, in one line; "" if nothing.
+
+    Args:
+        recalled: the options.
+        series: what is remembered.
+        given: what the user gave, by name.
+        is_aware: whether the times of the source have an offset from UTC.
+    """
+    described = [recalled.describe()] if recalled.recalled else []
+    if "scale" not in given and series.read_options.get("scale"):
+        described.append(f"scale {describe_value(series.read_options['scale'])}")
+    if series.time_zone is not None and "time_zone" not in given and not is_aware:
+        described.append(f"time zone {series.time_zone}")
+    return ", ".join(described)
 
 
 def describe_value(value: object) -> str:

@@ -37,6 +37,7 @@ class LoadedRun(Display):
         latest: the whole store now, which may have grown since.
         newer: the store that was given, if it is not the run's: one of newer readings.
         problem: why the run's rows are not there; None where they are.
+        logged_notes: lines on standard error about forecasts, each of which is there once.
         splits: which windows train, validate and test.
         source: what a window holds.
         forecaster: the network with its un-scaling, on the compute device.
@@ -56,6 +57,7 @@ class LoadedRun(Display):
     metrics: Metrics = field(default_factory=dict)
     newer: SeriesStore | None = None
     problem: str | None = None
+    logged_notes: set[str] = field(default_factory=set, init=False)
 
     @classmethod
     def open(

@@ -116,7 +116,7 @@ class Run(LoadedRun):
         between: tuple[TimeLike, TimeLike] | None = None,
         options: NewerOptions = None,
         names: Literal["pgti", "neuralforecast"] = "pgti",
-        log: Log = print_line,
+        log: Log | None = None,
         observers: Sequence[Observer] = (),
     ) -> pd.DataFrame:
         """Forecast into a table, one row per origin, horizon step, sensor and channel.
@@ -137,7 +137,7 @@ class Run(LoadedRun):
             names: "neuralforecast" names the columns `unique_id, ds, cutoff, MODEL, y`, with the
                 model's name; several channels become "SENSOR/CHANNEL".
             log: receives a line for each thing that was put right, filled or left out; by default
-                they go to standard error.
+                each goes to standard error, once for this run however often it forecasts.
             observers: shown the progress.
 
         Returns:
@@ -145,7 +145,8 @@ class Run(LoadedRun):
             `horizon` (steps, from 1), `sensor`, `channel`, `forecast` and `observed` (missing
             where unknown), both in original units, `missing_inputs` (inputs of the sensor and
             channel that are missing in the window) and `missing_newest` (those after its last
-            reading: 0 if the last input was observed, `input_steps` if none was).
+            reading: 0 if the last input was observed, `input_steps` if none was). The lines that
+            `log` receives are in its `attrs["notes"]`.
 
         Raises:
             ConfigError: if the choices contradict one another, there is nothing to forecast, or
@@ -158,8 +159,8 @@ class Run(LoadedRun):
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
         selection = Selection(readings=readings, split=split, between=between, options=options)
         with selection.open(self, self._loader) as selected:
-            _begin(selected.summary, log, observers)
-            return forecast_frame(
+            self._begin(selected.summary, log, observers)
+            frame = forecast_frame(
                 self.forecaster,
                 selected.batches,
                 selected.labels,
@@ -168,6 +169,8 @@ class Run(LoadedRun):
                 model=self.config.model.name if names == "neuralforecast" else None,
                 observers=observers,
             )
+            frame.attrs["notes"] = list(selected.summary.notes)
+            return frame
 
     def predict(
         self,
@@ -178,7 +181,7 @@ class Run(LoadedRun):
         between: tuple[TimeLike, TimeLike] | None = None,
         options: NewerOptions = None,
         inputs: InputSummary | None = None,
-        log: Log = print_line,
+        log: Log | None = None,
         observers: Sequence[Observer] = (),
     ) -> ForecastSummary:
         """Write what `forecast` returns to a CSV, Parquet or NPZ file, in bounded memory.
@@ -201,7 +204,7 @@ class Run(LoadedRun):
         """
         selection = Selection(readings=readings, split=split, between=between, options=options)
         with selection.open(self, self._loader) as selected:
-            _begin(selected.summary, log, observers)
+            self._begin(selected.summary, log, observers)
             predict(
                 self.forecaster,
                 selected.batches,
@@ -263,9 +266,14 @@ class Run(LoadedRun):
             with_targets=with_targets,
         )
 
-
-def _begin(summary: ForecastSummary, log: Log, observers: Sequence[Observer]) -> None:
-    for note in summary.notes:
-        log(note)
-    for observer in observers:
-        observer.begin("forecasting", summary.windows)
+    def _begin(
+        self, summary: ForecastSummary, log: Log | None, observers: Sequence[Observer]
+    ) -> None:
+        for note in summary.notes:
+            if log is not None:
+                log(note)
+            elif note not in self.logged_notes:
+                self.logged_notes.add(note)
+                print_line(note)
+        for observer in observers:
+            observer.begin("forecasting", summary.windows)

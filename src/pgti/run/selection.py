@@ -16,7 +16,7 @@ from pgti.batching import Batch, BatchLoader, WindowSource
 from pgti.display import count_of
 from pgti.errors import ConfigError, option
 from pgti.forecasting import ForecastLabels
-from pgti.ingestion.newer import NewerSeries
+from pgti.ingestion.newer import NewerSeries, last_observed_row
 from pgti.options import require_type
 from pgti.run.loaded import LoadedRun
 from pgti.run.newer import NewerOptions, NewerReadings, open_newer
@@ -37,15 +37,16 @@ class ForecastSummary:
         windows: number of windows.
         origin: time of the last input of the last window, ISO 8601; its row where times are
             unknown.
-        last_reading: time of the newest row with a reading, likewise.
+        last_reading: time of the newest row up to it with a reading, likewise; None if there is
+            none.
         absent: sensors of the run that the readings lack.
         extra: sensors of the readings that the run does not know.
         notes: what was recalled, put right, filled or left out, one line each.
     """
 
     windows: int
-    origin: str | int
-    last_reading: str | int
+    origin: str | int | None
+    last_reading: str | int | None
     absent: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -132,12 +133,11 @@ class Selection:
             ]
             axis = source.store.time_axis
             last = int((beyond if len(beyond) else known)[-1])
-            rows = (
-                last + source.spec.input_steps - 1,
-                source.store.meta.num_steps - 1 - (0 if newer is None else newer.num_empty),
-            )
+            last_input = last + source.spec.input_steps - 1
+            rows = last_input, last_observed_row(source.store, last_input + 1)
             origin, last_reading = (
-                axis.isoformat(row).replace(" ", "T") if axis.is_dated else row for row in rows
+                axis.isoformat(row).replace(" ", "T") if row is not None and axis.is_dated else row
+                for row in rows
             )
             labels = ForecastLabels.of_source(source, past_the_end=len(beyond) > 0)
             yield SelectedWindows(
@@ -151,7 +151,7 @@ class Selection:
                     extra=() if newer is None else newer.extra,
                     notes=(
                         *(() if newer is None else newer.notes),
-                        *_notes_on_times(labels, rows[0], num_left_out),
+                        *_notes_on_times(labels, last_input, num_left_out),
                     ),
                 ),
             )
@@ -226,10 +226,10 @@ def _notes_on_times(labels: ForecastLabels, last_row: int, num_left_out: int) ->
             "consecutive steps"
         )
     if labels.numbered:
-        notes.append(
-            "the times of the readings are irregular, and what follows the last is not known: "
-            "forecasts have the numbers of their rows in place of times"
-        )
+        why = "the readings have no times"
+        if labels.time_axis.is_dated:
+            why = "the times of the readings are irregular, and what follows the last is not known"
+        notes.append(f"{why}: forecasts have the numbers of their rows in place of times")
     return tuple(notes)
 
 
