@@ -34,6 +34,7 @@ def test_a_store_grows_by_files_that_overlap(
     captured = capsys.readouterr()
     facts = json.loads(captured.out)
     assert (facts["steps"], facts["appended"], facts["end"]) == (30, 10, "2025-01-01T02:25:00")
+    assert any("they were skipped" in note for note in facts["notes"])
     assert "new.csv is read as the store's source was: missing 0" in captured.err
     assert "5 rows that the store has already: they were skipped" in captured.err
     assert np.isnan(SeriesStore.open(store).read(25, 26)[0, 1, 0])

@@ -260,3 +260,46 @@ def test_an_empty_row_is_a_row(tmp_path: Path) -> None:
     assert store.meta.missing_count == 30
     with pytest.raises(DataError):
         ingest(frame.iloc[30:], tmp_path / "other", IngestOptions())
+
+
+FALL_BACK = pd.date_range("2024-10-27T01:30", periods=42, freq="5min", tz="Europe/Berlin")
+
+
+def clock_rows() -> pd.DataFrame:
+    """Every five minutes from 01:30 to 03:55 of a day that has 02:00 to 02:55 twice."""
+    values = np.random.default_rng(2).integers(0, 90, size=(len(FALL_BACK), 2))
+    return pd.DataFrame(values.astype(np.float64), index=FALL_BACK, columns=["a", "b"])
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 4, 6, 12])
+@pytest.mark.parametrize("correct", [False, True])
+def test_rows_of_the_hour_that_is_there_twice_follow_the_store(
+    tmp_path: Path, rows_at_once: int, correct: bool
+) -> None:
+    """Appended on the clock, a few at a time, as a logger does; each file may come again."""
+    frame = clock_rows()
+    frame.iloc[18] = np.nan
+    store = ingest(frame[:6], tmp_path / "grown")
+    clock = frame.tz_localize(None)
+    for first in range(6, len(frame), rows_at_once):
+        rows = clock[first : first + rows_at_once]
+        store = store.append(rows, correct=correct)
+        if rows.notna().any(axis=None):
+            store = store.append(rows, correct=correct)
+    whole = ingest(frame, tmp_path / "whole")
+    assert store.fingerprint == whole.fingerprint
+
+
+def test_corrections_of_the_hour_that_is_there_twice_need_offsets(tmp_path: Path) -> None:
+    frame = clock_rows()
+    store = ingest(frame, tmp_path / "store")
+    wrong = frame[20:22] + 1
+    with pytest.raises(DataError, match="02:10:00, which the clocks of Europe/Berlin show twice"):
+        store.append(wrong.tz_localize(None), correct=True)
+    with pytest.raises(DataError, match="the store has"):
+        store.append(wrong.tz_localize(None))
+    corrected = store.append(wrong, correct=True)
+    np.testing.assert_array_equal(corrected.read(20, 22)[..., 0], wrong)
+    np.testing.assert_array_equal(corrected.read(6, 18), store.read(6, 18))
+    same = corrected.append(wrong.tz_localize(None))
+    assert same.fingerprint == corrected.fingerprint

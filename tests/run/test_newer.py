@@ -337,3 +337,22 @@ def test_readings_that_break_a_rule_are_refused(run: Run, change: Any, message: 
 def test_options_of_a_store_are_refused(run: Run) -> None:
     with pytest.raises(ConfigError, match="options of ingest say how newer readings are read"):
         run.forecast(options={"missing": (0.0,)})
+
+
+def test_newest_rows_of_the_hour_that_is_there_twice(tmp_path: Path) -> None:
+    """Rows after it tell which of the two they are of; where nothing does, it is said."""
+    index = pd.date_range("2024-10-26T20:00", periods=100, freq="5min", tz="Europe/Berlin")
+    values = make_series(num_steps=100, seed=0)[..., 0]
+    frame = pd.DataFrame(values, index=index, columns=list(IDS))
+    fall_back = int(index.get_indexer([pd.Timestamp("2024-10-27T00:00", tz="UTC")])[0])
+    run = train(frame[:fall_back], tmp_path)
+    clock = frame.tz_localize(None)
+    second = slice(fall_back + 20, fall_back + 26)
+    found, lines = forecast(run, clock[second])
+    assert len(lines) == 1
+    assert "time zone Europe/Berlin" in lines[0]
+    assert_same(run, found, frame[second])
+    first = slice(fall_back + 2, fall_back + 8)
+    found, lines = forecast(run, clock[first])
+    assert "show the times of the DataFrame twice: they are taken for the earlier" in lines[-1]
+    assert_same(run, found, frame[first])

@@ -40,4 +40,5 @@ def append_command(
     grown = opened.append(readings, correct=correct, log=log, **(options or {}))
     log_store(grown)
     num_new = grown.meta.num_steps - opened.meta.num_steps
-    print_results({**store_facts(grown), "appended": num_new}, as_json=json)
+    content = {**store_facts(grown), "appended": num_new, "notes": list(grown.notes)}
+    print_results(content, as_json=json)

@@ -21,7 +21,7 @@ from pgti.ingestion.options import IngestOptions, check_options_used
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.recall import describe_recalled, given_options, recall_options
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
-from pgti.ingestion.times import Localizer, parse_start
+from pgti.ingestion.times import Localizer, format_seconds, parse_start
 from pgti.options import require_type
 from pgti.signatures import accept_options
 from pgti.store import SeriesStore, StoreAppender
@@ -85,7 +85,7 @@ def append(
         known = KnownRows(appender, rows.readings, rows.is_present, current, correct=correct)
         times = GrowingTimes(rows.readings, current, rows.gaps)
         row = 0
-        for values, seconds in rows.chunks():
+        for values, seconds in rows.chunks(known):
             if seconds is None:
                 appender.append(values)
                 continue
@@ -149,7 +149,9 @@ class _NewerRows:
             note = f"{readings.name} is read as the store's source was: {described}"
             self.notes = (note, *self.notes)
 
-    def chunks(self) -> Iterator[tuple[NDArray[np.floating[Any]], NDArray[np.int64] | None]]:
+    def chunks(
+        self, known: KnownRows
+    ) -> Iterator[tuple[NDArray[np.floating[Any]], NDArray[np.int64] | None]]:
         """Readings [rows, N, C] and, where the source or the user has them, their times."""
         row, name, axis = 0, self.readings.name, self._store.time_axis
         localizer = None
@@ -162,12 +164,45 @@ class _NewerRows:
             if seconds is None and axis.is_dated:
                 seconds = self._seconds_without(row, row + len(values))
             elif seconds is not None and localizer is not None:
-                seconds = localizer.convert(seconds, row)
+                if row == 0 and localizer.begins_twice(seconds):
+                    seconds = self._localize_first(localizer, values, seconds, known)
+                else:
+                    seconds = localizer.convert(seconds, row)
             row += len(values)
             if not self._cleaner.has_failed:
                 yield values, seconds
         if not row:
             raise DataError(f"{name} has no rows: there is nothing to append")
+
+    def _localize_first(
+        self,
+        localizer: Localizer,
+        values: NDArray[np.floating[Any]],
+        wall: NDArray[np.int64],
+        known: KnownRows,
+    ) -> NDArray[np.int64]:
+        """True times of rows that begin in the hour which the clock shows twice.
+
+        They have the meaning with which they follow the last row of the store, or repeat its rows.
+        """
+        end, axis = self._store.time_axis.last_seconds, self._store.time_axis
+        meanings = [localizer.begin(wall, is_second=second) for second in (False, True)]
+        agrees = [known.has(values[each <= end], each[each <= end]) for each in meanings]
+        first, second = (int(each[0]) for each in meanings)
+        following = int(axis.next_seconds(1)[0])
+        if first > end or agrees[0]:
+            is_second = first > end and first != following and second == following
+        elif agrees[1] or second == following:
+            is_second = True
+        elif second <= end and known.corrects:
+            raise DataError(
+                f"{self.readings.row_labels(0)} has the time {format_seconds(int(wall[0]))}, which "
+                f"the clocks of {self._clock} show twice: write the times of corrections with "
+                "their offset from UTC"
+            )
+        else:
+            is_second = second > end and not known.corrects
+        return localizer.begin(wall, is_second=is_second)
 
     def _seconds_without(self, first: int, stop: int) -> NDArray[np.int64]:
         """Times of rows of a source that has none."""

@@ -34,6 +34,7 @@ class KnownRows:
         correct: whether the store takes the readings of the source.
 
     Attributes:
+        corrects: that.
         num_rows: rows compared so far.
         num_corrected: those that were different.
     """
@@ -48,7 +49,7 @@ class KnownRows:
         correct: bool,
     ) -> None:
         self._appender, self._readings, self._store = appender, readings, store
-        self._is_present, self._correct = is_present, correct
+        self._is_present, self.corrects = is_present, correct
         self._corrections: dict[int, NDArray[np.float32]] = {}
         self.num_rows = self.num_corrected = 0
 
@@ -62,18 +63,24 @@ class KnownRows:
         if not len(values):
             return
         rows = self._rows_of(seconds)
-        first, stop = int(rows[0]), int(rows[-1]) + 1
-        stored = self._appender.read(first, stop)[rows - first]
-        newer = values.astype(np.float32)
-        newer[:, ~self._is_present] = stored[:, ~self._is_present]
-        is_same = (newer == stored) | (np.isnan(newer) & np.isnan(stored))
+        newer, stored = self._pairs(values, rows)
+        is_same = _is_same(newer, stored)
         different = np.flatnonzero(~is_same.all(axis=(1, 2)))
-        if len(different) and not self._correct:
+        if len(different) and not self.corrects:
             self._refuse(int(different[0]), rows, newer, stored, is_same)
         for place in different.tolist():
             self._corrections[int(rows[place])] = newer[place]
         self.num_rows += len(rows)
         self.num_corrected += len(different)
+
+    def has(self, values: NDArray[np.floating[Any]], seconds: NDArray[np.int64]) -> bool:
+        """Whether the store has these readings, at least one of them observed, at these times."""
+        rows, is_wrong = self._find_rows(seconds)
+        if not len(rows) or is_wrong.any():
+            return False
+        newer, stored = self._pairs(values, rows)
+        observed = ~np.isnan(newer[:, self._is_present])
+        return bool(observed.any() and _is_same(newer, stored).all())
 
     def write_corrections(self) -> None:
         """Write the store anew from the first row that is different; the first call alone does."""
@@ -106,16 +113,18 @@ class KnownRows:
             notes.append(f"{count_of(self.num_corrected, 'row')} of the store {were} corrected")
         return tuple(notes)
 
+    def _pairs(
+        self, values: NDArray[np.floating[Any]], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Newer readings and those of the store at its rows; of absent sensors they are its own."""
+        stored = self._appender.read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
+        newer = values.astype(np.float32)
+        newer[:, ~self._is_present] = stored[:, ~self._is_present]
+        return newer, stored
+
     def _rows_of(self, seconds: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows that have these times."""
-        axis, num_steps = self._store.time_axis, self._store.meta.num_steps
-        if axis.seconds is not None:
-            rows = np.searchsorted(axis.seconds, seconds)
-        else:
-            rows = (seconds - (axis.start_seconds or 0)) // (axis.interval_seconds or 1)
-        rows = rows.astype(np.int64)
-        inside = np.clip(rows, 0, num_steps - 1)
-        wrong = (rows != inside) | (axis.seconds_at(inside) != seconds)
+        axis, (rows, wrong) = self._store.time_axis, self._find_rows(seconds)
         self._readings.row_labels.refuse_where(
             wrong,
             self.num_rows,
@@ -125,6 +134,17 @@ class KnownRows:
             ),
         )
         return rows
+
+    def _find_rows(self, seconds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The rows at these times, and where there is none."""
+        axis, num_steps = self._store.time_axis, self._store.meta.num_steps
+        if axis.seconds is not None:
+            rows = np.searchsorted(axis.seconds, seconds)
+        else:
+            rows = (seconds - (axis.start_seconds or 0)) // (axis.interval_seconds or 1)
+        rows = rows.astype(np.int64)
+        inside = np.clip(rows, 0, num_steps - 1)
+        return rows, (rows != inside) | (axis.seconds_at(inside) != seconds)
 
     def _refuse(
         self,
@@ -318,6 +338,10 @@ class GrowingTimes:
                 f"{_MAX_FILLED_ROWS:,}; correct the time, or use {option('gaps', 'keep')}"
             )
         return missing
+
+
+def _is_same(newer: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray((newer == stored) | (np.isnan(newer) & np.isnan(stored)))
 
 
 def show(second: int | np.int64, axis: TimeAxis) -> str:

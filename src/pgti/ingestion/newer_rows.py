@@ -120,6 +120,11 @@ class StoreBuilder:
         num_empty = num_placed - 1 - last
         self.notes = notes_of_rows(readings.name, num_empty, times.num_filled, self._axis)
         self.notes += notes_of_phase(readings.name, self._axis, axis)
+        if times.is_guess:
+            self.notes += (
+                f"the clocks of {self._clock} show the times of {readings.name} twice: they are "
+                "taken for the earlier; write them with their offset from UTC",
+            )
 
     def _times_without(self, num_rows: int) -> TimeAxis:
         """Times of a source that has none, from the start that the user gives."""

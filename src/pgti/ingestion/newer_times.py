@@ -76,6 +76,11 @@ class NewerTimes:
         self.num_filled = 0
         self.num_rows = 0
 
+    @property
+    def is_guess(self) -> bool:
+        """Whether all rows are of the hour that the clock shows twice: the earlier is taken."""
+        return self._localizer is not None and self._localizer.is_guess
+
     def place(
         self, values: NDArray[np.floating[Any]], seconds: NDArray[np.int64], first_row: int
     ) -> Iterator[NDArray[np.floating[Any]]]:

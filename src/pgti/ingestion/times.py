@@ -172,17 +172,34 @@ class Localizer:
     """Turns wall-clock seconds into true epoch seconds, chunk by chunk.
 
     In the hour that an autumn repeats, a time has its first meaning unless that would not come
-    after the row before it.
+    after the row before it. Where the rows begin in that hour and leave it without repeating it,
+    they have their second meaning, which is next to the row after the hour.
 
     Args:
         time_zone: IANA name of the clock's zone.
         labels: what messages call the rows.
+
+    Attributes:
+        is_guess: whether all rows so far are of that hour and could have the other meaning.
     """
 
     def __init__(self, time_zone: str, labels: RowLabels) -> None:
         self._zone = time_zone
         self._labels = labels
         self._last: int | None = None
+        self.is_guess = False
+
+    def begins_twice(self, wall: NDArray[np.int64]) -> bool:
+        """Whether the first of the rows is of the hour that is there twice."""
+        early, late = self._meanings(wall[:1])
+        return bool((early != late).any()) and not early.isna().any()
+
+    def begin(self, wall: NDArray[np.int64], *, is_second: bool) -> NDArray[np.int64]:
+        """True epoch seconds of rows whose first one has its first or its second meaning."""
+        early, _ = self._meanings(wall[:1])
+        first = int(early.as_unit("s").asi8[0])
+        self._last = first if is_second else first - 1
+        return self.convert(wall, 0)
 
     def convert(self, wall: NDArray[np.int64], first_row: int) -> NDArray[np.int64]:
         """True epoch seconds of consecutive rows.
@@ -190,13 +207,7 @@ class Localizer:
         Raises:
             DataError: naming the first row whose time the zone's clock never shows.
         """
-        import pandas as pd  # noqa: PLC0415 - options are read without it
-
-        times = pd.DatetimeIndex(wall.astype("datetime64[s]"))
-        early, late = (
-            times.tz_localize(self._zone, ambiguous=np.full(len(wall), first), nonexistent="NaT")
-            for first in (True, False)
-        )
+        early, late = self._meanings(wall)
         self._labels.refuse_where(
             np.asarray(early.isna()),
             first_row,
@@ -207,10 +218,31 @@ class Localizer:
         )
         seconds: NDArray[np.int64] = np.array(early.as_unit("s").asi8, dtype=np.int64)
         second: Any = late.as_unit("s").asi8
-        for row in np.flatnonzero(seconds != second).tolist():
+        is_twice = seconds != second
+        if self._last is None and len(wall) and is_twice[0]:
+            (others,) = np.nonzero(~is_twice)
+            stop = int(others[0]) if len(others) else len(wall)
+            is_rising = bool((np.diff(wall[:stop]) > 0).all())
+            if is_rising and stop < len(wall):
+                seconds[:stop] = second[:stop]
+            self.is_guess = is_rising and stop == len(wall)
+        elif is_twice.size:
+            self.is_guess = False
+        for row in np.flatnonzero(is_twice).tolist():
             before = self._last if row == 0 else int(seconds[row - 1])
             if before is not None and seconds[row] <= before:
                 seconds[row] = second[row]
         if len(seconds):
             self._last = int(seconds[-1])
         return seconds
+
+    def _meanings(self, wall: NDArray[np.int64]) -> tuple[Any, Any]:
+        """The times in the zone, as early and as late as they may be; NaT where it skips them."""
+        import pandas as pd  # noqa: PLC0415 - options are read without it
+
+        times = pd.DatetimeIndex(wall.astype("datetime64[s]"))
+        early, late = (
+            times.tz_localize(self._zone, ambiguous=np.full(len(wall), first), nonexistent="NaT")
+            for first in (True, False)
+        )
+        return early, late
