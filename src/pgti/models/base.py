@@ -119,6 +119,11 @@ class AbstractModel(nn.Module, ABC):
         self.activation_checkpointing = False
         self.limits = DEFAULT_LIMITS
 
+    @property
+    def needs_edges(self) -> bool:
+        """Whether sensors see one another along the edges of the graph alone."""
+        return self.support_kind != "none"
+
     @classmethod
     def build_supports(cls, graph: SensorGraph) -> Supports:
         """The operators of `graph` that it uses, of the kind `support_kind`."""

@@ -16,7 +16,7 @@ from pgti.models import ModelFactory
 from pgti.run.build import resolve_model
 from pgti.run.config import RunConfig, earlier_options
 from pgti.run.memory_plan import MemoryPlan
-from pgti.run.prepare import ObserverFactory, PreparedRun, prepare
+from pgti.run.prepare import ObserverFactory, PreparedRun, check_edges, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
 from pgti.run.run import Run
 from pgti.run.series import RunData
@@ -227,6 +227,8 @@ def _take_over(prepared: PreparedRun, start: StartRun) -> None:
 def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool) -> FitResult:
     """Create the run's directory and train; without a checkpoint nothing is left of a failure."""
     run = prepared.run
+    with run.communicator.raise_together():
+        check_edges(run)
     plan, directory, is_main = prepared.plan_memory(), run.directory, run.communicator.is_main
     is_warm = "started_from" in prepared.info
     with run.communicator.raise_together():

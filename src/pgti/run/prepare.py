@@ -17,7 +17,7 @@ from pgti.batching import (
 )
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError, option
-from pgti.forecasting import Observer
+from pgti.forecasting import Observer, requested_inputs
 from pgti.models import CUSTOM_MODEL, AbstractModel, ModelFactory, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
@@ -36,7 +36,7 @@ from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
-__all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
+__all__ = ["AUTO", "ObserverFactory", "PreparedRun", "check_edges", "prepare"]
 
 ObserverFactory = Callable[[RunDirectory], Sequence[Observer]]
 """Creates the observers of a run."""
@@ -231,13 +231,6 @@ def _warnings(run: Run) -> list[str]:
             "no module defines the network's class or function, with `shape` as first parameter: "
             f"opening the run will need {option('model')}"
         )
-    meta = run.store.meta
-    if run.forecaster.supports.kind != "none" and not meta.num_edges and meta.num_nodes > 1:
-        lines.append(
-            f"the store {run.store.path} has no edges, and the model {run.config.model.name} "
-            "passes readings along them: each sensor is forecast alone; ingest it with "
-            f"{option('graph')}, or choose a model without a graph (gru, stid)"
-        )
     targets = run.source.target_names
     if len(targets) > 1:
         lines.append(
@@ -252,6 +245,32 @@ def _warnings(run: Run) -> list[str]:
                 f"as float32; {option('precision', 'float32')} is faster here"
             )
     return lines
+
+
+def check_edges(run: Run) -> None:
+    """Refuse a model of the graph for a store without edges, unless the user allows it.
+
+    Raises:
+        ConfigError: saying how to give it edges, or to mean it.
+    """
+    meta, network = run.store.meta, run.forecaster.network
+    needs_edges = getattr(network, "needs_edges", None)
+    if needs_edges is None:  # the user's own
+        asked = {"supports", "edge_index", "edge_weight"} & set(requested_inputs(network) or ())
+        needs_edges = bool(asked)
+    if (
+        needs_edges
+        and not meta.num_edges
+        and meta.num_nodes > 1
+        and not (run.config.training.allow_no_edges)
+    ):
+        raise ConfigError(
+            f"the store {run.store.path} has no edges, and the model {run.config.model.name} "
+            "passes readings along them: it would forecast each sensor alone; ingest the readings "
+            f"with {option('graph')}, choose a model without a graph "
+            f"({option('model', 'stid')}), or pass {option('allow_no_edges', value=True)} if this "
+            "is meant"
+        )
 
 
 def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -> None:

@@ -213,6 +213,8 @@ class TrainingConfig:
             on all of them.
         freeze: Names of layers or parameters that training leaves as they are; * stands for any
             text, as in encoder.*. By default every parameter learns.
+        allow_no_edges: Train a model of the graph on a store without edges, where it forecasts each
+            sensor alone.
         precision: Precision of the network's forward pass in training; bfloat16 uses autocast.
         activation_checkpointing: Recompute activations in the backward pass instead of storing
             them. This takes a fraction of the memory and about a third more time. "auto" does so if
@@ -242,6 +244,7 @@ class TrainingConfig:
     max_steps: int | None = None
     val_windows: int | None = None
     freeze: tuple[str, ...] = ()
+    allow_no_edges: bool = False
     precision: Precision = "float32"
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     compile: bool = False
