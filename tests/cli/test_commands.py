@@ -396,7 +396,8 @@ def test_several_channels_are_reported_apart(
     assert run("ingest", tmp_path / "two.npy", "--channels", "speed,flow", "--units", "mph,veh/h",
                "--out", tmp_path / "store") == 0  # fmt: skip
     path = tmp_path / "run"
-    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 2, *TINY, "--json") == 0
+    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 2, *TINY, "--json",
+               "--allow-no-edges") == 0  # fmt: skip
     captured = capsys.readouterr()
     assert "--windows.targets" in captured.err
     test = json.loads(captured.out)["test"]
@@ -417,7 +418,8 @@ def test_readings_without_ids_take_those_of_the_run(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "all.csv", index_label="time")
     assert run("ingest", tmp_path / "all.csv", "--out", tmp_path / "store") == 0
     path = tmp_path / "run"
-    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 1, *TINY) == 0
+    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 1, *TINY,
+               "--allow-no-edges") == 0  # fmt: skip
     np.save(tmp_path / "recent.npy", values[:9])
     assert run("predict", path, "--readings", tmp_path / "recent.npy", "--start", "2025-04-01",
                "--out", tmp_path / "f.csv") == 0  # fmt: skip
