@@ -36,6 +36,8 @@ __all__ = ["Log", "Run"]
 Log: TypeAlias = Callable[[str], None]
 """Writes a line for the user."""
 
+_MAX_LOGGED_NOTES = 1000  # some name times, and a service runs for years
+
 
 class Run(LoadedRun):
     """A trained run: evaluate it, forecast with it, look at it.
@@ -273,6 +275,8 @@ class Run(LoadedRun):
             if log is not None:
                 log(note)
             elif note not in self.logged_notes:
+                if len(self.logged_notes) >= _MAX_LOGGED_NOTES:
+                    self.logged_notes.clear()
                 self.logged_notes.add(note)
                 print_line(note)
         for observer in observers:
