@@ -93,21 +93,25 @@ class EvaluatedWindows:
             StoreError: if a store of newer readings cannot be opened.
         """
         newer = run.newer if self.newer is None and not self.splits else self.newer
-        if newer is not None:
-            with open_newer(run, newer, self.options) as opened:
-                source = replace(run.source, store=opened.store)
-                starts, notes = self._starts(source, run)
-                yield source, {"newer": starts}, (*opened.notes, *notes)
-            return
-        run.require_rows()
-        if self.between is None:
+        before: tuple[str, ...] = ()
+        if newer is None and self.between is None:
+            run.require_rows()
             names = self.splits or ("test",)
             notes = (*run.splits.notes, *_growth(run))
             yield run.source, {name: run.splits.starts(name) for name in names}, notes
             return
-        source = replace(run.source, store=run.latest)
-        starts, notes = self._starts(source, run)
-        yield source, {"between": starts}, notes
+        if newer is None:
+            store, note = run.newest_store()
+            if note is None:
+                source = replace(run.source, store=store)
+                starts, notes = self._starts(source, run)
+                yield source, {"between": starts}, notes
+                return
+            newer, before = store, (note,)
+        with open_newer(run, newer, self.options) as opened:
+            source = replace(run.source, store=opened.store)
+            starts, notes = self._starts(source, run)
+            yield source, {"newer": starts}, (*before, *opened.notes, *notes)
 
     def _starts(self, source: WindowSource, run: LoadedRun) -> tuple[Starts, tuple[str, ...]]:
         """Windows whose horizon lies in the series, and whose first step lies between; notes."""

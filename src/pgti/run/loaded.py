@@ -17,7 +17,7 @@ from pgti.models import ModelFactory, num_trainable_parameters
 from pgti.options import require_path
 from pgti.run.build import build_forecaster, relocate_model, resolve_device, window_source
 from pgti.run.config import RunConfig
-from pgti.run.series import find_series
+from pgti.run.series import FollowedStore, find_series
 from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import RunDirectory
 from pgti.windows import SPLIT_NAMES, Splits
@@ -34,7 +34,7 @@ class LoadedRun(Display):
     Attributes:
         config: every option, resolved.
         store: the series that the run has seen, and its graph; without rows where it is gone.
-        latest: the whole store now, which may have grown since.
+        latest: the whole store when the run was opened, which may have grown; see `newest_store`.
         newer: the store that was given, if it is not the run's: one of newer readings.
         problem: why the run's rows are not there; None where they are.
         logged_notes: lines on standard error about forecasts, each of which is there once.
@@ -58,6 +58,11 @@ class LoadedRun(Display):
     newer: SeriesStore | None = None
     problem: str | None = None
     logged_notes: set[str] = field(default_factory=set, init=False)
+    _followed: FollowedStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        followed = FollowedStore(self.latest, self.store, is_own=self.problem is None)
+        object.__setattr__(self, "_followed", followed)
 
     @classmethod
     def open(
@@ -144,6 +149,25 @@ class LoadedRun(Display):
                 f"{self.problem}, and this needs the readings that the run was trained on: give "
                 f"their store with {option('store')}, or newer readings"
             )
+
+    def newest_store(self) -> tuple[SeriesStore, str | None]:
+        """The run's store as it is now, and a line if it lacks the rows that the run has seen.
+
+        A store that has grown since the run was opened is opened again.
+
+        Raises:
+            RunError: if it is gone.
+            StoreError: if it has changed and cannot be opened.
+        """
+        store, is_own = self._followed.now()
+        if not store.meta.num_steps:
+            self.require_rows()
+        if is_own:
+            return store, None
+        return store, (
+            f"the store {store.path} has other readings now than in training (they were corrected, "
+            "or ingested again): it is taken as newer readings"
+        )
 
     @property
     def history(self) -> pd.DataFrame:

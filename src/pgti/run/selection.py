@@ -35,6 +35,7 @@ class ForecastSummary:
 
     Attributes:
         windows: number of windows.
+        readings: what they were forecast from: the path of a store or a file, or "the DataFrame".
         origin: time of the last input of the last window, ISO 8601; its row where times are
             unknown.
         last_reading: time of the newest row up to it with a reading, likewise; None if there is
@@ -45,6 +46,7 @@ class ForecastSummary:
     """
 
     windows: int
+    readings: str
     origin: str | int | None
     last_reading: str | int | None
     absent: tuple[str, ...] = ()
@@ -145,6 +147,7 @@ class Selection:
                 labels=labels,
                 summary=ForecastSummary(
                     windows=len(known) + len(beyond),
+                    readings=str(source.store.path),
                     origin=origin,
                     last_reading=last_reading,
                     absent=() if newer is None else newer.absent,
@@ -159,21 +162,25 @@ class Selection:
     @contextmanager
     def _open_source(self, run: LoadedRun) -> Iterator[tuple[WindowSource, NewerSeries | None]]:
         """The run's own source, or that of the newer readings."""
-        readings = self.readings
-        if readings is None and self.split is None:
-            readings = run.newer
-        if readings is None:
+        if self.split is not None:
             run.require_rows()
-            store = run.store if self.split is not None else run.latest
-            yield replace(run.source, store=store), None
+            yield run.source, None
             return
+        readings = run.newer if self.readings is None else self.readings
+        note = None
+        if readings is None:
+            readings, note = run.newest_store()
+            if note is None:
+                yield replace(run.source, store=readings), None
+                return
         num_rows = None if self.between is not None else run.source.spec.input_steps
         with open_newer(run, readings, self.options, num_rows=num_rows) as newer:
             source = run.source
             if source.typical is None and source.fill == "last" and newer.store.meta.missing_count:
                 rows = run.splits.train_rows(source.spec)
                 source = replace(source, typical=TypicalReadings.fit(run.store, rows))
-            yield replace(source, store=newer.store), newer
+            notes = newer.notes if note is None else (note, *newer.notes)
+            yield replace(source, store=newer.store), replace(newer, notes=notes)
 
     def _choose_starts(self, source: WindowSource, run: LoadedRun) -> tuple[Starts, Starts]:
         """Starts of the windows, first those with targets, then those that end the series."""

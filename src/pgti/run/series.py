@@ -14,7 +14,7 @@ from pgti.store.meta import META_FILE
 from pgti.training import RunDirectory
 from pgti.training.compatibility import check_fingerprint
 
-__all__ = ["RunData", "RunSeries", "find_series", "series_facts"]
+__all__ = ["FollowedStore", "RunData", "RunSeries", "find_series", "series_facts"]
 
 _GRAPH_FILE = "graph.npz"
 _TYPICAL_FILE = "typical.npz"
@@ -99,7 +99,8 @@ class RunSeries:
 
     Attributes:
         store: the rows that the run has seen, or none where its store is not found.
-        latest: the whole store now, which may have grown.
+        latest: the whole store now, which may have grown; if it has other readings now than the
+            run has seen, there is a problem as well.
         newer: the store that was given, if it is another.
         typical: what each sensor usually reads in the training rows, if the run knows it.
         problem: why there are no rows; None where there are.
@@ -110,6 +111,43 @@ class RunSeries:
     newer: SeriesStore | None = None
     typical: TypicalReadings | None = None
     problem: str | None = None
+
+
+class FollowedStore:
+    """The store of a run as it is now: opened again when it has changed on the disk.
+
+    Args:
+        store: the store, or the run's stand-in for one that is gone.
+        seen: the rows that the run has seen.
+        is_own: whether the store still has these rows.
+    """
+
+    def __init__(self, store: SeriesStore, seen: SeriesStore, *, is_own: bool) -> None:
+        self._store, self._seen, self._is_own = store, seen, is_own
+        self._stamp = self._read_stamp()
+
+    def now(self) -> tuple[SeriesStore, bool]:
+        """The store, and whether it still has the rows that the run has seen.
+
+        Raises:
+            StoreError: if it has changed and cannot be opened.
+        """
+        stamp = self._read_stamp()
+        if stamp is not None and stamp != self._stamp:
+            self._store = SeriesStore.open(self._store.path, verify_up_to_bytes=0)
+            seen = self._seen.meta
+            rows = _rows_of(self._store, seen) if seen.num_steps else None
+            self._is_own = rows is not None and rows.fingerprint == self._seen.fingerprint
+            self._stamp = stamp
+        return self._store, self._is_own
+
+    def _read_stamp(self) -> tuple[int, ...] | None:
+        """What changes when the description is replaced; None for a store without one."""
+        try:
+            status = (self._store.path / META_FILE).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def series_facts(store: SeriesStore, directory: Path) -> dict[str, Any]:
@@ -153,7 +191,7 @@ def find_series(
             opened = SeriesStore.open(recorded)
         check_fingerprint(fingerprint, opened.fingerprint)
         return RunSeries(store=opened, latest=opened)
-    problem = f"the store {recorded} is gone"
+    problem, changed = f"the store {recorded} is gone", None
     for path in _places(directory, recorded):
         if not path.exists():
             continue
@@ -165,31 +203,33 @@ def find_series(
         own = _own_rows(found, data, fingerprint)
         if own is not None:
             return RunSeries(store=own, latest=found, newer=opened, typical=typical)
-        problem = f"the store {path} is not the one that the run was trained on any more"
+        problem, changed = f"the store {path} has other readings now than in training", found
     stand_in = data.stand_in(str(recorded))
     return RunSeries(
-        store=stand_in, latest=stand_in, newer=opened, typical=typical, problem=problem
+        store=stand_in,
+        latest=stand_in if changed is None else changed,
+        newer=opened,
+        typical=typical,
+        problem=problem,
     )
 
 
 def _places(directory: RunDirectory, recorded: Path) -> list[Path]:
-    """Where the store of a run may be: where it was, and beside a run that moved with it."""
+    """Where the store of a run may be: beside a run that moved or was copied with it, or before."""
     relative = directory.read_info().get("store_from_run")
     places = [recorded]
     if isinstance(relative, str):
-        places.append(Path(os.path.normpath(directory.path / relative)))
+        places.insert(0, Path(os.path.normpath(directory.path / relative)))
     return list(dict.fromkeys(places))
 
 
 def _own_rows(store: SeriesStore, data: RunData | None, fingerprint: str) -> SeriesStore | None:
     """The rows of a store that the run has seen; None if the store is another."""
-    num_steps = store.meta.num_steps if data is None else data.meta.num_steps
-    if store.meta.num_steps < num_steps:
-        return None
-    if data is not None and (store.meta.node_ids, store.meta.channels) != (
-        data.meta.node_ids,
-        data.meta.channels,
-    ):
-        return None
-    rows = store.prefix(num_steps)
-    return rows if rows.fingerprint == fingerprint else None
+    rows = store if data is None else _rows_of(store, data.meta)
+    return rows if rows is not None and rows.fingerprint == fingerprint else None
+
+
+def _rows_of(store: SeriesStore, seen: StoreMeta) -> SeriesStore | None:
+    """As many rows of a store as a run has seen; None if it has fewer, or is of other sensors."""
+    same = (store.meta.node_ids, store.meta.channels) == (seen.node_ids, seen.channels)
+    return store.prefix(seen.num_steps) if same and store.meta.num_steps >= seen.num_steps else None
