@@ -356,3 +356,17 @@ def test_newest_rows_of_the_hour_that_is_there_twice(tmp_path: Path) -> None:
     found, lines = forecast(run, clock[first])
     assert "show the times of the DataFrame twice: they are taken for the earlier" in lines[-1]
     assert_same(run, found, frame[first])
+
+
+def test_readings_that_are_scaled_already(tmp_path: Path) -> None:
+    """The line says how to take them as they are; doing so gives the right forecasts."""
+    raw = (frame_of("2025-10-01", 80) * 10).round()
+    run = train(raw, tmp_path, scale=0.1)
+    newer = (frame_of("2025-10-06T08:00", 5, seed=7) * 10).round()
+    found, lines = forecast(run, newer)
+    assert lines == ["the DataFrame is read as in training: scale 0.1"]
+    _, lines = forecast(run, newer / 10)
+    assert "scale=1 if they are in that of training already" in lines[-1]
+    again, lines = forecast(run, newer / 10, options={"scale": 1})
+    assert lines == []
+    np.testing.assert_allclose(again["forecast"], found["forecast"], rtol=1e-6)

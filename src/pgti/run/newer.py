@@ -64,5 +64,10 @@ def open_newer(
         )
     with ExitStack() as held:
         newer = held.enter_context(open_newer_series(readings, run.store, given, num_rows=num_rows))
-        notes = compare_ranges(newer.store, run.typical, num_rows)
+        is_scaled = (
+            not isinstance(readings, SeriesStore)
+            and "scale" not in given
+            and bool(run.store.meta.read_options.get("scale"))
+        )
+        notes = compare_ranges(newer.store, run.typical, num_rows, is_scaled=is_scaled)
         yield replace(newer, notes=(*newer.notes, *notes))

@@ -21,7 +21,11 @@ _MANY_SENSORS, _LONG_SECONDS = 50, 2 * SECONDS_PER_DAY
 
 
 def compare_ranges(
-    store: SeriesStore, typical: TypicalReadings | None, num_rows: int | None = None
+    store: SeriesStore,
+    typical: TypicalReadings | None,
+    num_rows: int | None = None,
+    *,
+    is_scaled: bool = False,
 ) -> tuple[str, ...]:
     """A line for each channel whose newer readings are far from those of training.
 
@@ -33,6 +37,7 @@ def compare_ranges(
         store: newer readings, of the run's sensors and channels.
         typical: what each sensor usually reads; None tells nothing.
         num_rows: newest rows to look at; by default about 2^20 readings.
+        is_scaled: whether the scale of training was applied without the user's asking for it.
     """
     if typical is None:
         return ()
@@ -59,6 +64,7 @@ def compare_ranges(
             low=float(typical.minimum[channel]),
             high=float(typical.maximum[channel]),
             has_evidence=is_long or meta.num_nodes >= _MANY_SENSORS,
+            is_scaled=is_scaled,
         )
         line = comparison.find_code() or comparison.find_factor() or comparison.find_range()
         if line is not None:
@@ -78,6 +84,7 @@ class _Comparison:
         low: least training reading.
         high: greatest training reading.
         has_evidence: whether a common cause, such as the weather, can be excluded.
+        is_scaled: whether the scale of training was applied to them.
     """
 
     name: str
@@ -87,6 +94,7 @@ class _Comparison:
     low: float
     high: float
     has_evidence: bool
+    is_scaled: bool
 
     def find_code(self) -> str | None:
         """A whole number that occurs again and again, below or above all of training."""
@@ -128,7 +136,7 @@ class _Comparison:
         return (
             f"the readings of {self.name} are about {often} what is usual at their times (median "
             f"{np.median(self.readings):.4g}, usual {np.median(self.usual):.4g}): check their unit "
-            f"and {option('scale')}"
+            f"and {self._scale}"
         )
 
     def find_range(self) -> str | None:
@@ -141,8 +149,14 @@ class _Comparison:
         return (
             f"{share:.0%} of the readings of {self.name} lie far outside those of training "
             f"({self._range}; now {_show(self.readings.min())} to {_show(self.readings.max())}): "
-            f"check their unit, {option('scale')} and {option('missing')}"
+            f"check their unit, {self._scale} and {option('missing')}"
         )
+
+    @property
+    def _scale(self) -> str:
+        if not self.is_scaled:
+            return option("scale")
+        return f"{option('scale')} ({option('scale', 1)} if they are in that of training already)"
 
     @property
     def _range(self) -> str:
