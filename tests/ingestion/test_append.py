@@ -303,3 +303,17 @@ def test_corrections_of_the_hour_that_is_there_twice_need_offsets(tmp_path: Path
     np.testing.assert_array_equal(corrected.read(6, 18), store.read(6, 18))
     same = corrected.append(wrong.tz_localize(None))
     assert same.fingerprint == corrected.fingerprint
+
+
+def test_readings_in_another_unit_are_said(tmp_path: Path) -> None:
+    """They are appended as they are: a scale that was applied twice, or forgotten."""
+    frame = (readings() * 10).round()
+    store = ingest(frame[:30], tmp_path / "store", scale=0.1)
+    assert not any("outside" in note for note in store.append(frame[30:35]).notes)
+    scaled = frame[35:36] * 0 + 50
+    assert "scale 0.1" in store.append(scaled).notes[0]
+    assert "nearly all readings of value in the DataFrame (5 to 5) lie outside" in " ".join(
+        ingest(frame[:30] + 1000, tmp_path / "far", scale=0.1)
+        .append(scaled.shift(freq="-25min"))
+        .notes
+    )
