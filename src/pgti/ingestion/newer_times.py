@@ -11,7 +11,7 @@ from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.options import Gaps
 from pgti.ingestion.readings import Chunk, Readings
-from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, Localizer, format_seconds
+from pgti.ingestion.times import Localizer, check_order, check_years, show_time
 from pgti.store import TimeAxis, format_interval
 from pgti.store.clock import wall_seconds
 
@@ -89,20 +89,14 @@ class NewerTimes:
         Raises:
             DataError: naming the row where times repeat, go back, or are not those of the series.
         """
-        self._labels.refuse_where(
-            (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
-            first_row,
-            lambda row: (
-                f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
-            ),
-        )
+        check_years(self._labels, seconds, first_row)
         if self._localizer is not None:
             seconds = self._localizer.convert(seconds, first_row)
         is_first = self._last is None
         times = seconds if is_first else np.concatenate([[self._last or 0], seconds])
         num_before = len(times) - len(seconds)
         steps = np.diff(times)
-        self._check_order(times, steps, first_row - num_before)
+        check_order(self._labels, times, first_row - num_before, self._axis.time_zone)
         if is_first:
             self._begin(seconds, steps)
         self._check_rule(seconds, first_row)
@@ -175,19 +169,6 @@ class NewerTimes:
             ),
         )
 
-    def _check_order(
-        self, times: NDArray[np.int64], steps: NDArray[np.int64], first_row: int
-    ) -> None:
-        wrong = np.flatnonzero(steps <= 0)
-        if not len(wrong):
-            return
-        place = int(wrong[0])
-        rows = f"{self._labels.short(first_row + place)} and {self._labels(first_row + place + 1)}"
-        earlier, later = (self._show(time) for time in times[place : place + 2])
-        if steps[place] == 0:
-            raise DataError(f"{rows} have the same time {earlier}: each time may occur once")
-        raise DataError(f"{rows} have the times {earlier} and {later}: sort the rows by time")
-
     def _gaps_in(self, times: NDArray[np.int64], steps: NDArray[np.int64]) -> NDArray[np.int64]:
         """Places in `times` that missing rows follow."""
         if self._gaps == "keep" or not len(steps):
@@ -242,6 +223,4 @@ class NewerTimes:
         return np.arange(before + interval, after, interval, dtype=np.int64)
 
     def _show(self, second: int | np.int64) -> str:
-        """A time on the clock of the series."""
-        wall = wall_seconds(np.array([second], dtype=np.int64), self._axis.time_zone)
-        return format_seconds(int(wall[0]))
+        return show_time(second, self._axis.time_zone)

@@ -1,9 +1,7 @@
 """The times of consecutive rows: their order, interval and gaps."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, NoReturn
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +18,17 @@ from pgti.ingestion.time_rules import (
     recognize_rule,
 )
 from pgti.ingestion.times import (
-    FIRST_SECOND,
-    LAST_SECOND,
     Localizer,
+    check_order,
+    check_years,
     format_seconds,
     parse_start,
+    show_time,
 )
 from pgti.store import CycleRule, StoreMeta, StoreWriter, TimeAxis, TimeRule, format_interval
 
 __all__ = ["Timeline"]
 
-_MAX_CLOCK_CHANGE_SECONDS = 3_600
 _MAX_FILLED_ROWS = 110_000  # a year of five-minute steps: a longer gap is a mistyped time
 
 
@@ -81,13 +79,7 @@ class Timeline:
             DataError: naming the row and both times where times repeat, go back, or leave a gap
                 that the options do not allow.
         """
-        self._labels.refuse_where(
-            (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
-            first_row,
-            lambda row: (
-                f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
-            ),
-        )
+        check_years(self._labels, seconds, first_row)
         if self._localizer is not None:
             seconds = self._localizer.convert(seconds, first_row)
         if self._first is None:
@@ -97,7 +89,7 @@ class Timeline:
             times = np.concatenate([[self._last], seconds])
         num_before = len(times) - len(seconds)
         steps = np.diff(times)
-        self._check_order(times, steps, first_row - num_before)
+        check_order(self._labels, times, first_row - num_before, self._time_zone)
         self._last = int(seconds[-1])
         if self._interval is None and len(steps):
             self._interval = most_common(steps)
@@ -220,32 +212,6 @@ class Timeline:
                 f"correct it"
             )
 
-    def _check_order(
-        self, times: NDArray[np.int64], steps: NDArray[np.int64], first_row: int
-    ) -> None:
-        wrong = np.flatnonzero(steps <= 0)
-        if not len(wrong):
-            return
-        place = int(wrong[0])
-        row = first_row + place
-        earlier, later = (self._show(int(time)) for time in times[place : place + 2])
-        rows = f"{self._labels.short(row)} and {self._labels(row + 1)}"
-        if steps[place] == 0:
-            raise DataError(f"{rows} have the same time {earlier}: each time may occur once")
-        advice = "sort the rows by time"
-        if self._time_zone is None and steps[place] >= -_MAX_CLOCK_CHANGE_SECONDS:
-            advice += (
-                f", or name the zone of a clock that was put back with "
-                f"{option('time_zone', 'Europe/Berlin')}"
-            )
-        raise DataError(f"{rows} have the times {earlier} and {later}: {advice}")
-
-    def _show(self, second: int) -> str:
-        """A time as the source's clock shows it, with its offset from UTC where there is a zone."""
-        if self._time_zone is None:
-            return format_seconds(second)
-        return datetime.fromtimestamp(second, ZoneInfo(self._time_zone)).isoformat()
-
     def _missing_rows(self, times: NDArray[np.int64], place: int, first_row: int) -> int:
         """Rows that are missing between the time at `place` and the next one."""
         assert self._interval is not None  # there are two times
@@ -253,8 +219,8 @@ class Timeline:
         before, after = (int(time) for time in times[place : place + 2])
         row = first_row + place
         where = (
-            f"{self._labels(row)} has the time {self._show(before)} and "
-            f"{self._labels.short(row + 1)} has {self._show(after)}"
+            f"{self._labels(row)} has the time {show_time(before, self._time_zone)} and "
+            f"{self._labels.short(row + 1)} has {show_time(after, self._time_zone)}"
         )
         num_missing, rest = divmod(after - before, self._interval)
         if rest:

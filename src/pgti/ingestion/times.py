@@ -21,10 +21,13 @@ __all__ = [
     "PER_SECOND",
     "Localizer",
     "RowLabels",
+    "check_order",
+    "check_years",
     "epoch_seconds",
     "format_seconds",
     "parse_interval",
     "parse_start",
+    "show_time",
     "zone_from_tzinfo",
 ]
 
@@ -35,6 +38,7 @@ LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) - 1
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INTERVAL = re.compile(r"(\d+)\s*(s|sec|second|min|minute|h|hour|d|day|w|week)s?", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # by first letter
+_MAX_CLOCK_CHANGE_SECONDS = 3_600
 _MAX_INTERVAL_SECONDS = 3_660 * 86_400  # ten years; a longer one is mistyped
 
 
@@ -246,3 +250,63 @@ class Localizer:
             for first in (True, False)
         )
         return early, late
+
+
+def show_time(second: int | np.int64, time_zone: str | None) -> str:
+    """Epoch seconds as the clock of a zone shows them, with the offset from UTC, in ISO 8601."""
+    if time_zone is None:
+        return format_seconds(int(second))
+    return datetime.fromtimestamp(int(second), ZoneInfo(time_zone)).isoformat()
+
+
+def check_years(labels: RowLabels, seconds: NDArray[np.int64], first_row: int) -> None:
+    """Refuse times that no calendar writes.
+
+    Args:
+        labels: what messages call the rows.
+        seconds: epoch seconds of consecutive rows.
+        first_row: number of the first of them.
+
+    Raises:
+        DataError: naming the first row whose time is outside the years 1 to 9999.
+    """
+    labels.refuse_where(
+        (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
+        first_row,
+        lambda row: (
+            f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
+        ),
+    )
+
+
+def check_order(
+    labels: RowLabels, times: NDArray[np.int64], first_row: int, time_zone: str | None
+) -> None:
+    """Refuse times that repeat or go back.
+
+    Args:
+        labels: what messages call the rows.
+        times: epoch seconds of consecutive rows.
+        first_row: number of the first of them.
+        time_zone: of the clock on which messages show times.
+
+    Raises:
+        DataError: naming both rows and their times.
+    """
+    steps = np.diff(times)
+    wrong = np.flatnonzero(steps <= 0)
+    if not len(wrong):
+        return
+    place = int(wrong[0])
+    row = first_row + place
+    earlier, later = (show_time(time, time_zone) for time in times[place : place + 2])
+    rows = f"{labels.short(row)} and {labels(row + 1)}"
+    if steps[place] == 0:
+        raise DataError(f"{rows} have the same time {earlier}: each time may occur once")
+    advice = "sort the rows by time"
+    if time_zone is None and steps[place] >= -_MAX_CLOCK_CHANGE_SECONDS:
+        advice += (
+            f", or name the zone of a clock that was put back with "
+            f"{option('time_zone', 'Europe/Berlin')}"
+        )
+    raise DataError(f"{rows} have the times {earlier} and {later}: {advice}")
