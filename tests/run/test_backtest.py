@@ -1,6 +1,7 @@
 """Backtests: what a fold knows, what its errors are, how a backtest goes on."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -11,7 +12,7 @@ import torch
 
 import pgti
 from pgti.cli.main import run_command
-from pgti.errors import ConfigError, PgtiError, RunError
+from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
 from pgti.forecasting import (
     AbstractForecaster,
     HistoricalAverageForecaster,
@@ -299,6 +300,30 @@ class DeathInFold(Observer):
         """Nothing."""
 
 
+class Stop(pgti.Callback):
+    """Sends the process the signal of Ctrl-C at the first step."""
+
+    def on_step(self, status: pgti.TrainingStatus) -> None:
+        """Press it once: a second time ends the process at once."""
+        if status.step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_backtest_that_is_stopped_says_how_it_resumes(tmp_path: Path) -> None:
+    """It has no option --resume, which the message of a training names."""
+    store = make_store(tmp_path / "store")
+    arguments = RunArguments.of(
+        model="gru", model_options={"hidden": 2}, windows=WINDOWS, training={"epochs": 2},
+        training_options={}, loss=None, metrics=None, callbacks=[Stop()], others={"device": "cpu"},
+    )  # fmt: skip
+    with pytest.raises(Interrupted, match=r"^stopped by SIGINT; the backtest .*out resumes if"):
+        run_backtest(arguments.configure(store), tmp_path / "out", BacktestOptions(folds=2),
+                     store=store, extensions=arguments.extensions)  # fmt: skip
+    result = run_backtest(arguments.configure(store), tmp_path / "out", BacktestOptions(folds=2),
+                          store=store)  # fmt: skip
+    assert [fold.epochs for fold in result.folds] == [2, 2]
+
+
 @pytest.mark.parametrize("refit", ["every", "warm"])
 @pytest.mark.parametrize("died_at", [3, 12])
 def test_a_backtest_that_dies_goes_on_bit_for_bit(
@@ -404,7 +429,7 @@ def test_bad_input_is_one_line(options: dict[str, Any], message: str, tmp_path: 
 
 def test_another_directory_is_left_alone(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store")
-    with pytest.raises(RunError, match="exists and is no backtest"):
+    with pytest.raises(RunError, match="exists and is not a backtest"):
         pgti.backtest(store, store.path, folds=3, **OPTIONS)
     assert isinstance(SeriesStore.open(store.path), SeriesStore)
     with pytest.raises(ConfigError, match="out is 3"):

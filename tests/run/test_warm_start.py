@@ -396,3 +396,31 @@ def test_the_command_line_starts_from_a_run(
         assert run_command([*resumed[:2], "--run", str(tmp_path / "bad"), *flags]) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "bad").exists()
+
+
+def test_the_run_to_start_from_is_not_replaced(tmp_path: Path) -> None:
+    """Not even on request, nor through another name of its directory."""
+    run = first_run(tmp_path)
+    weights = tensors(tmp_path / "first")
+    (tmp_path / "link").symlink_to(tmp_path / "first")
+    for path in (tmp_path / "first", tmp_path / "link"):
+        with pytest.raises(RunError, match="is the run to start from, and training would replace"):
+            pgti.train(run.store, path, init_from=run, overwrite=True, progress=False)
+    assert_same(tensors(tmp_path / "first"), weights)
+
+
+@pytest.mark.parametrize(("later", "count"), [({}, 0), ({"fractions": (0.4, 0.2, 0.4)}, 15)])
+def test_windows_that_the_start_was_trained_on_are_counted(
+    later: dict[str, Any], count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the new split begins earlier, errors on its test windows are too low."""
+    run = first_run(tmp_path, windows={**WINDOWS, "fractions": (0.8, 0.1, 0.1)})
+    capsys.readouterr()
+    pgti.train(run.store, tmp_path / "warm", init_from=run, epochs=0, windows=later)
+    output = capsys.readouterr().err
+    trained = run.splits.train
+    tested = [start for start in Run.open(tmp_path / "warm").splits.test if start in trained]
+    assert len(tested) == count
+    line = f"{count} of 30 test windows begin in the time that the run {tmp_path / 'first'} was"
+    assert (line in output) == bool(count)
+    assert ("begin in the time" in output) == bool(count)

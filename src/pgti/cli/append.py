@@ -31,7 +31,7 @@ def append_command(
     Args:
         store: The store that grows.
         readings: File of readings.
-        correct: Write rows that the store has with other readings anew.
+        correct: Replace rows of the store that have other readings here.
         options: How to read the file, where not as before.
     """
     from pgti.store import SeriesStore

@@ -35,7 +35,7 @@ def backtest_command(
     """Backtest a model: forecast stretch after stretch, each from what came before.
 
     Each fold is trained, validated and scaled on what lies before it alone. Finished folds stay in
-    the directory: an interrupted backtest goes on where it stopped if it is started again.
+    the directory: started again, an interrupted backtest resumes from them.
 
     Args:
         store: The store.

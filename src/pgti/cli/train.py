@@ -56,8 +56,7 @@ def train_command(
         start: Directory of a run whose weights to start from, with its options where none are given
             here, on a store that may have other sensors or more rows.
         from_checkpoint: Its parameters to start from: the best by validation MAE, or the last.
-        refit_scaler: Fit the scaler on the new training rows, in place of taking that of the run
-            over.
+        refit_scaler: Fit the scaler on the new training rows, in place of using that of the run.
         resume: Continue the run from its last checkpoint, with its options where none are given.
         overwrite: Replace a run that is there.
         peer_timeout: Seconds after which a rank that does not answer ends the job.

@@ -48,7 +48,7 @@ def backtest(  # noqa: PLR0913 - each names one part of a backtest
     """Forecast one stretch of a series after another, each by a model of what lies before it.
 
     No statistic, training, validation or early stopping of a fold sees the fold or what follows. A
-    backtest that was interrupted goes on where it stopped if it is called again.
+    backtest that was interrupted resumes if it is called again.
 
     Args:
         store: the store, or its path.

@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from pathlib import Path
+from signal import Signals
 from typing import Any, cast
 
-from pgti.errors import RunError, option
+from pgti.errors import Interrupted, RunError, option
 from pgti.storage import file_lock, json_text, reraise_os_errors, write_atomically
 from pgti.training.compatibility import check_settings, plain_settings
 
@@ -41,7 +42,7 @@ class BacktestDirectory:
 
     @contextmanager
     def opened(self, settings: Mapping[str, Any], free: Set[str]) -> Iterator[None]:
-        """Create the directory or go on in it; no other process does so inside the block.
+        """Create the directory or continue in it; no other process does so inside the block.
 
         Args:
             settings: what determines the results, nested.
@@ -50,6 +51,7 @@ class BacktestDirectory:
         Raises:
             RunError: if something else is there, another process works on it, or it was started
                 with other options.
+            Interrupted: in place of that of the block, saying how the backtest resumes.
         """
         now = plain_settings(settings)
         self._check(now, free - _BINDING)
@@ -64,7 +66,14 @@ class BacktestDirectory:
 
         with file_lock(self.path / _LOCK, on_busy=refuse):
             self.write(_SETTINGS, now)
-            yield
+            try:
+                yield
+            except Interrupted as stop:
+                name = Signals(stop.signal_number).name
+                raise Interrupted(
+                    f"stopped by {name}; the backtest {self.path} resumes if it is started again",
+                    stop.signal_number,
+                ) from None
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The JSON object in one of its files; None if there is no such file.
@@ -89,7 +98,7 @@ class BacktestDirectory:
         if before is None:
             if self.path.exists() and not (self.path.is_dir() and self._is_empty()):
                 raise RunError(
-                    f"{self.path} exists and is no backtest: choose another {option('out')} or "
+                    f"{self.path} exists and is not a backtest: choose another {option('out')} or "
                     "remove what is there"
                 )
             return

@@ -110,7 +110,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             )
         with communicator.raise_together():
             if isinstance(found, NewRun) and start is not None:
-                start.check(config, opened)
+                start.check(config, opened, directory.path)
             prepared = prepare(
                 config,
                 directory,
@@ -221,7 +221,7 @@ def _take_over(prepared: PreparedRun, start: StartRun) -> None:
     network = run.forecaster.network
     weights, lines = start.weights_for(run.config, run.source, network)
     network.load_state_dict(weights)
-    prepared.choices[:0] = [start.describe(run.store), *lines]
+    prepared.choices[:0] = [start.describe(run.store), *lines, *start.find_overlaps(run)]
 
 
 def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool) -> FitResult:

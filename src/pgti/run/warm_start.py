@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from torch import Tensor, nn
 
 from pgti.batching import WindowSource
@@ -126,16 +127,22 @@ class StartRun:
             training=replace(self.config.training, freeze=()),
         )
 
-    def check(self, config: RunConfig, store: SeriesStore) -> None:
+    def check(self, config: RunConfig, store: SeriesStore, directory: Path) -> None:
         """Refuse another model, and a store for whose channels the weights mean something else.
 
         Args:
             config: of the new run, resolved.
             store: to train on.
+            directory: of the new run, which may not be that of this one.
 
         Raises:
             RunError: naming what differs.
         """
+        if directory.resolve() == self.path.resolve():
+            raise RunError(
+                f"{self.path} is the run to start from, and training would replace it: choose "
+                f"another {option('run')}"
+            )
         mine, other = self.source.store.meta, store.meta
         facts: list[tuple[str, Any, Any]] = [
             ("channels", ", ".join(mine.channels), ", ".join(other.channels)),
@@ -148,7 +155,7 @@ class StartRun:
             if before != now:
                 raise RunError(
                     f"the run {self.path} has {what} {before} and the store {store.path} {now}: "
-                    "weights are taken over where both agree; ingest the readings in that form"
+                    "weights can be used where both agree; ingest the readings in that form"
                 )
         one, two = self.config.model.name, config.model.name
         if one != two and not (is_own_model(one) and is_own_model(two)):
@@ -204,6 +211,31 @@ class StartRun:
             f"starting from the run {self.path}, on another store: {num_known:,} of its "
             f"{count_of(len(here), 'sensor')} are those of the run"
         )
+
+    def find_overlaps(self, run: Run) -> list[str]:
+        """A line for each split of a new run with windows that this run was trained on.
+
+        They are looked for where the store is that of this run, grown or not.
+        """
+        if run.store.meta.num_steps < self.rows:
+            return []
+        seen = run.store.prefix(self.rows)
+        if seen.fingerprint != self.fingerprint:
+            return []
+        trained = self.config.windows.splits(seen).train
+        last = int(trained[-1]) + self.source.spec.input_steps - run.source.spec.input_steps
+        lines = []
+        for name in ("val", "test"):
+            starts = run.splits.starts(name)
+            count = int((np.asarray(starts) <= last).sum())
+            if count:
+                lines.append(
+                    f"{count:,} of {count_of(len(starts), f'{name} window')} begin in the time "
+                    f"that the run {self.path} was trained on, so errors on them are too low: "
+                    f"split later, with {option('windows.val_from')} and "
+                    f"{option('windows.test_from')}"
+                )
+        return lines
 
     def _differences(self, config: RunConfig) -> list[str]:
         """Options that differ from the run's and may change the sizes of a network."""

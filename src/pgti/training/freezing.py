@@ -37,8 +37,8 @@ def freeze_parameters(network: nn.Module, patterns: Sequence[str]) -> None:
             parameters[name].requires_grad_(False)
     if patterns and not any(each.requires_grad for each in parameters.values()):
         raise ConfigError(
-            "freeze leaves no parameter to train: name fewer layers, or set "
-            f"{option('epochs')} to 0 to take over the weights as they are"
+            "freeze leaves no parameter to train: name fewer layers, or leave it out and set "
+            f"{option('epochs')} to 0, which uses the weights as they are"
         )
 
 
