@@ -239,7 +239,7 @@ def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool)
                 info=prepared.info,
                 data=_run_data(run).to_files(),
                 overwrite=overwrite,
-                checkpoint=prepared.trainer.to_checkpoint() if is_warm else None,
+                checkpoint=prepared.trainer.state.to_checkpoint() if is_warm else None,
             )
             held.enter_context(directory.locked())
     try:

@@ -45,6 +45,7 @@ class Trainer:
 
     Attributes:
         train_step: takes the optimizer steps.
+        state: parameters, optimizer and progress.
 
     Raises:
         ConfigError: if there is nothing to train, or no window to train or validate on.
@@ -82,8 +83,8 @@ class Trainer:
         self.train_step = TrainStep.from_config(
             forecaster, config, self._communicator, self._extensions.loss
         )
-        self._state = TrainingState(self.train_step, run, fingerprint, self._communicator)
-        self._status = TrainingStatus(self._state, self.train_step, run)
+        self.state = TrainingState(self.train_step, run, fingerprint, self._communicator)
+        self._status = TrainingStatus(self.state, self.train_step, run)
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
         self._stop = StopSignals()
         self._stop_agreed = 0
@@ -94,11 +95,7 @@ class Trainer:
     @property
     def progress(self) -> Progress:
         """How far the training has come."""
-        return self._state.progress
-
-    def to_checkpoint(self) -> Checkpoint:
-        """The state, as a checkpoint holds it."""
-        return self._state.to_checkpoint()
+        return self.state.progress
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Continue from a checkpoint; None continues a run that has none yet.
@@ -107,7 +104,7 @@ class Trainer:
             RunError: if the checkpoint belongs to another scaler or model, or `metrics.jsonl` is
                 shorter than it was.
         """
-        self._state.restore(checkpoint)
+        self.state.restore(checkpoint)
 
     def fit(self) -> FitResult:
         """Train to the end, from wherever the training stands.
@@ -124,7 +121,7 @@ class Trainer:
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         try:
             with self._stop:
-                if not self._state.progress.is_finished(self._config):
+                if not self.state.progress.is_finished(self._config):
                     self._train()
                 self._agree_to_stop()
         finally:
@@ -134,10 +131,10 @@ class Trainer:
 
     def _train(self) -> None:
         self._call(lambda callback: callback.on_begin(self._status))
-        if self._validates_start and self._state.progress.validated_at_step < 0:
+        if self._validates_start and self.state.progress.validated_at_step < 0:
             self._validate(0)
-            self._state.save()
-        while not self._state.progress.is_finished(self._config):
+            self.state.save()
+        while not self.state.progress.is_finished(self._config):
             self._train_epoch()
             self._finish_epoch()
         self._call(lambda callback: callback.on_end(self._status))
@@ -149,13 +146,13 @@ class Trainer:
         for callback in self._extensions.callbacks:
             method(callback)
         if self._communicator.any(self._status.stop_requested):
-            self._state.progress = replace(self._state.progress, is_stopped=True)
+            self.state.progress = replace(self.state.progress, is_stopped=True)
 
     # -- one epoch --------------------------------------------------------------------------------
 
     def _train_epoch(self) -> None:
         """Take the epoch's remaining steps, or those that `max_steps` leaves."""
-        progress = self._state.progress
+        progress = self.state.progress
         self._sent_before = self._communicator.traffic.sent_bytes
         for observer in self._observers:
             label = f"epoch {progress.epoch + 1}/{self._config.epochs}"
@@ -176,14 +173,14 @@ class Trainer:
 
     def _step(self, batches: Iterator[Batch]) -> int:
         """Take one optimizer step; returns the number of windows trained on."""
-        progress, accumulate = self._state.progress, self._config.accumulate
+        progress, accumulate = self.state.progress, self._config.accumulate
         first = progress.step_in_epoch * accumulate
         stop = min(first + accumulate, self._training.num_batches)
         self._stop_agreed = self.train_step(
             islice(batches, accumulate),
             step=progress.step,
             learning_rate=self._rate(progress.step),
-            running=self._state.loss,
+            running=self.state.loss,
             stop_signal=lambda: self._stop.received or 0,
         )
         return sum(self._training.windows_in(batch) for batch in range(first, stop))
@@ -196,15 +193,15 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""
-        ends_epoch = self._state.progress.step_in_epoch == self._steps_per_epoch
+        ends_epoch = self.state.progress.step_in_epoch == self._steps_per_epoch
         if ends_epoch and self._may_continue():
-            self._training.prefetch_epoch(self._state.progress.epoch + 1)
-        self._validate(self._state.progress.epoch + 1)
+            self._training.prefetch_epoch(self.state.progress.epoch + 1)
+        self._validate(self.state.progress.epoch + 1)
         # best.pt first: a run killed between the two resumes before this validation, which then
         # writes the same best.pt again.
         if ends_epoch:
-            self._state.next_epoch()
-        self._state.save()
+            self.state.next_epoch()
+        self.state.save()
 
     def _validate(self, epoch: int) -> None:
         """Validate, write the line of an epoch and, if it is the best, its parameters.
@@ -230,19 +227,19 @@ class Trainer:
             raise DataError(
                 "no target of the validation windows was observed: choose another split"
             )
-        train_loss = self._state.read_loss()
-        progress = self._state.progress.validated(epoch, mae, train_loss, self._config)
+        train_loss = self.state.read_loss()
+        progress = self.state.progress.validated(epoch, mae, train_loss, self._config)
         seconds = time.perf_counter() - began
         progress = replace(progress, validation_seconds=progress.validation_seconds + seconds)
-        self._state.progress = progress
+        self.state.progress = progress
         self._record("epoch", epoch, val=errors)
         self._call(lambda callback: callback.on_validation(self._status, errors))
         if progress.bad_validations == 0:
-            self._state.save(best=True)
+            self.state.save(best=True)
 
     def _advance(self, num_windows: int, seconds: float) -> None:
-        progress = self._state.progress
-        self._state.progress = replace(
+        progress = self.state.progress
+        self.state.progress = replace(
             progress,
             step=progress.step + 1,
             step_in_epoch=progress.step_in_epoch + 1,
@@ -252,20 +249,20 @@ class Trainer:
             seconds=progress.seconds + seconds,
         )
         for observer in self._observers:
-            observer.advance(num_windows, self._state.loss.read_own)
+            observer.advance(num_windows, self.state.loss.read_own)
         self._call(lambda callback: callback.on_step(self._status))
 
     def _write_if_due(self) -> None:
-        step, config = self._state.progress.step, self._config
+        step, config = self.state.progress.step, self._config
         if config.log_every_steps and step % config.log_every_steps == 0:
-            self._record("step", self._state.progress.epoch + 1)
+            self._record("step", self.state.progress.epoch + 1)
         if config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
-            self._state.save()
+            self.state.save()
 
     # -- progress ---------------------------------------------------------------------------------
 
     def _is_epoch_over(self) -> bool:
-        progress, limit = self._state.progress, self._config.max_steps
+        progress, limit = self.state.progress, self._config.max_steps
         return (
             progress.step_in_epoch >= self._steps_per_epoch
             or progress.is_stopped
@@ -274,7 +271,7 @@ class Trainer:
 
     def _may_continue(self) -> bool:
         """Whether another epoch will follow, unless the validation stops training early."""
-        progress, limit = self._state.progress, self._config.max_steps
+        progress, limit = self.state.progress, self._config.max_steps
         return progress.epoch + 1 < self._config.epochs and (limit is None or progress.step < limit)
 
     def _rate(self, step: int) -> float:
@@ -282,11 +279,11 @@ class Trainer:
             self._config,
             step=step,
             steps_per_epoch=self._steps_per_epoch,
-            plateau=self._state.progress.plateau,
+            plateau=self.state.progress.plateau,
         )
 
     def _result(self) -> FitResult:
-        progress = self._state.progress
+        progress = self.state.progress
         if progress.val_mae is None:
             raise RunError("the run ended without a validation: its checkpoint is damaged")
         return FitResult(
@@ -307,8 +304,8 @@ class Trainer:
 
     def _record(self, kind: str, epoch: int, **more: object) -> None:
         """Append a line to `metrics.jsonl` and show it to the observers."""
-        loss = self._state.read_loss()
-        progress = self._state.progress
+        loss = self.state.read_loss()
+        progress = self.state.progress
         record = {
             "kind": kind,
             "epoch": epoch,
@@ -326,7 +323,7 @@ class Trainer:
         with self._communicator.raise_together():
             if self._communicator.is_main:
                 num_bytes = self._run.append_metrics(record)
-                self._state.progress = replace(self._state.progress, metrics_bytes=num_bytes)
+                self.state.progress = replace(self.state.progress, metrics_bytes=num_bytes)
         for observer in self._observers:
             observer.record(record)
 
@@ -339,10 +336,10 @@ class Trainer:
         """Save and stop, if the ranks have agreed to: all of them after the same step."""
         if not self._stop_agreed:
             return
-        self._state.save()
+        self.state.save()
         name = signal.Signals(self._stop_agreed).name
         raise Interrupted(
-            f"stopped by {name} after step {self._state.progress.step}; the state is in "
+            f"stopped by {name} after step {self.state.progress.step}; the state is in "
             f"{self._run.last_checkpoint}: resume it with {option('resume', value=True)}",
             self._stop_agreed,
         )
