@@ -74,3 +74,10 @@ def test_a_copy_of_run_and_store_reads_the_copy(tmp_path: Path) -> None:
     pgti.SeriesStore.open(tmp_path / "copy" / "store").append(SPEEDS[200:])
     assert pgti.Run.open(tmp_path / "copy" / "run").forecast()["origin"].max() == TIMES[-1]
     assert pgti.Run.open(tmp_path / "run").forecast()["origin"].max() == TIMES[199]
+
+
+def test_columns_that_are_numbered_are_taken_in_order_and_it_is_said(run: pgti.Run) -> None:
+    numbered = SPEEDS[:210].set_axis([0, 1], axis="columns")
+    forecast = run.forecast(numbered)
+    assert any("are numbered" in note for note in forecast.attrs["notes"])
+    pd.testing.assert_frame_equal(forecast, run.forecast(SPEEDS[:210]))

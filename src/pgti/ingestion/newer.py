@@ -190,7 +190,10 @@ def _read(
     held: ExitStack,
 ) -> NewerSeries:
     """Match, place and clean the readings: in memory if they are small, else in a store."""
-    readings = _without_counted_ids(readings, series.meta.node_ids)
+    notes: tuple[str, ...] = ()
+    if _only_counts_ids(readings, series.meta.node_ids):
+        readings = replace(readings, node_ids=None)
+        notes = (f"the columns of {readings.name} are numbered: they are taken in their order",)
     meta, zone, given_zone = series.meta, series.meta.time_zone, given.get("time_zone")
     matched = match_readings(readings, meta.node_ids, known, given)
     builder = StoreBuilder(
@@ -208,7 +211,7 @@ def _read(
         store=store,
         absent=matched.absent,
         extra=matched.extra,
-        notes=(*matched.notes, *builder.notes),
+        notes=(*notes, *matched.notes, *builder.notes),
     )
 
 
@@ -240,12 +243,9 @@ def scale_of(
     return scale if len(scale) < 2 else tuple(scale[place] for place in matched.channels)
 
 
-def _without_counted_ids(readings: Readings, node_ids: tuple[str, ...]) -> Readings:
-    """The readings without ids that only count the columns of a table, if the series has others."""
-    ids = readings.node_ids
-    if not readings.counts_ids or ids is None or set(ids) & set(node_ids):
-        return readings
-    return replace(readings, node_ids=None)
+def _only_counts_ids(readings: Readings, node_ids: tuple[str, ...]) -> bool:
+    """Whether the ids of a table only count its columns, and the series has others."""
+    return readings.counts_ids and not set(readings.node_ids or ()) & set(node_ids)
 
 
 def last_observed_row(store: SeriesStore, stop: int) -> int | None:
