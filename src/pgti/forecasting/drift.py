@@ -93,7 +93,7 @@ def measure_drift(
             "std": float(std[c]) if count else None,
             "training_std": scaler.std[c],
             "missing": float(1 - count / num_readings),
-            "training_missing": float(1 - typical.observed[c].astype(np.float64)),
+            "training_missing": float(1 - typical.observed[:, c].astype(np.float64).mean()),
             "outside": float(sums[1, :, c].sum() / count) if count else None,
             "psi": _psi(histogram[c], expected[c]),
             "shift": float(sums[2, :, c].sum() / count / scaler.std[c]) if count else None,

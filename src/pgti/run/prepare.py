@@ -15,6 +15,7 @@ from pgti.batching import (
     build_loader,
     choose_batching,
 )
+from pgti.display import count_of, shorten
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError, option
 from pgti.forecasting import Observer, requested_inputs
@@ -231,6 +232,14 @@ def _warnings(run: Run) -> list[str]:
             "no module defines the network's class or function, with `shape` as first parameter: "
             f"opening the run will need {option('model')}"
         )
+    if run.typical is not None:
+        observed = run.typical.observed[:, list(run.source.target_indices)].any(axis=1)
+        never = [run.store.meta.node_ids[sensor] for sensor in np.flatnonzero(~observed)]
+        if never:
+            lines.append(
+                f"{count_of(len(never), 'sensor')} without an observed target in the training rows "
+                f"({shorten(never)}): what is forecast there rests on the other sensors"
+            )
     targets = run.source.target_names
     if len(targets) > 1:
         lines.append(

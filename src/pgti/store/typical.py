@@ -113,7 +113,8 @@ class TypicalReadings:
         num_days: kinds of day: 2 with times of day, 7 with days of the week, 1 with neither.
         minimum: least observed reading of each channel, float32 [C]; NaN where it has none.
         maximum: greatest observed reading, likewise.
-        observed: share of the readings of each channel that were observed, float32 [C].
+        observed: share of the readings of each sensor and channel that were observed, float32
+            [N, C].
         quantiles: of the observed readings of each channel, at evenly spaced levels from 0 to 1,
             float32 [Q, C]; of at most 2^20 readings a channel, from evenly spaced rows. NaN where a
             channel has none.
@@ -160,7 +161,7 @@ class TypicalReadings:
             num_days=num_days,
             minimum=minimum,
             maximum=maximum,
-            observed=(counts.sum(axis=(0, 1)) / max(1, len(rows) * meta.num_nodes)).astype("f4"),
+            observed=(counts.sum(axis=0) / max(1, len(rows))).astype(np.float32),
             quantiles=_quantiles(sampled, meta.num_channels),
         )
 
@@ -251,9 +252,8 @@ class TypicalReadings:
                 and num_days in (1, _KINDS_OF_DAY, _DAYS_OF_WEEK)
                 and len(table) > 0
                 and len(table) % num_days == 0
-                and all(
-                    arrays[each].shape == channels for each in ("minimum", "maximum", "observed")
-                )
+                and all(arrays[each].shape == channels for each in ("minimum", "maximum"))
+                and arrays["observed"].shape == table.shape[1:]
                 and quantiles.shape == (_QUANTILES, *channels)
                 and all(array.dtype == np.float32 for array in arrays.values())
                 and bool(np.isfinite(table).all())
