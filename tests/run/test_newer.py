@@ -9,6 +9,7 @@ import pytest
 
 import pgti
 from pgti import ConfigError, DataError, SensorGraph
+from pgti.errors import name_flags
 from pgti.run import Run
 
 from .small_runs import make_series
@@ -200,7 +201,32 @@ def test_a_missing_code_is_remembered(tmp_path: Path) -> None:
     newer.iloc[-3:, :2] = 0.0
     _, lines = forecast(run, newer, options={"missing": ()})
     assert "6 of 9 readings of value are 0, outside those of training" in lines[0]
-    assert "pass missing='0'" in lines[0]
+    assert "pass options={'missing': (0,)}" in lines[0]
+    newer.iloc[-3:, :2] = -1.0
+    _, lines = forecast(run, newer)
+    assert "pass options={'missing': (0, -1)}" in lines[1]
+    again, _ = forecast(run, newer, options={"missing": (0, -1)})
+    assert_same(run, again, newer.replace(-1.0, np.nan))
+    with name_flags():
+        _, lines = forecast(run, newer + 0.0)
+    assert "pass --missing 0,-1" in lines[-1]
+    store = pgti.ingest(newer, tmp_path / "newer", graph=ROAD)
+    _, lines = forecast(run, store)
+    assert "ingest the store again with missing=(-1,)" in lines[-1]
+
+
+@pytest.mark.parametrize("value", [9999.0, -999.0, 999.5])
+def test_one_absurd_reading_is_said(run: Run, value: float) -> None:
+    newer = NEWER.copy()
+    newer.iloc[-2, 1] = value
+    _, lines = forecast(run, newer)
+    assert len(lines) == 1
+    assert f"value of sensor b is {value:g}, far outside those of training (" in lines[0]
+    assert (f"pass options={{'missing': ({value:.0f},)}}" in lines[0]) == value.is_integer()
+    newer.iloc[-3:, 0] = newer.iloc[-1, 2] = -1.0
+    _, lines = forecast(run, newer)
+    assert "4 of 9 readings of value are -1, outside those of training (" in lines[0]
+    assert f"; value of sensor b is {value:g}" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,14 @@ def open_newer(
         )
     with ExitStack() as held:
         newer = held.enter_context(open_newer_series(readings, run.store, given, num_rows=num_rows))
-        is_scaled = (
-            not isinstance(readings, SeriesStore)
-            and "scale" not in given
-            and bool(run.store.meta.read_options.get("scale"))
+        is_store, remembered = isinstance(readings, SeriesStore), run.store.meta.read_options
+        notes = compare_ranges(
+            newer.store,
+            run.typical,
+            num_rows,
+            is_scaled=not is_store and "scale" not in given and bool(remembered.get("scale")),
+            missing=None
+            if is_store
+            else tuple(given.get("missing", remembered.get("missing", ()))),
         )
-        notes = compare_ranges(newer.store, run.typical, num_rows, is_scaled=is_scaled)
         yield replace(newer, notes=(*newer.notes, *notes))

@@ -26,18 +26,20 @@ def compare_ranges(
     num_rows: int | None = None,
     *,
     is_scaled: bool = False,
+    missing: tuple[float, ...] | None = None,
 ) -> tuple[str, ...]:
     """A line for each channel whose newer readings are far from those of training.
 
-    Three things are told: a value outside the range of training that occurs again and again, as a
-    missing code does; readings that are several times as large as usual, or as small; and many
-    readings outside the range.
+    Four things are told: a value outside the range of training that occurs again and again, as a
+    missing code does; readings that are several times as large as usual, or as small; many readings
+    outside the range; and any reading that is farther outside than the range is wide.
 
     Args:
         store: newer readings, of the run's sensors and channels.
         typical: what each sensor usually reads; None tells nothing.
         num_rows: newest rows to look at; by default about 2^20 readings.
         is_scaled: whether the scale of training was applied without the user's asking for it.
+        missing: codes that they were read with; None for a store, of which nothing is converted.
     """
     if typical is None:
         return ()
@@ -58,6 +60,9 @@ def compare_ranges(
             continue
         comparison = _Comparison(
             name=name,
+            sensors=np.nonzero(observed)[1],
+            node_ids=meta.node_ids,
+            missing=missing,
             readings=readings[..., channel][observed],
             usual=usual[..., channel][observed],
             quantiles=typical.quantiles[:, channel],
@@ -66,7 +71,12 @@ def compare_ranges(
             has_evidence=is_long or meta.num_nodes >= _MANY_SENSORS,
             is_scaled=is_scaled,
         )
-        line = comparison.find_code() or comparison.find_factor() or comparison.find_range()
+        line = (
+            comparison.find_code()
+            or comparison.find_factor()
+            or comparison.find_range()
+            or comparison.find_outlier()
+        )
         if line is not None:
             lines.append(line)
     return tuple(lines)
@@ -78,6 +88,9 @@ class _Comparison:
 
     Attributes:
         name: of the channel.
+        sensors: position of the sensor of each newer reading.
+        node_ids: of all sensors.
+        missing: codes that the newer ones were read with; None for those of a store.
         readings: the newer ones.
         usual: what their sensors usually read at their times.
         quantiles: of the training readings, at evenly spaced levels.
@@ -88,6 +101,9 @@ class _Comparison:
     """
 
     name: str
+    sensors: NDArray[np.int64]
+    node_ids: tuple[str, ...]
+    missing: tuple[float, ...] | None
     readings: NDArray[np.float32]
     usual: NDArray[np.float32]
     quantiles: NDArray[np.float32]
@@ -107,11 +123,13 @@ class _Comparison:
             enough = max(_MIN_CODES, _CODE_SHARE * total, _SAME * outside.sum())
             # Where all of them are one value, they may as well be in another unit.
             if enough <= count < total and float(values[place]).is_integer():
-                code = _show(values[place])
+                code = float(values[place])
+                far = self._describe_farthest(self.readings != code)
+                also = "" if far is None else f"; {far}"
                 return (
-                    f"{count:,} of {total:,} readings of {self.name} are {code}, outside those of "
-                    f"training ({self._range}): if that means missing, pass "
-                    f"{option('missing', code)}"
+                    f"{count:,} of {total:,} readings of {self.name} are {_show(code)}, outside "
+                    f"those of training ({self._range}){also}: if that means missing, "
+                    f"{self._pass_missing(code)}"
                 )
         return None
 
@@ -152,6 +170,41 @@ class _Comparison:
             f"check their unit, {self._scale} and {option('missing')}"
         )
 
+    def find_outlier(self) -> str | None:
+        """A reading that is farther outside the range of training than that is wide."""
+        far = self._describe_farthest(np.ones(len(self.readings), dtype=np.bool_))
+        if far is None:
+            return None
+        farthest = float(self.readings[self._distances.argmax()])
+        hint = "correct it"
+        if farthest.is_integer():
+            hint += f", or if it means missing, {self._pass_missing(farthest)}"
+        return f"{far}, far outside those of training ({self._range}): {hint}"
+
+    def _describe_farthest(self, among: NDArray[np.bool_]) -> str | None:
+        """The reading farthest outside, with its sensor, if that is more than the range's width."""
+        distances = np.where(among, self._distances, 0)
+        num_far = int((distances > self.high - self.low).sum())
+        if not num_far:
+            return None
+        place = int(distances.argmax())
+        more = "" if num_far == 1 else f" (the farthest of {num_far:,} such readings)"
+        sensor = self.node_ids[int(self.sensors[place])]
+        return f"{self.name} of sensor {sensor} is {_show(self.readings[place])}{more}"
+
+    @property
+    def _distances(self) -> NDArray[np.float32]:
+        """How far each reading is outside the range, 0 within it."""
+        outside = np.maximum(self.low - self.readings, self.readings - self.high)
+        return np.asarray(np.maximum(outside, 0))
+
+    def _pass_missing(self, code: float) -> str:
+        """What to do with a code: to name it beside those that the readings were read with."""
+        codes = tuple(_plain(each) for each in (*(self.missing or ()), code))
+        if self.missing is None:
+            return f"ingest the store again with {option('missing', codes)}"
+        return f"pass {option('options.missing', codes)}"
+
     @property
     def _scale(self) -> str:
         if not self.is_scaled:
@@ -164,6 +217,10 @@ class _Comparison:
 
     def _quantile(self, level: float) -> np.float32:
         return np.float32(self.quantiles[round(level * (len(self.quantiles) - 1))])
+
+
+def _plain(value: float) -> float:
+    return int(value) if float(value).is_integer() else value
 
 
 def _show(value: float | np.floating) -> str:
