@@ -34,6 +34,8 @@ def test_a_store_grows_by_files_that_overlap(
     captured = capsys.readouterr()
     facts = json.loads(captured.out)
     assert (facts["steps"], facts["appended"], facts["end"]) == (30, 10, "2025-01-01T02:25:00")
+    assert (facts["skipped"], facts["corrected"], facts["absent"], facts["extra"]) == (5, 0, [], [])
+    assert "10 rows appended, 5 skipped, 0 corrected" in captured.err
     assert any("they were skipped" in note for note in facts["notes"])
     assert "new.csv is read as the store's source was: missing 0" in captured.err
     assert "5 rows that the store has already: they were skipped" in captured.err
@@ -43,8 +45,18 @@ def test_a_store_grows_by_files_that_overlap(
     frame.iloc[28:].to_csv(tmp_path / "right.csv")
     assert run("append", store, tmp_path / "right.csv") == 2
     assert "pass --correct to correct rows" in capsys.readouterr().err
-    assert run("append", store, tmp_path / "right.csv", "--correct") == 0
-    assert "1 row of the store was corrected" in capsys.readouterr().err
+    frame.iloc[28:][["a"]].assign(z=1.0).to_csv(tmp_path / "right.csv")
+    assert run("append", store, tmp_path / "right.csv", "--correct", "--json") == 0
+    captured = capsys.readouterr()
+    facts = json.loads(captured.out)
+    assert (facts["appended"], facts["skipped"], facts["corrected"]) == (0, 1, 1)
+    assert (facts["absent"], facts["extra"]) == (["b", "c"], ["z"])
+    assert "1 row of the store was corrected" in captured.err
+    assert "0 rows appended, 1 skipped, 1 corrected" in captured.err
+    assert (
+        "right.csv lacks the sensors b, c: what the store has of them stays as it is, and they are "
+        "missing in new rows"
+    ) in captured.err
     assert SeriesStore.open(store).read(29, 30)[0, 0, 0] == np.float32(frame.iloc[29, 0])
 
 

@@ -159,6 +159,7 @@ def test_rows_that_differ_need_correct(tmp_path: Path) -> None:
     assert "row 3 of the DataFrame has" in message
     assert "for sensor 'b', channel 'value', at 2025-03-01 02:45:00, and the store has" in message
     assert "correct=True" in message
+    assert "and the store has no reading: pass" in refused(store, frame.iloc[34:])
     grown = store.append(frame.iloc[30:], correct=True)
     assert "2 rows of the store were corrected" in grown.notes
     assert grown.meta.generation == 1

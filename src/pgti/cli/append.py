@@ -9,6 +9,7 @@ from pgti.cli.flags import JsonFlag
 from pgti.cli.info import log_store, store_facts
 from pgti.cli.ingest_options import ReadingsFlags
 from pgti.cli.output import log, print_results
+from pgti.display import count_of
 
 __all__ = ["append_command"]
 
@@ -34,11 +35,24 @@ def append_command(
         correct: Replace rows of the store that have other readings here.
         options: How to read the file, where not as before.
     """
+    from pgti.ingestion.appending import append_rows
+    from pgti.ingestion.recall import given_options
     from pgti.store import SeriesStore
 
     opened = SeriesStore.open(store, verify_up_to_bytes=0)
-    grown = opened.append(readings, correct=correct, log=log, **(options or {}))
-    log_store(grown)
-    num_new = grown.meta.num_steps - opened.meta.num_steps
-    content = {**store_facts(grown), "appended": num_new, "notes": list(grown.notes)}
+    rows = append_rows(opened, readings, given_options(options), correct=correct, log=log)
+    log_store(rows.store)
+    log(
+        f"{count_of(rows.num_appended, 'row')} appended, {rows.num_skipped:,} skipped, "
+        f"{rows.num_corrected:,} corrected"
+    )
+    content = {
+        **store_facts(rows.store),
+        "appended": rows.num_appended,
+        "skipped": rows.num_skipped,
+        "corrected": rows.num_corrected,
+        "absent": list(rows.absent),
+        "extra": list(rows.extra),
+        "notes": list(rows.store.notes),
+    }
     print_results(content, as_json=json)

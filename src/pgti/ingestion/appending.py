@@ -1,8 +1,7 @@
 """Appending newer readings to a store, read as its own source was."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -26,7 +25,7 @@ from pgti.options import require_type
 from pgti.signatures import accept_options
 from pgti.store import SeriesStore, StoreAppender
 
-__all__ = ["append"]
+__all__ = ["AppendedRows", "append", "append_rows"]
 
 _OF_INGEST = ("units", "overwrite", "graph_kind", "graph_values", "edges", "edge_values",
               "threshold", "sigma", "coordinates", "neighbours")  # fmt: skip
@@ -34,6 +33,27 @@ _OF_INGEST = ("units", "overwrite", "graph_kind", "graph_values", "edges", "edge
 
 _COMPARED = 1 << 18  # readings of the store that newer ones are compared with
 _MARGIN, _FAR_SHARE = 0.05, 0.9  # of the range of the store's; of the newer readings
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class AppendedRows:
+    """What an append did.
+
+    Attributes:
+        store: the grown store, opened.
+        num_appended: rows after the last one, those that were inserted into gaps included.
+        num_skipped: rows that the store had already.
+        num_corrected: rows of the store that took the readings of the source.
+        absent: sensors of the store that the source lacks.
+        extra: sensors of the source that the store lacks; they were left out.
+    """
+
+    store: SeriesStore
+    num_appended: int
+    num_skipped: int
+    num_corrected: int
+    absent: tuple[str, ...]
+    extra: tuple[str, ...]
 
 
 @accept_options(IngestOptions)
@@ -71,10 +91,30 @@ def append(
         StoreError: if the store cannot be written, or is of format 1.
         MissingExtraError: if a format needs a library that is not installed.
     """
-    kinds = (str, Path, pd.DataFrame, np.ndarray, Readings)
-    require_type("source", source, kinds, "the path of a file, a DataFrame or an array")
     require_type("options", options, (IngestOptions, NoneType), "IngestOptions")
     given = given_options(options) | given_options(more)
+    return append_rows(store, source, given, correct=correct, log=log).store
+
+
+def append_rows(
+    store: SeriesStore,
+    source: ReadingsSource,
+    given: Mapping[str, Any],
+    *,
+    correct: bool = False,
+    log: Callable[[str], None] = lambda _: None,
+) -> AppendedRows:
+    """Append rows as `append` does, which has the arguments and errors, and count them.
+
+    Args:
+        store: that grows.
+        source: of newer rows.
+        given: options of `IngestOptions` that the user gave, by name.
+        correct: whether the source corrects rows of the store.
+        log: called with a line if another process has to finish first.
+    """
+    kinds = (str, Path, pd.DataFrame, np.ndarray, Readings)
+    require_type("source", source, kinds, "the path of a file, a DataFrame or an array")
     for name in _OF_INGEST:
         if name in given:
             raise ConfigError(f"{name} is an option of pgti.ingest: leave {option(name)} out")
@@ -105,9 +145,19 @@ def append(
         known.write_corrections()
         notes = (*rows.notes, *known.notes(), *times.notes())
         if appender.num_steps == current.meta.num_steps and not known.num_corrected:
-            return replace(current, notes=(*notes, f"{rows.readings.name} has no newer row"))
-        appender.finish(times.grown_axis(appender.num_steps))
-    return replace(SeriesStore.open(store.path, verify_up_to_bytes=0), notes=notes)
+            grown, notes = current, (*notes, f"{rows.readings.name} has no newer row")
+        else:
+            appender.finish(times.grown_axis(appender.num_steps))
+            grown = SeriesStore.open(store.path, verify_up_to_bytes=0)
+        num_appended = appender.num_steps - current.meta.num_steps
+    return AppendedRows(
+        store=replace(grown, notes=notes),
+        num_appended=num_appended,
+        num_skipped=known.num_rows - known.num_corrected,
+        num_corrected=known.num_corrected,
+        absent=rows.matched.absent,
+        extra=rows.matched.extra,
+    )
 
 
 def _compare_units(
@@ -149,6 +199,7 @@ class _NewerRows:
         given: options that the user gave, by name.
 
     Attributes:
+        matched: the source's sensors and channels.
         readings: the matched source.
         is_present: which sensors of the store the source has, bool [N].
         gaps: what to do where rows are missing.
@@ -164,20 +215,21 @@ class _NewerRows:
         check_options_used(suffix, None, recalled.options)
         readings = open_readings(source, recalled.options, has_graph=True)
         known = source_channels(store)
-        with _named_store():
-            matched = match_readings(readings, meta.node_ids, known, given)
-            self.readings = put_on_clock(matched.readings, zone, given.get("time_zone"))
+        self.matched = match_readings(readings, meta.node_ids, known, given, series="store")
+        self.readings = put_on_clock(
+            self.matched.readings, zone, given.get("time_zone"), series="store"
+        )
         self._store, self._may_follow = store, isinstance(source, np.ndarray)
-        scale = scale_of(matched, readings, known, given)
+        scale = scale_of(self.matched, readings, known, given)
         self._options = replace(recalled.options, scale=scale, channels=())
         self._clock = None if zone is None else given.get("time_zone") or zone
         self.gaps = given.get("gaps", remembered.get("gaps", "error"))
-        absent = set(matched.absent)
+        absent = set(self.matched.absent)
         self.is_present = np.array([each not in absent for each in meta.node_ids])
         self._cleaner = Cleaner(
             self._options, meta.channels, meta.node_ids, self.readings.row_labels
         )
-        self.notes = tuple(map(_name_store, matched.notes))
+        self.notes = self.matched.notes
         described = describe_recalled(recalled, meta, given, is_aware=readings.is_aware)
         if described:
             note = f"{readings.name} is read as the store's source was: {described}"
@@ -258,16 +310,3 @@ class _NewerRows:
     def check(self) -> None:
         """Refuse the source if it had infinite readings."""
         self._cleaner.check()
-
-
-def _name_store(text: str) -> str:
-    """A message about newer readings of a run, as one about a store."""
-    return text.replace("the run", "the store")
-
-
-@contextmanager
-def _named_store() -> Iterator[None]:
-    try:
-        yield
-    except (ConfigError, DataError) as error:
-        raise type(error)(_name_store(str(error))) from error

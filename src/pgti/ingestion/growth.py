@@ -102,12 +102,8 @@ class KnownRows:
         name, same = self._readings.name, self.num_rows - self.num_corrected
         notes = []
         if same:
-            has = (
-                "row that the store has already: it was"
-                if same == 1
-                else ("rows that the store has already: they were")
-            )
-            notes.append(f"{name} has {same:,} {has} skipped")
+            rows, were = count_of(same, "row"), "it was" if same == 1 else "they were"
+            notes.append(f"{name} has {rows} that the store has already: {were} skipped")
         if self.num_corrected:
             were = "was" if self.num_corrected == 1 else "were"
             notes.append(f"{count_of(self.num_corrected, 'row')} of the store {were} corrected")
@@ -156,11 +152,11 @@ class KnownRows:
     ) -> None:
         node, channel = (int(each) for each in np.argwhere(~is_same[place])[0])
         meta = self._store.meta
-        old, new = (each[place, node, channel] for each in (stored, newer))
+        old, new = (_show_reading(each[place, node, channel]) for each in (stored, newer))
         raise DataError(
-            f"{self._readings.row_labels(self.num_rows + place)} has {new:g} for sensor "
+            f"{self._readings.row_labels(self.num_rows + place)} has {new} for sensor "
             f"{meta.node_ids[node]!r}, channel {meta.channels[channel]!r}, at "
-            f"{self._store.time_axis.isoformat(int(rows[place]))}, and the store has {old:g}: pass "
+            f"{self._store.time_axis.isoformat(int(rows[place]))}, and the store has {old}: pass "
             f"{option('correct', value=True)} to correct rows that it has already"
         )
 
@@ -342,6 +338,10 @@ class GrowingTimes:
 
 def _is_same(newer: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray((newer == stored) | (np.isnan(newer) & np.isnan(stored)))
+
+
+def _show_reading(value: np.float32) -> str:
+    return "no reading" if np.isnan(value) else f"{value:g}"
 
 
 def show(second: int | np.int64, axis: TimeAxis) -> str:

@@ -66,6 +66,8 @@ def match_readings(
     node_ids: tuple[str, ...],
     channels: SourceChannels,
     given: Mapping[str, Any] | None = None,
+    *,
+    series: str = "run",
 ) -> MatchedReadings:
     """Choose the sensors and the channels of a series among those of newer readings, by name.
 
@@ -74,17 +76,18 @@ def match_readings(
         node_ids: sensors of the series.
         channels: channels of the series.
         given: options of `IngestOptions` that the user gave; `channels` names those of the source.
+        series: what messages call the series: a "run", or a "store" that the readings are added to.
 
     Raises:
         ConfigError: if the channels that the user names are not one for each.
         DataError: if no sensor is one of the series, an id repeats, or a channel cannot be told.
     """
-    chosen, left_out = _match_channels(readings, channels, given or {})
-    places, notes = _match_sensors(readings, node_ids)
+    chosen, left_out = _match_channels(readings, channels, given or {}, series)
+    places, notes = _match_sensors(readings, node_ids, series)
     if left_out:
         notes.append(
-            f"{readings.name} has the {_plural('channel', left_out)}, which the run does not use: "
-            f"left out"
+            f"{readings.name} has the {_plural('channel', left_out)}, which the {series} does not "
+            "use: left out"
         )
     known, ids = set(node_ids), readings.node_ids or node_ids
     return MatchedReadings(
@@ -97,7 +100,7 @@ def match_readings(
 
 
 def _match_channels(
-    readings: Readings, channels: SourceChannels, given: Mapping[str, Any]
+    readings: Readings, channels: SourceChannels, given: Mapping[str, Any], series: str
 ) -> tuple[tuple[int, ...], list[str]]:
     """Position in the source of each channel of the series, and names of the others."""
     named, num_channels = tuple(given.get("channels", ())), readings.num_channels
@@ -108,7 +111,7 @@ def _match_channels(
         )
     names = named or readings.channels
     if names is None:
-        return _by_position(readings, channels), []
+        return _by_position(readings, channels, series), []
     find: Callable[[str], int | None] = channels.find
     if named:
         find = dict(zip(channels.names, range(len(channels.names)), strict=True)).get
@@ -121,7 +124,8 @@ def _match_channels(
         elif channel in places:
             raise DataError(
                 f"{names[places[channel]]} and {name} of {readings.name} are both the channel "
-                f"{channels.names[channel]} of the run: name the channels with {option('channels')}"
+                f"{channels.names[channel]} of the {series}: name the channels with "
+                f"{option('channels')}"
             )
         else:
             places[channel] = place
@@ -130,34 +134,35 @@ def _match_channels(
         has = f"{readings.name} has the {_plural('channel', names)}"
         hint = f"; name the channels of the source with {option('channels')}"
         raise DataError(
-            f"{has} and the run needs {channels.describe()}: {', '.join(missing)} "
+            f"{has} and the {series} needs {channels.describe()}: {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing{hint if left_out else ''}"
         )
     return tuple(places[channel] for channel in range(len(channels.names))), left_out
 
 
-def _by_position(readings: Readings, channels: SourceChannels) -> tuple[int, ...]:
+def _by_position(readings: Readings, channels: SourceChannels, series: str) -> tuple[int, ...]:
     """The channels of a source that does not name them, where there can be no doubt."""
     num_channels = len(channels.names)
     if readings.num_channels != num_channels or (num_channels > 1 and channels.sources):
         raise DataError(
             f"{readings.name} has {count_of(readings.num_channels, 'channel')} without names and "
-            f"the run has {channels.describe()}: name them with {option('channels')}, in the order "
-            "of the source"
+            f"the {series} has {channels.describe()}: name them with {option('channels')}, in the "
+            "order of the source"
         )
     return tuple(range(num_channels))
 
 
 def _match_sensors(
-    readings: Readings, node_ids: tuple[str, ...]
+    readings: Readings, node_ids: tuple[str, ...], series: str
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Position in the source of each sensor of the series, -1 where it is absent; notes."""
     name, ids = readings.name, readings.node_ids
     if ids is None:
         if readings.num_nodes != len(node_ids):
             raise DataError(
-                f"{name} has {count_of(readings.num_nodes, 'sensor')} without ids and the run has "
-                f"{len(node_ids):,}: give as many, in the order of the run, or give them ids"
+                f"{name} has {count_of(readings.num_nodes, 'sensor')} without ids and the {series} "
+                f"has {len(node_ids):,}: give as many, in the order of the {series}, or give "
+                "them ids"
             )
         return np.arange(len(node_ids), dtype=np.int64), []
     positions = {each: place for place, each in enumerate(ids)}
@@ -170,34 +175,38 @@ def _match_sensors(
     extra = [each for each in ids if each not in known]
     if len(absent) == len(node_ids):
         raise DataError(
-            f"{name} has none of the run's sensors: it has {shorten(ids)}, and they are called "
-            f"{shorten(node_ids)}"
+            f"{name} has none of the {series}'s sensors: it has {shorten(ids)}, and they are "
+            f"called {shorten(node_ids)}"
         )
     notes = []
     if (np.diff(places[places >= 0]) < 0).any():
         notes.append(
             f"{name} has its sensors in another order ({shorten(ids)}): they were put in that of "
-            "the run"
+            f"the {series}"
         )
     if absent:
-        notes.append(
-            f"{name} lacks the {_plural('sensor', absent)}: all readings of "
-            f"{'it' if len(absent) == 1 else 'them'} are missing{_near_miss(absent, extra)}"
-        )
+        them, they_are = ("it", "it is") if len(absent) == 1 else ("them", "they are")
+        rule = f"all readings of {them} are missing"
+        if series == "store":
+            rule = (
+                f"what the store has of {them} stays as it is, and {they_are} missing in new rows"
+            )
+        near = _near_miss(absent, extra, series)
+        notes.append(f"{name} lacks the {_plural('sensor', absent)}: {rule}{near}")
     if extra:
         notes.append(
-            f"{name} has the {_plural('sensor', extra)}, which the run does not know: left out"
+            f"{name} has the {_plural('sensor', extra)}, which the {series} does not know: left out"
         )
     return places, notes
 
 
-def _near_miss(absent: Sequence[str], extra: Sequence[str]) -> str:
+def _near_miss(absent: Sequence[str], extra: Sequence[str], series: str) -> str:
     """A hint where a sensor may only be written in another way, such as 007 and 7."""
     found = {_plain_id(each): each for each in extra}
     for each in absent:
         other = found.get(_plain_id(each))
         if other is not None:
-            return f" (it has {other!r}, and the run's sensor is called {each!r})"
+            return f" (it has {other!r}, and the {series}'s sensor is called {each!r})"
     return ""
 
 

@@ -20,7 +20,9 @@ __all__ = ["NewerTimes", "put_on_clock"]
 _MAX_FILLED_ROWS = 110_000  # a year of five-minute steps: a longer gap is a mistyped time
 
 
-def put_on_clock(readings: Readings, time_zone: str | None, given: str | None) -> Readings:
+def put_on_clock(
+    readings: Readings, time_zone: str | None, given: str | None, *, series: str = "run"
+) -> Readings:
     """Readings whose times are those of a series: true ones in a zone, else its wall clock.
 
     Args:
@@ -28,6 +30,7 @@ def put_on_clock(readings: Readings, time_zone: str | None, given: str | None) -
         time_zone: zone of the series, if it has one.
         given: zone that the user gave: of the clock of times without an offset; for a series
             without a zone, that of the clock which it was read on.
+        series: what messages call the series.
 
     Raises:
         DataError: if times have an offset and nothing says on which clock the series was read.
@@ -36,8 +39,8 @@ def put_on_clock(readings: Readings, time_zone: str | None, given: str | None) -
         return readings
     if given is None:
         raise DataError(
-            f"{readings.name} has times with an offset from UTC, and the run knows times without a "
-            f"zone alone: name the zone of its clock with {option('time_zone')}, such as "
+            f"{readings.name} has times with an offset from UTC, and the {series} knows times "
+            f"without a zone alone: name the zone of its clock with {option('time_zone')}, such as "
             f"{option('time_zone', 'Europe/Berlin')}, or write the times of that clock"
         )
 
