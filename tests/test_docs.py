@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     page
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    if "```python" in page.read_text(encoding="utf-8")
+    if "```python" in page.read_text(encoding="utf-8") and page.name != "after-training.md"
 ]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# (\w+\.py)\n")
@@ -138,6 +138,31 @@ def test_the_page_on_own_models_runs_with_its_commands(
     (directory / "own.toml").write_text(toml)
     tokens = ["train", "build/store", "--config", "own.toml", "--run", "build/toml"]
     assert run_command([*tokens, "--max-steps", "1"]) == 0
+
+
+def test_after_training_runs_with_its_commands(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, names = ROOT / "docs/after-training.md", dict[str, Any]()
+    commands = []
+    for line, block in _blocks_and_commands(page):
+        if not block.startswith("pgti "):
+            run_block(page, line, block, names)
+            continue
+        assert run_command(shlex.split(block)[1:]) == 0, capsys.readouterr().err
+        commands.append(block.split()[1])
+    assert commands == [
+        "predict", "append", "predict", "append", "predict", "evaluate", "evaluate", "train",
+        "backtest",
+    ]  # fmt: skip
+    assert (directory / "forecast.csv").stat().st_size > 0
+
+
+def _blocks_and_commands(page: Path) -> Iterator[tuple[int, str]]:
+    """First line and text of Python blocks and of indented commands, in the page's order."""
+    text = page.read_text(encoding="utf-8")
+    for match in re.finditer(r"^```python\n(.*?)^```$|^    (pgti [^\n]*)$", text, re.DOTALL | re.M):
+        yield text.count("\n", 0, match.start(0)) + 1, match[1] or match[2]
 
 
 def test_the_model_of_the_page_has_about_25_lines() -> None:

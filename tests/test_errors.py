@@ -13,6 +13,8 @@ from pgti.errors import name_flags, option
         ("overwrite", True, "overwrite=True", "--overwrite"),
         ("windows.targets", None, "windows.targets", "--windows.targets"),
         ("milestones", (20, 30), "milestones=(20, 30)", "--milestones 20,30"),
+        ("options.missing", (0, -1), "options={'missing': (0, -1)}", "--missing 0,-1"),
+        ("missing", (-1, 0), "missing=(-1, 0)", "--missing=-1,0"),
         ("model.hidden", 8, "model_options['hidden']=8", "--model.hidden 8"),
     ],
 )

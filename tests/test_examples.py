@@ -53,3 +53,15 @@ def test_pems_california(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "simulating" not in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"error: .*holds a run already"):
         main([str(graph), "--out", str(tmp_path / "out"), *FEW])
+
+
+def test_backtest_drift(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three backtests of a synthetic month, and a table of their errors."""
+    main = example("backtest_drift").main
+    main(["--out", str(tmp_path), "--days", "20", "--folds", "2", "--epochs", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "never" in lines[-4]
+    assert lines[-1].startswith("all")
+    errors = [float(each) for each in lines[-1].split()[1:]]
+    assert len(errors) == 4
+    assert all(0 < each < 20 for each in errors)

@@ -26,6 +26,8 @@ COMMANDS = {
     "scaling": "pgti_bench.scaling.command:scaling_command",
     "equivalence": "pgti_bench.equivalence:equivalence_command",
     "ingest": "pgti_bench.ingest:ingest_command",
+    "forecast": "pgti_bench.forecast:forecast_command",
+    "append": "pgti_bench.append:append_command",
     "ranks": "pgti_bench.ranks:ranks_command",
     "models": "pgti_bench.models:models_command",
 }

@@ -4,8 +4,6 @@ A hole takes no disk space and reads as zeros, so a series of any length is writ
 serves measurements of memory, which does not depend on the observed values.
 """
 
-import ast
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -18,17 +16,31 @@ from pgti.datasets.simulated import SimulationOptions, simulate
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.ingestion import IngestOptions, read_graph
-from pgti.store import Moments, SeriesStore, StoreMeta
-from pgti.store.meta import META_FILE, MOMENTS_FILE, SERIES_FILE, SERIES_OFFSET
-from pgti.store.moments import moments_of_raw
-from pgti.store.store import sha256_of
+from pgti.store import SeriesStore, StoreMeta
+from pgti.store.layout import write_rows
+from pgti.store.meta import DIGESTS_FILE, META_FILE, MOMENTS_FILE, SERIES_FILE, SERIES_OFFSET
+from pgti.store.parts import write_headers
+from pgti.store.statistics import (
+    DIGEST_BYTES,
+    BlockMoments,
+    ReadingsDigest,
+    RunningStatistics,
+    digest_of,
+)
 from pgti_bench.errors import BenchError
 from pgti_bench.paper_datasets import DatasetShape
 
-__all__ = ["Road", "disk_usage", "drop_page_cache", "lengthen", "read_road", "synthetic_store"]
+__all__ = [
+    "SIMULATED_STEPS",
+    "Road",
+    "disk_usage",
+    "drop_page_cache",
+    "lengthen",
+    "read_road",
+    "synthetic_store",
+]
 
-_SIMULATED_STEPS = 2016  # simulated steps of a sparse series: a week of five-minute intervals
-_HASH_PIECE_BYTES = 1 << 22
+SIMULATED_STEPS = 2016  # simulated steps of a sparse series: a week of five-minute intervals
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -82,7 +94,7 @@ def synthetic_store(
         return _check(SeriesStore.open(path), shape, road if fits else None)
     options = SimulationOptions(
         sensors=shape.num_nodes,
-        steps=min(_SIMULATED_STEPS, shape.num_steps) if shape.is_sparse else shape.num_steps,
+        steps=min(SIMULATED_STEPS, shape.num_steps) if shape.is_sparse else shape.num_steps,
         interval_seconds=shape.interval_seconds,
     )
     graph, node_ids = (road.graph, road.node_ids) if road is not None and fits else (None, None)
@@ -124,16 +136,22 @@ def lengthen(path: Path, num_steps: int) -> StoreMeta:
             f"num_steps is {num_steps} and {path} has {old.num_steps} "
             f"{'regular' if old.is_regular else 'irregular'} rows: a regular series gets longer"
         )
-    np.save(path / MOMENTS_FILE, _lengthen_moments(store, num_steps))
-    real_bytes = SERIES_OFFSET + store.num_bytes
+    digest, moments, open_moments = _lengthen_statistics(store, num_steps)
     row_bytes = store.raw[0].nbytes
+    assert store.links is not None
+    links = np.concatenate([store.links, digest.links_array()])
     del store
-    _lengthen_series(path / SERIES_FILE, num_steps, SERIES_OFFSET + num_steps * row_bytes)
+    write_rows(path / MOMENTS_FILE, moments)
+    write_rows(path / DIGESTS_FILE, links)
+    with (path / SERIES_FILE).open("r+b") as file:
+        file.truncate(SERIES_OFFSET + num_steps * row_bytes)
     parts = old.parts | {
-        MOMENTS_FILE: sha256_of(path / MOMENTS_FILE),
-        SERIES_FILE: _sha256_with_hole(path / SERIES_FILE, real_bytes),
+        MOMENTS_FILE: digest_of(moments),
+        DIGESTS_FILE: digest_of(links),
+        SERIES_FILE: digest.hexdigest(),
     }
-    meta = replace(old, num_steps=num_steps, parts=parts)
+    meta = replace(old, num_steps=num_steps, parts=parts, open_moments=open_moments)
+    write_headers(path, meta)
     (path / META_FILE).write_text(meta.to_json(), encoding="utf-8")
     return meta
 
@@ -174,54 +192,31 @@ def _check(store: SeriesStore, shape: DatasetShape, road: Road | None) -> Series
     return store
 
 
-def _lengthen_moments(store: SeriesStore, num_steps: int) -> np.ndarray:
-    """Moments of every block of rows [blocks, C, 3], the appended rows being zeros."""
-    meta, table = store.meta, store.block_moments
-    size = meta.block_rows
+def _lengthen_statistics(
+    store: SeriesStore, num_steps: int
+) -> tuple[ReadingsDigest, np.ndarray, tuple[tuple[float, float, float], ...]]:
+    """Digest, moments of whole blocks [blocks, C, 3] and of the open one; zeros were appended."""
+    meta, sizes = store.meta, store.meta.sizes
+    assert store.links is not None  # what it has simulated is of the newest format
+    link = store.links[-1].tobytes() if len(store.links) else bytes(DIGEST_BYTES)
+    statistics = RunningStatistics.resume(
+        sizes, meta.num_steps, meta.open_moments, link, store.read
+    )
+    moments, digest = statistics.moments, statistics.digest
 
-    def zeros(rows: int) -> Moments:
-        raw = np.zeros((rows, meta.num_nodes, meta.num_channels), dtype=store.raw.dtype)
-        return moments_of_raw(raw, store.codec)
+    def zeros(rows: int) -> np.ndarray:
+        return np.zeros((rows, meta.num_nodes, meta.num_channels), dtype=np.float32)
 
-    def entry(moments: Moments) -> np.ndarray:
-        return np.stack([moments.count, moments.mean, moments.m2], axis=-1)
-
-    whole, begun = divmod(meta.num_steps, size)
-    blocks = list(table[:whole])
-    if begun:
-        rest = min(size, num_steps - whole * size) - begun
-        blocks.append(entry(Moments(*table[whole].T).merge(zeros(rest))))
-    more, last = divmod(max(0, num_steps - len(blocks) * size), size)
-    blocks += [entry(zeros(size))] * more if more else []
-    if last:
-        blocks.append(entry(zeros(last)))
-    return np.stack(blocks)
-
-
-def _lengthen_series(path: Path, num_steps: int, num_bytes: int) -> None:
-    """Write the new number of rows into the header, whose length is unchanged; make the hole."""
-    with path.open("r+b") as file:
-        prologue = file.read(10)  # magic, version, length of the header
-        header = ast.literal_eval(file.read(SERIES_OFFSET - len(prologue)).decode("latin1"))
-        header["shape"] = (num_steps, *header["shape"][1:])
-        text = repr(header).encode("latin1").ljust(SERIES_OFFSET - len(prologue) - 1) + b"\n"
-        file.seek(len(prologue))
-        file.write(text)
-        file.truncate(num_bytes)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sha256_with_hole(path: Path, real_bytes: int) -> str:
-    """SHA-256 of a file that is a hole after its first `real_bytes`; the hole is not read."""
-    digest = hashlib.sha256()
-    hole = path.stat().st_size - real_bytes
-    with path.open("rb") as file:
-        while real_bytes:
-            piece = file.read(min(_HASH_PIECE_BYTES, real_bytes))
-            digest.update(piece)
-            real_bytes -= len(piece)
-    zeros = bytes(_HASH_PIECE_BYTES)
-    for first in range(0, hole, len(zeros)):
-        digest.update(zeros[: hole - first])
-    return digest.hexdigest()
+    while digest.num_rows < num_steps:
+        digest.update(zeros(min(sizes.group_rows, num_steps - digest.num_rows)))
+    begun = min(num_steps - moments.num_rows, -moments.num_rows % sizes.block_rows)
+    moments.update(zeros(begun))
+    whole = (num_steps - moments.num_rows) // sizes.block_rows
+    blocks = [*store.block_moments, *moments.blocks]
+    if whole:  # all alike
+        one = BlockMoments(sizes)
+        one.update(zeros(sizes.block_rows))
+        blocks += one.blocks * whole
+    last = BlockMoments(sizes) if whole else moments
+    last.update(zeros(num_steps - moments.num_rows - whole * sizes.block_rows))
+    return digest, np.array(blocks).reshape(-1, meta.num_channels, 3), last.open_moments()

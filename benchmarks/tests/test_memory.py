@@ -153,8 +153,10 @@ def test_a_longer_store_is_one_with_zeros_written(tmp_path: Path, steps: int, dt
     longer.verify()
     assert longer.meta == described
     assert longer.meta.dtype == dtype
-    for name in ("series.npy", "graph.npz"):
+    for name in ("series.npy", "digests.npy", "graph.npz"):
+        file = written.path / name
         assert longer.meta.parts[name] == written.meta.parts[name]
+        assert (longer.path / name).read_bytes() == file.read_bytes()
     assert replace(longer.meta, parts={}) == replace(written.meta, parts={})
     np.testing.assert_allclose(longer.block_moments, written.block_moments, rtol=1e-12, atol=1e-12)
     np.testing.assert_array_equal(longer.read(0, steps), whole)

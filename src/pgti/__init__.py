@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from pgti.nn import Supports as Supports
     from pgti.run import Run as Run
     from pgti.run import RunConfig as RunConfig
+    from pgti.run.backtest import backtest as backtest
+    from pgti.run.backtest_result import BacktestResult as BacktestResult
     from pgti.run.train import train as train
     from pgti.store import Scaler as Scaler
     from pgti.store import SeriesStore as SeriesStore

@@ -1,10 +1,11 @@
 """How objects show themselves: a title and a few facts, as text and in a notebook."""
 
 import html
+import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Display", "count_of", "shorten"]
+__all__ = ["Display", "count_of", "print_line", "shorten"]
 
 
 class Display:
@@ -39,3 +40,8 @@ def shorten(names: Sequence[str], limit: int = 4) -> str:
     """Names separated by commas, the first few of many."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown}, ... ({len(names):,} in all)"
+
+
+def print_line(line: str) -> None:
+    """Print a line for a user of Python on standard error."""
+    print(f"pgti: {line}", file=sys.stderr)  # noqa: T201 - notes and choices

@@ -145,12 +145,14 @@ def option(name: str, value: object = None, *, flag: str | None = None) -> str:
 
     Args:
         name: of the argument; an option of a table has the table's name before it
-            ("windows.horizon", "model.hidden"), one of the training loop stands alone.
+            ("windows.horizon", "model.hidden"), one of the training loop stands alone; one of
+            reading newer data is in the table "options" of Python.
         value: what to give it; None names the option alone. True and False stand for a flag and its
             negation, () for an empty list.
         flag: of the command line, if it has another name there, without its dashes.
     """
     if _flags_are_named:
+        name = name.removeprefix("options.")
         *tables, last = (flag or name.replace("_", "-")).split(".")
         negation = "no-" if value is False else "empty-" if value == () else ""
         dashed = "--" + ".".join([*tables, negation + last])
@@ -159,7 +161,10 @@ def option(name: str, value: object = None, *, flag: str | None = None) -> str:
         if value in (None, True, False, ()):
             return dashed
         values = value if isinstance(value, tuple) else (value,)
-        return f"{dashed} {','.join(map(str, values))}"
+        text = ",".join(map(str, values))
+        return f"{dashed}{'=' if text.startswith('-') else ' '}{text}"  # not taken for a flag
+    if name.startswith("options."):
+        name, value = "options", {name.removeprefix("options."): value}
     if name.startswith("model."):
         name = f"model_options[{name.removeprefix('model.')!r}]"
     return name if value is None else f"{name}={value!r}"

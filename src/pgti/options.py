@@ -255,6 +255,8 @@ def _convert_list(name: str, value: Any, hint: Any) -> list[Any]:
         raise ConfigError(
             f"{name} is {list(value)}: it must have {count_of(len(members), 'value')}"
         )
+    if members[:1] == (str,) and len(set(members)) == 1 and set(map(type, value)) == {str}:
+        return list(value)  # at once: a store has ten thousand ids
     pairs = zip(value, members, strict=True)
     return [_convert(f"{name}[{i}]", *pair) for i, pair in enumerate(pairs)]
 

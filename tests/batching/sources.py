@@ -1,5 +1,6 @@
 """Small sources of windows, their batchers, and what it means that two batches are the same."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from pgti.batching import Batch, Batcher, BatchRequest, WindowSource, build_batcher
 from pgti.batching.assembler import TorchAssembler
 from pgti.batching.batcher import WindowBatcher
+from pgti.batching.config import Fill
 from pgti.batching.decoded import DecodedBatcher
 from pgti.batching.device_rows import DeviceRows
 from pgti.batching.host_rows import HostRows
@@ -17,7 +19,7 @@ from pgti.batching.numpy_assembler import PIECE_READINGS, NumpyAssembler
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
 from pgti.batching.standard import StandardBatcher
 from pgti.graph import SensorGraph
-from pgti.store import Profile, Scaler, SeriesStore, StoreWriter
+from pgti.store import Scaler, SeriesStore, StoreWriter, TypicalReadings
 from pgti.windows import WindowSpec
 
 CPU = torch.device("cpu")
@@ -35,12 +37,20 @@ def make_source(
     targets: tuple[int, ...] = (0,),
     calendar: tuple[str, ...] = ("time-of-day", "day-of-week"),
     profile: bool = False,
+    fill: Fill = "last",
+    observed_mask: bool = False,
+    absent: Sequence[Any] = (),
 ) -> WindowSource:
-    """Windows of a store of random readings, int16 if they lie on a grid, another per channel."""
+    """Windows of a store of random readings, int16 if they lie on a grid, another per channel.
+
+    Beside the random gaps, the readings at the indices `absent` are missing.
+    """
     generator = np.random.default_rng(5)
     values = generator.integers(-200, 900, shape) / (GRIDS[: shape[2]] if grid else 3)
     values[generator.random(shape) < missing] = np.nan
     values[0] = 1.0
+    for index in absent:
+        values[index] = np.nan
     with StoreWriter(
         target,
         node_ids=tuple(str(i) for i in range(shape[1])),
@@ -50,6 +60,7 @@ def make_source(
         writer.append(values)
         writer.finish(start=START, interval_seconds=300)
     store = SeriesStore.open(target)
+    is_typical = profile or (fill == "last" and store.meta.missing_count > 0)
     assert store.meta.dtype == ("int16" if grid else "float32")
     return WindowSource(
         store=store,
@@ -57,7 +68,10 @@ def make_source(
         scaler=Scaler.fit(store, range(shape[0] // 2)),
         target_indices=targets,
         calendar=calendar,
-        profile=Profile.fit(store, range(shape[0] // 2), targets) if profile else None,
+        typical=TypicalReadings.fit(store, range(shape[0] // 2)) if is_typical else None,
+        fill=fill,
+        observed_mask=observed_mask,
+        profile=profile,
     )
 
 

@@ -103,7 +103,7 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
 def test_values_against_numpy(tmp_path: Path) -> None:
     """Inputs are (reading - mean) / std with 0 for missing; targets are the readings."""
     spec = WindowSpec(input_steps=3, horizon=2)
-    source = make_source(tmp_path / "s", (40, 3, 2), spec, targets=(1,))
+    source = make_source(tmp_path / "s", (40, 3, 2), spec, targets=(1,), fill="mean")
     batch = indexed(source).gather(np.array([4, 20]))
     values = source.store.read(0, 40).astype(np.float64)
     for position, start in enumerate((4, 20)):
@@ -129,9 +129,9 @@ def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
     spec = WindowSpec(input_steps=3, horizon=2)
     source = make_source(tmp_path / "s", (900, 2, 2), spec, targets=(1,), profile=True)
     assert source.num_input_channels == 2 + 2 + 2
-    assert source.profile is not None
+    assert source.typical is not None
     batch = indexed(source).gather(np.array([600]))
-    table = source.profile.table
+    table = source.typical.table[..., 1:]
     for step in range(3):
         for position, row in ((2, 600 + step), (3, 602 + step)):
             expected = (table[row % 288] - source.scaler.mean[1]) / source.scaler.std[1]

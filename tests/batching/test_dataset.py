@@ -28,7 +28,7 @@ from pgti.batching import (
 from pgti.errors import ConfigError, DataError, StoreError
 from pgti.forecasting import NetworkForecaster
 from pgti.models import build_model
-from pgti.store import Profile, Scaler, SeriesStore
+from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.windows import BlockShuffle, GlobalShuffle, PartitionShuffle, Sequential, WindowSpec
 
 from .sources import CPU, assert_same, make_source, standard
@@ -60,7 +60,9 @@ def source_of(store: SeriesStore) -> tuple[WindowSource, dict[str, range]]:
         scaler=Scaler.fit(store, rows),
         target_indices=(1, 0),
         calendar=("time-of-day", "day-of-week"),
-        profile=Profile.fit(store, rows, (1, 0)),
+        typical=TypicalReadings.fit(store, rows),
+        fill="last",
+        profile=True,
     )
     return source, {"train": splits.train, "val": splits.val, "test": splits.test}
 
@@ -130,13 +132,13 @@ def test_a_sample_is_named_and_is_a_window(store: SeriesStore) -> None:
 
 def test_the_splits_share_statistics_of_training_rows(store: SeriesStore) -> None:
     source, splits = source_of(store)
-    assert source.profile is not None
+    assert source.typical is not None
     for split, starts in splits.items():
         part = WindowDataset.from_store(store, split, **OPTIONS)  # type: ignore[arg-type]
         assert part.starts.tolist() == list(starts)
         assert part.scaler == source.scaler
-        assert part.source.profile is not None
-        assert np.array_equal(part.source.profile.table, source.profile.table)
+        assert part.source.typical is not None
+        assert np.array_equal(part.source.typical.table, source.typical.table)
 
 
 def test_options_are_those_of_a_run(store: SeriesStore) -> None:
@@ -155,7 +157,7 @@ def test_options_are_those_of_a_run(store: SeriesStore) -> None:
         assert part.starts.tolist() == list(splits.starts(split))  # type: ignore[arg-type]
         assert part.source.calendar == ("time-of-day",)
         assert part.source.target_indices == (0, 1)
-        assert part.source.profile is None
+        assert not part.source.profile
     halves = {"fractions": (0.5, 0.0, 0.5)}
     assert len(WindowDataset.from_store(store, **halves)) == round(0.5 * (NUM_STEPS - 23))
 
@@ -221,7 +223,7 @@ def test_one_batcher_serves_all_calls_of_a_thread(
         return build_batcher(*arguments, **options | {"budget_bytes": 0})
 
     monkeypatch.setattr("pgti.batching.dataset.build_batcher", counted)
-    dataset = WindowDataset.from_store(store)
+    dataset = WindowDataset.from_store(store, fill="mean")
     assert made == []
     first = dataset.__getitems__([0, 1])
     copies = [[torch.as_tensor(value).clone() for value in sample] for sample in first]

@@ -63,7 +63,7 @@ def test_a_series_from_disk_gives_the_same_batches(tmp_path: Path, released: lis
 def test_a_series_that_fits_stays_mapped(tmp_path: Path, released: list[Path]) -> None:
     """Announcing and letting go cost time, and gain none."""
     spec = WindowSpec(input_steps=5, horizon=3)
-    source = make_source(tmp_path / "s", (300, 200, 1), spec)
+    source = make_source(tmp_path / "s", (300, 200, 1), spec, fill="mean")
     rows = MappedSeries(source.store, available=source.store.num_bytes, release_bytes=1)
     out = np.empty((300, rows.num_readings), dtype=rows.dtype)
     rows.copy_rows([(0, 300)], out)

@@ -117,7 +117,13 @@ def test_last_windows_without_targets(
 ) -> None:
     """Inputs up to the end of the series, alone or together, between batches with targets."""
     source = make_source(
-        tmp_path / "s", (NUM_STEPS, 4, 2), SPEC, grid=grid, missing=missing, profile=True
+        tmp_path / "s",
+        (NUM_STEPS, 4, 2),
+        SPEC,
+        grid=grid,
+        missing=missing,
+        profile=True,
+        fill="mean",
     )
     batcher, oracle = path(source), standard(source)
     last = NUM_STEPS - SPEC.input_steps
@@ -149,15 +155,18 @@ def test_last_windows_without_targets(
 
 def typical(source: WindowSource, start: int) -> torch.Tensor:
     """The profile's two channels of a window's inputs, [L, N, 2]."""
-    assert source.profile is not None
-    table = source.scaled_profile()
+    assert source.typical is not None
+    table = source.scaled_typical()
     assert table is not None
     rows = start + np.arange(SPEC.input_steps)
     week_bins = [
-        source.profile.week_bins(source.store.time_axis, rows + ahead)
-        for ahead in (0, SPEC.horizon)
+        source.typical.bins(source.store.time_axis, rows + ahead) for ahead in (0, SPEC.horizon)
     ]
-    return torch.from_numpy(np.concatenate([table[each] for each in week_bins], axis=-1))
+    return torch.from_numpy(
+        np.concatenate(
+            [table[each][..., list(source.target_indices)] for each in week_bins], axis=-1
+        )
+    )
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -29,17 +29,15 @@ def test_features_of_rows_are_computed_once(
 
     monkeypatch.setattr("pgti.batching.rows.calendar_features", counted)
     features = RowFeatures(source, page_rows=16)
-    assert source.profile is not None
+    assert source.typical is not None
     axis = source.store.time_axis
     for rows in (np.array([[3, 4], [399, 17]]), np.array([402, 5]), np.arange(0, 400)):
         np.testing.assert_array_equal(
             features.calendar(rows), calendar_features(axis, source.calendar, rows)
         )
     for rows in (np.array([[399, 0]]), np.arange(390, 400)[None]):
-        expected = np.stack(
-            [source.profile.week_bins(axis, rows + ahead) for ahead in (0, 3)], axis=-1
-        )
-        np.testing.assert_array_equal(features.week_bins(rows), expected)
+        expected = np.stack([source.typical.bins(axis, rows + ahead) for ahead in (0, 3)], axis=-1)
+        np.testing.assert_array_equal(features.bins(rows), expected)
     assert sorted(pages) == list(range(0, 403, 16))
 
 

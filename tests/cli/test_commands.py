@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pgti import TrainingConfig, WindowConfig
+from pgti import ConfigError, TrainingConfig, WindowConfig
+from pgti.cli.breakdowns import parse_ranges
 from pgti.cli.main import main, run_command
 from pgti.store import SeriesStore
 
@@ -73,7 +74,7 @@ def test_train_ends_with_one_object(
     for name in ("train_loss", "windows_per_second", "seconds", "peak_pss_bytes"):
         assert result[name] > 0, name
     assert result["val"]["mae"] > 0
-    assert set(result["test"]["mae"]) == {"1", "2", "3", "mean"}
+    assert set(result["test"]["mae"]) == {"1", "2", "3", "mean", "average"}
     for baseline in ("persistence", "historical-average"):
         assert result["test"][baseline]["rmse"]["mean"] >= result["test"][baseline]["mae"]["mean"]
     names = {path.name for path in (tmp_path / "r").iterdir()}
@@ -157,6 +158,45 @@ def test_evaluate(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = printed_json(capsys)
     assert report["test"] == json.loads((trained / "test.json").read_text())
     assert {"train", "val", "test"} <= set(report)
+
+
+def test_evaluate_shows_where_the_model_errs(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short table by itself, every group with --by, and all of them in a file."""
+    assert run("evaluate", trained) == 0
+    short = capsys.readouterr().out
+    assert "where dcrnn errs most, test" in short
+    assert sum(line.startswith("sensor") for line in short.splitlines()) == 3
+    assert len(short.splitlines()) < 30
+    ranges = ("--ranges", "40,60", "--mape-threshold", 30)
+    assert run("evaluate", trained, "--by", "sensor,range", *ranges) == 0
+    long = capsys.readouterr().out
+    assert "dcrnn by sensor, test" in long
+    assert "40 to 60 mph" in long
+    assert "errs most" not in long
+    for suffix, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
+        out = tmp_path / f"errors{suffix}"
+        assert run("evaluate", trained, "--out", out, *ranges) == 0
+        assert f"rows in {out}" in capsys.readouterr().err
+        frame = read(out)
+        assert list(frame.columns) == [
+            "split", "forecaster", "channel", "by", "group", "mae", "rmse", "mape", "count",
+        ]  # fmt: skip
+        assert set(frame["by"]) == {"sensor", "hour", "weekday", "range"}
+        assert frame.query("by == 'sensor' and forecaster == 'dcrnn'")["count"].sum() > 0
+        pooled = frame.query("by == 'weekday' and forecaster == 'dcrnn'")
+        report = json.loads((trained / "test.json").read_text())
+        mae = (pooled["mae"] * pooled["count"]).sum() / pooled["count"].sum()
+        assert mae == pytest.approx(report["mae"]["mean"], rel=1e-6)
+
+
+def test_ranges_of_several_targets_are_read() -> None:
+    assert parse_ranges(()) is None
+    assert parse_ranges(("30", "50")) == [30.0, 50.0]
+    assert parse_ranges(("speed=30", "50", "flow=1e3")) == {"speed": [30, 50], "flow": [1000]}
+    with pytest.raises(ConfigError, match="--ranges has 'fast'"):
+        parse_ranges(("30", "fast"))
 
 
 def test_predict_after_the_end(trained: Path, tmp_path: Path) -> None:
@@ -356,7 +396,8 @@ def test_several_channels_are_reported_apart(
     assert run("ingest", tmp_path / "two.npy", "--channels", "speed,flow", "--units", "mph,veh/h",
                "--out", tmp_path / "store") == 0  # fmt: skip
     path = tmp_path / "run"
-    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 2, *TINY, "--json") == 0
+    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 2, *TINY, "--json",
+               "--allow-no-edges") == 0  # fmt: skip
     captured = capsys.readouterr()
     assert "--windows.targets" in captured.err
     test = json.loads(captured.out)["test"]
@@ -377,7 +418,8 @@ def test_readings_without_ids_take_those_of_the_run(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "all.csv", index_label="time")
     assert run("ingest", tmp_path / "all.csv", "--out", tmp_path / "store") == 0
     path = tmp_path / "run"
-    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 1, *TINY) == 0
+    assert run("train", tmp_path / "store", "--run", path, "--max-steps", 1, *TINY,
+               "--allow-no-edges") == 0  # fmt: skip
     np.save(tmp_path / "recent.npy", values[:9])
     assert run("predict", path, "--readings", tmp_path / "recent.npy", "--start", "2025-04-01",
                "--out", tmp_path / "f.csv") == 0  # fmt: skip

@@ -14,10 +14,10 @@ from pgti.cli.main import run_command
 
 TEXTS = {name: text for group in COMMANDS.values() for name, text in group.items()}
 HEADINGS = {
-    "train": ["Arguments", "Options", "Model", "Windows", "Training", "Optimization", "Machine",
-              "Output"],
+    "train": ["Arguments", "Options", "Start", "Model", "Windows", "Training", "Optimization",
+              "Machine", "Output"],
     "ingest": ["Arguments", "Options", "Readings", "Times", "Graph", "Machine", "Output"],
-    "evaluate": ["Arguments", "Options", "Machine", "Output"],
+    "evaluate": ["Arguments", "Options", "Readings", "Times", "Machine", "Output"],
 }  # fmt: skip
 
 

@@ -86,10 +86,11 @@ def test_the_last_step_and_the_mean_are_always_shown(
     """With the unit of the channel, and the minutes of each step."""
     print_results({}, *error_tables(report(num_steps, {"speed": "mph"})), as_json=False)
     _, heading, mae, _, mape = capsys.readouterr().out.splitlines()
-    assert re.search(rf"step {num_steps} \(.+\)  +mean$", heading)
+    assert re.search(rf"step {num_steps} \(.+\)  +mean  +average$", heading)
     assert heading.count("step") <= 4
     assert mae.split()[:3] == ["dcrnn", "MAE", "mph"]
-    assert mae.split()[-2:] == [f"{num_steps:.3f}", "7.250"]
+    average = (num_steps + 1) / 2  # added to the tables of earlier versions
+    assert mae.split()[-3:] == [f"{num_steps:.3f}", "7.250", f"{average:.3f}"]
     assert mape.split()[:3] == ["dcrnn", "MAPE", "%"]
     assert mape.split()[-1] == "-"
 
@@ -176,4 +177,6 @@ def test_what_was_written_is_said_on_standard_error(
     assert (captured.out == "") == (command != "train")
     assert captured.err.startswith("pgti: ") or command == "train"
     if command == "predict":
-        assert captured.err == f"pgti: 1 forecast of 2 steps in {out}\n"
+        said, missing = captured.err.splitlines()
+        assert said == f"pgti: 1 forecast of 2 steps in {out}"
+        assert "lacks 25.0% of its inputs; never observed in the window: 2" in missing

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pgti.cli.app import COMMANDS
@@ -160,7 +161,7 @@ def truncated(store: Path) -> None:
 
 def newer(store: Path) -> None:
     meta = store / "meta.json"
-    meta.write_text(meta.read_text().replace('"format_version": 1', '"format_version": 7'))
+    meta.write_text(meta.read_text().replace('"format_version": 2', '"format_version": 7'))
 
 
 @pytest.mark.parametrize(
@@ -209,11 +210,32 @@ def test_a_run_of_another_store_is_refused(
     other = tmp_path / "other"
     assert run("simulate", "--sensors", 4, "--steps", 120, "--seed", 9, "--out", other) == 0
     message = "trained on the store with fingerprint"
-    check_refused(capsys, tmp_path, message, "evaluate", trained, "--store", other)
-    check_refused(
-        capsys, tmp_path, message, "predict", trained, "--store", other, "--out", tmp_path / "f.csv"
-    )
     check_refused(capsys, trained, message, "train", other, "--run", trained, "--resume", *TINY)
+
+
+def test_evaluate_refuses(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ranges, breakdowns and files that cannot be used."""
+    for message, tokens in (
+        ("e.xlsx: it must end in .csv or .parquet", ("--out", tmp_path / "e.xlsx")),
+        ("absent does not exist", ("--out", tmp_path / "absent" / "e.csv")),
+        ("they must be finite numbers that increase", ("--ranges", "50,30")),
+        ("ranges name 'flow': the targets of this run are speed", ("--ranges", "flow=3")),
+        ("mape_threshold is -1", ("--mape-threshold", -1)),
+        ('"hours" for --by', ("--by", "hour,hours")),
+    ):
+        check_refused(capsys, tmp_path, message, "evaluate", trained, *tokens)
+    others, hourly = tmp_path / "others.csv", tmp_path / "hourly.csv"
+    for path, interval, names in ((others, "5min", "xyz"), (hourly, "1h", "012345")):
+        times = pd.date_range("2025-03-01", periods=50, freq=interval, name="time")
+        pd.DataFrame(50.5, index=times, columns=list(names)).to_csv(path)
+    for path, message in ((others, "x, y, z"), (hourly, "hourly.csv")):
+        store = path.with_suffix("")
+        assert run("ingest", path, "--channels", "speed", "--out", store) == 0
+        capsys.readouterr()
+        for given in (("--readings", path), ("--store", store)):
+            check_refused(capsys, tmp_path, message.split(".")[0], "evaluate", trained, *given)
 
 
 def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +253,7 @@ def test_predict_refuses(trained: Path, tmp_path: Path, capsys: pytest.CaptureFi
         ("too few", (*out, "--readings", few, "--start", "2025-02-01")),
         ("5", (*out, "--readings", others, "--start", "2025-02-01")),
         ("does not exist", ("--out", tmp_path / "no" / "f.csv")),
-        ("require --readings", (*out, "--start", "2025-02-01")),
+        ("give --readings", (*out, "--start", "2025-02-01")),
         ("must be a time", (*out, "--from", "2025-01-06", "--to", "soon")),
     ):
         check_refused(capsys, tmp_path, message, "predict", trained, *tokens)

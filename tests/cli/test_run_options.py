@@ -128,8 +128,8 @@ def test_flags_complete_what_a_file_leaves_open(file: Path) -> None:
 
 
 def test_errors_name_the_file_or_the_flag(file: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^epochs is 0: it must be a whole number"):
-        config_of("--config", file, "--epochs", 0)
-    file.write_text("[training]\nepochs = 0\n")
-    with pytest.raises(ConfigError, match=r"run\.toml: training\.epochs is 0"):
+    with pytest.raises(ConfigError, match=r"^epochs is -1: it must be a whole number"):
+        config_of("--config", file, "--epochs", -1)
+    file.write_text("[training]\nepochs = -1\n")
+    with pytest.raises(ConfigError, match=r"run\.toml: training\.epochs is -1"):
         config_of("--config", file)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,21 @@ from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, RunConfig, train_run
 from pgti.run.prepare import prepare
+from pgti.run.rolling import BacktestOptions, run_backtest
+from pgti.run.warm_start import StartRun
 from pgti.store import SeriesStore, StoreWriter
 from pgti.training import RunDirectory, TrainingConfig
 
 NUM_NODES = 3
 
 
-def make_store(path: Path, num_steps: int = 160) -> SeriesStore:
-    """Hourly readings; the second half of the series, and one sensor more than others, has gaps."""
+def make_store(
+    path: Path, num_steps: int = 160, holes: tuple[tuple[int, int], ...] = ()
+) -> SeriesStore:
+    """Hourly readings; the second half of the series, and one sensor more than others, has gaps.
+
+    Where there are holes, each is a row and the hours that are missing before it.
+    """
     random = np.random.default_rng(0)
     values = 50 + 10 * np.sin(
         np.arange(num_steps)[:, None, None] / 5 + np.arange(NUM_NODES)[:, None]
@@ -38,7 +46,13 @@ def make_store(path: Path, num_steps: int = 160) -> SeriesStore:
     graph = SensorGraph.from_edges(NUM_NODES, np.array([0, 1]), np.array([1, 2]))
     with StoreWriter(path, node_ids=("a", "b", "c"), channels=("speed",), graph=graph) as writer:
         writer.append(values.round(1).astype(np.float32))
-        writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
+        start = np.datetime64("2025-10-01T00:00")
+        steps = np.full(num_steps, 3600)
+        steps[0] = start.astype("datetime64[s]").astype(np.int64)
+        for row, hours in holes:
+            steps[row] += 3600 * hours
+        seconds = np.cumsum(steps) if holes else None
+        writer.finish(start=start, interval_seconds=3600, seconds=seconds)
     return SeriesStore.open(path)
 
 
@@ -84,6 +98,35 @@ def make_config(store: str, options: dict[str, Any]) -> RunConfig:
     )
 
 
+def warm(
+    communicator: Communicator, *, store: str, start: str, run: str, freeze: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Train from a run, whose weights every rank reads, and give the parameters."""
+    opened = SeriesStore.open(store)
+    begin = StartRun.of(start)
+    config = begin.config_for(opened)
+    config = replace(config, training=replace(config.training, epochs=2, freeze=freeze))
+    trained, result = train_run(config, run, store=opened, start=begin, communicator=communicator)
+    return {
+        "parameters": dict(trained.forecaster.network.state_dict()),
+        "val": result.best_val_mae,
+        "num_trained": result.parameters,
+    }
+
+
+def backtest(communicator: Communicator, *, store: str, out: str, refit: str) -> dict[str, Any]:
+    """The errors of a backtest of three folds."""
+    options = BacktestOptions(folds=3, refit=refit)  # type: ignore[arg-type]
+    config = make_config(store, {"epochs": 1})
+    result = run_backtest(config, Path(out), options, communicator=communicator)
+    again = run_backtest(config, Path(out), options, communicator=communicator)
+    return {
+        "mae": [fold.errors["mae"]["mean"] for fold in result.folds] + [result.mae],
+        "count": result.errors["count"],
+        "is_read_again": again == result,
+    }
+
+
 def train(
     communicator: Communicator,
     *,
@@ -108,13 +151,28 @@ def train(
         communicator=communicator,
     )
     report = trained.evaluate(["val", "test"]).to_dict()
+    newer = trained.evaluate(store)  # each rank opens the readings, and takes its part of them
     return {
         "parameters": dict(trained.forecaster.network.state_dict()),
-        "errors": [report["val"]["mae"]["mean"], report["test"]["rmse"]["mean"]],
+        "errors": [
+            report["val"]["mae"]["mean"],
+            report["test"]["rmse"]["mean"],
+            newer.mean("rmse"),
+            *numbers_in(report["test"]["by"]),
+            *numbers_in(report["test"]["drift"]),
+        ],
         "counts": [report["val"]["count"], report["test"]["count"]],
         "steps": result.steps,
         "sent": communicator.traffic.sent_bytes,
     }
+
+
+def numbers_in(content: Any) -> list[float]:
+    """Every number of nested tables and lists, in their order."""
+    if isinstance(content, dict | list):
+        parts = content.values() if isinstance(content, dict) else content
+        return [number for part in parts for number in numbers_in(part)]
+    return [float(content)] if isinstance(content, int | float) else []
 
 
 def refuse(communicator: Communicator, *, rank: int) -> dict[str, Any]:
@@ -176,6 +234,7 @@ def batches(
 ) -> dict[str, Any]:
     """How many batches of this rank's training loader differ from materialised windows."""
     config = make_config(store, {**options, "dtype": "float32"}).resolved()
+    config = replace(config, windows=replace(config.windows, profile=True, observed_mask=True))
     opened = SeriesStore.open(store)
     prepared = prepare(
         config,

@@ -43,3 +43,43 @@ def test_batches_of_all_ranks(
         steps = slice(epoch * 16, (epoch + 1) * 16)
         used = [start for r in results for batch in r["starts"][steps] for start in batch]
         assert sorted(used) == list(range(109))
+
+
+HOLES = ((9, 1), (40, 700), (43, 1), (44, 2), (70, 1), (71, 3))
+"""Rows that follow missing hours; no window of five rows lies between some of them."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="replicated"),
+        pytest.param({"order": {"kind": "blocks", "block_size": 4}}, id="blocks"),
+        pytest.param({**OWN, "order": {**ORDER, "rotation": 0.5}}, id="partitioned and moving on"),
+        pytest.param(
+            {**OWN, "order": {**ORDER, "rotation": 1.0, "block_size": 1}},
+            id="whole partitions move on",
+        ),
+        pytest.param({"placement": "partitioned", "order": "global"}, id="rows are sent"),
+    ],
+)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_batches_of_a_series_with_holes(
+    run_ranks: RunRanks, tmp_path: Path, options: dict[str, Any], world_size: int
+) -> None:
+    """The windows that reach across no hole, each once, wherever their rows come from."""
+    store = str(make_store(tmp_path / "store", holes=HOLES).path)
+    results = run_ranks(
+        "batches", world_size, store=store, options={**options, "batch_size": 7}, epochs=4
+    )
+    crossing = {row - back for row, _ in HOLES for back in range(1, 5)}
+    whole = [start for start in range(156) if start not in crossing]
+    training = whole[: round(0.7 * len(whole))]
+    assert len(training) < 0.7 * 156 - 10
+    for result in results:
+        assert "error" not in result, result
+        assert result["differing"] == 0
+    num_steps = -(-len(training) // 7)
+    for epoch in range(4):
+        steps = slice(epoch * num_steps, (epoch + 1) * num_steps)
+        used = [start for r in results for batch in r["starts"][steps] for start in batch]
+        assert sorted(used) == training

@@ -220,6 +220,32 @@ def test_evaluation_on_several_ranks_is_that_of_one(
     )
 
 
+def test_a_backtest_on_several_ranks_is_that_of_one(
+    process_pool: ProcessPool, tmp_path: Path
+) -> None:
+    """The command is one for several ranks, as its option --peer-timeout says."""
+    store = make_store(tmp_path / "store").path
+    results = []
+    for environments in ([{}], rank_environments(2)):
+        output = tmp_path / f"{len(environments)}.json"
+        processes = [
+            pgti_process(
+                "backtest", store, "--out", tmp_path / f"of-{len(environments)}", "--json",
+                *OPTIONS, "--epochs", "1", "--folds", "2",
+                log=tmp_path / "backtest.log", environment=environment,
+                stdout=output if not rank else tmp_path / "nothing.json",
+            )
+            for rank, environment in enumerate(environments)
+        ]  # fmt: skip
+        with process_pool.job(processes) as job:
+            assert not any(job.end_all()), job.log()
+        results.append(json.loads(output.read_text()))
+    assert not (tmp_path / "nothing.json").read_text()  # only rank 0 reports
+    alone, together = results
+    assert together["all"]["count"] == alone["all"]["count"]
+    assert together["all"]["mae"] == pytest.approx(alone["all"]["mae"], rel=1e-5)
+
+
 def test_a_forecast_file_is_written_by_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,3 +173,47 @@ def test_the_ledger_is_in_the_metrics(run_ranks: RunRanks, tmp_path: Path) -> No
     epochs = [record["sent_bytes"] for record in records if record["kind"] == "epoch"]
     assert [sent["gradients"] for sent in epochs] == [11 * learning] * 3
     assert [sent["data"] > 0 for sent in epochs] == [True, True, False]
+
+
+def test_a_warm_start_does_not_depend_on_the_number_of_ranks(
+    run_ranks: RunRanks, tmp_path: Path
+) -> None:
+    """Frozen parameters keep their bits on every rank; the others are those of one process."""
+    store = str(make_store(tmp_path / "store").path)
+    options = {"epochs": 1, "batch_size": 10}
+    start = str(tmp_path / "start")
+    (before,) = run_ranks("train", 1, store=store, run=start, options=options)
+    frozen = ("encoder*",)
+    results = {
+        size: run_ranks(
+            "warm", size, store=store, start=start, run=str(tmp_path / f"{size}"), freeze=frozen
+        )
+        for size in (1, 2)
+    }
+    (alone,) = results[1]
+    assert "error" not in alone, alone
+    names = [name for name in alone["parameters"] if name.startswith("encoder")]
+    assert 0 < len(names) < len(alone["parameters"])
+    for result in results[2]:
+        assert "error" not in result, result
+        check_parameters(result, alone, 1e-6)
+        assert result["val"] == pytest.approx(alone["val"], rel=1e-6)
+        assert result["num_trained"] == alone["num_trained"]
+        for name in names:
+            assert torch.equal(result["parameters"][name], before["parameters"][name])
+
+
+@pytest.mark.parametrize("refit", ["warm", "never"])
+def test_a_backtest_does_not_depend_on_the_number_of_ranks(
+    run_ranks: RunRanks, tmp_path: Path, refit: str
+) -> None:
+    store = str(make_store(tmp_path / "store").path)
+    (alone,), both = (
+        run_ranks("backtest", size, store=store, out=str(tmp_path / f"{size}"), refit=refit)
+        for size in (1, 2)
+    )
+    for result in (alone, *both):
+        assert "error" not in result, result
+        assert result["mae"] == pytest.approx(alone["mae"], rel=1e-6)
+        assert result["count"] == alone["count"]
+        assert result["is_read_again"]

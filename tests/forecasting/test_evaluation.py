@@ -42,6 +42,8 @@ def naive(
         errors["mae"][name] = np.nanmean(error)
         errors["rmse"][name] = np.sqrt(np.nanmean(error**2))
         errors["mape"][name] = 100 * np.mean(error[relevant] / np.abs(truth[relevant]))
+    for table in errors.values():
+        table["average"] = np.mean([table[str(h + 1)] for h in range(SPEC.horizon)])
     return errors
 
 
@@ -128,7 +130,7 @@ def test_a_report_has_the_model_in_front(tmp_path: Path) -> None:
     assert set(report) == {"mae", "rmse", "mape", "count", "persistence"}
     assert report["mae"] == metrics["model"].summary()["mae"]
     assert report["persistence"] == metrics["persistence"].summary()
-    assert list(report["mae"]) == ["1", "2", "3", "mean"]
+    assert list(report["mae"]) == ["1", "2", "3", "mean", "average"]
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,22 @@ def test_errors_are_those_computed_by_hand() -> None:
     """Errors 3 and -4 at step 1, 2 at step 2; the masked 95 counts nowhere, nor zero in MAPE."""
     summary = measured((PREDICTION, TARGET, MASK)).summary()
 
-    assert summary["mae"] == pytest.approx({"1": 3.5, "2": 2.0, "mean": 3.0}, rel=1e-14)
+    assert summary["mae"] == pytest.approx(
+        {"1": 3.5, "2": 2.0, "mean": 3.0, "average": 2.75}, rel=1e-14
+    )
     assert summary["rmse"] == pytest.approx(
-        {"1": math.sqrt(12.5), "2": 2.0, "mean": math.sqrt(29 / 3)}, rel=1e-14
+        {
+            "1": math.sqrt(12.5),
+            "2": 2.0,
+            "mean": math.sqrt(29 / 3),
+            "average": (math.sqrt(12.5) + 2.0) / 2,
+        },
+        rel=1e-14,
     )
     assert summary["mape"]["1"] == pytest.approx(25.0, rel=1e-14)  # 30 % and 20 %
     assert summary["mape"]["2"] is None
     assert summary["mape"]["mean"] == pytest.approx(25.0, rel=1e-14)
+    assert summary["mape"]["average"] == pytest.approx(25.0, rel=1e-14)  # of the step that has one
     assert summary["count"] == 3
 
 
@@ -55,7 +64,7 @@ def test_nothing_observed_gives_none() -> None:
     """A step without observed targets has no error, which is not zero and not NaN."""
     summary = measured((PREDICTION, TARGET, torch.zeros_like(MASK))).summary()
 
-    nothing = {"1": None, "2": None, "mean": None}
+    nothing = {"1": None, "2": None, "mean": None, "average": None}
     assert summary == {"mae": nothing, "rmse": nothing, "mape": nothing, "count": 0}
 
 

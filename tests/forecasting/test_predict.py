@@ -12,8 +12,15 @@ import torch
 
 from pgti.batching import WindowSource
 from pgti.errors import ConfigError, MissingExtraError, RunError
-from pgti.forecasting import AbstractForecaster, ForecastLabels, NetworkForecaster, predict
+from pgti.forecasting import (
+    AbstractForecaster,
+    ForecastLabels,
+    InputSummary,
+    NetworkForecaster,
+    predict,
+)
 from pgti.nn import Supports
+from pgti.store import TimeAxis
 
 from ..training.tiny_training import (
     SPEC,
@@ -44,13 +51,7 @@ def make_network(source: WindowSource) -> NetworkForecaster:
 
 def make_labels(source: WindowSource) -> ForecastLabels:
     """Names of the source's forecasts."""
-    meta = source.store.meta
-    return ForecastLabels(
-        time_axis=source.store.time_axis,
-        input_steps=source.spec.input_steps,
-        sensor_ids=meta.node_ids,
-        channels=tuple(meta.channels[index] for index in source.target_indices),
-    )
+    return ForecastLabels.of_source(source)
 
 
 def write(
@@ -103,6 +104,8 @@ def test_a_table_has_a_row_per_forecast(tmp_path: Path, suffix: str) -> None:
         "channel",
         "forecast",
         "observed",
+        "missing_inputs",
+        "missing_newest",
     ]
     assert len(table) == forecast.size
     found = table["forecast"].to_numpy().astype(np.float32).reshape(forecast.shape)
@@ -130,7 +133,10 @@ def test_csv_times_are_iso_8601(tmp_path: Path) -> None:
 
     lines = (tmp_path / "forecast.csv").read_text().splitlines()
 
-    assert lines[0] == "timestamp,origin,horizon,sensor,channel,forecast,observed"
+    assert (
+        lines[0]
+        == "timestamp,origin,horizon,sensor,channel,forecast,observed,missing_inputs,missing_newest"
+    )
     assert lines[1].startswith("2025-10-04T00:00:00,2025-10-03T23:00:00,1,s0,c0,")
 
 
@@ -146,6 +152,8 @@ def test_npz_arrays_have_the_shape_of_the_windows(tmp_path: Path) -> None:
             "observed",
             "timestamps",
             "origins",
+            "missing_inputs",
+            "missing_newest",
             "horizon",
             "sensor_ids",
             "channels",
@@ -160,6 +168,96 @@ def test_npz_arrays_have_the_shape_of_the_windows(tmp_path: Path) -> None:
         assert arrays["horizon"].tolist() == [1, 2, 3]
         assert arrays["sensor_ids"].tolist() == ["s0", "s1", "s2"]
         assert arrays["channels"].tolist() == ["c0", "c1"]
+
+
+def expected_gaps(source: WindowSource) -> tuple[np.ndarray, np.ndarray]:
+    """Missing inputs, and those after the last reading, of each window [S, N, C], one by one."""
+    readings = source.store.read(0, source.store.meta.num_steps)
+    shape = (len(STARTS), *readings.shape[1:])
+    missing, newest = np.zeros(shape, dtype=int), np.zeros(shape, dtype=int)
+    for position, start in enumerate(STARTS):
+        for node, channel in np.ndindex(*shape[1:]):
+            gaps = np.isnan(readings[start : start + SPEC.input_steps, node, channel]).tolist()
+            missing[position, node, channel] = sum(gaps)
+            newest[position, node, channel] = [*gaps[::-1], False].index(False)
+    return missing, newest
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+def test_forecasts_say_which_inputs_were_missing(tmp_path: Path, suffix: str) -> None:
+    """How many of each sensor and channel in the window, and how many since its last reading."""
+    source = two_targets(tmp_path)
+    path = tmp_path / f"forecast{suffix}"
+    write(source, path)
+    expected = expected_gaps(source)
+    assert all(set(gaps.ravel()) >= {0, 1, 2} for gaps in expected)
+    for name, gaps in zip(("missing_inputs", "missing_newest"), expected, strict=True):
+        if suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                np.testing.assert_array_equal(arrays[name], gaps)
+            continue
+        shape = (len(STARTS), SPEC.horizon, *gaps.shape[1:])
+        found = read_table(path)[name].to_numpy().reshape(shape)
+        np.testing.assert_array_equal(found, np.broadcast_to(gaps[:, None], shape))
+
+
+def test_a_summary_of_the_inputs(tmp_path: Path) -> None:
+    """Of all windows, and of the newest one."""
+    source, summary = two_targets(tmp_path), InputSummary()
+    loader = make_loader(source, STARTS, 4)
+    predict(
+        make_network(source),
+        loader.epoch(0),
+        make_labels(source),
+        tmp_path / "forecast.csv",
+        inputs=summary,
+    )
+    missing, newest = expected_gaps(source)
+    facts = summary.to_dict()
+    assert facts["missing_inputs"] == missing.sum() / (missing.size * SPEC.input_steps)
+    last = pd.Timestamp("2025-10-01") + pd.Timedelta(hours=STARTS[-1] + SPEC.input_steps - 1)
+    never = (missing[-1] == SPEC.input_steps).all(axis=-1)
+    assert summary.newest is not None
+    assert summary.newest["origin"] == last.isoformat()
+    late = pd.Timedelta(hours=int(newest[-1].min()))
+    assert summary.newest["last_reading"] == (last - late).isoformat()
+    assert facts["newest"] == {
+        "missing_inputs": missing[-1].mean() / SPEC.input_steps,
+        "never_observed": [source.store.meta.node_ids[node] for node in np.flatnonzero(never)],
+    }
+
+
+@pytest.mark.parametrize(
+    ("missing", "newest", "line"),
+    [
+        ([0, 0], [0, 0], None),
+        ([1, 0], [0, 0], "the forecast from row 9 lacks 12.5% of its inputs"),
+        ([2, 3], [1, 2],
+         "the forecast from row 9 lacks 62.5% of its inputs; the last reading is of row 8"),
+        ([4, 0], [4, 0],
+         "the forecast from row 9 lacks 50.0% of its inputs; never observed in the window: a"),
+        ([4, 4], [4, 4], "the forecast from row 9 lacks 100.0% of its inputs; the window has no "
+         "reading; never observed in the window: a, b"),
+    ],
+)  # fmt: skip
+def test_the_line_about_the_newest_window(
+    missing: list[int], newest: list[int], line: str | None
+) -> None:
+    labels = ForecastLabels(
+        time_axis=TimeAxis(num_steps=10),
+        input_steps=4,
+        sensor_ids=("a", "b"),
+        channels=("c",),
+        target_indices=(0,),
+    )
+    summary = InputSummary()
+    summary.add(
+        labels,
+        np.array([9]),
+        np.array(missing, dtype=np.int32).reshape(1, 2, 1),
+        np.array(newest, dtype=np.int32).reshape(1, 2, 1),
+    )
+    assert summary.describe() == line
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])

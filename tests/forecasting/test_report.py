@@ -45,6 +45,7 @@ def test_attributes_are_the_means_of_the_model() -> None:
     )
     assert report.num_windows == 5
     assert report["test"].mae == report.mae
+    assert report.average("mae") == content["mae"]["average"] != report.mae
 
 
 def test_one_of_several_splits_is_chosen_first() -> None:
@@ -74,6 +75,7 @@ def test_frame_has_a_row_per_step_or_one_for_all_steps() -> None:
     assert len(overall) == 2 * 2 * 3
     chosen = overall.query("split == 'test' and forecaster == 'persistence' and channel == 'speed'")
     assert chosen["rmse"].item() == content["rmse"]["mean"]
+    assert chosen["rmse_average"].item() == content["rmse"]["average"]
     assert overall["channel"].isna().sum() == 4
 
 
@@ -84,10 +86,10 @@ def test_a_single_channel_is_named_in_the_frame() -> None:
 @pytest.mark.parametrize(
     ("horizon", "seconds", "headings"),
     [
-        (12, 300, ["15 min", "30 min", "45 min", "60 min", "mean"]),
-        (3, 86_400, ["24 h", "48 h", "3 d", "mean"]),
-        (7, None, ["step 1", "step 3", "step 5", "step 7", "mean"]),
-        (1, 20, ["20 s", "mean"]),
+        (12, 300, ["15 min", "30 min", "45 min", "60 min", "mean", "average"]),
+        (3, 86_400, ["24 h", "48 h", "3 d", "mean", "average"]),
+        (7, None, ["step 1", "step 3", "step 5", "step 7", "mean", "average"]),
+        (1, 20, ["20 s", "mean", "average"]),
     ],
 )
 def test_the_last_step_and_the_mean_are_always_shown(

@@ -156,12 +156,25 @@ def test_distance_table(tmp_path: Path) -> None:
         IngestOptions(overwrite=True),
         graph=tmp_path / "d.csv",
     )
-    left_out, taken = summary.notes
+    left_out, taken, dropped = summary.notes
     assert left_out == "2 of 6 distances of d.csv are between other sensors and were left out"
     assert "distances by their name" in taken
     named = IngestOptions(overwrite=True, edge_values="distance")
     summary = ingest(tmp_path / "readings.csv", tmp_path / "store", named, graph=tmp_path / "d.csv")
-    assert summary.notes == (left_out,)
+    assert summary.notes == (left_out, dropped)
+    assert dropped.startswith("1 of 4 edges of d.csv fell below the threshold and were left out")
+    assert f"less than 0.1 at sigma {sigma:.4g}; threshold=0 takes all" in dropped
+    everything = IngestOptions(overwrite=True, edge_values="distance", threshold=0.0)
+    store = ingest(
+        tmp_path / "readings.csv", tmp_path / "store", everything, graph=tmp_path / "d.csv"
+    )
+    assert (store.notes, store.meta.num_edges) == ((left_out,), 4)
+
+
+def test_an_edge_to_no_node_names_the_file_once(tmp_path: Path) -> None:
+    (tmp_path / "e.csv").write_text("from,to,weight\n400,7,1\n400,101,1\n")
+    with pytest.raises(DataError, match=r"line 3 of e.csv, 400 -> 101, leads to no node: '101'"):
+        stored_matrix(tmp_path, tmp_path / "e.csv")
 
 
 def test_distance_matrix(tmp_path: Path) -> None:

@@ -105,3 +105,18 @@ def test_other_indexes_are_refused(tmp_path: Path, form: str) -> None:
             ingest(readings, tmp_path / "s")
     meta = ingest(source(tmp_path, pd.Index([3, 1, 2]), form), tmp_path / "s").meta
     assert meta.start is None
+
+
+def test_messages_show_the_times_of_the_source(tmp_path: Path) -> None:
+    """On the clock of the zone, with the offset: not in UTC, which no line of the file has."""
+    naive = pd.date_range("2024-03-04T18:00", periods=3).append(
+        pd.DatetimeIndex(["2024-03-07T17:00"])
+    )
+    options = IngestOptions(time_zone="Europe/Rome")
+    with pytest.raises(DataError, match=r"2024-03-06T18:00:00\+01:00 and .*2024-03-07T17:00:00\+"):
+        ingest(frame(naive), tmp_path / "s", options)
+    with pytest.raises(DataError, match=r"times 2024-03-06T18:00:00\+01:00 and 2024-03-05T18:00"):
+        ingest(frame(naive[[2, 1]]), tmp_path / "s", options)
+    hour = pd.date_range("2025-11-02T00:00", periods=48, freq="5min", tz="America/Los_Angeles")
+    with pytest.raises(DataError, match=r"T01:55:00 and .*T01:00:00: sort .*, or name the zone"):
+        ingest(frame(hour.tz_localize(None)), tmp_path / "s")

@@ -7,13 +7,23 @@ import pandas as pd
 import pytest
 
 import pgti
-from pgti import ConfigError, IngestOptions, RunError, SensorGraph, SeriesStore
+from pgti import ConfigError, IngestOptions, SensorGraph, SeriesStore
 from pgti.forecasting import prediction
 from pgti.run import Run, train_run
 
 from .small_runs import make_config, make_series, make_store
 
-COLUMNS = ["timestamp", "origin", "horizon", "sensor", "channel", "forecast", "observed"]
+COLUMNS = [
+    "timestamp",
+    "origin",
+    "horizon",
+    "sensor",
+    "channel",
+    "forecast",
+    "observed",
+    "missing_inputs",
+    "missing_newest",
+]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +99,7 @@ def test_newer_readings_come_in_every_form(run: Run, tmp_path: Path, form: str) 
 
 
 def test_files_hold_the_same(run: Run, tmp_path: Path) -> None:
-    assert run.predict(tmp_path / "f.parquet", split="val") == len(run.splits.val)
+    assert run.predict(tmp_path / "f.parquet", split="val").windows == len(run.splits.val)
     found = pd.read_parquet(tmp_path / "f.parquet")
     expected = run.forecast(split="val")
     # Parquet has no times in whole seconds.
@@ -132,8 +142,6 @@ def test_what_cannot_be_forecast_is_refused(
         run.forecast(newer_frame(), split="val")
     with pytest.raises(ConfigError, match="too few to forecast from: the model needs the last 3"):
         run.forecast(newer_frame(2))
-    with pytest.raises(RunError, match=r"the DataFrame has other sensors.*\(not in the run: d\)"):
-        run.forecast(newer_frame(columns=("a", "b", "c", "d")).assign())
     with pytest.raises(ConfigError, match="names is 'darts': it must be one of pgti, neuralfor"):
         run.forecast(names="darts")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="the readings are a store: leave them out"):
@@ -141,4 +149,62 @@ def test_what_cannot_be_forecast_is_refused(
     monkeypatch.setattr(prediction, "available_bytes", lambda: 1000)
     with pytest.raises(ConfigError, match=r"make a table of .* write them to a file with Run.pred"):
         run.forecast(split="train")
-    assert run.predict(tmp_path / "f.csv", split="train")
+    assert run.predict(tmp_path / "f.csv", split="train").windows
+
+
+def test_a_service_reads_each_line_once(
+    directory: Path, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that forecasts again and again; the table has every line, and so has a log."""
+    fresh = Run.open(run.directory.path)
+    newer = newer_frame(columns=("c", "b", "a"))
+    frames = [fresh.forecast(newer) for _ in range(3)]
+    fresh.predict(directory / "service.csv", newer)
+    (line,) = frames[0].attrs["notes"]
+    assert "in another order (c, b, a)" in line
+    assert all(frame.attrs["notes"] == [line] for frame in frames)
+    assert capsys.readouterr().err == f"pgti: {line}\n"
+    fresh.forecast(newer_frame(columns=("a", "b")))
+    assert "lacks the sensor c" in capsys.readouterr().err
+    lines: list[str] = []
+    for _ in range(2):
+        fresh.forecast(newer, log=lines.append)
+    assert lines == [line, line]
+    Run.open(run.directory.path).forecast(newer)
+    assert line in capsys.readouterr().err
+    assert fresh.forecast().attrs["notes"] == []
+
+
+def test_forecasts_without_times_say_so(tmp_path: Path) -> None:
+    """Rows without times are not called irregular."""
+    store = pgti.ingest(make_series()[..., 0], tmp_path / "store")
+    windows = {"input_steps": 3, "horizon": 2}
+    run = pgti.train(
+        store, tmp_path / "run", model="gru", windows=windows, epochs=1, progress=False
+    )
+    lines: list[str] = []
+    frame = run.forecast(log=lines.append)
+    assert lines == [
+        "the readings have no times: forecasts have the numbers of their rows in place of times"
+    ]
+    assert frame["timestamp"].unique().tolist() == [80, 81]
+
+
+def test_the_last_reading_of_a_series_that_ends_in_empty_rows(tmp_path: Path) -> None:
+    """Of the run's own series as of newer readings; the window may be older than it."""
+    values = make_series()[..., 0].copy()
+    values[-4:] = np.nan
+    index = pd.date_range("2025-10-01", periods=80, freq="h")
+    frame = pd.DataFrame(values, index, columns=list("abc"))
+    store = pgti.ingest(frame, tmp_path / "store")
+    windows = {"input_steps": 3, "horizon": 2}
+    run = pgti.train(
+        store, tmp_path / "run", model="gru", windows=windows, epochs=1, progress=False
+    )
+    for readings in (None, frame[-10:]):
+        summary = run.predict(tmp_path / "f.csv", readings)
+        assert summary.origin == "2025-10-04T07:00:00"
+        assert summary.last_reading == "2025-10-04T03:00:00"
+    between = ("2025-10-02T00:00", "2025-10-02T05:00")
+    summary = run.predict(tmp_path / "f.csv", between=between)
+    assert summary.origin == summary.last_reading == "2025-10-02T04:00:00"

@@ -409,7 +409,7 @@ def test_a_class_of_ours_stands_for_its_name(store: SeriesStore, tmp_path: Path)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda run: run.evaluate(3), "splits is 3: it must be a split or a list of them"),
+        (lambda run: run.evaluate(3), "splits is 3: it must be a split, a list of them, or newer"),
         (lambda run: run.evaluate([]), "splits is empty: name train, val or test"),
         (lambda run: run.evaluate(metrics=3), "metrics is 3"),
         (lambda run: run.evaluate(max_windows=0), "max_windows is 0"),
@@ -418,8 +418,8 @@ def test_a_class_of_ours_stands_for_its_name(store: SeriesStore, tmp_path: Path)
             "readings is 3: it must be a DataFrame, an array, a store or",
         ),
         (
-            lambda run: run.forecast(options={"missing": 0}),
-            "options is .* it must be IngestOptions",
+            lambda run: run.forecast("newer.csv", options=["missing"]),
+            "options is .* it must be an IngestOptions, or options by name",
         ),
         (
             lambda run: run.forecast(between="2025-10-25"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +18,7 @@ from pgti.batching import PREFETCH_DEPTH, BatchLoader, WindowConfig, WindowSourc
 from pgti.cli.main import run_command
 from pgti.distributed import TrafficCounter, open_fake
 from pgti.errors import ConfigError
+from pgti.ingestion import ingest
 from pgti.models import AbstractModel
 from pgti.run import ModelConfig, RunConfig, simulated_rank, train_run
 from pgti.run.build import build_forecaster, window_source
@@ -487,3 +489,18 @@ def test_a_store_that_is_none_is_refused(
 ) -> None:
     assert run("plan", tmp_path / "none", "--world-size", 2) == 2
     assert "is not a store" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_a_series_with_holes_is_planned_as_it_is_trained(tmp_path: Path, placement: str) -> None:
+    """Windows across missing rows are nobody's; the ranks take and send what the schedule says."""
+    index = pd.date_range("2024-01-01", periods=140, freq="1h").delete([20, 50, 51, 52, 56, 90])
+    readings = np.random.default_rng(0).normal(size=(len(index), 3)).round(2)
+    frame = pd.DataFrame(readings, index=index, columns=["a", "b", "c"])
+    store = ingest(frame, tmp_path / "store", gaps="keep")
+    splits = WindowConfig(input_steps=3, horizon=2).splits(store)
+    assert splits.num_left_out == 15  # 4, 7 about the two holes that lie close, and 4
+    for world_size in (1, 3):
+        found = planned(tmp_path / "store", PLACEMENTS[placement], world_size)
+        assert found.is_sound
+        assert found.schedule.taken_once == len(splits.train)

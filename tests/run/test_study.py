@@ -143,7 +143,7 @@ def test_the_command_compares_models_of_other_batch_sizes(
     assert set(rows) == {"persistence", "historical-average", "dcrnn", "gru"}
     heading, _, *lines = table.read_text().splitlines()
     assert heading.startswith(
-        "| model | MAE 10 min | MAE mean | RMSE 10 min | RMSE mean | MAPE % 1"
+        "| model | MAE 10 min | MAE mean | MAE average | RMSE 10 min | RMSE mean | RMSE "
     )
     assert (
         run_command(["study", str(store.path), *(each for each in arguments if each != "--json")])

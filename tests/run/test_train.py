@@ -175,6 +175,18 @@ def test_each_target_has_its_own_errors(tmp_path: Path) -> None:
     assert single["persistence"] == report["persistence"]["channels"]["c1"]
 
 
+def test_sensors_without_an_observed_target_are_named(tmp_path: Path) -> None:
+    """In the training rows: what comes later counts for nothing."""
+    series = make_series()
+    series[:60, 1] = np.nan
+    lines: list[str] = []
+    train_run(config_of(tmp_path, series, max_steps=1), tmp_path / "run", log=lines.append)
+    assert [line for line in lines if "without an observed target" in line] == [
+        "1 sensor without an observed target in the training rows (b): what is forecast there "
+        "rests on the other sensors"
+    ]
+
+
 def test_several_targets_are_told_of(tmp_path: Path) -> None:
     """One line names them and the option; it comes when the run's directory is there."""
     config = config_of(tmp_path, make_series(num_channels=2), max_steps=1)

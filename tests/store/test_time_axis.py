@@ -1,11 +1,20 @@
 """Times of rows."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from pgti.errors import ConfigError, DataError
-from pgti.store import TimeAxis, calendar_features, default_calendar
+from pgti.store import (
+    CycleRule,
+    MonthRule,
+    TimeAxis,
+    TimeRule,
+    calendar_features,
+    default_calendar,
+)
 
 
 def axis(start: str = "2025-10-01T00:00", steps: int = 600, interval: int = 300) -> TimeAxis:
@@ -146,3 +155,74 @@ def test_contradictions_are_refused() -> None:
         TimeAxis(
             num_steps=2, start_seconds=0, interval_seconds=1, seconds=np.zeros(2, dtype=np.int64)
         )
+
+
+def dated(seconds: list[int], rule: TimeRule | None = None, interval: int = 300) -> TimeAxis:
+    """Rows at these times."""
+    return TimeAxis(
+        num_steps=len(seconds),
+        start_seconds=seconds[0],
+        interval_seconds=interval,
+        seconds=np.array(seconds, dtype=np.int64),
+        rule=rule,
+    )
+
+
+def test_holes_are_longer_than_the_interval_or_the_rule() -> None:
+    """Where nothing says how long a step is, none is too long."""
+    rows = [*range(0, 6000, 300), *range(9000, 15_000, 300)]
+    assert dated(rows).continues
+    assert dated(rows).holes.tolist() == [19]
+    assert dated(rows).describe().endswith("irregular, mostly every 5min, 1 hole")
+    assert not dated(rows[::7]).continues
+    assert dated(rows[::7]).holes.tolist() == []
+    assert axis().holes.tolist() == []
+    assert axis().continues
+    assert not TimeAxis(num_steps=3).continues
+    hours = CycleRule(days=1, interval_seconds=300, spans=((3600, 7200),))
+    served = hours.after(0, 13 * 20, None).tolist()
+    assert dated(served, hours).holes.tolist() == []
+    assert dated([*served[:13], *served[26:]], hours).holes.tolist() == [12]
+
+
+def test_a_step_has_a_length_where_it_is_always_the_same() -> None:
+    """Also the days of a clock, and rows of service hours; months and working days have none."""
+    days = CycleRule(days=1, interval_seconds=86_400, spans=((0, 0),))
+    work = CycleRule.of_offsets(7, 86_400, 86_400 * np.arange(5))
+    for rule, interval, expected in (
+        (days, 86_400, 86_400),
+        (work, 86_400, None),
+        (MonthRule(months=1), 31 * 86_400, None),
+        (CycleRule(days=1, interval_seconds=300, spans=((0, 7200),)), 300, 300),
+    ):
+        assert dated(rule.after(0, 30, None).tolist(), rule, interval).step_seconds == expected
+    assert axis().step_seconds == 300
+    assert dated([0, 100, 900, 901, 905]).step_seconds is None
+
+
+def test_a_series_without_rows_begins_at_its_start() -> None:
+    """What follows it are the times of the rule from the start on."""
+    work = CycleRule.of_offsets(7, 86_400, 86_400 * np.arange(5))
+    start = int(np.datetime64("2024-01-05", "s").astype(np.int64))
+    empty = TimeAxis(num_steps=0, start_seconds=start, interval_seconds=86_400, rule=work)
+    days = empty.next_seconds(3).astype("datetime64[s]").astype("datetime64[D]").astype(str)
+    assert days.tolist() == ["2024-01-05", "2024-01-08", "2024-01-09"]
+
+
+@pytest.mark.parametrize(
+    ("plain", "message"),
+    [
+        ({"kind": "moons"}, "kind is 'moons', not one of months, cycle"),
+        ({"kind": "months", "months": 0}, "months is 0"),
+        ({"kind": "months", "months": 1, "day": 32}, "day is 32"),
+        ({"kind": "months", "moths": 1}, "moths is not an option"),
+        ({"kind": "cycle", "days": 7, "interval_seconds": 0, "spans": [[0, 0]]}, "at least 1"),
+        ({"kind": "cycle", "days": 7, "interval_seconds": 60, "spans": []}, "must rise"),
+        ({"kind": "cycle", "days": 1, "interval_seconds": 60, "spans": [[9, 0]]}, "must rise"),
+        ({"kind": "cycle", "days": 1, "interval_seconds": 60, "spans": [[0, 86_400]]}, "must rise"),
+    ],
+)
+def test_rules_that_cannot_be_read(plain: dict[str, Any], message: str) -> None:
+    """A damaged description is refused by its value."""
+    with pytest.raises(DataError, match=message):
+        TimeRule.from_plain(plain)

@@ -22,7 +22,7 @@ def order(kind: str, **options: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        pytest.param({"epochs": 0}, "epochs is 0: .* at least 1", id="no epoch"),
+        pytest.param({"epochs": -1}, "epochs is -1: .* at least 0", id="less than no epoch"),
         pytest.param({"epochs": 2.5}, "epochs is 2.5", id="half an epoch"),
         pytest.param({"epochs": True}, "epochs is True", id="a boolean is no number"),
         pytest.param({"batch_size": 0}, "batch_size is 0", id="no window"),

@@ -135,6 +135,7 @@ def test_rotation_gives_every_partition_every_window() -> None:
     world_size=WORLD_SIZES,
     stride=st.integers(1, 3),
     span=st.integers(2, 12),
+    jumps=st.lists(st.tuples(st.integers(0, 299), st.integers(1, 40)), max_size=6),
 )
 @example(
     order=PartitionShuffle(0, partitions=17, block_size=1, rotation=0.125),
@@ -143,23 +144,38 @@ def test_rotation_gives_every_partition_every_window() -> None:
     world_size=2,
     stride=3,
     span=2,
+    jumps=[],
 )
 @settings(deadline=None)
 def test_held_rows_are_those_of_the_windows_and_moves_complete_them(
-    order: PartitionShuffle, num_windows: int, epoch: int, world_size: int, stride: int, span: int
+    order: PartitionShuffle,
+    num_windows: int,
+    epoch: int,
+    world_size: int,
+    stride: int,
+    span: int,
+    jumps: list[tuple[int, int]],
 ) -> None:
-    """What a rank takes in any batch lies in its rows; the moves bring all that is new, once."""
-    starts = range(3, 3 + num_windows * stride, stride)
+    """What a rank takes in any batch lies in its rows; the moves bring all that is new, once.
+
+    Also where windows were left out, so that their starts jump.
+    """
+    starts: range | np.ndarray = range(3, 3 + num_windows * stride, stride)
+    if jumps:
+        starts = np.array(starts)
+        for window, rows in jumps:
+            starts[window:] += rows
     sharding = PartitionSharding(order, 0, world_size)
     positions = order.epoch(num_windows, epoch)
     held = [resident_rows(sharding, rank, starts, range(span), epoch) for rank in range(world_size)]
     for rank, ranges in enumerate(held):
         rows = [row for each in ranges for row in each]
         assert len(set(rows)) == len(rows)
-        windows = [starts[int(p)] for p in sharding.shard(rank, positions, num_windows, epoch)]
+        windows = [int(starts[int(p)]) for p in sharding.shard(rank, positions, num_windows, epoch)]
         needed = {row for start in windows for row in range(start, start + span)}
         assert needed <= set(rows)
-        assert len(rows) <= len(windows) * stride + 2 * max(stride, span)
+        skipped = sum(rows for _, rows in jumps)
+        assert len(rows) <= len(windows) * stride + 2 * max(stride, span) + skipped
     wanted = [
         resident_rows(sharding, rank, starts, range(span), epoch + 1) for rank in range(world_size)
     ]

@@ -1,11 +1,12 @@
 """Chronological splits."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgti.errors import ConfigError
-from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
+from pgti.windows import Splits, Starts, WindowSpec, split_by_fractions, split_by_rows
 
 SPECS = st.builds(
     WindowSpec,
@@ -15,7 +16,7 @@ SPECS = st.builds(
 )
 
 
-def parts(splits: Splits) -> tuple[range, range, range]:
+def parts(splits: Splits) -> tuple[Starts, Starts, Starts]:
     return splits.train, splits.val, splits.test
 
 
@@ -126,3 +127,55 @@ def test_refuses_an_unknown_split() -> None:
     splits = split_by_fractions(100, WindowSpec())
     with pytest.raises(ConfigError, match="train, val, test"):
         splits.starts("dev")  # type: ignore[arg-type]
+
+
+HOLES = st.sets(st.integers(0, 298), max_size=12).map(sorted)
+
+
+def crosses(start: int, spec: WindowSpec, holes: list[int]) -> bool:
+    """Whether a hole lies between two rows of a window."""
+    return any(start <= hole < start + spec.span - 1 for hole in holes)
+
+
+@given(num_steps=st.integers(200, 300), spec=SPECS, holes=HOLES, gap=st.integers(0, 30))
+def test_windows_across_holes_are_left_out(
+    num_steps: int, spec: WindowSpec, holes: list[int], gap: int
+) -> None:
+    """The others are split as if they were all, and counted."""
+    whole = [s for s in spec.starts(num_steps) if not crosses(s, spec, holes)]
+    if len(whole) < 4:
+        return
+    found = split_by_fractions(num_steps, spec, holes=np.array(holes, dtype=np.int64))
+    assert [start for part in parts(found) for start in part] == whole
+    assert len(found.test) == round(0.2 * len(whole))
+    assert found.num_left_out == spec.num_windows(num_steps) - len(whole)
+    assert bool(found.notes) == (found.num_left_out > 0)
+    gapped = split_by_fractions(num_steps, spec, gap=gap, holes=np.array(holes, dtype=np.int64))
+    for part, full in ((gapped.val, found.val), (gapped.test, found.test)):
+        assert list(part) == [s for s in full if s >= full[0] + gap]
+
+
+@given(spec=SPECS, holes=HOLES)
+def test_splits_by_rows_leave_out_windows_across_holes(spec: WindowSpec, holes: list[int]) -> None:
+    """The borders stay where the user put them."""
+    everything = split_by_rows(300, spec, val_row=180, test_row=240)
+    array = np.array(holes, dtype=np.int64)
+    found = split_by_rows(300, spec, val_row=180, test_row=240, holes=array)
+    for part, full in zip(parts(found), parts(everything), strict=True):
+        assert list(part) == [s for s in full if not crosses(s, spec, holes)]
+    left_out = sum(map(len, parts(everything))) - sum(map(len, parts(found)))
+    assert found.num_left_out == left_out
+
+
+def test_without_holes_splits_are_ranges() -> None:
+    """Whether there is none at all, or none that a window reaches across."""
+    none = split_by_fractions(200, WindowSpec(), holes=np.empty(0, dtype=np.int64))
+    assert none == split_by_fractions(200, WindowSpec())
+    assert isinstance(none.train, range)
+
+
+def test_refuses_holes_that_leave_no_window() -> None:
+    """The message says how many windows there would be."""
+    holes = np.arange(10, 200, 12)
+    with pytest.raises(ConfigError, match=r"177 windows .* 177 of which reach across missing rows"):
+        split_by_fractions(200, WindowSpec(), holes=holes)

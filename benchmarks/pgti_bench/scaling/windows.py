@@ -38,6 +38,7 @@ def window_source(store: SeriesStore, spec: WindowSpec) -> tuple[WindowSource, r
         target_indices=(0,),
         calendar=default_calendar(store.time_axis),
     )
+    assert isinstance(splits.train, range)  # no window of a whole series is left out
     return source, splits.train
 
 

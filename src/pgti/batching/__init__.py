@@ -21,5 +21,6 @@ if TYPE_CHECKING:
     from pgti.batching.loader import BatchLoader as BatchLoader
     from pgti.batching.sampler import WindowSampler as WindowSampler
     from pgti.batching.source import WindowSource as WindowSource
+    from pgti.batching.source import needs_typical as needs_typical
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

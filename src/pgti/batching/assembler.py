@@ -1,4 +1,4 @@
-"""From stored rows to a batch: decode, standardise, mask, append the calendar.
+"""From stored rows to a batch: decode, standardise, mask, append the calendar, fill.
 
 Each step is one exactly rounded operation, in the order in which the standard strategy applies them
 to the whole series, so that every strategy gives the same bits, on every device.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
+from pgti.batching.filling import Filling
 from pgti.batching.source import WindowSource
 from pgti.store.codec import MISSING_CODE
 
@@ -30,8 +31,8 @@ class StoredRows:
     Attributes:
         raw: stored readings [K, R, N, C].
         calendar: calendar features of each row [K, R, F].
-        week_bins: entries of the profile's table for each row and for H rows later [K, R, 2], or
-            [K, R, 0] without a profile.
+        bins: entries of the table of typical readings for each row and, with a profile, for H rows
+            later [K, R, 2]; only the first where readings are filled, none where they are not.
         window_index: for a union, where each row of each window is in it [B, rows]; else None.
         window_calendar: calendar features of inputs and horizon [B, L + H, F].
         starts: first row of each window, int64 [B], on the host.
@@ -40,7 +41,7 @@ class StoredRows:
 
     raw: Tensor
     calendar: Tensor
-    week_bins: Tensor
+    bins: Tensor
     window_index: Tensor | None
     window_calendar: Tensor
     starts: NDArray[np.int64]
@@ -63,18 +64,34 @@ class StoredRows:
             self,
             raw=function(self.raw),
             calendar=function(self.calendar),
-            week_bins=function(self.week_bins),
+            bins=function(self.bins),
             window_index=None if index is None else function(index),
             window_calendar=function(self.window_calendar),
         )
 
 
 class Assembler(ABC):
-    """Turns stored rows into batches."""
+    """Turns stored rows into batches.
 
-    @abstractmethod
+    Args:
+        source: what the windows hold.
+        device: where the rows are and the batch is made.
+    """
+
+    def __init__(self, source: WindowSource, device: torch.device) -> None:
+        self._fill = Filling(source, device)
+
     def __call__(self, rows: StoredRows) -> Batch:
         """Make a batch."""
+        batch = self._assemble(rows)
+        num_steps, index = batch.x.shape[1], rows.window_index
+        bins = rows.bins[:, :num_steps] if index is None else rows.bins[0][index[:, :num_steps]]
+        self._fill(batch.x, batch.x_mask, bins)
+        return batch
+
+    @abstractmethod
+    def _assemble(self, rows: StoredRows) -> Batch:
+        """Make a batch, with 0 for what is missing."""
 
 
 class TorchAssembler(Assembler):
@@ -86,6 +103,7 @@ class TorchAssembler(Assembler):
     """
 
     def __init__(self, source: WindowSource, device: torch.device) -> None:
+        super().__init__(source, device)
         self._source = source
         self._device = device
         targets = source.target_indices
@@ -97,12 +115,13 @@ class TorchAssembler(Assembler):
         self._std = self._per_channel(source.scaler.std)
         self._has_missing = source.store.meta.missing_count > 0
         self._true = torch.ones((), dtype=torch.bool, device=device)
-        profile = source.scaled_profile()
-        self._profile = None if profile is None else torch.from_numpy(profile).to(device)
+        self._profile: Tensor | None = None
+        typical = source.scaled_typical()
+        if source.profile and typical is not None:
+            self._profile = torch.from_numpy(typical[..., list(targets)]).to(device)
         self._x: Tensor | None = None
 
-    def __call__(self, rows: StoredRows) -> Batch:
-        """Make a batch."""
+    def _assemble(self, rows: StoredRows) -> Batch:
         steps = self._source.spec.input_steps
         y: Tensor | None = None
         y_mask: Tensor | None = None
@@ -110,13 +129,13 @@ class TorchAssembler(Assembler):
             past = rows.raw[:, :steps]
             x = self._x_buffer(past.shape)
             x_mask = self._observed(past)
-            self._fill_inputs(x, past, x_mask, rows.calendar[:, :steps], rows.week_bins[:, :steps])
+            self._fill_inputs(x, past, x_mask, rows.calendar[:, :steps], rows.bins[:, :steps])
             if rows.with_targets:
                 y, y_mask = self._targets_of(rows.raw[:, steps:])
         else:
             mask = self._observed(rows.raw)
             union = torch.empty(self._input_shape(rows.raw.shape), device=self._device)
-            self._fill_inputs(union, rows.raw, mask, rows.calendar, rows.week_bins)
+            self._fill_inputs(union, rows.raw, mask, rows.calendar, rows.bins)
             past_BL, future_BH = rows.window_index[:, :steps], rows.window_index[:, steps:]
             x = self._x_buffer((*past_BL.shape, *rows.raw.shape[2:]))
             torch.index_select(union[0], 0, past_BL.flatten(), out=x.flatten(0, 1))
@@ -137,7 +156,7 @@ class TorchAssembler(Assembler):
         )
 
     def _fill_inputs(
-        self, x: Tensor, raw: Tensor, mask: Tensor, calendar: Tensor, week_bins: Tensor
+        self, x: Tensor, raw: Tensor, mask: Tensor, calendar: Tensor, bins: Tensor
     ) -> None:
         nodes, channels = raw.shape[2:]
         values = x[..., :channels]
@@ -146,10 +165,13 @@ class TorchAssembler(Assembler):
             values.div_(self._divisors)
         values.sub_(self._mean).div_(self._std)
         self._filled(values, mask)
+        if self._source.observed_mask:
+            x[..., channels : 2 * channels].copy_(mask)
+            channels *= 2
         if self._profile is not None:
             width = self._profile.shape[-1]
             for position in range(2):
-                entries = self._profile[week_bins[..., position]]
+                entries = self._profile[bins[..., position]]
                 x[..., channels : channels + width].copy_(entries)
                 channels += width
         if calendar.shape[-1]:

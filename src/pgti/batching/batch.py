@@ -25,8 +25,10 @@ class Batch(Display):
 
     Attributes:
         x: inputs, float32 [B, L, N, C_in]: the store's C channels standardised, a missing
-            reading as 0 (the channel's mean); then, where asked for, the typical reading of each
-            target at this row and H rows later; then the F calendar features.
+            reading as the sensor's last one in the window, fading into its typical one (with
+            `fill="mean"` as 0, the channel's mean); then, where asked for, which of them were
+            observed, 1 or 0; then, where asked for, the typical reading of each target at this row
+            and H rows later; then the F calendar features.
         x_mask: which input readings were observed, bool [B, L, N, C].
         y: targets in original units, float32 [B, H, N, C_out], a missing one as 0; None where
             the horizon lies past the end of the series.

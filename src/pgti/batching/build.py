@@ -4,7 +4,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pgti.batching.assembler import Assembler, TorchAssembler
 from pgti.batching.batcher import Batcher, RowSource, WindowBatcher
@@ -28,6 +27,7 @@ from pgti.windows import (
     Placement,
     Sequential,
     Sharding,
+    Starts,
 )
 
 __all__ = [
@@ -92,7 +92,7 @@ def build_batcher(
 
 def build_loader(  # noqa: PLR0913 - each names one part of a loader
     source: WindowSource,
-    starts: range | NDArray[np.int64],
+    starts: Starts,
     batch_size: int,
     order: Order | None = None,
     *,
@@ -128,8 +128,10 @@ def build_loader(  # noqa: PLR0913 - each names one part of a loader
     communicator = SingleProcess() if communicator is None else communicator
     sharding = build_sharding(order, placement, communicator.rank, communicator.world_size)
     if placement == "partitioned":
-        if not isinstance(starts, range):
-            raise ConfigError("a partitioned placement takes the windows of a whole split: a range")
+        if not isinstance(starts, range) and (np.diff(starts) <= 0).any():
+            raise ConfigError(
+                "the window starts do not rise: a partitioned placement takes them in time order"
+            )
         rows: HostRows
         if isinstance(sharding, PartitionSharding):
             rows = PartitionedRows(source, device, starts, sharding, communicator)

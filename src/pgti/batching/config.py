@@ -1,17 +1,27 @@
 """Which windows of a store there are, and what belongs to their inputs."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from pgti.errors import ConfigError
 from pgti.options import convert_fields
 from pgti.store import parse_time
-from pgti.windows import Splits, WindowSpec, split_by_fractions, split_by_rows
+from pgti.windows import (
+    Splits,
+    Starts,
+    WindowSpec,
+    leave_out_holes,
+    split_by_fractions,
+    split_by_rows,
+)
 
 if TYPE_CHECKING:
     from pgti.store import SeriesStore
 
-__all__ = ["WindowConfig"]
+__all__ = ["Fill", "WindowConfig"]
+
+Fill: TypeAlias = Literal["last", "mean"]
+"""What stands for a missing input."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,11 +38,17 @@ class WindowConfig:
         profile: Append typical-day features to the inputs. They are the mean of each sensor at
             that time of day, on working days or on weekends, over the training rows; for the time
             step itself and for the time step one horizon later.
+        fill: What stands for a missing input: last or mean. "last" is the sensor's last reading in
+            the window, which fades step by step into its typical one at that time of the training
+            rows, or that one if there is no reading. "mean" is the channel's mean.
+        observed_mask: Append to the inputs which readings were observed: 1, or 0 where missing.
         fractions: Fractions of train, validation and test windows, in time order.
         val_from: Time of the first validation target, ISO 8601, instead of fractions.
         test_from: Time of the first test target, ISO 8601; required with val-from.
         gap: Time steps left out between splits. With input-steps + horizon - 1, splits share no
             time step.
+        across_holes: Also use windows that reach across missing time steps (a store with
+            `--gaps keep`), as if those were not missing.
 
     Raises:
         ConfigError: if a size breaks its rule, or a split is given in two ways.
@@ -44,10 +60,13 @@ class WindowConfig:
     targets: tuple[str, ...] = ()
     calendar: tuple[str, ...] | None = None
     profile: bool = False
+    fill: Fill = "last"
+    observed_mask: bool = False
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     val_from: str | None = None
     test_from: str | None = None
     gap: int = 0
+    across_holes: bool = False
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -70,15 +89,22 @@ class WindowConfig:
             ConfigError: if the split leaves no training window, or a time is not valid.
         """
         num_steps = store.meta.num_steps
+        holes = None if self.across_holes else store.time_axis.holes
         if self.val_from is None or self.test_from is None:
-            return split_by_fractions(num_steps, self.spec, self.fractions, self.gap)
+            return split_by_fractions(num_steps, self.spec, self.fractions, self.gap, holes)
         return split_by_rows(
             num_steps,
             self.spec,
             val_row=store.time_axis.row_of(parse_time("val_from", self.val_from)),
             test_row=store.time_axis.row_of(parse_time("test_from", self.test_from)),
             gap=self.gap,
+            holes=holes,
         )
+
+    def whole(self, store: "SeriesStore", starts: Starts) -> Starts:
+        """Those of the windows of a store that may be used: none across a hole, unless asked."""
+        holes = None if self.across_holes else store.time_axis.holes
+        return leave_out_holes(starts, self.spec.extent, holes)
 
     def target_indices(self, store: "SeriesStore") -> tuple[int, ...]:
         """Positions of the target channels."""

@@ -34,7 +34,7 @@ class WindowSample(NamedTuple):
     """One window, or many where `default_collate` has stacked them: a B comes first then.
 
     Attributes:
-        x: inputs, standardised, a missing reading as 0: float32 [L, N, C_in].
+        x: inputs, standardised, as in `Batch`: float32 [L, N, C_in].
         x_mask: which input readings were observed, bool [L, N, C].
         y: targets in original units, a missing one as 0: float32 [H, N, C_out].
         y_mask: which targets were observed, bool [H, N, C_out].
@@ -83,8 +83,8 @@ class WindowDataset(Display, Dataset[WindowSample]):
     ) -> Self:
         """The windows of a split of a store, as `pgti.train` cuts and standardises them.
 
-        Scaler and typical days come from the training rows, whatever the split, so that the three
-        splits of a store share them.
+        Scaler and typical readings come from the training rows, whatever the split, so that the
+        three splits of a store share them.
 
         Args:
             store: an open store, or its path.
@@ -101,7 +101,7 @@ class WindowDataset(Display, Dataset[WindowSample]):
         config = parse_config(WindowConfig, windows, owner="windows")
         opened = open_store(store)
         starts = config.splits(opened).starts(split)
-        if not starts:
+        if not len(starts):
             raise ConfigError(
                 f"the split {split} of {opened.path} has no window: give it a larger fraction, or "
                 "shorten input_steps or horizon"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
+from pgti.batching.filling import Filling
 from pgti.batching.numpy_assembler import PIECE_READINGS, NumpyDecoder
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
 from pgti.batching.source import WindowSource
@@ -49,6 +50,7 @@ class DecodedBatcher(Batcher[Batch]):
         self._page_rows = page_rows
         self._features = RowFeatures(source, page_rows)
         self._decoder = NumpyDecoder(source, piece_readings)
+        self._fill = Filling(source, self.device)
         # The system takes memory page by page, as rows are written.
         rows, nodes, targets = meta.num_steps, meta.num_nodes, len(source.target_indices)
         self._x = np.empty((rows, nodes, source.num_input_channels), dtype=np.float32)
@@ -74,6 +76,8 @@ class DecodedBatcher(Batcher[Batch]):
             starts[:, None] + np.arange(spec.extent.start, spec.extent.stop)
         )
         x, x_mask = self._copies(self._x_windows, self._x_mask_windows, starts)
+        bins = self._features.bins(starts[:, None] + np.arange(spec.input_steps))
+        self._fill(x, x_mask, torch.from_numpy(bins))
         y: Tensor | None = None
         y_mask: Tensor | None = None
         if request.with_targets:
@@ -122,8 +126,8 @@ class DecodedBatcher(Batcher[Batch]):
             mask[piece].reshape(1, rows.size, -1) if self._decoder.has_missing else None
             for mask in (self._x_mask, self._y_mask)
         )
-        calendar, week_bins = self._features.calendar(rows), self._features.week_bins(rows)
-        self._decoder.inputs(raw, calendar, week_bins, self._x[None, piece], x_mask)
+        calendar, bins = self._features.calendar(rows), self._features.bins(rows)
+        self._decoder.inputs(raw, calendar, bins, self._x[None, piece], x_mask)
         self._decoder.targets(raw, self._y[piece].reshape(1, rows.size, -1), y_mask)
 
 

@@ -27,10 +27,9 @@ _COPY_BYTES = 1 << 26  # the series moves in pieces of 64 MiB: no second copy of
 
 
 def device_bytes(source: WindowSource) -> int:
-    """Bytes that the series, its calendar and the profile take on the compute device."""
+    """Bytes that the series, its calendar and the typical readings take on the compute device."""
     rows = source.store.meta.num_steps + source.spec.horizon
-    table = 0 if source.profile is None else source.profile.table.nbytes
-    return source.store.num_bytes + rows * (4 * len(source.calendar) + 8) + table
+    return source.store.num_bytes + rows * (4 * len(source.calendar) + 8) + source.typical_bytes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -102,16 +101,15 @@ class DeviceRows(RowSource[RowNumbers]):
         """Gather the rows where they are."""
         rows_KR, starts_B = self._moved(fetched.rows), self._moved(fetched.window_starts)
         index = fetched.window_index
-        series, features, all_week_bins = self._on_device()
+        series, features, bins = self._on_device()
         raw = self._gather(series, rows_KR.flatten())
-        week_bins = rows_KR.new_empty(*rows_KR.shape, 0)
-        if self._source.profile is not None:
-            ahead = rows_KR + self._source.spec.horizon
-            week_bins = all_week_bins[torch.stack((rows_KR, ahead), dim=-1)]
+        ahead = [rows_KR + offset for offset in self._source.typical_offsets]
         return StoredRows(
             raw=raw.view(*rows_KR.shape, *raw.shape[1:]),
             calendar=features[rows_KR],
-            week_bins=week_bins,
+            bins=bins[torch.stack(ahead, dim=-1)]
+            if ahead
+            else rows_KR.new_empty(*rows_KR.shape, 0),
             window_index=None if index is None else self._moved(index),
             window_calendar=features[starts_B.unsqueeze(1) + self._span],
             starts=fetched.starts,
@@ -135,7 +133,7 @@ class DeviceRows(RowSource[RowNumbers]):
         return gathered
 
     def _on_device(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The series, and calendar [T + H, F] and week bin [T + H] of every row.
+        """The series, and calendar [T + H, F] and typical time [T + H] of every row.
 
         They move there when they are first needed.
         """
@@ -144,13 +142,13 @@ class DeviceRows(RowSource[RowNumbers]):
                 store, spec = self._source.store, self._source.spec
                 rows = np.arange(store.meta.num_steps + spec.horizon)
                 features = calendar_features(store.time_axis, self._source.calendar, rows)
-                week_bins = np.zeros(len(rows), dtype=np.int64)
-                if self._source.profile is not None:
-                    week_bins = self._source.profile.week_bins(store.time_axis, rows)
+                bins = np.zeros(len(rows), dtype=np.int64)
+                if self._source.typical is not None:
+                    bins = self._source.typical.bins(store.time_axis, rows)
                 self._resident = (
                     _copy_series(store, self._device),
                     torch.from_numpy(features).to(self._device),
-                    torch.from_numpy(week_bins).to(self._device),
+                    torch.from_numpy(bins).to(self._device),
                 )
             return self._resident
 

@@ -37,7 +37,7 @@ class HostRows(RowSource[StoredRows]):
         source: what the windows hold.
         device: where batches are made.
         reader: copies rows.
-        features: calendar features and week bins of the rows; computed here if not given.
+        features: calendar features and typical times of the rows; computed here if not given.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class HostRows(RowSource[StoredRows]):
         stored = StoredRows(
             raw=raw.view(*plan.rows.shape, meta.num_nodes, meta.num_channels),
             calendar=torch.from_numpy(calendar),
-            week_bins=torch.from_numpy(self._features.week_bins(plan.rows)),
+            bins=torch.from_numpy(self._features.bins(plan.rows)),
             window_index=_as_tensor(plan.window_index),
             window_calendar=torch.from_numpy(window_calendar),
             starts=request.starts,

@@ -69,8 +69,8 @@ class MappedSeries:
 
     def _announce(self, ranges: RowRanges) -> None:
         """Have the system read rows that it does not hold, without waiting for them."""
-        mapped: object = self._store.raw.base
-        if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_WILLNEED"):
+        mapped = self._store.mapping
+        if mapped is None or not hasattr(mmap, "MADV_WILLNEED"):
             return
         begin = self._series.ctypes.data - np.frombuffer(mapped, dtype=np.uint8).ctypes.data
         row_bytes = self._series.strides[0]

@@ -50,14 +50,18 @@ class NumpyDecoder:
         )
         self._mean = self._per_reading(source.scaler.mean)
         self._std = self._per_reading(source.scaler.std)
-        self._profile = source.scaled_profile()
+        typical = source.scaled_typical()
+        self._profile = (
+            typical[..., list(self._targets)] if source.profile and typical is not None else None
+        )
+        self._observed_mask = source.observed_mask
         self._scratch = ScratchArrays()
 
     def inputs(
         self,
         raw: Raw,
         calendar: NDArray[np.float32],
-        week_bins: NDArray[np.int64],
+        bins: NDArray[np.int64],
         x: NDArray[np.float32],
         mask: NDArray[np.bool_] | None,
     ) -> None:
@@ -66,7 +70,7 @@ class NumpyDecoder:
         Args:
             raw: stored readings of K groups of R rows [K, R, N * C].
             calendar: calendar features of the rows [K, R, F].
-            week_bins: entries of the profile's table [K, R, 2], or [K, R, 0] without a profile.
+            bins: entries of the table of typical readings, as in `StoredRows`.
             x: written, [K, R, N, C_in], contiguous.
             mask: written, [K, R, N * C], contiguous; None where no reading of the series misses.
         """
@@ -85,7 +89,7 @@ class NumpyDecoder:
                 readings = values.reshape(*part.shape[:3], self.num_channels)
                 for channel in range(self.num_channels):
                     part[..., channel] = readings[..., channel]
-                self._append(part, calendar[piece], week_bins[piece])
+                self._append(part, calendar[piece], bins[piece], observed)
 
     def targets(self, raw: Raw, y: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> None:
         """Write the targets of rows in original units and which of them were observed.
@@ -104,13 +108,22 @@ class NumpyDecoder:
             _zero_missing(values, observed)
 
     def _append(
-        self, x: NDArray[np.float32], calendar: NDArray[np.float32], week_bins: NDArray[np.int64]
+        self,
+        x: NDArray[np.float32],
+        calendar: NDArray[np.float32],
+        bins: NDArray[np.int64],
+        observed: NDArray[np.bool_] | None,
     ) -> None:
-        """Write profile and calendar into the channels after the readings."""
+        """Write mask, profile and calendar into the channels after the readings."""
         channel = self.num_channels
+        if self._observed_mask:
+            mask = None if observed is None else observed.reshape(*x.shape[:3], channel)
+            for position in range(channel):
+                x[..., channel + position] = 1 if mask is None else mask[..., position]
+            channel *= 2
         if self._profile is not None:
             for position in range(2):
-                typical = self._profile[week_bins[..., position]]
+                typical = self._profile[bins[..., position]]
                 x[..., channel : channel + typical.shape[-1]] = typical
                 channel += typical.shape[-1]
         for feature in range(calendar.shape[-1]):
@@ -139,25 +152,25 @@ class NumpyAssembler(Assembler):
     """
 
     def __init__(self, source: WindowSource, piece_readings: int = PIECE_READINGS) -> None:
+        super().__init__(source, torch.device("cpu"))
         self._steps = source.spec.input_steps
         self._decoder = NumpyDecoder(source, piece_readings)
         self._scratch = ScratchArrays()
         self._true = torch.ones((), dtype=torch.bool)
 
-    def __call__(self, rows: StoredRows) -> Batch:
-        """Make a batch."""
+    def _assemble(self, rows: StoredRows) -> Batch:
         raw: Raw = rows.raw.numpy().reshape(*rows.raw.shape[:2], -1)
-        calendar, week_bins = rows.calendar.numpy(), rows.week_bins.numpy()
+        calendar, bins = rows.calendar.numpy(), rows.bins.numpy()
         past, future = slice(self._steps), slice(self._steps, None)
         y: Tensor | None = None
         y_mask: Tensor | None = None
         if rows.window_index is None:
-            x, x_mask = self._inputs("x", raw[:, past], calendar[:, past], week_bins[:, past])
+            x, x_mask = self._inputs("x", raw[:, past], calendar[:, past], bins[:, past])
             if rows.with_targets:
                 y, y_mask = self._targets("y", raw[:, future])
         else:
             window_index = rows.window_index.numpy()
-            union, mask = self._inputs("union x", raw, calendar, week_bins)
+            union, mask = self._inputs("union x", raw, calendar, bins)
             x, x_mask = self._gather_windows("x", union, mask, window_index[:, past])
             if rows.with_targets:
                 union, mask = self._targets("union y", raw)
@@ -172,14 +185,14 @@ class NumpyAssembler(Assembler):
         )
 
     def _inputs(
-        self, name: str, raw: Raw, calendar: NDArray[np.float32], week_bins: NDArray[np.int64]
+        self, name: str, raw: Raw, calendar: NDArray[np.float32], bins: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
         """Inputs [K, R, N, C_in] and which readings were observed [K, R, N, C]."""
         decoder = self._decoder
         rows = (*raw.shape[:2], decoder.num_nodes)
         x = self._scratch.array(name, (*rows, decoder.num_inputs), np.float32)
         mask = self._mask_array(name, raw.shape)
-        decoder.inputs(raw, calendar, week_bins, x, mask)
+        decoder.inputs(raw, calendar, bins, x, mask)
         return torch.from_numpy(x), self._mask(mask, (*rows, decoder.num_channels))
 
     def _targets(self, name: str, raw: Raw) -> tuple[Tensor, Tensor]:

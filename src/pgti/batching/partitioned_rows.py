@@ -25,6 +25,7 @@ from pgti.store import SeriesStore
 from pgti.windows import (
     PartitionSharding,
     RowRanges,
+    Starts,
     Transfer,
     even_part,
     plan_transfers,
@@ -123,7 +124,7 @@ class PartitionedRows(HostRows):
         self,
         source: WindowSource,
         device: torch.device,
-        starts: range,
+        starts: Starts,
         sharding: PartitionSharding,
         communicator: Communicator,
     ) -> None:
@@ -186,7 +187,7 @@ class ExchangedRows(HostRows):
         self,
         source: WindowSource,
         device: torch.device,
-        starts: range,
+        starts: Starts,
         communicator: Communicator,
         prefetch_depth: int,
     ) -> None:
@@ -195,7 +196,7 @@ class ExchangedRows(HostRows):
         self._communicator = communicator
         self._prefetch_depth = prefetch_depth
         extent = source.spec.extent
-        first, stop = starts[0] + extent.start, starts[-1] + extent.stop
+        first, stop = int(starts[0]) + extent.start, int(starts[-1]) + extent.stop
         parts = (
             even_part(stop - first, communicator.world_size, rank)
             for rank in range(communicator.world_size)

@@ -1,4 +1,4 @@
-"""Copies of rows and what belongs to them: scratch memory, calendar features, week bins."""
+"""Copies of rows and what belongs to them: scratch memory, calendar features, typical times."""
 
 import math
 from typing import Any, Protocol
@@ -57,13 +57,13 @@ def copy_row_ranges(series: NDArray[Any], ranges: RowRanges, out: NDArray[Any]) 
 
 
 class RowFeatures:
-    """Calendar features and week bins of rows, computed when a row is first asked for.
+    """Calendar features and typical times of rows, computed when a row is first asked for.
 
     Every row is part of many windows, and a time zone makes its clock slow to compute. A page of
     rows is computed at a time and cached: a few bytes a row, little beside its readings.
 
     Args:
-        source: the series, its calendar features and its profile.
+        source: the series, its calendar features and its typical readings.
         page_rows: rows of a page.
     """
 
@@ -72,7 +72,8 @@ class RowFeatures:
         self._page_rows = page_rows
         num_rows = source.store.meta.num_steps + source.spec.horizon
         self._calendar = np.empty((num_rows, len(source.calendar)), dtype=np.float32)
-        self._week_bins = np.empty(0 if source.profile is None else num_rows, dtype=np.int64)
+        self._offsets = np.array(source.typical_offsets, dtype=np.int64)
+        self._bins = np.empty(num_rows if len(self._offsets) else 0, dtype=np.int64)
         self._is_known = np.zeros(-(-num_rows // page_rows), dtype=np.bool_)
         self._is_complete = False
 
@@ -82,17 +83,17 @@ class RowFeatures:
             self._compute(rows)
         return self._calendar[rows]
 
-    def week_bins(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Entries of the profile's table for the rows and for those H later.
+    def bins(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Entries of the table of typical readings for the rows, and with a profile for H later.
 
-        int64, of the shape of `rows` with 2 appended, or 0 without a profile.
+        int64, of the shape of `rows` with the number of `typical_offsets` appended.
         """
-        if self._source.profile is None:
-            return np.empty((*rows.shape, 0), dtype=np.int64)
-        both = rows[..., None] + np.array([0, self._source.spec.horizon])
-        self._compute(both)
-        week_bins: NDArray[np.int64] = self._week_bins[both]
-        return week_bins
+        wanted = rows[..., None] + self._offsets
+        if not len(self._offsets):
+            return wanted
+        self._compute(wanted)
+        bins: NDArray[np.int64] = self._bins[wanted]
+        return bins
 
     def _compute(self, rows: NDArray[np.int64]) -> None:
         if self._is_complete:
@@ -108,7 +109,7 @@ class RowFeatures:
             wanted = np.arange(first, min(first + self._page_rows, len(self._calendar)))
             axis = source.store.time_axis
             self._calendar[wanted] = calendar_features(axis, source.calendar, wanted)
-            if source.profile is not None:
-                self._week_bins[wanted] = source.profile.week_bins(axis, wanted)
+            if source.typical is not None and len(self._bins):
+                self._bins[wanted] = source.typical.bins(axis, wanted)
             self._is_known[page] = True  # last: another thread may be reading
         self._is_complete = bool(self._is_known.all())

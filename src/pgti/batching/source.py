@@ -9,13 +9,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
-from pgti.batching.config import WindowConfig
+from pgti.batching.config import Fill, WindowConfig
 from pgti.display import count_of
 from pgti.errors import ConfigError
-from pgti.store import Profile, Scaler, SeriesStore, calendar_features, default_calendar
+from pgti.store import (
+    Scaler,
+    SeriesStore,
+    TypicalReadings,
+    calendar_features,
+    default_calendar,
+)
 from pgti.windows import ModelShape, WindowSpec
 
-__all__ = ["WindowSource"]
+__all__ = ["WindowSource", "needs_typical"]
+
+
+def needs_typical(windows: WindowConfig, store: SeriesStore) -> bool:
+    """Whether inputs have typical readings: in a profile, or in place of missing ones."""
+    return windows.profile or (windows.fill == "last" and store.meta.missing_count > 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -28,11 +39,17 @@ class WindowSource:
         scaler: standardisation of the inputs.
         target_indices: positions, among the store's channels, of those to forecast.
         calendar: names of the calendar features that are appended to the inputs.
-        profile: typical day of the target channels; appended to the inputs before the calendar,
-            for the input's own row and for the row H steps later. None appends nothing.
+        typical: what each sensor usually reads, of the training rows.
+        fill: what stands for a missing reading: "last", the sensor's last one in the window,
+            fading into its typical one (`fill_missing`); "mean", 0.
+        observed_mask: whether the mask of the readings is appended to them.
+        profile: whether the typical readings of the target channels are appended to the inputs
+            before the calendar, for the input's own row and for the row H steps later.
 
     Raises:
-        ConfigError: if there is no such calendar feature, or the series has no times.
+        ConfigError: if there is no such calendar feature, the series has no times, or a profile
+            has no typical readings, or none by time of day; if readings are to be filled and none
+            are typical.
     """
 
     store: SeriesStore
@@ -40,9 +57,22 @@ class WindowSource:
     scaler: Scaler
     target_indices: tuple[int, ...]
     calendar: tuple[str, ...] = ()
-    profile: Profile | None = None
+    typical: TypicalReadings | None = None
+    fill: Fill = "mean"
+    observed_mask: bool = False
+    profile: bool = False
 
     def __post_init__(self) -> None:
+        if self.profile and (self.typical is None or not self.typical.has_times_of_day):
+            raise ConfigError(
+                "a profile is the mean of a time of day, and the series has no times or no more "
+                "than one reading a day: leave the profile out"
+            )
+        if self.fills and self.typical is None:
+            raise ConfigError(
+                "readings are missing and fill is 'last', which needs the typical readings of the "
+                "training rows: pass typical=TypicalReadings.fit(store, rows), or use fill='mean'"
+            )
         self.calendar_of(np.zeros(1, dtype=np.int64))  # refuses unknown features at once
 
     @classmethod
@@ -52,6 +82,7 @@ class WindowSource:
         windows: WindowConfig,
         scaler: Scaler | None = None,
         *,
+        typical: TypicalReadings | None = None,
         day_of_week: bool = False,
     ) -> Self:
         """What the windows of a store hold; statistics are those of its training rows alone.
@@ -60,6 +91,7 @@ class WindowSource:
             store: the series.
             windows: shape and split of the windows, and what belongs to their inputs.
             scaler: standardisation of the inputs, if it is known.
+            typical: what each sensor usually reads, if it is known.
             day_of_week: whether a calendar that is not given has the day of the week, too.
 
         Raises:
@@ -68,17 +100,25 @@ class WindowSource:
             DataError: if a target channel is not in the store, or a channel was never observed.
         """
         targets, spec = windows.target_indices(store), windows.spec
-        train_rows = windows.splits(store).train_rows(spec)
         calendar = windows.calendar
         if calendar is None:
             calendar = default_calendar(store.time_axis, day_of_week=day_of_week)
+        is_needed = typical is None and needs_typical(windows, store)
+        if scaler is None or is_needed:  # both known: the store may have no rows
+            train_rows = windows.splits(store).train_rows(spec)
+            scaler = Scaler.fit(store, train_rows) if scaler is None else scaler
+            if is_needed:
+                typical = TypicalReadings.fit(store, train_rows, every_step=windows.profile)
         return cls(
             store=store,
             spec=spec,
-            scaler=Scaler.fit(store, train_rows) if scaler is None else scaler,
+            scaler=scaler,
             target_indices=targets,
             calendar=calendar,
-            profile=Profile.fit(store, train_rows, targets) if windows.profile else None,
+            typical=typical,
+            fill=windows.fill,
+            observed_mask=windows.observed_mask,
+            profile=windows.profile,
         )
 
     @property
@@ -96,9 +136,10 @@ class WindowSource:
 
     @property
     def num_input_channels(self) -> int:
-        """Channels of a batch's `x`: the store's, the profile's and the calendar's."""
-        typical = 0 if self.profile is None else 2 * len(self.target_indices)
-        return self.store.meta.num_channels + typical + len(self.calendar)
+        """Channels of a batch's `x`: the store's, their mask, the profile's and the calendar's."""
+        readings = self.store.meta.num_channels * (1 + self.observed_mask)
+        typical = 2 * len(self.target_indices) * self.profile
+        return readings + typical + len(self.calendar)
 
     @property
     def shape(self) -> ModelShape:
@@ -145,13 +186,32 @@ class WindowSource:
         rows = starts[:, None] + np.arange(self.spec.span)
         return torch.from_numpy(calendar_features(self.store.time_axis, self.calendar, rows))
 
-    def scaled_profile(self) -> NDArray[np.float32] | None:
-        """The profile's table, standardised like the inputs: [week bins, N, C_out]."""
-        if self.profile is None:
+    @property
+    def fills(self) -> bool:
+        """Whether missing readings are replaced: by what is known of their sensors."""
+        return self.fill == "last" and self.store.meta.missing_count > 0
+
+    @property
+    def typical_offsets(self) -> tuple[int, ...]:
+        """Distances from a row to those whose typical readings its inputs need."""
+        if self.profile:
+            return (0, self.spec.horizon)
+        return (0,) if self.fills else ()
+
+    def scaled_typical(self) -> NDArray[np.float32] | None:
+        """The typical readings, standardised like the inputs: [bins, N, C]."""
+        if self.typical is None:
             return None
-        mean = np.asarray(self.scaler.mean, dtype=np.float32)[list(self.target_indices)]
-        std = np.asarray(self.scaler.std, dtype=np.float32)[list(self.target_indices)]
-        return (self.profile.table - mean) / std
+        mean = np.asarray(self.scaler.mean, dtype=np.float32)
+        std = np.asarray(self.scaler.std, dtype=np.float32)
+        scaled = self.typical.table - mean
+        scaled /= std
+        return scaled
+
+    @property
+    def typical_bytes(self) -> int:
+        """Bytes of the standardised typical readings, where inputs need them."""
+        return self.typical.table.nbytes if self.typical is not None and self.typical_offsets else 0
 
     # -- windows ----------------------------------------------------------------------------------
 

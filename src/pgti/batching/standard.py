@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
+from pgti.batching.filling import Filling
 from pgti.batching.source import WindowSource
 from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
@@ -33,7 +34,7 @@ def standard_bytes(source: WindowSource) -> int:
     preparing = cut_from + 4 * meta.num_nodes * (source.num_input_channels + meta.num_channels)
     rows = meta.num_steps
     windows = spec.num_windows(rows) * source.window_bytes
-    return max(rows * cut_from + windows, rows * preparing)
+    return max(rows * cut_from + windows, rows * preparing) + source.typical_bytes
 
 
 class StandardBatcher(Batcher[Batch]):
@@ -109,11 +110,14 @@ def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     scaled /= np.asarray(source.scaler.std, dtype=np.float32)
     scaled[~observed] = 0
     rows = np.arange(store.meta.num_steps)
-    table = source.scaled_profile()
-    if source.profile is not None and table is not None:
-        for ahead in (0, spec.horizon):
-            week_bins = source.profile.week_bins(store.time_axis, rows + ahead)
-            scaled = np.concatenate([scaled, table[week_bins]], axis=-1)
+    if source.observed_mask:
+        scaled = np.concatenate([scaled, observed.astype(np.float32)], axis=-1)
+    table = source.scaled_typical() if source.profile else None
+    if source.typical is not None and table is not None:
+        for ahead in source.typical_offsets:
+            bins = source.typical.bins(store.time_axis, rows + ahead)
+            scaled = np.concatenate([scaled, table[bins][..., targets]], axis=-1)
+    del table
     if source.calendar:
         features = calendar_features(store.time_axis, source.calendar, rows)
         tiled = np.broadcast_to(features[:, None, :], (*scaled.shape[:2], features.shape[-1]))
@@ -126,9 +130,15 @@ def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             np.stack([series[start + offset : start + offset + rows] for start in starts])
         )
 
+    x, x_mask = (windows(each, 0, spec.input_steps) for each in (scaled, observed))
+    if source.fills and source.typical is not None:
+        fill = Filling(source, x.device)
+        times = torch.from_numpy(source.typical.bins(store.time_axis, rows))
+        for start, each, mask in zip(starts, x, x_mask, strict=True):
+            fill(each[None], mask[None], times[None, start : start + spec.input_steps, None])
     return (
-        windows(scaled, 0, spec.input_steps),
-        windows(observed, 0, spec.input_steps),
+        x,
+        x_mask,
         windows(y, spec.input_steps, spec.horizon),
         windows(y_mask, spec.input_steps, spec.horizon),
     )

@@ -13,6 +13,7 @@ __all__ = ["COMMANDS", "build_app", "split_lists"]
 COMMANDS = {
     "Data": {
         "ingest": "Create a store from a file of readings and a graph.",
+        "append": "Append newer readings to a store: the rows after its last one.",
         "fetch": "Create a store from a published data set; `pgti datasets` lists them.",
         "datasets": "List the data sets that `pgti fetch` can download, or describe one.",
         "simulate": "Create a store of simulated traffic speeds, in mph to one decimal.",
@@ -21,6 +22,7 @@ COMMANDS = {
     "Training": {
         "models": "List the models with their papers and sizes, or the options of one model.",
         "train": "Train a model and evaluate it on the test windows.",
+        "backtest": "Backtest a model: forecast stretch after stretch, each from what came before.",
         "study": "Train several configurations with several seeds, and compare their test metrics.",
         "plan": "Compute what the ranks of a job would do in an epoch.",
     },

@@ -11,9 +11,10 @@ from pgti.cli.output import build_table
 if TYPE_CHECKING:
     from pgti.forecasting import Report
 
-__all__ = ["error_tables"]
+__all__ = ["IN_UNITS", "error_tables", "format_error"]
 
-_IN_UNITS = ("MAE", "RMSE")  # of the target
+IN_UNITS = ("MAE", "RMSE")
+"""Errors in the unit of the target."""
 
 
 def error_tables(report: "Report") -> Iterator[Table]:
@@ -32,15 +33,16 @@ def error_tables(report: "Report") -> Iterator[Table]:
         for labels, values in zip(errors.index, errors.to_numpy(), strict=True):
             *channel, forecaster, metric = labels
             unit = report.units.get(channel[0], common) if channel else common
-            shown = f"{metric} {unit}".rstrip() if metric in _IN_UNITS else metric
-            rows.append((*channel, forecaster, shown, *map(_number, values)))
+            shown = f"{metric} {unit}".rstrip() if metric in IN_UNITS else metric
+            rows.append((*channel, forecaster, shown, *map(format_error, values)))
         yield build_table(one.title, [*texts, *steps], rows, num_texts=len(texts))
 
 
 def _heading(key: str, time: str) -> str:
     """A step and the time from the last input to it, where that is known: "step 12 (60 min)"."""
-    return time if key == "mean" or time.startswith("step") else f"step {key}\n({time})"
+    return time if not key.isdigit() or time.startswith("step") else f"step {key}\n({time})"
 
 
-def _number(value: float) -> str:
+def format_error(value: float) -> str:
+    """An error as a table shows it."""
     return "-" if math.isnan(value) else f"{value:.3f}"

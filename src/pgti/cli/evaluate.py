@@ -5,21 +5,41 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from pgti.cli.breakdowns import (
+    breakdown_tables,
+    check_out,
+    hardest_tables,
+    parse_ranges,
+    write_breakdowns,
+)
 from pgti.cli.error_tables import error_tables
 from pgti.cli.flags import JsonFlag, heading
-from pgti.cli.output import error_console, print_results
+from pgti.cli.ingest_options import ReadingsFlags
+from pgti.cli.output import error_console, log, print_results
+from pgti.display import count_of
 from pgti.distributed import TIMEOUT_SECONDS
+from pgti.errors import ConfigError
 from pgti.windows import SPLIT_NAMES, SplitName
 
 __all__ = ["evaluate_command"]
+
+Breakdown = Literal["sensor", "hour", "weekday", "range"]
 
 
 def evaluate_command(
     run: Path,
     /,
     *,
-    split: Literal["train", "val", "test", "all"] = "test",
+    split: Literal["train", "val", "test", "all"] | None = None,
+    first: Annotated[str | None, Parameter(name="--from")] = None,
+    last: Annotated[str | None, Parameter(name="--to")] = None,
     windows: int | None = None,
+    by: Annotated[tuple[Breakdown, ...], Parameter(negative_iterable=())] = (),
+    ranges: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
+    mape_threshold: float = 1e-3,
+    out: Path | None = None,
+    readings: Annotated[Path | None, Parameter(group=heading("Readings"))] = None,
+    options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
     store: Path | None = None,
     model: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
@@ -29,21 +49,37 @@ def evaluate_command(
 ) -> None:
     """Evaluate a trained run: MAE, RMSE and MAPE in original units.
 
-    Metrics are over observed targets, at every horizon step and on average, beside those of two
-    baselines: persistence and the historical average. Several ranks (torchrun) divide the windows
+    Metrics are over observed targets, at every horizon step and over all of them, beside those of
+    two baselines: persistence and the historical average. A second table has the sensors and hours
+    with the largest errors, and ranges of the target. Several ranks (torchrun) divide the windows
     among them.
 
     Args:
         run: Directory of the run.
-        split: Windows to evaluate.
-        windows: Evaluate at most this many windows, spread evenly over the split.
-        store: Path of the run's store, if it has moved.
+        split: Windows to evaluate: those of a split, by default test.
+        first: Evaluate windows whose first forecast step is not before this time.
+        last: Evaluate windows whose first forecast step is not after this time.
+        windows: Evaluate at most this many windows, spread evenly.
+        by: Print the errors of every sensor, hour, weekday or range of the target; several are
+            separated by commas.
+        ranges: Values at which one range of the target ends and the next begins, such as 30,50; of
+            several targets, speed=30,50,flow=100. By default a tenth, half and nine tenths of the
+            training readings lie below them.
+        mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
+        out: Write the errors by sensor, hour, weekday and range, or those chosen by --by, to this
+            file: .csv or .parquet.
+        readings: Store or file of newer readings of the run's sensors to evaluate on.
+        options: How to read the file of readings, where that is not as in training.
+        store: Path of the run's store, if it has moved or grown; or of a store of newer readings,
+            all windows of which are evaluated.
         model: Your own network, MODULE:CLASS, if its module is in the current directory or has
             moved. By default pgti finds the run's network among installed modules.
         checkpoint: Parameters to load: the best by validation MAE, or the last.
         device: Compute device. By default the run's.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
     """
+    if out is not None:
+        check_out(out)
     from pgti.cli.job import open_job
     from pgti.cli.run_options import allow_own_module
     from pgti.forecasting import RichObserver
@@ -62,16 +98,36 @@ def evaluate_command(
                 device=device,
                 communicator=communicator,
             )
-        names: tuple[SplitName, ...] = (split,) if split != "all" else SPLIT_NAMES
+        if split is not None and (readings is not None or trained.newer is not None):
+            raise ConfigError("newer readings have no splits: leave --split out")
+        names: list[SplitName] = []
         if split == "all":  # a split without windows is not an error here
-            names = tuple(name for name in names if trained.splits.starts(name))
+            names = [name for name in SPLIT_NAMES if len(trained.splits.starts(name))]
+        elif split is not None:
+            names = [split]
         observer = RichObserver(error_console())
         watching = (observer,) if communicator.is_main else ()
         try:
-            report = trained.evaluate(names, max_windows=windows, observers=watching)
+            report = trained.evaluate(
+                names or readings,
+                between=None if first is None and last is None else (first, last),
+                options=options,
+                max_windows=windows,
+                mape_threshold=mape_threshold,
+                ranges=parse_ranges(ranges),
+                observers=watching,
+            )
         finally:
             observer.close()
     if not communicator.is_main:
         return
-    content = {"run": str(run), "checkpoint": checkpoint, **report.to_dict()}
-    print_results(content, *error_tables(report), as_json=json)
+    tables = [*error_tables(report), *breakdown_tables(report, by or ())]
+    if not by:
+        tables += hardest_tables(report)
+    for line in report.notes:
+        log(line)
+    if out is not None:
+        log(f"{count_of(write_breakdowns(report, by or report.breakdowns, out), 'row')} in {out}")
+    content = {"run": str(run), "checkpoint": checkpoint, "notes": list(report.notes)}
+    content |= report.to_dict()
+    print_results(content, *tables, as_json=json)

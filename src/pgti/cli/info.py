@@ -66,9 +66,9 @@ def log_store(store: "SeriesStore") -> None:
 
 def store_facts(store: "SeriesStore") -> dict[str, Any]:
     """Facts about a store, by name, without a pass over its readings."""
-    meta = store.meta
+    meta, axis = store.meta, store.time_axis
     first, last = (
-        store.time_axis.isoformat(row).replace(" ", "T") if store.time_axis.is_dated else None
+        axis.isoformat(row).replace(" ", "T") if axis.is_dated else None
         for row in (0, meta.num_steps - 1)
     )
     return {
@@ -79,11 +79,13 @@ def store_facts(store: "SeriesStore") -> dict[str, Any]:
         "edges": meta.num_edges,
         "dtype": meta.dtype,
         "bytes": store.num_bytes,
-        "missing_fraction": meta.missing_count / meta.num_readings,
+        "missing_fraction": meta.missing_fraction,
         "start": first,
         "end": last,
         "interval_seconds": meta.interval_seconds,
         "regular": meta.is_regular,
+        "time_rule": None if axis.rule is None else axis.rule.describe(),
+        "holes": len(axis.holes),
         "time_zone": meta.time_zone,
         "fingerprint": store.fingerprint,
     }

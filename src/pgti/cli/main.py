@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["main", "run_command"]
 
 _DEBUG = "--debug"
-_FOR_RANKS = ("train", "evaluate")
+_FOR_RANKS = ("train", "evaluate", "backtest")
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 _IMPORTING = "<frozen importlib._bootstrap>"

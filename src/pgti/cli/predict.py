@@ -1,5 +1,6 @@
 """`pgti predict`: forecasts of a trained run as a file."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,8 @@ from pgti.display import count_of
 from pgti.errors import ConfigError
 
 __all__ = ["predict_command"]
+
+_FEW_WINDOWS = 24  # a look at the present, not at a part of the past
 
 
 def predict_command(
@@ -38,38 +41,41 @@ def predict_command(
         split: Forecast every window of this split.
         first: Forecast windows whose first forecast step is not before this time.
         last: Forecast windows whose first forecast step is not after this time.
-        readings: Store or file of newer readings of the same sensors to forecast from.
-        options: How to read the file of readings, as in `pgti ingest`.
-        store: Path of the run's store, if it has moved.
+        readings: Store or file of newer readings of the run's sensors to forecast from.
+        options: How to read the file of readings, where that is not as in training.
+        store: Path of the run's store, if it has moved; or of a store of newer readings.
         model: Your own network, MODULE:CLASS, if its module is in the current directory or has
             moved. By default pgti finds the run's network among installed modules.
         checkpoint: Parameters to load: the best by validation MAE, or the last.
         device: Compute device. By default the run's.
     """
     from pgti.cli.run_options import allow_own_module
-    from pgti.forecasting import RichObserver
-    from pgti.ingestion import IngestOptions
+    from pgti.forecasting import InputSummary, RichObserver
     from pgti.run import Run
 
     if (first is None) != (last is None):
         raise ConfigError("--from and --to go together: give both ends of the time range")
     between = None if first is None or last is None else (first, last)
-    if readings is None and options:
-        raise ConfigError("options of ingest require --readings with a file: leave them out")
     allow_own_module(model)
     trained = Run.open(run, store=store, model=model, checkpoint=checkpoint, device=device)
-    observer = RichObserver(error_console())
+    observer, inputs = RichObserver(error_console()), InputSummary()
     try:
-        windows = trained.predict(
+        summary = trained.predict(
             out,
             readings,
             split=split,
             between=between,
-            options=IngestOptions(**(options or {})),
+            options=options,
+            inputs=inputs,
+            log=log,
             observers=(observer,),
         )
     finally:
         observer.close()
     steps = count_of(trained.config.windows.horizon, "step")
-    log(f"{count_of(windows, 'forecast')} of {steps} in {out}")
-    print_results({"run": str(run), "out": str(out), "windows": windows}, as_json=json)
+    log(f"{count_of(summary.windows, 'forecast')} of {steps} in {out}")
+    missing = inputs.describe() if summary.windows <= _FEW_WINDOWS else None
+    if missing is not None:
+        log(missing)
+    content = {"run": str(run), "out": str(out), **asdict(summary), "inputs": inputs.to_dict()}
+    print_results(content, as_json=json)

@@ -18,11 +18,17 @@ from pgti.errors import ConfigError
 from pgti.options import parse_text
 from pgti.run.config import ModelConfig, RunConfig, read_toml
 from pgti.training import TrainingConfig
+from pgti.training.compatibility import upgrade_training_options
 
 __all__ = ["RunFlags", "allow_own_module", "run_config"]
 
 
-def run_config(store: Path, flags: "RunFlags", resumed: Path | None = None) -> RunConfig:
+def run_config(
+    store: Path,
+    flags: "RunFlags",
+    resumed: Path | None = None,
+    base: RunConfig | None = None,
+) -> RunConfig:
     """The configuration of the flags and of the file that `--config` names; flags come first.
 
     A flag that names another model or another kind than the file's replaces the file's table.
@@ -31,6 +37,8 @@ def run_config(store: Path, flags: "RunFlags", resumed: Path | None = None) -> R
         store: the store to train on.
         flags: those that were given.
         resumed: directory of a run whose own options stand in for a file.
+        base: options where neither flags nor a file say anything, of a run with the same model; by
+            default those of a new run.
 
     Raises:
         ConfigError: if an option is unknown or has a wrong value.
@@ -43,24 +51,41 @@ def run_config(store: Path, flags: "RunFlags", resumed: Path | None = None) -> R
     store = store.absolute()
     table = {} if path is None else read_toml(path).get("model", {})
     name = table.get("name") if isinstance(table, Mapping) else None
-    name = given.get("model", {}).get("name", name or ModelConfig().name)
+    default = ModelConfig().name if base is None else base.model.name
+    name = given.get("model", {}).get("name", name or default)
     if is_users or "name" in given.get("model", {}):
         allow_own_module(name)
     if "model" in given:
         given["model"] = _parse_model(given["model"], name)
+    if base is not None:
+        below = base if path is None else base.override(_options_of(path))
+        return _relocate(below, given).override(given)
     if path is None:
         return RunConfig(store=store).override(given)
     try:
-        below = RunConfig.from_toml(path, store)
+        below = (RunConfig.from_toml if is_users else RunConfig.of_run)(path, store)
     except ConfigError:
         with suppress(ConfigError):  # flags may complete what the file leaves open
             return RunConfig.from_toml(path, store, given)
         raise
-    if not is_users and "name" in given.get("model", {}):
-        from pgti.run.build import relocate_model
+    return (below if is_users else _relocate(below, given)).override(given)
 
-        below = replace(below, model=relocate_model(below.model, name))
-    return below.override(given)
+
+def _relocate(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run, whose own network may have moved to the module that is given."""
+    if "name" not in given.get("model", {}):
+        return config
+    from pgti.run.build import relocate_model
+
+    return replace(config, model=relocate_model(config.model, given["model"]["name"]))
+
+
+def _options_of(path: Path) -> dict[str, Any]:
+    """The options of a file, without its store."""
+    content = {name: table for name, table in read_toml(path).items() if name != "store"}
+    if isinstance(content.get("training"), Mapping):
+        content["training"] = upgrade_training_options(content["training"])
+    return content
 
 
 def _config_of(run: Path) -> Path | None:
@@ -114,6 +139,7 @@ _GROUPS_OF_TRAINING = {
         "Optimization",
     ),
     **dict.fromkeys(("precision", "activation_checkpointing", "compile"), "Machine"),
+    "freeze": "Start",
     **dict.fromkeys(("checkpoint_every_steps", "log_every_steps"), "Output"),
 }
 

@@ -1,23 +1,26 @@
 """`pgti train`: train a model on a store."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 
+from pgti.cli.breakdowns import hardest_tables
 from pgti.cli.error_tables import error_tables
 from pgti.cli.flags import JsonFlag, heading
 from pgti.cli.output import error_console, facts_table, log, print_results
-from pgti.cli.run_options import RunFlags, run_config
+from pgti.cli.run_options import RunFlags, allow_own_module, run_config
 from pgti.display import count_of
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import ConfigError, require_whole_number
 
 if TYPE_CHECKING:
-    from pgti.forecasting import Observer
-    from pgti.run import Run
+    from pgti.forecasting import Observer, Report
+    from pgti.run import Run, RunConfig
+    from pgti.run.warm_start import StartRun
     from pgti.training import FitResult, RunDirectory
 
 __all__ = ["train_command"]
@@ -30,6 +33,9 @@ def train_command(
     run: Annotated[Path, Parameter(name=("--run", "--run-dir"))],
     options: Annotated[RunFlags | None, Parameter(name="*")] = None,
     local_copy: Annotated[Path | None, Parameter(group=heading("Machine"))] = None,
+    start: Annotated[Path | None, Parameter(name="--from", group=heading("Start"))] = None,
+    from_checkpoint: Annotated[Literal["best", "last"], Parameter(group=heading("Start"))] = "best",
+    refit_scaler: Annotated[bool, Parameter(group=heading("Start"))] = False,
     resume: bool = False,
     overwrite: bool = False,
     peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
@@ -47,6 +53,10 @@ def train_command(
         run: Directory of the run; write --run-dir behind torchrun, which has options like --run.
         options: Options of the run.
         local_copy: Copy the store to this directory on a local disk first, once per machine.
+        start: Directory of a run whose weights to start from, with its options where none are given
+            here, on a store that may have other sensors or more rows.
+        from_checkpoint: Its parameters to start from: the best by validation MAE, or the last.
+        refit_scaler: Fit the scaler on the new training rows, in place of using that of the run.
         resume: Continue the run from its last checkpoint, with its options where none are given.
         overwrite: Replace a run that is there.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
@@ -65,7 +75,8 @@ def train_command(
         require_whole_number("test-windows", test_windows, 1)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other: choose one of them")
-    config = run_config(store, options or {}, run if resume else None)
+    begin = _open_start(start, options or {}, from_checkpoint, refit_scaler=refit_scaler)
+    config = _configure(store, run, options or {}, begin, resume=resume)
 
     def observers(directory: "RunDirectory") -> list["Observer"]:
         chosen: list[Observer] = [RichObserver(error_console()), first_step]
@@ -78,6 +89,7 @@ def train_command(
             config,
             run,
             store=None if local_copy is None else open_local_copy(store, local_copy, communicator),
+            start=begin,
             resume=resume,
             overwrite=overwrite,
             job=this_job(),
@@ -86,7 +98,7 @@ def train_command(
             communicator=communicator,
         )
         report = trained.read_test() if result.was_finished and test_windows is None else None
-        if report is None and trained.splits.test:
+        if report is None and len(trained.splits.test):
             report = trained.evaluate("test", max_windows=test_windows)
             with communicator.raise_together():
                 if communicator.is_main:
@@ -101,34 +113,76 @@ def train_command(
     if any(sent.values()):
         by_kind = ", ".join(f"{kind} {num_bytes:,}" for kind, num_bytes in sent.items())
         log(f"{count_of(communicator.world_size, 'rank')}; bytes that rank 0 sent: {by_kind}")
-    content = {
-        "run": str(run),
-        "epochs": result.epochs,
-        "steps": result.steps,
-        "train_loss": result.train_loss,
-        "val": {"mae": result.best_val_mae},
-        "best_epoch": result.best_epoch,
+    content = _outcome(run, trained, result) | {
         "test": test,
-        "windows": _num_windows(trained),
-        "edges": trained.store.meta.num_edges,
-        "windows_per_second": result.windows_per_second,
-        "parameters": result.parameters,
         "seconds": time.perf_counter() - began,
-        "training_seconds": result.seconds,
         "seconds_to_training": first_step.began_after,
         "seconds_to_first_step": first_step.done_after,
         "peak_pss_bytes": memory.peak_bytes,
         "world_size": communicator.world_size,
         "sent_bytes": sent,
     }
-    errors = () if report is None else error_tables(report)
+    errors = () if report is None else _errors(report, logged=trained.splits.notes)
     print_results(content, _summary(run, trained, result), *errors, as_json=json)
+
+
+def _errors(report: "Report", logged: tuple[str, ...]) -> Iterator[Table]:
+    """Tables of the test errors; their notes are logged, but those that training has logged."""
+    for line in report.notes:
+        if line not in logged:
+            log(line)
+    yield from error_tables(report)
+    yield from hardest_tables(report)
+
+
+def _configure(
+    store: Path, run: Path, options: RunFlags, begin: "StartRun | None", *, resume: bool
+) -> "RunConfig":
+    """The options of the run: given, or those of the run to resume or to start from."""
+    from pgti.store import SeriesStore
+    from pgti.training import RunDirectory
+
+    if begin is None or (resume and RunDirectory.exists(run)):
+        return run_config(store, options, run if resume else None)
+    return run_config(store, options, base=begin.config_for(SeriesStore.open(store)))
+
+
+def _open_start(
+    start: Path | None, options: RunFlags, checkpoint: str, *, refit_scaler: bool
+) -> "StartRun | None":
+    """The run to start from, if there is one."""
+    if start is None:
+        if refit_scaler or checkpoint != "best":
+            raise ConfigError("--refit-scaler and --from-checkpoint belong to --from RUN: add it")
+        return None
+    from pgti.run.warm_start import StartRun
+
+    model = options.get("model.name")
+    allow_own_module(model)
+    return StartRun.of(start, checkpoint=checkpoint, model=model, refit_scaler=refit_scaler)
 
 
 def _num_windows(trained: "Run") -> dict[str, int]:
     from pgti.windows import SPLIT_NAMES
 
     return {name: len(trained.splits.starts(name)) for name in SPLIT_NAMES}
+
+
+def _outcome(run: Path, trained: "Run", result: "FitResult") -> dict[str, Any]:
+    """The same, for the JSON object."""
+    return {
+        "run": str(run),
+        "epochs": result.epochs,
+        "steps": result.steps,
+        "train_loss": result.train_loss,
+        "val": {"mae": result.best_val_mae},
+        "best_epoch": result.best_epoch,
+        "windows": _num_windows(trained),
+        "edges": trained.store.meta.num_edges,
+        "windows_per_second": result.windows_per_second,
+        "parameters": result.parameters,
+        "training_seconds": result.seconds,
+    }
 
 
 def _summary(run: Path, trained: "Run", result: "FitResult") -> Table:
@@ -145,7 +199,7 @@ def _summary(run: Path, trained: "Run", result: "FitResult") -> Table:
             "graph": f"{count_of(meta.num_nodes, 'sensor')}, {count_of(meta.num_edges, 'edge')}",
             "windows": ", ".join(f"{name} {number:,}" for name, number in windows.items()),
             "epochs": f"{epochs}; {count_of(result.steps, 'step')} in {result.seconds:,.0f} s",
-            "best epoch": f"{result.best_epoch}, validation MAE {result.best_val_mae:.4f} "
-            + (units.pop() if len(units) == 1 else ""),
+            "best epoch": f"{result.best_epoch or '0 (the weights that it started from)'}, "
+            f"validation MAE {result.best_val_mae:.4f} " + (units.pop() if len(units) == 1 else ""),
         },
     )

@@ -46,8 +46,15 @@ class PersistenceForecaster(AbstractScaledForecaster):
         return self.unscale(last_B1NC.expand(-1, self.horizon, -1, -1))
 
 
-def build_baselines(source: WindowSource, train_rows: range) -> dict[str, AbstractForecaster]:
-    """Both baselines by name, for the windows of `source`; they know the training rows alone.
+def build_baselines(
+    source: WindowSource, train_rows: range, time_axis: TimeAxis | None = None
+) -> dict[str, AbstractForecaster]:
+    """Both baselines by name; they know the training rows alone.
+
+    Args:
+        source: of the series with the training rows.
+        train_rows: its rows that they are fitted on.
+        time_axis: of the series whose windows they forecast, if that is another one.
 
     Raises:
         DataError: if a target channel has no observed value in those rows.
@@ -60,6 +67,8 @@ def build_baselines(source: WindowSource, train_rows: range) -> dict[str, Abstra
         input_steps=spec.input_steps,
         horizon=spec.horizon,
     )
+    if time_axis is not None:
+        average.time_axis = time_axis
     return {
         "persistence": PersistenceForecaster(source.scaler, targets, spec.horizon),
         "historical-average": average,
@@ -187,7 +196,7 @@ class HistoricalAverageForecaster(AbstractForecaster):
         """The table's entries for the windows' target rows."""
         rows_BH = batch.starts[:, None] + self.input_steps + np.arange(self.horizon)
         bins_BH = self.time_axis.week_bins(rows_BH) // self.intervals_per_bin
-        return self.table[torch.from_numpy(bins_BH).to(self.table.device)]
+        return self.table[torch.from_numpy(bins_BH).to(self.table.device, non_blocking=True)]
 
 
 def _fill_unobserved(

@@ -10,6 +10,7 @@ import torch
 from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError
+from pgti.forecasting.breakdowns import Breakdowns
 from pgti.forecasting.forecaster import AbstractForecaster
 from pgti.forecasting.metrics import ForecastMetrics, Metrics
 from pgti.forecasting.observers import Observer
@@ -23,6 +24,7 @@ def evaluate(
     *,
     mape_threshold: float = 1e-3,
     own_metrics: Metrics | None = None,
+    breakdowns: Breakdowns | None = None,
     observers: Iterable[Observer] = (),
     before_batch: Callable[[], None] | None = None,
     communicator: Communicator | None = None,
@@ -37,6 +39,7 @@ def evaluate(
         loader: the windows.
         mape_threshold: smallest magnitude of a target, in its unit, that MAPE counts.
         own_metrics: metrics of a user's own by name.
+        breakdowns: groups of targets whose errors are accumulated in the same pass.
         observers: receive the progress.
         before_batch: called before each batch; an error that it raises ends the evaluation.
         communicator: the ranks that share the windows; None for one process.
@@ -56,7 +59,9 @@ def evaluate(
     for observer in watching:
         observer.begin("evaluating", loader.num_windows)
     metrics: dict[str, ForecastMetrics] = {}
-    accumulate = partial(ForecastMetrics, mape_threshold=mape_threshold, own=own_metrics)
+    accumulate = partial(
+        ForecastMetrics, mape_threshold=mape_threshold, own=own_metrics, breakdowns=breakdowns
+    )
     were_training = [each for each in forecasters.values() if each.training]
     for each in were_training:
         each.eval()
@@ -66,20 +71,23 @@ def evaluate(
             for number, batch in enumerate(batches):
                 if before_batch is not None:
                     before_batch()
-                _update(metrics, forecasters, batch, accumulate)
+                _update(metrics, forecasters, batch, accumulate, breakdowns)
                 for observer in watching:
                     observer.advance(loader.windows_in(number))
     finally:
         for each in were_training:
             each.train()
     if communicator is not None:
-        for of_one in metrics.values():
-            communicator.all_reduce_(of_one.sums, "metrics")
+        sums = [each for of_one in metrics.values() for each in of_one.all_sums]
+        communicator.all_reduce_coalesced_(sums, "metrics")
     return metrics
 
 
 def evaluation_report(
-    metrics: Mapping[str, ForecastMetrics], main: str, channels: Sequence[str]
+    metrics: Mapping[str, ForecastMetrics],
+    main: str,
+    channels: Sequence[str],
+    breakdowns: Breakdowns | None = None,
 ) -> dict[str, Any]:
     """An evaluation as JSON: the errors of the main forecaster, and those of others by name.
 
@@ -90,6 +98,8 @@ def evaluation_report(
         metrics: as `evaluate` returns them.
         main: name of the main forecaster.
         channels: name of each target channel.
+        breakdowns: of the metrics; they give "by": for each breakdown and channel the "names" of
+            the groups and, for each forecaster ("model" and the others' names), a list per metric.
 
     Raises:
         ConfigError: if `main` is not among them, a name would hide an error table, or there are
@@ -104,7 +114,26 @@ def evaluation_report(
         if name in report:
             raise ConfigError(f"a forecaster cannot be called {name!r}: that is an error's name")
         report[name] = _with_channels(each, channels)
+    if breakdowns is not None:
+        names = {"model" if name == main else name: each for name, each in metrics.items()}
+        report["by"] = {
+            breakdown: {
+                channel: {"names": list(labels)}
+                | {
+                    name: _first(each.by(breakdown, index), len(labels))
+                    for name, each in names.items()
+                }
+                for index, channel in enumerate(channels)
+                if (labels := breakdowns.labels(breakdown, index))
+            }
+            for breakdown in breakdowns.names
+        }
     return report
+
+
+def _first(errors: Mapping[str, list[Any]], count: int) -> dict[str, list[Any]]:
+    """The errors of the first groups: another target may have more ranges."""
+    return {name: values[:count] for name, values in errors.items()}
 
 
 def _with_channels(metrics: ForecastMetrics, channels: Sequence[str]) -> dict[str, Any]:
@@ -127,6 +156,7 @@ def _update(
     forecasters: Mapping[str, AbstractForecaster],
     batch: Batch,
     accumulate: Callable[..., ForecastMetrics],
+    breakdowns: Breakdowns | None,
 ) -> None:
     if batch.y is None or batch.y_mask is None:
         raise ConfigError(
@@ -134,8 +164,9 @@ def _update(
             "there is nothing to evaluate against"
         )
     horizon, num_targets = batch.y.shape[1], batch.y.shape[3]
+    groups = None if breakdowns is None else breakdowns.of_batch(batch.starts, batch.y)
     for name, forecaster in forecasters.items():
         if name not in metrics:
             metrics[name] = accumulate(horizon, num_targets, device=batch.y.device)
         if batch.num_windows:
-            metrics[name].update(forecaster(batch), batch.y, batch.y_mask)
+            metrics[name].update(forecaster(batch), batch.y, batch.y_mask, groups)

@@ -1,6 +1,7 @@
 """Masked errors of forecasts, accumulated as sums and counts at each horizon step."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -10,24 +11,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.errors import ConfigError, RunError
+from pgti.forecasting.breakdowns import BreakdownName, Breakdowns, GroupsOfBatch
 from pgti.models import explain_failures
 from pgti.nn import MaskedLoss, check_masked_sum
 from pgti.options import require_type
 from pgti.shapes import BHNC
 
-__all__ = ["ErrorTable", "ForecastMetrics", "Metrics", "check_metrics"]
+__all__ = ["ErrorTable", "ForecastMetrics", "Metrics", "add_average", "check_metrics"]
 
 Metrics: TypeAlias = Mapping[str, MaskedLoss]
 """Metrics of a user's own by name: each maps prediction, target and mask, [B, N] of one horizon
 step and channel, to a sum and a count. The metric is the sum of sums over the sum of counts."""
 
 ErrorTable = dict[str, float | None]
-"""An error per horizon step ("1", "2", ...) and over all ("mean"); None without observations."""
+"""An error per horizon step ("1", "2", ...), over all observed targets of all steps ("mean"), and
+the mean of the steps' errors ("average"); None without observations."""
 
 
 _RESERVED = (
     *("mae", "rmse", "mape", "count", "channels", "windows", "split_windows"),
     *("split", "forecaster", "channel", "horizon", "persistence"),
+    *("by", "group", "drift", "mean", "average", "mape_threshold"),
 )
 """Names of other columns and entries of a report."""
 
@@ -56,7 +60,8 @@ class ForecastMetrics:
 
     MAE and RMSE are over observed targets. MAPE, in percent, is over observed targets whose
     magnitude exceeds `mape_threshold`: a relative error of zero is undefined. "mean" is the error
-    over all observed targets of all steps, not the mean of the steps' errors.
+    over all observed targets of all steps, and "average", as many published tables have it, the
+    mean of the steps' errors.
 
     Args:
         horizon: steps of a forecast, H.
@@ -64,10 +69,13 @@ class ForecastMetrics:
         mape_threshold: smallest magnitude, in the channel's unit, that MAPE counts.
         device: where the sums are; by default on the CPU, until an update moves them.
         own: metrics of a user's own.
+        breakdowns: the groups of targets whose errors are accumulated too; none by default.
 
     Attributes:
         sums: the accumulated sums, float64 [5 + 2 * own metrics, H, C]: those of parts of the data
             can be added.
+        group_sums: the same sums over all steps for each group of a breakdown,
+            float64 [5 + 2 * own metrics, G, C], by its name.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class ForecastMetrics:
         mape_threshold: float = 1e-3,
         device: torch.device | None = None,
         own: Metrics | None = None,
+        breakdowns: Breakdowns | None = None,
     ) -> None:
         if not (math.isfinite(mape_threshold) and mape_threshold >= 0):
             raise ConfigError(
@@ -87,35 +96,126 @@ class ForecastMetrics:
         self.num_targets = num_targets
         self.mape_threshold = mape_threshold
         self._own = dict(own or {})
-        # One tensor, so that ranks sum theirs in one all-reduce.
-        shape = (5 + 2 * len(self._own), horizon, num_targets)
-        self.sums = torch.zeros(shape, dtype=torch.float64, device=device)
+        self._without_vmap: set[str] = set()
 
-    def update(self, prediction: BHNC, target: BHNC, mask: BHNC) -> None:
+        def zeros(groups: int) -> Tensor:
+            shape = (5 + 2 * len(self._own), groups, num_targets)
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+
+        self.sums = zeros(horizon)
+        self.group_sums: dict[BreakdownName, Tensor] = {}
+        if breakdowns is not None:
+            self.group_sums = {
+                name: zeros(breakdowns.num_groups(name)) for name in breakdowns.names
+            }
+
+    @property
+    def all_sums(self) -> list[Tensor]:
+        """Every tensor that ranks have to sum."""
+        return [self.sums, *self.group_sums.values()]
+
+    def update(
+        self, prediction: BHNC, target: BHNC, mask: BHNC, groups: GroupsOfBatch | None = None
+    ) -> None:
         """Add the errors of a batch.
 
         Args:
             prediction: forecasts in original units.
             target: observed values in original units; any finite number where missing.
             mask: True where the target was observed.
+            groups: the groups of its targets, where there are breakdowns.
         """
         self.sums = self.sums.to(prediction.device)
+        self.group_sums = {
+            name: sums.to(prediction.device) for name, sums in self.group_sums.items()
+        }
+        of_windows = []
         # One step at a time, so that the float64 temporaries stay small beside the batch.
         for step in range(self.horizon):
             of_step = prediction[:, step], target[:, step], mask[:, step]
-            self.sums[:5, step] += self._step_sums(*of_step)
+            parts = self._parts(*of_step)
+            self.sums[:5, step] += torch.stack([part.sum(dim=(0, 1)) for part in parts])
             if self._own:
                 self.sums[5:, step] += self._own_sums(*of_step)
+            if groups is not None:
+                together = torch.stack(parts)  # [5, B, N, C]
+                of_windows.append(together.sum(dim=2))
+                self._add_groups(groups, step, together)
+                if self._own:
+                    self._add_own_groups(groups, step, *of_step)
+        if groups is not None:
+            sums = torch.stack(of_windows)  # [H, 5, B, C]
+            for name, members in groups.members.items():
+                self.group_sums[name][:5] += torch.einsum("hgb,hkbc->kgc", members, sums)
 
-    def _step_sums(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    def _parts(self, prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        """What is summed, each float64 [B, N, C]."""
         target = target.double()
         error = torch.where(mask, prediction.double() - target, 0.0).abs()
         magnitude = target.abs()
         relevant = mask & (magnitude > self.mape_threshold)
         relative = torch.where(relevant, error / magnitude, 0.0)
-        parts = (mask.double(), error, error.square(), relative, relevant.double())
-        # Each [B, N, C] -> [C]
-        return torch.stack([part.sum(dim=(0, 1)) for part in parts])
+        return mask.double(), error, error.square(), relative, relevant.double()
+
+    def _add_groups(self, groups: GroupsOfBatch, step: int, parts: Tensor) -> None:
+        """Add the sums [5, B, N, C] of a step to those of sensors and ranges."""
+        self.group_sums["sensor"][:5] += parts.sum(dim=1)
+        if groups.ranges is not None:
+            sums = self.group_sums["range"]
+            numbers = torch.arange(sums.shape[1], dtype=torch.uint8, device=sums.device)
+            of_step = groups.ranges[step].permute(2, 0, 1).flatten(1)  # [C, B * N]
+            inside = (of_step[:, None] == numbers[:, None]).double()  # [C, G, B * N]
+            flat = parts.permute(3, 0, 1, 2).flatten(2)  # [C, 5, B * N]
+            sums[:5] += (flat @ inside.transpose(1, 2)).permute(1, 2, 0)
+
+    def _add_own_groups(
+        self,
+        groups: GroupsOfBatch,
+        step: int,
+        prediction: Tensor,
+        target: Tensor,
+        mask: Tensor,
+    ) -> None:
+        """Add sums and counts of metrics of the user's own, called with the mask of each group."""
+        for c in range(self.num_targets):
+            of_channel = prediction[..., c], target[..., c]
+            observed = mask[..., c]
+            masks: list[tuple[BreakdownName, int, Tensor]] = [
+                (name, group, observed & (members[step, group] > 0)[:, None])
+                for name, members in groups.members.items()
+                for group in np.unique(groups.times[name][:, step]).tolist()
+            ]
+            if groups.ranges is not None:
+                masks += [
+                    ("range", group, observed & (groups.ranges[step, ..., c] == group))
+                    for group in range(self.group_sums["range"].shape[1])
+                ]
+            for index, name in enumerate(self._own):
+                rows = slice(5 + 2 * index, 7 + 2 * index)
+                by_sensor = self._own_by_sensor(name, *of_channel, observed)
+                self.group_sums["sensor"][rows, :, c] += by_sensor
+                for breakdown, group, chosen in masks:
+                    pair = self._call(name, *of_channel, chosen)
+                    self.group_sums[breakdown][rows, group, c] += torch.stack(
+                        [each.double() for each in pair]
+                    )
+
+    def _own_by_sensor(self, name: str, *tensors: Tensor) -> Tensor:
+        """Sum and count of each sensor, [2, N]: one call for all of them where torch can."""
+
+        def of_sensor(*columns: Tensor) -> Tensor:
+            pair = self._call(name, *(column[:, None] for column in columns))
+            return torch.stack([each.double() for each in pair])
+
+        if name not in self._without_vmap:
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    return torch.vmap(of_sensor, in_dims=1, out_dims=1)(*tensors)
+            except Exception:  # noqa: BLE001 - whatever it does that vmap cannot; errors come again
+                self._without_vmap.add(name)
+        num_nodes = tensors[0].shape[1]
+        each = [of_sensor(*(tensor[:, n] for tensor in tensors)) for n in range(num_nodes)]
+        return torch.stack(each, dim=1)
 
     def _own_sums(self, prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         """Sum and count of each metric of the user's own, [2 * own, C]."""
@@ -170,11 +270,36 @@ class ForecastMetrics:
             "count": int(count[-1]),
         }
 
+    def by(self, breakdown: BreakdownName, channel: int) -> dict[str, list[Any]]:
+        """Errors of one target over all steps in each group; this synchronizes the device.
+
+        Args:
+            breakdown: of which the groups are.
+            channel: position of the target.
+
+        Returns:
+            A list over the groups for each metric, with None where nothing was observed, and
+            "count", the observed targets.
+        """
+        sums = self.group_sums[breakdown][..., channel].cpu().numpy()
+        pairs = {"mae": (sums[1], sums[0]), "rmse": (sums[2], sums[0])}
+        pairs["mape"] = 100.0 * sums[3], sums[4]
+        own = {name: sums[5 + 2 * i : 7 + 2 * i] for i, name in enumerate(self._own)}
+        pairs |= {name: (total, count) for name, (total, count) in own.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = {name: total / count for name, (total, count) in pairs.items()}
+        means["rmse"] = np.sqrt(means["rmse"])
+        lists: dict[str, list[Any]] = {
+            name: [error if math.isfinite(error) else None for error in errors.tolist()]
+            for name, errors in means.items()
+        }
+        return lists | {"count": sums[0].astype(np.int64).tolist()}
+
     def _errors(
         self, sums: NDArray[np.float64], counts: NDArray[np.float64], *, root: bool = False
     ) -> ErrorTable:
         """Sums over counts of each step and over all, [H + 1], by name; None for a count of 0."""
-        names = [*(str(step) for step in range(1, self.horizon + 1)), "mean"]
+        steps = [str(step) for step in range(1, self.horizon + 1)]
         means = [
             total / count if count else None for total, count in zip(sums, counts, strict=True)
         ]
@@ -182,4 +307,14 @@ class ForecastMetrics:
         values = [
             None if each is None else float(np.sqrt(each) if root else each) for each in means
         ]
-        return dict(zip(names, values, strict=True))
+        return add_average(dict(zip([*steps, "mean"], values, strict=True)))
+
+
+def add_average(table: Mapping[str, float | None]) -> ErrorTable:
+    """The table with the mean of its steps' errors as "average"; steps without error are left out.
+
+    Args:
+        table: an error per horizon step and "mean"; tables of 0.1 lack "average".
+    """
+    steps = [error for key, error in table.items() if key.isdigit() and error is not None]
+    return {**table, "average": math.fsum(steps) / len(steps) if steps else None}

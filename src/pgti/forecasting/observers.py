@@ -123,9 +123,12 @@ class RichObserver(Observer):
             if self._task is not None:
                 self._progress.update(self._task, loss=f"loss {_shown(record['train_loss'])}")
             return
+        errors = f"val MAE {_shown(record['val']['mae'])}"
+        if not record["epoch"]:
+            self._print(f"epoch 0, the weights that training starts from: {errors}")
+            return
         self._print(
-            f"epoch {record['epoch']}: train loss {_shown(record['train_loss'])}, "
-            f"val MAE {_shown(record['val']['mae'])}, "
+            f"epoch {record['epoch']}: train loss {_shown(record['train_loss'])}, {errors}, "
             f"{record['windows_per_second']:,.0f} windows/s, lr {record['lr']:.2g}, "
             f"{record['seconds']:.1f} s"
         )

@@ -7,17 +7,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import AbstractForecaster
+from pgti.forecasting.inputs import InputSummary
 from pgti.forecasting.observers import Observer
 from pgti.forecasting.writers import ForecastBlock, ForecastLabels, open_writer
 from pgti.memory import available_bytes
 
 __all__ = ["forecast_blocks", "forecast_frame", "predict"]
 
-_FRAME_ROW_BYTES = 72  # of a forecast in a table, twice: its parts, and all together
+_FRAME_ROW_BYTES = 88  # of a forecast in a table, twice: its parts, and all together
 
 
 def predict(
@@ -26,6 +29,7 @@ def predict(
     labels: ForecastLabels,
     path: str | Path,
     *,
+    inputs: InputSummary | None = None,
     observers: Iterable[Observer] = (),
     block_size: int = 1 << 18,
 ) -> int:
@@ -40,9 +44,13 @@ def predict(
         channel     name of the channel
         forecast    in original units
         observed    the observed value, empty where it is missing or not known yet
+        missing_inputs  inputs of the sensor and channel that were missing in the window
+        missing_newest  those of them after its last reading: 0 if the last input was observed, all
+                        input steps if none was
 
     An NPZ file has the arrays `forecast` and `observed`, float32 [S, H, N, C], `timestamps` [S, H],
-    `origins` [S], `horizon` [H], `sensor_ids` [N] and `channels` [C].
+    `origins` [S], `missing_inputs` and `missing_newest`, int32 [S, N, C], `horizon` [H],
+    `sensor_ids` [N] and `channels` [C].
 
     Times of a series with a time zone are unambiguous: with their UTC offset in a CSV file
     (2025-10-26T02:00:00+01:00), with the zone in a Parquet file, and in UTC in an NPZ file, beside
@@ -54,6 +62,7 @@ def predict(
         labels: names of the rows, sensors and channels.
         path: the suffix, .csv, .parquet or .npz, selects the format; the complete file replaces
             an existing one.
+        inputs: counts what is missing in the inputs.
         observers: receive the progress.
         block_size: forecasts (windows x horizon x nodes x channels) converted to rows at a time.
 
@@ -69,7 +78,7 @@ def predict(
     num_windows = 0
     with open_writer(path, labels) as write:
         for block in forecast_blocks(
-            forecaster, batches, labels, observers=observers, block_size=block_size
+            forecaster, batches, labels, inputs=inputs, observers=observers, block_size=block_size
         ):
             write(block)
             num_windows += len(block.forecast)
@@ -112,7 +121,7 @@ def forecast_frame(
     for name, words in (("sensor", labels.sensor_ids), ("channel", labels.channels)):
         columns[name] = pd.Categorical.from_codes(columns[name], categories=pd.Index(words))
     if labels.time_zone is not None:
-        for name in ("timestamp", "origin"):
+        for name in ("timestamp", "origin")[labels.numbered :]:
             times = pd.DatetimeIndex(columns[name], tz="UTC")
             columns[name] = times.tz_convert(labels.time_zone)
     frame = pd.DataFrame(columns)
@@ -144,6 +153,7 @@ def forecast_blocks(
     batches: Iterable[Batch],
     labels: ForecastLabels,
     *,
+    inputs: InputSummary | None = None,
     observers: Iterable[Observer] = (),
     block_size: int = 1 << 18,
 ) -> Iterator[ForecastBlock]:
@@ -157,7 +167,7 @@ def forecast_blocks(
     forecaster.eval()
     try:
         for batch in batches:
-            yield from _blocks_of(forecaster, batch, labels, block_size)
+            yield from _blocks_of(forecaster, batch, labels, inputs, block_size)
             num_windows += batch.num_windows
             for observer in observers:
                 observer.advance(batch.num_windows)
@@ -168,7 +178,11 @@ def forecast_blocks(
 
 
 def _blocks_of(
-    forecaster: AbstractForecaster, batch: Batch, labels: ForecastLabels, block_size: int
+    forecaster: AbstractForecaster,
+    batch: Batch,
+    labels: ForecastLabels,
+    inputs: InputSummary | None,
+    block_size: int,
 ) -> Iterator[ForecastBlock]:
     with torch.no_grad():
         forecast = forecaster(batch).float().cpu().numpy()
@@ -177,12 +191,25 @@ def _blocks_of(
         observed = torch.where(batch.y_mask, batch.y.float(), torch.nan).cpu().numpy()
     horizon = np.arange(1, forecast.shape[1] + 1)
     last_rows = batch.starts + labels.input_steps - 1
+    missing, newest = _count_missing(batch.x_mask[..., list(labels.target_indices)])
+    if inputs is not None:
+        inputs.add(labels, last_rows, missing, newest)
     size = max(1, block_size // max(1, forecast[0].size))
     for first in range(0, batch.num_windows, size):
         part = slice(first, first + size)
         yield ForecastBlock(
-            timestamps=labels.timestamps(last_rows[part, None] + horizon),
+            timestamps=labels.target_times(last_rows[part, None] + horizon),
             origins=labels.timestamps(last_rows[part]),
             forecast=forecast[part],
             observed=observed[part],
+            missing_inputs=missing[part],
+            missing_newest=newest[part],
         )
+
+
+def _count_missing(mask: Tensor) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Missing inputs, and those after the last reading, [B, N, C], of a mask [B, L, N, C]."""
+    steps = torch.arange(1, mask.shape[1] + 1, device=mask.device, dtype=torch.int32)
+    last = (mask * steps.view(-1, 1, 1)).amax(dim=1)
+    missing = mask.logical_not().sum(dim=1, dtype=torch.int32)
+    return missing.cpu().numpy(), (mask.shape[1] - last).cpu().numpy()

@@ -7,6 +7,10 @@ import pandas as pd
 
 from pgti.display import count_of, shorten
 from pgti.errors import ConfigError
+from pgti.forecasting.breakdowns import breakdown_frame
+from pgti.forecasting.drift import describe_drift, drift_frame
+from pgti.forecasting.metrics import add_average
+from pgti.windows import SPLIT_NAMES
 
 __all__ = ["Report", "step_heading"]
 
@@ -28,6 +32,7 @@ class Report:
         units: unit of each target channel by name, "" where unknown.
         interval_seconds: seconds between two horizon steps; None where unknown.
         metrics: names of the metrics.
+        notes: what is worth knowing about the evaluation, one line each.
 
     Attributes:
         model: name of the model.
@@ -44,17 +49,31 @@ class Report:
         units: Mapping[str, str],
         interval_seconds: int | None = None,
         metrics: Sequence[str] = tuple(_LABELS),
+        notes: Sequence[str] = (),
     ) -> None:
-        self._splits = {name: dict(content) for name, content in splits.items()}
+        self._splits = {name: _complete(content) for name, content in splits.items()}
         self.model = model
         self.units = dict(units)
         self.interval_seconds = interval_seconds
         self.metrics = tuple(metrics)
+        self._notes = tuple(notes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth knowing, one line each: inputs far from those of training among it."""
+        drifts = {k: each["drift"] for k, each in self._splits.items() if "drift" in each}
+        lines = {name: describe_drift(drift, self.units) for name, drift in drifts.items()}
+        return (*self._notes, *(f"{name}: {line}" for name, line in lines.items() if line))
 
     @property
     def splits(self) -> tuple[str, ...]:
         """Names of the splits."""
         return tuple(self._splits)
+
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """Names of the baselines."""
+        return _baselines_of(next(iter(self._splits.values())))
 
     def __getitem__(self, split: str) -> "Report":
         if split not in self._splits:
@@ -67,6 +86,7 @@ class Report:
             units=self.units,
             interval_seconds=self.interval_seconds,
             metrics=self.metrics,
+            notes=self._notes,
         )
 
     @property
@@ -92,14 +112,27 @@ class Report:
     def mean(self, metric: str) -> float | None:
         """A metric of the model over all steps and targets; None without observations.
 
+        Every observed target weighs the same; `average` gives every step the same weight.
+
         Raises:
             ConfigError: if there is no such metric, or the report has several splits.
         """
+        return self._total(metric, "mean")
+
+    def average(self, metric: str) -> float | None:
+        """The mean over the horizon steps of the model's errors, as many published tables have it.
+
+        Raises:
+            ConfigError: if there is no such metric, or the report has several splits.
+        """
+        return self._total(metric, "average")
+
+    def _total(self, metric: str, key: str) -> float | None:
         if metric not in self.metrics:
             raise ConfigError(
                 f"metric {metric!r} was not computed: the report has {', '.join(self.metrics)}"
             )
-        value: float | None = self._only[metric]["mean"]
+        value: float | None = self._only[metric][key]
         return value
 
     @property
@@ -114,11 +147,15 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as `pgti evaluate --json` prints them.
 
-        For each split {"mae": {"1": .., "mean": ..}, "rmse": .., "mape": .., "count": ..,
-        "persistence": {the same}, "historical-average": {the same}}, MAPE in percent. Where there
-        are several targets, each of the three also has "channels": {name: {the metrics of that
-        target alone}}. "windows" says how many windows were evaluated, and "split_windows" how
-        many the split has.
+        For each split {"mae": {"1": .., "mean": .., "average": ..}, "rmse": .., "mape": ..,
+        "count": .., "persistence": {the same}, "historical-average": {the same}}, MAPE in percent.
+        Where there are several targets, each of the three also has "channels": {name: {the metrics
+        of that target alone}}. "windows" says how many windows were evaluated, "split_windows" how
+        many the split has, and "mape_threshold" which targets MAPE counts.
+
+        "by" has the breakdowns, {"sensor": {channel: {"names": [..], "model": {"mae": [..], ..,
+        "count": [..]}, "persistence": ..}}, "hour": .., "weekday": .., "range": ..}, and "drift"
+        the inputs beside those of training.
         """
         return {name: dict(content) for name, content in self._splits.items()}
 
@@ -130,30 +167,83 @@ class Report:
         observed targets of all steps.
 
         Args:
-            by_horizon: False gives the errors over all steps, without the column `horizon`.
+            by_horizon: False gives the errors over all steps, without the column `horizon`, and
+                with a column `METRIC_average` per metric: the mean of the steps' errors.
         """
+        averages = () if by_horizon else tuple(f"{name}_average" for name in self.metrics)
         rows = [
             {"split": split, "forecaster": forecaster, "channel": channel}
             | ({"horizon": int(key)} if by_horizon else {})
             | {name: errors[name][key] for name in self.metrics}
             | {"count": errors["count"]}
+            | {name: errors[name.removesuffix("_average")]["average"] for name in averages}
             for split, forecaster, channel, errors in self._tables()
             for key in errors["mae"]
-            if (key != "mean") == by_horizon
+            if key.isdigit() == by_horizon and key != "average"
         ]
-        frame = pd.DataFrame(rows)
         texts = dict.fromkeys(("split", "forecaster", "channel"), "str")
-        return frame.astype(texts | dict.fromkeys(self.metrics, "float64"))
+        numbers = dict.fromkeys((*self.metrics, *averages), "float64")
+        return pd.DataFrame(rows).astype(texts | numbers)
+
+    @property
+    def breakdowns(self) -> tuple[str, ...]:
+        """What `by` takes: "sensor", and where they are known "hour", "weekday" and "range"."""
+        return tuple(next(iter(self._splits.values())).get("by", {}))
+
+    def by(self, breakdown: str) -> pd.DataFrame:
+        """Errors over all steps, a row for each split, forecaster, channel and group.
+
+        Columns: `split`, `forecaster`, `channel`, the name of the breakdown, a column per metric,
+        and `count`, the observed targets.
+
+        Args:
+            breakdown: "sensor"; "hour" (0 to 23) or "weekday" of the target's time on the series'
+                clock; or "range" of the target's value. Without an observed target, sensors have no
+                error and other groups are left out.
+
+        Raises:
+            ConfigError: if the report has no such breakdown.
+        """
+        if breakdown not in self.breakdowns:
+            known = f"it has {', '.join(self.breakdowns)}" if self.breakdowns else "it has none"
+            raise ConfigError(
+                f"the errors are not broken down by {breakdown!r}: {known}; evaluate the run again "
+                "for those of its series"
+            )
+        return breakdown_frame(self._splits, breakdown, self.model, self.metrics)
+
+    @property
+    def drift(self) -> pd.DataFrame:
+        """The inputs beside those of training: a row for each split and input channel.
+
+        Columns: `split`, `channel`, `mean`, `training_mean`, `std`, `training_std` (in the
+        channel's unit), `missing`, `training_missing` (shares of the readings), `outside` (share of
+        the observed readings outside the range of training), `psi`, the population stability index
+        (above 0.1 it means a moderate shift, above 0.25 a major one), and `shift`, the mean of
+        reading minus typical reading of that sensor at that time, in standard deviations of
+        training: a few hours alone have a large `psi` and no shift.
+
+        Raises:
+            ConfigError: if the report is of an earlier version and has none.
+        """
+        return drift_frame(self._splits, "channels")
+
+    @property
+    def drift_by_sensor(self) -> pd.DataFrame:
+        """The five sensors of each split and channel with the largest shift.
+
+        Columns: `split`, `channel`, `sensor`, `shift`, `missing` and `outside`, as in `drift`.
+
+        Raises:
+            ConfigError: if the report is of an earlier version and has none.
+        """
+        return drift_frame(self._splits, "sensors")
 
     def _tables(self) -> Iterator[tuple[str, str, str | None, Mapping[str, Any]]]:
         """Split, forecaster, channel (None for all of several) and errors."""
         only = next(iter(self.units)) if len(self.units) == 1 else None
         for split, content in self._splits.items():
-            baselines = {
-                name: each
-                for name, each in content.items()
-                if isinstance(each, Mapping) and "count" in each
-            }
+            baselines = {name: content[name] for name in _baselines_of(content)}
             for forecaster, errors in {self.model: content, **baselines}.items():
                 yield split, forecaster, only, errors
                 for channel, of_channel in errors.get("channels", {}).items():
@@ -162,12 +252,13 @@ class Report:
     # -- display ----------------------------------------------------------------------------------
 
     def shown_steps(self) -> dict[str, str]:
-        """A few horizon steps, always the last, and the mean: their headings by key."""
-        keys = [key for key in next(iter(self._splits.values()))["mae"] if key != "mean"]
+        """A few horizon steps, always the last, mean and average: their headings by key."""
+        keys = [key for key in next(iter(self._splits.values()))["mae"] if key.isdigit()]
         stride = -(-len(keys) // _NUM_SHOWN)
         chosen = keys[::-stride][::-1]
         return {key: step_heading(int(key), self.interval_seconds) for key in chosen} | {
-            "mean": "mean"
+            "mean": "mean",
+            "average": "average",
         }
 
     def summary(self) -> pd.DataFrame:
@@ -193,8 +284,7 @@ class Report:
     def title(self) -> str:
         """Splits, windows and targets, in one line."""
         windows = ", ".join(
-            f"{name} ({_count_windows(content['windows'], content['split_windows'])})"
-            for name, content in self._splits.items()
+            f"{name} ({_extent(name, each)})" for name, each in self._splits.items()
         )
         targets = shorten(
             [f"{name} in {unit}" if unit else name for name, unit in self.units.items()]
@@ -223,6 +313,20 @@ class Report:
         return table, f"\n(to_frame() has {left_out})"
 
 
+def _baselines_of(content: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(k for k, each in content.items() if isinstance(each, Mapping) and "count" in each)
+
+
+def _complete(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a split with averages, which reports of 0.1 lack."""
+    if "mean" in content and "1" in content and "average" not in content:
+        return dict(add_average(content))
+    return {
+        name: _complete(each) if isinstance(each, Mapping) else each
+        for name, each in content.items()
+    }
+
+
 def step_heading(step: int, interval_seconds: int | None) -> str:
     """What a table calls a horizon step: "60 min" and "24 h", up to two of the next unit."""
     if interval_seconds is None:
@@ -234,6 +338,11 @@ def step_heading(step: int, interval_seconds: int | None) -> str:
     return f"{seconds} s"
 
 
-def _count_windows(evaluated: int, total: int) -> str:
+def _extent(name: str, content: Mapping[str, Any]) -> str:
+    """How many windows were evaluated; where they are no split, also the time of their targets."""
+    evaluated, total = content["windows"], content["split_windows"]
     share = f"{evaluated:,} of " if evaluated != total else ""
-    return share + count_of(total, "window")
+    extent = share + count_of(total, "window")
+    if name in SPLIT_NAMES or "from" not in content:
+        return extent
+    return f"{extent}, {content['from']} to {content['to']}"

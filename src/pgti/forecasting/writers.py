@@ -7,17 +7,27 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pgti.batching import WindowSource
 from pgti.errors import ConfigError, MissingExtraError
 from pgti.storage import replace_atomically
 from pgti.store import TimeAxis
 
 __all__ = ["ForecastBlock", "ForecastLabels", "WriteBlock", "open_writer"]
+
+_NPZ_ARRAYS = (
+    "forecast",
+    "observed",
+    "timestamps",
+    "origins",
+    "missing_inputs",
+    "missing_newest",
+)
 
 Times: TypeAlias = NDArray[np.datetime64] | NDArray[np.int64]
 
@@ -31,12 +41,40 @@ class ForecastLabels:
         input_steps: L, to find the first target row of a window.
         sensor_ids: name of each node.
         channels: name of each target channel.
+        target_indices: positions of the targets among the store's channels.
+        numbered: whether the targets are named by their row numbers, as their times are not known.
     """
 
     time_axis: TimeAxis
     input_steps: int
     sensor_ids: tuple[str, ...]
     channels: tuple[str, ...]
+    target_indices: tuple[int, ...]
+    numbered: bool = False
+
+    @classmethod
+    def of_source(cls, source: WindowSource, *, past_the_end: bool = False) -> Self:
+        """Names of the forecasts of a source's windows.
+
+        Args:
+            source: of the windows.
+            past_the_end: whether targets follow the end of the series. Where its times are
+                irregular, what comes there is not known, and targets are numbered.
+        """
+        return cls(
+            time_axis=source.store.time_axis,
+            input_steps=source.spec.input_steps,
+            sensor_ids=source.store.meta.node_ids,
+            channels=source.target_names,
+            target_indices=source.target_indices,
+            numbered=past_the_end and not source.store.time_axis.continues,
+        )
+
+    def name_of(self, row: int) -> str:
+        """Time of a row in ISO 8601, or its number if times are unknown."""
+        if not self.time_axis.is_dated:
+            return f"row {row}"
+        return self.time_axis.isoformat(row).replace(" ", "T")
 
     def timestamps(self, rows: NDArray[np.int64]) -> Times:
         """Times of the rows, or the row numbers if the times are unknown.
@@ -48,6 +86,10 @@ class ForecastLabels:
         if self.time_axis.time_zone is None:
             return self.time_axis.at(rows)
         return self.time_axis.seconds_at(rows).astype("datetime64[s]")
+
+    def target_times(self, rows: NDArray[np.int64]) -> Times:
+        """Times of target rows, or their numbers."""
+        return rows if self.numbered else self.timestamps(rows)
 
     @property
     def time_zone(self) -> str | None:
@@ -64,12 +106,19 @@ class ForecastBlock:
         origins: times (or row numbers) of the last inputs, [S]; likewise.
         forecast: in original units, float32 [S, H, N, C].
         observed: observed values, NaN where missing or not known yet, float32 [S, H, N, C].
+        missing_inputs: inputs of the sensor and channel that are missing, of the window's L, int32
+            [S, N, C].
+        missing_newest: the newest inputs of the sensor and channel that are missing, those after
+            its last reading: 0 where the last input was observed, L where none was; int32
+            [S, N, C].
     """
 
     timestamps: Times
     origins: Times
     forecast: NDArray[np.float32]
     observed: NDArray[np.float32]
+    missing_inputs: NDArray[np.int32]
+    missing_newest: NDArray[np.int32]
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """One entry per forecast, by name; `sensor` and `channel` as positions."""
@@ -83,6 +132,8 @@ class ForecastBlock:
             "channel": channels,
             "forecast": self.forecast,
             "observed": self.observed,
+            "missing_inputs": self.missing_inputs[:, None],
+            "missing_newest": self.missing_newest[:, None],
         }
         # Each broadcast to [S, H, N, C], then flat
         return {name: np.broadcast_to(array, shape).ravel() for name, array in spread.items()}
@@ -158,7 +209,7 @@ def _open_parquet(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
             columns[name] = pyarrow.DictionaryArray.from_arrays(positions, dictionary)
         if labels.time_zone is not None:
             zoned = pyarrow.timestamp("s", tz=labels.time_zone)
-            for name in ("timestamp", "origin"):
+            for name in ("timestamp", "origin")[labels.numbered :]:
                 columns[name] = pyarrow.array(columns[name]).cast(zoned)
         columns["observed"] = pyarrow.array(columns["observed"], from_pandas=True)
         table = pyarrow.table(columns)
@@ -185,7 +236,7 @@ def _open_npz(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
 
     def write(block: ForecastBlock) -> None:
         nonlocal num_windows
-        for name in ("forecast", "observed", "timestamps", "origins"):
+        for name in _NPZ_ARRAYS:
             array = getattr(block, name)
             if name not in files:
                 file = TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by the stack

@@ -1,6 +1,7 @@
 """Graphs built from distances, coordinates or a matrix."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,42 @@ from scipy.spatial import KDTree
 from pgti.errors import DataError
 from pgti.graph.sensor_graph import SensorGraph, merge_duplicate_edges
 
-__all__ = ["from_coordinates", "from_dense", "from_distances"]
+__all__ = [
+    "WeighedEdges",
+    "from_coordinates",
+    "from_dense",
+    "from_distances",
+    "weigh_distances",
+]
 
 _EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 _SMALLEST_RELATIVE_SPREAD = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class WeighedEdges:
+    """Edges and their weights by the thresholded Gaussian kernel.
+
+    Attributes:
+        source: positions of their sources, [E].
+        target: positions of their targets, [E].
+        weights: [E], 0 below the threshold.
+        sigma: width of the kernel.
+    """
+
+    source: npt.NDArray[np.int64]
+    target: npt.NDArray[np.int64]
+    weights: npt.NDArray[np.float64]
+    sigma: float
+
+    @property
+    def num_below(self) -> int:
+        """Number of edges below the threshold."""
+        return int((self.weights == 0).sum())
+
+    def graph(self, num_nodes: int) -> SensorGraph:
+        """The graph of the other edges."""
+        return SensorGraph.from_edges(num_nodes, self.source, self.target, self.weights)
 
 
 def from_distances(
@@ -44,6 +77,23 @@ def from_distances(
         DataError: a distance is negative or NaN, an edge has two distances or an unknown node, all
             weights are below the threshold, or distances are equal and `sigma` is None.
     """
+    edges = weigh_distances(num_nodes, source, target, distance, threshold=threshold, sigma=sigma)
+    return edges.graph(num_nodes)
+
+
+def weigh_distances(
+    num_nodes: int,
+    source: npt.ArrayLike,
+    target: npt.ArrayLike,
+    distance: npt.ArrayLike,
+    *,
+    threshold: float,
+    sigma: float | None,
+) -> WeighedEdges:
+    """The edges of `from_distances`, which has the arguments and errors, and those that it drops.
+
+    Edges of infinite distance are left out.
+    """
     rows, columns, distances = merge_duplicate_edges(
         num_nodes, source, target, distance, "distance"
     )
@@ -63,8 +113,9 @@ def from_distances(
                 f"the {distances.size} finite distances have a standard deviation of {sigma:.3g}, "
                 "which cannot be the width of the kernel: set sigma, in the unit of the distances"
             )
-    weights = _gaussian_kernel(distances, threshold, 1.0 if sigma is None else sigma)
-    return SensorGraph.from_edges(num_nodes, rows, columns, weights)
+    sigma = 1.0 if sigma is None else sigma
+    weights = _gaussian_kernel(distances, threshold, sigma)
+    return WeighedEdges(source=rows, target=columns, weights=weights, sigma=sigma)
 
 
 def from_coordinates(

@@ -1,5 +1,6 @@
 """`SensorGraph`: a weighted, directed graph of sensors, validated once."""
 
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,10 @@ class SensorGraph:
 
     def save(self, path: Path) -> None:
         """Write the graph to `path` as an .npz of CSR arrays (and coordinates, if any)."""
+        path.write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
         arrays: dict[str, npt.NDArray[Any]] = {
             "indptr": self.adjacency.indptr,
             "indices": self.adjacency.indices,
@@ -112,9 +117,9 @@ class SensorGraph:
         }
         if self.coordinates is not None:
             arrays["coordinates"] = self.coordinates
-        # For a path numpy would append a suffix to the name.
-        with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+        file = io.BytesIO()
+        np.savez(file, allow_pickle=False, **arrays)
+        return file.getvalue()
 
     @classmethod
     def load(cls, path: Path) -> Self:

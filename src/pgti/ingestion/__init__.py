@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pgti.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pgti.ingestion.appending import append as append
     from pgti.ingestion.ingestion import ingest as ingest
     from pgti.ingestion.ingestion import read_graph as read_graph
     from pgti.ingestion.options import IngestOptions as IngestOptions

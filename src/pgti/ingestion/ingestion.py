@@ -30,6 +30,7 @@ from pgti.ingestion.sources import (
     read_raw_graph,
     readings_suffix,
 )
+from pgti.ingestion.time_rules import daily_rule
 from pgti.ingestion.timeline import Timeline
 from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.options import check_names, require_path, require_type
@@ -94,6 +95,7 @@ def ingest(
         graph=matched.graph,
         units=options.units or None,
         time_zone=time_zone,
+        read_options=options.of_readings() | {"source_channels": list(readings.channels or ())},
         overwrite=options.overwrite,
     ) as writer:
         timeline = Timeline(readings, options, time_zone)
@@ -101,9 +103,8 @@ def ingest(
         if timeline.has_times:
             timeline.finish(writer)
         else:
-            start = _start_without_times(options, writer.num_steps)
-            writer.finish(start=start, interval_seconds=options.interval_seconds)
-    notes = matched.notes
+            _finish_without_times(options, writer)
+    notes = (*matched.notes, *timeline.notes)
     if timeline.num_filled:
         were = "was" if timeline.num_filled == 1 else "were"
         rows = count_of(timeline.num_filled, "row")
@@ -247,8 +248,31 @@ def _write_rows(
         raise DataError(f"{readings.name} has no rows: a series needs at least one")
 
 
-def _start_without_times(options: IngestOptions, num_steps: int) -> np.datetime64 | None:
-    """The start that the user gives for a source without times."""
+def _finish_without_times(options: IngestOptions, writer: StoreWriter) -> None:
+    """Complete a store with the start and interval that the user gives, if any.
+
+    Rows that are whole days apart are days of the zone's clock.
+    """
+    start, interval = _start_without_times(options, writer.num_steps), options.interval_seconds
+    if start is None or interval is None:
+        writer.finish(interval_seconds=interval)
+        return
+    first = np.array([start], dtype=np.int64)
+    rule = daily_rule(first, interval, options.time_zone)
+    seconds = None
+    if rule is not None:
+        times = rule.after(start - 1, writer.num_steps, options.time_zone)
+        seconds = times if (np.diff(times) != interval).any() else None
+    writer.finish(
+        start=np.datetime64(start, "s"),
+        interval_seconds=interval,
+        seconds=seconds,
+        time_rule=None if rule is None else rule.to_plain(),
+    )
+
+
+def _start_without_times(options: IngestOptions, num_steps: int) -> int | None:
+    """The start that the user gives for a source without times, in epoch seconds."""
     if options.gaps != "error":
         raise ConfigError(
             f"gaps is {options.gaps!r} and the source has no times: leave {option('gaps')} out"
@@ -267,4 +291,4 @@ def _start_without_times(options: IngestOptions, num_steps: int) -> np.datetime6
             f"{options.interval} would leave the years 1 to 9999: correct {option('start')} or "
             f"{option('interval')}"
         )
-    return np.datetime64(start, "s")
+    return start

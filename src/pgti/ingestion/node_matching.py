@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.graph import SensorGraph
-from pgti.graph.build import from_coordinates, from_distances
+from pgti.graph.build import from_coordinates, weigh_distances
 from pgti.ingestion.options import IngestOptions
 
 __all__ = [
@@ -68,7 +68,7 @@ class RawEdges:
         coordinates: [N, 2] latitude and longitude of the readings' sensors, where known.
         is_topology: whether every listed edge is an edge of the graph, so that the kernel only
             weighs them; in a table of distances it also decides which pairs are edges.
-        edge_label: what messages call edge `i`.
+        edge_label: what messages call edge `i`, its source included; None numbers the edges.
     """
 
     name: str
@@ -78,7 +78,7 @@ class RawEdges:
     value_name: str | None = None
     coordinates: NDArray[np.float64] | None = None
     is_topology: bool = False
-    edge_label: Callable[[int], str] = "edge {}".format
+    edge_label: Callable[[int], str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -142,16 +142,33 @@ def _match_matrix(
     size = raw.matrix.shape[0]
     order = _order(raw.name, raw.node_ids, size, num_nodes, node_ids)
     matrix, coordinates = raw.matrix, raw.coordinates
+    notes: tuple[str, ...] = ()
     if order is not None:
         matrix = matrix[order][:, order]
         coordinates = None if coordinates is None else coordinates[order]
     if options.edge_values == "distance" and not raw.are_weights:
         source, target, distance = _entries(matrix)
-        graph = from_distances(
-            size, source, target, distance, threshold=options.threshold, sigma=options.sigma
+        matrix, notes = _weigh(raw.name, size, (source, target, distance), options)
+    return SensorGraph(adjacency=sp.csr_array(matrix), coordinates=coordinates), notes
+
+
+def _weigh(
+    name: str,
+    num_nodes: int,
+    edges: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    options: IngestOptions,
+) -> tuple["sp.csr_array[Any]", tuple[str, ...]]:
+    """The weights of distances, and a note about edges that fell below the threshold."""
+    kernel = weigh_distances(num_nodes, *edges, threshold=options.threshold, sigma=options.sigma)
+    notes: tuple[str, ...] = ()
+    if kernel.num_below and options.threshold > 0:
+        notes = (
+            f"{kernel.num_below:,} of {count_of(len(kernel.weights), 'edge')} of {name} fell below "
+            f"the threshold and were left out: their weight exp(-(distance / sigma)^2) is less "
+            f"than {options.threshold:g} at sigma {kernel.sigma:.4g}; {option('threshold', 0)} "
+            f"takes all, and a larger {option('sigma')} takes longer ones",
         )
-        matrix = graph.adjacency
-    return SensorGraph(adjacency=sp.csr_array(matrix), coordinates=coordinates), ()
+    return kernel.graph(num_nodes).adjacency, notes
 
 
 def _entries(
@@ -233,10 +250,9 @@ def _match_edges(
                 f"kernel turns them into weights; {option('edge_values', 'weight')} takes them as "
                 f"they are",
             )
-        threshold = 0.0 if raw.is_topology else options.threshold
-        adjacency = from_distances(
-            num_nodes, source, target, value, threshold=threshold, sigma=options.sigma
-        ).adjacency
+        weighing = replace(options, threshold=0.0) if raw.is_topology else options
+        adjacency, dropped = _weigh(raw.name, num_nodes, (source, target, value), weighing)
+        notes += dropped
         if raw.is_topology:
             near = np.isfinite(value)
             floor = np.full(int(near.sum()), options.threshold)
@@ -267,9 +283,10 @@ def _places(raw: RawEdges, num_nodes: int, node_ids: Ids) -> dict[str, int]:
 def _edge_to_no_node(raw: RawEdges, edge: int, places: dict[str, int], num_nodes: int) -> DataError:
     source, target = raw.source[edge], raw.target[edge]
     lost = source if source not in places else target
+    label = f"edge {edge} of {raw.name}" if raw.edge_label is None else raw.edge_label(edge)
     known = list(places)[:2]
     return DataError(
-        f"{raw.edge_label(edge)}, {source} -> {target}, of {raw.name} leads to no node: {lost!r} "
+        f"{label}, {source} -> {target}, leads to no node: {lost!r} "
         f"is not among the {count_of(num_nodes, 'sensor')} ({', '.join(known)}, ...)"
     )
 

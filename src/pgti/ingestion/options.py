@@ -1,8 +1,8 @@
 """Options for reading a source: what it does not describe itself."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
@@ -19,6 +19,7 @@ __all__ = [
     "GraphKind",
     "IngestOptions",
     "check_options_used",
+    "suits_readings",
 ]
 
 Gaps: TypeAlias = Literal["error", "fill", "keep"]
@@ -49,6 +50,14 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+_OF_READINGS = frozenset(
+    ("values", "channels", "scale", "missing", "interval", "time_zone", "time_format", "gaps",
+     "delimiter", "header", "timestamps", "ids")
+)  # fmt: skip
+"""What a store remembers of how it was read: all options of readings but units and start."""
+_GAPS_REFUSED = ("gaps", "error")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IngestOptions:
     """How to read the readings and the graph.
@@ -66,7 +75,8 @@ class IngestOptions:
         time_zone: IANA name of the zone of wall-clock times; times with an offset are shown on
             its clock. By default the zone of the source, if it has one.
         time_format: Format of the times in a table, as for `strptime`. By default ISO 8601.
-        gaps: What to do where rows are missing between two times: "error" refuses the source;
+        gaps: What to do where rows are missing between two times: "error" refuses the source,
+            unless its times follow a rule without exception (months, working days, service hours);
             "fill" inserts rows of missing readings; "keep" stores the time of each row.
         delimiter: Character between the cells of a text file. Auto-detected by default.
         header: Whether the first line of a text file holds sensor ids. Auto-detected by default.
@@ -135,6 +145,15 @@ class IngestOptions:
         self._check_numbers()
         self._check_names()
 
+    def of_readings(self) -> dict[str, Any]:
+        """The options of readings that were given, by name, as a store remembers them."""
+        names = (each.name for each in fields(self) if each.name in _OF_READINGS)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name in names
+            if (value := getattr(self, name)) not in (None, ()) and (name, value) != _GAPS_REFUSED
+        }
+
     @property
     def interval_seconds(self) -> int | None:
         """The interval in seconds, or None."""
@@ -175,6 +194,11 @@ class IngestOptions:
 
 def _could_delimit(text: str) -> bool:
     return len(text) == 1 and text.isascii() and not text.isalnum() and text not in '\r\n\0".+-_'
+
+
+def suits_readings(name: str, suffix: str) -> bool:
+    """Whether readings of a format have a use for an option; its suffix is "" in memory."""
+    return name not in _USES or suffix in _USES[name][0]
 
 
 def check_options_used(readings: str | None, graph: str | None, options: IngestOptions) -> None:

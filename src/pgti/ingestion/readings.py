@@ -63,6 +63,7 @@ class Readings:
         time_zone: zone of aware times, where the source names one.
         graph: the graph that the source itself contains.
         first_line: number of the line that holds row 0, where the source is text.
+        counts_ids: whether the ids only count the columns, as a table without names has them.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Readings:
     time_zone: str | None = None
     graph: RawGraph | None = None
     first_line: int | None = None
+    counts_ids: bool = False
 
     @property
     def row_labels(self) -> RowLabels:

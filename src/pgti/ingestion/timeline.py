@@ -1,24 +1,31 @@
 """The times of consecutive rows: their order, interval and gaps."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
+from pgti.ingestion.time_rules import (
+    ENOUGH_ROWS,
+    ENOUGH_SECONDS,
+    daily_rule,
+    most_common,
+    recognize_rule,
+)
 from pgti.ingestion.times import (
-    FIRST_SECOND,
-    LAST_SECOND,
     Localizer,
+    check_order,
+    check_years,
     format_seconds,
     parse_start,
+    show_time,
 )
-from pgti.store import StoreMeta, StoreWriter, format_interval
+from pgti.store import CycleRule, StoreMeta, StoreWriter, TimeAxis, TimeRule, format_interval
 
 __all__ = ["Timeline"]
 
@@ -28,6 +35,9 @@ _MAX_FILLED_ROWS = 110_000  # a year of five-minute steps: a longer gap is a mis
 class Timeline:
     """Checks the times of a source chunk by chunk, and finds their interval.
 
+    Where the distance of rows varies and no gap is allowed, times are collected to see whether they
+    follow a rule; a source that follows none is refused once enough of it is read.
+
     Args:
         readings: the source.
         options: start and interval, if the user gave them, and what to do where rows are missing.
@@ -35,6 +45,7 @@ class Timeline:
 
     Attributes:
         num_filled: rows of missing readings that were inserted so far.
+        notes: what was found about the times, one line each; complete after `finish`.
     """
 
     def __init__(self, readings: Readings, options: IngestOptions, time_zone: str | None) -> None:
@@ -49,8 +60,13 @@ class Timeline:
         self._given_interval = self._interval = options.interval_seconds
         self._first: int | None = None
         self._last = 0
-        self._kept: list[NDArray[np.int64]] = []
+        self._num_rows = 0
+        self._time_zone = time_zone
+        self._kept: list[NDArray[np.int64]] | None = [] if options.gaps == "keep" else None
+        self._refusal: DataError | None = None
+        self._next_check = ENOUGH_ROWS
         self.num_filled = 0
+        self.notes: tuple[str, ...] = ()
 
     def place(
         self, values: NDArray[np.floating[Any]], seconds: NDArray[np.int64], first_row: int
@@ -63,13 +79,7 @@ class Timeline:
             DataError: naming the row and both times where times repeat, go back, or leave a gap
                 that the options do not allow.
         """
-        self._labels.refuse_where(
-            (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
-            first_row,
-            lambda row: (
-                f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
-            ),
-        )
+        check_years(self._labels, seconds, first_row)
         if self._localizer is not None:
             seconds = self._localizer.convert(seconds, first_row)
         if self._first is None:
@@ -79,12 +89,16 @@ class Timeline:
             times = np.concatenate([[self._last], seconds])
         num_before = len(times) - len(seconds)
         steps = np.diff(times)
-        self._check_order(times, steps, first_row - num_before)
+        check_order(self._labels, times, first_row - num_before, self._time_zone)
         self._last = int(seconds[-1])
         if self._interval is None and len(steps):
-            self._interval = int(pd.Series(steps).mode()[0])
-        if self._gaps == "keep":
+            self._interval = most_common(steps)
+        if self._gaps == "error" and self._kept is None and (steps != self._interval).any():
+            self._refuse_later(times, steps, first_row - num_before)
+        self._num_rows += len(seconds)
+        if self._kept is not None:
             self._kept.append(seconds)
+            self._check_refusal()
             yield values
             return
         done = 0
@@ -112,28 +126,82 @@ class Timeline:
             DataError: if there was one row and no interval was given, or the times contradict the
                 given interval.
         """
-        source = self._labels.source
-        start = np.datetime64(self._first or 0, "s")
-        if self._gaps == "keep":
-            seconds = np.concatenate(self._kept)
-            steps = np.diff(seconds)
-            if len(steps):
-                self._interval = int(pd.Series(steps).mode()[0])
-            if self._given_interval not in (None, self._interval) and self._interval is not None:
-                raise DataError(
-                    f"the rows of {source} are {format_interval(self._interval)} apart and "
-                    f"interval is {format_interval(self._given_interval or 0)}: leave "
-                    f"{option('interval')} "
-                    "out, or correct it"
-                )
-            if len(steps) and (steps != self._interval).any():
-                return writer.finish(start=start, interval_seconds=self._interval, seconds=seconds)
-        if self._interval is None:
+        first, interval = self._first or 0, self._interval
+        start = np.datetime64(first, "s")
+        if self._kept is None:
+            if interval is None:
+                self._refuse_one_row(start)
+            rule = daily_rule(self._regular_times(writer.num_steps), interval, self._time_zone)
+            return writer.finish(start=start, interval_seconds=interval, time_rule=_plain(rule))
+        seconds = np.concatenate(self._kept)
+        steps = np.diff(seconds)
+        if len(steps):
+            interval = most_common(steps)
+        rule = self._find_rule(seconds, interval)
+        if rule is None and self._refusal is not None:
+            raise self._refusal
+        if self._given_interval not in (None, interval) and interval is not None:
             raise DataError(
-                f"{source} has one row ({start}), which shows no interval: add "
-                f"{option('interval', '5min')}"
+                f"the rows of {self._labels.source} are {format_interval(interval)} apart and "
+                f"interval is {format_interval(self._given_interval or 0)}: leave "
+                f"{option('interval')} out, or correct it"
             )
-        return writer.finish(start=start, interval_seconds=self._interval)
+        if interval is None:
+            self._refuse_one_row(start)
+        if isinstance(rule, CycleRule):  # which two days of a week have two distances
+            interval = rule.interval_seconds
+        is_regular = not (steps != interval).any()
+        axis = TimeAxis(
+            num_steps=len(seconds),
+            start_seconds=first,
+            interval_seconds=interval,
+            time_zone=self._time_zone,
+            seconds=None if is_regular else seconds,
+            rule=rule,
+        )
+        self.notes = _notes_of(axis)
+        return writer.finish(
+            start=start, interval_seconds=interval, seconds=axis.seconds, time_rule=_plain(rule)
+        )
+
+    def _find_rule(self, seconds: NDArray[np.int64], interval: int | None) -> TimeRule | None:
+        """The rule that the times follow, if it is sure that they follow one."""
+        zone = self._time_zone
+        if interval is None or not (np.diff(seconds) != interval).any():
+            return None if interval is None else daily_rule(seconds, interval, zone)
+        if self._given_interval not in (None, interval):
+            return None
+        return recognize_rule(seconds, zone, with_holes=self._gaps == "keep")
+
+    def _refuse_later(
+        self, times: NDArray[np.int64], steps: NDArray[np.int64], first_row: int
+    ) -> None:
+        """Note what is wrong with the first step that is not the interval, and collect times."""
+        try:
+            self._missing_rows(times, int(np.flatnonzero(steps != self._interval)[0]), first_row)
+        except DataError as error:
+            self._refusal = error
+        self._kept = [self._regular_times(self._num_rows)]
+
+    def _regular_times(self, num_rows: int) -> NDArray[np.int64]:
+        rows = np.arange(num_rows, dtype=np.int64)
+        return (self._first or 0) + rows * (self._interval or 0)
+
+    def _check_refusal(self) -> None:
+        """Refuse a source now whose rows, as far as they were read, cannot follow a rule."""
+        if self._refusal is None or self._kept is None or self._num_rows < self._next_check:
+            return
+        self._next_check = 2 * self._num_rows
+        if self._last - (self._first or 0) >= ENOUGH_SECONDS:
+            seconds = np.concatenate(self._kept)
+            if self._find_rule(seconds, most_common(np.diff(seconds))) is None:
+                raise self._refusal
+
+    def _refuse_one_row(self, start: np.datetime64) -> NoReturn:
+        raise DataError(
+            f"{self._labels.source} has one row ({start}), which shows no interval: add "
+            f"{option('interval', '5min')}"
+        )
 
     def _begin(self, first: int) -> None:
         self._first = first
@@ -144,20 +212,6 @@ class Timeline:
                 f"correct it"
             )
 
-    def _check_order(
-        self, times: NDArray[np.int64], steps: NDArray[np.int64], first_row: int
-    ) -> None:
-        wrong = np.flatnonzero(steps <= 0)
-        if not len(wrong):
-            return
-        place = int(wrong[0])
-        row = first_row + place
-        earlier, later = (format_seconds(int(time)) for time in times[place : place + 2])
-        rows = f"{self._labels.short(row)} and {self._labels(row + 1)}"
-        if steps[place] == 0:
-            raise DataError(f"{rows} have the same time {earlier}: each time may occur once")
-        raise DataError(f"{rows} have the times {earlier} and {later}: sort the rows by time")
-
     def _missing_rows(self, times: NDArray[np.int64], place: int, first_row: int) -> int:
         """Rows that are missing between the time at `place` and the next one."""
         assert self._interval is not None  # there are two times
@@ -165,8 +219,8 @@ class Timeline:
         before, after = (int(time) for time in times[place : place + 2])
         row = first_row + place
         where = (
-            f"{self._labels(row)} has the time {format_seconds(before)} and "
-            f"{self._labels.short(row + 1)} has {format_seconds(after)}"
+            f"{self._labels(row)} has the time {show_time(before, self._time_zone)} and "
+            f"{self._labels.short(row + 1)} has {show_time(after, self._time_zone)}"
         )
         num_missing, rest = divmod(after - before, self._interval)
         if rest:
@@ -188,3 +242,30 @@ class Timeline:
                 f"{_MAX_FILLED_ROWS:,}; correct the time, or use {option('gaps', 'keep')}"
             )
         return num_missing
+
+
+def _plain(rule: TimeRule | None) -> dict[str, Any] | None:
+    return None if rule is None else rule.to_plain()
+
+
+def _notes_of(axis: TimeAxis) -> tuple[str, ...]:
+    """What the times of a source are, where they are not an interval apart; one line each."""
+    holes = axis.holes
+    if axis.seconds is None:
+        return ()
+    if not axis.continues:
+        interval = format_interval(axis.interval_seconds or 0)
+        return (
+            f"the times of the rows are irregular (the most common step is {interval}): forecasts "
+            "past the end are numbered, not dated",
+        )
+    notes = []
+    if axis.rule is not None:
+        notes.append(f"the times of the rows repeat {axis.rule.describe()}: forecasts follow that")
+    if len(holes):
+        before, after = (axis.isoformat(int(holes[0]) + row) for row in (0, 1))
+        notes.append(
+            f"rows are missing in {count_of(len(holes), 'place')}, first between {before} and "
+            f"{after}: windows that reach across are left out of training and evaluation"
+        )
+    return tuple(notes)

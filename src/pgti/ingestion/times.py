@@ -21,10 +21,13 @@ __all__ = [
     "PER_SECOND",
     "Localizer",
     "RowLabels",
+    "check_order",
+    "check_years",
     "epoch_seconds",
     "format_seconds",
     "parse_interval",
     "parse_start",
+    "show_time",
     "zone_from_tzinfo",
 ]
 
@@ -35,6 +38,7 @@ LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp()) - 1
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INTERVAL = re.compile(r"(\d+)\s*(s|sec|second|min|minute|h|hour|d|day|w|week)s?", re.ASCII)
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # by first letter
+_MAX_CLOCK_CHANGE_SECONDS = 3_600
 _MAX_INTERVAL_SECONDS = 3_660 * 86_400  # ten years; a longer one is mistyped
 
 
@@ -172,17 +176,34 @@ class Localizer:
     """Turns wall-clock seconds into true epoch seconds, chunk by chunk.
 
     In the hour that an autumn repeats, a time has its first meaning unless that would not come
-    after the row before it.
+    after the row before it. Where the rows begin in that hour and leave it without repeating it,
+    they have their second meaning, which is next to the row after the hour.
 
     Args:
         time_zone: IANA name of the clock's zone.
         labels: what messages call the rows.
+
+    Attributes:
+        is_guess: whether all rows so far are of that hour and could have the other meaning.
     """
 
     def __init__(self, time_zone: str, labels: RowLabels) -> None:
         self._zone = time_zone
         self._labels = labels
         self._last: int | None = None
+        self.is_guess = False
+
+    def begins_twice(self, wall: NDArray[np.int64]) -> bool:
+        """Whether the first of the rows is of the hour that is there twice."""
+        early, late = self._meanings(wall[:1])
+        return bool((early != late).any()) and not early.isna().any()
+
+    def begin(self, wall: NDArray[np.int64], *, is_second: bool) -> NDArray[np.int64]:
+        """True epoch seconds of rows whose first one has its first or its second meaning."""
+        early, _ = self._meanings(wall[:1])
+        first = int(early.as_unit("s").asi8[0])
+        self._last = first if is_second else first - 1
+        return self.convert(wall, 0)
 
     def convert(self, wall: NDArray[np.int64], first_row: int) -> NDArray[np.int64]:
         """True epoch seconds of consecutive rows.
@@ -190,13 +211,7 @@ class Localizer:
         Raises:
             DataError: naming the first row whose time the zone's clock never shows.
         """
-        import pandas as pd  # noqa: PLC0415 - options are read without it
-
-        times = pd.DatetimeIndex(wall.astype("datetime64[s]"))
-        early, late = (
-            times.tz_localize(self._zone, ambiguous=np.full(len(wall), first), nonexistent="NaT")
-            for first in (True, False)
-        )
+        early, late = self._meanings(wall)
         self._labels.refuse_where(
             np.asarray(early.isna()),
             first_row,
@@ -207,10 +222,91 @@ class Localizer:
         )
         seconds: NDArray[np.int64] = np.array(early.as_unit("s").asi8, dtype=np.int64)
         second: Any = late.as_unit("s").asi8
-        for row in np.flatnonzero(seconds != second).tolist():
+        is_twice = seconds != second
+        if self._last is None and len(wall) and is_twice[0]:
+            (others,) = np.nonzero(~is_twice)
+            stop = int(others[0]) if len(others) else len(wall)
+            is_rising = bool((np.diff(wall[:stop]) > 0).all())
+            if is_rising and stop < len(wall):
+                seconds[:stop] = second[:stop]
+            self.is_guess = is_rising and stop == len(wall)
+        elif is_twice.size:
+            self.is_guess = False
+        for row in np.flatnonzero(is_twice).tolist():
             before = self._last if row == 0 else int(seconds[row - 1])
             if before is not None and seconds[row] <= before:
                 seconds[row] = second[row]
         if len(seconds):
             self._last = int(seconds[-1])
         return seconds
+
+    def _meanings(self, wall: NDArray[np.int64]) -> tuple[Any, Any]:
+        """The times in the zone, as early and as late as they may be; NaT where it skips them."""
+        import pandas as pd  # noqa: PLC0415 - options are read without it
+
+        times = pd.DatetimeIndex(wall.astype("datetime64[s]"))
+        early, late = (
+            times.tz_localize(self._zone, ambiguous=np.full(len(wall), first), nonexistent="NaT")
+            for first in (True, False)
+        )
+        return early, late
+
+
+def show_time(second: int | np.int64, time_zone: str | None) -> str:
+    """Epoch seconds as the clock of a zone shows them, with the offset from UTC, in ISO 8601."""
+    if time_zone is None:
+        return format_seconds(int(second))
+    return datetime.fromtimestamp(int(second), ZoneInfo(time_zone)).isoformat()
+
+
+def check_years(labels: RowLabels, seconds: NDArray[np.int64], first_row: int) -> None:
+    """Refuse times that no calendar writes.
+
+    Args:
+        labels: what messages call the rows.
+        seconds: epoch seconds of consecutive rows.
+        first_row: number of the first of them.
+
+    Raises:
+        DataError: naming the first row whose time is outside the years 1 to 9999.
+    """
+    labels.refuse_where(
+        (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
+        first_row,
+        lambda row: (
+            f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
+        ),
+    )
+
+
+def check_order(
+    labels: RowLabels, times: NDArray[np.int64], first_row: int, time_zone: str | None
+) -> None:
+    """Refuse times that repeat or go back.
+
+    Args:
+        labels: what messages call the rows.
+        times: epoch seconds of consecutive rows.
+        first_row: number of the first of them.
+        time_zone: of the clock on which messages show times.
+
+    Raises:
+        DataError: naming both rows and their times.
+    """
+    steps = np.diff(times)
+    wrong = np.flatnonzero(steps <= 0)
+    if not len(wrong):
+        return
+    place = int(wrong[0])
+    row = first_row + place
+    earlier, later = (show_time(time, time_zone) for time in times[place : place + 2])
+    rows = f"{labels.short(row)} and {labels(row + 1)}"
+    if steps[place] == 0:
+        raise DataError(f"{rows} have the same time {earlier}: each time may occur once")
+    advice = "sort the rows by time"
+    if time_zone is None and steps[place] >= -_MAX_CLOCK_CHANGE_SECONDS:
+        advice += (
+            f", or name the zone of a clock that was put back with "
+            f"{option('time_zone', 'Europe/Berlin')}"
+        )
+    raise DataError(f"{rows} have the times {earlier} and {later}: {advice}")

@@ -119,6 +119,11 @@ class AbstractModel(nn.Module, ABC):
         self.activation_checkpointing = False
         self.limits = DEFAULT_LIMITS
 
+    @property
+    def needs_edges(self) -> bool:
+        """Whether sensors see one another along the edges of the graph alone."""
+        return self.support_kind != "none"
+
     @classmethod
     def build_supports(cls, graph: SensorGraph) -> Supports:
         """The operators of `graph` that it uses, of the kind `support_kind`."""
@@ -164,7 +169,7 @@ class AbstractModel(nn.Module, ABC):
         """Forecast the targets.
 
         Args:
-            x: [B, L, N, C_in], B at least 1, standardized, 0 where missing, calendar channels last.
+            x: [B, L, N, C_in], B at least 1, standardized, none missing, calendar channels last.
             supports: operators of the graph.
             teacher: the truth, in training only; a model may ignore it.
 

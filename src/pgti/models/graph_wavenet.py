@@ -109,6 +109,11 @@ class GraphWaveNet(AbstractModel):
     can_checkpoint_activations = True
     config: GraphWaveNetConfig
 
+    @property
+    def needs_edges(self) -> bool:
+        """False: it learns an adjacency of its own."""
+        return False
+
     def __init__(self, config: GraphWaveNetConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         hidden, num_nodes = config.hidden, shape.num_nodes

@@ -3,7 +3,7 @@
 import os
 import re
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from pgti.models import (
 )
 from pgti.nn import Supports
 from pgti.run.config import ModelConfig, RunConfig
-from pgti.store import Scaler, SeriesStore
+from pgti.store import Scaler, SeriesStore, TypicalReadings
 
 __all__ = [
     "build_forecaster",
@@ -118,9 +118,18 @@ def relocate_model(config: ModelConfig, model: str | ModelFactory) -> ModelConfi
 
 
 def window_source(
-    config: RunConfig, store: SeriesStore, scaler: Scaler | None = None
+    config: RunConfig,
+    store: SeriesStore,
+    scaler: Scaler | None = None,
+    typical: TypicalReadings | None = None,
 ) -> WindowSource:
     """What the windows of a run hold.
+
+    Args:
+        config: every option.
+        store: the series.
+        scaler: standardisation of the inputs; fitted on the training rows if not given.
+        typical: what each sensor usually reads; likewise, where the inputs need it.
 
     Raises:
         ConfigError: if there is no such model.
@@ -128,7 +137,9 @@ def window_source(
     """
     name = config.model.name
     day_of_week = not is_own_model(name) and model_entry(name).model.uses_day_of_week
-    return WindowSource.from_config(store, config.windows, scaler, day_of_week=day_of_week)
+    return WindowSource.from_config(
+        store, config.windows, scaler, typical=typical, day_of_week=day_of_week
+    )
 
 
 def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> ModelShape:
@@ -137,6 +148,7 @@ def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> Mod
     Raises:
         ConfigError, DataError: as `WindowConfig.splits`, `model_entry` and `window_source`.
     """
+    windows = replace(windows, fill="mean")  # of the same shape, without a pass over the series
     config = RunConfig(store=store.path, windows=windows, model=ModelConfig(name=model))
     return window_source(config, store).shape
 

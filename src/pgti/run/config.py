@@ -20,9 +20,13 @@ from pgti.windows import Placement
 __all__ = [
     "ModelConfig",
     "RunConfig",
+    "complete_settings",
+    "earlier_options",
     "read_toml",
 ]
 
+_EARLIER_WINDOWS = {"fill": "mean", "across_holes": True}
+"""What runs did of versions that did not have the option yet, where it is not its default now."""
 
 _TABLES = ("windows", "model", "training")
 
@@ -151,6 +155,19 @@ class RunConfig:
             raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
+    def of_run(cls, path: Path, store: Path | None = None) -> Self:
+        """Read the `config.toml` of a run, as the version meant it that wrote it.
+
+        Args:
+            path: the file in the run's directory.
+            store: the store, in place of the one that the file names.
+
+        Raises:
+            ConfigError: as `from_toml`.
+        """
+        return cls.from_toml(path, store, {"windows": earlier_options(path)})
+
+    @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
         """Build a configuration from plain values, nested as in `config.toml`.
 
@@ -179,6 +196,22 @@ class RunConfig:
             ),
         }
         return cls(**values)
+
+
+def earlier_options(path: Path) -> dict[str, Any]:
+    """Options of the windows that the `config.toml` of a run lacks, with what the run does.
+
+    Raises:
+        ConfigError: if the file cannot be read.
+    """
+    windows = read_toml(path).get("windows", {})
+    return {name: value for name, value in _EARLIER_WINDOWS.items() if name not in windows}
+
+
+def complete_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings in a checkpoint, with what earlier versions did in place of what they lack."""
+    windows = {**asdict(WindowConfig()), **_EARLIER_WINDOWS, **settings.get("windows", {})}
+    return {**settings, "windows": windows}
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

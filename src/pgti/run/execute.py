@@ -5,19 +5,23 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from pgti.batching import WindowConfig, needs_typical
 from pgti.display import count_of
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import PgtiError, RunError, option
+from pgti.errors import ConfigError, PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.models import ModelFactory
 from pgti.run.build import resolve_model
-from pgti.run.config import RunConfig
+from pgti.run.config import RunConfig, earlier_options
 from pgti.run.memory_plan import MemoryPlan
-from pgti.run.prepare import ObserverFactory, PreparedRun, prepare
+from pgti.run.prepare import ObserverFactory, PreparedRun, check_edges, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
 from pgti.run.run import Run
-from pgti.store import SeriesStore
+from pgti.run.series import RunData
+from pgti.run.warm_start import StartedFrom, StartRun
+from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import (
     Extensions,
     FitResult,
@@ -46,6 +50,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
     observers: ObserverFactory | None = None,
     communicator: Communicator | None = None,
     extensions: Extensions | None = None,
+    start: StartRun | None = None,
 ) -> tuple[Run, FitResult]:
     """Train as a configuration says.
 
@@ -63,6 +68,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         communicator: the ranks that train together; each of them calls this. Only rank 0 reads and
             writes the run's directory, and logs. One process by default.
         extensions: what the user adds to the training.
+        start: the run to start from, if this one is new.
 
     Returns:
         The run with its best parameters, and how the training ended.
@@ -76,6 +82,9 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         with communicator.raise_together():
             opened = SeriesStore.open(config.store) if store is None else store
             config = replace(config, model=resolve_model(config.model, model)).resolved()
+            has_run = communicator.is_main and not overwrite and RunDirectory.exists(directory.path)
+            lacking = earlier_options(directory.config_file) if has_run else {}
+        config = _keep_earlier(config, lacking, communicator, log)
         _assert_same_on_all_ranks(
             communicator, config, opened, () if extensions is None else extensions.metrics or ()
         )
@@ -89,17 +98,36 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             job=job,
             held=held,
         )
+        rows = opened
+        if not isinstance(found, NewRun) and found.num_steps is not None:
+            rows = opened.prefix(found.num_steps)  # the store may have grown since
+        typical = _fit_typical(config.windows, rows, communicator)
+        started_from = _find_start(found, start)
+        if started_from is None and config.training.epochs == 0:
+            raise ConfigError(
+                "epochs is 0: a run trains for one at least, unless it starts from another "
+                f"({option('init_from', flag='from')})"
+            )
         with communicator.raise_together():
+            if isinstance(found, NewRun) and start is not None:
+                start.check(config, opened, directory.path)
             prepared = prepare(
                 config,
                 directory,
-                opened,
+                rows,
                 model,
                 observers,
                 communicator,
-                is_restored=not isinstance(found, NewRun) and found.checkpoint is not None,
+                scaler=_scaler_of(found),
+                typical=typical,
+                latest=opened,
+                is_restored=started_from is not None
+                or (not isinstance(found, NewRun) and found.checkpoint is not None),
+                started_from=started_from,
                 extensions=extensions,
             )
+            if isinstance(found, NewRun) and start is not None:
+                _take_over(prepared, start)
         prepared.info["job"] = None if job is None else job.name
         match found:
             case NewRun():
@@ -118,24 +146,121 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         return prepared.run, result
 
 
+def _keep_earlier(
+    config: RunConfig, lacking: dict[str, Any], communicator: Communicator, log: Log
+) -> RunConfig:
+    """The options with what the run to resume did, where its version did not have an option yet.
+
+    Args:
+        config: every option; one that is not its default was chosen, and stays.
+        lacking: what rank 0 found that the run lacks.
+        communicator: the ranks.
+        log: receives a line for each option.
+    """
+    options = json.loads(communicator.broadcast_bytes(json.dumps(lacking).encode()))
+    default = WindowConfig()
+    for name, value in options.items():
+        if getattr(config.windows, name) != getattr(default, name):
+            continue
+        config = replace(config, windows=replace(config.windows, **{name: value}))
+        if communicator.is_main:
+            log(f"the run is of an earlier version: {option(f'windows.{name}', value)} stays")
+    return config
+
+
+def _fit_typical(
+    windows: WindowConfig, store: SeriesStore, communicator: Communicator
+) -> TypicalReadings | None:
+    """What each sensor usually reads: rank 0 reads the rows, for all ranks where inputs need it."""
+    content = b""
+    with communicator.raise_together():
+        if communicator.is_main:
+            rows = windows.splits(store).train_rows(windows.spec)
+            typical = TypicalReadings.fit(store, rows, every_step=windows.profile)
+            if communicator.world_size == 1 or not needs_typical(windows, store):
+                return typical  # the run keeps it
+            content = typical.to_bytes()
+    if not needs_typical(windows, store):
+        return None
+    return TypicalReadings.from_bytes(communicator.broadcast_bytes(content))
+
+
+def _find_start(
+    found: NewRun | ResumedRun | FinishedRun, start: StartRun | None
+) -> StartedFrom | None:
+    """What the run takes over from another, if it does.
+
+    Raises:
+        RunError: if it was started from another than `start`.
+    """
+    if isinstance(found, NewRun):
+        return None if start is None else start.started_from
+    record = found.start
+    before = None if record is None else record["path"]
+    if start is not None and str(start.path) != before:
+        raise RunError(
+            f"the run was started from {before or 'new weights'} and cannot be resumed from "
+            f"{start.path}: leave {option('init_from', flag='from')} out, or start a new run"
+        )
+    if record is None:
+        return None
+    return StartedFrom(record=record, scaler=None)
+
+
+def _scaler_of(found: NewRun | ResumedRun | FinishedRun) -> Scaler | None:
+    """The scaler that a run was trained with, if it has a checkpoint."""
+    if isinstance(found, NewRun) or found.checkpoint is None:
+        return None
+    scaler = found.checkpoint.scaler
+    return Scaler(mean=tuple(scaler["mean"]), std=tuple(scaler["std"]))
+
+
+def _take_over(prepared: PreparedRun, start: StartRun) -> None:
+    """Give the network the weights of the run to start from."""
+    run = prepared.run
+    network = run.forecaster.network
+    weights, lines = start.weights_for(run.config, run.source, network)
+    network.load_state_dict(weights)
+    prepared.choices[:0] = [start.describe(run.store), *lines, *start.find_overlaps(run)]
+
+
 def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool) -> FitResult:
     """Create the run's directory and train; without a checkpoint nothing is left of a failure."""
     run = prepared.run
+    with run.communicator.raise_together():
+        check_edges(run)
     plan, directory, is_main = prepared.plan_memory(), run.directory, run.communicator.is_main
+    is_warm = "started_from" in prepared.info
     with run.communicator.raise_together():
         if is_main:
-            config = run.config.to_toml()
             RunDirectory.create(
-                directory.path, config=config, info=prepared.info, overwrite=overwrite
+                directory.path,
+                config=run.config.to_toml(),
+                info=prepared.info,
+                data=_run_data(run).to_files(),
+                overwrite=overwrite,
+                checkpoint=prepared.trainer.state.to_checkpoint() if is_warm else None,
             )
             held.enter_context(directory.locked())
     try:
         return _fit(prepared, plan, log)
     except (PgtiError, RuntimeError) as error:
         is_explained = isinstance(error, PgtiError) or is_allocation_failure(error)
-        if is_main and is_explained and not directory.last_checkpoint.exists():
+        if is_main and is_explained and not _has_trained(directory):
             directory.remove()
         raise
+
+
+def _has_trained(directory: RunDirectory) -> bool:
+    """Whether a checkpoint holds more than the weights that the run started from."""
+    has_checkpoint = directory.last_checkpoint.exists()
+    return has_checkpoint and directory.load_last().progress.step > 0
+
+
+def _run_data(run: Run) -> RunData:
+    """What the run keeps of its store."""
+    assert run.typical is not None  # rank 0 fits them
+    return RunData(meta=run.store.meta, graph=run.store.graph, typical=run.typical)
 
 
 def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:
@@ -150,6 +275,8 @@ def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:
             run.directory.forget_test()
             run.directory.write_config(run.config.to_toml())
             run.directory.write_beginning(prepared.info, started=found.started)
+            if found.num_steps is None:  # an earlier version began it
+                run.directory.write_data(_run_data(run).to_files())
     return _fit(prepared, plan, log)
 
 

@@ -54,12 +54,7 @@ def plot_run(
     if sensor not in node_ids:
         raise ConfigError(f"there is no sensor {sensor!r}: the store has {shorten(node_ids)}")
     channel = source.target_names[0]
-    labels = ForecastLabels(
-        time_axis=source.store.time_axis,
-        input_steps=source.spec.input_steps,
-        sensor_ids=node_ids,
-        channels=source.target_names,
-    )
+    labels = ForecastLabels.of_source(source)
     node = node_ids.index(sensor)
     blocks = [
         (block.timestamps[:, step - 1], block.observed[:, step - 1, node, 0],

@@ -1,6 +1,6 @@
 """The parts of a trained run, loaded from its directory, and what it shows of itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,18 +11,20 @@ import torch
 from pgti.batching import WindowSource
 from pgti.display import Display, count_of, shorten
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import Metrics, NetworkForecaster, Report
 from pgti.models import ModelFactory, num_trainable_parameters
 from pgti.options import require_path
 from pgti.run.build import build_forecaster, relocate_model, resolve_device, window_source
 from pgti.run.config import RunConfig
-from pgti.store import Scaler, SeriesStore, open_store
+from pgti.run.series import FollowedStore, find_series
+from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import RunDirectory
-from pgti.training.compatibility import check_fingerprint
 from pgti.windows import SPLIT_NAMES, Splits
 
 __all__ = ["LoadedRun"]
+
+_NO_WINDOWS = Splits(train=range(0), val=range(0), test=range(0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -31,7 +33,11 @@ class LoadedRun(Display):
 
     Attributes:
         config: every option, resolved.
-        store: the series and its graph.
+        store: the series that the run has seen, and its graph; without rows where it is gone.
+        latest: the whole store when the run was opened, which may have grown; see `newest_store`.
+        newer: the store that was given, if it is not the run's: one of newer readings.
+        problem: why the run's rows are not there; None where they are.
+        logged_notes: lines on standard error about forecasts, each of which is there once.
         splits: which windows train, validate and test.
         source: what a window holds.
         forecaster: the network with its un-scaling, on the compute device.
@@ -42,12 +48,21 @@ class LoadedRun(Display):
 
     config: RunConfig
     store: SeriesStore
+    latest: SeriesStore
     splits: Splits
     source: WindowSource
     forecaster: NetworkForecaster
     directory: RunDirectory
     communicator: Communicator = field(default_factory=SingleProcess)
     metrics: Metrics = field(default_factory=dict)
+    newer: SeriesStore | None = None
+    problem: str | None = None
+    logged_notes: set[str] = field(default_factory=set, init=False)
+    _followed: FollowedStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        followed = FollowedStore(self.latest, self.store, is_own=self.problem is None)
+        object.__setattr__(self, "_followed", followed)
 
     @classmethod
     def open(
@@ -64,7 +79,8 @@ class LoadedRun(Display):
 
         Args:
             path: the run's directory.
-            store: the run's store, if it has moved.
+            store: the run's store, if it has moved; or another, of newer readings of its sensors,
+                which `forecast` and `predict` take in place of `readings`.
             model: the class or function of your own network, or its name `module:Class`: for a
                 run whose network no module defines, or whose module has moved.
             checkpoint: "best" (by validation MAE) or "last".
@@ -73,12 +89,13 @@ class LoadedRun(Display):
                 process by default.
 
         Raises:
-            RunError: if there is no such run or checkpoint, or the store is another one.
+            RunError: if there is no such run or checkpoint, or it is damaged; if its store is
+                gone, and it is of an earlier version, which needs it.
             ConfigError: if the run's own network cannot be found or built.
         """
         ranks = SingleProcess() if communicator is None else communicator
         directory = RunDirectory.open(require_path("path", path))
-        config = RunConfig.from_toml(directory.config_file)
+        config = RunConfig.of_run(directory.config_file)
         if device is not None:
             config = replace(config, device=device)
         if model is not None:
@@ -86,14 +103,16 @@ class LoadedRun(Display):
         if checkpoint not in ("best", "last"):
             raise ConfigError(f"checkpoint is {checkpoint!r}: it is best or last")
         state = directory.load_best() if checkpoint == "best" else directory.load_last()
-        opened = SeriesStore.open(config.store) if store is None else open_store(store)
-        check_fingerprint(state.fingerprint, opened.fingerprint)
+        series = find_series(directory, config.store, state.fingerprint, store)
         scaler = Scaler(mean=tuple(state.scaler["mean"]), std=tuple(state.scaler["std"]))
-        source = window_source(config, opened, scaler)
+        source = window_source(config, series.store, scaler, series.typical)
         run = cls(
             config=config,
-            store=opened,
-            splits=config.windows.splits(opened),
+            store=series.store,
+            latest=series.latest,
+            newer=series.newer,
+            problem=series.problem,
+            splits=_NO_WINDOWS if series.problem else config.windows.splits(series.store),
             source=source,
             forecaster=build_forecaster(
                 config,
@@ -115,6 +134,42 @@ class LoadedRun(Display):
         return self.forecaster.mean.device
 
     @property
+    def typical(self) -> TypicalReadings | None:
+        """What each sensor usually reads in the training rows; None if the run does not know it."""
+        return self.source.typical
+
+    def require_rows(self) -> None:
+        """Refuse to go on without the rows that the run was trained on.
+
+        Raises:
+            RunError: saying why they are not there.
+        """
+        if self.problem is not None:
+            raise RunError(
+                f"{self.problem}, and this needs the readings that the run was trained on: give "
+                f"their store with {option('store')}, or newer readings"
+            )
+
+    def newest_store(self) -> tuple[SeriesStore, str | None]:
+        """The run's store as it is now, and a line if it lacks the rows that the run has seen.
+
+        A store that has grown since the run was opened is opened again.
+
+        Raises:
+            RunError: if it is gone.
+            StoreError: if it has changed and cannot be opened.
+        """
+        store, is_own = self._followed.now()
+        if not store.meta.num_steps:
+            self.require_rows()
+        if is_own:
+            return store, None
+        return store, (
+            f"the store {store.path} has other readings now than in training (they were corrected, "
+            "or ingested again): it is taken as newer readings"
+        )
+
+    @property
     def history(self) -> pd.DataFrame:
         """A row for each epoch: see `RunDirectory.read_history`."""
         return self.directory.read_history()
@@ -126,10 +181,13 @@ class LoadedRun(Display):
         if len(history):
             best = int(history["val_mae"].argmin())
             trained = (
-                f"{count_of(len(history), 'epoch')}, the best is {history['epoch'][best]} with "
-                f"validation MAE {history['val_mae'][best]:.4g}"
+                f"{count_of(int(history['epoch'].max()), 'epoch')}, the best is "
+                f"{history['epoch'][best]} with validation MAE {history['val_mae'][best]:.4g}"
             )
-        windows = ", ".join(f"{name} {len(self.splits.starts(name)):,}" for name in SPLIT_NAMES)
+        counts = {name: len(self.splits.starts(name)) for name in SPLIT_NAMES}
+        if self.problem is not None:
+            counts = self.directory.read_info().get("windows", counts)
+        windows = ", ".join(f"{name} {counts[name]:,}" for name in SPLIT_NAMES)
         parameters = num_trainable_parameters(self.forecaster.network)
         return f"Run {self.directory.path}", {
             "model": f"{self.config.model.name}, {count_of(parameters, 'parameter')}",
@@ -137,7 +195,8 @@ class LoadedRun(Display):
             "windows": f"{windows}; {count_of(spec.input_steps, 'step')} in, {spec.horizon} out",
             "targets": shorten(self.source.target_names),
             "store": f"{self.store.path}: {count_of(self.store.meta.num_nodes, 'sensor')}, "
-            f"{count_of(self.store.meta.num_edges, 'edge')}",
+            f"{count_of(self.store.meta.num_edges, 'edge')}"
+            + ("" if self.problem is None else f"; {self.problem}"),
             "device": str(self.device),
         }
 
@@ -147,18 +206,23 @@ class LoadedRun(Display):
         return None if stored is None else self.report({"test": stored})
 
     def report(
-        self, splits: Mapping[str, Mapping[str, Any]], metrics: Metrics | None = None
+        self,
+        splits: Mapping[str, Mapping[str, Any]],
+        metrics: Metrics | None = None,
+        notes: Sequence[str] = (),
     ) -> Report:
         """Errors on splits with the names and units of this run.
 
         Args:
             splits: as `Report` takes them.
             metrics: of the user's own, whose errors they hold.
+            notes: what is worth knowing about the evaluation, one line each.
         """
         return Report(
             splits,
             model=self.config.model.name,
             units=self.source.target_units,
-            interval_seconds=self.store.meta.interval_seconds,
+            interval_seconds=self.store.time_axis.step_seconds,
             metrics=("mae", "rmse", "mape", *(metrics or {})),
+            notes=notes,
         )

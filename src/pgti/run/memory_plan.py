@@ -47,6 +47,7 @@ class MemoryEstimate:
         activations: of the forward and backward pass of a batch, gradients included.
         rows: of the series that the process holds in its own memory.
         batches: that are read, assembled and used at the same time.
+        typical: what each sensor usually reads, where inputs need it.
         optimizer: its moments, and what it needs during a step.
         baselines: tables of the forecasts to compare with, built when training has ended.
         series: in the page cache, which the system takes back when it needs to: not counted.
@@ -55,6 +56,7 @@ class MemoryEstimate:
     activations: int
     rows: int
     batches: int
+    typical: int
     optimizer: int
     baselines: int
     series: int
@@ -62,10 +64,12 @@ class MemoryEstimate:
     @property
     def needed(self) -> int:
         """The most at once."""
-        return max(self.activations, self.baselines) + self.rows + self.batches + self.optimizer
+        held = self.rows + self.batches + self.typical + self.optimizer
+        return max(self.activations, self.baselines) + held
 
     def __str__(self) -> str:
-        named = ("activations", *(("rows",) * (self.rows > 0)), "batches", "optimizer", "baselines")
+        some = [name for name in ("rows", "typical") if getattr(self, name)]
+        named = ("activations", *some, "batches", "optimizer", "baselines")
         parts = ", ".join(f"{name} {_size(getattr(self, name))}" for name in named)
         return f"{_size(self.needed)} ({parts}) and {_size(self.series)} of page cache"
 
@@ -325,6 +329,7 @@ def _fixed_memory(
         activations=0,
         rows=owned_bytes,
         batches=_BATCHES_ALIVE * window,
+        typical=source.typical_bytes,
         optimizer=_OPTIMIZER_COPIES * _parameter_bytes(forecaster),
         baselines=HistoricalAverageForecaster.fit_bytes(source.store, len(source.target_indices)),
         series=source.store.num_bytes,

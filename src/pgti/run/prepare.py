@@ -15,9 +15,10 @@ from pgti.batching import (
     build_loader,
     choose_batching,
 )
+from pgti.display import count_of, shorten
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError, DataError, option
-from pgti.forecasting import Observer
+from pgti.forecasting import Observer, requested_inputs
 from pgti.models import CUSTOM_MODEL, AbstractModel, ModelFactory, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
 from pgti.run.build import (
@@ -30,11 +31,13 @@ from pgti.run.build import (
 from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
-from pgti.store import SeriesStore
+from pgti.run.series import series_facts
+from pgti.run.warm_start import StartedFrom
+from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
-__all__ = ["AUTO", "ObserverFactory", "PreparedRun", "prepare"]
+__all__ = ["AUTO", "ObserverFactory", "PreparedRun", "check_edges", "prepare"]
 
 ObserverFactory = Callable[[RunDirectory], Sequence[Observer]]
 """Creates the observers of a run."""
@@ -84,7 +87,7 @@ class PreparedRun:
                 self.run.source,
                 self.trainer.train_step,
                 self.batcher,
-                self.run.splits.train[0],
+                int(self.run.splits.train[0]),
                 batch_size=self.training.sharding.max_size(self.run.config.training.batch_size),
                 owned_bytes=self.training.batcher.rows.owned_bytes,
                 num_sharing=communicator.local_world_size if on_cpu else 1,
@@ -99,7 +102,7 @@ class PreparedRun:
         return plan
 
 
-def prepare(
+def prepare(  # noqa: PLR0913 - each names one part of a run
     config: RunConfig,
     directory: RunDirectory,
     store: SeriesStore,
@@ -107,7 +110,11 @@ def prepare(
     observers: ObserverFactory | None,
     communicator: Communicator,
     *,
+    scaler: Scaler | None = None,
+    typical: TypicalReadings | None = None,
+    latest: SeriesStore | None = None,
     is_restored: bool = False,
+    started_from: StartedFrom | None = None,
     extensions: Extensions | None = None,
 ) -> PreparedRun:
     """Build everything and try the network on one window, without touching the run's directory.
@@ -120,7 +127,12 @@ def prepare(
             model names.
         observers: creates the observers of the training.
         communicator: the ranks.
-        is_restored: whether the run has a checkpoint, whose parameters replace pretrained ones.
+        scaler: of the run that is resumed: another version may fit one whose last bits differ.
+        typical: what each sensor usually reads in the training rows; fitted here if not given,
+            where the inputs need it.
+        latest: the whole store, if it has grown since the run began.
+        is_restored: whether trained parameters will replace pretrained ones.
+        started_from: what the run takes over from another, if it does.
         extensions: what the user adds to the training.
 
     Raises:
@@ -129,12 +141,15 @@ def prepare(
     extensions = Extensions() if extensions is None else extensions
     device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
     splits = config.windows.splits(store)
-    source = window_source(config, store)
+    if scaler is None and started_from is not None:
+        scaler = started_from.scaler
+    source = window_source(config, store, scaler, typical=typical)
     validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
     run = Run(
         config=config,
         store=store,
+        latest=store if latest is None else latest,
         splits=splits,
         source=source,
         forecaster=build_forecaster(config, source, model, device, is_restored=is_restored),
@@ -147,7 +162,7 @@ def prepare(
     # Where ranks hold parts, none caches decoded rows of the whole series.
     budget_bytes = 0 if config.placement == "partitioned" else None
     batcher = build_batcher(batching, source, device, budget_bytes=budget_bytes)
-    try_network(run.forecaster, batcher, splits.train[0])
+    try_network(run.forecaster, batcher, int(splits.train[0]))
     size, order = config.training.batch_size, config.training.build_order()
     training = build_loader(
         source,
@@ -169,10 +184,10 @@ def prepare(
         observers=() if observers is None or not communicator.is_main else observers(directory),
         communicator=communicator,
         extensions=extensions,
+        validates_start=started_from is not None,
     )
     info = {
-        "store": str(store.path.absolute()),
-        "fingerprint": store.fingerprint,
+        **series_facts(store, directory.path),
         "parameters": num_trainable_parameters(run.forecaster.network),
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
         "batching": batching,
@@ -181,6 +196,8 @@ def prepare(
         "device": str(run.device),
         "calendar": list(source.calendar),
     }
+    if started_from is not None:
+        info["started_from"] = started_from.record
     return PreparedRun(
         run=run,
         trainer=trainer,
@@ -209,12 +226,20 @@ def _choose_batching(run: Run) -> tuple[str, list[str]]:
 
 def _warnings(run: Run) -> list[str]:
     """What may surprise in the results or the speed of a run, in one line each."""
-    lines = []
+    lines = list(run.splits.notes)
     if run.config.model.name == CUSTOM_MODEL:
         lines.append(
             "no module defines the network's class or function, with `shape` as first parameter: "
             f"opening the run will need {option('model')}"
         )
+    if run.typical is not None:
+        observed = run.typical.observed[:, list(run.source.target_indices)].any(axis=1)
+        never = [run.store.meta.node_ids[sensor] for sensor in np.flatnonzero(~observed)]
+        if never:
+            lines.append(
+                f"{count_of(len(never), 'sensor')} without an observed target in the training rows "
+                f"({shorten(never)}): what is forecast there rests on the other sensors"
+            )
     targets = run.source.target_names
     if len(targets) > 1:
         lines.append(
@@ -229,6 +254,32 @@ def _warnings(run: Run) -> list[str]:
                 f"as float32; {option('precision', 'float32')} is faster here"
             )
     return lines
+
+
+def check_edges(run: Run) -> None:
+    """Refuse a model of the graph for a store without edges, unless the user allows it.
+
+    Raises:
+        ConfigError: saying how to give it edges, or to mean it.
+    """
+    meta, network = run.store.meta, run.forecaster.network
+    needs_edges = getattr(network, "needs_edges", None)
+    if needs_edges is None:  # the user's own
+        asked = {"supports", "edge_index", "edge_weight"} & set(requested_inputs(network) or ())
+        needs_edges = bool(asked)
+    if (
+        needs_edges
+        and not meta.num_edges
+        and meta.num_nodes > 1
+        and not (run.config.training.allow_no_edges)
+    ):
+        raise ConfigError(
+            f"the store {run.store.path} has no edges, and the model {run.config.model.name} "
+            "passes readings along them: it would forecast each sensor alone; ingest the readings "
+            f"with {option('graph')}, choose a model without a graph "
+            f"({option('model', 'stid')}), or pass {option('allow_no_edges', value=True)} if this "
+            "is meant"
+        )
 
 
 def _check_validation(source: WindowSource, starts: range | NDArray[np.int64]) -> None:

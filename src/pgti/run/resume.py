@@ -1,12 +1,15 @@
 """What a run's directory holds: nothing yet, a training to resume, or a finished one."""
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from pgti.distributed import Communicator
 from pgti.models import is_own_model
-from pgti.run.config import RunConfig
+from pgti.run.config import RunConfig, complete_settings
+from pgti.run.series import RunData
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
@@ -40,13 +43,17 @@ class ResumedRun:
 
     Attributes:
         checkpoint: its last state; None if it was stopped before its first checkpoint.
+        num_steps: rows of its store then; None if an earlier version began it.
         started: when it began.
         activation_checkpointing: what was chosen then; the last bits of gradients depend on it.
+        start: what the run says of the run that it started from, if it did.
     """
 
     checkpoint: Checkpoint | None
+    num_steps: int | None
     started: str | None
     activation_checkpointing: bool | None
+    start: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +62,13 @@ class FinishedRun:
 
     Attributes:
         checkpoint: its last state.
+        num_steps: rows of its store when it began; None if an earlier version began it.
+        start: what the run says of the run that it started from, if it did.
     """
 
     checkpoint: Checkpoint
+    num_steps: int | None
+    start: Mapping[str, Any] | None = None
 
 
 def find_run(
@@ -76,7 +87,7 @@ def find_run(
     Args:
         directory: where the run is, or will be.
         config: every option now, resolved.
-        store: the store now.
+        store: the store now, which may have grown.
         communicator: the ranks.
         resume: whether an existing run may be resumed.
         overwrite: whether an existing run may be replaced.
@@ -104,7 +115,10 @@ def find_run(
         if archive:
             checkpoint = Checkpoint.parse(directory.last_checkpoint, archive)
     if checkpoint is not None and checkpoint.progress.is_finished(config.training):
-        return FinishedRun(checkpoint=checkpoint)
+        known = json.loads(facts)
+        return FinishedRun(
+            checkpoint=checkpoint, num_steps=known["num_steps"], start=known["start"]
+        )
     return ResumedRun(checkpoint=checkpoint, **json.loads(facts))
 
 
@@ -130,12 +144,24 @@ def _read_run(
         started = info.get("started")
     else:  # it trains from the start
         fingerprint, started = str(info.get("fingerprint")), None
-        settings = RunConfig.from_toml(directory.config_file).settings()
-    check_fingerprint(fingerprint, store.fingerprint)
+        settings = RunConfig.of_run(directory.config_file).settings()
+    data = RunData.read(directory)
+    num_steps = None if data is None else data.meta.num_steps
+    rows = store
+    if num_steps is not None and num_steps <= store.meta.num_steps:
+        rows = store.prefix(num_steps)
+    check_fingerprint(fingerprint, rows.fingerprint)
     name = config.model.name
     if is_own_model(name) and is_own_model(settings["model"]["name"]):  # its module may have moved
         settings = {**settings, "model": {**settings["model"], "name": name}}
-    check_settings(settings, config.settings(), free=free_options(config.training))
+    check_settings(
+        complete_settings(settings), config.settings(), free=free_options(config.training)
+    )
     chosen = info.get("activation_checkpointing", info.get("recompute"))  # its name in 0.1
-    facts = {"started": started, "activation_checkpointing": chosen}
+    facts = {
+        "num_steps": num_steps,
+        "started": started,
+        "activation_checkpointing": chosen,
+        "start": info.get("started_from"),
+    }
     return json.dumps(facts).encode(), archive

@@ -1,36 +1,42 @@
 """A trained run: load, evaluate, forecast."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.batching import BatchLoader, WindowSource, build_loader
+from pgti.display import print_line
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError
 from pgti.figures import graph_objects
 from pgti.forecasting import (
+    InputSummary,
     Metrics,
     Observer,
+    RangeEdges,
     Report,
-    build_baselines,
-    check_metrics,
-    evaluate,
-    evaluation_report,
     forecast_frame,
     predict,
 )
-from pgti.ingestion import IngestOptions
-from pgti.options import require_type
+from pgti.run.evaluated_windows import EvaluatedWindows
+from pgti.run.evaluation import evaluate_windows
 from pgti.run.figures import plot_run
 from pgti.run.loaded import LoadedRun
-from pgti.run.selection import NewerReadings, Selection, TimeLike
-from pgti.windows import SplitName, subsample_evenly
+from pgti.run.newer import NewerOptions, NewerReadings
+from pgti.run.selection import ForecastSummary, Selection, TimeLike
+from pgti.windows import SplitName
 
-__all__ = ["Run"]
+__all__ = ["Log", "Run"]
+
+Log: TypeAlias = Callable[[str], None]
+"""Writes a line for the user."""
+
+_MAX_LOGGED_NOTES = 1000  # some name times, and a service runs for years
 
 
 class Run(LoadedRun):
@@ -43,49 +49,64 @@ class Run(LoadedRun):
 
     def evaluate(
         self,
-        splits: SplitName | Sequence[SplitName] = "test",
+        splits: SplitName | Sequence[SplitName] | NewerReadings | None = None,
         *,
+        between: tuple[TimeLike | None, TimeLike | None] | None = None,
+        options: NewerOptions = None,
         max_windows: int | None = None,
         metrics: Metrics | None = None,
+        mape_threshold: float = 1e-3,
+        ranges: RangeEdges | None = None,
         observers: Sequence[Observer] = (),
     ) -> Report:
-        """Metrics on splits, in original units, beside those of both baselines.
+        """Metrics on splits or on newer readings, in original units, beside those of baselines.
+
+        The baselines, the ranges of the target and what the inputs are compared with are those of
+        the run's own training rows, whatever is evaluated.
 
         Args:
-            splits: "train", "val", "test", or several of them.
+            splits: "train", "val", "test" (the default), or several of them; or newer readings of
+                the run's sensors, as `forecast` takes them: a store, a DataFrame or a file, every
+                window of which is evaluated. Their errors are called "newer".
+            between: only the windows whose first forecast step lies in [first, last], two
+                wall-clock times, None for an end that is open, and whose whole horizon lies in the
+                series: of newer readings, or else of the run's store as it is now. Their errors are
+                called "between".
+            options: how to read newer readings that are a table or a file, where that is not as in
+                training.
             max_windows: windows of each split at most, spread evenly over it; None takes all.
             metrics: of your own by name, as for `pgti.train`; by default those of training.
+            mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
+            ranges: values at which one range of the target ends and the next begins, such as
+                (30, 50), or {"speed": (30, 50)} where there are several targets; by default a
+                tenth, half and nine tenths of the training readings lie below them.
             observers: shown the progress.
 
         Returns:
-            The errors; `to_frame()` and `to_dict()` give them as a table and as plain values.
+            The errors; `to_frame()` and `to_dict()` give them as a table and as plain values,
+            `by("sensor")`, `by("hour")`, `by("weekday")` and `by("range")` break them down.
 
         Raises:
-            ConfigError: if there is no such split or it has no window, or `max_windows` is not a
-                positive whole number.
+            ConfigError: if there is no such split or no window, or an option breaks its rule.
+            DataError: if the newer readings are not of the run's sensors, channels and interval,
+                or break a rule.
+            RunError: if the run's own series is needed and its store is gone.
         """
-        names = [splits] if isinstance(splits, str) else splits
-        require_type("splits", names, Sequence, "a split or a list of them")
-        if not names:
-            raise ConfigError("splits is empty: name train, val or test")
-        chosen = {name: subsample_evenly(self.splits.starts(name), max_windows) for name in names}
-        own = self.metrics if metrics is None else metrics
-        check_metrics(own)
-        train_rows = self.splits.train_rows(self.source.spec)
-        forecasters = {"model": self.forecaster} | build_baselines(self.source, train_rows)
-        report: dict[str, Any] = {}
-        for name, starts in chosen.items():
-            errors = evaluate(
-                {label: each.to(self.device) for label, each in forecasters.items()},
-                self._loader(starts, self.source, communicator=self.communicator),
-                own_metrics=own,
+        chosen = EvaluatedWindows.of(splits, between, options)
+        with ExitStack() as held:
+            with self.communicator.raise_together():
+                source, windows, notes = held.enter_context(chosen.open(self))
+            return evaluate_windows(
+                self,
+                windows,
+                source,
+                max_windows=max_windows,
+                metrics=metrics,
+                mape_threshold=mape_threshold,
+                ranges=ranges,
                 observers=observers,
-                communicator=self.communicator,
+                notes=notes,
             )
-            report[name] = evaluation_report(errors, "model", self.source.target_names)
-            report[name]["windows"] = len(starts)
-            report[name]["split_windows"] = len(self.splits.starts(name))
-        return self.report(report, own)
 
     # -- forecast ---------------------------------------------------------------------------------
 
@@ -95,50 +116,63 @@ class Run(LoadedRun):
         *,
         split: SplitName | None = None,
         between: tuple[TimeLike, TimeLike] | None = None,
-        options: IngestOptions | None = None,
+        options: NewerOptions = None,
         names: Literal["pgti", "neuralforecast"] = "pgti",
+        log: Log | None = None,
         observers: Sequence[Observer] = (),
     ) -> pd.DataFrame:
         """Forecast into a table, one row per origin, horizon step, sensor and channel.
 
-        Without further arguments, the steps after the end of the series are forecast.
+        Without further arguments, the steps after the end of the series are forecast: of the run's
+        store as it is now, which may have grown.
 
         Args:
-            readings: newer readings of the same sensors to forecast from: a DataFrame (a row each
-                step, a column each sensor), a file that `pgti.ingest` reads, or a store.
+            readings: newer readings of the run's sensors to forecast from: a DataFrame (a row each
+                step, a column each sensor), a file that `pgti.ingest` reads, or a store. Sensors
+                are matched by id and channels by name; a file, a table and an array are read as
+                the run's own source was (scale, missing codes, clock), a store as it is.
             split: forecast the windows of this split instead.
             between: forecast the windows whose first forecast step lies in [first, last], two
                 wall-clock times (ISO 8601 or anything with that `str`), instead.
-            options: how to read `readings` that are a table or a file.
+            options: how to read `readings` that are a table or a file, where that is not as in
+                training: an `IngestOptions`, or its options by name.
             names: "neuralforecast" names the columns `unique_id, ds, cutoff, MODEL, y`, with the
                 model's name; several channels become "SENSOR/CHANNEL".
+            log: receives a line for each thing that was put right, filled or left out; by default
+                each goes to standard error, once for this run however often it forecasts.
             observers: shown the progress.
 
         Returns:
             Columns `timestamp` (of the forecast value), `origin` (time of the last input),
             `horizon` (steps, from 1), `sensor`, `channel`, `forecast` and `observed` (missing
-            where unknown), both in original units.
+            where unknown), both in original units, `missing_inputs` (inputs of the sensor and
+            channel that are missing in the window) and `missing_newest` (those after its last
+            reading: 0 if the last input was observed, `input_steps` if none was). The lines that
+            `log` receives are in its `attrs["notes"]`.
 
         Raises:
             ConfigError: if the choices contradict one another, there is nothing to forecast, or
                 the table would not fit into memory.
-            RunError: if the newer readings are of other sensors or channels.
+            DataError: if the newer readings are not of the run's sensors, channels and interval,
+                or break a rule.
+            RunError: if the run's own series is needed and its store is gone.
         """
         if names not in ("pgti", "neuralforecast"):
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
         selection = Selection(readings=readings, split=split, between=between, options=options)
-        with selection.open(self.source, self.splits, self._loader) as (batches, labels, n):
-            for observer in observers:
-                observer.begin("forecasting", n)
-            return forecast_frame(
+        with selection.open(self, self._loader) as selected:
+            self._begin(selected.summary, log, observers)
+            frame = forecast_frame(
                 self.forecaster,
-                batches,
-                labels,
-                num_windows=n,
+                selected.batches,
+                selected.labels,
+                num_windows=selected.summary.windows,
                 horizon=self.source.spec.horizon,
                 model=self.config.model.name if names == "neuralforecast" else None,
                 observers=observers,
             )
+            frame.attrs["notes"] = list(selected.summary.notes)
+            return frame
 
     def predict(
         self,
@@ -147,9 +181,11 @@ class Run(LoadedRun):
         *,
         split: SplitName | None = None,
         between: tuple[TimeLike, TimeLike] | None = None,
-        options: IngestOptions | None = None,
+        options: NewerOptions = None,
+        inputs: InputSummary | None = None,
+        log: Log | None = None,
         observers: Sequence[Observer] = (),
-    ) -> int:
+    ) -> ForecastSummary:
         """Write what `forecast` returns to a CSV, Parquet or NPZ file, in bounded memory.
 
         Args:
@@ -158,20 +194,28 @@ class Run(LoadedRun):
             split: as in `forecast`.
             between: as in `forecast`.
             options: as in `forecast`.
+            inputs: counts what is missing in the inputs.
+            log: as in `forecast`.
             observers: shown the progress.
 
         Returns:
-            Number of windows.
+            How many windows, from which readings, and what was put right.
 
         Raises:
-            ConfigError: if the choices contradict one another, or there is nothing to forecast.
-            RunError: if the newer readings are of other sensors or channels.
+            PgtiError: as `forecast`; if the file cannot be written.
         """
         selection = Selection(readings=readings, split=split, between=between, options=options)
-        with selection.open(self.source, self.splits, self._loader) as (batches, labels, n):
-            for observer in observers:
-                observer.begin("forecasting", n)
-            return predict(self.forecaster, batches, labels, out, observers=observers)
+        with selection.open(self, self._loader) as selected:
+            self._begin(selected.summary, log, observers)
+            predict(
+                self.forecaster,
+                selected.batches,
+                selected.labels,
+                out,
+                inputs=inputs,
+                observers=observers,
+            )
+            return selected.summary
 
     # -- plot -------------------------------------------------------------------------------------
 
@@ -200,6 +244,7 @@ class Run(LoadedRun):
             MissingExtraError: if plotly (the extra `report`) is not installed.
         """
         graph_objects()  # a missing library is known before the work
+        self.require_rows()
         starts = self.splits.starts(split)[-max_windows:]
         report = self.evaluate(split, max_windows=max_windows)
         loader = self._loader(starts, self.source)
@@ -222,3 +267,17 @@ class Run(LoadedRun):
             communicator=communicator,
             with_targets=with_targets,
         )
+
+    def _begin(
+        self, summary: ForecastSummary, log: Log | None, observers: Sequence[Observer]
+    ) -> None:
+        for note in summary.notes:
+            if log is not None:
+                log(note)
+            elif note not in self.logged_notes:
+                if len(self.logged_notes) >= _MAX_LOGGED_NOTES:
+                    self.logged_notes.clear()
+                self.logged_notes.add(note)
+                print_line(note)
+        for observer in observers:
+            observer.begin("forecasting", summary.windows)

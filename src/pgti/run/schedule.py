@@ -15,6 +15,7 @@ from pgti.windows import (
     PartitionSharding,
     PartitionShuffle,
     Sharding,
+    Starts,
     even_part,
     plan_transfers,
     resident_rows,
@@ -39,7 +40,7 @@ class Job:
     """
 
     order: Order
-    starts: range
+    starts: Starts
     span: int
     batch_size: int
     accumulate: int
@@ -70,9 +71,10 @@ class Job:
     @property
     def borders(self) -> NDArray[np.int64]:
         """First row of each rank's partition if rows are exchanged, and the end of the last."""
-        num_rows = self.starts[-1] + self.span - self.starts[0]
+        first = int(self.starts[0])
+        num_rows = int(self.starts[-1]) + self.span - first
         firsts = [even_part(num_rows, self.world_size, rank).start for rank in self.ranks]
-        return self.starts[0] + np.array([*firsts, num_rows], dtype=np.int64)
+        return first + np.array([*firsts, num_rows], dtype=np.int64)
 
     @property
     def ranks(self) -> range:

@@ -1,37 +1,72 @@
 """Which windows to forecast: of the run's own series, or of newer readings of its sensors."""
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from pgti.batching import Batch, BatchLoader, WindowSource
-from pgti.display import count_of, shorten
-from pgti.errors import ConfigError, RunError, option
+from pgti.display import count_of
+from pgti.errors import ConfigError, option
 from pgti.forecasting import ForecastLabels
-from pgti.ingestion import IngestOptions, ingest
+from pgti.ingestion.newer import NewerSeries, last_observed_row
 from pgti.options import require_type
-from pgti.store import SeriesStore, parse_time
-from pgti.windows import SplitName, Splits
+from pgti.run.loaded import LoadedRun
+from pgti.run.newer import NewerOptions, NewerReadings, open_newer
+from pgti.store import SeriesStore, TypicalReadings, parse_time
+from pgti.windows import SplitName, Starts
 
-__all__ = ["NewerReadings", "Selection", "TimeLike"]
-
-NewerReadings: TypeAlias = SeriesStore | str | Path | pd.DataFrame | NDArray[Any]
-"""A store or its path, a file that `pgti.ingest` reads, a DataFrame or an array."""
+__all__ = ["ForecastSummary", "SelectedWindows", "Selection", "TimeLike", "wall_clock"]
 
 TimeLike: TypeAlias = str | datetime | np.datetime64
 """A wall-clock time: ISO 8601 text, or an object whose `str` is that."""
 
-Starts: TypeAlias = range | NDArray[np.int64]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ForecastSummary:
+    """What was forecast, and from what.
+
+    Attributes:
+        windows: number of windows.
+        readings: what they were forecast from: the path of a store or a file, or "the DataFrame".
+        origin: time of the last input of the last window, ISO 8601; its row where times are
+            unknown.
+        last_reading: time of the newest row up to it with a reading, likewise; None if there is
+            none.
+        absent: sensors of the run that the readings lack.
+        extra: sensors of the readings that the run does not know.
+        notes: what was recalled, put right, filled or left out, one line each.
+    """
+
+    windows: int
+    readings: str
+    origin: str | int | None
+    last_reading: str | int | None
+    absent: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class SelectedWindows:
+    """Windows to forecast.
+
+    Attributes:
+        batches: of the windows.
+        labels: of their forecasts.
+        summary: what they are.
+    """
+
+    batches: Iterator[Batch]
+    labels: ForecastLabels
+    summary: ForecastSummary
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -51,13 +86,12 @@ class Selection:
     readings: NewerReadings | None = None
     split: SplitName | None = None
     between: tuple[TimeLike, TimeLike] | None = None
-    options: IngestOptions | None = None
+    options: NewerOptions = None
 
     def __post_init__(self) -> None:
         kinds = (SeriesStore, str, Path, pd.DataFrame, np.ndarray, NoneType)
         what = "a DataFrame, an array, a store or the path of a file or store"
         require_type("readings", self.readings, kinds, what)
-        require_type("options", self.options, (IngestOptions, NoneType), "IngestOptions")
         between: object = self.between
         if between is not None and not (isinstance(between, tuple | list) and len(between) == 2):
             raise ConfigError(f"between is {between!r}: it must be two times, (first, last)")
@@ -65,55 +99,94 @@ class Selection:
             raise ConfigError("forecast either a split or the windows between two times, not both")
         if self.split is not None and self.readings is not None:
             raise ConfigError(f"newer readings have no splits: leave {option('split')} out")
+        if self.readings is None and self.options:
+            raise ConfigError(
+                f"options of ingest say how newer readings are read, and there are none: give "
+                f"{option('readings')}, or leave them out"
+            )
 
     @contextmanager
-    def open(
-        self, source: WindowSource, splits: Splits, load: Callable[..., BatchLoader]
-    ) -> Iterator[tuple[Iterator[Batch], ForecastLabels, int]]:
-        """The batches to forecast, the labels of their forecasts, and the number of windows.
+    def open(self, run: LoadedRun, load: Callable[..., BatchLoader]) -> Iterator[SelectedWindows]:
+        """The windows to forecast; newer readings exist in the block alone.
 
         Args:
-            source: of the run's own series; newer readings exist in the block alone.
-            splits: of the run's own series.
+            run: whose network forecasts them.
             load: a loader of (starts, source, with_targets=).
 
         Raises:
             ConfigError: if there is nothing to forecast, or options cannot be used.
-            DataError: if newer readings break a rule.
-            RunError: if they are of other sensors or channels.
-            StoreError: if their store cannot be opened.
+            DataError: if newer readings are not of the run's sensors and channels, or break a rule.
+            RunError: if the run's own series is needed and its store is gone.
+            StoreError: if a store of newer readings cannot be opened.
         """
-        with self._open_source(source) as chosen:
-            known, beyond = self._choose_starts(chosen, splits)
+        with self._open_source(run) as (source, newer):
+            known, beyond = self._choose_starts(source, run)
+            whole = run.config.windows.whole(source.store, known)
+            num_left_out, known = len(known) - len(whole), whole
+            if not len(known) + len(beyond):
+                raise ConfigError(
+                    "every forecast that begins between these times reaches across missing rows: "
+                    "choose others"
+                )
             loaders = [
-                load(starts, chosen, with_targets=starts is known)
+                load(starts, source, with_targets=starts is known)
                 for starts in (known, beyond)
                 if len(starts)
             ]
-            labels = ForecastLabels(
-                time_axis=chosen.store.time_axis,
-                input_steps=chosen.spec.input_steps,
-                sensor_ids=chosen.store.meta.node_ids,
-                channels=chosen.target_names,
+            axis = source.store.time_axis
+            last = int((beyond if len(beyond) else known)[-1])
+            last_input = last + source.spec.input_steps - 1
+            rows = last_input, last_observed_row(source.store, last_input + 1)
+            origin, last_reading = (
+                axis.isoformat(row).replace(" ", "T") if row is not None and axis.is_dated else row
+                for row in rows
             )
-            batches = (batch for loader in loaders for batch in loader.epoch(0))
-            yield batches, labels, len(known) + len(beyond)
+            labels = ForecastLabels.of_source(source, past_the_end=len(beyond) > 0)
+            yield SelectedWindows(
+                batches=(batch for loader in loaders for batch in loader.epoch(0)),
+                labels=labels,
+                summary=ForecastSummary(
+                    windows=len(known) + len(beyond),
+                    readings=str(source.store.path),
+                    origin=origin,
+                    last_reading=last_reading,
+                    absent=() if newer is None else newer.absent,
+                    extra=() if newer is None else newer.extra,
+                    notes=(
+                        *(() if newer is None else newer.notes),
+                        *_notes_on_times(labels, last_input, num_left_out),
+                    ),
+                ),
+            )
 
     @contextmanager
-    def _open_source(self, source: WindowSource) -> Iterator[WindowSource]:
+    def _open_source(self, run: LoadedRun) -> Iterator[tuple[WindowSource, NewerSeries | None]]:
         """The run's own source, or that of the newer readings."""
-        if self.readings is None:
-            yield source
+        if self.split is not None:
+            run.require_rows()
+            yield run.source, None
             return
-        with _open_store(self.readings, source.store, self.options) as store:
-            _check_same_series(store, source.store, _name_of(self.readings))
-            yield replace(source, store=store)
+        readings = run.newer if self.readings is None else self.readings
+        note = None
+        if readings is None:
+            readings, note = run.newest_store()
+            if note is None:
+                yield replace(run.source, store=readings), None
+                return
+        num_rows = None if self.between is not None else run.source.spec.input_steps
+        with open_newer(run, readings, self.options, num_rows=num_rows) as newer:
+            source = run.source
+            if source.typical is None and source.fill == "last" and newer.store.meta.missing_count:
+                rows = run.splits.train_rows(source.spec)
+                source = replace(source, typical=TypicalReadings.fit(run.store, rows))
+            notes = newer.notes if note is None else (note, *newer.notes)
+            yield replace(source, store=newer.store), replace(newer, notes=notes)
 
-    def _choose_starts(self, source: WindowSource, splits: Splits) -> tuple[Starts, Starts]:
+    def _choose_starts(self, source: WindowSource, run: LoadedRun) -> tuple[Starts, Starts]:
         """Starts of the windows, first those with targets, then those that end the series."""
         none = range(0)
         if self.split is not None:
-            return splits.starts(self.split), none
+            return run.splits.starts(self.split), none
         num_steps, spec = source.store.meta.num_steps, source.spec
         latest = num_steps - spec.input_steps
         if latest < 0:
@@ -124,7 +197,7 @@ class Selection:
         starts = np.array([latest])
         if self.between is not None:
             zone = source.store.time_axis.time_zone
-            first, last = (_wall_clock(time, zone) for time in self.between)
+            first, last = (wall_clock(time, zone) for time in self.between)
             rows = np.arange(spec.input_steps, num_steps + 1)
             times = source.store.time_axis.at(rows)
             starts = rows[(first <= times) & (times <= last)] - spec.input_steps
@@ -138,77 +211,37 @@ class Selection:
         return starts[:num_known], starts[num_known:]
 
 
-@contextmanager
-def _open_store(
-    readings: NewerReadings, run_store: SeriesStore, options: IngestOptions | None
-) -> Iterator[SeriesStore]:
-    """The readings as a store; a temporary one unless they are a store already."""
-    if isinstance(readings, str):
-        readings = Path(readings)
-    if isinstance(readings, SeriesStore) or (isinstance(readings, Path) and readings.is_dir()):
-        if options is not None and options != IngestOptions():
-            raise ConfigError(
-                "options of ingest describe a file or a table, and the readings are a store: leave "
-                "them out"
-            )
-        yield readings if isinstance(readings, SeriesStore) else SeriesStore.open(readings)
-        return
-    options = options or IngestOptions()
-    interval, meta = options.interval, run_store.meta
-    if interval is None and options.start is not None and meta.interval_seconds is not None:
-        interval = f"{meta.interval_seconds}s"
-    options = replace(options, interval=interval, channels=options.channels or meta.channels)
-    with tempfile.TemporaryDirectory(prefix="pgti-") as scratch:
-        target = Path(scratch) / "readings"
-        ingest(readings, target, options, node_ids=meta.node_ids)
-        yield SeriesStore.open(target)
+def _notes_on_times(labels: ForecastLabels, last_row: int, num_left_out: int) -> tuple[str, ...]:
+    """What is to be known about the times of forecasts, one line each.
+
+    Args:
+        labels: of the forecasts.
+        last_row: row of the last input of the newest one.
+        num_left_out: forecasts that reach across missing rows.
+    """
+    notes = []
+    if num_left_out:
+        reach = "forecast reaches" if num_left_out == 1 else "forecasts reach"
+        are = "is" if num_left_out == 1 else "are"
+        notes.append(f"{num_left_out:,} {reach} across missing rows and {are} left out")
+    holes = labels.time_axis.holes
+    holes = holes[(last_row - labels.input_steps < holes) & (holes < last_row)]
+    if len(holes):
+        notes.append(
+            f"the inputs of the forecast from {labels.name_of(last_row)} reach across rows that "
+            f"are missing after {labels.name_of(int(holes[-1]))}: the model takes them for "
+            "consecutive steps"
+        )
+    if labels.numbered:
+        why = "the readings have no times"
+        if labels.time_axis.is_dated:
+            why = "the times of the readings are irregular, and what follows the last is not known"
+        notes.append(f"{why}: forecasts have the numbers of their rows in place of times")
+    return tuple(notes)
 
 
-def _check_same_series(newer: SeriesStore, store: SeriesStore, name: str) -> None:
-    """Refuse readings of other sensors or channels, or at another interval."""
-    mine, other = store.meta, newer.meta
-    if mine.node_ids != other.node_ids:
-        raise RunError(
-            f"{name} has other sensors, or in another order, than the run "
-            f"({_difference(mine.node_ids, other.node_ids)}): give the same columns"
-        )
-    if mine.channels != other.channels:
-        raise RunError(
-            f"{name} has the channels {', '.join(other.channels)} and the run has "
-            f"{', '.join(mine.channels)}: they must be the same"
-        )
-    if other.interval_seconds is None and mine.interval_seconds is not None:
-        raise RunError(
-            f"{name} has no times and the run has them: add {option('start')}, the time of the "
-            "first row"
-        )
-    if mine.interval_seconds != other.interval_seconds:
-        raise RunError(
-            f"the rows of {name} are {other.interval_seconds} s apart and those of the run "
-            f"{mine.interval_seconds} s: they must be the same"
-        )
-
-
-def _wall_clock(time: TimeLike, zone: str | None) -> np.datetime64:
+def wall_clock(time: TimeLike, zone: str | None) -> np.datetime64:
     """The time on the clock of the series; one with an offset is shown on that clock."""
     if isinstance(time, datetime) and time.tzinfo is not None and zone is not None:
         time = time.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
     return parse_time("time", str(time))
-
-
-def _name_of(readings: NewerReadings) -> str:
-    """What a message calls them."""
-    if isinstance(readings, SeriesStore):
-        return str(readings.path)
-    return str(readings) if isinstance(readings, str | Path) else f"the {type(readings).__name__}"
-
-
-def _difference(mine: tuple[str, ...], other: tuple[str, ...]) -> str:
-    """Where two lists of sensors part, in a few words."""
-    missing = [each for each in mine if each not in set(other)]
-    extra = [each for each in other if each not in set(mine)]
-    parts = [("missing", missing), ("not in the run", extra)]
-    if missing or extra:
-        return "; ".join(f"{what}: {shorten(names)}" for what, names in parts if names)
-    position = next(i for i, pair in enumerate(zip(mine, other, strict=True)) if pair[0] != pair[1])
-    return f"number {position} is {other[position]!r} instead of {mine[position]!r}"

@@ -67,8 +67,8 @@ class StudiedModel:
         model: its name.
         seeds: of the finished trainings.
         parameters: number of trainable parameters; 0 for a baseline.
-        errors: test metrics by metric and horizon step ("1", "2", .. and "mean"); MAE and RMSE in
-            the target's unit, MAPE in per cent.
+        errors: test metrics by metric and horizon step ("1", "2", .., "mean" and "average"); MAE
+            and RMSE in the target's unit, MAPE in per cent.
         epochs: trained; None for a baseline.
         best_epoch: whose parameters were tested; None for a baseline.
         seconds_per_epoch: of training and validation; None for a baseline.
@@ -232,14 +232,16 @@ class StudyResult:
         return sorted(self.models, key=lambda row: row.errors["mae"]["mean"].mean)
 
     def _columns(self) -> list[Column]:
-        steps = [step for step in self.models[0].errors["mae"] if step != "mean"]
+        errors = self.models[0].errors["mae"]
+        steps = [key for key in errors if key.isdigit()]
+        totals = [(key, key) for key in errors if not key.isdigit()]
         shown = [step for step in steps if step in _PUBLISHED_STEPS or step == steps[-1]]
         headings = {step: step_heading(int(step), self.interval_seconds) for step in shown}
         return [
             *(
                 Column(f"{metric}_{step}", group, heading, _error(metric, step), 3)
                 for metric, group in _GROUPS.items()
-                for step, heading in (*headings.items(), ("mean", "mean"))
+                for step, heading in (*headings.items(), *totals)
             ),
             Column("seeds", "", "seeds", lambda row: len(row.seeds) or None, None),
             Column("epochs", "", "epochs", lambda row: row.epochs, 0),

@@ -1,32 +1,25 @@
-"""`pgti.train`: what a user of Python gives, as a configuration and what is added to it."""
+"""`pgti.train`: train as a user of Python says."""
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from pgti.batching import WindowConfig
-from pgti.distributed import Communicator, find_launch
+from pgti.display import print_line
+from pgti.distributed import Communicator
 from pgti.errors import ConfigError
-from pgti.forecasting import Metrics, RichObserver, check_metrics
-from pgti.models import MODELS, AbstractModel, ModelFactory, name_of_own_model
-from pgti.options import check_options, require_path, require_type
-from pgti.run.build import relocate_model
+from pgti.forecasting import Metrics, RichObserver
+from pgti.models import ModelFactory
+from pgti.options import require_path, require_type
+from pgti.run.arguments import RunArguments, check_model, require_communicator
 from pgti.run.config import RunConfig
 from pgti.run.execute import train_run
 from pgti.run.run import Run
+from pgti.run.warm_start import StartRun
 from pgti.signatures import accept_options
 from pgti.store import SeriesStore, open_store
-from pgti.training import (
-    Callback,
-    CustomLoss,
-    Extensions,
-    RunDirectory,
-    TrainingConfig,
-)
+from pgti.training import Callback, RunDirectory, TrainingConfig
 from pgti.windows import Placement
 
 __all__ = ["train"]
@@ -49,6 +42,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
     memory_budget: int | str | None = None,
     placement: Placement | None = None,
     communicator: Communicator | None = None,
+    init_from: Run | str | Path | None = None,
+    refit_scaler: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -81,6 +76,12 @@ def train(  # noqa: PLR0913 - each names one part of a run
             default what is free.
         placement: "replicated" (the default) or "partitioned": see `RunConfig`.
         communicator: the ranks that train together (`init_communicator`); one process by default.
+        init_from: a run, or its directory, whose weights to start from, with its options where none
+            are given here; the store may have other sensors, or more rows. `Run.open(path,
+            checkpoint="last")` starts from its last weights in place of its best. `freeze` names
+            layers that stay as they are, and `epochs=0` takes the weights over without training.
+        refit_scaler: with `init_from`, fit the scaler on the training rows of `store`, in place of
+            taking that of the run over.
         resume: continue a run from its last checkpoint, with its own options where none are given
             here; a run that is finished stays as it is.
         overwrite: replace a run that is there.
@@ -94,111 +95,54 @@ def train(  # noqa: PLR0913 - each names one part of a run
         PgtiError: if something given cannot be used; nothing is left behind then.
         KeyboardInterrupt: an `Interrupted`, once the state is saved; `resume=True` continues.
     """
-    if communicator is None and find_launch(os.environ).world_size > 1:
-        raise ConfigError(
-            "this is one of several processes, which must train together: pass "
-            "communicator= from `with pgti.init_communicator() as communicator`"
-        )
-    for name, flag in (("resume", resume), ("overwrite", overwrite), ("progress", progress)):
+    flags = {"resume": resume, "overwrite": overwrite, "refit_scaler": refit_scaler}
+    for name, flag in {**flags, "progress": progress}.items():
         require_type(name, flag, bool, "True or False")
-    require_type("communicator", communicator, (Communicator, NoneType), "a Communicator")
-    require_type("model_options", model_options, (Mapping, NoneType), "options by name")
+    require_communicator(communicator)
+    kinds = (Run, str, Path, NoneType)
+    require_type("init_from", init_from, kinds, "a run or the directory of one")
+    if refit_scaler and init_from is None:
+        raise ConfigError("refit_scaler belongs to init_from: a new run fits its scaler anyway")
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: choose one of them")
-    model = _check_model(model)
-    _refuse_misplaced(training_options, model)
-    check_options(training_options, TrainingConfig)
+    model = check_model(model)
+    start = None
+    if init_from is not None:
+        start = StartRun.of(init_from, model=model, refit_scaler=refit_scaler)
+    given = RunArguments.of(
+        model=model,
+        model_options=model_options,
+        windows=windows,
+        training=training,
+        training_options=training_options,
+        loss=loss,
+        metrics=metrics,
+        callbacks=callbacks,
+        others={
+            "batching": batching,
+            "device": device,
+            "memory_budget": memory_budget,
+            "placement": placement,
+        },
+        of_run=None if start is None else start.config,
+    )
     opened, path = open_store(store), require_path("run", run)
-    check_metrics({} if metrics is None else metrics)
-    own_loss = loss if callable(loss) and not is_dataclass(loss) else None
-    if own_loss is not None:
-        loss = CustomLoss(name=getattr(loss, "__qualname__", type(loss).__name__))
-    given = {
-        "model": _model_table(model, model_options),
-        "windows": asdict(windows) if isinstance(windows, WindowConfig) else windows,
-        "training": _training_table(training, training_options, loss),
-        "batching": batching,
-        "device": device,
-        "memory_budget": memory_budget,
-        "placement": placement,
-    }
-    config = RunConfig(store=opened.path.absolute())
+    before = None
     if resume and RunDirectory.exists(path):
-        config = RunConfig.from_toml(RunDirectory(path).config_file, config.store)
-        if model is not None:
-            config = replace(config, model=relocate_model(config.model, model))
-    config = config.override({name: each for name, each in given.items() if each is not None})
+        before = RunConfig.of_run(RunDirectory(path).config_file, opened.path.absolute())
+    elif start is not None:
+        before = start.config_for(opened)
     trained, _ = train_run(
-        config,
+        given.configure(opened, before),
         path,
         store=opened,
-        model=None if model is None or isinstance(model, str) else model,
+        model=given.factory,
         resume=resume,
         overwrite=overwrite,
-        log=_print_line if progress else lambda _: None,
+        log=print_line if progress else lambda _: None,
         observers=(lambda _: [RichObserver()]) if progress else None,
         communicator=communicator,
-        extensions=Extensions(
-            callbacks=_check_callbacks(callbacks), loss=own_loss, metrics=metrics
-        ),
+        extensions=given.extensions,
+        start=start,
     )
     return trained
-
-
-def _check_model(model: Any) -> str | ModelFactory | None:
-    """The model as given; a class of pgti's own by its name."""
-    if isinstance(model, type) and issubclass(model, AbstractModel):
-        return next((name for name, each in MODELS.items() if each.model is model), model)
-    if model is not None and not isinstance(model, str) and not callable(model):
-        raise ConfigError(
-            f"model is {model!r}: it must be the name of a model, or a class or function that "
-            "builds one"
-        )
-    known: str | ModelFactory | None = model
-    return known
-
-
-def _check_callbacks(callbacks: Any) -> Sequence[Callback]:
-    require_type("callbacks", callbacks, Sequence, "a list of pgti.Callback")
-    for callback in callbacks:
-        require_type("callbacks", callback, Callback, "a list of pgti.Callback")
-    return tuple(callbacks)
-
-
-def _refuse_misplaced(given: Mapping[str, Any], model: str | ModelFactory | None) -> None:
-    """Say where options of the windows and of the model belong, but for own networks'."""
-    for each in given:
-        if each in WindowConfig.__slots__:
-            raise ConfigError(f"{each} is an option of the windows: pass windows={{{each!r}: ...}}")
-    name = "dcrnn" if model is None else model
-    if isinstance(name, str) and name in MODELS:
-        for each in {field.name for field in fields(MODELS[name].config)} & given.keys():
-            raise ConfigError(
-                f"{each} is an option of the model {name}: pass model_options={{{each!r}: ...}}"
-            )
-
-
-def _model_table(
-    model: str | ModelFactory | None, options: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
-    """The model's name and options as a table; None if neither is given."""
-    table: dict[str, Any] = {}
-    if isinstance(model, str):
-        table["name"] = model
-    elif model is not None:
-        table["name"] = name_of_own_model(model)
-    return {**table, **(options or {})} or None
-
-
-def _training_table(
-    training: TrainingConfig | Mapping[str, Any] | None, options: Mapping[str, Any], loss: Any
-) -> dict[str, Any]:
-    """The options of the training loop as a table; single ones come first."""
-    table = asdict(training) if isinstance(training, TrainingConfig) else training or {}
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"training is {training!r}: it must be a TrainingConfig or a mapping")
-    return {**table, **options, **({} if loss is None else {"loss": loss})}
-
-
-def _print_line(line: str) -> None:
-    print(f"pgti: {line}", file=sys.stderr)  # noqa: T201 - progress for users of Python

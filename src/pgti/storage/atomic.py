@@ -34,14 +34,15 @@ def reraise_os_errors(problem: str, error_type: type[PgtiError] = RunError) -> I
 
 
 @contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path, error_type: type[PgtiError] = RunError) -> Iterator[Path]:
     """Yield a temporary name in the same directory; the file gets its own when the block succeeds.
 
     Raises:
-        RunError: if it cannot be written; the temporary file is then removed.
+        PgtiError: of the type `error_type`, if it cannot be written; the temporary file is then
+            removed.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL_SUFFIX}")
-    with reraise_os_errors(f"{path} cannot be written"):
+    with reraise_os_errors(f"{path} cannot be written", error_type):
         try:
             yield partial
             sync_file(partial)

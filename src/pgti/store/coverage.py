@@ -1,14 +1,38 @@
 """Which part of a series was observed, over time and sensors."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.figures import graph_objects
 
-__all__ = ["coverage", "plot_coverage"]
+if TYPE_CHECKING:
+    from pgti.store.store import SeriesStore
+
+__all__ = ["coverage", "plot_coverage", "plot_store"]
+
+
+def plot_store(store: "SeriesStore") -> Any:
+    """The heat map of `coverage` of a store; one pass over the series, in bounded memory.
+
+    Returns:
+        A `plotly.graph_objects.Figure`.
+
+    Raises:
+        MissingExtraError: if plotly is not installed.
+    """
+    graph_objects()  # a missing library is known before the pass
+    meta = store.meta
+    rows, sensors, shares = coverage(store.read, meta.shape)
+    store.release()
+    return plot_coverage(
+        store.time_axis.at(rows) if store.time_axis.is_dated else rows,
+        [meta.node_ids[sensor] for sensor in sensors],
+        shares,
+        f"{store.path.name}: {meta.missing_fraction:.2%} of the readings are missing",
+    )
 
 
 def coverage(

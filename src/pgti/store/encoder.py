@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pgti.errors import StoreError
 from pgti.store.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, Raw, grid_divisor
-from pgti.store.meta import SERIES_OFFSET
+from pgti.store.layout import write_header
+from pgti.store.meta import SERIES_OFFSET, StoreMeta, codec_of
 
 __all__ = ["SeriesEncoder"]
 
@@ -27,6 +28,9 @@ class SeriesEncoder:
         num_nodes: sensors, N.
         num_channels: channels, C.
         recode_readings: readings to convert at a time.
+        resumed: description of a series of that file, after whose rows it continues.
+        successor: file that the series moves to if it needs another encoding, so that those who
+            read it are not disturbed; with `resumed`.
 
     Attributes:
         codec: decodes the numbers written so far.
@@ -37,15 +41,44 @@ class SeriesEncoder:
     """
 
     def __init__(
-        self, path: Path, num_nodes: int, num_channels: int, *, recode_readings: int = 1 << 22
+        self,
+        path: Path,
+        num_nodes: int,
+        num_channels: int,
+        *,
+        recode_readings: int = 1 << 22,
+        resumed: StoreMeta | None = None,
+        successor: Path | None = None,
     ) -> None:
-        self._path = path
+        self._path, self._successor = path, successor
         self._recode_rows = max(1, recode_readings // (num_nodes * num_channels))
         self._row_shape = num_nodes, num_channels
         self.codec: Codec = GridCodec((1,) * num_channels)
         self._max_code = np.zeros(num_channels)
         self.num_steps = 0
-        self._file = self._new_file()
+        if resumed is None:
+            self._file = self._new_file()
+        else:
+            self._resume(resumed)
+
+    def _resume(self, meta: StoreMeta) -> None:
+        self.codec, self.num_steps = codec_of(meta), meta.num_steps
+        self._max_code = np.array(meta.max_codes or self._max_code, dtype=np.float64)
+        self._file = self._path.open("r+b")
+        self._file.seek(SERIES_OFFSET + meta.num_readings * self.codec.dtype.itemsize)
+        self._file.truncate()
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether a series that was resumed has moved to its successor."""
+        return self._path == self._successor
+
+    @property
+    def max_codes(self) -> tuple[int, ...] | None:
+        """The largest code of each channel in absolute value; None where there are no codes."""
+        if isinstance(self.codec, Float32Codec):
+            return None
+        return tuple(int(code) for code in self._max_code)
 
     def append(self, values: NDArray[np.float32]) -> None:
         """Append readings [rows, N, C], contiguous and finite, NaN for missing."""
@@ -54,18 +87,12 @@ class SeriesEncoder:
         self.num_steps += len(values)
 
     def finish(self) -> None:
-        """Write the header, flush the file to the disk and close it."""
+        """Flush the file to the disk, with its header if it is a new one, and close it."""
         file = self._open_file()
-        text = repr(
-            {
-                "descr": self.codec.dtype.str,
-                "fortran_order": False,
-                "shape": (self.num_steps, *self._row_shape),
-            }
-        )
-        file.seek(0)
-        file.write(np.lib.format.magic(1, 0) + (SERIES_OFFSET - 10).to_bytes(2, "little"))
-        file.write(text.encode("latin1").ljust(SERIES_OFFSET - 11) + b"\n")
+        if self._successor is None or self.has_moved:
+            write_header(
+                file, self.codec.dtype, (self.num_steps, *self._row_shape), offset=SERIES_OFFSET
+            )
         file.flush()
         os.fsync(file.fileno())
         file.close()
@@ -103,17 +130,22 @@ class SeriesEncoder:
         self._max_code = np.zeros(self._row_shape[1])
         if self.num_steps == 0:
             return
-        displaced = self._path.with_suffix(".old")
         piece_bytes = self._recode_rows * math.prod(self._row_shape) * old.dtype.itemsize
+        displaced = None
         with self._open_file() as previous:
-            self._path.rename(displaced)
+            if self._successor is None or self.has_moved:
+                displaced = self._path.with_suffix(".old")
+                self._path.rename(displaced)
+            else:
+                self._path = self._successor
             self._file = self._new_file()
             previous.seek(SERIES_OFFSET)
             while piece := previous.read(piece_bytes):
                 raw: NDArray[Any] = np.frombuffer(piece, dtype=old.dtype)
                 values = old.decode(raw.reshape(-1, *self._row_shape))
                 self._file.write(self._encode(values).data)
-        displaced.unlink()
+        if displaced is not None:
+            displaced.unlink()
 
     def _new_file(self) -> BinaryIO:
         file = self._path.open("w+b")

@@ -1,10 +1,9 @@
 """Verified copies of stores on a local disk, for stores on a shared file system."""
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from pgti.errors import StoreError
 from pgti.storage import StagedDirectory, file_lock, reraise_os_errors
 from pgti.store.meta import META_FILE, StoreMeta, check_target
+from pgti.store.parts import committed_bytes, write_headers
 from pgti.store.store import SeriesStore
 
 __all__ = ["local_copy"]
@@ -98,8 +98,8 @@ def _remove(copy: Path, log: Callable[[str], None]) -> None:
 
 def _make(source: SeriesStore, copy: Path, log: Callable[[str], None]) -> None:
     """Copy the parts under a temporary name, check them and rename the copy."""
-    with reraise_os_errors(f"the store {source.path} cannot be read", StoreError):
-        needed = sum((source.path / part).stat().st_size for part in source.meta.parts)
+    files = {part: committed_bytes(source.path, source.meta, part) for part in source.meta.parts}
+    needed = sum(files.values())
     may_replace = partial(check_target, overwrite=True)
     # Entering frees the space of a copy that a killed process left unfinished.
     with StagedDirectory(copy, check_target=may_replace, overwrite=True) as staged:
@@ -111,30 +111,29 @@ def _make(source: SeriesStore, copy: Path, log: Callable[[str], None]) -> None:
                 "another directory"
             )
         log(f"copying {needed / 2**30:,.2f} GiB from {source.path} to {copy}")
-        for part, digest in source.meta.parts.items():
-            if _copy_part(source.path / part, staged.path / part) != digest:
-                raise StoreError(
-                    f"the store {source.path} is damaged: {part} does not match its SHA-256; "
-                    "ingest it again"
-                )
+        for part, num_bytes in files.items():
+            name = source.meta.file_of(part)
+            _copy_file(source.path / name, staged.path / name, num_bytes)
+        write_headers(staged.path, source.meta)
         (staged.path / META_FILE).write_text(source.meta.to_json(), encoding="utf-8")
+        try:
+            SeriesStore.open(staged.path, verify_up_to_bytes=0).verify()
+        except StoreError as error:
+            raise StoreError(str(error).replace(str(staged.path), str(source.path))) from None
         staged.publish()
 
 
-def _copy_part(source: Path, target: Path) -> str:
-    """Copy a file; returns the SHA-256 of what was copied."""
-    digest = hashlib.sha256()
-    with target.open("xb") as file:
-        for piece in _pieces(source):
-            digest.update(piece)
-            file.write(piece)
-    return digest.hexdigest()
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    with reraise_os_errors(f"{path} cannot be read", StoreError), path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            yield piece
+def _copy_file(source: Path, target: Path, num_bytes: int) -> None:
+    """Copy the first bytes of a file."""
+    problem = f"{source} cannot be copied"
+    with (
+        reraise_os_errors(problem, StoreError),
+        source.open("rb") as file,
+        target.open("xb") as copy,
+    ):
+        while num_bytes and (piece := file.read(min(_PIECE_BYTES, num_bytes))):
+            num_bytes -= len(piece)
+            copy.write(piece)
 
 
 def _stamp(copy: Path) -> Path:
@@ -143,7 +142,8 @@ def _stamp(copy: Path) -> Path:
 
 def _state(copy: Path, meta: StoreMeta) -> bytes:
     """The stamp's content: what changes when a part is written to or replaced."""
-    found = {part: (copy / part).stat() for part in sorted(meta.parts)}
+    names = sorted(meta.file_of(part) for part in meta.parts)
+    found = {name: (copy / name).stat() for name in names}
     state = {
         part: {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "inode": stat.st_ino}
         for part, stat in found.items()

@@ -4,17 +4,19 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pgti.errors import ConfigError, StoreError, option
 from pgti.options import parse_config
-from pgti.store.codec import MISSING_CODE
+from pgti.store.codec import MISSING_CODE, Codec, Float32Codec, GridCodec
+from pgti.store.statistics import Sizes
 from pgti.store.time_axis import is_zone
 
 __all__ = [
+    "DIGESTS_FILE",
     "FORMAT_VERSION",
     "GRAPH_FILE",
     "META_FILE",
@@ -24,13 +26,15 @@ __all__ = [
     "TIME_FILE",
     "StoreMeta",
     "check_target",
+    "codec_of",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 META_FILE = "meta.json"
 SERIES_FILE = "series.npy"
 TIME_FILE = "time.npy"
 MOMENTS_FILE = "moments.npy"
+DIGESTS_FILE = "digests.npy"
 GRAPH_FILE = "graph.npz"
 SERIES_OFFSET = 4096  # first byte of the readings: page-aligned for direct I/O and device mapping
 _MAX_DIVISOR = 2**24  # whole numbers up to it are exact in float32
@@ -42,7 +46,8 @@ class StoreMeta:
     """The description of a store.
 
     `meta.json` holds these entries and one more, `digest`: the SHA-256 of all the others, which
-    detects a damaged description.
+    detects a damaged description. It is the one file of a store that is replaced: the others grow,
+    and what they hold beyond `num_steps` was left by a writer that did not finish.
 
     Attributes:
         format_version: version of the directory's layout.
@@ -62,7 +67,18 @@ class StoreMeta:
         is_regular: False if `time.npy` holds the time of every row.
         time_zone: IANA name, or None.
         block_rows: rows that each row of `moments.npy` summarizes.
-        parts: SHA-256 of every other file of the store.
+        parts: SHA-256 of what the store has of every other file: of `graph.npz` all bytes, of
+            `series.npy` the last link of the chain of digests (see `ReadingsDigest`), of the others
+            their numbers. In format 1: of every file.
+        generation: how often the series was written anew, because readings were corrected or
+            needed another dtype: `series.npy` is generation 0, `series-1.npy` the next.
+        read_options: how the source was read: the options of `pgti.ingest` for readings that were
+            given, and `source_channels`, the names of the channels in the source, () if it had
+            none.
+        time_rule: the calendar rule of the times, or None.
+        max_codes: for int16, the largest code of each channel, in absolute value.
+        open_moments: count, mean and m2 of each channel over the whole pieces of the last block,
+            which is not in `moments.npy` yet.
     """
 
     format_version: int
@@ -83,6 +99,11 @@ class StoreMeta:
     time_zone: str | None
     block_rows: int
     parts: dict[str, str]
+    generation: int = 0
+    read_options: dict[str, Any] = field(default_factory=dict)
+    time_rule: dict[str, Any] | None = None
+    max_codes: tuple[int, ...] | None = None
+    open_moments: tuple[tuple[float, float, float], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -95,18 +116,48 @@ class StoreMeta:
         return self.num_steps * self.num_nodes * self.num_channels
 
     @property
+    def missing_fraction(self) -> float:
+        """Share of the readings that are missing; 0 where there is none."""
+        return self.missing_count / max(1, self.num_readings)
+
+    @property
     def num_blocks(self) -> int:
-        """Rows of `moments.npy`."""
-        return -(-self.num_steps // self.block_rows)
+        """Whole blocks of rows, which `moments.npy` summarizes (format 1: and the last one)."""
+        begun = self.format_version == 1 and self.num_steps % self.block_rows > 0
+        return self.num_steps // self.block_rows + begun
+
+    @property
+    def sizes(self) -> Sizes:
+        """What pieces of the series are summarized together."""
+        return Sizes(
+            num_nodes=self.num_nodes, num_channels=self.num_channels, block_rows=self.block_rows
+        )
+
+    def file_of(self, part: str) -> str:
+        """Name of the file that holds a part, such as "series.npy", in this generation."""
+        if self.generation == 0 or part == GRAPH_FILE:
+            return part
+        stem, suffix = part.split(".")
+        return f"{stem}-{self.generation}.{suffix}"
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the whole content, through the hashes of the parts."""
-        return hashlib.sha256(_json(asdict(self)).encode()).hexdigest()
+        """SHA-256 of sensors, channels, units, graph, times, readings; in format 1 of all files."""
+        if self.format_version == 1:
+            return _sha256(_indented(self._entries()))
+        names = ("node_ids", "channels", "units", "start", "time_zone")
+        said: dict[str, Any] = {name: getattr(self, name) for name in names}
+        said["times"] = self.interval_seconds if self.is_regular else self.parts[TIME_FILE]
+        said |= {"graph": self.parts[GRAPH_FILE], "readings": self.parts[SERIES_FILE]}
+        return _sha256(json.dumps(said))
 
     def to_json(self) -> str:
         """The text of `meta.json`."""
-        return _json(asdict(self) | {"digest": self.fingerprint})
+        entries = self._entries()
+        return _text(entries | {"digest": _sha256(_text(entries))})
+
+    def _entries(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in _fields_of(self.format_version)}
 
     def contradictions(self) -> Iterator[str]:
         """Yield what is wrong with the entries, each of the right type, and between them."""
@@ -124,9 +175,12 @@ class StoreMeta:
             yield f"{self.missing_count} of {self.num_readings} readings are missing"
         if self.block_rows < 1:
             yield f"block_rows is {self.block_rows}"
+        yield from self._contradictions_of_growth()
         parts = {SERIES_FILE, MOMENTS_FILE, GRAPH_FILE}
         if not self.is_regular:
             parts.add(TIME_FILE)
+        if self.format_version > 1:
+            parts.add(DIGESTS_FILE)
         if set(self.parts) != parts:
             yield f"the parts are {_listed(self.parts)} and should be {_listed(parts)}"
 
@@ -146,6 +200,20 @@ class StoreMeta:
             or not all(1 <= divisor <= _MAX_DIVISOR for divisor in self.divisors)
         ):
             yield f"the divisors of {self.num_channels} channels are {self.divisors}"
+
+    def _contradictions_of_growth(self) -> Iterator[str]:
+        if self.generation < 0:
+            yield f"the generation is {self.generation}"
+        if self.format_version == 1:
+            return
+        codes = self.max_codes
+        if (codes is None) != (self.divisors is None) or (
+            codes is not None
+            and (len(codes) != self.num_channels or not 0 <= min(codes) <= max(codes) < 2**15)
+        ):
+            yield f"the dtype is {self.dtype} and max_codes is {codes}"
+        if len(self.open_moments) != self.num_channels:
+            yield f"open_moments are those of {len(self.open_moments)} channels"
 
     def _contradictions_of_times(self) -> Iterator[str]:
         if self.start is not None and not _is_time(self.start):
@@ -192,12 +260,12 @@ class StoreMeta:
         version = content.get("format_version") if isinstance(content, dict) else None
         if type(version) is not int:
             raise StoreError(f"{path} has no format version: it is not a store's description")
-        if version != FORMAT_VERSION:
+        if not 1 <= version <= FORMAT_VERSION:
             raise StoreError(
-                f"{path} has format version {version} and this pgti reads {FORMAT_VERSION}; "
+                f"{path} has format version {version} and this pgti reads 1 to {FORMAT_VERSION}; "
                 "upgrade pgti or ingest the source again"
             )
-        names = {"digest", *(field.name for field in fields(cls))}
+        names = {"digest", *(each.name for each in _fields_of(version))}
         if set(content) != names:
             raise StoreError(
                 f"{path} has missing or unknown entries: {_listed(set(content) ^ names)}; "
@@ -207,7 +275,7 @@ class StoreMeta:
         try:
             meta = parse_config(cls, content)
             problem = next(meta.contradictions(), None)
-            if meta.fingerprint != digest:
+            if _sha256(_text(meta._entries())) != digest:
                 problem = "its entries do not match its digest"
         except ConfigError as error:  # an entry of another type
             problem = str(error)
@@ -216,9 +284,31 @@ class StoreMeta:
         return meta
 
 
-def _json(content: dict[str, Any]) -> str:
-    """The entries as text to write and to hash: indented by one, in the order of the fields."""
-    return json.dumps(content, indent=1) + "\n"
+def codec_of(meta: StoreMeta) -> Codec:
+    """What decodes the stored numbers."""
+    return Float32Codec() if meta.divisors is None else GridCodec(meta.divisors)
+
+
+def _fields_of(version: int) -> tuple[Field[Any], ...]:
+    """The entries of a version of the format, in order."""
+    return fields(StoreMeta)[: 18 if version == 1 else None]
+
+
+def _text(entries: dict[str, Any]) -> str:
+    """The entries as text to write and to hash: one a line, in the order of the fields."""
+    if entries["format_version"] == 1:
+        return _indented(entries)
+    # Without an indent, json encodes in C: ten thousand sensor ids take a millisecond.
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in entries.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _indented(entries: dict[str, Any]) -> str:
+    return json.dumps(entries, indent=1) + "\n"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _listed(names: set[str] | dict[str, str]) -> str:

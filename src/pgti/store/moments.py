@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pgti.store.codec import Codec, Raw
 
-__all__ = ["Moments", "moments_of_raw"]
+__all__ = ["Moments", "moments_of", "moments_of_raw"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,6 +46,10 @@ class Moments:
         m2 = self.m2 + other.m2 + delta**2 * self.count * other.count / safe
         return Moments(count, mean, m2)
 
+    def to_array(self) -> NDArray[np.float64]:
+        """Count, mean and m2 of each channel, [C, 3]."""
+        return np.stack([self.count, self.mean, self.m2], axis=-1)
+
     @staticmethod
     def merge_all(parts: list["Moments"], num_channels: int) -> "Moments":
         """Moments of all parts together, merged in the order given."""
@@ -62,8 +66,12 @@ def moments_of_raw(raw: Raw, codec: Codec) -> Moments:
         raw: stored readings [rows, N, C].
         codec: decodes them.
     """
-    values = codec.decode(raw)
-    parts = [_channel_moments(values[..., channel]) for channel in range(raw.shape[-1])]
+    return moments_of(codec.decode(raw))
+
+
+def moments_of(values: NDArray[np.float32]) -> Moments:
+    """Moments of readings [rows, N, C], NaN for missing, accumulated in float64."""
+    parts = [_channel_moments(values[..., channel]) for channel in range(values.shape[-1])]
     count, mean, m2 = np.asarray(parts, dtype=np.float64).reshape(-1, 3).T
     return Moments(count, mean, m2)
 
@@ -75,4 +83,5 @@ def _channel_moments(values: NDArray[np.float32]) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
     mean = float(observed.mean())
     observed -= mean
-    return float(observed.size), mean, float(np.dot(observed, observed))
+    # Not np.dot, whose last bit depends on the number of threads.
+    return float(observed.size), mean, float(np.square(observed, out=observed).sum())

@@ -1,11 +1,12 @@
 """Reading a store: one read-only memory map, shared by all processes of a machine."""
 
-import hashlib
 import mmap
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,29 +14,19 @@ from numpy.typing import NDArray
 
 from pgti.display import Display, count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
-from pgti.figures import graph_objects
 from pgti.graph import SensorGraph
 from pgti.options import require_type
-from pgti.store.codec import Codec, Float32Codec, GridCodec, Raw
-from pgti.store.coverage import coverage, plot_coverage
-from pgti.store.meta import (
-    GRAPH_FILE,
-    MOMENTS_FILE,
-    SERIES_FILE,
-    SERIES_OFFSET,
-    TIME_FILE,
-    StoreMeta,
-)
+from pgti.store.codec import Codec, Float32Codec, Raw
+from pgti.store.coverage import plot_store
+from pgti.store.meta import GRAPH_FILE, StoreMeta, codec_of
 from pgti.store.moments import Moments, moments_of_raw
+from pgti.store.parts import check_files, check_series, no_match, open_parts, release, sha256_of
+from pgti.store.prefix import cut_meta, describe_memory, open_prefix
+from pgti.store.statistics import canonical
 from pgti.store.time_axis import TimeAxis
+from pgti.store.time_rule import TimeRule
 
-__all__ = ["SeriesStore", "open_store", "sha256_of"]
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+__all__ = ["SeriesStore", "open_store"]
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -50,9 +41,11 @@ class SeriesStore(Display):
         time_axis: the time of each row.
         codec: decodes the stored numbers.
         block_moments: count, mean and m2 (see `Moments`) of each `meta.block_rows` rows, float64
-            [blocks, C, 3].
+            [whole blocks, C, 3].
         notes: what writing the store found worth knowing, one line each; empty for a store that
             was opened.
+        links: of the chain of digests, uint8 [groups, 32]; None in format 1 and in memory.
+        mapping: the memory map that `raw` is a view of; None for a store in memory.
     """
 
     path: Path
@@ -63,6 +56,8 @@ class SeriesStore(Display):
     codec: Codec
     block_moments: NDArray[np.float64]
     notes: tuple[str, ...] = ()
+    links: NDArray[np.uint8] | None = None
+    mapping: mmap.mmap | None = None
 
     @classmethod
     def open(cls, path: str | Path, *, verify_up_to_bytes: int = 1 << 28) -> "SeriesStore":
@@ -70,64 +65,124 @@ class SeriesStore(Display):
 
         Args:
             path: the store's directory.
-            verify_up_to_bytes: check parts up to this size against their SHA-256, and of larger
-                ones the length alone (`verify` checks them all).
+            verify_up_to_bytes: check parts up to this size, of larger ones the length alone.
 
         Raises:
             StoreError: if the directory is not a store, is damaged, or has a newer format.
         """
         require_type("path", path, (str, os.PathLike), "the path of a store")
         path = Path(path)
-        meta = StoreMeta.read(path)
-        _check_parts(path, meta, verify_up_to_bytes)
-        codec: Codec = GridCodec(meta.divisors) if meta.divisors is not None else Float32Codec()
+        while True:
+            meta = StoreMeta.read(path)
+            try:
+                return cls._open(path, meta, verify_up_to_bytes)
+            except StoreError:
+                if StoreMeta.read(path).generation == meta.generation:  # not written anew meanwhile
+                    raise
+
+    @classmethod
+    def _open(cls, path: Path, meta: StoreMeta, verify_up_to_bytes: int) -> "SeriesStore":
+        codec = codec_of(meta)
         try:
-            raw = np.lib.format.open_memmap(path / SERIES_FILE, mode="r")
-            block_moments = _read_array(path / MOMENTS_FILE)
-            graph = SensorGraph.load(path / GRAPH_FILE)
+            parts = open_parts(path, meta, codec, verify_up_to_bytes)
             start = None if meta.start is None else np.datetime64(meta.start, "s").astype(int)
             time_axis = TimeAxis(
                 num_steps=meta.num_steps,
                 start_seconds=None if start is None else int(start),
                 interval_seconds=meta.interval_seconds,
                 time_zone=meta.time_zone,
-                seconds=None if meta.is_regular else _read_array(path / TIME_FILE),
+                seconds=parts.seconds,
+                rule=None if meta.time_rule is None else TimeRule.from_plain(meta.time_rule),
             )
         except PARSER_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"the store {path} is damaged: {reason}; ingest it again") from None
         store = cls(
-            path=path,
-            meta=meta,
-            raw=raw,
-            graph=graph,
-            time_axis=time_axis,
-            codec=codec,
-            block_moments=block_moments,
+            path,
+            meta,
+            parts.raw,
+            parts.graph,
+            time_axis,
+            codec,
+            parts.block_moments,
+            links=parts.links,
+            mapping=parts.mapping,
         )
-        problem = store._problem()
-        if problem is not None:
-            raise StoreError(f"the store {path} is damaged: {problem}; ingest it again")
+        if parts.links is not None and parts.raw.nbytes <= verify_up_to_bytes:
+            check_series(path, meta, parts.links, store.read, parts.mapping)
         return store
 
-    def _problem(self) -> str | None:
-        """A contradiction between a part and the description, if there is one."""
-        meta, raw = self.meta, self.raw
-        described = f"its description says {meta.dtype} {meta.shape}"
-        if raw.shape != meta.shape or raw.dtype != self.codec.dtype:
-            return f"its series is {raw.dtype} {raw.shape} and {described}"
-        if not raw.flags.c_contiguous or getattr(raw, "offset", None) != SERIES_OFFSET:
-            return f"its series is not in C order from byte {SERIES_OFFSET}"
-        if (self.graph.num_nodes, self.graph.num_edges) != (meta.num_nodes, meta.num_edges):
-            return (
-                f"its graph has {self.graph.num_nodes} nodes and {self.graph.num_edges} edges and "
-                f"its description says {meta.num_nodes} and {meta.num_edges}"
-            )
-        return _problem_of_statistics(meta, self.block_moments)
+    @classmethod
+    def in_memory(
+        cls,
+        values: NDArray[np.floating],
+        graph: SensorGraph,
+        time_axis: TimeAxis,
+        *,
+        node_ids: tuple[str, ...],
+        channels: tuple[str, ...],
+        units: tuple[str, ...] | None = None,
+        read_options: Mapping[str, Any] = MappingProxyType({}),
+        name: str = "memory",
+    ) -> "SeriesStore":
+        """A store without a directory; its readings are float32 in memory.
 
-    def __reduce__(self) -> tuple[Callable[[Path], "SeriesStore"], tuple[Path]]:
-        """Pickle the path alone: another process opens the store again."""
-        return SeriesStore.open, (self.path.resolve(),)
+        Args:
+            values: readings in original units [T, N, C], NaN for missing; T may be 0.
+            graph: of the N sensors.
+            time_axis: of the rows.
+            node_ids: identifier of each sensor.
+            channels: name of each channel.
+            units: of each channel; "" if not given.
+            read_options: see `StoreMeta`.
+            name: what messages call it, and its `path`.
+
+        Raises:
+            DataError: if the numbers of rows, sensors or channels disagree.
+        """
+        sizes = (time_axis.num_steps, len(node_ids), len(channels))
+        if values.shape != sizes or graph.num_nodes != len(node_ids):
+            raise DataError(
+                f"{name} has readings of shape {values.shape} and a graph of "
+                f"{count_of(graph.num_nodes, 'node')} for {sizes} rows, sensors and channels: they "
+                "must agree"
+            )
+        readings = canonical(values)
+        meta = describe_memory(
+            readings,
+            graph,
+            time_axis,
+            node_ids=node_ids,
+            channels=channels,
+            units=units if units is not None else ("",) * len(channels),
+            read_options=dict(read_options),
+        )
+        return cls(
+            path=Path(name),
+            meta=meta,
+            raw=readings,
+            graph=graph,
+            time_axis=time_axis,
+            codec=Float32Codec(),
+            block_moments=np.empty((0, len(channels), 3)),
+        )
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the store has no directory."""
+        return self.mapping is None
+
+    def __reduce__(self) -> tuple[Callable[..., "SeriesStore"], tuple[Any, ...]]:
+        """Pickle the path and the number of rows for another process; in memory, the readings."""
+        if self.is_in_memory:
+            fields = self.path, self.meta, self.raw, self.graph, self.time_axis, self.codec
+            return SeriesStore, (*fields, self.block_moments, self.notes)
+        return open_prefix, (
+            SeriesStore.open,
+            self.path.resolve(),
+            self.meta.num_steps,
+            self.fingerprint,
+        )
 
     def describe(self) -> tuple[str, dict[str, str]]:
         """A title, and facts by name; each is one line."""
@@ -142,7 +197,7 @@ class SeriesStore(Display):
             "times": self.time_axis.describe(),
             "sensors": shorten(meta.node_ids),
             "graph": count_of(meta.num_edges, "edge"),
-            "missing": f"{meta.missing_count / meta.num_readings:.2%}",
+            "missing": f"{meta.missing_fraction:.2%}",
             "stored": f"{meta.dtype}, {self.num_bytes / 1e6:,.1f} MB",
         }
         if self.notes:
@@ -152,30 +207,49 @@ class SeriesStore(Display):
     def plot(self) -> Any:
         """A picture of what was observed: time from left to right, sensors from top to bottom.
 
-        One pass over the series, in bounded memory.
+        One pass over the series, in bounded memory; it needs plotly (the extra `report`).
 
         Returns:
             A `plotly.graph_objects.Figure`.
-
-        Raises:
-            MissingExtraError: if plotly (the extra `report`) is not installed.
         """
-        graph_objects()  # a missing library is known before the pass
-        meta = self.meta
-        rows, sensors, shares = coverage(self.read, meta.shape)
-        self.release()
-        return plot_coverage(
-            self.time_axis.at(rows) if self.time_axis.is_dated else rows,
-            [meta.node_ids[sensor] for sensor in sensors],
-            shares,
-            f"{self.path.name}: {meta.missing_count / meta.num_readings:.2%} of the readings are "
-            "missing",
-        )
+        return plot_store(self)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 that identifies the store's content."""
+        """SHA-256 that identifies the store's content, whatever the dtype on disk."""
         return self.meta.fingerprint
+
+    def fingerprint_at(self, num_steps: int) -> str:
+        """The fingerprint that the store had, or would have had, with its first `num_steps` rows.
+
+        Raises:
+            ConfigError: if it has fewer rows.
+        """
+        return self.prefix(num_steps).fingerprint
+
+    def prefix(self, num_steps: int) -> "SeriesStore":
+        """A view of the first `num_steps` rows: the store as it was when it had no more.
+
+        Raises:
+            ConfigError: if it has fewer rows.
+        """
+        if not 0 <= num_steps <= self.meta.num_steps:
+            raise ConfigError(
+                f"the first {num_steps} rows of {self.path} were asked for, and it has "
+                f"{self.meta.num_steps}"
+            )
+        if num_steps == self.meta.num_steps:
+            return self
+        meta, time_axis = cut_meta(self, num_steps)
+        return replace(
+            self,
+            meta=meta,
+            time_axis=time_axis,
+            raw=self.raw[:num_steps],
+            block_moments=self.block_moments[: meta.num_blocks],
+            links=None if self.links is None else self.links[: num_steps // meta.sizes.group_rows],
+            notes=(),
+        )
 
     @property
     def num_bytes(self) -> int:
@@ -189,13 +263,9 @@ class SeriesStore(Display):
     def release(self) -> None:
         """Unmap the rows that were read; they stay in the page cache.
 
-        A mapped page counts as memory of its process until the system takes it back: a pass over a
-        long series would seem to need as much memory as the series has bytes. Reading a row again
-        maps it again.
+        A mapped page counts as memory of its process; reading its rows again maps it again.
         """
-        mapped: object = self.raw.base
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            mapped.madvise(mmap.MADV_DONTNEED)
+        release(self.mapping)
 
     def moments(self, rows: range) -> Moments:
         """Statistics of the observed readings in `rows` (consecutive).
@@ -214,12 +284,39 @@ class SeriesStore(Display):
         return Moments.merge_all(parts, self.meta.num_channels)
 
     def verify(self) -> None:
-        """Check every part against its SHA-256, whatever its size.
+        """Check every part against its SHA-256, whatever its size; of a prefix its rows.
 
         Raises:
             StoreError: naming the first part that differs.
         """
-        _check_parts(self.path, self.meta, verify_up_to_bytes=None)
+        if self.is_in_memory:
+            return
+        if self.links is None:
+            check_files(self.path, self.meta, verify_up_to_bytes=None)
+            return
+        if sha256_of(self.path / GRAPH_FILE) != self.meta.parts[GRAPH_FILE]:
+            raise no_match(self.path, GRAPH_FILE)
+        check_series(self.path, self.meta, self.links, self.read, self.mapping)
+
+    def append(self, source: Any, options: Any = None, **more: Any) -> "SeriesStore":
+        """Append the rows of a source that come after the last row: see `pgti.ingestion.append`.
+
+        Args:
+            source: a file of readings, a DataFrame, or an array [rows, N] or [rows, N, C].
+            options: `IngestOptions` of readings; the others are those of the store's source.
+            **more: options of `IngestOptions`, and `correct=True` to write known rows anew.
+
+        Returns:
+            The grown store; this object still has the rows that it had.
+
+        Raises:
+            PgtiError: if the rows cannot be appended; the store is then what it was.
+        """
+        grow: Any = import_module(
+            "pgti.ingestion.appending"
+        )  # by name: a layer above reads sources
+        grown: SeriesStore = grow.append(self, source, options, **more)
+        return grown
 
     def channel_indices(self, names: tuple[str, ...]) -> tuple[int, ...]:
         """Positions of the named channels.
@@ -251,49 +348,3 @@ def open_store(store: str | Path | SeriesStore) -> SeriesStore:
             "pgti.ingest writes one from a table, an array or a file"
         )
     return SeriesStore.open(store)
-
-
-def _read_array(path: Path) -> NDArray[Any]:
-    """The array in an .npy file; unlike `np.load`, this reads no archive and no pickle."""
-    with path.open("rb") as file:
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
-
-
-def _problem_of_statistics(meta: StoreMeta, moments: NDArray[np.float64]) -> str | None:
-    expected = (meta.num_blocks, meta.num_channels, 3)
-    if moments.shape != expected or moments.dtype != np.float64:
-        return f"its statistics are {moments.dtype} {moments.shape} and not float64 {expected}"
-    if not np.isfinite(moments).all() or (moments[..., [0, 2]] < 0).any():
-        return "its statistics contain a non-finite or negative value"
-    if moments[..., 0].sum() + meta.missing_count != meta.num_readings:
-        return (
-            f"its statistics count {moments[..., 0].sum():.0f} readings and its description "
-            f"{meta.num_readings - meta.missing_count}"
-        )
-    return None
-
-
-def _check_parts(path: Path, meta: StoreMeta, verify_up_to_bytes: int | None) -> None:
-    expected = SERIES_OFFSET + meta.num_readings * (2 if meta.dtype == "int16" else 4)
-    for name, digest in meta.parts.items():
-        part = path / name
-        try:
-            size = part.stat().st_size
-            small = verify_up_to_bytes is None or size <= verify_up_to_bytes
-            intact = not small or sha256_of(part) == digest
-        except FileNotFoundError:
-            raise StoreError(f"the store {path} is damaged: {name} is missing") from None
-        except OSError as error:
-            raise StoreError(
-                f"the store {path} cannot be read: {name}: {error.strerror or error}"
-            ) from None
-        if name == SERIES_FILE and size != expected:
-            raise StoreError(
-                f"the store {path} is damaged: {name} has {size} bytes and should have {expected}; "
-                "ingest it again"
-            )
-        if not intact:
-            raise StoreError(
-                f"the store {path} is damaged: {name} does not match its SHA-256; ingest it again"
-            )

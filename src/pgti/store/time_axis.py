@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
+from pgti.store.clock import SECONDS_PER_DAY, SECONDS_PER_WEEK, is_zone, wall_seconds
+from pgti.store.time_rule import TimeRule, format_interval
 
 __all__ = [
     "CALENDAR_FEATURES",
@@ -24,9 +27,8 @@ __all__ = [
 
 CALENDAR_FEATURES = ("time-of-day", "day-of-week")
 
-SECONDS_PER_DAY = 86_400
-SECONDS_PER_WEEK = 7 * SECONDS_PER_DAY
 _MONDAY_OFFSET = 3 * SECONDS_PER_DAY  # 1970-01-01 was a Thursday
+_MOSTLY = 0.9  # of the steps are the interval, where times without a rule continue at it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,6 +46,8 @@ class TimeAxis:
         time_zone: IANA name, or None.
         seconds: epoch seconds of every row, int64 [T], strictly increasing; only where the
             interval is not constant.
+        rule: that the times follow, where they do not continue at the interval: calendar months,
+            working days, hours of service; None where there is none.
 
     Raises:
         DataError: if the parts contradict one another.
@@ -54,6 +58,7 @@ class TimeAxis:
     interval_seconds: int | None = None
     time_zone: str | None = None
     seconds: NDArray[np.int64] | None = None
+    rule: TimeRule | None = None
 
     def __post_init__(self) -> None:
         if self.interval_seconds is not None and self.interval_seconds < 1:
@@ -76,19 +81,75 @@ class TimeAxis:
             or not (self.seconds[1:] > self.seconds[:-1]).all()
         ):
             raise DataError("the times of the rows must be whole seconds that increase")
+        if self.rule is not None and self.start_seconds is None:
+            raise DataError("the times of the series follow a rule and are not known")
 
     @property
     def is_dated(self) -> bool:
         """Whether the time of each row is known."""
         return self.start_seconds is not None
 
+    @cached_property
+    def continues(self) -> bool:
+        """Whether it is known what comes after the last row.
+
+        It is where times follow a rule, and where at least nine steps of ten are the interval.
+        """
+        if self.rule is not None or self.seconds is None or self.num_steps < 2:
+            return self.is_dated
+        return bool((np.diff(self.seconds) == self.interval_seconds).mean() >= _MOSTLY)
+
+    @cached_property
+    def holes(self) -> NDArray[np.int64]:
+        """The rows that a hole follows, rising, int64.
+
+        A hole is a step longer than the rule or the interval. Times that follow neither have none.
+        """
+        if self.seconds is None or self.num_steps < 2 or not self.continues:
+            return np.empty(0, dtype=np.int64)
+        if self.rule is not None:
+            return np.flatnonzero(self.rule.lacks(self.seconds, self.time_zone))
+        return np.flatnonzero(np.diff(self.seconds) > (self.interval_seconds or 0))
+
+    @property
+    def step_seconds(self) -> int | None:
+        """The time between two rows that follow one another; None if it varies or is unknown."""
+        interval = self.interval_seconds
+        if self.rule is None or (interval is not None and interval < SECONDS_PER_DAY):
+            return interval if self.continues or not self.is_dated else None
+        every_day = self.rule.after(self.last_seconds, 8, None)
+        return interval if len(set(np.diff(every_day).tolist())) == 1 else None
+
+    @property
+    def last_seconds(self) -> int:
+        """Stored seconds of the last row.
+
+        Raises:
+            ConfigError: if the series has no times.
+        """
+        return int(self.seconds_at(np.array([self.num_steps - 1], dtype=np.int64))[0])
+
+    def next_seconds(self, count: int) -> NDArray[np.int64]:
+        """Stored seconds of the `count` rows after the last: by the rule, else at the interval.
+
+        Raises:
+            ConfigError: if the series has no times.
+        """
+        return self.seconds_at(self.num_steps + np.arange(count, dtype=np.int64))
+
     def describe(self) -> str:
         """First and last time and what lies between two rows, in one line."""
         if not self.is_dated:
             return "unknown"
         first, last = (self.isoformat(row) for row in (0, self.num_steps - 1))
-        kind = "every" if self.seconds is None else "irregular, mostly every"
-        return f"{first} to {last}, {kind} {format_interval(self.interval_seconds or 0)}"
+        kind = f"every {format_interval(self.interval_seconds or 0)}"
+        if self.rule is not None:
+            kind = self.rule.describe()
+        elif self.seconds is not None:
+            kind = f"irregular, mostly {kind}" if self.continues else "irregular"
+        if len(self.holes):
+            kind += f", {count_of(len(self.holes), 'hole')}"
+        return f"{first} to {last}, {kind}"
 
     def isoformat(self, row: int) -> str:
         """Time of a row in ISO 8601: wall clock, with its offset from UTC where there is a zone."""
@@ -106,7 +167,7 @@ class TimeAxis:
         return SECONDS_PER_DAY // interval
 
     def seconds_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Stored seconds of the given rows; rows past the end continue at the interval.
+        """Stored seconds of the given rows; those past the end follow the rule or the interval.
 
         Raises:
             ConfigError: if the series has no times.
@@ -118,12 +179,20 @@ class TimeAxis:
                 f"{option('interval')}"
             )
         rows = np.asarray(rows, dtype=np.int64)
-        if self.seconds is None:
-            return self.start_seconds + rows * np.int64(self.interval_seconds)
         last = self.num_steps - 1
-        known: NDArray[np.int64] = self.seconds[np.clip(rows, 0, last)]
-        beyond = np.clip(rows - last, 0, None) * np.int64(self.interval_seconds)
-        return known + beyond
+        beyond = np.clip(rows - last, 0, None)
+        if self.seconds is None or not self.num_steps:
+            end = self.start_seconds + last * self.interval_seconds
+            times = self.start_seconds + rows * np.int64(self.interval_seconds)
+        else:
+            end = int(self.seconds[last])
+            known: NDArray[np.int64] = self.seconds[np.clip(rows, 0, last)]
+            times = known + beyond * np.int64(self.interval_seconds)
+        if self.rule is not None and beyond.any():
+            end = end if self.num_steps else self.start_seconds - 1
+            later = self.rule.after(end, int(beyond.max()), self.time_zone)
+            times = np.where(beyond > 0, later[np.maximum(beyond, 1) - 1], times)
+        return times
 
     def at(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64]:
         """Wall-clock times of the given rows, datetime64[s], of the same shape.
@@ -188,23 +257,7 @@ class TimeAxis:
         return (self._wall_seconds(rows) + _MONDAY_OFFSET) % SECONDS_PER_WEEK
 
     def _wall_seconds(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        seconds = self.seconds_at(rows)
-        if self.time_zone is None:
-            return seconds
-        import pandas as pd  # noqa: PLC0415 - options are read without it
-
-        times = pd.DatetimeIndex(seconds.ravel().astype("datetime64[s]"), tz="UTC")
-        wall = times.tz_convert(self.time_zone).tz_localize(None).as_unit("s")
-        return np.asarray(wall.asi8, dtype=np.int64).reshape(seconds.shape)
-
-
-def is_zone(name: str) -> bool:
-    """Whether a time zone has that IANA name."""
-    try:
-        ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown; not a relative path; a directory of zones
-        return False
-    return True
+        return wall_seconds(self.seconds_at(rows), self.time_zone)
 
 
 def calendar_features(
@@ -249,14 +302,6 @@ def default_calendar(time_axis: TimeAxis, *, day_of_week: bool = False) -> tuple
         return ()
     of_day = ("time-of-day",) if interval < SECONDS_PER_DAY else ()
     return (*of_day, "day-of-week") if day_of_week else of_day
-
-
-def format_interval(seconds: int) -> str:
-    """The shortest way to write an interval, such as "5min"."""
-    for unit, size in (("d", SECONDS_PER_DAY), ("h", 3_600), ("min", 60)):
-        if seconds % size == 0 and seconds:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
 
 
 def parse_time(name: str, text: str) -> np.datetime64:

@@ -62,7 +62,7 @@ class TrainingStatus:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch that reached it, from 1; 0 before the first validation."""
+        """The epoch that reached it, from 1; 0 before that, or for the weights of another run."""
         return self._state.progress.best_epoch
 
     def read_loss(self) -> float | None:
@@ -100,6 +100,8 @@ class Callback:
 
     def on_validation(self, status: TrainingStatus, errors: Mapping[str, float | None]) -> None:
         """A validation is done, at the end of an epoch or of the training.
+
+        A run that starts from another is validated before its first step, too.
 
         Args:
             status: where the training stands.

@@ -28,6 +28,7 @@ _FREE_OPTIONS = frozenset(
         "log_every_steps",
         "compile",
         "activation_checkpointing",
+        "allow_no_edges",
     )
 )
 """Options about when a run stops, what it writes and how it computes: the last two change only the

@@ -190,7 +190,7 @@ class TrainingConfig:
     `schedule={"kind": "multistep", "milestones": [20, 30]}` are all valid.
 
     Attributes:
-        epochs: Passes over the training windows.
+        epochs: Passes over the training windows. A run that starts from another may have 0.
         batch_size: Windows per batch, over all ranks together.
         accumulate: Batches per optimizer step: each step learns from batch-size * accumulate
             windows.
@@ -211,6 +211,10 @@ class TrainingConfig:
         max_steps: End training after this many optimizer steps, even within an epoch.
         val_windows: Validate on at most this many windows, spread evenly over the split. By default
             on all of them.
+        freeze: Names of layers or parameters that training leaves as they are; * stands for any
+            text, as in encoder.*. By default every parameter learns.
+        allow_no_edges: Train a model of the graph on a store without edges, where it forecasts each
+            sensor alone.
         precision: Precision of the network's forward pass in training; bfloat16 uses autocast.
         activation_checkpointing: Recompute activations in the backward pass instead of storing
             them. This takes a fraction of the memory and about a third more time. "auto" does so if
@@ -239,6 +243,8 @@ class TrainingConfig:
     patience: int | None = None
     max_steps: int | None = None
     val_windows: int | None = None
+    freeze: tuple[str, ...] = ()
+    allow_no_edges: bool = False
     precision: Precision = "float32"
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     compile: bool = False
@@ -248,12 +254,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         convert_fields(self)
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("batch_size", "accumulate"):
             require_whole_number(name, getattr(self, name), 1)
         for name in ("patience", "max_steps", "val_windows"):
             if getattr(self, name) is not None:
                 require_whole_number(name, getattr(self, name), 1)
-        for name in ("warmup_steps", "seed", "checkpoint_every_steps", "log_every_steps"):
+        for name in ("epochs", "warmup_steps", "seed", "checkpoint_every_steps", "log_every_steps"):
             require_whole_number(name, getattr(self, name), 0)
         if self.seed >= _SEED_LIMIT:
             raise ConfigError(f"seed is {self.seed}: it must be less than 2**63")

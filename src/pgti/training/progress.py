@@ -28,7 +28,8 @@ class Progress:
         train_loss: mean loss of the last epoch that was validated.
         val_mae: MAE of the last validation.
         best_val_mae: lowest validation MAE.
-        best_epoch: the epoch it was reached in, counted from 1; 0 before the first validation.
+        best_epoch: the epoch it was reached in, counted from 1; 0 before the first validation, or
+            where the weights that training started from are the best.
         bad_validations: validations since then.
         validated_at_step: step of the last validation.
         plateau: state of the plateau schedule.
@@ -58,6 +59,8 @@ class Progress:
 
     def is_finished(self, config: TrainingConfig) -> bool:
         """Whether nothing is left to train."""
+        if self.validated_at_step < 0:
+            return False
         limit = config.max_steps
         is_cut = self.is_stopped or (limit is not None and self.step >= limit)
         return (
@@ -70,15 +73,25 @@ class Progress:
         """Whether early stopping ends the training."""
         return config.patience is not None and self.bad_validations >= config.patience
 
-    def validated(self, mae: float, train_loss: float | None, config: TrainingConfig) -> "Progress":
-        """The progress after a validation that gave `mae`."""
+    def validated(
+        self, epoch: int, mae: float, train_loss: float | None, config: TrainingConfig
+    ) -> "Progress":
+        """The progress after a validation that gave `mae`.
+
+        Args:
+            epoch: the one that it ends, counted from 1; 0 for the weights that training starts
+                from.
+            mae: of the validation.
+            train_loss: mean loss of the epoch.
+            config: how to train.
+        """
         better = mae < self.best_val_mae
         return replace(
             self,
             train_loss=train_loss,
             val_mae=mae,
             best_val_mae=mae if better else self.best_val_mae,
-            best_epoch=self.epoch + 1 if better else self.best_epoch,
+            best_epoch=epoch if better else self.best_epoch,
             bad_validations=0 if better else self.bad_validations + 1,
             validated_at_step=self.step,
             plateau=self.plateau.after(mae, config),
@@ -133,7 +146,8 @@ class FitResult:
         train_loss: mean loss over the last epoch; None if none of its targets was observed.
         val_mae: MAE of the last validation, in original units.
         best_val_mae: the lowest.
-        best_epoch: the epoch it was reached in, counted from 1.
+        best_epoch: the epoch it was reached in, counted from 1; 0 for the weights that training
+            started from.
         windows_per_second: training windows per second, without validation.
         seconds: seconds of training and validation since the run began, without interruptions.
         stopped_early: whether the training ended before its epochs were over, because validation

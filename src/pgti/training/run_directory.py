@@ -1,13 +1,4 @@
-"""The directory of a run: its files, and how they are read and written.
-
-config.toml      every option, resolved
-run.json         versions, platform, store, parameter count, when it started and ended
-metrics.jsonl    one line per epoch, and one each time the loss is logged in between
-checkpoints/     last.pt and best.pt
-test.json        metrics of the test windows
-tensorboard/     event files, on request
-lock             exists while a process trains
-"""
+"""The directory of a run: how its files are read and written."""
 
 import json
 import os
@@ -27,11 +18,13 @@ from pgti.errors import RunError, option
 from pgti.storage import (
     StagedDirectory,
     file_lock,
+    json_text,
     remove_partial_files,
     reraise_os_errors,
     write_atomically,
 )
 from pgti.training.checkpoint import Checkpoint
+from pgti.training.run_files import RunFiles
 
 __all__ = ["RunDirectory", "describe_environment", "now"]
 
@@ -52,60 +45,12 @@ def now() -> str:
     return datetime.now(tz=UTC).isoformat(timespec="seconds")
 
 
-class RunDirectory:
+class RunDirectory(RunFiles):
     """A run on the disk. `create` makes a new one, `open` opens an existing one.
 
     Args:
         path: the directory.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __repr__(self) -> str:
-        return f"RunDirectory({str(self.path)!r})"
-
-    # -- names ------------------------------------------------------------------------------------
-
-    @property
-    def config_file(self) -> Path:
-        """Every option of the run, resolved, as TOML."""
-        return self.path / "config.toml"
-
-    @property
-    def info_file(self) -> Path:
-        """Versions, platform, store and times of the run."""
-        return self.path / "run.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """One JSON object per line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        """The state to resume from."""
-        return self.path / "checkpoints" / "last.pt"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        """The state with the lowest validation MAE."""
-        return self.path / "checkpoints" / "best.pt"
-
-    @property
-    def test_file(self) -> Path:
-        """Metrics of the test windows."""
-        return self.path / "test.json"
-
-    @property
-    def tensorboard_directory(self) -> Path:
-        """Event files of TensorBoard."""
-        return self.path / "tensorboard"
-
-    @property
-    def lock_file(self) -> Path:
-        """Locked by the process that trains."""
-        return self.path / "lock"
 
     # -- creating and opening ---------------------------------------------------------------------
 
@@ -116,7 +61,14 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: str | Path, *, config: str, info: Mapping[str, Any], overwrite: bool = False
+        cls,
+        path: str | Path,
+        *,
+        config: str,
+        info: Mapping[str, Any],
+        data: Mapping[str, bytes] | None = None,
+        overwrite: bool = False,
+        checkpoint: Checkpoint | None = None,
     ) -> "RunDirectory":
         """Create the directory of a new run; it appears complete or not at all.
 
@@ -124,7 +76,9 @@ class RunDirectory:
             path: must not exist, or be an empty directory.
             config: content of `config.toml`.
             info: content of `run.json`; versions, platform and the time are added to it.
+            data: content of each file of `data/` by name.
             overwrite: replace a run that is there.
+            checkpoint: what the run resumes from, if it does not start from new weights.
 
         Raises:
             RunError: if something is there that must stay, or it cannot be written.
@@ -137,7 +91,10 @@ class RunDirectory:
             run.last_checkpoint.parent.mkdir()
             run.write_config(config)
             run.write_beginning(info)
+            run.write_data(data or {})
             run.metrics_file.touch()
+            if checkpoint is not None:
+                checkpoint.save(run.last_checkpoint)
             staged.publish()
         return cls(path)
 
@@ -228,7 +185,7 @@ class RunDirectory:
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Replace `run.json`."""
-        write_atomically(self.info_file, _json(info))
+        write_atomically(self.info_file, json_text(info))
 
     def write_beginning(self, info: Mapping[str, Any], *, started: str | None = None) -> None:
         """Replace `run.json` when training starts or resumes.
@@ -239,13 +196,26 @@ class RunDirectory:
         """
         self.write_info({**describe_environment(), **info, "started": started or now()})
 
+    def write_data(self, files: Mapping[str, bytes]) -> None:
+        """Write the files of `data/`.
+
+        Raises:
+            RunError: if they cannot be written.
+        """
+        if not files:
+            return
+        with reraise_os_errors(f"{self.data_directory} cannot be written"):
+            self.data_directory.mkdir(exist_ok=True)
+            for name, content in files.items():
+                write_atomically(self.data_directory / name, content)
+
     def update_info(self, **values: object) -> None:
         """Set some fields of `run.json`."""
         self.write_info({**self.read_info(), **values})
 
     def write_test(self, report: Mapping[str, Any]) -> None:
         """Write `test.json`."""
-        write_atomically(self.test_file, _json(report))
+        write_atomically(self.test_file, json_text(report))
 
     def read_test(self) -> dict[str, Any] | None:
         """Content of `test.json`; None if there is none."""
@@ -308,9 +278,9 @@ class RunDirectory:
     def read_history(self) -> pd.DataFrame:
         """A row for each epoch that was validated, from `metrics.jsonl`.
 
-        Columns: `epoch` (from 1), `step` (optimizer steps so far), `train_loss`, a `val_` column
-        per metric in original units, `lr`, `seconds` (of training in the epoch) and
-        `windows_per_second`.
+        Columns: `epoch` (from 1; 0 for the weights of another run that training starts from),
+        `step` (optimizer steps so far), `train_loss`, a `val_` column per metric in original units,
+        `lr`, `seconds` (of training in the epoch) and `windows_per_second`.
         """
         records = self.read_metrics() if self.metrics_file.exists() else []
         epochs = [each for each in records if each["kind"] == "epoch"]
@@ -339,7 +309,3 @@ class RunDirectory:
         if not isinstance(content, dict):
             raise RunError(f"{path} is damaged: it is not a JSON object")
         return content
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=2, allow_nan=False).encode() + b"\n"

@@ -88,7 +88,14 @@ class TrainingState:
         if not bool(finite.all()):
             raise self._diverged("a parameter is not finite")
         self._check_ranks_agree()
-        checkpoint = Checkpoint(
+        checkpoint = self.to_checkpoint()
+        with self._communicator.raise_together():
+            if self._communicator.is_main:
+                checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
+
+    def to_checkpoint(self) -> Checkpoint:
+        """What `save` writes."""
+        return Checkpoint(
             network=self._network.state_dict(),
             optimizer=self._step.optimizer.state_dict(),
             position=self.progress.to_plain(),
@@ -96,9 +103,6 @@ class TrainingState:
             fingerprint=self._fingerprint.store,
             settings=plain_settings(self._fingerprint.settings),
         )
-        with self._communicator.raise_together():
-            if self._communicator.is_main:
-                checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
 
     def _check_ranks_agree(self) -> None:
         """Refuse ranks whose parameters differ, as far as their sums show."""

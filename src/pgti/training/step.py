@@ -13,6 +13,7 @@ from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
 from pgti.nn import MaskedLoss
 from pgti.training.config import Precision, TrainingConfig
+from pgti.training.freezing import freeze_parameters, frozen_norms
 from pgti.training.optim import build_loss, build_optimizer, check_own_loss
 
 __all__ = ["RunningLoss", "TrainStep", "scale_gradients"]
@@ -91,6 +92,7 @@ class TrainStep:
         self._precision = precision
         self._clip_norm = clip_norm
         self._seed = seed
+        self._frozen_norms: list[nn.Module] = []
 
     @classmethod
     def from_config(
@@ -102,6 +104,8 @@ class TrainStep:
     ) -> Self:
         """The step that a configuration describes, with a new optimizer.
 
+        Parameters that the configuration names are frozen.
+
         Args:
             forecaster: the network, on its device and in training mode.
             config: how to train.
@@ -109,9 +113,10 @@ class TrainStep:
             loss: of the user's own, in place of the configuration's.
 
         Raises:
-            ConfigError: if no parameter learns.
+            ConfigError: if no parameter learns, or there is none to freeze by such a name.
         """
-        return cls(
+        freeze_parameters(forecaster.network, config.freeze)
+        step = cls(
             forecaster,
             build_optimizer(forecaster.network.parameters(), config),
             build_loss(config) if loss is None else check_own_loss(loss),
@@ -120,6 +125,9 @@ class TrainStep:
             clip_norm=config.clip_norm,
             seed=config.seed,
         )
+        if config.freeze:
+            step._frozen_norms = frozen_norms(forecaster.network)
+        return step
 
     @property
     def device(self) -> torch.device:
@@ -203,6 +211,8 @@ class TrainStep:
             raise ConfigError(
                 "a batch without targets cannot be trained on: gather it with targets"
             )
+        for norm in self._frozen_norms:
+            norm.eval()
         is_lower = self._precision == "bfloat16"
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
             prediction = self.forecaster(batch, step=step)

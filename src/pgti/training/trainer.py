@@ -41,9 +41,11 @@ class Trainer:
         communicator: the ranks that train together, each on its shard of every batch and all with
             the same parameters; only rank 0 writes to the run. One process by default.
         extensions: what a user adds.
+        validates_start: validate before the first step, too: the network has trained weights.
 
     Attributes:
         train_step: takes the optimizer steps.
+        state: parameters, optimizer and progress.
 
     Raises:
         ConfigError: if there is nothing to train, or no window to train or validate on.
@@ -61,6 +63,7 @@ class Trainer:
         observers: Sequence[Observer] = (),
         communicator: Communicator | None = None,
         extensions: Extensions | None = None,
+        validates_start: bool = False,
     ) -> None:
         for name, loader in (("train", training), ("val", validation)):
             if loader.num_windows == 0:
@@ -76,11 +79,12 @@ class Trainer:
         self._observers = observers
         self._communicator = SingleProcess() if communicator is None else communicator
         self._extensions = Extensions() if extensions is None else extensions
+        self._validates_start = validates_start
         self.train_step = TrainStep.from_config(
             forecaster, config, self._communicator, self._extensions.loss
         )
-        self._state = TrainingState(self.train_step, run, fingerprint, self._communicator)
-        self._status = TrainingStatus(self._state, self.train_step, run)
+        self.state = TrainingState(self.train_step, run, fingerprint, self._communicator)
+        self._status = TrainingStatus(self.state, self.train_step, run)
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
         self._stop = StopSignals()
         self._stop_agreed = 0
@@ -91,7 +95,7 @@ class Trainer:
     @property
     def progress(self) -> Progress:
         """How far the training has come."""
-        return self._state.progress
+        return self.state.progress
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Continue from a checkpoint; None continues a run that has none yet.
@@ -100,7 +104,7 @@ class Trainer:
             RunError: if the checkpoint belongs to another scaler or model, or `metrics.jsonl` is
                 shorter than it was.
         """
-        self._state.restore(checkpoint)
+        self.state.restore(checkpoint)
 
     def fit(self) -> FitResult:
         """Train to the end, from wherever the training stands.
@@ -117,7 +121,7 @@ class Trainer:
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         try:
             with self._stop:
-                if not self._state.progress.is_finished(self._config):
+                if not self.state.progress.is_finished(self._config):
                     self._train()
                 self._agree_to_stop()
         finally:
@@ -127,7 +131,10 @@ class Trainer:
 
     def _train(self) -> None:
         self._call(lambda callback: callback.on_begin(self._status))
-        while not self._state.progress.is_finished(self._config):
+        if self._validates_start and self.state.progress.validated_at_step < 0:
+            self._validate(0)
+            self.state.save()
+        while not self.state.progress.is_finished(self._config):
             self._train_epoch()
             self._finish_epoch()
         self._call(lambda callback: callback.on_end(self._status))
@@ -139,13 +146,13 @@ class Trainer:
         for callback in self._extensions.callbacks:
             method(callback)
         if self._communicator.any(self._status.stop_requested):
-            self._state.progress = replace(self._state.progress, is_stopped=True)
+            self.state.progress = replace(self.state.progress, is_stopped=True)
 
     # -- one epoch --------------------------------------------------------------------------------
 
     def _train_epoch(self) -> None:
         """Take the epoch's remaining steps, or those that `max_steps` leaves."""
-        progress = self._state.progress
+        progress = self.state.progress
         self._sent_before = self._communicator.traffic.sent_bytes
         for observer in self._observers:
             label = f"epoch {progress.epoch + 1}/{self._config.epochs}"
@@ -166,14 +173,14 @@ class Trainer:
 
     def _step(self, batches: Iterator[Batch]) -> int:
         """Take one optimizer step; returns the number of windows trained on."""
-        progress, accumulate = self._state.progress, self._config.accumulate
+        progress, accumulate = self.state.progress, self._config.accumulate
         first = progress.step_in_epoch * accumulate
         stop = min(first + accumulate, self._training.num_batches)
         self._stop_agreed = self.train_step(
             islice(batches, accumulate),
             step=progress.step,
             learning_rate=self._rate(progress.step),
-            running=self._state.loss,
+            running=self.state.loss,
             stop_signal=lambda: self._stop.received or 0,
         )
         return sum(self._training.windows_in(batch) for batch in range(first, stop))
@@ -186,10 +193,23 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""
-        began = time.perf_counter()
-        ends_epoch = self._state.progress.step_in_epoch == self._steps_per_epoch
+        ends_epoch = self.state.progress.step_in_epoch == self._steps_per_epoch
         if ends_epoch and self._may_continue():
-            self._training.prefetch_epoch(self._state.progress.epoch + 1)
+            self._training.prefetch_epoch(self.state.progress.epoch + 1)
+        self._validate(self.state.progress.epoch + 1)
+        # best.pt first: a run killed between the two resumes before this validation, which then
+        # writes the same best.pt again.
+        if ends_epoch:
+            self.state.next_epoch()
+        self.state.save()
+
+    def _validate(self, epoch: int) -> None:
+        """Validate, write the line of an epoch and, if it is the best, its parameters.
+
+        Args:
+            epoch: counted from 1; 0 for the weights that training starts from.
+        """
+        began = time.perf_counter()
         for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
             self._communicator.broadcast_(buffer)
         metrics = evaluate(
@@ -207,24 +227,19 @@ class Trainer:
             raise DataError(
                 "no target of the validation windows was observed: choose another split"
             )
-        train_loss = self._state.read_loss()
-        progress = self._state.progress.validated(mae, train_loss, self._config)
+        train_loss = self.state.read_loss()
+        progress = self.state.progress.validated(epoch, mae, train_loss, self._config)
         seconds = time.perf_counter() - began
         progress = replace(progress, validation_seconds=progress.validation_seconds + seconds)
-        self._state.progress = progress
-        self._record("epoch", val=errors)
+        self.state.progress = progress
+        self._record("epoch", epoch, val=errors)
         self._call(lambda callback: callback.on_validation(self._status, errors))
         if progress.bad_validations == 0:
-            self._state.save(best=True)
-        # best.pt first: a run killed between the two resumes before this validation, which then
-        # writes the same best.pt again.
-        if ends_epoch:
-            self._state.next_epoch()
-        self._state.save()
+            self.state.save(best=True)
 
     def _advance(self, num_windows: int, seconds: float) -> None:
-        progress = self._state.progress
-        self._state.progress = replace(
+        progress = self.state.progress
+        self.state.progress = replace(
             progress,
             step=progress.step + 1,
             step_in_epoch=progress.step_in_epoch + 1,
@@ -234,20 +249,20 @@ class Trainer:
             seconds=progress.seconds + seconds,
         )
         for observer in self._observers:
-            observer.advance(num_windows, self._state.loss.read_own)
+            observer.advance(num_windows, self.state.loss.read_own)
         self._call(lambda callback: callback.on_step(self._status))
 
     def _write_if_due(self) -> None:
-        step, config = self._state.progress.step, self._config
+        step, config = self.state.progress.step, self._config
         if config.log_every_steps and step % config.log_every_steps == 0:
-            self._record("step")
+            self._record("step", self.state.progress.epoch + 1)
         if config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
-            self._state.save()
+            self.state.save()
 
     # -- progress ---------------------------------------------------------------------------------
 
     def _is_epoch_over(self) -> bool:
-        progress, limit = self._state.progress, self._config.max_steps
+        progress, limit = self.state.progress, self._config.max_steps
         return (
             progress.step_in_epoch >= self._steps_per_epoch
             or progress.is_stopped
@@ -256,7 +271,7 @@ class Trainer:
 
     def _may_continue(self) -> bool:
         """Whether another epoch will follow, unless the validation stops training early."""
-        progress, limit = self._state.progress, self._config.max_steps
+        progress, limit = self.state.progress, self._config.max_steps
         return progress.epoch + 1 < self._config.epochs and (limit is None or progress.step < limit)
 
     def _rate(self, step: int) -> float:
@@ -264,11 +279,11 @@ class Trainer:
             self._config,
             step=step,
             steps_per_epoch=self._steps_per_epoch,
-            plateau=self._state.progress.plateau,
+            plateau=self.state.progress.plateau,
         )
 
     def _result(self) -> FitResult:
-        progress = self._state.progress
+        progress = self.state.progress
         if progress.val_mae is None:
             raise RunError("the run ended without a validation: its checkpoint is damaged")
         return FitResult(
@@ -287,13 +302,13 @@ class Trainer:
 
     # -- files ------------------------------------------------------------------------------------
 
-    def _record(self, kind: str, **more: object) -> None:
+    def _record(self, kind: str, epoch: int, **more: object) -> None:
         """Append a line to `metrics.jsonl` and show it to the observers."""
-        loss = self._state.read_loss()
-        progress = self._state.progress
+        loss = self.state.read_loss()
+        progress = self.state.progress
         record = {
             "kind": kind,
-            "epoch": progress.epoch + 1,
+            "epoch": epoch,
             "step": progress.step,
             "train_loss": loss,
             **more,
@@ -308,7 +323,7 @@ class Trainer:
         with self._communicator.raise_together():
             if self._communicator.is_main:
                 num_bytes = self._run.append_metrics(record)
-                self._state.progress = replace(self._state.progress, metrics_bytes=num_bytes)
+                self.state.progress = replace(self.state.progress, metrics_bytes=num_bytes)
         for observer in self._observers:
             observer.record(record)
 
@@ -321,10 +336,10 @@ class Trainer:
         """Save and stop, if the ranks have agreed to: all of them after the same step."""
         if not self._stop_agreed:
             return
-        self._state.save()
+        self.state.save()
         name = signal.Signals(self._stop_agreed).name
         raise Interrupted(
-            f"stopped by {name} after step {self._state.progress.step}; the state is in "
+            f"stopped by {name} after step {self.state.progress.step}; the state is in "
             f"{self._run.last_checkpoint}: resume it with {option('resume', value=True)}",
             self._stop_agreed,
         )

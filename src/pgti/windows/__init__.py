@@ -1,5 +1,7 @@
 """Windows as integers: starts, splits, order, sharding over ranks, and the rows they read."""
 
+from pgti.windows.folds import Fold as Fold
+from pgti.windows.folds import rolling_folds as rolling_folds
 from pgti.windows.model_shape import ModelShape as ModelShape
 from pgti.windows.order import BlockShuffle as BlockShuffle
 from pgti.windows.order import GlobalShuffle as GlobalShuffle
@@ -24,6 +26,8 @@ from pgti.windows.spec import WindowSpec as WindowSpec
 from pgti.windows.splits import SPLIT_NAMES as SPLIT_NAMES
 from pgti.windows.splits import SplitName as SplitName
 from pgti.windows.splits import Splits as Splits
+from pgti.windows.splits import Starts as Starts
+from pgti.windows.splits import leave_out_holes as leave_out_holes
 from pgti.windows.splits import split_by_fractions as split_by_fractions
 from pgti.windows.splits import split_by_rows as split_by_rows
 from pgti.windows.splits import subsample_evenly as subsample_evenly

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pgti.windows.sharding import PartitionSharding
+from pgti.windows.splits import Starts
 
 __all__ = ["Placement", "Transfer", "plan_transfers", "resident_rows", "within", "without"]
 
@@ -28,14 +29,14 @@ class Transfer:
 
 
 def resident_rows(
-    sharding: PartitionSharding, rank: int, starts: range, extent: range, epoch: int
+    sharding: PartitionSharding, rank: int, starts: Starts, extent: range, epoch: int
 ) -> tuple[range, ...]:
     """The rows that a rank's windows lie in: its own, and those that its last windows reach into.
 
     Args:
         sharding: which windows are whose.
         rank: whose rows.
-        starts: window starts of the training split.
+        starts: window starts of the training split, rising.
         extent: rows that a window reaches over, relative to its start (`WindowSpec.extent`).
         epoch: which epoch.
 
@@ -44,10 +45,10 @@ def resident_rows(
     """
     owned = sharding.order.positions_of(sharding.partitions_of(rank), len(starts), epoch)
     # Rows between windows that lie apart belong to the window before: each row has an owner.
-    reach, last = max(extent.stop, starts.step), starts[-1] + extent.stop if starts else 0
-    return _union(
-        range(starts[each[0]] + extent.start, min(starts[each[-1]] + reach, last)) for each in owned
-    )
+    firsts = [int(starts[each[0]]) + extent.start for each in owned]
+    ends = [int(starts[each[-1]]) + extent.stop for each in owned]
+    following = [int(starts[each.stop]) if each.stop < len(starts) else 0 for each in owned]
+    return _union(map(range, firsts, map(max, ends, following)))
 
 
 def plan_transfers(

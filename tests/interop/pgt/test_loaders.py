@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -382,3 +383,15 @@ def test_a_gpu_gives_the_same_bits(tmp_path: Path) -> None:
     for one, other in zip(batches(held[0]), batches(resident[0]), strict=True):
         assert other[0].device == torch.device("cuda", 0)
         assert torch.equal(one[0], other[0].cpu())
+
+
+def test_windows_of_a_store_reach_across_no_missing_rows(tmp_path: Path) -> None:
+    """Where a store was ingested with `gaps="keep"`; PGT's own windows know no times."""
+    index = pd.date_range("2024-01-01", periods=200, freq="1h").delete(range(60, 90))
+    frame = pd.DataFrame({"a": np.arange(170.0), "b": 1.5}, index=index)
+    store = pgti.ingest(frame, tmp_path / "store", gaps="keep")
+    loaders = get_index_dataset(store, lags=4, batch_size=8)[:3]
+    used = sorted(chain.from_iterable(loader.dataset.indices.tolist() for loader in loaders))
+    assert used == [start for start in range(170 - 7) if not 52 < start < 60]
+    as_pgt = get_index_dataset(store, lags=4, batch_size=8, pgt_compat=True)[:3]
+    assert sum(len(loader.dataset) for loader in as_pgt) == 170 - 7

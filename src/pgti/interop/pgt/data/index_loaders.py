@@ -156,7 +156,7 @@ def _open_store(store: str | Path | SeriesStore) -> SeriesStore:
 def _loaders(
     source: Source, edges: Edges, scaling: Scaling, options: LoaderOptions
 ) -> tuple[Any, ...]:
-    splits, device = options.splits(source.num_steps), options.device
+    splits, device = options.splits(source.num_steps, source.holes), options.device
     if not options.pgt_compat:
         rows = None if scaling == "none" else splits.train_rows(options.spec)
         series = standardize(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, require_whole_number
@@ -103,14 +104,19 @@ class LoaderOptions:
         """The shape of the windows."""
         return WindowSpec(input_steps=self.lags, horizon=self.horizon)
 
-    def splits(self, num_steps: int) -> Splits:
+    def splits(self, num_steps: int, holes: NDArray[np.int64] | None = None) -> Splits:
         """The windows of each split.
+
+        Args:
+            num_steps: rows of the series.
+            holes: the rows that missing ones follow; windows that reach across are left out, but
+                PGT has them.
 
         Raises:
             ConfigError: if the ratio breaks its rule, or no training window is left.
         """
         if not self.pgt_compat:
-            return split_by_fractions(num_steps, self.spec, self.ratio)
+            return split_by_fractions(num_steps, self.spec, self.ratio, holes=holes)
         return _split_as_pgt(num_steps, self.spec, self.ratio)
 
 

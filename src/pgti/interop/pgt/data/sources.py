@@ -48,6 +48,11 @@ class Source(ABC):
 
     is_by_sensor = False
 
+    @property
+    def holes(self) -> NDArray[np.int64]:
+        """The rows that missing ones follow, int64; none where times are not looked at."""
+        return np.empty(0, dtype=np.int64)
+
     def __init__(
         self,
         name: str,
@@ -126,6 +131,11 @@ class StoreSource(Source):
     def __reduce__(self) -> tuple[Callable[[SeriesStore], "StoreSource"], tuple[SeriesStore]]:
         """Another process opens the store again."""
         return StoreSource, (self._store,)
+
+    @property
+    def holes(self) -> NDArray[np.int64]:
+        """The rows that missing ones follow, int64."""
+        return self._store.time_axis.holes
 
     def read(self, rows: NDArray[np.int64]) -> Rows:
         """Rows of the memory-mapped series; a missing reading is NaN."""

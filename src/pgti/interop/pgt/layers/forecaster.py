@@ -62,6 +62,11 @@ class PgtForecaster(AbstractModel):
         self.layer: Any = self.build(pgt_layer_class(self.layer_name)) if layer is None else layer
         self.regression = self.build_regression()
 
+    @property
+    def needs_edges(self) -> bool:
+        """True: the layers take edges, whatever the kind of supports."""
+        return True
+
     @abstractmethod
     def build(self, layer_class: LayerClass) -> nn.Module:
         """The layer for this configuration and shape."""

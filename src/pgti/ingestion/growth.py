@@ -1,0 +1,350 @@
+"""The rows of a source that continues a store: which are in it already, and times of the others."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.display import count_of
+from pgti.errors import DataError, option
+from pgti.ingestion.options import Gaps
+from pgti.ingestion.readings import Readings
+from pgti.ingestion.time_rules import daily_rule, most_common, recognize_rule
+from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, format_seconds
+from pgti.store import CycleRule, SeriesStore, StoreAppender, TimeAxis, format_interval
+from pgti.store.clock import wall_seconds
+from pgti.store.time_axis import SECONDS_PER_DAY
+
+__all__ = ["GrowingTimes", "KnownRows"]
+
+_MAX_FILLED_ROWS = 110_000  # a year of five-minute steps: a longer gap is a mistyped time
+
+
+class KnownRows:
+    """Compares rows that a store has already with those of a source, and collects corrections.
+
+    Args:
+        appender: writes to the store.
+        readings: the source.
+        is_present: which of the store's sensors the source has, bool [N]; of the others the store
+            keeps what it has.
+        store: as it is on disk.
+        correct: whether the store takes the readings of the source.
+
+    Attributes:
+        corrects: that.
+        num_rows: rows compared so far.
+        num_corrected: those that were different.
+    """
+
+    def __init__(
+        self,
+        appender: StoreAppender,
+        readings: Readings,
+        is_present: NDArray[np.bool_],
+        store: SeriesStore,
+        *,
+        correct: bool,
+    ) -> None:
+        self._appender, self._readings, self._store = appender, readings, store
+        self._is_present, self.corrects = is_present, correct
+        self._corrections: dict[int, NDArray[np.float32]] = {}
+        self.num_rows = self.num_corrected = 0
+
+    def compare(self, values: NDArray[np.floating[Any]], seconds: NDArray[np.int64]) -> None:
+        """Compare rows [rows, N, C] at times that are not after the last row of the store.
+
+        Raises:
+            DataError: naming the first row that the store has with other readings, or the first
+                time that none of its rows has.
+        """
+        if not len(values):
+            return
+        rows = self._rows_of(seconds)
+        newer, stored = self._pairs(values, rows)
+        is_same = _is_same(newer, stored)
+        different = np.flatnonzero(~is_same.all(axis=(1, 2)))
+        if len(different) and not self.corrects:
+            self._refuse(int(different[0]), rows, newer, stored, is_same)
+        for place in different.tolist():
+            self._corrections[int(rows[place])] = newer[place]
+        self.num_rows += len(rows)
+        self.num_corrected += len(different)
+
+    def has(self, values: NDArray[np.floating[Any]], seconds: NDArray[np.int64]) -> bool:
+        """Whether the store has these readings, at least one of them observed, at these times."""
+        rows, is_wrong = self._find_rows(seconds)
+        if not len(rows) or is_wrong.any():
+            return False
+        newer, stored = self._pairs(values, rows)
+        observed = ~np.isnan(newer[:, self._is_present])
+        return bool(observed.any() and _is_same(newer, stored).all())
+
+    def write_corrections(self) -> None:
+        """Write the store anew from the first row that is different; the first call alone does."""
+        if not self._corrections:
+            return
+        corrections, self._corrections = self._corrections, {}
+        first, num_steps = min(corrections), self._store.meta.num_steps
+        self._appender.rewrite_from(first)
+        size = max(1, (1 << 22) // corrections[first].size)
+        for begin in range(first, num_steps, size):
+            block = self._appender.read(begin, min(begin + size, num_steps))
+            for row in range(begin, begin + len(block)):
+                if row in corrections:
+                    block[row - begin] = corrections[row]
+            self._appender.append(block)
+
+    def notes(self) -> tuple[str, ...]:
+        """What was found, one line each."""
+        name, same = self._readings.name, self.num_rows - self.num_corrected
+        notes = []
+        if same:
+            rows, were = count_of(same, "row"), "it was" if same == 1 else "they were"
+            notes.append(f"{name} has {rows} that the store has already: {were} skipped")
+        if self.num_corrected:
+            were = "was" if self.num_corrected == 1 else "were"
+            notes.append(f"{count_of(self.num_corrected, 'row')} of the store {were} corrected")
+        return tuple(notes)
+
+    def _pairs(
+        self, values: NDArray[np.floating[Any]], rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Newer readings and those of the store at its rows; of absent sensors they are its own."""
+        stored = self._appender.read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
+        newer = values.astype(np.float32)
+        newer[:, ~self._is_present] = stored[:, ~self._is_present]
+        return newer, stored
+
+    def _rows_of(self, seconds: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows that have these times."""
+        axis, (rows, wrong) = self._store.time_axis, self._find_rows(seconds)
+        self._readings.row_labels.refuse_where(
+            wrong,
+            self.num_rows,
+            lambda row: (
+                f"has the time {show(seconds[row], axis)}, and no row of the store has it: rows "
+                f"are appended after the last one ({show(axis.last_seconds, axis)})"
+            ),
+        )
+        return rows
+
+    def _find_rows(self, seconds: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """The rows at these times, and where there is none."""
+        axis, num_steps = self._store.time_axis, self._store.meta.num_steps
+        if axis.seconds is not None:
+            rows = np.searchsorted(axis.seconds, seconds)
+        else:
+            rows = (seconds - (axis.start_seconds or 0)) // (axis.interval_seconds or 1)
+        rows = rows.astype(np.int64)
+        inside = np.clip(rows, 0, num_steps - 1)
+        return rows, (rows != inside) | (axis.seconds_at(inside) != seconds)
+
+    def _refuse(
+        self,
+        place: int,
+        rows: NDArray[np.int64],
+        newer: NDArray[np.float32],
+        stored: NDArray[np.float32],
+        is_same: NDArray[np.bool_],
+    ) -> None:
+        node, channel = (int(each) for each in np.argwhere(~is_same[place])[0])
+        meta = self._store.meta
+        old, new = (_show_reading(each[place, node, channel]) for each in (stored, newer))
+        raise DataError(
+            f"{self._readings.row_labels(self.num_rows + place)} has {new} for sensor "
+            f"{meta.node_ids[node]!r}, channel {meta.channels[channel]!r}, at "
+            f"{self._store.time_axis.isoformat(int(rows[place]))}, and the store has {old}: pass "
+            f"{option('correct', value=True)} to correct rows that it has already"
+        )
+
+
+class GrowingTimes:
+    """Checks the times of a source that continues a store, and fills what is missing.
+
+    Args:
+        readings: the source.
+        store: as it is on disk.
+        gaps: what to do where rows are missing.
+
+    Attributes:
+        num_filled: rows of missing readings that were inserted so far.
+    """
+
+    def __init__(self, readings: Readings, store: SeriesStore, gaps: Gaps) -> None:
+        self._labels, self._name = readings.row_labels, readings.name
+        self._axis, self._gaps = store.time_axis, gaps
+        self._rule = store.time_axis.rule
+        self._end = store.time_axis.last_seconds if store.time_axis.is_dated else 0
+        self._previous: int | None = None  # row of the source
+        self._last = self._end
+        self._new: list[NDArray[np.int64]] = []
+        self.num_filled = 0
+
+    def check(self, seconds: NDArray[np.int64], first_row: int) -> int:
+        """The number of rows that the store has already, those that are not after its last row.
+
+        Raises:
+            DataError: naming the row where times repeat or go back.
+        """
+        self._labels.refuse_where(
+            (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
+            first_row,
+            lambda row: (
+                f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
+            ),
+        )
+        before = [] if self._previous is None else [self._previous]
+        times = np.array([*before, *seconds.tolist()], dtype=np.int64)
+        wrong = np.flatnonzero(np.diff(times) <= 0)
+        if len(wrong):
+            place = int(wrong[0])
+            row = first_row + place - len(before)
+            earlier, later = (show(time, self._axis) for time in times[place : place + 2])
+            raise DataError(
+                f"{self._labels.short(row)} and {self._labels(row + 1)} have the times {earlier} "
+                f"and {later}: each time may occur once, and rows are sorted by time"
+            )
+        self._previous = int(seconds[-1])
+        return int(np.searchsorted(seconds, self._end, side="right"))
+
+    def place(
+        self, values: NDArray[np.floating[Any]], seconds: NDArray[np.int64], first_row: int
+    ) -> Iterator[NDArray[np.floating[Any]]]:
+        """New rows, with rows of NaN where rows are missing before them.
+
+        Raises:
+            DataError: naming the row whose time is not the next one of the store, unless gaps are
+                filled or kept.
+        """
+        if self._gaps == "keep":
+            self._new.append(seconds)
+            yield values
+            return
+        done = 0
+        times = np.concatenate([[self._last], seconds])
+        self._last = int(seconds[-1])
+        for place in self._gaps_in(times, first_row).tolist():
+            missing = self._missing(times, place, first_row)
+            self._new += [seconds[done:place], missing]
+            if place > done:
+                yield values[done:place]
+            done = place
+            for first in range(0, len(missing), len(values)):
+                shape = (min(len(values), len(missing) - first), *values.shape[1:])
+                yield np.full(shape, np.nan, dtype=values.dtype)
+            self.num_filled += len(missing)
+        self._new.append(seconds[done:])
+        yield values[done:]
+
+    def notes(self) -> tuple[str, ...]:
+        """What was filled, one line each."""
+        if not self.num_filled:
+            return ()
+        were = "was" if self.num_filled == 1 else "were"
+        rows = count_of(self.num_filled, "row")
+        return (f"{rows} of missing readings {were} inserted into gaps",)
+
+    def grown_axis(self, num_steps: int) -> TimeAxis:
+        """The times of the store with its new rows, as if all had been ingested at once."""
+        axis, interval = self._axis, self._axis.interval_seconds
+        if not self._new or interval is None:
+            return replace(axis, num_steps=num_steps)
+        new = np.concatenate(self._new)
+        regular = (axis.start_seconds or 0) + np.arange(axis.num_steps, num_steps) * interval
+        if axis.seconds is None and np.array_equal(new, regular):
+            rule = axis.rule
+            if interval % SECONDS_PER_DAY == 0:  # as long as days, whose rule may end here
+                times = np.concatenate([self._known(), new])
+                rule = daily_rule(times, interval, axis.time_zone)
+            return replace(axis, num_steps=num_steps, rule=rule)
+        seconds = np.concatenate([self._known(), new])
+        rule = axis.rule
+        if rule is None or not rule.holds(new, axis.time_zone):
+            rule = recognize_rule(seconds, axis.time_zone, with_holes=True)
+        if isinstance(rule, CycleRule):
+            interval = rule.interval_seconds
+        else:
+            interval = most_common(np.diff(seconds))
+        return replace(
+            axis, num_steps=num_steps, interval_seconds=interval, seconds=seconds, rule=rule
+        )
+
+    def _known(self) -> NDArray[np.int64]:
+        rows = np.arange(self._axis.num_steps, dtype=np.int64)
+        return self._axis.seconds_at(rows) if self._axis.seconds is None else self._axis.seconds
+
+    def _gaps_in(self, times: NDArray[np.int64], first_row: int) -> NDArray[np.int64]:
+        """Places in `times` that missing rows follow."""
+        zone = self._axis.time_zone
+        uneven = np.flatnonzero(np.diff(times) != self._axis.interval_seconds)
+        # Days of 24 hours seem to follow the clock as well, until the clock changes.
+        if self._axis.seconds is None and self._rule is not None:
+            if not len(uneven):
+                return uneven
+            if not self._rule.holds(times, zone):
+                self._rule = None
+        rule = self._rule
+        if rule is None:
+            return uneven
+        if not rule.holds(times, zone):
+            wrong = np.array([not rule.holds(times[i : i + 1], zone) for i in range(1, len(times))])
+            self._labels.refuse_where(
+                wrong,
+                first_row,
+                lambda row: (
+                    f"has the time {show(times[row + 1], self._axis)}, which is none of the "
+                    f"store's, that is {rule.describe()}: correct it, or keep irregular times with "
+                    f"{option('gaps', 'keep')}"
+                ),
+            )
+        return np.flatnonzero(rule.lacks(times, zone))
+
+    def _missing(self, times: NDArray[np.int64], place: int, first_row: int) -> NDArray[np.int64]:
+        """Times that are missing between the one at `place` and the next."""
+        axis, interval = self._axis, self._axis.interval_seconds or 1
+        before, after = (int(time) for time in times[place : place + 2])
+        where = (
+            f"{self._labels(first_row + place)} has the time {show(after, axis)} and the row before"
+            f"{' in the store' if before == self._end else ''} has {show(before, axis)}"
+        )
+        if self._rule is not None:
+            count = (after - before) // interval + 2
+            missing = self._rule.after(before, count, axis.time_zone)
+            missing, between = missing[missing < after], self._rule.describe()
+        elif (after - before) % interval:
+            raise DataError(
+                f"{where}: that is not a whole number of intervals of {format_interval(interval)}; "
+                f"correct it, or keep irregular times with {option('gaps', 'keep')}"
+            )
+        else:
+            missing = np.arange(before + interval, after, interval, dtype=np.int64)
+            between = f"an interval of {format_interval(interval)}"
+        if self._gaps == "error":
+            raise DataError(
+                f"{where}: at {between} the source lacks {count_of(len(missing), 'row')}; insert "
+                f"missing readings with {option('gaps', 'fill')}, or keep irregular times with "
+                f"{option('gaps', 'keep')}"
+            )
+        if len(missing) > _MAX_FILLED_ROWS:
+            raise DataError(
+                f"{where}: {count_of(len(missing), 'row')} would be inserted, more than "
+                f"{_MAX_FILLED_ROWS:,}; correct the time, or use {option('gaps', 'keep')}"
+            )
+        return missing
+
+
+def _is_same(newer: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray((newer == stored) | (np.isnan(newer) & np.isnan(stored)))
+
+
+def _show_reading(value: np.float32) -> str:
+    return "no reading" if np.isnan(value) else f"{value:g}"
+
+
+def show(second: int | np.int64, axis: TimeAxis) -> str:
+    """A time on the clock of a series."""
+    wall = wall_seconds(np.array([second], dtype=np.int64), axis.time_zone)
+    return format_seconds(int(wall[0]))

@@ -1,0 +1,109 @@
+"""Runs of versions without an option evaluate, forecast and resume as they did."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tomli_w
+import torch
+
+import pgti
+from pgti.batching import WindowConfig
+from pgti.cli.main import run_command
+from pgti.run import train_run
+from pgti.run.config import read_toml
+from pgti.store import SeriesStore
+from pgti.training import RunDirectory
+
+from .small_runs import WINDOWS, make_config, make_series, make_store
+
+NEW_OPTIONS = ("fill", "observed_mask")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SeriesStore:
+    values = make_series(num_steps=120)
+    values[np.random.default_rng(0).random(values.shape) < 0.2] = np.nan
+    values[-1, 1] = np.nan
+    return make_store(tmp_path / "store", values)
+
+
+def train_earlier(store: SeriesStore, path: Path, **training: Any) -> None:
+    """A run as a version wrote it that had none of the new options."""
+    config = make_config(store, **training)
+    train_run(replace(config, windows=replace(WINDOWS, fill="mean")), path, store=store)
+    directory = RunDirectory(path)
+    options = read_toml(directory.config_file)
+    for name in NEW_OPTIONS:
+        del options["windows"][name]
+    directory.write_config(tomli_w.dumps(options))
+    for each in (directory.last_checkpoint, directory.best_checkpoint):
+        content = torch.load(each, weights_only=True)
+        for name in NEW_OPTIONS:
+            del content["settings"]["windows"][name]
+        std = content["scaler"]["std"]
+        content["scaler"]["std"] = np.nextafter(std, np.inf).tolist()  # summed in another order
+        torch.save(content, each)
+
+
+def parameters_of(path: Path) -> dict[str, torch.Tensor]:
+    return dict(RunDirectory.open(path).load_last().network)
+
+
+def test_an_earlier_run_has_the_mean_for_what_is_missing(
+    store: SeriesStore, tmp_path: Path
+) -> None:
+    """Its errors and forecasts are those of a run that names it, and not those of today's rule."""
+    train_earlier(store, tmp_path / "run")
+    run = pgti.Run.open(tmp_path / "run")
+    assert run.config.windows.fill == "mean"
+    named = shutil.copytree(tmp_path / "run", tmp_path / "named")
+    (named / "config.toml").write_text(run.config.to_toml())
+    again = pgti.Run.open(named)
+    assert run.evaluate().to_dict() == again.evaluate().to_dict()
+    forecast = run.forecast()
+    pd.testing.assert_frame_equal(forecast, again.forecast())
+    today = replace(run.config, windows=replace(run.config.windows, fill="last"))
+    (named / "config.toml").write_text(today.to_toml())
+    assert not forecast["forecast"].equals(pgti.Run.open(named).forecast()["forecast"])
+
+
+@pytest.mark.parametrize("how", ["cli", "cli with a file", "python", "python with windows"])
+def test_an_earlier_run_is_resumed(
+    store: SeriesStore, tmp_path: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the parameters that one training would have had; its own options say what it does."""
+    train_earlier(store, tmp_path / "whole", epochs=3)
+    train_earlier(store, tmp_path / "run", epochs=1)
+    resume: dict[str, Any] = {"resume": True, "epochs": 3, "progress": False}
+    command = ["train", store.path, "--run", tmp_path / "run", "--resume", "--epochs", 3]
+    if how == "cli with a file":
+        file = tmp_path / "own.toml"
+        shutil.copy(tmp_path / "run" / "config.toml", file)
+        command += ["--config", file]
+    if how.startswith("cli"):
+        assert run_command([str(each) for each in command]) == 0
+    elif how == "python":
+        pgti.train(store, tmp_path / "run", **resume)
+    else:
+        pgti.train(
+            store, tmp_path / "run", windows=WindowConfig(input_steps=3, horizon=2), **resume
+        )
+    for name, tensor in parameters_of(tmp_path / "whole").items():
+        assert torch.equal(tensor, parameters_of(tmp_path / "run")[name])
+    assert read_toml(tmp_path / "run" / "config.toml")["windows"]["fill"] == "mean"
+    is_said = "the run is of an earlier version: --windows.fill mean stays"
+    assert (is_said in capsys.readouterr().err) == (how == "cli with a file")
+
+
+def test_a_new_run_has_the_rule_of_today(store: SeriesStore, tmp_path: Path) -> None:
+    """Also where it replaces an earlier one."""
+    train_earlier(store, tmp_path / "run", epochs=1)
+    config = make_config(store, epochs=1)
+    run, _ = train_run(config, tmp_path / "run", store=store, overwrite=True)
+    assert run.config.windows.fill == "last"
+    assert read_toml(tmp_path / "run" / "config.toml")["windows"]["fill"] == "last"
