@@ -157,6 +157,30 @@ def test_channels_are_matched_by_name(traffic: Run, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(found, expected)
 
 
+def test_channels_of_datasets_are_matched_by_name(traffic: Run, tmp_path: Path) -> None:
+    """An HDF5 file with the same names, and a store of the same readings in another order."""
+    h5py = pytest.importorskip("h5py", reason="the extra hdf5 is not installed")
+    arrays = save_archive(tmp_path / "new.npz", 5, seed=2)
+    start = {"start": "2025-10-06"}
+    expected, _ = forecast(traffic, tmp_path / "new.npz", options=start)
+    with h5py.File(tmp_path / "new.h5", "w") as file:
+        for name, values in arrays.items():
+            file[name] = values.tolist() if name == "ids" else values
+    found, lines = forecast(traffic, tmp_path / "new.h5", options=start)
+    assert lines == ["new.h5 is read as in training: values flow,speed_x10, scale 1,0.1"]
+    pd.testing.assert_frame_equal(found, expected)
+    store = pgti.ingest(
+        tmp_path / "new.npz",
+        tmp_path / "new-store",
+        values=("speed_x10", "flow"),
+        channels=("speed", "flow"),
+        scale=(0.1, 1.0),
+        interval="1h",
+        **start,
+    )
+    pd.testing.assert_frame_equal(forecast(traffic, store)[0], expected)
+
+
 def test_channels_that_cannot_be_told_are_refused(traffic: Run, tmp_path: Path) -> None:
     save_archive(tmp_path / "new.npz", 5, occupancy=np.zeros((5, 3)))
     for values, message in (
