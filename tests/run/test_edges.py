@@ -57,7 +57,8 @@ def test_it_is_refused_and_leaves_nothing(
 
 @pytest.mark.parametrize("model", ["gru", "stid", "graph-wavenet", "agcrn"])
 def test_models_that_need_no_edges_train(tmp_path: Path, store: SeriesStore, model: str) -> None:
-    train(store, tmp_path / "run", model=model, **SMALL)
+    run = train(store, tmp_path / "run", model=model, **SMALL)
+    assert run.forecast()["forecast"].notna().all()
 
 
 def test_it_trains_where_that_is_meant_and_resumes(tmp_path: Path, store: SeriesStore) -> None:
