@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pgti.distributed.communicator import Kind as Kind
     from pgti.distributed.communicator import Message as Message
     from pgti.distributed.communicator import SingleProcess as SingleProcess
+    from pgti.distributed.communicator import SpaceGroup as SpaceGroup
     from pgti.distributed.communicator import TrafficCounter as TrafficCounter
     from pgti.distributed.communicator import Work as Work
     from pgti.distributed.init import init_communicator as init_communicator

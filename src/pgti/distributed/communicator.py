@@ -9,22 +9,32 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError
+from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError, option
 
-__all__ = ["KINDS", "Communicator", "Kind", "Message", "SingleProcess", "TrafficCounter", "Work"]
+__all__ = [
+    "KINDS",
+    "Communicator",
+    "Kind",
+    "Message",
+    "SingleProcess",
+    "SpaceGroup",
+    "TrafficCounter",
+    "Work",
+]
 
-Kind = Literal["data", "gradients", "counts", "metrics", "control"]
+Kind = Literal["data", "halo", "gradients", "counts", "metrics", "control"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class TrafficCounter:
     """Bytes that this rank has sent, counted where they are handed over.
 
-    `data` are rows of the series; `gradients`, `counts` (observed targets) and `metrics` (sums of
-    losses and errors) are what exact training reduces; `control` is the rest: whether to stop,
-    initial parameters, texts. A message to one rank counts its bytes; a collective counts this
-    rank's contribution once, whatever the algorithm below sends (a ring of W ranks sends it
-    2 (W - 1) / W times).
+    `data` are rows of the series; `halo` is what ranks with the same windows and other sensors send
+    one another, rows of neighbours and sums over sensors; `gradients`, `counts` (observed targets)
+    and `metrics` (sums of losses and errors) are what exact training reduces; `control` is the
+    rest: whether to stop, initial parameters, texts. A message to one rank counts its bytes; a
+    collective counts this rank's contribution once, whatever the algorithm below sends (a ring of
+    W ranks sends it 2 (W - 1) / W times).
     """
 
     def __init__(self) -> None:
@@ -70,6 +80,40 @@ class Work:
         """
 
 
+class SpaceGroup:
+    """The ranks that have the same windows, each with some of the sensors: here, one rank.
+
+    Attributes:
+        rank: of this process among them, from 0.
+        size: number of ranks.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+
+    def exchange_rows(
+        self,
+        sent: Tensor,
+        sent_sizes: Sequence[int],
+        received: Tensor,
+        received_sizes: Sequence[int],
+    ) -> Work:
+        """Start an all-to-all exchange of rows, which counts as halo; all ranks of the group call.
+
+        Args:
+            sent: [rows, F], contiguous, those for rank 0 first.
+            sent_sizes: rows for each rank.
+            received: [rows, F], contiguous, written by the time that `wait` returns.
+            received_sizes: rows from each rank.
+        """
+        received.copy_(sent)
+        return Work()
+
+    def all_reduce_(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the group, which counts as halo."""
+
+
 class Communicator(ABC):
     """The ranks of a job, as one of them sees them.
 
@@ -84,6 +128,8 @@ class Communicator(ABC):
 
     Attributes:
         traffic: the bytes that this rank has sent.
+        space: the ranks that have this rank's windows, each with some of the sensors; this rank
+            alone, which has all of them, unless `split_space` says otherwise.
     """
 
     def __init__(
@@ -94,11 +140,41 @@ class Communicator(ABC):
         self.local_rank = local_rank
         self.local_world_size = local_world_size
         self.traffic = TrafficCounter()
+        self.space = SpaceGroup()
 
     @property
     def is_main(self) -> bool:
         """Whether this is rank 0, which alone logs and writes files."""
         return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Which of the parts of every batch is this rank's; ranks of a space group share it."""
+        return self.rank // self.space.size
+
+    @property
+    def data_size(self) -> int:
+        """Parts of a batch: the ranks divided by those of a space group."""
+        return self.world_size // self.space.size
+
+    def split_space(self, shards: int) -> None:
+        """Arrange the ranks as a mesh, data x space: `shards` consecutive ranks share windows.
+
+        Raises:
+            ConfigError: the number of ranks is not a multiple of `shards`.
+        """
+        if self.world_size % shards:
+            raise ConfigError(
+                f"shard_sensors is {shards} and the number of ranks {self.world_size}: the ranks "
+                "must be a multiple of the shards; launch as many, or change "
+                f"{option('shard_sensors')}"
+            )
+        if shards != self.space.size:
+            self.space = SpaceGroup() if shards == 1 else self._join_space(shards)
+
+    def _join_space(self, size: int) -> SpaceGroup:
+        """The group of this rank, of `size` consecutive ranks; a collective operation."""
+        raise NotImplementedError
 
     @abstractmethod
     def all_reduce_(self, tensor: Tensor, kind: Kind) -> None:

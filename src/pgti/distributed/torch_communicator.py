@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pgti.distributed.communicator import Communicator, Kind, Message, Work
+from pgti.distributed.communicator import Communicator, Kind, Message, SpaceGroup, Work
 from pgti.distributed.heartbeat import Heartbeat
 from pgti.distributed.launch import Launch
 from pgti.errors import PeerError
@@ -55,6 +55,7 @@ class TorchCommunicator(Communicator):
         super().__init__(launch.rank, launch.world_size, launch.local_rank, launch.local_world_size)
         self._heartbeat = heartbeat
         self._owns_group = owns_group
+        self._timeout = timeout
         fake = dist.get_backend() == "fake"
         with self.translate_errors():
             self._rows = None if fake else dist.new_group(backend="gloo", timeout=timeout)
@@ -138,6 +139,18 @@ class TorchCommunicator(Communicator):
             ]
         return _TorchWork([work for work in works if work is not None], self)
 
+    def _join_space(self, size: int) -> SpaceGroup:
+        """A group of torch for each `size` consecutive ranks."""
+        mine = self.rank - self.rank % size
+        joined = SpaceGroup()
+        with self.translate_errors():
+            for first in range(0, self.world_size, size):
+                ranks = list(range(first, first + size))
+                group = dist.new_group(ranks, timeout=self._timeout)
+                if first == mine:
+                    joined = _TorchSpaceGroup(self.rank - first, size, group, self)
+        return joined
+
     def wait_for_all(self) -> None:
         """Watch the heartbeats of the others; without them, a barrier."""
         if self._heartbeat is None:
@@ -185,3 +198,40 @@ class TorchCommunicator(Communicator):
 
 def _as_tensor(content: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())
+
+
+class _TorchSpaceGroup(SpaceGroup):
+    """A group of torch: gloo for tensors on the host, NCCL for those on GPUs."""
+
+    def __init__(
+        self, rank: int, size: int, group: dist.ProcessGroup, communicator: TorchCommunicator
+    ) -> None:
+        super().__init__(rank, size)
+        self._group = group
+        self._communicator = communicator
+
+    def exchange_rows(
+        self,
+        sent: Tensor,
+        sent_sizes: Sequence[int],
+        received: Tensor,
+        received_sizes: Sequence[int],
+    ) -> Work:
+        """One all-to-all, without waiting."""
+        self._communicator.traffic.add("halo", sent.nbytes)
+        with self._communicator.translate_errors():
+            work = dist.all_to_all_single(
+                received,
+                sent,
+                list(received_sizes),
+                list(sent_sizes),
+                group=self._group,
+                async_op=True,
+            )
+        return _TorchWork([work] if work is not None else [], self._communicator)
+
+    def all_reduce_(self, tensor: Tensor) -> None:
+        """All-reduce in the group."""
+        self._communicator.traffic.add("halo", tensor.nbytes)
+        with self._communicator.translate_errors():
+            dist.all_reduce(tensor, group=self._group)

@@ -3,6 +3,10 @@
 from pgti.graph.build import from_coordinates as from_coordinates
 from pgti.graph.build import from_dense as from_dense
 from pgti.graph.build import from_distances as from_distances
+from pgti.graph.partition import OperatorPart as OperatorPart
+from pgti.graph.partition import SensorPartition as SensorPartition
+from pgti.graph.partition import cut_operator as cut_operator
+from pgti.graph.partition import partition_sensors as partition_sensors
 from pgti.graph.sensor_graph import SensorGraph as SensorGraph
 from pgti.graph.supports import dual_random_walk as dual_random_walk
 from pgti.graph.supports import random_walk as random_walk

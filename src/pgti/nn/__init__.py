@@ -27,5 +27,9 @@ from pgti.nn.losses import mse as mse
 from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.recurrent import GraphGRU as GraphGRU
+from pgti.nn.sharded import SensorGroup as SensorGroup
+from pgti.nn.sharded import ShardedSupports as ShardedSupports
+from pgti.nn.sharded import batch_norm as batch_norm
+from pgti.nn.sharded import layer_norm as layer_norm
 from pgti.nn.sparse import NUM_SUPPORTS as NUM_SUPPORTS
 from pgti.nn.sparse import Supports as Supports

@@ -8,7 +8,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -60,12 +60,17 @@ class Supports(nn.Module):
         dense_up_to_nodes: N up to which an operator with many non-zeros is stored dense too: one of
             4096 nodes takes 64 MiB in float32, and the dual random walk has four.
 
+    `ShardedSupports` has the same interface for some of the sensors: products then exchange rows
+    with other ranks. Layers that go around `multiply` and `product` ask `is_sharded` first.
+
     Attributes:
-        num_nodes: N.
+        is_sharded: whether this rank has some of the sensors only.
+        num_nodes: N, those of all ranks.
         edge_index: [2, E] int64, sources and targets, for layers that work on edges.
         edge_weight: [E].
     """
 
+    is_sharded: ClassVar[bool] = False
     edge_index: Tensor
     edge_weight: Tensor
 
@@ -83,8 +88,8 @@ class Supports(nn.Module):
         self.dense_up_to_nodes = dense_up_to_nodes
         self._num_operators = len(operators)
         for index, operator in enumerate(operators):
-            self._register(_name(index, transposed=False), operator)
-            self._register(_name(index, transposed=True), operator.T.tocsr())
+            self._register(operator_name(index, transposed=False), operator)
+            self._register(operator_name(index, transposed=True), operator.T.tocsr())
         self.register_buffer("edge_index", torch.tensor(graph.edge_index), persistent=False)
         self.register_buffer("edge_weight", torch.tensor(graph.edge_weight), persistent=False)
         self._matrices: dict[str, Tensor] = {}
@@ -104,9 +109,18 @@ class Supports(nn.Module):
         Raises:
             ConfigError: `kind` is another word.
         """
+        return cls(cls.operators_of(graph, kind), graph, kind)
+
+    @staticmethod
+    def operators_of(graph: SensorGraph, kind: str) -> Sequence[CsrMatrix]:
+        """The S matrices [N, N] of a kind of `from_graph`, which see.
+
+        Raises:
+            ConfigError: `kind` is another word.
+        """
         if kind not in _BUILDERS:
             raise ConfigError(f"supports {kind!r} do not exist: use one of {', '.join(_BUILDERS)}")
-        return cls(_BUILDERS[kind][1](graph), graph, kind)
+        return _BUILDERS[kind][1](graph)
 
     def __len__(self) -> int:
         """Number of operators S."""
@@ -116,6 +130,29 @@ class Supports(nn.Module):
     def dtype(self) -> torch.dtype:
         """Precision of the operators, and of every product."""
         return self.edge_weight.dtype
+
+    @property
+    def num_local(self) -> int:
+        """Sensors of this rank: all N here."""
+        return self.num_nodes
+
+    @property
+    def sensors_per_rank(self) -> int:
+        """Sensors of the rank that has the most: all N here. Sizes of pieces follow from it."""
+        return self.num_nodes
+
+    def local(self, table: Tensor, dim: int = 0) -> Tensor:
+        """The part of a table of all N sensors that belongs to those of this rank; differentiable.
+
+        Args:
+            table: N long in `dim`, such as parameters of each sensor.
+            dim: the sensors'.
+        """
+        return table
+
+    def sum_over_ranks(self, x: Tensor) -> Tensor:
+        """The sum over all ranks of their part of a sum over sensors; differentiable."""
+        return x
 
     @compiler_disabled
     def multiply(self, index: int, x_NF: NF) -> NF:
@@ -148,7 +185,7 @@ class Supports(nn.Module):
         """
         if out is None:
             out = torch.empty_like(x_NF, memory_format=torch.contiguous_format)
-        matrix = self._matrix(_name(index, transposed=transposed))
+        matrix = self._matrix(operator_name(index, transposed=transposed))
         # The variant with `out` is the one that autocast leaves alone.
         return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
 
@@ -224,9 +261,11 @@ class Supports(nn.Module):
         super().__setstate__({**state, "_matrices": {}, "_scratch": _Scratch()})  # type: ignore[no-untyped-call]
 
 
-def csr_matrix(rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
-    """The square CSR matrix over these arrays, unchecked."""
-    size = (len(rows) - 1, len(rows) - 1)
+def csr_matrix(
+    rows: Tensor, columns: Tensor, values: Tensor, num_columns: int | None = None
+) -> Tensor:
+    """The CSR matrix over these arrays, unchecked; square unless `num_columns` is given."""
+    size = (len(rows) - 1, len(rows) - 1 if num_columns is None else num_columns)
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning
@@ -241,7 +280,7 @@ class _Scratch(threading.local):
         self.tensors: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
-def _name(index: int, *, transposed: bool) -> str:
+def operator_name(index: int, *, transposed: bool) -> str:
     """Name under which an operator's buffers are registered."""
     return f"operator_{index}_transposed" if transposed else f"operator_{index}"
 
