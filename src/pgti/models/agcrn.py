@@ -69,6 +69,11 @@ class AGCRN(AbstractModel):
     can_checkpoint_activations = True
     config: AGCRNConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """Its learned graph joins every pair of sensors."""
+        return "its learned graph joins every pair of sensors"
+
     def __init__(self, config: AGCRNConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         self.embedding = nn.Parameter(torch.empty(shape.num_nodes, config.embedding))

@@ -120,6 +120,16 @@ class AbstractModel(nn.Module, ABC):
         self.limits = DEFAULT_LIMITS
 
     @property
+    def shard_refusal(self) -> str | None:
+        """Why its sensors cannot be split over ranks; None if they can.
+
+        They can where every sensor is computed by itself but for products of `supports` and sums
+        through `Supports.sum_over_ranks`, where tables of the sensors go through `Supports.local`,
+        and N is the size of x.
+        """
+        return "it does not say that it can work on some of the sensors"
+
+    @property
     def needs_edges(self) -> bool:
         """Whether sensors see one another along the edges of the graph alone."""
         return self.support_kind != "none"

@@ -79,6 +79,11 @@ class DCRNN(AbstractModel):
     can_checkpoint_activations = True
     config: DCRNNConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """None: sensors meet in products with the walks alone."""
+        return None
+
     def __init__(self, config: DCRNNConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
 
@@ -100,7 +105,8 @@ class DCRNN(AbstractModel):
         self.check_supports(supports)
         x_LNBC, horizon = x.permute(1, 2, 0, 3), self.shape.horizon
         num_steps, num_nodes, batch, _ = x_LNBC.shape
-        steps = self.steps_per_part(num_steps + horizon, num_nodes * batch * 3 * self.config.hidden)
+        numbers = supports.sensors_per_rank * batch * 3 * self.config.hidden
+        steps = self.steps_per_part(num_steps + horizon, numbers)
         states_NBD: list[NBD | None] = [None] * self.config.layers
         for part_LNBC in torch.split(x_LNBC, steps):
             states_NBD = self.maybe_checkpoint(self._encode, part_LNBC, states_NBD, supports)

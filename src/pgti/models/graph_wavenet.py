@@ -1,12 +1,13 @@
 """Graph WaveNet: gated convolutions over time, diffusion over a given graph and a learned one."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import (
@@ -16,11 +17,13 @@ from pgti.nn import (
     Supports,
     adaptive_adjacency,
     adaptive_convolution,
+    batch_norm,
     check_adjacency_form,
     diffusion_convolution,
     draw_as_linear,
     dropout_add,
     gated_convolution,
+    is_dense,
     without_autocast,
 )
 from pgti.shapes import BHNC, BLNC
@@ -114,6 +117,16 @@ class GraphWaveNet(AbstractModel):
         """False: it learns an adjacency of its own."""
         return False
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """The dense learned adjacency joins all pairs of sensors; one of low rank takes sums."""
+        if not is_dense(self.config.adjacency, self.shape.num_nodes):
+            return None
+        return (
+            "its learned adjacency joins every pair of sensors: use "
+            f"{option('model.adjacency', 'low-rank')}, which takes sums over sensors in its place"
+        )
+
     def __init__(self, config: GraphWaveNetConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         hidden, num_nodes = config.hidden, shape.num_nodes
@@ -138,7 +151,7 @@ class GraphWaveNet(AbstractModel):
         """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)
         adjacency = adaptive_adjacency(
-            self.source_embedding, self.target_embedding, self.config.adjacency
+            self.source_embedding, self.target_embedding, self.config.adjacency, supports
         )
         powers_NP = adjacency.powers(self.config.hops)
         with without_autocast(x.device):
@@ -150,7 +163,9 @@ class GraphWaveNet(AbstractModel):
             y_LNBD, z_NBD = self.maybe_checkpoint(self._convolve, *args, draws=dropout > 0)
             last_NBD.append(z_NBD)
             # Never checkpointed: it would count a batch twice in its running statistics.
-            x_LNBD = norm(y_LNBD.flatten(0, 2)).view_as(y_LNBD)
+            x_LNBD = batch_norm(
+                y_LNBD.flatten(0, 2), cast("nn.BatchNorm1d", norm), supports
+            ).view_as(y_LNBD)
         last_NBD.append(self.temporal[-1](x_LNBD, self.limits)[1])
         skip_BNS = functional.relu(self._skip(last_NBD))
         return self.regression(functional.relu(self.end(skip_BNS)))

@@ -48,6 +48,11 @@ class GRU(AbstractModel):
     can_checkpoint_activations = True
     config: GRUConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """None: it reads every sensor by itself."""
+        return None
+
     def __init__(self, config: GRUConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         # Separate layers, for dropout of torch between them: cuDNN's is not seeded by step, and

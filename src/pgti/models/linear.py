@@ -55,6 +55,11 @@ class DLinear(AbstractModel):
     config: DLinearConfig
     window_counts: Tensor
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """None: it maps every sensor by itself."""
+        return None
+
     def __init__(self, config: DLinearConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         maps = (shape.num_nodes if config.individual else 1, shape.target_channels, shape.horizon)
@@ -79,6 +84,8 @@ class DLinear(AbstractModel):
             mean_LL = self.window_counts / self.config.kernel
             weight = self.remainder_weight + (self.trend_weight - self.remainder_weight) @ mean_LL
             bias = self.remainder_bias + self.trend_bias
+            if self.config.individual:
+                weight, bias = supports.local(weight), supports.local(bias)
             forecast_BHNC = torch.einsum("cbln,nchl->bhnc", targets.to(weight.dtype), weight)
             return (forecast_BHNC + bias.permute(2, 0, 1)).contiguous()
 

@@ -136,6 +136,11 @@ class MTGNN(AbstractModel):
     can_checkpoint_activations = True
     config: MTGNNConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """It learns a graph by choosing among all sensors."""
+        return "it learns a graph by choosing among all sensors"
+
     def __init__(self, config: MTGNNConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         steps = max(shape.input_steps, config.receptive_field)

@@ -85,6 +85,11 @@ class STAEformer(AbstractModel):
     uses_day_of_week = True
     config: STAEformerConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """Every sensor attends to all others."""
+        return "every sensor attends to all others"
+
     def __init__(self, config: STAEformerConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         self.input_embedding = nn.Linear(shape.input_channels, config.input_embedding)

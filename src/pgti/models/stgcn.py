@@ -15,6 +15,7 @@ from pgti.nn import (
     chebyshev_convolution,
     dropout,
     gated_window_convolution,
+    layer_norm,
 )
 from pgti.nn.execution import compiler_disabled
 from pgti.shapes import BHNC, BLNC
@@ -91,6 +92,11 @@ class STGCN(AbstractModel):
     can_checkpoint_activations = True
     config: STGCNConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """None: sensors meet in the filters, and in sums of the layer normalization."""
+        return None
+
     def __init__(self, config: STGCNConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         widths = [shape.input_channels] + [config.hidden] * (config.blocks - 1)
@@ -109,7 +115,8 @@ class STGCN(AbstractModel):
         draws = self.training and self.config.dropout > 0
         for block in self.blocks:
             x_NBLC = self.maybe_checkpoint(block, x_NBLC, supports, self.limits, draws=draws)
-        state_BND = self.norm(self.temporal(x_NBLC, self.limits).squeeze(2).transpose(0, 1))
+        last_BND = self.temporal(x_NBLC, self.limits).squeeze(2).transpose(0, 1)
+        state_BND = layer_norm(last_BND, self.norm, supports)
         return self.regression(functional.relu(self.end(state_BND)))
 
 
@@ -128,7 +135,7 @@ class _Block(nn.Module):
     def forward(self, x_NBLC: Tensor, supports: Supports, limits: ChunkLimits) -> Tensor:
         """[N, B, L - 2 (K_t - 1), D]."""
         y_NBLC = functional.relu(self.filter(self.before(x_NBLC, limits), supports))
-        y_BLNC = self.norm(self.after(y_NBLC, limits).permute(1, 2, 0, 3))
+        y_BLNC = layer_norm(self.after(y_NBLC, limits).permute(1, 2, 0, 3), self.norm, supports)
         y_BLNC = dropout(y_BLNC, self._dropout if self.training else 0.0)
         return y_BLNC.permute(2, 0, 1, 3)
 

@@ -70,6 +70,11 @@ class STID(AbstractModel):
     uses_day_of_week = True
     config: STIDConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """None: sensors meet nowhere, and the vector of each is found by its position."""
+        return None
+
     def __init__(self, config: STIDConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         window = shape.input_steps * shape.input_channels
@@ -88,10 +93,10 @@ class STID(AbstractModel):
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
-        batch, num_nodes = len(x), self.shape.num_nodes
+        batch, num_nodes = len(x), x.shape[2]
         vectors = [
             self.window_embedding(x.transpose(1, 2).flatten(2)),
-            self.node_embedding.expand(batch, -1, -1),
+            supports.local(self.node_embedding).expand(batch, -1, -1),
             *(vector_B1D.expand(-1, num_nodes, -1) for vector_B1D in self.calendar(x[:, -1:])),
         ]
         h_BND = torch.cat(vectors, dim=2)

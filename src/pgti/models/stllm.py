@@ -105,6 +105,11 @@ class STLLM(AbstractModel):
     uses_day_of_week = True
     config: STLLMConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """Every sensor attends to all others."""
+        return "every sensor attends to all others"
+
     def __init__(self, config: STLLMConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         self.limits = ChunkLimits(tokens=_TOKENS)

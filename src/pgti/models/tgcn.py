@@ -46,6 +46,11 @@ class _GraphRecurrentModel(AbstractModel):
     can_checkpoint_activations = True
     config: TGCNConfig
 
+    @property
+    def shard_refusal(self) -> str | None:
+        """None: sensors meet in products with the operator alone."""
+        return None
+
     def __init__(self, config: TGCNConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         self.cell = GraphGRU(shape.input_channels, config.hidden)
@@ -53,8 +58,9 @@ class _GraphRecurrentModel(AbstractModel):
     def read(self, x: BLNC, supports: Supports) -> Iterator[list[NBD]]:
         """The states after each row of x from a state of zeros, [N, B, D] each, in parts."""
         self.check_supports(supports)
-        batch, num_steps, num_nodes, _ = x.shape
-        steps = self.steps_per_part(num_steps, num_nodes * batch * 3 * self.config.hidden)
+        batch, num_steps, _, _ = x.shape
+        numbers = supports.sensors_per_rank * batch * 3 * self.config.hidden
+        steps = self.steps_per_part(num_steps, numbers)
         state_NBD = None
         for part_LNBC in torch.split(x.permute(1, 2, 0, 3), steps):
             states_NBD = self.maybe_checkpoint(self.cell, part_LNBC, state_NBD, supports)

@@ -4,6 +4,7 @@ from pgti.nn.adaptive import AdaptiveAdjacency as AdaptiveAdjacency
 from pgti.nn.adaptive import adaptive_adjacency as adaptive_adjacency
 from pgti.nn.adaptive import adaptive_convolution as adaptive_convolution
 from pgti.nn.adaptive import check_adjacency_form as check_adjacency_form
+from pgti.nn.adaptive import is_dense as is_dense
 from pgti.nn.adaptive_gru import AdaptiveGRU as AdaptiveGRU
 from pgti.nn.adaptive_gru import AdaptiveGRUWeights as AdaptiveGRUWeights
 from pgti.nn.diffusion import chebyshev_convolution as chebyshev_convolution

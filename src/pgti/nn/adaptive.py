@@ -29,6 +29,7 @@ from pgti.nn.execution import (
     refuse_second_derivative,
     without_autocast,
 )
+from pgti.nn.sparse import Supports
 from pgti.shapes import NF
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "adaptive_adjacency",
     "adaptive_convolution",
     "check_adjacency_form",
+    "is_dense",
 ]
 
 AdjacencyForm = Literal["auto", "dense", "low-rank"]
@@ -50,13 +52,18 @@ DENSE_UP_TO_NODES = 4096
 class AdaptiveAdjacency(NamedTuple):
     """A learned N x N operator, A = read_NR @ pool_RN, stored as its factors.
 
+    Where sensors are split over ranks, the factors are those of this rank's sensors, and what is
+    pooled is summed over the ranks.
+
     Attributes:
         read_NR: [N, R]; in the dense form A itself, R = N.
         pool_RN: [R, N]; in the dense form None, for the identity.
+        supports: whose sensors these are; None for all of them.
     """
 
     read_NR: Tensor
     pool_RN: Tensor | None
+    supports: Supports | None = None
 
     def multiply(self, x_NF: NF) -> NF:
         """A @ x, differentiable."""
@@ -75,7 +82,10 @@ class AdaptiveAdjacency(NamedTuple):
 
     def _pool(self, x_NF: NF) -> Tensor:
         """[R, F]."""
-        return x_NF if self.pool_RN is None else self.pool_RN @ x_NF
+        if self.pool_RN is None:
+            return x_NF
+        pooled_RF = self.pool_RN @ x_NF
+        return pooled_RF if self.supports is None else self.supports.sum_over_ranks(pooled_RF)
 
 
 def check_adjacency_form(form: str) -> None:
@@ -86,21 +96,33 @@ def check_adjacency_form(form: str) -> None:
         )
 
 
-def adaptive_adjacency(source_NR: Tensor, target_NR: Tensor, form: str) -> AdaptiveAdjacency:
+def is_dense(form: str, num_nodes: int) -> bool:
+    """Whether an adjacency of this form holds a number for each pair of N nodes."""
+    return form == "dense" or (form == "auto" and num_nodes <= DENSE_UP_TO_NODES)
+
+
+def adaptive_adjacency(
+    source_NR: Tensor, target_NR: Tensor, form: str, supports: Supports | None = None
+) -> AdaptiveAdjacency:
     """The operator of two embeddings; differentiable, in their precision.
 
     Args:
         source_NR: [N, R], E1: of the nodes that read.
         target_NR: [N, R], E2: of the nodes that are read.
         form: an `AdjacencyForm`, or ConfigError is raised.
+        supports: say which nodes are this rank's, if their sensors are split over ranks.
     """
     check_adjacency_form(form)
-    if form == "dense" or (form == "auto" and len(source_NR) <= DENSE_UP_TO_NODES):
+    if is_dense(form, len(source_NR)):
         with without_autocast(source_NR.device):
             scores_NN = functional.relu(source_NR @ target_NR.t())
         return AdaptiveAdjacency(functional.softmax(scores_NN, dim=1), None)
     read_NR, pool_NR = functional.softmax(source_NR, dim=1), functional.softmax(target_NR, dim=0)
-    return AdaptiveAdjacency(read_NR, pool_NR.t())
+    if supports is None or not supports.is_sharded:
+        return AdaptiveAdjacency(read_NR, pool_NR.t())
+    # Every rank has the embeddings of all nodes: the softmax over nodes needs no exchange.
+    read_NR, pool_NR = supports.local(read_NR), supports.local(pool_NR)
+    return AdaptiveAdjacency(read_NR, pool_NR.t(), supports)
 
 
 @compiler_disabled
@@ -127,6 +149,7 @@ def adaptive_convolution(
         powers_NP,
         adjacency.pool_RN,
         autocast_dtype(x_LNBC.device) or powers_NP.dtype,
+        adjacency.supports,
     )
     return output.to(powers_NP.dtype)
 
@@ -145,15 +168,16 @@ class _Convolution(torch.autograd.Function):
         powers_NP: Tensor,
         pool_RN: Tensor | None,
         dtype: torch.dtype,
+        supports: Supports | None,
     ) -> Tensor:
         ctx.save_for_backward(x_LNBC, weight_KCO, powers_NP, pool_RN)
-        ctx.dtype = dtype
+        ctx.dtype, ctx.supports = dtype, supports
         num_steps, num_nodes, batch, _ = x_LNBC.shape
         out_LNF = powers_NP.new_empty(
             num_steps, num_nodes, batch * weight_KCO.shape[2], dtype=dtype
         )
         with without_autocast(x_LNBC.device):
-            step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, dtype)
+            step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, dtype, supports)
             for x_NBC, out_NF in zip(x_LNBC, out_LNF, strict=True):
                 torch.mm(step.powers_NP, step.apply_weights(step.pool(x_NBC)), out=out_NF)
         return out_LNF.view(num_steps, num_nodes, batch, -1)
@@ -166,7 +190,7 @@ class _Convolution(torch.autograd.Function):
         grad_weight_KCO, grad_powers_NP = torch.zeros_like(weight_KCO), torch.zeros_like(powers_NP)
         grad_pool_RN = None if pool_RN is None else torch.zeros_like(pool_RN)
         with without_autocast(x_LNBC.device):
-            step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, ctx.dtype)
+            step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, ctx.dtype, ctx.supports)
             grad_KMO = torch.empty_like(step.weighted_KMO)
             grad_pooled_MC = step.powers_NP.new_empty(grad_KMO.shape[1], x_LNBC.shape[3])
             for x_NBC, grad_NBO, into_NBC in zip(x_LNBC, grad_LNBO, grad_x_LNBC, strict=True):
@@ -182,10 +206,10 @@ class _Convolution(torch.autograd.Function):
                 if step.pool_RN is None or grad_pool_RN is None:
                     into_NBC.copy_(grad_pooled_MC.view_as(into_NBC))
                 else:
-                    grad_pooled_RF = grad_pooled_MC.view(len(pool_RN), -1)
+                    grad_pooled_RF = step.total(grad_pooled_MC).view(len(pool_RN), -1)
                     add_product(grad_pool_RN, grad_pooled_RF, x_NBC.to(ctx.dtype).flatten(1).t())
                     into_NBC.copy_((step.pool_RN.t() @ grad_pooled_RF).view_as(into_NBC))
-        return grad_x_LNBC, grad_weight_KCO, grad_powers_NP, grad_pool_RN, None
+        return grad_x_LNBC, grad_weight_KCO, grad_powers_NP, grad_pool_RN, None, None
 
 
 class _Step:
@@ -201,7 +225,9 @@ class _Step:
         powers_NP: Tensor,
         pool_RN: Tensor | None,
         dtype: torch.dtype,
+        supports: Supports | None,
     ) -> None:
+        self._supports = supports
         self.powers_NP, self.weight_KCO = powers_NP.to(dtype), weight_KCO.to(dtype)
         self.pool_RN = None if pool_RN is None else pool_RN.to(dtype)
         hops, _, outputs = weight_KCO.shape
@@ -213,7 +239,11 @@ class _Step:
         x_NBC = x_NBC.to(self.powers_NP.dtype)
         if self.pool_RN is None:
             return x_NBC.flatten(0, 1)
-        return (self.pool_RN @ x_NBC.flatten(1)).view(-1, x_NBC.shape[2])
+        return self.total(self.pool_RN @ x_NBC.flatten(1)).view(-1, x_NBC.shape[2])
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over the ranks that the sensors are split over."""
+        return part if self._supports is None else self._supports.sum_over_ranks(part)
 
     def apply_weights(self, pooled_MC: Tensor) -> Tensor:
         """[P, F]: pool @ x W_k of all powers, one below the other."""
