@@ -127,6 +127,21 @@ def test_flags_complete_what_a_file_leaves_open(file: Path) -> None:
     assert schedule == MultistepSchedule(milestones=(1, 2))
 
 
+def test_one_of_two_batch_sizes_replaces_the_other(file: Path) -> None:
+    """Of all ranks or of each: that of the command line comes before that of the file."""
+    file.write_text(file.read_text().replace("epochs = 7", "epochs = 7\nbatch_size = 32"))
+    by_rank = config_of("--config", file, "--batch-size-per-rank", 8).training
+    assert (by_rank.batch_size_per_rank, by_rank.resolved("replicated", 6).batch_size) == (8, 48)
+    file.write_text(file.read_text().replace("batch_size =", "batch_size_per_rank ="))
+    whole = config_of("--config", file, "--batch-size", 16).training.resolved("replicated", 6)
+    assert (whole.batch_size_per_rank, whole.batch_size) == (None, 16)
+    with pytest.raises(ConfigError, match="is 64 and batch_size_per_rank is 8: they exclude each"):
+        config_of("--batch-size", 64, "--batch-size-per-rank", 8)
+    file.write_text(f"{file.read_text()}".replace("[training]", "[training]\nbatch_size = 64"))
+    with pytest.raises(ConfigError, match="is 64 and batch_size_per_rank is 32: they exclude"):
+        config_of("--config", file)
+
+
 def test_errors_name_the_file_or_the_flag(file: Path) -> None:
     with pytest.raises(ConfigError, match=r"^epochs is -1: it must be a whole number"):
         config_of("--config", file, "--epochs", -1)

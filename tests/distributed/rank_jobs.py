@@ -18,7 +18,7 @@ from pgti.errors import Interrupted, PgtiError
 from pgti.graph import SensorGraph
 from pgti.models import ModelShape
 from pgti.nn import Supports
-from pgti.run import ModelConfig, RunConfig, train_run
+from pgti.run import ModelConfig, Run, RunConfig, train_run
 from pgti.run.prepare import prepare
 from pgti.run.rolling import BacktestOptions, run_backtest
 from pgti.run.warm_start import StartRun
@@ -85,6 +85,7 @@ def make_config(store: str, options: dict[str, Any]) -> RunConfig:
     placement = training.pop("placement", "replicated")
     dtype = training.pop("dtype", None)
     training.pop("dropout", None)
+    training = {name: value for name, value in training.items() if value is not None}
     model = ModelConfig(name="custom")
     if dtype is None:
         model = ModelConfig(name="dcrnn", options={"hidden": 4, "layers": 1})
@@ -139,6 +140,8 @@ def train(
     config = make_config(store, options)
     dtype = {"float64": torch.float64, "float32": torch.float32}.get(options.get("dtype", ""))
 
+    lines: list[str] = []
+
     def custom(shape: ModelShape) -> nn.Module:
         assert dtype is not None
         return Linear(shape, dtype, options.get("dropout", 0.0))
@@ -149,6 +152,7 @@ def train(
         model=None if dtype is None else custom,
         resume=resume,
         communicator=communicator,
+        log=lines.append,
     )
     report = trained.evaluate(["val", "test"]).to_dict()
     newer = trained.evaluate(store)  # each rank opens the readings, and takes its part of them
@@ -164,6 +168,8 @@ def train(
         "counts": [report["val"]["count"], report["test"]["count"]],
         "steps": result.steps,
         "sent": communicator.traffic.sent_bytes,
+        "lines": lines,
+        "batch_size": trained.config.training.batch_size,
     }
 
 
@@ -294,3 +300,13 @@ def interrupted(
     except Interrupted as error:
         return {"error": str(error), "signal": error.signal_number}
     return {"error": "", "signal": 0}
+
+
+def evaluate_in_batches(communicator: Communicator, *, run: str) -> dict[str, Any]:
+    """Errors of a run by the size of the batches that compute them."""
+    trained = Run.open(run, device="cpu", communicator=communicator)
+    sizes = {"default": None, "one": 1, "seven": 7, "all": 500}
+    return {
+        name: trained.evaluate("val", batch_size=size).to_dict()["val"]["mae"]["mean"]
+        for name, size in sizes.items()
+    }

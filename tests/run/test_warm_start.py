@@ -406,6 +406,8 @@ def test_the_run_to_start_from_is_not_replaced(tmp_path: Path) -> None:
     for path in (tmp_path / "first", tmp_path / "link"):
         with pytest.raises(RunError, match="is the run to start from, and training would replace"):
             pgti.train(run.store, path, init_from=run, overwrite=True, progress=False)
+        with pytest.raises(RunError, match=r"choose another run$"):  # not: with overwrite
+            pgti.train(run.store, path, init_from=run, progress=False)
     assert_same(tensors(tmp_path / "first"), weights)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from pgti.errors import ConfigError
 from pgti.training import TrainingConfig
-from pgti.training.config import AdamOptimizer, BlocksOrder, HuberLoss
+from pgti.training.config import AdamOptimizer, BlocksOrder, HuberLoss, PartitionsOrder
 from pgti.training.schedules import CosineSchedule, MultistepSchedule
 
 
@@ -120,3 +120,27 @@ def test_a_kind_a_table_and_an_instance_stand_for_the_same() -> None:
     )
     assert (config.order, config.loss) == (BlocksOrder(block_size=8), HuberLoss(delta=2.0))
     assert config.optimizer == AdamOptimizer(epsilon=1e-3)
+
+
+def test_the_batch_of_a_rank_times_the_ranks_is_that_of_a_step() -> None:
+    config = TrainingConfig(batch_size_per_rank=3, order=PartitionsOrder(partitions=4))
+    resolved = config.resolved("replicated", 8)
+    assert (resolved.batch_size, resolved.batch_size_per_rank) == (24, None)
+    assert resolved.order == PartitionsOrder(partitions=4, block_size=6)
+    assert resolved.resolved("replicated", 2) == resolved
+    with pytest.raises(ConfigError, match="batch_size is 16 and batch_size_per_rank is 3"):
+        TrainingConfig(batch_size=16, batch_size_per_rank=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "world_size", "expected"),
+    [
+        ({"batch_size": 64}, 1, 64),
+        ({"batch_size": 64}, 128, 128),
+        ({"batch_size": 64, "eval_batch_size": 32}, 128, 32),
+    ],
+)
+def test_validation_gives_every_rank_a_window(
+    options: dict[str, int], world_size: int, expected: int
+) -> None:
+    assert TrainingConfig(**options).evaluated_at_once(world_size) == expected  # type: ignore[arg-type] # a row of the table

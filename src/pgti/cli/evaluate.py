@@ -44,6 +44,7 @@ def evaluate_command(
     model: str | None = None,
     checkpoint: Literal["best", "last"] = "best",
     device: Annotated[str | None, Parameter(group=heading("Machine"))] = None,
+    batch_size: Annotated[int | None, Parameter(group=heading("Machine"))] = None,
     peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
     json: JsonFlag = False,
 ) -> None:
@@ -76,6 +77,8 @@ def evaluate_command(
             moved. By default pgti finds the run's network among installed modules.
         checkpoint: Parameters to load: the best by validation MAE, or the last.
         device: Compute device. By default the run's.
+        batch_size: Windows per batch, over all ranks together. By default that of the run's
+            validation.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
     """
     if out is not None:
@@ -113,6 +116,7 @@ def evaluate_command(
                 between=None if first is None and last is None else (first, last),
                 options=options,
                 max_windows=windows,
+                batch_size=batch_size,
                 mape_threshold=mape_threshold,
                 ranges=parse_ranges(ranges),
                 observers=watching,

@@ -57,7 +57,8 @@ def plan_command(
 
     flags = options or {}
     config = run_config(store, flags)
-    config = replace(config, device="cpu", model=resolve_model(config.model)).resolved()
+    config = replace(config, device="cpu", model=resolve_model(config.model))
+    config = config.resolved(world_size)
     order = config.training.order
     if isinstance(order, PartitionsOrder):
         if "training.order.partitions" not in flags and world_size > order.partitions:

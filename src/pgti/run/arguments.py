@@ -173,7 +173,11 @@ def _training_table(
     training: TrainingConfig | Mapping[str, Any] | None, options: Mapping[str, Any], loss: Any
 ) -> dict[str, Any]:
     """The options of the training loop as a table; single ones come first."""
-    table = asdict(training) if isinstance(training, TrainingConfig) else training or {}
+    table = training or {}
+    if isinstance(training, TrainingConfig):
+        # Of a configuration with the batch of a rank, that of all ranks is a mere default.
+        unset = "batch_size_per_rank" if training.batch_size_per_rank is None else "batch_size"
+        table = {name: value for name, value in asdict(training).items() if name != unset}
     if not isinstance(table, Mapping):
         raise ConfigError(f"training is {training!r}: it must be a TrainingConfig or a mapping")
     return {**table, **options, **({} if loss is None else {"loss": loss})}

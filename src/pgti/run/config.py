@@ -14,7 +14,7 @@ from pgti.memory import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import upgrade_training_options
-from pgti.training.config import BlocksOrder
+from pgti.training.config import BlocksOrder, exclusive_batch_sizes
 from pgti.windows import Placement
 
 __all__ = [
@@ -27,6 +27,8 @@ __all__ = [
 
 _EARLIER_WINDOWS = {"fill": "mean", "across_holes": True}
 """What runs did of versions that did not have the option yet, where it is not its default now."""
+
+_BATCH_SIZES = ("batch_size", "batch_size_per_rank")
 
 _TABLES = ("windows", "model", "training")
 
@@ -89,9 +91,13 @@ class RunConfig:
                 "every step"
             )
 
-    def resolved(self) -> Self:
-        """The same with the order that `auto` stands for, and the size of its blocks."""
-        return replace(self, training=self.training.resolved(self.placement))
+    def resolved(self, world_size: int = 1) -> Self:
+        """The same with the batch of all ranks, the order that `auto` stands for, and its blocks.
+
+        Args:
+            world_size: number of ranks that train together.
+        """
+        return replace(self, training=self.training.resolved(self.placement, world_size))
 
     def to_toml(self) -> str:
         """The text of `config.toml`; `from_toml` reads it back."""
@@ -122,6 +128,7 @@ class RunConfig:
             ConfigError: if an option is unknown or has a wrong value.
         """
         try:
+            _check_batch_sizes(options)
             return type(self).from_options(_merge(self.to_options(), options))
         except ConfigError as error:
             # Options of the training loop stand alone, in Python and on the command line.
@@ -150,6 +157,7 @@ class RunConfig:
         try:
             if isinstance(training, Mapping):
                 content["training"] = upgrade_training_options(training)
+            _check_batch_sizes(content)
             return cls.from_options(_merge(content, options or {}))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
@@ -214,12 +222,23 @@ def complete_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, "windows": windows}
 
 
+def _check_batch_sizes(options: Mapping[str, Any]) -> None:
+    """Refuse both sizes of a batch at once: one of them would be ignored."""
+    training = options.get("training")
+    if isinstance(training, Mapping):
+        whole, per_rank = map(training.get, _BATCH_SIZES)
+        if whole is not None and per_rank is not None:
+            raise exclusive_batch_sizes(whole, per_rank)
+
+
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Two nested mappings as one, in which `above` comes first.
 
-    Another model, or another kind of an option, replaces the table below.
+    Another model, or another kind of an option, replaces the table below, and one of the two batch
+    sizes the other.
     """
-    merged = dict(below)
+    replaced = _BATCH_SIZES if any(above.get(name) is not None for name in _BATCH_SIZES) else ()
+    merged = {name: value for name, value in below.items() if name not in replaced}
     for name, value in above.items():
         merged[name] = value
         table = below.get(name)

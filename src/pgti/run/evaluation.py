@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pgti.batching import WindowSource, build_loader
+from pgti.errors import require_whole_number
 from pgti.forecasting import (
     AbstractForecaster,
     Breakdowns,
@@ -33,6 +34,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
     source: WindowSource,
     *,
     max_windows: int | None = None,
+    batch_size: int | None = None,
     metrics: Metrics | None = None,
     mape_threshold: float = 1e-3,
     ranges: RangeEdges | None = None,
@@ -48,6 +50,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
         windows: starts of windows in `source` by the name that the report gives them.
         source: what the windows hold.
         max_windows: windows of each name at most, spread evenly; None takes all.
+        batch_size: windows per batch of all ranks; None takes that of the run's validation.
         metrics: of the user's own; by default those of the run's training.
         mape_threshold: smallest magnitude of a target, in its unit, that MAPE counts.
         ranges: edges of the ranges of each target; by default a tenth, half and nine tenths of the
@@ -58,6 +61,8 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
     Raises:
         ConfigError: if there is no window, or an option breaks its rule.
     """
+    if batch_size is not None:
+        require_whole_number("batch_size", batch_size, 1)
     chosen = {name: subsample_evenly(starts, max_windows) for name, starts in windows.items()}
     own = run.metrics if metrics is None else metrics
     check_metrics(own)
@@ -78,7 +83,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
         loader = build_loader(
             source,
             starts,
-            run.config.training.batch_size,
+            batch_size or run.config.training.evaluated_at_once(run.communicator.world_size),
             device=run.device,
             communicator=run.communicator,
         )

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pgti.batching import WindowConfig, needs_typical
 from pgti.display import count_of
@@ -14,10 +13,10 @@ from pgti.errors import ConfigError, PgtiError, RunError, option
 from pgti.memory import is_allocation_failure, malloc_policy
 from pgti.models import ModelFactory
 from pgti.run.build import resolve_model
-from pgti.run.config import RunConfig, earlier_options
+from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import ObserverFactory, PreparedRun, check_edges, prepare
-from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run
+from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run, keep_options
 from pgti.run.run import Run
 from pgti.run.series import RunData
 from pgti.run.warm_start import StartedFrom, StartRun
@@ -80,11 +79,14 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
     communicator = SingleProcess() if communicator is None else communicator
     with ExitStack() as held, _explain_memory_failures():
         with communicator.raise_together():
+            if start is not None and not resume:
+                start.check_path(directory.path)
             opened = SeriesStore.open(config.store) if store is None else store
-            config = replace(config, model=resolve_model(config.model, model)).resolved()
-            has_run = communicator.is_main and not overwrite and RunDirectory.exists(directory.path)
-            lacking = earlier_options(directory.config_file) if has_run else {}
-        config = _keep_earlier(config, lacking, communicator, log)
+            config = replace(config, model=resolve_model(config.model, model))
+        config = keep_options(
+            config, None if overwrite else directory, communicator=communicator, log=log
+        )
+        config = config.resolved(communicator.world_size)
         _assert_same_on_all_ranks(
             communicator, config, opened, () if extensions is None else extensions.metrics or ()
         )
@@ -110,7 +112,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             )
         with communicator.raise_together():
             if isinstance(found, NewRun) and start is not None:
-                start.check(config, opened, directory.path)
+                start.check(config, opened)
             prepared = prepare(
                 config,
                 directory,
@@ -144,28 +146,6 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                     )
         _finish(prepared.run, is_new_end=not isinstance(found, FinishedRun))
         return prepared.run, result
-
-
-def _keep_earlier(
-    config: RunConfig, lacking: dict[str, Any], communicator: Communicator, log: Log
-) -> RunConfig:
-    """The options with what the run to resume did, where its version did not have an option yet.
-
-    Args:
-        config: every option; one that is not its default was chosen, and stays.
-        lacking: what rank 0 found that the run lacks.
-        communicator: the ranks.
-        log: receives a line for each option.
-    """
-    options = json.loads(communicator.broadcast_bytes(json.dumps(lacking).encode()))
-    default = WindowConfig()
-    for name, value in options.items():
-        if getattr(config.windows, name) != getattr(default, name):
-            continue
-        config = replace(config, windows=replace(config.windows, **{name: value}))
-        if communicator.is_main:
-            log(f"the run is of an earlier version: {option(f'windows.{name}', value)} stays")
-    return config
 
 
 def _fit_typical(

@@ -124,8 +124,8 @@ def plan(
         StoreError: the store cannot be opened.
     """
     began = time.perf_counter()
-    config = config.resolved()
     ranks = _check(world_size, ranks, epoch, max_batches)
+    config = config.resolved(world_size)
     training = config.training
     store = SeriesStore.open(config.store)
     splits = config.windows.splits(store)

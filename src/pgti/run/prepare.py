@@ -173,7 +173,13 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         communicator=communicator,
         batcher=batcher,
     )
-    validation = build_loader(source, validated, size, communicator=communicator, batcher=batcher)
+    validation = build_loader(
+        source,
+        validated,
+        config.training.evaluated_at_once(communicator.world_size),
+        communicator=communicator,
+        batcher=batcher,
+    )
     trainer = Trainer(
         run.forecaster,
         training=training,
@@ -240,6 +246,14 @@ def _warnings(run: Run) -> list[str]:
                 f"{count_of(len(never), 'sensor')} without an observed target in the training rows "
                 f"({shorten(never)}): what is forecast there rests on the other sensors"
             )
+    size, ranks = run.config.training.batch_size, run.communicator.world_size
+    if size < ranks:
+        lines.append(
+            f"{ranks - size} of {ranks} ranks have no window of a batch to train on: "
+            f"{option('batch_size', size)} is that of all ranks together; raise it, to "
+            f"{option('batch_size', ranks)} or by {option('batch_size_per_rank')}, or launch fewer "
+            "ranks"
+        )
     targets = run.source.target_names
     if len(targets) > 1:
         lines.append(

@@ -1,21 +1,24 @@
 """What a run's directory holds: nothing yet, a training to resume, or a finished one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from pgti.batching import WindowConfig
+from pgti.display import count_of
 from pgti.distributed import Communicator
+from pgti.errors import option
 from pgti.models import is_own_model
-from pgti.run.config import RunConfig, complete_settings
+from pgti.run.config import RunConfig, complete_settings, earlier_options, read_toml
 from pgti.run.series import RunData
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
 from pgti.training.checkpoint import Checkpoint, read_checkpoint
 from pgti.training.compatibility import check_fingerprint, check_settings, free_options
 
-__all__ = ["FinishedRun", "Job", "NewRun", "ResumedRun", "find_run"]
+__all__ = ["FinishedRun", "Job", "NewRun", "ResumedRun", "find_run", "keep_options"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +123,53 @@ def find_run(
             checkpoint=checkpoint, num_steps=known["num_steps"], start=known["start"]
         )
     return ResumedRun(checkpoint=checkpoint, **json.loads(facts))
+
+
+def keep_options(
+    config: RunConfig,
+    directory: RunDirectory | None,
+    *,
+    communicator: Communicator,
+    log: Callable[[str], None],
+) -> RunConfig:
+    """The options with what the run to resume does, where they leave that open.
+
+    Windows stay as they were before their version had an option. The batch of all ranks stays that
+    of the run, whatever `batch_size_per_rank` makes of it at the number of ranks now.
+
+    Args:
+        config: every option; one of the windows that is not its default was chosen, and stays.
+        directory: of the run, which rank 0 alone reads; None if nothing is resumed.
+        communicator: the ranks.
+        log: receives a line for each option that was chosen here, on rank 0.
+    """
+    content = b"{}"
+    with communicator.raise_together():
+        if communicator.is_main and directory is not None and RunDirectory.exists(directory.path):
+            size = read_toml(directory.config_file).get("training", {}).get("batch_size")
+            windows = earlier_options(directory.config_file)
+            content = json.dumps({"windows": windows, "batch_size": size}).encode()
+    known = json.loads(communicator.broadcast_bytes(content))
+    lines, default, size = [], WindowConfig(), known.get("batch_size")
+    for name, value in known.get("windows", {}).items():
+        if getattr(config.windows, name) == getattr(default, name):
+            config = replace(config, windows=replace(config.windows, **{name: value}))
+            lines.append(
+                f"the run is of an earlier version: {option(f'windows.{name}', value)} stays"
+            )
+    per_rank, ranks = config.training.batch_size_per_rank, communicator.world_size
+    if per_rank is not None and size is not None:
+        training = replace(config.training, batch_size=size, batch_size_per_rank=None)
+        config = replace(config, training=training)
+        if size != per_rank * ranks:
+            lines.append(
+                f"{option('batch_size', size)} stays, with which the run began: "
+                f"{option('batch_size_per_rank', per_rank)} on {count_of(ranks, 'rank')} would be "
+                f"{per_rank * ranks}"
+            )
+    for line in lines if communicator.is_main else ():
+        log(line)
+    return config
 
 
 def _was_started_by(directory: RunDirectory, job: Job | None) -> bool:

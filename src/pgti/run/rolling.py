@@ -109,7 +109,8 @@ def run_backtest(  # noqa: PLR0913 - each names one part of a backtest
     ranks = SingleProcess() if communicator is None else communicator
     with ranks.raise_together():
         opened = SeriesStore.open(config.store) if store is None else store
-        config = replace(config, model=resolve_model(config.model, model)).resolved()
+        config = replace(config, model=resolve_model(config.model, model))
+        config = config.resolved(ranks.world_size)
         config, notes = _without_test(config)
         directory = BacktestDirectory(out.absolute())
         rows = directory.read_rows()
@@ -267,7 +268,7 @@ class _Backtest:
         loader = build_loader(
             source,
             fold.starts,
-            self.config.training.batch_size,
+            self.config.training.evaluated_at_once(self.communicator.world_size),
             device=run.device,
             communicator=self.communicator,
         )

@@ -47,13 +47,14 @@ class Run(LoadedRun):
 
     # -- evaluate ---------------------------------------------------------------------------------
 
-    def evaluate(
+    def evaluate(  # noqa: PLR0913 - each names one part of an evaluation
         self,
         splits: SplitName | Sequence[SplitName] | NewerReadings | None = None,
         *,
         between: tuple[TimeLike | None, TimeLike | None] | None = None,
         options: NewerOptions = None,
         max_windows: int | None = None,
+        batch_size: int | None = None,
         metrics: Metrics | None = None,
         mape_threshold: float = 1e-3,
         ranges: RangeEdges | None = None,
@@ -75,6 +76,8 @@ class Run(LoadedRun):
             options: how to read newer readings that are a table or a file, where that is not as in
                 training.
             max_windows: windows of each split at most, spread evenly over it; None takes all.
+            batch_size: windows per batch, over all ranks together; by default that of the run's
+                validation. The errors do not depend on it.
             metrics: of your own by name, as for `pgti.train`; by default those of training.
             mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
             ranges: values at which one range of the target ends and the next begins, such as
@@ -101,6 +104,7 @@ class Run(LoadedRun):
                 windows,
                 source,
                 max_windows=max_windows,
+                batch_size=batch_size,
                 metrics=metrics,
                 mape_threshold=mape_threshold,
                 ranges=ranges,
@@ -259,10 +263,11 @@ class Run(LoadedRun):
         communicator: Communicator | None = None,
     ) -> BatchLoader:
         """Batches in time order; index-batching, whose bits are those of every strategy."""
+        world_size = 1 if communicator is None else communicator.world_size
         return build_loader(
             source,
             starts,
-            self.config.training.batch_size,
+            self.config.training.evaluated_at_once(world_size),
             device=self.device,
             communicator=communicator,
             with_targets=with_targets,

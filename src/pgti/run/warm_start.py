@@ -127,22 +127,28 @@ class StartRun:
             training=replace(self.config.training, freeze=()),
         )
 
-    def check(self, config: RunConfig, store: SeriesStore, directory: Path) -> None:
-        """Refuse another model, and a store for whose channels the weights mean something else.
-
-        Args:
-            config: of the new run, resolved.
-            store: to train on.
-            directory: of the new run, which may not be that of this one.
+    def check_path(self, directory: Path) -> None:
+        """Refuse the directory of this run for the new one.
 
         Raises:
-            RunError: naming what differs.
+            RunError: saying to choose another.
         """
         if directory.resolve() == self.path.resolve():
             raise RunError(
                 f"{self.path} is the run to start from, and training would replace it: choose "
                 f"another {option('run')}"
             )
+
+    def check(self, config: RunConfig, store: SeriesStore) -> None:
+        """Refuse another model, and a store for whose channels the weights mean something else.
+
+        Args:
+            config: of the new run, resolved.
+            store: to train on.
+
+        Raises:
+            RunError: naming what differs.
+        """
         mine, other = self.source.store.meta, store.meta
         facts: list[tuple[str, Any, Any]] = [
             ("channels", ", ".join(mine.channels), ", ".join(other.channels)),

@@ -25,14 +25,16 @@ _FREE_OPTIONS = frozenset(
         "max_steps",
         "patience",
         "checkpoint_every_steps",
+        "checkpoint_every_minutes",
+        "eval_batch_size",
         "log_every_steps",
         "compile",
         "activation_checkpointing",
         "allow_no_edges",
     )
 )
-"""Options about when a run stops, what it writes and how it computes: the last two change only the
-last bits of gradients."""
+"""Options about when a run stops, what it writes and how it computes: the last bits alone
+depend on compilation, recomputation and the batch of validation."""
 
 _FLAT_OPTIONS = {
     "milestones": ("schedule", "milestones"),

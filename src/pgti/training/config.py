@@ -21,10 +21,13 @@ __all__ = [
     "PartitionsOrder",
     "Precision",
     "TrainingConfig",
+    "exclusive_batch_sizes",
 ]
 
 _SEED_LIMIT = 1 << 63
 """Seeds of TOML files and of every generator in use are below it."""
+
+_DEFAULT_BATCH_SIZE = 64
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -181,6 +184,14 @@ def _check_adam(optimizer: AdamOptimizer | AdamWOptimizer) -> None:
 # -- all options ----------------------------------------------------------------------------------
 
 
+def exclusive_batch_sizes(batch_size: int, per_rank: int) -> ConfigError:
+    """The error of a batch size that is given twice."""
+    return ConfigError(
+        f"batch_size is {batch_size} and batch_size_per_rank is {per_rank}: they exclude each "
+        "other, give one of them"
+    )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingConfig:
     """Options of the training loop.
@@ -192,6 +203,11 @@ class TrainingConfig:
     Attributes:
         epochs: Passes over the training windows. A run that starts from another may have 0.
         batch_size: Windows per batch, over all ranks together.
+        batch_size_per_rank: Windows per batch of each rank, in place of batch-size: a new run takes
+            the number of ranks times as many, and keeps that batch-size when it resumes on other
+            ranks.
+        eval_batch_size: Windows per batch of validation and evaluation, over all ranks together;
+            results do not depend on it. By default as many as in training, at least one a rank.
         accumulate: Batches per optimizer step: each step learns from batch-size * accumulate
             windows.
         order: Order of the training windows. "global" shuffles all of them in each epoch; "blocks"
@@ -231,7 +247,9 @@ class TrainingConfig:
     """
 
     epochs: int = 30
-    batch_size: int = 64
+    batch_size: int = _DEFAULT_BATCH_SIZE
+    batch_size_per_rank: int | None = None
+    eval_batch_size: int | None = None
     accumulate: int = 1
     order: AutoOrder | GlobalOrder | BlocksOrder | PartitionsOrder = AutoOrder()
     learning_rate: float = 1e-3
@@ -256,9 +274,17 @@ class TrainingConfig:
         convert_fields(self)
         for name in ("batch_size", "accumulate"):
             require_whole_number(name, getattr(self, name), 1)
-        for name in ("patience", "max_steps", "val_windows"):
+        for name in (
+            "batch_size_per_rank",
+            "eval_batch_size",
+            "patience",
+            "max_steps",
+            "val_windows",
+        ):
             if getattr(self, name) is not None:
                 require_whole_number(name, getattr(self, name), 1)
+        if self.batch_size_per_rank is not None and self.batch_size != _DEFAULT_BATCH_SIZE:
+            raise exclusive_batch_sizes(self.batch_size, self.batch_size_per_rank)
         for name in ("epochs", "warmup_steps", "seed", "checkpoint_every_steps", "log_every_steps"):
             require_whole_number(name, getattr(self, name), 0)
         if self.seed >= _SEED_LIMIT:
@@ -272,14 +298,34 @@ class TrainingConfig:
                 f"{self.learning_rate}: the minimum cannot be larger"
             )
 
-    def resolved(self, placement: str) -> Self:
-        """The same with the order that `auto` stands for, and the size of its blocks."""
+    def resolved(self, placement: str, world_size: int) -> Self:
+        """The same with the batch of all ranks, the order that `auto` stands for, and its blocks.
+
+        Args:
+            placement: of the training rows.
+            world_size: number of ranks.
+        """
+        if self.batch_size_per_rank is not None:
+            whole = self.batch_size_per_rank * world_size
+            return replace(self, batch_size=whole, batch_size_per_rank=None).resolved(
+                placement, world_size
+            )
         order = self.order
         if isinstance(order, AutoOrder):
             order = PartitionsOrder() if placement == "partitioned" else GlobalOrder()
         if isinstance(order, PartitionsOrder) and order.block_size is None:
             order = replace(order, block_size=max(1, self.batch_size // order.partitions))
         return replace(self, order=order)
+
+    def evaluated_at_once(self, world_size: int) -> int:
+        """Windows per batch of validation and evaluation, over all ranks together.
+
+        By default no rank is without a window, and none has more than in training.
+
+        Args:
+            world_size: number of ranks.
+        """
+        return self.eval_batch_size or max(self.batch_size, world_size)
 
     def build_order(self) -> Order:
         """The order of the training windows; `auto`, which the placement decides, is global."""
