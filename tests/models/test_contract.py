@@ -11,6 +11,7 @@ from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.models import MODELS, TeacherForcing, build_model
 from pgti.nn import NUM_SUPPORTS, ChunkLimits, Supports
+from pgti.nn.limits import DenseLimits
 
 from .small_models import (
     BATCH,
@@ -254,10 +255,10 @@ def test_a_large_graph_is_computed_in_parts_that_change_nothing(
     x = inputs(FLOAT64)
     trained = [each for each in model.parameters() if each.requires_grad]
 
-    def results(limits: ChunkLimits, dense_up_to_nodes: int) -> list[torch.Tensor]:
+    def results(limits: ChunkLimits, dense: DenseLimits) -> list[torch.Tensor]:
         model.limits = limits
         supports = supports_of(model).double()
-        supports.dense_up_to_nodes = dense_up_to_nodes
+        supports.dense = dense
         with torch.no_grad():
             evaluated = model(x, supports)
         forecast = model(x, supports)
@@ -266,8 +267,10 @@ def test_a_large_graph_is_computed_in_parts_that_change_nothing(
 
     for field in fields(ChunkLimits):
         assert getattr(model.limits, field.name) > getattr(SMALL_LIMITS, field.name)
-    together = results(model.limits, NUM_NODES)
-    torch.testing.assert_close(results(SMALL_LIMITS, 0), together, rtol=1e-9, atol=1e-11)
+    together = results(model.limits, DenseLimits())
+    torch.testing.assert_close(
+        results(SMALL_LIMITS, DenseLimits(nodes=0)), together, rtol=1e-9, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

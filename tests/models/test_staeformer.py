@@ -11,7 +11,7 @@ from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, STAEformer, STAEformerConfig, num_parameters
 from pgti.nn import ChunkLimits
-from pgti.nn.execution import DEFAULT_LIMITS
+from pgti.nn.limits import CPU_LIMITS
 
 from .dense_reference import (
     affine,
@@ -161,7 +161,7 @@ def test_tokens_at_a_time_change_nothing(tokens: int) -> None:
 
 
 def step_bytes(
-    num_nodes: int, *, checkpointing: bool = False, limits: ChunkLimits = DEFAULT_LIMITS
+    num_nodes: int, *, checkpointing: bool = False, limits: ChunkLimits = CPU_LIMITS
 ) -> int:
     """The most that the tensors of a step of training take, forward and back."""
     sizes = shape(num_nodes=num_nodes, input_steps=2, horizon=1)

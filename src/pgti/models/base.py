@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.nn import Supports, checkpointed
-from pgti.nn.execution import DEFAULT_LIMITS
+from pgti.nn import ChunkLimits, Supports, checkpointed
+from pgti.nn.limits import chunk_limits
 from pgti.shapes import BHNC, BLNC
 from pgti.windows import ModelShape
 
@@ -105,7 +105,6 @@ class AbstractModel(nn.Module, ABC):
         shape: the sizes it was built for.
         activation_checkpointing: recompute activations in the backward pass. Forecasts and
             gradients change by rounding, which in bfloat16 is that of bfloat16.
-        limits: how much its layers compute at a time.
     """
 
     support_kind: ClassVar[str] = "dual_random_walk"
@@ -117,7 +116,20 @@ class AbstractModel(nn.Module, ABC):
         self.config = config
         self.shape = shape
         self.activation_checkpointing = False
-        self.limits = DEFAULT_LIMITS
+        self._limits: ChunkLimits | None = None
+
+    @property
+    def limits(self) -> ChunkLimits:
+        """How much its layers compute at a time: by default what suits its device."""
+        return self._limits or self.default_limits(next(self.parameters()).device)
+
+    @limits.setter
+    def limits(self, limits: ChunkLimits) -> None:
+        self._limits = limits
+
+    def default_limits(self, device: torch.device) -> ChunkLimits:
+        """The limits on a device."""
+        return chunk_limits(device)
 
     @property
     def shard_refusal(self) -> str | None:

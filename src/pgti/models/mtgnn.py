@@ -22,7 +22,8 @@ from pgti.nn import (
     nearest,
     without_autocast,
 )
-from pgti.nn.execution import DEFAULT_LIMITS, compiler_disabled
+from pgti.nn.execution import compiler_disabled
+from pgti.nn.limits import CPU_LIMITS
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["MTGNN", "MTGNNConfig"]
@@ -184,7 +185,7 @@ class _GraphLearner(nn.Module):
         self.target = nn.Linear(width, width)
 
     @compiler_disabled
-    def forward(self, limits: ChunkLimits = DEFAULT_LIMITS) -> _Graph:
+    def forward(self, limits: ChunkLimits = CPU_LIMITS) -> _Graph:
         """The graph, in the precision of the embeddings also under autocast."""
         with without_autocast(self.source_embedding.device):
             m1_NR = torch.tanh(self._alpha * self.source(self.source_embedding))

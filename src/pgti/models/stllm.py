@@ -13,12 +13,14 @@ from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForc
 from pgti.models.gpt2_weights import GPT2_SETTINGS, read_gpt2_weights
 from pgti.models.layers import CalendarEmbedding, Regression
 from pgti.nn import ChunkLimits, Supports
+from pgti.nn.limits import chunk_limits
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STLLM", "STLLMConfig"]
 
 _INITIAL_STD = 0.02  # of GPT-2's weights
-_TOKENS = 1 << 12  # of a layer at a time: its activations take 36 KiB a token at width 768
+_WIDER = 16
+"""Fewer tokens of a layer at a time: at width 768 their activations take 36 KiB a token."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +114,6 @@ class STLLM(AbstractModel):
 
     def __init__(self, config: STLLMConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
-        self.limits = ChunkLimits(tokens=_TOKENS)
         gpt2 = _gpt2(config)
         window, num_nodes = shape.input_steps * shape.input_channels, shape.num_nodes
         self.token_embedding = nn.Linear(window, config.embedding)
@@ -130,6 +131,11 @@ class STLLM(AbstractModel):
         if config.weights:
             self._load(config.weights)
         self._freeze()
+
+    def default_limits(self, device: torch.device) -> ChunkLimits:
+        """The limits on a device, with fewer tokens, which are wide."""
+        limits = chunk_limits(device)
+        return replace(limits, tokens=limits.tokens // _WIDER)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pgti.nn.adaptive import AdaptiveAdjacency
-from pgti.nn.execution import DEFAULT_LIMITS, ChunkLimits, without_autocast
+from pgti.nn.execution import without_autocast
+from pgti.nn.limits import CPU_LIMITS, ChunkLimits
 from pgti.nn.node_weights import NodeWeights
 from pgti.shapes import NBD
 
@@ -78,9 +79,7 @@ class AdaptiveGRU(nn.Module):
             nn.init.xavier_uniform_(self.pool_bias[:, :split])
             nn.init.xavier_uniform_(self.pool_bias[:, split:])
 
-    def weights(
-        self, embedding_NR: Tensor, limits: ChunkLimits = DEFAULT_LIMITS
-    ) -> AdaptiveGRUWeights:
+    def weights(self, embedding_NR: Tensor, limits: ChunkLimits = CPU_LIMITS) -> AdaptiveGRUWeights:
         """The weights of all nodes with embeddings [N, R], for any number of calls."""
         with without_autocast(embedding_NR.device):
             bias_NG = embedding_NR @ self.pool_bias

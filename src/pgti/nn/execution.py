@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar, TypeVarTuple, cast
 
 import torch
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 __all__ = [
-    "DEFAULT_LIMITS",
-    "ChunkLimits",
     "add_product",
     "autocast_dtype",
     "bfloat16_speed",
@@ -31,52 +28,9 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChunkLimits:
-    """How much layers compute at a time. Other limits change memory, speed and rounding.
-
-    Attributes:
-        activations: numbers of a recurrent layer that are not stored for a backward pass: the
-            projected inputs of some time steps. 64 MiB in float32.
-        tokens: of a transformer layer. At width 152 its activations take 9 KiB a token.
-        gates: numbers of a `gated_convolution`, on a CPU: 1 MiB stays in its caches.
-        window: inputs and gates of a `gated_window_convolution`, on a CPU. From 2^18 to 2^21 the
-            time differs by a tenth; without a limit it is a fifth longer.
-        scores: of pairs of nodes, among which `nearest` chooses. 64 MiB in float32.
-        graph_features: columns of a product with a learned graph, which then stay in cache: with
-            303 nodes and 21 neighbours, half the time of all 26,624 columns on a CPU.
-        mix_hop_features: numbers of a node in a `mix_hop_convolution`, on a CPU.
-        mix_hop_numbers: the same of all nodes. With both limits 303 nodes take a fifth less time,
-            and 11,160 nodes the same time in a few dozen MiB.
-        stored_weights: numbers in the weight matrices of all nodes up to which `NodeWeights` stores
-            them. 64 MiB in float32, and as much for their gradient.
-        node_weights: numbers in the weight matrices of some nodes, beyond: 4 MiB stay in cache.
-    """
-
-    activations: int = 1 << 24
-    tokens: int = 1 << 16
-    gates: int = 1 << 18
-    window: int = 1 << 20
-    scores: int = 1 << 24
-    graph_features: int = 2048
-    mix_hop_features: int = 1024
-    mix_hop_numbers: int = 1 << 23
-    stored_weights: int = 1 << 24
-    node_weights: int = 1 << 20
-
-
-DEFAULT_LIMITS = ChunkLimits()
-
-
-def split_rows(
-    num_rows: int, rows_per_chunk: int, device: torch.device | None = None
-) -> list[slice]:
-    """Rows in chunks of at most `rows_per_chunk` rows, but at least one.
-
-    With a `device` chunks serve a CPU's caches: on other devices all rows are one chunk.
-    """
-    on_cpu = device is None or device.type == "cpu"
-    size = max(1, rows_per_chunk) if on_cpu else num_rows
+def split_rows(num_rows: int, rows_per_chunk: int) -> list[slice]:
+    """Rows in chunks of at most `rows_per_chunk` rows, but at least one."""
+    size = max(1, rows_per_chunk)
     return [slice(first, min(first + size, num_rows)) for first in range(0, num_rows, size)]
 
 

@@ -28,8 +28,6 @@ import torch
 from torch import Tensor
 
 from pgti.nn.execution import (
-    DEFAULT_LIMITS,
-    ChunkLimits,
     add_product,
     autocast_dtype,
     compiler_disabled,
@@ -37,6 +35,7 @@ from pgti.nn.execution import (
     split_rows,
     without_autocast,
 )
+from pgti.nn.limits import CPU_LIMITS, ChunkLimits
 
 __all__ = ["gated_convolution", "gated_window_convolution"]
 
@@ -49,7 +48,7 @@ def gated_convolution(
     weight_KCG: Tensor,
     bias_G: Tensor,
     dilation: int,
-    limits: ChunkLimits = DEFAULT_LIMITS,
+    limits: ChunkLimits = CPU_LIMITS,
 ) -> tuple[Tensor, Tensor]:
     """The gated convolution of every node, without padding; differentiable once.
 
@@ -84,7 +83,7 @@ def gated_window_convolution(
     *,
     tanh: bool = False,
     dilation: int = 1,
-    limits: ChunkLimits = DEFAULT_LIMITS,
+    limits: ChunkLimits = CPU_LIMITS,
 ) -> Tensor:
     """The gated convolution of every node, without padding; differentiable once.
 
@@ -140,7 +139,7 @@ class _TapConvolution(torch.autograd.Function):
             taps_KMC = _taps(x_LNBC.to(dtype), num_taps, dilation)
             gates_MG = taps_KMC[0].new_empty(len(taps_KMC[0]), width)
             z_MD = gates_MG.new_empty(len(gates_MG), width // 2)
-            ctx.chunks = split_rows(len(gates_MG), limit // width, x_LNBC.device)
+            ctx.chunks = split_rows(len(gates_MG), limit // width)
             for rows in ctx.chunks:
                 part_MG = gates_MG[rows].copy_(scaled_bias_G)
                 for tap_MC, weight_CG in zip(taps_KMC, scaled_KCG, strict=True):
@@ -201,7 +200,7 @@ class _WindowConvolution(torch.autograd.Function):
             weight_WG = (weight_KCG * scale_G).flatten(0, 1).to(dtype)
             bias_G = (bias_G * scale_G).to(dtype)
             numbers_a_row = steps * width + x_MLC[0].numel()
-            ctx.chunks = split_rows(num_rows, limit // numbers_a_row, x_MLC.device)
+            ctx.chunks = split_rows(num_rows, limit // numbers_a_row)
             stored_rows = num_rows if stores else ctx.chunks[0].stop
             gates_MLG = x_MLC.new_empty(stored_rows, steps, width, dtype=dtype)
             z_MLD = x_MLC.new_empty(num_rows, steps, width // 2, dtype=weight_KCG.dtype)

@@ -17,19 +17,18 @@ import torch
 from torch import Tensor
 
 from pgti.nn.execution import (
-    DEFAULT_LIMITS,
-    ChunkLimits,
     compiler_disabled,
     without_autocast,
 )
-from pgti.nn.sparse import DENSE_FROM_DENSITY, csr_matrix
+from pgti.nn.limits import CPU_LIMITS, ChunkLimits, dense_limits
+from pgti.nn.sparse import csr_matrix
 from pgti.shapes import NF
 
 __all__ = ["Neighbours", "nearest"]
 
 
 def nearest(
-    p_NR: Tensor, q_NR: Tensor, num_neighbours: int, limits: ChunkLimits = DEFAULT_LIMITS
+    p_NR: Tensor, q_NR: Tensor, num_neighbours: int, limits: ChunkLimits = CPU_LIMITS
 ) -> Tensor:
     """For each i, the j with the largest p_i . q_j; without gradients.
 
@@ -61,10 +60,10 @@ class Neighbours:
         limits: for products with it.
     """
 
-    def __init__(self, index_NK: Tensor, limits: ChunkLimits = DEFAULT_LIMITS) -> None:
+    def __init__(self, index_NK: Tensor, limits: ChunkLimits = CPU_LIMITS) -> None:
         num_nodes, per_row = index_NK.shape
         self.index_NK = index_NK
-        self.is_dense = per_row >= DENSE_FROM_DENSITY * num_nodes
+        self.is_dense = per_row >= dense_limits(index_NK.device).density * num_nodes
         self.limits = limits
         if not self.is_dense:
             starts = torch.arange(num_nodes + 1, device=index_NK.device)

@@ -97,7 +97,7 @@ class _Polynomial(torch.autograd.Function):
         limits = neighbours.limits
         features = min(limits.mix_hop_features, limits.mix_hop_numbers // num_nodes)
         ctx.neighbours = neighbours
-        ctx.chunks = split_rows(num_entries, features // channels, x_NRC.device)
+        ctx.chunks = split_rows(num_entries, features // channels)
         y_NRO = x_NRC.new_empty(*x_NRC.shape[:2], len(bias_O))
         for entries in ctx.chunks:
             x_MC = x_NRC[:, entries].flatten(0, 1)

@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 
 from pgti.nn.execution import (
-    DEFAULT_LIMITS,
-    ChunkLimits,
     add_product,
     autocast_dtype,
     checkpointed,
@@ -26,6 +24,7 @@ from pgti.nn.execution import (
     split_rows,
     without_autocast,
 )
+from pgti.nn.limits import CPU_LIMITS, ChunkLimits
 
 __all__ = ["NodeWeights"]
 
@@ -44,7 +43,7 @@ class NodeWeights:
     """
 
     def __init__(
-        self, embedding_NR: Tensor, pool_RKCO: Tensor, limits: ChunkLimits = DEFAULT_LIMITS
+        self, embedding_NR: Tensor, pool_RKCO: Tensor, limits: ChunkLimits = CPU_LIMITS
     ) -> None:
         self._embedding_NR, self._pool_RKCO = embedding_NR, pool_RKCO
         self._limit = limits.node_weights

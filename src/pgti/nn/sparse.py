@@ -25,9 +25,10 @@ from pgti.graph import (
 )
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.execution import compiler_disabled
+from pgti.nn.limits import DenseLimits, dense_limits
 from pgti.shapes import NF
 
-__all__ = ["DENSE_FROM_DENSITY", "NUM_SUPPORTS", "Supports", "csr_matrix"]
+__all__ = ["NUM_SUPPORTS", "Supports", "csr_matrix"]
 
 _BUILDERS: dict[str, tuple[int, Callable[[SensorGraph], Sequence[CsrMatrix]]]] = {
     "dual_random_walk": (2, dual_random_walk),
@@ -39,11 +40,6 @@ _BUILDERS: dict[str, tuple[int, Callable[[SensorGraph], Sequence[CsrMatrix]]]] =
 
 NUM_SUPPORTS = {kind: number for kind, (number, _) in _BUILDERS.items()}
 """Number of operators of each kind."""
-
-DENSE_FROM_DENSITY = 0.15
-"""Fraction of non-zeros from which a dense [N, N] matrix multiplies faster than CSR: on two AVX-512
-cores with MKL, N = 20 .. 2000, F = 96 .. 4096, CSR takes 0.8 to 1.9 times as long as dense at 15 %,
-and 0.3 to 1.0 times at 8 %."""
 
 
 class Supports(nn.Module):
@@ -57,8 +53,7 @@ class Supports(nn.Module):
         operators: S matrices [N, N].
         graph: N sensors, for its edges.
         kind: names the operators.
-        dense_up_to_nodes: N up to which an operator with many non-zeros is stored dense too: one of
-            4096 nodes takes 64 MiB in float32, and the dual random walk has four.
+        dense: which products are dense; None for what suits the device.
 
     `ShardedSupports` has the same interface for some of the sensors: products then exchange rows
     with other ranks. Layers that go around `multiply` and `product` ask `is_sharded` first.
@@ -80,12 +75,12 @@ class Supports(nn.Module):
         graph: SensorGraph,
         kind: str,
         *,
-        dense_up_to_nodes: int = 4096,
+        dense: DenseLimits | None = None,
     ) -> None:
         super().__init__()
         self.kind = kind
         self.num_nodes = graph.num_nodes
-        self.dense_up_to_nodes = dense_up_to_nodes
+        self.dense = dense
         self._num_operators = len(operators)
         for index, operator in enumerate(operators):
             self._register(operator_name(index, transposed=False), operator)
@@ -189,6 +184,55 @@ class Supports(nn.Module):
         # The variant with `out` is the one that autocast leaves alone.
         return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
 
+    def stacked_powers(self, hops: int, dtype: torch.dtype | None = None) -> Tensor | None:
+        """All powers of all operators as one matrix, where the graph is small enough for that.
+
+        The hops of a state [N, F] are then one dense product, which is [N, H, F] in memory.
+        Computed in float64, then rounded; built once on a device.
+
+        Args:
+            hops: K, powers of each operator.
+            dtype: its precision; that of the operators by default.
+
+        Returns:
+            [N * H, N], row n * H + k is row n of power k in the order of `pgti.nn.diffusion`, the
+            identity first: H = 1 + S * K. None if the limits of dense products do not allow it.
+        """
+        num_hops = 1 + len(self) * hops
+        limits = self.dense or dense_limits(self.edge_weight.device)
+        if not len(self) or num_hops * self.num_nodes**2 > limits.stacked:
+            return None
+        dtype = dtype or self.dtype
+        name = f"powers {hops} {dtype}"
+        if name not in self._matrices:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._matrices[name] = self._build_powers(hops).to(dtype)
+        return self._matrices[name]
+
+    def _build_powers(self, hops: int) -> Tensor:
+        """[N * H, N] in float64."""
+        device, nodes = self.edge_weight.device, self.num_nodes
+        powers_NN = [torch.eye(nodes, dtype=torch.float64, device=device)]
+        for index in range(len(self)):
+            rows, columns, values = self._parts(_name(index, transposed=False))
+            counts = rows.diff()
+            sources = torch.arange(nodes, device=device)
+            row_of_value = sources.repeat_interleave(counts, output_size=len(values))
+            operator_NN = torch.zeros_like(powers_NN[0])
+            operator_NN.index_put_((row_of_value, columns.long()), values.double(), accumulate=True)
+            power_NN = operator_NN
+            for power in range(hops):
+                power_NN = operator_NN @ power_NN if power else operator_NN
+                powers_NN.append(power_NN)
+        return torch.stack(powers_NN, dim=1).view(-1, nodes)
+
+    def _parts(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """The buffers of an operator: starts of rows, columns, values."""
+        rows, columns, values = (
+            self.get_buffer(f"{name}_{part}") for part in ("rows", "columns", "values")
+        )
+        return rows, columns, values
+
     def scratch(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Temporary memory: for each name and type one block, grown on demand, per thread.
 
@@ -233,12 +277,11 @@ class Supports(nn.Module):
 
     def _build_matrix(self, name: str) -> Tensor:
         """CSR over the buffers (sharing their memory), or dense where that is faster."""
-        rows, columns, values = (
-            self.get_buffer(f"{name}_{part}") for part in ("rows", "columns", "values")
-        )
+        rows, columns, values = self._parts(name)
         matrix = csr_matrix(rows, columns, values)
         density = values.numel() / self.num_nodes**2
-        if density >= DENSE_FROM_DENSITY and self.num_nodes <= self.dense_up_to_nodes:
+        limits = self.dense or dense_limits(values.device)
+        if density >= limits.density and self.num_nodes <= limits.nodes:
             return matrix.to_dense()
         return matrix
 
