@@ -158,9 +158,7 @@ class ShardedSupports(Supports):
 
     def _build_matrix(self, name: str) -> Tensor:
         """CSR over the buffers; as many columns as sensors, or as rows in the halo."""
-        rows, columns, values = (
-            self.get_buffer(f"{name}_{part}") for part in ("rows", "columns", "values")
-        )
+        rows, columns, values = self._csr_parts(name)
         of_operator, is_outer = name.removesuffix("_outer"), name.endswith("_outer")
         num_columns = sum(self._sizes[of_operator][1]) if is_outer else len(rows) - 1
         return csr_matrix(rows, columns, values, num_columns)

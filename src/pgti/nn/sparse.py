@@ -200,7 +200,7 @@ class Supports(nn.Module):
         """
         num_hops = 1 + len(self) * hops
         limits = self.dense or dense_limits(self.edge_weight.device)
-        if not len(self) or num_hops * self.num_nodes**2 > limits.stacked:
+        if self.is_sharded or not len(self) or num_hops * self.num_nodes**2 > limits.stacked:
             return None
         dtype = dtype or self.dtype
         name = f"powers {hops} {dtype}"
@@ -214,7 +214,7 @@ class Supports(nn.Module):
         device, nodes = self.edge_weight.device, self.num_nodes
         powers_NN = [torch.eye(nodes, dtype=torch.float64, device=device)]
         for index in range(len(self)):
-            rows, columns, values = self._parts(_name(index, transposed=False))
+            rows, columns, values = self._csr_parts(operator_name(index, transposed=False))
             counts = rows.diff()
             sources = torch.arange(nodes, device=device)
             row_of_value = sources.repeat_interleave(counts, output_size=len(values))
@@ -226,7 +226,7 @@ class Supports(nn.Module):
                 powers_NN.append(power_NN)
         return torch.stack(powers_NN, dim=1).view(-1, nodes)
 
-    def _parts(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _csr_parts(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """The buffers of an operator: starts of rows, columns, values."""
         rows, columns, values = (
             self.get_buffer(f"{name}_{part}") for part in ("rows", "columns", "values")
@@ -277,7 +277,7 @@ class Supports(nn.Module):
 
     def _build_matrix(self, name: str) -> Tensor:
         """CSR over the buffers (sharing their memory), or dense where that is faster."""
-        rows, columns, values = self._parts(name)
+        rows, columns, values = self._csr_parts(name)
         matrix = csr_matrix(rows, columns, values)
         density = values.numel() / self.num_nodes**2
         limits = self.dense or dense_limits(values.device)
