@@ -1,0 +1,177 @@
+"""A training step of any registered model on a fake GPU: see `pgti_bench.fake_gpu`.
+
+launches = count_launches(FakeStepSpec(model="dcrnn", num_nodes=207, batch_size=64))
+launches.total, launches.by_kind["sparse"]
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from pgti.batching import Batch
+from pgti.forecasting import NetworkForecaster
+from pgti.graph import SensorGraph
+from pgti.models import AbstractModel, ModelShape, build_model
+from pgti.store import Scaler
+from pgti.training import TrainingConfig, TrainStep
+from pgti_bench.fake_gpu import (
+    FAKE_DEVICE,
+    FakeGpu,
+    FakeGpuError,
+    HostTensorError,
+    HostWaitError,
+    UnknownShapeError,
+)
+from pgti_bench.launches import Launches
+
+__all__ = [
+    "FakeGpu",
+    "FakeGpuError",
+    "FakeStep",
+    "FakeStepSpec",
+    "HostTensorError",
+    "HostWaitError",
+    "Launches",
+    "UnknownShapeError",
+    "count_launches",
+    "fake_batch",
+    "fake_step",
+    "ring_graph",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FakeStepSpec:
+    """A model, its sizes and its training.
+
+    Attributes:
+        model: name of a registered model.
+        options: of the model.
+        graph: of the sensors; None makes a `ring_graph` of `num_nodes`.
+        num_nodes: sensors N.
+        batch_size: windows B.
+        input_steps: L.
+        horizon: H.
+        calendar: features of time, which are inputs too.
+        training: optimizer, precision, clipping.
+        activation_checkpointing: recompute activations in the backward pass.
+    """
+
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    graph: SensorGraph | None = None
+    num_nodes: int = 207
+    batch_size: int = 64
+    input_steps: int = 12
+    horizon: int = 12
+    calendar: tuple[str, ...] = ("time-of-day",)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    activation_checkpointing: bool = False
+
+    @property
+    def shape(self) -> ModelShape:
+        """What windows of one channel, the target, ask of the network."""
+        return ModelShape(
+            input_steps=self.input_steps,
+            horizon=self.horizon,
+            num_nodes=self.num_nodes if self.graph is None else self.graph.num_nodes,
+            input_channels=1 + len(self.calendar),
+            target_channels=1,
+            target_indices=(0,),
+            calendar=self.calendar,
+            steps_per_day=288,
+        )
+
+
+@dataclass(kw_only=True, slots=True)
+class FakeStep:
+    """A forecaster, a batch of windows and the step that trains one on the other, on a fake GPU.
+
+    Attributes:
+        forecaster: with the network.
+        batch: windows with targets.
+        train_step: as `TrainStep.from_config` makes it.
+        num_taken: steps so far.
+    """
+
+    forecaster: NetworkForecaster
+    batch: Batch
+    train_step: TrainStep
+    num_taken: int = 0
+
+    def take(self) -> None:
+        """Take a step: forward, backward, clipping, update."""
+        self.train_step([self.batch], step=self.num_taken, learning_rate=1e-3)
+        self.num_taken += 1
+
+
+def fake_step(spec: FakeStepSpec) -> FakeStep:
+    """A training step on a fake GPU, inside the block of a `FakeGpu`.
+
+    Raises:
+        ConfigError: there is no such model or option.
+    """
+    shape = spec.shape
+    graph = ring_graph(shape.num_nodes) if spec.graph is None else spec.graph
+    torch.manual_seed(0)
+    network = build_model(spec.model, spec.options, shape)
+    assert isinstance(network, AbstractModel)
+    network.activation_checkpointing = spec.activation_checkpointing
+    scaler = Scaler(mean=(50.0,), std=(10.0,))
+    forecaster = NetworkForecaster(network, network.build_supports(graph), scaler, (0,))
+    forecaster.to(FAKE_DEVICE)
+    return FakeStep(
+        forecaster=forecaster,
+        batch=fake_batch(shape, spec.batch_size),
+        train_step=TrainStep.from_config(forecaster.train(), spec.training),
+    )
+
+
+def fake_batch(shape: ModelShape, batch_size: int) -> Batch:
+    """Windows with targets on a fake GPU, inside the block of a `FakeGpu`."""
+    sizes = {
+        "x": (batch_size, shape.input_steps, shape.num_nodes, shape.input_channels),
+        "y": (batch_size, shape.horizon, shape.num_nodes, shape.target_channels),
+        "calendar": (batch_size, shape.input_steps + shape.horizon, len(shape.calendar)),
+    }
+    x, y, calendar = (torch.empty(each, device=FAKE_DEVICE) for each in sizes.values())
+    channels = shape.input_channels - len(shape.calendar)
+    return Batch(
+        x=x,
+        x_mask=torch.ones(*x.shape[:3], channels, dtype=torch.bool, device=FAKE_DEVICE),
+        y=y,
+        y_mask=torch.ones(y.shape, dtype=torch.bool, device=FAKE_DEVICE),
+        calendar=calendar,
+        starts=np.arange(batch_size),
+    )
+
+
+def count_launches(spec: FakeStepSpec) -> Launches:
+    """Kernels that a GPU would start in one training step, after a first one that prepares.
+
+    Raises:
+        FakeGpuError: the step waits for the GPU, or mixes devices.
+        ConfigError: there is no such model or option.
+    """
+    with FakeGpu() as gpu:
+        step = fake_step(spec)
+        step.take()
+        with gpu.checked() as launches:
+            step.take()
+    return launches
+
+
+def ring_graph(num_nodes: int, neighbours: int = 8) -> SensorGraph:
+    """Each sensor has edges to the `neighbours` that follow it, or to all others if they are few.
+
+    With 8 of them METR-LA's 207 sensors have about as many edges as in its published graph.
+    """
+    nodes = np.arange(num_nodes)
+    steps = np.arange(1, 1 + min(neighbours, num_nodes - 1))
+    targets = (nodes[:, None] + steps) % num_nodes
+    weights = np.broadcast_to(np.exp(-((steps / neighbours) ** 2)), targets.shape)
+    sources = np.repeat(nodes, len(steps))
+    return SensorGraph.from_edges(num_nodes, sources, targets.ravel(), weights.ravel())

@@ -1,0 +1,318 @@
+"""A GPU that computes nothing: finds host waits and mixed devices, and counts kernel launches.
+
+    with FakeGpu() as gpu:
+        step = fake_step(FakeStepSpec(model="dcrnn"))  # of pgti_bench.fake_device
+        with gpu.checked() as launches:
+            step.take()
+
+Inside the block tensors on "cuda" have shapes and no content (they are torch's `meta` tensors), and
+code finds what it would find on a GPU: `tensor.device.type == "cuda"`, autocast, foreach kernels,
+CSR matrices, cuDNN's recurrent layers and fused attention. What CUDA alone offers (graphs, streams,
+memory statistics, NCCL) is missing. torch's fake tensors do not serve: on a build without CUDA they
+have no backward pass.
+
+`checked` raises a `FakeGpuError` that names the line of the code which
+
+- waits for the GPU: `.item()`, `float(tensor)`, a copy to the host, one from memory that is not
+  pinned, an index or a tensor made of Python numbers;
+- gives a kernel a tensor of the host, other than a number that has no dimension;
+- asks for a shape that depends on data, where a GPU waits: `nonzero`, an index of booleans.
+"""
+
+import sys
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pgti_bench.fake_kernels import (
+    attention,
+    cast_arguments,
+    gru,
+    gru_gradients,
+    sparse_product,
+)
+from pgti_bench.launches import Launches
+
+__all__ = ["FakeGpu", "FakeGpuError", "HostTensorError", "HostWaitError", "UnknownShapeError"]
+
+FAKE_DEVICE = torch.device("cuda", 0)
+_META = torch.device("meta")
+_WAITS = {"_local_scalar_dense", "equal", "is_nonzero"}
+_UNKNOWN_SHAPES = {
+    "nonzero",
+    "nonzero_numpy",
+    "argwhere",
+    "masked_select",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "bincount",
+    "repeat_interleave",
+}
+_INDEXED = {"index", "index_put_", "_unsafe_index", "_index_put_impl_"}
+_ON_THE_GPU = ("scaled_dot_product_attention", "gru")
+"""Functions that have kernels of their own on a GPU."""
+_FROM_PYTHON = {"tensor", "new_tensor", "as_tensor"}
+
+
+class FakeGpuError(AssertionError):
+    """What would wait or fail on a GPU."""
+
+
+class HostWaitError(FakeGpuError):
+    """The host would wait for the GPU."""
+
+
+class HostTensorError(FakeGpuError):
+    """A kernel would get a tensor of the host."""
+
+
+class UnknownShapeError(FakeGpuError):
+    """A shape depends on data, which the host would wait for."""
+
+
+class FakeGpu:
+    """The block in which "cuda" is a fake GPU.
+
+    Attributes:
+        device: cuda:0.
+    """
+
+    device = FAKE_DEVICE
+
+    def __init__(self) -> None:
+        self._pinned: set[int] = set()
+        self._face = _Face(self)
+        self._stack = ExitStack()
+        self.is_checking = False
+
+    def __enter__(self) -> Self:
+        generator_state = torch.zeros(16, dtype=torch.uint8)
+        replaced: dict[str, Any] = {
+            "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
+            "torch.cuda.is_bf16_supported": lambda *_, **__: True,
+            "torch.backends.cudnn.is_acceptable": lambda _: False,
+            "torch.cuda.device": lambda _: ExitStack(),
+            "torch.cuda.device_count": lambda: 1,
+            "torch.cuda.get_rng_state": lambda *_: generator_state,
+            "torch.cuda.set_rng_state": lambda *_: None,
+            "torch.utils._foreach_utils._get_foreach_kernels_supported_devices": lambda: [
+                "cuda",
+                "meta",
+            ],
+        }
+        run_backward = torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+        replaced["torch.autograd._engine_run_backward"] = self._within(run_backward)
+        for target, replacement in replaced.items():
+            self._stack.enter_context(mock.patch(target, replacement))
+        self._stack.enter_context(self._face)
+        self._stack.enter_context(_Kernels(self, None))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def checked(self) -> Generator[Launches]:
+        """Count the launches of the block, and raise where it would wait for the GPU.
+
+        Raises:
+            HostWaitError, HostTensorError, UnknownShapeError: at the line that would.
+        """
+        launches = Launches()
+        self.is_checking = True
+        try:
+            with _Kernels(self, launches):
+                yield launches
+        finally:
+            self.is_checking = False
+
+    def _within(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that calls code of ours, which must see this device too."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._face:
+                return function(*args, **kwargs)
+
+        return call
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """The tensor of the host, taken for one in pinned memory."""
+        self._pinned.add(tensor.untyped_storage()._cdata)
+        return tensor
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        """Whether `pin` had it, or a tensor of the same memory."""
+        return tensor.untyped_storage()._cdata in self._pinned
+
+
+class _Face(TorchFunctionMode):
+    """Shows meta tensors as tensors of cuda:0, and sends what is asked of cuda to meta."""
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        super().__init__()
+        self._gpu = gpu
+        getters: dict[Any, Callable[[Tensor], object]] = {
+            Tensor.device: lambda each: FAKE_DEVICE if each.is_meta else each.device,
+            Tensor.is_cuda: lambda each: each.is_meta,
+            Tensor.is_meta: lambda _: False,
+        }
+        self._instead: dict[object, Callable[..., object]] = {
+            **{attribute.__get__: getter for attribute, getter in getters.items()},
+            Tensor.get_device: lambda each: 0 if each.is_meta else -1,
+            Tensor.cuda: lambda each, *_, **__: each.to(_META),
+            Tensor.pin_memory: lambda each, *_: gpu.pin(each.clone()),
+            Tensor.is_pinned: lambda each, *_: gpu.is_pinned(each),
+            functional.scaled_dot_product_attention: attention,
+            torch.gru: gru,
+        }
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = {} if kwargs is None else dict(kwargs)
+        if func is torch.device:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        is_made_there = any(_is_cuda(each) for each in (*args, *kwargs.values()))
+        args = tuple(_META if _is_cuda(each) else each for each in args)
+        kwargs = {key: _META if _is_cuda(each) else each for key, each in kwargs.items()}
+        if torch.is_autocast_enabled("cuda"):
+            args, kwargs = cast_arguments(name, args, kwargs)
+        instead = self._instead.get(func)
+        if instead is not None and (args[0].is_meta or not name.startswith(_ON_THE_GPU)):
+            return instead(*args, **kwargs)
+        if kwargs.pop("pin_memory", False):
+            return self._gpu.pin(func(*args, **kwargs))
+        if self._gpu.is_checking:
+            is_python = name in _FROM_PYTHON and not isinstance(args[-1], Tensor)
+            if is_python and is_made_there:
+                raise HostWaitError(f"{name} of Python numbers waits for the GPU: {_line()}")
+            if name in ("__getitem__", "__setitem__") and args[0].is_meta and _has_numbers(args[1]):
+                raise HostWaitError(f"an index of Python numbers waits for the GPU: {_line()}")
+        return func(*args, **kwargs)
+
+
+class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does not annotate it
+    """Sees every kernel: counts it, runs it on shapes alone, and refuses what would wait.
+
+    Args:
+        gpu: whose tensors they are.
+        launches: where to count; None checks and counts nothing.
+    """
+
+    def __init__(self, gpu: FakeGpu, launches: Launches | None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._gpu = gpu
+        self._launches = launches
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():
+            tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+            on_gpu = any(each.is_meta for each in tensors) or kwargs.get("device") == _META
+            name = func.overloadpacket.__name__
+            if self._launches is not None and on_gpu:
+                self._refuse_waiting(name, args, kwargs, tensors)
+            is_sparse = any(each.layout is torch.sparse_csr for each in tensors)
+            if is_sparse and name in ("addmm", "sparse_sampled_addmm"):
+                result: Any = sparse_product(name, args, kwargs)
+            elif name == "_cudnn_rnn_backward":
+                result = gru_gradients(args)
+            else:
+                result = func(*args, **kwargs)
+            if self._launches is not None:
+                made = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
+                if on_gpu or any(each.is_meta for each in made):
+                    self._launches.add(func, args, kwargs, is_sparse=is_sparse)
+            return result
+
+    def _refuse_waiting(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
+    ) -> None:
+        if name in _WAITS:
+            raise HostWaitError(f"{name} waits for the GPU: {_line()}")
+        if name in _UNKNOWN_SHAPES:
+            raise UnknownShapeError(f"the shape of {name} depends on data: {_line()}")
+        if name in ("_to_copy", "copy_"):
+            self._refuse_waiting_copy(name, args, kwargs)
+        elif any(not each.is_meta and each.ndim > 0 for each in tensors):
+            if name in _INDEXED:
+                raise HostWaitError(f"an index of the host is copied, which waits: {_line()}")
+            raise HostTensorError(f"{name} gets tensors of the GPU and of the host: {_line()}")
+        elif name in _INDEXED:
+            masks = (torch.bool, torch.uint8)
+            is_filled = name != "index" and args[2].numel() == 1
+            if not is_filled and any(each.dtype in masks for each in args[1] if each is not None):
+                raise UnknownShapeError(f"the shape of a boolean index depends on data: {_line()}")
+
+    def _refuse_waiting_copy(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        source = args[0] if name == "_to_copy" else args[1]
+        if source.is_meta:
+            if _goes_to_host(name, args, kwargs):
+                raise HostWaitError(f"a copy to the host waits for the GPU: {_line()}")
+        elif not self._gpu.is_pinned(source):
+            raise HostWaitError(f"a copy from memory that is not pinned waits: {_line()}")
+        elif not (kwargs.get("non_blocking") or args[2:3] == (True,)):
+            raise HostWaitError(f"a copy without non_blocking waits for the GPU: {_line()}")
+
+
+def _is_cuda(value: object) -> bool:
+    if isinstance(value, torch.device):
+        return value.type == "cuda"
+    return isinstance(value, str) and (value == "cuda" or value.startswith("cuda:"))
+
+
+def _has_numbers(index: object) -> bool:
+    """Whether an index has a list or an array, which becomes a tensor of the host first."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, list | tuple | range | np.ndarray) for part in parts)
+
+
+def _goes_to_host(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    if name == "copy_":
+        return not args[0].is_meta
+    device = kwargs.get("device")
+    return device is not None and torch.device(device).type == "cpu"
+
+
+_LIBRARIES = (str(Path(torch.__file__).parent), __file__)
+
+
+def _line() -> str:
+    """File, line and function of the innermost code that is neither torch's nor this file's."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(_LIBRARIES) or "contextlib" in frame.f_code.co_filename
+    ):
+        frame = frame.f_back
+    code = frame.f_code
+    return f"{code.co_filename}:{frame.f_lineno}, {code.co_name}"
