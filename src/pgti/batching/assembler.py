@@ -37,6 +37,8 @@ class StoredRows:
         window_calendar: calendar features of inputs and horizon [B, L + H, F].
         starts: first row of each window, int64 [B], on the host.
         with_targets: whether windows have L + H rows, or the first L.
+        copied: what the computation has to wait for before it reads them; None where nothing is
+            being copied.
     """
 
     raw: Tensor
@@ -46,19 +48,18 @@ class StoredRows:
     window_calendar: Tensor
     starts: NDArray[np.int64]
     with_targets: bool
+    copied: torch.cuda.Event | None = None
 
     def to(self, device: torch.device) -> Self:
-        """The same rows on a device; copies from pinned memory do not wait."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same rows on a device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin(self) -> Self:
-        """The same rows where a GPU copies them from while the host continues.
+    def after(self, copied: torch.cuda.Event) -> Self:
+        """The same rows, which are there once that event is complete."""
+        return replace(self, copied=copied)
 
-        Torch caches pinned memory, and reuses it once the copies from it are done.
-        """
-        return self._map(lambda tensor: tensor.pin_memory() if tensor.numel() else tensor)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same rows in the tensors that a function returns for those here."""
         index = self.window_index
         return replace(
             self,

@@ -1,20 +1,21 @@
 """From window starts to batches: the interface of every strategy, and windows cut from rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pgti.batching.assembler import Assembler, StoredRows
 from pgti.batching.batch import Batch
 from pgti.batching.rows import RowReader, ScratchArrays
 from pgti.batching.source import WindowSource
 from pgti.errors import require_whole_number
-from pgti.windows import RowPlan, plan_rows
 
 __all__ = ["BatchRequest", "Batcher", "RowResidency", "RowSource", "StartsOf", "WindowBatcher"]
 
@@ -34,12 +35,15 @@ class BatchRequest:
         with_targets: False for windows whose horizon lies past the end of the series.
         scratch: memory for rows; what is fetched is valid until it is used again.
         reader: what `announce_batch` returned for the batch.
+        sent: the same starts on the compute device, of an epoch's that `send_starts` checked and
+            moved there; None where it did not.
     """
 
     starts: NDArray[np.int64]
     with_targets: bool = True
     scratch: ScratchArrays = field(default_factory=ScratchArrays)
     reader: RowReader | None = None
+    sent: Tensor | None = None
 
 
 class RowResidency:
@@ -55,6 +59,24 @@ class RowResidency:
 
     def begin_epoch(self, epoch: int) -> None:
         """Have everything that an epoch's batches need."""
+
+    def send_starts(
+        self, batches: Callable[[], Sequence[NDArray[np.int64]]], *, with_targets: bool
+    ) -> Iterator[Tensor | None]:
+        """Move the starts of an epoch's windows to the compute device, where rows are cut there.
+
+        Args:
+            batches: gives this rank's starts of every batch, int64 [b].
+            with_targets: as in `BatchRequest`.
+
+        Returns:
+            For each batch its starts on the device; None without end where rows are read on the
+            host.
+
+        Raises:
+            ConfigError: if a window reaches outside the series.
+        """
+        return repeat(None)
 
     def announce_batch(self, starts_of: StartsOf) -> RowReader | None:
         """Learn of a batch before it is fetched; all ranks announce in the same order.
@@ -72,20 +94,29 @@ class RowSource(RowResidency, ABC, Generic[FetchedT]):
     """Where the rows of the series are, and how a batch's rows reach the compute device."""
 
     @abstractmethod
-    def fetch(self, plan: RowPlan, request: BatchRequest) -> FetchedT:
-        """Read the rows of a plan, on the host; several threads may call it at the same time."""
+    def fetch(self, request: BatchRequest) -> FetchedT:
+        """Read the rows of windows, on the host; several threads may call it at the same time."""
 
     @abstractmethod
     def collect(self, fetched: FetchedT) -> StoredRows:
         """The fetched rows on the compute device."""
 
+    def upload(self, fetched: FetchedT, scratch: ScratchArrays) -> FetchedT:
+        """See `Batcher.upload`."""
+        return fetched
+
+    def new_scratch(self) -> ScratchArrays:
+        """Memory for the rows of one batch."""
+        return ScratchArrays()
+
 
 class Batcher(ABC, Generic[FetchedT]):
     """Turns window starts into batches.
 
-    The work has two halves, so that a thread can run ahead with the first: `fetch` reads on the
-    host, `assemble` makes a `Batch` on the compute device. Several threads may fetch at the same
-    time, each into its own scratch memory; one at a time may assemble.
+    The work has parts, so that threads and copies can run ahead: `fetch` reads on the host,
+    `upload` starts to copy to the compute device, `assemble` makes a `Batch` there. Several threads
+    may fetch at the same time, each into its own scratch memory; one at a time may upload and
+    assemble.
 
     Args:
         source: what the windows hold.
@@ -107,7 +138,7 @@ class Batcher(ABC, Generic[FetchedT]):
         self.source = source
         self.device = device
         self.prefetch_depth = prefetch_depth
-        self._scratch = ScratchArrays()
+        self._scratch: ScratchArrays | None = None
 
     @abstractmethod
     def fetch(self, request: BatchRequest) -> FetchedT:
@@ -121,20 +152,35 @@ class Batcher(ABC, Generic[FetchedT]):
     def assemble(self, fetched: FetchedT) -> Batch:
         """Make a batch of fetched windows, on the compute device."""
 
+    def upload(self, fetched: FetchedT, scratch: ScratchArrays) -> FetchedT:
+        """Start to copy what was fetched to the compute device, where that takes time.
+
+        Args:
+            fetched: what `fetch` returned.
+            scratch: the memory that it is in.
+
+        Returns:
+            What `assemble` takes in its place.
+        """
+        return fetched
+
+    def new_scratch(self) -> ScratchArrays:
+        """Scratch memory for one batch in progress."""
+        return ScratchArrays()
+
     def gather(self, starts: NDArray[np.int64], *, with_targets: bool = True) -> Batch:
-        """Fetch and assemble in one call."""
-        return self.assemble(
-            self.fetch(
-                BatchRequest(starts=starts, with_targets=with_targets, scratch=self._scratch)
-            )
-        )
+        """Fetch, upload and assemble in one call."""
+        if self._scratch is None:
+            self._scratch = self.new_scratch()
+        self._scratch.wait()
+        request = BatchRequest(starts=starts, with_targets=with_targets, scratch=self._scratch)
+        return self.assemble(self.upload(self.fetch(request), self._scratch))
 
 
 class WindowBatcher(Batcher[FetchedT]):
     """Cuts windows from rows: index-batching, wherever the rows are.
 
-    The series is time-major, so a window is a few ranges of rows. A batch reads the rows of every
-    window or, where windows share most of them, each row once.
+    The series is time-major, so a window is a few ranges of rows.
 
     Args:
         source: what the windows hold.
@@ -159,10 +205,18 @@ class WindowBatcher(Batcher[FetchedT]):
         self._assembler = assembler
 
     def fetch(self, request: BatchRequest) -> FetchedT:
-        """Plan which rows the windows need, and read them."""
-        self.source.check_starts(request.starts, with_targets=request.with_targets)
-        offsets = self.source.spec.row_offsets(with_targets=request.with_targets)
-        return self.rows.fetch(plan_rows(request.starts, offsets), request)
+        """Read the rows that the windows need."""
+        if request.sent is None:
+            self.source.check_starts(request.starts, with_targets=request.with_targets)
+        return self.rows.fetch(request)
+
+    def upload(self, fetched: FetchedT, scratch: ScratchArrays) -> FetchedT:
+        """Copy rows to the compute device, as their source does."""
+        return self.rows.upload(fetched, scratch)
+
+    def new_scratch(self) -> ScratchArrays:
+        """Memory that the rows' source copies from."""
+        return self.rows.new_scratch()
 
     def assemble(self, fetched: FetchedT) -> Batch:
         """Decode, standardise and mask on the compute device."""

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from pgti.batching.assembler import StoredRows
 from pgti.batching.batcher import BatchRequest, RowSource
+from pgti.batching.copies import CopyStream, PinnedArrays
 from pgti.batching.rows import RowFeatures, RowReader, ScratchArrays
 from pgti.batching.source import WindowSource
-from pgti.windows import RowPlan
+from pgti.windows import plan_rows
 
 __all__ = ["HostRows", "SeriesReader"]
 
@@ -31,7 +32,10 @@ class SeriesReader(RowReader, Protocol):
 
 
 class HostRows(RowSource[StoredRows]):
-    """Rows that a reader copies on the host.
+    """Rows that a reader copies on the host: those of every window, or their union.
+
+    Where windows share most of their rows, each row is copied once. For a GPU they are copied to
+    pinned memory, and from there on a stream of their own (`pgti.batching.copies`).
 
     Args:
         source: what the windows hold.
@@ -51,41 +55,49 @@ class HostRows(RowSource[StoredRows]):
         self._device = device
         self._reader = reader
         self._features = RowFeatures(source) if features is None else features
+        self._copies = CopyStream(device) if device.type == "cuda" else None
 
-    def fetch(self, plan: RowPlan, request: BatchRequest) -> StoredRows:
+    def fetch(self, request: BatchRequest) -> StoredRows:
         """Copy the rows of the windows in the stored dtype, and compute their features."""
-        meta, is_gpu = self._source.store.meta, self._device.type == "cuda"
-        raw = self._raw_rows(plan.rows.size, request.scratch)
-        (request.reader or self._reader).copy_rows(plan.ranges, raw.numpy())
+        meta, scratch = self._source.store.meta, request.scratch
+        offsets = self._source.spec.row_offsets(with_targets=request.with_targets)
+        plan = plan_rows(request.starts, offsets)
+        shape = (plan.rows.size, self._reader.num_readings)
+        raw = scratch.array("raw", shape, self._reader.dtype)
+        (request.reader or self._reader).copy_rows(plan.ranges, raw)
         calendar = self._features.calendar(plan.rows)
         window_calendar = calendar
         if plan.window_index is not None or not request.with_targets:
             extent = self._source.spec.extent
             rows = request.starts[:, None] + np.arange(extent.start, extent.stop)
             window_calendar = self._features.calendar(rows)
-        stored = StoredRows(
-            raw=raw.view(*plan.rows.shape, meta.num_nodes, meta.num_channels),
-            calendar=torch.from_numpy(calendar),
-            bins=torch.from_numpy(self._features.bins(plan.rows)),
-            window_index=_as_tensor(plan.window_index),
-            window_calendar=torch.from_numpy(window_calendar),
+
+        def placed(name: str, array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(scratch.place(name, array))
+
+        index = plan.window_index
+        return StoredRows(
+            raw=torch.from_numpy(raw).view(*plan.rows.shape, meta.num_nodes, meta.num_channels),
+            calendar=placed("calendar", calendar),
+            bins=placed("bins", self._features.bins(plan.rows)),
+            window_index=None if index is None else placed("window index", index),
+            window_calendar=placed("window calendar", window_calendar),
             starts=request.starts,
             with_targets=request.with_targets,
         )
-        return stored.pin() if is_gpu else stored
+
+    def upload(self, fetched: StoredRows, scratch: ScratchArrays) -> StoredRows:
+        """Start to copy the rows to a GPU."""
+        return fetched if self._copies is None else self._copies.upload(fetched, scratch)
 
     def collect(self, fetched: StoredRows) -> StoredRows:
-        """Move the rows to the compute device."""
-        return fetched if self._device.type == "cpu" else fetched.to(self._device)
+        """The rows on the compute device, when a computation can read them."""
+        if self._copies is None:
+            return fetched
+        if fetched.copied is None:  # nobody has uploaded them
+            fetched = self._copies.upload(fetched, ScratchArrays())
+        return self._copies.join(fetched)
 
-    def _raw_rows(self, num_rows: int, scratch: ScratchArrays) -> Tensor:
-        """Memory for rows in the stored dtype; pinned for a GPU, whose copies start at once."""
-        shape, dtype = (num_rows, self._reader.num_readings), self._reader.dtype
-        if self._device.type != "cuda":
-            return torch.from_numpy(scratch.array("raw", shape, dtype))
-        kind = torch.int16 if dtype == np.int16 else torch.float32
-        return torch.empty(shape, dtype=kind, pin_memory=True)
-
-
-def _as_tensor(array: NDArray[np.int64] | None) -> Tensor | None:
-    return None if array is None else torch.from_numpy(array)
+    def new_scratch(self) -> ScratchArrays:
+        """Memory for the rows of one batch; pinned for a GPU."""
+        return ScratchArrays() if self._copies is None else PinnedArrays()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
@@ -96,26 +97,42 @@ class BatchLoader:
     def _requests(self, epoch: int, first_batch: int) -> Iterator[Callable[[ScratchArrays], Any]]:
         """Fetches this rank's windows of each batch; all ranks' are announced as they come."""
         positions, total = self.order.epoch(self.num_windows, epoch), self.num_windows
-        for first in range(first_batch * self.batch_size, total, self.batch_size):
-            batch = positions[first : first + self.batch_size]
+        size, rank, rows = self.batch_size, self.sharding.rank, self.batcher.rows
+        firsts = range(first_batch * size, total, size)
 
-            def starts_of(rank: int, batch: NDArray[np.int64] = batch) -> NDArray[np.int64]:
-                return self.starts[self.sharding.shard(rank, batch, total, epoch)]
+        def starts_in(first: int, rank: int) -> NDArray[np.int64]:
+            batch = positions[first : first + size]
+            return self.starts[self.sharding.shard(rank, batch, total, epoch)]
 
-            reader = self.batcher.rows.announce_batch(starts_of)
-            yield partial(self._fetch, starts_of(self.sharding.rank), reader)
+        sent = rows.send_starts(
+            lambda: [starts_in(first, rank) for first in firsts], with_targets=self._with_targets
+        )
+        for first, on_device in zip(firsts, sent, strict=False):
+            reader = rows.announce_batch(partial(starts_in, first))
+            yield partial(self._fetch, starts_in(first, rank), reader, on_device)
 
     def _fetch(
-        self, starts: NDArray[np.int64], reader: RowReader | None, scratch: ScratchArrays
+        self,
+        starts: NDArray[np.int64],
+        reader: RowReader | None,
+        sent: Tensor | None,
+        scratch: ScratchArrays,
     ) -> Any:
         """What the batcher fetches; None where no window of the batch is this rank's."""
         if not len(starts):
             return None
         return self.batcher.fetch(
             BatchRequest(
-                starts=starts, with_targets=self._with_targets, scratch=scratch, reader=reader
+                starts=starts,
+                with_targets=self._with_targets,
+                scratch=scratch,
+                reader=reader,
+                sent=sent,
             )
         )
+
+    def _upload(self, fetched: Any, scratch: ScratchArrays) -> Any:
+        return None if fetched is None else self.batcher.upload(fetched, scratch)
 
     def _assemble(self, fetched: Any) -> Batch:
         if fetched is None:
@@ -126,22 +143,63 @@ class BatchLoader:
         self, requests: Iterator[Callable[[ScratchArrays], Any]]
     ) -> Generator[Batch, None, None]:
         """Each batch when it is asked for, on the caller's thread."""
-        scratch = ScratchArrays()
+        scratch = self.batcher.new_scratch()
         for fetch in requests:
-            yield self._assemble(fetch(scratch))
+            scratch.wait()
+            yield self._assemble(self._upload(fetch(scratch), scratch))
 
     def _prefetched(
         self, requests: Iterator[Callable[[ScratchArrays], Any]]
     ) -> Generator[Batch, None, None]:
-        memory = [ScratchArrays() for _ in range(self.batcher.prefetch_depth)]
-        waiting: deque[Future[Any]] = deque()
+        memory = [self.batcher.new_scratch() for _ in range(self.batcher.prefetch_depth)]
+        waiting: deque[_Fetching] = deque()
         # A thread for each batch that is fetched ahead: one core cannot ask as much of memory, or
         # of a disk, as two can.
         with ThreadPoolExecutor(len(memory) - 1, thread_name_prefix="pgti-fetch") as threads:
             for fetch, scratch in zip(requests, cycle(memory), strict=False):
-                waiting.append(threads.submit(fetch, scratch))
                 # Scratch memory is written again only after the batch made of it has been used.
+                scratch.wait()
+                waiting.append(_Fetching(threads.submit(fetch, scratch), scratch, self._upload))
                 if len(waiting) == len(memory):
-                    yield self._assemble(waiting.popleft().result())
+                    yield self._assemble_next(waiting)
             while waiting:
-                yield self._assemble(waiting.popleft().result())
+                yield self._assemble_next(waiting)
+
+    def _assemble_next(self, waiting: "deque[_Fetching]") -> Batch:
+        """The first of the batches in progress; the copy of the next one starts before it."""
+        uploaded = waiting.popleft().upload()
+        if waiting and waiting[0].is_fetched:
+            waiting[0].upload()
+        return self._assemble(uploaded)
+
+
+class _Fetching:
+    """A batch in progress: threads fetch it, then it is uploaded once.
+
+    Args:
+        future: what is fetched.
+        scratch: the memory that it is in.
+        upload: starts to copy it to the compute device.
+    """
+
+    def __init__(
+        self,
+        future: Future[Any],
+        scratch: ScratchArrays,
+        upload: Callable[[Any, ScratchArrays], Any],
+    ) -> None:
+        self._future = future
+        self._scratch = scratch
+        self._upload = upload
+        self._uploaded: tuple[Any] | None = None
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether it is there; an error is raised when its turn comes."""
+        return self._future.done() and self._future.exception() is None
+
+    def upload(self) -> Any:
+        """What the batch is assembled of; waits until it is fetched."""
+        if self._uploaded is None:
+            self._uploaded = (self._upload(self._future.result(), self._scratch),)
+        return self._uploaded[0]

@@ -25,7 +25,10 @@ class RowReader(Protocol):
 
 
 class ScratchArrays:
-    """Named scratch arrays, grown on demand; asking for a name again invalidates the last one."""
+    """Named scratch arrays, grown on demand; asking for a name again invalidates the last one.
+
+    What is fetched for a batch lies in them until they are used for another one: call `wait` first.
+    """
 
     def __init__(self) -> None:
         self._arrays: dict[str, NDArray[Any]] = {}
@@ -35,8 +38,18 @@ class ScratchArrays:
         size = math.prod(shape)
         array = self._arrays.get(name)
         if array is None or array.size < size:
-            array = self._arrays[name] = np.empty(size, dtype=dtype)
+            array = self._arrays[name] = self._allocate(size, dtype)
         return array[:size].reshape(shape)
+
+    def place(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
+        """The content of an array where the compute device reads it: here, where it is."""
+        return array
+
+    def wait(self) -> None:
+        """Block until nothing reads the arrays any more: here, nothing does."""
+
+    def _allocate(self, size: int, dtype: DTypeLike) -> NDArray[Any]:
+        return np.empty(size, dtype=dtype)
 
 
 def copy_row_ranges(series: NDArray[Any], ranges: RowRanges, out: NDArray[Any]) -> None:

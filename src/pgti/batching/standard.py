@@ -83,11 +83,12 @@ class StandardBatcher(Batcher[Batch]):
         chosen = torch.from_numpy(starts // stride)
         x, x_mask, y, y_mask = (windows[chosen] for windows in self._materialized())
         calendar = self.source.calendar_of(starts)
-        return Batch(x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=starts)
+        batch = Batch(x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=starts)
+        return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def assemble(self, fetched: Batch) -> Batch:
         """Move the windows to the compute device."""
-        return fetched.to(self.device)
+        return fetched.to(self.device, non_blocking=True)
 
     def _materialized(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         with self._materialising:
