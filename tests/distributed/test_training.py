@@ -120,10 +120,12 @@ def test_dropout_is_drawn_anew_on_every_rank_and_the_same_on_resume(
 def test_what_is_sent(run_ranks: RunRanks, tmp_path: Path) -> None:
     """No row where the series is replicated, the stated fraction an epoch where it is partitioned.
 
-    And gradients: as many bytes as there are learning parameters, in every step.
+    And gradients: as many bytes as there are learning parameters, in every step. Beside them
+    the count, four reasons to stop, and whether each of five parameters has a gradient.
     """
     store = make_store(tmp_path / "store")
     learning = 4 * ((3 * 2 + 1) * 2 + 1)  # a linear map of 3 steps of 2 features to 2, scaled
+    learning += 4 * (2 + 1) * 2  # a part that is not used could be
     epochs, steps = 3, 33
     sent = {}
     for name, placement in PLACEMENTS.items():
@@ -135,7 +137,7 @@ def test_what_is_sent(run_ranks: RunRanks, tmp_path: Path) -> None:
             options={**placement, "epochs": epochs, "dtype": "float32"},
         )
         assert [result["sent"]["gradients"] for result in results] == [steps * learning] * 2
-        assert [result["sent"]["counts"] for result in results] == [steps * 8] * 2
+        assert [result["sent"]["counts"] for result in results] == [steps * 80] * 2
         sent[name] = [result["sent"]["data"] for result in results]
     assert sent["replicated"] == sent["same order, replicated"] == [0, 0]
     row_bytes = store.raw[0].nbytes
@@ -166,7 +168,7 @@ def test_the_ledger_is_in_the_metrics(run_ranks: RunRanks, tmp_path: Path) -> No
     run_ranks("train", 2, store=store, run=str(tmp_path / "run"), options=options)
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
-    learning = 4 * ((3 * 2 + 1) * 2 + 1)
+    learning = 4 * ((3 * 2 + 1) * 2 + 1 + (2 + 1) * 2)
     for record in records:
         assert record["sent_bytes_step"]["gradients"] == learning
         assert record["sent_bytes_step"]["data"] == 0

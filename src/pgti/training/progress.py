@@ -7,7 +7,7 @@ from pgti.errors import RunError
 from pgti.training.config import TrainingConfig
 from pgti.training.optim import Plateau
 
-__all__ = ["FitResult", "Progress"]
+__all__ = ["FitResult", "Progress", "rate_of"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,3 +167,31 @@ class FitResult:
     stopped_early: bool
     parameters: int
     was_finished: bool = False
+
+    @classmethod
+    def of(cls, progress: Progress, config: TrainingConfig, num_parameters: int) -> "FitResult":
+        """How a training that is finished ended.
+
+        Raises:
+            RunError: if it was never validated.
+        """
+        if progress.val_mae is None:
+            raise RunError("the run ended without a validation: its checkpoint is damaged")
+        return cls(
+            epochs=progress.epoch + (1 if progress.step_in_epoch else 0),
+            steps=progress.step,
+            train_loss=progress.train_loss,
+            val_mae=progress.val_mae,
+            best_val_mae=progress.best_val_mae,
+            best_epoch=progress.best_epoch,
+            windows_per_second=rate_of(progress.windows, progress.seconds),
+            seconds=progress.seconds + progress.validation_seconds,
+            stopped_early=progress.epoch < config.epochs
+            and (progress.is_stopped or progress.has_stopped_improving(config)),
+            parameters=num_parameters,
+        )
+
+
+def rate_of(windows: int, seconds: float) -> float:
+    """Windows per second; 0 before any time has passed."""
+    return windows / seconds if seconds > 0 else 0.0

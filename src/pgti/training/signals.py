@@ -1,11 +1,15 @@
-"""Stop signals, which the training loop obeys between two steps."""
+"""Stop signals, which the training loop obeys between two steps, on all ranks after the same."""
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Self
 
-__all__ = ["StopSignals"]
+from pgti.distributed import Communicator
+from pgti.training.gradients import STOP_BITS
+
+__all__ = ["StopSignals", "StopVote"]
 
 _STOPPING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
@@ -40,3 +44,72 @@ class StopSignals:
         if self.received is not None and number == signal.SIGINT:
             signal.default_int_handler(number, frame)
         self.received = number
+
+
+_CALLBACK_BIT = 1 << (STOP_BITS - 1)
+_SECONDS_BETWEEN_VOTES = 1.0
+
+
+class StopVote:
+    """Whether the ranks stop: because of a signal to any of them, or a callback of any.
+
+    Within an epoch, `bits` and `receive` carry the requests in the messages of training steps,
+    without a message of their own. `hold` asks the ranks at once.
+
+    Args:
+        communicator: the ranks.
+
+    Attributes:
+        signals: those of this rank, while entered.
+        signal_number: what the ranks have agreed to stop for; 0 until then.
+        has_callback_stopped: whether the ranks know that a callback of any of them asks to stop.
+    """
+
+    def __init__(self, communicator: Communicator) -> None:
+        self._communicator = communicator
+        self.signals = StopSignals()
+        self.signal_number = 0
+        self.has_callback_stopped = False
+        self._asks = False
+        self._batches_between, self._batches_left, self._held_at = 1, 1, time.monotonic()
+
+    def ask(self) -> None:
+        """Ask the ranks to stop, for a callback; one process stops at once."""
+        self._asks = True
+        self.has_callback_stopped |= self._communicator.world_size == 1
+
+    def bits(self) -> int:
+        """Why this rank asks to stop, as a training step carries it."""
+        number = self.signals.received
+        bits = 0 if number is None else 1 << _STOPPING.index(number)
+        return bits | (_CALLBACK_BIT if self._asks else 0)
+
+    def receive(self, bits: int) -> None:
+        """Obey what a training step gives: the bits of all ranks."""
+        numbers = [int(number) for place, number in enumerate(_STOPPING) if bits >> place & 1]
+        self.signal_number = max(numbers, default=0)
+        self.has_callback_stopped |= bool(bits & _CALLBACK_BIT)
+
+    def hold(self) -> None:
+        """Ask all ranks; each waits for the others."""
+        self._hold(1)
+
+    def hold_at_batch(self) -> None:
+        """Before a batch without a training step: ask all ranks about once a second.
+
+        The fastest of them decides before which batch, so that all ask together.
+        """
+        if self._batches_left:
+            self._batches_left -= 1
+            return
+        seconds = max(time.monotonic() - self._held_at, 1e-3) / self._batches_between
+        self._hold(max(1, int(_SECONDS_BETWEEN_VOTES / seconds)))
+
+    def _hold(self, batches_between: int) -> None:
+        """Ask all ranks; the next vote is as many batches later as any of them wants."""
+        self.signal_number, callback, most = self._communicator.all_reduce_max(
+            [self.signals.received or 0, int(self._asks), batches_between]
+        )
+        self.has_callback_stopped |= bool(callback)
+        self._batches_between = self._batches_left = most
+        self._held_at = time.monotonic()

@@ -14,6 +14,7 @@ from pgti.forecasting import NetworkForecaster
 from pgti.nn import MaskedLoss
 from pgti.training.config import Precision, TrainingConfig
 from pgti.training.freezing import freeze_parameters, frozen_norms
+from pgti.training.gradients import GradientReducer
 from pgti.training.optim import build_loss, build_optimizer, check_own_loss
 
 __all__ = ["RunningLoss", "TrainStep", "scale_gradients"]
@@ -56,9 +57,7 @@ class TrainStep:
     """Takes optimizer steps: forward, backward, reduction over ranks, clipping, update.
 
     The gradient is that of the summed loss over all batches and ranks, divided once by the summed
-    count, which is the number of observed targets. It takes the place of
-    `DistributedDataParallel`, whose average over ranks is not that mean, and which needs a forward
-    pass of ranks without windows.
+    count, which is the number of observed targets. `GradientReducer` sums over ranks.
 
     Args:
         forecaster: the network, on its device and in training mode.
@@ -93,6 +92,8 @@ class TrainStep:
         self._clip_norm = clip_norm
         self._seed = seed
         self._frozen_norms: list[nn.Module] = []
+        self._learning_rate = float(optimizer.param_groups[0]["lr"])
+        self._reducer = GradientReducer(self.parameters, self._communicator)
 
     @classmethod
     def from_config(
@@ -137,61 +138,131 @@ class TrainStep:
     @property
     def learning_rate(self) -> float:
         """Learning rate of the last step."""
-        rate: float = self.optimizer.param_groups[0]["lr"]
-        return rate
+        return self._learning_rate
+
+    def broadcast_network(self) -> None:
+        """Give every rank the parameters and buffers of rank 0."""
+        for parameter in self.forecaster.network.parameters():
+            self._communicator.broadcast_(parameter.detach())
+        self.broadcast_buffers()
+
+    def broadcast_buffers(self) -> None:
+        """Give every rank the buffers of rank 0: running statistics differ between ranks."""
+        for buffer in self.forecaster.network.buffers():
+            self._communicator.broadcast_(buffer)
 
     def __call__(
         self,
         batches: Iterable[Batch],
         *,
         step: int = 0,
+        num_batches: int | None = None,
         learning_rate: float | None = None,
         running: RunningLoss | None = None,
-        stop_signal: Callable[[], int] = lambda: 0,
+        stop: Callable[[], int] = lambda: 0,
     ) -> int:
         """Take one step; every rank calls it with as many batches as the others.
+
+        It runs `accumulate`, `reduce` and `update`, none of which waits for a GPU.
 
         Args:
             batches: this rank's windows of the step, with targets; a batch may have none.
             step: optimizer steps done before this one.
+            num_batches: how many batches there are; where it is given, gradients are sent during
+                the backward pass of the last of them.
             learning_rate: of this step; the optimizer's own if not given.
             running: accumulates the losses of the step.
-            stop_signal: number of a signal that asks this rank to stop, or 0; read after the
-                backward pass.
+            stop: why this rank asks all of them to stop, as bits below 2^`STOP_BITS` of
+                `pgti.training.gradients`; read after the backward pass.
 
         Returns:
-            The largest `stop_signal` of all ranks.
+            The bits of all ranks; of several ranks on GPUs, those of the step before.
 
         Raises:
             ConfigError: if windows have no targets.
             PeerError: if another rank failed or does not answer.
         """
+        self.seed(step)
+        count = self.accumulate(batches, step=step, num_batches=num_batches, running=running)
+        count, stopping = self.reduce(count, stop())
+        if learning_rate is not None:
+            self.set_learning_rate(learning_rate)
+        self.update(count)
+        return stopping
+
+    def seed(self, step: int) -> None:
+        """Seed what the network draws in a step: a function of (seed, step, rank)."""
+        seed = _step_seed(self._seed, step, self._communicator.rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+
+    def accumulate(
+        self,
+        batches: Iterable[Batch],
+        *,
+        step: int = 0,
+        num_batches: int | None = None,
+        running: RunningLoss | None = None,
+    ) -> Tensor:
+        """Forward and backward pass of each batch: gradients of the summed loss of this rank.
+
+        Returns:
+            The count behind the sum, a float64 scalar on the device.
+
+        Raises:
+            ConfigError: if windows have no targets.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(_step_seed(self._seed, step, self._communicator.rank))
-        counts = []
-        for batch in batches:
-            loss_sum = count = torch.zeros((), dtype=torch.float64, device=self.device)
-            if batch.num_windows:
-                loss_sum, count = self._loss_of(batch, step)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for index, batch in enumerate(batches):
+            if not batch.num_windows:
+                continue
+            loss_sum, count = self._loss_of(batch, step)
             if running is not None:
                 running.total += loss_sum.detach()
                 running.count += count
-            # Sent before the backward pass, so that nobody waits for it afterwards.
-            counts.append((count, self._communicator.all_reduce_async(count, "counts")))
-            if batch.num_windows:
-                loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+            total += count
+            if index + 1 == num_batches:
+                self._reducer.begin()
+            loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
             del loss_sum
-        stop = self._reduce_gradients(stop_signal())
-        for _, work in counts:
-            work.wait()
-        scale_gradients(self.parameters, torch.stack([count for count, _ in counts]).sum())
+        return total
+
+    def reduce(self, count: Tensor, stop: int = 0) -> tuple[Tensor, int]:
+        """Sum gradients and count over the ranks, and agree on whether to stop.
+
+        Args:
+            count: as `accumulate` gives it.
+            stop: as the bits of `__call__`.
+
+        Returns:
+            The count of all ranks, a float64 scalar on the device, and the bits of all ranks.
+
+        Raises:
+            PeerError: if another rank failed or does not answer.
+        """
+        return self._reducer.reduce(count, stop)
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the rate of every parameter: in place where the optimizer has it as a tensor."""
+        self._learning_rate = rate
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def update(self, count: Tensor) -> None:
+        """Divide the gradients by the count, clip them, and update the parameters.
+
+        Args:
+            count: of all ranks, a float64 scalar on the device.
+        """
+        scale_gradients(self.parameters, count)
         if self._clip_norm > 0:
             nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
-        if learning_rate is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate
         self.optimizer.step()
-        return stop
 
     def differentiate(self, batch: Batch) -> None:
         """Add the gradients of a batch's summed loss to the parameters'.
@@ -219,22 +290,6 @@ class TrainStep:
         loss_sum, count = self._loss(prediction, batch.y, batch.y_mask)
         return loss_sum, count.double()
 
-    def _reduce_gradients(self, stop_signal: int) -> int:
-        """Sum gradients over the ranks; the same message agrees on whether to stop."""
-        stop, *has_gradient = self._communicator.all_reduce_max(
-            [stop_signal, *(int(each.grad is not None) for each in self.parameters)]
-        )
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for parameter, is_present in zip(self.parameters, has_gradient, strict=True):
-            if not is_present:
-                continue  # on no rank: the optimizer leaves it alone
-            if parameter.grad is None:  # the rank has no window of the step
-                parameter.grad = torch.zeros_like(parameter)
-            by_dtype.setdefault(parameter.dtype, []).append(parameter.grad)
-        for gradients in by_dtype.values():
-            self._communicator.all_reduce_coalesced_(gradients, "gradients")
-        return stop
-
 
 def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:
     """Turn gradients of a summed loss into those of its mean over `count`.
@@ -242,9 +297,12 @@ def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:
     A count of 0 gives zero gradients, not NaN. The count stays on its device.
     """
     factor = 1.0 / torch.where(count > 0, count, 1).double()
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad.mul_(factor.to(parameter.grad.dtype))
+            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for dtype, gradients in by_dtype.items():
+        torch._foreach_mul_(gradients, factor.to(dtype))
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -9,15 +9,15 @@ from itertools import islice
 
 from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator, SingleProcess
-from pgti.errors import ConfigError, DataError, Interrupted, RunError, option
+from pgti.errors import ConfigError, DataError, Interrupted, option
 from pgti.forecasting import NetworkForecaster, Observer, evaluate
 from pgti.training.callbacks import Callback, Extensions, TrainingStatus
 from pgti.training.checkpoint import Checkpoint
 from pgti.training.config import TrainingConfig
 from pgti.training.optim import learning_rate
-from pgti.training.progress import FitResult, Progress
+from pgti.training.progress import FitResult, Progress, rate_of
 from pgti.training.run_directory import RunDirectory
-from pgti.training.signals import StopSignals
+from pgti.training.signals import StopVote
 from pgti.training.state import RunFingerprint, TrainingState
 from pgti.training.step import TrainStep
 
@@ -86,8 +86,7 @@ class Trainer:
         self.state = TrainingState(self.train_step, run, fingerprint, self._communicator)
         self._status = TrainingStatus(self.state, self.train_step, run)
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
-        self._stop = StopSignals()
-        self._stop_agreed = 0
+        self._stop = StopVote(self._communicator)
         self._any_callbacks = False
         self._sent_before = self._communicator.traffic.sent_bytes
         self._sent_in_step = self._communicator.traffic.since(self._sent_before)
@@ -114,20 +113,21 @@ class Trainer:
             DataError: if no validation target was observed.
             Interrupted: after SIGTERM or SIGINT, once the state is saved.
         """
-        self._broadcast_network()
+        self.train_step.broadcast_network()
         if self._config.compile:
             self._forecaster.network.compile()
         self._forecaster.train()
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         try:
-            with self._stop:
+            with self._stop.signals:
                 if not self.state.progress.is_finished(self._config):
                     self._train()
                 self._agree_to_stop()
         finally:
             for observer in self._observers:
                 observer.close()
-        return self._result()
+        num_parameters = sum(each.numel() for each in self.train_step.parameters)
+        return FitResult.of(self.state.progress, self._config, num_parameters)
 
     def _train(self) -> None:
         self._call(lambda callback: callback.on_begin(self._status))
@@ -139,13 +139,20 @@ class Trainer:
             self._finish_epoch()
         self._call(lambda callback: callback.on_end(self._status))
 
-    def _call(self, method: Callable[[Callback], None]) -> None:
-        """Call a method of every callback; afterwards all ranks know whether one of them stops."""
+    def _call(self, method: Callable[[Callback], None], *, after_step: bool = False) -> None:
+        """Call a method of every callback, and obey those of any rank that ask to stop.
+
+        After a step, the next one carries what they ask to the other ranks.
+        """
         if not self._any_callbacks:
             return
         for callback in self._extensions.callbacks:
             method(callback)
-        if self._communicator.any(self._status.stop_requested):
+        if self._status.stop_requested:
+            self._stop.ask()
+        if not after_step:
+            self._stop.hold()
+        if self._stop.has_callback_stopped:
             self.state.progress = replace(self.state.progress, is_stopped=True)
 
     # -- one epoch --------------------------------------------------------------------------------
@@ -176,20 +183,16 @@ class Trainer:
         progress, accumulate = self.state.progress, self._config.accumulate
         first = progress.step_in_epoch * accumulate
         stop = min(first + accumulate, self._training.num_batches)
-        self._stop_agreed = self.train_step(
+        stopping = self.train_step(
             islice(batches, accumulate),
             step=progress.step,
+            num_batches=stop - first,
             learning_rate=self._rate(progress.step),
             running=self.state.loss,
-            stop_signal=lambda: self._stop.received or 0,
+            stop=self._stop.bits,
         )
+        self._stop.receive(stopping)
         return sum(self._training.windows_in(batch) for batch in range(first, stop))
-
-    def _broadcast_network(self) -> None:
-        """Give every rank the parameters and buffers of rank 0."""
-        network = self._forecaster.network
-        for tensor in (*network.parameters(), *network.buffers()):
-            self._communicator.broadcast_(tensor.detach())
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""
@@ -210,14 +213,14 @@ class Trainer:
             epoch: counted from 1; 0 for the weights that training starts from.
         """
         began = time.perf_counter()
-        for buffer in self._forecaster.network.buffers():  # running statistics differ by rank
-            self._communicator.broadcast_(buffer)
+        self._agree_to_stop()
+        self.train_step.broadcast_buffers()
         metrics = evaluate(
             {"model": self._forecaster},
             self._validation,
             own_metrics=self._extensions.metrics,
             observers=self._observers,
-            before_batch=self._agree_to_stop,
+            before_batch=self._agree_at_batch,
             communicator=self._communicator,
         )["model"]
         summary = metrics.summary()
@@ -250,7 +253,7 @@ class Trainer:
         )
         for observer in self._observers:
             observer.advance(num_windows, self.state.loss.read_own)
-        self._call(lambda callback: callback.on_step(self._status))
+        self._call(lambda callback: callback.on_step(self._status), after_step=True)
 
     def _write_if_due(self) -> None:
         step, config = self.state.progress.step, self._config
@@ -282,24 +285,6 @@ class Trainer:
             plateau=self.state.progress.plateau,
         )
 
-    def _result(self) -> FitResult:
-        progress = self.state.progress
-        if progress.val_mae is None:
-            raise RunError("the run ended without a validation: its checkpoint is damaged")
-        return FitResult(
-            epochs=progress.epoch + (1 if progress.step_in_epoch else 0),
-            steps=progress.step,
-            train_loss=progress.train_loss,
-            val_mae=progress.val_mae,
-            best_val_mae=progress.best_val_mae,
-            best_epoch=progress.best_epoch,
-            windows_per_second=_rate_of(progress.windows, progress.seconds),
-            seconds=progress.seconds + progress.validation_seconds,
-            stopped_early=progress.epoch < self._config.epochs
-            and (progress.is_stopped or progress.has_stopped_improving(self._config)),
-            parameters=sum(each.numel() for each in self.train_step.parameters),
-        )
-
     # -- files ------------------------------------------------------------------------------------
 
     def _record(self, kind: str, epoch: int, **more: object) -> None:
@@ -314,7 +299,7 @@ class Trainer:
             **more,
             "lr": self.train_step.learning_rate,
             "seconds": progress.epoch_seconds,
-            "windows_per_second": _rate_of(progress.epoch_windows, progress.epoch_seconds),
+            "windows_per_second": rate_of(progress.epoch_windows, progress.epoch_seconds),
         }
         sent = self._communicator.traffic.since(self._sent_before)
         if any(sent.values()):
@@ -329,21 +314,23 @@ class Trainer:
 
     def _agree_to_stop(self) -> None:
         """Save and stop, if a signal has asked any rank for it."""
-        (self._stop_agreed,) = self._communicator.all_reduce_max([self._stop.received or 0])
+        self._stop.hold()
+        self._stop_if_agreed()
+
+    def _agree_at_batch(self) -> None:
+        """The same before a batch of the validation, about once a second."""
+        self._stop.hold_at_batch()
         self._stop_if_agreed()
 
     def _stop_if_agreed(self) -> None:
         """Save and stop, if the ranks have agreed to: all of them after the same step."""
-        if not self._stop_agreed:
+        number = self._stop.signal_number
+        if not number:
             return
         self.state.save()
-        name = signal.Signals(self._stop_agreed).name
+        name = signal.Signals(number).name
         raise Interrupted(
             f"stopped by {name} after step {self.state.progress.step}; the state is in "
             f"{self._run.last_checkpoint}: resume it with {option('resume', value=True)}",
-            self._stop_agreed,
+            number,
         )
-
-
-def _rate_of(windows: int, seconds: float) -> float:
-    return windows / seconds if seconds > 0 else 0.0
