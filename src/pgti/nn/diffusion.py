@@ -17,6 +17,7 @@ from torch.nn import functional
 from pgti.nn.execution import (
     autocast_dtype,
     compiler_disabled,
+    hop_dtype,
     refuse_second_derivative,
     without_autocast,
 )
@@ -83,9 +84,10 @@ def _narrow_convolution(
     num_steps, num_nodes, batch, channels = x_LNBC.shape
     hops = (weight_HCO.shape[0] - 1) // len(supports)
     x_NF = x_LNBC.permute(1, 0, 2, 3).reshape(num_nodes, num_steps * batch * channels)
+    dtype = hop_dtype(x_NF.device, autocast_dtype(x_NF.device)) or supports.dtype
     diffused = [
         part_NF.view(num_nodes, num_steps, batch, channels)
-        for part_NF in diffuse(x_NF.to(supports.dtype), supports, hops)
+        for part_NF in diffuse(x_NF.to(dtype), supports, hops)
     ]
     # [N, L, B, H * C] -> [L, N, B, H * C]: hops vary slower than channels, as in the weight.
     gathered = torch.cat(diffused, dim=-1).transpose(0, 1)
@@ -137,9 +139,9 @@ class DiffusionProduct:
     """A diffusion convolution and its gradients, for use inside autograd functions.
 
     One object serves one weight during one call of an autograd function. With a `matmul_dtype`
-    (autocast) the operands of matrix products are rounded to it, while diffusion, states and sums
-    over time stay in the supports' precision. Intermediate results are in the supports' scratch
-    memory, which each method overwrites.
+    (autocast) the operands of matrix products are rounded to it, and hops where `hop_dtype` says
+    so, while states and sums over hops and time stay in the supports' precision. Intermediate
+    results are in the supports' scratch memory, which each method overwrites.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class DiffusionProduct:
         self._supports = supports
         self._hops = (weight_HCO.shape[0] - 1) // len(supports)
         self._matmul_dtype = matmul_dtype
+        self._hop_dtype = hop_dtype(weight_HCO.device, matmul_dtype) or supports.dtype
         self._weight_HCO = weight_HCO.to(matmul_dtype or supports.dtype)
 
     def add_output(self, x_NBC: Tensor, out_NBO: Tensor) -> None:
@@ -197,7 +200,7 @@ class DiffusionProduct:
         self, x_NBC: Tensor, grad_MO: Tensor, into_weight_HCO: Tensor, into_x_NBC: Tensor
     ) -> None:
         shape = (*x_NBC.shape[:2], grad_MO.shape[1])
-        grad_NBO = self._scratch("gradient", shape).copy_(grad_MO.view(shape))
+        grad_NBO = self._scratch("gradient", shape, self._hop_dtype).copy_(grad_MO.view(shape))
         x_CM = self._round("x", x_NBC.flatten(0, 1)).t()
         into_x_MC = into_x_NBC.view(-1, into_x_NBC.shape[2])
         hops = self._diffuse(grad_NBO, transposed=True)
@@ -212,15 +215,21 @@ class DiffusionProduct:
         self._add_weighted(0, grad_MO, into_x_NF, beta=1)
         for index in range(len(self._supports)):
             nearest, farthest = 1 + index * self._hops, (index + 1) * self._hops
-            state_NF = self._scratch("horner 0", shape)
+            state_NF = self._scratch("horner 0", shape, self._hop_dtype)
             self._add_weighted(farthest, grad_MO, state_NF, beta=0)
             for hop in range(farthest - 1, nearest - 1, -1):
-                nearer_NF = self._scratch(f"horner {(farthest - hop) % 2}", shape)
+                name = f"horner {(farthest - hop) % 2}"
+                nearer_NF = self._scratch(name, shape, self._hop_dtype)
                 self._add_weighted(hop, grad_MO, nearer_NF, beta=0)
                 state_NF = self._supports.product(
                     index, state_NF, transposed=True, out=nearer_NF, accumulate=True
                 )
-            self._supports.product(index, state_NF, transposed=True, out=into_x_NF, accumulate=True)
+            if state_NF.dtype == into_x_NF.dtype:
+                self._supports.product(
+                    index, state_NF, transposed=True, out=into_x_NF, accumulate=True
+                )
+            else:
+                into_x_NF.add_(self._supports.product(index, state_NF, transposed=True))
 
     def _add_weighted(self, hop: int, grad_MO: Tensor, out_NF: Tensor, *, beta: int) -> None:
         """Write, or with beta = 1 add, grad W_k^T to out."""
@@ -230,10 +239,11 @@ class DiffusionProduct:
     def _add_product(
         self, left_IJ: Tensor, right_JK: Tensor, out_IK: Tensor, *, beta: int = 1
     ) -> None:
-        """Write beta * out + left @ right to out, which is in the supports' precision."""
-        if self._matmul_dtype is None:
+        """Write beta * out + left @ right to out, in the operands' or the supports' precision."""
+        if out_IK.dtype == left_IJ.dtype:
             out_IK.addmm_(left_IJ, right_JK, beta=beta)
             return
+        assert self._matmul_dtype is not None
         product_IK = self._scratch("product", out_IK.shape, self._matmul_dtype)
         torch.mm(left_IJ, right_JK, out=product_IK)
         _ = out_IK.add_(product_IK) if beta else out_IK.copy_(product_IK)
@@ -241,14 +251,16 @@ class DiffusionProduct:
     def _diffuse(self, x_NBC: Tensor, *, transposed: bool = False) -> list[Tensor]:
         """The hops of x, or with the transposes, as [N * B, C]: `diffuse` without autograd.
 
-        All but the first, x itself, are in scratch memory.
+        All but the first, x itself unless it is rounded, are in scratch memory.
         """
+        if x_NBC.dtype != self._hop_dtype:
+            x_NBC = self._scratch("hop 0", x_NBC.shape, self._hop_dtype).copy_(x_NBC)
         x_NF = x_NBC.flatten(1, 2)
         hops = [x_NBC.flatten(0, 1)]
         for index in range(len(self._supports)):
             state_NF = x_NF
             for _ in range(self._hops):
-                out_NF = self._scratch(f"hop {len(hops)}", x_NF.shape)
+                out_NF = self._scratch(f"hop {len(hops)}", x_NF.shape, self._hop_dtype)
                 state_NF = self._supports.product(
                     index, state_NF, transposed=transposed, out=out_NF
                 )

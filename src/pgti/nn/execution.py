@@ -18,6 +18,7 @@ __all__ = [
     "checkpointed",
     "compiler_disabled",
     "draw_as_linear",
+    "hop_dtype",
     "refuse_second_derivative",
     "split_rows",
     "without_autocast",
@@ -69,6 +70,17 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
     if not available or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
+
+
+def hop_dtype(device: torch.device, matmul_dtype: torch.dtype | None) -> torch.dtype | None:
+    """Precision of hops (states times a graph's operator); None: that of the operators.
+
+    On a GPU it is the `matmul_dtype` of autocast: the state is rounded once, each product adds up
+    in float32 and rounds its result, and what sums over hops, time steps or gradients stays in
+    float32. That halves the memory traffic, which decides there. A CPU has no sparse products in
+    bfloat16.
+    """
+    return matmul_dtype if device.type == "cuda" else None
 
 
 def add_product(into: Tensor, left: Tensor, right: Tensor) -> None:

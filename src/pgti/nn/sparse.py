@@ -24,7 +24,7 @@ from pgti.graph import (
     scaled_laplacian,
 )
 from pgti.graph.sensor_graph import CsrMatrix
-from pgti.nn.execution import compiler_disabled
+from pgti.nn.execution import autocast_dtype, compiler_disabled, hop_dtype
 from pgti.nn.limits import DenseLimits, dense_limits
 from pgti.shapes import NF
 
@@ -46,8 +46,8 @@ class Supports(nn.Module):
     """S sparse operators of one graph, each with its transpose, and the graph's edges.
 
     They are buffers that move with the module and stay out of its state dict: a graph is data, not
-    a parameter. float32 and float64 are supported; bfloat16 and float16 operands are multiplied in
-    the operators' precision.
+    a parameter. They have float32 or float64 values, and are rounded to the precision of what they
+    multiply, bfloat16 for instance: see `hop_dtype`.
 
     Args:
         operators: S matrices [N, N].
@@ -87,7 +87,7 @@ class Supports(nn.Module):
             self._register(operator_name(index, transposed=True), operator.T.tocsr())
         self.register_buffer("edge_index", torch.tensor(graph.edge_index), persistent=False)
         self.register_buffer("edge_weight", torch.tensor(graph.edge_weight), persistent=False)
-        self._matrices: dict[str, Tensor] = {}
+        self._matrices: dict[tuple[str, torch.dtype], Tensor] = {}
         self._scratch = _Scratch()
 
     @classmethod
@@ -151,13 +151,16 @@ class Supports(nn.Module):
 
     @compiler_disabled
     def multiply(self, index: int, x_NF: NF) -> NF:
-        """S_index @ x, [N, F] in the precision of the operators; differentiable repeatedly.
+        """S_index @ x, [N, F]; differentiable repeatedly.
+
+        In the precision of the operators, or `hop_dtype` under autocast.
 
         Args:
             index: of the operator, 0 .. S-1.
             x_NF: [N, F].
         """
-        product: Tensor = _Product.apply(x_NF.to(self.dtype), self, index, False)  # type: ignore[no-untyped-call]
+        x_NF = x_NF.to(hop_dtype(x_NF.device, autocast_dtype(x_NF.device)) or self.dtype)
+        product: Tensor = _Product.apply(x_NF, self, index, False)  # type: ignore[no-untyped-call]
         return product
 
     def product(
@@ -173,14 +176,15 @@ class Supports(nn.Module):
 
         Args:
             index: of the operator, 0 .. S-1.
-            x_NF: [N, F], in the operators' precision.
+            x_NF: [N, F], in the operators' precision or bfloat16, in which case the product adds up
+                in float32 and is rounded.
             transposed: multiply by the transpose.
-            out: [N, F] to write to, not `x_NF`; None allocates one.
+            out: [N, F] of that precision to write to, not `x_NF`; None allocates one.
             accumulate: add to `out` instead of overwriting it.
         """
         if out is None:
             out = torch.empty_like(x_NF, memory_format=torch.contiguous_format)
-        matrix = self._matrix(operator_name(index, transposed=transposed))
+        matrix = self._matrix(operator_name(index, transposed=transposed), x_NF.dtype)
         # The variant with `out` is the one that autocast leaves alone.
         return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
 
@@ -267,18 +271,19 @@ class Supports(nn.Module):
         for part, array in parts.items():
             self.register_buffer(f"{name}_{part}", torch.tensor(array), persistent=False)
 
-    def _matrix(self, name: str) -> Tensor:
+    def _matrix(self, name: str, dtype: torch.dtype) -> Tensor:
         """The operator as torch multiplies it fastest; built on first use on a device."""
-        if name not in self._matrices:
+        key = (name, dtype)
+        if key not in self._matrices:
             # Outside inference mode, or training could not use it afterwards.
             with torch.inference_mode(mode=False), torch.no_grad():
-                self._matrices[name] = self._build_matrix(name)
-        return self._matrices[name]
+                self._matrices[key] = self._build_matrix(name, dtype)
+        return self._matrices[key]
 
-    def _build_matrix(self, name: str) -> Tensor:
+    def _build_matrix(self, name: str, dtype: torch.dtype) -> Tensor:
         """CSR over the buffers (sharing their memory), or dense where that is faster."""
         rows, columns, values = self._csr_parts(name)
-        matrix = csr_matrix(rows, columns, values)
+        matrix = csr_matrix(rows, columns, values.to(dtype))
         density = values.numel() / self.num_nodes**2
         limits = self.dense or dense_limits(values.device)
         if density >= limits.density and self.num_nodes <= limits.nodes:
