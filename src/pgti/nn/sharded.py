@@ -145,7 +145,7 @@ class ShardedSupports(Supports):
         out = super().product(index, x_NF, transposed=transposed, out=out, accumulate=accumulate)
         pending.wait()
         if len(halo):
-            torch.addmm(out, self._matrix(f"{name}_outer"), halo, out=out)
+            torch.addmm(out, self._matrix(f"{name}_outer", halo.dtype), halo, out=out)
         return out
 
     def _register(self, name: str, operator: CsrMatrix) -> None:
@@ -156,12 +156,12 @@ class ShardedSupports(Supports):
         self.register_buffer(f"{name}_sent", torch.from_numpy(part.sent), persistent=False)
         self._parts[name] = part
 
-    def _build_matrix(self, name: str) -> Tensor:
+    def _build_matrix(self, name: str, dtype: torch.dtype) -> Tensor:
         """CSR over the buffers; as many columns as sensors, or as rows in the halo."""
         rows, columns, values = self._csr_parts(name)
         of_operator, is_outer = name.removesuffix("_outer"), name.endswith("_outer")
         num_columns = sum(self._sizes[of_operator][1]) if is_outer else len(rows) - 1
-        return csr_matrix(rows, columns, values, num_columns)
+        return csr_matrix(rows, columns, values.to(dtype), num_columns)
 
 
 class _Sum(torch.autograd.Function):
