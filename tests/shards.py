@@ -34,6 +34,7 @@ class ThreadGroup:
         received: Tensor,
         received_sizes: Sequence[int],
     ) -> Work:
+        """Copy the rows; every rank is done reading them when it returns."""
         self.sent_bytes += sent.nbytes
         parts = self._share(sent, list(sent_sizes))
         mine = [part.split(sizes)[self.rank] for part, sizes in parts]
@@ -43,6 +44,7 @@ class ThreadGroup:
         return Work()
 
     def all_reduce_(self, tensor: Tensor) -> None:
+        """Add up in the order of the ranks."""
         self.sent_bytes += tensor.nbytes
         total = torch.stack([part for part, _ in self._share(tensor.clone(), [])]).sum(dim=0)
         tensor.copy_(total)

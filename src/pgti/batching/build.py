@@ -86,7 +86,10 @@ def build_batcher(
     if device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
         return DecodedBatcher(source)
     return _window_batcher(
-        source, device, HostRows(source, device, MappedSeries(source.store)), prefetch_depth
+        source,
+        device,
+        HostRows(source, device, MappedSeries(source.store, sensors=source.sensors)),
+        prefetch_depth,
     )
 
 
@@ -126,7 +129,10 @@ def build_loader(  # noqa: PLR0913 - each names one part of a loader
     if device is None:
         device = torch.device("cpu") if batcher is None else batcher.device
     communicator = SingleProcess() if communicator is None else communicator
-    sharding = build_sharding(order, placement, communicator.rank, communicator.world_size)
+    rank, size = communicator.rank, communicator.world_size
+    if source.sensors is not None:  # ranks that have the other sensors take the same windows
+        rank, size = communicator.data_rank, communicator.data_size
+    sharding = build_sharding(order, placement, rank, size)
     if placement == "partitioned":
         if not isinstance(starts, range) and (np.diff(starts) <= 0).any():
             raise ConfigError(

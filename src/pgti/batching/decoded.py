@@ -23,7 +23,7 @@ def decoded_bytes(source: WindowSource) -> int:
     meta = source.store.meta
     row_bytes = source.input_row_bytes + source.target_row_bytes
     if not meta.missing_count:  # without masks
-        row_bytes -= meta.num_nodes * (meta.num_channels + len(source.target_indices))
+        row_bytes -= source.num_nodes * (meta.num_channels + len(source.target_indices))
     return meta.num_steps * row_bytes
 
 
@@ -52,7 +52,7 @@ class DecodedBatcher(Batcher[Batch]):
         self._decoder = NumpyDecoder(source, piece_readings)
         self._fill = Filling(source, self.device)
         # The system takes memory page by page, as rows are written.
-        rows, nodes, targets = meta.num_steps, meta.num_nodes, len(source.target_indices)
+        rows, nodes, targets = meta.num_steps, source.num_nodes, len(source.target_indices)
         self._x = np.empty((rows, nodes, source.num_input_channels), dtype=np.float32)
         self._y = np.empty((rows, nodes, targets), dtype=np.float32)
         masked = rows if self._decoder.has_missing else 0
@@ -121,7 +121,7 @@ class DecodedBatcher(Batcher[Batch]):
         first = page * self._page_rows
         piece = slice(first, min(first + self._page_rows, len(self._x)))
         rows = np.arange(piece.start, piece.stop)[None]  # one group of rows
-        raw: Raw = self.source.store.raw[piece].reshape(1, rows.size, -1)
+        raw: Raw = self.source.raw_rows(piece).reshape(1, rows.size, -1)
         x_mask, y_mask = (
             mask[piece].reshape(1, rows.size, -1) if self._decoder.has_missing else None
             for mask in (self._x_mask, self._y_mask)

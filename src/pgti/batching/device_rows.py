@@ -21,7 +21,7 @@ from pgti.batching.copies import to_device
 from pgti.batching.source import WindowSource
 from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
-from pgti.store import SeriesStore, calendar_features
+from pgti.store import calendar_features
 
 __all__ = ["DeviceRows", "ResidentRows", "copy_rows_to", "device_bytes", "feature_bytes"]
 
@@ -35,7 +35,7 @@ def feature_bytes(source: WindowSource) -> int:
 
 def device_bytes(source: WindowSource) -> int:
     """Bytes that the series, its calendar and the typical readings take on the compute device."""
-    return source.store.num_bytes + feature_bytes(source) + source.typical_bytes
+    return source.series_bytes + feature_bytes(source) + source.typical_bytes
 
 
 class ResidentRows(RowSource[BatchRequest]):
@@ -158,24 +158,26 @@ class DeviceRows(ResidentRows):
         """The series, which moves to the device when it is first needed."""
         with self._loading:
             if self._series is None:
-                self._series = _copy_series(self._source.store, self._device)
+                self._series = _copy_series(self._source, self._device)
             return self._series
 
 
-def copy_rows_to(series: Tensor, store: SeriesStore, ranges: Sequence[range]) -> None:
-    """Copy ranges of rows of a store to a tensor on the device, one after the other, in pieces."""
-    rows, position = max(1, _COPY_BYTES // store.raw[0].nbytes), 0
+def copy_rows_to(series: Tensor, source: WindowSource, ranges: Sequence[range]) -> None:
+    """Copy ranges of rows of a source to a tensor on the device, one after the other, in pieces."""
+    rows, position = max(1, _COPY_BYTES // source.stored_row_bytes), 0
     for each in ranges:
         for first in range(each.start, each.stop, rows):
-            piece = np.array(store.raw[first : min(first + rows, each.stop)])
+            piece = np.array(source.raw_rows(slice(first, min(first + rows, each.stop))))
             series[position : position + len(piece)].copy_(torch.from_numpy(piece))
             position += len(piece)
-            store.release()
+            source.store.release()
 
 
-def _copy_series(store: SeriesStore, device: torch.device) -> Tensor:
+def _copy_series(source: WindowSource, device: torch.device) -> Tensor:
     """The series as a tensor on the device."""
-    dtype = torch.int16 if store.meta.dtype == "int16" else torch.float32
-    series = torch.empty(store.raw.shape, dtype=dtype, device=device)
-    copy_rows_to(series, store, [range(len(series))])
+    meta = source.store.meta
+    dtype = torch.int16 if meta.dtype == "int16" else torch.float32
+    shape = (meta.num_steps, source.num_nodes, meta.num_channels)
+    series = torch.empty(shape, dtype=dtype, device=device)
+    copy_rows_to(series, source, [range(len(series))])
     return series

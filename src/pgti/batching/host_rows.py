@@ -77,7 +77,9 @@ class HostRows(RowSource[StoredRows]):
 
         index = plan.window_index
         return StoredRows(
-            raw=torch.from_numpy(raw).view(*plan.rows.shape, meta.num_nodes, meta.num_channels),
+            raw=torch.from_numpy(raw).view(
+                *plan.rows.shape, self._source.num_nodes, meta.num_channels
+            ),
             calendar=placed("calendar", calendar),
             bins=placed("bins", self._features.bins(plan.rows)),
             window_index=None if index is None else placed("window index", index),

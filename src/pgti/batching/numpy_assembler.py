@@ -38,7 +38,7 @@ class NumpyDecoder:
     def __init__(self, source: WindowSource, piece_readings: int = PIECE_READINGS) -> None:
         meta = source.store.meta
         self._piece_readings = piece_readings
-        self.num_nodes, self.num_channels = meta.num_nodes, meta.num_channels
+        self.num_nodes, self.num_channels = source.num_nodes, meta.num_channels
         self.num_inputs, self.num_targets = source.num_input_channels, len(source.target_indices)
         self.has_missing = meta.missing_count > 0
         self._targets = source.target_indices

@@ -19,6 +19,7 @@ from pgti.store import (
     calendar_features,
     default_calendar,
 )
+from pgti.store.codec import Raw
 from pgti.windows import ModelShape, WindowSpec
 
 __all__ = ["WindowSource", "needs_typical"]
@@ -45,6 +46,8 @@ class WindowSource:
         observed_mask: whether the mask of the readings is appended to them.
         profile: whether the typical readings of the target channels are appended to the inputs
             before the calendar, for the input's own row and for the row H steps later.
+        sensors: positions of the sensors that batches have, rising int64 [n], where the sensors of
+            the windows are split over ranks; None for all N.
 
     Raises:
         ConfigError: if there is no such calendar feature, the series has no times, or a profile
@@ -61,6 +64,7 @@ class WindowSource:
     fill: Fill = "mean"
     observed_mask: bool = False
     profile: bool = False
+    sensors: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.profile and (self.typical is None or not self.typical.has_times_of_day):
@@ -135,6 +139,11 @@ class WindowSource:
     # -- sizes ------------------------------------------------------------------------------------
 
     @property
+    def num_nodes(self) -> int:
+        """Sensors of a batch: N, or those of this rank."""
+        return self.store.meta.num_nodes if self.sensors is None else len(self.sensors)
+
+    @property
     def num_input_channels(self) -> int:
         """Channels of a batch's `x`: the store's, their mask, the profile's and the calendar's."""
         readings = self.store.meta.num_channels * (1 + self.observed_mask)
@@ -143,7 +152,7 @@ class WindowSource:
 
     @property
     def shape(self) -> ModelShape:
-        """The sizes of a network for these windows."""
+        """The sizes of a network for these windows; of all N sensors, whichever a batch has."""
         return ModelShape(
             input_steps=self.spec.input_steps,
             horizon=self.spec.horizon,
@@ -157,20 +166,23 @@ class WindowSource:
 
     @property
     def stored_row_bytes(self) -> int:
-        """Bytes of a row of the series as it is stored."""
-        meta = self.store.meta
-        return meta.num_nodes * meta.num_channels * self.store.raw.dtype.itemsize
+        """Bytes of a row of the series as it is stored, of a batch's sensors."""
+        return self.num_nodes * self.store.meta.num_channels * self.store.raw.dtype.itemsize
+
+    @property
+    def series_bytes(self) -> int:
+        """Bytes of all rows as they are stored, of a batch's sensors."""
+        return self.store.meta.num_steps * self.stored_row_bytes
 
     @property
     def input_row_bytes(self) -> int:
         """Bytes of a row of a batch's inputs and their mask."""
-        meta = self.store.meta
-        return meta.num_nodes * (4 * self.num_input_channels + meta.num_channels)
+        return self.num_nodes * (4 * self.num_input_channels + self.store.meta.num_channels)
 
     @property
     def target_row_bytes(self) -> int:
         """Bytes of a row of a batch's targets and their mask."""
-        return self.store.meta.num_nodes * (4 + 1) * len(self.target_indices)
+        return self.num_nodes * (4 + 1) * len(self.target_indices)
 
     @property
     def window_bytes(self) -> int:
@@ -178,6 +190,13 @@ class WindowSource:
         return (
             self.spec.input_steps * self.input_row_bytes + self.spec.horizon * self.target_row_bytes
         )
+
+    # -- rows -------------------------------------------------------------------------------------
+
+    def raw_rows(self, rows: slice) -> Raw:
+        """Readings of rows as they are stored, of a batch's sensors [rows, n, C]."""
+        raw = self.store.raw[rows]
+        return raw if self.sensors is None else raw[:, self.sensors]
 
     # -- features of rows -------------------------------------------------------------------------
 
@@ -199,12 +218,13 @@ class WindowSource:
         return (0,) if self.fills else ()
 
     def scaled_typical(self) -> NDArray[np.float32] | None:
-        """The typical readings, standardised like the inputs: [bins, N, C]."""
+        """The typical readings of a batch's sensors, standardised like the inputs: [bins, n, C]."""
         if self.typical is None:
             return None
         mean = np.asarray(self.scaler.mean, dtype=np.float32)
         std = np.asarray(self.scaler.std, dtype=np.float32)
-        scaled = self.typical.table - mean
+        table = self.typical.table
+        scaled = (table if self.sensors is None else table[:, self.sensors]) - mean
         scaled /= std
         return scaled
 
@@ -234,7 +254,7 @@ class WindowSource:
     def empty_batch(self, device: torch.device) -> Batch:
         """The batch of a rank that has no window of it: every tensor with B = 0."""
         meta, spec = self.store.meta, self.spec
-        past, future = (0, spec.input_steps, meta.num_nodes), (0, spec.horizon, meta.num_nodes)
+        past, future = (0, spec.input_steps, self.num_nodes), (0, spec.horizon, self.num_nodes)
         num_targets = len(self.target_indices)
 
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

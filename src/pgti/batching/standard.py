@@ -31,7 +31,8 @@ def standard_bytes(source: WindowSource) -> int:
     meta, spec = source.store.meta, source.spec
     cut_from = source.input_row_bytes + source.target_row_bytes
     # Before there is any window: the inputs once more, while channels are appended to them.
-    preparing = cut_from + 4 * meta.num_nodes * (source.num_input_channels + meta.num_channels)
+    channels = source.num_input_channels + meta.num_channels
+    preparing = cut_from + 4 * source.num_nodes * channels
     rows = meta.num_steps
     windows = spec.num_windows(rows) * source.window_bytes
     return max(rows * cut_from + windows, rows * preparing) + source.typical_bytes
@@ -100,7 +101,7 @@ class StandardBatcher(Batcher[Batch]):
 def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs, their mask, targets and their mask of every window: [W, ...] each."""
     store, spec = source.store, source.spec
-    values = store.read(0, store.meta.num_steps)
+    values = store.codec.decode(source.raw_rows(slice(store.meta.num_steps)))
     observed = ~np.isnan(values)
     targets = np.asarray(source.target_indices)
     y = values[..., targets]

@@ -155,7 +155,7 @@ def _flags() -> Iterator[tuple[str, Any]]:
     yield "model", flag(("model",), dict[str, str], text, None, "Model")
     texts, hints = short_texts(RunConfig), get_type_hints(RunConfig)
     for each in fields(RunConfig):
-        if each.name in ("batching", "placement", "device", "memory_budget"):
+        if each.name in ("batching", "placement", "shard_sensors", "device", "memory_budget"):
             hint = str if each.name == "memory_budget" else hints[each.name]
             yield (
                 each.name,

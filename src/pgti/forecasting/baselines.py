@@ -1,5 +1,7 @@
 """Baselines without trained parameters: what any model has to beat."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -66,6 +68,7 @@ def build_baselines(
         target_indices=targets,
         input_steps=spec.input_steps,
         horizon=spec.horizon,
+        sensors=source.sensors,
     )
     if time_axis is not None:
         average.time_axis = time_axis
@@ -148,6 +151,7 @@ class HistoricalAverageForecaster(AbstractForecaster):
         target_indices: tuple[int, ...],
         input_steps: int,
         horizon: int,
+        sensors: NDArray[np.int64] | None = None,
     ) -> "HistoricalAverageForecaster":
         """Average the observed values of the training rows, a chunk at a time.
 
@@ -159,6 +163,7 @@ class HistoricalAverageForecaster(AbstractForecaster):
             target_indices: positions of the targets among the store's channels.
             input_steps: L, to find the target rows of a window.
             horizon: H.
+            sensors: positions of the sensors to forecast; all if not given.
 
         Raises:
             DataError: if a target channel has no observed value in those rows.
@@ -171,8 +176,13 @@ class HistoricalAverageForecaster(AbstractForecaster):
             target_indices,
             lambda rows: store.time_axis.week_bins(rows) // merged,
             -(-num_week_bins // merged),
+            sensors=sensors,
         )
-        for index, count in zip(target_indices, counts.sum(axis=(0, 1)), strict=True):
+        of_channels = sums.sum(axis=0).sum(axis=0), counts.sum(axis=(0, 1))
+        if sensors is not None:  # of all sensors, too
+            moments, targets = store.moments(train_rows), list(target_indices)
+            of_channels = (moments.mean * moments.count)[targets], moments.count[targets]
+        for index, count in zip(target_indices, of_channels[1], strict=True):
             if count == 0:
                 raise DataError(
                     f"channel {store.meta.channels[index]!r} has no observed reading in the "
@@ -181,16 +191,16 @@ class HistoricalAverageForecaster(AbstractForecaster):
                 )
         bin_seconds = merged * (store.time_axis.interval_seconds or SECONDS_PER_DAY)
         whole_days = num_week_bins > 1 and SECONDS_PER_DAY % bin_seconds == 0
-        _fill_unobserved(sums, counts, whole_days=whole_days)
+        _fill_unobserved(sums, counts, of_channels, whole_days=whole_days)
         sums /= counts
         table = torch.from_numpy(sums.astype(np.float32))
         return cls(table, merged, store.time_axis, input_steps=input_steps, horizon=horizon)
 
     @staticmethod
-    def fit_bytes(store: SeriesStore, num_targets: int) -> int:
-        """Memory that `fit` takes for that many targets."""
+    def fit_bytes(store: SeriesStore, num_targets: int, num_nodes: int) -> int:
+        """Memory that `fit` takes for that many targets and sensors."""
         week_bins = min(_MAX_WEEK_BINS, store.time_axis.num_week_bins)
-        return 16 * week_bins * store.meta.num_nodes * num_targets
+        return 16 * week_bins * num_nodes * num_targets
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """The table's entries for the windows' target rows."""
@@ -200,11 +210,15 @@ class HistoricalAverageForecaster(AbstractForecaster):
 
 
 def _fill_unobserved(
-    sums: NDArray[np.float64], counts: NDArray[np.int32], *, whole_days: bool
+    sums: NDArray[np.float64],
+    counts: NDArray[np.int32],
+    of_channels: tuple[NDArray[Any], NDArray[Any]],
+    *,
+    whole_days: bool,
 ) -> None:
     """Give each bin without an observation the sums of the next wider average that has one."""
     node_sums, node_counts = sums.sum(axis=0), counts.sum(axis=0)
-    all_sums, all_counts = node_sums.sum(axis=0), node_counts.sum(axis=0)
+    all_sums, all_counts = of_channels
     empty = node_counts == 0
     node_sums[empty] = np.broadcast_to(all_sums, empty.shape)[empty]
     node_counts[empty] = np.broadcast_to(all_counts, empty.shape)[empty]

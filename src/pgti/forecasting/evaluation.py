@@ -60,7 +60,11 @@ def evaluate(
         observer.begin("evaluating", loader.num_windows)
     metrics: dict[str, ForecastMetrics] = {}
     accumulate = partial(
-        ForecastMetrics, mape_threshold=mape_threshold, own=own_metrics, breakdowns=breakdowns
+        ForecastMetrics,
+        mape_threshold=mape_threshold,
+        own=own_metrics,
+        breakdowns=breakdowns,
+        sensors=loader.batcher.source.sensors,
     )
     were_training = [each for each in forecasters.values() if each.training]
     for each in were_training:

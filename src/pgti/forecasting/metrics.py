@@ -70,6 +70,8 @@ class ForecastMetrics:
         device: where the sums are; by default on the CPU, until an update moves them.
         own: metrics of a user's own.
         breakdowns: the groups of targets whose errors are accumulated too; none by default.
+        sensors: positions, among those of the breakdowns, of the sensors in an update [n]; all of
+            them by default.
 
     Attributes:
         sums: the accumulated sums, float64 [5 + 2 * own metrics, H, C]: those of parts of the data
@@ -87,6 +89,7 @@ class ForecastMetrics:
         device: torch.device | None = None,
         own: Metrics | None = None,
         breakdowns: Breakdowns | None = None,
+        sensors: NDArray[np.int64] | None = None,
     ) -> None:
         if not (math.isfinite(mape_threshold) and mape_threshold >= 0):
             raise ConfigError(
@@ -97,6 +100,7 @@ class ForecastMetrics:
         self.mape_threshold = mape_threshold
         self._own = dict(own or {})
         self._without_vmap: set[str] = set()
+        self._sensors = None if sensors is None else torch.from_numpy(sensors).to(device or "cpu")
 
         def zeros(groups: int) -> Tensor:
             shape = (5 + 2 * len(self._own), groups, num_targets)
@@ -159,7 +163,7 @@ class ForecastMetrics:
 
     def _add_groups(self, groups: GroupsOfBatch, step: int, parts: Tensor) -> None:
         """Add the sums [5, B, N, C] of a step to those of sensors and ranges."""
-        self.group_sums["sensor"][:5] += parts.sum(dim=1)
+        self._add_sensors(slice(5), parts.sum(dim=1))
         if groups.ranges is not None:
             sums = self.group_sums["range"]
             numbers = torch.arange(sums.shape[1], dtype=torch.uint8, device=sums.device)
@@ -167,6 +171,14 @@ class ForecastMetrics:
             inside = (of_step[:, None] == numbers[:, None]).double()  # [C, G, B * N]
             flat = parts.permute(3, 0, 1, 2).flatten(2)  # [C, 5, B * N]
             sums[:5] += (flat @ inside.transpose(1, 2)).permute(1, 2, 0)
+
+    def _add_sensors(self, where: Any, sums: Tensor) -> None:
+        """Add sums [rows, n, ..] to those of the sensors that an update has."""
+        of_sensors = self.group_sums["sensor"][where]
+        if self._sensors is None:
+            of_sensors += sums
+        else:
+            of_sensors.index_add_(1, self._sensors, sums)
 
     def _add_own_groups(
         self,
@@ -193,7 +205,7 @@ class ForecastMetrics:
             for index, name in enumerate(self._own):
                 rows = slice(5 + 2 * index, 7 + 2 * index)
                 by_sensor = self._own_by_sensor(name, *of_channel, observed)
-                self.group_sums["sensor"][rows, :, c] += by_sensor
+                self._add_sensors((rows, slice(None), c), by_sensor)
                 for breakdown, group, chosen in masks:
                     pair = self._call(name, *of_channel, chosen)
                     self.group_sums[breakdown][rows, group, c] += torch.stack(

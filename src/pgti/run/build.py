@@ -25,8 +25,9 @@ from pgti.models import (
     model_entry,
     name_of_own_model,
 )
-from pgti.nn import Supports
+from pgti.nn import ShardedSupports, Supports
 from pgti.run.config import ModelConfig, RunConfig
+from pgti.run.sharding import Shard, check_can_shard
 from pgti.store import Scaler, SeriesStore, TypicalReadings
 
 __all__ = [
@@ -160,6 +161,7 @@ def build_forecaster(
     device: torch.device | None = None,
     *,
     is_restored: bool = False,
+    shard: Shard | None = None,
 ) -> NetworkForecaster:
     """The network with its un-scaling, on the compute device, its parameters drawn from the seed.
 
@@ -169,9 +171,10 @@ def build_forecaster(
         factory: your own class or function, in place of the one that the model's name imports.
         device: the compute device; the configuration's by default.
         is_restored: whether the parameters of a checkpoint will replace the initial ones.
+        shard: which sensors are this rank's, if they are split over ranks.
 
     Raises:
-        ConfigError: if the model cannot be found or built.
+        ConfigError: if the model cannot be found or built, or works on all sensors only.
     """
     shape = source.shape
     device = resolve_device(config.device) if device is None else device
@@ -185,7 +188,7 @@ def build_forecaster(
     )
     forecaster = NetworkForecaster(
         network,
-        _supports(network, source.store.graph),
+        _supports(network, source.store.graph, shard, config.model.name),
         source.scaler,
         source.target_indices,
         config.training.seed,
@@ -193,8 +196,11 @@ def build_forecaster(
     return forecaster.to(device)
 
 
-def _supports(network: nn.Module, graph: SensorGraph) -> Supports:
+def _supports(network: nn.Module, graph: SensorGraph, shard: Shard | None, name: str) -> Supports:
     """The operators of the graph that the network diffuses with; none if it does not ask."""
+    if shard is not None:
+        kind = check_can_shard(network, name)
+        return ShardedSupports.cut(graph, kind, shard.partition, shard.group)
     if isinstance(network, AbstractModel):
         return network.build_supports(graph)
     requested = requested_inputs(network)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import tomli_w
 
 from pgti.batching import WindowConfig
-from pgti.errors import ConfigError, option
+from pgti.errors import ConfigError, option, require_whole_number
 from pgti.memory import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
 from pgti.training import TrainingConfig
@@ -64,6 +64,8 @@ class RunConfig:
         placement: Where the training rows are when several ranks train (torchrun, srun, mpirun).
             "replicated" maps the whole store on every rank, "partitioned" gives each rank its part
             of the series.
+        shard_sensors: Ranks that share the sensors of each window, for graphs that exceed a device
+            or take long on one; 1 gives every rank all sensors.
         device: Compute device: auto, cpu, cuda or cuda:1. With several ranks, auto and cuda mean
             each rank's own GPU.
         memory_budget: Memory that the process may use on that device, in bytes or as text such as
@@ -76,6 +78,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     batching: str = "auto"
     placement: Placement = "replicated"
+    shard_sensors: int = 1
     device: str = "auto"
     memory_budget: int | None = None
 
@@ -84,6 +87,13 @@ class RunConfig:
             budget = parse_bytes("memory_budget", self.memory_budget)
             object.__setattr__(self, "memory_budget", budget)
         convert_fields(self)
+        require_whole_number("shard_sensors", self.shard_sensors, 1)
+        if self.placement == "partitioned" and self.shard_sensors > 1:
+            raise ConfigError(
+                f"shard_sensors is {self.shard_sensors} and placement is partitioned: a rank holds "
+                "a part of the sensors or a part of the time; leave "
+                f"{option('placement')} out"
+            )
         if self.placement == "partitioned" and isinstance(self.training.order, BlocksOrder):
             raise ConfigError(
                 "order is blocks and placement is partitioned: blocks of the whole series lie on "

@@ -90,6 +90,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
         _assert_same_on_all_ranks(
             communicator, config, opened, () if extensions is None else extensions.metrics or ()
         )
+        communicator.split_space(config.shard_sensors)
         found = find_run(
             directory,
             config,
@@ -290,7 +291,13 @@ def _assert_same_on_all_ranks(
     communicator: Communicator, config: RunConfig, store: SeriesStore, metrics: Iterable[str]
 ) -> None:
     """Refuse ranks with other stores or options, but for where they compute and read."""
-    options = plain_settings({**config.settings(), "placement": config.placement})
+    options = plain_settings(
+        {
+            **config.settings(),
+            "placement": config.placement,
+            "shard_sensors": config.shard_sensors,
+        }
+    )
     communicator.assert_same_on_all_ranks("the metrics", ", ".join(metrics))
     communicator.assert_same_on_all_ranks("the store", store.fingerprint)
     communicator.assert_same_on_all_ranks("the options", json.dumps(options, sort_keys=True))

@@ -150,6 +150,18 @@ class LoadedRun(Display):
                 f"their store with {option('store')}, or newer readings"
             )
 
+    def require_all_sensors(self) -> None:
+        """Refuse to go on with some of the sensors, where they are split over ranks.
+
+        Raises:
+            ConfigError: saying how to open the run with all of them.
+        """
+        if self.source.sensors is not None:
+            raise ConfigError(
+                "this rank has some of the sensors only, and this needs all of them: open the run "
+                f"with Run.open({str(self.directory.path)!r})"
+            )
+
     def newest_store(self) -> tuple[SeriesStore, str | None]:
         """The run's store as it is now, and a line if it lacks the rows that the run has seen.
 

@@ -1,6 +1,8 @@
 """How a training run fits into memory: one trial step, and what follows from it."""
 
 import math
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -102,6 +104,7 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
     owned_bytes: int = 0,
     num_sharing: int = 1,
     checkpointed_before: bool | None = None,
+    agree: Callable[[bool], bool] | None = None,
 ) -> MemoryPlan:
     """Measure a training step, and turn on activation checkpointing where it would not fit without.
 
@@ -119,6 +122,8 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
         num_sharing: ranks that share the free memory, itself included.
         checkpointed_before: whether the run that is resumed has used activation checkpointing; it
             continues likewise, because the last bits of gradients depend on it.
+        agree: whether something is true of any rank, where ranks compute a window together and so
+            have to try the same steps.
 
     Raises:
         ConfigError: if a step does not fit, saying what to change; or activation checkpointing is
@@ -133,6 +138,7 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
         batch_size=batch_size,
         free_bytes=_free_bytes(config, train_step.device) // num_sharing,
         fixed=_fixed_memory(source, train_step.forecaster, owned_bytes),
+        agree=agree,
     )
     options = _checkpointing_options(config, network, checkpointed_before)
     costs: dict[bool, ActivationCost] = {}
@@ -141,7 +147,8 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
             network.activation_checkpointing = checkpointing
         is_last = checkpointing == options[-1]
         costs[checkpointing] = cost = fitting.measure(is_last=is_last)
-        if fitting.needed(cost, batch_size) <= fitting.usable(is_last=is_last):
+        exceeds = fitting.needed(cost, batch_size) > fitting.usable(is_last=is_last)
+        if not fitting.any(exceeds):
             return fitting.plan(costs, checkpointing=checkpointing)
     raise ConfigError(fitting.refusal(costs))
 
@@ -205,6 +212,11 @@ class _Fitting:
     batch_size: int
     free_bytes: int
     fixed: MemoryEstimate  # for a batch of one window, without its activations
+    agree: Callable[[bool], bool] | None = None
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true of any rank that computes windows together with this one."""
+        return value if self.agree is None else self.agree(value)
 
     def usable(self, *, is_last: bool) -> int:
         """Bytes that an estimate may come to; the last option is tried with a malloc that trims."""
@@ -239,7 +251,8 @@ class _Fitting:
             peak = self._peak(tried, is_last=is_last)
             further = peak / tried
             parameters = _parameter_bytes(self.train_step.forecaster)
-            if self.batch_size > tried and peak <= _NEGLIGIBLE_RATIO * parameters:
+            is_small = peak <= _NEGLIGIBLE_RATIO * parameters
+            if self.batch_size > tried and self.any(is_small):
                 further = max(0, self._peak(tried + 1, is_last=is_last) - peak)
         trim_malloc()  # or the buffers of batches would lie between the holes it left
         return ActivationCost(tried=tried, peak=peak, further=further)
@@ -247,9 +260,16 @@ class _Fitting:
     def _peak(self, num_windows: int, *, is_last: bool) -> float:
         batch = self.batcher.gather(np.full(num_windows, self.start))
         forecaster, limit_bytes = self.train_step.forecaster, self.usable(is_last=is_last)
+        if self.agree is not None:  # a rank that stopped in the step would leave others waiting
+            limit_bytes = sys.maxsize
         forecaster.supports.free_scratch()  # it is part of what the step takes
         differentiate = partial(self.train_step.differentiate, batch)
         peak = step_peak_bytes(differentiate, forecaster.network, batch.x.device, limit_bytes)
+        if peak is None and self.agree is not None:
+            raise ConfigError(
+                "a step of this rank's sensors exceeds the memory: use more shards "
+                f"({option('shard_sensors')}), or {option('activation_checkpointing', 'on')}"
+            )
         return math.inf if peak is None else peak
 
     def plan(self, costs: dict[bool, ActivationCost], *, checkpointing: bool) -> MemoryPlan:
@@ -331,8 +351,10 @@ def _fixed_memory(
         batches=_BATCHES_ALIVE * window,
         typical=source.typical_bytes,
         optimizer=_OPTIMIZER_COPIES * _parameter_bytes(forecaster),
-        baselines=HistoricalAverageForecaster.fit_bytes(source.store, len(source.target_indices)),
-        series=source.store.num_bytes,
+        baselines=HistoricalAverageForecaster.fit_bytes(
+            source.store, len(source.target_indices), source.num_nodes
+        ),
+        series=source.series_bytes,
     )
 
 

@@ -1,7 +1,7 @@
 """Everything that training needs, built and checked before anything is written."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ from pgti.run.config import RunConfig
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
 from pgti.run.series import series_facts
+from pgti.run.sharding import Shard
 from pgti.run.warm_start import StartedFrom
 from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
@@ -92,6 +93,7 @@ class PreparedRun:
                 owned_bytes=self.training.batcher.rows.owned_bytes,
                 num_sharing=communicator.local_world_size if on_cpu else 1,
                 checkpointed_before=checkpointed_before,
+                agree=communicator.any if communicator.space.size > 1 else None,
             )
         # If one rank must recompute, all do: gradients then have the same bits.
         activation_checkpointing = communicator.any(plan.activation_checkpointing)
@@ -143,7 +145,10 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     splits = config.windows.splits(store)
     if scaler is None and started_from is not None:
         scaler = started_from.scaler
+    shard = Shard.of(store.graph, communicator)
     source = window_source(config, store, scaler, typical=typical)
+    if shard is not None:
+        source = replace(source, sensors=shard.sensors)
     validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
     run = Run(
@@ -152,13 +157,17 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         latest=store if latest is None else latest,
         splits=splits,
         source=source,
-        forecaster=build_forecaster(config, source, model, device, is_restored=is_restored),
+        forecaster=build_forecaster(
+            config, source, model, device, is_restored=is_restored, shard=shard
+        ),
         directory=directory,
         communicator=communicator,
         metrics=extensions.metrics or {},
     )
     batching, choices = _choose_batching(run)
     choices += _warnings(run)
+    if shard is not None:
+        choices.append(shard.describe(store.graph))
     # Where ranks hold parts, none caches decoded rows of the whole series.
     budget_bytes = 0 if config.placement == "partitioned" else None
     batcher = build_batcher(batching, source, device, budget_bytes=budget_bytes)
@@ -199,6 +208,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         "batching": batching,
         "placement": config.placement,
         "world_size": communicator.world_size,
+        "shard_sensors": communicator.space.size,
         "device": str(run.device),
         "calendar": list(source.calendar),
     }

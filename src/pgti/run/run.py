@@ -163,6 +163,7 @@ class Run(LoadedRun):
         """
         if names not in ("pgti", "neuralforecast"):
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
+        self.require_all_sensors()
         selection = Selection(readings=readings, split=split, between=between, options=options)
         with selection.open(self, self._loader) as selected:
             self._begin(selected.summary, log, observers)
@@ -208,6 +209,7 @@ class Run(LoadedRun):
         Raises:
             PgtiError: as `forecast`; if the file cannot be written.
         """
+        self.require_all_sensors()
         selection = Selection(readings=readings, split=split, between=between, options=options)
         with selection.open(self, self._loader) as selected:
             self._begin(selected.summary, log, observers)
@@ -248,6 +250,7 @@ class Run(LoadedRun):
             MissingExtraError: if plotly (the extra `report`) is not installed.
         """
         graph_objects()  # a missing library is known before the work
+        self.require_all_sensors()
         self.require_rows()
         starts = self.splits.starts(split)[-max_windows:]
         report = self.evaluate(split, max_windows=max_windows)

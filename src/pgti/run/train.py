@@ -41,6 +41,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     device: str | None = None,
     memory_budget: int | str | None = None,
     placement: Placement | None = None,
+    shard_sensors: int | None = None,
     communicator: Communicator | None = None,
     init_from: Run | str | Path | None = None,
     refit_scaler: bool = False,
@@ -75,6 +76,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
         memory_budget: bytes that the process may use on that device, or text such as "2GiB"; by
             default what is free.
         placement: "replicated" (the default) or "partitioned": see `RunConfig`.
+        shard_sensors: ranks that share the sensors of each window, 1 by default.
         communicator: the ranks that train together (`init_communicator`); one process by default.
         init_from: a run, or its directory, whose weights to start from, with its options where none
             are given here; the store may have other sensors, or more rows. `Run.open(path,
@@ -123,6 +125,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
             "device": device,
             "memory_budget": memory_budget,
             "placement": placement,
+            "shard_sensors": shard_sensors,
         },
         of_run=None if start is None else start.config,
     )

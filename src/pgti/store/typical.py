@@ -35,6 +35,7 @@ def sum_by_bin(
     num_bins: int,
     *,
     chunk_readings: int = 1 << 22,
+    sensors: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
     """Sum and number of the observed readings in each bin, in one pass over the rows.
 
@@ -45,25 +46,35 @@ def sum_by_bin(
         bins_of: maps row numbers to bins, 0..num_bins-1.
         num_bins: how many there are.
         chunk_readings: readings to decode at a time; 16 MiB of float32 by default.
+        sensors: positions of the sensors to read, N of them; all if not given.
 
     Returns:
         Two arrays [num_bins, N, C].
     """
-    shape = (num_bins, store.meta.num_nodes, len(channels))
+    num_nodes = store.meta.num_nodes if sensors is None else len(sensors)
+    shape = (num_bins, num_nodes, len(channels))
     sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int32)
-    for numbers, chunk in _chunks(store, rows, chunk_readings):
+    for numbers, chunk in _chunks(store, rows, chunk_readings, sensors):
         _add_by_bin(sums, counts, bins_of(numbers), chunk[..., list(channels)])
     return sums, counts
 
 
 def _chunks(
-    store: SeriesStore, rows: range, chunk_readings: int = 1 << 22
+    store: SeriesStore,
+    rows: range,
+    chunk_readings: int = 1 << 22,
+    sensors: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Row numbers and readings [rows, N, C] of one chunk after the other."""
-    size = max(1, chunk_readings // (store.meta.num_nodes * store.meta.num_channels))
+    num_nodes = store.meta.num_nodes if sensors is None else len(sensors)
+    size = max(1, chunk_readings // (num_nodes * store.meta.num_channels))
     for first in range(rows.start, rows.stop, size):
         last = min(first + size, rows.stop)
-        yield np.arange(first, last), store.read(first, last)
+        raw = store.raw[first:last]
+        yield (
+            np.arange(first, last),
+            store.codec.decode(raw if sensors is None else raw[:, sensors]),
+        )
         store.release()
 
 
