@@ -103,7 +103,7 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match=r"'cuda:2' and this machine has 2 GPUs: .* to cuda:1"):
         resolve_device("cuda:2")
     assert resolve_device("cuda:1") == torch.device("cuda:1")
-    assert resolve_device("cuda") == torch.device("cuda")
+    assert resolve_device("cuda") == torch.device("cuda", 0)
     assert resolve_device("cpu") == torch.device("cpu")
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pgti.distributed.communicator import TrafficCounter as TrafficCounter
     from pgti.distributed.communicator import Work as Work
     from pgti.distributed.init import init_communicator as init_communicator
+    from pgti.distributed.init import make_current as make_current
     from pgti.distributed.init import open_fake as open_fake
     from pgti.distributed.launch import TIMEOUT_SECONDS as TIMEOUT_SECONDS
     from pgti.distributed.launch import Launch as Launch

@@ -10,9 +10,9 @@ import torch
 
 from pgti.distributed.communicator import Communicator, SingleProcess
 from pgti.distributed.launch import TIMEOUT_SECONDS, Launch, find_launch
-from pgti.errors import ConfigError, PeerError
+from pgti.errors import ConfigError, PeerError, option
 
-__all__ = ["init_communicator", "open_fake"]
+__all__ = ["init_communicator", "make_current", "open_fake"]
 
 _LONGEST_TIMEOUT = 30 * 86_400.0
 
@@ -30,12 +30,14 @@ def init_communicator(
     and not destroyed.
 
     Args:
-        device: where this rank computes; on a GPU, NCCL is used beside gloo.
+        device: where this rank computes; on a GPU, which becomes the current one, NCCL is used
+            beside gloo.
         launch: which process this is; by default from the environment.
         timeout_seconds: how long to wait for another rank.
 
     Raises:
-        ConfigError: if the environment contradicts itself, or the timeout is not positive.
+        ConfigError: if the environment contradicts itself, the timeout is not positive, or the GPU
+            cannot be used.
         PeerError: if the other ranks cannot be reached.
     """
     if not 0 < timeout_seconds <= _LONGEST_TIMEOUT:
@@ -44,13 +46,36 @@ def init_communicator(
             f"{_LONGEST_TIMEOUT:.0f}"
         )
     found = find_launch(os.environ) if launch is None else launch
-    communicator = _connect(found, device or torch.device("cpu"), timeout_seconds)
+    device = torch.device("cpu") if device is None else device
+    make_current(device)
+    communicator = _connect(found, device, timeout_seconds)
     try:
         yield communicator
     except BaseException as error:
         communicator.close(error)
         raise
     communicator.close()
+
+
+def make_current(device: torch.device) -> None:
+    """Make a GPU the current one of this process: pinned memory and streams belong to it.
+
+    Args:
+        device: with its index; a CPU changes nothing.
+
+    Raises:
+        ConfigError: if the GPU cannot be used.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.set_device(device)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"{device} cannot be used: {reason}; see nvidia-smi for whether it is there and free, "
+            f"or use {option('device', 'cpu')}"
+        ) from error
 
 
 @contextmanager
@@ -104,8 +129,6 @@ def _connect(launch: Launch, device: torch.device, timeout_seconds: float) -> Co
         return TorchCommunicator(launch, None, timeout, owns_group=False)
     if launch.world_size == 1:
         return SingleProcess()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # or pinned memory would open a context on the first GPU
     # torchrun's agent serves the store of its workers, so that it outlives all of them.
     is_served_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 

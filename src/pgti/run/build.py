@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pgti.batching import Batcher, WindowConfig, WindowSource
+from pgti.display import count_of
 from pgti.errors import ConfigError, option
 from pgti.forecasting import NetworkForecaster, requested_inputs
 from pgti.graph import SensorGraph
@@ -47,7 +48,8 @@ _DEVICE = re.compile(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?")
 def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) -> torch.device:
     """The compute device called `name`; `auto` is a GPU where there is one, else the CPU.
 
-    Where a machine has several ranks, `auto` and `cuda` are each rank's own GPU.
+    Where a machine has several ranks, `auto` and `cuda` are each rank's own GPU; one process has
+    torch's current one. A GPU always has its index, which NCCL needs.
 
     Args:
         name: auto, cpu, cuda or cuda:n.
@@ -57,35 +59,47 @@ def resolve_device(name: str, local_rank: int = 0, local_world_size: int = 1) ->
     Raises:
         ConfigError: if it is none of these, or not there; if there are more ranks than GPUs.
     """
+    has_gpu = torch.cuda.is_available()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and torch.cuda.is_available() and local_world_size > 1:
-        count = torch.cuda.device_count()
-        if count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:
-            return torch.device("cuda", 0)  # the launcher shows each rank its own
-        if local_world_size > count:
-            raise ConfigError(
-                f"{local_world_size} ranks run on this machine and it has {count} GPUs: each rank "
-                f"needs one; launch fewer, or use {option('device', 'cpu')}"
-            )
-        return torch.device("cuda", local_rank)
+        name = "cuda" if has_gpu else "cpu"
     if not _DEVICE.fullmatch(name):
         raise ConfigError(f"there is no device {name!r}: use auto, cpu, cuda or cuda:1")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if name == "cpu":
+        return torch.device("cpu")
+    if not has_gpu:
         raise ConfigError(f"device is {name!r} and this machine has no usable GPU: use cpu")
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if (device.index or 0) >= count:
-        raise ConfigError(
-            f"device is {name!r} and this machine has {count} GPUs: they count from cuda:0 to "
-            f"cuda:{count - 1}"
+    count = torch.cuda.device_count()
+    if ":" in name:
+        return torch.device(
+            "cuda", _chosen_index(torch.device(name).index, count, local_world_size)
         )
-    if ":" in name and local_world_size > 1:
+    if local_world_size == 1:
+        # Asking an unused GPU whether it is the current one would open a context on it.
+        is_in_use: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call] # torch does not annotate it
+        return torch.device("cuda", torch.cuda.current_device() if is_in_use else 0)
+    if count == 1 and "CUDA_VISIBLE_DEVICES" in os.environ:
+        return torch.device("cuda", 0)  # the launcher shows each rank its own
+    if local_world_size > count:
         raise ConfigError(
-            f"device is {name!r} and {local_world_size} ranks run on this machine: each needs a "
-            f"GPU of its own; use {option('device', 'cuda')}"
+            f"{local_world_size} ranks run on this machine and it has {count_of(count, 'GPU')}: "
+            f"each rank needs one; launch fewer, or use {option('device', 'cpu')}"
         )
-    return device
+    return torch.device("cuda", local_rank)
+
+
+def _chosen_index(index: int, count: int, local_world_size: int) -> int:
+    """The index that the user chose, which is there and no other rank's."""
+    if index >= count:
+        raise ConfigError(
+            f"device is 'cuda:{index}' and this machine has {count_of(count, 'GPU')}: they count "
+            f"from cuda:0 to cuda:{count - 1}"
+        )
+    if local_world_size > 1:
+        raise ConfigError(
+            f"device is 'cuda:{index}' and {local_world_size} ranks run on this machine: each "
+            f"needs a GPU of its own; use {option('device', 'cuda')}"
+        )
+    return index
 
 
 def resolve_model(config: ModelConfig, factory: ModelFactory | None = None) -> ModelConfig:

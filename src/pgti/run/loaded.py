@@ -10,7 +10,7 @@ import torch
 
 from pgti.batching import WindowSource
 from pgti.display import Display, count_of, shorten
-from pgti.distributed import Communicator, SingleProcess
+from pgti.distributed import Communicator, SingleProcess, make_current
 from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import Metrics, NetworkForecaster, Report
 from pgti.models import ModelFactory, num_trainable_parameters
@@ -103,6 +103,8 @@ class LoadedRun(Display):
         if checkpoint not in ("best", "last"):
             raise ConfigError(f"checkpoint is {checkpoint!r}: it is best or last")
         state = directory.load_best() if checkpoint == "best" else directory.load_last()
+        on = resolve_device(config.device, ranks.local_rank, ranks.local_world_size)
+        make_current(on)
         series = find_series(directory, config.store, state.fingerprint, store)
         scaler = Scaler(mean=tuple(state.scaler["mean"]), std=tuple(state.scaler["std"]))
         source = window_source(config, series.store, scaler, series.typical)
@@ -118,7 +120,7 @@ class LoadedRun(Display):
                 config,
                 source,
                 None if isinstance(model, str) else model,
-                resolve_device(config.device, ranks.local_rank, ranks.local_world_size),
+                on,
                 is_restored=True,
             ),
             directory=directory,

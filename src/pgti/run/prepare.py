@@ -16,7 +16,7 @@ from pgti.batching import (
     choose_batching,
 )
 from pgti.display import count_of, shorten
-from pgti.distributed import Communicator
+from pgti.distributed import Communicator, make_current
 from pgti.errors import ConfigError, DataError, option
 from pgti.forecasting import Observer, requested_inputs
 from pgti.models import CUSTOM_MODEL, AbstractModel, ModelFactory, num_trainable_parameters
@@ -142,6 +142,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     """
     extensions = Extensions() if extensions is None else extensions
     device = resolve_device(config.device, communicator.local_rank, communicator.local_world_size)
+    make_current(device)
     splits = config.windows.splits(store)
     if scaler is None and started_from is not None:
         scaler = started_from.scaler
