@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from pgti.nn.execution import (
     autocast_dtype,
-    compiler_disabled,
     hop_dtype,
     refuse_second_derivative,
     without_autocast,
 )
+from pgti.nn.operators import Operation, Operator
 from pgti.nn.sparse import Supports
 from pgti.shapes import NF
 
@@ -50,7 +50,6 @@ def diffuse(x_NF: NF, supports: Supports, hops: int) -> list[NF]:
     return diffused
 
 
-@compiler_disabled
 def diffusion_convolution(
     x_LNBC: Tensor, weight_HCO: Tensor, bias_O: Tensor, supports: Supports
 ) -> Tensor:
@@ -67,7 +66,7 @@ def diffusion_convolution(
     """
     if x_LNBC.shape[-1] <= _NARROW_CHANNELS:
         return _narrow_convolution(x_LNBC, weight_HCO, bias_O, supports)
-    output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
+    output: Tensor = _convolve(
         x_LNBC.to(supports.dtype).contiguous(),
         weight_HCO,
         bias_O,
@@ -278,7 +277,7 @@ class DiffusionProduct:
         return self._supports.scratch(name, shape, dtype or self._supports.dtype)
 
 
-class _Convolution(torch.autograd.Function):
+class _Convolution(Operation):
     """`diffusion_convolution` of wide states, one at a time, so that its data stay in cache.
 
     Stores its input alone; the backward pass recomputes its H diffused copies.
@@ -294,7 +293,7 @@ class _Convolution(torch.autograd.Function):
         matmul_dtype: torch.dtype | None,
     ) -> Tensor:
         ctx.save_for_backward(x_LNBC, weight_HCO)
-        ctx.supports, ctx.matmul_dtype = supports, matmul_dtype
+        ctx.options = supports, matmul_dtype
         output_LNBO = bias_O.to(supports.dtype).repeat(*x_LNBC.shape[:-1], 1)
         with without_autocast(x_LNBC.device):
             product = DiffusionProduct(weight_HCO, supports, matmul_dtype)
@@ -306,11 +305,12 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad_LNBO: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_LNBC, weight_HCO = ctx.saved_tensors
+        supports, matmul_dtype = ctx.options
         grad_LMO = grad_LNBO.contiguous().flatten(1, 2)
         grad_x_LNBC = torch.zeros_like(x_LNBC) if ctx.needs_input_grad[0] else None
-        grad_weight_HCO = torch.zeros_like(weight_HCO, dtype=ctx.supports.dtype)
+        grad_weight_HCO = torch.zeros_like(weight_HCO, dtype=supports.dtype)
         with without_autocast(x_LNBC.device):
-            product = DiffusionProduct(weight_HCO, ctx.supports, ctx.matmul_dtype)
+            product = DiffusionProduct(weight_HCO, supports, matmul_dtype)
             for step, grad_MO in enumerate(grad_LMO):
                 product.add_gradients(
                     x_LNBC[step],
@@ -319,3 +319,21 @@ class _Convolution(torch.autograd.Function):
                     into_x_NBC=None if grad_x_LNBC is None else grad_x_LNBC[step],
                 )
         return grad_x_LNBC, grad_weight_HCO, grad_LMO.sum(dim=(0, 1)), None, None
+
+    @staticmethod
+    def like(x_LNBC: Tensor, weight_HCO: Tensor, *_: Any) -> tuple[Tensor]:
+        return (x_LNBC.new_empty(*x_LNBC.shape[:-1], weight_HCO.shape[2]),)
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        x_LNBC, weight_HCO = ctx.saved_tensors
+        return (
+            torch.empty_like(x_LNBC),
+            weight_HCO.new_empty(weight_HCO.shape, dtype=x_LNBC.dtype),
+            x_LNBC.new_empty(weight_HCO.shape[2]),
+        )
+
+
+_convolve = Operator(
+    _Convolution, "diffusion_convolution", returns=["output"], saves=["x_LNBC", "weight_HCO"]
+)

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from pgti.nn.diffusion import DiffusionProduct, diffusion_convolution
 from pgti.nn.execution import (
     autocast_dtype,
-    compiler_disabled,
     refuse_second_derivative,
     without_autocast,
 )
+from pgti.nn.operators import Operation, Operator
 from pgti.nn.sparse import Supports
 from pgti.shapes import NBD
 
@@ -88,7 +88,6 @@ class DiffusionGRU(GatedLayer):
     def __init__(self, input_channels: int, hidden: int, num_supports: int, hops: int) -> None:
         super().__init__(input_channels, hidden, 1 + num_supports * hops)
 
-    @compiler_disabled
     def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> tuple[Tensor, NBD]:
         """The states after each of L inputs, and the last of them.
 
@@ -126,7 +125,7 @@ def gated_recurrence(
     Returns:
         [L, N, B, D] and [N, B, D].
     """
-    states: tuple[Tensor, Tensor] = _Recurrence.apply(  # type: ignore[no-untyped-call]
+    states: tuple[Tensor, Tensor] = _recur(
         inputs_LNBG,
         None if h_NBD is None else h_NBD.contiguous(),
         weight_gates,
@@ -138,7 +137,7 @@ def gated_recurrence(
     return states
 
 
-class _Recurrence(torch.autograd.Function):
+class _Recurrence(Operation):
     """The recurrence over time, with a hand-written backward pass through time.
 
     Per step it stores r, u, c and h, 4 D numbers per node and sample, where autograd would also
@@ -183,10 +182,9 @@ class _Recurrence(torch.autograd.Function):
                 else:
                     torch.addcmul(c_NBD.tanh_(), u_NBD, c_NBD, value=-1, out=states_LNBD[step])
                 state_NBD = states_LNBD[step]
-        ctx.save_for_backward(
-            h_NBD, states_LNBD, gates_LNBG, candidates_LNBD, weight_gates, weight_candidate
-        )
-        ctx.supports, ctx.matmul_dtype = supports, matmul_dtype
+        activations = (gates_LNBG, candidates_LNBD) if stored == num_steps else (None, None)
+        ctx.save_for_backward(h_NBD, states_LNBD, *activations, weight_gates, weight_candidate)
+        ctx.options = supports, matmul_dtype, stores
         # The last state twice, so that its gradient is not padded to L steps of zeros.
         return states_LNBD, states_LNBD[-1].clone()
 
@@ -198,6 +196,7 @@ class _Recurrence(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         first_NBD, states_LNBD, gates_LNBG, candidates_LNBD, *weights = ctx.saved_tensors
+        supports, matmul_dtype, _ = ctx.options
         num_steps, hidden = states_LNBD.shape[0], states_LNBD.shape[-1]
         grad_inputs_LNBG = states_LNBD.new_empty(*states_LNBD.shape[:-1], 3 * hidden)
         grad_gates, grad_candidate = (
@@ -210,7 +209,7 @@ class _Recurrence(torch.autograd.Function):
         scratch_NBD, reset_NBD = torch.empty_like(states_LNBD[0]), torch.empty_like(states_LNBD[0])
         with without_autocast(states_LNBD.device):
             to_gates, to_candidate = (
-                DiffusionProduct(weight, ctx.supports, ctx.matmul_dtype) for weight in weights
+                DiffusionProduct(weight, supports, matmul_dtype) for weight in weights
             )
             for step in reversed(range(num_steps)):
                 if grad_states_LNBD is not None:
@@ -255,6 +254,43 @@ class _Recurrence(torch.autograd.Function):
         grad_first_NBD = None if first_NBD is None else grad_NBD
         return grad_inputs_LNBG, grad_first_NBD, grad_gates, grad_candidate, None, None, None
 
+    @staticmethod
+    def like(
+        inputs_LNBG: Tensor,
+        _h_NBD: Tensor | None,
+        _weight_gates: Tensor,
+        weight_candidate: Tensor,
+        *options: Any,
+    ) -> tuple[Tensor, ...]:
+        stores = options[-1]
+        hidden = weight_candidate.shape[1]
+        states_LNBD = inputs_LNBG.new_empty(*inputs_LNBG.shape[:3], hidden)
+        widths = (2 * hidden, hidden)
+        stored = [
+            inputs_LNBG.new_empty((*inputs_LNBG.shape[:3], width) if stores else (0,))
+            for width in widths
+        ]
+        return states_LNBD, torch.empty_like(states_LNBD[0]), *stored
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        _, states_LNBD, _, _, *weights = ctx.saved_tensors
+        num_steps, num_nodes, batch, hidden = states_LNBD.shape
+        return (
+            states_LNBD.new_empty(num_steps, num_nodes, batch, 3 * hidden),
+            torch.empty_like(states_LNBD[0]),
+            *(torch.empty_like(weight, dtype=states_LNBD.dtype) for weight in weights),
+        )
+
+
+_recur = Operator(
+    _Recurrence,
+    "diffusion_recurrence",
+    returns=["states", "last"],
+    saves=["h_NBD", "states", "gates", "candidates", "weight_gates", "weight_candidate"],
+    takes_none=True,
+)
+
 
 class GraphGRU(GatedLayer):
     """One recurrent layer over a graph: L inputs and a state in, L states out.
@@ -267,7 +303,6 @@ class GraphGRU(GatedLayer):
         hidden: D.
     """
 
-    @compiler_disabled
     def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> list[NBD]:
         """The states after each of L inputs.
 

@@ -24,8 +24,9 @@ from pgti.graph import (
     scaled_laplacian,
 )
 from pgti.graph.sensor_graph import CsrMatrix
-from pgti.nn.execution import autocast_dtype, compiler_disabled, hop_dtype
+from pgti.nn.execution import autocast_dtype, hop_dtype
 from pgti.nn.limits import DenseLimits, dense_limits
+from pgti.nn.operators import new_handle, object_of
 from pgti.shapes import NF
 
 __all__ = ["NUM_SUPPORTS", "Supports", "csr_matrix"]
@@ -63,6 +64,7 @@ class Supports(nn.Module):
         num_nodes: N, those of all ranks.
         edge_index: [2, E] int64, sources and targets, for layers that work on edges.
         edge_weight: [E].
+        handle: by which operators of the compiler find it: see `pgti.nn.operators`.
     """
 
     is_sharded: ClassVar[bool] = False
@@ -89,6 +91,7 @@ class Supports(nn.Module):
         self.register_buffer("edge_weight", torch.tensor(graph.edge_weight), persistent=False)
         self._matrices: dict[tuple[str, torch.dtype], Tensor] = {}
         self._scratch = _Scratch()
+        self.handle = new_handle(self)
 
     @classmethod
     def from_graph(cls, graph: SensorGraph, kind: str = "dual_random_walk") -> Self:
@@ -149,7 +152,6 @@ class Supports(nn.Module):
         """The sum over all ranks of their part of a sum over sensors; differentiable."""
         return x
 
-    @compiler_disabled
     def multiply(self, index: int, x_NF: NF) -> NF:
         """S_index @ x, [N, F]; differentiable repeatedly.
 
@@ -160,7 +162,10 @@ class Supports(nn.Module):
             x_NF: [N, F].
         """
         x_NF = x_NF.to(hop_dtype(x_NF.device, autocast_dtype(x_NF.device)) or self.dtype)
-        product: Tensor = _Product.apply(x_NF, self, index, False)  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling():
+            product: Tensor = _product_operator(x_NF, self.handle, index, False)
+        else:
+            product = _Product.apply(x_NF, self, index, False)  # type: ignore[no-untyped-call]
         return product
 
     def product(
@@ -302,11 +307,12 @@ class Supports(nn.Module):
         return {
             name: value
             for name, value in self.__dict__.items()
-            if name not in ("_matrices", "_scratch")
+            if name not in ("_matrices", "_scratch", "handle")
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({**state, "_matrices": {}, "_scratch": _Scratch()})  # type: ignore[no-untyped-call]
+        self.handle = new_handle(self)
 
 
 def csr_matrix(
@@ -347,3 +353,27 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None, None]:
         grad: Tensor = _Product.apply(grad_NF, ctx.supports, ctx.index, not ctx.transposed)  # type: ignore[no-untyped-call]
         return grad, None, None, None
+
+
+@torch.library.custom_op("pgti::sparse_product", mutates_args=())
+def _product_operator(x_NF: Tensor, supports: int, index: int, transposed: bool) -> Tensor:
+    """`_Product` for the compiler: `supports` is a handle."""
+    product: Tensor = object_of(supports).product(index, x_NF, transposed=transposed)
+    return product
+
+
+@_product_operator.register_fake
+def _(x_NF: Tensor, *_: object) -> Tensor:
+    return torch.empty_like(x_NF, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+    ctx.options = inputs[1:]
+
+
+def _differentiate(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None, None]:
+    supports, index, transposed = ctx.options
+    return _product_operator(grad_NF, supports, index, not transposed), None, None, None
+
+
+_product_operator.register_autograd(_differentiate, setup_context=_setup_context)
