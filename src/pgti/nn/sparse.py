@@ -212,11 +212,11 @@ class Supports(nn.Module):
         if self.is_sharded or not len(self) or num_hops * self.num_nodes**2 > limits.stacked:
             return None
         dtype = dtype or self.dtype
-        name = f"powers {hops} {dtype}"
-        if name not in self._matrices:
+        key = (f"powers {hops}", dtype)
+        if key not in self._matrices:
             with torch.inference_mode(mode=False), torch.no_grad():
-                self._matrices[name] = self._build_powers(hops).to(dtype)
-        return self._matrices[name]
+                self._matrices[key] = self._build_powers(hops).to(dtype)
+        return self._matrices[key]
 
     def _build_powers(self, hops: int) -> Tensor:
         """[N * H, N] in float64."""
