@@ -10,6 +10,7 @@ import torch
 from pgti.distributed import Communicator
 from pgti.errors import RunError
 from pgti.training.checkpoint import Checkpoint
+from pgti.training.checkpoint_writer import CheckpointWriter
 from pgti.training.compatibility import check_settings, plain_settings
 from pgti.training.progress import Progress
 from pgti.training.run_directory import RunDirectory
@@ -56,6 +57,7 @@ class TrainingState:
         self._network = train_step.forecaster.network
         self._run = run
         self._fingerprint = fingerprint
+        self._writer = CheckpointWriter()
         self.progress = Progress()
         self.loss = RunningLoss(train_step.device)
 
@@ -76,12 +78,17 @@ class TrainingState:
             raise self._diverged(f"the loss is {loss_sum}")
         return loss_sum / count if count else None
 
-    def save(self, *, best: bool = False) -> None:
-        """Write `last.pt` or `best.pt`.
+    def save(self, *, best: bool = False, wait: bool = False) -> None:
+        """Copy the state; a thread of rank 0 writes it.
+
+        Args:
+            best: write `best.pt`; otherwise `last.pt`.
+            wait: return once it is written.
 
         Raises:
             RunError: if the loss or a parameter is not finite or the ranks' parameters differ, the
-                last good checkpoint being kept, or if it cannot be written.
+                last good checkpoint being kept; if the checkpoint before, or with `wait` this one,
+                cannot be written.
         """
         self.read_loss()
         finite = torch.stack([parameter.isfinite().all() for parameter in self._step.parameters])
@@ -91,7 +98,23 @@ class TrainingState:
         checkpoint = self.to_checkpoint()
         with self._communicator.raise_together():
             if self._communicator.is_main:
-                checkpoint.save(self._run.best_checkpoint if best else self._run.last_checkpoint)
+                path = self._run.best_checkpoint if best else self._run.last_checkpoint
+                self._writer.write(checkpoint, path)
+                if wait:
+                    self._writer.wait()
+
+    def wait_until_saved(self) -> None:
+        """Return once every checkpoint is complete; every rank calls it.
+
+        Raises:
+            RunError: if the last one cannot be written.
+        """
+        with self._communicator.raise_together():
+            self._writer.wait()
+
+    def close(self) -> None:
+        """End the thread that writes checkpoints."""
+        self._writer.join()
 
     def to_checkpoint(self) -> Checkpoint:
         """What `save` writes."""

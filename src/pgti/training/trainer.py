@@ -119,10 +119,15 @@ class Trainer:
         self._forecaster.train()
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         try:
+<<<<<<< HEAD
             with self._stop.signals:
+=======
+            with self._stop, closing(self.state):
+>>>>>>> d4894c8 (A thread of rank 0 writes checkpoints, from a copy of the state)
                 if not self.state.progress.is_finished(self._config):
                     self._train()
                 self._agree_to_stop()
+                self.state.wait_until_saved()
         finally:
             for observer in self._observers:
                 observer.close()
@@ -327,7 +332,7 @@ class Trainer:
         number = self._stop.signal_number
         if not number:
             return
-        self.state.save()
+        self.state.save(wait=True)
         name = signal.Signals(number).name
         raise Interrupted(
             f"stopped by {name} after step {self.state.progress.step}; the state is in "
