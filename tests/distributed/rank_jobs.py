@@ -23,7 +23,7 @@ from pgti.run.prepare import prepare
 from pgti.run.rolling import BacktestOptions, run_backtest
 from pgti.run.warm_start import StartRun
 from pgti.store import SeriesStore, StoreWriter
-from pgti.training import RunDirectory, TrainingConfig
+from pgti.training import Callback, Extensions, RunDirectory, TrainingConfig, TrainingStatus
 
 NUM_NODES = 3
 
@@ -171,6 +171,25 @@ def train(
         "lines": lines,
         "batch_size": trained.config.training.batch_size,
     }
+
+
+def train_and_die(
+    communicator: Communicator, *, store: str, run: str, options: dict[str, Any], step: int
+) -> dict[str, Any]:
+    """Train until all ranks die after the same step."""
+
+    class Death(Callback):
+        def on_step(self, status: TrainingStatus) -> None:
+            if status.step == step:
+                os._exit(9)
+
+    train_run(
+        make_config(store, options),
+        run,
+        communicator=communicator,
+        extensions=Extensions(callbacks=[Death()]),
+    )
+    return {}
 
 
 def numbers_in(content: Any) -> list[float]:

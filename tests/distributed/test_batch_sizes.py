@@ -1,9 +1,10 @@
-"""Sizes of batches: of all ranks, of each rank, and of validation."""
+"""Sizes of batches: of all ranks, of each rank, and of validation; checkpoints by time."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from .conftest import RunRanks
 from .rank_jobs import make_store
@@ -60,3 +61,20 @@ def test_errors_do_not_depend_on_the_batches_that_compute_them(
             expected = found["default"]
             assert found == pytest.approx(dict.fromkeys(found, expected), rel=1e-6)
             assert expected == pytest.approx(alone["errors"][0], rel=1e-6)
+
+
+def test_checkpoints_by_time_are_those_of_all_ranks(run_ranks: RunRanks, tmp_path: Path) -> None:
+    """Rank 0 decides; stopped and resumed between them, the bits are those of an unbroken run."""
+    store = str(make_store(tmp_path / "store").path)
+    options = {"epochs": 2, "checkpoint_every_minutes": 1e-9, "log_every_steps": 0}
+    unbroken = run_ranks("train", 2, store=store, run=str(tmp_path / "a"), options={"epochs": 2})
+    run = tmp_path / "b"
+    killed = run_ranks("train_and_die", 2, store=store, run=str(run), options=options, step=15)
+    assert {each["exit_code"] for each in killed} == {9}
+    step = torch.load(run / "checkpoints/last.pt", weights_only=True)["position"]["step"]
+    assert 11 < step < 15  # after the checkpoint at the end of the first epoch
+    resumed = run_ranks("train", 2, store=store, run=str(run), options=options, resume=True)
+    for found, expected in zip(resumed, unbroken, strict=True):
+        assert "error" not in found, found
+        check_parameters(found, expected, 0.0)
+        assert found["errors"] == expected["errors"]

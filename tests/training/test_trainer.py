@@ -334,15 +334,19 @@ def test_a_network_of_the_wrong_shape_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "every"), [("sampled", 1), ("sampled", 3), ("sampled", 0), ("dropout", 3)]
+    ("network", "every"),
+    [("sampled", 1), ("sampled", 3), ("sampled", 0), ("sampled", "by time"), ("dropout", 3)],
 )
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, network: str, every: int) -> None:
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, network: str, every: int | str) -> None:
     """Killed after any step or validation batch and resumed, it ends as if it never had been.
 
     12 steps and 9 validation batches, with accumulation, a ragged last step, a plateau that
     falls, and scheduled sampling or dropout.
     """
-    config = replace(CONFIG, checkpoint_every_steps=every)
+    options = {"checkpoint_every_steps": every}
+    if every == "by time":
+        options = {"checkpoint_every_steps": 0, "checkpoint_every_minutes": 1e-9}
+    config = replace(CONFIG, **options)
     setting = make_setting(tmp_path, config, network=network)
     expected = trained(setting, tmp_path / "unbroken")
 
@@ -352,6 +356,31 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, network: str, every: i
             make_trainer(setting, run, Killer(kill_after)).fit()
         resume_trainer(setting, run).fit()
         assert_same_run(expected, run)
+
+
+def test_a_resumed_run_reports_the_rate_of_its_last_step(tmp_path: Path) -> None:
+    """Also before it takes a step: the line of an epoch that was killed in its validation."""
+    setting, run = make_setting(tmp_path), open_run(tmp_path / "run")
+    trainer = make_trainer(setting, run)
+    trainer.train_step.set_learning_rate(0.0125)
+    trainer.state.save(wait=True)
+    assert resume_trainer(setting, run).train_step.learning_rate == 0.0125
+
+
+def test_a_checkpoint_that_the_thread_cannot_write_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, at the next checkpoint or at the end, and no thread is left."""
+    setting, run = make_setting(tmp_path), open_run(tmp_path / "run")
+
+    def full(path: Path, content: object) -> None:
+        del content
+        raise RunError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr("pgti.training.checkpoint.write_atomically", full)
+    with pytest.raises(RunError, match=r"last\.pt cannot be written: No space left on device"):
+        make_trainer(setting, run).fit()
+    assert not [each for each in threading.enumerate() if "checkpoint" in each.name]
 
 
 def test_a_run_killed_again_and_again_gets_there(tmp_path: Path) -> None:

@@ -140,7 +140,9 @@ _GROUPS_OF_TRAINING = {
     ),
     **dict.fromkeys(("precision", "activation_checkpointing", "compile"), "Machine"),
     "freeze": "Start",
-    **dict.fromkeys(("checkpoint_every_steps", "log_every_steps"), "Output"),
+    **dict.fromkeys(
+        ("checkpoint_every_minutes", "checkpoint_every_steps", "log_every_steps"), "Output"
+    ),
 }
 
 

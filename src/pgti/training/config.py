@@ -237,8 +237,9 @@ class TrainingConfig:
             they would not fit otherwise.
         compile: Compile the network with torch.compile.
         seed: Seed of initial parameters, order of windows and scheduled sampling.
-        checkpoint_every_steps: Write a checkpoint every this many optimizer steps; 0 writes them
-            at the end of epochs only.
+        checkpoint_every_minutes: Write a checkpoint every this many minutes within an epoch, beside
+            that at its end; 0 does not.
+        checkpoint_every_steps: Also write one every this many optimizer steps; 0 does not.
         log_every_steps: Log the loss every this many optimizer steps; 0 logs it at the end of
             epochs only.
 
@@ -267,7 +268,8 @@ class TrainingConfig:
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     compile: bool = False
     seed: int = 0
-    checkpoint_every_steps: int = 500
+    checkpoint_every_minutes: float = 5.0
+    checkpoint_every_steps: int = 0
     log_every_steps: int = 50
 
     def __post_init__(self) -> None:
@@ -290,7 +292,8 @@ class TrainingConfig:
         if self.seed >= _SEED_LIMIT:
             raise ConfigError(f"seed is {self.seed}: it must be less than 2**63")
         require_number("learning_rate", self.learning_rate, above_zero=True)
-        require_number("clip_norm", self.clip_norm)
+        for name in ("clip_norm", "checkpoint_every_minutes"):
+            require_number(name, getattr(self, name))
         lowest = getattr(self.schedule, "min_learning_rate", 0.0)
         if lowest > self.learning_rate:
             raise ConfigError(

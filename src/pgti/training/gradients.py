@@ -12,8 +12,8 @@ from pgti.errors import ConfigError
 
 __all__ = ["STOP_BITS", "GradientReducer"]
 
-STOP_BITS = 4
-"""Reasons to stop that a step can carry, one bit each."""
+STOP_BITS = 5
+"""Reasons to stop or to save that a step can carry, one bit each."""
 
 _BUCKET_BYTES = 25 * 2**20  # as in DistributedDataParallel; most models are one bucket
 _HEADER = 1 + STOP_BITS  # of a step's float64 message: the count, and one number a bit

@@ -1,5 +1,6 @@
 """Stop signals, which the training loop obeys between two steps, on all ranks after the same."""
 
+import math
 import signal
 import threading
 import time
@@ -47,26 +48,34 @@ class StopSignals:
 
 
 _CALLBACK_BIT = 1 << (STOP_BITS - 1)
+_SAVE_BIT = 1 << (STOP_BITS - 2)
 _SECONDS_BETWEEN_VOTES = 1.0
 
 
 class StopVote:
-    """Whether the ranks stop: because of a signal to any of them, or a callback of any.
+    """Whether the ranks stop, because of a signal to any of them or a callback of any, or save.
 
     Within an epoch, `bits` and `receive` carry the requests in the messages of training steps,
     without a message of their own. `hold` asks the ranks at once.
 
     Args:
         communicator: the ranks.
+        save_seconds: time after which rank 0 asks all of them to save their state, again and again;
+            0 for never.
 
     Attributes:
         signals: those of this rank, while entered.
+        is_save_due: whether the last training step carried the request to save.
         signal_number: what the ranks have agreed to stop for; 0 until then.
         has_callback_stopped: whether the ranks know that a callback of any of them asks to stop.
     """
 
-    def __init__(self, communicator: Communicator) -> None:
+    def __init__(self, communicator: Communicator, save_seconds: float = 0.0) -> None:
         self._communicator = communicator
+        is_asking = communicator.is_main and save_seconds > 0
+        self._save_seconds = save_seconds if is_asking else math.inf
+        self._save_at = time.monotonic() + self._save_seconds
+        self.is_save_due = False
         self.signals = StopSignals()
         self.signal_number = 0
         self.has_callback_stopped = False
@@ -79,9 +88,12 @@ class StopVote:
         self.has_callback_stopped |= self._communicator.world_size == 1
 
     def bits(self) -> int:
-        """Why this rank asks to stop, as a training step carries it."""
+        """Why this rank asks to stop or to save, as a training step carries it."""
         number = self.signals.received
         bits = 0 if number is None else 1 << _STOPPING.index(number)
+        if time.monotonic() >= self._save_at:  # asked once: GPUs hear of it a step late
+            self._save_at = time.monotonic() + self._save_seconds
+            bits |= _SAVE_BIT
         return bits | (_CALLBACK_BIT if self._asks else 0)
 
     def receive(self, bits: int) -> None:
@@ -89,6 +101,7 @@ class StopVote:
         numbers = [int(number) for place, number in enumerate(_STOPPING) if bits >> place & 1]
         self.signal_number = max(numbers, default=0)
         self.has_callback_stopped |= bool(bits & _CALLBACK_BIT)
+        self.is_save_due = bool(bits & _SAVE_BIT)
 
     def hold(self) -> None:
         """Ask all ranks; each waits for the others."""

@@ -159,6 +159,8 @@ class TrainingState:
         check_settings({"scaler": checkpoint.scaler}, {"scaler": self._scaler()})
         checkpoint.load_into(self._network)
         self._step.optimizer.load_state_dict(checkpoint.optimizer)
+        # Of the last step, also where none follows before the validation.
+        self._step.set_learning_rate(float(self._step.optimizer.param_groups[0]["lr"]))
         self.progress = checkpoint.progress
         if self._communicator.is_main:  # the losses of the epoch so far are counted once
             self.loss.reset(self.progress.loss_sum, self.progress.loss_count)

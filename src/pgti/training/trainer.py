@@ -86,7 +86,7 @@ class Trainer:
         self.state = TrainingState(self.train_step, run, fingerprint, self._communicator)
         self._status = TrainingStatus(self.state, self.train_step, run)
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
-        self._stop = StopVote(self._communicator)
+        self._stop = StopVote(self._communicator, 60 * config.checkpoint_every_minutes)
         self._any_callbacks = False
         self._sent_before = self._communicator.traffic.sent_bytes
         self._sent_in_step = self._communicator.traffic.since(self._sent_before)
@@ -119,11 +119,7 @@ class Trainer:
         self._forecaster.train()
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         try:
-<<<<<<< HEAD
-            with self._stop.signals:
-=======
-            with self._stop, closing(self.state):
->>>>>>> d4894c8 (A thread of rank 0 writes checkpoints, from a copy of the state)
+            with self._stop.signals, closing(self.state):
                 if not self.state.progress.is_finished(self._config):
                     self._train()
                 self._agree_to_stop()
@@ -264,7 +260,8 @@ class Trainer:
         step, config = self.state.progress.step, self._config
         if config.log_every_steps and step % config.log_every_steps == 0:
             self._record("step", self.state.progress.epoch + 1)
-        if config.checkpoint_every_steps and step % config.checkpoint_every_steps == 0:
+        every = config.checkpoint_every_steps
+        if (every and step % every == 0) or self._stop.is_save_due:
             self.state.save()
 
     # -- progress ---------------------------------------------------------------------------------
