@@ -138,7 +138,10 @@ _GROUPS_OF_TRAINING = {
         ("learning_rate", "warmup_steps", "schedule", "optimizer", "loss", "clip_norm"),
         "Optimization",
     ),
-    **dict.fromkeys(("precision", "activation_checkpointing", "compile"), "Machine"),
+    **dict.fromkeys(
+        ("precision", "deterministic", "cuda_graphs", "activation_checkpointing", "compile"),
+        "Machine",
+    ),
     "freeze": "Start",
     **dict.fromkeys(
         ("checkpoint_every_minutes", "checkpoint_every_steps", "log_every_steps"), "Output"

@@ -14,6 +14,7 @@ from pgti.forecasting.breakdowns import Breakdowns
 from pgti.forecasting.forecaster import AbstractForecaster
 from pgti.forecasting.metrics import ForecastMetrics, Metrics
 from pgti.forecasting.observers import Observer
+from pgti.nn.numerics import deterministic_algorithms
 
 __all__ = ["evaluate", "evaluation_report"]
 
@@ -69,9 +70,14 @@ def evaluate(
     were_training = [each for each in forecasters.values() if each.training]
     for each in were_training:
         each.eval()
+    is_deterministic = any(getattr(each, "deterministic", False) for each in forecasters.values())
     try:
         # Not inference_mode: training must be able to use what a network caches here.
-        with torch.no_grad(), closing(loader.epoch(0)) as batches:
+        with (
+            torch.no_grad(),
+            deterministic_algorithms(loader.batcher.device, enabled=is_deterministic),
+            closing(loader.epoch(0)) as batches,
+        ):
             for number, batch in enumerate(batches):
                 if before_batch is not None:
                     before_batch()

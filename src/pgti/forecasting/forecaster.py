@@ -10,6 +10,7 @@ from pgti.errors import ConfigError
 from pgti.forecasting.network_inputs import requested_inputs
 from pgti.models import TeacherForcing
 from pgti.nn import Supports
+from pgti.nn.numerics import deterministic_algorithms, float32_products
 from pgti.shapes import BHNC
 from pgti.store import Scaler
 
@@ -82,6 +83,10 @@ class NetworkForecaster(AbstractScaledForecaster):
         target_indices: positions of the targets among the store's channels.
         seed: seed of what the network draws in training (scheduled sampling).
 
+    Attributes:
+        deterministic: whether a GPU has to repeat forecasts bit for bit; see
+            `deterministic_algorithms`.
+
     Raises:
         ConfigError: if a target is not a channel of the scaler, or the network requires an
             argument that does not exist.
@@ -99,23 +104,40 @@ class NetworkForecaster(AbstractScaledForecaster):
         self.network = network
         self.supports = supports
         self.seed = seed
+        self.deterministic = False
         self._requested = requested_inputs(network)
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """Forecasts in original units; unscaled in float32 even where the network computes lower.
 
+        Outside training, a GPU computes float32 products in float32, not in TF32.
+
         Raises:
             ConfigError: if the network returns anything but a tensor of the forecasts' shape.
         """
-        if self._requested is None:
-            scaled: Tensor = self.network(batch.x, self.supports)
+        if step is None:
+            device = batch.x.device
+            with (
+                float32_products(device),
+                deterministic_algorithms(device, enabled=self.deterministic),
+            ):
+                scaled = self._run(batch, step)
         else:
-            inputs = {name: self._input(name, batch, step) for name in self._requested}
-            scaled = self.network(batch.x, **inputs)
+            scaled = self._run(batch, step)
         _check_shape(scaled, batch, len(self.target_indices))
         if scaled.dtype not in (torch.float32, torch.float64):
             scaled = scaled.float()
         return self.unscale(scaled)
+
+    def _run(self, batch: Batch, step: int | None) -> Tensor:
+        """What the network returns."""
+        scaled: Tensor
+        if self._requested is None:
+            scaled = self.network(batch.x, self.supports)
+        else:
+            inputs = {name: self._input(name, batch, step) for name in self._requested}
+            scaled = self.network(batch.x, **inputs)
+        return scaled
 
     def _input(self, name: str, batch: Batch, step: int | None) -> object:
         """What a network asks for by this name, one of `NETWORK_INPUTS`."""

@@ -21,6 +21,7 @@ from pgti.nn.execution import (
     without_autocast,
 )
 from pgti.nn.limits import CPU_LIMITS, ChunkLimits, dense_limits
+from pgti.nn.ordered import add_ordered_product, needs_order
 from pgti.nn.sparse import csr_matrix
 from pgti.shapes import NF
 
@@ -132,6 +133,8 @@ class Neighbours:
             out_NF: [N, F], not `x_NF`.
             accumulate: add to `out` instead of overwriting it.
         """
+        if needs_order(matrix):
+            return add_ordered_product(matrix, x_NF, out_NF, accumulate=accumulate)
         beta = 1.0 if accumulate else 0.0
         for x_part, out_part in self._split(x_NF, out_NF):
             torch.addmm(out_part, matrix, x_part, beta=beta, out=out_part)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pgti.graph import OperatorPart, SensorGraph, SensorPartition, cut_operator
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.execution import compiler_disabled
+from pgti.nn.ordered import add_ordered_product, needs_order
 from pgti.nn.sparse import Supports, csr_matrix, operator_name
 from pgti.shapes import NF
 
@@ -145,7 +146,10 @@ class ShardedSupports(Supports):
         out = super().product(index, x_NF, transposed=transposed, out=out, accumulate=accumulate)
         pending.wait()
         if len(halo):
-            torch.addmm(out, self._matrix(f"{name}_outer", halo.dtype), halo, out=out)
+            outer = self._matrix(f"{name}_outer", halo.dtype)
+            if needs_order(outer):
+                return add_ordered_product(outer, halo, out, accumulate=True)
+            torch.addmm(out, outer, halo, out=out)
         return out
 
     def _register(self, name: str, operator: CsrMatrix) -> None:

@@ -27,6 +27,7 @@ from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.execution import autocast_dtype, hop_dtype
 from pgti.nn.limits import DenseLimits, dense_limits
 from pgti.nn.operators import new_handle, object_of
+from pgti.nn.ordered import add_ordered_product, needs_order
 from pgti.shapes import NF
 
 __all__ = ["NUM_SUPPORTS", "Supports", "csr_matrix"]
@@ -190,6 +191,8 @@ class Supports(nn.Module):
         if out is None:
             out = torch.empty_like(x_NF, memory_format=torch.contiguous_format)
         matrix = self._matrix(operator_name(index, transposed=transposed), x_NF.dtype)
+        if needs_order(matrix):
+            return add_ordered_product(matrix, x_NF, out, accumulate=accumulate)
         # The variant with `out` is the one that autocast leaves alone.
         return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
 

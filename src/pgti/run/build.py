@@ -207,6 +207,7 @@ def build_forecaster(
         source.target_indices,
         config.training.seed,
     )
+    forecaster.deterministic = config.training.deterministic
     return forecaster.to(device)
 
 

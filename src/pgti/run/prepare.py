@@ -21,6 +21,7 @@ from pgti.errors import ConfigError, DataError, option
 from pgti.forecasting import Observer, requested_inputs
 from pgti.models import CUSTOM_MODEL, AbstractModel, ModelFactory, num_trainable_parameters
 from pgti.nn.execution import bfloat16_speed
+from pgti.nn.numerics import has_tf32
 from pgti.run.build import (
     build_forecaster,
     explain_own_failures,
@@ -270,6 +271,11 @@ def _warnings(run: Run) -> list[str]:
         lines.append(
             f"{len(targets)} targets ({', '.join(targets)}): the loss and the "
             f"errors over all of them mix their units; {option('windows.targets')} chooses"
+        )
+    if run.config.training.precision == "tf32" and not has_tf32(run.device):
+        lines.append(
+            f"precision tf32: {'a CPU' if run.device.type == 'cpu' else 'this GPU'} has no TF32 "
+            "and computes in float32"
         )
     if run.config.training.precision == "bfloat16" and run.device.type == "cpu":
         speed = bfloat16_speed()

@@ -29,6 +29,8 @@ _FREE_OPTIONS = frozenset(
         "eval_batch_size",
         "log_every_steps",
         "compile",
+        "cuda_graphs",
+        "deterministic",
         "activation_checkpointing",
         "allow_no_edges",
     )

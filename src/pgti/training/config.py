@@ -29,7 +29,7 @@ _SEED_LIMIT = 1 << 63
 
 _DEFAULT_BATCH_SIZE = 64
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 # -- orders ---------------------------------------------------------------------------------------
@@ -231,7 +231,15 @@ class TrainingConfig:
             text, as in encoder.*. By default every parameter learns.
         allow_no_edges: Train a model of the graph on a store without edges, where it forecasts each
             sensor alone.
-        precision: Precision of the network's forward pass in training; bfloat16 uses autocast.
+        precision: Precision of products in training. "float32" is that everywhere; "tf32" rounds
+            what is multiplied to 10 bits on GPUs that have TF32, and computes float32 elsewhere;
+            "bfloat16" uses autocast, and on GPUs hops over the graph too. Sums are float32, and
+            validation, evaluation and forecasts compute in float32.
+        deterministic: On GPUs, choose algorithms that repeat a run bit for bit, which may be
+            slower, and refuse what has none. CPUs always do.
+        cuda_graphs: On GPUs, record the kernels of a training step once and replay them, which
+            spares the host their launches, with the same results. "auto" does so where a step can
+            be recorded, and says why not otherwise; "off" never does.
         activation_checkpointing: Recompute activations in the backward pass instead of storing
             them. This takes a fraction of the memory and about a third more time. "auto" does so if
             they would not fit otherwise.
@@ -265,6 +273,8 @@ class TrainingConfig:
     freeze: tuple[str, ...] = ()
     allow_no_edges: bool = False
     precision: Precision = "float32"
+    deterministic: bool = False
+    cuda_graphs: Literal["auto", "off"] = "auto"
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     compile: bool = False
     seed: int = 0

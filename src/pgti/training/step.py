@@ -1,6 +1,7 @@
 """One optimizer step, exact at any number of ranks and however its windows are cut into batches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -12,6 +13,7 @@ from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
 from pgti.nn import MaskedLoss
+from pgti.nn.numerics import deterministic_algorithms, float32_products
 from pgti.training.config import Precision, TrainingConfig
 from pgti.training.freezing import freeze_parameters, frozen_norms
 from pgti.training.gradients import GradientReducer
@@ -64,7 +66,8 @@ class TrainStep:
         optimizer: updates its parameters.
         loss: (prediction, target, mask) -> (sum, count).
         communicator: the ranks that step together, with the same parameters.
-        precision: bfloat16 runs the network under autocast, and the loss never.
+        precision: of float32 products on a GPU; bfloat16 runs the network under autocast, and the
+            loss never.
         clip_norm: largest norm of the gradient; 0 clips nothing.
         seed: of whatever the network draws (dropout).
 
@@ -117,6 +120,7 @@ class TrainStep:
             ConfigError: if no parameter learns, or there is none to freeze by such a name.
         """
         freeze_parameters(forecaster.network, config.freeze)
+        forecaster.deterministic = config.deterministic
         step = cls(
             forecaster,
             build_optimizer(forecaster.network.parameters(), config),
@@ -183,12 +187,23 @@ class TrainStep:
             PeerError: if another rank failed or does not answer.
         """
         self.seed(step)
-        count = self.accumulate(batches, step=step, num_batches=num_batches, running=running)
-        count, stopping = self.reduce(count, stop())
-        if learning_rate is not None:
-            self.set_learning_rate(learning_rate)
-        self.update(count)
+        with self._numerics():
+            count = self.accumulate(batches, step=step, num_batches=num_batches, running=running)
+            count, stopping = self.reduce(count, stop())
+            if learning_rate is not None:
+                self.set_learning_rate(learning_rate)
+            self.update(count)
         return stopping
+
+    @contextmanager
+    def _numerics(self) -> Generator[None]:
+        """How a GPU computes products and sums in the block."""
+        is_deterministic = self.forecaster.deterministic
+        with (
+            float32_products(self.device, tf32=self._precision == "tf32"),
+            deterministic_algorithms(self.device, enabled=is_deterministic),
+        ):
+            yield
 
     def seed(self, step: int) -> None:
         """Seed what the network draws in a step: a function of (seed, step, rank)."""
@@ -273,8 +288,9 @@ class TrainStep:
         Raises:
             ConfigError: if the windows have no targets.
         """
-        loss_sum, _ = self._loss_of(batch, step=0)
-        loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+        with self._numerics():
+            loss_sum, _ = self._loss_of(batch, step=0)
+            loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
 
     def _loss_of(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
         """Summed loss of a batch with its graph, and the count behind it, float64."""

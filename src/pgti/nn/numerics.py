@@ -1,0 +1,134 @@
+"""How a GPU multiplies float32, and whether what it computes can be repeated bit for bit."""
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+from pgti.errors import ConfigError, option
+
+__all__ = ["deterministic_algorithms", "float32_products", "has_tf32"]
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_WORKSPACES = (":4096:8", ":16:8")
+"""cuBLAS repeats its results with one of these alone, says its documentation."""
+
+_NEW_SETTINGS = (
+    ("cuda.matmul", "fp32_precision"),
+    ("cudnn.conv", "fp32_precision"),
+    ("cudnn.rnn", "fp32_precision"),
+)
+"""What torch 2.9 put in place of `allow_tf32`, below `torch.backends`."""
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether the device has TF32: a GPU of NVIDIA, from Ampere (compute capability 8.0) on."""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@contextmanager
+def float32_products(device: torch.device, *, tf32: bool = False) -> Generator[None]:
+    """A context that says how a GPU multiplies float32, in cuBLAS and cuDNN alike.
+
+    torch's default is TF32 in cuDNN's convolutions and recurrent layers, and float32 in matrix
+    products. A CPU is not affected. Afterwards the settings are what they were.
+
+    Args:
+        device: where products are computed.
+        tf32: round the operands to 10 bits of mantissa, on GPUs that have it, and add up in
+            float32; without it all 23 bits count.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = _read_settings()
+    # These two are in every version of torch, and leave all its settings consistent.
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        _restore_settings(before)
+
+
+def _read_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    # torch refuses to read the old settings where the new ones say what they cannot.
+    with suppress(RuntimeError):
+        settings["matmul"] = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        settings["cudnn"] = torch.backends.cudnn.allow_tf32
+    for path, name in _NEW_SETTINGS:
+        holder = _backend(path)
+        if holder is not None and hasattr(holder, name):
+            settings[path] = getattr(holder, name)
+    return settings
+
+
+def _restore_settings(settings: dict[str, Any]) -> None:
+    if "matmul" in settings:
+        torch.set_float32_matmul_precision(settings["matmul"])
+    if "cudnn" in settings:
+        torch.backends.cudnn.allow_tf32 = settings["cudnn"]
+    for path, name in _NEW_SETTINGS:
+        if path in settings:
+            setattr(_backend(path), name, settings[path])
+
+
+def _backend(path: str) -> Any:
+    holder: Any = torch.backends
+    for name in path.split("."):
+        holder = getattr(holder, name, None)
+    return holder
+
+
+@contextmanager
+def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Generator[None]:
+    """A context in which a GPU repeats every result bit for bit; a CPU always does.
+
+    torch then chooses algorithms that repeat their results, in cuDNN and attention too, and
+    refuses what has none; products with a graph leave cuSPARSE, which promises nothing.
+    Afterwards the settings are what they were.
+
+    Args:
+        device: where to compute.
+        enabled: without it nothing changes.
+
+    Raises:
+        ConfigError: if CUBLAS_WORKSPACE_CONFIG has a value with which cuBLAS does not repeat
+            its results, or something has no deterministic algorithm.
+    """
+    if not enabled or device.type != "cuda":
+        yield
+        return
+    workspace = os.environ.get(_WORKSPACE)
+    if workspace is not None and workspace not in _WORKSPACES:
+        raise ConfigError(
+            f"the environment has {_WORKSPACE}={workspace}, with which products on a GPU are not "
+            f"deterministic: unset it, or set it to {' or '.join(_WORKSPACES)}"
+        )
+    before = torch.are_deterministic_algorithms_enabled()
+    only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmarked = torch.backends.cudnn.benchmark
+    os.environ[_WORKSPACE] = workspace or _WORKSPACES[0]
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it would choose algorithms by their time
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        raise ConfigError(
+            f"{option('deterministic', value=True)}: torch has no deterministic algorithm for "
+            f"this on a GPU: {str(error).splitlines()[0].split('. ')[0]}; leave the option out, or "
+            "choose another model"
+        ) from error
+    finally:
+        torch.backends.cudnn.benchmark = benchmarked
+        torch.use_deterministic_algorithms(before, warn_only=only_warned)
+        if workspace is None:
+            os.environ.pop(_WORKSPACE, None)

@@ -1,0 +1,118 @@
+"""Precision of products and repeatability on GPUs: settings that exist without one."""
+
+import os
+
+import pytest
+import torch
+
+from pgti.errors import ConfigError
+from pgti.nn.numerics import deterministic_algorithms, float32_products, has_tf32
+
+_GPU = torch.device("cuda", 0)
+
+
+def _settings() -> dict[str, object]:
+    """What torch says, in its new words and in its old ones where it still can."""
+    found: dict[str, object] = {"cudnn": torch.backends.cudnn.allow_tf32}
+    found["matmul"] = torch.get_float32_matmul_precision()
+    for name in ("cuda.matmul", "cudnn.conv", "cudnn.rnn"):
+        first, second = name.split(".")
+        holder = getattr(getattr(torch.backends, first), second, None)
+        found[name] = getattr(holder, "fp32_precision", None)
+    return found
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_products_and_cudnn_follow_the_precision_and_settings_return(tf32: bool) -> None:
+    before = _settings()
+    with float32_products(_GPU, tf32=tf32):
+        assert torch.backends.cuda.matmul.allow_tf32 is tf32
+        assert torch.backends.cudnn.allow_tf32 is tf32
+        with float32_products(_GPU):  # validation within training
+            assert not torch.backends.cuda.matmul.allow_tf32
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32 is tf32
+        assert torch.backends.cudnn.allow_tf32 is tf32
+    assert _settings() == before
+
+
+def test_an_error_leaves_the_settings_as_they_were() -> None:
+    before = _settings()
+    with pytest.raises(ZeroDivisionError), float32_products(_GPU, tf32=True):
+        raise ZeroDivisionError
+    assert _settings() == before
+
+
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has the old settings alone"
+)
+def test_what_a_user_set_in_the_new_words_returns() -> None:
+    before = _settings()
+    matmul = torch.backends.cuda.matmul
+    try:
+        matmul.fp32_precision = "tf32"  # torch then refuses to read the old setting
+        with pytest.raises(RuntimeError):
+            torch.get_float32_matmul_precision()
+        with float32_products(_GPU):
+            assert matmul.fp32_precision != "tf32"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before["cuda.matmul"]
+    assert _settings() == before
+
+
+def test_a_cpu_is_left_alone() -> None:
+    before = _settings()
+    with float32_products(torch.device("cpu"), tf32=True):
+        assert _settings() == before
+    assert not has_tf32(torch.device("cpu"))
+
+
+def test_deterministic_algorithms_are_asked_for_and_settings_return(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with deterministic_algorithms(_GPU, enabled=True):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    for device, enabled in ((_GPU, False), (torch.device("cpu"), True)):
+        with deterministic_algorithms(device, enabled=enabled):
+            assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_workspace_of_the_users_own_stays_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    with deterministic_algorithms(_GPU, enabled=True):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
+    with (
+        pytest.raises(
+            ConfigError, match=r"CUBLAS_WORKSPACE_CONFIG=:4096:2.*unset it, or set it to"
+        ),
+        deterministic_algorithms(_GPU, enabled=True),
+    ):
+        pass
+
+
+def test_what_has_no_deterministic_algorithm_is_refused_in_one_line() -> None:
+    with (
+        pytest.raises(
+            ConfigError, match=r"^deterministic=True: .*histc_cuda.*; leave the option out"
+        ),
+        deterministic_algorithms(_GPU, enabled=True),
+    ):
+        raise RuntimeError(
+            "histc_cuda does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for "
+            "this operation"
+        )
+    assert not torch.are_deterministic_algorithms_enabled()
+    with (
+        pytest.raises(RuntimeError, match="another"),
+        deterministic_algorithms(_GPU, enabled=True),
+    ):
+        raise RuntimeError("another error")
