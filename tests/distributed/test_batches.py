@@ -25,16 +25,21 @@ OWN = {"placement": "partitioned", "order": ORDER}
         pytest.param({"placement": "partitioned", "order": "global"}, id="rows are sent"),
     ],
 )
+@pytest.mark.parametrize("batching", ["index", "device"])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_batches_of_all_ranks(
-    run_ranks: RunRanks, tmp_path: Path, options: dict[str, Any], world_size: int
+    run_ranks: RunRanks, tmp_path: Path, options: dict[str, Any], world_size: int, batching: str
 ) -> None:
-    """Over five epochs; the windows of the ranks are those of the epoch, each once."""
+    """Over five epochs; the windows of the ranks are those of the epoch, each once.
+
+    As many bytes are sent wherever the rows are: on the host, or on the device of each rank.
+    """
     store = str(make_store(tmp_path / "store").path)
     epochs = 5
-    results = run_ranks(
-        "batches", world_size, store=store, options={**options, "batch_size": 7}, epochs=epochs
-    )
+    options = {**options, "batch_size": 7, "batching": batching}
+    results = run_ranks("batches", world_size, store=store, options=options, epochs=epochs)
+    sent = [result["sent"]["data"] for result in results]
+    assert (sum(sent) > 0) == (world_size > 1 and "placement" in options and _moves(options))
     for result in results:
         assert "error" not in result, result
         assert result["differing"] == 0
@@ -43,6 +48,11 @@ def test_batches_of_all_ranks(
         steps = slice(epoch * 16, (epoch + 1) * 16)
         used = [start for r in results for batch in r["starts"][steps] for start in batch]
         assert sorted(used) == list(range(109))
+
+
+def _moves(options: dict[str, Any]) -> bool:
+    """Whether rows cross between ranks: for every batch, or between epochs."""
+    return options["order"] == "global" or options["order"]["rotation"] > 0
 
 
 HOLES = ((9, 1), (40, 700), (43, 1), (44, 2), (70, 1), (71, 3))
@@ -62,15 +72,16 @@ HOLES = ((9, 1), (40, 700), (43, 1), (44, 2), (70, 1), (71, 3))
         pytest.param({"placement": "partitioned", "order": "global"}, id="rows are sent"),
     ],
 )
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize(
+    ("world_size", "batching"), [(1, "index"), (2, "index"), (3, "device"), (4, "index")]
+)
 def test_batches_of_a_series_with_holes(
-    run_ranks: RunRanks, tmp_path: Path, options: dict[str, Any], world_size: int
+    run_ranks: RunRanks, tmp_path: Path, options: dict[str, Any], world_size: int, batching: str
 ) -> None:
     """The windows that reach across no hole, each once, wherever their rows come from."""
     store = str(make_store(tmp_path / "store", holes=HOLES).path)
-    results = run_ranks(
-        "batches", world_size, store=store, options={**options, "batch_size": 7}, epochs=4
-    )
+    options = {**options, "batch_size": 7, "batching": batching}
+    results = run_ranks("batches", world_size, store=store, options=options, epochs=4)
     crossing = {row - back for row, _ in HOLES for back in range(1, 5)}
     whole = [start for start in range(156) if start not in crossing]
     training = whole[: round(0.7 * len(whole))]

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pgti.batching.assembler import Assembler, StoredRows
 from pgti.batching.batch import Batch
-from pgti.batching.rows import RowReader, ScratchArrays
+from pgti.batching.rows import ScratchArrays
 from pgti.batching.source import WindowSource
 from pgti.errors import require_whole_number
 
@@ -42,16 +42,22 @@ class BatchRequest:
     starts: NDArray[np.int64]
     with_targets: bool = True
     scratch: ScratchArrays = field(default_factory=ScratchArrays)
-    reader: RowReader | None = None
+    reader: Any = None
     sent: Tensor | None = None
 
 
 class RowResidency:
-    """Which rows this rank holds, and what has to happen before they can be read: here, nothing."""
+    """Which rows this rank holds, and what has to happen before they can be read: here, nothing.
+
+    Attributes:
+        announced_ahead: batches that a loader announces before it fetches the first of them.
+    """
+
+    announced_ahead = 1
 
     @property
     def owned_bytes(self) -> int:
-        """Host memory that this rank's part of the rows takes; 0 where rows are not partitioned."""
+        """Memory that this rank's part of the rows takes; 0 where rows are not partitioned."""
         return 0
 
     def prefetch_epoch(self, epoch: int) -> None:
@@ -78,14 +84,14 @@ class RowResidency:
         """
         return repeat(None)
 
-    def announce_batch(self, starts_of: StartsOf) -> RowReader | None:
+    def announce_batch(self, starts_of: StartsOf) -> Any:
         """Learn of a batch before it is fetched; all ranks announce in the same order.
 
         Args:
             starts_of: gives the windows that a rank takes of the batch.
 
         Returns:
-            Reads the batch's rows, where they come from a place of their own.
+            What reads the batch's rows, where they come from a place of their own; else None.
         """
         return None
 

@@ -9,11 +9,12 @@ from pgti.batching.assembler import Assembler, TorchAssembler
 from pgti.batching.batcher import Batcher, RowSource, WindowBatcher
 from pgti.batching.decoded import DecodedBatcher, decoded_bytes
 from pgti.batching.device_rows import DeviceRows, device_bytes
+from pgti.batching.exchanged_rows import ExchangedDeviceRows, ExchangedRows
 from pgti.batching.host_rows import HostRows
 from pgti.batching.loader import BatchLoader
 from pgti.batching.mapped_series import MappedSeries
 from pgti.batching.numpy_assembler import NumpyAssembler
-from pgti.batching.partitioned_rows import ExchangedRows, PartitionedRows
+from pgti.batching.partitioned_rows import PartitionedDeviceRows, PartitionedRows
 from pgti.batching.source import WindowSource
 from pgti.batching.standard import StandardBatcher
 from pgti.distributed import Communicator, SingleProcess
@@ -115,7 +116,8 @@ def build_loader(  # noqa: PLR0913 - each names one part of a loader
         batch_size: windows in a global batch.
         order: in which order the windows are used; time order if not given.
         device: where batches are made; the batcher's, or else the CPU, if not given.
-        batching: strategy of a replicated placement.
+        batching: strategy; of a partitioned placement, where a rank holds its rows: index, in host
+            memory, or device, on its compute device.
         placement: replicated, every rank reads the whole series; partitioned, each holds a part.
         communicator: the ranks that share the batches; one process if not given.
         batcher: of a replicated placement, in place of a new one.
@@ -138,13 +140,16 @@ def build_loader(  # noqa: PLR0913 - each names one part of a loader
             raise ConfigError(
                 "the window starts do not rise: a partitioned placement takes them in time order"
             )
-        rows: HostRows
+        is_resident = batching == "device"
+        rows: RowSource[Any]
         if isinstance(sharding, PartitionSharding):
-            rows = PartitionedRows(source, device, starts, sharding, communicator)
+            partitioned = PartitionedDeviceRows if is_resident else PartitionedRows
+            rows = partitioned(source, device, starts, sharding, communicator)
         else:
             prefetch_depth = max(2, prefetch_depth)  # rows travel while another batch is used
-            rows = ExchangedRows(source, device, starts, communicator, prefetch_depth)
-        batcher = _window_batcher(source, device, rows, prefetch_depth)
+            exchanged = ExchangedDeviceRows if is_resident else ExchangedRows
+            rows = exchanged(source, device, starts, communicator, prefetch_depth)
+        batcher = _window_batcher(source, device, rows, 1 if is_resident else prefetch_depth)
     elif batcher is None:
         batcher = build_batcher(batching, source, device, prefetch_depth=prefetch_depth)
     return BatchLoader(

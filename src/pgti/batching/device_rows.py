@@ -23,7 +23,15 @@ from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
 from pgti.store import calendar_features
 
-__all__ = ["DeviceRows", "ResidentRows", "copy_rows_to", "device_bytes", "feature_bytes"]
+__all__ = [
+    "DeviceRows",
+    "ResidentRows",
+    "copy_rows_to",
+    "device_bytes",
+    "empty_rows",
+    "feature_bytes",
+    "take_rows",
+]
 
 _COPY_BYTES = 1 << 26  # the series moves in pieces of 64 MiB: no second copy of it on the host
 
@@ -101,12 +109,7 @@ class ResidentRows(RowSource[BatchRequest]):
         if self._rows is None or len(self._rows) < len(places):
             self._rows = resident.new_empty(len(places), *resident.shape[1:])
         gathered = self._rows[: len(places)]
-        if self._device.type == "cpu":
-            # Torch would wake its threads for a copy; where cores are shared, they wait in turn.
-            # Without a mode numpy copies through a second buffer, in case a row is outside.
-            np.take(resident.numpy(), places.numpy(), axis=0, out=gathered.numpy(), mode="clip")
-        else:
-            torch.index_select(resident, 0, places, out=gathered)
+        take_rows(resident, places, gathered)
         return gathered
 
     def _every_feature(self) -> tuple[Tensor, Tensor]:
@@ -162,6 +165,23 @@ class DeviceRows(ResidentRows):
             return self._series
 
 
+def take_rows(resident: Tensor, places: Tensor, out: Tensor) -> None:
+    """Copy the rows of a tensor [rows, ...] at some places, int64 [n], to `out` [n, ...]."""
+    if resident.device.type == "cpu":
+        # Torch would wake its threads for a copy; where cores are shared, they wait in turn.
+        # Without a mode numpy copies through a second buffer, in case a row is outside.
+        np.take(resident.numpy(), places.numpy(), axis=0, out=out.numpy(), mode="clip")
+    else:
+        torch.index_select(resident, 0, places, out=out)
+
+
+def empty_rows(source: WindowSource, num_rows: int, device: torch.device) -> Tensor:
+    """Memory for rows in the stored dtype, [rows, N, C]."""
+    meta = source.store.meta
+    dtype = torch.int16 if meta.dtype == "int16" else torch.float32
+    return torch.empty((num_rows, source.num_nodes, meta.num_channels), dtype=dtype, device=device)
+
+
 def copy_rows_to(series: Tensor, source: WindowSource, ranges: Sequence[range]) -> None:
     """Copy ranges of rows of a source to a tensor on the device, one after the other, in pieces."""
     rows, position = max(1, _COPY_BYTES // source.stored_row_bytes), 0
@@ -175,9 +195,6 @@ def copy_rows_to(series: Tensor, source: WindowSource, ranges: Sequence[range]) 
 
 def _copy_series(source: WindowSource, device: torch.device) -> Tensor:
     """The series as a tensor on the device."""
-    meta = source.store.meta
-    dtype = torch.int16 if meta.dtype == "int16" else torch.float32
-    shape = (meta.num_steps, source.num_nodes, meta.num_channels)
-    series = torch.empty(shape, dtype=dtype, device=device)
+    series = empty_rows(source, source.store.meta.num_steps, device)
     copy_rows_to(series, source, [range(len(series))])
     return series

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import cycle
+from itertools import chain, cycle, islice, repeat
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
-from pgti.batching.rows import RowReader, ScratchArrays
+from pgti.batching.rows import ScratchArrays
 from pgti.errors import require_whole_number
 from pgti.windows import EvenSharding, Order, Sharding
 
@@ -114,7 +114,7 @@ class BatchLoader:
     def _fetch(
         self,
         starts: NDArray[np.int64],
-        reader: RowReader | None,
+        reader: Any,
         sent: Tensor | None,
         scratch: ScratchArrays,
     ) -> Any:
@@ -142,11 +142,16 @@ class BatchLoader:
     def _plain(
         self, requests: Iterator[Callable[[ScratchArrays], Any]]
     ) -> Generator[Batch, None, None]:
-        """Each batch when it is asked for, on the caller's thread."""
+        """Each batch when it is asked for, on the caller's thread; it was announced before."""
         scratch = self.batcher.new_scratch()
-        for fetch in requests:
+        announced = deque(islice(requests, self.batcher.rows.announced_ahead - 1))
+        for announcement in chain(requests, repeat(None)):
+            if announcement is not None:
+                announced.append(announcement)
+            if not announced:
+                return
             scratch.wait()
-            yield self._assemble(self._upload(fetch(scratch), scratch))
+            yield self._assemble(self._upload(announced.popleft()(scratch), scratch))
 
     def _prefetched(
         self, requests: Iterator[Callable[[ScratchArrays], Any]]

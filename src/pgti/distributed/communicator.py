@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError, option
@@ -61,7 +62,7 @@ class Message:
     Attributes:
         peer: the other rank.
         tag: distinguishes messages between the same two ranks.
-        tensor: the rows or the buffer; contiguous, on the host.
+        tensor: the rows or the buffer; contiguous, on the host or on this rank's device.
     """
 
     peer: int
@@ -205,8 +206,18 @@ class Communicator(ABC):
         """The text of every rank, by rank."""
 
     @abstractmethod
+    def prepare_exchange(self, device: torch.device) -> None:
+        """Have what it takes to exchange rows that are on each rank's device; on the host, nothing.
+
+        A collective operation: every rank calls it, before the first `exchange` of such rows.
+        """
+
+    @abstractmethod
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
-        """Start sending rows to other ranks and receiving rows from them; counts as data."""
+        """Start sending rows to other ranks and receiving rows from them; counts as data.
+
+        Rows on GPUs travel between them, and `wait` has the current stream wait, not the host.
+        """
 
     def barrier(self) -> None:
         """Block until all ranks are here; on the host, whatever the device."""
@@ -298,6 +309,9 @@ class SingleProcess(Communicator):
     def all_gather_text(self, text: str) -> list[str]:
         """The one text."""
         return [text]
+
+    def prepare_exchange(self, device: torch.device) -> None:
+        """There is nobody to exchange rows with."""
 
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
         """Refuse messages: there is no other rank."""

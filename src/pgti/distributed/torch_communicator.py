@@ -59,6 +59,7 @@ class TorchCommunicator(Communicator):
         fake = dist.get_backend() == "fake"
         with self.translate_errors():
             self._rows = None if fake else dist.new_group(backend="gloo", timeout=timeout)
+        self._gpu_rows: dist.ProcessGroup | None = None
 
     def all_reduce_(self, tensor: Tensor, kind: Kind) -> None:
         """All-reduce; every rank receives the sum that one place computed."""
@@ -128,16 +129,35 @@ class TorchCommunicator(Communicator):
         """Send and receive bytes in the group for rows."""
         for message in sends:
             self.traffic.add("data", message.tensor.nbytes)
+        messages = [(dist.irecv, each) for each in receives]
+        messages += [(dist.isend, each) for each in sends]
+        if not messages:
+            return Work()
+        on_gpu = messages[0][1].tensor.is_cuda
         with self.translate_errors():
-            works = [
-                dist.irecv(each.tensor.view(torch.uint8), each.peer, self._rows, each.tag)
-                for each in receives
-            ]
-            works += [
-                dist.isend(each.tensor.view(torch.uint8), each.peer, self._rows, each.tag)
-                for each in sends
-            ]
+            # NCCL has no tags: messages between two ranks match in their order, in one batch.
+            works = dist.batch_isend_irecv(
+                [
+                    dist.P2POp(
+                        send_or_receive,
+                        each.tensor.view(torch.uint8),
+                        each.peer,
+                        self._gpu_rows if on_gpu else self._rows,
+                        each.tag,
+                    )
+                    for send_or_receive, each in messages
+                ]
+            )
         return _TorchWork([work for work in works if work is not None], self)
+
+    def prepare_exchange(self, device: torch.device) -> None:
+        """A group of NCCL for rows alone, so that they travel beside the gradients."""
+        if device.type != "cuda" or self._gpu_rows is not None:
+            return
+        with self.translate_errors():
+            self._gpu_rows = dist.new_group(backend="nccl", timeout=self._timeout)
+            # Its first operation must be one of all ranks: later ones are of some of them.
+            dist.all_reduce(torch.zeros((), device=device), group=self._gpu_rows)
 
     def _join_space(self, size: int) -> SpaceGroup:
         """A group of torch for each `size` consecutive ranks."""
