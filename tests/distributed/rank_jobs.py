@@ -83,6 +83,7 @@ def make_config(store: str, options: dict[str, Any]) -> RunConfig:
     """A small run: `placement` and `model` apart, `options` are those of training."""
     training = {"epochs": 2, "batch_size": 10, "seed": 3, "log_every_steps": 4, **options}
     placement = training.pop("placement", "replicated")
+    batching = training.pop("batching", "auto")
     dtype = training.pop("dtype", None)
     training.pop("dropout", None)
     training = {name: value for name, value in training.items() if value is not None}
@@ -95,6 +96,7 @@ def make_config(store: str, options: dict[str, Any]) -> RunConfig:
         model=model,
         training=TrainingConfig(**training),
         placement=placement,
+        batching=batching,
         device="cpu",
     )
 

@@ -18,9 +18,15 @@ from torch import Tensor
 
 from pgti.batching.batcher import BatchRequest, RowResidency, StartsOf
 from pgti.batching.copies import to_device
-from pgti.batching.device_rows import ResidentRows, copy_rows_to, feature_bytes, take_rows
+from pgti.batching.device_rows import (
+    ResidentRows,
+    copy_rows_to,
+    empty_rows,
+    feature_bytes,
+    take_rows,
+)
 from pgti.batching.host_rows import HostRows
-from pgti.batching.resident_series import DeviceSeries, ResidentSeries
+from pgti.batching.resident_series import ResidentSeries
 from pgti.batching.source import WindowSource
 from pgti.distributed import Communicator, Message, Work
 from pgti.windows import RowRanges, Starts, even_part, union_rows, within
@@ -211,8 +217,7 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
         communicator.prepare_exchange(device)
         ResidentRows.__init__(self, source, device)
         _Parts.__init__(self, source, starts, communicator, prefetch_depth)
-        self._memory = DeviceSeries(source.store, device)
-        self._held = self._memory.empty(0)
+        self._held = self._empty(0)
 
     @property
     def owned_bytes(self) -> int:
@@ -222,8 +227,8 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
     def begin_epoch(self, epoch: int) -> None:
         """Hold this rank's rows: the same ones in every epoch."""
         if not self._is_loaded:
-            self._held = self._memory.empty(len(self._own_part))
-            copy_rows_to(self._held, self._source.store, [self._own_part])
+            self._held = self._empty(len(self._own_part))
+            copy_rows_to(self._held, self._source, [self._own_part])
             self._is_loaded = True
 
     def announce_batch(self, starts_of: StartsOf) -> _ArrivingBatch:
@@ -238,7 +243,7 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
         index = plan.window_index
         assert index is not None  # of a union
         borders = np.searchsorted(needed, [each.start for each in self._parts]).tolist()
-        arriving = self._memory.empty(len(needed))
+        arriving = self._empty(len(needed))
         slices = [slice(*pair) for pair in zip(borders, [*borders[1:], len(needed)], strict=True)]
         outgoing = [
             np.empty(0, dtype=np.int64)
@@ -252,7 +257,7 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
             numbers, [sum(map(len, outgoing)), len(own), len(index)]
         )
         take_rows(self._held, own_places, arriving[slices[rank]])
-        leaving = self._memory.empty(len(sent))
+        leaving = self._empty(len(sent))
         take_rows(self._held, sent, leaving)
         parts = torch.split(leaving, [len(each) for each in outgoing])
         return _ArrivingBatch(
@@ -262,6 +267,9 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
                 _messages(parts, tag), _messages([arriving[each] for each in slices], tag, rank)
             ),
         )
+
+    def _empty(self, num_rows: int) -> Tensor:
+        return empty_rows(self._source, num_rows, self._device)
 
     def _gather(self, rows_BR: Tensor, request: BatchRequest) -> Tensor:
         batch: _ArrivingBatch = request.reader

@@ -142,7 +142,7 @@ class PartitionedDeviceRows(_Partitions, ResidentRows):
         communicator: Communicator,
     ) -> None:
         communicator.prepare_exchange(device)
-        self._series = DeviceSeries(source.store, device)
+        self._series = DeviceSeries(source, device)
         ResidentRows.__init__(self, source, device)
         _Partitions.__init__(self, self._series, source, starts, sharding, communicator)
 

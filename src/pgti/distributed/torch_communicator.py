@@ -1,6 +1,6 @@
 """A communicator over `torch.distributed`: gloo for tensors on the host, NCCL for those on GPUs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
@@ -129,6 +129,7 @@ class TorchCommunicator(Communicator):
         """Send and receive bytes in the group for rows."""
         for message in sends:
             self.traffic.add("data", message.tensor.nbytes)
+        messages: list[tuple[Callable[..., dist.Work | None], Message]]
         messages = [(dist.irecv, each) for each in receives]
         messages += [(dist.isend, each) for each in sends]
         if not messages:
@@ -148,7 +149,7 @@ class TorchCommunicator(Communicator):
                     for send_or_receive, each in messages
                 ]
             )
-        return _TorchWork([work for work in works if work is not None], self)
+        return _TorchWork(works, self)
 
     def prepare_exchange(self, device: torch.device) -> None:
         """A group of NCCL for rows alone, so that they travel beside the gradients."""

@@ -171,15 +171,24 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     if shard is not None:
         choices.append(shard.describe(store.graph))
     # Where ranks hold parts, none caches decoded rows of the whole series.
-    budget_bytes = 0 if config.placement == "partitioned" else None
-    batcher = build_batcher(batching, source, device, budget_bytes=budget_bytes)
-    try_network(run.forecaster, batcher, int(splits.train[0]))
+    is_partitioned = config.placement == "partitioned"
+    trial = batcher = build_batcher(
+        "index" if is_partitioned else batching,
+        source,
+        device,
+        budget_bytes=0 if is_partitioned else None,
+    )
+    if batching == "device" and not is_partitioned:  # the series need not move for a window or two
+        trial = build_batcher("index", source, device, budget_bytes=0)
+    try_network(run.forecaster, trial, int(splits.train[0]))
     size, order = config.training.batch_size, config.training.build_order()
     training = build_loader(
         source,
         splits.train,
         size,
         order,
+        device=device,
+        batching=batching,
         placement=config.placement,
         communicator=communicator,
         batcher=batcher,
@@ -219,7 +228,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     return PreparedRun(
         run=run,
         trainer=trainer,
-        batcher=batcher,
+        batcher=trial,
         training=training,
         info=info,
         choices=choices,
@@ -230,12 +239,14 @@ def _choose_batching(run: Run) -> tuple[str, list[str]]:
     """The strategy that makes batches, and a line that says so where it was chosen here."""
     config = run.config
     if config.placement == "partitioned":
-        if config.batching not in (AUTO, "index"):
+        if config.batching == "standard":
             raise ConfigError(
-                f"batching is {config.batching} and placement is partitioned: each rank gathers "
-                f"from the rows that it holds; leave {option('batching')} out"
+                "batching is standard and placement is partitioned: each rank gathers from the "
+                f"rows that it holds; leave {option('batching')} out, or use "
+                f"{option('batching', 'index')} (rows in host memory) or "
+                f"{option('batching', 'device')} (on each rank's device)"
             )
-        return "index", []
+        return "index" if config.batching == AUTO else config.batching, []
     if config.batching == AUTO:
         batching, reason = choose_batching(run.source, run.device, config.memory_budget)
         return batching, [reason]
