@@ -47,6 +47,7 @@ from pgti_bench.launches import Launches
 __all__ = ["FakeGpu", "FakeGpuError", "HostTensorError", "HostWaitError", "UnknownShapeError"]
 
 FAKE_DEVICE = torch.device("cuda", 0)
+_MEMORY_BYTES = 80 << 30
 _META = torch.device("meta")
 _WAITS = {"_local_scalar_dense", "equal", "is_nonzero"}
 _UNKNOWN_SHAPES = {
@@ -92,19 +93,30 @@ class FakeGpu:
     device = FAKE_DEVICE
 
     def __init__(self) -> None:
-        self._pinned: set[int] = set()
+        self._pinned: list[Tensor] = []
         self._face = _Face(self)
         self._stack = ExitStack()
         self.is_checking = False
 
     def __enter__(self) -> Self:
+        stream = type("Stream", (_Stream,), {"gpu": self})
         generator_state = torch.zeros(16, dtype=torch.uint8)
         replaced: dict[str, Any] = {
             "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
             "torch.cuda.is_bf16_supported": lambda *_, **__: True,
             "torch.backends.cudnn.is_acceptable": lambda _: False,
-            "torch.cuda.device": lambda _: ExitStack(),
+            "torch.cuda.device": type("device", (_Current,), {}),
+            "torch.cuda.mem_get_info": lambda *_: (_MEMORY_BYTES, _MEMORY_BYTES),
+            "torch.cuda.memory_allocated": lambda *_: 0,
+            "torch.cuda.memory_reserved": lambda *_: 0,
             "torch.cuda.device_count": lambda: 1,
+            "torch.cuda.default_generators": (torch.Generator(),),
+            "torch.cuda.Stream": stream,
+            "torch.cuda.Event": stream,
+            "torch.cuda.current_stream": stream,
+            "torch.Tensor.record_stream": lambda *_: None,
+            "torch.cuda.stream": lambda _: ExitStack(),
+            "torch.cuda.synchronize": lambda *_: stream().synchronize(),
             "torch.cuda.get_rng_state": lambda *_: generator_state,
             "torch.cuda.set_rng_state": lambda *_: None,
             "torch.utils._foreach_utils._get_foreach_kernels_supported_devices": lambda: [
@@ -116,6 +128,10 @@ class FakeGpu:
         replaced["torch.autograd._engine_run_backward"] = self._within(run_backward)
         for target, replacement in replaced.items():
             self._stack.enter_context(mock.patch(target, replacement))
+        # The pack hooks of activation checkpointing see meta, their unpack hooks see cuda.
+        described = {"default": lambda tensor: {"shape": tensor.shape, "dtype": tensor.dtype}}
+        checks = "torch.utils.checkpoint._allowed_determinism_checks_to_fns"
+        self._stack.enter_context(mock.patch.dict(checks, described))
         self._stack.enter_context(self._face)
         self._stack.enter_context(_Kernels(self, None))
         return self
@@ -154,12 +170,46 @@ class FakeGpu:
 
     def pin(self, tensor: Tensor) -> Tensor:
         """The tensor of the host, taken for one in pinned memory."""
-        self._pinned.add(tensor.untyped_storage()._cdata)
+        self._pinned.append(tensor)
         return tensor
 
     def is_pinned(self, tensor: Tensor) -> bool:
-        """Whether `pin` had it, or a tensor of the same memory."""
-        return tensor.untyped_storage()._cdata in self._pinned
+        """Whether `pin` had it, or a tensor of whose memory it is a part."""
+        with torch._C.DisableTorchFunction():
+            address = tensor.data_ptr()
+            return any(0 <= address - each.data_ptr() < each.nbytes for each in self._pinned)
+
+
+class _Current(ExitStack):
+    """The block in which a GPU is the current one."""
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+
+class _Stream:
+    """A stream or an event of the fake GPU, on which everything is done at once."""
+
+    gpu: FakeGpu
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Take any device and priority."""
+
+    def wait_stream(self, _: object) -> None:
+        """Order on the GPU: the host waits for nothing."""
+
+    wait_event = record = wait = wait_stream
+
+    def record_event(self, *_: object) -> Self:
+        return self
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        """The host waits."""
+        if self.gpu.is_checking:
+            raise HostWaitError(f"the host waits for a stream or an event: {_line()}")
 
 
 class _Face(TorchFunctionMode):

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching import Batch, WindowSource
+from pgti.batching.copies import to_device
 from pgti.errors import ConfigError, DataError
 from pgti.forecasting.forecaster import AbstractForecaster, AbstractScaledForecaster
 from pgti.shapes import BHNC, BLNC
@@ -89,7 +90,10 @@ def last_observed(x: BLNC, mask: Tensor, channels: tuple[int, ...]) -> Tensor:
     Returns:
         [B, 1, N, len(channels)], in the unit of `x`.
     """
-    values, observed = x[..., list(channels)], mask[..., list(channels)]
+    # Not an index of a list, which a GPU would wait for.
+    values, observed = (
+        torch.stack([each[..., channel] for channel in channels], dim=-1) for each in (x, mask)
+    )
     # Steps count from 1: 0 stands for "never observed".
     steps = torch.arange(1, x.shape[1] + 1, device=x.device).view(1, -1, 1, 1)
     last = (observed * steps).amax(dim=1, keepdim=True)
@@ -206,7 +210,7 @@ class HistoricalAverageForecaster(AbstractForecaster):
         """The table's entries for the windows' target rows."""
         rows_BH = batch.starts[:, None] + self.input_steps + np.arange(self.horizon)
         bins_BH = self.time_axis.week_bins(rows_BH) // self.intervals_per_bin
-        return self.table[torch.from_numpy(bins_BH).to(self.table.device, non_blocking=True)]
+        return self.table[to_device(bins_BH, self.table.device)]
 
 
 def _fill_unobserved(

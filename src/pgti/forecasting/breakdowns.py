@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgti.batching.copies import to_device
 from pgti.errors import ConfigError
 from pgti.shapes import BHNC
 from pgti.store import SECONDS_PER_DAY, TimeAxis
@@ -120,8 +121,7 @@ class Breakdowns:
             if name not in ("hour", "weekday"):
                 continue
             times[name] = groups_BH = self._time_groups(name, rows_BH)
-            # From memory that is not pinned, the copy is complete when the call returns.
-            groups = torch.from_numpy(groups_BH.T.copy()).to(targets.device, non_blocking=True)
+            groups = to_device(groups_BH.T.copy(), targets.device)
             numbers = torch.arange(self.num_groups(name), device=targets.device)
             members[name] = (groups[:, None] == numbers[:, None]).double()
         ranges = self._ranges(targets) if "range" in self.names else None
@@ -140,7 +140,7 @@ class Breakdowns:
         # A float32 reaches an edge if it reaches the next float32 above it.
         above = padded.astype(np.float32)
         above = np.where(above < padded, np.nextafter(above, np.float32(np.inf)), above)
-        thresholds = torch.from_numpy(above.T.copy()).to(targets.device, non_blocking=True)
+        thresholds = to_device(above.T.copy(), targets.device)
         ranges = torch.zeros(targets.shape, dtype=torch.uint8, device=targets.device)
         for threshold in thresholds:
             ranges += targets >= threshold

@@ -114,7 +114,10 @@ class LegacyDCRNN(AbstractModel):
         if self.regression is not None:
             forecast: BHNC = self.regression(states_LNBD[-1][-1].transpose(0, 1))
             return forecast
-        forecast_LNBC = torch.cat(states_LNBD)[..., list(self.shape.target_indices)]
+        channels_LNBD = torch.cat(states_LNBD).unbind(dim=-1)  # a list of indices would be copied
+        forecast_LNBC = torch.stack(
+            [channels_LNBD[index] for index in self.shape.target_indices], dim=-1
+        )
         return forecast_LNBC.permute(2, 0, 1, 3).contiguous()
 
 
