@@ -27,6 +27,7 @@ def windows() -> pgti.WindowConfig:
 def main(storage: Path, store: Path, run: Path, failing_run: Path) -> None:
     """See above."""
     import ray  # noqa: PLC0415 - an extra
+    from ray import tune  # noqa: PLC0415 - an extra
 
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100 << 20)
     shared: dict[str, Any] = {"num_workers": 2, "storage_path": storage, "windows": windows()}
@@ -59,8 +60,25 @@ def main(storage: Path, store: Path, run: Path, failing_run: Path) -> None:
 
     options = {**OPTIONS, "model": failing_once}
     del options["model_options"]
-    train_on_ray(store, failing_run, max_failures=1, **shared, **options)
+    elastic = {**shared, "num_workers": (1, 2)}
+    train_on_ray(store, failing_run, max_failures=1, **elastic, **options)
     assert marker.exists()
+
+    def trial(config: dict[str, Any]) -> None:
+        run = storage / f"trial {config['seed']}"
+        train_on_ray(store, run, **{**shared, "num_workers": 1}, **{**OPTIONS, **config})
+
+    search = {"seed": tune.grid_search([1, 2])}
+    tuned = tune.Tuner(
+        tune.with_resources(trial, {"CPU": 0}),
+        param_space=search,
+        run_config=tune.RunConfig(storage_path=str(storage)),
+    ).fit()
+    found = {result.config["seed"]: result.metrics for result in tuned}
+    for seed, metrics in found.items():
+        history = pgti.Run.open(storage / f"trial {seed}", device="cpu").history
+        assert metrics["mae"] == history["val_mae"].iloc[-1]
+        assert metrics["training_iteration"] == 2
 
 
 if __name__ == "__main__":

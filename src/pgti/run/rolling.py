@@ -109,8 +109,9 @@ def run_backtest(  # noqa: PLR0913 - each names one part of a backtest
     ranks = SingleProcess() if communicator is None else communicator
     with ranks.raise_together():
         opened = SeriesStore.open(config.store) if store is None else store
-        config = replace(config, model=resolve_model(config.model, model))
-        config = config.resolved(ranks.world_size)
+        config = replace(config, model=resolve_model(config.model, model)).resolved(
+            ranks.world_size
+        )
         config, notes = _without_test(config)
         directory = BacktestDirectory(out.absolute())
         rows = directory.read_rows()
