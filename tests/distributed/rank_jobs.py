@@ -6,19 +6,22 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pgti.batching import WindowConfig
+from pgti.batching import Batch, WindowConfig
 from pgti.batching.standard import StandardBatcher
 from pgti.distributed import Communicator, Message
 from pgti.errors import Interrupted, PgtiError
+from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import ModelShape
 from pgti.nn import Supports
 from pgti.run import ModelConfig, Run, RunConfig, train_run
+from pgti.run import prepare as prepare_module
 from pgti.run.prepare import prepare
 from pgti.run.rolling import BacktestOptions, run_backtest
 from pgti.run.warm_start import StartRun
@@ -330,4 +333,80 @@ def evaluate_in_batches(communicator: Communicator, *, run: str) -> dict[str, An
     return {
         name: trained.evaluate("val", batch_size=size).to_dict()["val"]["mae"]["mean"]
         for name, size in sizes.items()
+    }
+
+
+def sharded_store(path: Path, num_nodes: int = 11, num_steps: int = 90) -> SeriesStore:
+    """Hourly readings of sensors along a road, with gaps; one was never observed in training."""
+    random = np.random.default_rng(1)
+    hours = np.arange(num_steps)[:, None, None]
+    values = 50 + 10 * np.sin(hours / 5 + np.arange(num_nodes)[:, None])
+    values = values + random.normal(size=(num_steps, num_nodes, 1))
+    values[random.random(values.shape) < 0.1] = np.nan
+    values[: num_steps // 2, 4] = np.nan
+    order = random.permutation(num_nodes)  # neighbours are not next to one another
+    graph = SensorGraph.from_edges(
+        num_nodes,
+        np.concatenate([order[:-1], order[2:], order[3:]]),
+        np.concatenate([order[1:], order[:-2], order[:-3]]),
+        random.random(3 * num_nodes - 6) + 0.1,
+    )
+    ids = tuple(f"s{sensor}" for sensor in range(num_nodes))
+    with StoreWriter(path, node_ids=ids, channels=("speed",), graph=graph) as writer:
+        writer.append(values.round(1).astype(np.float32))
+        writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
+    return SeriesStore.open(path)
+
+
+def train_shards(
+    communicator: Communicator,
+    *,
+    store: str,
+    run: str,
+    shards: int,
+    model: dict[str, Any],
+    training: dict[str, Any],
+    windows: dict[str, Any] | None = None,
+    batching: str = "index",
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train with the sensors split over ranks, in float64; or give the error's message."""
+    lines: list[str] = []
+    build, forward = prepare_module.build_forecaster, NetworkForecaster.forward
+
+    def double(*args: Any, **kwargs: Any) -> NetworkForecaster:
+        return build(*args, **kwargs).double()
+
+    def of_double(self: Any, batch: Batch, *, step: int | None = None) -> Tensor:
+        return forward(self, replace(batch, x=batch.x.double()), step=step)
+
+    with (
+        patch.object(prepare_module, "build_forecaster", double),
+        patch.object(NetworkForecaster, "forward", of_double),
+    ):
+        try:
+            config = RunConfig(
+                store=Path(store),
+                windows=WindowConfig(input_steps=4, horizon=2, **(windows or {})),
+                model=ModelConfig(name=model["name"], options=model["options"]),
+                training=TrainingConfig(epochs=2, batch_size=6, seed=3, **training),
+                batching=batching,
+                shard_sensors=shards,
+                device="cpu",
+            )
+            trained, result = train_run(
+                config, run, resume=resume, communicator=communicator, log=lines.append
+            )
+            report = trained.evaluate(["val", "test"]).to_dict()
+            newer = trained.evaluate(store)
+        except PgtiError as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+    return {
+        "parameters": dict(trained.forecaster.network.state_dict()),
+        "errors": [*numbers_in(report), newer.mean("rmse"), result.best_val_mae],
+        "loss": result.train_loss,
+        "steps": result.steps,
+        "sent": communicator.traffic.sent_bytes,
+        "lines": lines,
+        "sensors": trained.forecaster.supports.num_local,
     }

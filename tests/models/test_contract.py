@@ -55,6 +55,16 @@ def some_teacher() -> TeacherForcing:
     )
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_share_no_memory(name: str) -> None:
+    """Or a step in place would scale and clip them more than once."""
+    model = build(name)
+    model(inputs(), supports_of(model), some_teacher()).square().sum().backward()
+    gradients = [each.grad for each in model.parameters() if each.grad is not None]
+    addresses = {each.data_ptr() for each in gradients if each.numel()}
+    assert len(addresses) == len([each for each in gradients if each.numel()])
+
+
 def test_every_model_is_here() -> None:
     """A model that is added is tested."""
     assert sorted(SMALL) == NAMES

@@ -194,7 +194,11 @@ class GraphWaveNet(AbstractModel):
         last_BNK = torch.cat([z_NBD.transpose(0, 1) for z_NBD in last_NBD], dim=2)
         parameters = [tuple(skip.parameters()) for skip in self.skips]
         weight_SK = torch.cat([weight_SD for weight_SD, _ in parameters], dim=1)
-        bias_S = torch.stack([bias_S for _, bias_S in parameters]).sum(dim=0)
+        # Not a stack: the gradients of its parts would be one piece of memory, which a step would
+        # scale and clip once for each of them.
+        bias_S = (
+            torch.cat([bias_S for _, bias_S in parameters]).view(len(parameters), -1).sum(dim=0)
+        )
         return functional.linear(last_BNK, weight_SK, bias_S)
 
 
