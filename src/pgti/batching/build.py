@@ -19,7 +19,7 @@ from pgti.batching.source import WindowSource
 from pgti.batching.standard import StandardBatcher
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
-from pgti.memory import available_bytes
+from pgti.memory import GPU_FRACTION, available_bytes
 from pgti.windows import (
     EvenSharding,
     Order,
@@ -48,7 +48,6 @@ PREFETCH_DEPTH = 3
 
 _DECODED_BYTES = 1 << 28
 _DECODED_FRACTION = 1 / 16  # of the memory that is available
-_DEVICE_FRACTION = 0.5  # of a GPU's free memory: the rest is for the model and its activations
 
 
 def build_batcher(
@@ -178,9 +177,9 @@ def choose_batching(
 ) -> tuple[str, str]:
     """The fastest strategy that fits, and why it was chosen, in one line.
 
-    On a GPU the series moves there if it takes at most half of what is free. On a CPU the memory
-    map is as fast as a copy: the page cache holds the series where it fits, and the disk serves
-    it where it does not.
+    On a GPU the series moves there if it fits; whether the model fits beside it, a trial step
+    shows. On a CPU the memory map is as fast as a copy: the page cache holds the series where it
+    fits, and the disk serves it where it does not.
 
     Args:
         source: what the windows hold.
@@ -192,9 +191,9 @@ def choose_batching(
         free = min(free, budget_bytes)
     sizes = f"the series takes {needed / 2**30:.2f} GiB of {free / 2**30:.2f} GiB free"
     if device.type == "cuda":
-        if needed <= _DEVICE_FRACTION * free:
+        if needed <= GPU_FRACTION * free:
             return "device", f"batching device: {sizes} on {device}"
-        return "index", f"batching index: {sizes} on {device}, too much beside a model"
+        return "index", f"batching index: {sizes} on {device}, which is too much"
     if needed <= free:
         return "index", f"batching index, in memory: {sizes} on this machine"
     return "index", f"batching index, from disk: {sizes} on this machine"

@@ -154,6 +154,11 @@ class DeviceRows(ResidentRows):
         self._series: Tensor | None = None
         self._loading = Lock()
 
+    @property
+    def owned_bytes(self) -> int:
+        """Memory of the series and the features of its rows on the device."""
+        return self._source.series_bytes + feature_bytes(self._source)
+
     def _gather(self, rows_BR: Tensor, request: BatchRequest) -> Tensor:
         return self._take(self._on_device(), rows_BR.flatten())
 

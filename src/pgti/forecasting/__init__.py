@@ -7,6 +7,7 @@ from pgti.forecasting.breakdowns import BREAKDOWNS as BREAKDOWNS
 from pgti.forecasting.breakdowns import BreakdownName as BreakdownName
 from pgti.forecasting.breakdowns import Breakdowns as Breakdowns
 from pgti.forecasting.breakdowns import RangeEdges as RangeEdges
+from pgti.forecasting.breakdowns import breakdown_bytes as breakdown_bytes
 from pgti.forecasting.breakdowns import check_ranges as check_ranges
 from pgti.forecasting.breakdowns import choose_edges as choose_edges
 from pgti.forecasting.drift import measure_drift as measure_drift

@@ -23,6 +23,7 @@ __all__ = [
     "Breakdowns",
     "GroupsOfBatch",
     "RangeEdges",
+    "breakdown_bytes",
     "breakdown_frame",
     "check_ranges",
     "choose_edges",
@@ -36,6 +37,7 @@ RangeEdges: TypeAlias = Sequence[float] | Mapping[str, Sequence[float]]
 of each by name."""
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_STEP_BYTES = 256
 _SHARES = (0.1, 0.5, 0.9)  # of the training targets below each edge, where none are given
 
 
@@ -154,6 +156,14 @@ def _range_labels(edges: Sequence[float], unit: str) -> tuple[str, ...]:
     behind = f" {unit}" if unit else ""
     between = (f"{low} to {high}{behind}" for low, high in pairwise(texts))
     return (f"under {texts[0]}{behind}", *between, f"{texts[-1]}{behind} and over")
+
+
+def breakdown_bytes(horizon: int) -> int:
+    """Bytes that sums by group take for a while, for each target channel of a window's sensor.
+
+    The ranges of all steps, and float64 numbers of a step at a time (`ForecastMetrics.update`).
+    """
+    return 2 * horizon + _STEP_BYTES
 
 
 def breakdown_frame(

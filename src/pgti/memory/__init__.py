@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pgti.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from pgti.memory.available import GPU_FRACTION as GPU_FRACTION
     from pgti.memory.available import available_bytes as available_bytes
     from pgti.memory.available import parse_bytes as parse_bytes
     from pgti.memory.malloc import MallocPolicy as MallocPolicy

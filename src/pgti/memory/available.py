@@ -11,7 +11,11 @@ from pgti.memory.cgroup import cgroup_available_bytes
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["available_bytes", "parse_bytes"]
+__all__ = ["GPU_FRACTION", "available_bytes", "parse_bytes"]
+
+GPU_FRACTION = 0.9
+"""The fraction of a GPU's free memory that an estimate may come to: libraries need some for
+themselves, and torch's pieces do not always fit."""
 
 _BYTES = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
@@ -42,7 +46,9 @@ def available_bytes(device: "torch.device | None" = None) -> int:
     if device is not None and device.type == "cuda":
         import torch  # noqa: PLC0415 - options are read without it
 
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch has reserved and given to no tensor is as good as free.
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserved
     available: int = psutil.virtual_memory().available
     in_group = cgroup_available_bytes()
     return available if in_group is None else min(available, in_group)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ from torch import nn
 
 from pgti.batching import Batcher, WindowSource
 from pgti.errors import ConfigError, option
-from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster
 from pgti.memory import (
+    GPU_FRACTION,
     MallocPolicy,
     available_bytes,
     can_trim,
@@ -25,6 +25,13 @@ from pgti.memory import (
 )
 from pgti.models import AbstractModel
 from pgti.run.config import RunConfig
+from pgti.run.memory_estimate import (
+    ActivationCost,
+    MemoryEstimate,
+    fixed_memory,
+    parameter_bytes,
+    size_text,
+)
 from pgti.training.step import TrainStep
 
 __all__ = ["MemoryEstimate", "MemoryPlan", "plan_memory"]
@@ -36,44 +43,7 @@ __all__ = ["MemoryEstimate", "MemoryPlan", "plan_memory"]
 _RETAIN_FRACTION = 0.25
 _DEFAULT_FRACTION = {False: 0.6, True: 0.33}  # by activation checkpointing
 _TRIM_FRACTION = 0.9  # operators have scratch memory that the trial does not see
-_OPTIMIZER_COPIES = 4  # of the parameters: two moments, and as much again during a step
-_BATCHES_ALIVE = 4  # one in use, the others ready or being read
 _NEGLIGIBLE_RATIO = 20  # where a window takes so many times the parameters, two take twice as much
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MemoryEstimate:
-    """Bytes that a run takes on its compute device, beyond what the process has already.
-
-    Attributes:
-        activations: of the forward and backward pass of a batch, gradients included.
-        rows: of the series that the process holds in its own memory.
-        batches: that are read, assembled and used at the same time.
-        typical: what each sensor usually reads, where inputs need it.
-        optimizer: its moments, and what it needs during a step.
-        baselines: tables of the forecasts to compare with, built when training has ended.
-        series: in the page cache, which the system takes back when it needs to: not counted.
-    """
-
-    activations: int
-    rows: int
-    batches: int
-    typical: int
-    optimizer: int
-    baselines: int
-    series: int
-
-    @property
-    def needed(self) -> int:
-        """The most at once."""
-        held = self.rows + self.batches + self.typical + self.optimizer
-        return max(self.activations, self.baselines) + held
-
-    def __str__(self) -> str:
-        some = [name for name in ("rows", "typical") if getattr(self, name)]
-        named = ("activations", *some, "batches", "optimizer", "baselines")
-        parts = ", ".join(f"{name} {_size(getattr(self, name))}" for name in named)
-        return f"{_size(self.needed)} ({parts}) and {_size(self.series)} of page cache"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,12 +53,15 @@ class MemoryPlan:
     Attributes:
         estimate: what it will need.
         activation_checkpointing: whether the backward pass recomputes activations.
+        leaves_device: whether rows that were to be on the GPU leave too little room there: they are
+            read on the host.
         malloc_policy: what becomes of freed memory.
         choices: what was measured and chosen, in one line each.
     """
 
     estimate: MemoryEstimate
     activation_checkpointing: bool
+    leaves_device: bool
     malloc_policy: MallocPolicy
     choices: tuple[str, ...]
 
@@ -101,7 +74,9 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
     start: int,
     *,
     batch_size: int,
-    owned_bytes: int = 0,
+    num_evaluated: int = 0,
+    resident_bytes: int = 0,
+    may_leave_device: bool = False,
     num_sharing: int = 1,
     checkpointed_before: bool | None = None,
     agree: Callable[[bool], bool] | None = None,
@@ -118,7 +93,10 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
         batcher: makes the windows.
         start: first row of the window to try.
         batch_size: the most windows of a batch that this rank takes.
-        owned_bytes: of the rows that it holds in its own memory.
+        num_evaluated: the most windows of a batch of evaluation that this rank takes.
+        resident_bytes: of the rows that it will hold in the memory of its device.
+        may_leave_device: whether they may be read on the host instead, which is tried before
+            activations are checkpointed.
         num_sharing: ranks that share the free memory, itself included.
         checkpointed_before: whether the run that is resumed has used activation checkpointing; it
             continues likewise, because the last bits of gradients depend on it.
@@ -137,7 +115,12 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
         start=start,
         batch_size=batch_size,
         free_bytes=_free_bytes(config, train_step.device) // num_sharing,
-        fixed=_fixed_memory(source, train_step.forecaster, owned_bytes),
+        fixed=fixed_memory(
+            source,
+            train_step.forecaster,
+            resident_bytes,
+            num_evaluated if train_step.device.type == "cuda" else 0,
+        ),
         agree=agree,
     )
     options = _checkpointing_options(config, network, checkpointed_before)
@@ -147,8 +130,11 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
             network.activation_checkpointing = checkpointing
         is_last = checkpointing == options[-1]
         costs[checkpointing] = cost = fitting.measure(is_last=is_last)
-        exceeds = fitting.needed(cost, batch_size) > fitting.usable(is_last=is_last)
-        if not fitting.any(exceeds):
+        fits = fitting.fits(cost, is_last=is_last)
+        if not fits and may_leave_device and not fitting.leaves_device:
+            fitting = fitting.without_rows()
+            fits = fitting.fits(cost, is_last=is_last)
+        if fits:
             return fitting.plan(costs, checkpointing=checkpointing)
     raise ConfigError(fitting.refusal(costs))
 
@@ -175,33 +161,6 @@ def _can_checkpoint(network: nn.Module) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ActivationCost:
-    """Bytes of activations by batch size; infinite where the windows tried were too many.
-
-    Attributes:
-        tried: windows that were tried.
-        peak: bytes that they took.
-        further: bytes that each further window takes.
-    """
-
-    tried: int
-    peak: float
-    further: float
-
-    def at(self, batch_size: int) -> float:
-        """Bytes of a batch."""
-        if math.isinf(self.further) and batch_size <= self.tried:
-            return self.peak
-        return max(0.0, self.peak + self.further * (batch_size - self.tried))
-
-    @property
-    def too_many(self) -> str:
-        """The windows that were too many, if any were."""
-        windows = self.tried if math.isinf(self.peak) else self.tried + 1
-        return "one window" if windows == 1 else f"{windows} windows"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class _Fitting:
     """One rank's search for a way to train in the memory that is free."""
 
@@ -213,6 +172,15 @@ class _Fitting:
     free_bytes: int
     fixed: MemoryEstimate  # for a batch of one window, without its activations
     agree: Callable[[bool], bool] | None = None
+    leaves_device: bool = False
+
+    def without_rows(self) -> Self:
+        """The same where rows that were to be on the device are read on the host."""
+        return replace(self, fixed=replace(self.fixed, rows=0), leaves_device=True)
+
+    def fits(self, cost: ActivationCost, *, is_last: bool) -> bool:
+        """Whether training fits, on every rank that computes windows together with this one."""
+        return not self.any(self.needed(cost, self.batch_size) > self.usable(is_last=is_last))
 
     def any(self, value: bool) -> bool:
         """Whether it is true of any rank that computes windows together with this one."""
@@ -221,9 +189,15 @@ class _Fitting:
     def usable(self, *, is_last: bool) -> int:
         """Bytes that an estimate may come to; the last option is tried with a malloc that trims."""
         fraction = _DEFAULT_FRACTION[False]
-        if is_last and (self.train_step.device.type != "cpu" or can_trim()):
+        if self._on_gpu:
+            fraction = GPU_FRACTION
+        elif is_last and can_trim():
             fraction = _TRIM_FRACTION
         return int(fraction * self.free_bytes)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self.train_step.device.type == "cuda"
 
     def needed(self, cost: ActivationCost, batch_size: int) -> float:
         """Bytes that training needs; infinite where the activations are."""
@@ -250,7 +224,7 @@ class _Fitting:
             tried = 1 if is_own else min(2, self.batch_size)
             peak = self._peak(tried, is_last=is_last)
             further = peak / tried
-            parameters = _parameter_bytes(self.train_step.forecaster)
+            parameters = parameter_bytes(self.train_step.forecaster)
             is_small = peak <= _NEGLIGIBLE_RATIO * parameters
             if self.batch_size > tried and self.any(is_small):
                 further = max(0, self._peak(tried + 1, is_last=is_last) - peak)
@@ -276,24 +250,27 @@ class _Fitting:
         """The plan with the cost that fits."""
         estimate = self._estimate(costs[checkpointing], self.batch_size)
         policy: MallocPolicy = "trim"
-        if estimate.needed <= _RETAIN_FRACTION * self.free_bytes:
+        if self._on_gpu:
+            policy = "default"  # what is estimated is not the host's
+        elif estimate.needed <= _RETAIN_FRACTION * self.free_bytes:
             policy = "retain"
         elif estimate.needed <= _DEFAULT_FRACTION[checkpointing] * self.free_bytes:
             policy = "default"
-        choices = [f"memory: about {estimate}; {_size(self.free_bytes)} are free"]
+        choices = [f"memory: about {estimate}; {size_text(self.free_bytes)} are free"]
         if checkpointing:
             reason = "as asked"  # now, or when the run began
             if False in costs:
                 needed = self.needed(costs[False], self.batch_size)
                 reason = f"{costs[False].too_many} would take too much otherwise"
                 if math.isfinite(needed):
-                    reason = f"{_size(needed)} would be needed otherwise"
+                    reason = f"{size_text(needed)} would be needed otherwise"
             choices.append(
                 f"activation checkpointing on, the backward pass recomputes activations: {reason}"
             )
         return MemoryPlan(
             estimate=estimate,
             activation_checkpointing=checkpointing,
+            leaves_device=self.leaves_device,
             malloc_policy=policy,
             choices=tuple(choices),
         )
@@ -304,7 +281,9 @@ class _Fitting:
         usable, size = self.usable(is_last=True), self.batch_size
         needed = self.needed(cost, size)
         is_known = math.isfinite(needed)
-        about = f"about {_size(needed)}" if is_known else f"more than there is for {cost.too_many}"
+        about = f"more than there is for {cost.too_many}"
+        if is_known:
+            about = f"about {size_text(needed)}"
         changes = []
         if True not in costs and _can_checkpoint(self.train_step.forecaster.network):
             changes.append(f"use {option('activation_checkpointing', 'on')}")
@@ -319,8 +298,8 @@ class _Fitting:
             )
         changes.append(f"make the model or {option('windows.input_steps')} smaller")
         return (
-            f"training needs {about}, and {_size(usable)} of the {_size(self.free_bytes)} that are "
-            f"free may be used: {', or '.join(changes)}"
+            f"training needs {about}, and {size_text(usable)} of the {size_text(self.free_bytes)} "
+            f"that are free may be used: {', or '.join(changes)}"
         )
 
 
@@ -334,33 +313,7 @@ def _free_bytes(config: RunConfig, device: torch.device) -> int:
     left = config.memory_budget - taken
     if left <= 0:
         raise ConfigError(
-            f"memory_budget is {_size(config.memory_budget)} and {_size(taken)} are in use before "
-            f"training begins: give it more, or use {option('batching', 'index')}"
+            f"memory_budget is {size_text(config.memory_budget)} and {size_text(taken)} are in use "
+            f"before training begins: give it more, or use {option('batching', 'index')}"
         )
     return min(free, left)
-
-
-def _fixed_memory(
-    source: WindowSource, forecaster: NetworkForecaster, owned_bytes: int
-) -> MemoryEstimate:
-    """The estimate for a batch of one window, without its activations."""
-    window = source.window_bytes + source.spec.span * source.stored_row_bytes
-    return MemoryEstimate(
-        activations=0,
-        rows=owned_bytes,
-        batches=_BATCHES_ALIVE * window,
-        typical=source.typical_bytes,
-        optimizer=_OPTIMIZER_COPIES * _parameter_bytes(forecaster),
-        baselines=HistoricalAverageForecaster.fit_bytes(
-            source.store, len(source.target_indices), source.num_nodes
-        ),
-        series=source.series_bytes,
-    )
-
-
-def _parameter_bytes(forecaster: NetworkForecaster) -> int:
-    return sum(each.numel() * each.element_size() for each in forecaster.parameters())
-
-
-def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**27 else f"{num_bytes / 2**20:.1f} MiB"

@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.batching import (
-    Batcher,
-    BatchLoader,
-    WindowSource,
-    build_batcher,
-    build_loader,
-    choose_batching,
-)
+from pgti.batching import BatchLoader, WindowSource
 from pgti.display import count_of, shorten
 from pgti.distributed import Communicator, make_current
 from pgti.errors import ConfigError, DataError, option
@@ -30,6 +23,7 @@ from pgti.run.build import (
     window_source,
 )
 from pgti.run.config import RunConfig
+from pgti.run.loaders import RunLoaders
 from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
 from pgti.run.series import series_facts
@@ -39,13 +33,10 @@ from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
 from pgti.windows import SPLIT_NAMES, subsample_evenly
 
-__all__ = ["AUTO", "ObserverFactory", "PreparedRun", "check_edges", "prepare"]
+__all__ = ["ObserverFactory", "PreparedRun", "check_edges", "prepare"]
 
 ObserverFactory = Callable[[RunDirectory], Sequence[Observer]]
 """Creates the observers of a run."""
-
-AUTO = "auto"
-"""The batching that `choose_batching` resolves."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -55,18 +46,21 @@ class PreparedRun:
     Attributes:
         run: store, configuration and forecaster.
         trainer: trains the forecaster.
-        batcher: makes batches of any window, for a trial.
-        training: this rank's training batches.
+        loaders: of its training and validation.
         info: content of `run.json`.
         choices: what was chosen automatically, in one line each.
     """
 
     run: Run
     trainer: Trainer
-    batcher: Batcher[Any]
-    training: BatchLoader
+    loaders: RunLoaders
     info: dict[str, Any]
     choices: list[str]
+
+    @property
+    def training(self) -> BatchLoader:
+        """This rank's training batches."""
+        return self.loaders.training
 
     def plan_memory(self, *, checkpointed_before: bool | None = None) -> MemoryPlan:
         """Find out what the run needs, and add it to its information and choices.
@@ -88,14 +82,19 @@ class PreparedRun:
                 self.run.config,
                 self.run.source,
                 self.trainer.train_step,
-                self.batcher,
+                self.loaders.trial,
                 int(self.run.splits.train[0]),
                 batch_size=self.training.sharding.max_size(self.run.config.training.batch_size),
-                owned_bytes=self.training.batcher.rows.owned_bytes,
+                num_evaluated=self.loaders.num_evaluated,
+                resident_bytes=self.loaders.device_bytes,
+                may_leave_device=self.loaders.may_leave_device,
                 num_sharing=communicator.local_world_size if on_cpu else 1,
                 checkpointed_before=checkpointed_before,
                 agree=communicator.any if communicator.space.size > 1 else None,
             )
+        if communicator.any(plan.leaves_device):
+            self.choices.append(self.loaders.leave_device())
+            self.info["batching"] = self.loaders.batching
         # If one rank must recompute, all do: gradients then have the same bits.
         activation_checkpointing = communicator.any(plan.activation_checkpointing)
         if isinstance(network, AbstractModel):
@@ -166,44 +165,15 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         communicator=communicator,
         metrics=extensions.metrics or {},
     )
-    batching, choices = _choose_batching(run)
-    choices += _warnings(run)
+    loaders = RunLoaders(run, validated)
+    choices = [*loaders.choices, *_warnings(run)]
     if shard is not None:
         choices.append(shard.describe(store.graph))
-    # Where ranks hold parts, none caches decoded rows of the whole series.
-    is_partitioned = config.placement == "partitioned"
-    trial = batcher = build_batcher(
-        "index" if is_partitioned else batching,
-        source,
-        device,
-        budget_bytes=0 if is_partitioned else None,
-    )
-    if batching == "device" and not is_partitioned:  # the series need not move for a window or two
-        trial = build_batcher("index", source, device, budget_bytes=0)
-    try_network(run.forecaster, trial, int(splits.train[0]))
-    size, order = config.training.batch_size, config.training.build_order()
-    training = build_loader(
-        source,
-        splits.train,
-        size,
-        order,
-        device=device,
-        batching=batching,
-        placement=config.placement,
-        communicator=communicator,
-        batcher=batcher,
-    )
-    validation = build_loader(
-        source,
-        validated,
-        config.training.evaluated_at_once(communicator.world_size),
-        communicator=communicator,
-        batcher=batcher,
-    )
+    try_network(run.forecaster, loaders.trial, int(splits.train[0]))
     trainer = Trainer(
         run.forecaster,
-        training=training,
-        validation=validation,
+        training=loaders.training,
+        validation=loaders.validation,
         config=config.training,
         run=directory,
         fingerprint=RunFingerprint(store=store.fingerprint, settings=config.settings()),
@@ -216,7 +186,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
         **series_facts(store, directory.path),
         "parameters": num_trainable_parameters(run.forecaster.network),
         "windows": {name: len(splits.starts(name)) for name in SPLIT_NAMES},
-        "batching": batching,
+        "batching": loaders.batching,
         "placement": config.placement,
         "world_size": communicator.world_size,
         "shard_sensors": communicator.space.size,
@@ -228,29 +198,10 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     return PreparedRun(
         run=run,
         trainer=trainer,
-        batcher=trial,
-        training=training,
+        loaders=loaders,
         info=info,
         choices=choices,
     )
-
-
-def _choose_batching(run: Run) -> tuple[str, list[str]]:
-    """The strategy that makes batches, and a line that says so where it was chosen here."""
-    config = run.config
-    if config.placement == "partitioned":
-        if config.batching == "standard":
-            raise ConfigError(
-                "batching is standard and placement is partitioned: each rank gathers from the "
-                f"rows that it holds; leave {option('batching')} out, or use "
-                f"{option('batching', 'index')} (rows in host memory) or "
-                f"{option('batching', 'device')} (on each rank's device)"
-            )
-        return "index" if config.batching == AUTO else config.batching, []
-    if config.batching == AUTO:
-        batching, reason = choose_batching(run.source, run.device, config.memory_budget)
-        return batching, [reason]
-    return config.batching, []
 
 
 def _warnings(run: Run) -> list[str]:

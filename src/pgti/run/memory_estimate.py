@@ -1,0 +1,118 @@
+"""What a training run takes in memory, from one trial step and the sizes of its parts."""
+
+import math
+from dataclasses import dataclass
+
+from pgti.batching import WindowSource
+from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster, breakdown_bytes
+
+__all__ = ["ActivationCost", "MemoryEstimate", "fixed_memory", "parameter_bytes", "size_text"]
+
+_OPTIMIZER_COPIES = 4  # of the parameters: two moments, and as much again during a step
+_BATCHES_ALIVE = 4  # one in use, the others ready or being read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryEstimate:
+    """Bytes that a run takes on its compute device, beyond what the process has already.
+
+    Attributes:
+        activations: of the forward and backward pass of a batch, gradients included.
+        rows: of the series that the process holds in its own memory.
+        batches: that are read, assembled and used at the same time.
+        typical: what each sensor usually reads, where inputs need it.
+        optimizer: its moments, and what it needs during a step.
+        baselines: tables of the forecasts to compare with, built when training has ended.
+        errors: temporary numbers of an evaluation that breaks errors down; on GPUs alone, whose
+            batches are large beside what the process has already.
+        series: in the page cache, which the system takes back when it needs to: not counted.
+    """
+
+    activations: int
+    rows: int
+    batches: int
+    typical: int
+    optimizer: int
+    baselines: int
+    errors: int
+    series: int
+
+    @property
+    def needed(self) -> int:
+        """The most at once."""
+        held = self.rows + self.batches + self.typical + self.optimizer
+        return max(self.activations, self.baselines + self.errors) + held
+
+    def __str__(self) -> str:
+        some = [name for name in ("rows", "typical") if getattr(self, name)]
+        last = ["errors"] if self.errors else []
+        named = ("activations", *some, "batches", "optimizer", "baselines", *last)
+        parts = ", ".join(f"{name} {size_text(getattr(self, name))}" for name in named)
+        return f"{size_text(self.needed)} ({parts}) and {size_text(self.series)} of page cache"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActivationCost:
+    """Bytes of activations by batch size; infinite where the windows tried were too many.
+
+    Attributes:
+        tried: windows that were tried.
+        peak: bytes that they took.
+        further: bytes that each further window takes.
+    """
+
+    tried: int
+    peak: float
+    further: float
+
+    def at(self, batch_size: int) -> float:
+        """Bytes of a batch."""
+        if math.isinf(self.further) and batch_size <= self.tried:
+            return self.peak
+        return max(0.0, self.peak + self.further * (batch_size - self.tried))
+
+    @property
+    def too_many(self) -> str:
+        """The windows that were too many, if any were."""
+        windows = self.tried if math.isinf(self.peak) else self.tried + 1
+        return "one window" if windows == 1 else f"{windows} windows"
+
+
+def fixed_memory(
+    source: WindowSource, forecaster: NetworkForecaster, resident_bytes: int, num_evaluated: int
+) -> MemoryEstimate:
+    """The estimate for a batch of one window, without its activations.
+
+    Args:
+        source: what the windows hold.
+        forecaster: with the network to train.
+        resident_bytes: of rows in memory.
+        num_evaluated: windows of a batch of evaluation whose temporary numbers count.
+    """
+    num_targets = len(source.target_indices)
+    window = source.window_bytes + source.spec.span * source.stored_row_bytes
+    return MemoryEstimate(
+        activations=0,
+        rows=resident_bytes,
+        batches=_BATCHES_ALIVE * window,
+        typical=source.typical_bytes,
+        optimizer=_OPTIMIZER_COPIES * parameter_bytes(forecaster),
+        baselines=HistoricalAverageForecaster.fit_bytes(
+            source.store, num_targets, source.num_nodes
+        ),
+        errors=num_evaluated
+        * source.num_nodes
+        * num_targets
+        * breakdown_bytes(source.spec.horizon),
+        series=source.series_bytes,
+    )
+
+
+def parameter_bytes(forecaster: NetworkForecaster) -> int:
+    """Bytes of a forecaster's parameters."""
+    return sum(each.numel() * each.element_size() for each in forecaster.parameters())
+
+
+def size_text(num_bytes: float) -> str:
+    """A number of bytes to read."""
+    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**27 else f"{num_bytes / 2**20:.1f} MiB"
