@@ -58,9 +58,20 @@ def check(tokens: list[str]) -> int:
 def test_every_command_of_the_guide_is_one() -> None:
     commands = guide_commands()
     assert sum(check(shlex.split(command)) for command in commands) >= 12
-    (sbatch,) = (shlex.split(command) for command in commands if command.startswith("sbatch"))
-    assert (ROOT / sbatch[1]).samefile(SBATCH)
-    check(["pgti", "train", "STORE", "--run", "RUN", *sbatch[4:]])
+    batches = [shlex.split(command) for command in commands if command.startswith("sbatch")]
+    for batch in batches:
+        script = batch.index("examples/cluster/slurm.sbatch")
+        assert batch[script + 1 : script + 3] == ["STORE", "RUN"]
+        check(["pgti", "train", "STORE", "--run", "RUN", *batch[script + 3 :]])
+        # What comes before the script are options of sbatch that the script sets, too.
+        set_there = {line.split()[1].partition("=")[0] for line in batch_options()}
+        assert set(batch[1:script:2]) <= set_there
+    assert len(batches) == 2
+
+
+def batch_options() -> list[str]:
+    """The lines of the script that Slurm reads."""
+    return [line for line in SBATCH.read_text().splitlines() if line.startswith("#SBATCH ")]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +104,7 @@ def test_the_train_job_is_one_of_torchrun() -> None:
 # -- the batch script, with an srun and a scontrol that only note what they were asked -------------
 
 SRUN = """#!/bin/bash
+echo "in ${VIRTUAL_ENV:-none}" >> "$NOTES"
 echo "srun $*" >> "$NOTES"
 trap 'sleep 0.3; echo "saved" >> "$NOTES"; exit 138' USR1
 touch "$NOTES.begun"
@@ -115,7 +127,11 @@ class Batch:
         environment = os.environ | {
             "PATH": f"{directory}:{os.environ['PATH']}", "NOTES": f"{self.notes}",
             "SLURM_JOB_ID": "42", "SLURM_CPUS_PER_TASK": "8",
+            "PGTI_ENV": f"{directory / 'environment'}",
         }  # fmt: skip
+        activate = directory / "environment/bin/activate"
+        activate.parent.mkdir(parents=True)
+        activate.write_text(f"export VIRTUAL_ENV={directory / 'environment'}\n")
         command = ["bash", f"{SBATCH}", "STORE", "RUN", "--epochs", "3"]
         self.process = subprocess.Popen(command, env=environment)
         deadline = time.monotonic() + 60
@@ -142,7 +158,8 @@ def batch(tmp_path: Path) -> Iterator[Batch]:
 
 def test_the_batch_script_queues_up_again_once_the_ranks_have_saved(batch: Batch) -> None:
     batch.process.send_signal(signal.SIGUSR1)
-    asked, *after = batch.end()
+    activated, asked, *after = batch.end()
+    assert activated == f"in {batch.notes.parent / 'environment'}"
     assert after == ["saved", "scontrol requeue 42"]
     assert batch.process.returncode == 138
     tokens = shlex.split(asked)
@@ -155,14 +172,23 @@ def test_the_batch_script_queues_up_again_once_the_ranks_have_saved(batch: Batch
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_a_batch_that_ends_by_itself_does_not_queue_up_again(batch: Batch, code: int) -> None:
-    (_,) = batch.end(code)
+    (_, _) = batch.end(code)
     assert batch.process.returncode == code
+
+
+def test_without_an_environment_the_batch_script_says_what_to_set(tmp_path: Path) -> None:
+    environment = os.environ | {"PGTI_ENV": f"{tmp_path / 'nowhere'}"}
+    command = ["bash", f"{SBATCH}", "STORE", "RUN"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"there is no virtual environment {tmp_path / 'nowhere'}: set PGTI_ENV to that of pgti\n"
+    )
 
 
 def test_the_batch_script_parses_and_has_its_options_first() -> None:
     subprocess.run(["bash", "-n", f"{SBATCH}"], check=True)
-    lines = SBATCH.read_text().splitlines()
-    options = [line for line in lines if line.startswith("#SBATCH ")]
+    lines, options = SBATCH.read_text().splitlines(), batch_options()
     first_command = next(n for n, line in enumerate(lines) if line and line[0] != "#")
     assert all(lines.index(option) < first_command for option in options)
     for wanted in ("--requeue", "--signal=B:USR1@120", "--open-mode=append"):

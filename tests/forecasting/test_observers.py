@@ -27,12 +27,12 @@ def test_without_a_terminal_there_is_a_line_per_epoch(tmp_path: Path) -> None:
     assert len(lines) == 3
     for number, line in enumerate(lines, start=1):
         assert re.match(rf"{TIME} epoch {number}: train loss ", line)
-        for word in ("val MAE", "windows/s", "lr "):
+        for word in ("val MAE", "windows/s", "lr ", f"step {4 * number}"):
             assert word in line
     assert "\x1b" not in text.getvalue()
 
 
-def test_without_a_terminal_there_is_a_line_a_minute() -> None:
+def test_without_a_terminal_there_is_a_line_soon_and_then_one_a_minute() -> None:
     """Time, step, windows, loss and rate; a pass without steps has windows and rate."""
     text, now = io.StringIO(), 1000.0
     observer = RichObserver(Console(file=text, width=20), clock=lambda: now)
@@ -48,8 +48,8 @@ def test_without_a_terminal_there_is_a_line_a_minute() -> None:
 
     assert text.getvalue().count("\n") == 3
     first, second, third = (re.sub(TIME, "TIME", line) for line in text.getvalue().splitlines())
-    assert first == "TIME epoch 2/3: step 55, 520 of 1,200 windows, loss 1.6667, 4.9 windows/s"
-    assert second == "TIME epoch 2/3: step 60, 840 of 1,200 windows, loss 3.3333, 4.9 windows/s"
+    assert first == "TIME epoch 2/3: step 51, 264 of 1,200 windows, loss 0.3333, 4.9 windows/s"
+    assert second == "TIME epoch 2/3: step 56, 584 of 1,200 windows, loss 2.0000, 4.9 windows/s"
     assert third == "TIME evaluating: 20 of 100 windows, 0.2 windows/s"
 
 

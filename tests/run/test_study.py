@@ -65,12 +65,19 @@ def config(directory: Path, name: str, hidden: int, file_name: str = "") -> Path
     return path
 
 
+def too_large(directory: Path, name: str) -> Path:
+    """A configuration whose training fails."""
+    path = config(directory, name, 2)
+    path.write_text(f"memory_budget = 1000\n{path.read_text()}")
+    return path
+
+
 @pytest.mark.usefixtures("_in_process")
 def test_a_study_brings_trainings_together_and_does_not_repeat_them(
     store: SeriesStore, tmp_path: Path
 ) -> None:
     """Two seeds of one model and a model that fails: two rows of baselines, one of the model."""
-    good, bad = config(tmp_path, "dcrnn", 2), config(tmp_path, "gru", 0)
+    good, bad = config(tmp_path, "dcrnn", 2), too_large(tmp_path, "gru")
     logged: list[str] = []
 
     def run(*configs: Path) -> StudyResult:
@@ -82,7 +89,7 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
 
     assert [row.name for row in result.models] == ["persistence", "historical-average", "dcrnn"]
     assert [each.split(":")[0] for each in result.left_out] == ["gru, seed 0", "gru, seed 1"]
-    assert all("hidden is 0" in each for each in result.left_out)
+    assert all("memory_budget is 0.0 MiB" in each for each in result.left_out)
     row = result.models[-1]
     tests = [
         json.loads((tmp_path / f"work/dcrnn-{seed}/run/test.json").read_text()) for seed in (0, 1)
@@ -114,12 +121,12 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
 
 def test_trainings_run_in_processes(store: SeriesStore, tmp_path: Path) -> None:
     """At the same time; what one prints is its result, and the last line of its log is why not."""
-    configs = [config(tmp_path, "dcrnn", 2), config(tmp_path, "gru", 0)]
+    configs = [config(tmp_path, "dcrnn", 2), too_large(tmp_path, "gru")]
     result = study(store, configs, workdir=tmp_path / "work", seeds=(0,), jobs=2)
     assert [row.name for row in result.models][2:] == ["dcrnn"]
     assert result.models[2].seeds == (0,)
     (line,) = result.left_out
-    assert line.startswith("gru, seed 0: model.hidden is 0: ")
+    assert line.startswith("gru, seed 0: memory_budget is 0.0 MiB ")
     assert {path.name for path in (tmp_path / "work/dcrnn-0").iterdir()} == {
         "log.txt", "output.txt", "result.json", "run"
     }  # fmt: skip
@@ -260,8 +267,8 @@ def test_different_tests_are_not_compared(store: SeriesStore, tmp_path: Path) ->
 @pytest.mark.usefixtures("_in_process")
 def test_a_study_of_failures_fails(store: SeriesStore, tmp_path: Path) -> None:
     """If nothing was trained there is no table, and the error has the reason."""
-    configs = [config(tmp_path, "dcrnn", 0)]
-    with pytest.raises(RunError, match=r"nothing was trained: dcrnn, seed 0: model\.hidden is 0"):
+    configs = [too_large(tmp_path, "dcrnn")]
+    with pytest.raises(RunError, match=r"nothing was trained: dcrnn, seed 0: memory_budget is"):
         study(store, configs, workdir=tmp_path / "work", seeds=(0,))
 
 
@@ -276,6 +283,9 @@ def test_a_study_of_failures_fails(store: SeriesStore, tmp_path: Path) -> None:
         (["a.toml", "--jobs", "0"], "jobs is 0"),
         (["a.toml", "--test-windows", "0"], "test_windows is 0"),
         (["missing.toml"], "missing.toml cannot be read"),
+        (["a.toml", "option.toml"], "option.toml: model.hidden is 0"),
+        (["a.toml", "table.toml"], "table.toml: training.no_such is not an option"),
+        (["a.toml", "windows.toml"], "windows.toml: no training window"),
     ],
 )
 def test_wrong_studies_are_refused(
@@ -288,6 +298,11 @@ def test_wrong_studies_are_refused(
     """One line, exit 2, and nothing trained."""
     config(tmp_path, "dcrnn", 2, "a")
     config(tmp_path, "dcrnn", 3, "b")
+    config(tmp_path, "gru", 0, "option")
+    table = config(tmp_path, "gru", 2, "table")
+    table.write_text(table.read_text() + "no_such = 3\n")
+    windows = config(tmp_path, "gru", 2, "windows")
+    windows.write_text(windows.read_text().replace("horizon = 2", "horizon = 200"))
     tokens = [str(tmp_path / each) if each.endswith(".toml") else each for each in arguments]
     workdir = tmp_path / "work"
     code = run_command(["study", str(store.path), *tokens, "--workdir", str(workdir)])

@@ -25,7 +25,7 @@ __all__ = ["Observer", "RichObserver", "TensorBoardObserver"]
 Record = Mapping[str, Any]
 ReadLoss = Callable[[], float | None]
 
-_SECONDS_PER_LINE = 60.0
+_SECONDS_TO_FIRST_LINE, _SECONDS_PER_LINE = 10.0, 60.0
 _SECONDS_PER_DRAWING = 0.25
 
 
@@ -56,7 +56,8 @@ class RichObserver(Observer):
     """A progress bar with loss, windows per second and time left, and a line per epoch.
 
     If standard error is neither a terminal nor a notebook, it writes lines alone: one per epoch,
-    and one about every minute in between. Each begins with the time.
+    and one ten seconds after the first pass began and about every minute from then on. Each has
+    the time, the step, the loss and the rate.
 
     Args:
         console: where to write; standard error if None.
@@ -85,6 +86,7 @@ class RichObserver(Observer):
         self._task: TaskID | None = None
         self._step: int | None = None
         self._line_at = self._drawn_at = 0.0
+        self._seconds_to_line = _SECONDS_TO_FIRST_LINE
         self._line_windows = 0
 
     def begin(self, label: str, num_windows: int, done: int = 0, step: int | None = None) -> None:
@@ -130,7 +132,7 @@ class RichObserver(Observer):
         self._print(
             f"epoch {record['epoch']}: train loss {_shown(record['train_loss'])}, {errors}, "
             f"{record['windows_per_second']:,.0f} windows/s, lr {record['lr']:.2g}, "
-            f"{record['seconds']:.1f} s"
+            f"{record['seconds']:.1f} s, step {record['step']:,}"
         )
 
     def close(self) -> None:
@@ -150,8 +152,9 @@ class RichObserver(Observer):
     def _print_if_due(self, task: Task, loss: ReadLoss | None) -> None:
         """Write how far the pass has come, about once a minute."""
         seconds = self._clock() - self._line_at
-        if seconds < _SECONDS_PER_LINE:
+        if seconds < self._seconds_to_line:
             return
+        self._seconds_to_line = _SECONDS_PER_LINE
         done = int(task.completed)
         parts = [
             *([] if self._step is None else [f"step {self._step:,}"]),

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, PgtiError, RunError, require_whole_number
 from pgti.models import is_own_model, source_of_own_model
-from pgti.run.config import read_toml
+from pgti.run.build import resolve_model, shape_of_store
+from pgti.run.config import RunConfig, read_toml
 from pgti.run.results import Machine
 from pgti.run.study_processes import StudyTraining, run_trainings
 from pgti.run.study_result import METRICS, OverSeeds, StudiedModel, StudyResult
@@ -52,15 +53,18 @@ def study(
         log: receives one line for each thing that is done.
 
     Raises:
-        ConfigError: an argument is out of range; a file is given twice; the working directory has
-            trainings of another store, configuration or network of your own; or the configurations
-            test on different windows.
+        ConfigError: an argument is out of range; a file is given twice; a configuration cannot be
+            trained on the store, which is known before the first training; the working directory
+            has trainings of another store, configuration or network of your own; or the
+            configurations test on different windows.
         RunError: no training succeeded.
     """
     _check(seeds, jobs, test_windows, configs)
     contents = {config: read_toml(config) for config in configs}
     models = {config: _model_of(config, content) for config, content in contents.items()}
     files = _distinct_names(configs)
+    for config, name in models.items():
+        _check_configuration(store, config, name)
     rows = _row_names(models, files)
     trainings = [
         StudyTraining(
@@ -135,6 +139,21 @@ def _model_of(config: Path, content: Mapping[str, Any]) -> str:
     if not isinstance(name, str):
         raise ConfigError(f'{config}: model must be a table such as [model] with name = "dcrnn"')
     return name
+
+
+def _check_configuration(store: SeriesStore, config: Path, model: str) -> None:
+    """Refuse options, a model or windows that a training would refuse when its turn comes.
+
+    Options of a network of the user's own are checked when it is imported, by its training.
+    """
+    options = RunConfig.from_toml(config, store.path)
+    try:
+        if not is_own_model(model):
+            resolve_model(options.model)
+        options.windows.splits(store)
+        shape_of_store(store, options.windows, model)
+    except PgtiError as error:
+        raise type(error)(f"{config}: {error}") from None
 
 
 def _distinct_names(configs: Sequence[Path]) -> dict[Path, str]:
