@@ -19,7 +19,9 @@ Found = TypeVar("Found")
 _INTERVAL_SECONDS = 1.0
 _SILENT_SECONDS = 3 * _INTERVAL_SECONDS  # without a heartbeat
 _PATIENCE_SECONDS = 30.0  # the same, while nothing has failed: a busy machine stalls for seconds
+_UNNOTICED_SECONDS = 10.0  # the same, where collectives do not notice a rank that is gone
 _STORE_SECONDS = 5.0  # for the store to answer
+_POLLS_A_SECOND = 1000  # of all ranks that wait for the others, at most five of one
 _LONGEST_TEXT = 500
 _COMPARED_TEXT = 400
 _CONSEQUENCE = ": the job cannot continue"
@@ -32,25 +34,31 @@ class _State:
     Attributes:
         beats: how often its thread has written.
         collectives: number of collectives that it has entered.
-        arrivals: number of `wait_for_all` that it has entered.
+        suspects: whether a collective of it has failed, so that some rank must have.
         blamed: the rank whose failure made it leave; None if it failed by itself.
         text: why it failed or left; empty while it works.
+        found: of rank 0: the rank that it has found to have failed.
+        found_text: how.
     """
 
     beats: int = 0
     collectives: int = 0
-    arrivals: int = 0
+    suspects: bool = False
     blamed: int | None = None
     text: str = ""
+    found: int = 0
+    found_text: str = ""
 
 
 class Heartbeat:
     """Heartbeats of every rank, in a key-value store that all ranks share.
 
-    A thread writes a rising number and how many collectives the rank has entered. A rank whose
-    thread is silent is gone or stopped; a rank whose thread writes but which has entered fewer
-    collectives than the others hangs; a rank that failed has written why, and a rank that left
-    because of another has written which one.
+    Each second a thread of each rank writes a rising number and how many collectives the rank has
+    entered. That of rank 0 reads them all, and writes which rank has failed; those of the others
+    read what rank 0 has written, so that the store answers a few requests a rank and second at any
+    number of ranks. A rank whose thread is silent is gone or stopped; a rank whose thread writes
+    but which has entered fewer collectives than the others hangs; a rank that failed has written
+    why, and a rank that left because of another has written which one.
 
     Args:
         store: the job's store, over a connection that nothing else uses.
@@ -61,13 +69,31 @@ class Heartbeat:
     def __init__(self, store: Store, rank: int, world_size: int) -> None:
         self._store = store
         self._rank = rank
-        self._keys = [f"heartbeat/{each}" for each in range(world_size)]
+        self._world_size = world_size
+        self._keys = [f"heartbeat/{each}" for each in range(world_size if rank == 0 else 1)]
+        self._on_failure: Callable[[PeerError], None] | None = None
+        self._patience = _PATIENCE_SECONDS
         self._state = _State()
+        self._failure: PeerError | None = None
+        self._arrivals = 0
+        self._beats = [-1] * len(self._keys)
+        self._silence = [0.0] * len(self._keys)
+        self._suspicion = 0.0  # seconds since the thread has known of a failed collective
+        self._looked = time.monotonic()
         self._writing = threading.Lock()
-        self._closed = threading.Event()
+        self._closed, self._wake = threading.Event(), threading.Event()
         self._write()
         self._thread = threading.Thread(target=self._beat, name="pgti-heartbeat", daemon=True)
         self._thread.start()
+
+    def call_on_failure(self, function: Callable[[PeerError], None]) -> None:
+        """Let the thread report a failed rank by itself, where no collective fails because of it.
+
+        Args:
+            function: called once, by the thread, unless a collective has failed or the rank leaves.
+        """
+        self._on_failure = function
+        self._patience = _UNNOTICED_SECONDS
 
     def enter_collective(self) -> None:
         """Record that the rank enters a collective."""
@@ -79,31 +105,34 @@ class Heartbeat:
         Raises:
             PeerError: if a rank has failed or no longer responds.
         """
-        self._state.arrivals += 1
-        self._write()
-        before = self._read()
-        looked = time.monotonic()
-        while True:
-            states = self._read()
-            failure = _failed(states)
-            if failure is None and all(each.arrivals >= self._state.arrivals for each in states):
-                return
-            if failure is None and time.monotonic() - looked > _PATIENCE_SECONDS:
-                failure = _silent(before, states, _PATIENCE_SECONDS)
-                before, looked = states, time.monotonic()
-            if failure is not None:
-                raise failure
-            time.sleep(_INTERVAL_SECONDS / 5)
+        self._arrivals += 1
+        key = f"arrived/{self._arrivals}"
+        pause = max(_INTERVAL_SECONDS / 5, self._world_size / _POLLS_A_SECOND)
+        try:
+            if self._store.add(key, 1) == self._world_size:
+                self._store.set(f"{key}/all", "")
+            while not self._store.check([f"{key}/all"]):
+                if self._failure is not None:
+                    raise self._failure
+                time.sleep(pause)
+        except (RuntimeError, OSError) as error:
+            raise _silent_store() from error
 
     def find_failed_rank(self) -> PeerError | None:
         """An error that names the rank that failed first, and how; None if all seem well.
 
         It takes seconds to notice a silent rank; a signal does not interrupt the search.
         """
-        results = _within(_SILENT_SECONDS + 2 * _STORE_SECONDS, self._judge)
-        if not results:  # the store hangs or is gone, with the process that serves it
-            return _failure(0, "rank 0, or what launched it, does not answer")
-        return results[0]
+        self._state.suspects = True
+        self._wake.set()
+        # Rank 0 hears of it within a beat and waits for a silent rank; this one hears a beat later.
+        deadline = time.monotonic() + _SILENT_SECONDS + _STORE_SECONDS
+        while self._failure is None and time.monotonic() < deadline:
+            with suppress(Interrupted):
+                time.sleep(_INTERVAL_SECONDS / 50)
+        if self._failure is None and time.monotonic() - self._looked > _SILENT_SECONDS:
+            return _silent_store()  # with the process that serves it
+        return self._failure
 
     def is_reported_by_main(self, error: BaseException) -> bool:
         """Whether rank 0 fails with this error or because of it, now or within seconds."""
@@ -124,6 +153,7 @@ class Heartbeat:
     def close(self, error: BaseException | None = None) -> None:
         """Stop the heartbeats; after an error, let the others read why."""
         self._closed.set()
+        self._wake.set()
         if error is not None:
             self._state.blamed = error.rank if isinstance(error, PeerError) else None
             self._state.text = _text_of(error)
@@ -131,29 +161,57 @@ class Heartbeat:
         self._thread.join(timeout=_STORE_SECONDS)
 
     def _beat(self) -> None:
-        while not self._closed.wait(_INTERVAL_SECONDS):
-            self._state.beats += 1
+        """Write and look, each second and whenever a collective fails."""
+        while True:
+            is_early = self._wake.wait(_INTERVAL_SECONDS)
+            self._wake.clear()
+            if self._closed.is_set():
+                return
+            self._state.beats += not is_early
             try:
                 self._write()
+                failure = self._look()
             except (RuntimeError, OSError):
-                return  # the store is gone: whoever waits for a rank finds out
+                failure = _silent_store()
+            if failure is not None and self._failure is None and not self._closed.is_set():
+                self._failure = failure
+                if self._rank == 0:
+                    self._state.found, self._state.found_text = failure.rank or 0, f"{failure}"
+                    with suppress(RuntimeError, OSError):
+                        self._write()  # the others wait for it
+                if self._on_failure is not None and not self._state.suspects:
+                    self._on_failure(failure)
+
+    def _look(self) -> PeerError | None:
+        """Read what this rank watches: rank 0 all ranks, the others rank 0."""
+        states = self._read()
+        now = time.monotonic()
+        # A machine that was suspended has not been watching all that time.
+        seconds, self._looked = min(now - self._looked, 1.5 * _INTERVAL_SECONDS), now
+        for rank, state in enumerate(states):
+            is_alive = state.beats > self._beats[rank]
+            self._silence[rank] = 0.0 if is_alive else self._silence[rank] + seconds
+            self._beats[rank] = state.beats
+        is_suspected = self._state.suspects or any(state.suspects for state in states)
+        self._suspicion += seconds if is_suspected else 0.0
+        failure = _failed(states)
+        if failure is not None:
+            return failure
+        limit = _SILENT_SECONDS if is_suspected else self._patience
+        for rank, silence in enumerate(self._silence):
+            if silence >= limit:
+                return _failure(rank, f"rank {rank} did not respond for {limit:.0f} s")
+        # Only of a rank that writes is the number of collectives the latest.
+        hung = _behind(states) if self._suspicion >= _SILENT_SECONDS else None
+        return hung if hung is not None and not self._silence[hung.rank or 0] else None
 
     def _write(self) -> None:
         with self._writing:
-            self._store.set(self._keys[self._rank], json.dumps(astuple(self._state)))
+            self._store.set(f"heartbeat/{self._rank}", json.dumps(astuple(self._state)))
 
     def _read(self) -> list[_State]:
-        """The state of every rank."""
+        """The state of every rank that this one watches."""
         return [_State(*json.loads(value)) for value in self._store.multi_get(self._keys)]
-
-    def _judge(self) -> PeerError | None:
-        before = self._read()
-        failure = _failed(before)
-        if failure is not None:
-            return failure
-        time.sleep(_SILENT_SECONDS)
-        after = self._read()
-        return _failed(after) or _silent(before, after, _SILENT_SECONDS) or _behind(after)
 
 
 def _within(seconds: float, work: Callable[[], Found]) -> list[Found]:
@@ -182,22 +240,20 @@ def _failure(rank: int, text: str) -> PeerError:
 
 
 def _failed(states: Sequence[_State]) -> PeerError | None:
-    """A rank that wrote that it failed, or the rank whose failure made another one leave."""
+    """A rank that wrote that it failed, or that made another leave, or that rank 0 has found."""
     for rank, state in enumerate(states):
         if state.text and state.blamed is None:
             return _failure(rank, f"rank {rank} failed: {state.text}")
     for state in states:
         if state.text and state.blamed is not None:
             return _failure(state.blamed, state.text)
+    if states[0].found_text:
+        return _failure(states[0].found, states[0].found_text)
     return None
 
 
-def _silent(before: Sequence[_State], after: Sequence[_State], seconds: float) -> PeerError | None:
-    """A rank without a heartbeat in the `seconds` between the two."""
-    for rank, (old, new) in enumerate(zip(before, after, strict=True)):
-        if new.beats <= old.beats:
-            return _failure(rank, f"rank {rank} did not respond for {seconds:.0f} s")
-    return None
+def _silent_store() -> PeerError:
+    return _failure(0, "rank 0, or what launched it, does not answer")
 
 
 def _behind(states: Sequence[_State]) -> PeerError | None:

@@ -1,7 +1,7 @@
 """A communicator over `torch.distributed`: gloo for tensors on the host, NCCL for those on GPUs."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 
 import numpy as np
@@ -56,7 +56,11 @@ class TorchCommunicator(Communicator):
         self._heartbeat = heartbeat
         self._owns_group = owns_group
         self._timeout = timeout
+        self._failure: PeerError | None = None
+        self._groups = [dist.group.WORLD]
         fake = dist.get_backend() == "fake"
+        if heartbeat is not None and "nccl" in dist.get_backend_config():
+            heartbeat.call_on_failure(self._abort)  # NCCL waits for a rank that is gone
         with self.translate_errors():
             self._rows = None if fake else dist.new_group(backend="gloo", timeout=timeout)
         self._gpu_rows: dist.ProcessGroup | None = None
@@ -64,7 +68,7 @@ class TorchCommunicator(Communicator):
     def all_reduce_(self, tensor: Tensor, kind: Kind) -> None:
         """All-reduce; every rank receives the sum that one place computed."""
         self.traffic.add(kind, tensor.nbytes)
-        with self.translate_errors():
+        with self._collective():
             dist.all_reduce(tensor)
 
     def all_reduce_coalesced_(self, tensors: Sequence[Tensor], kind: Kind) -> None:
@@ -80,23 +84,21 @@ class TorchCommunicator(Communicator):
     def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Work:
         """All-reduce without waiting."""
         self.traffic.add(kind, tensor.nbytes)
-        with self.translate_errors():
+        with self._collective():
             work = dist.all_reduce(tensor, async_op=True)
         return _TorchWork([work] if work is not None else [], self)
 
     def broadcast_(self, tensor: Tensor) -> None:
         """Broadcast from rank 0, the only sender."""
         self.traffic.add("control", tensor.nbytes if self.is_main else 0)
-        with self.translate_errors():
+        with self._collective():
             dist.broadcast(tensor, src=0)
 
     def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         """All-reduce on the host."""
         tensor = torch.tensor(numbers, dtype=torch.int64)
         self.traffic.add("control", tensor.nbytes)
-        if self._heartbeat is not None:
-            self._heartbeat.enter_collective()
-        with self.translate_errors():
+        with self._collective():
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         largest: list[int] = tensor.tolist()
         return largest
@@ -121,7 +123,7 @@ class TorchCommunicator(Communicator):
         mine[: len(content)] = _as_tensor(content)
         everyone = [torch.zeros_like(mine) for _ in range(self.world_size)]
         self.traffic.add("control", mine.nbytes)
-        with self.translate_errors():
+        with self._collective():
             dist.all_gather(everyone, mine)
         return [each.numpy().tobytes().rstrip(b"\0").decode() for each in everyone]
 
@@ -157,6 +159,7 @@ class TorchCommunicator(Communicator):
             return
         with self.translate_errors():
             self._gpu_rows = dist.new_group(backend="nccl", timeout=self._timeout)
+            self._groups.append(self._gpu_rows)
             # Its first operation must be one of all ranks: later ones are of some of them.
             dist.all_reduce(torch.zeros((), device=device), group=self._gpu_rows)
 
@@ -169,6 +172,7 @@ class TorchCommunicator(Communicator):
                 ranks = list(range(first, first + size))
                 group = dist.new_group(ranks, timeout=self._timeout)
                 if first == mine:
+                    self._groups.append(group)
                     joined = _TorchSpaceGroup(self.rank - first, size, group, self)
         return joined
 
@@ -198,6 +202,20 @@ class TorchCommunicator(Communicator):
         if self._owns_group and error is None and dist.is_initialized():
             dist.destroy_process_group()
 
+    def _abort(self, failure: PeerError) -> None:
+        """End the collectives on GPUs, so that who waits for them returns and finds the failure."""
+        self._failure = failure
+        for group in self._groups:
+            with suppress(RuntimeError):
+                assert group is not None
+                group._get_backend(torch.device("cuda")).abort()
+
+    def _collective(self) -> AbstractContextManager[None]:
+        """A collective of all ranks: counted, to find one that hangs, and its errors translated."""
+        if self._heartbeat is not None:
+            self._heartbeat.enter_collective()
+        return self.translate_errors()
+
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
         """Translate torch's error about a lost connection into one that names the rank.
@@ -205,6 +223,8 @@ class TorchCommunicator(Communicator):
         Raises:
             PeerError: naming the rank that failed, is gone or does not answer.
         """
+        if self._failure is not None:
+            raise self._failure
         try:
             yield
         except torch.OutOfMemoryError:

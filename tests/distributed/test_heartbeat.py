@@ -1,0 +1,156 @@
+"""Failures that heartbeats find, and what they ask of the store: ranks as threads, fast clocks."""
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from torch.distributed import HashStore
+
+from pgti.distributed import heartbeat
+from pgti.distributed.heartbeat import Heartbeat
+from pgti.errors import PeerError
+
+INTERVAL = 0.05
+
+
+class CountingStore:
+    """A store that counts the keys that a rank reads and writes."""
+
+    def __init__(self, store: HashStore) -> None:
+        self._store = store
+        self.num_keys = 0
+
+    def __getattr__(self, name: str) -> Any:
+        def call(keys: Any, *rest: Any) -> Any:
+            self.num_keys += len(keys) if isinstance(keys, list) else 1
+            return getattr(self._store, name)(keys, *rest)
+
+        return call
+
+
+class Ranks:
+    """The heartbeats of some ranks."""
+
+    def __init__(self, size: int) -> None:
+        store = HashStore()
+        self.stores = [CountingStore(store) for _ in range(size)]
+        self.beats = [
+            Heartbeat(each, rank, size)  # type: ignore[arg-type] # as far as heartbeats use it
+            for rank, each in enumerate(self.stores)
+        ]
+
+    def wait_for_all(self, *ranks: int) -> list[PeerError | None]:
+        """Let these ranks wait for all, at the same time; their errors."""
+        errors: list[PeerError | None] = [None] * len(ranks)
+
+        def wait(place: int, rank: int) -> None:
+            try:
+                self.beats[rank].wait_for_all()
+            except PeerError as error:
+                errors[place] = error
+
+        threads = [threading.Thread(target=wait, args=each) for each in enumerate(ranks)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=20)
+            assert not thread.is_alive()
+        return errors
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ranks]]:
+    """Heartbeats 20 times as often; all are closed at the end."""
+    for name, beats in (("INTERVAL", 1), ("SILENT", 5), ("UNNOTICED", 10), ("PATIENCE", 20)):
+        monkeypatch.setattr(heartbeat, f"_{name}_SECONDS", INTERVAL * beats)
+    opened: list[Ranks] = []
+    yield opened
+    for ranks in opened:
+        for each in ranks.beats:
+            each.close()
+
+
+def test_all_ranks_meet_again_and_again(fast: list[Ranks]) -> None:
+    fast.append(Ranks(4))
+    for _ in range(3):
+        assert fast[0].wait_for_all(0, 1, 2, 3) == [None] * 4
+
+
+@pytest.mark.parametrize("gone", [0, 2])
+def test_ranks_that_wait_name_a_silent_one(fast: list[Ranks], gone: int) -> None:
+    fast.append(Ranks(3))
+    fast[0].beats[gone].close()  # silent, as if it were killed
+    others = [rank for rank in range(3) if rank != gone]
+    for error in fast[0].wait_for_all(*others):
+        assert error is not None
+        assert error.rank == gone
+        assert f"rank {gone} did not respond for 1 s" in str(error)
+
+
+@pytest.mark.parametrize("failed", [0, 1])
+def test_a_rank_that_failed_has_said_why(fast: list[Ranks], failed: int) -> None:
+    fast.append(Ranks(3))
+    fast[0].beats[failed].close(ValueError("the disk is full"))
+    for error in fast[0].wait_for_all(*(rank for rank in range(3) if rank != failed)):
+        assert f"rank {failed} failed: the disk is full: the job cannot continue" in str(error)
+
+
+@pytest.mark.parametrize("hung", [0, 1, 2])
+def test_a_rank_that_writes_and_enters_fewer_collectives_hangs(
+    fast: list[Ranks], hung: int
+) -> None:
+    """Each of the others finds it by itself, after a collective of it has failed."""
+    fast.append(Ranks(3))
+    for rank in (each for each in range(3) if each != hung):
+        fast[0].beats[rank].enter_collective()
+    time.sleep(3 * INTERVAL)
+    for rank in (each for each in range(3) if each != hung):
+        error = fast[0].beats[rank].find_failed_rank()
+        assert error is not None
+        assert f"rank {hung} hangs: it has entered 0 of 1 collectives" in str(error)
+
+
+def test_where_all_are_well_nobody_is_blamed(
+    fast: list[Ranks], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_STORE_SECONDS", 0.5)
+    fast.append(Ranks(2))
+    assert fast[0].beats[1].find_failed_rank() is None
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_silent_rank_is_reported_though_no_collective_fails(fast: list[Ranks], gone: int) -> None:
+    """As with NCCL, which waits for a rank that is gone."""
+    fast.append(Ranks(3))
+    found: dict[int, PeerError] = {}
+    everyone = threading.Barrier(3)
+
+    def report(rank: int, error: PeerError) -> None:
+        found[rank] = error
+        everyone.wait(timeout=10)
+
+    others = [rank for rank in range(3) if rank != gone]
+    for rank in others:
+        fast[0].beats[rank].call_on_failure(lambda error, rank=rank: report(rank, error))  # type: ignore[misc] # its default is the rank
+    fast[0].beats[gone].close()
+    everyone.wait(timeout=10)
+    assert {rank: error.rank for rank, error in found.items()} == dict.fromkeys(others, gone)
+
+
+def test_the_store_answers_as_many_requests_of_a_rank_at_any_number_of_ranks(
+    fast: list[Ranks],
+) -> None:
+    """Rank 0 alone reads what all have written."""
+    asked = []
+    for size in (3, 48):
+        ranks = Ranks(size)
+        fast.append(ranks)
+        before = ranks.stores[1].num_keys
+        beats = ranks.beats[1]._state.beats
+        time.sleep(20 * INTERVAL)
+        num_beats = ranks.beats[1]._state.beats - beats
+        assert num_beats > 5
+        asked.append((ranks.stores[1].num_keys - before) / num_beats)
+    assert max(asked) < 3  # it writes its state and reads that of rank 0
