@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from pgti.training.gradients import STOP_BITS
+
 from .conftest import RunRanks
 from .rank_jobs import make_store
 
@@ -121,11 +123,12 @@ def test_what_is_sent(run_ranks: RunRanks, tmp_path: Path) -> None:
     """No row where the series is replicated, the stated fraction an epoch where it is partitioned.
 
     And gradients: as many bytes as there are learning parameters, in every step. Beside them
-    the count, four reasons to stop, and whether each of five parameters has a gradient.
+    the count, the reasons to stop, and whether each of five parameters has a gradient.
     """
     store = make_store(tmp_path / "store")
     learning = 4 * ((3 * 2 + 1) * 2 + 1)  # a linear map of 3 steps of 2 features to 2, scaled
     learning += 4 * (2 + 1) * 2  # a part that is not used could be
+    message = 8 * (1 + STOP_BITS + 5)
     epochs, steps = 3, 33
     sent = {}
     for name, placement in PLACEMENTS.items():
@@ -137,7 +140,7 @@ def test_what_is_sent(run_ranks: RunRanks, tmp_path: Path) -> None:
             options={**placement, "epochs": epochs, "dtype": "float32"},
         )
         assert [result["sent"]["gradients"] for result in results] == [steps * learning] * 2
-        assert [result["sent"]["counts"] for result in results] == [steps * 80] * 2
+        assert [result["sent"]["counts"] for result in results] == [steps * message] * 2
         sent[name] = [result["sent"]["data"] for result in results]
     assert sent["replicated"] == sent["same order, replicated"] == [0, 0]
     row_bytes = store.raw[0].nbytes
