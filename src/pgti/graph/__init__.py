@@ -5,6 +5,7 @@ from pgti.graph.build import from_dense as from_dense
 from pgti.graph.build import from_distances as from_distances
 from pgti.graph.partition import OperatorPart as OperatorPart
 from pgti.graph.partition import SensorPartition as SensorPartition
+from pgti.graph.partition import count_sent_rows as count_sent_rows
 from pgti.graph.partition import cut_operator as cut_operator
 from pgti.graph.partition import partition_sensors as partition_sensors
 from pgti.graph.sensor_graph import SensorGraph as SensorGraph

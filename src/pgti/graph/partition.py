@@ -11,7 +11,13 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from pgti.errors import ConfigError, option, require_whole_number
 from pgti.graph.sensor_graph import CsrMatrix, SensorGraph
 
-__all__ = ["OperatorPart", "SensorPartition", "cut_operator", "partition_sensors"]
+__all__ = [
+    "OperatorPart",
+    "SensorPartition",
+    "count_sent_rows",
+    "cut_operator",
+    "partition_sensors",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -126,6 +132,21 @@ def cut_operator(operator: CsrMatrix, partition: SensorPartition, part: int) -> 
         received_sizes=tuple(np.bincount(received // num_nodes, minlength=num_parts).tolist()),
         any_sent=bool(crosses.any()),
     )
+
+
+def count_sent_rows(
+    operator: CsrMatrix, partition: SensorPartition, *, transposed: bool = False
+) -> NDArray[np.int64]:
+    """How many rows each part sends in a product with an operator, or with its transpose [P]."""
+    rows, columns = _entries(operator)
+    into, of = (columns, rows) if transposed else (rows, columns)
+    owner, num_nodes = partition.owner, len(partition.owner)
+    crosses = owner[into] != owner[of]
+    pairs = _by_owner(owner[into[crosses]], of[crosses], num_nodes)
+    counts: NDArray[np.int64] = np.bincount(
+        owner[pairs % num_nodes], minlength=len(partition.parts)
+    )
+    return counts
 
 
 def _by_owner(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pgti.batching import Batcher, WindowConfig, WindowSource
@@ -137,6 +138,7 @@ def window_source(
     store: SeriesStore,
     scaler: Scaler | None = None,
     typical: TypicalReadings | None = None,
+    sensors: NDArray[np.int64] | None = None,
 ) -> WindowSource:
     """What the windows of a run hold.
 
@@ -145,6 +147,7 @@ def window_source(
         store: the series.
         scaler: standardisation of the inputs; fitted on the training rows if not given.
         typical: what each sensor usually reads; likewise, where the inputs need it.
+        sensors: positions of this rank's, where sensors are split over ranks; all by default.
 
     Raises:
         ConfigError: if there is no such model.
@@ -152,9 +155,10 @@ def window_source(
     """
     name = config.model.name
     day_of_week = not is_own_model(name) and model_entry(name).model.uses_day_of_week
-    return WindowSource.from_config(
+    source = WindowSource.from_config(
         store, config.windows, scaler, typical=typical, day_of_week=day_of_week
     )
+    return source if sensors is None else replace(source, sensors=sensors)
 
 
 def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> ModelShape:

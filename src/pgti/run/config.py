@@ -107,7 +107,8 @@ class RunConfig:
         Args:
             world_size: number of ranks that train together.
         """
-        return replace(self, training=self.training.resolved(self.placement, world_size))
+        groups = max(1, world_size // self.shard_sensors)  # those that share sensors share windows
+        return replace(self, training=self.training.resolved(self.placement, groups))
 
     def to_toml(self) -> str:
         """The text of `config.toml`; `from_toml` reads it back."""

@@ -83,7 +83,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
         loader = build_loader(
             source,
             starts,
-            batch_size or run.config.training.evaluated_at_once(run.communicator.world_size),
+            batch_size or run.config.training.evaluated_at_once(run.communicator.data_size),
             device=run.device,
             communicator=run.communicator,
         )

@@ -49,7 +49,7 @@ class RunLoaders:
         self.validation = build_loader(
             run.source,
             validated,
-            run.config.training.evaluated_at_once(run.communicator.world_size),
+            run.config.training.evaluated_at_once(run.communicator.data_size),
             communicator=run.communicator,
             batcher=batcher,
         )

@@ -1,7 +1,7 @@
 """Everything that training needs, built and checked before anything is written."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -147,9 +147,8 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
     if scaler is None and started_from is not None:
         scaler = started_from.scaler
     shard = Shard.of(store.graph, communicator)
-    source = window_source(config, store, scaler, typical=typical)
-    if shard is not None:
-        source = replace(source, sensors=shard.sensors)
+    sensors = None if shard is None else shard.sensors
+    source = window_source(config, store, scaler, typical=typical, sensors=sensors)
     validated = subsample_evenly(splits.val, config.training.val_windows)
     _check_validation(source, validated)
     run = Run(
@@ -220,10 +219,11 @@ def _warnings(run: Run) -> list[str]:
                 f"{count_of(len(never), 'sensor')} without an observed target in the training rows "
                 f"({shorten(never)}): what is forecast there rests on the other sensors"
             )
-    size, ranks = run.config.training.batch_size, run.communicator.world_size
+    size, ranks = run.config.training.batch_size, run.communicator.data_size
     if size < ranks:
+        who = "ranks" if ranks == run.communicator.world_size else "groups of ranks"
         lines.append(
-            f"{ranks - size} of {ranks} ranks have no window of a batch to train on: "
+            f"{ranks - size} of {ranks} {who} have no window of a batch to train on: "
             f"{option('batch_size', size)} is that of all ranks together; raise it, to "
             f"{option('batch_size', ranks)} or by {option('batch_size_per_rank')}, or launch fewer "
             "ranks"

@@ -158,6 +158,7 @@ def keep_options(
                 f"the run is of an earlier version: {option(f'windows.{name}', value)} stays"
             )
     per_rank, ranks = config.training.batch_size_per_rank, communicator.world_size
+    ranks = max(1, ranks // config.shard_sensors)
     if per_rank is not None and size is not None:
         training = replace(config.training, batch_size=size, batch_size_per_rank=None)
         config = replace(config, training=training)
