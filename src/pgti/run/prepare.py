@@ -73,6 +73,9 @@ class PreparedRun:
                 fails.
         """
         communicator, network = self.run.communicator, self.run.forecaster.network
+        may_leave, agree = self.loaders.may_leave_device, None
+        if communicator.space.size > 1:  # ranks that compute a window together try the same steps
+            agree, may_leave = communicator.any, communicator.any(may_leave)
         on_cpu = self.run.device.type == "cpu"
         with (
             communicator.raise_together(),
@@ -87,10 +90,10 @@ class PreparedRun:
                 batch_size=self.training.sharding.max_size(self.run.config.training.batch_size),
                 num_evaluated=self.loaders.num_evaluated,
                 resident_bytes=self.loaders.device_bytes,
-                may_leave_device=self.loaders.may_leave_device,
+                may_leave_device=may_leave,
                 num_sharing=communicator.local_world_size if on_cpu else 1,
                 checkpointed_before=checkpointed_before,
-                agree=communicator.any if communicator.space.size > 1 else None,
+                agree=agree,
             )
         if communicator.any(plan.leaves_device):
             self.choices.append(self.loaders.leave_device())
