@@ -14,11 +14,13 @@ from pgti.forecasting import (
     Breakdowns,
     ForecastMetrics,
     PersistenceForecaster,
+    breakdown_bytes,
     check_ranges,
     choose_edges,
     evaluate,
     evaluation_report,
 )
+from pgti.memory import LiveBytes
 from pgti.store import SeriesStore, TimeAxis
 
 from ..training.tiny_training import SPEC, make_loader, make_series, make_source, make_store
@@ -244,3 +246,24 @@ def test_given_ranges_are_checked() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             check_ranges(ranges, channels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("horizon", "num_targets"), [(3, 1), (12, 1), (12, 3)])
+def test_bytes_of_a_breakdown(horizon: int, num_targets: int) -> None:
+    """What a plan counts covers the tensors of an update, and less than twice as much."""
+    nodes, windows = 500, 16
+    breakdowns = Breakdowns(
+        node_ids=tuple(map(str, range(nodes))),
+        time_axis=TimeAxis(num_steps=1000, start_seconds=0, interval_seconds=300),
+        input_steps=12,
+        channels=("a", "b", "c")[:num_targets],
+        units=("",) * num_targets,
+        edges=((1.0, 2.0, 3.0),) * num_targets,
+    )
+    values = torch.rand(windows, horizon, nodes, num_targets)
+    metrics = ForecastMetrics(horizon, num_targets, breakdowns=breakdowns)
+    with LiveBytes() as memory:
+        groups = breakdowns.of_batch(np.arange(windows), values)
+        metrics.update(values, values, torch.ones_like(values, dtype=torch.bool), groups)
+    estimate = breakdown_bytes(horizon) * windows * nodes * num_targets
+    assert memory.peak_bytes < estimate < 2 * memory.peak_bytes

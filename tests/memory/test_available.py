@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from pgti.errors import ConfigError
-from pgti.memory import available_bytes, cgroup, parse_bytes
+from pgti.memory import available_bytes, cgroup, device_peak_bytes, parse_bytes
 
 MIB = 2**20
 GROUPS = Path("/sys/fs/cgroup/memory")
@@ -188,3 +189,25 @@ def test_what_is_no_number_of_bytes(text: str | int) -> None:
     """The option is named."""
     with pytest.raises(ConfigError, match=r"limit is .* such as 2GiB"):
         parse_bytes("limit", text)
+
+
+def test_what_torch_has_reserved_for_no_tensor_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU has what the driver calls free, and what the caching allocator could give again."""
+    device = torch.device("cuda", 1)
+    numbers = {"memory_reserved": 700 * MIB, "memory_allocated": 300 * MIB}
+    for name, number in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, {device: number}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", {device: (2000 * MIB, 9000 * MIB)}.__getitem__)
+    assert available_bytes(device) == 2400 * MIB
+
+
+def test_the_peak_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU has none; on a GPU it can be measured anew."""
+    assert device_peak_bytes(torch.device("cpu"), reset=True) is None
+    device, resets = torch.device("cuda", 1), list[torch.device]()
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {device: 5}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", resets.append)
+    assert device_peak_bytes(device) == 5
+    assert not resets
+    assert device_peak_bytes(device, reset=True) == 5
+    assert resets == [device]

@@ -13,11 +13,12 @@ from pgti.distributed import SingleProcess
 from pgti.errors import ConfigError
 from pgti.models import ModelShape
 from pgti.nn import Supports
-from pgti.run import ModelConfig, RunConfig, memory_plan, train_run
+from pgti.run import ModelConfig, RunConfig, memory_estimate, memory_plan, train_run
+from pgti.run.loaders import RunLoaders
 from pgti.run.memory_plan import MemoryPlan
-from pgti.run.prepare import prepare
+from pgti.run.prepare import PreparedRun, prepare
 from pgti.store import SeriesStore
-from pgti.training import RunDirectory
+from pgti.training import RunDirectory, Trainer
 
 from .small_runs import Linear, make_config, make_series, make_store
 
@@ -233,3 +234,117 @@ def test_a_second_window_may_be_too_much(
     assert "2 windows would take too much otherwise" in plan.choices[1]
     with pytest.raises(ConfigError, match=r"more than there is for 2 windows.*batch_size=1 "):
         planned(config, budget=12 * MIB, batch_size=4, activation_checkpointing="off")
+
+
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan believes in a GPU, which the tensors of the CPU stand in for."""
+    monkeypatch.setattr(memory_plan, "_is_gpu", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+    monkeypatch.setattr(memory_plan, "available_bytes", lambda _: 1 << 40)
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_nine_tenths_of_a_gpu_may_be_used(config: RunConfig) -> None:
+    """And not what malloc would leave: without checkpointing, too."""
+    plan = planned(config, batch_size=64)
+    assert plan.malloc_policy == "default"
+    assert plan.estimate.errors > 0
+    assert "errors" in plan.choices[0]
+    just = int(plan.estimate.needed / 0.9) + 1
+    assert not planned(config, budget=just, batch_size=64).activation_checkpointing
+    assert planned(config, budget=just - 64, batch_size=64).activation_checkpointing
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_rows_leave_the_device_before_activations_are_recomputed(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they were chosen to be there; where a user asked for it, they stay."""
+    monkeypatch.setattr(RunLoaders, "may_leave_device", property(lambda self: self.may_leave))
+    monkeypatch.setattr(RunLoaders, "may_leave", True, raising=False)
+    resident = replace(config, batching="device")
+    roomy = planned(resident, batch_size=64)
+    rows = roomy.estimate.rows
+    assert rows > SeriesStore.open(config.store).num_bytes
+    assert not roomy.leaves_device
+    room = int((roomy.estimate.needed - rows / 2) / 0.9)
+    directory = RunDirectory(Path("never/written"))
+
+    def prepared_in(budget: int) -> PreparedRun:
+        training = replace(config.training, batch_size=64)
+        made = replace(resident, memory_budget=budget, training=training)
+        store = SeriesStore.open(config.store)
+        return prepare(made, directory, store, None, None, SingleProcess())
+
+    prepared = prepared_in(room)
+    plan = prepared.plan_memory()
+    assert plan.leaves_device
+    assert not plan.activation_checkpointing
+    assert plan.estimate.rows == 0
+    assert prepared.info["batching"] == "index"
+    assert "batching index after all: beside the rows, " in prepared.choices[-2]
+    assert type(prepared.training.batcher.rows).__name__ != "DeviceRows"  # type: ignore[attr-defined]
+    batch = next(prepared.training.epoch(0))
+    expected = next(prepared_in(1 << 40).training.epoch(0))
+    assert torch.equal(batch.x, expected.x)
+
+    on = planned(config, batch_size=64, activation_checkpointing="on").estimate
+    tight = prepared_in(int(on.needed / 0.88)).plan_memory()
+    assert tight.leaves_device
+    assert tight.activation_checkpointing
+
+    monkeypatch.setattr(RunLoaders, "may_leave", False)
+    asked = prepared_in(room).plan_memory()
+    assert asked.activation_checkpointing
+    assert asked.estimate.rows == rows
+
+
+def test_the_peak_of_a_gpu_is_reported(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the rank that took the most; None on a CPU."""
+    run, result = train_run(config, tmp_path / "cpu")
+    assert result.peak_device_bytes is None
+    assert run.peak_device_bytes is None
+    assert run.evaluate("test").peak_device_bytes is None
+    monkeypatch.setattr(memory_estimate, "device_peak_bytes", lambda _: 5 * MIB)
+    monkeypatch.setattr(
+        SingleProcess, "all_reduce_max", lambda _, numbers: [2 * n for n in numbers]
+    )
+    lines = list[str]()
+    run, result = train_run(config, tmp_path / "gpu", log=lines.append)
+    assert result.peak_device_bytes == run.peak_device_bytes == 10 * MIB
+    assert "memory: tensors took 10.0 MiB of a GPU at most" in lines
+    assert run.evaluate("test").peak_device_bytes == 10 * MIB
+
+
+def test_a_gpu_is_waited_for_where_its_rate_is_read(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At lines of the log and ends of epochs, not in the loop; the wait counts as training."""
+    waits = list[torch.device]()
+    now = [0.0]
+
+    def wait(device: torch.device) -> None:
+        waits.append(device)
+        now[0] += 10.0
+
+    created = Trainer.__init__
+
+    def on_a_gpu(trainer: Trainer, *arguments: Any, **options: Any) -> None:
+        created(trainer, *arguments, **options)
+        trainer._device = GPU
+
+    monkeypatch.setattr(Trainer, "__init__", on_a_gpu)
+    monkeypatch.setattr(torch.cuda, "synchronize", wait)
+    monkeypatch.setattr("pgti.training.trainer.time.perf_counter", lambda: now[0])
+    training = replace(config.training, epochs=1, max_steps=5, log_every_steps=2)
+    run, result = train_run(replace(config, training=training), tmp_path / "run")
+    assert waits == [GPU] * 3  # after steps 2 and 4, and at the end
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["seconds"] for line in lines] == [10.0, 20.0, 30.0]
+    assert result.windows_per_second == len(run.splits.train) / 30

@@ -132,6 +132,7 @@ def evaluate_command(
         log(line)
     if out is not None:
         log(f"{count_of(write_breakdowns(report, by or report.breakdowns, out), 'row')} in {out}")
+    content: dict[str, object]
     content = {"run": str(run), "checkpoint": checkpoint, "notes": list(report.notes)}
-    content |= report.to_dict()
+    content |= {"peak_device_bytes": report.peak_device_bytes, **report.to_dict()}
     print_results(content, *tables, as_json=json)

@@ -119,6 +119,7 @@ def train_command(
         "seconds_to_training": first_step.began_after,
         "seconds_to_first_step": first_step.done_after,
         "peak_pss_bytes": memory.peak_bytes,
+        "peak_device_bytes": result.peak_device_bytes,
         "world_size": communicator.world_size,
         "sent_bytes": sent,
     }

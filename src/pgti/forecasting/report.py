@@ -33,12 +33,10 @@ class Report:
         interval_seconds: seconds between two horizon steps; None where unknown.
         metrics: names of the metrics.
         notes: what is worth knowing about the evaluation, one line each.
+        peak_device_bytes: the most that tensors took on a rank's GPU; None on a CPU.
 
     Attributes:
-        model: name of the model.
-        units: unit of each target channel by name.
-        interval_seconds: seconds between two horizon steps.
-        metrics: names of the metrics.
+        model, units, interval_seconds, metrics, peak_device_bytes: as given.
     """
 
     def __init__(
@@ -50,6 +48,7 @@ class Report:
         interval_seconds: int | None = None,
         metrics: Sequence[str] = tuple(_LABELS),
         notes: Sequence[str] = (),
+        peak_device_bytes: int | None = None,
     ) -> None:
         self._splits = {name: _complete(content) for name, content in splits.items()}
         self.model = model
@@ -57,6 +56,7 @@ class Report:
         self.interval_seconds = interval_seconds
         self.metrics = tuple(metrics)
         self._notes = tuple(notes)
+        self.peak_device_bytes = peak_device_bytes
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pgti.lazy import lazy_names
 if TYPE_CHECKING:
     from pgti.memory.available import GPU_FRACTION as GPU_FRACTION
     from pgti.memory.available import available_bytes as available_bytes
+    from pgti.memory.available import device_peak_bytes as device_peak_bytes
     from pgti.memory.available import parse_bytes as parse_bytes
     from pgti.memory.malloc import MallocPolicy as MallocPolicy
     from pgti.memory.malloc import can_trim as can_trim

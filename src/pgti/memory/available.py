@@ -11,7 +11,7 @@ from pgti.memory.cgroup import cgroup_available_bytes
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["GPU_FRACTION", "available_bytes", "parse_bytes"]
+__all__ = ["GPU_FRACTION", "available_bytes", "device_peak_bytes", "parse_bytes"]
 
 GPU_FRACTION = 0.9
 """The fraction of a GPU's free memory that an estimate may come to: libraries need some for
@@ -52,3 +52,19 @@ def available_bytes(device: "torch.device | None" = None) -> int:
     available: int = psutil.virtual_memory().available
     in_group = cgroup_available_bytes()
     return available if in_group is None else min(available, in_group)
+
+
+def device_peak_bytes(device: "torch.device", *, reset: bool = False) -> int | None:
+    """The most bytes of tensors that were on a GPU at once; None on any other device.
+
+    Args:
+        device: where this process computes.
+        reset: begin to measure anew.
+    """
+    if device.type != "cuda":
+        return None
+    import torch  # noqa: PLC0415 - options are read without it
+
+    if reset:
+        torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.max_memory_allocated(device)

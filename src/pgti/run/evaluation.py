@@ -21,7 +21,9 @@ from pgti.forecasting import (
     evaluation_report,
     measure_drift,
 )
+from pgti.memory import device_peak_bytes
 from pgti.run.loaded import LoadedRun
+from pgti.run.memory_estimate import largest_peak_bytes
 from pgti.store import TypicalReadings
 from pgti.windows import Starts, subsample_evenly
 
@@ -79,6 +81,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
             f"time of the week, and {run.problem}",
         )
     contents: dict[str, dict[str, Any]] = {}
+    device_peak_bytes(run.device, reset=True)
     for name, starts in chosen.items():
         loader = build_loader(
             source,
@@ -112,7 +115,8 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
             "drift": drift,
             **_period(source, starts),
         }
-    return run.report(contents, own, notes=notes)
+    peak = largest_peak_bytes(run.device, run.communicator)
+    return run.report(contents, own, notes=notes, peak_device_bytes=peak)
 
 
 def _typical_readings(run: LoadedRun) -> TypicalReadings:

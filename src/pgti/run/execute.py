@@ -10,10 +10,11 @@ from pgti.batching import WindowConfig, needs_typical
 from pgti.display import count_of
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, PgtiError, RunError, option
-from pgti.memory import is_allocation_failure, malloc_policy
+from pgti.memory import device_peak_bytes, is_allocation_failure, malloc_policy
 from pgti.models import ModelFactory
 from pgti.run.build import resolve_model
 from pgti.run.config import RunConfig
+from pgti.run.memory_estimate import largest_peak_bytes, size_text
 from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import ObserverFactory, PreparedRun, check_edges, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run, keep_options
@@ -145,7 +146,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
                         f"the run in {directory.path} is finished after "
                         f"{count_of(result.epochs, 'epoch')}: there is nothing to train"
                     )
-        _finish(prepared.run, is_new_end=not isinstance(found, FinishedRun))
+        _finish(prepared.run, None if isinstance(found, FinishedRun) else result)
         return prepared.run, result
 
 
@@ -265,20 +266,29 @@ def _fit(prepared: PreparedRun, plan: MemoryPlan, log: Log) -> FitResult:
     if prepared.run.communicator.is_main:
         for line in prepared.choices:
             log(line)
+    run = prepared.run
+    device_peak_bytes(run.device, reset=True)  # the trial step is over
     with malloc_policy(plan.malloc_policy):
         result = prepared.trainer.fit()
+    peak = largest_peak_bytes(run.device, run.communicator)
+    if peak is not None and run.communicator.is_main:
+        log(f"memory: tensors took {size_text(peak)} of a GPU at most")
+    result = replace(result, peak_device_bytes=peak)
     if result.stopped_early and prepared.run.communicator.is_main:
         who = "a callback" if prepared.trainer.progress.is_stopped else "early stopping"
         log(f"{who} ended the training after step {result.steps:,}")
     return result
 
 
-def _finish(run: Run, *, is_new_end: bool) -> None:
+def _finish(run: Run, result: FitResult | None) -> None:
     """Note when training ended, and give every rank the best parameters, which rank 0 reads."""
     path, archive = run.directory.best_checkpoint, b""
     with run.communicator.raise_together():
         if run.communicator.is_main:
-            if is_new_end or "ended" not in run.directory.read_info():
+            if result is not None:
+                peak = {"peak_device_bytes": result.peak_device_bytes}
+                run.directory.update_info(ended=now(), **peak)
+            elif "ended" not in run.directory.read_info():
                 run.directory.update_info(ended=now())
             archive = read_checkpoint(path)
     Checkpoint.parse(path, run.communicator.broadcast_bytes(archive)).load_into(

@@ -184,6 +184,12 @@ class LoadedRun(Display):
         )
 
     @property
+    def peak_device_bytes(self) -> int | None:
+        """The most that tensors took on a rank's GPU in training, in bytes; None on a CPU."""
+        peak: int | None = self.directory.read_info().get("peak_device_bytes")
+        return peak
+
+    @property
     def history(self) -> pd.DataFrame:
         """A row for each epoch: see `RunDirectory.read_history`."""
         return self.directory.read_history()
@@ -224,6 +230,7 @@ class LoadedRun(Display):
         splits: Mapping[str, Mapping[str, Any]],
         metrics: Metrics | None = None,
         notes: Sequence[str] = (),
+        peak_device_bytes: int | None = None,
     ) -> Report:
         """Errors on splits with the names and units of this run.
 
@@ -231,6 +238,7 @@ class LoadedRun(Display):
             splits: as `Report` takes them.
             metrics: of the user's own, whose errors they hold.
             notes: what is worth knowing about the evaluation, one line each.
+            peak_device_bytes: as `Report` takes it.
         """
         return Report(
             splits,
@@ -239,4 +247,5 @@ class LoadedRun(Display):
             interval_seconds=self.store.time_axis.step_seconds,
             metrics=("mae", "rmse", "mape", *(metrics or {})),
             notes=notes,
+            peak_device_bytes=peak_device_bytes,
         )

@@ -3,10 +3,21 @@
 import math
 from dataclasses import dataclass
 
-from pgti.batching import WindowSource
-from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster, breakdown_bytes
+import torch
 
-__all__ = ["ActivationCost", "MemoryEstimate", "fixed_memory", "parameter_bytes", "size_text"]
+from pgti.batching import WindowSource
+from pgti.distributed import Communicator
+from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster, breakdown_bytes
+from pgti.memory import device_peak_bytes
+
+__all__ = [
+    "ActivationCost",
+    "MemoryEstimate",
+    "fixed_memory",
+    "largest_peak_bytes",
+    "parameter_bytes",
+    "size_text",
+]
 
 _OPTIMIZER_COPIES = 4  # of the parameters: two moments, and as much again during a step
 _BATCHES_ALIVE = 4  # one in use, the others ready or being read
@@ -111,6 +122,12 @@ def fixed_memory(
 def parameter_bytes(forecaster: NetworkForecaster) -> int:
     """Bytes of a forecaster's parameters."""
     return sum(each.numel() * each.element_size() for each in forecaster.parameters())
+
+
+def largest_peak_bytes(device: torch.device, communicator: Communicator) -> int | None:
+    """The most that tensors took on the GPU of any rank; None on a CPU. Every rank calls it."""
+    peak = device_peak_bytes(device)
+    return communicator.all_reduce_max([peak or 0])[0] or None
 
 
 def size_text(num_bytes: float) -> str:

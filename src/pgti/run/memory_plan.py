@@ -119,7 +119,7 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
             source,
             train_step.forecaster,
             resident_bytes,
-            num_evaluated if train_step.device.type == "cuda" else 0,
+            num_evaluated if _is_gpu(train_step.device) else 0,
         ),
         agree=agree,
     )
@@ -197,7 +197,7 @@ class _Fitting:
 
     @property
     def _on_gpu(self) -> bool:
-        return self.train_step.device.type == "cuda"
+        return _is_gpu(self.train_step.device)
 
     def needed(self, cost: ActivationCost, batch_size: int) -> float:
         """Bytes that training needs; infinite where the activations are."""
@@ -303,12 +303,16 @@ class _Fitting:
         )
 
 
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
 def _free_bytes(config: RunConfig, device: torch.device) -> int:
     """What the run may still take: of its budget, else of the device or the machine."""
     free = available_bytes(device)
     if config.memory_budget is None:
         return free
-    on_gpu = device.type == "cuda"
+    on_gpu = _is_gpu(device)
     taken = torch.cuda.memory_allocated(device) if on_gpu else (pss_bytes() or 0)
     left = config.memory_budget - taken
     if left <= 0:

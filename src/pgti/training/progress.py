@@ -73,6 +73,24 @@ class Progress:
         """Whether early stopping ends the training."""
         return config.patience is not None and self.bad_validations >= config.patience
 
+    def after_step(self, num_windows: int, seconds: float) -> "Progress":
+        """The progress after another step, of so many windows of all ranks."""
+        return replace(
+            self.after_waiting(seconds),
+            step=self.step + 1,
+            step_in_epoch=self.step_in_epoch + 1,
+            epoch_windows=self.epoch_windows + num_windows,
+            windows=self.windows + num_windows,
+        )
+
+    def after_waiting(self, seconds: float) -> "Progress":
+        """The progress when the steps so far have taken that much longer."""
+        return replace(
+            self,
+            epoch_seconds=self.epoch_seconds + seconds,
+            seconds=self.seconds + seconds,
+        )
+
     def validated(
         self, epoch: int, mae: float, train_loss: float | None, config: TrainingConfig
     ) -> "Progress":
@@ -154,6 +172,8 @@ class FitResult:
             stopped improving or a callback stopped it.
         parameters: number of trained parameters.
         was_finished: whether there was nothing left to train.
+        peak_device_bytes: the most that tensors took on a rank's GPU while it trained; None on a
+            CPU, and where there was nothing left to train.
     """
 
     epochs: int
@@ -167,6 +187,7 @@ class FitResult:
     stopped_early: bool
     parameters: int
     was_finished: bool = False
+    peak_device_bytes: int | None = None
 
     @classmethod
     def of(cls, progress: Progress, config: TrainingConfig, num_parameters: int) -> "FitResult":

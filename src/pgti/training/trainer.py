@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 
+import torch
+
 from pgti.batching import Batch, BatchLoader
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, DataError, Interrupted, option
@@ -85,6 +87,7 @@ class Trainer:
         )
         self.state = TrainingState(self.train_step, run, fingerprint, self._communicator)
         self._status = TrainingStatus(self.state, self.train_step, run)
+        self._device = self.train_step.device
         self._steps_per_epoch = -(-training.num_batches // config.accumulate)
         self._stop = StopVote(self._communicator, 60 * config.checkpoint_every_minutes)
         self._any_callbacks = False
@@ -176,8 +179,18 @@ class Trainer:
                 self._sent_in_step = self._communicator.traffic.since(sent_before)
                 ended = time.perf_counter()
                 self._advance(num_windows, ended - began)
-                began = ended
+                began = self._wait_for_device(ended) if self._is_record_due else ended
                 self._write_if_due()
+            self._wait_for_device(began)
+
+    def _wait_for_device(self, began: float) -> float:
+        """Count as training what a GPU has still to do of the steps since then; the time now."""
+        if self._device.type != "cuda":
+            return began
+        torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        self.state.progress = self.state.progress.after_waiting(now - began)
+        return now
 
     def _step(self, batches: Iterator[Batch]) -> int:
         """Take one optimizer step; returns the number of windows trained on."""
@@ -242,23 +255,19 @@ class Trainer:
             self.state.save(best=True)
 
     def _advance(self, num_windows: int, seconds: float) -> None:
-        progress = self.state.progress
-        self.state.progress = replace(
-            progress,
-            step=progress.step + 1,
-            step_in_epoch=progress.step_in_epoch + 1,
-            epoch_windows=progress.epoch_windows + num_windows,
-            epoch_seconds=progress.epoch_seconds + seconds,
-            windows=progress.windows + num_windows,
-            seconds=progress.seconds + seconds,
-        )
+        self.state.progress = self.state.progress.after_step(num_windows, seconds)
         for observer in self._observers:
             observer.advance(num_windows, self.state.loss.read_own)
         self._call(lambda callback: callback.on_step(self._status), after_step=True)
 
+    @property
+    def _is_record_due(self) -> bool:
+        every = self._config.log_every_steps
+        return bool(every) and self.state.progress.step % every == 0
+
     def _write_if_due(self) -> None:
         step, config = self.state.progress.step, self._config
-        if config.log_every_steps and step % config.log_every_steps == 0:
+        if self._is_record_due:
             self._record("step", self.state.progress.epoch + 1)
         every = config.checkpoint_every_steps
         if (every and step % every == 0) or self._stop.is_save_due:
