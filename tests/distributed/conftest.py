@@ -1,4 +1,4 @@
-"""Functions of `rank_jobs.py` on ranks of the session's pool of processes."""
+"""Functions of `rank_jobs.py`, or another file, on ranks of the session's pool of processes."""
 
 import socket
 from collections.abc import Sequence
@@ -15,7 +15,13 @@ class RunRanks(Protocol):
     """Call a function of `rank_jobs.py` on some ranks; gives each one's result."""
 
     def __call__(
-        self, function: str, world_size: int, *, timeout: float = 60, **arguments: Any
+        self,
+        function: str,
+        world_size: int,
+        *,
+        timeout: float = 60,
+        module: str = "rank_jobs.py",
+        **arguments: Any,
     ) -> list[dict[str, Any]]:
         """See above."""
         ...
@@ -24,7 +30,12 @@ class RunRanks(Protocol):
 @pytest.fixture
 def run_ranks(process_pool: ProcessPool, tmp_path_factory: pytest.TempPathFactory) -> RunRanks:
     def run(
-        function: str, world_size: int, *, timeout: float = 60, **arguments: Any
+        function: str,
+        world_size: int,
+        *,
+        timeout: float = 60,
+        module: str = "rank_jobs.py",
+        **arguments: Any,
     ) -> list[dict[str, Any]]:
         directory = tmp_path_factory.mktemp("results")
         paths = [directory / f"{rank}.pt" for rank in range(world_size)]
@@ -32,7 +43,7 @@ def run_ranks(process_pool: ProcessPool, tmp_path_factory: pytest.TempPathFactor
             {
                 "program": "function",
                 "arguments": {
-                    "module": str(Path(__file__).with_name("rank_jobs.py")),
+                    "module": str(Path(__file__).with_name(module)),
                     "function": function,
                     "arguments": arguments,
                     "timeout": timeout,

@@ -95,6 +95,7 @@ class GradientReducer:
         self._times_ready: Counter[int] = Counter()
         self._overlaps: bool | None = None  # None until a backward pass has been watched
         self._reads_presence = True
+        self._is_on_gpu = self._parameters[0].is_cuda
         self._late: LateCopy | None = None
 
     def begin(self) -> None:
@@ -211,9 +212,9 @@ class GradientReducer:
         """The numbers of the message; without waiting for a GPU, those of the step before."""
         if self._reads_presence:
             numbers: list[float] = message.tolist()
-            if message.is_cuda and min(numbers[_HEADER:]) > 0:
-                self._reads_presence = False
+            if self._late is None and self._is_on_gpu:  # the first step
                 self._late = LateCopy(_HEADER)
+                self._reads_presence = min(numbers[_HEADER:]) == 0
             return numbers
         assert self._late is not None
         return self._late.exchange(message)
@@ -227,7 +228,7 @@ class LateCopy:
     """
 
     def __init__(self, size: int) -> None:
-        self._buffers = [torch.zeros(size, dtype=torch.float64, pin_memory=True) for _ in range(2)]
+        self._buffers = [_pinned(size), _pinned(size)]
         self._copied: torch.cuda.Event | None = None
 
     def exchange(self, numbers: Tensor) -> list[float]:
@@ -241,3 +242,7 @@ class LateCopy:
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch does not annotate it
         self._copied.record()
         return earlier
+
+
+def _pinned(size: int) -> Tensor:
+    return torch.zeros(size, dtype=torch.float64, pin_memory=True)
