@@ -16,7 +16,10 @@ from pgti.nn import (
     Supports,
     without_autocast,
 )
-from pgti.nn.execution import compiler_disabled
+from pgti.nn.execution import autocast_dtype, compiler_disabled
+from pgti.nn.stacked import read_stacked
+from pgti.nn.stacked_decoder import write_stacked
+from pgti.nn.stacked_steps import GatedWeights
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
@@ -103,6 +106,9 @@ class DCRNN(AbstractModel):
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)
+        powers_QN = supports.stacked_powers(self.config.hops, autocast_dtype(x.device))
+        if powers_QN is not None:
+            return self._forward_stacked(x, powers_QN, supports, teacher)
         x_LNBC, horizon = x.permute(1, 2, 0, 3), self.shape.horizon
         num_steps, num_nodes, batch, _ = x_LNBC.shape
         numbers = supports.sensors_per_rank * batch * 3 * self.config.hidden
@@ -155,12 +161,58 @@ class DCRNN(AbstractModel):
             fed_NBC = forecasts_NBC[-1] if truth_NBC is None else truth_NBC
         return forecasts_NBC, fed_NBC, list(states_NBD)
 
-    @compiler_disabled  # or the compiler would run again at each step
+    def _forward_stacked(
+        self, x: BLNC, powers_QN: Tensor, supports: Supports, teacher: TeacherForcing | None
+    ) -> BHNC:
+        """`forward` over a small graph on a GPU; see `pgti.nn.stacked`."""
+        x_LNCB, horizon = x.permute(1, 2, 3, 0), self.shape.horizon
+        num_steps, num_nodes, _, batch = x_LNCB.shape
+        numbers = num_nodes * batch * 3 * self.config.hidden * self.config.layers
+        steps = self.steps_per_part(num_steps + horizon, numbers)
+        encoder, decoder = (
+            [GatedWeights.of(layer) for layer in layers] for layers in (self.encoder, self.decoder)
+        )
+        state_NWB: Tensor | None = None
+        for part_LNCB in torch.split(x_LNCB, steps):
+            _, state_NWB = self.maybe_checkpoint(
+                read_stacked, part_LNCB, state_NWB, encoder, powers_QN
+            )
+        assert state_NWB is not None
+        truths_NBC = [None, *self._truths(teacher)[:-1]]
+        is_fed = [index > 0 and truth is None for index, truth in enumerate(truths_NBC)]
+        truths_HNCB = None
+        if any(truth is not None for truth in truths_NBC):
+            zeros_NBC = x.new_zeros(num_nodes, batch, self.shape.target_channels)
+            filled = [zeros_NBC if truth is None else truth for truth in truths_NBC]
+            truths_HNCB = torch.stack(filled).transpose(2, 3)
+        forecasts_HNBC = []
+        for first in range(0, horizon, steps):
+            part = slice(first, first + steps)
+            states_HNDB, state_NWB = self.maybe_checkpoint(
+                write_stacked,
+                state_NWB,
+                None if truths_HNCB is None else truths_HNCB[part],
+                is_fed[part],
+                (self.projection.weight, self.projection.bias),
+                decoder,
+                powers_QN,
+                supports.power_sums(self.config.hops),
+            )
+            with without_autocast(x.device):  # bfloat16 would round off 3 digits
+                forecasts_HNBC.append(self.projection(states_HNDB.transpose(2, 3)))
+        forecast_HNBC = forecasts_HNBC[0] if len(forecasts_HNBC) == 1 else torch.cat(forecasts_HNBC)
+        return forecast_HNBC.permute(2, 0, 1, 3).contiguous()
+
     def _truths(self, teacher: TeacherForcing | None) -> list[Tensor | None]:
         """For each decoder step, the truth if it is the next one's input."""
-        horizon = self.shape.horizon
         if teacher is None or not self.config.scheduled_sampling:
-            return [None] * horizon
+            return [None] * self.shape.horizon
+        return self._drawn_truths(teacher)
+
+    @compiler_disabled  # or the compiler would run again at each step
+    def _drawn_truths(self, teacher: TeacherForcing) -> list[Tensor | None]:
+        """`_truths` of a step with scheduled sampling."""
+        horizon = self.shape.horizon
         coins = scheduled_sampling_coins(
             teacher.seed, teacher.step, horizon, self.config.sampling_decay
         )

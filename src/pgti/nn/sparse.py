@@ -28,6 +28,7 @@ from pgti.nn.execution import autocast_dtype, hop_dtype
 from pgti.nn.limits import DenseLimits, dense_limits
 from pgti.nn.operators import new_handle, object_of
 from pgti.nn.ordered import add_ordered_product, needs_order
+from pgti.nn.powers import stack_powers
 from pgti.shapes import NF
 
 __all__ = ["NUM_SUPPORTS", "Supports", "csr_matrix"]
@@ -200,43 +201,39 @@ class Supports(nn.Module):
         """All powers of all operators as one matrix, where the graph is small enough for that.
 
         The hops of a state [N, F] are then one dense product, which is [N, H, F] in memory.
-        Computed in float64, then rounded; built once on a device.
 
         Args:
             hops: K, powers of each operator.
             dtype: its precision; that of the operators by default.
 
         Returns:
-            [N * H, N], row n * H + k is row n of power k in the order of `pgti.nn.diffusion`, the
-            identity first: H = 1 + S * K. None if the limits of dense products do not allow it.
+            [N * H, N]: see `stack_powers`. None if the limits of dense products do not allow it.
         """
-        num_hops = 1 + len(self) * hops
         limits = self.dense or dense_limits(self.edge_weight.device)
-        if self.is_sharded or not len(self) or num_hops * self.num_nodes**2 > limits.stacked:
+        numbers = (1 + len(self) * hops) * self.num_nodes**2
+        if self.is_sharded or not len(self) or numbers > limits.stacked:
             return None
-        dtype = dtype or self.dtype
-        key = (f"powers {hops}", dtype)
-        if key not in self._matrices:
-            with torch.inference_mode(mode=False), torch.no_grad():
-                self._matrices[key] = self._build_powers(hops).to(dtype)
-        return self._matrices[key]
+        return self._built(f"powers {hops}", dtype or self.dtype, lambda: self._stack_powers(hops))
 
-    def _build_powers(self, hops: int) -> Tensor:
-        """[N * H, N] in float64."""
-        device, nodes = self.edge_weight.device, self.num_nodes
-        powers_NN = [torch.eye(nodes, dtype=torch.float64, device=device)]
-        for index in range(len(self)):
-            rows, columns, values = self._csr_parts(operator_name(index, transposed=False))
-            counts = rows.diff()
-            sources = torch.arange(nodes, device=device)
-            row_of_value = sources.repeat_interleave(counts, output_size=len(values))
-            operator_NN = torch.zeros_like(powers_NN[0])
-            operator_NN.index_put_((row_of_value, columns.long()), values.double(), accumulate=True)
-            power_NN = operator_NN
-            for power in range(hops):
-                power_NN = operator_NN @ power_NN if power else operator_NN
-                powers_NN.append(power_NN)
-        return torch.stack(powers_NN, dim=1).view(-1, nodes)
+    def power_sums(self, hops: int) -> Tensor:
+        """[N, H]: row sums of `stacked_powers`, which are the hops of a constant."""
+
+        def build() -> Tensor:
+            return self._stack_powers(hops).sum(dim=1).view(self.num_nodes, -1)
+
+        return self._built(f"sums of powers {hops}", self.dtype, build)
+
+    def _stack_powers(self, hops: int) -> Tensor:
+        names = (operator_name(index, transposed=False) for index in range(len(self)))
+        return stack_powers([self._csr_parts(name) for name in names], hops)
+
+    def _built(self, name: str, dtype: torch.dtype, build: Callable[[], Tensor]) -> Tensor:
+        """A matrix that is built on first use on a device."""
+        if (name, dtype) not in self._matrices:
+            # Outside inference mode, or training could not use it afterwards.
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._matrices[name, dtype] = build().to(dtype)
+        return self._matrices[name, dtype]
 
     def _csr_parts(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """The buffers of an operator: starts of rows, columns, values."""
@@ -281,12 +278,7 @@ class Supports(nn.Module):
 
     def _matrix(self, name: str, dtype: torch.dtype) -> Tensor:
         """The operator as torch multiplies it fastest; built on first use on a device."""
-        key = (name, dtype)
-        if key not in self._matrices:
-            # Outside inference mode, or training could not use it afterwards.
-            with torch.inference_mode(mode=False), torch.no_grad():
-                self._matrices[key] = self._build_matrix(name, dtype)
-        return self._matrices[key]
+        return self._built(name, dtype, lambda: self._build_matrix(name, dtype))
 
     def _build_matrix(self, name: str, dtype: torch.dtype) -> Tensor:
         """CSR over the buffers (sharing their memory), or dense where that is faster."""

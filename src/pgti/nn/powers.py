@@ -1,0 +1,35 @@
+"""Powers of sparse operators as one dense matrix, for small graphs on GPUs."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["stack_powers"]
+
+
+def stack_powers(operators: Sequence[tuple[Tensor, Tensor, Tensor]], hops: int) -> Tensor:
+    """All powers of all operators, row by row.
+
+    Args:
+        operators: S matrices [N, N] in CSR form: starts of rows [N + 1], columns, values.
+        hops: K, powers of each.
+
+    Returns:
+        [N * H, N] in float64, H = 1 + S * K: row n * H + k is row n of power k in the order of
+        `pgti.nn.diffusion`, the identity first.
+    """
+    rows = operators[0][0]
+    num_nodes = len(rows) - 1
+    nodes = torch.arange(num_nodes, device=rows.device)
+    powers_NN = [torch.eye(num_nodes, dtype=torch.float64, device=rows.device)]
+    for starts, columns, values in operators:
+        # The size is known, so that a GPU is not waited for.
+        row_of_value = nodes.repeat_interleave(starts.diff(), output_size=len(values))
+        operator_NN = torch.zeros_like(powers_NN[0])
+        position = (row_of_value, columns.long())
+        operator_NN.index_put_(position, values.double(), accumulate=True)
+        powers_NN.append(operator_NN)
+        for _ in range(1, hops):
+            powers_NN.append(operator_NN @ powers_NN[-1])
+    return torch.stack(powers_NN, dim=1).view(-1, num_nodes)
