@@ -119,7 +119,6 @@ class FakeGpu:
             "torch.cuda.synchronize": lambda *_: stream().synchronize(),
             "torch.cuda.get_rng_state": lambda *_: generator_state,
             "torch.cuda.set_rng_state": lambda *_: None,
-            "torch.cuda.default_generators": (mock.Mock(),),
             "torch.utils._foreach_utils._get_foreach_kernels_supported_devices": lambda: [
                 "cuda",
                 "meta",
