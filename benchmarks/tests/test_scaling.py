@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from pgti.cli.main import run_command as run_pgti
 from pgti.errors import ConfigError
@@ -18,11 +19,12 @@ from pgti_bench.app import run_command
 from pgti_bench.errors import BenchError
 from pgti_bench.scaling import measure as scaling_measure
 from pgti_bench.scaling.measure import measure_scaling
+from pgti_bench.scaling.measurements import Compute, Fetches, Measurements, Round
 from pgti_bench.scaling.model import DaskCosts, SystemParts, exchanged_bytes
 from pgti_bench.scaling.network import Timing
 from pgti_bench.scaling.options import SYSTEMS, ScalingOptions
 from pgti_bench.scaling.plot import MEASURED_COLORS, MODELLED_COLORS
-from pgti_bench.scaling.runner import Compute, Measurements, Round, ScalingRunner
+from pgti_bench.scaling.runner import ScalingRunner
 from pgti_bench.scaling.workers import RankWorkers
 
 SENT = {"data": 0, "gradients": 3000, "counts": 24, "metrics": 0, "control": 96}
@@ -60,7 +62,12 @@ class FakeRunner:
             },
             compute={ranks: Compute(cpu_seconds=[0.5], seconds=0.5) for ranks in options.ranks},
             gradient_bytes=1000,
-            control_bytes=32,
+            message_bytes=32,
+            startup_seconds={
+                (name, ranks): 3.0 + 10 * (name == "dask")
+                for name in options.systems
+                for ranks in options.ranks
+            },
             parameters=250,
         )
         if "dask" in options.systems:
@@ -71,6 +78,9 @@ class FakeRunner:
                 scheduler_seconds=0.02,
                 busy_seconds=0.2,
                 batch_bytes=1000,
+            )
+            self.measurements.fetches.append(
+                Fetches(ranks=4, batch_bytes=1000, seconds=0.1, scheduler_seconds=0.01)
             )
 
     def measure(self, world_size: int) -> None:
@@ -90,8 +100,8 @@ class FakeRunner:
 def test_the_command_measures_ranks(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two systems, one and two real ranks."""
-    systems, page = "replicated,partitioned-global", tmp_path / "scaling.html"
+    """Three systems, one and two real ranks."""
+    systems, page = "ddp,replicated,partitioned-global", tmp_path / "scaling.html"
     options = ("--systems", systems, "--ranks", "2,1", "--store", store, *TINY)
     assert run("scaling", *options, "--plot", page, "--json") == 0
     captured = capsys.readouterr()
@@ -100,14 +110,16 @@ def test_the_command_measures_ranks(
     assert names == [(name, ranks) for name in systems.split(",") for ranks in (1, 2)]
     for each in result["measured"]:
         parts = ("fetch", "compute", "communication")
-        assert all(each[f"{part}_seconds"]["minimum"] > 0 for part in parts)
+        if each["system"] != "ddp":  # which sums gradients during the backward pass
+            assert all(each[f"{part}_seconds"]["minimum"] > 0 for part in parts)
         assert each["model_error"] == pytest.approx(
             each["modelled"]["step"] / each["step_seconds"]["median"] - 1
         )
-    alone, both = result["measured"][2:]
+    alone, both = result["measured"][4:]
     assert not any(alone["sent_bytes"].values())
     assert both["sent_bytes"]["gradients"] == 4 * result["parameters"]
-    assert both["sent_bytes"]["control"] == result["parts"]["control_bytes"]
+    assert both["sent_bytes"]["counts"] == result["parts"]["message_bytes"]
+    assert both["sent_bytes"]["control"] == 0
     assert result["parts"]["loopback"]["alpha_seconds"] > 0
     assert {each["ranks"] for each in result["predictions"]} == {8, 16, 32, 64, 128}
     assert "modelled, not measured" in captured.out
@@ -141,8 +153,31 @@ def test_dask_is_measured(store: Path) -> None:
     assert result.parts.dask is not None
     assert result.parts.dask.batch_bytes == 8 * 24 * 4 * 2 * 8
     assert 0 < result.parts.dask.scheduler_seconds < 1
+    assert [each.ranks for each in result.dask_fetches] == [1, 2]
+    for each in result.dask_fetches:
+        assert each.batch_bytes == 8 * 24 * 4 * 2 * 8
+        assert 0 < each.scheduler_seconds < each.seconds
+    starts = {(each.system, each.ranks): each.startup_seconds for each in result.measured}
+    assert all(starts["dask", ranks] > starts["replicated", ranks] > 0 for ranks in (1, 2))
     ratio = result.ratios[0].over_replicated
     assert ratio["dask"] > ratio["replicated"] == 1
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured(store: Path) -> None:
+    """Over NCCL where there are two; batches of every system arrive on the GPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    ranks = (1, 2) if torch.cuda.device_count() > 1 else (1,)
+    systems = tuple(name for name in SYSTEMS if name != "dask")
+    options = ScalingOptions(
+        systems=systems, device="cuda", ranks=ranks, rounds=1, batch_size=8, steps=2, hidden=2
+    )
+    result = measure_scaling(options, store)
+    assert [(each.system, each.ranks) for each in result.measured] == [
+        (name, number) for name in systems for number in ranks
+    ]
+    assert result.parts.cores is None
 
 
 def test_a_rank_that_fails_says_why(store: Path, tmp_path: Path) -> None:
@@ -171,10 +206,22 @@ def test_what_is_reported_follows_from_what_was_found(
     assert two.model_error == pytest.approx(two.modelled.step / 0.6 - 1)
     slingshot = [each for each in result.ratios if "Slingshot" in each.network]
     as_measured, faster = slingshot
-    # 128 ranks, 2 calls, 20 ms each: 5.12 s for the scheduler; a few microseconds of all-reduce.
-    assert as_measured.over_replicated["dask"] == pytest.approx(5.12 / 0.5, rel=1e-3)
+    # 128 ranks, 2 calls, 10 ms each where four call at once: 2.56 s for the scheduler.
+    assert as_measured.over_replicated["dask"] == pytest.approx(2.56 / 0.5, rel=1e-3)
     assert as_measured.over_replicated["windows"] == pytest.approx(1.0)
-    assert faster.over_replicated["dask"] == pytest.approx(5.12 / 0.05, rel=1e-2)
+    # A run is its start-up and 30 epochs of 2 steps, 1,600 windows in batches of 8 x 128.
+    assert two.startup_seconds == 13
+    assert two.run_seconds == pytest.approx(13 + 30 * two.epoch_seconds)
+    runs = as_measured.runs_over_replicated
+    assert runs is not None
+    assert runs["dask"] == pytest.approx((13 + 60 * 2.56) / (3 + 60 * 0.5), rel=1e-3)
+    assert faster.runs_over_replicated is None
+    # Four ranks, 2 calls of 20 ms each, one after the other in the scheduler; 200 ms alone.
+    (fetch,) = result.dask_fetches
+    assert (fetch.ranks, fetch.seconds, fetch.scheduler_seconds) == (4, 0.1, 0.01)
+    assert fetch.modelled_seconds == pytest.approx(0.2, rel=1e-4)
+    assert fetch.model_error == pytest.approx(1.0, rel=1e-4)
+    assert faster.over_replicated["dask"] == pytest.approx(2.56 / 0.05, rel=1e-2)
     assert json.dumps(to_json(result), allow_nan=False)
 
 
@@ -195,6 +242,8 @@ def test_measured_and_modelled_never_share_a_color(
     text = page.read_text()
     for color in (*MEASURED_COLORS, *MODELLED_COLORS):
         assert color in text
+    for words in ("ideal", "the paper, one A100", "the paper, whole runs"):
+        assert words in text
     shown, error = capsys.readouterr()
     ratios = [line for line in error.splitlines() if "step time over replicated" in line]
     assert len(ratios) == 6
@@ -269,6 +318,8 @@ def test_a_step_is_as_slow_as_its_slowest_rank(store: Path) -> None:
         (("--ranks", "0,1"), "ranks is 0"),
         (("--ranks", ""), "ranks"),
         (("--rounds", "0"), "rounds is 0"),
+        (("--epochs", "0"), "epochs is 0"),
+        (("--device", "cuda"), "device is 'cuda' and this machine has no usable GPU"),
         (("--batch-size", "0"), "batch-size is 0"),
         (("--steps", "0"), "steps is 0"),
         (("--hidden", "-3"), "hidden is -3"),

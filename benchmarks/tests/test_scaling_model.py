@@ -1,9 +1,12 @@
 """The scaling model's arithmetic, against numbers worked by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pgti.windows import EvenSharding, GlobalShuffle, Sequential
+from pgti_bench.scaling.measurements import Compute
 from pgti_bench.scaling.model import (
     DaskCosts,
     Parts,
@@ -14,7 +17,6 @@ from pgti_bench.scaling.model import (
 )
 from pgti_bench.scaling.network import NETWORKS, Network, Timing, fit_line, fit_network
 from pgti_bench.scaling.options import ScalingOptions
-from pgti_bench.scaling.runner import Compute
 
 
 def network(*, ring_only: bool = False, ranks_per_node: int = 1) -> Network:
@@ -42,7 +44,7 @@ def parts(dask: DaskCosts | None = None, competitors: dict[int, float] | None = 
             "dask": SystemParts(prefetched=False, host_seconds=9.0, assemble_seconds=0.05),
         },
         gradient_bytes=4000,
-        control_bytes=40,
+        message_bytes=40,
         dask=dask,
         loopback=network(ring_only=True),
         cores=2,
@@ -207,3 +209,23 @@ def test_an_epoch_has_the_steps_of_the_paper() -> None:
     """73,568 training windows of PeMS, 64 of them on each GPU."""
     steps = [ScalingOptions().epoch_steps(ranks) for ranks in (1, 4, 8, 16, 32, 64, 128)]
     assert steps == [1150, 288, 144, 72, 36, 18, 9]
+
+
+def test_gloo_has_rings_alone_and_ddp_sends_no_message() -> None:
+    """10 GbE stands for gloo over TCP: 2 x 127 hops; the other networks have trees, too."""
+    by_name = {each.name: each for each in NETWORKS}
+    ethernet = by_name["10 GbE"]
+    assert ethernet.all_reduce_seconds(128, 8) > 254 * ethernet.alpha_seconds
+    assert {name for name, each in by_name.items() if each.ring_only} == {"10 GbE"}
+    systems = {**parts().systems, "ddp": parts().systems["replicated"]}
+    over = StepModel(replace(parts(), systems=systems), draws=10, seed=0).over
+    message = ethernet.all_reduce_seconds(128, 40)
+    own, ddp = over("replicated", 128, ethernet), over("ddp", 128, ethernet)
+    assert own.step - ddp.step == pytest.approx(message)
+
+
+def test_ranks_with_gpus_share_no_cores() -> None:
+    """As many as there are compute at once, each at the speed of one alone."""
+    gpus = StepModel(replace(parts(), cores=None), draws=10, seed=0)
+    rings = 6 * (1e-3 + 10e-6) + 6 * (1e-3 + 1e-3)
+    assert gpus.here("replicated", 4).step == pytest.approx(0.45 + rings)

@@ -1,4 +1,4 @@
-"""`pgti-bench scaling`: six systems measured with local ranks, and modelled beyond."""
+"""`pgti-bench scaling`: seven systems measured with local ranks, and modelled beyond."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,10 +31,11 @@ def scaling_command(
 ) -> None:
     """Run the paper's scaling study: measured with local ranks, modelled up to 128.
 
-    Compares standard DDP with windows fetched through Dask as in the paper, a strong DDP baseline,
-    and four systems of pgti. Each rank is a process of one thread with a fixed batch, so an epoch
-    has fewer steps the more ranks there are. Beyond the measured numbers of ranks, a step is
-    modelled from its parts: that is not a measurement, and it is always labelled as a model.
+    Compares DDP with windows fetched through Dask as in the paper, two strong baselines, one of
+    them torch's DistributedDataParallel, and four systems of pgti. Each rank is a process of one
+    thread, or with --device cuda has a GPU, and a fixed batch, so an epoch has fewer steps the
+    more ranks there are. Beyond the measured numbers of ranks, a step is modelled from its parts:
+    that is not a measurement, and it is always labelled as a model.
 
     Args:
         options: What to measure and model.
@@ -46,17 +47,20 @@ def scaling_command(
     check_plot(plot)
     result = measure_scaling(options, store, workdir=workdir, log=log)
     cores = result.machine.cores
-    for ranks in (each for each in result.options.ranks if each > cores):
+    is_shared = result.options.device == "cpu"
+    for ranks in (each for each in result.options.ranks if each > cores and is_shared):
         log(f"{ranks} ranks share {cores} cores: this measures the sharing, not scaling")
     for ratio in result.ratios:
         log(_describe(ratio))
     if result.ratios and DASK in result.options.systems:
         log(
             f"the paper measured a ratio of {result.paper_ratio} ({result.paper_ratio_v1} in its "
-            "first version) at 128 GPUs, over whole runs; nothing here ran on a GPU, or on 128 "
-            "ranks"
+            "first version) at 128 GPUs, over whole runs; nothing here ran on 128 ranks"
         )
-    print_results(to_json(result), _measured_table(result), _modelled_table(result), as_json=json)
+    tables = [_measured_table(result), _modelled_table(result)]
+    if result.dask_fetches:
+        tables.insert(1, _fetch_table(result))
+    print_results(to_json(result), *tables, as_json=json)
     if result.load_before is not None:
         log(f"load average of the machine in the minute before: {result.load_before:.1f}")
     finish("Scaling", result.machine, result.left_out)
@@ -74,7 +78,7 @@ def _measured_table(result: ScalingResult) -> Table:
         title_style=_MEASURED_STYLE,
     )
     table.add_column("system", no_wrap=True)
-    for name in ("ranks", "step", "range", "fetch", "compute", "commun.", "kB sent"):
+    for name in ("ranks", "step", "range", "fetch", "compute", "commun.", "kB sent", "start, s"):
         table.add_column(name, justify="right", style=_MEASURED_STYLE)
     for name in ("modelled", "error"):
         table.add_column(name, justify="right", style=_MODELLED_STYLE)
@@ -92,9 +96,32 @@ def _measured_row(each: Measured) -> tuple[str, ...]:
         f"{1e3 * each.step_seconds.minimum:,.0f} to {1e3 * each.step_seconds.maximum:,.0f}",
         *(_milliseconds(part.median) for part in parts),
         f"{sum(each.sent_bytes.values()) / 1e3:,.0f}",
+        f"{each.startup_seconds:,.1f}",
         _milliseconds(each.modelled.step),
         f"{100 * each.model_error:+.0f} %",
     )
+
+
+def _fetch_table(result: ScalingResult) -> Table:
+    table = Table(
+        title=f"measured: Dask, a batch of {result.dask_fetches[0].batch_bytes / 1e6:,.1f} MB for "
+        "each rank, all at once and without computing; ms",
+        title_justify="left",
+        title_style=_MEASURED_STYLE,
+    )
+    for name in ("ranks", "batch", "scheduler's CPU per call"):
+        table.add_column(name, justify="right", style=_MEASURED_STYLE)
+    for name in ("modelled", "error"):
+        table.add_column(name, justify="right", style=_MODELLED_STYLE)
+    for each in result.dask_fetches:
+        table.add_row(
+            f"{each.ranks}",
+            _milliseconds(each.seconds),
+            _milliseconds(each.scheduler_seconds),
+            _milliseconds(each.modelled_seconds),
+            f"{100 * each.model_error:+.0f} %",
+        )
+    return table
 
 
 def _milliseconds(seconds: float) -> str:
@@ -113,6 +140,7 @@ def _modelled_table(result: ScalingResult) -> Table:
     for ranks in options.predicted_ranks:
         table.add_column(f"{ranks} ranks", justify="right", style=_MODELLED_STYLE)
     table.add_column("ms per step", justify="right", style=_MODELLED_STYLE)
+    table.add_column(f"run of {options.epochs}", justify="right", style=_MODELLED_STYLE)
     for network in result.networks:
         for system in options.systems:
             row = [
@@ -125,6 +153,7 @@ def _modelled_table(result: ScalingResult) -> Table:
                 system,
                 *(f"{each.epoch_seconds:,.1f}" for each in row),
                 f"{1e3 * row[-1].step.step:,.0f}",
+                f"{row[-1].run_seconds:,.0f}",
                 end_section=system == options.systems[-1],
             )
     return table
@@ -141,7 +170,11 @@ def _describe(ratio: Ratio) -> str:
         if ratio.compute_scale == 1
         else f"compute {1 / ratio.compute_scale:.0f} times as fast"
     )
+    runs = ratio.runs_over_replicated
+    with_startup = (
+        "" if runs is None or DASK not in runs else f"; whole runs, {DASK} {runs[DASK]:.2f}"
+    )
     return (
         f"modelled, {ratio.network}, {ratio.ranks} ranks, {compute}: "
-        f"step time over replicated: {others or 'nothing else was measured'}"
+        f"step time over replicated: {others or 'nothing else was measured'}{with_startup}"
     )

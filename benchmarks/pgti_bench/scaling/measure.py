@@ -6,8 +6,9 @@ fewer steps, as in the paper (arXiv 2507.11683).
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pgti.errors import ConfigError
@@ -17,11 +18,12 @@ from pgti.windows import GlobalShuffle
 from pgti_bench.errors import BenchError
 from pgti_bench.paper_datasets import DATASETS
 from pgti_bench.scaling.dask import check_dask
-from pgti_bench.scaling.model import ModelledStep, Parts, StepModel, exchanged_bytes
+from pgti_bench.scaling.measurements import Measurements, Round
+from pgti_bench.scaling.model import DaskCosts, ModelledStep, Parts, StepModel, exchanged_bytes
 from pgti_bench.scaling.network import NETWORKS, Network, fit_network
 from pgti_bench.scaling.options import DASK, EXCHANGE, ScalingOptions
-from pgti_bench.scaling.results import Measured, Modelled, Ratio, ScalingResult
-from pgti_bench.scaling.runner import Measurements, Round, ScalingRunner
+from pgti_bench.scaling.results import DaskFetch, Measured, Modelled, Ratio, ScalingResult
+from pgti_bench.scaling.runner import ScalingRunner
 from pgti_bench.scaling.windows import window_source, write_windows
 from pgti_bench.synthetic_stores import synthetic_store
 
@@ -57,16 +59,19 @@ def measure_scaling(
         source, starts = window_source(opened, options.spec)
         _check_enough_windows(options, len(starts))
         machine = replace(Machine.here(), threads=1)
-        load, written = _load_average(), 0
+        load, written, began = _load_average(), 0, time.perf_counter()
         if "windows" in options.systems:
             log("writing every training window to a file")
             written = write_windows(source, starts, Path(scratch))
+        writing_seconds = time.perf_counter() - began
         runner = ScalingRunner(options, opened, Path(scratch), machine.cores, log)
         for world_size in options.ranks:
             runner.measure(world_size)
         measurements = runner.measurements
         if written:
             measurements.materialized_bytes["windows"] = written
+            for world_size in options.ranks:
+                measurements.startup_seconds["windows", world_size] += writing_seconds
         study = _Study(options, measurements, machine.cores, starts, opened.raw[0].nbytes)
         return ScalingResult(
             options=options,
@@ -82,6 +87,7 @@ def measure_scaling(
             timings=tuple(measurements.timings),
             networks=NETWORKS,
             measured=study.measured(),
+            dask_fetches=study.dask_fetches(),
             predictions=study.predictions(),
             ratios=study.ratios(),
             left_out=left_out,
@@ -127,12 +133,19 @@ class _Study:
             },
             systems=measurements.systems,
             gradient_bytes=measurements.gradient_bytes,
-            control_bytes=measurements.control_bytes,
-            dask=measurements.dask,
+            message_bytes=measurements.message_bytes,
+            dask=self._dask_at_once(),
             loopback=loopback,
-            cores=cores,
+            cores=cores if options.device == "cpu" else None,
         )
         self._model = StepModel(self.parts, draws=options.draws, seed=options.seed)
+
+    def _dask_at_once(self) -> DaskCosts | None:
+        """Dask's costs, those of its scheduler with the most ranks: its calls grow cheaper."""
+        alone, fetches = self._measurements.dask, self._measurements.fetches
+        if alone is None or not fetches:
+            return alone
+        return replace(alone, scheduler_seconds=fetches[-1].scheduler_seconds)
 
     def measured(self) -> tuple[Measured, ...]:
         """Measured steps, each beside the model of it."""
@@ -140,6 +153,20 @@ class _Study:
             self._summarize(system, world_size, self._measurements.rounds[system, world_size])
             for system in self._options.systems
             for world_size in self._options.ranks
+        )
+
+    def dask_fetches(self) -> tuple[DaskFetch, ...]:
+        """Batches that several ranks fetched from Dask at once, beside the model's."""
+        dask = self._measurements.dask
+        if dask is None:
+            return ()
+        return tuple(
+            DaskFetch(
+                **asdict(each),
+                modelled_seconds=dask.seconds(each.ranks, None),
+                model_error=dask.seconds(each.ranks, None) / each.seconds - 1,
+            )
+            for each in self._measurements.fetches
         )
 
     def predictions(self) -> tuple[Modelled, ...]:
@@ -163,15 +190,17 @@ class _Study:
                     system: self._over(system, most, network, compute_scale=scale)[0].step
                     for system in self._options.systems
                 }
+                runs = {
+                    system: self._run_seconds(system, self._options.epoch_steps(most) * seconds)
+                    for system, seconds in steps.items()
+                }
                 ratios.append(
                     Ratio(
                         network=network.name,
                         ranks=most,
                         compute_scale=scale,
-                        over_replicated={
-                            system: seconds / steps["replicated"]
-                            for system, seconds in steps.items()
-                        },
+                        over_replicated=_over_replicated(steps),
+                        runs_over_replicated=_over_replicated(runs) if scale == 1 else None,
                     )
                 )
         return tuple(ratios)
@@ -184,6 +213,8 @@ class _Study:
             total, most = self._exchange_bytes(self._starts, world_size)
         modelled = self._model.here(system, world_size, most)
         num_steps = options.steps * len(rounds)
+        epoch_seconds = options.epoch_steps(world_size) * step.median
+        startup_seconds = self._measurements.startup_seconds[system, world_size]
         return Measured(
             system=system,
             ranks=world_size,
@@ -192,13 +223,15 @@ class _Study:
             compute_seconds=Spread.of([each.compute for each in rounds]),
             communication_seconds=Spread.of([each.communication for each in rounds]),
             windows_per_second=world_size * options.batch_size / step.median,
-            epoch_seconds=options.epoch_steps(world_size) * step.median,
+            epoch_seconds=epoch_seconds,
+            startup_seconds=startup_seconds,
+            run_seconds=options.run_seconds(startup_seconds, epoch_seconds),
             sent_bytes={
                 kind: sum(each.sent_bytes[kind] for each in rounds) / num_steps
                 for kind in rounds[0].sent_bytes
             },
             exchange_bytes=total,
-            is_oversubscribed=world_size > self.parts.cores,
+            is_oversubscribed=self.parts.cores is not None and world_size > self.parts.cores,
             modelled=modelled,
             model_error=modelled.step / step.median - 1,
         )
@@ -206,6 +239,7 @@ class _Study:
     def _predict(self, system: str, world_size: int, network: Network) -> Modelled:
         options = self._options
         step, total = self._over(system, world_size, network)
+        epoch_seconds = options.epoch_steps(world_size) * step.step
         return Modelled(
             system=system,
             ranks=world_size,
@@ -213,8 +247,14 @@ class _Study:
             step=step,
             exchange_bytes=total,
             windows_per_second=world_size * options.batch_size / step.step,
-            epoch_seconds=options.epoch_steps(world_size) * step.step,
+            epoch_seconds=epoch_seconds,
+            run_seconds=self._run_seconds(system, epoch_seconds),
         )
+
+    def _run_seconds(self, system: str, epoch_seconds: float) -> float:
+        """Of a modelled run, which starts up as the measured one with the most ranks did."""
+        startup = self._measurements.startup_seconds[system, max(self._options.ranks)]
+        return self._options.run_seconds(startup, epoch_seconds)
 
     def _over(
         self, system: str, world_size: int, network: Network, *, compute_scale: float = 1.0
@@ -238,6 +278,10 @@ class _Study:
             self._row_bytes,
         )
         return int(sent.sum()), int(max(sent.sum(axis=0).max(), sent.sum(axis=1).max()))
+
+
+def _over_replicated(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {system: each / seconds["replicated"] for system, each in seconds.items()}
 
 
 def _load_average() -> float | None:

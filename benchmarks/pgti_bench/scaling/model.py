@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pgti.windows import EvenSharding, Order, even_part, union_rows
 from pgti_bench.scaling.network import Network
-from pgti_bench.scaling.options import DASK, EXCHANGE
+from pgti_bench.scaling.options import DASK, DDP, EXCHANGE
 
 __all__ = [
     "DaskCosts",
@@ -39,8 +39,8 @@ class DaskCosts:
         calls: task graphs of a batch, computed one after the other.
         call_seconds: of each, independent of its bytes.
         bytes_per_second: of both together, serialization on loopback included.
-        scheduler_seconds: CPU time of the scheduler's process per call. There is one scheduler, and
-            it does one thing at a time.
+        scheduler_seconds: CPU time of the scheduler's process per call; with several ranks, of
+            those that call at once. There is one scheduler, and it does one thing at a time.
         busy_seconds: CPU time of a batch, of all processes involved.
         batch_bytes: of a rank's batch.
     """
@@ -90,20 +90,20 @@ class Parts:
             otherwise idle machine.
         systems: by name.
         gradient_bytes: of the all-reduce of gradients.
-        control_bytes: of the all-reduce before it.
+        message_bytes: of the all-reduce behind it, of the count and requests to stop; DDP has none.
         dask: Dask's costs; None if it was left out.
         loopback: fitted to all-reduces on this machine; None if only one rank was measured.
-        cores: of this machine.
+        cores: of this machine, which the ranks share; None where each has a GPU of its own.
     """
 
     compute_seconds: Mapping[int, tuple[float, ...]]
     competitors: Mapping[int, float]
     systems: Mapping[str, SystemParts]
     gradient_bytes: int
-    control_bytes: int
+    message_bytes: int
     dask: DaskCosts | None
     loopback: Network | None
-    cores: int
+    cores: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +147,9 @@ class StepModel:
             network,
             host,
             parts.compute_seconds[world_size],
-            for_each_core=(world_size + parts.competitors[world_size]) / parts.cores,
+            for_each_core=0.0
+            if parts.cores is None
+            else (world_size + parts.competitors[world_size]) / parts.cores,
         )
 
     def over(
@@ -169,7 +171,8 @@ class StepModel:
             compute_scale: factor of compute and assembling.
         """
         compute = self._parts.compute_seconds
-        samples = compute[max(ranks for ranks in compute if ranks <= self._parts.cores)]
+        cores = self._parts.cores
+        samples = compute[max(ranks for ranks in compute if cores is None or ranks <= cores)]
         host = self._host(system, world_size, network, exchange_bytes, is_here=False)
         return self._step(system, world_size, network, host, samples, compute_scale=compute_scale)
 
@@ -209,10 +212,11 @@ class StepModel:
         alone = max(alone, for_each_core * (work + own))
         communication = 0.0
         if network is not None:
-            # The count of targets is summed while the rank computes.
+            # Both leave after the backward pass, one after the other.
+            message = () if system == DDP else (parts.message_bytes,)
             communication = sum(
                 network.all_reduce_seconds(world_size, num_bytes)
-                for num_bytes in (parts.control_bytes, parts.gradient_bytes)
+                for num_bytes in (parts.gradient_bytes, *message)
             )
         return ModelledStep(
             host=host, compute=own, communication=communication, step=alone + communication

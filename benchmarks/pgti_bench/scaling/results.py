@@ -9,12 +9,26 @@ from pgti_bench.scaling.model import ModelledStep, Parts
 from pgti_bench.scaling.network import Network, Timing
 from pgti_bench.scaling.options import ScalingOptions
 
-__all__ = ["PAPER_RATIO", "PAPER_RATIO_V1", "Measured", "Modelled", "Ratio", "ScalingResult"]
+__all__ = [
+    "PAPER_EPOCH_SECONDS",
+    "PAPER_RATIO",
+    "PAPER_RATIOS",
+    "PAPER_RATIO_V1",
+    "DaskFetch",
+    "Measured",
+    "Modelled",
+    "Ratio",
+    "ScalingResult",
+]
 
 PAPER_RATIO = 11.78
 """Replicated over DDP through Dask at 128 GPUs (arXiv 2507.11683, version 2 and later)."""
 PAPER_RATIO_V1 = 13.1
 """The same in version 1."""
+PAPER_EPOCH_SECONDS = 290.65 * 60 / 30
+"""Of the paper's PeMS on one A100 with the series on it: a thirtieth of the whole run (Table 4)."""
+PAPER_RATIOS = {4: 2.16, 128: PAPER_RATIO}
+"""The same by the number of GPUs: what is known of the paper's bars."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +44,9 @@ class Measured:
         communication_seconds: of a step, collectives, waiting for slower ranks included.
         windows_per_second: of all ranks.
         epoch_seconds: of `epoch_windows` windows, at the median step.
+        startup_seconds: until the first step: starting the ranks, and what the system prepares of
+            the measured series (windows, Dask's workers, copies).
+        run_seconds: of the start-up and `epochs` epochs.
         sent_bytes: sent by rank 0 per step, by kind.
         exchange_bytes: of the rows sent between ranks in the first step of an epoch, computed
             from the schedule.
@@ -46,6 +63,8 @@ class Measured:
     communication_seconds: Spread
     windows_per_second: float
     epoch_seconds: float
+    startup_seconds: float
+    run_seconds: float
     sent_bytes: Mapping[str, float]
     exchange_bytes: int
     is_oversubscribed: bool
@@ -65,6 +84,7 @@ class Modelled:
         exchange_bytes: of the rows sent between all ranks in a step.
         windows_per_second: of all ranks.
         epoch_seconds: of `epoch_windows` windows.
+        run_seconds: of `epochs` epochs after the start-up that was measured with the most ranks.
     """
 
     system: str
@@ -74,6 +94,29 @@ class Modelled:
     exchange_bytes: int
     windows_per_second: float
     epoch_seconds: float
+    run_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DaskFetch:
+    """Batches that W ranks fetched at the same time from W workers of Dask, without computing.
+
+    Attributes:
+        ranks: W.
+        batch_bytes: of a rank's batch.
+        seconds: median of the slowest rank's batches.
+        scheduler_seconds: CPU time of the scheduler's process per call of `compute`.
+        modelled_seconds: of the same batch by a model that knows one rank alone. The steps of
+            the study are modelled with the scheduler's time per call of the most ranks.
+        model_error: relative to the measured seconds; positive if the model is slower.
+    """
+
+    ranks: int
+    batch_bytes: int
+    seconds: float
+    scheduler_seconds: float
+    modelled_seconds: float
+    model_error: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,12 +129,14 @@ class Ratio:
         compute_scale: factor of the measured compute time: less than 1 stands for a faster
             processor.
         over_replicated: by system.
+        runs_over_replicated: the same of whole runs, with start-up; None where compute is scaled.
     """
 
     network: str
     ranks: int
     compute_scale: float
     over_replicated: Mapping[str, float]
+    runs_over_replicated: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +158,7 @@ class ScalingResult:
         timings: of all-reduces, to which the loopback network is fitted.
         networks: that are modelled.
         measured: steps that ranks took.
+        dask_fetches: of several ranks at once, by their number.
         predictions: modelled steps.
         ratios: of the predictions.
         paper_ratio: measured by the paper at 128 GPUs.
@@ -133,6 +179,7 @@ class ScalingResult:
     timings: tuple[Timing, ...]
     networks: tuple[Network, ...]
     measured: tuple[Measured, ...]
+    dask_fetches: tuple[DaskFetch, ...]
     predictions: tuple[Modelled, ...]
     ratios: tuple[Ratio, ...]
     left_out: tuple[str, ...]

@@ -2,9 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,91 +14,24 @@ from pgti.store import SeriesStore
 from pgti_bench.errors import BenchError
 from pgti_bench.interleave import interleave
 from pgti_bench.scaling.dask import DaskBatcher
+from pgti_bench.scaling.measurements import Compute, Fetches, Measurements, Round
 from pgti_bench.scaling.model import DaskCosts, SystemParts
 from pgti_bench.scaling.network import Timing, fit_line
 from pgti_bench.scaling.options import DASK, ScalingOptions
 from pgti_bench.scaling.workers import RankWorkers, open_cluster
 from pgti_bench.worker import Worker
 
-__all__ = ["Compute", "Measurements", "Round", "ScalingRunner"]
+__all__ = ["ScalingRunner"]
 
 _COLLECTIVE_BYTES = (8, 1 << 10, 1 << 14, 1 << 17, 1 << 20, 1 << 22)
 _ALL_REDUCES = 15
 _BATCHES_ALONE = 10  # batches that one rank makes alone
+_BATCHES_AT_ONCE = 4  # batches of each rank that all fetch from Dask at once, after a warm-up
 _COMPUTE_STEPS = 4  # steps per measurement of computation
-_WHOLE_CORE = 0.95
 _FRACTIONS = (1, 2, 4)  # Dask fetches 1 / n of a batch: the cost per byte follows
 
 _IDLE_SECONDS = 1.0
 _MIN_SECONDS_PER_BYTE = 1e-12  # if larger batches were not slower: a terabyte per second
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Round:
-    """Steps of one round: medians over the steps, of the slowest rank in each.
-
-    Attributes:
-        step: seconds of a step.
-        fetch: seconds of fetching in it.
-        compute: seconds of computation in it.
-        communication: seconds of collectives in it.
-        sent_bytes: of rank 0, in all steps of the round.
-    """
-
-    step: float
-    fetch: float
-    compute: float
-    communication: float
-    sent_bytes: Mapping[str, int]
-
-
-@dataclass(kw_only=True, slots=True)
-class Compute:
-    """Steps without fetch and collectives, on at most as many ranks at once as there are cores.
-
-    Attributes:
-        cpu_seconds: CPU time of each.
-        seconds: wall-clock time of all of them, summed.
-    """
-
-    cpu_seconds: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def competitors(self, busy: int, cores: int) -> float:
-        """How many other processes competed with the busy ranks, if all got equal CPU time.
-
-        Busy ranks and k others on C cores get C / (busy + k) of a core each. 0 if the ranks got
-        nearly a whole core each.
-        """
-        fraction = sum(self.cpu_seconds) / self.seconds
-        return 0.0 if fraction > _WHOLE_CORE else max(0.0, cores / fraction - busy)
-
-
-@dataclass(kw_only=True, slots=True)
-class Measurements:
-    """Everything measured so far.
-
-    Attributes:
-        rounds: by system and number of ranks.
-        compute: by number of ranks.
-        systems: what one rank alone takes to make a batch, by system.
-        timings: of all-reduces.
-        materialized_bytes: of the windows in a file or in Dask's workers, by system.
-        dask: Dask's costs.
-        gradient_bytes: of the all-reduce of gradients.
-        control_bytes: of the all-reduce before it.
-        parameters: number of trainable parameters.
-    """
-
-    rounds: dict[tuple[str, int], list[Round]] = field(default_factory=dict)
-    compute: dict[int, Compute] = field(default_factory=dict)
-    systems: dict[str, SystemParts] = field(default_factory=dict)
-    timings: list[Timing] = field(default_factory=list)
-    materialized_bytes: dict[str, int] = field(default_factory=dict)
-    dask: DaskCosts | None = None
-    gradient_bytes: int = 0
-    control_bytes: int = 0
-    parameters: int = 0
 
 
 class ScalingRunner:
@@ -127,6 +59,7 @@ class ScalingRunner:
         self.measurements = Measurements()
         self._options, self._store, self._windows = options, store, windows
         self._cores, self._log = cores, log
+        self._ranks_began = 0.0
 
     def measure(self, world_size: int) -> None:
         """Measure at this number of ranks.
@@ -136,8 +69,11 @@ class ScalingRunner:
         """
         options = self._options
         self._log(f"{_ranks(world_size)}: starting")
-        with RankWorkers(world_size) as ranks:
+        began = time.perf_counter()
+        with RankWorkers(world_size, options.device) as ranks:
             self._prepare(ranks)
+            self._ranks_began = time.perf_counter() - began
+            self._measure_parts(ranks)
             own = [name for name in options.systems if name != DASK]
             for system in own:
                 self._build(ranks, system, str(self._windows) if system == "windows" else "")
@@ -147,7 +83,7 @@ class ScalingRunner:
                 self._with_dask(ranks)
 
     def _prepare(self, ranks: RankWorkers) -> None:
-        """Open the store on every rank, and measure what all systems have in common."""
+        """Open the store on every rank, and build the network."""
         options = self._options
         reply = ranks.ask(
             do="prepare",
@@ -158,8 +94,11 @@ class ScalingRunner:
             seed=options.seed,
         )[0]
         self.measurements.gradient_bytes = reply["gradient_bytes"]
-        self.measurements.control_bytes = reply["control_bytes"]
+        self.measurements.message_bytes = reply["message_bytes"]
         self.measurements.parameters = reply["parameters"]
+
+    def _measure_parts(self, ranks: RankWorkers) -> None:
+        """Measure what all systems have in common."""
         world_size = ranks.world_size
         self._compute(ranks)
         if world_size > 1:
@@ -180,7 +119,14 @@ class ScalingRunner:
 
     def _build(self, ranks: RankWorkers, system: str, place: str) -> None:
         """Build a system's loader; on a single rank, measure how long it takes to make a batch."""
+        began = time.perf_counter()
         built = ranks.ask(do="build", system=system, place=place)[0]
+        key = (system, ranks.world_size)
+        self.measurements.startup_seconds[key] = (
+            self._ranks_began
+            + (time.perf_counter() - began)
+            + self.measurements.startup_seconds.get(key, 0.0)
+        )
         if ranks.world_size > 1 or system == DASK:
             return
         fetched = self._fetch(ranks, system, self._options.batch_size)
@@ -191,7 +137,8 @@ class ScalingRunner:
         )
 
     def _fetch(self, ranks: RankWorkers, system: str, batch_size: int) -> dict[str, Any]:
-        return ranks.ask(do="fetch", system=system, count=_BATCHES_ALONE, batch_size=batch_size)[0]
+        count = _BATCHES_ALONE
+        return ranks.ask(do="fetch", first=1, system=system, count=count, batch_size=batch_size)[0]
 
     def _run_rounds(self, ranks: RankWorkers, systems: Sequence[str]) -> None:
         runs = {name: partial(self._round, ranks, name) for name in systems}
@@ -242,11 +189,34 @@ class ScalingRunner:
                 workers=world_size,
             )
             self.measurements.materialized_bytes[DASK] = started["bytes"]
+            self.measurements.startup_seconds[DASK, world_size] = started["seconds"]
             self._build(ranks, DASK, started["address"])
+            window_bytes = started["bytes"] / started["windows"]
             if world_size == 1:
-                self._fit_dask(ranks, cluster, started["bytes"] / started["windows"])
+                self._fit_dask(ranks, cluster, window_bytes)
+            self._fetch_at_once(ranks, cluster, window_bytes)
             self._run_rounds(ranks, [DASK])
             ranks.ask(do="drop", system=DASK)
+
+    def _fetch_at_once(self, ranks: RankWorkers, cluster: Worker, window_bytes: float) -> None:
+        """Let all ranks fetch batches from Dask at once, without computing."""
+        world_size, size = ranks.world_size, self._options.batch_size
+        idle = _idle_load(cluster)["scheduler"]
+        began, before = time.perf_counter(), cluster.ask(do="cpu")["scheduler"]
+        replies = ranks.ask(
+            do="fetch", system=DASK, count=_BATCHES_AT_ONCE, batch_size=size * world_size
+        )
+        spent = cluster.ask(do="cpu")["scheduler"] - before
+        spent = max(0.0, spent - idle * (time.perf_counter() - began))
+        num_calls = DaskBatcher.CALLS * sum(reply["batches"] for reply in replies)
+        self.measurements.fetches.append(
+            Fetches(
+                ranks=world_size,
+                batch_bytes=round(size * window_bytes),
+                seconds=max(statistics.median(reply["host"]) for reply in replies),
+                scheduler_seconds=spent / num_calls,
+            )
+        )
 
     def _fit_dask(self, ranks: RankWorkers, cluster: Worker, window_bytes: float) -> None:
         """Fit the costs of a call and of a byte to batches of several sizes."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pgti.batching import Batch, WindowSource
 from pgti.distributed import Communicator
@@ -13,8 +15,10 @@ from pgti.forecasting.forecaster import NetworkForecaster
 from pgti.models import DCRNN, DCRNNConfig
 from pgti.nn import Supports
 from pgti.training import TrainingConfig, TrainStep
+from pgti.training.optim import build_loss, build_optimizer
+from pgti_bench.devices import synchronize
 
-__all__ = ["RankStep", "StepTimes", "clone_batch"]
+__all__ = ["DDPStep", "RankStep", "StepTimes", "clone_batch"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,24 +44,28 @@ class RankStep:
         communicator: the ranks that step together.
         hidden: units of the layer.
         seed: of the parameters.
+        device: where it computes; the CPU by default.
 
     Attributes:
         parameters: the trainable ones.
     """
 
     def __init__(
-        self, source: WindowSource, communicator: Communicator, *, hidden: int, seed: int
+        self,
+        source: WindowSource,
+        communicator: Communicator,
+        *,
+        hidden: int,
+        seed: int,
+        device: torch.device | None = None,
     ) -> None:
-        torch.manual_seed(seed)
-        network = DCRNN(DCRNNConfig(hidden=hidden, layers=1), source.shape)
-        supports = Supports.from_graph(source.store.graph, network.support_kind)
-        for tensor in network.state_dict().values():
+        self._device = torch.device("cpu") if device is None else device
+        forecaster = build_forecaster(source, hidden=hidden, seed=seed).to(self._device)
+        for tensor in forecaster.network.state_dict().values():
             communicator.broadcast_(tensor)
         self._timer = _CollectiveTimer(communicator)
         self._step = TrainStep.from_config(
-            NetworkForecaster(network, supports, source.scaler, source.target_indices, seed),
-            TrainingConfig(seed=seed),
-            cast("Communicator", self._timer),
+            forecaster, TrainingConfig(seed=seed), cast("Communicator", self._timer)
         )
         self.parameters = self._step.parameters
         self._steps = 0
@@ -72,14 +80,62 @@ class RankStep:
         batch = next(batches)
         fetched = time.perf_counter()
         self._timer.seconds = 0.0
-        self._step([batch], step=self._steps)
+        self._train(batch)
         self._steps += 1
+        synchronize(self._device)
         seconds = time.perf_counter() - fetched
         return StepTimes(
             fetch=fetched - began,
             compute=seconds - self._timer.seconds,
             communication=self._timer.seconds,
         )
+
+    def _train(self, batch: Batch) -> None:
+        """Take one step."""
+        self._step([batch], step=self._steps, num_batches=1)
+
+
+class DDPStep(RankStep):
+    """The same with torch's `DistributedDataParallel`, as scripts of the field train.
+
+    The loss of a rank is the mean over its own observed targets, and gradients are averaged over
+    ranks: where targets are missing, that is not the gradient of one process. They are summed
+    during the backward pass, so `communication` is 0 and `compute` contains it.
+    """
+
+    def __init__(
+        self,
+        source: WindowSource,
+        communicator: Communicator,
+        *,
+        hidden: int,
+        seed: int,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(source, communicator, hidden=hidden, seed=seed, device=device)
+        config = TrainingConfig(seed=seed)
+        self._loss, self._clip_norm = build_loss(config), config.clip_norm
+        self._optimizer = build_optimizer(self.parameters, config)
+        forecaster = self._step.forecaster
+        is_alone = communicator.world_size == 1
+        self._model = forecaster if is_alone else DistributedDataParallel(forecaster)
+
+    def _train(self, batch: Batch) -> None:
+        assert batch.y is not None
+        assert batch.y_mask is not None
+        self._optimizer.zero_grad(set_to_none=True)
+        loss_sum, count = self._loss(self._model(batch), batch.y, batch.y_mask)
+        (loss_sum / count.clamp(min=1)).backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+        nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
+        self._optimizer.step()
+
+
+def build_forecaster(source: WindowSource, *, hidden: int, seed: int) -> NetworkForecaster:
+    """A DCRNN of one layer with its un-scaling, in training mode."""
+    torch.manual_seed(seed)
+    network = DCRNN(DCRNNConfig(hidden=hidden, layers=1), source.shape)
+    supports = Supports.from_graph(source.store.graph, network.support_kind)
+    return NetworkForecaster(network, supports, source.scaler, source.target_indices, seed)
 
 
 class _CollectiveTimer:

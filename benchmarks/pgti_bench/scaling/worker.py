@@ -1,6 +1,7 @@
 """One rank of the scaling study: joins the others, then answers requests."""
 
 import contextlib
+import sys
 import time
 from dataclasses import asdict
 from itertools import islice
@@ -13,8 +14,11 @@ from pgti.batching import Batch, Batcher, BatchLoader, BatchRequest
 from pgti.distributed import Communicator, SingleProcess, init_communicator
 from pgti.memory.malloc import malloc_policy
 from pgti.store import SeriesStore
+from pgti.training.gradients import STOP_BITS
 from pgti.windows import WindowSpec
-from pgti_bench.scaling.step import RankStep, clone_batch
+from pgti_bench.devices import synchronize
+from pgti_bench.scaling.options import DDP
+from pgti_bench.scaling.step import DDPStep, RankStep, clone_batch
 from pgti_bench.scaling.systems import build_system_loader
 from pgti_bench.scaling.windows import window_source
 from pgti_bench.worker_loop import serve
@@ -59,10 +63,13 @@ class RankHandlers:
 
     Args:
         communicator: the ranks.
+        device: where this rank computes.
     """
 
-    def __init__(self, communicator: Communicator) -> None:
+    def __init__(self, communicator: Communicator, device: torch.device | None = None) -> None:
         self._communicator = communicator
+        self._device = torch.device("cpu") if device is None else device
+        self._steps: dict[str, RankStep] = {}
         self._loaders: dict[str, BatchLoader] = {}
         self._batch: Batch | None = None
         self._step: RankStep | None = None
@@ -74,13 +81,16 @@ class RankHandlers:
         spec = WindowSpec(input_steps=window_steps, horizon=window_steps)
         self._source, self._starts = window_source(SeriesStore.open(store), spec)
         self._batch_size, self._seed = batch_size, seed
-        self._step = RankStep(self._source, self._communicator, hidden=hidden, seed=seed)
-        self._alone = RankStep(self._source, SingleProcess(), hidden=hidden, seed=seed)
+        self._network: dict[str, Any] = {"hidden": hidden, "seed": seed, "device": self._device}
+        self._step = RankStep(self._source, self._communicator, **self._network)
+        self._alone = RankStep(self._source, SingleProcess(), **self._network)
         parameters = self._step.parameters
+        is_on_cpu = self._device.type == "cpu"
         return {
             "parameters": sum(parameter.numel() for parameter in parameters),
             "gradient_bytes": sum(parameter.nbytes for parameter in parameters),
-            "control_bytes": 8 * (1 + len(parameters)),
+            # The count, why to stop, and on CPUs which parameters have a gradient.
+            "message_bytes": 8 * (1 + STOP_BITS + is_on_cpu * len(parameters)),
             "threads": torch.get_num_threads(),
         }
 
@@ -94,24 +104,29 @@ class RankHandlers:
             batch_size=self._batch_size,
             seed=self._seed,
             place=place,
+            device=self._device,
         )
+        if system == DDP:
+            self._steps[system] = DDPStep(self._source, self._communicator, **self._network)
+            loader.batcher.gather(loader.starts[:1])  # materializes the windows
         self._loaders[system] = loader
         return {"prefetched": loader.batcher.prefetch_depth > 1}
 
     def steps(self, *, system: str, epoch: int, count: int) -> dict[str, Any]:
         """Begin an epoch with all ranks: one warm-up step, then the measured ones."""
         assert self._step is not None
+        step = self._steps.get(system, self._step)
         loader, traffic = self._loaders[system], self._communicator.traffic
         self._communicator.barrier()
         with contextlib.closing(loader.epoch(epoch)) as batches:
-            self._step.take(batches)
+            step.take(batches)
             before = traffic.sent_bytes
-            times = [asdict(self._step.take(batches)) for _ in range(count)]
+            times = [asdict(step.take(batches)) for _ in range(count)]
             sent = traffic.since(before)
         return {
             **{name: [each[name] for each in times] for name in times[0]},
             "sent_bytes": sent,
-            "parameters_sum": self._step.parameters_sum(),
+            "parameters_sum": step.parameters_sum(),
         }
 
     def compute(self, *, count: int) -> dict[str, Any]:
@@ -124,6 +139,7 @@ class RankHandlers:
                 self._communicator,
                 batch_size=self._batch_size,
                 seed=self._seed,
+                device=self._device,
             )
             with contextlib.closing(plain.epoch(0)) as batches:
                 self._batch = clone_batch(next(batches))
@@ -132,7 +148,8 @@ class RankHandlers:
         for _ in range(count):
             began = time.process_time()
             seconds.append(self._alone.take(iter([self._batch])).compute)
-            cpu_seconds.append(time.process_time() - began)
+            spent = time.process_time() - began
+            cpu_seconds.append(spent if self._device.type == "cpu" else seconds[-1])
         return {"seconds": seconds, "cpu_seconds": cpu_seconds}
 
     def fetch(self, *, system: str, count: int, batch_size: int) -> dict[str, Any]:
@@ -159,12 +176,13 @@ class RankHandlers:
         """All-reduces of the given sizes in bytes, one after the other; the median time of each."""
         medians = []
         for size in sizes:
-            tensor = torch.zeros(max(1, size // 4))
+            tensor = torch.zeros(max(1, size // 4), device=self._device)
             seconds = []
             for _ in range(repeats + 2):
                 self._communicator.barrier()
                 began = time.perf_counter()
                 self._communicator.all_reduce_(tensor, "control")
+                synchronize(self._device)
                 seconds.append(time.perf_counter() - began)
             medians.append(float(np.median(seconds[2:])))
         return {"seconds": medians}
@@ -178,11 +196,12 @@ class RankHandlers:
 def main() -> None:
     """Join the ranks given by the environment and answer requests until standard input ends."""
     torch.set_num_threads(1)
+    device = torch.device(sys.argv[1], *map(int, sys.argv[2:]))  # "cpu", or "cuda" and its index
     with (
         malloc_policy("retain"),  # as training does if memory allows
-        init_communicator(timeout_seconds=_TIMEOUT_SECONDS) as communicator,
+        init_communicator(device, timeout_seconds=_TIMEOUT_SECONDS) as communicator,
     ):
-        handlers = RankHandlers(communicator)
+        handlers = RankHandlers(communicator, device)
         names = ("prepare", "build", "steps", "compute", "fetch", "collectives", "drop")
         serve({name: getattr(handlers, name) for name in names})
 

@@ -22,10 +22,12 @@ class RankWorkers:
 
     Args:
         world_size: number of ranks.
+        device: where they compute: cpu, or cuda, each on its own GPU.
     """
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(self, world_size: int, device: str = "cpu") -> None:
         self.world_size = world_size
+        self._device = device
         self._stack = ExitStack()
         self._workers: list[Worker] = []
 
@@ -35,7 +37,8 @@ class RankWorkers:
         port = _free_port()
         for rank in range(self.world_size):
             name = f"rank {rank} of {self.world_size}"
-            worker = Worker(_RANK, _environment(rank, self.world_size, port), name)
+            command = (*_RANK, self._device, *([] if self._device == "cpu" else [f"{rank}"]))
+            worker = Worker(command, _environment(rank, self.world_size, port), name)
             self._workers.append(self._stack.enter_context(worker))
         return self
 
