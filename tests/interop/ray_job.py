@@ -70,7 +70,7 @@ def main(storage: Path, store: Path, run: Path, failing_run: Path) -> None:
 
     search = {"seed": tune.grid_search([1, 2])}
     tuned = tune.Tuner(
-        tune.with_resources(trial, {"CPU": 0}),
+        tune.with_resources(trial, {"CPU": 0.01}),
         param_space=search,
         run_config=tune.RunConfig(storage_path=str(storage)),
     ).fit()
