@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 EXAMPLE := build/example
 
 .PHONY: train test check pytest test-slow clean setup bench-pgt bench-step bench-loader bench-memory \
-	bench-epoch bench-scaling bench-equivalence
+	bench-epoch bench-scaling bench-equivalence gpu-check
 
 setup: $(STAMP)
 
@@ -86,6 +86,11 @@ bench-step bench-loader bench-scaling: bench-%: $(STAMP)
 
 bench-epoch bench-equivalence: bench-%: $(STAMP) $(STORE)
 	$(BENCH) $* $(STORE) $(ARGS)
+
+# Correctness and speed on one GPU, in under 8 minutes, into build/gpu-check: a table and JSON. It needs
+# nothing that `make setup` has not installed, and no network. ARGS=--rehearse runs it on the CPU.
+gpu-check: $(STAMP)
+	$(BENCH) gpu-check $(ARGS)
 
 $(BENCH_STORE): | $(STAMP)
 	mkdir -p $(@D)

@@ -1,0 +1,30 @@
+"""The tests that need a GPU."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pgti_bench
+from pgti_bench.gpu_check.setting import Setting
+
+__all__ = ["check"]
+
+
+def check(setting: Setting) -> None:
+    """Run the tests with the marker `gpu`; in a rehearsal they are collected and skipped."""
+    root = Path(pgti_bench.__file__).parents[2]
+    if not (root / "tests").is_dir():
+        setting.add("tests", message="left out: pgti_bench is not in a checkout, which has them")
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    ended = subprocess.run(
+        [*command, "--no-header", "tests", "benchmarks/tests"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = ended.stdout.strip().splitlines()
+    summary = lines[-1].strip("= ") if lines else ended.stderr.strip()[-300:]
+    failed = [line.split(" - ")[0] for line in lines if line.startswith(("FAILED", "ERROR"))]
+    setting.add("tests", passed=ended.returncode == 0, message="; ".join([summary, *failed[:5]]))
