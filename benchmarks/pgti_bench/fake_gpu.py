@@ -298,6 +298,8 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does
                 result: Any = sparse_product(name, args, kwargs)
             elif name == "_cudnn_rnn_backward":
                 result = gru_gradients(args)
+            elif name in ("_fused_adam_", "_fused_adamw_"):
+                result = None  # in place; torch has no shapes for it
             else:
                 result = func(*args, **kwargs)
             if self._launches is not None:

@@ -13,7 +13,7 @@ from pgti.forecasting.metrics import ForecastMetrics
 from pgti.models import MODELS
 from pgti.training import TrainingConfig
 from pgti.training.config import AdamWOptimizer, HuberLoss, MSELoss
-from pgti.training.step import RunningLoss
+from pgti.training.running_loss import RunningLoss
 from pgti_bench.fake_device import FakeGpu, FakeStepSpec, fake_step
 
 NAMES = [name for name, entry in MODELS.items() if not entry.library]

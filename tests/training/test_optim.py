@@ -9,9 +9,9 @@ from torch import nn
 from pgti.errors import ConfigError
 from pgti.training import TrainingConfig
 from pgti.training.config import AdamWOptimizer, HuberLoss, MAELoss, MSELoss
+from pgti.training.gradients import scale_gradients
 from pgti.training.optim import Plateau, build_loss, build_optimizer, learning_rate
 from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
-from pgti.training.step import scale_gradients
 
 
 def rates(config: TrainingConfig, num_steps: int, plateau: Plateau | None = None) -> list[float]:

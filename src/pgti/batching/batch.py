@@ -49,6 +49,12 @@ class Batch(Display):
         """B."""
         return len(self.starts)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors that it has, in the order of the attributes."""
+        tensors = (self.x, self.x_mask, self.y, self.y_mask, self.calendar)
+        return [each for each in tensors if each is not None]
+
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Self:
         """The same windows on a device; this batch if it is there already.
 

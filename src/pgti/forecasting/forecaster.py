@@ -84,6 +84,8 @@ class NetworkForecaster(AbstractScaledForecaster):
         seed: seed of what the network draws in training (scheduled sampling).
 
     Attributes:
+        requested: names of the inputs that the network's `forward` asks for; None if they cannot be
+            seen.
         deterministic: whether a GPU has to repeat forecasts bit for bit; see
             `deterministic_algorithms`.
 
@@ -105,7 +107,7 @@ class NetworkForecaster(AbstractScaledForecaster):
         self.supports = supports
         self.seed = seed
         self.deterministic = False
-        self._requested = requested_inputs(network)
+        self.requested = requested_inputs(network)
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """Forecasts in original units; unscaled in float32 even where the network computes lower.
@@ -132,10 +134,10 @@ class NetworkForecaster(AbstractScaledForecaster):
     def _run(self, batch: Batch, step: int | None) -> Tensor:
         """What the network returns."""
         scaled: Tensor
-        if self._requested is None:
+        if self.requested is None:
             scaled = self.network(batch.x, self.supports)
         else:
-            inputs = {name: self._input(name, batch, step) for name in self._requested}
+            inputs = {name: self._input(name, batch, step) for name in self.requested}
             scaled = self.network(batch.x, **inputs)
         return scaled
 

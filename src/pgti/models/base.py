@@ -142,6 +142,11 @@ class AbstractModel(nn.Module, ABC):
         return "it does not say that it can work on some of the sensors"
 
     @property
+    def depends_on_step(self) -> bool:
+        """Whether, in training, the model decides on the host by the teacher's step and seed."""
+        return False
+
+    @property
     def needs_edges(self) -> bool:
         """Whether sensors see one another along the edges of the graph alone."""
         return self.support_kind != "none"

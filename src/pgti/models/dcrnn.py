@@ -103,6 +103,11 @@ class DCRNN(AbstractModel):
         nn.init.xavier_uniform_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
 
+    @property
+    def depends_on_step(self) -> bool:
+        """Scheduled sampling flips its coins on the host."""
+        return self.config.scheduled_sampling
+
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)

@@ -266,6 +266,11 @@ class Supports(nn.Module):
         """Free all scratch memory; `scratch` allocates it again."""
         self._scratch = _Scratch()
 
+    def take_scratch(self) -> object:
+        """All scratch memory: it stays as it is while the result lives; layers allocate other."""
+        taken, self._scratch = self._scratch, _Scratch()
+        return taken
+
     def _register(self, name: str, operator: CsrMatrix) -> None:
         """Register an operator as three buffers; MKL and cuSPARSE take int32 indices."""
         parts = {

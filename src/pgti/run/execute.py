@@ -266,6 +266,7 @@ def _fit(prepared: PreparedRun, plan: MemoryPlan, log: Log) -> FitResult:
     if prepared.run.communicator.is_main:
         for line in prepared.choices:
             log(line)
+        prepared.trainer.train_step.explain_to(log)
     run = prepared.run
     device_peak_bytes(run.device, reset=True)  # the trial step is over
     with malloc_policy(plan.malloc_policy):

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pgti.training.config import TrainingConfig as TrainingConfig
     from pgti.training.progress import FitResult as FitResult
     from pgti.training.run_directory import RunDirectory as RunDirectory
+    from pgti.training.running_loss import RunningLoss as RunningLoss
     from pgti.training.schedules import CosineSchedule as CosineSchedule
     from pgti.training.schedules import MultistepSchedule as MultistepSchedule
     from pgti.training.schedules import NoSchedule as NoSchedule
     from pgti.training.schedules import PlateauSchedule as PlateauSchedule
     from pgti.training.state import RunFingerprint as RunFingerprint
-    from pgti.training.step import RunningLoss as RunningLoss
     from pgti.training.step import TrainStep as TrainStep
     from pgti.training.trainer import Trainer as Trainer
 else:

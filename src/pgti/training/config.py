@@ -235,11 +235,10 @@ class TrainingConfig:
             what is multiplied to 10 bits on GPUs that have TF32, and computes float32 elsewhere;
             "bfloat16" uses autocast, and on GPUs hops over the graph too. Sums are float32, and
             validation, evaluation and forecasts compute in float32.
-        deterministic: On GPUs, choose algorithms that repeat a run bit for bit, which may be
-            slower, and refuse what has none. CPUs always do.
-        cuda_graphs: On GPUs, record the kernels of a training step once and replay them, which
-            spares the host their launches, with the same results. "auto" does so where a step can
-            be recorded, and says why not otherwise; "off" never does.
+        deterministic: On GPUs, use algorithms that repeat a run bit for bit, which may be slower,
+            and refuse what has none. CPUs always do.
+        cuda_graphs: On GPUs, record a training step once and replay it, with the same results, but
+            not a launch of each kernel. "auto" says why where it cannot; "off" never does.
         activation_checkpointing: Recompute activations in the backward pass instead of storing
             them. This takes a fraction of the memory and about a third more time. "auto" does so if
             they would not fit otherwise.

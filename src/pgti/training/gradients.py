@@ -1,7 +1,7 @@
 """The sum of gradients over ranks, sent in buckets while the backward pass runs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgti.distributed import Communicator, Work
 from pgti.errors import ConfigError
 
-__all__ = ["STOP_BITS", "GradientReducer"]
+__all__ = ["STOP_BITS", "GradientReducer", "scale_gradients"]
 
 STOP_BITS = 5
 """Reasons to stop or to save that a step can carry, one bit each."""
@@ -97,6 +97,14 @@ class GradientReducer:
         self._reads_presence = True
         self._is_on_gpu = self._parameters[0].is_cuda
         self._late: LateCopy | None = None
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether several ranks send gradients in parts, during the backward pass."""
+        if self._communicator.world_size == 1:
+            return False
+        self._make_buckets()
+        return len(self._buckets) > 1
 
     def begin(self) -> None:
         """Send buckets as the next backward pass, the last one of the step, completes them."""
@@ -246,3 +254,17 @@ class LateCopy:
 
 def _pinned(size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.float64, pin_memory=True)
+
+
+def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:
+    """Turn gradients of a summed loss into those of its mean over `count`.
+
+    A count of 0 gives zero gradients, not NaN. The count stays on its device.
+    """
+    factor = 1.0 / torch.where(count > 0, count, 1).double()
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for dtype, gradients in by_dtype.items():
+        torch._foreach_mul_(gradients, factor.to(dtype))

@@ -2,10 +2,10 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,25 @@ from pgti.nn import MaskedLoss, check_masked_sum, huber, mae, mse
 from pgti.training.config import AdamWOptimizer, CustomLoss, HuberLoss, TrainingConfig
 from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
 
-__all__ = ["Plateau", "build_loss", "build_optimizer", "check_own_loss", "learning_rate"]
+__all__ = [
+    "Plateau",
+    "build_loss",
+    "build_optimizer",
+    "check_own_loss",
+    "hold_rate_on",
+    "learning_rate",
+    "load_optimizer",
+    "plain_optimizer_state",
+]
+
+_DEVICE_OPTIONS = ("fused", "foreach", "capturable")
+"""Options of an optimizer about how it computes, which belong to the device and not to the run."""
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Adam:
     """Build the configured optimizer over the trainable parameters.
+
+    On a GPU it updates all of them in one kernel.
 
     Raises:
         ConfigError: if no parameter is trainable.
@@ -35,7 +49,44 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
         lr=config.learning_rate,
         eps=options.epsilon,
         weight_decay=options.weight_decay,
+        fused=True if trainable[0].device.type == "cuda" else None,
     )
+
+
+def hold_rate_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Put the learning rate into a tensor, from which an update on the device reads it.
+
+    So a recorded update (`pgti.training.capture`) follows the schedule, and a usual one computes
+    the same as it.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = torch.full((), group["lr"], device=device)
+
+
+def plain_optimizer_state(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, Any]:
+    """The state of an optimizer as a checkpoint holds it: the same from any device.
+
+    Args:
+        optimizer: on any device.
+        rate: its learning rate, which a GPU has in a tensor.
+    """
+    state = optimizer.state_dict()
+    plain = {"fused": None, "foreach": None, "capturable": False, "lr": rate}
+    groups = [{**group, **plain} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a state from a checkpoint; how the optimizer computes on its device stays."""
+    rates = [group["lr"] for group in optimizer.param_groups]
+    groups = [
+        {**loaded, **{name: own[name] for name in _DEVICE_OPTIONS}}
+        for loaded, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        if isinstance(rate, Tensor):
+            group["lr"] = rate.fill_(group["lr"])
 
 
 def build_loss(config: TrainingConfig) -> MaskedLoss:

@@ -12,9 +12,11 @@ from pgti.errors import RunError
 from pgti.training.checkpoint import Checkpoint
 from pgti.training.checkpoint_writer import CheckpointWriter
 from pgti.training.compatibility import check_settings, plain_settings
+from pgti.training.optim import plain_optimizer_state
 from pgti.training.progress import Progress
 from pgti.training.run_directory import RunDirectory
-from pgti.training.step import RunningLoss, TrainStep
+from pgti.training.running_loss import RunningLoss
+from pgti.training.step import TrainStep
 
 __all__ = ["RunFingerprint", "TrainingState"]
 
@@ -120,7 +122,7 @@ class TrainingState:
         """What `save` writes."""
         return Checkpoint(
             network=self._network.state_dict(),
-            optimizer=self._step.optimizer.state_dict(),
+            optimizer=plain_optimizer_state(self._step.optimizer, self._step.learning_rate),
             position=self.progress.to_plain(),
             scaler=self._scaler(),
             fingerprint=self._fingerprint.store,
@@ -158,9 +160,7 @@ class TrainingState:
     def _load(self, checkpoint: Checkpoint) -> None:
         check_settings({"scaler": checkpoint.scaler}, {"scaler": self._scaler()})
         checkpoint.load_into(self._network)
-        self._step.optimizer.load_state_dict(checkpoint.optimizer)
-        # Of the last step, also where none follows before the validation.
-        self._step.set_learning_rate(float(self._step.optimizer.param_groups[0]["lr"]))
+        self._step.load_optimizer(checkpoint.optimizer)
         self.progress = checkpoint.progress
         if self._communicator.is_main:  # the losses of the epoch so far are counted once
             self.loss.reset(self.progress.loss_sum, self.progress.loss_count)

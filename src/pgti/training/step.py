@@ -1,8 +1,9 @@
 """One optimizer step, exact at any number of ranks and however its windows are cut into batches."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
-from typing import Self
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,45 +15,21 @@ from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
 from pgti.nn import MaskedLoss
 from pgti.nn.numerics import deterministic_algorithms, float32_products
+from pgti.training.capture import StepGraphs, why_not_recorded
 from pgti.training.config import Precision, TrainingConfig
+from pgti.training.cuda_graphs import CudaRecorder, GraphRecorder
 from pgti.training.freezing import freeze_parameters, frozen_norms
-from pgti.training.gradients import GradientReducer
-from pgti.training.optim import build_loss, build_optimizer, check_own_loss
+from pgti.training.gradients import GradientReducer, scale_gradients
+from pgti.training.optim import (
+    build_loss,
+    build_optimizer,
+    check_own_loss,
+    hold_rate_on,
+    load_optimizer,
+)
+from pgti.training.running_loss import RunningLoss
 
-__all__ = ["RunningLoss", "TrainStep", "scale_gradients"]
-
-
-class RunningLoss:
-    """Sum of this rank's losses and the count behind it, accumulated on the device.
-
-    Args:
-        device: where batches are.
-
-    Attributes:
-        total: summed loss, float64 scalar.
-        count: observed targets (or what a loss of a user's own counts), float64 scalar.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.reset()
-
-    def reset(self, total: float = 0.0, count: float = 0.0) -> None:
-        """Start again from a sum and its count."""
-        self.total = torch.tensor(total, dtype=torch.float64, device=self._device)
-        self.count = torch.tensor(count, dtype=torch.float64, device=self._device)
-
-    def read_own(self) -> float | None:
-        """Mean loss of this rank alone; None where nothing was observed. Waits for the device."""
-        count = float(self.count)
-        return float(self.total) / count if count else None
-
-    def read(self, communicator: Communicator) -> tuple[float, float]:
-        """Sum and count over all ranks; waits for the device. Every rank must call it."""
-        total, count = self.total.clone(), self.count.clone()
-        communicator.all_reduce_(total, "metrics")
-        communicator.all_reduce_(count, "metrics")
-        return float(total), float(count)
+__all__ = ["TrainStep"]
 
 
 class TrainStep:
@@ -96,6 +73,7 @@ class TrainStep:
         self._seed = seed
         self._frozen_norms: list[nn.Module] = []
         self._learning_rate = float(optimizer.param_groups[0]["lr"])
+        self._graphs: StepGraphs | None = None
         self._reducer = GradientReducer(self.parameters, self._communicator)
 
     @classmethod
@@ -130,9 +108,36 @@ class TrainStep:
             clip_norm=config.clip_norm,
             seed=config.seed,
         )
+        if step.device.type == "cuda":
+            hold_rate_on(step.optimizer, step.device)
         if config.freeze:
             step._frozen_norms = frozen_norms(forecaster.network)
+        if (
+            config.cuda_graphs == "auto"
+            and step.device.type == "cuda"
+            and torch.cuda.is_available()
+        ):
+            step.record(CudaRecorder(step.device))
         return step
+
+    def record(self, recorder: GraphRecorder) -> None:
+        """Record steps on the device from now on, as far as they can be; see `StepGraphs`."""
+        self._graphs = StepGraphs(recorder, self.forecaster, self.parameters, self.optimizer)
+        reason = why_not_recorded(self.forecaster)
+        if reason is None and self._reducer.overlaps:
+            reason = "gradients of this size are sent to other ranks during the backward pass"
+        if reason is not None:
+            self._graphs.give_up(reason)
+
+    def explain_to(self, log: Callable[[str], None]) -> None:
+        """Write a line for the user, now or later, if steps on a GPU cannot be recorded."""
+        if self._graphs is not None:
+            self._graphs.explain_to(log)
+
+    def watch_for_changes(self) -> None:
+        """Record again whenever something else, such as a callback, has changed the network."""
+        if self._graphs is not None:
+            self._graphs.watches = True
 
     @property
     def device(self) -> torch.device:
@@ -228,21 +233,32 @@ class TrainStep:
         Raises:
             ConfigError: if windows have no targets.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        for norm in self._frozen_norms:
+            norm.eval()
+        if self._graphs is None:
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            self._graphs.begin_step()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for index, batch in enumerate(batches):
             if not batch.num_windows:
                 continue
-            loss_sum, count = self._loss_of(batch, step)
+            run = partial(self._run, step=step, is_last=index + 1 == num_batches)
+            graphs = self._graphs
+            loss_sum, count = run(batch) if graphs is None else graphs.accumulate(batch, run)
             if running is not None:
-                running.total += loss_sum.detach()
+                running.total += loss_sum
                 running.count += count
             total += count
-            if index + 1 == num_batches:
-                self._reducer.begin()
-            loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
-            del loss_sum
         return total
+
+    def _run(self, batch: Batch, *, step: int, is_last: bool) -> tuple[Tensor, Tensor]:
+        """Forward and backward pass of a batch: its summed loss and the count behind it."""
+        loss_sum, count = self._loss_of(batch, step)
+        if is_last:
+            self._reducer.begin()
+        loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+        return loss_sum.detach(), count
 
     def reduce(self, count: Tensor, stop: int = 0) -> tuple[Tensor, int]:
         """Sum gradients and count over the ranks, and agree on whether to stop.
@@ -268,12 +284,26 @@ class TrainStep:
             else:
                 group["lr"] = rate
 
+    def load_optimizer(self, state: Mapping[str, Any]) -> None:
+        """Load the optimizer's state and learning rate from a checkpoint."""
+        load_optimizer(self.optimizer, state)
+        # Of the last step, also where none follows before the validation.
+        self.set_learning_rate(float(state["param_groups"][0]["lr"]))
+        if self._graphs is not None:
+            self._graphs.forget()
+
     def update(self, count: Tensor) -> None:
         """Divide the gradients by the count, clip them, and update the parameters.
 
         Args:
             count: of all ranks, a float64 scalar on the device.
         """
+        if self._graphs is None:
+            self._update(count)
+        else:
+            self._graphs.update(count, self._update)
+
+    def _update(self, count: Tensor) -> None:
         scale_gradients(self.parameters, count)
         if self._clip_norm > 0:
             nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
@@ -288,6 +318,8 @@ class TrainStep:
         Raises:
             ConfigError: if the windows have no targets.
         """
+        for norm in self._frozen_norms:
+            norm.eval()
         with self._numerics():
             loss_sum, _ = self._loss_of(batch, step=0)
             loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
@@ -298,27 +330,11 @@ class TrainStep:
             raise ConfigError(
                 "a batch without targets cannot be trained on: gather it with targets"
             )
-        for norm in self._frozen_norms:
-            norm.eval()
         is_lower = self._precision == "bfloat16"
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
             prediction = self.forecaster(batch, step=step)
         loss_sum, count = self._loss(prediction, batch.y, batch.y_mask)
         return loss_sum, count.double()
-
-
-def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:
-    """Turn gradients of a summed loss into those of its mean over `count`.
-
-    A count of 0 gives zero gradients, not NaN. The count stays on its device.
-    """
-    factor = 1.0 / torch.where(count > 0, count, 1).double()
-    by_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for parameter in parameters:
-        if parameter.grad is not None:
-            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
-    for dtype, gradients in by_dtype.items():
-        torch._foreach_mul_(gradients, factor.to(dtype))
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

@@ -121,6 +121,8 @@ class Trainer:
             self._forecaster.network.compile()
         self._forecaster.train()
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
+        if self._extensions.callbacks:
+            self.train_step.watch_for_changes()
         try:
             with self._stop.signals, closing(self.state):
                 if not self.state.progress.is_finished(self._config):
