@@ -213,7 +213,8 @@ def test_a_copy_starts_while_the_batch_before_is_used(
     assert cuda.log.count("computation waits for the copy") == len(uploads)
 
 
-def test_pinned_memory_is_a_ring(tmp_path: Path, cuda: Cuda, monkeypatch: Any) -> None:
+@pytest.mark.usefixtures("cuda")
+def test_pinned_memory_is_a_ring(tmp_path: Path, monkeypatch: Any) -> None:
     """An epoch allocates it for the batches in progress, and no more."""
     sizes = list[int]()
 

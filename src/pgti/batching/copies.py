@@ -47,8 +47,9 @@ class PinnedArrays(ScratchArrays):
 
     def wait(self) -> None:
         """Block until the last copy from the arrays is done, if it is not."""
-        if self.copied is not None and not self.copied.query():
-            self.copied.synchronize()
+        copied = self.copied
+        if copied is not None and not copied.query():  # type: ignore[no-untyped-call] # nor here
+            copied.synchronize()
         self.copied = None
 
     def _allocate(self, size: int, dtype: DTypeLike) -> NDArray[Any]:
