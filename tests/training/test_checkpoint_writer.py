@@ -89,6 +89,7 @@ def test_checkpoints_are_written_in_order_one_at_a_time(tmp_path: Path, disk: Di
     disk.is_ready.set()
     second.join(60)
     writer.wait()
+    writer.join()
     assert disk.written == ["best.pt", "last.pt"]
     assert [each for each in threading.enumerate() if "checkpoint" in each.name] == []
 

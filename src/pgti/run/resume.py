@@ -157,7 +157,8 @@ def keep_options(
             lines.append(
                 f"the run is of an earlier version: {option(f'windows.{name}', value)} stays"
             )
-    per_rank, ranks = config.training.batch_size_per_rank, communicator.world_size
+    per_rank = config.training.batch_size_per_rank
+    ranks = max(1, communicator.world_size // config.shard_sensors)  # with windows of their own
     ranks = max(1, ranks // config.shard_sensors)
     if per_rank is not None and size is not None:
         training = replace(config.training, batch_size=size, batch_size_per_rank=None)

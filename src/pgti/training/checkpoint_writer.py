@@ -1,9 +1,9 @@
 """Checkpoints written by a thread, while training takes its next steps."""
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ class CheckpointWriter:
     """
 
     def __init__(self) -> None:
-        self._thread: Thread | None = None
-        self._error: PgtiError | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
 
     def write(self, checkpoint: Checkpoint, path: Path) -> None:
         """Begin to write a checkpoint, once the one before is complete.
@@ -43,10 +43,9 @@ class CheckpointWriter:
             network=host.of(checkpoint.network),
             optimizer=host.of(checkpoint.optimizer),
         )
-        self._thread = Thread(
-            target=self._write, args=(copied, host, path), name="pgti checkpoint writer"
-        )
-        self._thread.start()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="pgti checkpoint writer")
+        self._writing = self._thread.submit(_write, copied, host, path)
 
     def wait(self) -> None:
         """Wait until the last checkpoint is complete.
@@ -54,25 +53,25 @@ class CheckpointWriter:
         Raises:
             RunError: if it could not be written.
         """
-        self.join()
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def join(self) -> None:
-        """Wait until the thread has ended, however it ended."""
+        """Wait until the last checkpoint is complete, or has failed, and end the thread."""
         if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+            self._thread.shutdown()
+            self._thread = self._writing = None
 
-    def _write(self, checkpoint: Checkpoint, host: "_HostCopy", path: Path) -> None:
-        try:
-            host.synchronize()
-            checkpoint.save(path)
-        except PgtiError as error:
-            self._error = error
-        except Exception as error:  # noqa: BLE001 - a thread has nobody to raise it to
-            self._error = RunError(f"{path} cannot be written: {type(error).__name__}: {error}")
+
+def _write(checkpoint: Checkpoint, host: "_HostCopy", path: Path) -> None:
+    try:
+        host.synchronize()
+        checkpoint.save(path)
+    except PgtiError:
+        raise
+    except Exception as error:  # it reaches the user from another place than its own
+        raise RunError(f"{path} cannot be written: {type(error).__name__}: {error}") from error
 
 
 class _HostCopy:
