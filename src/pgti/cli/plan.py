@@ -1,5 +1,6 @@
 """`pgti plan`: a job of many ranks without its processes."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -69,7 +70,12 @@ def plan_command(
     result = plan(
         config, world_size, ranks=ranks or None, epoch=epoch, max_batches=batches, log=log
     )
-    tables = (_schedule_table(result), _bytes_table(result), _rank_table(result))
+    tables = (
+        _schedule_table(result),
+        *_halo_tables(result),
+        _bytes_table(result),
+        _rank_table(result),
+    )
     print_results(to_json(result), *(each for each in tables if each.row_count), as_json=json)
     log(result.machine.summary)
     for line in result.left_out:
@@ -83,6 +89,7 @@ def plan_command(
 
 def _schedule_table(result: "PlanResult") -> Table:
     schedule, held = result.schedule, result.held_bytes
+    rank = "rank" if result.halo is None else "group"
     low, median, high = (
         f"{size / _MIB:,.1f}" for size in (held.minimum, held.median, held.maximum)
     )
@@ -90,15 +97,37 @@ def _schedule_table(result: "PlanResult") -> Table:
         "training windows taken once, never, repeatedly; exact?": f"{schedule.taken_once:,}, "
         f"{schedule.never_taken:,}, {schedule.taken_repeatedly:,}; "
         f"{'yes' if schedule.taken_once == schedule.windows else 'NO'}",
-        "batches and steps of every rank": f"{schedule.batches:,} and {schedule.steps:,}",
-        "windows of a rank in a batch": _counts(schedule.windows_per_batch),
-        "windows of a rank in the epoch": _counts(schedule.windows_per_rank),
-        "ranks without a window in a batch": _counts(schedule.idle_per_batch),
-        "ranks without a window in the epoch": f"{schedule.idle_ranks:,}",
+        f"batches and steps of every {rank}": f"{schedule.batches:,} and {schedule.steps:,}",
+        f"windows of a {rank} in a batch": _counts(schedule.windows_per_batch),
+        f"windows of a {rank} in the epoch": _counts(schedule.windows_per_rank),
+        f"{rank}s without a window in a batch": _counts(schedule.idle_per_batch),
+        f"{rank}s without a window in the epoch": f"{schedule.idle_ranks:,}",
         "rows held by a rank, MiB": f"{median} ({low} to {high})",
     }
     title = f"epoch {result.epoch} of {count_of(result.world_size, 'rank')}, {result.placement}, "
     return build_table(title + result.order, ("", "median (range)"), rows.items())
+
+
+def _halo_tables(result: "PlanResult") -> Iterator[Table]:
+    """What ranks that share sensors send one another, if any do."""
+    halo = result.halo
+    if halo is None:
+        return
+    share = halo.cut_edges / max(1, halo.edges)
+    rows = {
+        "sensors of a rank": _range_of(halo.parts),
+        "their neighbours on other ranks": _range_of(halo.halos),
+        "edges between ranks": f"{halo.cut_edges:,} of {halo.edges:,} ({share:.2%})",
+        "products with the graph in a step": f"{halo.products:,}",
+        "bytes that a rank sends for them in a step": _range_of(halo.step_bytes),
+    }
+    title = f"sensors split over {len(halo.parts)} ranks; steps of {halo.windows:,} windows a group"
+    yield build_table(title, ("", "each rank"), rows.items())
+
+
+def _range_of(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _bytes_table(result: "PlanResult") -> Table:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pgti.distributed.communicator import SpaceGroup as SpaceGroup
     from pgti.distributed.communicator import TrafficCounter as TrafficCounter
     from pgti.distributed.communicator import Work as Work
+    from pgti.distributed.communicator import check_shards as check_shards
     from pgti.distributed.init import init_communicator as init_communicator
     from pgti.distributed.init import make_current as make_current
     from pgti.distributed.init import open_fake as open_fake

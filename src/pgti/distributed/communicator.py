@@ -21,6 +21,7 @@ __all__ = [
     "SpaceGroup",
     "TrafficCounter",
     "Work",
+    "check_shards",
 ]
 
 Kind = Literal["data", "halo", "gradients", "counts", "metrics", "control"]
@@ -79,6 +80,15 @@ class Work:
         Raises:
             PeerError: if another rank failed or does not answer.
         """
+
+
+def check_shards(shards: int, world_size: int) -> None:
+    """Raise ConfigError unless the number of ranks is a multiple of `shards`."""
+    if world_size % shards:
+        raise ConfigError(
+            f"shard_sensors is {shards} and the number of ranks {world_size}: the ranks must be a "
+            f"multiple of the shards; launch as many, or change {option('shard_sensors')}"
+        )
 
 
 class SpaceGroup:
@@ -164,12 +174,7 @@ class Communicator(ABC):
         Raises:
             ConfigError: the number of ranks is not a multiple of `shards`.
         """
-        if self.world_size % shards:
-            raise ConfigError(
-                f"shard_sensors is {shards} and the number of ranks {self.world_size}: the ranks "
-                "must be a multiple of the shards; launch as many, or change "
-                f"{option('shard_sensors')}"
-            )
+        check_shards(shards, self.world_size)
         if shards != self.space.size:
             self.space = SpaceGroup() if shards == 1 else self._join_space(shards)
 

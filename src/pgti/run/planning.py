@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from pgti.batching import WindowSource
 from pgti.display import count_of
+from pgti.distributed import check_shards
 from pgti.errors import ConfigError, require_whole_number
+from pgti.graph import partition_sensors
 from pgti.run.build import build_forecaster, window_source
 from pgti.run.config import RunConfig
+from pgti.run.halo import HaloTraffic, predict_halo
 from pgti.run.results import Machine, Spread
 from pgti.run.schedule import Job, RankRows, Schedule, ScheduleSummary, count_rows
 from pgti.run.simulated_rank import SimulatedRank, collective_bytes, simulate_rank
@@ -74,6 +77,7 @@ class PlanResult:
         sent: what ranks send.
         held_bytes: rows of the series in each rank's own memory, over all ranks; 0 if they map the
             store.
+        halo: what ranks that share sensors send one another in a step; None if none do.
         ranks: the simulated ranks.
         is_sound: whether each window is taken once, and the simulated ranks took and sent what the
             schedule says.
@@ -93,6 +97,7 @@ class PlanResult:
     schedule: ScheduleSummary
     sent: SentBytes
     held_bytes: Spread
+    halo: HaloTraffic | None
     ranks: tuple[SimulatedRank, ...]
     is_sound: bool
     left_out: tuple[str, ...]
@@ -125,6 +130,7 @@ def plan(
     """
     began = time.perf_counter()
     ranks = _check(world_size, ranks, epoch, max_batches)
+    check_shards(config.shard_sensors, world_size)
     config = config.resolved(world_size)
     training = config.training
     store = SeriesStore.open(config.store)
@@ -141,7 +147,9 @@ def plan(
         world_size=world_size,
         placement=config.placement,
         epoch=epoch,
+        shard_sensors=config.shard_sensors,
     )
+    halo = _predict_halo(config, source, job)
     log(
         f"the schedule of {count_of(world_size, 'rank')}: "
         f"{count_of(job.num_batches, 'batch', 'batches')}"
@@ -150,6 +158,12 @@ def plan(
     summary, rows = schedule.summarize(), count_rows(schedule)
     simulated: list[SimulatedRank] = []
     left_out: list[str] = []
+    if halo is not None:
+        left_out.append(
+            "ranks that share sensors are not simulated: the schedule is that of their "
+            f"{count_of(job.num_groups, 'group')}"
+        )
+        ranks = ()
     for rank in ranks:
         found = simulate_rank(schedule, rows, source, forecaster, training, rank, max_batches)
         if isinstance(found, str):
@@ -173,6 +187,7 @@ def plan(
         schedule=summary,
         sent=_sent(job, rows, source, parameters),
         held_bytes=Spread.of((rows.held * source.stored_row_bytes).tolist()),
+        halo=halo,
         ranks=tuple(simulated),
         is_sound=summary.taken_once == summary.windows and all(each.agrees for each in simulated),
         left_out=tuple(left_out),
@@ -196,6 +211,25 @@ def _check(
         if rank >= world_size:
             raise ConfigError(f"rank is {rank}: it must be less than the world size {world_size}")
     return tuple(sorted(set(chosen)))
+
+
+def _predict_halo(config: RunConfig, source: WindowSource, job: Job) -> HaloTraffic | None:
+    """Of a step, in which a group of ranks takes the most windows that it ever does."""
+    if job.shard_sensors == 1:
+        return None
+    windows = job.sharding(0).max_size(min(job.batch_size, len(job.starts)))
+    graph = source.store.graph
+    traffic = predict_halo(
+        config.model.name,
+        config.model.options,
+        source.shape,
+        graph,
+        partition_sensors(graph, job.shard_sensors),
+        windows=windows,
+        activation_checkpointing=config.training.activation_checkpointing == "on",
+    )
+    step_bytes = tuple(job.accumulate * each for each in traffic.step_bytes)
+    return replace(traffic, step_bytes=step_bytes, windows=windows * job.accumulate)
 
 
 def _sent(

@@ -37,6 +37,8 @@ class Job:
         world_size: number of ranks.
         placement: replicated, every rank reads the whole series; partitioned, each holds a part.
         epoch: which epoch, from 0.
+        shard_sensors: ranks that share the sensors of each window, and so the windows: the
+            schedule is then that of groups of ranks.
     """
 
     order: Order
@@ -47,6 +49,12 @@ class Job:
     world_size: int
     placement: str
     epoch: int
+    shard_sensors: int = 1
+
+    @property
+    def num_groups(self) -> int:
+        """Parts of a batch: each rank has one, or each group of ranks that share sensors."""
+        return self.world_size // self.shard_sensors
 
     @property
     def num_batches(self) -> int:
@@ -73,13 +81,13 @@ class Job:
         """First row of each rank's partition if rows are exchanged, and the end of the last."""
         first = int(self.starts[0])
         num_rows = int(self.starts[-1]) + self.span - first
-        firsts = [even_part(num_rows, self.world_size, rank).start for rank in self.ranks]
+        firsts = [even_part(num_rows, self.num_groups, rank).start for rank in self.ranks]
         return first + np.array([*firsts, num_rows], dtype=np.int64)
 
     @property
     def ranks(self) -> range:
-        """All ranks."""
-        return range(self.world_size)
+        """All ranks, or all groups of ranks that share sensors."""
+        return range(self.num_groups)
 
     def sharding(self, rank: int) -> Sharding:
         """Which windows the rank takes, as in training.
@@ -87,7 +95,7 @@ class Job:
         Raises:
             ConfigError: if there is no such rank, or there are fewer partitions than ranks.
         """
-        return build_sharding(self.order, self.placement, rank, self.world_size)
+        return build_sharding(self.order, self.placement, rank, self.num_groups)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,7 +185,7 @@ class Schedule:
         )
 
     def _windows_per_rank(self, owners: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.bincount(owners[owners >= 0], minlength=self.job.world_size)
+        return np.bincount(owners[owners >= 0], minlength=self.job.num_groups)
 
     def _places_of(self, sharding: Sharding) -> NDArray[np.int64]:
         """Places in the epoch's order of the windows of one rank."""
@@ -225,8 +233,8 @@ class RankRows:
 def count_rows(schedule: Schedule) -> RankRows:
     """Rows that the ranks hold and send."""
     job = schedule.job
-    held, moved = (np.zeros(job.world_size, dtype=np.int64) for _ in range(2))
-    exchanged = np.zeros((job.num_batches, job.world_size), dtype=np.int32)
+    held, moved = (np.zeros(job.num_groups, dtype=np.int64) for _ in range(2))
+    exchanged = np.zeros((job.num_batches, job.num_groups), dtype=np.int32)
     if job.exchanges_rows:
         held = np.diff(job.borders)
         for batch in range(job.num_batches):
@@ -246,7 +254,7 @@ def _count_held_and_moved(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64
         [resident_rows(sharding, rank, job.starts, range(job.span), epoch) for rank in job.ranks]
         for epoch in (job.epoch, job.epoch + 1)
     )
-    moved = np.zeros(job.world_size, dtype=np.int64)
+    moved = np.zeros(job.num_groups, dtype=np.int64)
     for transfer in plan_transfers(now, later):
         moved[transfer.source] += len(transfer.rows)
     return np.array([sum(map(len, rows)) for rows in now], dtype=np.int64), moved
