@@ -148,10 +148,36 @@ def test_dcrnn_on_stacked_powers_equals_dcrnn(
     assert_equal(results(STACKED), results(DenseLimits()))
 
 
-def test_dcrnn_on_stacked_powers_in_bfloat16() -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "input_steps"),
+    [(torch.float64, 1), (torch.float64, 12), (torch.float64, 20), (torch.float32, 12)],
+)
+def test_graph_wavenet_on_stacked_powers_equals_graph_wavenet(
+    checkpointing: bool, dtype: torch.dtype, input_steps: int
+) -> None:
+    """Forecasts in training and evaluation, and gradients of all parameters; without dropout."""
+    torch.manual_seed(0)
+    sizes = shape(input_steps=input_steps)
+    model = build_model("graph-wavenet", {"dropout": 0.0}, sizes).to(dtype)
+    model.activation_checkpointing = checkpointing
+    x = torch.randn(BATCH, input_steps, NUM_NODES, sizes.input_channels, dtype=dtype)
+
+    def results(dense: DenseLimits) -> list[Tensor]:
+        supports = supports_of(model).to(dtype)
+        supports.dense = dense
+        trained = model.train()(x, supports)
+        gradients = torch.autograd.grad(trained.square().sum(), list(model.parameters()))
+        return [trained, *gradients]
+
+    assert_equal(results(STACKED), results(DenseLimits()))
+
+
+@pytest.mark.parametrize("name", ["dcrnn", "graph-wavenet"])
+def test_models_on_stacked_powers_in_bfloat16(name: str) -> None:
     """Operands are rounded, as they are in sparse products; sums over time are not."""
     torch.manual_seed(0)
-    model = build_model("dcrnn", {"hidden": 8}, shape())
+    model = build_model(name, {"hidden": 8}, shape()).eval()
     supports, x = supports_of(model), inputs()
     supports.dense = STACKED
     exact = model(x, supports)
@@ -160,9 +186,10 @@ def test_dcrnn_on_stacked_powers_in_bfloat16() -> None:
         rounded = model(x, supports)
     gradients = torch.autograd.grad(rounded.square().sum(), list(model.parameters()))
     assert rounded.dtype == torch.float32
-    assert 0 < (rounded - exact).abs().max() < 0.02 * exact.abs().max()
+    assert 0 < (rounded - exact).abs().max() < 0.03 * exact.abs().max()
+    total = torch.stack([each.norm() for each in exact_gradients]).norm()
     for one, other in zip(gradients, exact_gradients, strict=True):
-        assert (one - other).norm() < 0.05 * other.norm() + 1e-3
+        assert (one - other).norm() < 0.03 * total
 
 
 def test_a_stacked_layer_is_not_differentiated_twice() -> None:

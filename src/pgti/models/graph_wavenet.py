@@ -26,6 +26,8 @@ from pgti.nn import (
     is_dense,
     without_autocast,
 )
+from pgti.nn.execution import autocast_dtype
+from pgti.nn.stacked_convolution import stacked_gated_convolution, stacked_graph_convolution
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["GraphWaveNet", "GraphWaveNetConfig"]
@@ -154,6 +156,9 @@ class GraphWaveNet(AbstractModel):
             self.source_embedding, self.target_embedding, self.config.adjacency, supports
         )
         powers_NP = adjacency.powers(self.config.hops)
+        fixed_QN = supports.stacked_powers(self.config.hops, autocast_dtype(x.device))
+        if fixed_QN is not None and adjacency.pool_RN is None:
+            return self._forward_stacked(x, fixed_QN.view(len(powers_NP), -1), powers_NP, supports)
         with without_autocast(x.device):
             x_LNBD = self.entrance(self._receptive(x).permute(1, 2, 0, 3))
         dropout = self.config.dropout if self.training else 0.0
@@ -167,6 +172,41 @@ class GraphWaveNet(AbstractModel):
                 y_LNBD.flatten(0, 2), cast("nn.BatchNorm1d", norm), supports
             ).view_as(y_LNBD)
         last_NBD.append(self.temporal[-1](x_LNBD, self.limits)[1])
+        return self._end(last_NBD)
+
+    def _forward_stacked(
+        self, x: BLNC, fixed_NQ: Tensor, learned_NP: Tensor, supports: Supports
+    ) -> BHNC:
+        """`forward` over a small graph on a GPU; see `pgti.nn.stacked_convolution`."""
+        powers_NQ = torch.cat([fixed_NQ, learned_NP.detach().to(fixed_NQ.dtype)], dim=1)
+        with without_autocast(x.device):
+            x_NLBD = self.entrance(self._receptive(x).permute(2, 1, 0, 3))
+        dropout = self.config.dropout if self.training else 0.0
+        last_NBD: list[Tensor] = []
+        for layer, norm in enumerate(self.norms):
+            args = (layer, x_NLBD, powers_NQ, learned_NP)
+            y_NLBD, z_NBD = self.maybe_checkpoint(self._convolve_stacked, *args, draws=dropout > 0)
+            last_NBD.append(z_NBD)
+            x_NLBD = batch_norm(
+                y_NLBD.flatten(0, 2), cast("nn.BatchNorm1d", norm), supports
+            ).view_as(y_NLBD)
+        last_NBD.append(cast(_GatedConvolution, self.temporal[-1]).stacked(x_NLBD)[1])
+        return self._end(last_NBD)
+
+    def _convolve_stacked(
+        self, layer: int, x_NLBD: Tensor, powers_NQ: Tensor, learned_NP: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`_convolve` of states with the nodes first."""
+        temporal = cast(_GatedConvolution, self.temporal[layer])
+        spatial = cast(_GraphConvolution, self.spatial[layer])
+        z_NLBD, z_NBD = temporal.stacked(x_NLBD)
+        branch_NLBD = spatial.stacked(z_NLBD, powers_NQ, learned_NP)
+        dropout = self.config.dropout if self.training else 0.0
+        residual_NLBD = x_NLBD[:, -z_NLBD.shape[1] :]
+        return residual_NLBD + functional.dropout(branch_NLBD, dropout), z_NBD
+
+    def _end(self, last_NBD: list[Tensor]) -> BHNC:
+        """The forecast from the last steps of all layers."""
         skip_BNS = functional.relu(self._skip(last_NBD))
         return self.regression(functional.relu(self.end(skip_BNS)))
 
@@ -217,6 +257,10 @@ class _GatedConvolution(nn.Module):
         """z, and again its last step."""
         return gated_convolution(x_LNBD, self.weight, self.bias, self._dilation, limits)
 
+    def stacked(self, x_NLBD: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` of states with the nodes first."""
+        return stacked_gated_convolution(x_NLBD, self.weight, self.bias, self._dilation)
+
 
 class _GraphConvolution(nn.Module):
     """The weights of a diffusion convolution over random walks and the learned adjacency."""
@@ -240,3 +284,8 @@ class _GraphConvolution(nn.Module):
         """sum_k W_k^T z over the walks' powers, identity included, and the adjacency's."""
         diffused = diffusion_convolution(z_LNBD, self.weight_walks, self.bias, supports)
         return diffused + adaptive_convolution(z_LNBD, self.weight_adaptive, adjacency, powers_NP)
+
+    def stacked(self, z_NLBD: Tensor, powers_NQ: Tensor, learned_NP: Tensor) -> Tensor:
+        """`forward` of states with the nodes first."""
+        weight_HDD = torch.cat([self.weight_walks, self.weight_adaptive])
+        return stacked_graph_convolution(z_NLBD, weight_HDD, self.bias, powers_NQ, learned_NP)
