@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.training.recording import CpuRecorder, as_on_a_gpu
 from torch import Tensor, nn
 
 from pgti.batching import Batch
+from pgti.distributed import Communicator, SingleProcess, Work
+from pgti.distributed.communicator import Kind
 from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelShape, build_model
@@ -23,7 +24,10 @@ from pgti.nn import Supports
 from pgti.store import Scaler
 from pgti.training import RunningLoss, TrainingConfig, TrainStep
 from pgti.training.capture import WARM_UP_STEPS
+from pgti.training.gradients import GradientReducer
 from pgti.training.optim import plain_optimizer_state
+
+from .recording import CpuRecorder, as_on_a_gpu
 
 _NODES, _INPUTS, _HORIZON = 20, 4, 3
 _SHAPE = ModelShape(
@@ -84,8 +88,14 @@ class _OwnNet(nn.Module):
         return out.transpose(1, 2).unsqueeze(-1)
 
 
-def _step(network: nn.Module, config: TrainingConfig, recorder: CpuRecorder | None) -> TrainStep:
-    step = as_on_a_gpu(TrainStep.from_config(_forecaster(copy.deepcopy(network)), config))
+def _step(
+    network: nn.Module,
+    config: TrainingConfig,
+    recorder: CpuRecorder | None,
+    communicator: Communicator | None = None,
+) -> TrainStep:
+    forecaster = _forecaster(copy.deepcopy(network))
+    step = as_on_a_gpu(TrainStep.from_config(forecaster, config, communicator))
     if recorder is not None:
         step.record(recorder)
     return step
@@ -199,6 +209,43 @@ def test_several_batches_a_step() -> None:
     usual = _train(_step(network, TrainingConfig(), None), 0, 14, sizes=sizes)
     _assert_same(recorded, usual)
     assert recorder.num_recorded == 4  # of 6, 3 and 5 windows, and the update
+
+
+class _TwoAlike(SingleProcess):
+    """One of two ranks, the other of which has the same windows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world_size = 2
+
+    def all_reduce_async(self, tensor: Tensor, kind: Kind) -> Work:
+        """The sum over both."""
+        tensor.mul_(2)
+        return Work()
+
+
+@pytest.mark.parametrize("sizes", [(6, 6, 6, 6, 3), ((6, 6), (6, 0), (3, 6))])
+def test_several_ranks_sum_between_the_recorded_parts(sizes: Any) -> None:
+    network, recorder = _OwnNet(), CpuRecorder()
+    recorded, usual = (
+        _train(_step(network, TrainingConfig(), each, _TwoAlike()), 0, 14, sizes=sizes)
+        for each in (recorder, None)
+    )
+    _assert_same(recorded, usual)
+    assert recorder.num_replayed > 14
+
+
+def test_gradients_that_are_sent_during_the_backward_pass_are_not_recorded() -> None:
+    lines: list[str] = []
+    config = TrainingConfig()
+    step = as_on_a_gpu(TrainStep.from_config(_forecaster(_OwnNet()), config, _TwoAlike()))
+    step._reducer = GradientReducer(step.parameters, _TwoAlike(), bucket_bytes=8)
+    step.record(CpuRecorder())
+    step.explain_to(lines.append)
+    assert lines == [
+        "CUDA graphs are not used: gradients of this size are sent to other ranks during the "
+        "backward pass"
+    ]
 
 
 def test_a_parameter_without_a_gradient_stays_as_it_is() -> None:

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 from pgti.models import MODELS
 from pgti.training import TrainingConfig, TrainStep
+from pgti.training.capture import WARM_UP_STEPS
 from pgti.training.config import Precision
 from pgti_bench.gpu_check.results import Figure
 from pgti_bench.gpu_check.setting import Setting
@@ -43,6 +44,10 @@ def check(setting: Setting) -> None:
                     f"{precision}_host_ms": times["host_ms"],
                     f"{precision}_mib": peak,
                 }
+        if setting.on_gpu:
+            with setting.guard(f"{case.name} without CUDA graphs"):
+                times, peak = _measure(setting, case, TrainingConfig(cuda_graphs="off"))
+                figures |= {"usual_ms": times["ms"], "usual_mib": peak}
         setting.add(case.name, figures)
 
 
@@ -80,5 +85,5 @@ def _measure(
         step([batch], step=number, num_batches=1)
         number += 1
 
-    times = setting.milliseconds(take, repeats=8, warmups=2, limit_seconds=0.8)
+    times = setting.milliseconds(take, repeats=8, warmups=WARM_UP_STEPS + 1, limit_seconds=0.8)
     return times, setting.peak_mib()

@@ -29,7 +29,8 @@ class StepOptions:
         degree: Edges from each of its sensors.
         steps: Input steps of a window; equally many are forecast.
         batch_size: Windows per step.
-        precision: Precision of pgti's step, or both interleaved; PGT's is float32.
+        precision: Precision of pgti's step, or float32 and bfloat16 interleaved ("both"); PGT's is
+            float32.
         activation_checkpointing: As `pgti train --activation-checkpointing on`.
         device: Where to compute: cpu or cuda.
         threads: Threads of each process; torch's choice if not given.
@@ -47,7 +48,7 @@ class StepOptions:
     degree: int = 8
     steps: int = 12
     batch_size: int = 64
-    precision: Literal["float32", "bfloat16", "both"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "both"] = "float32"
     activation_checkpointing: bool = False
     device: Device = "cpu"
     threads: int | None = None
@@ -62,7 +63,7 @@ class StepOptions:
         for precision in self.precisions:
             if precision not in get_args(Precision):
                 raise ConfigError(
-                    f"precision is {precision!r}: it is one of float32, bfloat16, both"
+                    f"precision is {precision!r}: it is one of float32, tf32, bfloat16, both"
                 )
         if self.activation_checkpointing and not (
             self.model in MODELS and MODELS[self.model].model.can_checkpoint_activations
@@ -76,7 +77,7 @@ class StepOptions:
     @property
     def precisions(self) -> tuple[Precision, ...]:
         """The precisions of pgti's steps."""
-        return get_args(Precision) if self.precision == "both" else (self.precision,)
+        return ("float32", "bfloat16") if self.precision == "both" else (self.precision,)
 
 
 def nearest_graph(num_nodes: int, degree: int = 8, seed: int = 0) -> SensorGraph:
