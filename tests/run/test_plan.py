@@ -62,12 +62,14 @@ def run(*tokens: object) -> int:
 def config_of(store: Path, options: dict[str, Any]) -> RunConfig:
     chosen = {"batch_size": 10, "seed": 5, **options}
     placement = chosen.pop("placement", "replicated")
+    batching = chosen.pop("batching", "auto")
     return RunConfig(
         store=store,
         windows=WindowConfig(input_steps=3, horizon=2),
         model=ModelConfig(name="dcrnn", options={"hidden": 2, "layers": 1}),
         training=TrainingConfig(**chosen),
         placement=placement,
+        batching=batching,
         device="cpu",
     )
 
@@ -356,6 +358,26 @@ def test_figures_by_hand(store: Path) -> None:
         most = 10 * 4 * (3 * (4 * features + 1) + 2 * 5) + 10 * 4 * 5 * len(source.calendar)
         assert 0 < memory.batch <= most
         assert memory.own >= memory.held + memory.batch + 5 * memory.parameters
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_rows_on_devices(store: Path, placement: str) -> None:
+    """As many bytes are sent; the rows are on the devices, whole or in parts."""
+    options = PLACEMENTS[placement]
+    on_host = planned(store, options, 3, ranks=(1,))
+    on_device = planned(store, {**options, "batching": "device"}, 3, ranks=(1,))
+    assert on_device.sent == on_host.sent
+    (rank,), (other,) = on_device.ranks, on_host.ranks
+    assert rank.has_its_windows
+    assert rank.sent["data"] == rank.expected["data"] == other.sent["data"]
+    num_bytes = SeriesStore.open(store).num_bytes
+    features = 122 * (4 + 8)  # of 120 rows and 2 ahead: the time of day, and which time it is
+    if "placement" not in options:
+        assert rank.memory.held == num_bytes + features
+        assert on_device.held_bytes.minimum == on_device.held_bytes.maximum == num_bytes + features
+    else:
+        assert rank.memory.held == other.memory.held + features < num_bytes + features
+        assert on_device.held_bytes == on_host.held_bytes
 
 
 def test_a_replicated_rank_maps_the_store(store: Path) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pgti.batching.config import WindowConfig as WindowConfig
     from pgti.batching.dataset import WindowDataset as WindowDataset
     from pgti.batching.dataset import WindowSample as WindowSample
+    from pgti.batching.device_rows import device_bytes as device_bytes
     from pgti.batching.loader import BatchLoader as BatchLoader
     from pgti.batching.sampler import WindowSampler as WindowSampler
     from pgti.batching.source import WindowSource as WindowSource

@@ -93,6 +93,7 @@ def _schedule_table(result: "PlanResult") -> Table:
     low, median, high = (
         f"{size / _MIB:,.1f}" for size in (held.minimum, held.median, held.maximum)
     )
+    where = "on a rank's device" if result.batching == "device" else "by a rank"
     rows = {
         "training windows taken once, never, repeatedly; exact?": f"{schedule.taken_once:,}, "
         f"{schedule.never_taken:,}, {schedule.taken_repeatedly:,}; "
@@ -102,7 +103,7 @@ def _schedule_table(result: "PlanResult") -> Table:
         f"windows of a {rank} in the epoch": _counts(schedule.windows_per_rank),
         f"{rank}s without a window in a batch": _counts(schedule.idle_per_batch),
         f"{rank}s without a window in the epoch": f"{schedule.idle_ranks:,}",
-        "rows held by a rank, MiB": f"{median} ({low} to {high})",
+        f"rows held {where}, MiB": f"{median} ({low} to {high})",
     }
     title = f"epoch {result.epoch} of {count_of(result.world_size, 'rank')}, {result.placement}, "
     return build_table(title + result.order, ("", "median (range)"), rows.items())

@@ -17,7 +17,7 @@ from pgti.run.config import RunConfig
 from pgti.run.halo import HaloTraffic, predict_halo
 from pgti.run.results import Machine, Spread
 from pgti.run.schedule import Job, RankRows, Schedule, ScheduleSummary, count_rows
-from pgti.run.simulated_rank import SimulatedRank, collective_bytes, simulate_rank
+from pgti.run.simulated_rank import SimulatedRank, collective_bytes, held_bytes, simulate_rank
 from pgti.store import SeriesStore
 
 __all__ = ["MAX_RANKS", "PlanResult", "SentBytes", "plan"]
@@ -75,8 +75,9 @@ class PlanResult:
         parameters: number of trainable parameters.
         schedule: how the epoch is distributed over the ranks.
         sent: what ranks send.
-        held_bytes: rows of the series in each rank's own memory, over all ranks; 0 if they map the
-            store.
+        batching: index, ranks read rows on the host; device, they hold them on their devices.
+        held_bytes: rows of the series in each rank's own memory, or on its device, over all ranks;
+            0 if they map the store.
         halo: what ranks that share sensors send one another in a step; None if none do.
         ranks: the simulated ranks.
         is_sound: whether each window is taken once, and the simulated ranks took and sent what the
@@ -94,6 +95,7 @@ class PlanResult:
     batch_size: int
     accumulate: int
     parameters: int
+    batching: str
     schedule: ScheduleSummary
     sent: SentBytes
     held_bytes: Spread
@@ -148,6 +150,7 @@ def plan(
         placement=config.placement,
         epoch=epoch,
         shard_sensors=config.shard_sensors,
+        batching="device" if config.batching == "device" else "index",
     )
     halo = _predict_halo(config, source, job)
     log(
@@ -186,7 +189,10 @@ def plan(
         parameters=sum(each.numel() for each in parameters),
         schedule=summary,
         sent=_sent(job, rows, source, parameters),
-        held_bytes=Spread.of((rows.held * source.stored_row_bytes).tolist()),
+        batching=job.batching,
+        held_bytes=Spread.of(
+            [held_bytes(job, rows, source, rank) for rank in range(len(rows.held))]
+        ),
         halo=halo,
         ranks=tuple(simulated),
         is_sound=summary.taken_once == summary.windows and all(each.agrees for each in simulated),

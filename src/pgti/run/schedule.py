@@ -39,6 +39,7 @@ class Job:
         epoch: which epoch, from 0.
         shard_sensors: ranks that share the sensors of each window, and so the windows: the
             schedule is then that of groups of ranks.
+        batching: index, ranks read rows on the host; device, they hold them on their devices.
     """
 
     order: Order
@@ -50,6 +51,7 @@ class Job:
     placement: str
     epoch: int
     shard_sensors: int = 1
+    batching: str = "index"
 
     @property
     def num_groups(self) -> int:

@@ -17,6 +17,7 @@ from pgti.batching import (
     WindowSource,
     build_batcher,
     build_loader,
+    device_bytes,
 )
 from pgti.display import count_of
 from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
@@ -25,7 +26,7 @@ from pgti.memory import available_bytes
 from pgti.run.schedule import Job, RankRows, Schedule
 from pgti.training import TrainingConfig, TrainStep
 
-__all__ = ["RankMemory", "SimulatedRank", "collective_bytes", "simulate_rank"]
+__all__ = ["RankMemory", "SimulatedRank", "collective_bytes", "held_bytes", "simulate_rank"]
 
 _COUNT_BYTES = 8
 _MAX_ANNOUNCEMENTS = 1 << 16  # a rank that exchanges rows looks at the windows of every other one
@@ -38,11 +39,12 @@ class RankMemory:
     """Memory of one rank in bytes, without activations.
 
     Attributes:
-        held: rows of the series in its own memory; 0 if it maps the store.
+        held: rows of the series in its own memory; 0 if it maps the store. With device batching
+            they are on its device, with the features of every row.
         mapped: the series in the page cache, shared with the ranks of its machine; 0 if the rank
             holds a partition.
         fetched: rows of the batches in flight, in the stored dtype, at most; if rows are exchanged,
-            both those received and those sent.
+            both those received and those sent. With device batching, they are on its device.
         batch: its largest batch.
         parameters: of the network.
         gradients: of the trainable parameters, and equally much while they are reduced.
@@ -137,7 +139,7 @@ def simulate_rank(
     job = schedule.job
     most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
     network = forecaster.network
-    held, batch_bytes = int(rows.held[rank]) * source.stored_row_bytes, most * source.window_bytes
+    held, batch_bytes = held_bytes(job, rows, source, rank), most * source.window_bytes
     needed = _memory(job, rows, source, network, rank, held, batch_bytes).own
     free = available_bytes()
     if needed > _FREE_FRACTION * free:
@@ -162,6 +164,7 @@ def simulate_rank(
             job.starts,
             job.batch_size,
             job.order,
+            batching=job.batching,
             placement=job.placement,
             communicator=communicator,
             # A small series could be cached decoded, which no rank needs.
@@ -178,7 +181,9 @@ def simulate_rank(
                 step(islice(batches, job.accumulate))
             record.is_right &= next(epoch, None) is None
         loader.prefetch_epoch(job.epoch + 1)
-        sent, held = communicator.traffic.sent_bytes, loader.batcher.rows.owned_bytes
+        sent = communicator.traffic.sent_bytes
+        if job.is_partitioned:
+            held = loader.batcher.rows.owned_bytes
     num_rows = int(rows.exchanged[first:, rank].sum() + rows.moved[rank])
     expected: dict[str, int] = {
         **dict.fromkeys(KINDS, 0),
@@ -260,6 +265,13 @@ def _enough_batches(job: Job, epoch_bytes: int) -> int:
     return min(few, max(1, _MAX_ANNOUNCEMENTS // job.world_size)) if job.exchanges_rows else few
 
 
+def held_bytes(job: Job, rows: RankRows, source: WindowSource, rank: int) -> int:
+    """Bytes of the rows that a rank holds: its part, or on its device the whole series."""
+    if job.batching == "device" and not job.is_partitioned:
+        return device_bytes(source) // job.shard_sensors
+    return int(rows.held[rank]) * source.stored_row_bytes
+
+
 def _memory(
     job: Job,
     rows: RankRows,
@@ -272,11 +284,13 @@ def _memory(
     trainable = sum(each.nbytes for each in network.parameters() if each.requires_grad)
     most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
     in_flight = most * source.spec.span
+    # Rows on the device are gathered for the batch in use; those that travel run ahead.
+    is_ahead = job.batching == "index" or job.exchanges_rows
     if job.exchanges_rows:
         in_flight += in_flight + int(rows.exchanged[:, rank].max())
     own = {
         "held": held,
-        "fetched": PREFETCH_DEPTH * in_flight * source.stored_row_bytes,
+        "fetched": (PREFETCH_DEPTH if is_ahead else 1) * in_flight * source.stored_row_bytes,
         "batch": batch,
         "parameters": sum(each.nbytes for each in network.parameters()),
         "gradients": 2 * trainable if job.world_size > 1 else trainable,
