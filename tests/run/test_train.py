@@ -119,6 +119,34 @@ def test_slow_bfloat16_is_told_of(
     assert any("10 times as slowly" in line for line in lines) == is_reported
 
 
+def test_tf32_on_a_cpu_is_float32_and_said(tmp_path: Path) -> None:
+    """A configuration made for a GPU trains here too, with the bits of float32."""
+    config, weights = config_of(tmp_path, max_steps=2), []
+    for precision in ("tf32", "float32"):
+        lines: list[str] = []
+        training = replace(config.training, precision=precision)
+        run, _ = train_run(
+            replace(config, training=training), tmp_path / precision, log=lines.append
+        )
+        is_said = "precision tf32: a CPU has no TF32 and computes in float32" in lines
+        assert is_said == (precision == "tf32")
+        assert not any("CUDA graphs" in line for line in lines)
+        weights.append(run.forecaster.network.state_dict())
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name])
+
+
+@pytest.mark.parametrize("option", ["deterministic", "cuda_graphs"])
+def test_how_a_gpu_computes_may_change_when_a_run_resumes(tmp_path: Path, option: str) -> None:
+    """And runs of versions without these options resume with them."""
+    config = config_of(tmp_path, max_steps=1)
+    train_run(config, tmp_path / "run")
+    other = {"deterministic": True, "cuda_graphs": "off"}[option]
+    training = replace(config.training, max_steps=2, **{option: other})
+    _, result = train_run(replace(config, training=training), tmp_path / "run", resume=True)
+    assert result.steps == 2
+
+
 def test_the_speed_of_bfloat16_is_measured() -> None:
     """Whatever it is here."""
     assert 0.001 < bfloat16_speed() < 100

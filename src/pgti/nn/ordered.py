@@ -22,8 +22,8 @@ def needs_order(matrix: torch.Tensor) -> bool:
 def add_ordered_product(matrix: torch.Tensor, x_NF: NF, out_NF: NF, *, accumulate: bool) -> NF:
     """Write matrix @ x to out, or add it; without gradients and without waiting for a device.
 
-    It adds up in at least float32, by `index_add_`, which torch makes deterministic. That takes
-    several times as long as cuSPARSE.
+    It adds up in at least float32, by `index_add_`, which torch makes deterministic, and writes a
+    product for each value and feature to memory, so that it is slower than cuSPARSE.
 
     Args:
         matrix: CSR, [N, M].
