@@ -79,6 +79,7 @@ def test_the_plan_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (("--shard-sensors", "3"), "the number of ranks 4"),
         (("--shard-sensors", "2", "--model", "agcrn"), "agcrn cannot be split over ranks"),
         (("--shard-sensors", "2", "--placement", "partitioned"), "placement is partitioned"),
+        (("--shard-sensors", "2", "--compile"), "compile is on"),
         (("--shard-sensors", "0"), "shard_sensors is 0"),
     ],
 )

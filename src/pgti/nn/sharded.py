@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from pgti.graph import OperatorPart, SensorGraph, SensorPartition, cut_operator
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.execution import compiler_disabled
-from pgti.nn.ordered import add_ordered_product, needs_order
-from pgti.nn.sparse import Supports, csr_matrix, operator_name
+from pgti.nn.sparse import Supports, csr_matrix, multiply_into, operator_name
 from pgti.shapes import NF
 
 __all__ = ["SensorGroup", "ShardedSupports", "batch_norm", "layer_norm"]
@@ -117,6 +116,7 @@ class ShardedSupports(Supports):
         """The entries of this rank's sensors."""
         return table.index_select(dim, self.sensors)
 
+    @compiler_disabled
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """The sum over the group, with its gradient: the sum of all ranks' gradients."""
         total: Tensor = _Sum.apply(x, self._group)  # type: ignore[no-untyped-call]
@@ -147,9 +147,7 @@ class ShardedSupports(Supports):
         pending.wait()
         if len(halo):
             outer = self._matrix(f"{name}_outer", halo.dtype)
-            if needs_order(outer):
-                return add_ordered_product(outer, halo, out, accumulate=True)
-            torch.addmm(out, outer, halo, out=out)
+            multiply_into(out, outer, halo, accumulate=True)
         return out
 
     def _register(self, name: str, operator: CsrMatrix) -> None:

@@ -192,10 +192,7 @@ class Supports(nn.Module):
         if out is None:
             out = torch.empty_like(x_NF, memory_format=torch.contiguous_format)
         matrix = self._matrix(operator_name(index, transposed=transposed), x_NF.dtype)
-        if needs_order(matrix):
-            return add_ordered_product(matrix, x_NF, out, accumulate=accumulate)
-        # The variant with `out` is the one that autocast leaves alone.
-        return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
+        return multiply_into(out, matrix, x_NF, accumulate=accumulate)
 
     def stacked_powers(self, hops: int, dtype: torch.dtype | None = None) -> Tensor | None:
         """All powers of all operators as one matrix, where the graph is small enough for that.
@@ -337,6 +334,14 @@ class _Scratch(threading.local):
 def operator_name(index: int, *, transposed: bool) -> str:
     """Name under which an operator's buffers are registered."""
     return f"operator_{index}_transposed" if transposed else f"operator_{index}"
+
+
+def multiply_into(out: Tensor, matrix: Tensor, x_NF: NF, *, accumulate: bool) -> Tensor:
+    """Write matrix @ x to `out`, or add it."""
+    if needs_order(matrix):
+        return add_ordered_product(matrix, x_NF, out, accumulate=accumulate)
+    # The variant with `out` is the one that autocast leaves alone.
+    return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
 
 
 class _Product(torch.autograd.Function):

@@ -94,6 +94,11 @@ class RunConfig:
                 "a part of the sensors or a part of the time; leave "
                 f"{option('placement')} out"
             )
+        if self.training.compile and self.shard_sensors > 1:
+            raise ConfigError(
+                f"shard_sensors is {self.shard_sensors} and compile is on: products then exchange "
+                f"rows with other ranks, which is not compiled; leave {option('compile')} out"
+            )
         if self.placement == "partitioned" and isinstance(self.training.order, BlocksOrder):
             raise ConfigError(
                 "order is blocks and placement is partitioned: blocks of the whole series lie on "
