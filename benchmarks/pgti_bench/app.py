@@ -31,6 +31,7 @@ COMMANDS = {
     "ranks": "pgti_bench.ranks:ranks_command",
     "space": "pgti_bench.space:space_command",
     "models": "pgti_bench.models:models_command",
+    "launches": "pgti_bench.launch_table:launches_command",
     "gpu-check": "pgti_bench.gpu_check.command:gpu_check_command",
 }
 

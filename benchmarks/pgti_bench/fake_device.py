@@ -15,6 +15,8 @@ from pgti.batching import Batch
 from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, ModelShape, build_model
+from pgti.nn import ChunkLimits
+from pgti.nn.limits import DenseLimits
 from pgti.store import Scaler
 from pgti.training import TrainingConfig, TrainStep
 from pgti_bench.fake_gpu import (
@@ -149,8 +151,15 @@ def fake_batch(shape: ModelShape, batch_size: int) -> Batch:
     )
 
 
-def count_launches(spec: FakeStepSpec) -> Launches:
+def count_launches(
+    spec: FakeStepSpec, *, limits: ChunkLimits | None = None, dense: DenseLimits | None = None
+) -> Launches:
     """Kernels that a GPU would start in one training step, after a first one that prepares.
+
+    Args:
+        spec: the step.
+        limits: how much layers compute at a time; by default what suits a GPU.
+        dense: which products are dense; likewise.
 
     Raises:
         FakeGpuError: the step waits for the GPU, or mixes devices.
@@ -158,6 +167,9 @@ def count_launches(spec: FakeStepSpec) -> Launches:
     """
     with FakeGpu() as gpu:
         step = fake_step(spec)
+        if limits is not None:
+            step.forecaster.network.limits = limits
+        step.forecaster.supports.dense = dense
         step.take()
         with gpu.checked() as launches:
             step.take()
