@@ -12,7 +12,16 @@ from pgti.nn.limits import DenseLimits, chunk_limits, dense_limits
 from pgti.nn.stacked import read_stacked
 from pgti.nn.stacked_steps import GatedWeights
 
-from ..models.small_models import BATCH, HORIZON, NUM_NODES, TARGETS, inputs, shape, supports_of
+from ..models.small_models import (
+    BATCH,
+    HORIZON,
+    NUM_NODES,
+    TARGETS,
+    build,
+    inputs,
+    shape,
+    supports_of,
+)
 
 STACKED = DenseLimits(stacked=1 << 40)
 NODES, SAMPLES, STEPS, CHANNELS, HIDDEN, HOPS = 9, 3, 5, 2, 4, 2
@@ -173,7 +182,30 @@ def test_graph_wavenet_on_stacked_powers_equals_graph_wavenet(
     assert_equal(results(STACKED), results(DenseLimits()))
 
 
-@pytest.mark.parametrize("name", ["dcrnn", "graph-wavenet"])
+@pytest.mark.parametrize("name", ["tgcn", "a3tgcn", "pgt-dcrnn"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_models_of_one_layer_on_stacked_powers(
+    name: str, checkpointing: bool, dtype: torch.dtype
+) -> None:
+    """Forecasts in training and evaluation, and gradients of all parameters."""
+    model = build(name).to(dtype)
+    model.activation_checkpointing = checkpointing
+    x = inputs(dtype)
+
+    def results(dense: DenseLimits) -> list[Tensor]:
+        supports = supports_of(model).to(dtype)
+        supports.dense = dense
+        trained = model(x, supports)
+        with torch.no_grad():
+            evaluated = model(x, supports)
+        gradients = torch.autograd.grad(trained.square().sum(), list(model.parameters()))
+        return [trained, evaluated, *gradients]
+
+    assert_equal(results(STACKED), results(DenseLimits()))
+
+
+@pytest.mark.parametrize("name", ["dcrnn", "graph-wavenet", "tgcn"])
 def test_models_on_stacked_powers_in_bfloat16(name: str) -> None:
     """Operands are rounded, as they are in sparse products; sums over time are not."""
     torch.manual_seed(0)

@@ -17,6 +17,7 @@ from pgti.nn.execution import draw_as_linear as draw_as_linear
 from pgti.nn.execution import without_autocast as without_autocast
 from pgti.nn.gated import gated_convolution as gated_convolution
 from pgti.nn.gated import gated_window_convolution as gated_window_convolution
+from pgti.nn.graph_gru import GraphGRU as GraphGRU
 from pgti.nn.learned_graph import Neighbours as Neighbours
 from pgti.nn.learned_graph import nearest as nearest
 from pgti.nn.limits import ChunkLimits as ChunkLimits
@@ -27,7 +28,6 @@ from pgti.nn.losses import mae as mae
 from pgti.nn.losses import mse as mse
 from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
-from pgti.nn.recurrent import GraphGRU as GraphGRU
 from pgti.nn.sharded import SensorGroup as SensorGroup
 from pgti.nn.sharded import ShardedSupports as ShardedSupports
 from pgti.nn.sharded import batch_norm as batch_norm

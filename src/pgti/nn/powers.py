@@ -8,25 +8,29 @@ from torch import Tensor
 __all__ = ["stack_powers"]
 
 
-def stack_powers(operators: Sequence[tuple[Tensor, Tensor, Tensor]], hops: int) -> Tensor:
+def stack_powers(
+    operators: Sequence[tuple[Tensor, Tensor, Tensor]], hops: int, *, identity: bool = True
+) -> Tensor:
     """All powers of all operators, row by row.
 
     Args:
         operators: S matrices [N, N] in CSR form: starts of rows [N + 1], columns, values.
         hops: K, powers of each.
+        identity: begin with the identity.
 
     Returns:
-        [N * H, N] in float64, H = 1 + S * K: row n * H + k is row n of power k in the order of
-        `pgti.nn.diffusion`, the identity first.
+        [N * H, N] in float64, H = 1 + S * K or S * K: row n * H + k is row n of power k in the
+        order of `pgti.nn.diffusion`.
     """
     rows = operators[0][0]
     num_nodes = len(rows) - 1
     nodes = torch.arange(num_nodes, device=rows.device)
-    powers_NN = [torch.eye(num_nodes, dtype=torch.float64, device=rows.device)]
+    identity_NN = torch.eye(num_nodes, dtype=torch.float64, device=rows.device)
+    powers_NN = [identity_NN] if identity else []
     for starts, columns, values in operators:
         # The size is known, so that a GPU is not waited for.
         row_of_value = nodes.repeat_interleave(starts.diff(), output_size=len(values))
-        operator_NN = torch.zeros_like(powers_NN[0])
+        operator_NN = torch.zeros_like(identity_NN)
         position = (row_of_value, columns.long())
         operator_NN.index_put_(position, values.double(), accumulate=True)
         powers_NN.append(operator_NN)

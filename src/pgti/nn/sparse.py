@@ -194,7 +194,9 @@ class Supports(nn.Module):
         matrix = self._matrix(operator_name(index, transposed=transposed), x_NF.dtype)
         return multiply_into(out, matrix, x_NF, accumulate=accumulate)
 
-    def stacked_powers(self, hops: int, dtype: torch.dtype | None = None) -> Tensor | None:
+    def stacked_powers(
+        self, hops: int, dtype: torch.dtype | None = None, *, identity: bool = True
+    ) -> Tensor | None:
         """All powers of all operators as one matrix, where the graph is small enough for that.
 
         The hops of a state [N, F] are then one dense product, which is [N, H, F] in memory.
@@ -202,6 +204,7 @@ class Supports(nn.Module):
         Args:
             hops: K, powers of each operator.
             dtype: its precision; that of the operators by default.
+            identity: begin with the identity.
 
         Returns:
             [N * H, N]: see `stack_powers`. None if the limits of dense products do not allow it.
@@ -210,19 +213,20 @@ class Supports(nn.Module):
         numbers = (1 + len(self) * hops) * self.num_nodes**2
         if self.is_sharded or not len(self) or numbers > limits.stacked:
             return None
-        return self._built(f"powers {hops}", dtype or self.dtype, lambda: self._stack_powers(hops))
+        name = f"powers {hops} {identity}"
+        return self._built(name, dtype or self.dtype, lambda: self._stack_powers(hops, identity))
 
     def power_sums(self, hops: int) -> Tensor:
         """[N, H]: row sums of `stacked_powers`, which are the hops of a constant."""
 
         def build() -> Tensor:
-            return self._stack_powers(hops).sum(dim=1).view(self.num_nodes, -1)
+            return self._stack_powers(hops, identity=True).sum(dim=1).view(self.num_nodes, -1)
 
         return self._built(f"sums of powers {hops}", self.dtype, build)
 
-    def _stack_powers(self, hops: int) -> Tensor:
+    def _stack_powers(self, hops: int, identity: bool) -> Tensor:
         names = (operator_name(index, transposed=False) for index in range(len(self)))
-        return stack_powers([self._csr_parts(name) for name in names], hops)
+        return stack_powers([self._csr_parts(name) for name in names], hops, identity=identity)
 
     def _built(self, name: str, dtype: torch.dtype, build: Callable[[], Tensor]) -> Tensor:
         """A matrix that is built on first use on a device."""

@@ -43,7 +43,7 @@ from pgti.nn.stacked_steps import (
     weigh,
 )
 
-__all__ = ["read_stacked"]
+__all__ = ["read_one_stacked", "read_stacked"]
 
 
 def read_stacked(
@@ -66,6 +66,25 @@ def read_stacked(
         x_TNCB, first_NWB, powers_QN, *flat
     )
     return states_TNDB, last_NWB
+
+
+def read_one_stacked(
+    x_LNBC: Tensor, h_NBD: Tensor | None, layer: GatedWeights, powers_QN: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`read_stacked` of one layer, with states as `pgti.nn.recurrent` has them.
+
+    Args:
+        x_LNBC: [L, N, B, C].
+        h_NBD: [N, B, D], the state before the first input; None for zeros.
+        layer: its parameters.
+        powers_QN: [N * H, N], in the precision of products.
+
+    Returns:
+        [L, N, B, D] and [N, B, D].
+    """
+    first_NDB = None if h_NBD is None else h_NBD.transpose(1, 2)
+    states_LNDB, last_NDB = read_stacked(x_LNBC.transpose(2, 3), first_NDB, [layer], powers_QN)
+    return states_LNDB.transpose(2, 3), last_NDB.transpose(1, 2)
 
 
 class _Wavefront(torch.autograd.Function):

@@ -27,8 +27,10 @@ from pgti.interop.pgt.layers.recurrent import HopsConfig
 from pgti.models.base import AbstractModel, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import Supports, diffusion_convolution, without_autocast
-from pgti.nn.execution import compiler_disabled
+from pgti.nn.execution import autocast_dtype, compiler_disabled
 from pgti.nn.recurrent import gated_recurrence
+from pgti.nn.stacked import read_one_stacked
+from pgti.nn.stacked_steps import GatedWeights
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = [
@@ -197,8 +199,13 @@ class LegacyDiffusionGRU(nn.Module):
         weight_input = torch.cat([weight[:, :channels] for weight in weights], dim=-1)
         weight_gates = torch.cat([weight[:, channels:] for weight in weights[:2]], dim=-1)
         bias = torch.cat([each.bias for each in filters])
-        inputs_LNBG = diffusion_convolution(x_LNBC, weight_input, bias, supports)
         weight_candidate = weights[2][:, channels:].contiguous()
+        hops = (len(weight_gates) - 1) // len(supports)
+        powers_QN = supports.stacked_powers(hops, autocast_dtype(x_LNBC.device))
+        if powers_QN is not None:
+            layer = GatedWeights(weight_input, weight_gates, weight_candidate, bias)
+            return read_one_stacked(x_LNBC, h_NBD, layer, powers_QN)
+        inputs_LNBG = diffusion_convolution(x_LNBC, weight_input, bias, supports)
         return gated_recurrence(inputs_LNBG, h_NBD, weight_gates, weight_candidate, supports)
 
     def _weight_of_powers(self, weight_SKIO: Tensor) -> Tensor:
