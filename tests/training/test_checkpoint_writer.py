@@ -113,3 +113,18 @@ def test_what_fails_in_the_thread_is_raised_once_by_the_next_call(
     with pytest.raises(RunError, match=r"last\.pt cannot be written: MemoryError: $"):
         writer.wait()
     writer.join()
+
+
+@pytest.mark.gpu
+def test_a_state_on_a_gpu_is_copied_without_waiting(tmp_path: Path, disk: Disk) -> None:
+    """Steps that follow on the same stream do not change the copy."""
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no GPU")
+    weight = torch.arange(1 << 20, dtype=torch.float32, device="cuda")
+    expected, writer = weight.cpu(), CheckpointWriter()
+    writer.write(make_checkpoint(network={"weight": weight}), tmp_path / "last.pt")
+    weight.zero_()
+    disk.is_ready.set()
+    writer.wait()
+    writer.join()
+    assert torch.equal(Checkpoint.load(tmp_path / "last.pt").network["weight"], expected)
