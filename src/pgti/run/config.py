@@ -59,11 +59,12 @@ class RunConfig:
         model: The model.
         training: Options of the training loop.
         batching: How batches are built: index, device, standard or auto. "index" gathers windows
-            from the store, "device" from a copy of the series on the compute device, "standard"
-            materializes all windows (for comparison), "auto" chooses the fastest that fits.
+            from the store, "device" from a copy of the series on the compute device (of a
+            partitioned placement, of the rank's part), "standard" materializes all windows (for
+            comparison), "auto" chooses the fastest that fits.
         placement: Where the training rows are when several ranks train (torchrun, srun, mpirun).
             "replicated" maps the whole store on every rank, "partitioned" gives each rank its part
-            of the series.
+            of the series, in host memory or on its device.
         shard_sensors: Ranks that share the sensors of each window, for graphs that exceed a device
             or take long on one; 1 gives every rank all sensors.
         device: Compute device: auto, cpu, cuda or cuda:1. With several ranks, auto and cuda mean
