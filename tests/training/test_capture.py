@@ -28,6 +28,7 @@ from pgti.training.gradients import GradientReducer
 from pgti.training.optim import plain_optimizer_state
 
 from .recording import CpuRecorder, as_on_a_gpu
+from .tiny_training import SampledNet
 
 _NODES, _INPUTS, _HORIZON = 20, 4, 3
 _SHAPE = ModelShape(
@@ -343,6 +344,10 @@ def _draw_with_python(_: _OwnNet) -> None:
     random.random()
 
 
+def _carry_over(network: _OwnNet) -> None:
+    network.state = torch.zeros(3)
+
+
 def _count(network: _OwnNet) -> None:
     network.calls = getattr(network, "calls", 0) + 1  # type: ignore[assignment]
 
@@ -353,9 +358,10 @@ def _count(network: _OwnNet) -> None:
         (_draw_with_numpy, "draws random numbers on the host"),
         (_draw_with_python, "draws random numbers on the host"),
         (_count, "changes attributes of its modules"),
+        (_carry_over, "changes attributes of its modules"),
         (lambda net: net.linear.weight.sum().item(), r"recording failed \(RuntimeError: .*host"),
     ],
-    ids=["numpy", "random", "counter", "item"],
+    ids=["numpy", "random", "counter", "state", "item"],
 )
 def test_what_a_network_decides_on_the_host_is_not_recorded(
     also: Callable[[_OwnNet], object], reason: str
@@ -377,9 +383,10 @@ def test_what_a_network_decides_on_the_host_is_not_recorded(
     ("network", "reason"),
     [
         (_model("dcrnn", hidden=8, layers=1, scheduled_sampling=True), "scheduled sampling"),
+        (SampledNet(), "scheduled sampling"),  # a model of another package, which has a teacher
         (nn.Sequential(nn.LSTM(2, 2, num_layers=2, dropout=0.1)), "dropout inside torch.nn.LSTM"),
     ],
-    ids=["scheduled sampling", "dropout of cuDNN"],
+    ids=["scheduled sampling", "of another package", "dropout of cuDNN"],
 )
 def test_what_cannot_be_recorded_is_known_beforehand(network: nn.Module, reason: str) -> None:
     lines: list[str] = []
@@ -387,6 +394,30 @@ def test_what_cannot_be_recorded_is_known_beforehand(network: nn.Module, reason:
     step.explain_to(lines.append)
     (line,) = lines
     assert reason in line
+
+
+def test_what_layers_make_in_the_first_pass_does_no_harm() -> None:
+    def prepare(network: _OwnNet) -> None:
+        if not hasattr(network, "factor"):
+            network.factor, network.number = torch.rand(3), np.random.random()  # noqa: NPY002
+
+    recorder = CpuRecorder()
+    _train(_step(_OwnNet(prepare), TrainingConfig(), recorder), 0, 6)
+    assert recorder.num_replayed > 0
+
+
+def test_operators_stay_where_they_are_when_the_forecaster_is_sent_to_its_device() -> None:
+    """As `run.evaluate` does, which then builds other operators."""
+    network = _model("dcrnn", hidden=8, layers=1)
+    step, usual = (_step(network, TrainingConfig(), each) for each in (CpuRecorder(), None))
+    for number in range(9):
+        for each in (step, usual):
+            each([_batch(6, number)], step=number)
+            matrices = each.forecaster.supports._matrices
+            each.forecaster.to("cpu")
+            assert not matrices
+    for ours, theirs in zip(step.parameters, usual.parameters, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_without_memory_for_two_steps_nothing_is_recorded() -> None:

@@ -114,8 +114,11 @@ def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Generato
     before = torch.are_deterministic_algorithms_enabled()
     only_warned = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmarked = torch.backends.cudnn.benchmark
+    memory: Any = torch.utils.deterministic  # a module with a property
+    filled = memory.fill_uninitialized_memory
     os.environ[_WORKSPACE] = workspace or _WORKSPACES[0]
     torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # a kernel for each tensor
     torch.backends.cudnn.benchmark = False  # it would choose algorithms by their time
     try:
         yield
@@ -129,6 +132,7 @@ def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Generato
         ) from error
     finally:
         torch.backends.cudnn.benchmark = benchmarked
+        memory.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(before, warn_only=only_warned)
         if workspace is None:
             os.environ.pop(_WORKSPACE, None)

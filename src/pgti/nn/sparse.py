@@ -267,10 +267,13 @@ class Supports(nn.Module):
         """Free all scratch memory; `scratch` allocates it again."""
         self._scratch = _Scratch()
 
-    def take_scratch(self) -> object:
-        """All scratch memory: it stays as it is while the result lives; layers allocate other."""
+    def take_memory(self) -> object:
+        """Scratch memory and operators: they stay where they are as long as the result lives.
+
+        Layers use the same operators, until the module moves, and other scratch memory.
+        """
         taken, self._scratch = self._scratch, _Scratch()
-        return taken
+        return taken, tuple(self._matrices.values())
 
     def _register(self, name: str, operator: CsrMatrix) -> None:
         """Register an operator as three buffers; MKL and cuSPARSE take int32 indices."""

@@ -42,13 +42,13 @@ class _Recorded:
         batch: what it reads.
         sums: where it writes loss and count, float64 [2].
         replay: runs it.
-        scratch: memory that its layers use.
+        memory: what its layers use beside parameters and buffers.
     """
 
     batch: Batch
     sums: Tensor
     replay: Callable[[], None]
-    scratch: object
+    memory: object
 
 
 class StepGraphs:
@@ -192,12 +192,14 @@ class StepGraphs:
         self._is_active = any(each is not None for each in self._gradients)
 
     def _warm_up(self, batch: Batch, run: Callable[[Batch], LossAndCount]) -> LossAndCount:
-        """A pass as usual, in which nothing may be drawn or counted on the host."""
+        """A pass as usual; after the first, nothing may be drawn or counted on the host."""
         device = batch.x.device
         before = _state_of_host(device), _state_of_modules(self._forecaster)
         with self._recorder.on_side_stream():
             result = run(batch)
-        if _state_of_host(device) != before[0]:
+        if self._num_steps == 1:
+            pass  # layers make what they keep
+        elif _state_of_host(device) != before[0]:
             self.give_up("the network draws random numbers on the host")
         elif _state_of_modules(self._forecaster) != before[1]:
             self.give_up("the network changes attributes of its modules in each step")
@@ -219,7 +221,7 @@ class StepGraphs:
         if replay is None:
             return False
         self._recorded[key] = _Recorded(
-            batch=inputs, sums=sums, replay=replay, scratch=supports.take_scratch()
+            batch=inputs, sums=sums, replay=replay, memory=supports.take_memory()
         )
         return True
 
@@ -267,7 +269,7 @@ def why_not_recorded(forecaster: NetworkForecaster) -> str | None:
         return "sensors are sharded, and ranks exchange states within a pass"
     if isinstance(network, AbstractModel):
         if network.depends_on_step:
-            return "the model draws on the host at each step (scheduled sampling)"
+            return "the model decides on the host by the step, as scheduled sampling does"
     elif "teacher" in (forecaster.requested or ()):
         return "the network takes the teacher, which changes from step to step"
     for module in network.modules():
@@ -304,12 +306,16 @@ def _state_of_host(device: torch.device) -> Any:
 
 
 def _state_of_modules(root: nn.Module) -> Any:
-    """What a layer may decide by in Python: numbers and words among its modules' attributes."""
+    """What layers may decide by in Python, or carry over to the next pass.
+
+    Numbers and words among the attributes of the modules, and which tensors are among them: one
+    that a pass replaces, in place of changing its content, is not where a recording reads it.
+    """
     return [
         {
-            name: value
-            for name, value in vars(module).items()
-            if isinstance(value, int | float | str)
+            name: id(value) if isinstance(value, Tensor) else value
+            for name, value in (*vars(module).items(), *module.named_buffers(recurse=False))
+            if isinstance(value, int | float | str | Tensor)
         }
         for module in root.modules()
     ]
