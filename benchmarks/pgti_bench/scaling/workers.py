@@ -43,6 +43,8 @@ class RankWorkers:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if error == (None, None, None):  # together: a rank waits for the others before it ends
+            list(self._threads.map(lambda worker: worker.__exit__(None, None, None), self._workers))
         self._stack.__exit__(*error)  # type: ignore[arg-type] # what Python passes, passed on
 
     def ask(self, *, first: int | None = None, **request: object) -> list[dict[str, Any]]:
