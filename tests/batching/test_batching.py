@@ -138,7 +138,7 @@ def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
             np.testing.assert_allclose(batch.x[0, step, :, position], expected[:, 0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("strategy", [stored, decoded])
+@pytest.mark.parametrize("strategy", [stored, decoded, resident])
 @pytest.mark.parametrize("prefetch_depth", [1, 2, 3])
 def test_loader_resumes_mid_epoch(
     tmp_path: Path, prefetch_depth: int, strategy: Callable[..., Batcher[Any]]

@@ -71,6 +71,30 @@ def test_the_two_placements_agree_given_the_same_order(run_ranks: RunRanks, tmp_
     check_parameters(results[0], results[1], 1e-12)
 
 
+@pytest.mark.parametrize("name", ["partitioned", "global shuffle, partitioned"])
+def test_rows_on_the_device_train_the_same_bits(
+    run_ranks: RunRanks, tmp_path: Path, name: str
+) -> None:
+    """Where the run is resumed in the middle of an epoch, too; as many bytes are sent."""
+    store, placement = str(make_store(tmp_path / "store").path), PLACEMENTS[name]
+    options = {**TWENTY_STEPS, **placement, "dtype": "float32"}
+
+    def trained(run: str, **more: Any) -> list[dict[str, Any]]:
+        resume = more.pop("resume", False)
+        path = str(tmp_path / run)
+        return run_ranks(
+            "train", 2, store=store, run=path, options={**options, **more}, resume=resume
+        )
+
+    on_host, on_device = trained("host"), trained("device", batching="device")
+    trained("resumed", batching="device", max_steps=15)
+    resumed = trained("resumed", batching="device", resume=True)
+    for rank in range(2):
+        check_parameters(on_device[rank], on_host[rank], 0.0)
+        check_parameters(resumed[rank], on_host[rank], 0.0)
+        assert on_device[rank]["sent"]["data"] == on_host[rank]["sent"]["data"]
+
+
 def test_dcrnn_with_accumulation_and_more_ranks_than_windows(
     run_ranks: RunRanks, tmp_path: Path
 ) -> None:
