@@ -24,12 +24,11 @@ def stack_powers(
     """
     rows = operators[0][0]
     num_nodes = len(rows) - 1
-    nodes = torch.arange(num_nodes, device=rows.device)
     identity_NN = torch.eye(num_nodes, dtype=torch.float64, device=rows.device)
     powers_NN = [identity_NN] if identity else []
     for starts, columns, values in operators:
-        # The size is known, so that a GPU is not waited for.
-        row_of_value = nodes.repeat_interleave(starts.diff(), output_size=len(values))
+        positions = torch.arange(len(values), device=rows.device)
+        row_of_value = torch.searchsorted(starts.long(), positions, right=True) - 1
         operator_NN = torch.zeros_like(identity_NN)
         position = (row_of_value, columns.long())
         operator_NN.index_put_(position, values.double(), accumulate=True)
