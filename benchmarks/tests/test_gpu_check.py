@@ -160,16 +160,32 @@ def test_models_are_compared(setting: Setting, monkeypatch: pytest.MonkeyPatch) 
     calls = 0
     original = models._forecasts_and_gradients
 
-    def off(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def off(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         nonlocal calls
         calls += 1
-        forecasts, gradients = original(*args)
+        forecasts, gradients = original(*args, **kwargs)
         return forecasts, gradients * (1.001 if calls == 2 else 1.0)
 
     monkeypatch.setattr(models, "_forecasts_and_gradients", off)
     models.check(setting)
     assert not found(setting)["stid"]["passed"]
     assert found(setting)["linear"]["passed"]
+
+
+def test_recorded_steps_are_compared(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, where none is recorded; a parameter that is off is found, and a reason said."""
+    models._compare_recorded(setting, "stid", 5, 2)
+    (check,) = found(setting).values()
+    assert check["passed"]
+    assert check["figures"] == {"parameters": 0, "bitwise": True, "usual_repeats": True}
+    monkeypatch.setattr(
+        models.TrainStep, "explain_to", lambda _, log: log("the network reads a number")
+    )
+    setting.results.unlink()
+    models._compare_recorded(setting, "stid", 5, 2)
+    (check,) = found(setting).values()
+    assert check["passed"] is False
+    assert check["message"] == "the network reads a number"
 
 
 def test_the_gpu_part_of_measurements_runs_on_a_fake_gpu(
@@ -189,7 +205,9 @@ def test_the_gpu_part_of_measurements_runs_on_a_fake_gpu(
     assert not [check for check in checks.values() if check["passed"] is False], checks
     assert {"copy from pinned memory", "copy from pageable memory"} <= set(checks)
     assert checks["copy on the device"]["figures"]["gb_per_s"] > 0
-    assert {"float32_ms", "tf32_ms", "bfloat16_ms", "tf32_mib"} <= set(checks[case.name]["figures"])
+    assert {"float32_ms", "tf32_mib", "bfloat16_ms", "no_graphs_ms"} <= set(
+        checks[case.name]["figures"]
+    )
 
 
 def test_waits_are_counted_by_line(monkeypatch: pytest.MonkeyPatch) -> None:

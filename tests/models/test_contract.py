@@ -177,18 +177,6 @@ def test_models_move_between_devices(name: str) -> None:
     assert not hidden, "a tensor that is neither a parameter nor a buffer does not move"
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", NAMES)
-def test_a_gpu_gives_the_same_forecasts(name: str) -> None:
-    """Moved to a GPU, forecasts agree with the CPU's."""
-    model, x = build(name), inputs()
-    supports = supports_of(model)
-    expected = model(x, supports)
-    found = model.to("cuda")(x.to("cuda"), supports.to("cuda"))
-    torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
-
-
 # The compiler itself looks at the gradients of whatever crosses a break of its graph.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Time and memory of a training step of each model, in each precision."""
+"""Time and memory of a training step of each model, in each precision and without CUDA graphs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +13,10 @@ from pgti_bench.gpu_check.setting import Setting
 from pgti_bench.gpu_check.windows import PEMS_NODES, build_step_inputs
 
 __all__ = ["check"]
+
+
+_WARMUPS = WARM_UP_STEPS + 3
+"""Steps before those that count: the passes of a batch and the update are recorded after some."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,21 +38,23 @@ def check(setting: Setting) -> None:
     """Models at METR-LA's size with 64 windows, then at California's with 16."""
     for case in _cases(setting):
         figures: dict[str, Figure] = {}
-        for precision in get_args(Precision):
-            if precision == "tf32" and not setting.on_gpu:
-                continue
-            with setting.guard(f"{case.name} in {precision}"):
-                times, peak = _measure(setting, case, TrainingConfig(precision=precision))
+        for label, training in _trainings(setting).items():
+            with setting.guard(f"{case.name}, {label}"):
+                times, peak = _measure(setting, case, training)
                 figures |= {
-                    f"{precision}_ms": times["ms"],
-                    f"{precision}_host_ms": times["host_ms"],
-                    f"{precision}_mib": peak,
+                    f"{label}_ms": times["ms"],
+                    f"{label}_host_ms": times["host_ms"],
+                    f"{label}_mib": peak,
                 }
-        if setting.on_gpu:
-            with setting.guard(f"{case.name} without CUDA graphs"):
-                times, peak = _measure(setting, case, TrainingConfig(cuda_graphs="off"))
-                figures |= {"usual_ms": times["ms"], "usual_mib": peak}
         setting.add(case.name, figures)
+
+
+def _trainings(setting: Setting) -> dict[str, TrainingConfig]:
+    """Precisions, as users train; then float32 without CUDA graphs."""
+    trainings = {name: TrainingConfig(precision=name) for name in get_args(Precision)}
+    if not setting.on_gpu:
+        return {"float32": trainings["float32"], "bfloat16": trainings["bfloat16"]}
+    return {**trainings, "no_graphs": TrainingConfig(cuda_graphs="off")}
 
 
 def _cases(setting: Setting) -> list[_Case]:
@@ -85,5 +91,5 @@ def _measure(
         step([batch], step=number, num_batches=1)
         number += 1
 
-    times = setting.milliseconds(take, repeats=8, warmups=WARM_UP_STEPS + 1, limit_seconds=0.8)
+    times = setting.milliseconds(take, repeats=8, warmups=_WARMUPS, limit_seconds=0.6)
     return times, setting.peak_mib()

@@ -22,7 +22,7 @@ from pgti.models import MODELS
 from pgti.training.step import TrainStep
 from pgti_bench.gpu_check.setting import Setting
 
-__all__ = ["check", "watch_waits"]
+__all__ = ["check", "group_of_one", "watch_waits"]
 
 _FEW_STEPS = 5
 _SMALL: dict[str, dict[str, Any]] = {"st-llm": {"gpt_layers": 2, "width": 64, "heads": 2}}
@@ -141,8 +141,9 @@ def _resume(setting: Setting, store: Path) -> None:
 
 
 def _parameters(run: pgti.Run) -> dict[str, torch.Tensor]:
-    state = run.forecaster.network.state_dict()
-    return {name: value.detach().cpu() for name, value in state.items()}
+    """Those of the last step: a run that is open has those of the best validation."""
+    network = run.directory.load_last().network
+    return {name: value.detach().cpu() for name, value in network.items()}
 
 
 def _same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
@@ -158,7 +159,7 @@ def _one_rank(setting: Setting, store: Path) -> None:
         "deterministic": True,
     }
     alone = _parameters(_train(setting, store, "alone", **options))
-    with _group_of_one(setting.device) as communicator:
+    with group_of_one(setting.device) as communicator:
         kind = type(communicator).__name__
         together = _parameters(
             _train(setting, store, "together", communicator=communicator, **options)
@@ -173,7 +174,7 @@ def _one_rank(setting: Setting, store: Path) -> None:
 
 
 @contextmanager
-def _group_of_one(device: torch.device) -> Generator[Communicator]:
+def group_of_one(device: torch.device) -> Generator[Communicator]:
     """A process group of this process alone, as a launcher would make it."""
     # Not above: pgti imports it late too, and this is a rank that a user's own code would open.
     import torch.distributed as dist  # noqa: PLC0415
