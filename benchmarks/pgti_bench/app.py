@@ -29,6 +29,7 @@ COMMANDS = {
     "forecast": "pgti_bench.forecast:forecast_command",
     "append": "pgti_bench.append:append_command",
     "ranks": "pgti_bench.ranks:ranks_command",
+    "gradients": "pgti_bench.gradients:gradients_command",
     "space": "pgti_bench.space:space_command",
     "models": "pgti_bench.models:models_command",
     "launches": "pgti_bench.launch_table:launches_command",
