@@ -62,7 +62,7 @@ def test_help_lists_every_option() -> None:
         ({"model": 3}, "model is 3: it must be the name of a model, or a class or function"),
         ({"model": "dcrn"}, "model 'dcrn' does not exist; did you mean 'dcrnn'?"),
         ({"model_options": {"hiden": 3}}, "model.hiden is not an option of gru; did you mean 'hid"),
-        ({"batching": "device", "placement": "partitioned"}, "leave batching out"),
+        ({"batching": "standard", "placement": "partitioned"}, "leave batching out"),
         ({"device": "tpu"}, "there is no device 'tpu'"),
         ({"memory_budget": "2 loads"}, "memory_budget"),
         ({"loss": "mae2"}, "loss is 'mae2': it must be one of mae, huber, mse"),
