@@ -28,6 +28,7 @@ class CpuRecorder:
         num_replayed: replays so far.
         num_aside: blocks on the side stream so far.
         memory: why there is no room for recordings.
+        used: addresses of the memory that recordings use, other than what they allocate.
     """
 
     def __init__(self, memory: str | None = None) -> None:
@@ -35,6 +36,7 @@ class CpuRecorder:
         self.num_replayed = 0
         self.num_aside = 0
         self.memory = memory
+        self.used: set[int] = set()
 
     @contextmanager
     def on_side_stream(self) -> Generator[None]:
@@ -53,6 +55,7 @@ class CpuRecorder:
             kernels.restore_memory()
             torch.set_rng_state(state)
         self.num_recorded += 1
+        self.used |= kernels.used
 
         def replay() -> None:
             self.num_replayed += 1
@@ -81,6 +84,7 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does
         self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
         self._before: dict[int, tuple[Tensor, Tensor]] = {}
         self._made: set[int] = set()
+        self.used: set[int] = set()
 
     def __torch_dispatch__(
         self,
@@ -96,6 +100,9 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does
         result = func(*args, **kwargs)
         made = _strided(result)
         inputs = {_storage(each) for each in _strided((args, kwargs))}
+        if func is torch.ops.aten.lift_fresh.default:  # a number of Python, made a moment ago
+            self._made |= inputs
+        self.used |= inputs - self._made
         self._made |= {_storage(each) for each in made} - inputs
         self._calls.append((func, args, kwargs, made))
         return result
@@ -130,9 +137,16 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does
                     self._before[key] = whole, whole.clone()
 
 
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """The tensor, or the arrays of a sparse one."""
+    if tensor.layout != torch.sparse_csr:
+        return [tensor]
+    return [tensor.crow_indices(), tensor.col_indices(), tensor.values().detach()]
+
+
 def _strided(tree: Any) -> list[Tensor]:
     leaves = [each for each in tree_leaves(tree) if isinstance(each, Tensor)]
-    return [each for each in leaves if each.layout == torch.strided]
+    return [part for each in leaves for part in parts_of(each)]
 
 
 def _storage(tensor: Tensor) -> int:

@@ -215,13 +215,11 @@ class StepGraphs:
             for into, value in zip(sums, run(inputs), strict=True):
                 into.copy_(value)
 
-        supports = self._forecaster.supports
-        supports.free_scratch()  # so that what is recorded has scratch memory of its own
         replay = self._record(run_inputs)
         if replay is None:
             return False
         self._recorded[key] = _Recorded(
-            batch=inputs, sums=sums, replay=replay, memory=supports.take_memory()
+            batch=inputs, sums=sums, replay=replay, memory=self._forecaster.supports.take_memory()
         )
         return True
 
