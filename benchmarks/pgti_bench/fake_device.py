@@ -168,7 +168,9 @@ def count_launches(
     with FakeGpu() as gpu:
         step = fake_step(spec)
         if limits is not None:
-            step.forecaster.network.limits = limits
+            network = step.forecaster.network
+            assert isinstance(network, AbstractModel)
+            network.limits = limits
         step.forecaster.supports.dense = dense
         step.take()
         with gpu.checked() as launches:

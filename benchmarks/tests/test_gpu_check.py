@@ -13,7 +13,16 @@ from pgti.run.results import Machine
 from pgti_bench.app import run_command
 from pgti_bench.errors import BenchError
 from pgti_bench.fake_device import FakeGpu
-from pgti_bench.gpu_check import batches, device, gpu_tests, models, runner, steps, training
+from pgti_bench.gpu_check import (
+    batches,
+    compiled,
+    device,
+    gpu_tests,
+    models,
+    runner,
+    steps,
+    training,
+)
 from pgti_bench.gpu_check.parts import PARTS, Part
 from pgti_bench.gpu_check.results import Check, GpuCheckResult
 from pgti_bench.gpu_check.setting import Setting, relative_error
@@ -170,6 +179,16 @@ def test_models_are_compared(setting: Setting, monkeypatch: pytest.MonkeyPatch) 
     models.check(setting)
     assert not found(setting)["stid"]["passed"]
     assert found(setting)["linear"]["passed"]
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_models_are_compared(setting: Setting) -> None:
+    """A rehearsal traces and differentiates them; a break of the graph would be a failure."""
+    compiled.check(setting)
+    check = found(setting)["stid"]
+    assert check["passed"]
+    assert check["figures"]["graph_breaks"] == 0
+    assert check["figures"]["gradients"] < 1e-5
 
 
 def test_recorded_steps_are_compared(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,7 @@ PARTS = {
     "steps": Part(module="steps", limit_seconds=110, what="time and memory of steps"),
     "loaders": Part(module="loaders", limit_seconds=50, what="batches a second"),
     "peer": Part(module="peer", limit_seconds=30, what="PyTorch Geometric Temporal's layer"),
+    "compiled": Part(module="compiled", limit_seconds=90, what="compiled models"),
     "commands": Part(module="commands", limit_seconds=60, what="the command line"),
 }
 """By name, in the order in which they run: what must be right first, then what is slow."""
