@@ -109,6 +109,7 @@ def test_what_fits_in_no_way_is_refused(config: RunConfig, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match=r"for one window, and .* model .* smaller") as refusal:
         planned(config, budget=MIB // 2)
     assert "activation_checkpointing" not in str(refusal.value)
+    assert "over ranks (shard_sensors=2)" in str(refusal.value)
     with pytest.raises(ConfigError, match="activation_checkpointing='on'"):
         planned(config, budget=MIB // 2, activation_checkpointing="off")
     small = replace(config, memory_budget=MIB // 2)

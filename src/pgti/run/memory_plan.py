@@ -296,6 +296,9 @@ class _Fitting:
                 f"use {option('batch_size', whole)} (with {option('accumulate', factor)} for steps "
                 "of about as many windows)"
             )
+        elif getattr(self.train_step.forecaster.network, "shard_refusal", "") is None:
+            shards = 2 * self.config.shard_sensors
+            changes.append(f"split the sensors over ranks ({option('shard_sensors', shards)})")
         changes.append(f"make the model or {option('windows.input_steps')} smaller")
         return (
             f"training needs {about}, and {size_text(usable)} of the {size_text(self.free_bytes)} "
