@@ -119,6 +119,7 @@ def test_a_file_of_0_1_is_read(tmp_path: Path) -> None:
         optimizer=AdamWOptimizer(weight_decay=0.01),
         loss=HuberLoss(delta=2.0),
         activation_checkpointing="on",
+        checkpoint_every_steps=500,
         max_steps=3,
     )
     assert config.windows == WindowConfig(input_steps=4, horizon=3)
