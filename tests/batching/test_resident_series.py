@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from pgti.batching import WindowSource
+from pgti.batching import WindowSource, build_loader
 from pgti.batching.resident_series import DeviceSeries, HeldRows, ResidentSeries
-from pgti.windows import WindowSpec
+from pgti.windows import GlobalShuffle, Order, PartitionShuffle, WindowSpec
 
-from .sources import CPU, make_source
+from .sources import CPU, assert_same, make_source, standard
 
 KINDS: dict[str, Callable[[WindowSource], HeldRows]] = {
     "host": lambda source: ResidentSeries(source.store),
@@ -59,3 +59,35 @@ def test_a_device_finds_rows_by_their_number(source: WindowSource) -> None:
     assert len(held.rows) == 11
     assert torch.equal(held.read(range(50, 53)), rows_of(source, range(50, 53)))
     assert torch.equal(held.read(range(4, 8)), rows_of(source, range(4, 8)))
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "order",
+    [PartitionShuffle(seed=3, partitions=4, block_size=2, rotation=0.5), GlobalShuffle(3)],
+    ids=["partitions", "global"],
+)
+def test_batches_of_one_rank(source: WindowSource, device: str, order: Order) -> None:
+    """Rows that stay on the device of the only rank give the bits of materialised windows."""
+    where, oracle = torch.device(device), standard(source)
+    starts = source.spec.starts(60)
+    loader = build_loader(
+        source, starts, 7, order, device=where, batching="device", placement="partitioned"
+    )
+    for epoch in range(3):
+        for batch in loader.epoch(epoch):
+            assert batch.x.device.type == device
+            assert_same(batch.to("cpu"), oracle.gather(batch.starts))
+        loader.prefetch_epoch(epoch + 1)

@@ -84,8 +84,8 @@ def check_refused(
             ("--placement", "partitioned", "--order", "blocks"),
         ),
         (
-            "batching is device and placement is partitioned",
-            ("--placement", "partitioned", "--batching", "device"),
+            "batching is standard and placement is partitioned",
+            ("--placement", "partitioned", "--batching", "standard"),
         ),
         ("the timeout is 0", ("--peer-timeout", "0")),
         ("rotation is 2.0", ("--order", "partitions", "--order.rotation", "2")),
