@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.sparse import csr_matrix
+from pgti.nn.csr import csr_matrix
 from pgti_bench.fake_device import (
     FakeGpu,
     HostTensorError,

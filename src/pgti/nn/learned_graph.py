@@ -16,13 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgti.nn.csr import csr_matrix, multiply_into
 from pgti.nn.execution import (
     compiler_disabled,
     without_autocast,
 )
 from pgti.nn.limits import CPU_LIMITS, ChunkLimits, dense_limits
-from pgti.nn.ordered import add_ordered_product, needs_order
-from pgti.nn.sparse import csr_matrix
 from pgti.shapes import NF
 
 __all__ = ["Neighbours", "nearest"]
@@ -133,11 +132,8 @@ class Neighbours:
             out_NF: [N, F], not `x_NF`.
             accumulate: add to `out` instead of overwriting it.
         """
-        if needs_order(matrix):
-            return add_ordered_product(matrix, x_NF, out_NF, accumulate=accumulate)
-        beta = 1.0 if accumulate else 0.0
         for x_part, out_part in self._split(x_NF, out_NF):
-            torch.addmm(out_part, matrix, x_part, beta=beta, out=out_part)
+            multiply_into(out_part, matrix, x_part, accumulate=accumulate)
         return out_NF
 
     def _split(self, *tensors_NF: NF) -> Iterator[tuple[Tensor, ...]]:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from pgti.graph import OperatorPart, SensorGraph, SensorPartition, cut_operator
 from pgti.graph.sensor_graph import CsrMatrix
+from pgti.nn.csr import csr_matrix, multiply_into
 from pgti.nn.execution import compiler_disabled
-from pgti.nn.sparse import Supports, csr_matrix, multiply_into, operator_name
+from pgti.nn.sparse import Supports, operator_name
 from pgti.shapes import NF
 
 __all__ = ["SensorGroup", "ShardedSupports", "batch_norm", "layer_norm"]

@@ -4,9 +4,6 @@ A product takes [N, F]: a batch is folded into the features, so one product serv
 the graph is never replicated. The transpose of each operator is stored too, for the backward pass.
 """
 
-import math
-import threading
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
@@ -24,14 +21,15 @@ from pgti.graph import (
     scaled_laplacian,
 )
 from pgti.graph.sensor_graph import CsrMatrix
+from pgti.nn.csr import csr_matrix, multiply_into
 from pgti.nn.execution import autocast_dtype, hop_dtype
 from pgti.nn.limits import DenseLimits, dense_limits
 from pgti.nn.operators import new_handle, object_of
-from pgti.nn.ordered import add_ordered_product, needs_order
 from pgti.nn.powers import stack_powers
+from pgti.nn.scratch import Scratch
 from pgti.shapes import NF
 
-__all__ = ["NUM_SUPPORTS", "Supports", "csr_matrix"]
+__all__ = ["NUM_SUPPORTS", "Supports", "operator_name"]
 
 _BUILDERS: dict[str, tuple[int, Callable[[SensorGraph], Sequence[CsrMatrix]]]] = {
     "dual_random_walk": (2, dual_random_walk),
@@ -92,7 +90,7 @@ class Supports(nn.Module):
         self.register_buffer("edge_index", torch.tensor(graph.edge_index), persistent=False)
         self.register_buffer("edge_weight", torch.tensor(graph.edge_weight), persistent=False)
         self._matrices: dict[tuple[str, torch.dtype], Tensor] = {}
-        self._scratch = _Scratch()
+        self._scratch = Scratch()
         self.handle = new_handle(self)
 
     @classmethod
@@ -244,35 +242,23 @@ class Supports(nn.Module):
         return rows, columns, values
 
     def scratch(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Temporary memory: for each name and type one block, grown on demand, per thread.
+        """Temporary memory on the device: `Scratch.block`.
 
         A layer that allocates at every time step spends much of a large step on page faults:
         allocators return large blocks to the system.
-
-        Args:
-            name: of the block; asking again invalidates the previous tensor.
-            shape: of the tensor, whose content is undefined.
-            dtype: of the tensor.
         """
-        size = math.prod(shape)
-        block = self._scratch.tensors.get((name, dtype))
-        if block is None or len(block) < size:
-            # Outside inference mode, or training could not use it afterwards.
-            with torch.inference_mode(mode=False):
-                block = torch.empty(size, dtype=dtype, device=self.edge_weight.device)
-            self._scratch.tensors[name, dtype] = block
-        return block[:size].view(*shape)
+        return self._scratch.block(name, shape, dtype, self.edge_weight.device)
 
     def free_scratch(self) -> None:
         """Free all scratch memory; `scratch` allocates it again."""
-        self._scratch = _Scratch()
+        self._scratch = Scratch()
 
     def take_memory(self) -> object:
         """Scratch memory and operators: they stay where they are as long as the result lives.
 
         Layers use the same operators, until the module moves, and other scratch memory.
         """
-        taken, self._scratch = self._scratch, _Scratch()
+        taken, self._scratch = self._scratch, Scratch()
         return taken, tuple(self._matrices.values())
 
     def _register(self, name: str, operator: CsrMatrix) -> None:
@@ -302,7 +288,7 @@ class Supports(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the buffers, and drop matrices and scratch memory of the old ones."""
         self._matrices.clear()
-        self._scratch = _Scratch()
+        self._scratch = Scratch()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
@@ -315,40 +301,13 @@ class Supports(nn.Module):
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_matrices": {}, "_scratch": _Scratch()})  # type: ignore[no-untyped-call]
+        super().__setstate__({**state, "_matrices": {}, "_scratch": Scratch()})  # type: ignore[no-untyped-call]
         self.handle = new_handle(self)
-
-
-def csr_matrix(
-    rows: Tensor, columns: Tensor, values: Tensor, num_columns: int | None = None
-) -> Tensor:
-    """The CSR matrix over these arrays, unchecked; square unless `num_columns` is given."""
-    size = (len(rows) - 1, len(rows) - 1 if num_columns is None else num_columns)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning
-        )
-        return torch.sparse_csr_tensor(rows, columns, values, size, check_invariants=False)
-
-
-class _Scratch(threading.local):
-    """Scratch memory of one thread, by name and dtype."""
-
-    def __init__(self) -> None:
-        self.tensors: dict[tuple[str, torch.dtype], Tensor] = {}
 
 
 def operator_name(index: int, *, transposed: bool) -> str:
     """Name under which an operator's buffers are registered."""
     return f"operator_{index}_transposed" if transposed else f"operator_{index}"
-
-
-def multiply_into(out: Tensor, matrix: Tensor, x_NF: NF, *, accumulate: bool) -> Tensor:
-    """Write matrix @ x to `out`, or add it."""
-    if needs_order(matrix):
-        return add_ordered_product(matrix, x_NF, out, accumulate=accumulate)
-    # The variant with `out` is the one that autocast leaves alone.
-    return torch.addmm(out, matrix, x_NF, beta=1.0 if accumulate else 0.0, out=out)
 
 
 class _Product(torch.autograd.Function):

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pgti.nn import ordered
-from pgti.nn.ordered import add_ordered_product, needs_order
-from pgti.nn.sparse import csr_matrix
+from pgti.nn import csr
+from pgti.nn.csr import add_ordered_product, csr_matrix, needs_order
 
 
 def _csr(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -27,7 +26,7 @@ def _csr(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 def test_it_equals_the_dense_product(
     accumulate: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordered, "_NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr(csr, "_NUMBERS_AT_ONCE", at_once)
     matrix, dense = _csr(torch.float64)
     x = torch.randn(9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     out = torch.full((7, 5), 2.0 if accumulate else torch.nan, dtype=torch.float64)
