@@ -118,6 +118,8 @@ class TrainStep:
             and torch.cuda.is_available()
         ):
             step.record(CudaRecorder(step.device))
+            if getattr(config, "compile_mode", "default") != "default":
+                step.take_as_usual("torch.compile records CUDA graphs of its own in this mode")
         return step
 
     def record(self, recorder: GraphRecorder) -> None:
@@ -127,6 +129,11 @@ class TrainStep:
         if reason is None and self._reducer.overlaps:
             reason = "gradients of this size are sent to other ranks during the backward pass"
         if reason is not None:
+            self.take_as_usual(reason)
+
+    def take_as_usual(self, reason: str) -> None:
+        """Record no step on a GPU, for this reason."""
+        if self._graphs is not None:
             self._graphs.give_up(reason)
 
     def explain_to(self, log: Callable[[str], None]) -> None:
