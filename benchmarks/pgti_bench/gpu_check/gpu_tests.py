@@ -16,7 +16,16 @@ def check(setting: Setting) -> None:
     if not (root / "tests").is_dir():
         setting.add("tests", message="left out: pgti_bench is not in a checkout, which has them")
         return
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu and not slow",
+        "-p",
+        "no:cacheprovider",
+    ]
     # Collecting the others would take longer than these tests.
     files = [
         str(path)

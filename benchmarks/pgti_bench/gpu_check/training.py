@@ -19,12 +19,15 @@ import pgti
 from pgti.datasets.simulated import SimulationOptions, simulate
 from pgti.distributed import Communicator, init_communicator
 from pgti.models import MODELS
+from pgti.training.capture import WARM_UP_STEPS
 from pgti.training.step import TrainStep
 from pgti_bench.gpu_check.setting import Setting
 
 __all__ = ["check", "group_of_one", "watch_waits"]
 
-_FEW_STEPS = 5
+_PREPARING = WARM_UP_STEPS + 3
+"""Steps before those that are watched: they allocate, and the last of them are recorded."""
+_WATCHED = 4
 _SMALL: dict[str, dict[str, Any]] = {"st-llm": {"gpt_layers": 2, "width": 64, "heads": 2}}
 
 
@@ -36,7 +39,10 @@ def check(setting: Setting) -> None:
     models = [name for name, entry in MODELS.items() if not entry.library]
     for name in setting.size(models, ["dcrnn", "gru"]):
         with setting.guard(f"waits in a step of {name}"):
-            _waits(setting, store, name)
+            _waits(setting, store, name, "auto")
+    for name in setting.size(("dcrnn", "stid"), ()):
+        with setting.guard(f"waits in a step of {name}, without graphs"):
+            _waits(setting, store, name, "off")
     with setting.guard("resumed"):
         _resume(setting, store)
     with setting.guard("one rank over NCCL"):
@@ -77,15 +83,15 @@ def watch_waits(device: torch.device) -> Generator[Counter[str]]:
                     found[f"{Path(each.filename).name}:{each.lineno}"] += 1
 
 
-def _waits(setting: Setting, store: Path, model: str) -> None:
-    """Steps as the trainer takes them, batches and running loss included; the first prepares."""
+def _waits(setting: Setting, store: Path, model: str, cuda_graphs: str) -> None:
+    """Steps as the trainer takes them, batches and running loss included; the first prepare."""
     taken, waits = 0, Counter[str]()
     take = TrainStep.__call__
 
     def watched(*args: Any, **kwargs: Any) -> int:
         nonlocal taken
         taken += 1
-        if taken == 1:
+        if taken <= _PREPARING:
             return take(*args, **kwargs)
         with watch_waits(setting.device) as found:
             stop = take(*args, **kwargs)
@@ -99,11 +105,12 @@ def _waits(setting: Setting, store: Path, model: str) -> None:
             "waits",
             model=model,
             model_options=_SMALL.get(model, {}),
-            max_steps=_FEW_STEPS,
+            max_steps=_PREPARING + _WATCHED,
+            cuda_graphs=cuda_graphs,
         )
     setting.add(
-        f"waits in a step of {model}",
-        {"steps": taken - 1, "waits": waits.total()},
+        f"waits in a step of {model}{'' if cuda_graphs == 'auto' else ', without graphs'}",
+        {"steps": taken - _PREPARING, "waits": waits.total()},
         passed=not waits,
         message=", ".join(f"{line} ({count})" for line, count in waits.items()),
     )
