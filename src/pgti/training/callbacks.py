@@ -75,7 +75,8 @@ class TrainingStatus:
     def stop(self) -> None:
         """End the training after this step: it is validated, saved, and finished for good.
 
-        Of several ranks, one is enough to stop all of them after the same step.
+        Of several ranks, one is enough to stop all of them after the same step: the next one that
+        they take, or the one behind it on GPUs.
         """
         self._stop_requested = True
 
