@@ -1,5 +1,7 @@
 """Recurrent layers on stacked powers equal those on sparse products."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -233,3 +235,22 @@ def test_a_stacked_layer_is_not_differentiated_twice() -> None:
     _, last = read_stacked(x, None, [GatedWeights.of(layer)], powers_QN)
     with pytest.raises(RuntimeError, match="differentiated twice"):
         torch.autograd.grad(last.sum(), x, create_graph=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dcrnn", "graph-wavenet", "tgcn"])
+def test_models_on_stacked_powers_compile_whole(name: str) -> None:
+    """One graph without a break, forward and backward, with the same results."""
+    model = build(name).eval()
+    supports, x = supports_of(model), inputs()
+    supports.dense = STACKED
+
+    def results(network: Callable[[Tensor, Supports], Tensor]) -> list[Tensor]:
+        forecast = network(x, supports)
+        return [
+            forecast,
+            *torch.autograd.grad(forecast.square().sum(), list(model.parameters())),
+        ]
+
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    assert_equal(results(compiled), results(model))

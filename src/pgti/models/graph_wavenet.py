@@ -158,7 +158,7 @@ class GraphWaveNet(AbstractModel):
         powers_NP = adjacency.powers(self.config.hops)
         fixed_QN = supports.stacked_powers(self.config.hops, autocast_dtype(x.device))
         if fixed_QN is not None and adjacency.pool_RN is None:
-            return self._forward_stacked(x, fixed_QN.view(len(powers_NP), -1), powers_NP, supports)
+            return self._forward_stacked(x, fixed_QN.view(len(powers_NP), -1), powers_NP)
         with without_autocast(x.device):
             x_LNBD = self.entrance(self._receptive(x).permute(1, 2, 0, 3))
         dropout = self.config.dropout if self.training else 0.0
@@ -174,9 +174,7 @@ class GraphWaveNet(AbstractModel):
         last_NBD.append(self.temporal[-1](x_LNBD, self.limits)[1])
         return self._end(last_NBD)
 
-    def _forward_stacked(
-        self, x: BLNC, fixed_NQ: Tensor, learned_NP: Tensor, supports: Supports
-    ) -> BHNC:
+    def _forward_stacked(self, x: BLNC, fixed_NQ: Tensor, learned_NP: Tensor) -> BHNC:
         """`forward` over a small graph on a GPU; see `pgti.nn.stacked_convolution`."""
         powers_NQ = torch.cat([fixed_NQ, learned_NP.detach().to(fixed_NQ.dtype)], dim=1)
         with without_autocast(x.device):
@@ -187,9 +185,7 @@ class GraphWaveNet(AbstractModel):
             args = (layer, x_NLBD, powers_NQ, learned_NP)
             y_NLBD, z_NBD = self.maybe_checkpoint(self._convolve_stacked, *args, draws=dropout > 0)
             last_NBD.append(z_NBD)
-            x_NLBD = batch_norm(
-                y_NLBD.flatten(0, 2), cast("nn.BatchNorm1d", norm), supports
-            ).view_as(y_NLBD)
+            x_NLBD = norm(y_NLBD.flatten(0, 2)).view_as(y_NLBD)
         last_NBD.append(cast(_GatedConvolution, self.temporal[-1]).stacked(x_NLBD)[1])
         return self._end(last_NBD)
 
