@@ -27,9 +27,6 @@ from .small_models import (
 )
 
 NAMES = [name for name, entry in MODELS.items() if not entry.library]
-COMPILED_QUICKLY = ("dcrnn", "stid", "tgcn")
-"""The compiler takes seconds for each model: the others have `make test-slow`."""
-
 SMALL_LIMITS = ChunkLimits(
     activations=1,
     tokens=4,
@@ -175,37 +172,6 @@ def test_models_move_between_devices(name: str) -> None:
         if isinstance(value, torch.Tensor)
     ]
     assert not hidden, "a tensor that is neither a parameter nor a buffer does not move"
-
-
-# The compiler itself looks at the gradients of whatever crosses a break of its graph.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in COMPILED_QUICKLY else pytest.param(name, marks=pytest.mark.slow)
-        for name in NAMES
-    ],
-)
-@pytest.mark.parametrize("training", [False, True])
-def test_compiled_models_are_the_same_models(name: str, training: bool) -> None:
-    """`torch.compile` changes neither forecasts nor gradients, those of dropout included."""
-    torch.compiler.reset()
-    model, x = build(name).train(training), inputs()
-    supports, teacher = supports_of(model), some_teacher() if training else None
-    compiled = torch.compile(model, backend="aot_eager")
-    trained = [each for each in model.parameters() if each.requires_grad]
-    forecasts = []
-    for each in (compiled, model):
-        torch.manual_seed(4)
-        forecasts.append(each(x, supports, teacher))
-    found, expected = forecasts
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(
-        torch.autograd.grad(found.square().sum(), trained),
-        torch.autograd.grad(expected.square().sum(), trained),
-        rtol=1e-4,
-        atol=1e-5,
-    )
 
 
 @pytest.mark.parametrize("name", NAMES)

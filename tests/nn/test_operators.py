@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pgti.nn import Supports
-from pgti.nn.operators import object_of
+from pgti.nn.operator_arguments import object_of
 
 from .random_graphs import asymmetric_graph
 

@@ -139,7 +139,14 @@ _GROUPS_OF_TRAINING = {
         "Optimization",
     ),
     **dict.fromkeys(
-        ("precision", "deterministic", "cuda_graphs", "activation_checkpointing", "compile"),
+        (
+            "precision",
+            "deterministic",
+            "cuda_graphs",
+            "activation_checkpointing",
+            "compile",
+            "compile_mode",
+        ),
         "Machine",
     ),
     "freeze": "Start",

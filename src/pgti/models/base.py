@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Self, TypeVar, TypeVarTuple
 
 import torch
@@ -69,6 +69,7 @@ class TeacherForcing:
         targets_BHNC: [B, H, N, C_out], standardized, 0 where missing.
         calendar_BHF: [B, H, F], calendar features of the target rows.
         step: optimizer steps done so far.
+        step_tensor: the same on the host, an int64 scalar: the compiler takes it for a variable.
         seed: of the run. A model's random draws are a function of (seed, step) alone, so that a
             resumed run draws the same.
     """
@@ -77,6 +78,10 @@ class TeacherForcing:
     calendar_BHF: Tensor
     step: int
     seed: int
+    step_tensor: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step_tensor", torch.tensor(self.step))
 
 
 def num_trainable_parameters(network: nn.Module) -> int:
@@ -180,7 +185,10 @@ class AbstractModel(nn.Module, ABC):
         activations of c steps: c = sqrt(T / 7) needs the least memory.
         """
         if not torch.is_grad_enabled():
-            return max(1, self.limits.activations // numbers_per_step)
+            steps = num_steps  # not a quotient, of which the compiler would make a graph each
+            while steps > 1 and steps * numbers_per_step > self.limits.activations:
+                steps -= 1
+            return steps
         if not self.activation_checkpointing:
             return num_steps
         return max(1, round(math.sqrt(num_steps / _STEP_TO_STATE)))

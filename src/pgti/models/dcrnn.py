@@ -16,13 +16,16 @@ from pgti.nn import (
     Supports,
     without_autocast,
 )
-from pgti.nn.execution import autocast_dtype, compiler_disabled
+from pgti.nn.execution import autocast_dtype
 from pgti.nn.stacked import read_stacked
 from pgti.nn.stacked_decoder import write_stacked
 from pgti.nn.stacked_steps import GatedWeights
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
+
+_Truth = Tensor | tuple[Tensor, Tensor] | None
+"""The decoder's next input [N, B, C_out]; one and whether to take it; None for the forecast."""
 
 _LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
 
@@ -112,7 +115,9 @@ class DCRNN(AbstractModel):
         """Forecast the targets; see `AbstractModel.forward`."""
         self.check_supports(supports)
         powers_QN = supports.stacked_powers(self.config.hops, autocast_dtype(x.device))
-        if powers_QN is not None:
+        draws = teacher is not None and self.config.scheduled_sampling
+        # The stacked decoder would be compiled for every sequence of coins.
+        if powers_QN is not None and not (draws and torch.compiler.is_compiling()):
             return self._forward_stacked(x, powers_QN, supports, teacher)
         x_LNBC, horizon = x.permute(1, 2, 0, 3), self.shape.horizon
         num_steps, num_nodes, batch, _ = x_LNBC.shape
@@ -146,7 +151,7 @@ class DCRNN(AbstractModel):
         self,
         fed_NBC: Tensor,
         states_NBD: Sequence[NBD | None],
-        truths_NBC: Sequence[Tensor | None],
+        truths_NBC: Sequence[_Truth],
         supports: Supports,
     ) -> tuple[list[Tensor], Tensor, list[NBD | None]]:
         """Forecasts of some steps, the input of the next step, and the states before it.
@@ -154,7 +159,7 @@ class DCRNN(AbstractModel):
         `truths_NBC` has for each step the next one's input in place of its forecast, or None.
         """
         forecasts_NBC = []
-        for truth_NBC in truths_NBC:
+        for truth in truths_NBC:
             signal_1NBC = fed_NBC.unsqueeze(0)
             after_NBD: list[NBD | None] = []
             for layer, before_NBD in zip(self.decoder, states_NBD, strict=True):
@@ -163,7 +168,7 @@ class DCRNN(AbstractModel):
             states_NBD = after_NBD
             with without_autocast(state_NBD.device):  # bfloat16 would round off 3 digits
                 forecasts_NBC.append(self.projection(state_NBD))
-            fed_NBC = forecasts_NBC[-1] if truth_NBC is None else truth_NBC
+            fed_NBC = _next_input(forecasts_NBC[-1], truth)
         return forecasts_NBC, fed_NBC, list(states_NBD)
 
     def _forward_stacked(
@@ -188,7 +193,7 @@ class DCRNN(AbstractModel):
         truths_HNCB = None
         if any(truth is not None for truth in truths_NBC):
             zeros_NBC = x.new_zeros(num_nodes, batch, self.shape.target_channels)
-            filled = [zeros_NBC if truth is None else truth for truth in truths_NBC]
+            filled = [truth if isinstance(truth, Tensor) else zeros_NBC for truth in truths_NBC]
             truths_HNCB = torch.stack(filled).transpose(2, 3)
         forecasts_HNBC = []
         for first in range(0, horizon, steps):
@@ -208,20 +213,19 @@ class DCRNN(AbstractModel):
         forecast_HNBC = forecasts_HNBC[0] if len(forecasts_HNBC) == 1 else torch.cat(forecasts_HNBC)
         return forecast_HNBC.permute(2, 0, 1, 3).contiguous()
 
-    def _truths(self, teacher: TeacherForcing | None) -> list[Tensor | None]:
+    def _truths(self, teacher: TeacherForcing | None) -> list[_Truth]:
         """For each decoder step, the truth if it is the next one's input."""
         if teacher is None or not self.config.scheduled_sampling:
             return [None] * self.shape.horizon
-        return self._drawn_truths(teacher)
-
-    @compiler_disabled  # or the compiler would run again at each step
-    def _drawn_truths(self, teacher: TeacherForcing) -> list[Tensor | None]:
-        """`_truths` of a step with scheduled sampling."""
         horizon = self.shape.horizon
+        targets_HNBC = teacher.targets_BHNC.permute(1, 2, 0, 3)
+        if torch.compiler.is_compiling():  # the same graph for all coins
+            arguments = (teacher.seed, horizon, self.config.sampling_decay, targets_HNBC.device)
+            coins_H = _coins(teacher.step_tensor, *arguments)
+            return list(zip(targets_HNBC.unbind(), coins_H.unbind(), strict=True))
         coins = scheduled_sampling_coins(
             teacher.seed, teacher.step, horizon, self.config.sampling_decay
         )
-        targets_HNBC = teacher.targets_BHNC.permute(1, 2, 0, 3)
         return [
             truth_NBC if coin else None for truth_NBC, coin in zip(targets_HNBC, coins, strict=True)
         ]
@@ -241,3 +245,25 @@ def scheduled_sampling_coins(seed: int, step: int, horizon: int, decay: float) -
     generator = np.random.Generator(np.random.Philox(key=[seed, step]))
     coins: list[bool] = (generator.random(horizon) < teaching_probability(step, decay)).tolist()
     return coins
+
+
+def _next_input(forecast_NBC: Tensor, truth: _Truth) -> Tensor:
+    """The input of the next decoder step."""
+    if truth is None:
+        return forecast_NBC
+    if isinstance(truth, Tensor):
+        return truth
+    truth_NBC, coin = truth
+    return torch.where(coin, truth_NBC, forecast_NBC)
+
+
+@torch.library.custom_op("pgti::scheduled_sampling_coins", mutates_args=())
+def _coins(step: Tensor, seed: int, horizon: int, decay: float, device: torch.device) -> Tensor:
+    """`scheduled_sampling_coins` on a device, for the compiler; the step is on the host."""
+    coins_H = torch.tensor(scheduled_sampling_coins(seed, int(step), horizon, decay))
+    return coins_H.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else coins_H
+
+
+@_coins.register_fake
+def _(step: Tensor, seed: int, horizon: int, decay: float, device: torch.device) -> Tensor:  # noqa: ARG001
+    return torch.empty(horizon, dtype=torch.bool, device=device)

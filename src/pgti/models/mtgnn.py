@@ -22,7 +22,7 @@ from pgti.nn import (
     nearest,
     without_autocast,
 )
-from pgti.nn.execution import compiler_disabled
+from pgti.nn.execution import normalized
 from pgti.nn.limits import CPU_LIMITS
 from pgti.shapes import BHNC, BLNC
 
@@ -184,7 +184,6 @@ class _GraphLearner(nn.Module):
         self.source = nn.Linear(width, width)
         self.target = nn.Linear(width, width)
 
-    @compiler_disabled
     def forward(self, limits: ChunkLimits = CPU_LIMITS) -> _Graph:
         """The graph, in the precision of the embeddings also under autocast."""
         with without_autocast(self.source_embedding.device):
@@ -222,7 +221,6 @@ class _Layer(nn.Module):
         draw_as_linear((1 + config.hops) * hidden, self.hop_weight, self.hop_bias)
         self.norm = nn.LayerNorm((num_nodes, steps, hidden))
 
-    @compiler_disabled
     def forward(self, x_NBLD: Tensor, graph: _Graph, limits: ChunkLimits) -> tuple[Tensor, Tensor]:
         """[N, B, L', D], and the skip connection [N, B, S]."""
         z_NBLD = dropout(self.inception(x_NBLD, limits), self._dropout if self.training else 0.0)
@@ -235,7 +233,8 @@ class _Layer(nn.Module):
             self._beta,
         )
         y_NBLD = y_NBLD + x_NBLD[:, :, -y_NBLD.shape[2] :]
-        return self.norm(y_NBLD.transpose(0, 1)).transpose(0, 1), self.skip(z_NBLD.flatten(2))
+        normed_BNLD = normalized(y_NBLD.transpose(0, 1), self.norm)
+        return normed_BNLD.transpose(0, 1), self.skip(z_NBLD.flatten(2))
 
 
 class _Inception(nn.Module):

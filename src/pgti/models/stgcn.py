@@ -17,7 +17,6 @@ from pgti.nn import (
     gated_window_convolution,
     layer_norm,
 )
-from pgti.nn.execution import compiler_disabled
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STGCN", "STGCNConfig"]
@@ -131,7 +130,6 @@ class _Block(nn.Module):
         self.after = _GatedConvolution(config.kernel, config.bottleneck, config.hidden)
         self.norm = nn.LayerNorm((num_nodes, config.hidden), eps=_EPSILON)
 
-    @compiler_disabled
     def forward(self, x_NBLC: Tensor, supports: Supports, limits: ChunkLimits) -> Tensor:
         """[N, B, L - 2 (K_t - 1), D]."""
         y_NBLC = functional.relu(self.filter(self.before(x_NBLC, limits), supports))

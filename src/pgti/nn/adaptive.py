@@ -25,10 +25,10 @@ from pgti.errors import ConfigError
 from pgti.nn.execution import (
     add_product,
     autocast_dtype,
-    compiler_disabled,
     refuse_second_derivative,
     without_autocast,
 )
+from pgti.nn.operators import Operation, Operator
 from pgti.nn.sparse import Supports
 from pgti.shapes import NF
 
@@ -125,7 +125,6 @@ def adaptive_adjacency(
     return AdaptiveAdjacency(read_NR, pool_NR.t(), supports)
 
 
-@compiler_disabled
 def adaptive_convolution(
     x_LNBC: Tensor, weight_KCO: Tensor, adjacency: AdaptiveAdjacency, powers_NP: Tensor
 ) -> Tensor:
@@ -143,7 +142,7 @@ def adaptive_convolution(
     Returns:
         [L, N, B, O], contiguous, in the precision of the adjacency.
     """
-    output: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
+    output: Tensor = _convolve(
         x_LNBC.contiguous(),
         weight_KCO,
         powers_NP,
@@ -154,7 +153,7 @@ def adaptive_convolution(
     return output.to(powers_NP.dtype)
 
 
-class _Convolution(torch.autograd.Function):
+class _Convolution(Operation):
     """`adaptive_convolution`, one state at a time, so that its data stay in cache.
 
     Products are in `dtype`; sums over states are in the precision of the parameters.
@@ -171,7 +170,7 @@ class _Convolution(torch.autograd.Function):
         supports: Supports | None,
     ) -> Tensor:
         ctx.save_for_backward(x_LNBC, weight_KCO, powers_NP, pool_RN)
-        ctx.dtype, ctx.supports = dtype, supports
+        ctx.options = dtype, supports
         num_steps, num_nodes, batch, _ = x_LNBC.shape
         out_LNF = powers_NP.new_empty(
             num_steps, num_nodes, batch * weight_KCO.shape[2], dtype=dtype
@@ -186,15 +185,16 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, grad_LNBO: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_LNBC, weight_KCO, powers_NP, pool_RN = ctx.saved_tensors
+        dtype, supports = ctx.options
         grad_x_LNBC = torch.empty_like(x_LNBC)
         grad_weight_KCO, grad_powers_NP = torch.zeros_like(weight_KCO), torch.zeros_like(powers_NP)
         grad_pool_RN = None if pool_RN is None else torch.zeros_like(pool_RN)
         with without_autocast(x_LNBC.device):
-            step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, ctx.dtype, ctx.supports)
+            step = _Step(x_LNBC, weight_KCO, powers_NP, pool_RN, dtype, supports)
             grad_KMO = torch.empty_like(step.weighted_KMO)
             grad_pooled_MC = step.powers_NP.new_empty(grad_KMO.shape[1], x_LNBC.shape[3])
             for x_NBC, grad_NBO, into_NBC in zip(x_LNBC, grad_LNBO, grad_x_LNBC, strict=True):
-                grad_NF = grad_NBO.to(ctx.dtype).flatten(1)
+                grad_NF = grad_NBO.to(dtype).flatten(1)
                 pooled_MC = step.pool(x_NBC)
                 add_product(grad_powers_NP, grad_NF, step.apply_weights(pooled_MC).t())
                 torch.mm(step.powers_NP.t(), grad_NF, out=grad_KMO.view(-1, grad_NF.shape[1]))
@@ -207,9 +207,36 @@ class _Convolution(torch.autograd.Function):
                     into_NBC.copy_(grad_pooled_MC.view_as(into_NBC))
                 else:
                     grad_pooled_RF = step.total(grad_pooled_MC).view(len(pool_RN), -1)
-                    add_product(grad_pool_RN, grad_pooled_RF, x_NBC.to(ctx.dtype).flatten(1).t())
+                    add_product(grad_pool_RN, grad_pooled_RF, x_NBC.to(dtype).flatten(1).t())
                     into_NBC.copy_((step.pool_RN.t() @ grad_pooled_RF).view_as(into_NBC))
         return grad_x_LNBC, grad_weight_KCO, grad_powers_NP, grad_pool_RN, None, None
+
+    @staticmethod
+    def like(
+        x_LNBC: Tensor,
+        weight_KCO: Tensor,
+        powers_NP: Tensor,
+        _pool_RN: Tensor | None,
+        dtype: torch.dtype,
+        _supports: Supports | None,
+    ) -> tuple[Tensor]:
+        return (powers_NP.new_empty(*x_LNBC.shape[:3], weight_KCO.shape[2], dtype=dtype),)
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        *tensors, pool_RN = ctx.saved_tensors
+        return tuple(
+            torch.empty_like(each)
+            for each in (*tensors, tensors[0] if pool_RN is None else pool_RN)
+        )
+
+
+_convolve = Operator(
+    _Convolution,
+    "adaptive_convolution",
+    returns=["output"],
+    saves=["x_LNBC", "weight_KCO", "powers_NP", "pool_RN"],
+)
 
 
 class _Step:

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-from pgti.nn.execution import compiler_disabled
-
 __all__ = ["dropout", "dropout_add"]
 
 _LEVELS = 1 << 16
@@ -12,7 +10,6 @@ _LEVELS = 1 << 16
 torch's Bernoulli draws cost six times as much on a CPU, a fifth of a step of Graph WaveNet."""
 
 
-@compiler_disabled
 def dropout(x: Tensor, probability: float) -> Tensor:
     """Zero units of x at random and scale up the others; see `dropout_add`.
 
@@ -27,7 +24,6 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     return (x * mask).mul_(scale)
 
 
-@compiler_disabled
 def dropout_add(x: Tensor, branch: Tensor, probability: float) -> Tensor:
     """Sum of x and the branch, with units of the branch zeroed at random and the others scaled up.
 
@@ -49,6 +45,26 @@ def dropout_add(x: Tensor, branch: Tensor, probability: float) -> Tensor:
 def _draw(x: Tensor, probability: float) -> tuple[Tensor, float]:
     """A mask that is False where x is zeroed, and the scale of the other units."""
     levels_left = min(max(1, round((1 - probability) * _LEVELS)), _LEVELS - 1)
+    draw = torch.ops.pgti.dropout_mask if torch.compiler.is_compiling() else _mask
+    return draw(x, levels_left), _LEVELS / levels_left
+
+
+def _mask(x: Tensor, levels_left: int) -> Tensor:
+    """True for `levels_left` of 65,536 units like x, drawn from the generator of the device."""
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=x.device)
     levels = bits.random_(-(2**63), None).view(torch.int16)[: x.numel()]
-    return (levels < levels_left - _LEVELS // 2).view(x.shape), _LEVELS / levels_left
+    return (levels < levels_left - _LEVELS // 2).view(x.shape)
+
+
+# For the compiler, which then draws the same numbers, and once. It has tags only if defined so.
+torch.library.define(
+    "pgti::dropout_mask",
+    "(Tensor x, int levels_left) -> Tensor",
+    tags=torch.Tag.nondeterministic_seeded,
+)
+torch.library.impl("pgti::dropout_mask", "default", _mask)
+
+
+@torch.library.register_fake("pgti::dropout_mask")  # type: ignore[untyped-decorator]
+def _(x: Tensor, levels_left: int) -> Tensor:  # noqa: ARG001
+    return x.new_empty(x.shape, dtype=torch.bool)

@@ -19,6 +19,7 @@ __all__ = [
     "compiler_disabled",
     "draw_as_linear",
     "hop_dtype",
+    "normalized",
     "refuse_second_derivative",
     "split_rows",
     "without_autocast",
@@ -108,7 +109,6 @@ def refuse_second_derivative() -> None:
         )
 
 
-@compiler_disabled
 def checkpointed(
     part: Callable[[*Arguments], Result], *args: *Arguments, draws: bool = False
 ) -> Result:
@@ -132,6 +132,22 @@ def draw_as_linear(fan_in: int, *parameters: nn.Parameter) -> None:
     bound = 1 / math.sqrt(fan_in)
     for parameter in parameters:
         nn.init.uniform_(parameter, -bound, bound)
+
+
+def normalized(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """`norm(x)`; for the compiler from its parts.
+
+    The compiler takes the gradient of torch's operator to be in the layout of what comes in, and
+    torch makes it contiguous, so that a compiled backward pass fails where the two differ.
+    """
+    if not torch.compiler.is_compiling():
+        result: Tensor = norm(x)
+        return result
+    x = x.to(norm.weight.dtype)
+    dims = tuple(range(-len(norm.normalized_shape), 0))
+    centered = x - x.mean(dims, keepdim=True)
+    variance = centered.square().mean(dims, keepdim=True)
+    return centered * torch.rsqrt(variance + norm.eps) * norm.weight + norm.bias
 
 
 def bfloat16_speed(*, size: int = 512, num_trials: int = 3) -> float:

@@ -30,19 +30,18 @@ from torch import Tensor
 from pgti.nn.execution import (
     add_product,
     autocast_dtype,
-    compiler_disabled,
     refuse_second_derivative,
     split_rows,
     without_autocast,
 )
 from pgti.nn.limits import CPU_LIMITS, ChunkLimits
+from pgti.nn.operators import Operation, Operator
 
 __all__ = ["gated_convolution", "gated_window_convolution"]
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 
 
-@compiler_disabled
 def gated_convolution(
     x_LNBC: Tensor,
     weight_KCG: Tensor,
@@ -64,7 +63,7 @@ def gated_convolution(
         All steps, [L - (K - 1) d, N, B, D], and again the last one, [N, B, D], so that its
         gradient is not padded with zeros; in the precision of the weights.
     """
-    z_LNBD, last_NBD = _TapConvolution.apply(  # type: ignore[no-untyped-call]
+    z_LNBD, last_NBD = _convolve_taps(
         x_LNBC.contiguous(),
         weight_KCG,
         bias_G,
@@ -75,7 +74,6 @@ def gated_convolution(
     return z_LNBD, last_NBD
 
 
-@compiler_disabled
 def gated_window_convolution(
     x_NBLC: Tensor,
     weight_KCG: Tensor,
@@ -107,7 +105,7 @@ def gated_window_convolution(
                 x_NBLC[:, :, first::dilation], weight_KCG, bias_G, tanh=tanh, limits=limits
             )
         return z_NBLD
-    z_MLD: Tensor = _WindowConvolution.apply(  # type: ignore[no-untyped-call]
+    z_MLD: Tensor = _convolve_windows(
         x_NBLC.flatten(0, 1).contiguous(),
         weight_KCG,
         bias_G,
@@ -119,7 +117,7 @@ def gated_window_convolution(
     return z_MLD.view(num_nodes, batch, *z_MLD.shape[1:])
 
 
-class _TapConvolution(torch.autograd.Function):
+class _TapConvolution(Operation):
     """`gated_convolution`; stores its input and both activations."""
 
     @staticmethod
@@ -139,15 +137,14 @@ class _TapConvolution(torch.autograd.Function):
             taps_KMC = _taps(x_LNBC.to(dtype), num_taps, dilation)
             gates_MG = taps_KMC[0].new_empty(len(taps_KMC[0]), width)
             z_MD = gates_MG.new_empty(len(gates_MG), width // 2)
-            ctx.chunks = split_rows(len(gates_MG), limit // width)
-            for rows in ctx.chunks:
+            for rows in split_rows(len(gates_MG), limit // width):
                 part_MG = gates_MG[rows].copy_(scaled_bias_G)
                 for tap_MC, weight_CG in zip(taps_KMC, scaled_KCG, strict=True):
                     part_MG.addmm_(tap_MC[rows], weight_CG)
                 s_MD, g_MD = part_MG.sigmoid_().tensor_split(2, dim=1)
                 torch.addcmul(g_MD, s_MD, g_MD, value=-2, out=z_MD[rows])
         ctx.save_for_backward(x_LNBC, weight_KCG, gates_MG)
-        ctx.dilation = dilation
+        ctx.options = dilation, dtype, limit
         z_LNBD = z_MD.view(-1, *x_LNBC.shape[1:3], width // 2).to(weight_KCG.dtype)
         return z_LNBD, z_LNBD[-1].clone()
 
@@ -155,10 +152,11 @@ class _TapConvolution(torch.autograd.Function):
     def backward(ctx: Any, grad_LNBD: Tensor, grad_last_NBD: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_LNBC, weight_KCG, gates_MG = ctx.saved_tensors
-        num_taps, dtype = len(weight_KCG), gates_MG.dtype
+        num_taps, width = len(weight_KCG), weight_KCG.shape[2]
+        dilation, dtype, limit = ctx.options
         grad_x_LNBC = torch.zeros_like(x_LNBC, dtype=dtype)
         grad_weight_KCG = torch.zeros_like(weight_KCG)
-        grad_bias_G = weight_KCG.new_zeros(weight_KCG.shape[2])
+        grad_bias_G = weight_KCG.new_zeros(width)
         with without_autocast(x_LNBC.device):
             # A copy, because autograd may use the incoming gradient elsewhere.
             grad_LNBD = grad_LNBD.to(dtype, copy=True)
@@ -166,9 +164,9 @@ class _TapConvolution(torch.autograd.Function):
             grad_MD = grad_LNBD.flatten(0, 2)
             scale_G = _scale_of_a(weight_KCG, 4.0)
             scaled_KCG = (weight_KCG * scale_G).to(dtype)
-            into_KMC = _taps(grad_x_LNBC, num_taps, ctx.dilation)
-            taps_KMC = _taps(x_LNBC.to(dtype), num_taps, ctx.dilation)
-            for rows in ctx.chunks:
+            into_KMC = _taps(grad_x_LNBC, num_taps, dilation)
+            taps_KMC = _taps(x_LNBC.to(dtype), num_taps, dilation)
+            for rows in split_rows(len(gates_MG), limit // width):
                 grad_MG = _gradient_of_gates(gates_MG[rows], grad_MD[rows], tanh=True)
                 for tap in range(num_taps):
                     into_KMC[tap][rows].addmm_(grad_MG, scaled_KCG[tap].t())
@@ -177,8 +175,40 @@ class _TapConvolution(torch.autograd.Function):
         grad_x_LNBC = grad_x_LNBC.to(x_LNBC.dtype)
         return grad_x_LNBC, grad_weight_KCG * scale_G, grad_bias_G * scale_G, None, None, None
 
+    @staticmethod
+    def like(
+        x_LNBC: Tensor,
+        weight_KCG: Tensor,
+        _bias_G: Tensor,
+        dilation: int,
+        dtype: torch.dtype,
+        _limit: int,
+    ) -> tuple[Tensor, ...]:
+        steps, width = len(x_LNBC) - (len(weight_KCG) - 1) * dilation, weight_KCG.shape[2]
+        _, num_nodes, batch, _ = x_LNBC.shape
+        z_LNBD = weight_KCG.new_empty(steps, num_nodes, batch, width // 2)
+        gates_MG = weight_KCG.new_empty(steps * num_nodes * batch, width, dtype=dtype)
+        return z_LNBD, torch.empty_like(z_LNBD[0]), gates_MG
 
-class _WindowConvolution(torch.autograd.Function):
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        x_LNBC, weight_KCG, _ = ctx.saved_tensors
+        return (
+            torch.empty_like(x_LNBC),
+            torch.empty_like(weight_KCG),
+            weight_KCG.new_empty(weight_KCG.shape[2]),
+        )
+
+
+_convolve_taps = Operator(
+    _TapConvolution,
+    "gated_convolution",
+    returns=["z", "last"],
+    saves=["x_LNBC", "weight_KCG", "gates"],
+)
+
+
+class _WindowConvolution(Operation):
     """`gated_window_convolution` of M rows of L steps; stores its input and the gates."""
 
     @staticmethod
@@ -199,12 +229,11 @@ class _WindowConvolution(torch.autograd.Function):
         with without_autocast(x_MLC.device):
             weight_WG = (weight_KCG * scale_G).flatten(0, 1).to(dtype)
             bias_G = (bias_G * scale_G).to(dtype)
-            numbers_a_row = steps * width + x_MLC[0].numel()
-            ctx.chunks = split_rows(num_rows, limit // numbers_a_row)
-            stored_rows = num_rows if stores else ctx.chunks[0].stop
+            chunks = split_rows(num_rows, limit // (steps * width + x_MLC[0].numel()))
+            stored_rows = num_rows if stores else chunks[0].stop
             gates_MLG = x_MLC.new_empty(stored_rows, steps, width, dtype=dtype)
             z_MLD = x_MLC.new_empty(num_rows, steps, width // 2, dtype=weight_KCG.dtype)
-            for rows in ctx.chunks:
+            for rows in chunks:
                 x_RF = x_MLC[rows].flatten(1).to(dtype)
                 gates_RLG = gates_MLG[rows] if stores else gates_MLG[: len(x_RF)]
                 for step in range(steps):
@@ -216,23 +245,24 @@ class _WindowConvolution(torch.autograd.Function):
                     torch.addcmul(b_RLD, a_RLD, b_RLD, value=-2, out=z_MLD[rows])
                 else:
                     torch.mul(a_RLD, b_RLD.sigmoid_(), out=z_MLD[rows])
-        ctx.save_for_backward(x_MLC, weight_KCG, gates_MLG)
-        ctx.tanh = tanh
+        ctx.save_for_backward(x_MLC, weight_KCG, gates_MLG if stores else None)
+        ctx.options = tanh, dtype, stores, limit
         return z_MLD
 
     @staticmethod
     def backward(ctx: Any, grad_MLD: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_MLC, weight_KCG, gates_MLG = ctx.saved_tensors
-        steps, (taps, channels, _) = gates_MLG.shape[1], weight_KCG.shape
+        tanh, _, _, limit = ctx.options
+        (num_rows, steps, width), (taps, channels, _) = gates_MLG.shape, weight_KCG.shape
         grad_x_MLC = torch.zeros_like(x_MLC) if ctx.needs_input_grad[0] else None
-        scale_G = _scale_of_a(weight_KCG, 4.0 if ctx.tanh else 1.0)
+        scale_G = _scale_of_a(weight_KCG, 4.0 if tanh else 1.0)
         with without_autocast(x_MLC.device):
             weight_GW = (weight_KCG * scale_G).flatten(0, 1).to(gates_MLG.dtype).t()
             grad_weight_WG = torch.zeros_like(weight_KCG).flatten(0, 1)
             grad_bias_G = torch.zeros_like(scale_G)
-            for rows in ctx.chunks:
-                grad_RLG = _gradient_of_gates(gates_MLG[rows], grad_MLD[rows], tanh=ctx.tanh)
+            for rows in split_rows(num_rows, limit // (steps * width + x_MLC[0].numel())):
+                grad_RLG = _gradient_of_gates(gates_MLG[rows], grad_MLD[rows], tanh=tanh)
                 grad_bias_G += grad_RLG.sum(dim=(0, 1), dtype=scale_G.dtype)
                 x_RF = x_MLC[rows].flatten(1).to(gates_MLG.dtype)
                 into_RF = None if grad_x_MLC is None else grad_x_MLC[rows].flatten(1)
@@ -243,6 +273,35 @@ class _WindowConvolution(torch.autograd.Function):
                         add_product(into_RF[:, window], grad_RLG[:, step], weight_GW)
         grad_weight_KCG = grad_weight_WG.view_as(weight_KCG) * scale_G
         return grad_x_MLC, grad_weight_KCG, grad_bias_G * scale_G, None, None, None, None
+
+    @staticmethod
+    def like(
+        x_MLC: Tensor,
+        weight_KCG: Tensor,
+        _bias_G: Tensor,
+        _tanh: bool,
+        dtype: torch.dtype,
+        stores: bool,
+        _limit: int,
+    ) -> tuple[Tensor, ...]:
+        taps, _, width = weight_KCG.shape
+        rows, steps = x_MLC.shape[0], x_MLC.shape[1] - taps + 1
+        z_MLD = weight_KCG.new_empty(rows, steps, width // 2)
+        return z_MLD, z_MLD.new_empty((rows, steps, width) if stores else (0,), dtype=dtype)
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        x_MLC, weight_KCG, _ = ctx.saved_tensors
+        bias_G = weight_KCG.new_empty(weight_KCG.shape[2])
+        return torch.empty_like(x_MLC), torch.empty_like(weight_KCG), bias_G
+
+
+_convolve_windows = Operator(
+    _WindowConvolution,
+    "gated_window_convolution",
+    returns=["z"],
+    saves=["x_MLC", "weight_KCG", "gates"],
+)
 
 
 def _taps(x_LNBC: Tensor, num_taps: int, dilation: int) -> list[Tensor]:

@@ -11,17 +11,15 @@ Products are those of sparse matrices, some features at a time: no [N, K, F] is 
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from pgti.nn.csr import csr_matrix, multiply_into
-from pgti.nn.execution import (
-    compiler_disabled,
-    without_autocast,
-)
+from pgti.nn.execution import without_autocast
 from pgti.nn.limits import CPU_LIMITS, ChunkLimits, dense_limits
+from pgti.nn.operators import Operation, Operator
 from pgti.shapes import NF
 
 __all__ = ["Neighbours", "nearest"]
@@ -60,21 +58,41 @@ class Neighbours:
         limits: for products with it.
     """
 
+    part_types = ("Tensor", "Tensor[]", "SymInt[]")
+
     def __init__(self, index_NK: Tensor, limits: ChunkLimits = CPU_LIMITS) -> None:
         num_nodes, per_row = index_NK.shape
         self.index_NK = index_NK
         self.is_dense = per_row >= dense_limits(index_NK.device).density * num_nodes
         self.limits = limits
+        self._sorted: list[Tensor] = []
         if not self.is_dense:
             starts = torch.arange(num_nodes + 1, device=index_NK.device)
-            columns, self._order = index_NK.flatten().sort(stable=True)
-            self._rows = ((starts * per_row).int(), index_NK.flatten().int())
-            self._columns = (
+            columns, order = index_NK.flatten().sort(stable=True)
+            self._sorted = [
+                (starts * per_row).int(),
+                index_NK.flatten().int(),
                 torch.searchsorted(columns, starts).int(),
-                (self._order // per_row).int(),
-            )
+                (order // per_row).int(),
+                order,
+            ]
 
-    @compiler_disabled
+    def parts(self) -> tuple[object, ...]:
+        """What operators of the compiler take it apart to."""
+        limits = self.limits
+        numbers = [limits.graph_features, limits.mix_hop_features, limits.mix_hop_numbers]
+        return self.index_NK, self._sorted, numbers
+
+    @classmethod
+    def from_parts(cls, index_NK: Tensor, ordered: list[Tensor], numbers: list[int]) -> Self:
+        """The same again."""
+        neighbours = cls.__new__(cls)
+        neighbours.index_NK, neighbours._sorted = index_NK, ordered
+        neighbours.is_dense = not ordered
+        names = ("graph_features", "mix_hop_features", "mix_hop_numbers")
+        neighbours.limits = ChunkLimits(**dict(zip(names, numbers, strict=True)))
+        return neighbours
+
     def multiply(self, values_NK: Tensor, x_NF: NF, *, transposed: bool = False) -> NF:
         """S(v) @ x, or S(v)^T @ x; differentiable in both.
 
@@ -86,12 +104,9 @@ class Neighbours:
         Returns:
             [N, F] in the precision of the values.
         """
-        product: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-            values_NK, x_NF.to(values_NK.dtype), self, transposed
-        )
+        product: Tensor = _multiply(values_NK, x_NF.to(values_NK.dtype), self, transposed)
         return product
 
-    @compiler_disabled
     def sample(self, p_NF: NF, q_NF: NF) -> Tensor:
         """[N, K]: p_i . q_j for each row i and its columns j; differentiable in both.
 
@@ -99,7 +114,7 @@ class Neighbours:
             p_NF: [N, F], float32 or float64.
             q_NF: [N, F], of the same precision.
         """
-        values: Tensor = _Sample.apply(p_NF, q_NF, self)  # type: ignore[no-untyped-call]
+        values: Tensor = _sample(p_NF, q_NF, self)
         return values
 
     def matrix(self, values_NK: Tensor, *, transposed: bool = False) -> Tensor:
@@ -108,15 +123,17 @@ class Neighbours:
             size = (len(values_NK), len(values_NK))
             matrix = values_NK.new_zeros(size).scatter_add_(1, self.index_NK, values_NK)
             return matrix.t() if transposed else matrix
+        starts, columns, starts_transposed, rows, order = self._sorted
         if transposed:
-            return csr_matrix(*self._columns, values_NK.flatten()[self._order])
-        return csr_matrix(*self._rows, values_NK.flatten())
+            return csr_matrix(starts_transposed, rows, values_NK.flatten()[order])
+        return csr_matrix(starts, columns, values_NK.flatten())
 
     def add_sample(self, p_NF: NF, q_NF: NF, into_NK: Tensor) -> Tensor:
         """`into` plus p_i . q_j, without gradients; `into` may be changed and returned."""
         if self.is_dense:
             return into_NK.add_((p_NF @ q_NF.t()).gather(1, self.index_NK))
-        sampled = csr_matrix(*self._rows, into_NK.flatten())
+        starts, columns, *_ = self._sorted
+        sampled = csr_matrix(starts, columns, into_NK.flatten())
         for p_part, q_part in self._split(p_NF, q_NF):
             sampled = torch.sparse.sampled_addmm(sampled, p_part, q_part.t())
         return sampled.values().view_as(into_NK)
@@ -142,7 +159,7 @@ class Neighbours:
         return zip(*(torch.split(each_NF, size, dim=1) for each_NF in tensors_NF), strict=True)
 
 
-class _Product(torch.autograd.Function):
+class _Product(Operation):
     """S(v) @ x, or with the transpose."""
 
     @staticmethod
@@ -150,7 +167,7 @@ class _Product(torch.autograd.Function):
         ctx: Any, values_NK: Tensor, x_NF: Tensor, neighbours: Neighbours, transposed: bool
     ) -> Tensor:
         ctx.save_for_backward(values_NK, x_NF)
-        ctx.neighbours, ctx.transposed = neighbours, transposed
+        ctx.options = neighbours, transposed
         with without_autocast(x_NF.device):
             matrix = neighbours.matrix(values_NK, transposed=transposed)
             out_NF = torch.empty_like(x_NF, memory_format=torch.contiguous_format)
@@ -159,22 +176,31 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor | None, ...]:
         values_NK, x_NF = ctx.saved_tensors
+        neighbours, transposed = ctx.options
         grad_values = grad_x = None
         if ctx.needs_input_grad[0]:
-            sides = (x_NF, grad_NF) if ctx.transposed else (grad_NF, x_NF)
-            grad_values = _Sample.apply(*sides, ctx.neighbours)  # type: ignore[no-untyped-call]
+            sides = (x_NF, grad_NF) if transposed else (grad_NF, x_NF)
+            grad_values = _Sample.apply(*sides, neighbours)  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
-            grad_x = _Product.apply(values_NK, grad_NF, ctx.neighbours, not ctx.transposed)  # type: ignore[no-untyped-call]
+            grad_x = _Product.apply(values_NK, grad_NF, neighbours, not transposed)  # type: ignore[no-untyped-call]
         return grad_values, grad_x, None, None
 
+    @staticmethod
+    def like(_values_NK: Tensor, x_NF: Tensor, *_: Any) -> tuple[Tensor]:
+        return (torch.empty_like(x_NF, memory_format=torch.contiguous_format),)
 
-class _Sample(torch.autograd.Function):
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        return _contiguous_like(*ctx.saved_tensors)
+
+
+class _Sample(Operation):
     """p_i . q_j at the entries of S."""
 
     @staticmethod
     def forward(ctx: Any, p_NF: Tensor, q_NF: Tensor, neighbours: Neighbours) -> Tensor:
         ctx.save_for_backward(p_NF, q_NF)
-        ctx.neighbours = neighbours
+        ctx.options = (neighbours,)
         with without_autocast(p_NF.device):
             zeros_NK = p_NF.new_zeros(neighbours.index_NK.shape)
             return neighbours.add_sample(p_NF, q_NF, zeros_NK)
@@ -182,9 +208,28 @@ class _Sample(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_NK: Tensor) -> tuple[Tensor | None, ...]:
         p_NF, q_NF = ctx.saved_tensors
+        (neighbours,) = ctx.options
         grad_p = grad_q = None
         if ctx.needs_input_grad[0]:
-            grad_p = _Product.apply(grad_NK, q_NF, ctx.neighbours, False)  # type: ignore[no-untyped-call]
+            grad_p = _Product.apply(grad_NK, q_NF, neighbours, False)  # type: ignore[no-untyped-call]
         if ctx.needs_input_grad[1]:
-            grad_q = _Product.apply(grad_NK, p_NF, ctx.neighbours, True)  # type: ignore[no-untyped-call]
+            grad_q = _Product.apply(grad_NK, p_NF, neighbours, True)  # type: ignore[no-untyped-call]
         return grad_p, grad_q, None
+
+    @staticmethod
+    def like(p_NF: Tensor, _q_NF: Tensor, neighbours: Neighbours) -> tuple[Tensor]:
+        return (p_NF.new_empty(neighbours.index_NK.shape),)
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        return _contiguous_like(*ctx.saved_tensors)
+
+
+def _contiguous_like(*tensors: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(each, memory_format=torch.contiguous_format) for each in tensors)
+
+
+_multiply = Operator(
+    _Product, "learned_graph_product", returns=["product"], saves=["values_NK", "x_NF"]
+)
+_sample = Operator(_Sample, "learned_graph_sample", returns=["values"], saves=["p_NF", "q_NF"])

@@ -18,17 +18,16 @@ import torch
 from torch import Tensor
 
 from pgti.nn.execution import (
-    compiler_disabled,
     refuse_second_derivative,
     split_rows,
     without_autocast,
 )
 from pgti.nn.learned_graph import Neighbours
+from pgti.nn.operators import Operation, Operator
 
 __all__ = ["mix_hop_convolution"]
 
 
-@compiler_disabled
 def mix_hop_convolution(
     x_NBLC: Tensor,
     weight_DKCO: Tensor,
@@ -57,7 +56,7 @@ def mix_hop_convolution(
     with without_autocast(x_NBLC.device):
         nested_DKCO = torch.einsum("jk,dkco->djco", _mixing(weight_DKCO, beta), weight_DKCO)
         center_CO, powers_DKCO = nested_DKCO[:, 0].sum(dim=0), nested_DKCO[:, 1:]
-        y_NRO: Tensor = _Polynomial.apply(  # type: ignore[no-untyped-call]
+        y_NRO: Tensor = _evaluate(
             x_NBLC.flatten(1, 2).to(dtype), center_CO, powers_DKCO, bias_O, *values_DNK, neighbours
         )
     return y_NRO.view(*x_NBLC.shape[:3], -1)
@@ -71,7 +70,7 @@ def _mixing(like: Tensor, beta: float) -> Tensor:
     return decay[:, None] * (ones.diag().diag() + beta * ones.triu(1))
 
 
-class _Polynomial(torch.autograd.Function):
+class _Polynomial(Operation):
     """y = x V_0 + bias + sum over both directions of P (x V_1 + P (x V_2 + ..)); stores x.
 
     R is batch times steps, whose entries are independent.
@@ -93,13 +92,9 @@ class _Polynomial(torch.autograd.Function):
             neighbours.matrix(along_NK),
             neighbours.matrix(against_NK, transposed=True),
         )
-        num_nodes, num_entries, channels = x_NRC.shape
-        limits = neighbours.limits
-        features = min(limits.mix_hop_features, limits.mix_hop_numbers // num_nodes)
-        ctx.neighbours = neighbours
-        ctx.chunks = split_rows(num_entries, features // channels)
+        ctx.options = (neighbours,)
         y_NRO = x_NRC.new_empty(*x_NRC.shape[:2], len(bias_O))
-        for entries in ctx.chunks:
+        for entries in _chunks(x_NRC, neighbours):
             x_MC = x_NRC[:, entries].flatten(0, 1)
             y_NF = torch.addmm(bias_O, x_MC, center_CO).view(len(x_NRC), -1)
             for operator, powers_KCO in zip(operators, powers_DKCO, strict=True):
@@ -112,7 +107,7 @@ class _Polynomial(torch.autograd.Function):
     def backward(ctx: Any, grad_NRO: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         x_NRC, center_CO, powers_DKCO, along_NK, against_NK = ctx.saved_tensors
-        neighbours: Neighbours = ctx.neighbours
+        (neighbours,) = ctx.options
         directions = (
             (neighbours.matrix(along_NK), neighbours.matrix(along_NK, transposed=True)),
             (neighbours.matrix(against_NK, transposed=True), neighbours.matrix(against_NK)),
@@ -121,7 +116,7 @@ class _Polynomial(torch.autograd.Function):
             torch.zeros_like(tensor) for tensor in (x_NRC, center_CO, powers_DKCO)
         )
         grad_values = [torch.zeros_like(along_NK), torch.zeros_like(against_NK)]
-        for entries in ctx.chunks:
+        for entries in _chunks(x_NRC, neighbours):
             x_MC = x_NRC[:, entries].flatten(0, 1)
             grad_MO = grad_NRO[:, entries].flatten(0, 1)
             grad_x_MC = grad_MO @ center_CO.t()
@@ -141,6 +136,36 @@ class _Polynomial(torch.autograd.Function):
             grad_x_NRC[:, entries] = grad_x_MC.view(len(x_NRC), -1, x_NRC.shape[2])
         grad_bias_O = grad_NRO.sum(dim=(0, 1))
         return grad_x_NRC, grad_center_CO, grad_powers_DKCO, grad_bias_O, *grad_values, None
+
+    @staticmethod
+    def like(
+        x_NRC: Tensor, _center_CO: Tensor, _powers_DKCO: Tensor, bias_O: Tensor, *_: Any
+    ) -> tuple[Tensor]:
+        return (x_NRC.new_empty(*x_NRC.shape[:2], len(bias_O)),)
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        x_NRC, center_CO, powers_DKCO, *values = ctx.saved_tensors
+        bias_O = center_CO.new_empty(center_CO.shape[1])
+        return tuple(
+            torch.empty_like(each) for each in (x_NRC, center_CO, powers_DKCO, bias_O, *values)
+        )
+
+
+_evaluate = Operator(
+    _Polynomial,
+    "mix_hop_polynomial",
+    returns=["y"],
+    saves=["x_NRC", "center_CO", "powers_DKCO", "along_NK", "against_NK"],
+)
+
+
+def _chunks(x_NRC: Tensor, neighbours: Neighbours) -> list[slice]:
+    """Some of the R entries at a time."""
+    num_nodes, num_entries, channels = x_NRC.shape
+    limits = neighbours.limits
+    features = min(limits.mix_hop_features, limits.mix_hop_numbers // num_nodes)
+    return split_rows(num_entries, features // channels)
 
 
 def _nest(

@@ -19,12 +19,12 @@ from pgti.nn.execution import (
     add_product,
     autocast_dtype,
     checkpointed,
-    compiler_disabled,
     refuse_second_derivative,
     split_rows,
     without_autocast,
 )
 from pgti.nn.limits import CPU_LIMITS, ChunkLimits
+from pgti.nn.operators import Operation, Operator
 
 __all__ = ["NodeWeights"]
 
@@ -77,10 +77,9 @@ class NodeWeights:
         sums_nMO = [checkpointed(_add_expanded_products, self._pool_RKCO, *part) for part in parts]
         return torch.cat(sums_nMO).to(self._embedding_NR.dtype)
 
-    @compiler_disabled
     def _add_many(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
         """`add_products` of many rows, with the weights of some nodes at a time."""
-        added: Tensor = _AddProducts.apply(  # type: ignore[no-untyped-call]
+        added: Tensor = _add_products(
             base_NMO.expand(-1, terms_NMC[0].shape[1], -1),
             self._embedding_NR,
             self._pool_RKCO,
@@ -106,7 +105,7 @@ def _add_expanded_products(
     return base_nMO
 
 
-class _AddProducts(torch.autograd.Function):
+class _AddProducts(Operation):
     """`NodeWeights.add_products`, some nodes at a time; stores the terms and no weights."""
 
     @staticmethod
@@ -120,12 +119,11 @@ class _AddProducts(torch.autograd.Function):
         *terms_NMC: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(embedding_NR, pool_RKCO, *terms_NMC)
-        ctx.dtype = dtype
-        ctx.chunks = split_rows(len(base_NMO), limit // pool_RKCO[0].numel())
+        ctx.options = dtype, limit
         out_NMO = base_NMO.to(embedding_NR.dtype, copy=True).contiguous()
         with without_autocast(base_NMO.device):
             rounded_RKCO = pool_RKCO.to(dtype)
-            for nodes in ctx.chunks:
+            for nodes in split_rows(len(base_NMO), limit // pool_RKCO[0].numel()):
                 weight_nKCO = _weights(embedding_NR[nodes].to(dtype), rounded_RKCO)
                 for x_NMC, weight_nCO in zip(terms_NMC, weight_nKCO.unbind(dim=1), strict=True):
                     add_product(out_NMO[nodes], x_NMC[nodes].to(dtype), weight_nCO)
@@ -135,13 +133,13 @@ class _AddProducts(torch.autograd.Function):
     def backward(ctx: Any, grad_NMO: Tensor) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
         embedding_NR, pool_RKCO, *terms_NMC = ctx.saved_tensors
-        dtype = ctx.dtype
+        dtype, limit = ctx.options
         grad_terms_NMC = [torch.empty_like(x_NMC) for x_NMC in terms_NMC]
         grad_embedding_NR = torch.empty_like(embedding_NR)
         grad_pool_RP = torch.zeros_like(pool_RKCO).flatten(1)
         with without_autocast(grad_NMO.device):
             rounded_RKCO = pool_RKCO.to(dtype)
-            for nodes in ctx.chunks:
+            for nodes in split_rows(len(grad_NMO), limit // pool_RKCO[0].numel()):
                 embedding_nR, grad_nMO = embedding_NR[nodes].to(dtype), grad_NMO[nodes].to(dtype)
                 weight_nKCO = _weights(embedding_nR, rounded_RKCO)
                 grad_nKCO = torch.empty_like(weight_nKCO)
@@ -154,3 +152,21 @@ class _AddProducts(torch.autograd.Function):
                 grad_pool_RP += embedding_nR.t() @ grad_nKCO.flatten(1)
         grad_pool_RKCO = grad_pool_RP.view_as(pool_RKCO)
         return grad_NMO, grad_embedding_NR, grad_pool_RKCO, None, None, *grad_terms_NMC
+
+    @staticmethod
+    def like(base_NMO: Tensor, embedding_NR: Tensor, *_: Any) -> tuple[Tensor]:
+        return (embedding_NR.new_empty(base_NMO.shape),)
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        embedding_NR, pool_RKCO, *terms_NMC = ctx.saved_tensors
+        base_NMO = embedding_NR.new_empty(*terms_NMC[0].shape[:2], pool_RKCO.shape[3])
+        return base_NMO, *(torch.empty_like(each) for each in ctx.saved_tensors)
+
+
+_add_products = Operator(
+    _AddProducts,
+    "node_products",
+    returns=["sum"],
+    saves=["embedding_NR", "pool_RKCO", "terms_NMC"],
+)

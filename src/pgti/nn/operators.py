@@ -6,67 +6,38 @@ custom operators, `pgti::name` and `pgti::name_backward`, whose results' shapes 
 computing them. A module, such as the operators of a graph, reaches them as a number, its handle.
 """
 
-import inspect
 import itertools
-import typing
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-from weakref import WeakValueDictionary
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["Operation", "Operator", "new_handle", "object_of"]
+from pgti.nn.operator_arguments import (
+    by_parameter,
+    flat,
+    parameters_of,
+    rebuilt,
+    schema_of,
+)
 
-_TENSORS = {Tensor: "Tensor", Tensor | None: "Tensor?"}
-_OPTIONS = {
-    bool: "bool",
-    int: "SymInt",
-    float: "float",
-    torch.dtype: "ScalarType",
-    torch.dtype | None: "ScalarType?",
-}
-_MODULE = "int"
-_numbers = itertools.count(1)
-_owners: WeakValueDictionary[int, object] = WeakValueDictionary()
-
-
-def new_handle(owner: object) -> int:
-    """A number for an object that operators use, never used again; a copy needs its own."""
-    handle = next(_numbers)
-    _owners[handle] = owner
-    return handle
-
-
-def object_of(handle: int) -> Any:
-    """The object with this handle.
-
-    Raises:
-        RuntimeError: it has been deleted.
-    """
-    owner = _owners.get(handle)
-    if owner is None:
-        raise RuntimeError(
-            "a compiled network uses the operators of a graph that were deleted: hold its Supports "
-            "until the backward pass is done"
-        )
-    return owner
+__all__ = ["Operation", "Operator"]
 
 
 class Operation(torch.autograd.Function):
     """An autograd function that can be an `Operator`.
 
-    `forward(ctx, ...)` takes tensors, numbers, types and modules with a `handle`, all annotated. It
-    returns new tensors, saves some, and sets `ctx.options` to a tuple of all arguments that are not
-    tensors. `backward(ctx, ...)` uses nothing else of the context but `needs_input_grad`. Neither
-    changes its arguments, draws at random, nor can be differentiated by the compiler.
+    `forward(ctx, ...)` takes tensors and options, all annotated: numbers, types, modules with a
+    `handle`, `Structure`s. It returns new tensors, saves some, and sets `ctx.options` to a tuple of
+    the options. `backward(ctx, ...)` uses nothing else of the context but `needs_input_grad`.
+    Neither changes its arguments, draws at random, nor can be differentiated by the compiler.
     """
 
     @staticmethod
     def like(*args: Any) -> tuple[Tensor, ...]:
         """Empty tensors like what `forward` returns, then like what else it has computed and saves.
 
-        It gets the arguments of `forward`, but handles in place of modules.
+        It gets the arguments of `forward`, tensors without data.
         """
         raise NotImplementedError
 
@@ -74,7 +45,7 @@ class Operation(torch.autograd.Function):
     def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
         """Empty tensors like the gradients of all tensors that `forward` takes, in their order.
 
-        It gets the context of `backward`, but handles in place of modules.
+        It gets the context of `backward`, tensors without data.
         """
         raise NotImplementedError
 
@@ -103,32 +74,36 @@ class Operator:
     ) -> None:
         self._function, self._returns, self._saves = function, returns, saves
         self._takes_none = takes_none
-        kinds = _parameters(function.forward)
-        self._parameters = list(kinds)
-        self._computed = [each for each in saves if each not in kinds and each not in returns]
-        self._tensors = [name for name, kind in kinds.items() if kind in _TENSORS.values()]
-        self._options = [name for name in kinds if name not in self._tensors]
-        self._modules = [name for name, kind in kinds.items() if kind == _MODULE]
+        self._parameters = parameters_of(function.forward)
+        self._tensors = [each for each in self._parameters if each.is_tensor]
+        self._options = [each for each in self._parameters if not each.is_tensor]
+        types = {each.name: each.types[0] for each in self._tensors}
+        last = self._parameters[-1]
+        self._variadic = last.name if last.is_variadic else None
+        self._computed = [each for each in saves if each not in types and each not in returns]
+        arguments = ", ".join(schema_of(self._parameters))
+        results = ", ".join(["Tensor"] * (len(returns) + len(self._computed)))
         self._forward_operator = torch.library.custom_op(
             f"pgti::{name}",
             self._forward,
             mutates_args=(),
-            schema=f"({', '.join(f'{kind} {each}' for each, kind in kinds.items())}) -> "
-            + _result_type(len(returns) + len(self._computed)),
+            schema=f"({arguments}) -> ({results})",
         )
-        arguments = [
-            *(f"Tensor? grad_{each}" for each in returns),
-            *(f"Tensor? saved_{each}" for each in saves),
-            *(f"bool needs_{each}" for each in self._tensors),
-            *(f"{kinds[each]} {each}" for each in self._options),
-        ]
+        arguments = ", ".join(
+            [
+                *(f"Tensor? grad_{each}" for each in returns),
+                *(f"{types.get(each, 'Tensor')} saved_{each}" for each in saves),
+                *(f"bool needs_{each.name}" for each in self._tensors),
+                *schema_of(self._options),
+            ]
+        )
         self._backward_operator = torch.library.custom_op(
             f"pgti::{name}_backward",
             self._backward,
             mutates_args=(),
-            schema=f"({', '.join(arguments)}) -> {_result_type(len(self._tensors))}",
+            schema=f"({arguments}) -> Tensor[]",
         )
-        self._forward_operator.register_fake(lambda *args: _returned(function.like(*args)))
+        self._forward_operator.register_fake(self._fake_forward)
         self._backward_operator.register_fake(self._fake_backward)
         self._forward_operator.register_autograd(
             self._differentiate, setup_context=self._set_up_context
@@ -138,69 +113,102 @@ class Operator:
         """The results of `forward`, differentiable."""
         if not torch.compiler.is_compiling():
             return self._function.apply(*args)  # type: ignore[no-untyped-call]
-        handles = [each.handle if isinstance(each, nn.Module) else each for each in args]
-        results = self._forward_operator(*handles)
-        return _returned(_as_tuple(results)[: len(self._returns)])
+        if self._variadic is not None:
+            fixed = len(self._parameters) - 1
+            args = (*args[:fixed], list(args[fixed:]))
+        parts: list[Any] = []
+        for each in args:
+            parts += flat(each)
+        results = self._forward_operator(*parts)
+        if not isinstance(results, tuple):
+            return results
+        return results[: len(self._returns)] if len(self._returns) > 1 else results[0]
 
-    def _forward(self, *args: Any) -> Any:
+    def _forward(self, *parts: Any) -> Any:
+        args = rebuilt(self._parameters, parts)
         context = _Context([True] * len(args))
-        results = _as_tuple(self._function.forward(context, *self._resolve(self._parameters, args)))
-        saved = dict(zip(self._saves, context.saved_tensors, strict=True))
+        results = _as_tuple(self._function.forward(context, *args))
+        saved = dict(zip(self._saves, context.saved_tensors, strict=False))  # the last may be many
         more = [_present(saved[each], results[0]) for each in self._computed]
-        return _returned((*results, *more))
+        return _returned((*_separate(results, more), *more))
 
-    def _backward(self, *args: Any) -> Any:
-        context, grads = self._context(args)
-        context.options = self._resolve(self._options, context.options)
-        gradients = dict(
-            zip(self._parameters, self._function.backward(context, *grads), strict=True)
-        )
+    def _fake_forward(self, *parts: Any) -> Any:
+        return _returned(self._function.like(*rebuilt(self._parameters, parts)))
+
+    def _backward(self, *args: Any) -> list[Tensor]:
+        context, grads, needs = self._context(args)
+        results = self._of_tensors(self._function.backward(context, *grads))
+        if any(each is None for each in results):
+            expected = self._function.gradients_like(context)
+            results = [
+                torch.zeros_like(like) if each is None else each
+                for each, like in zip(results, expected, strict=True)
+            ]
         given = [each for each in (*grads, *context.saved_tensors) if each is not None]
-        return _returned(
-            tuple(_new(_present(gradients[each], given[0]), given) for each in self._tensors)
-        )
+        return self._needed(_separate(cast(list[Tensor], results), given), needs)
 
-    def _fake_backward(self, *args: Any) -> Any:
-        context, _ = self._context(args)
-        needs = dict(zip(self._parameters, context.needs_input_grad, strict=True))
-        gradients = zip(self._tensors, self._function.gradients_like(context), strict=True)
-        return _returned(
-            tuple(each if needs[name] else each.new_empty(0) for name, each in gradients)
-        )
+    def _fake_backward(self, *args: Any) -> list[Tensor]:
+        context, _, needs = self._context(args)
+        return self._needed(self._function.gradients_like(context), needs)
 
     def _set_up_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         results = _as_tuple(output)
         ctx.mark_non_differentiable(*results[len(self._returns) :])
         ctx.set_materialize_grads(not self._takes_none)
-        names = (*self._parameters, *self._returns, *self._computed)
-        values = dict(zip(names, (*inputs, *results), strict=True))
-        ctx.save_for_backward(*(values[each] for each in self._saves))
-        ctx.options = tuple(values[each] for each in self._options)
+        given = by_parameter(self._parameters, inputs)
+        values = dict(zip((*self._returns, *self._computed), results, strict=True))
+        values |= {each.name: given[each.name][0] for each in self._tensors}
+        ctx.save_for_backward(*_flattened(values[each] for each in self._saves))
+        ctx.options = [part for each in self._options for part in given[each.name]]
 
-    def _differentiate(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        needs = dict(zip(self._parameters, ctx.needs_input_grad, strict=True))
-        results = self._backward_operator(
-            *grads[: len(self._returns)],
-            *ctx.saved_tensors,
-            *(bool(needs[each]) for each in self._tensors),
-            *ctx.options,
+    def _differentiate(self, ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        saved: list[Any] = list(ctx.saved_tensors)
+        if self._saves[-1] == self._variadic:
+            fixed = len(self._saves) - 1
+            saved = [*saved[:fixed], saved[fixed:]]
+        given = by_parameter(self._parameters, ctx.needs_input_grad)
+        needs = [_any(given[each.name][0]) for each in self._tensors]
+        results = list(
+            self._backward_operator(*grads[: len(self._returns)], *saved, *needs, *ctx.options)
         )
-        gradients = dict(zip(self._tensors, _as_tuple(results), strict=True))
-        return tuple(gradients[each] if needs[each] else None for each in self._parameters)
+        options = iter(ctx.options)
+        of_arguments: list[Any] = []
+        for each in self._parameters:
+            if each.is_tensor:
+                gradient = results if each.is_variadic else results.pop(0)
+                of_arguments.append(gradient if needs.pop(0) else None)
+            else:
+                of_arguments += [_no_gradient(next(options)) for _ in each.types]
+        return tuple(of_arguments)
 
-    def _context(self, args: tuple[Any, ...]) -> tuple["_Context", tuple[Tensor | None, ...]]:
-        """The context and the gradients, from the arguments of the backward operator."""
+    def _context(
+        self, args: tuple[Any, ...]
+    ) -> tuple["_Context", tuple[Tensor | None, ...], tuple[bool, ...]]:
+        """The context, gradients and which are needed, from the backward operator's arguments."""
         sizes = (len(self._returns), len(self._saves), len(self._tensors))
         ends = list(itertools.accumulate(sizes, initial=0))
         grads, saved, needs = (args[start:stop] for start, stop in itertools.pairwise(ends))
-        by_name = dict(zip(self._tensors, needs, strict=True))
-        needed = [by_name.get(each, False) for each in self._parameters]
-        return _Context(needed, saved, args[ends[-1] :]), grads
+        by_name = {each.name: need for each, need in zip(self._tensors, needs, strict=True)}
+        needed = [by_name.get(each.name, False) for each in self._parameters]
+        options = tuple(rebuilt(self._options, args[ends[-1] :]))
+        return _Context(needed, tuple(_flattened(saved)), options), grads, needs
 
-    def _resolve(self, names: Sequence[str], args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The arguments with modules in place of handles."""
-        pairs = zip(names, args, strict=True)
-        return tuple(object_of(each) if name in self._modules else each for name, each in pairs)
+    def _of_tensors(self, results: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Gradients of parameters that are tensors, of all that a variadic one stands for."""
+        last = len(self._parameters) - 1
+        return [
+            gradient
+            for position, gradient in enumerate(results)
+            if self._parameters[min(position, last)].is_tensor
+        ]
+
+    def _needed(self, gradients: Iterable[Tensor], needs: Sequence[bool]) -> list[Tensor]:
+        """Those that are needed, others empty."""
+        last = len(needs) - 1
+        return [
+            each if needs[min(position, last)] else each.new_empty(0)
+            for position, each in enumerate(gradients)
+        ]
 
 
 class _Context:
@@ -223,11 +231,21 @@ class _Context:
         """`Operator` does it."""
 
 
-def _parameters(forward: Callable[..., Any]) -> dict[str, str]:
-    """The types of all parameters but the context, as a schema has them."""
-    hints = typing.get_type_hints(forward)
-    names = list(inspect.signature(forward).parameters)[1:]
-    return {name: _TENSORS.get(hints[name]) or _OPTIONS.get(hints[name], _MODULE) for name in names}
+def _flattened(values: Iterable[Any]) -> list[Any]:
+    """With the items of lists in place of the lists."""
+    return [
+        item for each in values for item in (each if isinstance(each, list | tuple) else [each])
+    ]
+
+
+def _any(needed: Any) -> bool:
+    return any(needed) if isinstance(needed, list | tuple) else bool(needed)
+
+
+def _no_gradient(option: Any) -> Any:
+    """The gradient of an option: a list of None for one of tensors."""
+    is_list = isinstance(option, list) and all(isinstance(each, Tensor) for each in option)
+    return [None] * len(option) if is_list else None
 
 
 def _present(tensor: Tensor | None, like: Tensor) -> Tensor:
@@ -235,9 +253,15 @@ def _present(tensor: Tensor | None, like: Tensor) -> Tensor:
     return like.new_empty(0) if tensor is None else tensor
 
 
-def _new(tensor: Tensor, given: Iterable[Tensor]) -> Tensor:
-    """Operators return new tensors: a copy of one that was given."""
-    return tensor.clone() if any(tensor is each for each in given) else tensor
+def _separate(tensors: Iterable[Tensor], given: Iterable[Tensor]) -> list[Tensor]:
+    """What operators return shares no memory, neither with what they were given: a copy else."""
+    used = {each.untyped_storage().data_ptr() for each in given}
+    separate = []
+    for each in tensors:
+        is_shared = each.untyped_storage().data_ptr() in used and each.numel() > 0
+        separate.append(each.clone(memory_format=torch.contiguous_format) if is_shared else each)
+        used.add(separate[-1].untyped_storage().data_ptr())
+    return separate
 
 
 def _as_tuple(results: Any) -> tuple[Tensor, ...]:
@@ -247,7 +271,3 @@ def _as_tuple(results: Any) -> tuple[Tensor, ...]:
 def _returned(tensors: tuple[Tensor, ...]) -> Any:
     """One tensor or a tuple of several."""
     return tensors[0] if len(tensors) == 1 else tensors
-
-
-def _result_type(number: int) -> str:
-    return "Tensor" if number == 1 else f"({', '.join(['Tensor'] * number)})"

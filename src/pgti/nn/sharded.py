@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from pgti.graph import OperatorPart, SensorGraph, SensorPartition, cut_operator
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.csr import csr_matrix, multiply_into
-from pgti.nn.execution import compiler_disabled
+from pgti.nn.execution import normalized
+from pgti.nn.operator_arguments import object_of
 from pgti.nn.sparse import Supports, operator_name
 from pgti.shapes import NF
 
@@ -68,6 +69,7 @@ class ShardedSupports(Supports):
         group: the ranks.
 
     Attributes:
+        group: the ranks.
         sensors: positions of this rank's n sensors, rising int64 [n].
         edge_index: empty: layers that work on edges need all of them.
         edge_weight: likewise.
@@ -84,7 +86,7 @@ class ShardedSupports(Supports):
         partition: SensorPartition,
         group: SensorGroup,
     ) -> None:
-        self._partition, self._group = partition, group
+        self._partition, self.group = partition, group
         self._parts: dict[str, OperatorPart] = {}
         super().__init__(operators, SensorGraph.empty(graph.num_nodes), kind)
         self._sizes = {
@@ -117,10 +119,12 @@ class ShardedSupports(Supports):
         """The entries of this rank's sensors."""
         return table.index_select(dim, self.sensors)
 
-    @compiler_disabled
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """The sum over the group, with its gradient: the sum of all ranks' gradients."""
-        total: Tensor = _Sum.apply(x, self._group)  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling():
+            total: Tensor = _sum_operator(x, self.handle)
+        else:
+            total = _Sum.apply(x, self.group)  # type: ignore[no-untyped-call]
         return total
 
     def product(
@@ -143,7 +147,7 @@ class ShardedSupports(Supports):
         sent = self.scratch("halo sent", (len(rows), x_NF.shape[1]), x_NF.dtype)
         halo = self.scratch("halo", (sum(received_sizes), x_NF.shape[1]), x_NF.dtype)
         torch.index_select(x_NF, 0, rows, out=sent)
-        pending = self._group.exchange_rows(sent, sent_sizes, halo, received_sizes)
+        pending = self.group.exchange_rows(sent, sent_sizes, halo, received_sizes)
         out = super().product(index, x_NF, transposed=transposed, out=out, accumulate=accumulate)
         pending.wait()
         if len(halo):
@@ -153,7 +157,7 @@ class ShardedSupports(Supports):
 
     def _register(self, name: str, operator: CsrMatrix) -> None:
         """Register this rank's rows of an operator, and which rows other ranks need."""
-        part = cut_operator(operator, self._partition, self._group.rank)
+        part = cut_operator(operator, self._partition, self.group.rank)
         super()._register(name, part.inner)
         super()._register(f"{name}_outer", part.outer)
         self.register_buffer(f"{name}_sent", torch.from_numpy(part.sent), persistent=False)
@@ -186,7 +190,28 @@ def _summed(x: Tensor, group: SensorGroup) -> Tensor:
     return total
 
 
-@compiler_disabled
+@torch.library.custom_op("pgti::sum_over_ranks", mutates_args=())
+def _sum_operator(x: Tensor, supports: int) -> Tensor:
+    """`_Sum` for the compiler: `supports` is a handle."""
+    return _summed(x, object_of(supports).group)
+
+
+@_sum_operator.register_fake
+def _(x: Tensor, _supports: int) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _set_up_sum(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:  # noqa: ARG001
+    _, ctx.supports = inputs
+
+
+def _differentiate_sum(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    return _sum_operator(grad, ctx.supports), None
+
+
+_sum_operator.register_autograd(_differentiate_sum, setup_context=_set_up_sum)
+
+
 def layer_norm(x: Tensor, norm: nn.LayerNorm, supports: Supports) -> Tensor:
     """Layer normalization over all sensors and their channels.
 
@@ -196,8 +221,7 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm, supports: Supports) -> Tensor:
         supports: knows which sensors these are.
     """
     if not supports.is_sharded:
-        normalized: Tensor = norm(x)
-        return normalized
+        return normalized(x, norm)
     count = norm.normalized_shape[0] * norm.normalized_shape[1]
     mean = supports.sum_over_ranks(x.sum(dim=(-2, -1), keepdim=True)) / count
     centered = x - mean
@@ -206,7 +230,6 @@ def layer_norm(x: Tensor, norm: nn.LayerNorm, supports: Supports) -> Tensor:
     return centered * torch.rsqrt(variance + norm.eps) * gain + offset
 
 
-@compiler_disabled
 def batch_norm(x_MC: Tensor, norm: nn.BatchNorm1d, supports: Supports) -> Tensor:
     """Batch normalization over the rows of all sensors.
 
@@ -216,8 +239,8 @@ def batch_norm(x_MC: Tensor, norm: nn.BatchNorm1d, supports: Supports) -> Tensor
         supports: knows which sensors these are.
     """
     if not (supports.is_sharded and norm.training):
-        normalized: Tensor = norm(x_MC)
-        return normalized
+        normed_MC: Tensor = norm(x_MC)
+        return normed_MC
     count = len(x_MC) // supports.num_local * supports.num_nodes
     mean_C = supports.sum_over_ranks(x_MC.sum(dim=0)) / count
     centered_MC = x_MC - mean_C

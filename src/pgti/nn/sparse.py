@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from pgti.errors import ConfigError
 from pgti.graph import (
@@ -24,9 +23,10 @@ from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.csr import csr_matrix, multiply_into
 from pgti.nn.execution import autocast_dtype, hop_dtype
 from pgti.nn.limits import DenseLimits, dense_limits
-from pgti.nn.operators import new_handle, object_of
+from pgti.nn.operator_arguments import new_handle
 from pgti.nn.powers import stack_powers
 from pgti.nn.scratch import Scratch
+from pgti.nn.sparse_product import copied_powers, sparse_product
 from pgti.shapes import NF
 
 __all__ = ["NUM_SUPPORTS", "Supports", "operator_name"]
@@ -64,7 +64,7 @@ class Supports(nn.Module):
         num_nodes: N, those of all ranks.
         edge_index: [2, E] int64, sources and targets, for layers that work on edges.
         edge_weight: [E].
-        handle: by which operators of the compiler find it: see `pgti.nn.operators`.
+        handle: by which operators of the compiler find it: see `pgti.nn.operator_arguments`.
     """
 
     is_sharded: ClassVar[bool] = False
@@ -162,11 +162,7 @@ class Supports(nn.Module):
             x_NF: [N, F].
         """
         x_NF = x_NF.to(hop_dtype(x_NF.device, autocast_dtype(x_NF.device)) or self.dtype)
-        if torch.compiler.is_compiling():
-            product: Tensor = _product_operator(x_NF, self.handle, index, False)
-        else:
-            product = _Product.apply(x_NF, self, index, False)  # type: ignore[no-untyped-call]
-        return product
+        return sparse_product(x_NF, self, index)
 
     def product(
         self,
@@ -211,11 +207,20 @@ class Supports(nn.Module):
         numbers = (1 + len(self) * hops) * self.num_nodes**2
         if self.is_sharded or not len(self) or numbers > limits.stacked:
             return None
+        dtype = dtype or self.dtype
+        if torch.compiler.is_compiling():
+            return copied_powers(self, hops, dtype, identity=identity)
         name = f"powers {hops} {identity}"
-        return self._built(name, dtype or self.dtype, lambda: self._stack_powers(hops, identity))
+        return self._built(name, dtype, lambda: self._stack_powers(hops, identity))
 
     def power_sums(self, hops: int) -> Tensor:
         """[N, H]: row sums of `stacked_powers`, which are the hops of a constant."""
+        if torch.compiler.is_compiling():
+            return (
+                copied_powers(self, hops, self.dtype, identity=True)
+                .sum(dim=1)
+                .view(self.num_nodes, -1)
+            )
 
         def build() -> Tensor:
             return self._stack_powers(hops, identity=True).sum(dim=1).view(self.num_nodes, -1)
@@ -308,43 +313,3 @@ class Supports(nn.Module):
 def operator_name(index: int, *, transposed: bool) -> str:
     """Name under which an operator's buffers are registered."""
     return f"operator_{index}_transposed" if transposed else f"operator_{index}"
-
-
-class _Product(torch.autograd.Function):
-    """S @ x; its gradient is the product with the stored transpose, and so on."""
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, x_NF: Tensor, supports: Supports, index: int, transposed: bool
-    ) -> Tensor:
-        ctx.supports, ctx.index, ctx.transposed = supports, index, transposed  # type: ignore[attr-defined]
-        return supports.product(index, x_NF, transposed=transposed)
-
-    @staticmethod
-    def backward(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None, None]:
-        grad: Tensor = _Product.apply(grad_NF, ctx.supports, ctx.index, not ctx.transposed)  # type: ignore[no-untyped-call]
-        return grad, None, None, None
-
-
-@torch.library.custom_op("pgti::sparse_product", mutates_args=())
-def _product_operator(x_NF: Tensor, supports: int, index: int, transposed: bool) -> Tensor:
-    """`_Product` for the compiler: `supports` is a handle."""
-    product: Tensor = object_of(supports).product(index, x_NF, transposed=transposed)
-    return product
-
-
-@_product_operator.register_fake
-def _(x_NF: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(x_NF, memory_format=torch.contiguous_format)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    ctx.options = inputs[1:]
-
-
-def _differentiate(ctx: Any, grad_NF: Tensor) -> tuple[Tensor, None, None, None]:
-    supports, index, transposed = ctx.options
-    return _product_operator(grad_NF, supports, index, not transposed), None, None, None
-
-
-_product_operator.register_autograd(_differentiate, setup_context=_setup_context)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from pgti.nn.execution import refuse_second_derivative, without_autocast
+from pgti.nn.operators import Operation, Operator
 from pgti.nn.stacked_steps import (
     GatedWeights,
     Sums,
@@ -62,9 +63,7 @@ def read_stacked(
         last, [N, layers * D, B].
     """
     flat = [tensor for layer in layers for tensor in layer]
-    states_TNDB, last_NWB = _Wavefront.apply(  # type: ignore[no-untyped-call]
-        x_TNCB, first_NWB, powers_QN, *flat
-    )
+    states_TNDB, last_NWB = _move(x_TNCB, first_NWB, powers_QN, *flat)
     return states_TNDB, last_NWB
 
 
@@ -87,7 +86,7 @@ def read_one_stacked(
     return states_LNDB.transpose(2, 3), last_NDB.transpose(1, 2)
 
 
-class _Wavefront(torch.autograd.Function):
+class _Wavefront(Operation):
     """`read_stacked`; stores the gates and states of all ticks.
 
     There are W = layers * D columns of states. A row of S is [h of all layers, x]: W + C columns.
@@ -131,9 +130,8 @@ class _Wavefront(torch.autograd.Function):
                     from_zero=tick == 0 and first_NWB is None,
                 )
         ctx.save_for_backward(
-            states_SNKB, gates_SNGWB, to_gates_GK, to_candidate_WK, powers_QN, *flat
+            first_NWB, states_SNKB, gates_SNGWB, to_gates_GK, to_candidate_WK, powers_QN, *flat
         )
-        ctx.has_first, ctx.num_steps = first_NWB is not None, num_steps
         return states_SNKB[depth:, :, width - hidden : width], states_SNKB[-1, :, :width].clone()
 
     @staticmethod
@@ -141,10 +139,12 @@ class _Wavefront(torch.autograd.Function):
         ctx: Any, grad_states_TNDB: Tensor | None, grad_last_NWB: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        states_SNKB, gates_SNGWB, to_gates_GK, to_candidate_WK, powers_QN, *flat = ctx.saved_tensors
+        first_NWB, states_SNKB, gates_SNGWB, *packed, powers_QN = ctx.saved_tensors[:6]
+        (to_gates_GK, to_candidate_WK), flat = packed, ctx.saved_tensors[6:]
         ticks, num_nodes, _, width, batch = gates_SNGWB.shape
         layers = layers_of(flat)
         depth, hidden = len(layers), width // len(layers)
+        num_steps = ticks - depth + 1
         grad_NWB = gates_SNGWB.new_zeros(num_nodes, width, batch)
         if grad_last_NWB is not None:
             grad_NWB.copy_(grad_last_NWB)
@@ -156,7 +156,7 @@ class _Wavefront(torch.autograd.Function):
                 if grad_states_TNDB is not None and tick >= depth - 1:
                     grad_NWB[:, width - hidden :] += grad_states_TNDB[tick - depth + 1]
                 local_NGWB = local_SNGWB[tick]
-                if tick == 0 and not ctx.has_first:
+                if tick == 0 and first_NWB is None:
                     local_NGWB[:, 1:].mul_(grad_NWB.unsqueeze(1))
                     break
                 r_NWB = gates_SNGWB[tick, :, 0]
@@ -166,11 +166,60 @@ class _Wavefront(torch.autograd.Function):
             into_SNGLDB = local_SNGWB[:, :, :3].view(ticks, num_nodes, 3, depth, hidden, batch)
             grad_x = None
             if ctx.needs_input_grad[0]:
-                into_TNGB = into_SNGLDB[: ctx.num_steps, :, :, 0].flatten(2, 3)
+                into_TNGB = into_SNGLDB[:num_steps, :, :, 0].flatten(2, 3)
                 grad_x = _input_gradient(into_TNGB, layers[0].input_HCG, powers_QN)
             reset_SNWB = gates_SNGWB[:, :, 0] * states_SNKB[:-1, :, :width]
             grads = _weight_gradients(into_SNGLDB, states_SNKB, reset_SNWB, layers, powers_QN)
-        return grad_x, grad_NWB if ctx.has_first else None, None, *grads
+        return grad_x, None if first_NWB is None else grad_NWB, None, *grads
+
+    @staticmethod
+    def like(
+        x_TNCB: Tensor, _first_NWB: Tensor | None, powers_QN: Tensor, *flat: Tensor
+    ) -> tuple[Tensor, ...]:
+        layers = layers_of(flat)
+        num_steps, num_nodes, channels, batch = x_TNCB.shape
+        terms, hidden, _ = layers[0].candidate_HDD.shape
+        ticks, width = num_steps + len(layers) - 1, len(layers) * hidden
+        bias_G, columns = layers[0].bias_G, width + channels
+        return (
+            bias_G.new_empty(num_steps, num_nodes, hidden, batch),
+            bias_G.new_empty(num_nodes, width, batch),
+            bias_G.new_empty(ticks + 1, num_nodes, columns, batch),
+            bias_G.new_empty(ticks, num_nodes, 3, width, batch),
+            powers_QN.new_empty(3 * width, terms * columns),
+            powers_QN.new_empty(width, terms * width),
+        )
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        _, states_SNKB, gates_SNGWB, *_, powers_QN = ctx.saved_tensors[:6]
+        flat = ctx.saved_tensors[6:]
+        ticks, num_nodes, _, width, batch = gates_SNGWB.shape
+        num_steps = ticks - len(layers_of(flat)) + 1
+        channels = states_SNKB.shape[2] - width
+        return (
+            states_SNKB.new_empty(num_steps, num_nodes, channels, batch),
+            states_SNKB.new_empty(num_nodes, width, batch),
+            torch.empty_like(powers_QN),
+            *(torch.empty_like(each) for each in flat),
+        )
+
+
+_move = Operator(
+    _Wavefront,
+    "stacked_wavefront",
+    returns=["states", "last"],
+    saves=[
+        "first_NWB",
+        "all_states",
+        "gates",
+        "to_gates",
+        "to_candidate",
+        "powers_QN",
+        "flat",
+    ],
+    takes_none=True,
+)
 
 
 def _packed(

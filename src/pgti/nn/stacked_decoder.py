@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pgti.nn.execution import refuse_second_derivative, without_autocast
+from pgti.nn.operators import Operation, Operator
 from pgti.nn.stacked_steps import (
     GatedWeights,
     Sums,
@@ -65,7 +66,7 @@ def write_stacked(
         folded_HDG = weight_CD.t() @ layers[0].input_HCG
         constant_NG = row_sums_NH @ (bias_C @ layers[0].input_HCG)
     flat = [tensor for layer in layers for tensor in layer]
-    states_TNDB, last_NWB = _Feedback.apply(  # type: ignore[no-untyped-call]
+    states_TNDB, last_NWB = _feed_back(
         first_NWB, truths_TNCB, tuple(is_fed), powers_QN, folded_HDG, constant_NG, *flat
     )
     return states_TNDB, last_NWB
@@ -78,7 +79,7 @@ def _runs(is_fed: Sequence[bool]) -> list[slice]:
     return [slice(run[0], run[-1] + 1) for run in runs]
 
 
-class _Feedback(torch.autograd.Function):
+class _Feedback(Operation):
     """`write_stacked`; stores the gates and states of all steps.
 
     Gates are [T, layers, N, 3, D, B], states before and after [T + 1, N, layers, D, B].
@@ -147,7 +148,7 @@ class _Feedback(torch.autograd.Function):
             folded_HDG,
             *flat,
         )
-        ctx.is_fed = is_fed
+        ctx.options = (is_fed,)
         return states_SNLDB[1:, :, -1], states_SNLDB[-1].flatten(1, 2).clone()
 
     @staticmethod
@@ -166,7 +167,7 @@ class _Feedback(torch.autograd.Function):
             *flat,
         ) = ctx.saved_tensors
         num_steps, depth, num_nodes, *_, batch = gates_TLNGDB.shape
-        layers = layers_of(flat)
+        (is_fed,), layers = ctx.options, layers_of(flat)
         grad_NLDB = torch.zeros_like(states_SNLDB[0])
         if grad_last_NWB is not None:
             grad_NLDB.copy_(grad_last_NWB.view_as(grad_NLDB))
@@ -181,26 +182,80 @@ class _Feedback(torch.autograd.Function):
                         grad_NDB += grad_states_TNDB[step]
                     r_NDB = gates_TLNGDB[step, layer, :, 0]
                     step_back(local_NGDB, grad_NDB, r_NDB, to_candidate[layer], powers_QN)
-                    weight_GK = to_gates_LGK[layer] if layer or not ctx.is_fed[step] else fed_GK
+                    weight_GK = to_gates_LGK[layer] if layer or not is_fed[step] else fed_GK
                     into_NGB = local_NGDB[:, :3].view(num_nodes, -1, batch)
                     add_hop_gradient(powers_QN, weigh(weight_GK.t(), into_NGB), grad_NLDB)
             into_TLNGDB = local_TLNGDB[:, :, :, :3]
             reset_TLNDB = gates_TLNGDB[:, :, :, 0] * before_TLNDB
             constant_N3D = torch.zeros_like(local_TLNGDB[0, 0, :, :3, :, 0])
-            for run in _runs(ctx.is_fed):
+            for run in _runs(is_fed):
                 constant_N3D += into_TLNGDB[run, 0].sum(dim=(0, 4))
             folded, *grads = _weight_gradients(
                 into_TLNGDB,
                 states_SNLDB,
                 reset_TLNDB,
                 truths_TNCB,
-                ctx.is_fed,
+                is_fed,
                 layers,
                 folded_HDG,
                 powers_QN,
             )
         grad_first = grad_NLDB.flatten(1, 2)
         return grad_first, None, None, None, folded, constant_N3D.flatten(1), *grads
+
+    @staticmethod
+    def like(
+        first_NWB: Tensor,
+        _truths_TNCB: Tensor | None,
+        is_fed: tuple[bool, ...],
+        powers_QN: Tensor,
+        _folded_HDG: Tensor,
+        _constant_NG: Tensor,
+        *flat: Tensor,
+    ) -> tuple[Tensor, ...]:
+        layers, num_steps = layers_of(flat), len(is_fed)
+        terms, hidden, _ = layers[0].candidate_HDD.shape
+        num_nodes, width, batch = first_NWB.shape
+        depth, columns = len(layers), terms * width
+        return (
+            first_NWB.new_empty(num_steps, num_nodes, hidden, batch),
+            torch.empty_like(first_NWB, memory_format=torch.contiguous_format),
+            first_NWB.new_empty(num_steps + 1, num_nodes, depth, hidden, batch),
+            first_NWB.new_empty(num_steps, depth, num_nodes, 3, hidden, batch),
+            powers_QN.new_empty(depth, 3 * hidden, columns),
+            powers_QN.new_empty(3 * hidden, columns),
+        )
+
+    @staticmethod
+    def gradients_like(ctx: Any) -> tuple[Tensor, ...]:
+        truths_TNCB, states_SNLDB, _, _, _, powers_QN, folded_HDG, *flat = ctx.saved_tensors
+        _, num_nodes, depth, hidden, batch = states_SNLDB.shape
+        return (
+            states_SNLDB.new_empty(num_nodes, depth * hidden, batch),
+            powers_QN if truths_TNCB is None else torch.empty_like(truths_TNCB),  # not needed
+            torch.empty_like(powers_QN),
+            torch.empty_like(folded_HDG),
+            states_SNLDB.new_empty(num_nodes, 3 * hidden),
+            *(torch.empty_like(each) for each in flat),
+        )
+
+
+_feed_back = Operator(
+    _Feedback,
+    "stacked_decoder",
+    returns=["states", "last"],
+    saves=[
+        "truths_TNCB",
+        "all_states",
+        "gates",
+        "to_gates",
+        "to_fed",
+        "powers_QN",
+        "folded_HDG",
+        "flat",
+    ],
+    takes_none=True,
+)
 
 
 def _packed(

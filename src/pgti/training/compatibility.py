@@ -29,6 +29,7 @@ _FREE_OPTIONS = frozenset(
         "eval_batch_size",
         "log_every_steps",
         "compile",
+        "compile_mode",
         "cuda_graphs",
         "deterministic",
         "activation_checkpointing",

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pgti.errors import ConfigError, require_whole_number
 from pgti.options import convert_fields, require_number
+from pgti.training.compilation import CompileMode, check_compile_mode
 from pgti.training.schedules import NoSchedule, Schedule
 from pgti.windows import BlockShuffle, GlobalShuffle, Order, PartitionShuffle
 
@@ -242,7 +243,11 @@ class TrainingConfig:
         activation_checkpointing: Recompute activations in the backward pass instead of storing
             them. This takes a fraction of the memory and about a third more time. "auto" does so if
             they would not fit otherwise.
-        compile: Compile the network with torch.compile.
+        compile: Compile the network with torch.compile, for a minute or more before the first step.
+            It needs a C++ compiler on CPUs, and Triton on GPUs.
+        compile_mode: How --compile compiles. "reduce-overhead" also records its kernels on GPUs in
+            CUDA graphs, for one batch per step; "max-autotune" does that and tries out variants of
+            products first, for minutes. On CPUs "reduce-overhead" is "default".
         seed: Seed of initial parameters, order of windows and scheduled sampling.
         checkpoint_every_minutes: Write a checkpoint every this many minutes within an epoch, beside
             that at its end; 0 does not.
@@ -276,6 +281,7 @@ class TrainingConfig:
     cuda_graphs: Literal["auto", "off"] = "auto"
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     compile: bool = False
+    compile_mode: CompileMode = "default"
     seed: int = 0
     checkpoint_every_minutes: float = 5.0
     checkpoint_every_steps: int = 0
@@ -309,6 +315,7 @@ class TrainingConfig:
                 f"schedule.min_learning_rate is {lowest} and learning_rate is "
                 f"{self.learning_rate}: the minimum cannot be larger"
             )
+        check_compile_mode(self.compile_mode, self.compile, self.accumulate)
 
     def resolved(self, placement: str, world_size: int) -> Self:
         """The same with the batch of all ranks, the order that `auto` stands for, and its blocks.

@@ -15,6 +15,7 @@ from pgti.errors import ConfigError, DataError, Interrupted, option
 from pgti.forecasting import NetworkForecaster, Observer, evaluate
 from pgti.training.callbacks import Callback, Extensions, TrainingStatus
 from pgti.training.checkpoint import Checkpoint
+from pgti.training.compilation import compile_network
 from pgti.training.config import TrainingConfig
 from pgti.training.optim import learning_rate
 from pgti.training.progress import FitResult, Progress, rate_of
@@ -118,7 +119,7 @@ class Trainer:
         """
         self.train_step.broadcast_network()
         if self._config.compile:
-            self._forecaster.network.compile()
+            compile_network(self._forecaster.network, self._config.compile_mode)
         self._forecaster.train()
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         if self._extensions.callbacks:

@@ -27,7 +27,7 @@ from pgti.interop.pgt.layers.recurrent import HopsConfig
 from pgti.models.base import AbstractModel, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import Supports, diffusion_convolution, without_autocast
-from pgti.nn.execution import autocast_dtype, compiler_disabled
+from pgti.nn.execution import autocast_dtype
 from pgti.nn.recurrent import gated_recurrence
 from pgti.nn.stacked import read_one_stacked
 from pgti.nn.stacked_steps import GatedWeights
@@ -180,7 +180,6 @@ class LegacyDiffusionGRU(nn.Module):
         self.conv_x_h = _Filter(input_channels + hidden, hidden, hops)
         self.register_buffer("powers_of_terms", _powers_of_terms(hops), persistent=False)
 
-    @compiler_disabled
     def forward(self, x_LNBC: Tensor, h_NBD: NBD | None, supports: Supports) -> tuple[Tensor, NBD]:
         """The states after each of L inputs, and the last of them.
 

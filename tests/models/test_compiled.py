@@ -1,0 +1,154 @@
+"""Compiled models: one graph of the whole forward pass for batches of all sizes, the same results.
+
+No code is generated: that takes a minute for each model, and is torch's. `test_generated_code` does
+it once.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pgti.models import MODELS, AbstractModel, TeacherForcing
+from pgti.nn import Supports
+from pgti.nn.limits import DenseLimits
+from pgti.training.compilation import compile_network
+
+from .small_models import NUM_NODES, TARGETS, build, inputs, shape, supports_of
+
+NAMES = [name for name, entry in MODELS.items() if not entry.library]
+QUICK = ("dcrnn", "stid", "tgcn")
+"""The compiler takes seconds for each model: the others have `make test-slow`."""
+
+QUICK_NAMES = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES
+]
+LARGE, HORIZON = 9, 3
+SIZES = shape(input_steps=4, horizon=HORIZON)
+
+
+class CountingBackend:
+    """Runs what the compiler traces, and counts the graphs."""
+
+    def __init__(self, name: str) -> None:
+        self.num_graphs = 0
+        self._backend: Callable[..., Any] = torch._dynamo.lookup_backend(name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What is called in place of a graph."""
+        self.num_graphs += 1
+        return self._backend(*args, **kwargs)
+
+
+def compiled(model: AbstractModel, backend: str = "eager") -> CountingBackend:
+    """Compile a model, whole or not at all."""
+    torch.compiler.reset()
+    counter = CountingBackend(backend)
+    compile_network(model, backend=counter, fullgraph=True)
+    return counter
+
+
+def teacher_of(num_windows: int, step: int = 3) -> TeacherForcing:
+    """What a model may see of the future at a step of training."""
+    return TeacherForcing(
+        targets_BHNC=torch.ones(num_windows, HORIZON, NUM_NODES, TARGETS),
+        calendar_BHF=torch.zeros(num_windows, HORIZON, 2),
+        step=step,
+        seed=1,
+    )
+
+
+def assert_same_at_every_size(
+    model: AbstractModel,
+    supports: Supports,
+    counter: CountingBackend,
+    *,
+    gradients: bool = False,
+    autocast: bool = False,
+    most_graphs: int = 1,
+) -> None:
+    """Forecasts, and gradients if asked, are the uncompiled ones; few graphs serve all batches."""
+    original = copy.deepcopy(model)
+    tolerance = {"rtol": 5e-2, "atol": 2e-2} if autocast else {"rtol": 1e-4, "atol": 1e-5}
+    x = inputs(sizes=SIZES, batch=LARGE)
+    for step, num_windows in enumerate((LARGE, LARGE - 1, 2)):
+        teacher = teacher_of(num_windows, step) if model.training else None
+        results = []
+        for each in (model, original):
+            torch.manual_seed(4)
+            with (
+                torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+                contextlib.nullcontext() if model.training else torch.no_grad(),
+            ):
+                results.append([each(x[:num_windows].clone(), supports, teacher)])
+            if gradients:
+                trained = [weight for weight in each.parameters() if weight.requires_grad]
+                results[-1] += torch.autograd.grad(results[-1][0].square().sum(), trained)
+        assert_close(*results, **tolerance)
+    assert counter.num_graphs <= most_graphs
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], *, rtol: float, atol: float) -> None:
+    """Within rounding, beside the largest number of each tensor."""
+    for one, other in zip(found, expected, strict=True):
+        scale = float(other.detach().abs().max().clamp(min=1.0))
+        torch.testing.assert_close(one, other, rtol=rtol, atol=atol * scale)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_one_graph(name: str) -> None:
+    """In training, without a break, for batches of three sizes."""
+    model = build(name, SIZES).train()
+    assert_same_at_every_size(model, supports_of(model), compiled(model))
+
+
+@pytest.mark.parametrize("variant", ["training", "evaluation", "bfloat16", "checkpointing"])
+@pytest.mark.parametrize("name", QUICK_NAMES)
+def test_compiled_models_are_the_same_models(name: str, variant: str) -> None:
+    """The compiler changes neither forecasts nor gradients, those of dropout included."""
+    model = build(name, SIZES).train(variant != "evaluation")
+    if variant == "checkpointing":
+        if not model.can_checkpoint_activations:
+            pytest.skip(f"{name} keeps its activations")
+        model.activation_checkpointing = True
+    counter = compiled(model, "aot_eager")
+    assert_same_at_every_size(
+        model,
+        supports_of(model),
+        counter,
+        gradients=model.training,
+        autocast=variant == "bfloat16",
+    )
+
+
+def test_scheduled_sampling_is_not_compiled_for_each_step() -> None:
+    """Whatever the coins of a step are, which differ: two sizes may have two graphs."""
+    model = build("dcrnn", SIZES).train()
+    model.config = replace(model.config, scheduled_sampling=True, sampling_decay=1.0)
+    supports = supports_of(model)
+    forecasts = [model(inputs(sizes=SIZES), supports, teacher_of(3, step)) for step in range(2)]
+    assert not torch.equal(*forecasts)
+    counter = compiled(model, "aot_eager")
+    assert_same_at_every_size(model, supports, counter, gradients=True, most_graphs=2)
+
+
+def test_stacked_layers_are_one_graph() -> None:
+    """The layers that small graphs have on GPUs."""
+    model = build("dcrnn", SIZES).train()
+    supports = supports_of(model)
+    supports.dense = DenseLimits(stacked=1 << 20)
+    assert_same_at_every_size(model, supports, compiled(model, "aot_eager"), gradients=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dcrnn", "stid"])
+def test_generated_code(name: str) -> None:
+    """Of torch's own backend, in training, with gradients."""
+    model = build(name, SIZES).train()
+    counter = compiled(model, "inductor")
+    assert_same_at_every_size(model, supports_of(model), counter, gradients=True)
