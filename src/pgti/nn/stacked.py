@@ -139,8 +139,8 @@ class _Wavefront(Operation):
         ctx: Any, grad_states_TNDB: Tensor | None, grad_last_NWB: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         refuse_second_derivative()
-        first_NWB, states_SNKB, gates_SNGWB, *packed, powers_QN = ctx.saved_tensors[:6]
-        (to_gates_GK, to_candidate_WK), flat = packed, ctx.saved_tensors[6:]
+        first_NWB, states_SNKB, gates_SNGWB, *packed = ctx.saved_tensors
+        to_gates_GK, to_candidate_WK, powers_QN, *flat = packed
         ticks, num_nodes, _, width, batch = gates_SNGWB.shape
         layers = layers_of(flat)
         depth, hidden = len(layers), width // len(layers)
