@@ -251,7 +251,7 @@ def test_a_compiled_training_is_the_same(
     """`torch.compile` gets the same arguments; without generated code, for speed."""
     compiled = []
 
-    def compile_eagerly(network: Any) -> None:
+    def compile_eagerly(network: Any, **_: object) -> None:
         compiled.append(network)
         network._compiled_call_impl = torch.compile(network._call_impl, backend="eager")
 
