@@ -118,7 +118,7 @@ class TrainStep:
             and torch.cuda.is_available()
         ):
             step.record(CudaRecorder(step.device))
-            if getattr(config, "compile_mode", "default") != "default":
+            if config.compile_mode != "default":
                 step.take_as_usual("torch.compile records CUDA graphs of its own in this mode")
         return step
 
