@@ -109,10 +109,8 @@ def run_backtest(  # noqa: PLR0913 - each names one part of a backtest
     ranks = SingleProcess() if communicator is None else communicator
     with ranks.raise_together():
         opened = SeriesStore.open(config.store) if store is None else store
-        config = replace(config, model=resolve_model(config.model, model)).resolved(
-            ranks.world_size
-        )
-        config, notes = _without_test(config)
+        config = replace(config, model=resolve_model(config.model, model))
+        config, notes = _without_test(config.resolved(ranks.world_size))
         directory = BacktestDirectory(out.absolute())
         rows = directory.read_rows()
         if rows is not None and rows <= opened.meta.num_steps:
@@ -273,11 +271,9 @@ class _Backtest:
             device=run.device,
             communicator=self.communicator,
         )
+        forecasters = {_MODEL: run.forecaster} | baselines
         errors = evaluate(
-            {
-                name: each.to(run.device)
-                for name, each in ({_MODEL: run.forecaster} | baselines).items()
-            },
+            {name: each.to(run.device) for name, each in forecasters.items()},
             loader,
             own_metrics=self.extensions.metrics,
             communicator=self.communicator,
