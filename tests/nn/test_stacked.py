@@ -238,6 +238,7 @@ def test_a_stacked_layer_is_not_differentiated_twice() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize("name", ["dcrnn", "graph-wavenet", "tgcn"])
 def test_models_on_stacked_powers_compile_whole(name: str) -> None:
     """One graph without a break, forward and backward, with the same results."""

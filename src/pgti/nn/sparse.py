@@ -235,7 +235,7 @@ class Supports(nn.Module):
         """A matrix that is built on first use on a device."""
         if (name, dtype) not in self._matrices:
             # Outside inference mode, or training could not use it afterwards.
-            with torch.inference_mode(mode=False), torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():
                 self._matrices[name, dtype] = build().to(dtype)
         return self._matrices[name, dtype]
 
