@@ -146,6 +146,7 @@ def test_stacked_layers_are_one_graph() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch itself
 @pytest.mark.parametrize("name", ["dcrnn", "stid"])
 def test_generated_code(name: str) -> None:
     """Of torch's own backend, in training, with gradients."""
