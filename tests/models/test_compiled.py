@@ -148,8 +148,11 @@ def test_stacked_layers_are_one_graph() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of torch itself
 @pytest.mark.parametrize("name", ["dcrnn", "stid"])
-def test_generated_code(name: str) -> None:
-    """Of torch's own backend, in training, with gradients."""
+def test_generated_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of torch's own backend, in training, with gradients and the dropout of uncompiled code."""
+    import torch._inductor.config
+
+    monkeypatch.setattr(torch._inductor.config, "fallback_random", True)
     model = build(name, SIZES).train()
     counter = compiled(model, "inductor")
     assert_same_at_every_size(model, supports_of(model), counter, gradients=True)
