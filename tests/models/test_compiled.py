@@ -150,7 +150,7 @@ def test_stacked_layers_are_one_graph() -> None:
 @pytest.mark.parametrize("name", ["dcrnn", "stid"])
 def test_generated_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of torch's own backend, in training, with gradients and the dropout of uncompiled code."""
-    import torch._inductor.config
+    import torch._inductor.config  # noqa: PLC0415 - it takes a second
 
     monkeypatch.setattr(torch._inductor.config, "fallback_random", True)
     model = build(name, SIZES).train()
