@@ -9,7 +9,7 @@ from torch import nn
 from pgti.errors import ConfigError
 from pgti.training import TrainingConfig
 from pgti.training.config import AdamWOptimizer, HuberLoss, MAELoss, MSELoss
-from pgti.training.gradients import scale_gradients
+from pgti.training.gradients import scale_gradients, separate_gradients
 from pgti.training.optim import Plateau, build_loss, build_optimizer, learning_rate
 from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
 
@@ -157,6 +157,17 @@ def test_accumulated_gradients_are_those_of_one_batch(
 
     for expected, found in zip(whole.parameters(), pieces.parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_gradients_that_share_memory_are_scaled_once_each() -> None:
+    """Stacked parameters get one gradient: neither scaling nor a second batch mixes it."""
+    biases = [nn.Parameter(torch.zeros(3)) for _ in range(4)]
+    for _ in range(2):
+        (torch.stack(biases).sum(dim=0) * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+        separate_gradients(biases)
+    scale_gradients(biases, torch.tensor(2.0))
+
+    assert [bias.grad.tolist() for bias in biases if bias.grad is not None] == [[1.0, 2.0, 3.0]] * 4
 
 
 def test_no_observed_target_gives_no_gradient() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgti.distributed import Communicator, Work
 from pgti.errors import ConfigError
 
-__all__ = ["STOP_BITS", "GradientReducer", "scale_gradients"]
+__all__ = ["STOP_BITS", "GradientReducer", "scale_gradients", "separate_gradients"]
 
 STOP_BITS = 5
 """Reasons to stop or to save that a step can carry, one bit each."""
@@ -254,6 +254,23 @@ class LateCopy:
 
 def _pinned(size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.float64, pin_memory=True)
+
+
+def separate_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give each gradient memory of its own, where autograd has let several be views of one.
+
+    The sum of stacked parameters does that. Changed in place, by the count or another batch, their
+    one memory would change once per parameter.
+    """
+    taken: set[int] = set()
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        memory = parameter.grad.untyped_storage().data_ptr()
+        if memory in taken:
+            parameter.grad = parameter.grad.clone()
+        elif memory:  # tensors without data have none
+            taken.add(memory)
 
 
 def scale_gradients(parameters: Iterable[nn.Parameter], count: Tensor) -> None:

@@ -19,7 +19,7 @@ from pgti.training.capture import StepGraphs, why_not_recorded
 from pgti.training.config import Precision, TrainingConfig
 from pgti.training.cuda_graphs import CudaRecorder, GraphRecorder
 from pgti.training.freezing import freeze_parameters, frozen_norms
-from pgti.training.gradients import GradientReducer, scale_gradients
+from pgti.training.gradients import GradientReducer, scale_gradients, separate_gradients
 from pgti.training.optim import (
     build_loss,
     build_optimizer,
@@ -265,6 +265,7 @@ class TrainStep:
         if is_last:
             self._reducer.begin()
         loss_sum.backward()  # type: ignore[no-untyped-call] # torch does not annotate it
+        separate_gradients(self.parameters)
         return loss_sum.detach(), count
 
     def reduce(self, count: Tensor, stop: int = 0) -> tuple[Tensor, int]:
