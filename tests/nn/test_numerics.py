@@ -9,12 +9,15 @@ from pgti.errors import ConfigError
 from pgti.nn.numerics import deterministic_algorithms, float32_products, has_tf32
 
 _GPU = torch.device("cuda", 0)
+_SUMS = "allow_bf16_reduced_precision_reduction"
 
 
 def _settings() -> dict[str, object]:
     """What torch says, in its new words and in its old ones where it still can."""
     found: dict[str, object] = {"cudnn": torch.backends.cudnn.allow_tf32}
     found["matmul"] = torch.get_float32_matmul_precision()
+    for name in (_SUMS, f"{_SUMS}_split_k"):
+        found[name] = getattr(torch.backends.cuda.matmul, name, None)
     for name in ("cuda.matmul", "cudnn.conv", "cudnn.rnn"):
         first, second = name.split(".")
         holder = getattr(getattr(torch.backends, first), second, None)
@@ -41,6 +44,21 @@ def test_an_error_leaves_the_settings_as_they_were() -> None:
     with pytest.raises(ZeroDivisionError), float32_products(_GPU, tf32=True):
         raise ZeroDivisionError
     assert _settings() == before
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_bfloat16_adds_up_in_float32(before: bool) -> None:
+    """By default cuBLAS may round sums of parts of a long product to bfloat16."""
+    matmul = torch.backends.cuda.matmul
+    default = getattr(matmul, _SUMS)
+    try:
+        setattr(matmul, _SUMS, before)
+        settings = _settings()
+        with float32_products(_GPU):
+            assert getattr(matmul, _SUMS) is False
+        assert _settings() == settings
+    finally:
+        setattr(matmul, _SUMS, default)
 
 
 @pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""How a GPU multiplies float32, and whether what it computes can be repeated bit for bit."""
+"""How a GPU multiplies and adds up, and whether what it computes can be repeated bit for bit."""
 
 import os
 from collections.abc import Generator
@@ -22,6 +22,8 @@ _NEW_SETTINGS = (
 )
 """What torch 2.9 put in place of `allow_tf32`, below `torch.backends`."""
 
+_BFLOAT16_SUMS = "allow_bf16_reduced_precision_reduction"
+
 
 def has_tf32(device: torch.device) -> bool:
     """Whether the device has TF32: a GPU of NVIDIA, from Ampere (compute capability 8.0) on."""
@@ -35,7 +37,9 @@ def float32_products(device: torch.device, *, tf32: bool = False) -> Generator[N
     """A context that says how a GPU multiplies float32, in cuBLAS and cuDNN alike.
 
     torch's default is TF32 in cuDNN's convolutions and recurrent layers, and float32 in matrix
-    products. A CPU is not affected. Afterwards the settings are what they were.
+    products. Products of bfloat16 add up in float32 here; by default cuBLAS may round the sums of
+    parts of a long product, such as a gradient of weights, to bfloat16. A CPU is not affected.
+    Afterwards the settings are what they were.
 
     Args:
         device: where products are computed.
@@ -49,6 +53,7 @@ def float32_products(device: torch.device, *, tf32: bool = False) -> Generator[N
     # These two are in every version of torch, and leave all its settings consistent.
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
+    setattr(torch.backends.cuda.matmul, _BFLOAT16_SUMS, False)
     try:
         yield
     finally:
@@ -56,7 +61,9 @@ def float32_products(device: torch.device, *, tf32: bool = False) -> Generator[N
 
 
 def _read_settings() -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+    matmul = torch.backends.cuda.matmul
+    sums = (getattr(matmul, name, None) for name in (_BFLOAT16_SUMS, f"{_BFLOAT16_SUMS}_split_k"))
+    settings: dict[str, Any] = {"sums": [each for each in sums if each is not None]}
     # torch refuses to read the old settings where the new ones say what they cannot.
     with suppress(RuntimeError):
         settings["matmul"] = torch.get_float32_matmul_precision()
@@ -70,6 +77,8 @@ def _read_settings() -> dict[str, Any]:
 
 
 def _restore_settings(settings: dict[str, Any]) -> None:
+    first, *others = settings["sums"]  # torch before 2.10 takes one
+    setattr(torch.backends.cuda.matmul, _BFLOAT16_SUMS, (first, *others) if others else first)
     if "matmul" in settings:
         torch.set_float32_matmul_precision(settings["matmul"])
     if "cudnn" in settings:
