@@ -117,7 +117,12 @@ def pgti_process(
 
 
 def pytest_configure() -> None:
-    """Let signals through that a shell ignores for its background jobs: children inherit that."""
+    """Let signals through that a shell ignores for its background jobs: children inherit that.
+
+    Tests that multiply on a GPU by torch alone precede some that ask for deterministic results:
+    see `pgti.nn.numerics`.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     for name in ("SIGINT", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:

@@ -18,7 +18,7 @@ def _settings() -> dict[str, object]:
     found["matmul"] = torch.get_float32_matmul_precision()
     for name in (_SUMS, f"{_SUMS}_split_k"):
         found[name] = getattr(torch.backends.cuda.matmul, name, None)
-    for name in ("cuda.matmul", "cudnn.conv", "cudnn.rnn"):
+    for name in ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul"):
         first, second = name.split(".")
         holder = getattr(getattr(torch.backends, first), second, None)
         found[name] = getattr(holder, "fp32_precision", None)
@@ -79,6 +79,25 @@ def test_what_a_user_set_in_the_new_words_returns() -> None:
     assert _settings() == before
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has the old settings alone"
+)
+def test_a_setting_for_all_of_torch_does_not_slip_into_cudnn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`allow_tf32 = False` alone leaves cuDNN what torch does in general, which stays so after."""
+    before = _settings()
+    with monkeypatch.context() as general:
+        general.setattr(torch.backends, "fp32_precision", "tf32")
+        with float32_products(_GPU):
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+            assert torch.backends.cudnn.rnn.fp32_precision == "ieee"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert _settings() == before
+
+
 def test_a_cpu_is_left_alone() -> None:
     before = _settings()
     with float32_products(torch.device("cpu"), tf32=True):
@@ -89,16 +108,46 @@ def test_a_cpu_is_left_alone() -> None:
 def test_deterministic_algorithms_are_asked_for_and_settings_return(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     with deterministic_algorithms(_GPU, enabled=True):
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.is_deterministic_algorithms_warn_only_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     assert not torch.are_deterministic_algorithms_enabled()
-    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
     for device, enabled in ((_GPU, False), (torch.device("cpu"), True)):
         with deterministic_algorithms(device, enabled=enabled):
             assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_cublas_repeats_from_the_first_product_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch reads the environment at the first product: a later run may be deterministic."""
+    # setenv first, so that monkeypatch removes what is set here.
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    with float32_products(torch.device("cpu")):
+        assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    with float32_products(_GPU):
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_process_that_multiplied_before_is_told_what_to_do() -> None:
+    with (
+        pytest.raises(
+            ConfigError,
+            match=r"^deterministic=True: .*set it to :4096:8 before Python starts$",
+        ),
+        deterministic_algorithms(_GPU, enabled=True),
+    ):
+        raise RuntimeError(
+            "Deterministic behavior was enabled with either `torch.use_deterministic_algorithms"
+            "(True)` or `at::Context::setDeterministicAlgorithms(true)`, but this operation is not "
+            "deterministic because it uses CuBLAS and you have CUDA >= 10.2. To enable "
+            "deterministic behavior in this case, you must set an environment variable before "
+            "running your PyTorch application: CUBLAS_WORKSPACE_CONFIG=:4096:8 or "
+            "CUBLAS_WORKSPACE_CONFIG=:16:8. For more information, go to ..."
+        )
 
 
 def test_a_workspace_of_the_users_own_stays_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,10 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _WORKSPACES = (":4096:8", ":16:8")
 """cuBLAS repeats its results with one of these alone, says its documentation."""
 
-_NEW_SETTINGS = (
-    ("cuda.matmul", "fp32_precision"),
-    ("cudnn.conv", "fp32_precision"),
-    ("cudnn.rnn", "fp32_precision"),
-)
-"""What torch 2.9 put in place of `allow_tf32`, below `torch.backends`."""
+_OF_GPUS = ("cuda.matmul", "cudnn.conv", "cudnn.rnn")
+"""Where, below `torch.backends`, torch 2.9 has `fp32_precision` in place of `allow_tf32`."""
+_NEW_SETTINGS = (*_OF_GPUS, "mkldnn.matmul")
+"""Those that the old settings change."""
 
 _BFLOAT16_SUMS = "allow_bf16_reduced_precision_reduction"
 
@@ -49,11 +47,15 @@ def float32_products(device: torch.device, *, tf32: bool = False) -> Generator[N
     if device.type != "cuda":
         yield
         return
+    _let_cublas_repeat()
     before = _read_settings()
     # These two are in every version of torch, and leave all its settings consistent.
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     setattr(torch.backends.cuda.matmul, _BFLOAT16_SUMS, False)
+    # Without TF32 the second leaves cuDNN what `torch.backends.fp32_precision` says of all.
+    for path in filter(_exists, _OF_GPUS):
+        _backend(path).fp32_precision = "tf32" if tf32 else "ieee"
     try:
         yield
     finally:
@@ -69,10 +71,8 @@ def _read_settings() -> dict[str, Any]:
         settings["matmul"] = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         settings["cudnn"] = torch.backends.cudnn.allow_tf32
-    for path, name in _NEW_SETTINGS:
-        holder = _backend(path)
-        if holder is not None and hasattr(holder, name):
-            settings[path] = getattr(holder, name)
+    for path in filter(_exists, _NEW_SETTINGS):
+        settings[path] = _backend(path).fp32_precision
     return settings
 
 
@@ -83,9 +83,16 @@ def _restore_settings(settings: dict[str, Any]) -> None:
         torch.set_float32_matmul_precision(settings["matmul"])
     if "cudnn" in settings:
         torch.backends.cudnn.allow_tf32 = settings["cudnn"]
-    for path, name in _NEW_SETTINGS:
-        if path in settings:
-            setattr(_backend(path), name, settings[path])
+    for path in filter(_exists, _NEW_SETTINGS):
+        holder = _backend(path)
+        if path.endswith("matmul"):
+            holder.fp32_precision = "none"  # that of all torch, which may be what was read
+        if holder.fp32_precision != settings[path]:
+            holder.fp32_precision = settings[path]
+
+
+def _exists(path: str) -> bool:
+    return hasattr(_backend(path), "fp32_precision")
 
 
 def _backend(path: str) -> Any:
@@ -101,7 +108,7 @@ def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Generato
 
     torch then chooses algorithms that repeat their results, in cuDNN and attention too, and
     refuses what has none; products with a graph leave cuSPARSE, which promises nothing.
-    Afterwards the settings are what they were.
+    Afterwards the settings are what they were, but for CUBLAS_WORKSPACE_CONFIG in the environment.
 
     Args:
         device: where to compute.
@@ -109,13 +116,15 @@ def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Generato
 
     Raises:
         ConfigError: if CUBLAS_WORKSPACE_CONFIG has a value with which cuBLAS does not repeat
-            its results, or something has no deterministic algorithm.
+            its results, or had none at the first product of the process; or if something has no
+            deterministic algorithm.
     """
     if not enabled or device.type != "cuda":
         yield
         return
-    workspace = os.environ.get(_WORKSPACE)
-    if workspace is not None and workspace not in _WORKSPACES:
+    _let_cublas_repeat()
+    workspace = os.environ[_WORKSPACE]
+    if workspace not in _WORKSPACES:
         raise ConfigError(
             f"the environment has {_WORKSPACE}={workspace}, with which products on a GPU are not "
             f"deterministic: unset it, or set it to {' or '.join(_WORKSPACES)}"
@@ -125,7 +134,6 @@ def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Generato
     benchmarked = torch.backends.cudnn.benchmark
     memory: Any = torch.utils.deterministic  # a module with a property
     filled = memory.fill_uninitialized_memory
-    os.environ[_WORKSPACE] = workspace or _WORKSPACES[0]
     torch.use_deterministic_algorithms(True)
     memory.fill_uninitialized_memory = False  # a kernel for each tensor
     torch.backends.cudnn.benchmark = False  # it would choose algorithms by their time
@@ -134,6 +142,12 @@ def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Generato
     except RuntimeError as error:
         if "deterministic" not in str(error):
             raise
+        if _WORKSPACE in str(error):
+            raise ConfigError(
+                f"{option('deterministic', value=True)}: this process multiplied on a GPU before "
+                f"{_WORKSPACE} was set, which torch reads once: set it to {_WORKSPACES[0]} before "
+                "Python starts"
+            ) from error
         raise ConfigError(
             f"{option('deterministic', value=True)}: torch has no deterministic algorithm for "
             f"this on a GPU: {str(error).splitlines()[0].split('. ')[0]}; leave the option out, or "
@@ -143,5 +157,12 @@ def deterministic_algorithms(device: torch.device, *, enabled: bool) -> Generato
         torch.backends.cudnn.benchmark = benchmarked
         memory.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(before, warn_only=only_warned)
-        if workspace is None:
-            os.environ.pop(_WORKSPACE, None)
+
+
+def _let_cublas_repeat() -> None:
+    """Have cuBLAS repeat its results, if they are asked to be deterministic now or later.
+
+    torch reads this at the first product of a process alone, which may be one that need not repeat.
+    It only says how much memory cuBLAS gets: that of a Hopper GPU without it.
+    """
+    os.environ.setdefault(_WORKSPACE, _WORKSPACES[0])
