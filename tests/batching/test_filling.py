@@ -228,6 +228,7 @@ def test_a_zone_and_a_dataset(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_cuda_fills_the_same_bits(tmp_path: Path) -> None:
     """Rows on the host or on the GPU; nothing waits for the GPU while it fills."""
     source = make_source(

@@ -79,7 +79,8 @@ def watch_waits(device: torch.device) -> Generator[Counter[str]]:
         finally:
             torch.cuda.set_sync_debug_mode(before)
             for each in caught:
-                if "synchroniz" in str(each.message):
+                # Not what torch says of the mode itself, the first time that it is set.
+                if "called a synchronizing" in str(each.message):
                     found[f"{Path(each.filename).name}:{each.lineno}"] += 1
 
 

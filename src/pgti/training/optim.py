@@ -60,7 +60,8 @@ def hold_rate_on(optimizer: torch.optim.Optimizer, device: torch.device) -> None
     the same as it.
     """
     for group in optimizer.param_groups:
-        group["lr"] = torch.full((), group["lr"], device=device)
+        # The kernel reads float32, whatever torch's default is.
+        group["lr"] = torch.full((), group["lr"], dtype=torch.float32, device=device)
 
 
 def plain_optimizer_state(optimizer: torch.optim.Optimizer, rate: float) -> dict[str, Any]:
