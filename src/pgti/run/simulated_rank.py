@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,15 +19,15 @@ from pgti.batching import (
     device_bytes,
 )
 from pgti.display import count_of
-from pgti.distributed import KINDS, Communicator, SingleProcess, open_fake
+from pgti.distributed import KINDS, SingleProcess, open_fake
 from pgti.forecasting import NetworkForecaster
 from pgti.memory import available_bytes
 from pgti.run.schedule import Job, RankRows, Schedule
 from pgti.training import TrainingConfig, TrainStep
+from pgti.training.gradients import message_bytes
 
 __all__ = ["RankMemory", "SimulatedRank", "collective_bytes", "held_bytes", "simulate_rank"]
 
-_COUNT_BYTES = 8
 _MAX_ANNOUNCEMENTS = 1 << 16  # a rank that exchanges rows looks at the windows of every other one
 _MAX_ROW_BYTES = 1 << 30  # copied from the series for one rank
 _FREE_FRACTION = 0.5
@@ -92,21 +91,19 @@ class SimulatedRank:
 def collective_bytes(parameters: Sequence[Tensor], job: Job, num_batches: int) -> dict[str, int]:
     """Bytes that each rank sends in collectives, by kind, whatever its windows are.
 
-    Gradients are a number per trainable parameter and step; counts, 8 bytes per batch, say how
-    many targets are observed; control is 8 bytes per step for whether to stop, and 8 for each
-    tensor of parameters for whether it has a gradient. One rank sends nothing.
+    Gradients are a number per trainable parameter and step; counts are the message behind them,
+    as on CPUs: on GPUs it leaves out which parameters have a gradient, usually after the first
+    step. One rank sends nothing.
 
     Args:
         parameters: the trainable ones.
         job: the epoch.
         num_batches: number of batches; the last step may have fewer of them.
     """
-    several = int(job.world_size > 1)
-    steps = several * -(-num_batches // job.accumulate)
+    steps = -(-num_batches // job.accumulate) if job.world_size > 1 else 0
     return {
         "gradients": steps * sum(each.nbytes for each in parameters),
-        "counts": several * _COUNT_BYTES * num_batches,
-        "control": _COUNT_BYTES * steps * (1 + len(parameters)),
+        "counts": steps * message_bytes(len(parameters)),
     }
 
 
@@ -173,7 +170,7 @@ def simulate_rank(
         step = TrainStep.from_config(
             _without_computation(forecaster, source.spec.horizon),
             training,
-            cast("Communicator", _PeersWithGradients(communicator)),
+            communicator,
         )
         with closing(loader.epoch(job.epoch, first)) as epoch:
             batches = record.watch(epoch)
@@ -240,23 +237,6 @@ def _without_computation(forecaster: NetworkForecaster, horizon: int) -> Network
     targets = forecaster.target_indices
     network = _Constant(forecaster.network, horizon, len(targets))
     return NetworkForecaster(network, forecaster.supports, forecaster.scaler, targets)
-
-
-class _PeersWithGradients:
-    """A communicator whose other ranks have a gradient of every parameter.
-
-    Of each batch, some rank has a window; the missing ranks cannot say so.
-    """
-
-    def __init__(self, communicator: Communicator) -> None:
-        self._communicator = communicator
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._communicator, name)
-
-    def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
-        self._communicator.all_reduce_max(numbers)
-        return [numbers[0], *(1 for _ in numbers[1:])]
 
 
 def _enough_batches(job: Job, epoch_bytes: int) -> int:

@@ -10,13 +10,24 @@ from torch import Tensor, nn
 from pgti.distributed import Communicator, Work
 from pgti.errors import ConfigError
 
-__all__ = ["STOP_BITS", "GradientReducer", "scale_gradients", "separate_gradients"]
+__all__ = [
+    "STOP_BITS",
+    "GradientReducer",
+    "message_bytes",
+    "scale_gradients",
+    "separate_gradients",
+]
 
 STOP_BITS = 5
 """Reasons to stop or to save that a step can carry, one bit each."""
 
 _BUCKET_BYTES = 25 * 2**20  # as in DistributedDataParallel; most models are one bucket
 _HEADER = 1 + STOP_BITS  # of a step's float64 message: the count, and one number a bit
+
+
+def message_bytes(num_parameters: int) -> int:
+    """Bytes of a step's message that says which parameters have a gradient, as on CPUs."""
+    return 8 * (_HEADER + num_parameters)
 
 
 class _Bucket:
