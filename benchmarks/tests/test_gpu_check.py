@@ -19,6 +19,7 @@ from pgti_bench.gpu_check import (
     device,
     gpu_tests,
     models,
+    reduction,
     runner,
     steps,
     training,
@@ -278,11 +279,41 @@ def test_training_is_resumed_and_runs_in_a_group_of_one(setting: Setting) -> Non
     assert not torch.distributed.is_initialized()
 
 
+def test_gradients_travel_as_those_of_several_ranks(setting: Setting) -> None:
+    """The rehearsal: gloo in place of NCCL, and a request to stop arrives in its own step."""
+    reduction.check(setting)
+    checks = found(setting)
+    assert list(checks) == ["gradients in one message", "gradients in buckets"]
+    for check in checks.values():
+        assert check["passed"], check
+        assert check["figures"] == {"bitwise": True, "waits": 0, "stop_arrived": "[7]"}
+
+
 def test_tests_are_found_in_a_checkout(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """And left out elsewhere."""
     monkeypatch.setattr(gpu_tests.pgti_bench, "__file__", str(setting.scratch / "a/b/c.py"))
     gpu_tests.check(setting)
     assert "is not in a checkout" in found(setting)["tests"]["message"]
+
+
+def test_tests_that_take_too_long_say_what_failed(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = setting.scratch / "root"
+    (root / "tests").mkdir(parents=True)
+    (root / "tests/test_slow.py").write_text(
+        "import time\n\nimport pytest\n\n\n@pytest.mark.gpu\n"
+        '@pytest.mark.parametrize("number", range(3))\n'
+        "def test_waits(number):\n    time.sleep(0.5)\n    assert number > 0\n"
+    )
+    (root / "pytest.ini").write_text("[pytest]\nmarkers =\n    gpu: a\n    slow: b\n")
+    monkeypatch.setattr(gpu_tests.pgti_bench, "__file__", str(root / "a/b/c.py"))
+    monkeypatch.setattr(gpu_tests, "_LIMIT_SECONDS", 0.2)
+    gpu_tests.check(setting)
+    check = found(setting)["tests"]
+    assert check["passed"] is False
+    assert "session-timeout" in check["message"]
+    assert "FAILED tests/test_slow.py::test_waits[0]" in check["message"]
 
 
 def test_tables_say_what_was_measured_failed_and_left_out() -> None:

@@ -9,6 +9,9 @@ from pgti_bench.gpu_check.setting import Setting
 
 __all__ = ["check"]
 
+_LIMIT_SECONDS = 75  # less than the part's, so that it says what failed until then
+_PROCESSES = 4  # small models leave most of a GPU idle
+
 
 def check(setting: Setting) -> None:
     """Run the tests with the marker `gpu`; in a rehearsal they are collected and skipped."""
@@ -25,7 +28,11 @@ def check(setting: Setting) -> None:
         "gpu and not slow",
         "-p",
         "no:cacheprovider",
+        "--session-timeout",
+        str(_LIMIT_SECONDS),
     ]
+    if setting.on_gpu:
+        command += ["-n", str(_PROCESSES)]
     # Collecting the others would take longer than these tests.
     files = [
         str(path)
@@ -42,5 +49,6 @@ def check(setting: Setting) -> None:
     )
     lines = ended.stdout.strip().splitlines()
     summary = lines[-1].strip("= ") if lines else ended.stderr.strip()[-300:]
-    failed = [line.split(" - ")[0] for line in lines if line.startswith(("FAILED", "ERROR"))]
+    failed = [line.strip("! ") for line in lines if "session-timeout" in line]
+    failed += [line.split(" - ")[0] for line in lines if line.startswith(("FAILED", "ERROR"))]
     setting.add("tests", passed=ended.returncode == 0, message="; ".join([summary, *failed[:5]]))

@@ -38,6 +38,7 @@ PARTS = {
     "batches": Part(module="batches", limit_seconds=30, what="batches, bit for bit"),
     "products": Part(module="products", limit_seconds=40, what="sparse products"),
     "training": Part(module="training", limit_seconds=90, what="resuming, waits, NCCL, an epoch"),
+    "reduction": Part(module="reduction", limit_seconds=40, what="gradients as of several ranks"),
     "steps": Part(module="steps", limit_seconds=110, what="time and memory of steps"),
     "loaders": Part(module="loaders", limit_seconds=50, what="batches a second"),
     "peer": Part(module="peer", limit_seconds=30, what="PyTorch Geometric Temporal's layer"),
