@@ -50,8 +50,9 @@ def _train(
         batch_size=setting.size(16, 2),
         device=setting.device,
     )
-    graphs = "auto" if bucket_bytes is None else "off"
-    config = TrainingConfig(deterministic=True, cuda_graphs=graphs)
+    config = TrainingConfig(
+        deterministic=True, cuda_graphs="auto" if bucket_bytes is None else "off"
+    )
     step = TrainStep.from_config(forecaster.train(), config, communicator)
     if communicator is not None and bucket_bytes is not None:
         step._reducer = GradientReducer(step.parameters, communicator, bucket_bytes=bucket_bytes)
