@@ -38,7 +38,7 @@ def needs_order(matrix: Tensor) -> bool:
 
     `torch.use_deterministic_algorithms` asks for that; torch itself does not refuse the product.
     """
-    is_sparse = matrix.layout == torch.sparse_csr and matrix.is_cuda
+    is_sparse = matrix.is_cuda and matrix.layout == torch.sparse_csr
     return is_sparse and torch.are_deterministic_algorithms_enabled()
 
 

@@ -29,7 +29,7 @@ class Scratch(threading.local):
         """
         size = math.prod(shape)
         block = self._blocks.get((name, dtype))
-        if block is None or len(block) < size:
+        if block is None or block.numel() < size:  # len(block) is Python
             # Outside inference mode, or training could not use it afterwards.
             with torch.inference_mode(mode=False):
                 block = torch.empty(size, dtype=dtype, device=device)

@@ -278,7 +278,10 @@ class Supports(nn.Module):
 
     def _matrix(self, name: str, dtype: torch.dtype) -> Tensor:
         """The operator as torch multiplies it fastest; built on first use on a device."""
-        return self._built(name, dtype, lambda: self._build_matrix(name, dtype))
+        matrix = self._matrices.get((name, dtype))
+        if matrix is None:
+            matrix = self._built(name, dtype, lambda: self._build_matrix(name, dtype))
+        return matrix
 
     def _build_matrix(self, name: str, dtype: torch.dtype) -> Tensor:
         """CSR over the buffers (sharing their memory), or dense where that is faster."""
