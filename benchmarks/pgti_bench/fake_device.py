@@ -19,9 +19,8 @@ from pgti.nn import ChunkLimits
 from pgti.nn.limits import DenseLimits
 from pgti.store import Scaler
 from pgti.training import TrainingConfig, TrainStep
-from pgti_bench.fake_gpu import (
-    FAKE_DEVICE,
-    FakeGpu,
+from pgti_bench.fake_gpu import FAKE_DEVICE, FakeGpu
+from pgti_bench.fake_waits import (
     FakeGpuError,
     HostTensorError,
     HostWaitError,

@@ -19,10 +19,8 @@ have no backward pass.
 - asks for a shape that depends on data, where a GPU waits: `nonzero`, an index of booleans.
 """
 
-import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from unittest import mock
@@ -42,45 +40,17 @@ from pgti_bench.fake_kernels import (
     gru_gradients,
     sparse_product,
 )
+from pgti_bench.fake_waits import HostWaitError, refuse_waiting
 from pgti_bench.launches import Launches
 
-__all__ = ["FakeGpu", "FakeGpuError", "HostTensorError", "HostWaitError", "UnknownShapeError"]
+__all__ = ["FAKE_DEVICE", "FakeGpu"]
 
 FAKE_DEVICE = torch.device("cuda", 0)
 _MEMORY_BYTES = 80 << 30
 _META = torch.device("meta")
-_WAITS = {"_local_scalar_dense", "equal", "is_nonzero"}
-_UNKNOWN_SHAPES = {
-    "nonzero",
-    "nonzero_numpy",
-    "argwhere",
-    "masked_select",
-    "_unique2",
-    "unique_dim",
-    "unique_consecutive",
-    "bincount",
-    "repeat_interleave",
-}
-_INDEXED = {"index", "index_put_", "_unsafe_index", "_index_put_impl_"}
 _ON_THE_GPU = ("scaled_dot_product_attention", "gru")
 """Functions that have kernels of their own on a GPU."""
 _FROM_PYTHON = {"tensor", "new_tensor", "as_tensor"}
-
-
-class FakeGpuError(AssertionError):
-    """What would wait or fail on a GPU."""
-
-
-class HostWaitError(FakeGpuError):
-    """The host would wait for the GPU."""
-
-
-class HostTensorError(FakeGpuError):
-    """A kernel would get a tensor of the host."""
-
-
-class UnknownShapeError(FakeGpuError):
-    """A shape depends on data, which the host would wait for."""
 
 
 class FakeGpu:
@@ -212,7 +182,7 @@ class _Stream:
     def synchronize(self) -> None:
         """The host waits."""
         if self.gpu.is_checking:
-            raise HostWaitError(f"the host waits for a stream or an event: {_line()}")
+            raise HostWaitError("the host waits for a stream or an event")
 
 
 class _Face(TorchFunctionMode):
@@ -260,9 +230,9 @@ class _Face(TorchFunctionMode):
         if self._gpu.is_checking:
             is_python = name in _FROM_PYTHON and not isinstance(args[-1], Tensor)
             if is_python and is_made_there:
-                raise HostWaitError(f"{name} of Python numbers waits for the GPU: {_line()}")
+                raise HostWaitError(f"{name} of Python numbers waits for the GPU")
             if name in ("__getitem__", "__setitem__") and args[0].is_meta and _has_numbers(args[1]):
-                raise HostWaitError(f"an index of Python numbers waits for the GPU: {_line()}")
+                raise HostWaitError("an index of Python numbers waits for the GPU")
         return func(*args, **kwargs)
 
 
@@ -292,7 +262,7 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does
             on_gpu = any(each.is_meta for each in tensors) or kwargs.get("device") == _META
             name = func.overloadpacket.__name__
             if self._launches is not None and on_gpu:
-                self._refuse_waiting(name, args, kwargs, tensors)
+                refuse_waiting(name, args, kwargs, tensors, self._gpu.is_pinned)
             is_sparse = any(each.layout is torch.sparse_csr for each in tensors)
             if is_sparse and name in ("addmm", "sparse_sampled_addmm"):
                 result: Any = sparse_product(name, args, kwargs)
@@ -308,37 +278,6 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does
                     self._launches.add(func, args, kwargs, is_sparse=is_sparse)
             return result
 
-    def _refuse_waiting(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[Tensor]
-    ) -> None:
-        if name in _WAITS:
-            raise HostWaitError(f"{name} waits for the GPU: {_line()}")
-        if name in _UNKNOWN_SHAPES:
-            raise UnknownShapeError(f"the shape of {name} depends on data: {_line()}")
-        if name in ("_to_copy", "copy_"):
-            self._refuse_waiting_copy(name, args, kwargs)
-        elif any(not each.is_meta and each.ndim > 0 for each in tensors):
-            if name in _INDEXED:
-                raise HostWaitError(f"an index of the host is copied, which waits: {_line()}")
-            raise HostTensorError(f"{name} gets tensors of the GPU and of the host: {_line()}")
-        elif name in _INDEXED:
-            masks = (torch.bool, torch.uint8)
-            is_filled = name != "index" and args[2].numel() == 1
-            if not is_filled and any(each.dtype in masks for each in args[1] if each is not None):
-                raise UnknownShapeError(f"the shape of a boolean index depends on data: {_line()}")
-
-    def _refuse_waiting_copy(
-        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        source = args[0] if name == "_to_copy" else args[1]
-        if source.is_meta:
-            if _goes_to_host(name, args, kwargs):
-                raise HostWaitError(f"a copy to the host waits for the GPU: {_line()}")
-        elif not self._gpu.is_pinned(source):
-            raise HostWaitError(f"a copy from memory that is not pinned waits: {_line()}")
-        elif not (kwargs.get("non_blocking") or args[2:3] == (True,)):
-            raise HostWaitError(f"a copy without non_blocking waits for the GPU: {_line()}")
-
 
 def _is_cuda(value: object) -> bool:
     if isinstance(value, torch.device):
@@ -350,24 +289,3 @@ def _has_numbers(index: object) -> bool:
     """Whether an index has a list or an array, which becomes a tensor of the host first."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(isinstance(part, list | tuple | range | np.ndarray) for part in parts)
-
-
-def _goes_to_host(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    if name == "copy_":
-        return not args[0].is_meta
-    device = kwargs.get("device")
-    return device is not None and torch.device(device).type == "cpu"
-
-
-_LIBRARIES = (str(Path(torch.__file__).parent), __file__)
-
-
-def _line() -> str:
-    """File, line and function of the innermost code that is neither torch's nor this file's."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename.startswith(_LIBRARIES) or "contextlib" in frame.f_code.co_filename
-    ):
-        frame = frame.f_back
-    code = frame.f_code
-    return f"{code.co_filename}:{frame.f_lineno}, {code.co_name}"

@@ -17,7 +17,7 @@ from pgti.run import ModelConfig, RunConfig, resolve_device
 from pgti.run.build import build_forecaster, try_network, window_source
 from pgti.store import Scaler
 from pgti.training import TrainingConfig
-from pgti.training.config import BlocksOrder, GlobalOrder, PartitionsOrder
+from pgti.training.orders import BlocksOrder, GlobalOrder, PartitionsOrder
 
 from .small_runs import make_config, make_series, make_store
 

@@ -7,7 +7,7 @@ import pytest
 from pgti.errors import RunError
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import check_settings
-from pgti.training.config import GlobalOrder, PartitionsOrder
+from pgti.training.orders import GlobalOrder, PartitionsOrder
 
 
 def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_newer_options() -> None:

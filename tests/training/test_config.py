@@ -7,7 +7,8 @@ import pytest
 
 from pgti.errors import ConfigError
 from pgti.training import TrainingConfig
-from pgti.training.config import AdamOptimizer, BlocksOrder, HuberLoss, PartitionsOrder
+from pgti.training.config import AdamOptimizer, HuberLoss
+from pgti.training.orders import BlocksOrder, PartitionsOrder
 from pgti.training.schedules import CosineSchedule, MultistepSchedule
 
 

@@ -26,14 +26,13 @@ from pgti.batching.device_rows import (
     take_rows,
 )
 from pgti.batching.host_rows import HostRows
-from pgti.batching.resident_series import ResidentSeries
+from pgti.batching.partitioned_rows import FIRST_ROTATION_TAG
+from pgti.batching.resident_series import ResidentSeries, every_row
 from pgti.batching.source import WindowSource
 from pgti.distributed import Communicator, Message, Work
 from pgti.windows import RowRanges, Starts, even_part, union_rows, within
 
 __all__ = ["ExchangedDeviceRows", "ExchangedRows"]
-
-_NUM_TAGS = 1 << 20
 
 
 class _Parts(RowResidency):
@@ -75,7 +74,7 @@ class _Parts(RowResidency):
         return self._parts[self._communicator.rank]
 
     def _next_tag(self) -> int:
-        tag = self._num_announced % _NUM_TAGS
+        tag = self._num_announced % FIRST_ROTATION_TAG
         self._num_announced += 1
         return tag
 
@@ -248,7 +247,7 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
         outgoing = [
             np.empty(0, dtype=np.int64)
             if peer == rank
-            else _rows_within(self._union(starts_of(peer)), self._own_part) - first
+            else every_row(within(self._union(starts_of(peer)), self._own_part)) - first
             for peer in range(self._communicator.world_size)
         ]
         own = needed[slices[rank]] - first
@@ -276,12 +275,6 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
         batch.pending.wait()
         places = batch.begins.unsqueeze(1) + self._span[: rows_BR.shape[1]]
         return self._take(batch.rows, places.flatten())
-
-
-def _rows_within(ranges: Sequence[range], part: range) -> NDArray[np.int64]:
-    inside = within(ranges, part)
-    found = [np.arange(each.start, each.stop) for each in inside]
-    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
 def _messages(parts: Sequence[Tensor], tag: int, rank: int | None = None) -> list[Message]:

@@ -24,9 +24,8 @@ from pgti.windows import PartitionSharding, Starts, Transfer, plan_transfers, re
 
 __all__ = ["FIRST_ROTATION_TAG", "PartitionedDeviceRows", "PartitionedRows"]
 
-_NUM_TAGS = 1 << 20
-FIRST_ROTATION_TAG = _NUM_TAGS
-"""First tag of the messages between epochs, behind those of batches."""
+FIRST_ROTATION_TAG = 1 << 20
+"""First tag of the messages between epochs, behind those of batches; there are as many."""
 
 _EPOCHS_AHEAD = 32  # whose rows there is room for on a device from the beginning
 
@@ -176,7 +175,7 @@ class _ArrivingRows:
         self._received: list[tuple[range, Tensor]] = []
         sends, receives = [], []
         for number, transfer in enumerate(transfers):
-            tag = FIRST_ROTATION_TAG + number % _NUM_TAGS
+            tag = FIRST_ROTATION_TAG + number % FIRST_ROTATION_TAG
             if transfer.source == communicator.rank:
                 values = held.read(transfer.rows)
                 sends.append(Message(peer=transfer.target, tag=tag, tensor=values))

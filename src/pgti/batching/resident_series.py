@@ -14,7 +14,7 @@ from pgti.batching.source import WindowSource
 from pgti.store import SeriesStore
 from pgti.windows import RowRanges
 
-__all__ = ["DeviceSeries", "HeldRows", "ResidentSeries"]
+__all__ = ["DeviceSeries", "HeldRows", "ResidentSeries", "every_row"]
 
 _CHUNK_BYTES = 1 << 20
 
@@ -159,14 +159,14 @@ class DeviceSeries:
     def load(self, ranges: Iterable[range]) -> None:
         """Copy rows from the store, where none are held."""
         ranges = list(ranges)
-        rows = _every_row(ranges)
+        rows = every_row(ranges)
         self.reserve(len(rows))
         self._hold(rows, np.arange(len(rows)))
         copy_rows_to(self.rows, self._source, ranges)
 
     def retain(self, ranges: Iterable[range]) -> None:
         """Give up the places of rows outside the ranges."""
-        wanted = _every_row(ranges)
+        wanted = every_row(ranges)
         slots = np.full_like(self._slots, -1)
         slots[wanted] = self._slots[wanted]
         self._slots, self._on_device = slots, None
@@ -200,6 +200,7 @@ class DeviceSeries:
         self._on_device = None
 
 
-def _every_row(ranges: Iterable[range]) -> NDArray[np.int64]:
+def every_row(ranges: Iterable[range]) -> NDArray[np.int64]:
+    """The rows of ranges, one after the other, int64."""
     parts = [np.arange(each.start, each.stop) for each in ranges]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)

@@ -54,7 +54,7 @@ def plan_command(
     from pgti.run.build import resolve_model
     from pgti.run.planning import plan
     from pgti.run.results import to_json
-    from pgti.training.config import PartitionsOrder
+    from pgti.training.orders import PartitionsOrder
 
     flags = options or {}
     config = run_config(store, flags)

@@ -1,11 +1,10 @@
 """How layers compute: in chunks, under autocast, compiled, with activation checkpointing."""
 
-import functools
 import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import ParamSpec, TypeVar, TypeVarTuple, cast
+from typing import TypeVar, TypeVarTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ __all__ = [
     "autocast_dtype",
     "bfloat16_speed",
     "checkpointed",
-    "compiler_disabled",
     "draw_as_linear",
     "hop_dtype",
     "normalized",
@@ -25,7 +23,6 @@ __all__ = [
     "without_autocast",
 ]
 
-P = ParamSpec("P")
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
@@ -34,24 +31,6 @@ def split_rows(num_rows: int, rows_per_chunk: int) -> list[slice]:
     """Rows in chunks of at most `rows_per_chunk` rows, but at least one."""
     size = max(1, rows_per_chunk)
     return [slice(first, min(first + size, num_rows)) for first in range(0, num_rows, size)]
-
-
-def compiler_disabled(function: Callable[P, Result]) -> Callable[P, Result]:
-    """Run `function` uncompiled inside a compiled model.
-
-    For code around sparse tensors, which the compiler cannot trace, and for hand-fused code.
-    `torch.compiler.disable` does the same, but imports the compiler, which takes about a second,
-    as soon as this package is imported.
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Result:
-        if torch.compiler.is_compiling():
-            uncompiled: Callable[P, Result] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
-            return uncompiled(*args, **kwargs)
-        return function(*args, **kwargs)
-
-    return call
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:

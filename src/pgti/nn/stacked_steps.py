@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.execution import add_product
+from pgti.nn.execution import add_product, split_rows
 
 __all__ = [
     "GatedWeights",
@@ -213,8 +213,7 @@ class Sums:
 
 def parts_of_steps(num_steps: int, numbers_per_step: int) -> list[slice]:
     """Steps whose hops are computed at once."""
-    size = max(1, _AT_ONCE // numbers_per_step)
-    return [slice(first, min(first + size, num_steps)) for first in range(0, num_steps, size)]
+    return split_rows(num_steps, _AT_ONCE // numbers_per_step)
 
 
 def by_gate(weight_HCG: Tensor, hidden: int) -> Tensor:

@@ -14,7 +14,8 @@ from pgti.memory import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import upgrade_training_options
-from pgti.training.config import BlocksOrder, exclusive_batch_sizes
+from pgti.training.config import exclusive_batch_sizes
+from pgti.training.orders import BlocksOrder
 from pgti.windows import Placement
 
 __all__ = [

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from pgti.training.checkpoint import Checkpoint as Checkpoint
     from pgti.training.config import AdamOptimizer as AdamOptimizer
     from pgti.training.config import AdamWOptimizer as AdamWOptimizer
-    from pgti.training.config import AutoOrder as AutoOrder
-    from pgti.training.config import BlocksOrder as BlocksOrder
     from pgti.training.config import CustomLoss as CustomLoss
-    from pgti.training.config import GlobalOrder as GlobalOrder
     from pgti.training.config import HuberLoss as HuberLoss
     from pgti.training.config import MAELoss as MAELoss
     from pgti.training.config import MSELoss as MSELoss
-    from pgti.training.config import PartitionsOrder as PartitionsOrder
     from pgti.training.config import TrainingConfig as TrainingConfig
+    from pgti.training.orders import AutoOrder as AutoOrder
+    from pgti.training.orders import BlocksOrder as BlocksOrder
+    from pgti.training.orders import GlobalOrder as GlobalOrder
+    from pgti.training.orders import PartitionsOrder as PartitionsOrder
     from pgti.training.progress import FitResult as FitResult
     from pgti.training.run_directory import RunDirectory as RunDirectory
     from pgti.training.running_loss import RunningLoss as RunningLoss

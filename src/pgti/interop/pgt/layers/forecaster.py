@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from operator import attrgetter
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
@@ -22,7 +23,6 @@ from pgti.interop.pgt.package import pgt_layer_class
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import Supports, without_autocast
-from pgti.nn.execution import compiler_disabled
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["LayerClass", "PgtForecaster", "StepwiseForecaster", "WholeForecaster"]
@@ -100,7 +100,11 @@ class PgtForecaster(AbstractModel):
             ConfigError: the graph is not that of the model.
         """
         self.check_supports(supports)
-        features_BNW = self._features(x, supports)
+        features: Callable[..., Tensor] = self._features
+        # Code of PGT, on sparse graphs. A decorator would import the compiler, for a second.
+        if torch.compiler.is_compiling():
+            features = torch.compiler.disable(features)  # type: ignore[no-untyped-call] # torch
+        features_BNW = features(x, supports)
         if self.regression is not None:
             forecast: BHNC = self.regression(features_BNW)
             return forecast
@@ -109,7 +113,6 @@ class PgtForecaster(AbstractModel):
         )
         return forecast_BNHC.transpose(1, 2).to(x.dtype).contiguous()
 
-    @compiler_disabled
     def _features(self, x: BLNC, supports: Supports) -> Tensor:
         edges = Edges(supports.edge_index, supports.edge_weight)
         with nullcontext() if self.supports_autocast else without_autocast(x.device):
