@@ -3,43 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError, option
 from pgti.models import AbstractModel, TeacherForcing
+from pgti.training.config import CompileMode
 
-__all__ = ["CompileMode", "check_compile_mode", "compile_network"]
-
-CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
-"""A mode of `torch.compile`."""
-
-
-def check_compile_mode(mode: CompileMode, is_compiled: bool, accumulate: int) -> None:
-    """Refuse a mode where nothing is compiled, or where it would lose gradients.
-
-    Args:
-        mode: of `torch.compile`.
-        is_compiled: whether the network is compiled.
-        accumulate: batches per optimizer step.
-
-    Raises:
-        ConfigError: naming the options.
-    """
-    if mode == "default":
-        return
-    if not is_compiled:
-        raise ConfigError(
-            f"compile_mode is {mode} and nothing is compiled: add {option('compile', value=True)}, "
-            f"or leave it out"
-        )
-    if accumulate > 1:
-        raise ConfigError(
-            f"compile_mode is {mode} and accumulate is {accumulate}: CUDA graphs overwrite the "
-            f"gradients of the batch before; use {option('compile_mode', 'default')}"
-        )
+__all__ = ["compile_network"]
 
 
 def compile_network(

@@ -3,9 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from pgti.errors import ConfigError, require_whole_number
+from pgti.errors import ConfigError, option, require_whole_number
 from pgti.options import convert_fields, require_number
-from pgti.training.compilation import CompileMode, check_compile_mode
 from pgti.training.orders import AutoOrder, BlocksOrder, GlobalOrder, PartitionsOrder
 from pgti.training.schedules import NoSchedule, Schedule
 from pgti.windows import BlockShuffle, GlobalShuffle, Order, PartitionShuffle
@@ -13,6 +12,7 @@ from pgti.windows import BlockShuffle, GlobalShuffle, Order, PartitionShuffle
 __all__ = [
     "AdamOptimizer",
     "AdamWOptimizer",
+    "CompileMode",
     "CustomLoss",
     "HuberLoss",
     "MAELoss",
@@ -28,6 +28,9 @@ _SEED_LIMIT = 1 << 63
 _DEFAULT_BATCH_SIZE = 64
 
 Precision = Literal["float32", "tf32", "bfloat16"]
+
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
+"""A mode of `torch.compile`."""
 
 
 # -- losses ---------------------------------------------------------------------------------------
@@ -254,7 +257,23 @@ class TrainingConfig:
                 f"schedule.min_learning_rate is {lowest} and learning_rate is "
                 f"{self.learning_rate}: the minimum cannot be larger"
             )
-        check_compile_mode(self.compile_mode, self.compile, self.accumulate)
+        self._check_compile_mode()
+
+    def _check_compile_mode(self) -> None:
+        """Refuse a mode where nothing is compiled, or where it would lose gradients."""
+        if self.compile_mode == "default":
+            return
+        if not self.compile:
+            raise ConfigError(
+                f"compile_mode is {self.compile_mode} and nothing is compiled: add "
+                f"{option('compile', value=True)}, or leave it out"
+            )
+        if self.accumulate > 1:
+            raise ConfigError(
+                f"compile_mode is {self.compile_mode} and accumulate is {self.accumulate}: CUDA "
+                f"graphs overwrite the gradients of the batch before; use "
+                f"{option('compile_mode', 'default')}"
+            )
 
     def resolved(self, placement: str, world_size: int) -> Self:
         """The same with the batch of all ranks, the order that `auto` stands for, and its blocks.
