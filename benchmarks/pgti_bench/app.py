@@ -12,49 +12,99 @@ from importlib.metadata import version
 import cyclopts
 
 from pgti.cli.app import split_lists
-from pgti.cli.output import log
+from pgti.cli.output import format_default, log
 from pgti.errors import PgtiError
 from pgti_bench.errors import DifferenceError
 
 __all__ = ["COMMANDS", "main", "run_command"]
 
 COMMANDS = {
-    "step": "pgti_bench.step.command:step_command",
-    "loader": "pgti_bench.loader.command:loader_command",
-    "memory": "pgti_bench.memory.command:memory_command",
-    "epoch": "pgti_bench.epoch:epoch_command",
-    "scaling": "pgti_bench.scaling.command:scaling_command",
-    "equivalence": "pgti_bench.equivalence:equivalence_command",
-    "ingest": "pgti_bench.ingest:ingest_command",
-    "forecast": "pgti_bench.forecast:forecast_command",
-    "append": "pgti_bench.append:append_command",
-    "ranks": "pgti_bench.ranks:ranks_command",
-    "gradients": "pgti_bench.gradients:gradients_command",
-    "space": "pgti_bench.space:space_command",
-    "models": "pgti_bench.models:models_command",
-    "launches": "pgti_bench.launch_table:launches_command",
-    "gpu-check": "pgti_bench.gpu_check.command:gpu_check_command",
+    "step": (
+        "pgti_bench.step.command:step_command",
+        "Time a training step of pgti, its matrix products alone, and PGT's step, interleaved.",
+    ),
+    "loader": (
+        "pgti_bench.loader.command:loader_command",
+        "Time how batches are made: every batching of pgti, PGT's loader and a copy of memory.",
+    ),
+    "memory": (
+        "pgti_bench.memory.command:memory_command",
+        "Compute the memory of data sets by formula, and measure that of pgti's commands on them.",
+    ),
+    "epoch": (
+        "pgti_bench.epoch:epoch_command",
+        "Time an epoch of pgti train with each batching, interleaved, as separate processes.",
+    ),
+    "scaling": (
+        "pgti_bench.scaling.command:scaling_command",
+        "Run the paper's scaling study: measured with local ranks, modelled up to 128.",
+    ),
+    "equivalence": (
+        "pgti_bench.equivalence:equivalence_command",
+        "Train models with materialised windows and with index-batching, and compare every bit.",
+    ),
+    "ingest": (
+        "pgti_bench.ingest:ingest_command",
+        "Time how fast a wide .npy file becomes a store, beside a plain copy of the file.",
+    ),
+    "forecast": (
+        "pgti_bench.forecast:forecast_command",
+        "Time a forecast from a table in memory, and what the network takes of it.",
+    ),
+    "append": (
+        "pgti_bench.append:append_command",
+        "Time how long it takes to append one row to stores of several lengths.",
+    ),
+    "ranks": (
+        "pgti_bench.ranks:ranks_command",
+        "Compare training on one rank and on two, each with one thread: speed, or private memory.",
+    ),
+    "gradients": (
+        "pgti_bench.gradients:gradients_command",
+        "Compare sums of gradients over ranks, and estimate what they cost on GPUs.",
+    ),
+    "space": (
+        "pgti_bench.space:space_command",
+        "Measure training steps of DCRNN whose sensors are split over ranks, each of one thread.",
+    ),
+    "models": (
+        "pgti_bench.models:models_command",
+        "Train every model for two steps within a memory limit, and report memory and time.",
+    ),
+    "launches": (
+        "pgti_bench.launch_table:launches_command",
+        "Count the kernels that a GPU would start in a training step; needs no GPU.",
+    ),
+    "gpu-check": (
+        "pgti_bench.gpu_check.command:gpu_check_command",
+        "Check correctness and measure speed on one GPU, in under 8 minutes.",
+    ),
 }
+"""Where each command is, and the first sentence of its help, which is shown without an import."""
 
 
-def _app() -> cyclopts.App:
+def _app(command: str | None) -> cyclopts.App:
+    """With the whole help of `command`, and one sentence of each other."""
     app = cyclopts.App(
         name="pgti-bench",
         help="Measure pgti's speed and memory on this machine. The commands step and loader "
         "compare with PyTorch Geometric Temporal too if it is installed (make bench-pgt).",
         version=version("pgti-bench"),
         config=split_lists,
+        default_parameter=cyclopts.Parameter(
+            negative_iterable=(), negative_bool=(), show_default=format_default
+        ),
         help_epilogue="Every command takes --debug, which shows the traceback of an error.",
     )
-    for name, target in COMMANDS.items():
-        app.command(target, name=name)
+    for name, (target, text) in COMMANDS.items():
+        app.command(target, name=name, help=None if name == command else text)
     return app
 
 
 def run_command(tokens: Sequence[str]) -> int:
     """Run the command line `tokens` and return the exit code."""
     arguments = ["--model.name" if token == "--model" else token for token in tokens]
-    app = _app()
+    app = _app(arguments[0] if arguments else None)
     try:
         app(
             [token for token in arguments if token != "--debug"],

@@ -178,7 +178,7 @@ def epoch_command(
     plot: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Time one epoch of pgti train with each batching strategy, interleaved, as separate processes.
+    """Time an epoch of pgti train with each batching, interleaved, as separate processes.
 
     Options that are not listed here go to pgti train: --model, --batch-size, --config, --max-steps
     and so on. Validation and test use at most 64 windows unless --val-windows and --test-windows

@@ -30,5 +30,5 @@ def _both_forms(monkeypatch: pytest.MonkeyPatch) -> None:
         print_results(content, *tables, as_json=False)
         print_results(content, as_json=True)
 
-    for target in COMMANDS.values():
+    for target, _ in COMMANDS.values():
         monkeypatch.setattr(import_module(target.partition(":")[0]), "print_results", print_both)

@@ -52,6 +52,7 @@ def test_a_rehearsal_writes_the_table_and_the_figures(
     """Both say that it was one; every part has a process of its own."""
     out = tmp_path / "new" / "out"
     options = ["--rehearse", "--parts", "products", "--out-dir", str(out), "--json"]
+    options += ["--scratch", str(tmp_path / "none" / "yet")]
     assert run_command(["gpu-check", *options]) == 0
     content = json.loads(capsys.readouterr().out)
     assert content == json.loads((out / "gpu-check.json").read_text())

@@ -5,7 +5,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
-__all__ = ["Display", "count_of", "print_line", "shorten"]
+__all__ = ["Display", "count_of", "print_line", "shorten", "size_text"]
 
 
 class Display:
@@ -45,3 +45,11 @@ def shorten(names: Sequence[str], limit: int = 4) -> str:
 def print_line(line: str) -> None:
     """Print a line for a user of Python on standard error."""
     print(f"pgti: {line}", file=sys.stderr)  # noqa: T201 - notes and choices
+
+
+def size_text(num_bytes: float) -> str:
+    """A number of bytes to read: "0.5 KiB", "73.6 MiB", "2.19 GiB"."""
+    if num_bytes >= 2**27:
+        return f"{num_bytes / 2**30:,.2f} GiB"
+    exponent, unit = (20, "MiB") if num_bytes >= 2**17 else (10, "KiB")
+    return f"{num_bytes / 2**exponent:.1f} {unit}"

@@ -70,7 +70,13 @@ def test_the_plan_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert min(result["halo"]["step_bytes"]) > 0
     assert result["schedule"]["windows_per_batch"]["maximum"] == 3  # of a group, not of a rank
     assert run_command(["plan", str(store.path), *options]) == 0
-    assert "sensors split over 2 ranks" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "sensors split over 2 ranks" in said
+    low, high = (
+        result["schedule"]["steps"] * each for each in sorted(result["halo"]["step_bytes"])
+    )
+    assert f"for them in the epoch, at most {low:,}" + f" to {high:,}" * (low < high) in said
+    assert "everything in the epoch but the rows of neighbours" in said
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
 
     assert [row.name for row in result.models] == ["persistence", "historical-average", "dcrnn"]
     assert [each.split(":")[0] for each in result.left_out] == ["gru, seed 0", "gru, seed 1"]
-    assert all("memory_budget is 0.0 MiB" in each for each in result.left_out)
+    assert all("memory_budget is 1.0 KiB" in each for each in result.left_out)
     row = result.models[-1]
     tests = [
         json.loads((tmp_path / f"work/dcrnn-{seed}/run/test.json").read_text()) for seed in (0, 1)
@@ -126,7 +126,7 @@ def test_trainings_run_in_processes(store: SeriesStore, tmp_path: Path) -> None:
     assert [row.name for row in result.models][2:] == ["dcrnn"]
     assert result.models[2].seeds == (0,)
     (line,) = result.left_out
-    assert line.startswith("gru, seed 0: memory_budget is 0.0 MiB ")
+    assert line.startswith("gru, seed 0: memory_budget is 1.0 KiB ")
     assert {path.name for path in (tmp_path / "work/dcrnn-0").iterdir()} == {
         "log.txt", "output.txt", "result.json", "run"
     }  # fmt: skip

@@ -57,7 +57,7 @@ def test_a_copy_is_the_store_byte_for_byte(tmp_path: Path) -> None:
     assert files_of(copy) == files_of(tmp_path / "s")
     np.testing.assert_array_equal(SeriesStore.open(copy).read(0, 50), values)
     assert {path.name for path in disk.iterdir()} == {copy.name, f"{copy.name}.verified.json"}
-    assert said == [f"copying 0.00 GiB from {tmp_path / 's'} to {copy}"]
+    assert said == [f"copying 6.1 KiB from {tmp_path / 's'} to {copy}"]
 
 
 def test_a_copy_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_a_full_disk_is_refused_before_copying(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
     said = list[str]()
     with pytest.raises(
-        StoreError, match=r"needs 0\.06 GiB and .*disk has 0\.00 GiB free: free some"
+        StoreError, match=r"needs 64\.0 MiB and .*disk has 7\.0 KiB free: free some"
     ):
         local_copy(tmp_path / "s", tmp_path / "disk", log=said.append)
     assert said == []

@@ -31,7 +31,7 @@ def loader_command(
     plot: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Time how fast batches are made: every batching of pgti, PGT's loader and a copy of memory.
+    """Time how batches are made: every batching of pgti, PGT's loader and a copy of memory.
 
     Each runs in a separate process, interleaved, on the training windows of one series in shuffled
     order. Bytes are those of inputs and targets in float32: pgti's inputs have the observation and

@@ -17,6 +17,7 @@ from pgti.batching.numpy_assembler import NumpyAssembler
 from pgti.batching.partitioned_rows import PartitionedDeviceRows, PartitionedRows
 from pgti.batching.source import WindowSource
 from pgti.batching.standard import StandardBatcher
+from pgti.display import size_text
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError
 from pgti.memory import GPU_FRACTION, available_bytes
@@ -80,7 +81,10 @@ def build_batcher(
         rows = DeviceRows(source, device, budget_bytes)
         return WindowBatcher(source, device, rows, _assembler(source, device))
     if batching != "index":
-        raise ConfigError(f"there is no batching {batching!r}: use one of {', '.join(BATCHINGS)}")
+        raise ConfigError(
+            f"there is no batching {batching!r}: use one of {', '.join(BATCHINGS)}, or "
+            "auto in training"
+        )
     if budget_bytes is None:
         budget_bytes = min(_DECODED_BYTES, int(_DECODED_FRACTION * available_bytes()))
     if device.type == "cpu" and decoded_bytes(source) <= budget_bytes:
@@ -189,7 +193,7 @@ def choose_batching(
     needed, free = device_bytes(source), available_bytes(device)
     if budget_bytes is not None:
         free = min(free, budget_bytes)
-    sizes = f"the series takes {needed / 2**30:.2f} GiB of {free / 2**30:.2f} GiB free"
+    sizes = f"the series takes {size_text(needed)} of {size_text(free)} free"
     if device.type == "cuda":
         if needed <= GPU_FRACTION * free:
             return "device", f"batching device: {sizes} on {device}"

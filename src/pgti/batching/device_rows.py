@@ -19,6 +19,7 @@ from pgti.batching.assembler import StoredRows
 from pgti.batching.batcher import BatchRequest, RowSource
 from pgti.batching.copies import to_device
 from pgti.batching.source import WindowSource
+from pgti.display import size_text
 from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
 from pgti.store import calendar_features
@@ -146,8 +147,8 @@ class DeviceRows(ResidentRows):
         needed = device_bytes(source)
         if needed > budget:
             raise ConfigError(
-                f"device batching needs {needed / 2**30:.2f} GiB for the series on {device} and "
-                f"{budget / 2**30:.2f} GiB are free: use "
+                f"device batching needs {size_text(needed)} for the series on {device} and "
+                f"{size_text(budget)} are free: use "
                 f"{option('batching', 'index')}"
             )
         super().__init__(source, device)

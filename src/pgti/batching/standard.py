@@ -15,6 +15,7 @@ from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
 from pgti.batching.filling import Filling
 from pgti.batching.source import WindowSource
+from pgti.display import size_text
 from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
 from pgti.store import calendar_features
@@ -64,8 +65,8 @@ class StandardBatcher(Batcher[Batch]):
         needed = standard_bytes(source)
         if needed > budget:
             raise ConfigError(
-                f"standard batching needs {needed / 2**30:.2f} GiB for its windows and "
-                f"{budget / 2**30:.2f} GiB are available: use "
+                f"standard batching needs {size_text(needed)} for its windows and "
+                f"{size_text(budget)} are available: use "
                 f"{option('batching', 'index')}"
             )
         self._windows: tuple[Tensor, Tensor, Tensor, Tensor] | None = None

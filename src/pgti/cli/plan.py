@@ -121,6 +121,9 @@ def _halo_tables(result: "PlanResult") -> Iterator[Table]:
         "edges between ranks": f"{halo.cut_edges:,} of {halo.edges:,} ({share:.2%})",
         "products with the graph in a step": f"{halo.products:,}",
         "bytes that a rank sends for them in a step": _range_of(halo.step_bytes),
+        "bytes that a rank sends for them in the epoch, at most": _range_of(
+            [result.schedule.steps * each for each in halo.step_bytes]
+        ),
     }
     title = f"sensors split over {len(halo.parts)} ranks; steps of {halo.windows:,} windows a group"
     yield build_table(title, ("", "each rank"), rows.items())
@@ -134,6 +137,7 @@ def _range_of(numbers: Sequence[int]) -> str:
 def _bytes_table(result: "PlanResult") -> Table:
     sent, size = result.sent, result.world_size
     total = sum(sent.epoch.values())
+    rest = "" if result.halo is None else " but the rows of neighbours"
     rows = [
         *(
             (f"{kind} in a step", f"{each * size:,}", f"{each:,}")
@@ -146,7 +150,7 @@ def _bytes_table(result: "PlanResult") -> Table:
         ),
         ("data before the next epoch", f"{sent.data_moved:,}", f"{sent.data_moved_max:,}"),
         ("data in the epoch", f"{sent.epoch['data']:,}", ""),
-        ("everything in the epoch", f"{total:,}", f"{sent.epoch_max:,}"),
+        (f"everything in the epoch{rest}", f"{total:,}", f"{sent.epoch_max:,}"),
         ("the paper's baseline: data in a batch", f"{sent.paper_per_batch:,}", ""),
         ("the paper's baseline: data in the epoch", f"{sent.paper_epoch:,}", ""),
     ]

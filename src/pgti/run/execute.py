@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pgti.batching import WindowConfig, needs_typical
-from pgti.display import count_of
+from pgti.display import count_of, size_text
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, PgtiError, RunError, option
 from pgti.memory import device_peak_bytes, is_allocation_failure, malloc_policy
 from pgti.models import ModelFactory
 from pgti.run.build import resolve_model
 from pgti.run.config import RunConfig
-from pgti.run.memory_estimate import largest_peak_bytes, size_text
+from pgti.run.memory_estimate import largest_peak_bytes
 from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import ObserverFactory, PreparedRun, check_edges, prepare
 from pgti.run.resume import FinishedRun, Job, NewRun, ResumedRun, find_run, keep_options

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.batching import Batcher, BatchLoader, build_batcher, build_loader, choose_batching
+from pgti.display import size_text
 from pgti.errors import ConfigError, option
-from pgti.run.memory_estimate import size_text
 from pgti.run.run import Run
 
 __all__ = ["AUTO", "RunLoaders"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from pgti.batching import WindowSource
+from pgti.display import size_text
 from pgti.distributed import Communicator
 from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster, breakdown_bytes
 from pgti.memory import device_peak_bytes
@@ -16,7 +17,6 @@ __all__ = [
     "fixed_memory",
     "largest_peak_bytes",
     "parameter_bytes",
-    "size_text",
 ]
 
 _OPTIMIZER_COPIES = 4  # of the parameters: two moments, and as much again during a step
@@ -128,8 +128,3 @@ def largest_peak_bytes(device: torch.device, communicator: Communicator) -> int 
     """The most that tensors took on the GPU of any rank; None on a CPU. Every rank calls it."""
     peak = device_peak_bytes(device)
     return communicator.all_reduce_max([peak or 0])[0] or None
-
-
-def size_text(num_bytes: float) -> str:
-    """A number of bytes to read."""
-    return f"{num_bytes / 2**30:.2f} GiB" if num_bytes >= 2**27 else f"{num_bytes / 2**20:.1f} MiB"

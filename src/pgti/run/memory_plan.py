@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pgti.batching import Batcher, WindowSource
+from pgti.display import size_text
 from pgti.errors import ConfigError, option
 from pgti.memory import (
     GPU_FRACTION,
@@ -30,7 +31,6 @@ from pgti.run.memory_estimate import (
     MemoryEstimate,
     fixed_memory,
     parameter_bytes,
-    size_text,
 )
 from pgti.training.step import TrainStep
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from pgti.display import size_text
 from pgti.errors import StoreError
 from pgti.storage import StagedDirectory, file_lock, reraise_os_errors
 from pgti.store.meta import META_FILE, StoreMeta, check_target
@@ -106,11 +107,11 @@ def _make(source: SeriesStore, copy: Path, log: Callable[[str], None]) -> None:
         free = shutil.disk_usage(staged.path).free
         if free < needed + _SPARE_BYTES:
             raise StoreError(
-                f"a local copy of {source.path} needs {(needed + _SPARE_BYTES) / 2**30:,.2f} GiB "
-                f"and {copy.parent} has {free / 2**30:,.2f} GiB free: free some space or choose "
+                f"a local copy of {source.path} needs {size_text(needed + _SPARE_BYTES)} "
+                f"and {copy.parent} has {size_text(free)} free: free some space or choose "
                 "another directory"
             )
-        log(f"copying {needed / 2**30:,.2f} GiB from {source.path} to {copy}")
+        log(f"copying {size_text(needed)} from {source.path} to {copy}")
         for part, num_bytes in files.items():
             name = source.meta.file_of(part)
             _copy_file(source.path / name, staged.path / name, num_bytes)
