@@ -72,6 +72,9 @@ class FakeGpu:
         stream = type("Stream", (_Stream,), {"gpu": self})
         generator_state = torch.zeros(16, dtype=torch.uint8)
         replaced: dict[str, Any] = {
+            # On a machine with a GPU, too, which is another one.
+            "torch.cuda.is_available": lambda: False,
+            "pgti.nn.limits._memory_gib": lambda _: _MEMORY_BYTES >> 30,
             "torch.cuda.amp.common.amp_definitely_not_available": lambda: False,
             "torch.cuda.is_bf16_supported": lambda *_, **__: True,
             "torch.backends.cudnn.is_acceptable": lambda _: False,

@@ -7,11 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from pgti.nn.csr import csr_matrix
+from pgti.nn.limits import _memory_gib
 from pgti_bench.fake_device import (
     FakeGpu,
+    FakeStepSpec,
     HostTensorError,
     HostWaitError,
     UnknownShapeError,
+    count_launches,
 )
 
 
@@ -156,3 +159,14 @@ def test_a_sparse_product_has_its_shape_checked() -> None:
         x = torch.empty(3, 2, device="cuda")
         with pytest.raises(ValueError, match="addmm of"):
             torch.addmm(torch.empty(4, 2, device="cuda"), matrix, x)
+
+
+def test_a_gpu_of_the_machine_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory would bound pieces, and its graphs record steps."""
+    expected = count_launches(FakeStepSpec(model="stid", num_nodes=5, batch_size=2))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name in ("get_device_properties", "graph_pool_handle"):
+        monkeypatch.setattr(torch.cuda, name, None)
+    _memory_gib.cache_clear()
+    found = count_launches(FakeStepSpec(model="stid", num_nodes=5, batch_size=2))
+    assert found.total == expected.total
