@@ -21,7 +21,6 @@ from pgti_bench.gpu_check.results import Check, Figure
 __all__ = ["Setting", "relative_error"]
 
 T = TypeVar("T")
-_BROKEN_CONTEXT = ("CUDA error", "illegal memory", "device-side assert")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,10 +82,18 @@ class Setting:
             ]
             message = f"{type(error).__name__}: {text} ({', '.join(places)})"
             self.add(name, passed=False, message=message)
-            if self.on_gpu and any(each in text for each in _BROKEN_CONTEXT):
+            if not self._is_usable():
                 raise BenchError(f"{name} left the GPU unusable: {text}") from error
-        finally:
-            self.free()
+        self.free()
+
+    def _is_usable(self) -> bool:
+        """Whether the device still computes: few of CUDA's errors are the end of a process."""
+        try:
+            torch.zeros(1, device=self.device)
+            synchronize(self.device)
+        except RuntimeError:
+            return False
+        return True
 
     def free(self) -> None:
         """Free what nothing refers to, and measure peaks anew."""
