@@ -10,7 +10,7 @@ from pgti.batching import Batch
 from pgti.training import RunningLoss, TrainingConfig, TrainStep
 from pgti.training.optim import plain_optimizer_state
 
-from .test_capture import _batch, _forecaster, _model, _OwnNet
+from .recorded_steps import OwnNet, make_batch, make_forecaster, make_model
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,11 +22,11 @@ _SIZES = (6, 6, 6, 6, 3)
 
 def _step(network: nn.Module, **options: Any) -> TrainStep:
     config = TrainingConfig(deterministic=True, **options)
-    return TrainStep.from_config(_forecaster(network).to(_DEVICE).train(), config)
+    return TrainStep.from_config(make_forecaster(network).to(_DEVICE).train(), config)
 
 
 def _on_gpu(number: int) -> Batch:
-    return _batch(_SIZES[number % len(_SIZES)], number).to(_DEVICE)
+    return make_batch(_SIZES[number % len(_SIZES)], number).to(_DEVICE)
 
 
 def _train(step: TrainStep, first: int, last: int) -> dict[str, Tensor]:
@@ -62,9 +62,9 @@ def test_20_recorded_steps_are_the_usual_ones(
     name: str, options: dict[str, Any], precision: str
 ) -> None:
     lines: list[str] = []
-    recorded = _step(_model(name, **options), precision=precision)
+    recorded = _step(make_model(name, **options), precision=precision)
     recorded.explain_to(lines.append)
-    usual = _step(_model(name, **options), precision=precision, cuda_graphs="off")
+    usual = _step(make_model(name, **options), precision=precision, cuda_graphs="off")
     _assert_same(_train(recorded, 0, 20), _train(usual, 0, 20))
     assert lines == []
     assert recorded._graphs is not None
@@ -72,22 +72,22 @@ def test_20_recorded_steps_are_the_usual_ones(
 
 
 def test_a_checkpoint_in_the_middle_resumes_bit_for_bit() -> None:
-    first = _step(_model("dcrnn", hidden=8, layers=1))
+    first = _step(make_model("dcrnn", hidden=8, layers=1))
     _train(first, 0, 10)
     weights = {name: each.clone() for name, each in first.forecaster.network.state_dict().items()}
     saved = plain_optimizer_state(first.optimizer, first.learning_rate)
-    resumed = _step(_model("dcrnn", hidden=8, layers=1))
+    resumed = _step(make_model("dcrnn", hidden=8, layers=1))
     resumed.forecaster.network.load_state_dict(weights)
     resumed.load_optimizer(saved)
     ours = _train(resumed, 10, 20)
-    usual = _step(_model("dcrnn", hidden=8, layers=1), cuda_graphs="off")
+    usual = _step(make_model("dcrnn", hidden=8, layers=1), cuda_graphs="off")
     _assert_same(ours, {**_train(usual, 0, 20), "loss": ours["loss"], "count": ours["count"]})
 
 
 def test_activation_checkpointing_and_several_batches_a_step() -> None:
     results = []
     for graphs in ("auto", "off"):
-        network = _model("dcrnn", hidden=8, layers=1)
+        network = make_model("dcrnn", hidden=8, layers=1)
         network.activation_checkpointing = True  # type: ignore[assignment]
         step = _step(network, cuda_graphs=graphs)
         for number in range(12):
@@ -101,7 +101,7 @@ def test_what_cannot_be_recorded_is_taken_as_usual() -> None:
     lines: list[str] = []
     results = []
     for graphs in ("auto", "off"):
-        step = _step(_OwnNet(lambda net: net.linear.weight.sum().item()), cuda_graphs=graphs)
+        step = _step(OwnNet(lambda net: net.linear.weight.sum().item()), cuda_graphs=graphs)
         step.explain_to(lines.append)
         results.append(_train(step, 0, 12))
     _assert_same(*results)
@@ -113,7 +113,7 @@ def test_what_cannot_be_recorded_is_taken_as_usual() -> None:
 
 def test_memory_is_bounded() -> None:
     """Recordings of several shapes share their memory, and none is added after the first epoch."""
-    step = _step(_model("graph-wavenet", blocks=1, layers=2))
+    step = _step(make_model("graph-wavenet", blocks=1, layers=2))
     _train(step, 0, 15)
     torch.cuda.synchronize()
     after_an_epoch = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
