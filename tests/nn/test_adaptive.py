@@ -72,6 +72,7 @@ def test_powers_share_the_right_factor(form: str) -> None:
         torch.testing.assert_close(multiplied_out(whole), expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("form", ["dense", "low-rank"])
 @pytest.mark.parametrize("hops", [1, 2, 3])
 def test_convolutions_equal_the_dense_reference(form: str, hops: int) -> None:

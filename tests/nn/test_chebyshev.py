@@ -13,6 +13,7 @@ FLOAT64 = torch.float64
 NODES, BATCH, STEPS, CHANNELS, WIDTH = 6, 2, 3, 4, 5
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("num_terms", [1, 2, 3, 5])
 def test_filters_and_gradients_equal_the_polynomials(num_terms: int) -> None:
     """Sum of T_k(S) x W_k with T_k(S) = cos(k arccos S), by the eigenvalues of S."""

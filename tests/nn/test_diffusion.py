@@ -42,6 +42,7 @@ def test_diffusion_is_the_powers_of_each_walk(hops: int) -> None:
         assert (found[-1] == 0).all()
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_gradient_of_diffusion() -> None:
     """It agrees with finite differences."""
     supports = Supports.from_graph(asymmetric_graph(6)).double()
@@ -49,6 +50,7 @@ def test_gradient_of_diffusion() -> None:
     assert torch.autograd.gradcheck(lambda x: tuple(diffuse(x, supports, 3)[1:]), x)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("channels", [1, 3, 16, 17, 24])
 @pytest.mark.parametrize("hops", [1, 2, 3])
 def test_convolution_and_gradients_equal_the_dense_formula(channels: int, hops: int) -> None:
@@ -86,6 +88,7 @@ def test_second_derivatives_of_wide_convolutions_are_refused() -> None:
         torch.autograd.grad(output.sum(), x, create_graph=True)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("channels", [3, 32])
 def test_autocast_rounds_operands_once(channels: int) -> None:
     """Under bfloat16 the result and gradients stay within its rounding of the float32 ones."""

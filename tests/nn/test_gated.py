@@ -29,6 +29,7 @@ def reference(x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
     return torch.stack(steps)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize(("taps", "dilation"), [(1, 1), (2, 1), (2, 4), (3, 1), (3, 2), (2, 8)])
 @pytest.mark.parametrize("limit", [1, 70, 1 << 18])
 def test_outputs_and_gradients_equal_the_reference(taps: int, dilation: int, limit: int) -> None:
@@ -54,6 +55,7 @@ def test_outputs_and_gradients_equal_the_reference(taps: int, dilation: int, lim
         )
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_incoming_gradients_are_left_alone() -> None:
     """The gradient of the last step is added to a copy."""
     wanted = arguments(2)
@@ -64,6 +66,7 @@ def test_incoming_gradients_are_left_alone() -> None:
     assert torch.equal(seed, before)
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_autocast_is_accurate() -> None:
     """Rounded once a product, and float32 again."""
     x, weight, bias = (each.detach().float().requires_grad_() for each in arguments(2))

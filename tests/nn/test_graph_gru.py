@@ -1,5 +1,6 @@
 """The graph-convolutional GRU: states that go on, recomputation, precision."""
 
+import pytest
 import torch
 
 from pgti.nn import GraphGRU, Supports, checkpointed, without_autocast
@@ -11,6 +12,7 @@ FLOAT64 = torch.float64
 STEPS, NODES, BATCH, CHANNELS, HIDDEN = 6, 5, 3, 2, 4
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_states_and_gradients_equal_the_equations() -> None:
     """From a given state; every state and the gradient of every input and weight."""
     torch.manual_seed(0)

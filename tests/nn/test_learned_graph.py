@@ -42,6 +42,7 @@ def dense(values_NK: Tensor, index_NK: Tensor) -> Tensor:
     return matrix
 
 
+@pytest.mark.usefixtures("_both_ways")
 @sizes
 def test_products_and_gradients_equal_the_dense_matrix(num_nodes: int, per_row: int) -> None:
     """With the matrix and with its transpose; columns named twice count twice."""
@@ -61,6 +62,7 @@ def test_products_and_gradients_equal_the_dense_matrix(num_nodes: int, per_row: 
         )
 
 
+@pytest.mark.usefixtures("_both_ways")
 @sizes
 def test_samples_and_gradients_equal_the_dense_product(num_nodes: int, per_row: int) -> None:
     """p_i . q_j at the places of the values."""

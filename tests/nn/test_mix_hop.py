@@ -36,6 +36,7 @@ def reference(
     return output_NBLO
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("hops", [1, 2, 3])
 @pytest.mark.parametrize(("num_nodes", "per_row"), [(6, 3), (30, 3)])
 @pytest.mark.parametrize("features", [1024, 8])

@@ -37,6 +37,7 @@ def reference(embedding: Tensor, pool: Tensor, base: Tensor, terms: Tensor) -> T
     return torch.stack(nodes)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("stored", [0, 1 << 24])
 @pytest.mark.parametrize("at_a_time", [1, 130, 1 << 20])
 @pytest.mark.parametrize("rows", [1, RANK])

@@ -44,6 +44,7 @@ def reference_states(layer: DiffusionGRU, x: Tensor, h: Tensor, graph: SensorGra
     return torch.stack(states)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("hops", [1, 2, 3])
 @pytest.mark.parametrize("channels", [2, 17])
 def test_states_and_gradients_equal_the_equations(hops: int, channels: int) -> None:
@@ -67,6 +68,7 @@ def test_states_and_gradients_equal_the_equations(hops: int, channels: int) -> N
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("used", ["states", "last"])
 def test_either_output_may_go_unused(used: str) -> None:
     """Gradients are right when only the states, or only the last one, reach the loss."""
@@ -79,6 +81,7 @@ def test_either_output_may_go_unused(used: str) -> None:
     assert torch.autograd.gradcheck(lambda x, h, *_: layer(x, h, supports)[output], inputs)
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_gradients_may_come_in_any_layout() -> None:
     """Whatever is done with the last state, such as turning it around."""
     supports = Supports.from_graph(asymmetric_graph(5, seed=2)).double()
@@ -111,6 +114,7 @@ def test_no_state_is_a_state_of_zeros() -> None:
             torch.testing.assert_close(spared, given, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_states_do_not_depend_on_gradients_being_wanted() -> None:
     """Without gradients buffers are reused from step to step; the states are the same bits."""
     supports = Supports.from_graph(asymmetric_graph(5, seed=2))

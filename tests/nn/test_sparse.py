@@ -69,6 +69,7 @@ def test_dense_products_serve_dense_graphs_only() -> None:
     assert not is_dense(Supports.from_graph(SensorGraph.empty(20)))
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("density", [0.1, 0.9])
 def test_gradients_of_products(density: float) -> None:
     """First and second derivatives agree with finite differences."""

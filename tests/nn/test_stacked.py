@@ -79,6 +79,7 @@ def test_gpus_compute_in_larger_pieces() -> None:
         assert getattr(gpu, name) > getattr(cpu, name)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("has_first", [False, True])
@@ -120,6 +121,7 @@ def test_a_wavefront_equals_one_layer_after_another(
     assert_equal(results(states_TNDB.transpose(2, 3), last_LNBD), expected)
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize(
     "options",
     [
@@ -159,6 +161,7 @@ def test_dcrnn_on_stacked_powers_equals_dcrnn(
     assert_equal(results(STACKED), results(DenseLimits()))
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "input_steps"),

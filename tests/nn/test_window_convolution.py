@@ -36,6 +36,7 @@ def expected(x: Tensor, weight: Tensor, bias: Tensor, tanh: bool, dilation: int)
     return z_MDL.transpose(1, 2).unflatten(0, x.shape[:2])
 
 
+@pytest.mark.usefixtures("_both_ways")
 @pytest.mark.parametrize("tanh", [False, True])
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 @pytest.mark.parametrize("limit", [1 << 20, 100])
@@ -92,6 +93,7 @@ def test_an_output_depends_on_its_window_alone() -> None:
         assert seen == set(itertools.product([1], [2], range(step, step + 5, 2)))
 
 
+@pytest.mark.usefixtures("_both_ways")
 def test_autocast_rounds_operands_alone() -> None:
     """Under bfloat16 the result is float32 and near; gradients stay near those of float32."""
     x, weight, bias = (each.detach().float().requires_grad_() for each in operands())

@@ -17,7 +17,6 @@ from pgti.graph import OperatorPart, SensorGraph, SensorPartition, cut_operator
 from pgti.graph.sensor_graph import CsrMatrix
 from pgti.nn.csr import csr_matrix, multiply_into
 from pgti.nn.execution import normalized
-from pgti.nn.operator_arguments import object_of
 from pgti.nn.sparse import Supports, operator_name
 from pgti.shapes import NF
 
@@ -121,10 +120,7 @@ class ShardedSupports(Supports):
 
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """The sum over the group, with its gradient: the sum of all ranks' gradients."""
-        if torch.compiler.is_compiling():
-            total: Tensor = _sum_operator(x, self.handle)
-        else:
-            total = _Sum.apply(x, self.group)  # type: ignore[no-untyped-call]
+        total: Tensor = _Sum.apply(x, self.group)  # type: ignore[no-untyped-call]
         return total
 
     def product(
@@ -188,28 +184,6 @@ def _summed(x: Tensor, group: SensorGroup) -> Tensor:
     total = x.clone(memory_format=torch.contiguous_format)
     group.all_reduce_(total)
     return total
-
-
-@torch.library.custom_op("pgti::sum_over_ranks", mutates_args=())
-def _sum_operator(x: Tensor, supports: int) -> Tensor:
-    """`_Sum` for the compiler: `supports` is a handle."""
-    return _summed(x, object_of(supports).group)
-
-
-@_sum_operator.register_fake
-def _(x: Tensor, _supports: int) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
-
-
-def _set_up_sum(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:  # noqa: ARG001
-    _, ctx.supports = inputs
-
-
-def _differentiate_sum(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    return _sum_operator(grad, ctx.supports), None
-
-
-_sum_operator.register_autograd(_differentiate_sum, setup_context=_set_up_sum)
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm, supports: Supports) -> Tensor:
