@@ -6,6 +6,7 @@ it once.
 
 import contextlib
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,14 +23,33 @@ from pgti.training.compilation import compile_network
 from .small_models import NUM_NODES, TARGETS, build, inputs, shape, supports_of
 
 NAMES = [name for name, entry in MODELS.items() if not entry.library]
-QUICK = ("dcrnn", "stid", "tgcn")
+VARIANTS = ("training", "evaluation", "bfloat16", "checkpointing")
+QUICK = (
+    ("dcrnn", "bfloat16"),
+    ("stid", "training"),
+    ("tgcn", "checkpointing"),
+    ("tgcn", "evaluation"),
+)
 """The compiler takes seconds for each model: the others have `make test-slow`."""
 
-QUICK_NAMES = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES
+ALL = [
+    pytest.param(*each, marks=[] if each in QUICK else pytest.mark.slow)
+    for each in itertools.product(NAMES, VARIANTS)
 ]
-LARGE, HORIZON = 9, 3
-SIZES = shape(input_steps=4, horizon=HORIZON)
+LARGE, HORIZON = 9, 2
+SIZES = shape(input_steps=3, horizon=HORIZON)
+FEW_LAYERS: dict[str, dict[str, object]] = {
+    "dcrnn": {"layers": 1},
+    "graph-wavenet": {"blocks": 1},
+    "st-llm": {"gpt_layers": 1},
+    "staeformer": {"layers": 1},
+}
+"""More of them are traced alike."""
+
+
+def small(name: str) -> AbstractModel:
+    """A small model of few layers."""
+    return build(name, SIZES, **FEW_LAYERS.get(name, {}))
 
 
 class CountingBackend:
@@ -103,15 +123,14 @@ def assert_close(found: list[Tensor], expected: list[Tensor], *, rtol: float, at
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_is_one_graph(name: str) -> None:
     """In training, without a break, for batches of three sizes."""
-    model = build(name, SIZES).train()
+    model = small(name).train()
     assert_same_at_every_size(model, supports_of(model), compiled(model))
 
 
-@pytest.mark.parametrize("variant", ["training", "evaluation", "bfloat16", "checkpointing"])
-@pytest.mark.parametrize("name", QUICK_NAMES)
+@pytest.mark.parametrize(("name", "variant"), ALL)
 def test_compiled_models_are_the_same_models(name: str, variant: str) -> None:
     """The compiler changes neither forecasts nor gradients, those of dropout included."""
-    model = build(name, SIZES).train(variant != "evaluation")
+    model = small(name).train(variant != "evaluation")
     if variant == "checkpointing":
         if not model.can_checkpoint_activations:
             pytest.skip(f"{name} keeps its activations")
@@ -128,7 +147,7 @@ def test_compiled_models_are_the_same_models(name: str, variant: str) -> None:
 
 def test_scheduled_sampling_is_not_compiled_for_each_step() -> None:
     """Whatever the coins of a step are, which differ: two sizes may have two graphs."""
-    model = build("dcrnn", SIZES).train()
+    model = small("dcrnn").train()
     model.config = replace(model.config, scheduled_sampling=True, sampling_decay=1.0)
     supports = supports_of(model)
     forecasts = [model(inputs(sizes=SIZES), supports, teacher_of(3, step)) for step in (0, 2)]
@@ -139,7 +158,7 @@ def test_scheduled_sampling_is_not_compiled_for_each_step() -> None:
 
 def test_stacked_layers_are_one_graph() -> None:
     """The layers that small graphs have on GPUs."""
-    model = build("dcrnn", SIZES).train()
+    model = small("dcrnn").train()
     supports = supports_of(model)
     supports.dense = DenseLimits(stacked=1 << 20)
     assert_same_at_every_size(model, supports, compiled(model, "aot_eager"), gradients=True)
@@ -153,6 +172,6 @@ def test_generated_code(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch._inductor.config  # noqa: PLC0415 - it takes a second
 
     monkeypatch.setattr(torch._inductor.config, "fallback_random", True)
-    model = build(name, SIZES).train()
+    model = small(name).train()
     counter = compiled(model, "inductor")
     assert_same_at_every_size(model, supports_of(model), counter, gradients=True)
