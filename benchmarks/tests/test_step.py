@@ -16,6 +16,7 @@ from pgti.run.results import to_json
 from pgti_bench.app import run_command
 from pgti_bench.errors import BenchError
 from pgti_bench.pgt_environment import find_pgt
+from pgti_bench.step import network as step_network
 from pgti_bench.step import workers as step_workers
 from pgti_bench.step.measure import measure_step
 from pgti_bench.step.network import (
@@ -88,6 +89,24 @@ def test_both_precisions_are_measured_on_the_same_graph() -> None:
     assert "no counterpart of the model 'dcrnn'" in result.left_out[0]
     env = {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "3"}
     assert [each[1] for each in InProcessWorker.started] == [env] * 4
+
+
+@pytest.mark.usefixtures("_in_process", "_both_forms")
+def test_a_compiled_step_is_measured_beside_the_uncompiled_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, whose first step, which compiles, does not count."""
+    compiled: list[object] = []
+    monkeypatch.setattr(step_network, "compile_network", compiled.append)
+    sizes = ("--nodes", 30, "--degree", 3, "--steps", 3, "--batch-size", 2, "--rounds", 2)
+    assert run("step", "--model.hidden", 4, *sizes, "--compile", "--json") == 0
+    assert len(compiled) == 1
+    captured = capsys.readouterr()
+    (own,) = json.loads(captured.out.strip().splitlines()[-1])["own"]
+    assert own["compiled"]["seconds"]["runs"] == own["compiled"]["over_eager"]["runs"] == 2
+    assert own["compiled"]["first_seconds"] > 0
+    assert "  compiled" in captured.out
+    assert "times the uncompiled step" in captured.err
 
 
 @pytest.mark.usefixtures("_in_process")

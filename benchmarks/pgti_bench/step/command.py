@@ -15,7 +15,7 @@ from pgti.run.results import to_json
 from pgti_bench.output import binary_size, finish, milliseconds, times
 from pgti_bench.pgt_environment import find_pgt
 from pgti_bench.plot import Bar, Chart, check_plot
-from pgti_bench.step.measure import OwnFigures, StepResult, measure_step
+from pgti_bench.step.measure import CompiledFigures, OwnFigures, StepResult, measure_step
 from pgti_bench.step.network import LAYER
 from pgti_bench.step.options import StepOptions
 
@@ -78,6 +78,8 @@ def step_command(
     result = measure_step(options, network, pgt=python, log=log)
     for own in result.own:
         log(_describe_limit(own))
+        if own.compiled is not None:
+            log(_describe_compiled(own.precision, own.compiled))
     print_results(to_json(result), _table(result), as_json=json)
     finish(_TITLE, result.machine, result.left_out, plot, _charts(result))
 
@@ -106,6 +108,10 @@ def _table(result: StepResult) -> Table:
         seconds = milliseconds(own.seconds)
         memory = binary_size(own.peak_bytes)
         table.add_row(f"pgti {own.precision}", *seconds, times(own.over_first), memory, "")
+        if own.compiled is not None:
+            compiled = own.compiled
+            memory = binary_size(compiled.peak_bytes)
+            table.add_row("  compiled", *milliseconds(compiled.seconds), "", memory, "")
         products = own.products
         for kind, spread in (
             ("dense", products.dense_seconds),
@@ -137,6 +143,16 @@ def _describe_limit(own: OwnFigures) -> str:
     )
 
 
+def _describe_compiled(precision: str, compiled: CompiledFigures) -> str:
+    """What is gained by compiling, and its price."""
+    ratio = compiled.over_eager
+    return (
+        f"pgti {precision} compiled takes {ratio.median:.2f} times the uncompiled step "
+        f"({ratio.minimum:.2f} to {ratio.maximum:.2f}); its first step, which compiles, took "
+        f"{compiled.first_seconds:,.1f} s"
+    )
+
+
 def _charts(result: StepResult) -> list[Chart]:
     seconds, memory = [], []
     figures: list[Any] = [(f"pgti {own.precision}", own) for own in result.own]
@@ -144,6 +160,8 @@ def _charts(result: StepResult) -> list[Chart]:
     for name, each in figures:
         seconds.append(Bar(name=name, value=each.seconds))
         if isinstance(each, OwnFigures):
+            if each.compiled is not None:
+                seconds.append(Bar(name=f"{name}: compiled", value=each.compiled.seconds))
             products = each.products
             seconds.append(Bar(name=f"{name}: dense products", value=products.dense_seconds))
             seconds.append(Bar(name=f"{name}: sparse products", value=products.sparse_seconds))

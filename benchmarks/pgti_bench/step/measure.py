@@ -25,6 +25,7 @@ from pgti_bench.step.products import ProductCount
 from pgti_bench.step.workers import OwnWorkers, PeerWorker, StepWorkers
 
 __all__ = [
+    "CompiledFigures",
     "OwnFigures",
     "PeerFigures",
     "ProductFigures",
@@ -49,6 +50,24 @@ class ProductFigures:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CompiledFigures:
+    """pgti's step, compiled.
+
+    Attributes:
+        first_seconds: of the first step, which compiles.
+        seconds: of a step.
+        peak_bytes: peak memory of its process, the compiler's included, or of the GPU; None where
+            it is not reported.
+        over_eager: time over that of the uncompiled step.
+    """
+
+    first_seconds: float
+    seconds: Spread
+    peak_bytes: int | None
+    over_eager: Spread
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OwnFigures:
     """pgti's step in one precision.
 
@@ -59,6 +78,7 @@ class OwnFigures:
         products: its matrix products alone.
         over_products: time of the step over that of its products, both kinds.
         over_first: time over that of the first precision's step; None for the first.
+        compiled: the compiled step; None if it was not measured.
     """
 
     precision: Precision
@@ -67,6 +87,7 @@ class OwnFigures:
     products: ProductFigures
     over_products: Spread
     over_first: Spread | None
+    compiled: CompiledFigures | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +208,21 @@ def _own_figures(
         ),
         over_products=spread_of_ratios(seconds, products),
         over_first=None if own is first else spread_of_ratios(seconds, measurements[first.name]),
+        compiled=_compiled_figures(own, measurements),
+    )
+
+
+def _compiled_figures(
+    own: OwnWorkers, measurements: Mapping[str, Sequence[float]]
+) -> CompiledFigures | None:
+    if own.compiled is None or own.compile_seconds is None:
+        return None
+    seconds = measurements[f"{own.name} compiled"]
+    return CompiledFigures(
+        first_seconds=own.compile_seconds,
+        seconds=Spread.of(seconds),
+        peak_bytes=own.compiled.ask(do="peak")["bytes"],
+        over_eager=spread_of_ratios(seconds, measurements[own.name]),
     )
 
 

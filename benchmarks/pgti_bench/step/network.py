@@ -25,6 +25,7 @@ from pgti.nn import DiffusionGRU, Supports
 from pgti.shapes import BHNC, BLNC
 from pgti.store import Scaler
 from pgti.training import TrainingConfig, TrainStep
+from pgti.training.compilation import compile_network
 from pgti.training.config import Precision
 from pgti_bench.devices import synchronize
 
@@ -135,6 +136,7 @@ class StepSpec:
         batch_size: windows B.
         precision: as `pgti train` takes it.
         activation_checkpointing: recompute activations in the backward pass.
+        compile: as `pgti train --compile`, in the first step.
     """
 
     model: str
@@ -143,6 +145,7 @@ class StepSpec:
     batch_size: int
     precision: Precision
     activation_checkpointing: bool
+    compile: bool = False
 
 
 class RandomBatchStep:
@@ -175,6 +178,8 @@ class RandomBatchStep:
         self._step = TrainStep.from_config(
             self.forecaster, TrainingConfig(precision=spec.precision)
         )
+        if spec.compile:
+            compile_network(network)
         self._steps = 0
 
     def seconds(self) -> float:
@@ -200,6 +205,7 @@ def _shape(num_nodes: int, steps: int) -> ModelShape:
         target_channels=TARGET_CHANNELS,
         target_indices=(0,),
         calendar=("time-of-day",) * (INPUT_CHANNELS - 1),
+        steps_per_day=288,
     )
 
 

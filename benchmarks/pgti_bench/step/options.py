@@ -32,6 +32,7 @@ class StepOptions:
         precision: Precision of pgti's step, or float32 and bfloat16 interleaved ("both"); PGT's is
             float32.
         activation_checkpointing: As `pgti train --activation-checkpointing on`.
+        compile: Measure the compiled step, too, interleaved with the uncompiled one.
         device: Where to compute: cpu or cuda.
         threads: Threads of each process; torch's choice if not given.
         rounds: Measurements of each contender.
@@ -50,6 +51,7 @@ class StepOptions:
     batch_size: int = 64
     precision: Literal["float32", "tf32", "bfloat16", "both"] = "float32"
     activation_checkpointing: bool = False
+    compile: bool = False
     device: Device = "cpu"
     threads: int | None = None
     rounds: int = 5

@@ -21,12 +21,14 @@ __all__ = ["OwnWorkers", "PeerWorker", "StepWorkers"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OwnWorkers:
-    """Two processes of pgti, each past its first step: one takes steps, one runs products alone.
+    """Processes of pgti, past their first step: they take steps, or run products alone.
 
     Attributes:
         precision: float32 or bfloat16.
         stepping: takes steps.
         multiplying: runs the matrix products of a step.
+        compiled: takes compiled steps; None if they are not measured.
+        compile_seconds: of its first step, which compiles; None as well.
         parameters: number of trainable parameters.
         threads: of each process.
         count: the products of a step.
@@ -35,6 +37,8 @@ class OwnWorkers:
     precision: Precision
     stepping: Worker
     multiplying: Worker
+    compiled: Worker | None
+    compile_seconds: float | None
     parameters: int
     threads: int
     count: ProductCount
@@ -45,12 +49,14 @@ class OwnWorkers:
         return f"pgti {self.precision}"
 
     def contenders(self) -> dict[str, Callable[[], float]]:
-        """By name: the step, its dense products alone, and its sparse products alone."""
-        return {
-            self.name: lambda: _seconds(self.stepping.ask(do="step")),
-            f"{self.name} dense": lambda: self._multiply("dense"),
-            f"{self.name} sparse": lambda: self._multiply("sparse"),
-        }
+        """By name: the step, compiled too, its dense products alone, and its sparse ones."""
+        contenders = {self.name: lambda: _seconds(self.stepping.ask(do="step"))}
+        compiled = self.compiled
+        if compiled is not None:
+            contenders[f"{self.name} compiled"] = lambda: _seconds(compiled.ask(do="step"))
+        contenders[f"{self.name} dense"] = lambda: self._multiply("dense")
+        contenders[f"{self.name} sparse"] = lambda: self._multiply("sparse")
+        return contenders
 
     def _multiply(self, kind: str) -> float:
         return _seconds(self.multiplying.ask(do="products", kind=kind))
@@ -97,7 +103,7 @@ class StepWorkers:
         self._env = thread_settings(options.threads)
 
     def start_own(self, precision: Precision) -> OwnWorkers:
-        """Start both processes and let each take a step."""
+        """Start the processes and let each take a step; a compiled one takes two."""
         self._log(f"pgti {precision}: first step")
         stepping, prepared = self._start(precision, retain_freed=True)
         stepping.ask(do="step")
@@ -105,10 +111,18 @@ class StepWorkers:
         count = multiplying.ask(do="record")["count"]
         for kind in ("dense", "sparse"):
             multiplying.ask(do="products", kind=kind)
+        compiled = compile_seconds = None
+        if self._options.compile:
+            self._log(f"pgti {precision}: first compiled step")
+            compiled, _ = self._start(precision, retain_freed=True, compile=True)
+            compile_seconds = _seconds(compiled.ask(do="step"))
+            compiled.ask(do="step")
         return OwnWorkers(
             precision=precision,
             stepping=stepping,
             multiplying=multiplying,
+            compiled=compiled,
+            compile_seconds=compile_seconds,
             parameters=prepared["parameters"],
             threads=prepared["threads"],
             count=ProductCount(**count),
@@ -133,7 +147,9 @@ class StepWorkers:
         """Log how many rounds are done."""
         self._log(f"round {done} of {self._options.rounds} is done")
 
-    def _start(self, precision: Precision, *, retain_freed: bool) -> tuple[Worker, dict[str, Any]]:
+    def _start(
+        self, precision: Precision, *, retain_freed: bool, compile: bool = False
+    ) -> tuple[Worker, dict[str, Any]]:
         command = (sys.executable, "-m", "pgti_bench.step.worker")
         worker = self._stack.enter_context(Worker(command, self._env, f"pgti {precision}"))
         options = self._options
@@ -144,6 +160,7 @@ class StepWorkers:
             batch_size=options.batch_size,
             precision=precision,
             activation_checkpointing=options.activation_checkpointing,
+            compile=compile,
         )
         return worker, worker.ask(
             do="prepare",
