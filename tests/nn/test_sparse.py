@@ -165,7 +165,7 @@ def test_scratch_memory_is_reused_and_stays_behind() -> None:
     supports.scratch("a", (1,), torch.float32).requires_grad_()  # no inference tensor
 
     kept = weakref.ref(supports.scratch("c", (1,), torch.float32).untyped_storage())
-    supports.free_scratch()
+    supports.free_memory()
     assert kept() is None
     here = supports.scratch("a", (1,), torch.float32)
     with ThreadPoolExecutor(1) as thread:

@@ -5,19 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pgti.distributed import SingleProcess
 from pgti.errors import ConfigError
+from pgti.graph import SensorGraph
+from pgti.memory import LiveBytes
 from pgti.models import ModelShape
 from pgti.nn import Supports
+from pgti.nn.limits import DenseLimits
 from pgti.run import ModelConfig, RunConfig, memory_estimate, memory_plan, train_run
 from pgti.run.loaders import RunLoaders
 from pgti.run.memory_plan import MemoryPlan
 from pgti.run.prepare import PreparedRun, prepare
-from pgti.store import SeriesStore
+from pgti.store import SeriesStore, StoreWriter
 from pgti.training import RunDirectory, Trainer
 
 from .small_runs import Linear, make_config, make_series, make_store
@@ -235,6 +239,36 @@ def test_a_second_window_may_be_too_much(
     assert "2 windows would take too much otherwise" in plan.choices[1]
     with pytest.raises(ConfigError, match=r"more than there is for 2 windows.*batch_size=1 "):
         planned(config, budget=12 * MIB, batch_size=4, activation_checkpointing="off")
+
+
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+def test_operators_of_the_graph_count_once(tmp_path: Path, checkpointing: str) -> None:
+    """However many windows there are: all powers of a graph as one matrix take more than each."""
+    num_nodes, batch_size, nodes = 150, 12, np.arange(149)
+    graph = SensorGraph.from_edges(num_nodes, nodes, nodes + 1)
+    names = tuple(str(node) for node in range(num_nodes))
+    with StoreWriter(tmp_path / "wide", node_ids=names, channels=("c",), graph=graph) as writer:
+        writer.append(np.ones((80, num_nodes, 1), np.float32))
+        writer.finish(start=None, interval_seconds=None)
+    made = make_config(
+        SeriesStore.open(tmp_path / "wide"),
+        batch_size=batch_size,
+        activation_checkpointing=checkpointing,
+    )
+    model = ModelConfig(options={"hidden": 2, "layers": 1, "hops": 3})
+    run = RunDirectory(Path("never/written"))
+    store = SeriesStore.open(made.store)
+    prepared = prepare(replace(made, model=model), run, store, None, None, SingleProcess())
+    supports, train_step = prepared.run.forecaster.supports, prepared.trainer.train_step
+    supports.dense = DenseLimits(stacked=1 << 20)
+    estimated = prepared.plan_memory().estimate.activations
+
+    batch = prepared.loaders.trial.gather(np.zeros(batch_size, np.int64))
+    supports.free_memory()
+    with LiveBytes() as memory:
+        train_step.differentiate(batch)
+    assert supports.built_bytes > 7 * num_nodes**2 * 4
+    assert estimated == pytest.approx(memory.peak_bytes, rel=0.02)
 
 
 GPU = torch.device("cuda", 0)

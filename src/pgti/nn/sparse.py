@@ -254,8 +254,14 @@ class Supports(nn.Module):
         """
         return self._scratch.block(name, shape, dtype, self.edge_weight.device)
 
-    def free_scratch(self) -> None:
-        """Free all scratch memory; `scratch` allocates it again."""
+    @property
+    def built_bytes(self) -> int:
+        """Bytes of the operators that are built, beside the buffers."""
+        return sum(each.nbytes for each in self._matrices.values() if not each.is_sparse_csr)
+
+    def free_memory(self) -> None:
+        """Free scratch memory and operators; layers allocate and build them again."""
+        self._matrices.clear()
         self._scratch = Scratch()
 
     def take_memory(self) -> object:
@@ -295,8 +301,7 @@ class Supports(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the buffers, and drop matrices and scratch memory of the old ones."""
-        self._matrices.clear()
-        self._scratch = Scratch()
+        self.free_memory()
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 

@@ -19,7 +19,9 @@ __all__ = [
     "parameter_bytes",
 ]
 
-_OPTIMIZER_COPIES = 4  # of the parameters: two moments, and as much again during a step
+# Of the parameters: two moments, and as much again during a step. Several ranks have one copy more,
+# the buckets of gradients, but during the backward pass that of the step is not needed yet.
+_OPTIMIZER_COPIES = 4
 _BATCHES_ALIVE = 4  # one in use, the others ready or being read
 
 

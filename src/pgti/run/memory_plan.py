@@ -43,7 +43,9 @@ __all__ = ["MemoryEstimate", "MemoryPlan", "plan_memory"]
 _RETAIN_FRACTION = 0.25
 _DEFAULT_FRACTION = {False: 0.6, True: 0.33}  # by activation checkpointing
 _TRIM_FRACTION = 0.9  # operators have scratch memory that the trial does not see
-_NEGLIGIBLE_RATIO = 20  # where a window takes so many times the parameters, two take twice as much
+_NEGLIGIBLE_RATIO = (
+    20  # where a window takes so many times what is constant, two take twice as much
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,8 +85,9 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
 ) -> MemoryPlan:
     """Measure a training step, and turn on activation checkpointing where it would not fit without.
 
-    One window goes through the network and back, and a second one where parameters matter: the
-    memory of a batch is linear in its windows. The network is left as the plan says.
+    One window goes through the network and back, and a second one where parameters or operators of
+    the graph matter: the memory of a batch is linear in its windows. The network is left as the
+    plan says.
 
     Args:
         config: batch size, precision, `activation_checkpointing` and `memory_budget`.
@@ -224,8 +227,9 @@ class _Fitting:
             tried = 1 if is_own else min(2, self.batch_size)
             peak = self._peak(tried, is_last=is_last)
             further = peak / tried
-            parameters = parameter_bytes(self.train_step.forecaster)
-            is_small = peak <= _NEGLIGIBLE_RATIO * parameters
+            forecaster = self.train_step.forecaster
+            constant = parameter_bytes(forecaster) + forecaster.supports.built_bytes
+            is_small = peak <= _NEGLIGIBLE_RATIO * constant
             if self.batch_size > tried and self.any(is_small):
                 further = max(0, self._peak(tried + 1, is_last=is_last) - peak)
         trim_malloc()  # or the buffers of batches would lie between the holes it left
@@ -236,7 +240,7 @@ class _Fitting:
         forecaster, limit_bytes = self.train_step.forecaster, self.usable(is_last=is_last)
         if self.agree is not None:  # a rank that stopped in the step would leave others waiting
             limit_bytes = sys.maxsize
-        forecaster.supports.free_scratch()  # it is part of what the step takes
+        forecaster.supports.free_memory()  # it is part of what the step takes
         differentiate = partial(self.train_step.differentiate, batch)
         peak = step_peak_bytes(differentiate, forecaster.network, batch.x.device, limit_bytes)
         if peak is None and self.agree is not None:
