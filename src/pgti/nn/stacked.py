@@ -268,13 +268,17 @@ def _weight_gradients(
         hops_SNHKB = hops_of(powers_QN, states_SNKB[part]).view(
             -1, num_nodes, terms, *states_SNKB.shape[2:]
         )
-        reset_SNHWB = hops_of(powers_QN, reset_SNWB[part]).view(-1, num_nodes, terms, width, batch)
-        own_LKM = by_layer(hops_SNHKB[..., :width, :], depth)
-        reset_LKM = by_layer(reset_SNHWB, depth)
         x_KM = by_layer(hops_SNHKB[..., width:, :], 1)[0]
-        for layer in range(depth):
-            into_GM = into_LGM[layer]
+        own_LKM = by_layer(hops_SNHKB[..., :width, :], depth)
+        del hops_SNHKB  # hops are the most that a step takes
+        for layer, into_GM in enumerate(into_LGM):
             sums.add(f"input {layer}", own_LKM[layer - 1] if layer else x_KM, into_GM)
             sums.add(f"gates {layer}", own_LKM[layer], into_GM[: 2 * hidden])
+        del own_LKM
+        hops_SNHWB = hops_of(powers_QN, reset_SNWB[part]).view(-1, num_nodes, terms, width, batch)
+        reset_LKM = by_layer(hops_SNHWB, depth)
+        del hops_SNHWB
+        for layer, into_GM in enumerate(into_LGM):
             sums.add(f"candidate {layer}", reset_LKM[layer], into_GM[2 * hidden :])
+        del reset_LKM
     return sums.of_layers(layers, bias_LG)

@@ -299,19 +299,23 @@ def _weight_gradients(
         states_SNWB = states_SNLDB[part.start : part.stop + 1].flatten(2, 3)
         hops_SNHWB = hops_of(powers_QN, states_SNWB).view(steps + 1, num_nodes, terms, -1, batch)
         own_LKM = by_layer(hops_SNHWB, depth)
-        reset_NDB = reset_TLNDB[part].flatten(0, 1)
-        reset_MNKB = hops_of(powers_QN, reset_NDB).view(steps, depth, num_nodes, -1, batch)
-        reset_LKM = reset_MNKB.permute(1, 3, 0, 2, 4).flatten(2)
+        del hops_SNHWB  # hops are the most that a step takes
         before_LKM, after_LKM = own_LKM[..., : steps * rows], own_LKM[..., rows:]
-        for layer in range(depth):
-            into_GM = into_LGM[layer]
+        for layer, into_GM in enumerate(into_LGM):
             sums.add(f"gates {layer}", before_LKM[layer], into_GM[: 2 * hidden])
-            sums.add(f"candidate {layer}", reset_LKM[layer], into_GM[2 * hidden :])
             if layer:
                 sums.add(f"input {layer}", after_LKM[layer - 1], into_GM)
         for run in _runs(is_fed[part]):
             columns = slice(run.start * rows, run.stop * rows)
             sums.add("folded", before_LKM[-1][:, columns], into_LGM[0][:, columns])
+        del own_LKM, before_LKM, after_LKM
+        reset_NDB = reset_TLNDB[part].flatten(0, 1)
+        reset_MNKB = hops_of(powers_QN, reset_NDB).view(steps, depth, num_nodes, -1, batch)
+        reset_LKM = reset_MNKB.permute(1, 3, 0, 2, 4).flatten(2)
+        del reset_MNKB
+        for layer, into_GM in enumerate(into_LGM):
+            sums.add(f"candidate {layer}", reset_LKM[layer], into_GM[2 * hidden :])
+        del reset_LKM
         if truths_TNCB is not None:
             hops_TNKB = hops_of(powers_QN, truths_TNCB[part])
             sums.add("input 0", hops_TNKB.permute(2, 0, 1, 3).flatten(1), into_LGM[0])
