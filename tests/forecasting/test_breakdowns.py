@@ -73,11 +73,19 @@ def naive(forecast: np.ndarray, target: np.ndarray, chosen: np.ndarray) -> dict[
 
 
 @pytest.mark.parametrize("time_zone", [None, "Europe/Rome"])
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize(("batch_size", "steps"), [(1, 1), (7, 1), (64, 1), (7, 2)])
 def test_every_group_agrees_with_numpy(
-    tmp_path: Path, batch_size: int, time_zone: str | None
+    tmp_path: Path,
+    batch_size: int,
+    steps: int,
+    time_zone: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Three targets, missing readings, own metrics; half-hourly through a change of the clock."""
+    """Three targets, missing readings, own metrics; half-hourly through a change of the clock.
+
+    One step at a time, as on a CPU, and several, as on a GPU.
+    """
+    monkeypatch.setattr(ForecastMetrics, "_steps_at_once", lambda *_: steps)
     values = make_series(num_channels=3)
     store = make_store(
         tmp_path / "s", values, interval_seconds=1800, time_zone=time_zone,

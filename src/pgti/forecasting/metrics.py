@@ -14,6 +14,7 @@ from pgti.errors import ConfigError, RunError
 from pgti.forecasting.breakdowns import BreakdownName, Breakdowns, GroupsOfBatch
 from pgti.models import explain_failures
 from pgti.nn import MaskedLoss, check_masked_sum
+from pgti.nn.execution import split_rows
 from pgti.options import require_type
 from pgti.shapes import BHNC
 
@@ -27,6 +28,9 @@ ErrorTable = dict[str, float | None]
 """An error per horizon step ("1", "2", ...), over all observed targets of all steps ("mean"), and
 the mean of the steps' errors ("average"); None without observations."""
 
+
+_NUMBERS_AT_ONCE = 1 << 21
+"""Errors that a GPU, where each operation is a launch, computes together: 16 MiB in float64."""
 
 _RESERVED = (
     *("mae", "rmse", "mape", "count", "channels", "windows", "split_windows"),
@@ -133,27 +137,34 @@ class ForecastMetrics:
         self.group_sums = {
             name: sums.to(prediction.device) for name, sums in self.group_sums.items()
         }
-        of_windows = []
-        # One step at a time, so that the float64 temporaries stay small beside the batch.
-        for step in range(self.horizon):
-            of_step = prediction[:, step], target[:, step], mask[:, step]
-            parts = self._parts(*of_step)
-            self.sums[:5, step] += torch.stack([part.sum(dim=(0, 1)) for part in parts])
-            if self._own:
-                self.sums[5:, step] += self._own_sums(*of_step)
+        of_windows: list[Tensor] = []
+        for part in split_rows(self.horizon, self._steps_at_once(prediction)):
+            parts = self._parts(prediction[:, part], target[:, part], mask[:, part])
+            self.sums[:5, part] += torch.stack([each.sum(dim=(0, 2)) for each in parts])
             if groups is not None:
-                together = torch.stack(parts)  # [5, B, N, C]
-                of_windows.append(together.sum(dim=2))
-                self._add_groups(groups, step, together)
+                together = torch.stack(parts)  # [5, B, S, N, C]
+                of_windows += together.sum(dim=3).unbind(2)
+            for step in range(part.start, part.stop):
+                of_step = prediction[:, step], target[:, step], mask[:, step]
                 if self._own:
-                    self._add_own_groups(groups, step, *of_step)
+                    self.sums[5:, step] += self._own_sums(*of_step)
+                if groups is not None:
+                    self._add_groups(groups, step, together[:, :, step - part.start])
+                    if self._own:
+                        self._add_own_groups(groups, step, *of_step)
         if groups is not None:
             sums = torch.stack(of_windows)  # [H, 5, B, C]
             for name, members in groups.members.items():
                 self.group_sums[name][:5] += torch.einsum("hgb,hkbc->kgc", members, sums)
 
+    def _steps_at_once(self, prediction: Tensor) -> int:
+        """How many steps are computed together: float64 temporaries stay small beside the batch."""
+        if prediction.device.type == "cpu":
+            return 1
+        return _NUMBERS_AT_ONCE // max(1, prediction[:, 0].numel())
+
     def _parts(self, prediction: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
-        """What is summed, each float64 [B, N, C]."""
+        """What is summed, each float64 [B, S, N, C]."""
         target = target.double()
         error = torch.where(mask, prediction.double() - target, 0.0).abs()
         magnitude = target.abs()
