@@ -15,6 +15,10 @@ from pgti.shapes import BHNC, BLNC
 __all__ = ["STAEformer", "STAEformerConfig"]
 
 _HEAD_WIDTH_UNIT = 8
+_MOST_GROUPS = (1 << 16) - 1
+"""Fused attention starts blocks of threads for each group, and CUDA no more of them."""
+_MOST_SUMS = (1 << 31) - 1
+"""Its backward pass counts sums, of queries in blocks of 128 and widths of 32, in 32 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,7 +146,11 @@ class STAEformer(AbstractModel):
     def _apply_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
         """A layer that attends over the third dimension, some groups of tokens at a time."""
         groups_GTD = tokens.flatten(0, 1)
-        parts_GTD = torch.split(groups_GTD, max(1, self.limits.tokens // groups_GTD.shape[1]))
+        _, length, width = groups_GTD.shape
+        heads = self.config.heads
+        sums = heads * (length + -length % 128) * (width // heads + -(width // heads) % 32)
+        size = min(self.limits.tokens // length, _MOST_GROUPS, _MOST_SUMS // sums)
+        parts_GTD = torch.split(groups_GTD, max(1, size))
         outputs_GTD = [self.maybe_checkpoint(layer, each, draws=True) for each in parts_GTD]
         return torch.cat(outputs_GTD).view(tokens.shape)
 
