@@ -372,6 +372,7 @@ def train_shards(
 ) -> dict[str, Any]:
     """Train with the sensors split over ranks, in float64; or give the error's message."""
     lines: list[str] = []
+    size = {} if "batch_size_per_rank" in training else {"batch_size": 6}
     build, forward = prepare_module.build_forecaster, NetworkForecaster.forward
 
     def double(*args: Any, **kwargs: Any) -> NetworkForecaster:
@@ -389,7 +390,7 @@ def train_shards(
                 store=Path(store),
                 windows=WindowConfig(input_steps=4, horizon=2, **(windows or {})),
                 model=ModelConfig(name=model["name"], options=model["options"]),
-                training=TrainingConfig(epochs=2, batch_size=6, seed=3, **training),
+                training=TrainingConfig(epochs=2, seed=3, **{**size, **training}),
                 batching=batching,
                 shard_sensors=shards,
                 device="cpu",

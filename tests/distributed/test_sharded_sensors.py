@@ -93,6 +93,21 @@ def test_a_run_is_resumed_with_other_shards(run_ranks: RunRanks, tmp_path: Path)
             check_same(result, alone, 1e-10)
 
 
+def test_the_batch_of_a_rank_is_that_of_ranks_with_the_same_windows(
+    run_ranks: RunRanks, tmp_path: Path
+) -> None:
+    """2 x 2 ranks of 3 windows are a batch of 6; resumed on as many, nothing is said about it."""
+    store, run = str(sharded_store(tmp_path / "store").path), str(tmp_path / "run")
+    training = {"batch_size_per_rank": 3}
+    job: dict[str, Any] = {"store": store, "run": run, "shards": 2}
+    job["model"] = {"name": "linear", "options": {}}
+    run_ranks("train_shards", 4, training={**training, "max_steps": 3}, **job)
+    result, *_ = run_ranks("train_shards", 4, training=training, resume=True, **job)
+    assert "error" not in result, result
+    assert not [line for line in result["lines"] if "stays" in line]
+    assert Run.open(run).config.training.batch_size == 6
+
+
 @pytest.mark.parametrize(
     ("world_size", "shards", "model", "message"),
     [

@@ -159,7 +159,6 @@ def keep_options(
             )
     per_rank = config.training.batch_size_per_rank
     ranks = max(1, communicator.world_size // config.shard_sensors)  # with windows of their own
-    ranks = max(1, ranks // config.shard_sensors)
     if per_rank is not None and size is not None:
         training = replace(config.training, batch_size=size, batch_size_per_rank=None)
         config = replace(config, training=training)
