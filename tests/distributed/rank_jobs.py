@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pgti.batching import Batch, WindowConfig
 from pgti.batching.standard import StandardBatcher
-from pgti.distributed import Communicator, Message
+from pgti.distributed import Communicator, Message, init_communicator
 from pgti.errors import Interrupted, PgtiError
 from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
@@ -227,11 +227,19 @@ def collectives(communicator: Communicator) -> dict[str, Any]:
     communicator.all_reduce_coalesced_(several, "gradients")
     given = torch.tensor([rank])
     communicator.broadcast_(given)
+    dense = torch.eye(3) * (rank + 1)
+    sparse = [dense.to_sparse(), dense.to_sparse_csr(), dense.to_sparse_csc()]
+    columns = torch.arange(8).reshape(2, 4)[:, ::2] * (rank + 1)
+    for each in (*sparse, short := torch.full((3,), rank, dtype=torch.int16), columns):
+        communicator.broadcast_(each)
     return {
         "sum": total,
         "later": later,
         "several": several,
         "given": given,
+        "short": short,
+        "columns": columns,
+        "sparse": [each.to_dense() for each in sparse],
         "largest": communicator.all_reduce_max([rank, -rank]),
         "share": communicator.broadcast_bytes(b"from 0" if rank == 0 else b"something longer"),
         "texts": communicator.all_gather_text("" if rank % 2 else f"text {rank}"),
@@ -239,6 +247,18 @@ def collectives(communicator: Communicator) -> dict[str, Any]:
         "any": communicator.any(rank == world_size - 1),
         "sent": communicator.traffic.sent_bytes,
     }
+
+
+def reopen(communicator: Communicator) -> dict[str, Any]:
+    """Leave and meet again, twice, as a script that trains two networks in turn."""
+    communicator.close()
+    sums = []
+    for _ in range(2):
+        with init_communicator(timeout_seconds=30) as again:
+            total = torch.ones(1)
+            again.all_reduce_(total, "metrics")
+            sums.append(total.item())
+    return {"sums": sums}
 
 
 def leave(communicator: Communicator, *, first: int, seconds: float) -> dict[str, Any]:

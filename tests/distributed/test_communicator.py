@@ -14,6 +14,10 @@ def test_collectives(run_ranks: RunRanks) -> None:
         assert result["later"].item() == 6
         assert [each.flatten().tolist() for each in result["several"]] == [[3.0] * 4, [3.0] * 3]
         assert result["given"].item() == 0
+        assert result["short"].tolist() == [0, 0, 0]
+        assert result["columns"].tolist() == [[0, 2], [4, 6]]
+        for sparse in result["sparse"]:
+            assert torch.equal(sparse, torch.eye(3))
         assert result["largest"] == [2, 0]
         assert result["share"] == b"from 0"
         assert result["texts"] == ["text 0", "", "text 2"]
@@ -40,6 +44,11 @@ def test_nobody_leaves_while_rows_are_on_their_way(run_ranks: RunRanks, first: i
     """As where training ends while rows for another epoch are sent: that is no failure."""
     for result in run_ranks("leave", 3, first=first, seconds=1.0):
         assert result == {}
+
+
+def test_ranks_that_have_left_can_meet_again(run_ranks: RunRanks) -> None:
+    """Whoever still holds the communicator that was closed."""
+    assert [result.get("sums") for result in run_ranks("reopen", 2)] == [[2.0, 2.0]] * 2
 
 
 def test_one_process_is_the_sum_of_itself() -> None:

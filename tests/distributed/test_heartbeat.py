@@ -68,7 +68,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Ranks]]:
     opened: list[Ranks] = []
     yield opened
     for ranks in opened:
-        for each in ranks.beats:
+        for each in reversed(ranks.beats):  # rank 0 leaves last
             each.close()
 
 
@@ -110,6 +110,19 @@ def test_a_rank_that_writes_and_enters_fewer_collectives_hangs(
         error = fast[0].beats[rank].find_failed_rank()
         assert error is not None
         assert f"rank {hung} hangs: it has entered 0 of 1 collectives" in str(error)
+
+
+def test_rank_0_serves_the_store_until_the_others_have_left(fast: list[Ranks]) -> None:
+    """Or requests of theirs would fail, and torch write a stack trace for each."""
+    fast.append(ranks := Ranks(3))
+    leaving = threading.Thread(target=ranks.beats[0].close)
+    leaving.start()
+    for rank in (1, 2):
+        leaving.join(timeout=10 * INTERVAL)
+        assert leaving.is_alive()
+        ranks.beats[rank].close()
+    leaving.join(timeout=4)
+    assert not leaving.is_alive()
 
 
 def test_where_all_are_well_nobody_is_blamed(

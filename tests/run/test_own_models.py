@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import pgti
 from pgti import Run, SeriesStore
 from pgti.errors import ConfigError, RunError
 from pgti.graph import SensorGraph
+from pgti.models import ModelShape
+from pgti.nn import Supports
 from pgti.run import ModelConfig, RunConfig, train_run
 from pgti.run.build import build_forecaster, window_source
 from pgti.store import StoreWriter
@@ -267,3 +270,25 @@ def test_the_run_says_that_it_will_need_its_network(store: SeriesStore, tmp_path
     lines: list[str] = []
     train_run(config, tmp_path / "run", model=Linear, log=lines.append)
     assert sum(bool(re.search("opening the run will need model", line)) for line in lines) == 1
+
+
+class Columns(Linear):
+    """With a parameter and a buffer that are every other column of something."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__(shape)
+        self.factor = torch.nn.Parameter(torch.ones(2, 4)[:, ::2])
+        self.register_buffer("walk", torch.eye(3).to_sparse())
+
+    def forward(self, x: Tensor, supports: Supports) -> Tensor:
+        """As without them."""
+        return super().forward(x, supports) * self.factor.mean()
+
+
+def test_any_layout_of_memory_will_do(store: SeriesStore, tmp_path: Path) -> None:
+    """Of parameters that checkpoints compare between ranks, and of buffers that they copy."""
+    run = fit(store, tmp_path / "run", Columns)
+    opened = Run.open(tmp_path / "run", model=Columns)
+    for name, tensor in run.forecaster.network.state_dict().items():
+        found = opened.forecaster.network.state_dict()[name]
+        assert torch.equal(found.to_dense(), tensor.to_dense()), name

@@ -128,3 +128,17 @@ def test_a_state_on_a_gpu_is_copied_without_waiting(tmp_path: Path, disk: Disk) 
     writer.wait()
     writer.join()
     assert torch.equal(Checkpoint.load(tmp_path / "last.pt").network["weight"], expected)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state:UserWarning")
+def test_sparse_buffers_are_copied_too(tmp_path: Path, disk: Disk) -> None:
+    network, writer = nn.Linear(2, 3), CheckpointWriter()
+    network.register_buffer("edges", torch.eye(3).to_sparse())
+    network.register_buffer("walk", torch.eye(3).to_sparse_csr())
+    writer.write(make_checkpoint(network=network.state_dict()), tmp_path / "last.pt")
+    network.get_buffer("edges").mul_(2)
+    disk.is_ready.set()
+    writer.join()
+    written = Checkpoint.load(tmp_path / "last.pt").network
+    for name in ("edges", "walk"):
+        assert torch.equal(written[name].to_dense(), torch.eye(3))

@@ -151,7 +151,10 @@ class Heartbeat:
         return _within(_SILENT_SECONDS + _STORE_SECONDS, wait) == [True]
 
     def close(self, error: BaseException | None = None) -> None:
-        """Stop the heartbeats; after an error, let the others read why."""
+        """Stop the heartbeats; after an error, let the others read why.
+
+        Otherwise rank 0, whose process may serve the store, leaves last, seconds later at most.
+        """
         self._closed.set()
         self._wake.set()
         if error is not None:
@@ -159,6 +162,16 @@ class Heartbeat:
             self._state.text = _text_of(error)
             _within(_STORE_SECONDS, self._write)
         self._thread.join(timeout=_STORE_SECONDS)
+        if error is None:
+            _within(_STORE_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        """Note that this rank reads the store no more; rank 0 waits for the notes of the others."""
+        deadline = time.monotonic() + _STORE_SECONDS
+        num_gone = self._store.add("gone", int(self._rank > 0))
+        while self._rank == 0 and num_gone < self._world_size - 1 and time.monotonic() < deadline:
+            time.sleep(_INTERVAL_SECONDS / 50)
+            num_gone = self._store.add("gone", 0)
 
     def _beat(self) -> None:
         """Write and look, each second and whenever a collective fails."""

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,9 +14,16 @@ from pgti.distributed.communicator import Communicator, SingleProcess
 from pgti.distributed.launch import TIMEOUT_SECONDS, Launch, find_launch
 from pgti.errors import ConfigError, PeerError, option
 
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
 __all__ = ["init_communicator", "make_current", "open_fake"]
 
 _LONGEST_TIMEOUT = 30 * 86_400.0
+_openings = count()
+"""Of jobs by this process; all ranks count alike, and read nothing that they wrote before."""
+_served: dict[int, "Store"] = {}
+"""Stores that this process serves until it ends, by port: a rank may be back before rank 0 left."""
 
 
 @contextmanager
@@ -130,18 +139,23 @@ def _connect(launch: Launch, device: torch.device, timeout_seconds: float) -> Co
     if launch.world_size == 1:
         return SingleProcess()
     # torchrun's agent serves the store of its workers, so that it outlives all of them.
+    opening = next(_openings)
     is_served_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
     def connect_store(*, is_master: bool) -> PrefixStore:
-        store = TCPStore(
-            launch.address,
-            launch.port,
-            launch.world_size,
-            is_master=is_master,
-            timeout=timeout,
-            wait_for_workers=False,
-        )
-        return PrefixStore(f"pgti/{launch.restarts}", store)
+        store = _served.get(launch.port) if is_master else None
+        if store is None:
+            store = TCPStore(
+                launch.address,
+                launch.port,
+                launch.world_size,
+                is_master=is_master,
+                timeout=timeout,
+                wait_for_workers=False,
+            )
+        if is_master:
+            _served[launch.port] = store
+        return PrefixStore(f"pgti/{launch.restarts}/{opening}", store)
 
     try:
         store = connect_store(is_master=launch.rank == 0 and not is_served_by_agent)

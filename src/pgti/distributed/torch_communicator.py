@@ -89,10 +89,14 @@ class TorchCommunicator(Communicator):
         return _TorchWork([work] if work is not None else [], self)
 
     def broadcast_(self, tensor: Tensor) -> None:
-        """Broadcast from rank 0, the only sender."""
-        self.traffic.add("control", tensor.nbytes if self.is_main else 0)
-        with self._collective():
-            dist.broadcast(tensor, src=0)
+        """Broadcast from rank 0, the only sender; a sparse tensor has as many values on each."""
+        for part in _strided_parts(tensor):
+            self.traffic.add("control", part.nbytes if self.is_main else 0)
+            sent = part.contiguous()
+            with self._collective():  # as bytes: gloo does not know every dtype
+                dist.broadcast(sent.reshape(-1).view(torch.uint8), src=0)
+            if sent is not part:
+                part.copy_(sent)
 
     def all_reduce_max(self, numbers: Sequence[int]) -> list[int]:
         """All-reduce on the host."""
@@ -239,6 +243,17 @@ class TorchCommunicator(Communicator):
 
 def _as_tensor(content: bytes) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, dtype=np.uint8).copy())
+
+
+def _strided_parts(tensor: Tensor) -> list[Tensor]:
+    """The tensor, or those that a sparse one consists of."""
+    if tensor.layout == torch.strided:
+        return [tensor]
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()]
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [tensor.crow_indices(), tensor.col_indices(), tensor.values()]
+    return [tensor.ccol_indices(), tensor.row_indices(), tensor.values()]
 
 
 class _TorchSpaceGroup(SpaceGroup):

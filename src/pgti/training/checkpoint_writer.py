@@ -100,6 +100,8 @@ class _HostCopy:
 
     def _of_tensor(self, tensor: Tensor) -> Tensor:
         tensor = tensor.detach()
+        if tensor.layout != torch.strided:  # a sparse buffer of a network of the user's own
+            return tensor.cpu().clone()
         key = (tensor.data_ptr(), tensor.device, tensor.dtype, tensor.shape, tensor.stride())
         if key not in self._copies:
             is_on_gpu = tensor.device.type == "cuda"

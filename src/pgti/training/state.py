@@ -132,7 +132,7 @@ class TrainingState:
     def _check_ranks_agree(self) -> None:
         """Refuse ranks whose parameters differ, as far as their sums show."""
         sums = [
-            each.detach().reshape(-1).view(torch.int16).sum(dtype=torch.int64)
+            each.detach().contiguous().reshape(-1).view(torch.int16).sum(dtype=torch.int64)
             for each in self._step.parameters
         ]
         mine = int(torch.stack(sums).sum())
