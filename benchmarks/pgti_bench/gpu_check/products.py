@@ -7,6 +7,7 @@ import torch
 from pgti.nn import Supports
 from pgti.nn.learned_graph import Neighbours, nearest
 from pgti.nn.numerics import float32_products
+from pgti_bench.gpu_check.large import check_large
 from pgti_bench.gpu_check.setting import Setting, relative_error
 from pgti_bench.gpu_check.windows import PEMS_NODES, graph_of
 
@@ -27,6 +28,7 @@ def check(setting: Setting) -> None:
         _learned(setting, setting.size(3000, 60), setting.size(512, 8))
     with setting.guard("rows beyond 2^31 numbers"):
         _large_offsets(setting)
+    check_large(setting)
 
 
 def _fixed(setting: Setting, name: str, num_nodes: int, columns: int) -> None:
