@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -18,7 +18,7 @@ from pgti.training import TrainingConfig, TrainStep
 from pgti.training.optim import build_loss, build_optimizer
 from pgti_bench.devices import synchronize
 
-__all__ = ["DDPStep", "RankStep", "StepTimes", "clone_batch"]
+__all__ = ["DDPStep", "RankStep", "StepTimes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,15 +163,3 @@ class _CollectiveTimer:
             return _CollectiveTimer(result, self._timer) if hasattr(result, "wait") else result
 
         return call
-
-
-def clone_batch(batch: Batch) -> Batch:
-    """A copy of a batch in its own memory."""
-    return replace(
-        batch,
-        x=batch.x.clone(),
-        x_mask=batch.x_mask.clone(),
-        y=None if batch.y is None else batch.y.clone(),
-        y_mask=None if batch.y_mask is None else batch.y_mask.clone(),
-        calendar=batch.calendar.clone(),
-    )

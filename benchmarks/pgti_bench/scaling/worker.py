@@ -18,7 +18,7 @@ from pgti.training.gradients import STOP_BITS
 from pgti.windows import WindowSpec
 from pgti_bench.devices import synchronize
 from pgti_bench.scaling.options import DDP
-from pgti_bench.scaling.step import DDPStep, RankStep, clone_batch
+from pgti_bench.scaling.step import DDPStep, RankStep
 from pgti_bench.scaling.systems import build_system_loader
 from pgti_bench.scaling.windows import window_source
 from pgti_bench.worker_loop import serve
@@ -142,7 +142,7 @@ class RankHandlers:
                 device=self._device,
             )
             with contextlib.closing(plain.epoch(0)) as batches:
-                self._batch = clone_batch(next(batches))
+                self._batch = next(batches).clone()
             self._alone.take(iter([self._batch]))
         seconds, cpu_seconds = [], []
         for _ in range(count):
