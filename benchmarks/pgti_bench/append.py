@@ -9,7 +9,6 @@ directory to the disk; how long the disk takes for that alone is measured beside
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from pgti.store import SeriesStore
 from pgti_bench.interleave import interleave
 from pgti_bench.output import finish, number
 from pgti_bench.paper_datasets import DatasetShape
-from pgti_bench.synthetic_stores import SIMULATED_STEPS, synthetic_store
+from pgti_bench.synthetic_stores import SIMULATED_STEPS, scratch_directory, synthetic_store
 
 __all__ = ["AppendResult", "append_command", "measure_append"]
 
@@ -182,7 +181,7 @@ def append_command(
         workdir: Directory for temporary files.
         json: Print one JSON object on standard output, and no tables.
     """
-    with tempfile.TemporaryDirectory(prefix="pgti-", dir=workdir) as scratch:
+    with scratch_directory(workdir) as scratch:
         result = measure_append(
             Path(scratch), sensors=sensors, rows=rows, rounds=rounds, commands=commands
         )

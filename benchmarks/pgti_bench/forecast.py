@@ -5,7 +5,6 @@ minutes. The goal is less than 50 ms beside the network, for 303 sensors. The se
 time does not depend on its values.
 """
 
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from pgti.cli.output import print_results
 from pgti.errors import require_whole_number
 from pgti.run.results import Machine, Spread, to_json
 from pgti_bench.output import finish, number
+from pgti_bench.synthetic_stores import scratch_directory
 
 __all__ = ["ForecastResult", "forecast_command", "measure_forecast"]
 
@@ -113,7 +113,7 @@ def forecast_command(
         workdir: Directory for temporary files.
         json: Print one JSON object on standard output, and no tables.
     """
-    with tempfile.TemporaryDirectory(prefix="pgti-", dir=workdir) as scratch:
+    with scratch_directory(workdir) as scratch:
         result = measure_forecast(Path(scratch), model=model, sensors=sensors, rounds=rounds)
     goal = "reached" if result.reaches_goal else "not reached"
     table = Table(

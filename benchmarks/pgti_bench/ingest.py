@@ -9,7 +9,6 @@ cache if it fits there.
 
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pgti.ingestion import ingest
 from pgti.run.results import Machine, Spread, to_json
 from pgti_bench.interleave import interleave
 from pgti_bench.output import finish, number
+from pgti_bench.synthetic_stores import scratch_directory
 
 __all__ = ["IngestResult", "ingest_command", "measure_ingest"]
 
@@ -138,7 +138,7 @@ def ingest_command(
         workdir: Directory for temporary files.
         json: Print one JSON object on standard output, and no tables.
     """
-    with tempfile.TemporaryDirectory(prefix="pgti-", dir=workdir) as scratch:
+    with scratch_directory(workdir) as scratch:
         result = measure_ingest(Path(scratch), sensors=sensors, rows=rows, rounds=rounds)
     goal = "reached" if result.reaches_goal else "not reached"
     table = Table(

@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from pgti.run.results import Machine, to_json
 from pgti.store import SeriesStore, StoreWriter
 from pgti_bench.errors import BenchError, DifferenceError
 from pgti_bench.output import binary_size, finish
+from pgti_bench.synthetic_stores import scratch_directory
 from pgti_bench.worker import thread_settings
 
 __all__ = ["SpaceResult", "measure_space", "road_network", "space_command"]
@@ -131,7 +131,7 @@ def measure_space(
     ):
         require_whole_number(name, number, 1)
     load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(dir=workdir) as directory:
+    with scratch_directory(workdir) as directory:
         store = _write_store(Path(directory) / "store", num_nodes, input_steps + horizon + steps)
         found: dict[int, tuple[RankFound, ...]] = {}
         predicted: dict[int, HaloTraffic] = {}

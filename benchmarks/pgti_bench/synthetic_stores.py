@@ -16,6 +16,7 @@ from pgti.datasets.simulated import SimulationOptions, simulate
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.ingestion import IngestOptions, read_graph
+from pgti.storage import reraise_os_errors
 from pgti.store import SeriesStore, StoreMeta
 from pgti.store.layout import write_rows
 from pgti.store.meta import DIGESTS_FILE, META_FILE, MOMENTS_FILE, SERIES_FILE, SERIES_OFFSET
@@ -37,10 +38,23 @@ __all__ = [
     "drop_page_cache",
     "lengthen",
     "read_road",
+    "scratch_directory",
     "synthetic_store",
 ]
 
 SIMULATED_STEPS = 2016  # simulated steps of a sparse series: a week of five-minute intervals
+
+
+def scratch_directory(within: Path | None) -> tempfile.TemporaryDirectory[str]:
+    """A temporary directory in one that is created if it is not there, else in the system's.
+
+    Raises:
+        RunError: it cannot be created.
+    """
+    with reraise_os_errors(f"{within} cannot be used"):
+        if within is not None:
+            within.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="pgti-", dir=within)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

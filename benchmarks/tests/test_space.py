@@ -16,7 +16,7 @@ def test_two_ranks_send_what_was_predicted(
 ) -> None:
     """Over gloo; the parameters after two steps are those of one rank."""
     sizes = ["--sensors", "60", "--hidden", "4", "--input-steps", "3", "--horizon", "2"]
-    sizes += ["--steps", "2", "--activation-checkpointing", "--workdir", str(tmp_path)]
+    sizes += ["--steps", "2", "--activation-checkpointing", "--workdir", str(tmp_path / "new")]
     assert run_command(["space", *sizes, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["agrees"]
@@ -26,7 +26,7 @@ def test_two_ranks_send_what_was_predicted(
     ]
     assert result["ranks"]["2"][0]["halo_bytes"] > 0
     assert result["memory_ratio"]["1"] == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_the_road_network_is_a_road_network() -> None:

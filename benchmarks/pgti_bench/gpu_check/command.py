@@ -42,10 +42,8 @@ def gpu_check_command(
         ConfigError: there is no such part, or no GPU.
         DifferenceError: something is wrong.
     """
-    for directory in (out, scratch):
-        if directory is not None:
-            with reraise_os_errors(f"{directory} cannot be created"):
-                directory.mkdir(parents=True, exist_ok=True)
+    with reraise_os_errors(f"{out} cannot be created"):
+        out.mkdir(parents=True, exist_ok=True)
     names = tuple(PARTS) if parts == ("all",) else parts
     result = run_check(names, is_rehearsal=rehearse, scratch=scratch, log=log_line)
     content = to_json(result)

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from pgti.errors import ConfigError
 from pgti.run.results import Machine
 from pgti_bench.gpu_check.parts import PARTS
 from pgti_bench.gpu_check.results import Check, GpuCheckResult
+from pgti_bench.synthetic_stores import scratch_directory
 
 __all__ = ["TOTAL_SECONDS", "run_check"]
 
@@ -54,7 +54,7 @@ def run_check(
             "parts on the CPU, at sizes at which they say nothing about speed"
         )
     began, checks = time.monotonic(), []
-    with tempfile.TemporaryDirectory(prefix="pgti-gpu-check-", dir=scratch) as directory:
+    with scratch_directory(scratch) as directory:
         for name in names:
             left = TOTAL_SECONDS - (time.monotonic() - began)
             checks += _run_part(name, left, Path(directory), is_rehearsal=is_rehearsal, log=log)

@@ -5,7 +5,6 @@ fewer steps, as in the paper (arXiv 2507.11683).
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from pgti_bench.scaling.options import DASK, EXCHANGE, ScalingOptions
 from pgti_bench.scaling.results import DaskFetch, Measured, Modelled, Ratio, ScalingResult
 from pgti_bench.scaling.runner import ScalingRunner
 from pgti_bench.scaling.windows import window_source, write_windows
-from pgti_bench.synthetic_stores import synthetic_store
+from pgti_bench.synthetic_stores import scratch_directory, synthetic_store
 
 __all__ = ["measure_scaling"]
 
@@ -54,7 +53,7 @@ def measure_scaling(
         BenchError: a rank failed, or Dask's is the only system and Dask is not installed.
     """
     options, left_out = _drop_missing_dask(options)
-    with tempfile.TemporaryDirectory(prefix="pgti-scaling-", dir=workdir) as scratch:
+    with scratch_directory(workdir) as scratch:
         opened = _open_store(options, store, Path(scratch) if workdir is None else workdir, log)
         source, starts = window_source(opened, options.spec)
         _check_enough_windows(options, len(starts))
