@@ -1,5 +1,6 @@
 """A network compiled with torch.compile: once for batches of all sizes."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from pgti.errors import ConfigError, option
 from pgti.models import AbstractModel, TeacherForcing
 from pgti.training.config import CompileMode
 
-__all__ = ["compile_network"]
+__all__ = ["compile_network", "compiler_errors"]
 
 
 def compile_network(
@@ -50,7 +51,7 @@ def compile_network(
 
     def call(x: Tensor, *args: Any, **kwargs: Any) -> Any:
         _mark_batches(x, *args, *kwargs.values())
-        with _one_line():
+        with compiler_errors():
             return compiled(x, *args, **kwargs)
 
     network._compiled_call_impl = call
@@ -86,13 +87,20 @@ def _check_tools(device: str) -> None:
 
 
 @contextmanager
-def _one_line() -> Iterator[None]:
-    """Turn an error of the compiler, which has many lines, into one."""
-    from torch._dynamo.exc import TorchDynamoException
+def compiler_errors() -> Iterator[None]:
+    """Turn an error of the compiler, which has many lines, into one.
 
+    The backward pass of batches of all sizes may be compiled as it begins, after the forward pass.
+
+    Raises:
+        ConfigError: in its place.
+    """
     try:
         yield
-    except TorchDynamoException as error:
+    except Exception as error:
+        compiler = sys.modules.get("torch._dynamo.exc")  # to import it takes a second
+        if compiler is None or not isinstance(error, compiler.TorchDynamoException):
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ConfigError(
             f"torch.compile failed on this network: {' '.join(lines[:2])}; train without "

@@ -15,7 +15,7 @@ from pgti.errors import ConfigError, DataError, Interrupted, option
 from pgti.forecasting import NetworkForecaster, Observer, evaluate
 from pgti.training.callbacks import Callback, Extensions, TrainingStatus
 from pgti.training.checkpoint import Checkpoint
-from pgti.training.compilation import compile_network
+from pgti.training.compilation import compile_network, compiler_errors
 from pgti.training.config import TrainingConfig
 from pgti.training.optim import learning_rate
 from pgti.training.progress import FitResult, Progress, rate_of
@@ -125,7 +125,7 @@ class Trainer:
         if self._extensions.callbacks:
             self.train_step.watch_for_changes()
         try:
-            with self._stop.signals, closing(self.state):
+            with compiler_errors(), self._stop.signals, closing(self.state):
                 if not self.state.progress.is_finished(self._config):
                     self._train()
                 self._agree_to_stop()
