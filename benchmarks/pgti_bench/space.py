@@ -20,6 +20,7 @@ import numpy as np
 from rich.table import Table
 
 from pgti.cli.output import build_table, log, print_results
+from pgti.display import count_of
 from pgti.errors import require_whole_number
 from pgti.graph import SensorGraph, partition_sensors
 from pgti.run.build import shape_of_store
@@ -228,7 +229,7 @@ def _peak(ranks: tuple[RankFound, ...]) -> float:
 
 def _summary(number: int, ranks: tuple[RankFound, ...]) -> str:
     return (
-        f"{number} ranks: {min(ranks[0].seconds):.1f} s a step, "
+        f"{count_of(number, 'rank')}: {min(ranks[0].seconds):.1f} s a step, "
         f"{binary_size(int(_peak(ranks)))} at the peak of a rank"
     )
 

@@ -307,7 +307,7 @@ def test_tables_say_what_was_measured_failed_and_left_out() -> None:
         machine=Machine.here(),
         seconds=321.4,
         checks=(
-            Check(part="steps", name="dcrnn", figures={"ms": 12.3456, "windows": 64}),
+            Check(part="steps", name="dcrnn", figures={"ms": 12.3456, "mib": None, "windows": 64}),
             Check(part="models", name="gru", passed=False, figures={"error": 0.5, "bits": False}),
             Check(part="models", name="stid", passed=True, message="a|b"),
             Check(part="peer", name="layer", message="not installed"),

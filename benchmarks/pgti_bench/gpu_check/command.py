@@ -56,6 +56,7 @@ def gpu_check_command(
         figures = ", ".join(
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in check.figures.items()
+            if value is not None
         )
         table.add_row(check.part, check.name, check.outcome, figures or check.message)
     print_results(content, table, as_json=json)

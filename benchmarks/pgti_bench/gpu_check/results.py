@@ -79,7 +79,8 @@ class GpuCheckResult:
 def _table(checks: Sequence[Check]) -> list[str]:
     rows = ["| check | outcome | figures |", "|---|---|---|"]
     for check in checks:
-        figures = ", ".join(f"{name} {_text(value)}" for name, value in check.figures.items())
+        known = {name: value for name, value in check.figures.items() if value is not None}
+        figures = ", ".join(f"{name} {_text(value)}" for name, value in known.items())
         told = "; ".join(text for text in (figures, check.message) if text).replace("|", "/")
         rows.append(f"| {check.name} | {check.outcome} | {told} |")
     return rows

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import ConfigError, PgtiError, RunError, require_whole_number
 from pgti.models import is_own_model, source_of_own_model
 from pgti.run.build import resolve_model, shape_of_store
@@ -82,7 +83,10 @@ def study(
     measured = {"cpu": machine.cpu, "threads": threads, "jobs": jobs, **machine.versions}
     found = {training: training.read_result() for training in trainings}
     waiting = [training for training in trainings if found[training] is None]
-    log(f"{len(trainings)} trainings, {len(waiting)} of them not finished; {threads} threads each")
+    log(
+        f"{count_of(len(trainings), 'training')}, {len(waiting)} of them not finished; "
+        f"{count_of(threads, 'thread')} each"
+    )
     failures: dict[StudyTraining, PgtiError] = {}
     for training, result in run_trainings(
         waiting,
