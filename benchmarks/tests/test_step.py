@@ -231,12 +231,15 @@ def test_the_layer_has_a_weight_for_each_power_of_both_walks() -> None:
     assert resolve_options(LAYER, {"hops": 3}) == {"hidden": 64, "hops": 3}
 
 
-@pytest.mark.parametrize("model", ["layer", "dcrnn"])
-def test_steps_learn(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [("layer", {"hidden": 4}), ("dcrnn", {"hidden": 4}), ("stid", {"layers": 1})],
+)
+def test_steps_learn(model: str, options: dict[str, Any]) -> None:
     """The same batch again and again: the loss falls."""
     spec = StepSpec(
         model=model,
-        options={"hidden": 4},
+        options=options,
         steps=3,
         batch_size=4,
         precision="float32",
