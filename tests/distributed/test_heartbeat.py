@@ -112,6 +112,19 @@ def test_a_rank_that_writes_and_enters_fewer_collectives_hangs(
         assert f"rank {hung} hangs: it has entered 0 of 1 collectives" in str(error)
 
 
+def test_of_ranks_that_share_windows_the_one_that_the_others_wait_for_hangs(
+    fast: list[Ranks],
+) -> None:
+    """Ranks 0 and 1 wait for 2 and 3 in a collective, and rank 2 for 3 in an exchange."""
+    fast.append(Ranks(4))
+    for rank in (0, 1):
+        fast[0].beats[rank].enter_collective()
+    fast[0].beats[2].enter_exchange()
+    time.sleep(3 * INTERVAL)
+    error = fast[0].beats[0].find_failed_rank()
+    assert str(error).startswith("rank 3 hangs: it has entered 0 of 1 collectives")
+
+
 def test_rank_0_serves_the_store_until_the_others_have_left(fast: list[Ranks]) -> None:
     """Or requests of theirs would fail, and torch write a stack trace for each."""
     fast.append(ranks := Ranks(3))

@@ -39,6 +39,7 @@ class _State:
         text: why it failed or left; empty while it works.
         found: of rank 0: the rank that it has found to have failed.
         found_text: how.
+        exchanges: number of operations among the ranks that share its windows, as far as entered.
     """
 
     beats: int = 0
@@ -48,6 +49,7 @@ class _State:
     text: str = ""
     found: int = 0
     found_text: str = ""
+    exchanges: int = 0
 
 
 class Heartbeat:
@@ -98,6 +100,10 @@ class Heartbeat:
     def enter_collective(self) -> None:
         """Record that the rank enters a collective."""
         self._state.collectives += 1
+
+    def enter_exchange(self) -> None:
+        """Record that the rank enters an operation among the ranks that share its windows."""
+        self._state.exchanges += 1
 
     def wait_for_all(self) -> None:
         """Wait until every rank is here, however long that takes, while all of them are alive.
@@ -270,10 +276,15 @@ def _silent_store() -> PeerError:
 
 
 def _behind(states: Sequence[_State]) -> PeerError | None:
-    """A rank that has entered fewer collectives than the others."""
+    """The rank that has entered the fewest collectives, if others have entered more.
+
+    Of ranks that share windows, the one that entered fewer exchanges: the others wait for it there.
+    """
     most = max(state.collectives for state in states)
-    for rank, state in enumerate(states):
-        if state.collectives < most:
-            entered = f"{state.collectives} of {most} collectives"
-            return _failure(rank, f"rank {rank} hangs: it has entered {entered}")
-    return None
+    last = min(
+        range(len(states)), key=lambda rank: (states[rank].collectives, states[rank].exchanges)
+    )
+    if states[last].collectives == most:
+        return None
+    entered = f"{states[last].collectives} of {most} collectives"
+    return _failure(last, f"rank {last} hangs: it has entered {entered}")

@@ -220,6 +220,12 @@ class TorchCommunicator(Communicator):
             self._heartbeat.enter_collective()
         return self.translate_errors()
 
+    def exchange_of_space(self) -> AbstractContextManager[None]:
+        """An operation of the ranks that share windows: counted apart, for not all enter it."""
+        if self._heartbeat is not None:
+            self._heartbeat.enter_exchange()
+        return self.translate_errors()
+
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
         """Translate torch's error about a lost connection into one that names the rank.
@@ -275,7 +281,7 @@ class _TorchSpaceGroup(SpaceGroup):
     ) -> Work:
         """One all-to-all, without waiting."""
         self._communicator.traffic.add("halo", sent.nbytes)
-        with self._communicator.translate_errors():
+        with self._communicator.exchange_of_space():
             work = dist.all_to_all_single(
                 received,
                 sent,
@@ -289,5 +295,5 @@ class _TorchSpaceGroup(SpaceGroup):
     def all_reduce_(self, tensor: Tensor) -> None:
         """All-reduce in the group."""
         self._communicator.traffic.add("halo", tensor.nbytes)
-        with self._communicator.translate_errors():
+        with self._communicator.exchange_of_space():
             dist.all_reduce(tensor, group=self._group)
