@@ -104,8 +104,9 @@ def test_scattered_sensors_announce_whole_rows(
         return pages_of(first, stop)
 
     monkeypatch.setattr("pgti.batching.mapped_series.pages_of", seen)
-    source = make_source(tmp_path / "s", (6, 400_000, 1), WindowSpec(input_steps=2, horizon=1))
-    sensors = np.arange(0, 400_000, 5_000)
+    monkeypatch.setattr("pgti.batching.mapped_series._MOST_RUNS", 4)
+    source = make_source(tmp_path / "s", (6, 20_000, 1), WindowSpec(input_steps=2, horizon=1))
+    sensors = np.arange(0, 20_000, 2_500)
     reader = MappedSeries(source.store, available=0, sensors=sensors)
     out = np.empty((2, len(sensors)), dtype=reader.dtype)
     reader.copy_rows([(1, 3)], out)
