@@ -237,6 +237,8 @@ def _warnings(run: Run) -> list[str]:
             f"{len(targets)} targets ({', '.join(targets)}): the loss and the "
             f"errors over all of them mix their units; {option('windows.targets')} chooses"
         )
+    if run.config.training.compile:
+        lines.append("the network is compiled in the first step, which takes up to some minutes")
     if run.config.training.precision == "tf32" and not has_tf32(run.device):
         lines.append(
             f"precision tf32: {'a CPU' if run.device.type == 'cpu' else 'this GPU'} has no TF32 "
