@@ -425,17 +425,17 @@ def test_measurements_on_the_command_line(
     for module in (memory_measure, memory_commands):
         monkeypatch.setattr(module, "run_limited", commands)
     few = ("--max-steps", 1, "--batch-size", 2, "--hidden", 2, "--windows", 3)
-    options = ("--datasets", "chickenpox", "--limit", "1GiB", "--workdir", tmp_path, *few)
+    options = ("--datasets", "chickenpox", "--limit", "4GiB", "--workdir", tmp_path, *few)
     assert run("memory", *options, "--json") == 0
     captured = capsys.readouterr()
     result = json.loads(captured.out.strip().splitlines()[-1])
-    assert result["options"]["limit_bytes"] == GIB
+    assert result["options"]["limit_bytes"] == 4 * GIB
     assert [each["batching"] for each in result["datasets"][0]["commands"]][:3] == [
         "index",
         "device",
         "standard",
     ]
-    assert "each command within 1.00 GiB" in captured.out
+    assert "each command within 4.00 GiB" in captured.out
     assert (tmp_path / "chickenpox" / "series.npy").exists()
 
 

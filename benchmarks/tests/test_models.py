@@ -17,7 +17,7 @@ def test_models_are_trained_within_the_limit(
     """One that trains has its figures, one that is killed says so."""
     commands = InProcessCommands(killed=("gru",))
     monkeypatch.setattr(models, "run_limited", commands)
-    options = ["--models", "linear,gru", "--limit", "1GiB", "--json"]
+    options = ["--models", "linear,gru", "--limit", "4GiB", "--json"]
     assert run_command(["models", str(store), *options]) == 0
     linear, gru = json.loads(capsys.readouterr().out)["models"]
     assert (linear["model"], linear["outcome"]) == ("linear", "done")
@@ -27,7 +27,7 @@ def test_models_are_trained_within_the_limit(
     assert linear["peak_pss_bytes"] == PEAK_BYTES + 1
     assert linear["group_peak_bytes"] == 1 << 29
     assert (gru["outcome"], gru["parameters"]) == ("killed by its limit", None)
-    assert all(line[line.index("--memory-budget") + 1] == str(1 << 30) for line in commands.ran)
+    assert all(line[line.index("--memory-budget") + 1] == str(4 << 30) for line in commands.ran)
 
 
 def test_an_unknown_model_is_refused(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
