@@ -178,9 +178,9 @@ class Communicator(ABC):
         if shards != self.space.size:
             self.space = SpaceGroup() if shards == 1 else self._join_space(shards)
 
+    @abstractmethod
     def _join_space(self, size: int) -> SpaceGroup:
         """The group of this rank, of `size` consecutive ranks; a collective operation."""
-        raise NotImplementedError
 
     @abstractmethod
     def all_reduce_(self, tensor: Tensor, kind: Kind) -> None:
@@ -289,6 +289,10 @@ class SingleProcess(Communicator):
 
     def __init__(self) -> None:
         super().__init__(rank=0, world_size=1)
+
+    def _join_space(self, size: int) -> SpaceGroup:
+        """One rank is a group of itself."""
+        return SpaceGroup(size=size)
 
     def all_reduce_(self, tensor: Tensor, kind: Kind) -> None:
         """The tensor is the sum."""
