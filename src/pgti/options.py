@@ -215,6 +215,8 @@ def _convert(name: str, value: Any, hint: Any, default: Any = None) -> Any:
     if get_origin(hint) in (Union, UnionType):
         if value is None and NoneType in get_args(hint):
             return None
+        if set(get_args(hint)) == {float, str}:
+            return _convert_number_or_text(name, value)
         (hint,) = (member for member in get_args(hint) if member is not NoneType)
     if (kind := get_origin(hint)) in (tuple, list):
         return kind(_convert_list(name, value, hint))
@@ -240,6 +242,16 @@ def _convert_value(name: str, value: Any, hint: Any) -> Any:
     if hint in _TYPE_NAMES and (not isinstance(value, hint) or (is_bool and hint is not bool)):
         raise ConfigError(f"{name} is {_shorten(value)}: it must be {_TYPE_NAMES[hint]}")
     return value
+
+
+def _convert_number_or_text(name: str, value: Any) -> float | str:
+    """A number where the value is one or reads as one, else its text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return float(_convert_value(name, value, float))
 
 
 def _convert_list(name: str, value: Any, hint: Any) -> list[Any]:

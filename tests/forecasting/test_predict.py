@@ -2,7 +2,6 @@
 
 import resource
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from pgti.batching import WindowSource
-from pgti.errors import ConfigError, MissingExtraError, RunError
+from pgti.errors import ConfigError, RunError
 from pgti.forecasting import (
     AbstractForecaster,
     ForecastLabels,
@@ -423,18 +422,6 @@ def test_no_window_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no window to forecast"):
         write(source, tmp_path / "forecast.csv", range(0))
     assert not (tmp_path / "forecast.csv").exists()
-
-
-def test_parquet_without_pyarrow_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message has the command that installs it."""
-    source = two_targets(tmp_path)
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-
-    with pytest.raises(MissingExtraError, match=r"pip install 'pgti\[parquet\]'"):
-        write(source, tmp_path / "forecast.parquet")
-    assert not list(tmp_path.glob("*forecast*"))
 
 
 # -- time zones -----------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def test_help_lists_every_option() -> None:
         ({"chanels": "speed"}, "chanels is not an option; did you mean 'channels'?"),
         ({"interval": 5}, "interval is 5: it must be text"),
         ({"gaps": "ignore"}, "gaps is 'ignore': it must be one of error, fill, keep"),
-        ({"missing": "none"}, r"missing\[0\] is 'none': it must be a number"),
+        ({"missing": None}, r"missing is None: it must be a list"),
         ({"overwrite": "yes"}, "overwrite is 'yes': it must be true or false"),
     ],
 )

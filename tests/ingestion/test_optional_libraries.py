@@ -10,9 +10,7 @@ from pgti.errors import MissingExtraError
 from pgti.ingestion import ingest
 
 
-@pytest.mark.parametrize(
-    ("library", "suffix", "extra"), [("h5py", ".h5", "hdf5"), ("pyarrow", ".parquet", "parquet")]
-)
+@pytest.mark.parametrize(("library", "suffix", "extra"), [("h5py", ".h5", "hdf5")])
 def test_missing_library_names_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str, suffix: str, extra: str
 ) -> None:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from pgti.cli.error_tables import IN_UNITS, format_error
 from pgti.cli.output import build_table
-from pgti.errors import ConfigError, MissingExtraError
+from pgti.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,6 @@ def check_out(path: Path) -> None:
 
     Raises:
         ConfigError: if the suffix names no format, or the directory does not exist.
-        MissingExtraError: if the library of the format is not installed.
     """
     if path.suffix not in (".csv", ".parquet"):
         raise ConfigError(
@@ -63,11 +62,6 @@ def check_out(path: Path) -> None:
         )
     if not path.parent.is_dir():
         raise ConfigError(f"--out is {path}: the directory {path.parent} does not exist")
-    if path.suffix == ".parquet":
-        try:
-            import pyarrow  # noqa: F401 - an optional library
-        except ImportError:
-            raise MissingExtraError("pyarrow", "parquet") from None
 
 
 def write_breakdowns(report: "Report", names: Sequence[str], path: Path) -> int:

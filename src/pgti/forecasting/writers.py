@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.batching import WindowSource
-from pgti.errors import ConfigError, MissingExtraError
+from pgti.errors import ConfigError
 from pgti.storage import replace_atomically
 from pgti.store import TimeAxis
 
@@ -149,7 +149,6 @@ def open_writer(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
 
     Raises:
         ConfigError: if the suffix is unknown, or the directory does not exist.
-        MissingExtraError: if the library of the format is not installed.
         RunError: if the file cannot be written.
     """
     formats: dict[str, Callable[[Path, ForecastLabels], AbstractContextManager[WriteBlock]]] = {
@@ -190,11 +189,9 @@ def _open_csv(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
 
 @contextmanager
 def _open_parquet(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
-    try:
-        import pyarrow  # noqa: PLC0415 - an extra
-        import pyarrow.parquet  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("pyarrow", "parquet") from None
+    import pyarrow  # noqa: PLC0415 - it takes a while
+    import pyarrow.parquet  # noqa: PLC0415
+
     words = {
         "sensor": pyarrow.array(list(labels.sensor_ids), pyarrow.string()),
         "channel": pyarrow.array(list(labels.channels), pyarrow.string()),

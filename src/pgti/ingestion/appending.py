@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.cleaning import Cleaner
+from pgti.ingestion.formats import check_options_used
 from pgti.ingestion.growth import GrowingTimes, KnownRows
 from pgti.ingestion.matching import match_readings
 from pgti.ingestion.newer import scale_of, source_channels
 from pgti.ingestion.newer_times import put_on_clock
-from pgti.ingestion.options import IngestOptions, check_options_used
+from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.recall import describe_recalled, given_options, recall_options
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix

@@ -10,7 +10,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.times import RowLabels
 
-__all__ = ["Cleaner"]
+__all__ = ["Cleaner", "numeric_codes"]
 
 
 class Cleaner:
@@ -33,7 +33,7 @@ class Cleaner:
     ) -> None:
         self._channels = channels
         self._node_ids = node_ids
-        self._missing = tuple(code for code in options.missing if not math.isnan(code))
+        self._missing = numeric_codes(options.missing)
         self._scale = options.scale
         self._labels = labels
         self._num_infinite = 0
@@ -80,6 +80,11 @@ class Cleaner:
                 f"{self._node_ids[node]!r}, channel {self._channels[channel]!r}"
             )
         self._num_infinite += int(infinite.sum())
+
+
+def numeric_codes(missing: tuple[float | str, ...]) -> tuple[float, ...]:
+    """The codes of missing readings that are numbers; NaN, which always is one, is left out."""
+    return tuple(code for code in missing if not isinstance(code, str) and not math.isnan(code))
 
 
 def _scale(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:

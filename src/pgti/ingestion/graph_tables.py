@@ -124,7 +124,7 @@ def read_table_graph(
 def _read(path: Path, options: IngestOptions) -> _Table:
     name = path.name
     first = first_lines(path, 1)[0]
-    delimiter = options.delimiter or max((",", "\t", ";", " "), key=first.count)
+    delimiter = options.graph_delimiter or max((",", "\t", ";", " "), key=first.count)
     with reraise_read_errors(name, "a table of text"), open_text(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
         lines = [row for row in csv.reader(text, delimiter=delimiter) if row]

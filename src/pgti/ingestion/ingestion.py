@@ -13,6 +13,7 @@ from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
 from pgti.ingestion.cleaning import Cleaner
+from pgti.ingestion.formats import IDS_IN_READINGS, check_options_used
 from pgti.ingestion.node_matching import (
     MatchedGraph,
     RawCoordinates,
@@ -20,8 +21,9 @@ from pgti.ingestion.node_matching import (
     RawGraph,
     match_nodes,
 )
-from pgti.ingestion.options import IDS_IN_READINGS, IngestOptions, check_options_used
+from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
+from pgti.ingestion.scratch import scratch_beside
 from pgti.ingestion.sources import (
     GraphSource,
     ReadingsSource,
@@ -99,12 +101,13 @@ def ingest(
         overwrite=options.overwrite,
     ) as writer:
         timeline = Timeline(readings, options, time_zone)
-        _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
+        with scratch_beside(target):
+            _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
         if timeline.has_times:
             timeline.finish(writer)
         else:
             _finish_without_times(options, writer)
-    notes = (*matched.notes, *timeline.notes)
+    notes = (*readings.notes, *readings.late_notes(), *matched.notes, *timeline.notes)
     if timeline.num_filled:
         were = "was" if timeline.num_filled == 1 else "were"
         rows = count_of(timeline.num_filled, "row")

@@ -11,10 +11,11 @@ import numpy as np
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError
+from pgti.ingestion.formats import check_options_used
 from pgti.ingestion.matching import MatchedReadings, SourceChannels, match_readings
 from pgti.ingestion.newer_rows import StoreBuilder, notes_of_phase, notes_of_rows
 from pgti.ingestion.newer_times import put_on_clock
-from pgti.ingestion.options import IngestOptions, check_options_used
+from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, row_blocks, rows_per_chunk
 from pgti.ingestion.recall import RecalledOptions, describe_recalled, recall_options
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix

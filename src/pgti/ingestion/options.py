@@ -11,48 +11,24 @@ from pgti.options import convert_fields, require_number
 from pgti.store.time_axis import is_zone
 
 __all__ = [
-    "HDF5_SUFFIXES",
-    "IDS_IN_READINGS",
-    "TEXT_SUFFIXES",
+    "Aggregate",
+    "Duplicates",
     "EdgeValues",
     "Gaps",
     "GraphKind",
     "IngestOptions",
-    "check_options_used",
-    "suits_readings",
 ]
 
 Gaps: TypeAlias = Literal["error", "fill", "keep"]
+Duplicates: TypeAlias = Literal["error", "first", "last", "mean"]
+Aggregate: TypeAlias = Literal["mean", "sum", "last"]
 EdgeValues: TypeAlias = Literal["weight", "distance"]
 GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
-_TABLES = (*TEXT_SUFFIXES, ".parquet", ".pq")
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-_KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
-_GRAPHS = (".npz", *TEXT_SUFFIXES)
-
-IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES)
-
-# Formats of readings, and of graphs, that each option is for.
-_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "values": ((".npz", *HDF5_SUFFIXES), ()),
-    "header": (TEXT_SUFFIXES, ()),
-    "timestamps": (_TABLES, ()),
-    "time_format": (_TABLES, ()),
-    "delimiter": (TEXT_SUFFIXES, TEXT_SUFFIXES),
-    "ids": (IDS_IN_READINGS, _GRAPHS),
-    "edges": ((".npz",), _GRAPHS),
-    "coordinates": ((".npz",), _GRAPHS),
-    "neighbours": ((".npz",), _GRAPHS),
-    "graph_kind": ((), _GRAPHS),
-    "graph_values": ((), (".npz",)),
-}
-
-
 _OF_READINGS = frozenset(
     ("values", "channels", "scale", "missing", "interval", "time_zone", "time_format", "gaps",
-     "delimiter", "header", "timestamps", "ids")
+     "delimiter", "header", "timestamps", "ids", "long", "duplicates", "axes", "transpose",
+     "encoding", "decimal", "time_columns", "resample", "aggregate", "known_future")
 )  # fmt: skip
 """What a store remembers of how it was read: all options of readings but units and start."""
 _GAPS_REFUSED = ("gaps", "error")
@@ -69,22 +45,41 @@ class IngestOptions:
         units: Unit of each channel.
         scale: Factor from raw values to readings, one for all channels or one each. Where 1/scale
             is a whole number, raw values are divided by it, so that 645 * 0.1 is exactly 64.5.
-        missing: Raw values that mean "missing". NaN always does.
+        missing: Raw values, numbers or text, that mean "missing". NaN always does.
+        long: Columns (time, sensor, value, ...) of a long table, which has a row for each time and
+            sensor; several columns of values become channels.
+        duplicates: What to do where a time and a sensor occur twice: "error" refuses the source;
+            "first", "last" and "mean" choose among the rows in their order.
+        axes: Names of the axes of an array, in its order: time, sensor, channel; others (row,
+            column; latitude, longitude) together make the sensors.
+        transpose: Whether rows are sensors and columns are times.
         start: Wall-clock time of the first row, ISO 8601, for a source without times.
         interval: Time between rows, such as "5min", for a source without times.
         time_zone: IANA name of the zone of wall-clock times; times with an offset are shown on
             its clock. By default the zone of the source, if it has one.
         time_format: Format of the times in a table, as for `strptime`. By default ISO 8601.
+        time_columns: Columns that hold the times; the text of several is joined (date, time). By
+            default those whose titles and cells show it.
+        resample: Interval, such as "5min", onto whose grid rows are aggregated.
+        aggregate: How `resample` makes one reading of several, one for all channels or one each:
+            "mean", "sum" or "last".
         gaps: What to do where rows are missing between two times: "error" refuses the source,
             unless its times follow a rule without exception (months, working days, service hours);
             "fill" inserts rows of missing readings; "keep" stores the time of each row.
         delimiter: Character between the cells of a text file. Auto-detected by default.
+        encoding: Encoding of the text in a file, such as "cp1252". Auto-detected by default.
+        decimal: Decimal sign of the numbers in a text file, "." or ",". Auto-detected by default.
         header: Whether the first line of a text file holds sensor ids. Auto-detected by default.
         timestamps: Whether the first column of a text file or a Parquet table holds times.
             Auto-detected by default.
         ids: Array of sensor ids (1-D) in an npz or HDF5 source, or column of ids in a table of
             coordinates. By default the first array of a usual name (node_ids, sensor_ids, ids,
             ...) that has the right length.
+        known_future: Channels whose values are known for times to come (a calendar of events, a
+            weather forecast).
+        exact: Whether the store keeps every digit of the readings where float32 would round them.
+        graph_delimiter: Character between the cells of a text file of the graph. Auto-detected by
+            default.
         graph_kind: Kind of graph in a graph file. Auto-detected by default.
         graph_values: Array of an npz that holds the adjacency matrix. By default the only square
             one.
@@ -110,16 +105,28 @@ class IngestOptions:
     channels: tuple[str, ...] = ()
     units: tuple[str, ...] = ()
     scale: tuple[float, ...] = ()
-    missing: tuple[float, ...] = ()
+    missing: tuple[float | str, ...] = ()
+    long: tuple[str, ...] = ()
+    duplicates: Duplicates = "error"
+    axes: tuple[str, ...] = ()
+    transpose: bool = False
     start: str | None = None
     interval: str | None = None
     time_zone: str | None = None
     time_format: str | None = None
+    time_columns: tuple[str, ...] = ()
+    resample: str | None = None
+    aggregate: tuple[Aggregate, ...] = ()
     gaps: Gaps = "error"
     delimiter: str | None = None
+    encoding: str | None = None
+    decimal: Literal[".", ","] | None = None
     header: bool | None = None
     timestamps: bool | None = None
     ids: str | None = None
+    known_future: tuple[str, ...] = ()
+    exact: bool = False
+    graph_delimiter: str | None = None
     graph_kind: GraphKind | None = None
     graph_values: str | None = None
     edges: tuple[str, ...] = ()
@@ -181,9 +188,11 @@ class IngestOptions:
                     f"{what} names {count_of(len(names), 'array')} ({', '.join(names)}): the rule "
                     f"is {rule}"
                 )
-        if self.delimiter is not None and not _could_delimit(self.delimiter):
+        for delimiter in (self.delimiter, self.graph_delimiter):
+            if delimiter is None or _could_delimit(delimiter):
+                continue
             raise ConfigError(
-                f"the delimiter {self.delimiter!r} must be one ASCII character that does not occur "
+                f"the delimiter {delimiter!r} must be one ASCII character that does not occur "
                 "in numbers or quotes, such as ; or a tab"
             )
         for what, names in (("values", self.values), ("channels", self.channels)):
@@ -194,38 +203,3 @@ class IngestOptions:
 
 def _could_delimit(text: str) -> bool:
     return len(text) == 1 and text.isascii() and not text.isalnum() and text not in '\r\n\0".+-_'
-
-
-def suits_readings(name: str, suffix: str) -> bool:
-    """Whether readings of a format have a use for an option; its suffix is "" in memory."""
-    return name not in _USES or suffix in _USES[name][0]
-
-
-def check_options_used(readings: str | None, graph: str | None, options: IngestOptions) -> None:
-    """Refuse options that neither the readings nor the graph have a use for.
-
-    Args:
-        readings: suffix of the file of readings, "" for an object in memory, None for none.
-        graph: the same for the graph.
-        options: what the user said.
-
-    Raises:
-        ConfigError: naming the option, its value and what it is for.
-    """
-    if any(suffix not in (None, *_KNOWN) for suffix in (readings, graph)):
-        return  # the reader refuses the format
-    for option, (for_readings, for_graphs) in _USES.items():
-        value = getattr(options, option)
-        if value in ((), None) or readings in for_readings or graph in for_graphs:
-            continue
-        suffixes = dict.fromkeys(suffix for suffix in (readings, graph) if suffix is not None)
-        given = [suffix or "an object in memory" for suffix in suffixes]
-        uses = [
-            f"{what} in {', '.join(formats)}"
-            for what, formats in (("readings", for_readings), ("a graph", for_graphs))
-            if formats
-        ]
-        raise ConfigError(
-            f"{option} is {value!r}, which {' and '.join(given)} cannot use: leave it out, it is "
-            f"for {' and '.join(uses)}"
-        )

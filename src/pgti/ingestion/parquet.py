@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pgti.errors import DataError, MissingExtraError, option
+from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, reraise_read_errors, rows_per_chunk
 from pgti.ingestion.time_columns import (
@@ -32,7 +32,6 @@ def open_parquet(path: Path, options: IngestOptions) -> Readings:
 
     Raises:
         DataError: if the file is damaged, or a column is neither numbers nor the times.
-        MissingExtraError: if pyarrow is not installed.
     """
     name = path.name
     with reraise_read_errors(name, _FORMAT), _open(path) as file:
@@ -74,10 +73,8 @@ def open_parquet(path: Path, options: IngestOptions) -> Readings:
 
 
 def _open(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as pq  # noqa: PLC0415 - an optional library
-    except ImportError:
-        raise MissingExtraError("pyarrow", "parquet") from None
+    import pyarrow.parquet as pq  # noqa: PLC0415 - it takes a while
+
     return pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False)
 
 

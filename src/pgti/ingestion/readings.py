@@ -63,6 +63,9 @@ class Readings:
         time_zone: zone of aware times, where the source names one.
         graph: the graph that the source itself contains.
         first_line: number of the line that holds row 0, where the source is text.
+        notes: what a user should know about how the source was read, one line each; more may be
+            known once its chunks were read (see `late_notes`).
+        late_notes: gives the notes that only reading the chunks showed.
         counts_ids: whether the ids only count the columns, as a table without names has them.
     """
 
@@ -77,6 +80,8 @@ class Readings:
     time_zone: str | None = None
     graph: RawGraph | None = None
     first_line: int | None = None
+    notes: tuple[str, ...] = ()
+    late_notes: Callable[[], tuple[str, ...]] = tuple
     counts_ids: bool = False
 
     @property

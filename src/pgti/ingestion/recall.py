@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from pgti.errors import ConfigError
-from pgti.ingestion.options import IngestOptions, suits_readings
+from pgti.ingestion.formats import suits_readings
+from pgti.ingestion.options import IngestOptions
 from pgti.options import check_names
 from pgti.store import StoreMeta
 
@@ -20,6 +21,13 @@ _REMEMBERED = (
     "delimiter",
     "header",
     "timestamps",
+    "long",
+    "duplicates",
+    "axes",
+    "transpose",
+    "encoding",
+    "decimal",
+    "time_columns",
 )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingestion.csv import open_csv
+from pgti.ingestion.formats import HDF5_SUFFIXES, TEXT_SUFFIXES
 from pgti.ingestion.frames import open_array, open_frame
 from pgti.ingestion.graph_arrays import (
     matrix_graph,
@@ -24,7 +25,7 @@ from pgti.ingestion.hdf5 import open_hdf5
 from pgti.ingestion.json import open_json
 from pgti.ingestion.node_matching import RawGraph, RawMatrix
 from pgti.ingestion.npy import open_npy, open_npz
-from pgti.ingestion.options import HDF5_SUFFIXES, TEXT_SUFFIXES, IngestOptions
+from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_parquet
 from pgti.ingestion.readings import Readings
 

@@ -13,6 +13,7 @@ from pgti.display import count_of
 from pgti.errors import ConfigError, DataError
 from pgti.graph import SensorGraph
 from pgti.ingestion import IngestOptions, ingest
+from pgti.ingestion.cleaning import numeric_codes
 from pgti.interop.pgt.data.index_dataset import IndexDataset
 from pgti.store import SeriesStore
 
@@ -116,7 +117,9 @@ def to_store(
     else:
         raise ConfigError(f"layout is {layout!r}: it must be windows or steps")
     if means is not None and stds is not None:
-        values = _to_readings(values, np.asarray(means), np.asarray(stds), options.missing)
+        values = _to_readings(
+            values, np.asarray(means), np.asarray(stds), numeric_codes(options.missing)
+        )
     graph = _graph(signal, values.shape[1])
     return ingest(values, path, options, graph=graph, node_ids=node_ids)
 

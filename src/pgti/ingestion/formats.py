@@ -1,0 +1,76 @@
+"""The formats of files by suffix, and the options that each has a use for."""
+
+from pgti.errors import ConfigError
+from pgti.ingestion.options import IngestOptions
+
+__all__ = [
+    "HDF5_SUFFIXES",
+    "IDS_IN_READINGS",
+    "TEXT_SUFFIXES",
+    "check_options_used",
+    "suits_readings",
+]
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+_TABLES = (*TEXT_SUFFIXES, ".parquet", ".pq")
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+_KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+_GRAPHS = (".npz", *TEXT_SUFFIXES)
+
+IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES)
+
+# Formats of readings, and of graphs, that each option is for.
+_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "values": ((".npz", *HDF5_SUFFIXES), ()),
+    "header": (TEXT_SUFFIXES, ()),
+    "timestamps": (_TABLES, ()),
+    "time_format": (_TABLES, ()),
+    "delimiter": (TEXT_SUFFIXES, ()),
+    "graph_delimiter": ((), TEXT_SUFFIXES),
+    "encoding": (TEXT_SUFFIXES, TEXT_SUFFIXES),
+    "decimal": (TEXT_SUFFIXES, TEXT_SUFFIXES),
+    "time_columns": (_TABLES, ()),
+    "long": ((*_TABLES, ""), ()),
+    "axes": ((*HDF5_SUFFIXES, ".npy", ".npz", ""), ()),
+    "ids": (IDS_IN_READINGS, _GRAPHS),
+    "edges": ((".npz",), _GRAPHS),
+    "coordinates": ((".npz",), _GRAPHS),
+    "neighbours": ((".npz",), _GRAPHS),
+    "graph_kind": ((), _GRAPHS),
+    "graph_values": ((), (".npz",)),
+}
+
+
+def suits_readings(name: str, suffix: str) -> bool:
+    """Whether readings of a format have a use for an option; its suffix is "" in memory."""
+    return name not in _USES or suffix in _USES[name][0]
+
+
+def check_options_used(readings: str | None, graph: str | None, options: IngestOptions) -> None:
+    """Refuse options that neither the readings nor the graph have a use for.
+
+    Args:
+        readings: suffix of the file of readings, "" for an object in memory, None for none.
+        graph: the same for the graph.
+        options: what the user said.
+
+    Raises:
+        ConfigError: naming the option, its value and what it is for.
+    """
+    if any(suffix not in (None, *_KNOWN) for suffix in (readings, graph)):
+        return  # the reader refuses the format
+    for option, (for_readings, for_graphs) in _USES.items():
+        value = getattr(options, option)
+        if value in ((), None) or readings in for_readings or graph in for_graphs:
+            continue
+        suffixes = dict.fromkeys(suffix for suffix in (readings, graph) if suffix is not None)
+        given = [suffix or "an object in memory" for suffix in suffixes]
+        uses = [
+            f"{what} in {', '.join(formats)}"
+            for what, formats in (("readings", for_readings), ("a graph", for_graphs))
+            if formats
+        ]
+        raise ConfigError(
+            f"{option} is {value!r}, which {' and '.join(given)} cannot use: leave it out, it is "
+            f"for {' and '.join(uses)}"
+        )
