@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
-from pgti.ingestion.csv import first_lines, is_number, open_text
+from pgti.ingestion.cells import is_number
 from pgti.ingestion.node_matching import (
     RawCoordinates,
     RawEdges,
@@ -20,6 +20,7 @@ from pgti.ingestion.node_matching import (
 )
 from pgti.ingestion.options import GraphKind, IngestOptions
 from pgti.ingestion.readings import ID_NAMES, Readings, ids_to_text, reraise_read_errors
+from pgti.ingestion.text_lines import first_lines, open_text
 
 __all__ = ["read_table_graph"]
 

@@ -17,10 +17,10 @@ import numpy as np
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
-from pgti.ingestion.csv import open_text
 from pgti.ingestion.frames import open_array
 from pgti.ingestion.node_matching import RawEdges
 from pgti.ingestion.readings import Chunk, Readings, ids_to_text, reraise_read_errors
+from pgti.ingestion.text_lines import open_text
 
 __all__ = ["open_json"]
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
-from pgti.ingestion.csv import open_csv
 from pgti.ingestion.formats import HDF5_SUFFIXES, TEXT_SUFFIXES
 from pgti.ingestion.frames import open_array, open_frame
 from pgti.ingestion.graph_arrays import (
@@ -28,6 +27,8 @@ from pgti.ingestion.npy import open_npy, open_npz
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_parquet
 from pgti.ingestion.readings import Readings
+from pgti.ingestion.shape import open_table
+from pgti.ingestion.text_table import open_text_table
 
 __all__ = [
     "GraphSource",
@@ -43,7 +44,10 @@ GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 
 _READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
     ".npy": lambda path, _: open_npy(path),
-    **dict.fromkeys(TEXT_SUFFIXES, open_csv),
+    **dict.fromkeys(
+        TEXT_SUFFIXES,
+        lambda path, options: open_table(open_text_table(path, options), options),
+    ),
     **dict.fromkeys(HDF5_SUFFIXES, open_hdf5),
     **dict.fromkeys((".parquet", ".pq"), open_parquet),
 }

@@ -1,0 +1,20 @@
+"""The shape of a table, decided in one place: what is a row, and what is a column."""
+
+from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.readings import Readings
+from pgti.ingestion.tables import Table
+from pgti.ingestion.wide import open_wide
+
+__all__ = ["open_table"]
+
+
+def open_table(table: Table, options: IngestOptions) -> Readings:
+    """Readings in a table of any shape; the options decide, else what the table shows.
+
+    A table that could have two shapes is refused with the option that says which.
+
+    Raises:
+        ConfigError: if an option names what the table does not have.
+        DataError: if the table breaks a rule of its shape, or could have two.
+    """
+    return open_wide(table, options)

@@ -1,0 +1,46 @@
+"""Wide tables: a row for each time, a column for each sensor."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pgti.errors import DataError
+from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.readings import Chunk, Readings
+from pgti.ingestion.table_times import find_leading_columns, open_times
+from pgti.ingestion.tables import Table
+
+__all__ = ["open_wide"]
+
+
+def open_wide(table: Table, options: IngestOptions) -> Readings:
+    """Readings in a table with a row for each time and a column for each sensor.
+
+    Raises:
+        DataError: if there is no column of readings, or columns could be times or readings.
+    """
+    leading = find_leading_columns(table, options)
+    others = () if leading.times is None else (leading.times,)
+    skipped = {leading.times, leading.rows}
+    numbers = tuple(place for place in range(table.num_columns) if place not in skipped)
+    if not numbers:
+        raise DataError(f"{table.name} has no column of readings: give one, or the delimiter")
+    times = open_times(table, leading.times, options)
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        for rows in table.read(numbers, others, budget_bytes):
+            cells: Any = rows.others[0].to_pandas() if rows.others else None
+            seconds = times.seconds(cells, rows.first_row)
+            yield Chunk(values=rows.values[..., None], seconds=seconds)
+
+    titles = table.titles
+    return Readings(
+        name=table.name,
+        num_rows=table.num_rows,
+        num_nodes=len(numbers),
+        node_ids=None if titles is None else tuple(titles[place] for place in numbers),
+        is_aware=times.is_aware,
+        time_zone=times.time_zone,
+        first_line=table.first_line,
+        notes=table.notes,
+        chunks=chunks,
+    )
