@@ -160,7 +160,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
         lambda d: (cut(saved(d / "a.npy", GOOD), 0.1), {}, None),
         ("a.npy cannot be read as a NumPy array",),
     ),
-    "empty npy": (lambda d: (text(d / "a.npy", ""), {}, None), ("a.npy cannot be read",)),
+    "empty npy": (lambda d: (text(d / "a.npy", ""), {}, None), ("a.npy is empty (0 bytes)",)),
     "npy that is text": (lambda d: (text(d / "a.npy", "1,2\n" * 99), {}, None), ("a.npy",)),
     "truncated npz": (
         lambda d: (cut(archive(d / "a.npz", v=noise(50, 9)), 0.6), {}, None),

@@ -3,12 +3,14 @@
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pgti.errors import DataError
+from pgti.ingestion import read_graph
 from pgti.ingestion.safe_pickle import loads_pickle
 
 
@@ -107,3 +109,73 @@ def test_shared_lists_are_made_once() -> None:
         nested = [nested, nested]
     back = loads_pickle(pickle.dumps(nested, protocol=4), "a.pkl")
     assert back[0] is back[1]
+
+
+def refusal(data: bytes) -> str:
+    """The line in which a pickle is refused."""
+    with pytest.raises(DataError) as refused:
+        loads_pickle(data, "g.pkl")
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\x80\x04" + named("builtins", "bytearray") + b"\x8a\x05\0\0\0\0\1\x85R.", "of int"),
+        (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "promises 1,099,511,627,776"),
+        (b"\x80\x03B\xff\xff\xff\x7f.", "promises 2,147,483,647 bytes and has 1 left"),
+        (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"N.", "promises"),
+        (b"\x80\x02)" + b"2\x86" * 40 + b"}Nr\0\0\0\x0f\x85.", ""),
+    ],
+)
+def test_memory_is_not_taken_on_a_promise(data: bytes, message: str) -> None:
+    """A pickle of a few bytes that states gigabytes; the peak stays in megabytes."""
+    tracemalloc.start()
+    try:
+        if message:
+            assert message in refusal(data)
+        else:
+            loads_pickle(data, "g.pkl")
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+DEEP = b")" + b"2\x86" * 60  # a tuple of twice the tuple of twice ...: 2^60 of them to hash
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02}" + DEEP + b"Ns.",
+        b"\x80\x02}(" + DEEP + b"Nu.",
+        b"\x80\x02(" + DEEP + b"Nd.",
+        b"\x80\x04\x8f(" + DEEP + b"\x90.",
+        b"\x80\x04(" + DEEP + b"\x91.",
+        b"\x80\x04" + named("builtins", "set") + b"](" + DEEP + b"e\x85R.",
+        b"\x80\x04" + named("builtins", "dict") + b"](" + DEEP + b"N\x86e\x85R.",
+    ],
+)
+def test_keys_hash_at_once(data: bytes) -> None:
+    assert "a tuple as a part of a key" in refusal(data)
+
+
+def test_labels_are_text_or_numbers(tmp_path: Path) -> None:
+    """An id that is a container, which could be as deep, is refused before it is written out."""
+    graph = tmp_path / "adj_mx.pkl"
+    graph.write_bytes(pickle.dumps(([("a",), "b"], {"b": 1}, np.eye(2, dtype=np.float32))))
+    with pytest.raises(DataError, match=r"entry 0 of the sensor ids in adj_mx.pkl is a tuple"):
+        read_graph(graph)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_changed_line_ends_are_named(tmp_path: Path, protocol: int) -> None:
+    ids = [str(each) for each in range(30)]
+    content = (ids, {each: int(each) for each in ids}, np.eye(30, dtype=np.float32))
+    data = pickle.dumps(content, protocol=protocol)
+    graph = tmp_path / "adj_mx.pkl"
+    graph.write_bytes(data)
+    assert read_graph(graph)[1] == tuple(ids)
+    graph.write_bytes(data.replace(b"\n", b"\r\n"))
+    with pytest.raises(DataError, match="line ends were changed from LF to CRLF"):
+        read_graph(graph)

@@ -20,7 +20,7 @@ from pgti.ingestion.npy import (
 )
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import choose_keys, find_ids, ids_to_text, reraise_read_errors
-from pgti.ingestion.safe_pickle import load_pickle
+from pgti.ingestion.safe_pickle import load_pickle, plain_labels
 
 __all__ = ["matrix_graph", "read_npy_graph", "read_npz_graph", "read_pickled_graph"]
 
@@ -68,7 +68,8 @@ def read_pickled_graph(path: Path) -> RawMatrix:
             if not isinstance(labels, list | tuple | np.ndarray) or not isinstance(places, dict):
                 kinds = ", ".join(type(each).__name__ for each in (labels, places, content))
                 raise DataError(f"{path.name} holds {kinds}: {rule}")
-            ids = ids_to_text(labels if isinstance(labels, np.ndarray) else list(labels))
+            labels = plain_labels(labels, path.name)
+            ids = ids_to_text(labels)
             if any(places.get(label) != place for place, label in enumerate(labels)):
                 raise DataError(
                     f"the ids and the positions of ids in {path.name} contradict each other"

@@ -37,7 +37,7 @@ from pgti.ingestion.readings import (
     split_rows,
     stack_channels,
 )
-from pgti.ingestion.safe_pickle import loads_pickle
+from pgti.ingestion.safe_pickle import loads_pickle, plain_labels
 from pgti.ingestion.times import RowLabels, epoch_seconds, zone_from_tzinfo
 
 __all__ = ["PandasTable", "is_pandas_table", "open_hdf5", "open_hdf5_file", "open_pandas_table"]
@@ -259,7 +259,9 @@ def _describe_flexible(group: Node, name: str) -> _Description:
     fields = {
         field: (
             table.dtype[field].base,
-            ids_to_text(list(loads_pickle(_bytes(table.attrs[f"{field}_kind"]), name))),
+            ids_to_text(
+                plain_labels(loads_pickle(_bytes(table.attrs[f"{field}_kind"]), name), name)
+            ),
         )
         for field in table.dtype.names
         if field != "index"
@@ -269,7 +271,7 @@ def _describe_flexible(group: Node, name: str) -> _Description:
     is_period = any(str(word).startswith("pandas._libs.tslibs") for word in info)
     unit = _time_unit(table.attrs.get("index_kind", b""), b"period" if is_period else b"", name)
     zone = info[info.index("tz") + 1 :] if unit is not None and "tz" in info else None
-    return len(table), ids_to_text(list(labels)), fields, unit, zone
+    return len(table), ids_to_text(plain_labels(labels, name)), fields, unit, zone
 
 
 def _labels(dataset: Node, name: str) -> tuple[str, ...]:

@@ -2,35 +2,30 @@
 
 A pickle gets no access to NumPy's own constructors, with which it could build an array of objects
 from bytes of its choice, which NumPy would use as addresses. The names in a pickle map to classes
-of this file, which accept a dtype of plain items and exactly as many bytes as it needs.
+of this file, which accept a dtype of plain items and exactly as many bytes as it needs. It takes
+no more memory than its own bytes explain: lengths are compared with what the file has left, and
+keys and members of sets are plain values, for a tuple of tuples of tuples may hash for ever.
 """
 
 import io
 import math
 import pickle
 import re
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import DataError
+from pgti.errors import PARSER_ERRORS, DataError
 from pgti.ingestion.readings import reraise_read_errors
 
-__all__ = ["load_pickle", "loads_pickle"]
+__all__ = ["load_pickle", "loads_pickle", "plain_labels"]
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[SU][1-9]\d{0,5})")
-_BUILTINS = {
-    "bytearray": bytearray,
-    "complex": complex,
-    "dict": dict,
-    "frozenset": frozenset,
-    "list": list,
-    "set": set,
-    "tuple": tuple,
-}
 
 
 class _Function:
@@ -146,6 +141,38 @@ def _latin1_bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _bytearray(data: object = b"", encoding: object = "latin-1") -> bytearray:
+    """Stands for `bytearray`, of the bytes or the text that a pickle has; not of a size."""
+    if isinstance(data, str) and encoding in ("latin-1", "latin1"):
+        return bytearray(data, "latin1")
+    if not isinstance(data, bytes):
+        raise pickle.UnpicklingError(f"a bytearray of {type(data).__name__}")
+    return bytearray(data)
+
+
+def _key(value: Any) -> Any:
+    """A key, or a member of a set: a plain value, or a tuple of those."""
+    items = value if isinstance(value, tuple) else (value,)
+    for item in items:
+        if not isinstance(item, str | bytes | int | float | complex | NoneType):
+            raise pickle.UnpicklingError(f"a {type(item).__name__} as a part of a key")
+    return value
+
+
+def _mapping(pairs: Iterable[tuple[Any, Any]] = ()) -> dict[Any, Any]:
+    """Stands for `dict`."""
+    return {_key(key): value for key, value in pairs}
+
+
+_BUILTINS: dict[str, Callable[..., Any]] = {
+    "bytearray": _bytearray,
+    "complex": lambda real=0, imaginary=0: complex(real, imaginary),
+    "dict": _mapping,
+    "frozenset": lambda members=(): frozenset(map(_key, members)),
+    "list": lambda items=(): list(items),
+    "set": lambda members=(): set(map(_key, members)),
+    "tuple": lambda items=(): tuple(items),
+}
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _Function(_latin1_bytes),
     ("numpy", "ndarray"): _Array,
@@ -156,26 +183,86 @@ for _module in ("numpy.core", "numpy._core"):
     _ADMITTED[f"{_module}.multiarray", "scalar"] = _Function(_scalar)
     _ADMITTED[f"{_module}.numeric", "_frombuffer"] = _Function(_from_buffer)
 for _module in ("builtins", "__builtin__"):
-    _ADMITTED.update({(_module, name): kind for name, kind in _BUILTINS.items()})
+    _ADMITTED.update({(_module, name): _Function(call) for name, call in _BUILTINS.items()})
     _ADMITTED[_module, "bytes"] = _Function(lambda: b"")  # so protocol 2 writes empty bytes
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Finds only what `_ADMITTED` lists; nothing is imported and nothing else can be called."""
+class _Bounded:
+    """A file whose reads ask for no more than it has left; nothing is allocated before."""
 
-    def __init__(self, file: io.BufferedIOBase, name: str) -> None:
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = file.seek(0, io.SEEK_END)
+        file.seek(0)
+
+    def read(self, size: int) -> bytes:
+        if size > self._left:
+            raise pickle.UnpicklingError(f"it promises {size:,} bytes and has {self._left:,} left")
+        self._left -= size
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        line = self._file.readline()
+        self._left -= len(line)
+        return line
+
+
+def _load_bytearray(unpickler: Any) -> None:
+    (size,) = struct.unpack("<Q", unpickler.read(8))
+    unpickler.append(bytearray(unpickler.read(size)))
+
+
+def _checked(load: Callable[..., None], keys: slice) -> Callable[..., None]:
+    """An opcode that makes keys of some items of the stack, once they are seen to be plain."""
+
+    def load_checked(unpickler: Any) -> None:
+        for item in unpickler.stack[keys]:
+            _key(item)
+        load(unpickler)
+
+    return load_checked
+
+
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Finds only what `_ADMITTED` lists; nothing is imported and nothing else can be called.
+
+    Python's own implementation: the one in C makes a table as long as the largest number that a
+    pickle gives to a value, and a byte array of the length that it states.
+    """
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
         # Python 2 wrote arrays as byte strings; latin1 keeps every byte.
-        super().__init__(file, encoding="latin1")
+        super().__init__(_Bounded(file), encoding="latin1")
         self._name = name
 
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ADMITTED[module, name]
         except KeyError:
+            if module.endswith("\r") or name.endswith("\r"):
+                raise _changed_line_ends(self._name) from None
             raise DataError(
                 f"{self._name} is a pickle that wants {module}.{name}: for safety only NumPy "
                 "arrays, numbers, text, lists, tuples and dicts are read; save it as .npz instead"
             ) from None
+
+    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
+    dispatch[pickle.SETITEM[0]] = _checked(dispatch[pickle.SETITEM[0]], slice(-2, -1))
+    for _opcode, _step in (
+        *((pickle.SETITEMS, 2), (pickle.DICT, 2)),
+        *((pickle.ADDITEMS, 1), (pickle.FROZENSET, 1)),
+    ):
+        dispatch[_opcode[0]] = _checked(dispatch[_opcode[0]], slice(None, None, _step))
+
+
+def _changed_line_ends(name: str) -> DataError:
+    return DataError(
+        f"{name} is a pickle whose line ends were changed from LF to CRLF, as git on Windows and "
+        "editors do: get it again as a binary file (for git: `*.pkl binary` in .gitattributes, or "
+        "core.autocrlf false)"
+    )
 
 
 def load_pickle(path: Path) -> Any:
@@ -185,7 +272,12 @@ def load_pickle(path: Path) -> Any:
         DataError: if it is damaged, or asks for anything else; nothing of it is run then.
     """
     with reraise_read_errors(path.name, "a pickle"), path.open("rb") as file:
-        return _load(file, path.name)
+        try:
+            return _load(file, path.name)
+        except (DataError, *PARSER_ERRORS):
+            if _has_changed_line_ends(file):
+                raise _changed_line_ends(path.name) from None
+            raise
 
 
 def loads_pickle(data: bytes, name: str) -> Any:
@@ -194,7 +286,39 @@ def loads_pickle(data: bytes, name: str) -> Any:
         return _load(io.BytesIO(data), name)
 
 
-def _load(file: io.BufferedIOBase, name: str) -> Any:
+def plain_labels(labels: Any, name: str) -> list[Any]:
+    """The labels that a pickle lists.
+
+    Raises:
+        DataError: if they are no list, or one of them is neither text nor a number.
+    """
+    if isinstance(labels, np.ndarray):
+        labels = labels.tolist()
+    if not isinstance(labels, list | tuple):
+        raise DataError(f"{name} has a {type(labels).__name__} in place of a list of sensor ids")
+    for place, label in enumerate(labels):
+        if not isinstance(label, str | bytes | int | float):
+            raise DataError(
+                f"entry {place} of the sensor ids in {name} is a {type(label).__name__}: an id is "
+                "text or a number"
+            )
+    return list(labels)
+
+
+def _has_changed_line_ends(file: BinaryIO) -> bool:
+    """Whether every LF of a file follows a CR; a pickle has some of its own, and rarely with CR."""
+    found, last = False, b""
+    file.seek(0)
+    while block := file.read(1 << 20):
+        count = block.count(b"\n")
+        found = found or count > 0
+        if count != (last + block).count(b"\r\n"):
+            return False
+        last = block[-1:]
+    return found
+
+
+def _load(file: BinaryIO, name: str) -> Any:
     try:
         return _real(_RestrictedUnpickler(file, name).load(), {})
     except (pickle.UnpicklingError, AttributeError, ImportError) as error:

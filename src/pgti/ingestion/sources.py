@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
+from pgti.ingestion.contents import check_contents
 from pgti.ingestion.formats import HDF5_SUFFIXES, TEXT_SUFFIXES
 from pgti.ingestion.frames import open_array, open_frame
 from pgti.ingestion.graph_arrays import (
@@ -78,6 +79,7 @@ def open_readings(
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
         raise DataError(f"the source {path} {what}: give a file of readings")
+    check_contents(path)
     suffix = readings_suffix(path)
     if suffix == ".json":
         return open_json(path, has_graph)
@@ -147,6 +149,7 @@ def read_raw_graph(
     suffix = graph_suffix(path)
     if not path.is_file():
         raise DataError(f"the graph file {path} does not exist or is not a file: check the path")
+    check_contents(path)
     if suffix in (".pkl", ".pickle"):
         return read_pickled_graph(path)
     if suffix == ".npz":
