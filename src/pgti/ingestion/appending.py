@@ -15,11 +15,12 @@ from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.formats import check_options_used
 from pgti.ingestion.growth import GrowingTimes, KnownRows
 from pgti.ingestion.matching import match_readings
-from pgti.ingestion.newer import scale_of, source_channels
+from pgti.ingestion.newer import aggregates_of, scale_of, source_channels
 from pgti.ingestion.newer_times import put_on_clock
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.recall import describe_recalled, given_options, recall_options
+from pgti.ingestion.resample import resample
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
 from pgti.ingestion.times import Localizer, format_seconds, parse_start
 from pgti.options import require_type
@@ -144,7 +145,8 @@ def append_rows(
             row += len(values)
         rows.check()
         known.write_corrections()
-        notes = (*rows.notes, *known.notes(), *times.notes())
+        late = rows.readings.late_notes()
+        notes = (*rows.notes, *late, *known.notes(), *times.notes())
         if appender.num_steps == current.meta.num_steps and not known.num_corrected:
             grown, notes = current, (*notes, f"{rows.readings.name} has no newer row")
         else:
@@ -217,20 +219,26 @@ class _NewerRows:
         readings = open_readings(source, recalled.options, has_graph=True)
         known = source_channels(store)
         self.matched = match_readings(readings, meta.node_ids, known, given, series="store")
-        self.readings = put_on_clock(
-            self.matched.readings, zone, given.get("time_zone"), series="store"
-        )
+        self.gaps = given.get("gaps", remembered.get("gaps", "error"))
+        if recalled.options.resample is not None and self.gaps == "error":
+            self.gaps = "fill"  # as a grid does
+        how = aggregates_of(self.matched, recalled.options, given)
+        gridded = resample(self.matched.readings, replace(recalled.options, gaps=self.gaps), how)
+        self.readings = put_on_clock(gridded, zone, given.get("time_zone"), series="store")
         self._store, self._may_follow = store, isinstance(source, np.ndarray)
         scale = scale_of(self.matched, readings, known, given)
         self._options = replace(recalled.options, scale=scale, channels=())
         self._clock = None if zone is None else given.get("time_zone") or zone
-        self.gaps = given.get("gaps", remembered.get("gaps", "error"))
         absent = set(self.matched.absent)
         self.is_present = np.array([each not in absent for each in meta.node_ids])
         self._cleaner = Cleaner(
-            self._options, meta.channels, meta.node_ids, self.readings.row_labels
+            self._options,
+            meta.channels,
+            meta.node_ids,
+            self.readings.row_labels,
+            has_codes=self.readings.has_codes,
         )
-        self.notes = self.matched.notes
+        self.notes = (*self.readings.notes, *self.matched.notes)
         described = describe_recalled(recalled, meta, given, is_aware=readings.is_aware)
         if described:
             note = f"{readings.name} is read as the store's source was: {described}"

@@ -22,6 +22,8 @@ class Cleaner:
         channels: name of each channel.
         node_ids: id of each sensor.
         labels: what messages call the rows.
+        has_codes: whether codes of missing readings may be among the values; where a reader made
+            them NaN, a mean that is as large as a code is a reading.
     """
 
     def __init__(
@@ -30,10 +32,12 @@ class Cleaner:
         channels: tuple[str, ...],
         node_ids: tuple[str, ...],
         labels: RowLabels,
+        *,
+        has_codes: bool = True,
     ) -> None:
         self._channels = channels
         self._node_ids = node_ids
-        self._missing = numeric_codes(options.missing)
+        self._missing = numeric_codes(options.missing) if has_codes else ()
         self._scale = options.scale
         self._labels = labels
         self._num_infinite = 0

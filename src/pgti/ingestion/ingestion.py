@@ -23,6 +23,7 @@ from pgti.ingestion.node_matching import (
 )
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
+from pgti.ingestion.resample import resample, with_interval_of_grid
 from pgti.ingestion.scratch import scratch_beside
 from pgti.ingestion.sources import (
     GraphSource,
@@ -85,11 +86,14 @@ def ingest(
     suffix = readings_suffix(source)
     check_options_used(suffix, None if graph is None else graph_suffix(graph), options)
     readings = _add_ids(open_readings(source, options, has_graph=graph is not None), node_ids)
+    readings = resample(readings, options)
     time_zone = _time_zone(readings, options)
     ids_used = options.ids is not None and suffix in IDS_IN_READINGS
     matched = _match_graph(readings, graph, options, ids_used)
     channels = _channel_names(readings, options)
-    cleaner = Cleaner(options, channels, matched.node_ids, readings.row_labels)
+    cleaner = Cleaner(
+        options, channels, matched.node_ids, readings.row_labels, has_codes=readings.has_codes
+    )
     with StoreWriter(
         target,
         node_ids=matched.node_ids,
@@ -100,7 +104,7 @@ def ingest(
         read_options=options.of_readings() | {"source_channels": list(readings.channels or ())},
         overwrite=options.overwrite,
     ) as writer:
-        timeline = Timeline(readings, options, time_zone)
+        timeline = Timeline(readings, with_interval_of_grid(options), time_zone)
         with scratch_beside(target):
             _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
         if timeline.has_times:

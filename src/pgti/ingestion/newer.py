@@ -18,11 +18,13 @@ from pgti.ingestion.newer_times import put_on_clock
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, row_blocks, rows_per_chunk
 from pgti.ingestion.recall import RecalledOptions, describe_recalled, recall_options
+from pgti.ingestion.resample import resample
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
 from pgti.store import SeriesStore
 
 __all__ = [
     "NewerSeries",
+    "aggregates_of",
     "last_observed_row",
     "open_newer_series",
     "scale_of",
@@ -197,8 +199,9 @@ def _read(
         notes = (f"the columns of {readings.name} are numbered: they are taken in their order",)
     meta, zone, given_zone = series.meta, series.meta.time_zone, given.get("time_zone")
     matched = match_readings(readings, meta.node_ids, known, given)
+    gridded = resample(matched.readings, options, aggregates_of(matched, options, given))
     builder = StoreBuilder(
-        put_on_clock(matched.readings, zone, given_zone),
+        put_on_clock(gridded, zone, given_zone),
         series,
         replace(options, scale=scale_of(matched, readings, known, given), channels=()),
         None if zone is None else given_zone or zone,
@@ -212,7 +215,7 @@ def _read(
         store=store,
         absent=matched.absent,
         extra=matched.extra,
-        notes=(*notes, *matched.notes, *builder.notes),
+        notes=(*notes, *gridded.notes, *matched.notes, *gridded.late_notes(), *builder.notes),
     )
 
 
@@ -242,6 +245,16 @@ def scale_of(
             "one for all"
         )
     return scale if len(scale) < 2 else tuple(scale[place] for place in matched.channels)
+
+
+def aggregates_of(
+    matched: MatchedReadings, options: IngestOptions, given: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """How each channel of the series is aggregated; the user names those of the source."""
+    how = options.aggregate
+    if "aggregate" not in given or len(how) < 2 or len(how) < len(matched.channels):
+        return how
+    return tuple(how[place] for place in matched.channels if place < len(how))
 
 
 def _only_counts_ids(readings: Readings, node_ids: tuple[str, ...]) -> bool:

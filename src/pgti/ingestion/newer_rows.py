@@ -94,7 +94,13 @@ class StoreBuilder:
     def _rows(self) -> Iterator[NDArray[np.floating[Any]]]:
         """The rows in blocks [rows, N, C]; then their times are known."""
         readings, axis, meta = self._readings, self._series.time_axis, self._series.meta
-        cleaner = Cleaner(self._options, meta.channels, meta.node_ids, readings.row_labels)
+        cleaner = Cleaner(
+            self._options,
+            meta.channels,
+            meta.node_ids,
+            readings.row_labels,
+            has_codes=readings.has_codes,
+        )
         times = NewerTimes(readings, axis, self._clock, self._gaps)
         num_rows, num_placed, last, has_times = 0, 0, -1, False
         for chunk in readings.chunks(self._options.budget_bytes):

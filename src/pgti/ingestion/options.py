@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 from pgti.display import count_of
-from pgti.errors import ConfigError, require_whole_number
+from pgti.errors import ConfigError, option, require_whole_number
 from pgti.ingestion.times import parse_interval, parse_start
 from pgti.options import convert_fields, require_number
 from pgti.store.time_axis import is_zone
@@ -31,7 +31,6 @@ _OF_READINGS = frozenset(
      "encoding", "decimal", "time_columns", "resample", "aggregate", "known_future")
 )  # fmt: skip
 """What a store remembers of how it was read: all options of readings but units and start."""
-_GAPS_REFUSED = ("gaps", "error")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,16 +148,23 @@ class IngestOptions:
             parse_interval(self.interval)
         if self.start is not None:
             parse_start(self.start, self.time_zone)
+        if self.resample is not None:
+            parse_interval(self.resample)
+        if (self.resample is None) != (not self.aggregate):
+            raise ConfigError(
+                f"{option('resample')} and {option('aggregate')} go together: give both, such as "
+                f"{option('resample', '5min')} and {option('aggregate', 'mean')} (or sum, or last)"
+            )
         self._check_numbers()
         self._check_names()
 
     def of_readings(self) -> dict[str, Any]:
         """The options of readings that were given, by name, as a store remembers them."""
-        names = (each.name for each in fields(self) if each.name in _OF_READINGS)
+        known = ((each.name, each.default) for each in fields(self) if each.name in _OF_READINGS)
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name in names
-            if (value := getattr(self, name)) not in (None, ()) and (name, value) != _GAPS_REFUSED
+            for name, default in known
+            if (value := getattr(self, name)) != default
         }
 
     @property

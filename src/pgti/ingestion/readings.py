@@ -67,6 +67,8 @@ class Readings:
             known once its chunks were read (see `late_notes`).
         late_notes: gives the notes that only reading the chunks showed.
         counts_ids: whether the ids only count the columns, as a table without names has them.
+        has_codes: whether codes of missing readings are still among the values; a reader that
+            aggregates readings makes them NaN itself.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Readings:
     notes: tuple[str, ...] = ()
     late_notes: Callable[[], tuple[str, ...]] = tuple
     counts_ids: bool = False
+    has_codes: bool = True
 
     @property
     def row_labels(self) -> RowLabels:

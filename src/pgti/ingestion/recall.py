@@ -28,6 +28,8 @@ _REMEMBERED = (
     "encoding",
     "decimal",
     "time_columns",
+    "resample",
+    "aggregate",
 )
 
 
