@@ -10,7 +10,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.times import RowLabels
 
-__all__ = ["Cleaner", "numeric_codes"]
+__all__ = ["Cleaner", "numeric_codes", "scale_values"]
 
 
 class Cleaner:
@@ -54,9 +54,9 @@ class Cleaner:
             values[values == values.dtype.type(code)] = np.nan
         self._count_infinities(values, first_row)
         if len(self._scale) == 1:
-            return _scale(values, self._scale[0])
+            return scale_values(values, self._scale[0])
         if self._scale:
-            parts = [_scale(values[..., c], factor) for c, factor in enumerate(self._scale)]
+            parts = [scale_values(values[..., c], factor) for c, factor in enumerate(self._scale)]
             return np.stack(parts, axis=-1)
         return values
 
@@ -91,7 +91,7 @@ def numeric_codes(missing: tuple[float | str, ...]) -> tuple[float, ...]:
     return tuple(code for code in missing if not isinstance(code, str) and not math.isnan(code))
 
 
-def _scale(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:
+def scale_values(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:
     """Values times the factor, correctly rounded where the factor is 1/k for a whole number k."""
     if factor == 1:
         return values
