@@ -27,6 +27,7 @@ _FORMAT = "a table of text"
 _MISSING = [*MISSING_WORDS, *(f" {word}" for word in MISSING_WORDS)]
 _BYTES_PER_NUMBER = 20  # of pyarrow's columns, their places in the text, and the values
 _MIN_BLOCK_BYTES = 1 << 12
+_MANY_COLUMNS = 500  # pyarrow takes a few microseconds for each column of a block
 
 
 def open_text_table(path: Path, options: IngestOptions) -> Table:
@@ -89,6 +90,9 @@ class _Parser:
             DataError: naming the line that has too few or too many cells, or the first cell that
                 is not a number.
         """
+        if len(self.numbers) >= _MANY_COLUMNS and b'"' not in block:
+            with suppress(pa.ArrowInvalid):
+                return self._parse_flat(block, line)
         types = dict.fromkeys(self.numbers, pa.float64())
         try:
             table = self._read(block, line, types)
@@ -98,6 +102,38 @@ class _Parser:
             return self._convert(texts, line, error), self._others(texts)
         numbers = table.select(range(len(self.numbers)))
         return _join_columns(numbers), self._others(table)
+
+    def _parse_flat(self, block: bytes, line: int) -> tuple[NDArray[np.float64], tuple[Any, ...]]:
+        """The same, where the last columns of many are numbers: they become one long column."""
+        width, first = len(self.layout.kinds), self.numbers[0]
+        if self.numbers != tuple(range(first, width)):
+            raise pa.ArrowInvalid("readings between other columns")
+        delimiter = self.layout.delimiter.encode()
+        heads, tails = [], []
+        for place, row in enumerate(block.replace(b"\r\n", b"\n").split(b"\n")):
+            if row.count(delimiter) != width - 1:
+                raise self._ragged(line + place, row.count(delimiter) + 1)
+            *head, tail = row.split(delimiter, first)
+            heads.append(head)
+            tails.append(tail)
+        column = pacsv.read_csv(
+            pa.BufferReader(b"\n".join(tails).replace(delimiter, b"\n")),
+            read_options=pacsv.ReadOptions(
+                use_threads=False, block_size=len(block) + 1, column_names=["0"]
+            ),
+            # No reading holds this delimiter, which must not be the end of a line.
+            parse_options=pacsv.ParseOptions(
+                delimiter="\x1f", quote_char=False, ignore_empty_lines=False
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types={"0": pa.float64()}, null_values=_MISSING
+            ),
+        )
+        values = np.array(column.column(0).to_numpy()).reshape(len(tails), len(self.numbers))
+        texts = [
+            pa.array([head[place].decode().strip() for head in heads]) for place in self.others
+        ]
+        return values, tuple(texts)
 
     def _read(self, block: bytes, line: int, types: dict[int, Any]) -> Any:
         ragged: list[Any] = []
@@ -131,11 +167,13 @@ class _Parser:
             if not ragged:
                 raise
             row = ragged[0]
-            raise DataError(
-                f"line {line + row.number - 1} of {self.name} has "
-                f"{count_of(row.actual_columns, 'cell')} and the first has {row.expected_columns}: "
-                "every line must have as many"
-            ) from None
+            raise self._ragged(line + row.number - 1, row.actual_columns) from None
+
+    def _ragged(self, line: int, num_cells: int) -> DataError:
+        return DataError(
+            f"line {line} of {self.name} has {count_of(num_cells, 'cell')} and the first has "
+            f"{len(self.layout.kinds)}: every line must have as many"
+        )
 
     def _others(self, table: Any) -> tuple[Any, ...]:
         columns = range(len(self.numbers), table.num_columns)
