@@ -27,6 +27,10 @@ COMMANDS = {
         "pgti_bench.loader.command:loader_command",
         "Time how batches are made: every batching of pgti, PGT's loader and a copy of memory.",
     ),
+    "formats": (
+        "pgti_bench.formats:formats_command",
+        "Ingest a large file of every format within a memory limit.",
+    ),
     "memory": (
         "pgti_bench.memory.command:memory_command",
         "Compute the memory of data sets by formula, and measure that of pgti's commands on them.",
