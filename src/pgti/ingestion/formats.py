@@ -15,6 +15,7 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 _TABLES = (*TEXT_SUFFIXES, ".parquet", ".pq")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 _KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+_ARRAY_FILES = (*HDF5_SUFFIXES, ".npy", ".npz")
 _GRAPHS = (".npz", *TEXT_SUFFIXES)
 
 IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES)
@@ -23,15 +24,16 @@ IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES)
 _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "values": ((".npz", *HDF5_SUFFIXES), ()),
     "header": (TEXT_SUFFIXES, ()),
-    "timestamps": (_TABLES, ()),
-    "time_format": (_TABLES, ()),
+    "timestamps": ((*_TABLES, *_ARRAY_FILES), ()),
+    "time_format": ((*_TABLES, *_ARRAY_FILES), ()),
     "delimiter": (TEXT_SUFFIXES, ()),
     "graph_delimiter": ((), TEXT_SUFFIXES),
     "encoding": (TEXT_SUFFIXES, TEXT_SUFFIXES),
     "decimal": (TEXT_SUFFIXES, TEXT_SUFFIXES),
     "time_columns": (_TABLES, ()),
     "long": ((*_TABLES, ""), ()),
-    "axes": ((*HDF5_SUFFIXES, ".npy", ".npz", ""), ()),
+    "axes": ((*_ARRAY_FILES, ""), ()),
+    "transpose": ((*_TABLES, *_ARRAY_FILES, ""), ()),
     "ids": (IDS_IN_READINGS, _GRAPHS),
     "edges": ((".npz",), _GRAPHS),
     "coordinates": ((".npz",), _GRAPHS),
@@ -39,6 +41,9 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "graph_kind": ((), _GRAPHS),
     "graph_values": ((), (".npz",)),
 }
+
+
+_DEFAULT = IngestOptions()
 
 
 def suits_readings(name: str, suffix: str) -> bool:
@@ -61,7 +66,7 @@ def check_options_used(readings: str | None, graph: str | None, options: IngestO
         return  # the reader refuses the format
     for option, (for_readings, for_graphs) in _USES.items():
         value = getattr(options, option)
-        if value in ((), None) or readings in for_readings or graph in for_graphs:
+        if value == getattr(_DEFAULT, option) or readings in for_readings or graph in for_graphs:
             continue
         suffixes = dict.fromkeys(suffix for suffix in (readings, graph) if suffix is not None)
         given = [suffix or "an object in memory" for suffix in suffixes]

@@ -1,6 +1,8 @@
 """Readings that are in memory already: a pandas DataFrame or a NumPy array."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,8 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError
+from pgti.ingestion.axes_arrays import StoredArray
+from pgti.ingestion.axes_labels import Labels, label_axes, open_stored, resolve_axes
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import (
     Chunk,
@@ -26,13 +30,33 @@ from pgti.ingestion.times import RowLabels
 __all__ = ["open_array", "open_frame"]
 
 
-def open_array(array: NDArray[Any], name: str = "the array") -> Readings:
-    """Readings in an array [T, N] or [T, N, C].
+def open_array(
+    array: NDArray[Any], name: str = "the array", options: IngestOptions | None = None
+) -> Readings:
+    """Readings in an array [T, N] or [T, N, C], or with the axes of the options.
 
     Raises:
         DataError: if it is not numbers of such a shape.
     """
-    return array_readings(name, array.shape, array.dtype, lambda rows: split_rows(array, rows))
+    options = options or IngestOptions()
+    axes = resolve_axes(name, array.shape, options)
+    if axes is None:
+        return array_readings(name, array.shape, array.dtype, lambda rows: split_rows(array, rows))
+    axes.check(name, array.shape)
+    if not isinstance(array, np.memmap):  # whose file is read in its own order
+        channel = () if axes.channel is None else (axes.channel,)
+        order = (*axes.time, *axes.sensors, *channel)
+        array = array.transpose(order)
+        names = tuple(axes.names[place] for place in order)
+        options = replace(options, axes=names, transpose=False)
+    stored = StoredArray(
+        name=name,
+        shape=array.shape,
+        dtype=array.dtype,
+        open=lambda: nullcontext(lambda prefix, first, stop: array[prefix][first:stop]),
+    )
+    labels = Labels(name=name, arrays={}, read=dict[str, NDArray[Any]]().__getitem__)
+    return label_axes(open_stored(stored, options), array.shape, labels, options)
 
 
 def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:

@@ -32,7 +32,10 @@ __all__ = [
 ]
 
 _MEMORY_BYTES = 1 << 28  # larger newer readings go to a temporary store
-_LAYOUT = ("values", "ids", "time_format", "delimiter", "header", "timestamps")
+_LAYOUT = (
+    *("values", "ids", "time_format", "delimiter", "header", "timestamps"),
+    *("axes", "transpose"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -1,9 +1,10 @@
 """Arrays in `.npy` and `.npz` files: readings, streamed in their stored dtype, ids and edges."""
 
+import contextlib
 import math
 import zipfile
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -13,17 +14,15 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
+from pgti.ingestion.axes_arrays import PieceReader, StoredArray
+from pgti.ingestion.axes_labels import Labels, label_axes, open_stored, wanted_ndims
 from pgti.ingestion.node_matching import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import (
     Readings,
-    array_readings,
     choose_keys,
-    find_ids,
     ids_to_text,
     reraise_read_errors,
-    row_blocks,
-    split_rows,
     stack_channels,
 )
 
@@ -74,6 +73,32 @@ class NpyHeader:
                 f"({self.dtype} {self.shape}); copy it again"
             )
 
+    def stored(
+        self, name: str, open_pieces: Callable[[], AbstractContextManager[PieceReader]]
+    ) -> StoredArray:
+        """The array as it is stored: its axes are reversed where the first one varies fastest."""
+        shape = self.shape[::-1] if self.is_fortran else self.shape
+        return StoredArray(name=name, shape=shape, dtype=self.dtype, open=open_pieces)
+
+    def piece_reader(self, file: BinaryIO, name: str) -> PieceReader:
+        """Reads the array's pieces one after another from a stream that stands after the header."""
+        shape = self.shape[::-1] if self.is_fortran else self.shape
+
+        def read(prefix: tuple[int, ...], first: int, stop: int) -> NDArray[Any]:
+            piece = np.empty((stop - first, *shape[len(prefix) + 1 :]), dtype=self.dtype)
+            view = memoryview(piece.reshape(-1).data).cast("B")
+            filled = 0
+            while filled < len(view):  # a compressed stream returns its bytes in pieces
+                count = file.readinto(view[filled:])  # type: ignore[attr-defined] # not in BinaryIO
+                if not count:
+                    raise DataError(
+                        f"{name} is truncated: it ends before its last row; copy it again"
+                    )
+                filled += count
+            return piece
+
+        return read
+
 
 Headers = dict[str, NpyHeader]
 
@@ -112,8 +137,8 @@ def npz_headers(path: Path) -> Headers:
     return headers
 
 
-def open_npy(path: Path) -> Readings:
-    """Readings of shape [T, N] or [T, N, C] in an `.npy` file.
+def open_npy(path: Path, options: IngestOptions) -> Readings:
+    """Readings in an `.npy` file, of shape [T, N] or [T, N, C] or with the axes of the options.
 
     Raises:
         DataError: if the file is damaged, or its array is not numbers of such a shape.
@@ -122,27 +147,23 @@ def open_npy(path: Path) -> Readings:
     with reraise_read_errors(name, _NPY), path.open("rb") as file:
         header = read_header(file)
 
-    def blocks(rows: int) -> Iterator[NDArray[Any]]:
-        with reraise_read_errors(name, _NPY):
-            if header.is_fortran:
-                mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-                with closing(mapped._mmap):
-                    yield from split_rows(mapped, rows)
-                return
-            with path.open("rb") as file:
-                file.seek(header.offset)
-                yield from _stream_rows(file, header, rows, name)
+    @contextlib.contextmanager
+    def open_pieces() -> Iterator[PieceReader]:
+        with reraise_read_errors(name, _NPY), path.open("rb") as file:
+            file.seek(header.offset)
+            yield header.piece_reader(file, name)
 
-    readings = array_readings(name, header.shape, header.dtype, blocks)
+    readings = open_stored(header.stored(name, open_pieces), options, is_reversed=header.is_fortran)
     header.check_size(name, path.stat().st_size)
-    return readings
+    labels = Labels(name=name, arrays={}, read=dict[str, NDArray[Any]]().__getitem__)
+    return label_axes(readings, header.shape, labels, options)
 
 
 def open_npz(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
     """Readings in an `.npz` archive: one array [T, N] or [T, N, C], or several [T, N] as channels.
 
-    Ids and, unless the user gives a graph, edges of the same archive are read as well. A member in
-    Fortran order cannot be streamed by rows and is read whole.
+    Other axes are those of the options. Ids and, unless the user gives a graph, edges of the same
+    archive are read as well; where the axes are named, also coordinates and times along them.
 
     Raises:
         ConfigError: if the array of ids that the user names does not fit.
@@ -157,60 +178,49 @@ def open_npz(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
         if key in options.values or _could_be_readings(key, header, options)
     }
     keys = choose_keys(name, candidates, options.values, "array", "arrays")
-    parts = [_open_member(path, key, headers[key]) for key in keys]
+    parts = [_open_member(path, key, headers[key], options) for key in keys]
     readings = parts[0] if len(keys) == 1 else stack_channels(parts, keys, name)
-    if readings.channels is None and readings.num_channels == 1:
-        readings = replace(readings, channels=keys)
+    shape = headers[keys[0]].shape
     with reraise_read_errors(name, _NPZ), np.load(path, allow_pickle=False) as archive:
-        ids = find_ids(headers, archive.__getitem__, readings.num_nodes, options.ids, name)
-        graph: RawGraph | None = None
+        labels = Labels(name=name, arrays=headers, read=archive.__getitem__)
+        readings = label_axes(readings, shape, labels, options)
+        if readings.channels is None and readings.num_channels == 1:
+            readings = replace(readings, channels=keys)
         if not has_graph:
             latlon = read_coordinates(archive, headers, readings.num_nodes, options, name)
+            graph: RawGraph | None = None
             if options.edges:
                 graph = read_edges(archive, headers, options, name, latlon)
             elif latlon is not None:
-                graph = RawCoordinates(name=name, latlon=latlon, node_ids=ids)
-    return replace(readings, name=name, node_ids=ids, graph=graph)
+                graph = RawCoordinates(name=name, latlon=latlon, node_ids=readings.node_ids)
+            if graph is not None:
+                readings = replace(readings, graph=graph)
+    return replace(readings, name=name)
 
 
 def _could_be_readings(key: str, header: NpyHeader, options: IngestOptions) -> bool:
     is_named_otherwise = key in (*options.edges, *options.coordinates, options.graph_values)
     has_numbers = header.dtype.kind in "iuf" and not header.dtype.hasobject
-    return len(header.shape) in (2, 3) and has_numbers and not is_named_otherwise
+    return len(header.shape) in wanted_ndims(options) and has_numbers and not is_named_otherwise
 
 
-def _open_member(path: Path, key: str, header: NpyHeader) -> Readings:
+def _open_member(path: Path, key: str, header: NpyHeader, options: IngestOptions) -> Readings:
     name = f"{key} of {path.name}"
 
-    def blocks(rows: int) -> Iterator[NDArray[Any]]:
-        with reraise_read_errors(name, _NPY), zipfile.ZipFile(path) as archive:
-            if header.is_fortran:
-                with np.load(path, allow_pickle=False) as arrays:
-                    yield from split_rows(arrays[key], rows)
-                return
-            with archive.open(f"{key}.npy") as file:
-                stream = cast(BinaryIO, file)
-                read_header(stream)
-                yield from _stream_rows(stream, header, rows, name)
-                # The checksum is compared when the member's end is reached.
-                file.read(1)
+    @contextlib.contextmanager
+    def open_pieces() -> Iterator[PieceReader]:
+        with (
+            reraise_read_errors(name, _NPY),
+            zipfile.ZipFile(path) as archive,
+            archive.open(f"{key}.npy") as file,
+        ):
+            stream = cast(BinaryIO, file)
+            read_header(stream)
+            yield header.piece_reader(stream, name)
+            # The checksum is compared when the member's end is reached.
+            file.read(1)
 
-    return array_readings(name, header.shape, header.dtype, blocks)
-
-
-def _stream_rows(file: BinaryIO, header: NpyHeader, rows: int, name: str) -> Iterator[NDArray[Any]]:
-    """Blocks of at most `rows` rows of a C-ordered array, from a stream after its header."""
-    num_rows, *rest = header.shape
-    for first, stop in row_blocks(num_rows, rows):
-        block = np.empty((stop - first, *rest), dtype=header.dtype)
-        view = memoryview(block.data).cast("B")
-        filled = 0
-        while filled < len(view):  # a compressed stream returns its bytes in pieces
-            count = file.readinto(view[filled:])  # type: ignore[attr-defined] # not in BinaryIO
-            if not count:
-                raise DataError(f"{name} is truncated: it ends before its last row; copy it again")
-            filled += count
-        yield block
+    return open_stored(header.stored(name, open_pieces), options, is_reversed=header.is_fortran)
 
 
 def read_coordinates(

@@ -33,6 +33,9 @@ __all__ = [
 ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
 
 
+_GRID_AXES = ("time", "row", "column", "channel")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Chunk:
     """Consecutive rows of a source.
@@ -147,7 +150,7 @@ def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     if len(shape) not in (2, 3):
         raise DataError(
             f"{name} has shape {shape}, which is {len(shape)}-D: the rule is [steps, sensors] or "
-            "[steps, sensors, channels]"
+            f"[steps, sensors, channels]; name other axes, such as {option('axes', _GRID_AXES)}"
         )
     for size, what in zip(shape, ("rows", "sensors", "channels"), strict=False):
         if size == 0:
@@ -234,9 +237,7 @@ def stack_channels(parts: list[Readings], names: tuple[str, ...], name: str) -> 
 
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
         budget = max(1, budget_bytes // (2 * len(parts)))
-        for pieces in zip(*(part.chunks(budget) for part in parts), strict=True):
-            if len({len(piece.values) for piece in pieces}) != 1:
-                raise DataError(f"the channels of {name} end at different rows")
+        for pieces in _in_step([part.chunks(budget) for part in parts], name):
             times = {None if each.seconds is None else each.seconds.tobytes() for each in pieces}
             if len(times) != 1:
                 raise DataError(f"the channels of {name} have different times")
@@ -244,6 +245,26 @@ def stack_channels(parts: list[Readings], names: tuple[str, ...], name: str) -> 
             yield Chunk(values=values, seconds=pieces[0].seconds)
 
     return replace(first, name=name, num_channels=len(parts), channels=names, chunks=chunks)
+
+
+def _in_step(streams: list[Iterator[Chunk]], name: str) -> Iterator[list[Chunk]]:
+    """Chunks of the same rows of several sources, whose own chunks may end at other rows."""
+    held = [next(stream, None) for stream in streams]
+    while any(chunk is not None for chunk in held):
+        pieces = [chunk for chunk in held if chunk is not None]
+        if len(pieces) < len(streams):
+            raise DataError(f"the channels of {name} end at different rows")
+        size = min(len(chunk.values) for chunk in pieces)
+        yield [_rows_of(chunk, 0, size) for chunk in pieces]
+        held = [
+            next(stream, None) if len(chunk.values) == size else _rows_of(chunk, size, None)
+            for stream, chunk in zip(streams, pieces, strict=True)
+        ]
+
+
+def _rows_of(chunk: Chunk, first: int, stop: int | None) -> Chunk:
+    seconds = None if chunk.seconds is None else chunk.seconds[first:stop]
+    return Chunk(values=chunk.values[first:stop], seconds=seconds)
 
 
 def find_ids(

@@ -44,7 +44,7 @@ ReadingsSource: TypeAlias = Path | str | pd.DataFrame | NDArray[Any] | Readings
 GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 
 _READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
-    ".npy": lambda path, _: open_npy(path),
+    ".npy": open_npy,
     **dict.fromkeys(
         TEXT_SUFFIXES,
         lambda path, options: open_table(open_text_table(path, options), options),
@@ -74,7 +74,7 @@ def open_readings(
     if isinstance(source, pd.DataFrame):
         return open_frame(source, options)
     if isinstance(source, np.ndarray):
-        return open_array(source)
+        return open_array(source, options=options)
     path = Path(source)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
