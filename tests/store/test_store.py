@@ -234,7 +234,7 @@ HASHES = dict.fromkeys(("series.npy", "moments.npy", "digests.npy", "graph.npz")
         ),
         pytest.param(
             lambda s: edit_meta(s, format_version=0),
-            "format version 0 and this pgti reads 1 to 2",
+            "format version 0 and this pgti reads 1 to 3",
             id="older format",
         ),
         pytest.param(
@@ -257,7 +257,7 @@ HASHES = dict.fromkeys(("series.npy", "moments.npy", "digests.npy", "graph.npz")
         resealed("num_steps is 5.0", num_steps=5.0),
         resealed(r"node_ids\[3\] is 7: it must be text", node_ids=["a", "b", "c", 7]),
         resealed("parts.graph.npz is None", parts=HASHES | {"graph.npz": None}),
-        resealed("the dtype is 'int32'", dtype="int32"),
+        resealed("the dtype is 'int8'", dtype="int8"),
         resealed("the dtype is float32, divisors are", dtype="float32"),
         resealed("missing_code is 5", missing_code=5),
         resealed("the divisors of 2 channels are", divisors=[0, 10]),

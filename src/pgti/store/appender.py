@@ -24,7 +24,7 @@ from pgti.storage import (
     replace_atomically,
     reraise_os_errors,
 )
-from pgti.store.codec import MISSING_CODE, GridCodec
+from pgti.store.codec import Values
 from pgti.store.encoder import SeriesEncoder
 from pgti.store.layout import extend_rows, write_rows
 from pgti.store.meta import (
@@ -39,6 +39,7 @@ from pgti.store.meta import (
     codec_of,
 )
 from pgti.store.parts import committed_bytes, read_part, write_headers
+from pgti.store.rounding import LostDigits
 from pgti.store.row_writer import canonical_pieces
 from pgti.store.statistics import (
     DIGEST_BYTES,
@@ -67,6 +68,7 @@ class StoreAppender:
 
     Attributes:
         meta: the store as it is on disk, once entered.
+        lost: which digits of the appended rows float32 has lost, likewise.
 
     Raises:
         StoreError: on entering, if there is no store, it is of format 1, or it cannot be written;
@@ -74,6 +76,7 @@ class StoreAppender:
     """
 
     meta: StoreMeta
+    lost: LostDigits
 
     def __init__(self, path: Path, *, on_busy: Callable[[], None] = lambda: None) -> None:
         self._path, self._on_busy = path, on_busy
@@ -107,6 +110,7 @@ class StoreAppender:
                 self._statistics = RunningStatistics.resume(
                     meta.sizes, meta.num_steps, meta.open_moments, link, self.read
                 )
+            self.lost = LostDigits(meta.node_ids, meta.channels)
             self._num_missing, self._is_rewritten = meta.missing_count, False
             self._held = stack.pop_all()
         return self
@@ -119,8 +123,8 @@ class StoreAppender:
         """Rows of the store and those that were appended so far."""
         return self._encoder.num_steps
 
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Readings of rows start..stop-1 that the store has, float32 [rows, N, C]."""
+    def read(self, start: int, stop: int) -> Values:
+        """Readings of rows start..stop-1 that the store has, [rows, N, C]."""
         codec = codec_of(self.meta)
         row_bytes = self.meta.num_nodes * self.meta.num_channels * codec.dtype.itemsize
         with self._writing(), (self._path / self.meta.file_of(SERIES_FILE)).open("rb") as file:
@@ -139,7 +143,9 @@ class StoreAppender:
         self._is_rewritten, self._num_missing = True, 0
         with self._writing():
             path = self._path / self._next().file_of(SERIES_FILE)
-            self._encoder = SeriesEncoder(path, meta.num_nodes, meta.num_channels)
+            self._encoder = SeriesEncoder(
+                path, meta.num_nodes, meta.num_channels, exact=meta.is_exact
+            )
         blocks, groups = row // sizes.block_rows, row // sizes.group_rows
         link = self._links[groups - 1].tobytes() if groups else bytes(DIGEST_BYTES)
         self._blocks, self._links = self._blocks[:blocks], self._links[:groups]
@@ -160,7 +166,7 @@ class StoreAppender:
         """
         meta = self.meta
         for readings in canonical_pieces(
-            values, meta.sizes, self.num_steps, meta.node_ids, meta.channels
+            values, meta.sizes, self.num_steps, self.lost, exact=meta.is_exact
         ):
             first = self._encoder.num_steps
             with self._writing():
@@ -204,7 +210,6 @@ class StoreAppender:
 
     def _describe(self, time_axis: TimeAxis) -> StoreMeta:
         encoder, moments, digest = self._encoder, self._statistics.moments, self._statistics.digest
-        is_grid = isinstance(encoder.codec, GridCodec)
         parts = {
             DIGESTS_FILE: digest_of(np.concatenate([self._links, digest.links_array()])),
             GRAPH_FILE: self.meta.parts[GRAPH_FILE],
@@ -217,9 +222,9 @@ class StoreAppender:
         return replace(
             self._next() if moved else self.meta,
             num_steps=encoder.num_steps,
-            dtype="int16" if is_grid else "float32",
+            dtype=encoder.codec.dtype.name,
             divisors=encoder.codec.divisors,
-            missing_code=MISSING_CODE if is_grid else None,
+            missing_code=encoder.codec.missing_code,
             missing_count=self._num_missing,
             interval_seconds=time_axis.interval_seconds,
             is_regular=time_axis.seconds is None,

@@ -1,4 +1,4 @@
-"""Encoding readings into `series.npy`: int16 as long as that is lossless, then float32."""
+"""Encoding readings into `series.npy`: as whole numbers while that is lossless, then as floats."""
 
 import contextlib
 import math
@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import StoreError
-from pgti.store.codec import MISSING_CODE, Codec, Float32Codec, GridCodec, Raw, grid_divisor
+from pgti.store.codec import (
+    Codec,
+    ExactGridCodec,
+    Float32Codec,
+    Float64Codec,
+    GridCodec,
+    Raw,
+    Values,
+    grid_divisor,
+)
 from pgti.store.layout import write_header
 from pgti.store.meta import SERIES_OFFSET, StoreMeta, codec_of
 
@@ -21,12 +30,14 @@ class SeriesEncoder:
     """Writes the series' file piece by piece, in the smallest lossless encoding.
 
     It begins with the coarsest grid that fits, refines it when a reading is off the grid, and
-    converts the file to float32 at the first reading that is on no known grid.
+    converts the file to floats at the first reading that is on no known grid. An exact series has
+    int32 and float64 in place of int16 and float32.
 
     Args:
         path: the file, created at once.
         num_nodes: sensors, N.
         num_channels: channels, C.
+        exact: whether the series is exact; of a series that is resumed, as it was.
         recode_readings: readings to convert at a time.
         resumed: description of a series of that file, after whose rows it continues.
         successor: file that the series moves to if it needs another encoding, so that those who
@@ -46,6 +57,7 @@ class SeriesEncoder:
         num_nodes: int,
         num_channels: int,
         *,
+        exact: bool = False,
         recode_readings: int = 1 << 22,
         resumed: StoreMeta | None = None,
         successor: Path | None = None,
@@ -53,7 +65,7 @@ class SeriesEncoder:
         self._path, self._successor = path, successor
         self._recode_rows = max(1, recode_readings // (num_nodes * num_channels))
         self._row_shape = num_nodes, num_channels
-        self.codec: Codec = GridCodec((1,) * num_channels)
+        self.codec: Codec = (ExactGridCodec if exact else GridCodec)((1,) * num_channels)
         self._max_code = np.zeros(num_channels)
         self.num_steps = 0
         if resumed is None:
@@ -80,7 +92,7 @@ class SeriesEncoder:
             return None
         return tuple(int(code) for code in self._max_code)
 
-    def append(self, values: NDArray[np.float32]) -> None:
+    def append(self, values: Values) -> None:
         """Append readings [rows, N, C], contiguous and finite, NaN for missing."""
         raw = self._encode(values)
         self._open_file().write(raw.data)
@@ -103,26 +115,27 @@ class SeriesEncoder:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def _encode(self, values: NDArray[np.float32]) -> Raw:
+    def _encode(self, values: Values) -> Raw:
         if isinstance(self.codec, Float32Codec):
             return self.codec.encode(values)
         codes = self.codec.encode(values)
         if codes is None:
             self._recode(self._finer_codec(self.codec, values))
             return self._encode(values)
-        largest = np.abs(np.where(codes == MISSING_CODE, 0, codes)).max(axis=(0, 1))
+        missing = codes == self.codec.missing_code
+        largest = np.abs(np.where(missing, 0, codes)).max(axis=(0, 1))
         self._max_code = np.maximum(self._max_code, largest)
         return codes
 
-    def _finer_codec(self, codec: GridCodec, values: NDArray[np.float32]) -> Codec:
-        """A grid for both what is written and `values`, or float32."""
+    def _finer_codec(self, codec: GridCodec, values: Values) -> Codec:
+        """A grid for both what is written and `values`, or floats."""
         divisors = []
         for channel, old in enumerate(codec.divisors):
-            new = grid_divisor(values[..., channel], multiple_of=old)
-            if new is None or self._max_code[channel] * (new // old) > -MISSING_CODE - 1:
-                return Float32Codec()
+            new = grid_divisor(values[..., channel], multiple_of=old, kind=type(codec))
+            if new is None or self._max_code[channel] * (new // old) > codec.max_code:
+                return Float64Codec() if isinstance(codec, ExactGridCodec) else Float32Codec()
             divisors.append(new)
-        return GridCodec(tuple(divisors))
+        return type(codec)(tuple(divisors))
 
     def _recode(self, codec: Codec) -> None:
         """Rewrite the file in another encoding."""

@@ -11,9 +11,10 @@ from pathlib import Path
 from pgti.display import size_text
 from pgti.errors import StoreError
 from pgti.storage import StagedDirectory, file_lock, reraise_os_errors
-from pgti.store.meta import META_FILE, StoreMeta, check_target
+from pgti.store.meta import META_FILE, StoreMeta
 from pgti.store.parts import committed_bytes, write_headers
 from pgti.store.store import SeriesStore
+from pgti.store.target import check_target
 
 __all__ = ["local_copy"]
 

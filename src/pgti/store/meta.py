@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pgti.errors import ConfigError, StoreError, option
+from pgti.errors import ConfigError, StoreError
 from pgti.options import parse_config
-from pgti.store.codec import MISSING_CODE, Codec, Float32Codec, GridCodec
+from pgti.store.codec import Codec, GridCodec, codec_of_dtype
 from pgti.store.statistics import Sizes
 from pgti.store.time_axis import is_zone
 
@@ -25,11 +24,10 @@ __all__ = [
     "SERIES_OFFSET",
     "TIME_FILE",
     "StoreMeta",
-    "check_target",
     "codec_of",
 ]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 META_FILE = "meta.json"
 SERIES_FILE = "series.npy"
 TIME_FILE = "time.npy"
@@ -37,6 +35,8 @@ MOMENTS_FILE = "moments.npy"
 DIGESTS_FILE = "digests.npy"
 GRAPH_FILE = "graph.npz"
 SERIES_OFFSET = 4096  # first byte of the readings: page-aligned for direct I/O and device mapping
+_DTYPES = ("int16", "float32", "int32", "float64")
+_EXACT = _DTYPES[2:]
 _MAX_DIVISOR = 2**24  # whole numbers up to it are exact in float32
 _MAX_INTERVAL_SECONDS = 2**31 - 1  # 68 years: far below where row times would overflow
 
@@ -55,9 +55,9 @@ class StoreMeta:
         num_nodes: sensors, N.
         num_channels: channels, C.
         num_edges: edges of the graph.
-        dtype: "int16" or "float32".
-        divisors: for int16, grid steps per unit of each channel (reading = code / divisor).
-        missing_code: for int16, the code of a missing reading; NaN stands for it in float32.
+        dtype: "int16" or "float32"; of an exact store, from format 3 on, "int32" or "float64".
+        divisors: for whole numbers, grid steps per unit of each channel (reading = code / divisor).
+        missing_code: for whole numbers, the code of a missing reading; in floats NaN stands for it.
         missing_count: missing readings in the whole series.
         channels: name of each channel.
         units: unit of each channel, "" where unknown.
@@ -76,7 +76,7 @@ class StoreMeta:
             given, and `source_channels`, the names of the channels in the source, () if it had
             none.
         time_rule: the calendar rule of the times, or None.
-        max_codes: for int16, the largest code of each channel, in absolute value.
+        max_codes: for whole numbers, the largest code of each channel, in absolute value.
         open_moments: count, mean and m2 of each channel over the whole pieces of the last block,
             which is not in `moments.npy` yet.
     """
@@ -119,6 +119,11 @@ class StoreMeta:
     def missing_fraction(self) -> float:
         """Share of the readings that are missing; 0 where there is none."""
         return self.missing_count / max(1, self.num_readings)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether readings are float64, as they stand in the source; else they are float32."""
+        return self.dtype in _EXACT
 
     @property
     def num_blocks(self) -> int:
@@ -185,11 +190,11 @@ class StoreMeta:
             yield f"the parts are {_listed(self.parts)} and should be {_listed(parts)}"
 
     def _contradictions_of_codes(self) -> Iterator[str]:
-        if self.dtype not in {"int16", "float32"}:
+        if self.dtype not in _DTYPES[: 2 if self.format_version < 3 else None]:
             yield f"the dtype is {self.dtype!r}"
-        is_grid = self.dtype == "int16"
+        is_grid = self.dtype in ("int16", "int32")
         if is_grid != (self.divisors is not None) or (
-            self.missing_code != (MISSING_CODE if is_grid else None)
+            self.missing_code != codec_of(self).missing_code
         ):
             yield (
                 f"the dtype is {self.dtype}, divisors are {self.divisors} and missing_code is "
@@ -206,10 +211,11 @@ class StoreMeta:
             yield f"the generation is {self.generation}"
         if self.format_version == 1:
             return
-        codes = self.max_codes
+        codes, codec = self.max_codes, codec_of(self)
+        limit = codec.max_code if isinstance(codec, GridCodec) else 0
         if (codes is None) != (self.divisors is None) or (
             codes is not None
-            and (len(codes) != self.num_channels or not 0 <= min(codes) <= max(codes) < 2**15)
+            and (len(codes) != self.num_channels or not 0 <= min(codes) <= max(codes) <= limit)
         ):
             yield f"the dtype is {self.dtype} and max_codes is {codes}"
         if len(self.open_moments) != self.num_channels:
@@ -286,7 +292,7 @@ class StoreMeta:
 
 def codec_of(meta: StoreMeta) -> Codec:
     """What decodes the stored numbers."""
-    return Float32Codec() if meta.divisors is None else GridCodec(meta.divisors)
+    return codec_of_dtype(meta.dtype, meta.divisors)
 
 
 def _fields_of(version: int) -> tuple[Field[Any], ...]:
@@ -322,29 +328,3 @@ def _is_time(text: str) -> bool:
     except ValueError:
         return False
     return time.tzinfo is None and time.isoformat(timespec="seconds") == text
-
-
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse to write a store where something exists; `overwrite` accepts another store.
-
-    Raises:
-        StoreError: naming the path.
-    """
-    if not os.path.lexists(path):
-        return
-    if not overwrite:
-        raise StoreError(
-            f"{path} exists already: choose another name, remove it, or pass "
-            f"{option('overwrite', value=True)}"
-        )
-    if not _is_store(path):
-        raise StoreError(f"{path} is not a store: choose another name; only stores are overwritten")
-
-
-def _is_store(path: Path) -> bool:
-    """Whether the directory holds a description with a format version, damaged or not."""
-    try:
-        content = json.loads((path / META_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and "format_version" in content

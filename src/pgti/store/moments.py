@@ -6,7 +6,7 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.store.codec import Codec, Raw
+from pgti.store.codec import Codec, Raw, Values
 
 __all__ = ["Moments", "moments_of", "moments_of_raw"]
 
@@ -59,8 +59,8 @@ class Moments:
 def moments_of_raw(raw: Raw, codec: Codec) -> Moments:
     """Moments of stored readings, accumulated in float64.
 
-    They are those of the decoded float32 readings, so that a statistic never depends on the dtype
-    on disk, which readings elsewhere in the series decide.
+    They are those of the decoded readings, so that a statistic never depends on the dtype on disk,
+    which readings elsewhere in the series decide.
 
     Args:
         raw: stored readings [rows, N, C].
@@ -69,14 +69,14 @@ def moments_of_raw(raw: Raw, codec: Codec) -> Moments:
     return moments_of(codec.decode(raw))
 
 
-def moments_of(values: NDArray[np.float32]) -> Moments:
+def moments_of(values: Values) -> Moments:
     """Moments of readings [rows, N, C], NaN for missing, accumulated in float64."""
     parts = [_channel_moments(values[..., channel]) for channel in range(values.shape[-1])]
     count, mean, m2 = np.asarray(parts, dtype=np.float64).reshape(-1, 3).T
     return Moments(count, mean, m2)
 
 
-def _channel_moments(values: NDArray[np.float32]) -> tuple[float, float, float]:
+def _channel_moments(values: Values) -> tuple[float, float, float]:
     missing = np.isnan(values)
     observed = (values[~missing] if missing.any() else values.ravel()).astype(np.float64)
     if observed.size == 0:

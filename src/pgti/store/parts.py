@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pgti.errors import StoreError
 from pgti.graph import SensorGraph
 from pgti.storage import reraise_os_errors
-from pgti.store.codec import Codec, Raw
+from pgti.store.codec import Codec, Raw, Values
 from pgti.store.layout import PART_OFFSET, check_header, read_rows, write_header
 from pgti.store.meta import (
     DIGESTS_FILE,
@@ -98,7 +98,7 @@ def check_files(path: Path, meta: StoreMeta, verify_up_to_bytes: int | None) -> 
     Raises:
         StoreError: naming the first that is not.
     """
-    series_bytes = SERIES_OFFSET + meta.num_readings * (2 if meta.dtype == "int16" else 4)
+    series_bytes = SERIES_OFFSET + meta.num_readings * np.dtype(meta.dtype).itemsize
     can_grow = meta.format_version > 1
     for name, digest in meta.parts.items():
         file = meta.file_of(name)
@@ -151,7 +151,7 @@ def write_headers(path: Path, meta: StoreMeta) -> None:
 def _layout(meta: StoreMeta) -> dict[str, tuple[tuple[int, ...], np.dtype[Any], int]]:
     """Shape, dtype and first byte of the arrays of a store that can grow."""
     parts = {
-        SERIES_FILE: (meta.shape, np.dtype("<i2" if meta.dtype == "int16" else "<f4")),
+        SERIES_FILE: (meta.shape, np.dtype(meta.dtype).newbyteorder("<")),
         MOMENTS_FILE: ((meta.num_blocks, meta.num_channels, 3), np.dtype("<f8")),
         DIGESTS_FILE: ((meta.num_steps // meta.sizes.group_rows, DIGEST_BYTES), np.dtype("u1")),
         TIME_FILE: ((meta.num_steps,), np.dtype("<i8")),
@@ -167,7 +167,7 @@ def check_series(
     path: Path,
     meta: StoreMeta,
     links: NDArray[np.uint8],
-    read: Callable[[int, int], NDArray[np.float32]],
+    read: Callable[[int, int], Values],
     mapping: mmap.mmap | None,
 ) -> None:
     """Check all rows against the chain of digests, in bounded memory.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import StoreError
 from pgti.graph import SensorGraph
+from pgti.store.codec import Values
 from pgti.store.meta import (
     DIGESTS_FILE,
     FORMAT_VERSION,
@@ -116,9 +117,9 @@ def most_common_step(seconds: NDArray[np.int64]) -> int | None:
 
 
 def describe_memory(
-    readings: NDArray[np.float32], graph: SensorGraph, time_axis: TimeAxis, **described: Any
+    readings: Values, graph: SensorGraph, time_axis: TimeAxis, **described: Any
 ) -> StoreMeta:
-    """The description of readings [T, N, C] in memory, canonical float32.
+    """The description of readings [T, N, C] in memory, canonical.
 
     Args:
         readings: the readings.
@@ -145,7 +146,7 @@ def describe_memory(
         num_nodes=num_nodes,
         num_channels=num_channels,
         num_edges=graph.num_edges,
-        dtype="float32",
+        dtype=readings.dtype.name,
         divisors=None,
         missing_code=None,
         missing_count=int(np.isnan(readings).sum()),

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
+from pgti.store.codec import Values
 from pgti.store.meta import StoreMeta
+from pgti.store.rounding import LostDigits
 from pgti.store.statistics import Sizes, canonical
 
 __all__ = ["RowWriter", "canonical_pieces"]
@@ -32,16 +34,18 @@ class RowWriter(ABC):
         units: unit of each channel; empty strings if not given.
         time_zone: IANA name of the zone of the times, or None for plain wall-clock times.
         read_options: how the source is read, see `StoreMeta`.
+        exact: keep every digit: readings are float64 in place of float32.
         block_readings: readings that each row of `moments.npy` summarizes, about.
 
     Attributes:
         num_steps: rows written so far.
+        lost: which digits of the source float32 has lost so far.
 
     Raises:
         DataError: if ids or channels repeat, or their numbers disagree.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the description says
         self,
         name: str,
         *,
@@ -51,6 +55,7 @@ class RowWriter(ABC):
         units: tuple[str, ...] | None = None,
         time_zone: str | None = None,
         read_options: Mapping[str, Any] = MappingProxyType({}),
+        exact: bool = False,
         block_readings: int = _BLOCK_READINGS,
     ) -> None:
         self._name = name
@@ -61,8 +66,10 @@ class RowWriter(ABC):
         self._time_zone = time_zone
         self._read_options = dict(read_options)
         self._check()
+        self._exact = exact
         self._num_missing = 0
         self.num_steps = 0
+        self.lost = LostDigits(node_ids, channels)
         row_readings = len(node_ids) * len(channels)
         self._sizes = Sizes(
             num_nodes=len(node_ids),
@@ -102,14 +109,14 @@ class RowWriter(ABC):
             StoreError: if writing fails.
         """
         for readings in canonical_pieces(
-            values, self._sizes, self.num_steps, self._node_ids, self._channels
+            values, self._sizes, self.num_steps, self.lost, exact=self._exact
         ):
             self._write(readings)
             self.num_steps += len(readings)
             self._num_missing += int(np.isnan(readings).sum())
 
     @abstractmethod
-    def _write(self, readings: NDArray[np.float32]) -> None:
+    def _write(self, readings: Values) -> None:
         """Take a piece of canonical readings [rows, N, C]."""
 
     def finish(
@@ -166,24 +173,21 @@ class RowWriter(ABC):
 
 
 def canonical_pieces(
-    values: NDArray[np.floating],
-    sizes: Sizes,
-    first_row: int,
-    node_ids: tuple[str, ...],
-    channels: tuple[str, ...],
-) -> Iterator[NDArray[np.float32]]:
+    values: Values, sizes: Sizes, first_row: int, lost: LostDigits, *, exact: bool
+) -> Iterator[Values]:
     """Rows [rows, N, C] in canonical pieces that fit the processor's cache.
 
     Args:
         values: readings in original units; NaN means missing.
         sizes: of the series.
         first_row: number of the first row.
-        node_ids: of the N sensors.
-        channels: names of the C channels.
+        lost: counts the digits that float32 loses; it knows the N sensors and C channels.
+        exact: whether the pieces are float64; else they are float32.
 
     Raises:
         DataError: if the shape is wrong or a reading is infinite.
     """
+    node_ids, channels = lost.node_ids, lost.channels
     shape = (len(node_ids), len(channels))
     if values.ndim != 3 or values.shape[1:] != shape:
         raise DataError(
@@ -192,7 +196,8 @@ def canonical_pieces(
         )
     # Encoding passes over its readings ten times.
     for first in range(0, len(values), sizes.piece_rows):
-        readings = canonical(values[first : first + sizes.piece_rows])
+        piece = values[first : first + sizes.piece_rows]
+        readings = canonical(piece, np.float64 if exact else np.float32)
         infinite = np.isinf(readings)
         if infinite.any():
             row, node, channel = (int(place) for place in np.argwhere(infinite)[0])
@@ -201,4 +206,6 @@ def canonical_pieces(
                 f"channel {channels[channel]!r}, is infinite: declare the value as missing or "
                 "repair the source"
             )
+        if not exact:
+            lost.compare(piece, readings, first_row + first)
         yield readings

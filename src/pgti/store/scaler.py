@@ -1,28 +1,48 @@
 """Standardization of channels, from training rows alone."""
 
+import math
 from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pgti.errors import DataError
+from pgti.store.codec import Codec
+from pgti.store.moments import Moments
 from pgti.store.store import SeriesStore
 
 __all__ = ["Scaler"]
 
+_CHUNK_READINGS = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scaler:
-    """z = (x - mean) / std for each channel, over the observed readings of the training rows.
+    """z = (x - offset - mean) / std, over the observed readings of the training rows.
+
+    A series in float32 has no offsets: mean and standard deviation are those of a channel.
+
+    In float32, z of a meter that reads 33,554,433 would not show that it moves by ones. So in an
+    exact series each sensor and channel has an offset, its training mean rounded to the channel's
+    grid: x - offset is computed in float64 and is small. The mean is 0 then, and the standard
+    deviation, that of all x - offset of a channel, is rounded to a power of two, so that float32
+    holds z and what z stands for exactly, too.
 
     Attributes:
         mean: mean of each channel, in the channel's unit.
         std: population standard deviation of each channel; 1 where a channel is constant.
+        offsets: of each sensor and channel, N * C numbers, the channels of a sensor together; None
+            without offsets. A sensor without a training reading has the mean offset of the others.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    offsets: tuple[float, ...] | None = None
 
     @classmethod
     def fit(cls, store: SeriesStore, rows: range) -> "Scaler":
-        """Fit on the observed readings of `rows`.
+        """Fit on the observed readings of `rows`; of an exact series all of them are read.
 
         Raises:
             DataError: if a channel has no observed reading there.
@@ -34,4 +54,70 @@ class Scaler:
                     f"channel {name!r} has no observed reading in the training rows "
                     f"{rows.start} to {rows.stop - 1}; choose another split or drop the channel"
                 )
+        if store.meta.is_exact:
+            return _fit_offsets(store, rows)
         return cls(mean=tuple(moments.mean.tolist()), std=tuple(moments.std.tolist()))
+
+    @property
+    def offset_array(self) -> NDArray[np.float64] | None:
+        """The offsets, [N, C]; None without."""
+        if self.offsets is None:
+            return None
+        return np.array(self.offsets).reshape(-1, len(self.mean))
+
+    def to_plain(self) -> dict[str, list[float]]:
+        """Its numbers by name, as a checkpoint has them."""
+        plain = {"mean": list(self.mean), "std": list(self.std)}
+        return plain if self.offsets is None else plain | {"offsets": list(self.offsets)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """The scaler that `to_plain` describes."""
+        return cls(**{name: tuple(numbers) for name, numbers in plain.items()})
+
+    def check_sensors(self, num_nodes: int) -> None:
+        """Refuse to standardise the readings of other sensors.
+
+        Raises:
+            DataError: if the offsets are not those of so many sensors.
+        """
+        if self.offsets is not None and len(self.offsets) != num_nodes * len(self.mean):
+            raise DataError(
+                f"the scaler has the offsets of {len(self.offsets) // len(self.mean)} sensors and "
+                f"the series has {num_nodes}: fit it on the training rows of the series"
+            )
+
+
+def _fit_offsets(store: SeriesStore, rows: range) -> Scaler:
+    meta = store.meta
+    shape = meta.num_nodes, meta.num_channels
+    moments = Moments.empty(math.prod(shape))
+    size = max(1, _CHUNK_READINGS // math.prod(shape))
+    for first in range(rows.start, rows.stop, size):
+        chunk = store.read(first, min(first + size, rows.stop)).reshape(-1, math.prod(shape))
+        count = (~np.isnan(chunk)).sum(axis=0).astype(np.float64)
+        mean = np.nansum(chunk, axis=0) / np.maximum(count, 1)
+        m2 = np.nansum(np.square(chunk - mean), axis=0)
+        moments = moments.merge(Moments(count, mean, m2))
+        store.release()
+    count, mean, m2 = (each.reshape(shape) for each in (moments.count, moments.mean, moments.m2))
+    usual = (count > 0).sum(axis=0)
+    usual_mean = np.where(count > 0, mean, 0).sum(axis=0) / usual
+    offsets = _round_to_grid(np.where(count > 0, mean, usual_mean), store.codec)
+    # Of x - offset: deviations from a sensor's mean, and what rounding it has added.
+    squares = (m2 + count * np.square(mean - offsets)).sum(axis=0)
+    std = np.sqrt(squares / count.sum(axis=0))
+    powers = [math.ldexp(1.0, round(math.log2(each))) if each > 0 else 1.0 for each in std]
+    return Scaler(
+        mean=(0.0,) * meta.num_channels,
+        std=tuple(powers),
+        offsets=tuple(offsets.ravel().tolist()),
+    )
+
+
+def _round_to_grid(values: NDArray[np.float64], codec: Codec) -> NDArray[np.float64]:
+    if codec.divisors is None:
+        return values
+    divisors = np.array(codec.divisors, dtype=np.float64)
+    rounded: NDArray[np.float64] = np.rint(values * divisors) / divisors
+    return rounded

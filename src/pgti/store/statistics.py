@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
+from pgti.store.codec import Values
 from pgti.store.moments import Moments, moments_of
 
 __all__ = [
@@ -29,10 +30,11 @@ _PIECE_READINGS = 1 << 16  # 256 KiB of float32: they fit the processor's cache
 _GROUP_READINGS = 1 << 18
 
 
-def canonical(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Readings as float32 in which equal readings have equal bytes: one NaN, one zero."""
+def canonical(values: Values, dtype: DTypeLike = np.float32) -> Values:
+    """Readings in `dtype` in which equal readings have equal bytes: one NaN, one zero."""
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which writers refuse
-        readings = np.ascontiguousarray(values, dtype=np.float32) + np.float32(0)  # -0 + 0 is 0
+        readings: Values = np.ascontiguousarray(values, dtype=dtype)
+        readings = readings + readings.dtype.type(0)  # -0 + 0 is 0
     missing = np.isnan(readings)
     if missing.any():
         readings[missing] = np.nan
@@ -93,7 +95,7 @@ class ReadingsDigest:
         self.links: list[bytes] = []
         self.num_rows = num_rows
 
-    def update(self, values: NDArray[np.float32]) -> None:
+    def update(self, values: Values) -> None:
         """Take the next rows [rows, N, C], canonical."""
         done = 0
         while done < len(values):
@@ -133,13 +135,13 @@ class BlockMoments:
     def __init__(self, sizes: Sizes, folded: Moments | None = None, num_rows: int = 0) -> None:
         self._block_rows, self._piece_rows = sizes.block_rows, sizes.piece_rows
         self._empty = Moments.empty(sizes.num_channels)
-        self._waiting: list[NDArray[np.float32]] = []
+        self._waiting: list[Values] = []
         self._num_waiting = 0
         self.blocks: list[NDArray[np.float64]] = []
         self.folded = self._empty if folded is None else folded
         self.num_rows = num_rows
 
-    def update(self, values: NDArray[np.float32]) -> None:
+    def update(self, values: Values) -> None:
         """Take the next rows [rows, N, C]."""
         done = 0
         while done < len(values):
@@ -168,7 +170,7 @@ class BlockMoments:
             self.blocks.append(self.folded.to_array())
             self.folded = self._empty
 
-    def _open_piece(self) -> NDArray[np.float32]:
+    def _open_piece(self) -> Values:
         return self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
 
 
@@ -195,7 +197,7 @@ class RunningStatistics:
         num_steps: int,
         folded: tuple[tuple[float, float, float], ...],
         link: bytes,
-        read: Callable[[int, int], NDArray[np.float32]],
+        read: Callable[[int, int], Values],
     ) -> "RunningStatistics":
         """Statistics that continue after the rows of a series; few of them are read.
 
@@ -222,7 +224,7 @@ class RunningStatistics:
         """The first row that one of the two has not seen."""
         return min(self.moments.num_rows, self.digest.num_rows)
 
-    def update(self, values: NDArray[np.float32], first_row: int) -> None:
+    def update(self, values: Values, first_row: int) -> None:
         """Take rows [rows, N, C] from `first_row` on; each part skips those that it has seen."""
         self.moments.update(values[self.moments.num_rows - first_row :])
         self.digest.update(values[self.digest.num_rows - first_row :])

@@ -16,7 +16,7 @@ from pgti.display import Display, count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.options import require_type
-from pgti.store.codec import Codec, Float32Codec, Raw
+from pgti.store.codec import Codec, Raw, Values
 from pgti.store.coverage import plot_store
 from pgti.store.meta import GRAPH_FILE, StoreMeta, codec_of
 from pgti.store.moments import Moments, moments_of_raw
@@ -36,7 +36,7 @@ class SeriesStore(Display):
     Attributes:
         path: the store's directory.
         meta: its description.
-        raw: the stored series [T, N, C], a read-only memory map of int16 codes or float32.
+        raw: the stored series [T, N, C], a read-only memory map of codes or floats.
         graph: the sensor graph.
         time_axis: the time of each row.
         codec: decodes the stored numbers.
@@ -113,7 +113,7 @@ class SeriesStore(Display):
         return store
 
     @classmethod
-    def in_memory(
+    def in_memory(  # noqa: PLR0913 - what a directory's description says
         cls,
         values: NDArray[np.floating],
         graph: SensorGraph,
@@ -124,8 +124,9 @@ class SeriesStore(Display):
         units: tuple[str, ...] | None = None,
         read_options: Mapping[str, Any] = MappingProxyType({}),
         name: str = "memory",
+        exact: bool = False,
     ) -> "SeriesStore":
-        """A store without a directory; its readings are float32 in memory.
+        """A store without a directory; its readings are floats in memory.
 
         Args:
             values: readings in original units [T, N, C], NaN for missing; T may be 0.
@@ -136,6 +137,7 @@ class SeriesStore(Display):
             units: of each channel; "" if not given.
             read_options: see `StoreMeta`.
             name: what messages call it, and its `path`.
+            exact: whether readings are float64; else they are float32.
 
         Raises:
             DataError: if the numbers of rows, sensors or channels disagree.
@@ -147,7 +149,7 @@ class SeriesStore(Display):
                 f"{count_of(graph.num_nodes, 'node')} for {sizes} rows, sensors and channels: they "
                 "must agree"
             )
-        readings = canonical(values)
+        readings = canonical(values, np.float64 if exact else np.float32)
         meta = describe_memory(
             readings,
             graph,
@@ -163,7 +165,7 @@ class SeriesStore(Display):
             raw=readings,
             graph=graph,
             time_axis=time_axis,
-            codec=Float32Codec(),
+            codec=codec_of(meta),
             block_moments=np.empty((0, len(channels), 3)),
         )
 
@@ -256,15 +258,12 @@ class SeriesStore(Display):
         """Bytes of the series on disk."""
         return int(self.raw.nbytes)
 
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Readings of rows start..stop-1 in original units, float32 [rows, N, C], NaN = missing."""
+    def read(self, start: int, stop: int) -> Values:
+        """Readings of rows start..stop-1, float32 (exact: float64) [rows, N, C], NaN = missing."""
         return self.codec.decode(self.raw[start:stop])
 
     def release(self) -> None:
-        """Unmap the rows that were read; they stay in the page cache.
-
-        A mapped page counts as memory of its process; reading its rows again maps it again.
-        """
+        """Unmap rows that were read, which counts as memory of the process; the system has them."""
         release(self.mapping)
 
     def moments(self, rows: range) -> Moments:

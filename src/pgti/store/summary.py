@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.store.codec import MISSING_CODE
+from pgti.store.codec import Values
 from pgti.store.store import SeriesStore
 
 __all__ = ["ReadingsSummary", "summarize"]
@@ -22,14 +22,13 @@ class ReadingsSummary:
 
     Attributes:
         num_missing: missing readings, int64 [N, C].
-        minimum: smallest observed reading in original units, float32 [N, C]; NaN where none was
-            observed.
+        minimum: smallest observed reading in original units, [N, C]; NaN where none was observed.
         maximum: the largest.
     """
 
     num_missing: NDArray[np.int64]
-    minimum: NDArray[np.float32]
-    maximum: NDArray[np.float32]
+    minimum: Values
+    maximum: Values
 
 
 def summarize(
@@ -43,16 +42,17 @@ def summarize(
     """
     num_steps, *sizes = store.meta.shape
     dtype: Any = store.raw.dtype
-    is_coded = store.codec.divisors is not None
+    missing_code = store.codec.missing_code
+    is_coded = missing_code is not None
     # The code of a missing reading is the smallest of all. Less one, it wraps around.
     shift = dtype.type(is_coded)
     lowest = np.full(sizes, np.iinfo(dtype).max if is_coded else np.nan, dtype)
-    highest = np.full(sizes, MISSING_CODE if is_coded else np.nan, dtype)
+    highest = np.full(sizes, missing_code if is_coded else np.nan, dtype)
     num_missing = np.zeros(sizes, dtype=np.int64)
     rows = max(1, min(_MAX_ROWS, _PIECE_READINGS // (sizes[0] * sizes[1])))
     for first in range(0, num_steps, rows):
         raw: NDArray[Any] = np.asarray(store.raw[first : first + rows])
-        missing = raw == MISSING_CODE if is_coded else np.isnan(raw)
+        missing = raw == missing_code if is_coded else np.isnan(raw)
         num_missing += np.add.reduce(missing.view(np.uint8), axis=0, dtype=np.uint8)
         lowest = np.fmin(lowest, np.fmin.reduce(raw - shift, axis=0))
         highest = np.fmax(highest, np.fmax.reduce(raw, axis=0))

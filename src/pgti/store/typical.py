@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import StoreError
 from pgti.storage import write_atomically
+from pgti.store.codec import Values
 from pgti.store.store import SeriesStore
 from pgti.store.time_axis import SECONDS_PER_DAY, TimeAxis
 
@@ -64,7 +65,7 @@ def _chunks(
     rows: range,
     chunk_readings: int = 1 << 22,
     sensors: NDArray[np.int64] | None = None,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+) -> Iterator[tuple[NDArray[np.int64], Values]]:
     """Row numbers and readings [rows, N, C] of one chunk after the other."""
     num_nodes = store.meta.num_nodes if sensors is None else len(sensors)
     size = max(1, chunk_readings // (num_nodes * store.meta.num_channels))
@@ -82,7 +83,7 @@ def _add_by_bin(
     sums: NDArray[np.float64],
     counts: NDArray[np.int32],
     bins: NDArray[np.int64],
-    readings: NDArray[np.float32],
+    readings: Values,
 ) -> None:
     """Add rows of readings [rows, N, C] to their bins, in time order.
 
@@ -118,25 +119,25 @@ class TypicalReadings:
     afternoon; quantiles say whether newer readings lie where those of training did.
 
     Attributes:
-        table: mean observed reading of each sensor and channel in original units, float32
-            [bins, N, C]. The bins are times of day, first those of working days, then those of
-            Saturday and Sunday; or days of the week, from Monday; or one.
+        table: mean observed reading of each sensor and channel in original units, [bins, N, C]. All
+            arrays are float32, those of an exact store float64. The bins are times of day, first
+            those of working days, then those of Saturday and Sunday; or days of the week, from
+            Monday; or one.
         num_days: kinds of day: 2 with times of day, 7 with days of the week, 1 with neither.
-        minimum: least observed reading of each channel, float32 [C]; NaN where it has none.
+        minimum: least observed reading of each channel, [C]; NaN where it has none.
         maximum: greatest observed reading, likewise.
-        observed: share of the readings of each sensor and channel that were observed, float32
-            [N, C].
+        observed: share of the readings of each sensor and channel that were observed, [N, C].
         quantiles: of the observed readings of each channel, at evenly spaced levels from 0 to 1,
-            float32 [Q, C]; of at most 2^20 readings a channel, from evenly spaced rows. NaN where a
+            [Q, C]; of at most 2^20 readings a channel, from evenly spaced rows. NaN where a
             channel has none.
     """
 
-    table: NDArray[np.float32]
+    table: Values
     num_days: int
-    minimum: NDArray[np.float32]
-    maximum: NDArray[np.float32]
-    observed: NDArray[np.float32]
-    quantiles: NDArray[np.float32]
+    minimum: Values
+    maximum: Values
+    observed: Values
+    quantiles: Values
 
     @classmethod
     def fit(cls, store: SeriesStore, rows: range, *, every_step: bool = False) -> Self:
@@ -158,22 +159,23 @@ class TypicalReadings:
             bins_per_day = min(bins_per_day, _MAX_BINS_PER_DAY)
         shape = (num_days * bins_per_day, meta.num_nodes, meta.num_channels)
         sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int32)
-        minimum = np.full(meta.num_channels, np.nan, dtype=np.float32)
+        dtype = store.codec.reading_dtype
+        minimum: Values = np.full(meta.num_channels, np.nan, dtype=dtype)
         maximum = minimum.copy()
         stride = max(1, -(-len(rows) * meta.num_nodes // _MAX_SAMPLED))
-        sampled: list[NDArray[np.float32]] = []
+        sampled: list[Values] = []
         for numbers, chunk in _chunks(store, rows):
             _add_by_bin(sums, counts, _bins_at(axis, numbers, num_days, bins_per_day), chunk)
             minimum = np.fmin(minimum, np.fmin.reduce(chunk, axis=(0, 1)))
             maximum = np.fmax(maximum, np.fmax.reduce(chunk, axis=(0, 1)))
             sampled.append(chunk[(rows.start - numbers[0]) % stride :: stride].copy())
         return cls(
-            table=_means(sums, counts, num_days),
+            table=_means(sums, counts, num_days).astype(dtype),
             num_days=num_days,
             minimum=minimum,
             maximum=maximum,
-            observed=(counts.sum(axis=0) / max(1, len(rows))).astype(np.float32),
-            quantiles=_quantiles(sampled, meta.num_channels),
+            observed=(counts.sum(axis=0) / max(1, len(rows))).astype(dtype),
+            quantiles=_quantiles(sampled, meta.num_channels).astype(dtype),
         )
 
     @staticmethod
@@ -266,7 +268,8 @@ class TypicalReadings:
                 and all(arrays[each].shape == channels for each in ("minimum", "maximum"))
                 and arrays["observed"].shape == table.shape[1:]
                 and quantiles.shape == (_QUANTILES, *channels)
-                and all(array.dtype == np.float32 for array in arrays.values())
+                and table.dtype in (np.float32, np.float64)
+                and all(array.dtype == table.dtype for array in arrays.values())
                 and bool(np.isfinite(table).all())
             )
         except (OSError, KeyError, ValueError, TypeError, EOFError, MemoryError) as error:
@@ -301,7 +304,7 @@ def _bins_at(
 
 def _means(
     sums: NDArray[np.float64], counts: NDArray[np.int32], num_days: int
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Means of the bins; where a bin has no observed reading, the next wider mean."""
     by_day = (num_days, -1, *sums.shape[1:])
     days = sums.reshape(by_day), counts.reshape(by_day)
@@ -310,11 +313,12 @@ def _means(
         for axes in (0, (0, 1), (0, 1, 2)):
             wide_sums, wide_counts = (part.sum(axis=axes, keepdims=True) for part in days)
             means = np.where(np.isnan(means), wide_sums / wide_counts, means)
-    return np.nan_to_num(means).reshape(sums.shape).astype(np.float32)
+    filled: NDArray[np.float64] = np.nan_to_num(means).reshape(sums.shape)
+    return filled
 
 
-def _quantiles(sampled: list[NDArray[np.float32]], num_channels: int) -> NDArray[np.float32]:
-    quantiles = np.full((_QUANTILES, num_channels), np.nan, dtype=np.float32)
+def _quantiles(sampled: list[Values], num_channels: int) -> NDArray[np.float64]:
+    quantiles = np.full((_QUANTILES, num_channels), np.nan)
     levels = np.linspace(0, 1, _QUANTILES)
     for channel in range(num_channels):
         readings = np.concatenate([chunk[..., channel].ravel() for chunk in sampled])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError, StoreError
 from pgti.storage import StagedDirectory, reraise_os_errors
-from pgti.store.codec import MISSING_CODE, GridCodec
+from pgti.store.codec import Values
 from pgti.store.encoder import SeriesEncoder
 from pgti.store.layout import write_rows
 from pgti.store.meta import (
@@ -22,12 +22,12 @@ from pgti.store.meta import (
     SERIES_FILE,
     TIME_FILE,
     StoreMeta,
-    check_target,
 )
 from pgti.store.parts import sha256_of
 from pgti.store.row_writer import RowWriter
 from pgti.store.statistics import RunningStatistics, digest_of
 from pgti.store.store import SeriesStore
+from pgti.store.target import check_target
 from pgti.store.time_axis import TimeAxis
 from pgti.store.time_rule import TimeRule
 
@@ -39,7 +39,8 @@ class StoreWriter(RowWriter):
 
     Use it as a context manager: leaving it without `finish`, or by an exception, removes
     everything that was written. Readings are stored as int16 as long as all of them are on a grid
-    that int16 can represent; the first that is not converts the whole series to float32.
+    that int16 can represent; the first that is not converts the whole series to float32. In an
+    exact store they are int32 or float64 likewise.
 
     Args:
         target: directory to create; must not exist unless `overwrite`.
@@ -68,7 +69,9 @@ class StoreWriter(RowWriter):
         with self._writing(), contextlib.ExitStack() as stack:
             stack.enter_context(self._staged)
             path = self._staged.path / SERIES_FILE
-            self._encoder = SeriesEncoder(path, len(self._node_ids), len(self._channels))
+            self._encoder = SeriesEncoder(
+                path, len(self._node_ids), len(self._channels), exact=self._exact
+            )
             stack.callback(self._encoder.close)
             self._held = stack.pop_all()
         return self
@@ -76,7 +79,7 @@ class StoreWriter(RowWriter):
     def __exit__(self, *error: object) -> None:
         self._held.close()
 
-    def _write(self, readings: NDArray[np.float32]) -> None:
+    def _write(self, readings: Values) -> None:
         with self._writing():
             self._open_encoder().append(readings)
         self._statistics.update(readings, self.num_steps)
@@ -123,16 +126,16 @@ class StoreWriter(RowWriter):
         if seconds is not None:
             parts[TIME_FILE] = digest_of(seconds)
         encoder = self._open_encoder()
-        codec, is_grid = encoder.codec, isinstance(encoder.codec, GridCodec)
+        codec = encoder.codec
         return StoreMeta(
             format_version=FORMAT_VERSION,
             num_steps=self.num_steps,
             num_nodes=len(self._node_ids),
             num_channels=len(self._channels),
             num_edges=self._graph.num_edges,
-            dtype="int16" if is_grid else "float32",
+            dtype=codec.dtype.name,
             divisors=codec.divisors,
-            missing_code=MISSING_CODE if is_grid else None,
+            missing_code=codec.missing_code,
             missing_count=self._num_missing,
             channels=self._channels,
             units=self._units,
@@ -171,7 +174,7 @@ class MemoryWriter(RowWriter):
 
     def __init__(self, name: str, **described: Any) -> None:
         super().__init__(name, **described)
-        self._pieces: list[NDArray[np.float32]] = []
+        self._pieces: list[Values] = []
         self._store: SeriesStore | None = None
 
     @property
@@ -185,7 +188,7 @@ class MemoryWriter(RowWriter):
             raise StoreError(f"{self._name} is not finished: call finish")
         return self._store
 
-    def _write(self, readings: NDArray[np.float32]) -> None:
+    def _write(self, readings: Values) -> None:
         self._pieces.append(readings)
 
     def _complete(
@@ -212,5 +215,6 @@ class MemoryWriter(RowWriter):
             units=self._units,
             read_options=self._read_options,
             name=self._name,
+            exact=self._exact,
         )
         return self._store.meta

@@ -1,0 +1,153 @@
+"""Which digits of a source float32 loses: the readings, their largest difference, and the first."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.store.codec import Values
+
+__all__ = ["LostDigits"]
+
+_MAX_DECIMALS = 9
+_MAX_WRITTEN = 1e13  # above it, so many doubles are decimals that one is no sign of a written one
+_WHOLE = 2.0**23  # from here on the floats next to each other are half a unit apart and more
+_HEAD_SHARE = 8  # of a piece, whose first rows say how many decimals it has
+_ROUGH = 0.1  # of the steps from row to row that an error may be
+
+
+class LostDigits:
+    """Counts the readings of which float32 loses digits, piece by piece.
+
+    A number that was written as a decimal, such as 33554433 or 48.123456, has lost digits if the
+    float32 nearest to it is another decimal with as many places: 33554432, 48.123455. That of 64.3
+    is 64.3 again, and nothing is lost. A number with more digits than anybody writes comes from a
+    calculation; float32 has its first seven. Of a sensor with such numbers digits are lost if the
+    rounding is more than a tenth of what changes from row to row.
+
+    The decimals of a channel are those of the first rows of a piece; all of its readings are looked
+    at where the largest has more than seven digits.
+
+    Args:
+        node_ids: id of each sensor.
+        channels: name of each channel.
+
+    Attributes:
+        node_ids: as given.
+        channels: as given.
+        num_lost: readings that have lost digits.
+        largest: the largest difference, in original units.
+        first: the first of them in words; "" if there is none.
+    """
+
+    def __init__(self, node_ids: tuple[str, ...], channels: tuple[str, ...]) -> None:
+        self.node_ids, self.channels = node_ids, channels
+        self.num_lost, self.largest, self.first = 0, 0.0, ""
+        self._decimals = [0] * len(channels)
+
+    def compare(self, values: Values, readings: Values, first_row: int) -> None:
+        """Compare readings of the source with those that a store has in float32.
+
+        Args:
+            values: of the source [rows, N, C]; NaN means missing.
+            readings: the same in float32.
+            first_row: number of their first row.
+        """
+        if np.can_cast(values.dtype, np.float32, "safe"):
+            return
+        for channel in range(len(self.channels)):
+            source = values[..., channel].astype(np.float64, copy=False)
+            stored = readings[..., channel]
+            error = self._find(source, stored, channel)
+            if error is not None:
+                self._count(source, stored, error, first_row, channel)
+
+    def note(self, advice: str) -> tuple[str, ...]:
+        """What was lost, in one line that ends with what to do about it; none if nothing was."""
+        if not self.num_lost:
+            return ()
+        were = "1 reading has" if self.num_lost == 1 else f"{self.num_lost:,} readings have"
+        return (
+            f"{were} more digits than float32 and changed by up to {self.largest:.6g} "
+            f"({self.first}): {advice}",
+        )
+
+    def _find(
+        self, source: NDArray[np.float64], stored: Values, channel: int
+    ) -> NDArray[np.float64] | None:
+        """The error of each reading that has lost digits, else 0, [rows, N]; None for none."""
+        head = source[: -(-len(source) // _HEAD_SHARE)]
+        if not _is_on(head, self._decimals[channel]):
+            finer = (each for each in range(_MAX_DECIMALS + 1) if _is_on(head, each))
+            found = next(finer, None)
+            if found is None:
+                return _find_rough(source, stored)
+            self._decimals[channel] = max(found, self._decimals[channel])
+        scale = 10.0 ** self._decimals[channel]
+        if float(np.fmax.reduce(np.abs(stored), axis=None)) * scale < _WHOLE:
+            return None
+        error = np.abs(source - stored)
+        suspects = error * scale >= 0.5  # NaN is not
+        if not suspects.any():
+            return None
+        numbers, errors = source[suspects], error[suspects]
+        # Some have fewer decimals: they are asked for those alone.
+        shorter = np.arange(len(numbers))
+        for decimals in reversed(range(self._decimals[channel])):
+            power = 10.0**decimals
+            shorter = shorter[np.rint(numbers[shorter] * power) / power == numbers[shorter]]
+            errors[shorter[errors[shorter] * power < 0.5]] = 0
+        error[~suspects] = 0
+        error[suspects] = errors
+        return error
+
+    def _count(
+        self,
+        source: NDArray[np.float64],
+        stored: Values,
+        error: NDArray[np.float64],
+        first_row: int,
+        channel: int,
+    ) -> None:
+        count = int(np.count_nonzero(error))
+        if not count:
+            return
+        self.num_lost += count
+        self.largest = max(self.largest, float(error.max()))
+        if not self.first:
+            row, node = (int(place) for place in np.argwhere(error)[0])
+            of_channel = f", channel {self.channels[channel]!r}" if len(self.channels) > 1 else ""
+            self.first = (
+                f"the first in row {first_row + row}, sensor {self.node_ids[node]!r}{of_channel}: "
+                f"{_plain(source[row, node])} became {_plain(stored[row, node])}"
+            )
+
+
+def _is_on(values: NDArray[np.float64], decimals: int) -> bool:
+    """Whether all observed values are decimals with that many places."""
+    scale = 10.0**decimals
+    scaled = values * scale
+    if decimals and float(np.fmax.reduce(np.abs(scaled), axis=None, initial=0)) > _MAX_WRITTEN:
+        return False
+    is_on = np.rint(scaled, out=scaled)
+    is_on /= scale
+    return bool(((is_on == values) | np.isnan(values)).all())
+
+
+def _find_rough(source: NDArray[np.float64], stored: Values) -> NDArray[np.float64] | None:
+    """The errors of sensors whose rounding is much of what changes from row to row, else 0."""
+    head = slice(max(2, -(-len(source) // _HEAD_SHARE)))
+    steps = np.abs(np.diff(source[head], axis=0))
+    errors = np.abs(source[head] - stored[head])
+    num_steps, num_errors = ((~np.isnan(each)).sum(axis=0) for each in (steps, errors))
+    mean_step = np.nansum(steps, axis=0) / np.maximum(num_steps, 1)
+    mean_error = np.nansum(errors, axis=0) / np.maximum(num_errors, 1)
+    is_rough = (mean_step > 0) & (mean_error > _ROUGH * mean_step)
+    if not is_rough.any():
+        return None
+    errors = np.nan_to_num(np.abs(source - stored))
+    errors[:, ~is_rough] = 0
+    return errors
+
+
+def _plain(value: np.floating) -> str:
+    """A number with all its digits and no more."""
+    return np.format_float_positional(value, trim="-")
