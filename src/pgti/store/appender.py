@@ -25,11 +25,12 @@ from pgti.storage import (
     reraise_os_errors,
 )
 from pgti.store.codec import Values
+from pgti.store.covariates import as_future
 from pgti.store.encoder import SeriesEncoder
 from pgti.store.layout import extend_rows, write_rows
 from pgti.store.meta import (
     DIGESTS_FILE,
-    GRAPH_FILE,
+    FUTURE_FILE,
     META_FILE,
     MOMENTS_FILE,
     SERIES_FILE,
@@ -37,6 +38,7 @@ from pgti.store.meta import (
     TIME_FILE,
     StoreMeta,
     codec_of,
+    is_constant_part,
 )
 from pgti.store.parts import committed_bytes, read_part, write_headers
 from pgti.store.rounding import LostDigits
@@ -53,7 +55,9 @@ from pgti.store.time_axis import TimeAxis
 __all__ = ["StoreAppender"]
 
 _LOCK_FILE = ".pgti.lock"
-_GROWING_FILE = re.compile(r"(series|moments|digests|time)(-\d+)?\.(npy|old)")
+_GROWING_FILE = re.compile(
+    r"(series|moments|digests|time)(-\d+)?\.(npy|old)|future-[0-9a-f]{16}\.npy"
+)
 
 
 class StoreAppender:
@@ -174,11 +178,13 @@ class StoreAppender:
             self._statistics.update(readings, first)
             self._num_missing += int(np.isnan(readings).sum())
 
-    def finish(self, time_axis: TimeAxis) -> StoreMeta:
+    def finish(self, time_axis: TimeAxis, future: NDArray[np.floating] | None = None) -> StoreMeta:
         """Make the rows part of the store.
 
         Args:
             time_axis: of all rows.
+            future: values of the channels known in advance after the last of them [rows, N, F],
+                in place of those that the store has; none if not given.
 
         Returns:
             The new description.
@@ -186,9 +192,17 @@ class StoreAppender:
         Raises:
             StoreError: if it cannot be written; the store is then what it was.
         """
-        meta = self._describe(time_axis)
+        later = as_future(
+            future,
+            self.meta.num_nodes,
+            len(self.meta.known_future),
+            codec_of(self.meta).reading_dtype,
+        )
+        meta = self._describe(time_axis, later)
         with self._writing():
             self._encoder.finish()
+            if len(later) and not (self._path / meta.file_of(FUTURE_FILE)).exists():
+                write_rows(self._path / meta.file_of(FUTURE_FILE), later)
             self._write_part(
                 meta, MOMENTS_FILE, self._blocks, self._statistics.moments.blocks_array()
             )
@@ -208,16 +222,18 @@ class StoreAppender:
                 self._remove_leftovers(meta)
         return meta
 
-    def _describe(self, time_axis: TimeAxis) -> StoreMeta:
+    def _describe(self, time_axis: TimeAxis, future: Values) -> StoreMeta:
         encoder, moments, digest = self._encoder, self._statistics.moments, self._statistics.digest
-        parts = {
+        constant = {part: each for part, each in self.meta.parts.items() if is_constant_part(part)}
+        parts = constant | {
             DIGESTS_FILE: digest_of(np.concatenate([self._links, digest.links_array()])),
-            GRAPH_FILE: self.meta.parts[GRAPH_FILE],
             MOMENTS_FILE: digest_of(np.concatenate([self._blocks, moments.blocks_array()])),
             SERIES_FILE: digest.hexdigest(),
         }
         if time_axis.seconds is not None:
             parts[TIME_FILE] = digest_of(time_axis.seconds)
+        if len(future):
+            parts[FUTURE_FILE] = digest_of(future)
         moved = self._is_rewritten or encoder.has_moved
         return replace(
             self._next() if moved else self.meta,
@@ -229,9 +245,10 @@ class StoreAppender:
             interval_seconds=time_axis.interval_seconds,
             is_regular=time_axis.seconds is None,
             time_rule=None if time_axis.rule is None else time_axis.rule.to_plain(),
-            parts=parts,
+            parts=dict(sorted(parts.items())),
             max_codes=encoder.max_codes,
             open_moments=moments.open_moments(),
+            future_steps=len(future),
         )
 
     def _next(self) -> StoreMeta:
@@ -253,7 +270,9 @@ class StoreAppender:
         for path in self._path.iterdir():
             if _GROWING_FILE.fullmatch(path.name) and path.name not in files:
                 path.unlink(missing_ok=True)
-        for part in set(meta.parts) - {GRAPH_FILE}:
+        for part in meta.parts:
+            if is_constant_part(part):
+                continue
             path, size = self._path / meta.file_of(part), committed_bytes(self._path, meta, part)
             if path.stat().st_size > size:
                 os.truncate(path, size)

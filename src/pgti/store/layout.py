@@ -14,8 +14,29 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PART_OFFSET", "check_header", "extend_rows", "read_rows", "write_header", "write_rows"]
+__all__ = [
+    "DIGESTS_FILE",
+    "FUTURE_FILE",
+    "GRAPH_FILE",
+    "MOMENTS_FILE",
+    "PART_OFFSET",
+    "SERIES_FILE",
+    "STATIC_FILE",
+    "TIME_FILE",
+    "check_header",
+    "extend_rows",
+    "read_rows",
+    "write_header",
+    "write_rows",
+]
 
+SERIES_FILE = "series.npy"
+TIME_FILE = "time.npy"
+FUTURE_FILE = "future.npy"
+STATIC_FILE = "static.npz"
+MOMENTS_FILE = "moments.npy"
+DIGESTS_FILE = "digests.npy"
+GRAPH_FILE = "graph.npz"
 PART_OFFSET = 128  # bytes of the header of small parts, room for any number of rows
 _MAGIC_BYTES = 10  # magic, version, length of the header
 _HEADER = re.compile(

@@ -11,7 +11,7 @@ from pathlib import Path
 from pgti.display import size_text
 from pgti.errors import StoreError
 from pgti.storage import StagedDirectory, file_lock, reraise_os_errors
-from pgti.store.meta import META_FILE, StoreMeta
+from pgti.store.meta import FUTURE_FILE, META_FILE, StoreMeta
 from pgti.store.parts import committed_bytes, write_headers
 from pgti.store.store import SeriesStore
 from pgti.store.target import check_target
@@ -74,7 +74,8 @@ def _find_damage(copy: Path, meta: StoreMeta, *, is_hashed: bool) -> StoreError 
     """Why the copy cannot be used, or None; `is_hashed` hashes parts unlike their stamp."""
     try:
         opened = SeriesStore.open(copy)
-        if opened.fingerprint != meta.fingerprint:
+        is_same = opened.meta.parts.get(FUTURE_FILE) == meta.parts.get(FUTURE_FILE)
+        if opened.fingerprint != meta.fingerprint or not is_same:
             return StoreError(f"{copy} contains another store")
         state = _state(copy, meta)  # before hashing: the next call sees what changes meanwhile
         if state == _read_stamp(copy):

@@ -2,43 +2,51 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import Field, dataclass, field, fields
-from datetime import datetime
+from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pgti.errors import ConfigError, StoreError
 from pgti.options import parse_config
-from pgti.store.codec import Codec, GridCodec, codec_of_dtype
+from pgti.store.codec import Codec, codec_of_dtype
+from pgti.store.consistency import contradictions, listed
+from pgti.store.layout import (
+    DIGESTS_FILE,
+    FUTURE_FILE,
+    GRAPH_FILE,
+    MOMENTS_FILE,
+    SERIES_FILE,
+    STATIC_FILE,
+    TIME_FILE,
+)
 from pgti.store.statistics import Sizes
-from pgti.store.time_axis import is_zone
+from pgti.store.time_axis import TimeAxis
+from pgti.store.time_rule import TimeRule
 
 __all__ = [
     "DIGESTS_FILE",
     "FORMAT_VERSION",
+    "FUTURE_FILE",
     "GRAPH_FILE",
     "META_FILE",
     "MOMENTS_FILE",
     "SERIES_FILE",
     "SERIES_OFFSET",
+    "STATIC_FILE",
     "TIME_FILE",
     "StoreMeta",
     "codec_of",
+    "is_constant_part",
+    "time_axis_of",
 ]
 
 FORMAT_VERSION = 3
 META_FILE = "meta.json"
-SERIES_FILE = "series.npy"
-TIME_FILE = "time.npy"
-MOMENTS_FILE = "moments.npy"
-DIGESTS_FILE = "digests.npy"
-GRAPH_FILE = "graph.npz"
 SERIES_OFFSET = 4096  # first byte of the readings: page-aligned for direct I/O and device mapping
-_DTYPES = ("int16", "float32", "int32", "float64")
-_EXACT = _DTYPES[2:]
-_MAX_DIVISOR = 2**24  # whole numbers up to it are exact in float32
-_MAX_INTERVAL_SECONDS = 2**31 - 1  # 68 years: far below where row times would overflow
+_EXACT = ("int32", "float64")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +58,7 @@ class StoreMeta:
     and what they hold beyond `num_steps` was left by a writer that did not finish.
 
     Attributes:
-        format_version: version of the directory's layout.
+        format_version: version of the directory's layout: the first that has what the store has.
         num_steps: rows of the series, T.
         num_nodes: sensors, N.
         num_channels: channels, C.
@@ -69,7 +77,7 @@ class StoreMeta:
         block_rows: rows that each row of `moments.npy` summarizes.
         parts: SHA-256 of what the store has of every other file: of `graph.npz` all bytes, of
             `series.npy` the last link of the chain of digests (see `ReadingsDigest`), of the others
-            their numbers. In format 1: of every file.
+            their numbers; of `static.npz` all bytes. In format 1: of every file.
         generation: how often the series was written anew, because readings were corrected or
             needed another dtype: `series.npy` is generation 0, `series-1.npy` the next.
         read_options: how the source was read: the options of `pgti.ingest` for readings that were
@@ -79,6 +87,8 @@ class StoreMeta:
         max_codes: for whole numbers, the largest code of each channel, in absolute value.
         open_moments: count, mean and m2 of each channel over the whole pieces of the last block,
             which is not in `moments.npy` yet.
+        known_future: channels whose values are known in advance. Since format 3, as what follows.
+        future_steps: rows of `future.npy`: values of these channels after the last row.
     """
 
     format_version: int
@@ -104,6 +114,8 @@ class StoreMeta:
     time_rule: dict[str, Any] | None = None
     max_codes: tuple[int, ...] | None = None
     open_moments: tuple[tuple[float, float, float], ...] = ()
+    known_future: tuple[str, ...] = ()
+    future_steps: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -138,22 +150,48 @@ class StoreMeta:
             num_nodes=self.num_nodes, num_channels=self.num_channels, block_rows=self.block_rows
         )
 
+    @property
+    def known_indices(self) -> tuple[int, ...]:
+        """Positions of the channels that are known in advance."""
+        return tuple(self.channels.index(name) for name in self.known_future)
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether the store has what format 2 lacks."""
+        return self.is_exact or bool(self.known_future) or STATIC_FILE in self.parts
+
+    def in_lowest_format(self) -> "StoreMeta":
+        """The same description in the first format that can hold it and grow."""
+        return replace(self, format_version=3 if self.is_extended else 2)
+
     def file_of(self, part: str) -> str:
-        """Name of the file that holds a part, such as "series.npy", in this generation."""
-        if self.generation == 0 or part == GRAPH_FILE:
-            return part
+        """Name of the file that holds a part, such as "series.npy", in this generation.
+
+        `future.npy` is written anew when it changes, and is called after its content.
+        """
         stem, suffix = part.split(".")
+        if part == FUTURE_FILE:
+            return f"{stem}-{self.parts[part][:16]}.{suffix}"
+        if self.generation == 0 or is_constant_part(part):
+            return part
         return f"{stem}-{self.generation}.{suffix}"
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of sensors, channels, units, graph, times, readings; in format 1 of all files."""
+        """SHA-256 of sensors, channels, units, graph, times, readings; in format 1 of all files.
+
+        Of static features too; not of values after the last row, which forecasts revise.
+        """
         if self.format_version == 1:
             return _sha256(_indented(self._entries()))
         names = ("node_ids", "channels", "units", "start", "time_zone")
         said: dict[str, Any] = {name: getattr(self, name) for name in names}
         said["times"] = self.interval_seconds if self.is_regular else self.parts[TIME_FILE]
         said |= {"graph": self.parts[GRAPH_FILE], "readings": self.parts[SERIES_FILE]}
+        if self.known_future:
+            said["known_future"] = self.known_future
+        if STATIC_FILE in self.parts:
+            said["static"] = self.parts[STATIC_FILE]
         return _sha256(json.dumps(said))
 
     def to_json(self) -> str:
@@ -163,75 +201,6 @@ class StoreMeta:
 
     def _entries(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in _fields_of(self.format_version)}
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield what is wrong with the entries, each of the right type, and between them."""
-        sizes = self.shape
-        if not all(size > 0 for size in sizes):
-            yield f"the shape is {sizes}"
-        if len(self.node_ids) != self.num_nodes or len(set(self.node_ids)) != self.num_nodes:
-            yield f"there are {self.num_nodes} nodes and {len(set(self.node_ids))} different ids"
-        names = set(self.channels)
-        if not len(self.channels) == len(names) == len(self.units) == self.num_channels:
-            yield f"there are {self.num_channels} channels and {len(names)} different names"
-        yield from self._contradictions_of_codes()
-        yield from self._contradictions_of_times()
-        if not 0 <= self.missing_count < max(1, self.num_readings):
-            yield f"{self.missing_count} of {self.num_readings} readings are missing"
-        if self.block_rows < 1:
-            yield f"block_rows is {self.block_rows}"
-        yield from self._contradictions_of_growth()
-        parts = {SERIES_FILE, MOMENTS_FILE, GRAPH_FILE}
-        if not self.is_regular:
-            parts.add(TIME_FILE)
-        if self.format_version > 1:
-            parts.add(DIGESTS_FILE)
-        if set(self.parts) != parts:
-            yield f"the parts are {_listed(self.parts)} and should be {_listed(parts)}"
-
-    def _contradictions_of_codes(self) -> Iterator[str]:
-        if self.dtype not in _DTYPES[: 2 if self.format_version < 3 else None]:
-            yield f"the dtype is {self.dtype!r}"
-        is_grid = self.dtype in ("int16", "int32")
-        if is_grid != (self.divisors is not None) or (
-            self.missing_code != codec_of(self).missing_code
-        ):
-            yield (
-                f"the dtype is {self.dtype}, divisors are {self.divisors} and missing_code is "
-                f"{self.missing_code}"
-            )
-        if self.divisors is not None and (
-            len(self.divisors) != self.num_channels
-            or not all(1 <= divisor <= _MAX_DIVISOR for divisor in self.divisors)
-        ):
-            yield f"the divisors of {self.num_channels} channels are {self.divisors}"
-
-    def _contradictions_of_growth(self) -> Iterator[str]:
-        if self.generation < 0:
-            yield f"the generation is {self.generation}"
-        if self.format_version == 1:
-            return
-        codes, codec = self.max_codes, codec_of(self)
-        limit = codec.max_code if isinstance(codec, GridCodec) else 0
-        if (codes is None) != (self.divisors is None) or (
-            codes is not None
-            and (len(codes) != self.num_channels or not 0 <= min(codes) <= max(codes) <= limit)
-        ):
-            yield f"the dtype is {self.dtype} and max_codes is {codes}"
-        if len(self.open_moments) != self.num_channels:
-            yield f"open_moments are those of {len(self.open_moments)} channels"
-
-    def _contradictions_of_times(self) -> Iterator[str]:
-        if self.start is not None and not _is_time(self.start):
-            yield f"the start {self.start!r} is not a time"
-        if self.interval_seconds is not None and not (
-            1 <= self.interval_seconds <= _MAX_INTERVAL_SECONDS
-        ):
-            yield f"the interval is {self.interval_seconds} s"
-        if self.start is not None and self.interval_seconds is None:
-            yield "there is a start and no interval"
-        if self.time_zone is not None and not is_zone(self.time_zone):
-            yield f"there is no time zone {self.time_zone!r}"
 
     @classmethod
     def read(cls, directory: Path) -> "StoreMeta":
@@ -274,13 +243,13 @@ class StoreMeta:
         names = {"digest", *(each.name for each in _fields_of(version))}
         if set(content) != names:
             raise StoreError(
-                f"{path} has missing or unknown entries: {_listed(set(content) ^ names)}; "
+                f"{path} has missing or unknown entries: {listed(set(content) ^ names)}; "
                 "ingest the source again"
             )
         digest = content.pop("digest")
         try:
             meta = parse_config(cls, content)
-            problem = next(meta.contradictions(), None)
+            problem = next(contradictions(meta), None)
             if _sha256(_text(meta._entries())) != digest:
                 problem = "its entries do not match its digest"
         except ConfigError as error:  # an entry of another type
@@ -290,14 +259,44 @@ class StoreMeta:
         return meta
 
 
+def is_constant_part(part: str) -> bool:
+    """Whether a file is written once, with the store, and checked against all of its bytes."""
+    return part in (GRAPH_FILE, STATIC_FILE)
+
+
 def codec_of(meta: StoreMeta) -> Codec:
     """What decodes the stored numbers."""
     return codec_of_dtype(meta.dtype, meta.divisors)
 
 
+def time_axis_of(meta: StoreMeta, seconds: NDArray[np.int64] | None) -> TimeAxis:
+    """The times of the rows of a store.
+
+    Args:
+        meta: its description.
+        seconds: epoch seconds of every row, where the interval is not constant.
+
+    Raises:
+        DataError: if they contradict one another.
+        ConfigError: if the rule of the times is damaged.
+    """
+    start = None if meta.start is None else np.datetime64(meta.start, "s").astype(np.int64)
+    return TimeAxis(
+        num_steps=meta.num_steps,
+        start_seconds=None if start is None else int(start),
+        interval_seconds=meta.interval_seconds,
+        time_zone=meta.time_zone,
+        seconds=seconds,
+        rule=None if meta.time_rule is None else TimeRule.from_plain(meta.time_rule),
+    )
+
+
 def _fields_of(version: int) -> tuple[Field[Any], ...]:
     """The entries of a version of the format, in order."""
-    return fields(StoreMeta)[: 18 if version == 1 else None]
+    names = {1: "parts", 2: "open_moments"}
+    every = fields(StoreMeta)
+    last = names.get(version, every[-1].name)
+    return every[: 1 + [each.name for each in every].index(last)]
 
 
 def _text(entries: dict[str, Any]) -> str:
@@ -315,16 +314,3 @@ def _indented(entries: dict[str, Any]) -> str:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _listed(names: set[str] | dict[str, str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _is_time(text: str) -> bool:
-    """Whether `text` is a date and time to the second, without an offset, in its usual form."""
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return time.tzinfo is None and time.isoformat(timespec="seconds") == text

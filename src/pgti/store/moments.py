@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pgti.store.codec import Codec, Raw, Values
 
-__all__ = ["Moments", "moments_of", "moments_of_raw"]
+__all__ = ["Moments", "moments_of", "moments_of_raw", "moments_of_rows"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -85,3 +85,26 @@ def _channel_moments(values: Values) -> tuple[float, float, float]:
     observed -= mean
     # Not np.dot, whose last bit depends on the number of threads.
     return float(observed.size), mean, float(np.square(observed, out=observed).sum())
+
+
+def moments_of_rows(
+    raw: Raw, codec: Codec, rows: range, block_moments: NDArray[np.float64], block_rows: int
+) -> Moments:
+    """Statistics of the observed readings of consecutive rows.
+
+    Args:
+        raw: the stored series [T, N, C].
+        codec: decodes it.
+        rows: which rows.
+        block_moments: count, mean and m2 of each whole block of rows, [blocks, C, 3].
+        block_rows: rows of a block; only rows at the two ends are read.
+    """
+    first, last = -(-rows.start // block_rows), rows.stop // block_rows
+    if last <= first:
+        return moments_of_raw(raw[rows.start : rows.stop], codec)
+    parts = [
+        moments_of_raw(raw[rows.start : first * block_rows], codec),
+        *(Moments(*block_moments[block].T) for block in range(first, last)),
+        moments_of_raw(raw[last * block_rows : rows.stop], codec),
+    ]
+    return Moments.merge_all(parts, raw.shape[2])

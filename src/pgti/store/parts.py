@@ -18,18 +18,25 @@ from pgti.store.codec import Codec, Raw, Values
 from pgti.store.layout import PART_OFFSET, check_header, read_rows, write_header
 from pgti.store.meta import (
     DIGESTS_FILE,
+    FUTURE_FILE,
     GRAPH_FILE,
     MOMENTS_FILE,
     SERIES_FILE,
     SERIES_OFFSET,
+    STATIC_FILE,
     TIME_FILE,
     StoreMeta,
+    codec_of,
+    is_constant_part,
 )
+from pgti.store.static_features import StaticFeatures
 from pgti.store.statistics import DIGEST_BYTES, ReadingsDigest, digest_of
 
 __all__ = [
     "Parts",
+    "check_constant_parts",
     "check_files",
+    "check_future",
     "check_series",
     "committed_bytes",
     "no_match",
@@ -58,6 +65,8 @@ class Parts:
         links: of the chain of digests, uint8 [groups, 32]; None in format 1.
         graph: the sensor graph.
         seconds: epoch seconds of every row, int64 [T], where the interval is not constant.
+        future: values of the channels known in advance after the last row, [rows, N, F].
+        static: features of the sensors.
     """
 
     raw: Raw
@@ -66,6 +75,8 @@ class Parts:
     links: NDArray[np.uint8] | None
     graph: SensorGraph
     seconds: NDArray[np.int64] | None
+    future: Values
+    static: StaticFeatures | None
 
 
 def open_parts(path: Path, meta: StoreMeta, codec: Codec, verify_up_to_bytes: int | None) -> Parts:
@@ -89,6 +100,8 @@ def open_parts(path: Path, meta: StoreMeta, codec: Codec, verify_up_to_bytes: in
         links=None if meta.format_version == 1 else read_part(path, meta, DIGESTS_FILE),
         graph=graph,
         seconds=None if meta.is_regular else read_part(path, meta, TIME_FILE),
+        future=_map_future(path, meta, verify_up_to_bytes),
+        static=_read_static(path, meta),
     )
 
 
@@ -102,7 +115,7 @@ def check_files(path: Path, meta: StoreMeta, verify_up_to_bytes: int | None) -> 
     can_grow = meta.format_version > 1
     for name, digest in meta.parts.items():
         file = meta.file_of(name)
-        is_hashed = not can_grow or name == GRAPH_FILE  # the others: where they are read
+        is_hashed = not can_grow or is_constant_part(name)  # the others: where they are read
         try:
             size = (path / file).stat().st_size
             small = verify_up_to_bytes is None or size <= verify_up_to_bytes
@@ -128,7 +141,7 @@ def committed_bytes(path: Path, meta: StoreMeta, part: str) -> int:
     Raises:
         StoreError: if the size of a file that does not grow cannot be read.
     """
-    if meta.format_version == 1 or part == GRAPH_FILE:
+    if meta.format_version == 1 or is_constant_part(part):
         with reraise_os_errors(f"the store {path} cannot be read", StoreError):
             return (path / part).stat().st_size
     shape, dtype, offset = _layout(meta)[part]
@@ -155,6 +168,10 @@ def _layout(meta: StoreMeta) -> dict[str, tuple[tuple[int, ...], np.dtype[Any], 
         MOMENTS_FILE: ((meta.num_blocks, meta.num_channels, 3), np.dtype("<f8")),
         DIGESTS_FILE: ((meta.num_steps // meta.sizes.group_rows, DIGEST_BYTES), np.dtype("u1")),
         TIME_FILE: ((meta.num_steps,), np.dtype("<i8")),
+        FUTURE_FILE: (
+            (meta.future_steps, meta.num_nodes, len(meta.known_future)),
+            codec_of(meta).reading_dtype,
+        ),
     }
     return {
         part: (*parts[part], SERIES_OFFSET if part == SERIES_FILE else PART_OFFSET)
@@ -215,6 +232,50 @@ def _map_series(path: Path, meta: StoreMeta, codec: Codec) -> tuple[Raw, mmap.mm
         raw = np.memmap(stream, dtype=codec.dtype, mode="r", offset=SERIES_OFFSET, shape=meta.shape)
     mapping: Any = raw.base
     return raw, mapping
+
+
+def _map_future(path: Path, meta: StoreMeta, verify_up_to_bytes: int | None) -> Values:
+    """Values after the last row, mapped; they are checked if they have up to so many bytes."""
+    shape = (meta.future_steps, meta.num_nodes, len(meta.known_future))
+    dtype = codec_of(meta).reading_dtype
+    if not meta.future_steps:
+        return np.empty(shape, dtype=dtype)
+    file = path / meta.file_of(FUTURE_FILE)
+    with file.open("rb") as stream:
+        for problem in check_header(stream, dtype, shape[1:]):
+            raise ValueError(f"{file.name} {problem}")
+        future: Values = np.memmap(stream, dtype=dtype, mode="r", offset=PART_OFFSET, shape=shape)
+    if verify_up_to_bytes is None or future.nbytes <= verify_up_to_bytes:
+        check_future(path, meta, future)
+    return future
+
+
+def check_constant_parts(path: Path, meta: StoreMeta) -> None:
+    """Check the files that are written once, whatever their size.
+
+    Raises:
+        StoreError: naming the first that does not match its SHA-256.
+    """
+    for part, digest in meta.parts.items():
+        if is_constant_part(part) and sha256_of(path / part) != digest:
+            raise no_match(path, part)
+
+
+def check_future(path: Path, meta: StoreMeta, future: Values) -> None:
+    """Check the values after the last row against their digest.
+
+    Raises:
+        StoreError: if they do not match.
+    """
+    if meta.future_steps and digest_of(future) != meta.parts[FUTURE_FILE]:
+        raise no_match(path, meta.file_of(FUTURE_FILE))
+
+
+def _read_static(path: Path, meta: StoreMeta) -> StaticFeatures | None:
+    if STATIC_FILE not in meta.parts:
+        return None
+    file = path / STATIC_FILE
+    return StaticFeatures.from_bytes(file.read_bytes(), meta.num_nodes, str(file))
 
 
 def no_match(path: Path, file: str) -> StoreError:

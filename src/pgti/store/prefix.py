@@ -15,12 +15,16 @@ from pgti.store.codec import Values
 from pgti.store.meta import (
     DIGESTS_FILE,
     FORMAT_VERSION,
+    FUTURE_FILE,
     GRAPH_FILE,
     MOMENTS_FILE,
     SERIES_FILE,
+    STATIC_FILE,
     TIME_FILE,
     StoreMeta,
+    is_constant_part,
 )
+from pgti.store.static_features import StaticFeatures
 from pgti.store.statistics import ReadingsDigest, Sizes, digest_of
 from pgti.store.time_axis import TimeAxis
 from pgti.store.time_rule import CycleRule
@@ -50,8 +54,8 @@ def cut_meta(store: "SeriesStore", num_steps: int) -> tuple[StoreMeta, TimeAxis]
     links = digest.links_array() if links is None else links[:whole]
     blocks = store.block_moments[: num_steps // meta.block_rows]
     time_axis = _cut_times(store.time_axis, num_steps)
-    parts = {
-        GRAPH_FILE: meta.parts[GRAPH_FILE],
+    constant = {part: each for part, each in meta.parts.items() if is_constant_part(part)}
+    parts = constant | {
         SERIES_FILE: digest.hexdigest(),
         MOMENTS_FILE: digest_of(blocks),
         DIGESTS_FILE: digest_of(links),
@@ -61,7 +65,6 @@ def cut_meta(store: "SeriesStore", num_steps: int) -> tuple[StoreMeta, TimeAxis]
     observed = store.moments(range(num_steps)).count.sum() if num_steps else 0
     cut = replace(
         meta,
-        format_version=FORMAT_VERSION,
         num_steps=num_steps,
         missing_count=num_steps * meta.num_nodes * meta.num_channels - int(observed),
         interval_seconds=time_axis.interval_seconds,
@@ -72,8 +75,9 @@ def cut_meta(store: "SeriesStore", num_steps: int) -> tuple[StoreMeta, TimeAxis]
         if meta.divisors is None
         else meta.max_codes or (_MAX_CODE,) * len(meta.units),
         open_moments=((0.0, 0.0, 0.0),) * meta.num_channels,
+        future_steps=0,
     )
-    return cut, time_axis
+    return cut.in_lowest_format(), time_axis
 
 
 def open_prefix(
@@ -117,7 +121,13 @@ def most_common_step(seconds: NDArray[np.int64]) -> int | None:
 
 
 def describe_memory(
-    readings: Values, graph: SensorGraph, time_axis: TimeAxis, **described: Any
+    readings: Values,
+    graph: SensorGraph,
+    time_axis: TimeAxis,
+    *,
+    future: Values,
+    static: StaticFeatures | None,
+    **described: Any,
 ) -> StoreMeta:
     """The description of readings [T, N, C] in memory, canonical.
 
@@ -125,6 +135,8 @@ def describe_memory(
         readings: the readings.
         graph: of the sensors.
         time_axis: of the rows.
+        future: values of the channels known in advance after the last row.
+        static: features of the sensors.
         **described: entries of the description that these do not tell.
     """
     num_steps, num_nodes, num_channels = readings.shape
@@ -140,7 +152,11 @@ def describe_memory(
     }
     if seconds is not None:
         parts[TIME_FILE] = digest_of(seconds)
-    return StoreMeta(
+    if static is not None:
+        parts[STATIC_FILE] = hashlib.sha256(static.to_bytes()).hexdigest()
+    if len(future):
+        parts[FUTURE_FILE] = digest_of(future)
+    meta = StoreMeta(
         format_version=FORMAT_VERSION,
         num_steps=num_steps,
         num_nodes=num_nodes,
@@ -158,5 +174,7 @@ def describe_memory(
         block_rows=sizes.block_rows,
         parts=parts,
         open_moments=((0.0, 0.0, 0.0),) * num_channels,
+        future_steps=len(future),
         **described,
     )
+    return meta.in_lowest_format()

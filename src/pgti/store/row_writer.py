@@ -12,8 +12,10 @@ from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.store.codec import Values
+from pgti.store.covariates import as_future, check_known_future
 from pgti.store.meta import StoreMeta
 from pgti.store.rounding import LostDigits
+from pgti.store.static_features import StaticFeatures
 from pgti.store.statistics import Sizes, canonical
 
 __all__ = ["RowWriter", "canonical_pieces"]
@@ -35,6 +37,8 @@ class RowWriter(ABC):
         time_zone: IANA name of the zone of the times, or None for plain wall-clock times.
         read_options: how the source is read, see `StoreMeta`.
         exact: keep every digit: readings are float64 in place of float32.
+        known_future: channels whose values are known in advance, F of them, not all.
+        static: features of the sensors, of as many as there are ids.
         block_readings: readings that each row of `moments.npy` summarizes, about.
 
     Attributes:
@@ -56,6 +60,8 @@ class RowWriter(ABC):
         time_zone: str | None = None,
         read_options: Mapping[str, Any] = MappingProxyType({}),
         exact: bool = False,
+        known_future: tuple[str, ...] = (),
+        static: StaticFeatures | None = None,
         block_readings: int = _BLOCK_READINGS,
     ) -> None:
         self._name = name
@@ -65,6 +71,7 @@ class RowWriter(ABC):
         self._units = units if units is not None else ("",) * len(channels)
         self._time_zone = time_zone
         self._read_options = dict(read_options)
+        self._known_future, self._static = known_future, static
         self._check()
         self._exact = exact
         self._num_missing = 0
@@ -88,6 +95,12 @@ class RowWriter(ABC):
             raise DataError(
                 f"the graph has {count_of(self._graph.num_nodes, 'node')} and the readings "
                 f"{count_of(len(self._node_ids), 'sensor')}: they must be the same"
+            )
+        check_known_future(self._known_future, self._channels)
+        if self._static is not None and self._static.num_nodes != len(self._node_ids):
+            raise DataError(
+                f"there are static features of {count_of(self._static.num_nodes, 'sensor')} and "
+                f"{count_of(len(self._node_ids), 'sensor')}: give those of each"
             )
         if len(self._units) != len(self._channels):
             raise DataError(
@@ -126,6 +139,7 @@ class RowWriter(ABC):
         interval_seconds: int | None = None,
         seconds: NDArray[np.int64] | None = None,
         time_rule: dict[str, Any] | None = None,
+        future: Values | None = None,
     ) -> StoreMeta:
         """Complete the series.
 
@@ -134,6 +148,8 @@ class RowWriter(ABC):
             interval_seconds: seconds between rows, or None.
             seconds: epoch seconds of every row, where the interval is not constant.
             time_rule: that the times follow, if they follow one.
+            future: values of the channels known in advance after the last row, [rows, N, F], NaN
+                for missing.
 
         Returns:
             The description of the finished series.
@@ -159,6 +175,12 @@ class RowWriter(ABC):
             interval_seconds,
             None if seconds is None else seconds.astype("<i8"),
             time_rule,
+            as_future(
+                future,
+                len(self._node_ids),
+                len(self._known_future),
+                np.dtype(np.float64 if self._exact else np.float32),
+            ),
         )
 
     @abstractmethod
@@ -168,6 +190,7 @@ class RowWriter(ABC):
         interval_seconds: int | None,
         seconds: NDArray[np.int64] | None,
         time_rule: dict[str, Any] | None,
+        future: Values,
     ) -> StoreMeta:
         """Complete the series, whose times are consistent."""
 

@@ -3,28 +3,40 @@
 import mmap
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.display import Display, count_of, shorten
+from pgti.display import Display, count_of
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
 from pgti.graph import SensorGraph
 from pgti.options import require_type
 from pgti.store.codec import Codec, Raw, Values
+from pgti.store.covariates import as_future
 from pgti.store.coverage import plot_store
-from pgti.store.meta import GRAPH_FILE, StoreMeta, codec_of
-from pgti.store.moments import Moments, moments_of_raw
-from pgti.store.parts import check_files, check_series, no_match, open_parts, release, sha256_of
+from pgti.store.facts import describe_store
+from pgti.store.meta import StoreMeta, codec_of, time_axis_of
+from pgti.store.moments import Moments, moments_of_rows
+from pgti.store.parts import (
+    check_constant_parts,
+    check_files,
+    check_future,
+    check_series,
+    open_parts,
+    release,
+)
 from pgti.store.prefix import cut_meta, describe_memory, open_prefix
+from pgti.store.static_features import StaticFeatures
 from pgti.store.statistics import canonical
 from pgti.store.time_axis import TimeAxis
-from pgti.store.time_rule import TimeRule
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["SeriesStore", "open_store"]
 
@@ -46,6 +58,9 @@ class SeriesStore(Display):
             was opened.
         links: of the chain of digests, uint8 [groups, 32]; None in format 1 and in memory.
         mapping: the memory map that `raw` is a view of; None for a store in memory.
+        future: values of the channels known in advance (`meta.known_future`) after the last row,
+            [rows, N, F], NaN for missing.
+        static_features: what is known of each sensor; None where nothing is.
     """
 
     path: Path
@@ -58,6 +73,8 @@ class SeriesStore(Display):
     notes: tuple[str, ...] = ()
     links: NDArray[np.uint8] | None = None
     mapping: mmap.mmap | None = None
+    future: Values = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
+    static_features: StaticFeatures | None = None
 
     @classmethod
     def open(cls, path: str | Path, *, verify_up_to_bytes: int = 1 << 28) -> "SeriesStore":
@@ -77,7 +94,7 @@ class SeriesStore(Display):
             try:
                 return cls._open(path, meta, verify_up_to_bytes)
             except StoreError:
-                if StoreMeta.read(path).generation == meta.generation:  # not written anew meanwhile
+                if StoreMeta.read(path) == meta:  # nobody has written to it meanwhile
                     raise
 
     @classmethod
@@ -85,29 +102,12 @@ class SeriesStore(Display):
         codec = codec_of(meta)
         try:
             parts = open_parts(path, meta, codec, verify_up_to_bytes)
-            start = None if meta.start is None else np.datetime64(meta.start, "s").astype(int)
-            time_axis = TimeAxis(
-                num_steps=meta.num_steps,
-                start_seconds=None if start is None else int(start),
-                interval_seconds=meta.interval_seconds,
-                time_zone=meta.time_zone,
-                seconds=parts.seconds,
-                rule=None if meta.time_rule is None else TimeRule.from_plain(meta.time_rule),
-            )
+            time_axis = time_axis_of(meta, parts.seconds)
         except PARSER_ERRORS as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise StoreError(f"the store {path} is damaged: {reason}; ingest it again") from None
-        store = cls(
-            path,
-            meta,
-            parts.raw,
-            parts.graph,
-            time_axis,
-            codec,
-            parts.block_moments,
-            links=parts.links,
-            mapping=parts.mapping,
-        )
+        described = path, meta, parts.raw, parts.graph, time_axis, codec, parts.block_moments
+        store = cls(*described, (), parts.links, parts.mapping, parts.future, parts.static)
         if parts.links is not None and parts.raw.nbytes <= verify_up_to_bytes:
             check_series(path, meta, parts.links, store.read, parts.mapping)
         return store
@@ -123,6 +123,9 @@ class SeriesStore(Display):
         channels: tuple[str, ...],
         units: tuple[str, ...] | None = None,
         read_options: Mapping[str, Any] = MappingProxyType({}),
+        known_future: tuple[str, ...] = (),
+        future: NDArray[np.floating] | None = None,
+        static: StaticFeatures | None = None,
         name: str = "memory",
         exact: bool = False,
     ) -> "SeriesStore":
@@ -136,6 +139,9 @@ class SeriesStore(Display):
             channels: name of each channel.
             units: of each channel; "" if not given.
             read_options: see `StoreMeta`.
+            known_future: channels known in advance.
+            future: their values after the last row [rows, N, F]; none if not given.
+            static: features of the sensors.
             name: what messages call it, and its `path`.
             exact: whether readings are float64; else they are float32.
 
@@ -149,11 +155,16 @@ class SeriesStore(Display):
                 f"{count_of(graph.num_nodes, 'node')} for {sizes} rows, sensors and channels: they "
                 "must agree"
             )
-        readings = canonical(values, np.float64 if exact else np.float32)
+        dtype = np.dtype(np.float64 if exact else np.float32)
+        readings = canonical(values, dtype)
+        later = as_future(future, len(node_ids), len(known_future), dtype)
         meta = describe_memory(
             readings,
             graph,
             time_axis,
+            future=later,
+            static=static,
+            known_future=known_future,
             node_ids=node_ids,
             channels=channels,
             units=units if units is not None else ("",) * len(channels),
@@ -167,6 +178,8 @@ class SeriesStore(Display):
             time_axis=time_axis,
             codec=codec_of(meta),
             block_moments=np.empty((0, len(channels), 3)),
+            future=later,
+            static_features=static,
         )
 
     @property
@@ -178,7 +191,8 @@ class SeriesStore(Display):
         """Pickle the path and the number of rows for another process; in memory, the readings."""
         if self.is_in_memory:
             fields = self.path, self.meta, self.raw, self.graph, self.time_axis, self.codec
-            return SeriesStore, (*fields, self.block_moments, self.notes)
+            rest = self.block_moments, self.notes, None, None, self.future, self.static_features
+            return SeriesStore, (*fields, *rest)
         return open_prefix, (
             SeriesStore.open,
             self.path.resolve(),
@@ -188,23 +202,7 @@ class SeriesStore(Display):
 
     def describe(self) -> tuple[str, dict[str, str]]:
         """A title, and facts by name; each is one line."""
-        meta = self.meta
-        channels = [
-            f"{name} ({unit})" if unit else name
-            for name, unit in zip(meta.channels, meta.units, strict=True)
-        ]
-        facts = {
-            "series": f"{count_of(meta.num_steps, 'step')} of {count_of(meta.num_nodes, 'sensor')}"
-            f", {shorten(channels)}",
-            "times": self.time_axis.describe(),
-            "sensors": shorten(meta.node_ids),
-            "graph": count_of(meta.num_edges, "edge"),
-            "missing": f"{meta.missing_fraction:.2%}",
-            "stored": f"{meta.dtype}, {self.num_bytes / 1e6:,.1f} MB",
-        }
-        if self.notes:
-            facts["notes"] = shorten(self.notes, 1)
-        return f"SeriesStore {self.path}", facts
+        return describe_store(self)
 
     def plot(self) -> Any:
         """A picture of what was observed: time from left to right, sensors from top to bottom.
@@ -251,7 +249,17 @@ class SeriesStore(Display):
             block_moments=self.block_moments[: meta.num_blocks],
             links=None if self.links is None else self.links[: num_steps // meta.sizes.group_rows],
             notes=(),
+            future=self.future[:0],
         )
+
+    @property
+    def static(self) -> "pd.DataFrame | None":
+        """The features of the sensors that do not change, a table [N, S]; None if there are none.
+
+        Its index is the sensors' ids; a feature with categories is a `Categorical`.
+        """
+        features = self.static_features
+        return None if features is None else features.to_frame(self.meta.node_ids)
 
     @property
     def num_bytes(self) -> int:
@@ -271,16 +279,7 @@ class SeriesStore(Display):
 
         Whole blocks come from the store's summary; only the rows at the two ends are read.
         """
-        size = self.meta.block_rows
-        first, last = -(-rows.start // size), rows.stop // size
-        if last <= first:
-            return moments_of_raw(self.raw[rows.start : rows.stop], self.codec)
-        parts = [
-            moments_of_raw(self.raw[rows.start : first * size], self.codec),
-            *(Moments(*self.block_moments[block].T) for block in range(first, last)),
-            moments_of_raw(self.raw[last * size : rows.stop], self.codec),
-        ]
-        return Moments.merge_all(parts, self.meta.num_channels)
+        return moments_of_rows(self.raw, self.codec, rows, self.block_moments, self.meta.block_rows)
 
     def verify(self) -> None:
         """Check every part against its SHA-256, whatever its size; of a prefix its rows.
@@ -293,8 +292,8 @@ class SeriesStore(Display):
         if self.links is None:
             check_files(self.path, self.meta, verify_up_to_bytes=None)
             return
-        if sha256_of(self.path / GRAPH_FILE) != self.meta.parts[GRAPH_FILE]:
-            raise no_match(self.path, GRAPH_FILE)
+        check_constant_parts(self.path, self.meta)
+        check_future(self.path, self.meta, self.future)
         check_series(self.path, self.meta, self.links, self.read, self.mapping)
 
     def append(self, source: Any, options: Any = None, **more: Any) -> "SeriesStore":

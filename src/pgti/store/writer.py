@@ -1,6 +1,8 @@
 """Writing a store chunk by chunk, in bounded memory, all or nothing; or a series in memory."""
 
 import contextlib
+import hashlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -11,15 +13,18 @@ from numpy.typing import NDArray
 from pgti.errors import DataError, StoreError
 from pgti.storage import StagedDirectory, reraise_os_errors
 from pgti.store.codec import Values
+from pgti.store.consistency import contradictions
 from pgti.store.encoder import SeriesEncoder
 from pgti.store.layout import write_rows
 from pgti.store.meta import (
     DIGESTS_FILE,
     FORMAT_VERSION,
+    FUTURE_FILE,
     GRAPH_FILE,
     META_FILE,
     MOMENTS_FILE,
     SERIES_FILE,
+    STATIC_FILE,
     TIME_FILE,
     StoreMeta,
 )
@@ -90,6 +95,7 @@ class StoreWriter(RowWriter):
         interval_seconds: int | None,
         seconds: NDArray[np.int64] | None,
         time_rule: dict[str, Any] | None,
+        future: Values,
     ) -> StoreMeta:
         encoder, directory = self._open_encoder(), self._staged.path
         with self._writing():
@@ -100,8 +106,18 @@ class StoreWriter(RowWriter):
                 write_rows(directory / TIME_FILE, seconds)
             self._graph.save(directory / GRAPH_FILE)
             graph_digest = sha256_of(directory / GRAPH_FILE)
-            meta = self._describe(graph_digest, start, interval_seconds, seconds, time_rule)
-            for problem in meta.contradictions():
+            parts = {GRAPH_FILE: graph_digest}
+            if self._static is not None:
+                content = self._static.to_bytes()
+                (directory / STATIC_FILE).write_bytes(content)
+                parts[STATIC_FILE] = hashlib.sha256(content).hexdigest()
+            if len(future):
+                parts[FUTURE_FILE] = digest_of(future)
+            meta = self._describe(parts, start, interval_seconds, seconds, time_rule)
+            meta = replace(meta, future_steps=len(future)).in_lowest_format()
+            if len(future):
+                write_rows(directory / meta.file_of(FUTURE_FILE), future)
+            for problem in contradictions(meta):
                 raise DataError(f"{self._target} could not be opened as a store: {problem}")
             (directory / META_FILE).write_text(meta.to_json(), encoding="utf-8")
             self._staged.publish()
@@ -109,7 +125,7 @@ class StoreWriter(RowWriter):
 
     def _describe(
         self,
-        graph_digest: str,
+        constant: dict[str, str],
         start: str | None,
         interval_seconds: int | None,
         seconds: NDArray[np.int64] | None,
@@ -117,14 +133,14 @@ class StoreWriter(RowWriter):
     ) -> StoreMeta:
         """The description of the rows written so far."""
         moments, digest = self._statistics.moments, self._statistics.digest
-        parts = {
+        parts = constant | {
             DIGESTS_FILE: digest_of(digest.links_array()),
-            GRAPH_FILE: graph_digest,
             MOMENTS_FILE: digest_of(moments.blocks_array()),
             SERIES_FILE: digest.hexdigest(),
         }
         if seconds is not None:
             parts[TIME_FILE] = digest_of(seconds)
+        parts = dict(sorted(parts.items()))
         encoder = self._open_encoder()
         codec = encoder.codec
         return StoreMeta(
@@ -150,6 +166,7 @@ class StoreWriter(RowWriter):
             time_rule=time_rule,
             max_codes=encoder.max_codes,
             open_moments=moments.open_moments(),
+            known_future=self._known_future,
         )
 
     def _open_encoder(self) -> SeriesEncoder:
@@ -197,6 +214,7 @@ class MemoryWriter(RowWriter):
         interval_seconds: int | None,
         seconds: NDArray[np.int64] | None,
         time_rule: dict[str, Any] | None,
+        future: Values,
     ) -> StoreMeta:
         begin = None if start is None else int(np.datetime64(start, "s").astype(np.int64))
         self._store = SeriesStore.in_memory(
@@ -214,6 +232,9 @@ class MemoryWriter(RowWriter):
             channels=self._channels,
             units=self._units,
             read_options=self._read_options,
+            known_future=self._known_future,
+            future=future,
+            static=self._static,
             name=self._name,
             exact=self._exact,
         )

@@ -1,0 +1,66 @@
+"""Channels whose values are known in advance: which may be, and their values after the last row."""
+
+from typing import Any
+
+import numpy as np
+
+from pgti.display import count_of
+from pgti.errors import ConfigError, DataError, option
+from pgti.store.codec import Values
+from pgti.store.statistics import canonical
+
+__all__ = ["as_future", "check_known_future"]
+
+
+def check_known_future(known: tuple[str, ...], channels: tuple[str, ...]) -> None:
+    """Refuse channels known in advance that a series cannot have.
+
+    Args:
+        known: their names.
+        channels: names of the channels of the series.
+
+    Raises:
+        ConfigError: naming the channel.
+    """
+    listed = option("known_future", ",".join(known))
+    for name in known:
+        if name not in channels:
+            raise ConfigError(
+                f"{listed} names the channel {name!r}, and the series has {', '.join(channels)}"
+            )
+        if known.count(name) > 1:
+            raise ConfigError(f"{listed} names the channel {name!r} twice")
+    if known and len(known) == len(channels):
+        raise ConfigError(
+            f"{listed} names every channel: at least one must be left to forecast, whose future is "
+            "not known"
+        )
+
+
+def as_future(
+    values: Values | None, num_nodes: int, num_known: int, dtype: np.dtype[Any]
+) -> Values:
+    """Values of channels known in advance after the last row of a series, canonical [rows, N, F].
+
+    Args:
+        values: those given, NaN for missing, or None; a memory map is canonical already, and is
+            not copied.
+        num_nodes: N.
+        num_known: F.
+        dtype: of the readings of the series.
+
+    Raises:
+        DataError: if their shape is another, or one is infinite.
+    """
+    if values is None:
+        return np.empty((0, num_nodes, num_known), dtype=dtype)
+    if values.ndim != 3 or values.shape[1:] != (num_nodes, num_known):
+        raise DataError(
+            f"values of shape {values.shape} after the last row were given: the rule is [rows, "
+            f"{count_of(num_nodes, 'sensor')}, {count_of(num_known, 'channel')} known in advance]"
+        )
+    if isinstance(values, np.memmap) and values.dtype == dtype:
+        return values
+    if np.isinf(values).any():
+        raise DataError("a value after the last row is infinite: declare it as missing")
+    return canonical(values, dtype)

@@ -1,0 +1,143 @@
+"""What is known of each sensor and does not change: numbers and categories."""
+
+import io
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgti.errors import PARSER_ERRORS, DataError, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["StaticFeatures"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class StaticFeatures:
+    """Features of the sensors, such as lanes, altitude, kind of road.
+
+    Attributes:
+        names: of the S features, all different.
+        units: of each feature, "" where unknown or where it has categories.
+        values: float64 [N, S]: a number, or the position of a category; NaN where missing.
+        categories: of each feature, () where it is numeric.
+
+    Raises:
+        DataError: if names repeat, sizes disagree, a number is infinite, or a position is that of
+            no category.
+    """
+
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    values: NDArray[np.float64]
+    categories: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise DataError(f"the static features cannot be used: {problem}")
+
+    def _problems(self) -> list[str]:
+        num_features = len(self.names)
+        if not num_features or len(set(self.names)) != num_features or "" in self.names:
+            return [f"their names are {', '.join(self.names) or 'missing'}, not one each"]
+        sizes = {len(self.units), len(self.categories), *self.values.shape[1:]}
+        if self.values.ndim != 2 or sizes != {num_features} or self.values.dtype != np.float64:
+            return [f"there are {num_features} names for values of shape {self.values.shape}"]
+        for name, words, column in zip(self.names, self.categories, self.values.T, strict=True):
+            known = column[~np.isnan(column)]
+            if np.isinf(known).any():
+                return [f"{name} has an infinite value"]
+            if len(set(words)) != len(words):
+                return [f"{name} has a category twice"]
+            if words and not np.isin(known, np.arange(len(words))).all():
+                return [f"{name} has a value that is none of its categories"]
+        return []
+
+    @property
+    def num_nodes(self) -> int:
+        """N."""
+        return len(self.values)
+
+    @property
+    def is_categorical(self) -> tuple[bool, ...]:
+        """Whether each feature has categories."""
+        return tuple(bool(words) for words in self.categories)
+
+    def to_frame(self, node_ids: tuple[str, ...]) -> "pd.DataFrame":
+        """The features as a table [N, S], a row for each sensor.
+
+        Args:
+            node_ids: ids of the sensors, its index.
+        """
+        import pandas as pd  # noqa: PLC0415 - a store is opened without it
+
+        columns: dict[str, Any] = {}
+        for name, words, column in zip(self.names, self.categories, self.values.T, strict=True):
+            codes = np.where(np.isnan(column), -1, column).astype(np.int64)
+            columns[name] = (
+                pd.Categorical.from_codes(codes, categories=pd.Index(words)) if words else column
+            )
+        return pd.DataFrame(columns, index=pd.Index(node_ids, name="sensor"))
+
+    def describe(self) -> str:
+        """The features in one line, such as "lanes, altitude (m), kind (3 categories)"."""
+        parts = []
+        for name, unit, words in zip(self.names, self.units, self.categories, strict=True):
+            what = f"{len(words)} categories" if len(words) > 1 else "1 category" if words else unit
+            parts.append(f"{name} ({what})" if what else name)
+        return ", ".join(parts)
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """The content of a file, an .npz without Python objects."""
+        content = io.BytesIO()
+        words = [word for each in self.categories for word in each]
+        np.savez(
+            content,
+            allow_pickle=False,
+            names=np.array(self.names, dtype=np.str_),
+            units=np.array(self.units, dtype=np.str_),
+            values=self.values,
+            categories=np.array(words, dtype=np.str_),
+            num_categories=np.array([len(each) for each in self.categories], dtype=np.int64),
+        )
+        return content.getvalue()
+
+    @classmethod
+    def from_bytes(cls, content: bytes, num_nodes: int, name: str) -> Self:
+        """What `to_bytes` returned, without unpickling.
+
+        Args:
+            content: of the file.
+            num_nodes: N.
+            name: what messages call the file.
+
+        Raises:
+            StoreError: if it is anything else.
+        """
+        problem = f"{name} cannot be read as static features"
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                # Numbers are not compressed: a file that unpacks to more is none of ours.
+                if sum(each.file_size for each in archive.infolist()) > len(content):
+                    raise StoreError(f"{problem}: it is compressed")
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                names, units, words = (
+                    tuple(arrays[each].tolist()) for each in ("names", "units", "categories")
+                )
+                values, counts = arrays["values"], arrays["num_categories"]
+            ends = np.cumsum(counts).tolist()
+            if values.shape[:1] != (num_nodes,) or (counts < 0).any() or ends[-1:] != [len(words)]:
+                raise StoreError(f"{problem}: its arrays contradict one another")
+            firsts = [0, *ends[:-1]]
+            categories = tuple(words[i:j] for i, j in zip(firsts, ends, strict=True))
+            return cls(names=names, units=units, values=values, categories=categories)
+        except StoreError:
+            raise
+        except (DataError, *PARSER_ERRORS) as error:
+            raise StoreError(f"{problem}: {' '.join(str(error).split())}") from None
