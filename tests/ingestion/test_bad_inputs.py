@@ -151,7 +151,8 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     "no such file": (lambda d: (d / "none.npy", {}, None), ("none.npy", "does not exist")),
     "a directory": (lambda d: (d, {}, None), ("is a directory",)),
-    "unknown suffix": (lambda d: (text(d / "a.xlsx", "x"), {}, None), (".xlsx", ".parquet")),
+    "unknown suffix": (lambda d: (text(d / "a.sav", "x"), {}, None), (".sav", ".parquet")),
+    "workbook": (lambda d: (text(d / "a.xlsx", "x"), {}, None), ("a.xlsx", "as CSV")),
     "truncated npy": (
         lambda d: (cut(saved(d / "a.npy", GOOD), 0.7), {}, None),
         ("a.npy is truncated", "224 bytes", "320"),

@@ -11,7 +11,7 @@ __all__ = [
     "suits_readings",
 ]
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".asc", ".dat")
 _TABLES = (*TEXT_SUFFIXES, ".parquet", ".pq")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 _KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")

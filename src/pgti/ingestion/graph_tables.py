@@ -20,7 +20,8 @@ from pgti.ingestion.node_matching import (
 )
 from pgti.ingestion.options import GraphKind, IngestOptions
 from pgti.ingestion.readings import ID_NAMES, Readings, ids_to_text, reraise_read_errors
-from pgti.ingestion.text_lines import first_lines, open_text
+from pgti.ingestion.text_files import open_text
+from pgti.ingestion.text_lines import first_lines
 
 __all__ = ["read_table_graph"]
 

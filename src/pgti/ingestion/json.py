@@ -20,7 +20,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.frames import open_array
 from pgti.ingestion.node_matching import RawEdges
 from pgti.ingestion.readings import Chunk, Readings, ids_to_text, reraise_read_errors
-from pgti.ingestion.text_lines import open_text
+from pgti.ingestion.text_files import open_text
 
 __all__ = ["open_json"]
 

@@ -201,10 +201,23 @@ class IngestOptions:
                 f"the delimiter {delimiter!r} must be one ASCII character that does not occur "
                 "in numbers or quotes, such as ; or a tab"
             )
+        if self.encoding is not None and not _is_text_encoding(self.encoding):
+            raise ConfigError(
+                f"the encoding {self.encoding!r} is not known: name one such as utf-8, cp1252 "
+                "(Western Europe), gb18030 (Chinese) or cp932 (Japanese)"
+            )
         for what, names in (("values", self.values), ("channels", self.channels)):
             for name in names:
                 if names.count(name) > 1 or not name:
                     raise ConfigError(f"{what} names {name!r} twice or not at all: {names}")
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        "0".encode(name)
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def _could_delimit(text: str) -> bool:

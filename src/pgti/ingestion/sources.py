@@ -29,6 +29,7 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_parquet
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.shape import open_table
+from pgti.ingestion.text_files import COMPRESSED_SUFFIXES, inner_name
 from pgti.ingestion.text_table import open_text_table
 
 __all__ = [
@@ -85,10 +86,16 @@ def open_readings(
         return open_json(path, has_graph)
     if suffix == ".npz":
         return open_npz(path, options, has_graph)
+    if suffix in (".xls", ".xlsx", ".xlsm", ".ods"):
+        raise DataError(
+            f"{path.name} is a workbook of a spreadsheet program: save the sheet of readings as "
+            "CSV UTF-8, and give that file"
+        )
     if suffix not in _READERS:
         raise DataError(
             f"the source {path.name} has the suffix {suffix!r}: known are "
-            f"{', '.join(sorted(_READERS))}, .npz, .json (text also with .gz)"
+            f"{', '.join(sorted(_READERS))}, .npz, .json (text also with "
+            f"{', '.join(COMPRESSED_SUFFIXES)})"
         )
     return _READERS[suffix](path, options)
 
@@ -98,9 +105,9 @@ def readings_suffix(source: ReadingsSource) -> str:
     if not isinstance(source, Path | str):
         return ""
     inner, last = _suffixes(source)
-    if last != ".gz":
+    if last not in COMPRESSED_SUFFIXES:
         return last or "none"
-    return inner if inner in (*TEXT_SUFFIXES, ".json") else f"{inner}.gz"
+    return inner if inner in (*TEXT_SUFFIXES, ".json") else f"{inner}{last}"
 
 
 def graph_suffix(source: GraphSource) -> str:
@@ -108,13 +115,13 @@ def graph_suffix(source: GraphSource) -> str:
     if not isinstance(source, Path | str):
         return ""
     inner, last = _suffixes(source)
-    return (inner if last == ".gz" else last) or "none"
+    return (inner if last in COMPRESSED_SUFFIXES else last) or "none"
 
 
 def _suffixes(source: Path | str) -> tuple[str, str]:
-    """The last two suffixes of a file in lower case, empty where there are fewer."""
-    inner, last = ["", "", *Path(source).suffixes][-2:]
-    return inner.lower(), last.lower()
+    """The suffix of a file without its compression, and that of the file, in lower case."""
+    path = Path(source)
+    return Path(inner_name(path)).suffix.lower(), path.suffix.lower()
 
 
 def read_raw_graph(
@@ -160,5 +167,5 @@ def read_raw_graph(
         return read_table_graph(path, options, readings, ids_elsewhere)
     raise DataError(
         f"the graph file {path.name} has the suffix {suffix!r}: known are .npy, .npz, "
-        f"{', '.join(TEXT_SUFFIXES)} (also .gz), .pkl"
+        f"{', '.join(TEXT_SUFFIXES)} (also compressed), .pkl"
     )

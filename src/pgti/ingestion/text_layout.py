@@ -49,7 +49,7 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     Raises:
         DataError: if the file is empty, or its first line could be a header or data.
     """
-    lines = first_lines(path, _SAMPLE_LINES)
+    lines = first_lines(path, _SAMPLE_LINES, options.encoding)
     delimiter = options.delimiter or _find_delimiter(lines[0])
     name = path.name
     with reraise_read_errors(name, _FORMAT):

@@ -1,56 +1,77 @@
-"""The lines of a text file: decompressed, decoded, and cut into blocks of whole lines."""
+"""The lines of a text file, and blocks of whole lines."""
 
-import gzip
-import io
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from pgti.errors import DataError
 from pgti.ingestion.readings import reraise_read_errors
+from pgti.ingestion.text_files import Utf8, check_utf8, find_encoding, open_text
 
-__all__ = ["MAX_LINE_BYTES", "first_lines", "open_text", "read_blocks"]
+__all__ = ["first_lines", "open_utf8", "read_blocks"]
 
-MAX_LINE_BYTES = 64 << 20
+_MAX_LINE_BYTES = 64 << 20
+_BEGINNING_BYTES = 1 << 16
 _EMPTY_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 
 
-def open_text(path: Path) -> BinaryIO:
-    """Open a text file as bytes, decompressed if its name ends in `.gz`."""
-    if path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    return path.open("rb")
+def first_lines(path: Path, count: int, encoding: str | None = None) -> list[str]:
+    """The first lines of a text file without their ends; fewer if it has fewer.
 
+    A line break inside quotes does not end a line.
 
-def first_lines(path: Path, count: int) -> list[str]:
-    """The first lines of a file, as text; fewer if it has fewer.
+    Args:
+        path: the file, which may be compressed.
+        count: of lines.
+        encoding: that the user names.
 
     Raises:
         DataError: if it does not exist, is empty or is not text.
     """
     name = path.name
-    with reraise_read_errors(name, "text"), open_text(path) as binary:
-        lines: list[str] = []
-        with io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
-            while len(lines) < count and (line := text.readline(MAX_LINE_BYTES)):
-                lines.append(line.rstrip("\r\n"))
+    lines: list[str] = []
+    with open_utf8(path, encoding) as text:
+        for block in _whole_lines(text, name, _BEGINNING_BYTES):
+            place = 0
+            while place < len(block) and len(lines) < count:
+                stop = _line_end(block, place)
+                lines.append(block[place:stop].decode().rstrip("\r\n"))
+                place = stop
+            if len(lines) >= count:
+                break
     if not any(lines):
         raise DataError(f"{name} is empty: there are no rows")
-    if any("\0" in line for line in lines):
-        raise DataError(f"{name} is not text (it holds NUL bytes): give the file its right suffix")
     return lines
 
 
+@contextlib.contextmanager
+def open_utf8(path: Path, encoding: str | None) -> Iterator[Utf8]:
+    """Open a text file, compressed or not, as UTF-8.
+
+    Args:
+        path: the file.
+        encoding: that the user names.
+
+    Raises:
+        DataError: if it is not text, also while it is read in the context.
+    """
+    with reraise_read_errors(path.name, "text"):
+        with open_text(path) as file:
+            found = find_encoding(file.read(_BEGINNING_BYTES), path.name, encoding)
+        with open_text(path) as file:
+            yield Utf8(file, found, path.name)
+
+
 def read_blocks(
-    file: BinaryIO, name: str, block_bytes: int, skipped: int
+    file: Utf8, name: str, block_bytes: int, skipped: int
 ) -> Iterator[tuple[bytes, int]]:
     """Blocks of whole lines, and the number of each one's first line, from 1.
 
     A line break inside quotes does not end a line, as in CSV. Empty lines may end a file.
 
     Args:
-        file: UTF-8, from its beginning.
+        file: from its beginning.
         name: what messages call it.
         block_bytes: about the size of a block; a longer line is a block of its own.
         skipped: lines before the first block, such as a header.
@@ -62,7 +83,7 @@ def read_blocks(
     for lines in _whole_lines(file, name, block_bytes):
         block = lines
         while skipped and block:
-            block = block[_first_line_end(block) :]
+            block = block[_line_end(block, 0) :]
             skipped, line = skipped - 1, line + 1
         filled = block.rstrip(b"\r\n")
         if filled:
@@ -78,22 +99,28 @@ def read_blocks(
             empty, line = empty or line, line + num_empty
 
 
-def _whole_lines(file: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
+def _whole_lines(file: Utf8, name: str, block_bytes: int) -> Iterator[bytes]:
     """Blocks that end where a line does."""
     rest = b""
     while block := file.read(block_bytes):
         block = rest + block
         stop = _last_line_end(block)
-        if not stop and len(block) > MAX_LINE_BYTES:
+        if not stop and len(block) > _MAX_LINE_BYTES:
             raise DataError(
-                f"{name} has a line of more than {MAX_LINE_BYTES >> 20} MiB: break it into rows, "
+                f"{name} has a line of more than {_MAX_LINE_BYTES >> 20} MiB: break it into rows, "
                 "or close the quote that is open"
             )
         if stop:
-            yield block[:stop]
+            yield _checked(block[:stop], name)
         rest = block[stop:]
     if rest:
-        yield rest
+        yield _checked(rest, name)
+
+
+def _checked(block: bytes, name: str) -> bytes:
+    if not block.isascii():
+        check_utf8(block, name)
+    return block
 
 
 def _last_line_end(block: bytes) -> int:
@@ -105,10 +132,10 @@ def _last_line_end(block: bytes) -> int:
     return stop
 
 
-def _first_line_end(block: bytes) -> int:
-    """The place behind the first line."""
-    stop = block.find(b"\n") + 1
-    while stop and block.count(b'"', 0, stop) % 2:
+def _line_end(block: bytes, start: int) -> int:
+    """The place behind the line that starts at a place."""
+    stop = block.find(b"\n", start) + 1
+    while stop and block.count(b'"', start, stop) % 2:
         stop = block.find(b"\n", stop) + 1
     return stop or len(block)
 

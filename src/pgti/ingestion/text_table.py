@@ -19,7 +19,7 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import reraise_read_errors
 from pgti.ingestion.tables import Table, TableRows
 from pgti.ingestion.text_layout import TextLayout, find_layout
-from pgti.ingestion.text_lines import open_text, read_blocks
+from pgti.ingestion.text_lines import open_utf8, read_blocks
 
 __all__ = ["open_text_table"]
 
@@ -43,7 +43,7 @@ def open_text_table(path: Path, options: IngestOptions) -> Table:
     ) -> Iterator[TableRows]:
         parser = _Parser(path.name, layout, tuple(numbers), tuple(others))
         first_row = 0
-        with reraise_read_errors(path.name, _FORMAT), open_text(path) as file:
+        with reraise_read_errors(path.name, _FORMAT), open_utf8(path, options.encoding) as file:
             size = _block_bytes(layout, budget_bytes)
             for block, line in read_blocks(file, path.name, size, layout.first_line - 1):
                 values, cells = parser.parse(block, line)
