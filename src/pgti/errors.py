@@ -19,6 +19,7 @@ argument causes.
 
 import csv
 import lzma
+import shlex
 import struct
 import tokenize
 import zipfile
@@ -162,6 +163,7 @@ def option(name: str, value: object = None, *, flag: str | None = None) -> str:
             return dashed
         values = value if isinstance(value, tuple) else (value,)
         text = ",".join(map(str, values))
+        text = shlex.quote(text) if " " in text else text
         return f"{dashed}{'=' if text.startswith('-') else ' '}{text}"  # not taken for a flag
     if name.startswith("options."):
         name, value = "options", {name.removeprefix("options."): value}

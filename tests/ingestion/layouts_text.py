@@ -284,7 +284,13 @@ LONG_TEXT = {
         expected=Stored(values=FLOW[..., None], channels=("traffic_flow",), zone="UTC"),
     ),
     "long, PeMS clearinghouse": Layout(
-        make=_pems, expected=Stored(values=np.zeros(0), ids=("700", "701", "702"), interval=3600)
+        make=_pems,
+        expected=Stored(
+            values=np.stack([FLOW.round(), np.full(FLOW.shape, 0.0512), SPEED], axis=-1),
+            ids=("700", "701", "702"),
+            channels=("flow", "occupancy", "speed"),
+            note="'timestamp', 'station', 'observed', 'flow'",
+        ),
     ),
     "long, two columns of values": Layout(
         make=csv(long_frame(speed=SPEED, flow=FLOW), index=False),

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError, option
@@ -18,10 +16,14 @@ from pgti.ingestion.matching import match_readings
 from pgti.ingestion.newer import aggregates_of, scale_of, source_channels
 from pgti.ingestion.newer_times import put_on_clock
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import Readings
 from pgti.ingestion.recall import describe_recalled, given_options, recall_options
 from pgti.ingestion.resample import resample
-from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
+from pgti.ingestion.sources import (
+    ReadingsSource,
+    open_readings,
+    readings_suffix,
+    require_source,
+)
 from pgti.ingestion.times import Localizer, format_seconds, parse_start
 from pgti.options import require_type
 from pgti.signatures import accept_options
@@ -115,8 +117,7 @@ def append_rows(
         correct: whether the source corrects rows of the store.
         log: called with a line if another process has to finish first.
     """
-    kinds = (str, Path, pd.DataFrame, np.ndarray, Readings)
-    require_type("source", source, kinds, "the path of a file, a DataFrame or an array")
+    require_source(source)
     for name in _OF_INGEST:
         if name in given:
             raise ConfigError(f"{name} is an option of pgti.ingest: leave {option(name)} out")

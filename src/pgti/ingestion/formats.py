@@ -4,15 +4,19 @@ from pgti.errors import ConfigError
 from pgti.ingestion.options import IngestOptions
 
 __all__ = [
+    "ARROW_SUFFIXES",
     "HDF5_SUFFIXES",
     "IDS_IN_READINGS",
+    "PARQUET_SUFFIXES",
     "TEXT_SUFFIXES",
     "check_options_used",
     "suits_readings",
 ]
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".asc", ".dat")
-_TABLES = (*TEXT_SUFFIXES, ".parquet", ".pq")
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".asc", ".dat", ".dyna")
+PARQUET_SUFFIXES = (".parquet", ".pq")
+ARROW_SUFFIXES = (".feather", ".arrow", ".arrows", ".ipc")
+_TABLES = (*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES)
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 _KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
 _ARRAY_FILES = (*HDF5_SUFFIXES, ".npy", ".npz")

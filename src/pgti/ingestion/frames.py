@@ -13,6 +13,8 @@ from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion.axes_arrays import StoredArray
 from pgti.ingestion.axes_labels import Labels, label_axes, open_stored, resolve_axes
+from pgti.ingestion.frame_tables import pandas_table
+from pgti.ingestion.long_layout import could_be_long
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import (
     Chunk,
@@ -24,6 +26,7 @@ from pgti.ingestion.readings import (
     rows_per_chunk,
     split_rows,
 )
+from pgti.ingestion.shape import open_table
 from pgti.ingestion.time_columns import ColumnTimes, DateTimes, NoTimes, TextTimes
 from pgti.ingestion.times import RowLabels
 
@@ -62,12 +65,16 @@ def open_array(
 def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
     """Readings in a DataFrame: a row each step; a column each sensor, or each (sensor, channel).
 
+    A long one, or one with other columns than numbers, is read as any table.
+
     An index of dates, or of dates as text, gives the times; whole numbers only count rows.
 
     Raises:
         DataError: if a column is not numbers, (sensor, channel) pairs are missing, or the index
             is neither times nor whole numbers.
     """
+    if _is_table(frame, options):
+        return open_table(pandas_table(frame), options)
     name = "the DataFrame"
     nodes, channels, order = _columns(frame, name)
     dtypes = frame.dtypes.to_numpy()
@@ -103,6 +110,16 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
         time_zone=times.time_zone,
         chunks=chunks,
     )
+
+
+def _is_table(frame: pd.DataFrame, options: IngestOptions) -> bool:
+    """Whether columns or levels of the index say what a row is, as in a file."""
+    if frame.columns.nlevels > 1 or not frame.size:
+        return False
+    others = [each for each in set(frame.dtypes.to_numpy()) if not _is_number(each)]
+    if options.long or options.time_columns or others or frame.index.nlevels > 1:
+        return True
+    return could_be_long(pandas_table(frame.iloc[:20]), options)
 
 
 def _index_times(index: "pd.Index[Any]", options: IngestOptions, name: str) -> ColumnTimes:

@@ -7,7 +7,6 @@ from types import NoneType
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
@@ -32,6 +31,7 @@ from pgti.ingestion.sources import (
     open_readings,
     read_raw_graph,
     readings_suffix,
+    require_source,
 )
 from pgti.ingestion.time_rules import daily_rule
 from pgti.ingestion.timeline import Timeline
@@ -78,8 +78,7 @@ def ingest(
     """
     check_names(more, IngestOptions.__slots__)
     require_type("options", options, (IngestOptions, NoneType), "IngestOptions")
-    kinds = (str, Path, pd.DataFrame, np.ndarray, Readings)
-    require_type("source", source, kinds, "the path of a file, a DataFrame or an array")
+    require_source(source)
     options = replace(options or IngestOptions(), **more)
     target = require_path("target", target)
     check_target(target, overwrite=options.overwrite)

@@ -1,156 +1,92 @@
-"""Readings in Parquet files: one row a step, one column a sensor; times are one column more."""
+"""Tables in Parquet and Arrow files, read by pieces."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
+from pgti.errors import DataError
+from pgti.ingestion.arrow_tables import arrow_table
+from pgti.ingestion.readings import reraise_read_errors
+from pgti.ingestion.tables import Table
 
-from pgti.errors import DataError, option
-from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import Chunk, Readings, reraise_read_errors, rows_per_chunk
-from pgti.ingestion.time_columns import (
-    ColumnTimes,
-    DateTimes,
-    EpochTimes,
-    NoTimes,
-    TextTimes,
-    classify_first_column,
-)
-from pgti.ingestion.times import RowLabels
+__all__ = ["open_arrow_file", "open_parquet"]
 
-__all__ = ["open_parquet"]
-
-_FORMAT = "Parquet"
-_SAMPLE_ROWS = 20
 _READ_BYTES = 1 << 16  # pages are read as they are needed, not whole columns of a row group
+_OLD_FEATHER, _ARROW_FILE = b"FEA1", b"ARROW1"
 
 
-def open_parquet(path: Path, options: IngestOptions) -> Readings:
-    """Readings in a wide Parquet table, read by pieces of its row groups.
+def open_parquet(path: Path) -> Table:
+    """A Parquet file as a table, read by pieces of its row groups.
 
     Raises:
-        DataError: if the file is damaged, or a column is neither numbers nor the times.
+        DataError: if the file is damaged, or see `arrow_table`.
     """
     name = path.name
-    with reraise_read_errors(name, _FORMAT), _open(path) as file:
+
+    def batches(columns: list[str], rows: int) -> Iterator[Any]:
+        with reraise_read_errors(name, "Parquet"), _open_parquet(path) as file:
+            yield from file.iter_batches(batch_size=rows, columns=columns)
+
+    with reraise_read_errors(name, "Parquet"), _open_parquet(path) as file:
         schema, num_rows = file.schema_arrow, file.metadata.num_rows
-        columns, time_column = _find_columns(path, schema, options)
-        times: ColumnTimes = NoTimes()
-        if time_column is not None and num_rows:
-            times = _open_times(path, time_column, schema.field(time_column).type, options)
-    if not num_rows:
-        raise DataError(f"{name} has shape (0, {len(columns)}): there are no rows")
-
-    def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        rows = rows_per_chunk(budget_bytes, len(columns))
-        wanted = columns if time_column is None else [*columns, time_column]
-        first_row = 0
-        with reraise_read_errors(name, _FORMAT), _open(path) as file:
-            for batch in file.iter_batches(batch_size=rows, columns=wanted):
-                values = np.empty((batch.num_rows, len(columns), 1), dtype=np.float64)
-                for place, column in enumerate(columns):
-                    values[:, place, 0] = batch.column(column).to_numpy(zero_copy_only=False)
-                seconds = None
-                if time_column is not None:
-                    cells = batch.column(time_column).to_pandas()
-                    if isinstance(times, TextTimes):
-                        cells = cells.astype(str)
-                    seconds = times.seconds(cells, first_row)
-                yield Chunk(values=values, seconds=seconds)
-                first_row += batch.num_rows
-
-    return Readings(
-        name=name,
-        num_rows=num_rows,
-        num_nodes=len(columns),
-        node_ids=tuple(columns),
-        is_aware=times.is_aware,
-        time_zone=times.time_zone,
-        chunks=chunks,
-    )
+        return arrow_table(name, schema, num_rows, batches)
 
 
-def _open(path: Path) -> Any:
+def _open_parquet(path: Path) -> Any:
     import pyarrow.parquet as pq  # noqa: PLC0415 - it takes a while
 
     return pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False)
 
 
-def _find_columns(path: Path, schema: Any, options: IngestOptions) -> tuple[list[str], str | None]:
-    """The columns of readings, and the column of times if there is one."""
-    twice = [column for column in schema.names if schema.names.count(column) > 1]
-    if twice:
-        raise DataError(f"{path.name} has the column {twice[0]!r} twice: each must be unique")
-    described = schema.pandas_metadata
-    described = described if isinstance(described, dict) else {}
-    if len(described.get("column_indexes", ())) > 1:
-        raise DataError(f"{path.name} has several levels of columns: give it one")
-    # Columns that hold the index of the DataFrame that was written; a range is not one.
-    index = [
-        column
-        for column in described.get("index_columns", [])
-        if isinstance(column, str) and column in schema.names
-    ]
-    time, row_numbers = _time_column(path, schema, index, options)
-    columns = [name for name in schema.names if name not in (time, row_numbers, *index)]
-    for column in columns:
-        kind = str(schema.field(column).type)
-        if not kind.startswith(("int", "uint", "float", "halffloat", "double", "bool")):
-            raise DataError(
-                f"column {column!r} of {path.name} holds {kind}: it must hold numbers (times come "
-                "first or in the index)"
-            )
-    if not columns:
-        raise DataError(f"{path.name} has no column of readings; it has {schema.names}")
-    return columns, time
+def open_arrow_file(path: Path) -> Table:
+    """A file of Arrow's IPC format (Feather is one) or a stream of it, read by record batches.
+
+    Raises:
+        DataError: if the file is damaged or of Feather's first version, or see `arrow_table`.
+    """
+    name = path.name
+
+    def batches(columns: list[str], rows: int) -> Iterator[Any]:
+        with reraise_read_errors(name, "Arrow IPC"), _open_arrow(path, columns) as (_, read):
+            for batch in read:
+                for first in range(0, batch.num_rows, rows):
+                    yield batch.slice(first, rows)
+
+    with reraise_read_errors(name, "Arrow IPC"):
+        with path.open("rb") as file:
+            if file.read(len(_OLD_FEATHER)) == _OLD_FEATHER:
+                raise DataError(
+                    f"{name} is of Feather's first version, which was replaced in 2020: write it "
+                    "anew with pandas' to_feather"
+                )
+        return arrow_table(name, _schema_of(path), None, batches)
 
 
-def _time_column(
-    path: Path, schema: Any, index: list[str], options: IngestOptions
-) -> tuple[str | None, str | None]:
-    """The column of times and the column that only counts rows, where there are any."""
-    if not schema.names:
-        return None, None
-    kinds = {column: str(schema.field(column).type) for column in schema.names}
-    dated = [c for c in schema.names if kinds[c].startswith(("timestamp", "date"))]
-    if options.timestamps is not False and dated:
-        if len(dated) > 1:
-            raise DataError(
-                f"{path.name} has {len(dated)} columns of times ({', '.join(dated)}): keep one"
-            )
-        return str(dated[0]), None
-    first = str(index[0] if index else schema.names[0])
-    if options.timestamps is not False and kinds[first] in ("string", "large_string"):
-        return first, None
-    if kinds[first].startswith(("int", "uint")):
-        head = _head(path, first, _SAMPLE_ROWS)
-        numbers = [] if None in head else [int(cell) for cell in head]
-        title = "" if first.startswith("__index_level_") else first
-        kind = classify_first_column(path.name, title, numbers, options.timestamps)
-        return (first if kind == "times" else None), (first if kind == "rows" else None)
-    if options.timestamps:
-        problem = f"column {first!r} of {path.name} holds {kinds[first]}"
-        raise DataError(f"{problem}: leave {option('timestamps', value=True)} out")
-    return None, None
+def _schema_of(path: Path) -> Any:
+    with _open_arrow(path, None) as (schema, _):
+        return schema
 
 
-def _head(path: Path, column: str, count: int) -> list[Any]:
-    """The first cells of a column."""
-    with reraise_read_errors(path.name, _FORMAT), _open(path) as file:
-        batch = next(file.iter_batches(batch_size=count, columns=[column]), None)
-    return [] if batch is None else list(batch.column(0).to_pylist())
+@contextlib.contextmanager
+def _open_arrow(path: Path, columns: list[str] | None) -> Iterator[tuple[Any, Iterator[Any]]]:
+    """The schema, and the record batches with some of the columns, of an IPC file or stream."""
+    import pyarrow as pa  # noqa: PLC0415 - it takes a while
+
+    with pa.memory_map(str(path)) as source:
+        is_file = source.read(len(_ARROW_FILE)) == _ARROW_FILE
+        source.seek(0)
+        opened = pa.ipc.open_file if is_file else pa.ipc.open_stream
+        schema = opened(source).schema
+        source.seek(0)
+        chosen = None if columns is None else list(map(schema.get_field_index, columns))
+        with opened(source, options=pa.ipc.IpcReadOptions(included_fields=chosen)) as reader:
+            yield schema, _checked_batches(reader, is_file=is_file)
 
 
-def _open_times(path: Path, column: str, kind: Any, options: IngestOptions) -> ColumnTimes:
-    labels = RowLabels(path.name)
-    if str(kind).startswith(("timestamp", "date")):
-        zone: str | None = getattr(kind, "tz", None)
-        return DateTimes(None if zone is None else pd.DatetimeTZDtype(tz=zone).tz, labels)
-    (first,) = _head(path, column, 1)
-    if first is None:
-        raise DataError(f"{labels(0)} has no time: give it one")
-    if isinstance(first, int):
-        return EpochTimes(first, labels)
-    return TextTimes(first, options, labels)
+def _checked_batches(reader: Any, *, is_file: bool) -> Iterator[Any]:
+    """The record batches, whose offsets are checked before anything follows them."""
+    places = range(reader.num_record_batches) if is_file else ()
+    for batch in (reader.get_batch(place) for place in places) if is_file else reader:
+        batch.validate(full=True)
+        yield batch

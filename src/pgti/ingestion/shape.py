@@ -1,5 +1,7 @@
 """The shape of a table, decided in one place: what is a row, and what is a column."""
 
+from pgti.ingestion.long import open_long
+from pgti.ingestion.long_layout import find_long_layout, name_columns
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.tables import Table
@@ -17,4 +19,8 @@ def open_table(table: Table, options: IngestOptions) -> Readings:
         ConfigError: if an option names what the table does not have.
         DataError: if the table breaks a rule of its shape, or could have two.
     """
+    table = name_columns(table)
+    layout = find_long_layout(table, options)
+    if layout is not None:
+        return open_long(table, layout, options)
     return open_wide(table, options)

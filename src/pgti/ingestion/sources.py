@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingestion.contents import check_contents
-from pgti.ingestion.formats import HDF5_SUFFIXES, TEXT_SUFFIXES
+from pgti.ingestion.formats import (
+    ARROW_SUFFIXES,
+    HDF5_SUFFIXES,
+    PARQUET_SUFFIXES,
+    TEXT_SUFFIXES,
+)
+from pgti.ingestion.frame_tables import ArrowFrame, LazyFrame, stream_table
 from pgti.ingestion.frames import open_array, open_frame
 from pgti.ingestion.graph_arrays import (
     matrix_graph,
@@ -26,11 +32,13 @@ from pgti.ingestion.json import open_json
 from pgti.ingestion.node_matching import RawGraph, RawMatrix
 from pgti.ingestion.npy import open_npy, open_npz
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.parquet import open_parquet
+from pgti.ingestion.parquet import open_arrow_file, open_parquet
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.shape import open_table
+from pgti.ingestion.tables import Table
 from pgti.ingestion.text_files import COMPRESSED_SUFFIXES, inner_name
 from pgti.ingestion.text_table import open_text_table
+from pgti.options import require_type
 
 __all__ = [
     "GraphSource",
@@ -39,29 +47,46 @@ __all__ = [
     "open_readings",
     "read_raw_graph",
     "readings_suffix",
+    "require_source",
 ]
 
-ReadingsSource: TypeAlias = Path | str | pd.DataFrame | NDArray[Any] | Readings
+ReadingsSource: TypeAlias = (
+    Path | str | pd.DataFrame | ArrowFrame | LazyFrame | NDArray[Any] | Readings
+)
 GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 
 _READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
     ".npy": open_npy,
-    **dict.fromkeys(
-        TEXT_SUFFIXES,
-        lambda path, options: open_table(open_text_table(path, options), options),
-    ),
     **dict.fromkeys(HDF5_SUFFIXES, open_hdf5),
-    **dict.fromkeys((".parquet", ".pq"), open_parquet),
 }
+_TABLES: dict[str, Callable[[Path, IngestOptions], Table]] = {
+    **dict.fromkeys(TEXT_SUFFIXES, open_text_table),
+    **dict.fromkeys(PARQUET_SUFFIXES, lambda path, _: open_parquet(path)),
+    **dict.fromkeys(ARROW_SUFFIXES, lambda path, _: open_arrow_file(path)),
+}
+
+
+def require_source(source: object) -> None:
+    """Refuse what is no source of readings.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    kinds = (str, Path, pd.DataFrame, ArrowFrame, LazyFrame, np.ndarray, Readings)
+    what = "the path of a file, a DataFrame (pandas, polars, pyarrow) or an array"
+    require_type("source", source, kinds, what)
 
 
 def open_readings(
     source: ReadingsSource, options: IngestOptions, *, has_graph: bool = False
 ) -> Readings:
-    """Open a source of readings by its suffix or its type; only its beginning is read.
+    """Open a source of readings by its suffix or its type.
+
+    Only its beginning is read; of a long table, the times and sensors of all rows.
 
     Args:
-        source: a file, a DataFrame [T, N], an array [T, N] or [T, N, C], or opened `Readings`.
+        source: a file; a DataFrame, wide or long, of pandas, polars or pyarrow, or any other frame
+            with Arrow's PyCapsule interface; an array [T, N] or [T, N, C]; or opened `Readings`.
         options: see `IngestOptions`.
         has_graph: whether the user gives a graph, so that the source needs none.
 
@@ -70,12 +95,8 @@ def open_readings(
         DataError: if the source cannot be read.
         MissingExtraError: if the format needs a library that is not installed.
     """
-    if isinstance(source, Readings):
-        return source
-    if isinstance(source, pd.DataFrame):
-        return open_frame(source, options)
-    if isinstance(source, np.ndarray):
-        return open_array(source, options=options)
+    if not isinstance(source, Path | str):
+        return _open_object(source, options)
     path = Path(source)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
@@ -91,13 +112,27 @@ def open_readings(
             f"{path.name} is a workbook of a spreadsheet program: save the sheet of readings as "
             "CSV UTF-8, and give that file"
         )
+    if suffix in _TABLES:
+        return open_table(_TABLES[suffix](path, options), options)
     if suffix not in _READERS:
         raise DataError(
             f"the source {path.name} has the suffix {suffix!r}: known are "
-            f"{', '.join(sorted(_READERS))}, .npz, .json (text also with "
+            f"{', '.join(sorted([*_READERS, *_TABLES]))}, .npz, .json (text also with "
             f"{', '.join(COMPRESSED_SUFFIXES)})"
         )
     return _READERS[suffix](path, options)
+
+
+def _open_object(
+    source: pd.DataFrame | ArrowFrame | LazyFrame | NDArray[Any] | Readings, options: IngestOptions
+) -> Readings:
+    if isinstance(source, Readings):
+        return source
+    if isinstance(source, pd.DataFrame):
+        return open_frame(source, options)
+    if isinstance(source, np.ndarray):
+        return open_array(source, options=options)
+    return open_table(stream_table(source), options)
 
 
 def readings_suffix(source: ReadingsSource) -> str:

@@ -54,6 +54,7 @@ class Table:
         first_line: number of the line that holds row 0, where the table is text.
         zones: time zone of each column of times that has one, by position.
         notes: what the user should know of how the table was opened, one line each.
+        num_index: first columns that are the index of a DataFrame, which holds no readings.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Table:
     first_line: int | None = None
     zones: tuple[tuple[int, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    num_index: int = 0
 
     @property
     def num_columns(self) -> int:

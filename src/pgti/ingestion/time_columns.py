@@ -23,6 +23,7 @@ __all__ = [
     "TextTimes",
     "classify_first_column",
     "find_epoch_unit",
+    "is_compact_date",
 ]
 
 FirstColumn: TypeAlias = Literal["times", "rows", "readings"]
@@ -42,7 +43,7 @@ def find_epoch_unit(value: float) -> str | None:
     return next((unit for low, high, unit in _EPOCH_UNITS if low <= value < high), None)
 
 
-def _is_compact_date(value: float) -> bool:
+def is_compact_date(value: float) -> bool:
     """Whether a number reads as yyyymmdd, yyyymmddHHMM or yyyymmddHHMMSS."""
     return value == int(value) and _COMPACT_DATE.fullmatch(str(int(value))) is not None
 
@@ -70,7 +71,7 @@ def classify_first_column(
     is_called_time = known in _TIME_NAMES and timestamps is None
     if timestamps is False or not numbers or not np.isfinite(numbers).all():
         return "times" if timestamps or is_called_time else "readings"
-    compact = all(_is_compact_date(value) for value in numbers)
+    compact = all(is_compact_date(value) for value in numbers)
     if timestamps or is_called_time:
         if compact:
             raise DataError(

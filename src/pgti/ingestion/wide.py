@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.table_times import find_leading_columns, open_times
@@ -20,7 +20,14 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
     """
     leading = find_leading_columns(table, options)
     others = () if leading.times is None else (leading.times,)
-    skipped = {leading.times, leading.rows}
+    skipped = {leading.times, leading.rows, *range(table.num_index)}
+    for place in range(table.num_index):
+        if place != leading.times and table.kinds[place] != "number":
+            raise DataError(
+                f"the index of {table.name} holds {table.sample[0][place]!r}, which is neither a "
+                "time nor a row number: reset the index, or name the format of its times with "
+                f"{option('time_format')}"
+            )
     numbers = tuple(place for place in range(table.num_columns) if place not in skipped)
     if not numbers:
         raise DataError(f"{table.name} has no column of readings: give one, or the delimiter")
