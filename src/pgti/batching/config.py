@@ -33,8 +33,10 @@ class WindowConfig:
         horizon: Time steps that it forecasts.
         stride: Time steps between the starts of neighbouring windows.
         targets: Channels to forecast. By default all of them.
-        calendar: Calendar features to append to the inputs: time-of-day, day-of-week. By default
-            those that suit the series and the model.
+        calendar: Calendar features to append to the inputs: time-of-day, day-of-week, day-of-year,
+            month-of-year. By default those that suit the series and the model.
+        holidays: Countries, or parts of them (US, US-CA), whose public holidays are calendar
+            features: 1 on such a day of the series' clock, else 0.
         profile: Append typical-day features to the inputs. They are the mean of each sensor at
             that time of day, on working days or on weekends, over the training rows; for the time
             step itself and for the time step one horizon later.
@@ -59,6 +61,7 @@ class WindowConfig:
     stride: int = 1
     targets: tuple[str, ...] = ()
     calendar: tuple[str, ...] | None = None
+    holidays: tuple[str, ...] = ()
     profile: bool = False
     fill: Fill = "last"
     observed_mask: bool = False

@@ -18,6 +18,7 @@ from pgti.store import (
     TypicalReadings,
     calendar_features,
     default_calendar,
+    holiday_feature,
 )
 from pgti.store.codec import Raw
 from pgti.windows import ModelShape, WindowSpec
@@ -77,7 +78,8 @@ class WindowSource:
                 "readings are missing and fill is 'last', which needs the typical readings of the "
                 "training rows: pass typical=TypicalReadings.fit(store, rows), or use fill='mean'"
             )
-        self.calendar_of(np.zeros(1, dtype=np.int64))  # refuses unknown features at once
+        # Refuses unknown features, and years whose holidays are not known, at once.
+        self.calendar_of(np.array([0, max(0, self.store.meta.num_steps - self.spec.input_steps)]))
 
     @classmethod
     def from_config(
@@ -107,6 +109,8 @@ class WindowSource:
         calendar = windows.calendar
         if calendar is None:
             calendar = default_calendar(store.time_axis, day_of_week=day_of_week)
+        holidays = map(holiday_feature, windows.holidays)
+        calendar = (*calendar, *(name for name in holidays if name not in calendar))
         is_needed = typical is None and needs_typical(windows, store)
         if scaler is None or is_needed:  # both known: the store may have no rows
             train_rows = windows.splits(store).train_rows(spec)

@@ -13,7 +13,7 @@ from pgti.display import count_of
 from pgti.errors import ConfigError, MissingExtraError
 from pgti.models import MODELS, ModelShape, model_entry, num_parameters
 from pgti.run.build import shape_of_store
-from pgti.store import CALENDAR_FEATURES, SeriesStore
+from pgti.store import SeriesStore
 
 __all__ = ["describe_model", "list_models"]
 
@@ -78,7 +78,11 @@ def _shape(name: str, store: SeriesStore | None) -> ModelShape:
         return shape_of_store(store, WindowConfig(), name)
     if not model_entry(name).model.uses_day_of_week:
         return _METR_LA
-    return replace(_METR_LA, calendar=CALENDAR_FEATURES, input_channels=_METR_LA.input_channels + 1)
+    return replace(
+        _METR_LA,
+        calendar=("time-of-day", "day-of-week"),
+        input_channels=_METR_LA.input_channels + 1,
+    )
 
 
 def _summary(name: str, count: int | str) -> dict[str, Any]:

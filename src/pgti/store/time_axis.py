@@ -1,4 +1,4 @@
-"""The time of each row, regular, irregular or unknown, and the calendar features of a time."""
+"""The time of each row, regular, irregular or unknown."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,18 +14,13 @@ from pgti.store.clock import SECONDS_PER_DAY, SECONDS_PER_WEEK, is_zone, wall_se
 from pgti.store.time_rule import TimeRule, format_interval
 
 __all__ = [
-    "CALENDAR_FEATURES",
     "SECONDS_PER_DAY",
     "SECONDS_PER_WEEK",
     "TimeAxis",
-    "calendar_features",
-    "default_calendar",
     "format_interval",
     "is_zone",
     "parse_time",
 ]
-
-CALENDAR_FEATURES = ("time-of-day", "day-of-week")
 
 _MONDAY_OFFSET = 3 * SECONDS_PER_DAY  # 1970-01-01 was a Thursday
 _MOSTLY = 0.9  # of the steps are the interval, where times without a rule continue at it
@@ -258,50 +253,6 @@ class TimeAxis:
 
     def _wall_seconds(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return wall_seconds(self.seconds_at(rows), self.time_zone)
-
-
-def calendar_features(
-    time_axis: TimeAxis, names: tuple[str, ...], rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Calendar features of rows, past or future: float32, the shape of `rows` with F appended.
-
-    `time-of-day` is the fraction of the day that has passed, in [0, 1), as in DCRNN's data;
-    `day-of-week` is Monday 0 to Sunday 6, divided by 7.
-
-    Args:
-        time_axis: of the series.
-        names: the features, F of them.
-        rows: row numbers, of any shape.
-
-    Raises:
-        ConfigError: if there is no such feature, or the series has no times.
-    """
-    features = np.empty((*rows.shape, len(names)), dtype=np.float32)
-    for position, name in enumerate(names):
-        if name == "time-of-day":
-            features[..., position] = time_axis.time_of_day(rows)
-        elif name == "day-of-week":
-            features[..., position] = time_axis.day_of_week(rows) / np.float32(7)
-        else:
-            raise ConfigError(
-                f"there is no calendar feature {name!r}: it is one of "
-                f"{', '.join(CALENDAR_FEATURES)}"
-            )
-    return features
-
-
-def default_calendar(time_axis: TimeAxis, *, day_of_week: bool = False) -> tuple[str, ...]:
-    """The features that fit a series: the time of day, if a day has several rows.
-
-    Args:
-        time_axis: of the series.
-        day_of_week: the day of the week too, if every day has a row.
-    """
-    interval = time_axis.interval_seconds
-    if not time_axis.is_dated or interval is None or interval > SECONDS_PER_DAY:
-        return ()
-    of_day = ("time-of-day",) if interval < SECONDS_PER_DAY else ()
-    return (*of_day, "day-of-week") if day_of_week else of_day
 
 
 def parse_time(name: str, text: str) -> np.datetime64:

@@ -22,7 +22,8 @@ class ModelShape:
         target_indices: positions of the targets among the store's channels (the first channels of
             the input), in the order of the output.
         calendar: names of the calendar features, which are the last of the input channels:
-            `time-of-day` is a fraction of the day, `day-of-week` the weekday divided by 7.
+            `time-of-day` is a fraction of the day, `day-of-week` the weekday divided by 7; see
+            `pgti.store.calendar_features`.
         steps_per_day: rows of a day; None if that is not a whole number, or the series lacks
             times.
 
