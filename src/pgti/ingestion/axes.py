@@ -7,7 +7,15 @@ from itertools import product
 
 from pgti.errors import ConfigError, DataError, option
 
-__all__ = ["CHANNEL_NAMES", "SENSOR_NAMES", "TIME_PARTS", "Axes", "grid_ids"]
+__all__ = [
+    "CHANNEL_NAMES",
+    "LATITUDE_NAMES",
+    "LONGITUDE_NAMES",
+    "SENSOR_NAMES",
+    "TIME_PARTS",
+    "Axes",
+    "grid_ids",
+]
 
 TIME_NAMES = ("time", "times", "timestep", "timesteps", "timestamp", "step", "steps", "t")
 SENSOR_NAMES = (
@@ -19,6 +27,8 @@ CHANNEL_NAMES = (
     *("channel", "channels", "feature", "features", "variable", "variables", "attribute"),
     *("attributes", "measure", "measurement", "quantity", "metric", "field", "price", "c"),
 )
+LATITUDE_NAMES = ("lat", "latitude", "lats", "latitudes")
+LONGITUDE_NAMES = ("lon", "longitude", "long", "lng", "lons", "longitudes")
 TIME_PARTS = ("week", "day", "hour", "slot")
 """Axes that are time together, from the slowest: [day, slot] is one row after another of a day."""
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, option
-from pgti.ingestion.axes import Axes, grid_ids
+from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES, Axes, grid_ids
 from pgti.ingestion.axes_arrays import StoredArray, arrange
 from pgti.ingestion.node_matching import RawCoordinates
 from pgti.ingestion.options import IngestOptions
@@ -29,7 +29,6 @@ _TIME_ARRAYS = (
     *("time", "times", "timestamps", "timestamp", "dates", "date", "datetime", "datetimes"),
 )
 _CHANNEL_ARRAYS = ("channels", "channel_names", "features", "feature_names", "variables")
-_LATITUDES, _LONGITUDES = ("lat", "latitude", "lats"), ("lon", "longitude", "long", "lng", "lons")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +199,7 @@ def _grid_coordinates(
     names = [axes.names[place].lower() for place in axes.sensors]
     lowered = {key.lower(): key for key in labels.arrays}
     parts = []
-    for known in (_LATITUDES, _LONGITUDES):
+    for known in (LATITUDE_NAMES, LONGITUDE_NAMES):
         place = next((i for i, name in enumerate(names) if name in known), None)
         keys = [lowered[name] for name in known if name in lowered]
         key = next((each for each in keys if labels.arrays[each].dtype.kind in "iuf"), None)

@@ -203,6 +203,7 @@ def _match_graph(
         raw = read_raw_graph(graph, options, readings, ids_elsewhere=ids_used)
     if raw is not None:
         _check_neighbours(raw, options, is_given=graph is not None)
+        refuse_other_axes(readings, raw, options)
         return match_nodes(raw, readings.num_nodes, readings.node_ids, options)
     for name in ("edges", "coordinates", "neighbours"):
         if getattr(options, name):

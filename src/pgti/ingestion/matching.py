@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of, shorten
 from pgti.errors import ConfigError, DataError, option
+from pgti.ingestion.axes_guards import hint_at_axes
 from pgti.ingestion.readings import Chunk, Readings
 
 __all__ = ["MatchedReadings", "SourceChannels", "match_readings"]
@@ -162,7 +163,7 @@ def _match_sensors(
             raise DataError(
                 f"{name} has {count_of(readings.num_nodes, 'sensor')} without ids and the {series} "
                 f"has {len(node_ids):,}: give as many, in the order of the {series}, or give "
-                "them ids"
+                f"them ids{hint_at_axes(readings, len(node_ids))}"
             )
         return np.arange(len(node_ids), dtype=np.int64), []
     positions = {each: place for place, each in enumerate(ids)}

@@ -5,6 +5,7 @@ from pgti.ingestion.long_layout import find_long_layout, name_columns
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.tables import Table
+from pgti.ingestion.transposed import open_transposed, refuse_dates_as_titles
 from pgti.ingestion.wide import open_wide
 
 __all__ = ["open_table"]
@@ -19,8 +20,11 @@ def open_table(table: Table, options: IngestOptions) -> Readings:
         ConfigError: if an option names what the table does not have.
         DataError: if the table breaks a rule of its shape, or could have two.
     """
+    if options.transpose:
+        return open_transposed(table, options)
     table = name_columns(table)
     layout = find_long_layout(table, options)
     if layout is not None:
         return open_long(table, layout, options)
+    refuse_dates_as_titles(table, options)
     return open_wide(table, options)

@@ -56,7 +56,7 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
         rows = [tuple(row) for row in csv.reader(lines, delimiter=delimiter) if row]
     times_column = [row[0] for row in rows[1:]] or [rows[0][0]]
     dated = options.time_format is not None or all(is_date(cell) for cell in times_column)
-    dated = dated and options.timestamps is not False
+    dated = dated and options.timestamps is not False and not options.transpose
     has_header = _has_header(rows, dated, options, name)
     width = len(rows[0])
     body = tuple(row for row in rows[has_header:] if len(row) == width)
