@@ -3,7 +3,6 @@
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.node_matching import RawCoordinates, RawEdges, RawGraph
-from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 
 __all__ = ["hint_at_axes", "note_other_axes", "refuse_other_axes"]
@@ -11,19 +10,18 @@ __all__ = ["hint_at_axes", "note_other_axes", "refuse_other_axes"]
 _COUNT_BYTES = 1 << 22
 
 
-def refuse_other_axes(readings: Readings, graph: RawGraph, options: IngestOptions) -> None:
+def refuse_other_axes(readings: Readings, graph: RawGraph) -> None:
     """Refuse a graph that has as many nodes as there are rows, or channels, and not sensors.
 
     Args:
         readings: as they are read.
         graph: the graph.
-        options: which may name the axes.
 
     Raises:
         DataError: naming the option that reads them otherwise.
     """
     size = _num_nodes(graph, readings)
-    if options.axes or options.transpose or size in (None, readings.num_nodes):
+    if readings.has_named_axes or size in (None, readings.num_nodes):
         return
     for sensors, fits in (
         ("row", _has_rows(readings, size)),
@@ -38,20 +36,17 @@ def refuse_other_axes(readings: Readings, graph: RawGraph, options: IngestOption
             )
 
 
-def note_other_axes(
-    readings: Readings, num_rows: int, graph: RawGraph | None, options: IngestOptions
-) -> tuple[str, ...]:
+def note_other_axes(readings: Readings, num_rows: int, graph: RawGraph | None) -> tuple[str, ...]:
     """A note on an array whose axes nothing proves, and which may be meant otherwise.
 
     Args:
         readings: as they were read; they have no times.
         num_rows: their rows.
         graph: the graph, if there is one.
-        options: which may name the axes.
     """
     size = None if graph is None else _num_nodes(graph, readings)
     is_proved = readings.node_ids is not None or size not in (None, num_rows)
-    if is_proved or options.axes or options.transpose:
+    if is_proved or readings.has_named_axes:
         return ()
     name, num_nodes = readings.name, readings.num_nodes
     if readings.num_channels > num_nodes > 1:
@@ -72,6 +67,8 @@ def hint_at_axes(readings: Readings, num_nodes: int) -> str:
     """The option to read readings of another number of sensors with, if one fits; else ""."""
     if readings.num_nodes == num_nodes:
         return ""
+    if readings.has_named_axes:
+        return "; its axes are taken as the options, or those of the first source, name them"
     if _has_rows(readings, num_nodes):
         return f"; if its rows are sensors, read it with {_reading_option('row', readings)}"
     if readings.num_channels == num_nodes:

@@ -8,12 +8,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pgti.errors import ConfigError, option
+from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES, Axes, grid_ids
 from pgti.ingestion.axes_arrays import StoredArray, arrange
+from pgti.ingestion.axes_guards import hint_at_axes
 from pgti.ingestion.node_matching import RawCoordinates
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import Chunk, Readings, check_series_shape, find_ids, ids_to_text
+from pgti.ingestion.readings import (
+    ID_NAMES,
+    Chunk,
+    Readings,
+    check_series_shape,
+    find_ids,
+    ids_to_text,
+)
 from pgti.ingestion.time_columns import (
     ColumnTimes,
     DateTimes,
@@ -149,9 +157,12 @@ def label_axes(
     axes = resolve_axes(labels.name, shape, options)
     if axes is None:
         ids = labels.find_ids(readings.num_nodes, options.ids)
+        if ids is None:
+            _refuse_ids_of_another_axis(readings, labels)
         notes = (*readings.notes, *_note_times(readings, labels, len(shape)))
         return replace(readings, node_ids=ids, notes=notes)
-    readings = replace(readings, node_ids=_node_ids(readings, axes, shape, labels, options))
+    ids = _node_ids(readings, axes, shape, labels, options)
+    readings = replace(readings, node_ids=ids, has_named_axes=True)
     if axes.channel is not None:
         own = axes.names[axes.channel]
         key = labels.find((own, *_CHANNEL_ARRAYS), shape[axes.channel], labels.text_kinds)
@@ -166,6 +177,22 @@ def label_axes(
     if key is None or options.timestamps is False:
         return readings
     return with_times(readings, labels.read(key).reshape(-1), f"{key} of {labels.name}", options)
+
+
+def _refuse_ids_of_another_axis(readings: Readings, labels: Labels) -> None:
+    """Refuse an array beside which there are as many ids as it has rows, or channels.
+
+    Raises:
+        DataError: naming the option that reads it.
+    """
+    kinds = "iu" + labels.text_kinds
+    for what, size in (("rows", readings.num_rows or 0), ("channels", readings.num_channels)):
+        key = None if size < 2 else labels.find(ID_NAMES, size, kinds)
+        if key is not None:
+            raise DataError(
+                f"{labels.name} has {size} ids in {key}, as many as {readings.name} has {what}, "
+                f"and is read with {readings.num_nodes} sensors{hint_at_axes(readings, size)}"
+            )
 
 
 def _node_ids(

@@ -70,8 +70,8 @@ def check_options_used(readings: str | None, graph: str | None, options: IngestO
         return  # the reader refuses the format
     for option, (for_readings, for_graphs) in _USES.items():
         value = getattr(options, option)
-        if option == "ids" and options.transpose and readings in _TABLES:
-            continue  # a column of ids
+        if option in ("ids", "neighbours") and options.transpose and readings in _TABLES:
+            continue  # columns describe its sensors
         if value == getattr(_DEFAULT, option) or readings in for_readings or graph in for_graphs:
             continue
         suffixes = dict.fromkeys(suffix for suffix in (readings, graph) if suffix is not None)

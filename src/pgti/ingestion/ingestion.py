@@ -11,6 +11,7 @@ import numpy as np
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
+from pgti.ingestion.axes_guards import note_other_axes, refuse_other_axes
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.formats import IDS_IN_READINGS, check_options_used
 from pgti.ingestion.node_matching import (
@@ -88,7 +89,8 @@ def ingest(
     readings = resample(readings, options)
     time_zone = _time_zone(readings, options)
     ids_used = options.ids is not None and suffix in IDS_IN_READINGS
-    matched = _match_graph(readings, graph, options, ids_used)
+    raw = _find_graph(readings, graph, options, ids_used)
+    matched = _match_graph(readings, raw, options, is_given=graph is not None)
     channels = _channel_names(readings, options)
     cleaner = Cleaner(
         options, channels, matched.node_ids, readings.row_labels, has_codes=readings.has_codes
@@ -111,6 +113,8 @@ def ingest(
         else:
             _finish_without_times(options, writer)
     notes = (*readings.notes, *readings.late_notes(), *matched.notes, *timeline.notes)
+    if not timeline.has_times:
+        notes = (*notes, *note_other_axes(readings, writer.num_steps, raw))
     if timeline.num_filled:
         were = "was" if timeline.num_filled == 1 else "were"
         rows = count_of(timeline.num_filled, "row")
@@ -195,15 +199,21 @@ def _check_neighbours(raw: RawGraph, options: IngestOptions, *, is_given: bool) 
         )
 
 
-def _match_graph(
+def _find_graph(
     readings: Readings, graph: GraphSource | None, options: IngestOptions, ids_used: bool
+) -> RawGraph | None:
+    """The graph that the user gives, else that of the source."""
+    if graph is None:
+        return readings.graph
+    return read_raw_graph(graph, options, readings, ids_elsewhere=ids_used)
+
+
+def _match_graph(
+    readings: Readings, raw: RawGraph | None, options: IngestOptions, *, is_given: bool
 ) -> MatchedGraph:
-    raw = readings.graph
-    if graph is not None:
-        raw = read_raw_graph(graph, options, readings, ids_elsewhere=ids_used)
     if raw is not None:
-        _check_neighbours(raw, options, is_given=graph is not None)
-        refuse_other_axes(readings, raw, options)
+        _check_neighbours(raw, options, is_given=is_given)
+        refuse_other_axes(readings, raw)
         return match_nodes(raw, readings.num_nodes, readings.node_ids, options)
     for name in ("edges", "coordinates", "neighbours"):
         if getattr(options, name):

@@ -95,6 +95,7 @@ def open_transposed(table: Table, options: IngestOptions) -> Readings:
         is_aware=times.is_aware,
         time_zone=times.time_zone,
         graph=graph,
+        has_named_axes=True,
         notes=(*table.notes, *notes),
         chunks=chunks,
     )
@@ -124,7 +125,8 @@ def _rise(titles: list[str]) -> bool:
         if not dates.notna().all() or not (dates.diff().dropna() > pd.Timedelta(0)).all():
             continue
         months = dates.dt.year * 12 + dates.dt.month
-        return len(titles[0]) > len("2020-01") or months.diff().dropna().nunique() == 1
+        are_months = re.fullmatch(r"\d{4}-\d{2}", titles[0]) is not None
+        return not are_months or months.diff().dropna().nunique() == 1
     return False
 
 
