@@ -1,145 +1,170 @@
 """The layout of a text file, as its first lines show it: delimiter, header, columns of times."""
 
 import csv
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 
-from pgti.errors import DataError, option
-from pgti.ingestion.cells import is_missing, is_number
+from pgti.display import count_of
+from pgti.errors import DataError
+from pgti.ingestion.cells import MISSING_WORDS, Numerals, find_decimal
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ids_to_text, reraise_read_errors
 from pgti.ingestion.table_times import is_date
 from pgti.ingestion.tables import ColumnKind
+from pgti.ingestion.text_header import find_header
 from pgti.ingestion.text_lines import first_lines
-from pgti.ingestion.time_columns import find_epoch_unit
 
 __all__ = ["TextLayout", "find_layout"]
 
 _FORMAT = "a table of text"
 _SAMPLE_LINES = 20
-_MIN_COUNTED_IDS = 8  # fewer readings may well rise 0, 1, 2, ...
-_MIN_ID, _ID_FACTOR = 1000, 10  # ids that are far above every reading
+_BLANKS = re.compile(r"[ \t]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextLayout:
-    """Where things are in a text file.
+    """Where things are in a text file, and how its cells are written.
 
     Attributes:
-        delimiter: between cells.
+        delimiter: between cells; a blank stands for any number of them.
+        numerals: how numbers are written.
         titles: of the columns; None where the first line is data.
         kinds: what the columns hold.
         sample: cells of the first lines of data.
         sample_bytes: characters of those lines.
         first_line: number of the line of row 0.
+        notes: lines that were left out.
     """
 
     delimiter: str
+    numerals: Numerals
     titles: tuple[str, ...] | None
     kinds: tuple[ColumnKind, ...]
     sample: tuple[tuple[str, ...], ...]
     sample_bytes: int
     first_line: int
+    notes: tuple[str, ...] = ()
 
 
 def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     """The layout of a table in a text file, from the options and its first lines.
 
     Raises:
-        DataError: if the file is empty, or its first line could be a header or data.
+        DataError: if the file is empty, or its first lines could be read in several ways.
     """
-    lines = first_lines(path, _SAMPLE_LINES, options.encoding)
-    delimiter = options.delimiter or _find_delimiter(lines[0])
     name = path.name
+    lines, num_comments = _uncommented_lines(path, options)
+    delimiter = options.delimiter or _find_delimiter(lines)
     with reraise_read_errors(name, _FORMAT):
-        rows = [tuple(row) for row in csv.reader(lines, delimiter=delimiter) if row]
-    times_column = [row[0] for row in rows[1:]] or [rows[0][0]]
-    dated = options.time_format is not None or all(is_date(cell) for cell in times_column)
-    dated = dated and options.timestamps is not False and not options.transpose
-    has_header = _has_header(rows, dated, options, name)
+        rows = [row for row in _split_cells(lines, delimiter) if row]
+    missing = (*MISSING_WORDS, *(code for code in options.missing if isinstance(code, str)))
+    decimal = options.decimal or _find_decimal(rows, delimiter, name)
+    numerals = Numerals(decimal=decimal or ".", is_certain=decimal is not None, missing=missing)
+    has_header = find_header(rows, options, numerals, name)
+    notes = []
+    first = int(has_header)
+    if has_header and _is_units_row(rows, numerals):
+        first = 2
+        units = ", ".join(cell for cell in rows[1] if cell.strip())
+        notes.append(
+            f"line {num_comments + 2} of {name} ({units[:60]}) says what the columns hold and was "
+            "left out"
+        )
     width = len(rows[0])
-    body = tuple(row for row in rows[has_header:] if len(row) == width)
-    if len(rows) == has_header:
+    body = tuple(row for row in rows[first:] if len(row) == width)
+    if len(rows) == first:
         raise DataError(f"{name} has a header and no rows: a table needs at least one")
+    columns = zip(*body, strict=True)
     return TextLayout(
         delimiter=delimiter,
+        numerals=numerals,
         titles=ids_to_text([cell.strip() for cell in rows[0]]) if has_header else None,
-        kinds=tuple(_kind([row[place] for row in body]) for place in range(width)),
+        kinds=tuple(
+            "number" if all(map(numerals.is_number, cells)) else "text" for cells in columns
+        ),
         sample=body,
-        sample_bytes=sum(map(len, lines[has_header:])),
-        first_line=1 + has_header,
+        sample_bytes=sum(map(len, lines[first:])),
+        first_line=1 + first + num_comments,
+        notes=tuple(notes),
     )
 
 
-def _kind(cells: list[str]) -> ColumnKind:
-    return "number" if all(map(is_number, cells)) else "text"
+def _uncommented_lines(path: Path, options: IngestOptions) -> tuple[list[str], int]:
+    """The first lines below the comments at the beginning, and the number of those.
+
+    A comment may be the header: it has as many cells as the line below it then.
+    """
+    count = _SAMPLE_LINES
+    while True:
+        lines = first_lines(path, count, options.encoding)
+        comments = list(takewhile(lambda line: line.lstrip().startswith("#"), lines))
+        if len(lines) < count or len(lines) - len(comments) >= _SAMPLE_LINES:
+            break
+        count = len(comments) + _SAMPLE_LINES
+    body = lines[len(comments) :]
+    if not body:
+        raise DataError(
+            f"{path.name} has {count_of(len(comments), 'line')} of comments and no rows"
+        )
+    if comments:
+        header = comments[-1].lstrip().removeprefix("#").strip()
+        delimiter = options.delimiter or _find_delimiter(body)
+        (titles,), (cells,) = (list(_split_cells([line], delimiter)) for line in (header, body[0]))
+        if len(titles) == len(cells) > 1 and "#" not in header:
+            return [header, *body], len(comments) - 1
+    return body, len(comments)
 
 
-def _find_delimiter(line: str) -> str:
-    outside_quotes = "".join(line.split('"')[::2])
-    return max((",", "\t", ";"), key=outside_quotes.count)
+def _split_cells(lines: list[str], delimiter: str) -> Iterator[tuple[str, ...]]:
+    if delimiter == " ":
+        lines = [_BLANKS.sub(" ", line).strip(" ") for line in lines]
+    yield from map(tuple, csv.reader(lines, delimiter=delimiter))
 
 
-def _has_header(
-    rows: list[tuple[str, ...]], dated: bool, options: IngestOptions, name: str
-) -> bool:
-    if options.header is not None:
-        return options.header
-    leading = int(dated or bool(options.timestamps))
-    if leading and _is_time(rows[0][0].strip(), options):
+def _find_delimiter(lines: list[str]) -> str:
+    """The delimiter that occurs as often in every line, outside quotes; else in the first."""
+    unquoted = ["".join(line.split('"')[::2]) for line in lines if line]
+    # Commas may be decimal signs; other delimiters are rare in a file that is not theirs.
+    for delimiter in ("\t", ";", "|", ","):
+        counts = {line.count(delimiter) for line in unquoted}
+        if len(counts) == 1 and counts != {0}:
+            return delimiter
+    if all(line.count(delimiter) == 0 for line in unquoted for delimiter in "\t;|,"):
+        counts = {len(line.split()) for line in unquoted}
+        if len(counts) == 1 and counts != {1}:
+            return " "
+    return max((",", "\t", ";"), key=unquoted[0].count)
+
+
+def _find_decimal(rows: list[tuple[str, ...]], delimiter: str, name: str) -> str | None:
+    cells = [cell for row in (rows[1:] or rows) for cell in row]
+    may_group_by_dots = delimiter in ";\t"
+    if delimiter == "," and not any("," in cell for cell in cells):
+        return None
+    return find_decimal(cells, name, may_group_by_dots=may_group_by_dots)
+
+
+def _is_units_row(rows: list[tuple[str, ...]], numerals: Numerals) -> bool:
+    """Whether the line below the header says what the columns hold, such as their units."""
+    below = [row for row in rows[2:] if len(row) == len(rows[0])]
+    if not below or len(rows[1]) != len(rows[0]):
         return False
-    cells, body = rows[0][leading:], [row[leading:] for row in rows[1:]]
-    if not all(is_number(cell) for cell in cells):
-        if not any(_is_decimal(cell) for cell in cells):
-            return True
-    elif leading:
-        return True  # the first cell is not a time, unlike those below it
-    elif not _could_be_ids(cells):
-        return False
-    elif _look_like_ids(cells, body):
-        return True
-    raise DataError(
-        f"the first line of {name} ({', '.join(cells[:3])}, ...) could hold sensor ids or "
-        f"readings: pass {option('header', value=True)} or {option('header', value=False)}"
+    numbers = [
+        place
+        for place in range(len(rows[0]))
+        if all(numerals.is_number(row[place]) for row in below)
+    ]
+    cells = [rows[1][place].strip() for place in numbers]
+    words = [cell for cell in cells if not numerals.is_missing(cell)]
+    others = [rows[1][place] for place in range(len(rows[0])) if place not in set(numbers)]
+    # A code for missing readings recurs below; a unit does not stand in a column of dates.
+    return (
+        len(words) > 0
+        and not any(map(numerals.is_number, words))
+        and len(words) == len(cells)
+        and not any(map(is_date, others))
+        and all(any(letter.isalpha() or letter in "%°" for letter in word) for word in words)
     )
-
-
-def _is_time(cell: str, options: IngestOptions) -> bool:
-    """Whether the first line begins with a time, so that it is not a header."""
-    if options.time_format is not None:
-        try:
-            datetime.strptime(cell, options.time_format)
-        except ValueError:
-            return False
-        return True
-    if is_date(cell):
-        return True
-    return not is_missing(cell) and is_number(cell) and find_epoch_unit(float(cell)) is not None
-
-
-def _is_decimal(cell: str) -> bool:
-    return is_number(cell) and not cell.strip().isdecimal() and not is_missing(cell)
-
-
-def _could_be_ids(cells: tuple[str, ...]) -> bool:
-    texts = [cell.strip() for cell in cells]
-    # pandas writes an empty cell above row numbers.
-    texts = texts[1:] if texts[0] == "" else texts
-    return bool(texts) and all(text.isdecimal() for text in texts) and len(set(texts)) == len(texts)
-
-
-def _look_like_ids(cells: tuple[str, ...], body: list[tuple[str, ...]]) -> bool:
-    """Whether whole numbers are sensor ids: counted, unlike the readings, or far above them."""
-    if cells[0].strip() == "":
-        return bool(body) and [row[0].strip() for row in body] == list(map(str, range(len(body))))
-    ids = [int(cell) for cell in cells]
-    if len(ids) >= _MIN_COUNTED_IDS and ids == list(range(len(ids))):
-        return True
-    texts = [cell for row in body for cell in row if not is_missing(cell)]
-    values = [abs(float(cell)) for cell in texts if is_number(cell)]
-    if not values:
-        return False
-    if any(_is_decimal(cell) for cell in texts):
-        return True
-    return min(ids) >= _MIN_ID and min(ids) >= _ID_FACTOR * max(values)

@@ -9,10 +9,12 @@ from pgti.errors import DataError
 from pgti.ingestion.readings import reraise_read_errors
 from pgti.ingestion.text_files import Utf8, check_utf8, find_encoding, open_text
 
-__all__ = ["first_lines", "open_utf8", "read_blocks"]
+__all__ = ["first_lines", "open_utf8", "read_blocks", "squeeze_blanks"]
 
 _MAX_LINE_BYTES = 64 << 20
 _BEGINNING_BYTES = 1 << 16
+_BLANKS = re.compile(rb"[ \t]+")
+_END_BLANKS = re.compile(rb"^ | (?=\r?$)", re.MULTILINE)
 _EMPTY_LINE = re.compile(rb"^\r?\n", re.MULTILINE)
 
 
@@ -97,6 +99,13 @@ def read_blocks(
         num_empty = block[len(filled) :].count(b"\n") - bool(filled)
         if num_empty > 0:
             empty, line = empty or line, line + num_empty
+
+
+def squeeze_blanks(block: bytes) -> bytes:
+    """Lines with one blank in place of several outside quotes, and none at their ends."""
+    parts = block.split(b'"')
+    parts[::2] = [_BLANKS.sub(b" ", part) for part in parts[::2]]
+    return _END_BLANKS.sub(b"", b'"'.join(parts))
 
 
 def _whole_lines(file: Utf8, name: str, block_bytes: int) -> Iterator[bytes]:

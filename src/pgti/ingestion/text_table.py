@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,17 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from pgti.display import count_of
-from pgti.errors import DataError
-from pgti.ingestion.cells import MISSING_WORDS, is_number
+from pgti.errors import DataError, option
+from pgti.ingestion.cells import GROUP_SIGNS, Numerals, find_decimal
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import reraise_read_errors
 from pgti.ingestion.tables import Table, TableRows
 from pgti.ingestion.text_layout import TextLayout, find_layout
-from pgti.ingestion.text_lines import open_utf8, read_blocks
+from pgti.ingestion.text_lines import open_utf8, read_blocks, squeeze_blanks
 
 __all__ = ["open_text_table"]
 
 _FORMAT = "a table of text"
-_MISSING = [*MISSING_WORDS, *(f" {word}" for word in MISSING_WORDS)]
 _BYTES_PER_NUMBER = 20  # of pyarrow's columns, their places in the text, and the values
 _MIN_BLOCK_BYTES = 1 << 12
 _MANY_COLUMNS = 500  # pyarrow takes a few microseconds for each column of a block
@@ -42,11 +41,12 @@ def open_text_table(path: Path, options: IngestOptions) -> Table:
         numbers: Sequence[int], others: Sequence[int], budget_bytes: int
     ) -> Iterator[TableRows]:
         parser = _Parser(path.name, layout, tuple(numbers), tuple(others))
+        squeeze = squeeze_blanks if layout.delimiter == " " else bytes
         first_row = 0
         with reraise_read_errors(path.name, _FORMAT), open_utf8(path, options.encoding) as file:
             size = _block_bytes(layout, budget_bytes)
             for block, line in read_blocks(file, path.name, size, layout.first_line - 1):
-                values, cells = parser.parse(block, line)
+                values, cells = parser.parse(squeeze(block), line)
                 yield TableRows(first_row=first_row, values=values, others=cells)
                 first_row += len(values)
 
@@ -57,6 +57,7 @@ def open_text_table(path: Path, options: IngestOptions) -> Table:
         sample=layout.sample,
         read=read,
         first_line=layout.first_line,
+        notes=layout.notes,
     )
 
 
@@ -76,12 +77,18 @@ class _Parser:
         layout: of the file.
         numbers: positions of the columns of numbers.
         others: positions of the columns of text.
+        is_unsure: whether dots could stand between thousands, as nothing shows the decimal sign.
     """
 
     name: str
     layout: TextLayout
     numbers: tuple[int, ...]
     others: tuple[int, ...]
+    is_unsure: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        numerals = self.layout.numerals
+        self.is_unsure = not numerals.is_certain and self.layout.delimiter in ";\t"
 
     def parse(self, block: bytes, line: int) -> tuple[NDArray[np.float64], tuple[Any, ...]]:
         """Numbers [rows, columns] and text of a block whose first line has a number.
@@ -90,16 +97,25 @@ class _Parser:
             DataError: naming the line that has too few or too many cells, or the first cell that
                 is not a number.
         """
+        values, others = self._parse(block, line)
+        if self.is_unsure and (values % 1 > 0).any():
+            texts = self._read(block, line, dict.fromkeys(self.numbers, pa.string()))
+            cells = (cell for each in texts.columns for cell in pc.unique(each).to_pylist())
+            find_decimal(filter(None, cells), self.name, may_group_by_dots=True)
+            self.is_unsure = False
+        return values, others
+
+    def _parse(self, block: bytes, line: int) -> tuple[NDArray[np.float64], tuple[Any, ...]]:
         if len(self.numbers) >= _MANY_COLUMNS and b'"' not in block:
             with suppress(pa.ArrowInvalid):
                 return self._parse_flat(block, line)
         types = dict.fromkeys(self.numbers, pa.float64())
         try:
             table = self._read(block, line, types)
-        except pa.ArrowInvalid as error:
-            # Blanks around a missing word, or a cell that is not a number.
+        except pa.ArrowInvalid:
+            # Blanks around a missing word, thousands, or a cell that is not a number.
             texts = self._read(block, line, dict.fromkeys(self.numbers, pa.string()))
-            return self._convert(texts, line, error), self._others(texts)
+            return self._convert(texts, line), self._others(texts)
         numbers = table.select(range(len(self.numbers)))
         return _join_columns(numbers), self._others(table)
 
@@ -126,7 +142,9 @@ class _Parser:
                 delimiter="\x1f", quote_char=False, ignore_empty_lines=False
             ),
             convert_options=pacsv.ConvertOptions(
-                column_types={"0": pa.float64()}, null_values=_MISSING
+                column_types={"0": pa.float64()},
+                null_values=self._missing(),
+                decimal_point=self.layout.numerals.decimal,
             ),
         )
         values = np.array(column.column(0).to_numpy()).reshape(len(tails), len(self.numbers))
@@ -160,7 +178,8 @@ class _Parser:
                 convert_options=pacsv.ConvertOptions(
                     column_types={str(place): kind for place, kind in types.items()},
                     include_columns=list(map(str, (*self.numbers, *self.others))),
-                    null_values=_MISSING,
+                    null_values=self._missing(),
+                    decimal_point=layout.numerals.decimal,
                 ),
             )
         except pa.ArrowInvalid:
@@ -181,29 +200,59 @@ class _Parser:
             pc.utf8_trim_whitespace(table.column(place).combine_chunks()) for place in columns
         )
 
-    def _convert(self, table: Any, line: int, error: Exception) -> NDArray[np.float64]:
+    def _missing(self) -> list[str]:
+        """Texts that mean "missing", also behind the blank that follows a delimiter."""
+        words = self.layout.numerals.missing
+        return [*words, *(f" {word}" for word in words)]
+
+    def _convert(self, table: Any, line: int) -> NDArray[np.float64]:
         """Numbers from text that pyarrow does not convert as it is."""
-        words = pa.array(MISSING_WORDS)
+        words = pa.array(self.layout.numerals.missing)
         columns = []
         for place, position in enumerate(self.numbers):
             cells = pc.utf8_trim_whitespace(table.column(place))
             cells = pc.if_else(pc.is_in(cells, words), None, cells)
-            with suppress(pa.ArrowInvalid):
-                columns.append(cells.cast(pa.float64()))
-                continue
-            for row, cell in enumerate(cells.to_pylist()):
-                if cell is not None and not is_number(cell):
-                    raise self._bad_cell(line + row, position, cell)
-            raise DataError(f"{self.name} cannot be read as a table of numbers: {error}")
+            try:
+                columns.append(_to_floats(cells, self.layout.numerals))
+            except pa.ArrowInvalid:
+                raise self._bad_cell(line, position, cells.to_pylist()) from None
         return _join_columns(pa.table(columns, names=list(map(str, range(len(columns))))))
 
-    def _bad_cell(self, line: int, position: int, cell: str) -> DataError:
-        titles = self.layout.titles
+    def _bad_cell(self, line: int, position: int, cells: list[str | None]) -> DataError:
+        """The first cell of a column that is not a number, and the option for it, if any."""
+        numerals, titles = self.layout.numerals, self.layout.titles
+        wrong = [cell for cell in cells if cell is not None and numerals.value(cell) is None]
+        row = cells.index(wrong[0]) if wrong else 0
         title = "" if titles is None else f" ({titles[position]})"
+        holds = f"line {line + row}, column {position + 1}{title} of {self.name} holds"
+        if not numerals.is_certain:
+            find_decimal(wrong, holds.removesuffix(" holds"), may_group_by_dots=False)
+        codes = [cell for cell in dict.fromkeys(wrong) if not any(map(str.isdecimal, cell))]
+        advice = ""
+        if codes:
+            advice = f"; where a text means missing, name it ({option('missing', codes[0])})"
         return DataError(
-            f"line {line}, column {position + 1}{title} of {self.name} holds {cell!r}: it must be "
-            "a number, or empty or NaN where the reading is missing"
+            f"{holds} {wrong[0] if wrong else cells[row]!r}: it must be a number, or empty or NaN "
+            f"where the reading is missing{advice}"
         )
+
+
+def _to_floats(cells: Any, numerals: Numerals) -> Any:
+    """Floats [rows] of trimmed text; raises ArrowInvalid where it is not numbers."""
+    signs: tuple[str, ...] = GROUP_SIGNS
+    if numerals.is_certain:
+        signs = (*signs, "." if numerals.decimal == "," else ",")
+    for sign in signs:
+        if pc.any(pc.match_substring(cells, sign)).as_py():
+            group = rf"\x{{{ord(sign):x}}}\d{{3}}"
+            pattern = rf"^[+\-\x{{2212}}]?\d{{1,3}}({group})+(\{numerals.decimal}\d*)?$"
+            grouped = pc.match_substring_regex(cells, pattern)
+            cells = pc.if_else(grouped, pc.replace_substring(cells, sign, ""), cells)
+    if numerals.decimal != ".":
+        if pc.any(pc.match_substring(cells, ".")).as_py():
+            raise pa.ArrowInvalid("a decimal point among decimal commas")
+        cells = pc.replace_substring(cells, numerals.decimal, ".")
+    return pc.replace_substring(cells, "\u2212", "-").cast(pa.float64())
 
 
 def _join_columns(table: Any) -> NDArray[np.float64]:
