@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from pgti.batching import Batch, Batcher, BatchRequest, WindowSource, build_batcher
@@ -23,6 +24,14 @@ from pgti.store import Scaler, SeriesStore, StoreWriter, TypicalReadings
 from pgti.windows import WindowSpec
 
 CPU = torch.device("cpu")
+DTYPES = (("float32", "int16"), ("float64", "int32"))  # by whether exact and on a grid
+LEVELS = 40_000_001.0 + 1_000_003 * np.arange(50)
+ENCODINGS = [
+    pytest.param(grid, exact, id=DTYPES[exact][grid])
+    for exact in (False, True)
+    for grid in (True, False)
+]
+"""Values of `grid` and `exact`."""
 GRIDS = np.array([10, 2, 4])
 START = np.datetime64("2025-10-01T00:00")
 
@@ -33,6 +42,7 @@ def make_source(
     spec: WindowSpec,
     *,
     grid: bool = True,
+    exact: bool = False,
     missing: float = 0.1,
     targets: tuple[int, ...] = (0,),
     calendar: tuple[str, ...] = ("time-of-day", "day-of-week"),
@@ -43,12 +53,16 @@ def make_source(
 ) -> WindowSource:
     """Windows of a store of random readings, int16 if they lie on a grid, another per channel.
 
+    Those of an exact store are large: float32 would have none of their last digits.
+
     Beside the random gaps, the readings at the indices `absent` are missing.
     """
     generator = np.random.default_rng(5)
     values = generator.integers(-200, 900, shape) / (GRIDS[: shape[2]] if grid else 3)
+    if exact:
+        values += LEVELS[: shape[1], None]
     values[generator.random(shape) < missing] = np.nan
-    values[0] = 1.0
+    values[0] = 1.0 if not exact else LEVELS[: shape[1], None]
     for index in absent:
         values[index] = np.nan
     with StoreWriter(
@@ -56,12 +70,13 @@ def make_source(
         node_ids=tuple(str(i) for i in range(shape[1])),
         channels=tuple("abcdef"[: shape[2]]),
         graph=SensorGraph.empty(shape[1]),
+        exact=exact,
     ) as writer:
         writer.append(values)
         writer.finish(start=START, interval_seconds=300)
     store = SeriesStore.open(target)
     is_typical = profile or (fill == "last" and store.meta.missing_count > 0)
-    assert store.meta.dtype == ("int16" if grid else "float32")
+    assert store.meta.dtype == DTYPES[exact][grid]
     return WindowSource(
         store=store,
         spec=spec,

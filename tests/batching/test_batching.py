@@ -46,6 +46,7 @@ from .sources import (
     horizon=st.integers(1, 8),
     stride=st.integers(1, 3),
     grid=st.booleans(),
+    exact=st.booleans(),
     missing=st.sampled_from([0.0, 0.3]),
     calendar=st.sampled_from([(), ("time-of-day",), ("day-of-week", "time-of-day")]),
     profile=st.booleans(),
@@ -60,6 +61,7 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
     horizon: int,
     stride: int,
     grid: bool,
+    exact: bool,
     missing: float,
     calendar: tuple[str, ...],
     profile: bool,
@@ -75,6 +77,7 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
         (steps, nodes, channels),
         spec,
         grid=grid,
+        exact=exact,
         missing=missing,
         targets=targets,
         calendar=calendar,
@@ -245,11 +248,20 @@ def test_nothing_loads_in_a_constructor(
 
 @pytest.mark.parametrize("stride", [1, 40])
 @pytest.mark.parametrize("calendar", [(), ("time-of-day", "day-of-week")])
-def test_standard_bytes_is_the_peak(tmp_path: Path, stride: int, calendar: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_standard_bytes_is_the_peak(
+    tmp_path: Path, stride: int, calendar: tuple[str, ...], exact: bool
+) -> None:
     """What is checked against the budget covers the copies that windows are cut from."""
     spec = WindowSpec(input_steps=4, horizon=2, stride=stride)
     source = make_source(
-        tmp_path / "s", (400, 50, 2), spec, missing=0.0, targets=(1, 0), calendar=calendar
+        tmp_path / "s",
+        (400, 50, 2),
+        spec,
+        exact=exact,
+        missing=0.0,
+        targets=(1, 0),
+        calendar=calendar,
     )
     batcher = standard(source)
     tracemalloc.start()

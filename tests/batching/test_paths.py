@@ -17,6 +17,7 @@ from pgti.batching import Batcher, WindowSource
 from pgti.windows import WindowSpec, plan_rows
 
 from .sources import (
+    ENCODINGS,
     assert_same,
     decoded,
     make_source,
@@ -55,7 +56,7 @@ def batches_of_starts() -> list[Starts]:
     ]
 
 
-@pytest.mark.parametrize("grid", [True, False], ids=["int16", "float32"])
+@pytest.mark.parametrize(("grid", "exact"), ENCODINGS)
 @pytest.mark.parametrize("missing", [0.0, 0.25])
 @pytest.mark.parametrize("targets", [(0,), (2, 0), (0, 1, 2)])
 @pytest.mark.parametrize(("profile", "calendar"), [(False, ()), (True, ("time-of-day",))])
@@ -64,6 +65,7 @@ def test_a_path_equals_standard(
     tmp_path: Path,
     path: MakeBatcher,
     grid: bool,
+    exact: bool,
     missing: float,
     targets: tuple[int, ...],
     profile: bool,
@@ -75,6 +77,7 @@ def test_a_path_equals_standard(
         (NUM_STEPS, 4, 3),
         SPEC,
         grid=grid,
+        exact=exact,
         missing=missing,
         targets=targets,
         calendar=calendar,
@@ -110,10 +113,10 @@ def test_pieces_and_pages_leave_no_seam(
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.25])
-@pytest.mark.parametrize("grid", [True, False], ids=["int16", "float32"])
+@pytest.mark.parametrize(("grid", "exact"), ENCODINGS)
 @pytest.mark.parametrize("path", PATHS)
 def test_last_windows_without_targets(
-    tmp_path: Path, path: MakeBatcher, grid: bool, missing: float
+    tmp_path: Path, path: MakeBatcher, grid: bool, exact: bool, missing: float
 ) -> None:
     """Inputs up to the end of the series, alone or together, between batches with targets."""
     source = make_source(
@@ -121,6 +124,7 @@ def test_last_windows_without_targets(
         (NUM_STEPS, 4, 2),
         SPEC,
         grid=grid,
+        exact=exact,
         missing=missing,
         profile=True,
         fill="mean",
@@ -142,9 +146,10 @@ def test_last_windows_without_targets(
             assert whole.y_mask is not None
             observed = batch.x_mask[position, -SPEC.horizon :, :, :1]
             assert torch.equal(observed, whole.y_mask[0])
-            scaled = (whole.y[0] - np.float32(source.scaler.mean[0])) / np.float32(
-                source.scaler.std[0]
-            )
+            left = whole.y[0]
+            if source.offsets is not None:
+                left = (left - torch.from_numpy(source.offsets[:, :1])).float()
+            scaled = (left - np.float32(source.scaler.mean[0])) / np.float32(source.scaler.std[0])
             expected = torch.where(observed, scaled, 0.0)
             tail = batch.x[position, -SPEC.horizon :, :, :1]
             torch.testing.assert_close(tail, expected, rtol=1e-6, atol=1e-6)

@@ -17,7 +17,7 @@ from pgti.batching.host_rows import HostRows
 from pgti.batching.mapped_series import MappedSeries, pages_of
 from pgti.windows import WindowSpec
 
-from .sources import CPU, assert_same, make_source
+from .sources import CPU, ENCODINGS, assert_same, make_source
 
 SENSORS = np.array([1, 2, 5, 6, 9])
 
@@ -38,14 +38,17 @@ def columns_of(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize("budget_bytes", [0, 1 << 20])
 @pytest.mark.parametrize("batching", ["index", "device", "standard"])
-@pytest.mark.parametrize("grid", [True, False])
-def test_every_batching(tmp_path: Path, batching: str, grid: bool, budget_bytes: int) -> None:
+@pytest.mark.parametrize(("grid", "exact"), ENCODINGS)
+def test_every_batching(
+    tmp_path: Path, batching: str, grid: bool, exact: bool, budget_bytes: int
+) -> None:
     """Filled, with masks, typical readings and a calendar; decoded ahead or not."""
     source = make_source(
         tmp_path / "s",
         (60, 11, 2),
         WindowSpec(input_steps=5, horizon=3),
         grid=grid,
+        exact=exact,
         profile=True,
         observed_mask=True,
         fill="last",

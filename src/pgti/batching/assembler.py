@@ -17,7 +17,6 @@ from torch import Tensor
 from pgti.batching.batch import Batch
 from pgti.batching.filling import Filling
 from pgti.batching.source import WindowSource
-from pgti.store.codec import MISSING_CODE
 
 __all__ = ["Assembler", "StoredRows", "TorchAssembler"]
 
@@ -110,8 +109,13 @@ class TorchAssembler(Assembler):
         targets = source.target_indices
         self._targets = torch.tensor(targets, device=device)
         self._all_targets = targets == tuple(range(source.store.meta.num_channels))
-        divisors = source.store.codec.divisors
-        self._divisors = None if divisors is None else self._per_channel(divisors)
+        self._missing_code = source.store.codec.missing_code
+        self._dtype = torch.float64 if source.is_exact else torch.float32  # of readings
+        divisors, offsets = source.store.codec.divisors, source.offsets
+        self._divisors = None
+        if divisors is not None:
+            self._divisors = torch.tensor(divisors, dtype=self._dtype, device=device)
+        self._offsets = None if offsets is None else torch.from_numpy(offsets).to(device)
         self._mean = self._per_channel(source.scaler.mean)
         self._std = self._per_channel(source.scaler.std)
         self._has_missing = source.store.meta.missing_count > 0
@@ -161,9 +165,13 @@ class TorchAssembler(Assembler):
     ) -> None:
         nodes, channels = raw.shape[2:]
         values = x[..., :channels]
-        values.copy_(raw)
-        if self._divisors is not None:
-            values.div_(self._divisors)
+        if self._dtype == torch.float32:
+            values.copy_(raw)
+            if self._divisors is not None:
+                values.div_(self._divisors)
+        else:
+            readings = self._decode(raw, self._divisors)
+            values.copy_(readings if self._offsets is None else readings.sub_(self._offsets))
         values.sub_(self._mean).div_(self._std)
         self._filled(values, mask)
         if self._source.observed_mask:
@@ -183,10 +191,13 @@ class TorchAssembler(Assembler):
         if not self._all_targets:
             raw = raw.index_select(-1, self._targets)
         mask = self._observed(raw)
-        values = raw.to(torch.float32, copy=True)
-        if self._divisors is not None:
-            values.div_(self._divisors[self._targets])
-        return self._filled(values, mask), mask
+        divisors = None if self._divisors is None else self._divisors[self._targets]
+        return self._filled(self._decode(raw, divisors), mask), mask
+
+    def _decode(self, raw: Tensor, divisors: Tensor | None) -> Tensor:
+        """Readings in original units, a new tensor."""
+        values = raw.to(self._dtype, copy=True)
+        return values if divisors is None else values.div_(divisors)
 
     def _gather_windows(self, rows: Tensor, window_index: Tensor) -> Tensor:
         """The windows [B, rows, N, C] of a union [1, U, N, C]."""
@@ -207,7 +218,8 @@ class TorchAssembler(Assembler):
     def _observed(self, raw: Tensor) -> Tensor:
         if not self._has_missing:
             return self._true.expand(raw.shape)
-        return raw.isnan().logical_not_() if raw.is_floating_point() else raw.ne(MISSING_CODE)
+        code = self._missing_code
+        return raw.isnan().logical_not_() if code is None else raw.ne(code)
 
     def _filled(self, values: Tensor, mask: Tensor) -> Tensor:
         return values.masked_fill_(~mask, 0.0) if self._has_missing else values

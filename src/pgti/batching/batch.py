@@ -30,8 +30,8 @@ class Batch(Display):
             observed, 1 or 0; then, where asked for, the typical reading of each target at this row
             and H rows later; then the F calendar features.
         x_mask: which input readings were observed, bool [B, L, N, C].
-        y: targets in original units, float32 [B, H, N, C_out], a missing one as 0; None where
-            the horizon lies past the end of the series.
+        y: targets in original units, float32 (of an exact store float64) [B, H, N, C_out], a
+            missing one as 0; None where the horizon lies past the end of the series.
         y_mask: which targets were observed, bool [B, H, N, C_out]; None with `y`.
         calendar: calendar features of inputs and horizon, float32 [B, L + H, F].
         starts: first row of each window, int64 [B], on the host.

@@ -142,12 +142,17 @@ class WindowDataset(Display, Dataset[WindowSample]):
         return Supports.from_graph(self.graph, kind)
 
     def unscale(self, scaled: Tensor) -> Tensor:
-        """Standardised targets [..., C_out] in original units, at least in float32."""
+        """Standardised targets [..., N, C_out] in original units, at least in float32."""
         mean, std = (
             torch.tensor([of_channels[index] for index in self.source.target_indices])
             for of_channels in (self.scaler.mean, self.scaler.std)
         )
-        return scaled * std.to(scaled.device) + mean.to(scaled.device)
+        values = scaled * std.to(scaled.device) + mean.to(scaled.device)
+        offsets = self.source.offsets
+        if offsets is None:
+            return values
+        of_targets = torch.from_numpy(offsets[:, list(self.source.target_indices)])
+        return values.double() + of_targets.to(scaled.device)
 
     # -- samples ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from pgti.batching.filling import Filling
 from pgti.batching.numpy_assembler import PIECE_READINGS, NumpyDecoder
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
 from pgti.batching.source import WindowSource
-from pgti.store.codec import Raw
+from pgti.store.codec import Raw, Values
 
 __all__ = ["DecodedBatcher", "decoded_bytes"]
 
@@ -54,7 +54,7 @@ class DecodedBatcher(Batcher[Batch]):
         # The system takes memory page by page, as rows are written.
         rows, nodes, targets = meta.num_steps, source.num_nodes, len(source.target_indices)
         self._x = np.empty((rows, nodes, source.num_input_channels), dtype=np.float32)
-        self._y = np.empty((rows, nodes, targets), dtype=np.float32)
+        self._y = np.empty((rows, nodes, targets), dtype=self._decoder.reading_dtype)
         masked = rows if self._decoder.has_missing else 0
         self._x_mask = np.empty((masked, nodes, meta.num_channels), dtype=np.bool_)
         self._y_mask = np.empty((masked, nodes, targets), dtype=np.bool_)
@@ -142,7 +142,7 @@ class _Windows:
         num_rows: rows of a window.
     """
 
-    def __init__(self, rows: NDArray[np.float32] | NDArray[np.bool_], num_rows: int) -> None:
+    def __init__(self, rows: Values | NDArray[np.bool_], num_rows: int) -> None:
         self.num_rows = num_rows
         self.shape = (num_rows, *rows.shape[1:])
         self._dtype = rows.dtype

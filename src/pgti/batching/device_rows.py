@@ -184,8 +184,8 @@ def take_rows(resident: Tensor, places: Tensor, out: Tensor) -> None:
 def empty_rows(source: WindowSource, num_rows: int, device: torch.device) -> Tensor:
     """Memory for rows in the stored dtype, [rows, N, C]."""
     meta = source.store.meta
-    dtype = torch.int16 if meta.dtype == "int16" else torch.float32
-    return torch.empty((num_rows, source.num_nodes, meta.num_channels), dtype=dtype, device=device)
+    shape = num_rows, source.num_nodes, meta.num_channels
+    return torch.empty(shape, dtype=getattr(torch, meta.dtype), device=device)
 
 
 def copy_rows_to(series: Tensor, source: WindowSource, ranges: Sequence[range]) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from pgti.batching.assembler import Assembler, StoredRows
 from pgti.batching.batch import Batch
 from pgti.batching.rows import ScratchArrays, copy_row_ranges
 from pgti.batching.source import WindowSource
-from pgti.store.codec import MISSING_CODE, Raw
+from pgti.store.codec import Raw, Values
 
 __all__ = ["PIECE_READINGS", "NumpyAssembler", "NumpyDecoder"]
 
@@ -43,11 +43,16 @@ class NumpyDecoder:
         self.has_missing = meta.missing_count > 0
         self._targets = source.target_indices
         self._all_targets = self._targets == tuple(range(meta.num_channels))
-        divisors = source.store.codec.divisors
-        self._divisors = None if divisors is None else self._per_reading(divisors)
-        self._target_divisors = (
-            None if divisors is None else self._per_reading([divisors[i] for i in self._targets])
-        )
+        codec, offsets = source.store.codec, source.offsets
+        divisors, self._missing_code = codec.divisors, codec.missing_code
+        self.reading_dtype = np.dtype(np.float64 if source.is_exact else np.float32)
+        self._divisors: Values | None = None
+        self._target_divisors: Values | None = None
+        if divisors is not None:
+            of_targets = [divisors[index] for index in self._targets]
+            self._divisors = self._per_reading(divisors, self.reading_dtype)
+            self._target_divisors = self._per_reading(of_targets, self.reading_dtype)
+        self._offsets = None if offsets is None else offsets.ravel()
         self._mean = self._per_reading(source.scaler.mean)
         self._std = self._per_reading(source.scaler.std)
         typical = source.scaled_typical()
@@ -81,7 +86,14 @@ class NumpyDecoder:
             else:
                 values = self._scratch.array("values", codes.shape, np.float32)
             observed = None if mask is None else mask[piece]
-            _decode(codes, self._divisors, values, observed)
+            if self.reading_dtype == np.float32:
+                self._decode(codes, self._divisors, values, observed)
+            else:
+                readings = self._scratch.array("readings", codes.shape, np.float64)
+                self._decode(codes, self._divisors, readings, observed)
+                if self._offsets is not None:
+                    readings -= self._offsets
+                np.copyto(values, readings, casting="same_kind")
             values -= self._mean
             values /= self._std
             _zero_missing(values, observed)
@@ -91,12 +103,12 @@ class NumpyDecoder:
                     part[..., channel] = readings[..., channel]
                 self._append(part, calendar[piece], bins[piece], observed)
 
-    def targets(self, raw: Raw, y: NDArray[np.float32], mask: NDArray[np.bool_] | None) -> None:
+    def targets(self, raw: Raw, y: Values, mask: NDArray[np.bool_] | None) -> None:
         """Write the targets of rows in original units and which of them were observed.
 
         Args:
             raw: stored readings of K groups of R rows [K, R, N * C].
-            y: written, [K, R, N * C_out], contiguous.
+            y: written, of `reading_dtype` [K, R, N * C_out], contiguous.
             mask: written, of the shape of `y`; None where no reading of the series misses.
         """
         for piece in _pieces(raw.shape, self._piece_readings):
@@ -104,7 +116,7 @@ class NumpyDecoder:
             if not self._all_targets:
                 codes = self._target_codes(codes)
             observed = None if mask is None else mask[piece]
-            _decode(codes, self._target_divisors, values, observed)
+            self._decode(codes, self._target_divisors, values, observed)
             _zero_missing(values, observed)
 
     def _append(
@@ -137,9 +149,29 @@ class NumpyDecoder:
             chosen[..., position] = every[..., channel]
         return chosen.reshape(*raw.shape[:2], -1)
 
-    def _per_reading(self, values: Sequence[float]) -> NDArray[np.float32]:
+    def _decode(
+        self,
+        codes: Raw,
+        divisors: Values | None,
+        values: Values,
+        observed: NDArray[np.bool_] | None,
+    ) -> None:
+        """Write readings in original units and, where asked for, which of them were observed."""
+        np.copyto(values, codes)
+        if divisors is not None:
+            values /= divisors
+        if observed is None:
+            return
+        if self._missing_code is None:
+            np.equal(codes, codes, out=observed)  # NaN is the number that differs from itself
+        else:
+            np.not_equal(codes, codes.dtype.type(self._missing_code), out=observed)
+
+    def _per_reading(
+        self, values: Sequence[float], dtype: DTypeLike = np.float32
+    ) -> NDArray[np.floating[Any]]:
         """One value per channel as one per reading of a row [N * C]; only one where C is 1."""
-        per_channel = np.asarray(values, dtype=np.float32)
+        per_channel = np.asarray(values, dtype=dtype)
         return per_channel if len(per_channel) == 1 else np.tile(per_channel, self.num_nodes)
 
 
@@ -199,7 +231,7 @@ class NumpyAssembler(Assembler):
         """Targets and which were observed, [K, R, N, C_out] each."""
         decoder = self._decoder
         shape = (*raw.shape[:2], decoder.num_nodes, decoder.num_targets)
-        y = self._scratch.array(name, (*shape[:2], shape[2] * shape[3]), np.float32)
+        y = self._scratch.array(name, (*shape[:2], shape[2] * shape[3]), decoder.reading_dtype)
         mask = self._mask_array(name, y.shape)
         decoder.targets(raw, y, mask)
         return torch.from_numpy(y).view(shape), self._mask(mask, shape)
@@ -242,27 +274,9 @@ def _pieces(shape: tuple[int, ...], piece_readings: int) -> Iterator[_Piece]:
             yield slice(first, first + num_groups), slice(0, rows)
 
 
-def _decode(
-    codes: Raw,
-    divisors: NDArray[np.float32] | None,
-    values: NDArray[np.float32],
-    observed: NDArray[np.bool_] | None,
-) -> None:
-    """Write readings in original units and, where asked for, which of them were observed."""
-    np.copyto(values, codes)
-    if divisors is not None:
-        values /= divisors
-    if observed is None:
-        return
-    if divisors is None:
-        np.equal(codes, codes, out=observed)  # NaN is the number that differs from itself
-    else:
-        np.not_equal(codes, np.int16(MISSING_CODE), out=observed)
-
-
-def _zero_missing(values: NDArray[np.float32], observed: NDArray[np.bool_] | None) -> None:
+def _zero_missing(values: Values, observed: NDArray[np.bool_] | None) -> None:
     """Turn values that were not observed into +0.0."""
     if observed is not None and not observed.all():
         # As integers: NaN * 0 would stay NaN, and a negative number * 0 would be -0.0.
-        bits = values.view(np.int32)
+        bits: NDArray[Any] = values.view(np.int32 if values.itemsize == 4 else np.int64)
         bits *= observed

@@ -20,15 +20,21 @@ from pgti.store import (
     default_calendar,
     holiday_feature,
 )
-from pgti.store.codec import Raw
+from pgti.store.codec import Raw, Values
 from pgti.windows import ModelShape, WindowSpec
 
-__all__ = ["WindowSource", "needs_typical"]
+__all__ = ["WindowSource", "needs_typical", "relative"]
 
 
 def needs_typical(windows: WindowConfig, store: SeriesStore) -> bool:
     """Whether inputs have typical readings: in a profile, or in place of missing ones."""
     return windows.profile or (windows.fill == "last" and store.meta.missing_count > 0)
+
+
+def relative(values: Values, offsets: NDArray[np.float64] | None) -> NDArray[np.float32]:
+    """Readings [.., n, C] less the offsets of their sensors [n, C], computed in float64."""
+    less = values if offsets is None else values.astype(np.float64, copy=False) - offsets
+    return less.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -54,6 +60,7 @@ class WindowSource:
         ConfigError: if there is no such calendar feature, the series has no times, or a profile
             has no typical readings, or none by time of day; if readings are to be filled and none
             are typical.
+        DataError: if the scaler has offsets of other sensors.
     """
 
     store: SeriesStore
@@ -80,6 +87,7 @@ class WindowSource:
             )
         # Refuses unknown features, and years whose holidays are not known, at once.
         self.calendar_of(np.array([0, max(0, self.store.meta.num_steps - self.spec.input_steps)]))
+        self.scaler.check_sensors(self.store.meta.num_nodes)
 
     @classmethod
     def from_config(
@@ -140,6 +148,17 @@ class WindowSource:
         """Names of the target channels."""
         return tuple(self.target_units)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether readings are float64: targets are too, and inputs are less their offsets."""
+        return self.store.meta.is_exact or self.scaler.offsets is not None
+
+    @property
+    def offsets(self) -> NDArray[np.float64] | None:
+        """What the inputs of a batch's sensors are relative to, [n, C]; None for nothing."""
+        offsets = self.scaler.offset_array
+        return offsets if offsets is None or self.sensors is None else offsets[self.sensors]
+
     # -- sizes ------------------------------------------------------------------------------------
 
     @property
@@ -186,7 +205,7 @@ class WindowSource:
     @property
     def target_row_bytes(self) -> int:
         """Bytes of a row of a batch's targets and their mask."""
-        return self.num_nodes * (4 + 1) * len(self.target_indices)
+        return self.num_nodes * (4 * (1 + self.is_exact) + 1) * len(self.target_indices)
 
     @property
     def window_bytes(self) -> int:
@@ -228,7 +247,8 @@ class WindowSource:
         mean = np.asarray(self.scaler.mean, dtype=np.float32)
         std = np.asarray(self.scaler.std, dtype=np.float32)
         table = self.typical.table
-        scaled = (table if self.sensors is None else table[:, self.sensors]) - mean
+        chosen = table if self.sensors is None else table[:, self.sensors]
+        scaled = relative(chosen, self.offsets) - mean
         scaled /= std
         return scaled
 
@@ -267,7 +287,7 @@ class WindowSource:
         return Batch(
             x=empty(*past, self.num_input_channels),
             x_mask=empty(*past, meta.num_channels, dtype=torch.bool),
-            y=empty(*future, num_targets),
+            y=empty(*future, num_targets, dtype=torch.float64 if self.is_exact else torch.float32),
             y_mask=empty(*future, num_targets, dtype=torch.bool),
             calendar=empty(0, spec.span, len(self.calendar)),
             starts=np.empty(0, dtype=np.int64),

@@ -14,11 +14,12 @@ from torch import Tensor
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
 from pgti.batching.filling import Filling
-from pgti.batching.source import WindowSource
+from pgti.batching.source import WindowSource, relative
 from pgti.display import size_text
 from pgti.errors import ConfigError, option
 from pgti.memory import available_bytes
 from pgti.store import calendar_features
+from pgti.store.codec import Values
 
 __all__ = ["StandardBatcher", "standard_bytes"]
 
@@ -32,7 +33,7 @@ def standard_bytes(source: WindowSource) -> int:
     meta, spec = source.store.meta, source.spec
     cut_from = source.input_row_bytes + source.target_row_bytes
     # Before there is any window: the inputs once more, while channels are appended to them.
-    channels = source.num_input_channels + meta.num_channels
+    channels = source.num_input_channels + meta.num_channels * (1 + 2 * source.is_exact)
     preparing = cut_from + 4 * source.num_nodes * channels
     rows = meta.num_steps
     windows = spec.num_windows(rows) * source.window_bytes
@@ -102,13 +103,14 @@ class StandardBatcher(Batcher[Batch]):
 def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Inputs, their mask, targets and their mask of every window: [W, ...] each."""
     store, spec = source.store, source.spec
-    values = store.codec.decode(source.raw_rows(slice(store.meta.num_steps)))
+    dtype = np.float64 if source.is_exact else np.float32
+    values = store.codec.decode(source.raw_rows(slice(store.meta.num_steps)), dtype)
     observed = ~np.isnan(values)
     targets = np.asarray(source.target_indices)
     y = values[..., targets]
     y_mask = observed[..., targets]
     y[~y_mask] = 0
-    scaled = values - np.asarray(source.scaler.mean, dtype=np.float32)
+    scaled = relative(values, source.offsets) - np.asarray(source.scaler.mean, dtype=np.float32)
     del values  # `standard_bytes` counts what is alive
     scaled /= np.asarray(source.scaler.std, dtype=np.float32)
     scaled[~observed] = 0
@@ -128,7 +130,7 @@ def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     starts = spec.starts(store.meta.num_steps)
 
-    def windows(series: NDArray[np.float32] | NDArray[np.bool_], offset: int, rows: int) -> Tensor:
+    def windows(series: Values | NDArray[np.bool_], offset: int, rows: int) -> Tensor:
         return torch.from_numpy(
             np.stack([series[start + offset : start + offset + rows] for start in starts])
         )

@@ -15,7 +15,7 @@ _GROUPS = {
         "Graph",
     ),
     "budget_bytes": "Machine",
-    "overwrite": "Output",
+    **dict.fromkeys(("exact", "overwrite"), "Output"),
 }  # fmt: skip
 
 if TYPE_CHECKING:

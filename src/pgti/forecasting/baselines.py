@@ -34,13 +34,20 @@ class PersistenceForecaster(AbstractScaledForecaster):
         scaler: standardisation of the store's channels, undone here.
         target_indices: positions of the targets among the store's channels.
         horizon: steps to forecast, H.
+        sensors: positions of the sensors that batches have; all if not given.
 
     Raises:
         ConfigError: if a target is not a channel of the scaler.
     """
 
-    def __init__(self, scaler: Scaler, target_indices: tuple[int, ...], horizon: int) -> None:
-        super().__init__(scaler, target_indices)
+    def __init__(
+        self,
+        scaler: Scaler,
+        target_indices: tuple[int, ...],
+        horizon: int,
+        sensors: NDArray[np.int64] | None = None,
+    ) -> None:
+        super().__init__(scaler, target_indices, sensors)
         self.horizon = horizon
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
@@ -74,7 +81,7 @@ def build_baselines(
     if time_axis is not None:
         average.time_axis = time_axis
     return {
-        "persistence": PersistenceForecaster(source.scaler, targets, spec.horizon),
+        "persistence": PersistenceForecaster(source.scaler, targets, spec.horizon, source.sensors),
         "historical-average": average,
     }
 
@@ -197,7 +204,7 @@ class HistoricalAverageForecaster(AbstractForecaster):
         whole_days = num_week_bins > 1 and SECONDS_PER_DAY % bin_seconds == 0
         _fill_unobserved(sums, counts, of_channels, whole_days=whole_days)
         sums /= counts
-        table = torch.from_numpy(sums.astype(np.float32))
+        table = torch.from_numpy(sums.astype(store.codec.reading_dtype))
         return cls(table, merged, store.time_axis, input_steps=input_steps, horizon=horizon)
 
     @staticmethod

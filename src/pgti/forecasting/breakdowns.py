@@ -114,7 +114,7 @@ class Breakdowns:
 
         Args:
             starts: first row of each window, [B], on the host.
-            targets: in original units, float32; any number where missing.
+            targets: in original units; any number where missing.
         """
         times: dict[BreakdownName, NDArray[np.int64]] = {}
         members: dict[BreakdownName, Tensor] = {}
@@ -139,10 +139,11 @@ class Breakdowns:
         """How many edges each target has reached: a target at an edge is in the range above it."""
         count = self.num_groups("range") - 1
         padded = np.array([[*edges, *[math.inf] * (count - len(edges))] for edges in self.edges])
-        # A float32 reaches an edge if it reaches the next float32 above it.
-        above = padded.astype(np.float32)
-        above = np.where(above < padded, np.nextafter(above, np.float32(np.inf)), above)
-        thresholds = to_device(above.T.copy(), targets.device)
+        if targets.dtype == torch.float32:
+            # A float32 reaches an edge if it reaches the next float32 above it.
+            above = padded.astype(np.float32)
+            padded = np.where(above < padded, np.nextafter(above, np.float32(np.inf)), above)
+        thresholds = to_device(padded.T.copy(), targets.device)
         ranges = torch.zeros(targets.shape, dtype=torch.uint8, device=targets.device)
         for threshold in thresholds:
             ranges += targets >= threshold
@@ -229,7 +230,7 @@ def _check_edges(name: str, edges: object) -> tuple[float, ...]:
     return numbers
 
 
-def choose_edges(quantiles: NDArray[np.float32]) -> tuple[float, ...]:
+def choose_edges(quantiles: NDArray[np.floating[Any]]) -> tuple[float, ...]:
     """Edges of ranges from the readings of training: a tenth below, half, a tenth above.
 
     They have as few digits as their distance allows, and where many readings are equal there are

@@ -84,14 +84,15 @@ def measure_drift(
     sums, histogram = (each.cpu().numpy() for each in tensors)
     moments, num_readings = store.moments(rows), max(1, len(rows) * store.meta.num_nodes)
     std = np.sqrt(moments.m2 / np.maximum(moments.count, 1))
+    training_mean, training_std = _training_moments(scaler, typical)
     found: dict[str, Any] = {"channels": {}, "sensors": {}}
     for c, name in enumerate(channels):
         count = moments.count[c]
         found["channels"][name] = {
             "mean": float(moments.mean[c]) if count else None,
-            "training_mean": scaler.mean[c],
+            "training_mean": float(training_mean[c]),
             "std": float(std[c]) if count else None,
-            "training_std": scaler.std[c],
+            "training_std": float(training_std[c]),
             "missing": float(1 - count / num_readings),
             "training_missing": float(1 - typical.observed[:, c].astype(np.float64).mean()),
             "outside": float(sums[1, :, c].sum() / count) if count else None,
@@ -100,6 +101,22 @@ def measure_drift(
         }
         found["sensors"][name] = _worst(sums[..., c], scaler.std[c], len(rows), store.meta.node_ids)
     return found
+
+
+def _training_moments(
+    scaler: Scaler, typical: TypicalReadings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each channel in training, [C].
+
+    With offsets the deviation is a close one: that of a scaler with offsets is a power of two.
+    """
+    mean, std = np.array(scaler.mean), np.array(scaler.std)
+    offsets = scaler.offset_array
+    if offsets is None:
+        return mean, std
+    shares = typical.observed / typical.observed.sum(axis=0)
+    center = (shares * offsets).sum(axis=0)
+    return center, np.sqrt((shares * np.square(offsets - center)).sum(axis=0) + np.square(std))
 
 
 def describe_drift(drift: Mapping[str, Any], units: Mapping[str, str]) -> str | None:
@@ -158,7 +175,7 @@ def drift_frame(splits: Mapping[str, Mapping[str, Any]], level: str) -> pd.DataF
     return frame.astype(dict.fromkeys(texts, "str") | dict.fromkeys(numbers, "float64"))
 
 
-def _chunks(store: SeriesStore, rows: range) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _chunks(store: SeriesStore, rows: range) -> Iterator[tuple[int, NDArray[np.floating[Any]]]]:
     """First row and readings of one chunk after the other."""
     size = max(1, _CHUNK_READINGS // (store.meta.num_nodes * store.meta.num_channels))
     for first in range(rows.start, rows.stop, size):
@@ -166,7 +183,9 @@ def _chunks(store: SeriesStore, rows: range) -> Iterator[tuple[int, NDArray[np.f
         store.release()
 
 
-def _tenths(quantiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _tenths(
+    quantiles: NDArray[np.floating[Any]],
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.float64]]:
     """Edges between the tenths of the training readings, and the share of training in each bin.
 
     Where many readings are equal, some bins are empty in training and others hold more.

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pgti.batching import Batch
@@ -30,7 +32,7 @@ class AbstractForecaster(nn.Module, ABC):
                 prediction, where the forecaster must not see the targets.
 
         Returns:
-            float32 (or float64) [B, H, N, C_out].
+            float32 (of an exact series float64) [B, H, N, C_out].
         """
 
 
@@ -40,12 +42,18 @@ class AbstractScaledForecaster(AbstractForecaster):
     Args:
         scaler: standardisation of the store's channels.
         target_indices: positions of the targets among the store's channels.
+        sensors: positions of the sensors that batches have; all if not given.
 
     Raises:
         ConfigError: if a target is not a channel of the scaler.
     """
 
-    def __init__(self, scaler: Scaler, target_indices: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        scaler: Scaler,
+        target_indices: tuple[int, ...],
+        sensors: NDArray[np.int64] | None = None,
+    ) -> None:
         super().__init__()
         if not target_indices:
             raise ConfigError("there is no target channel: name at least one to forecast")
@@ -63,10 +71,23 @@ class AbstractScaledForecaster(AbstractForecaster):
             of_targets = [values[index] for index in target_indices]
             tensor = torch.tensor(of_targets, dtype=torch.float32)
             self.register_buffer(name, tensor, persistent=False)
+        every = scaler.offset_array
+        offsets: Tensor | None = None
+        if every is not None:
+            chosen = every if sensors is None else every[sensors]
+            offsets = torch.from_numpy(chosen[:, list(target_indices)])
+        self.offsets: Tensor | None
+        self.register_buffer("offsets", offsets, persistent=False)
 
     def unscale(self, scaled: BHNC) -> BHNC:
-        """Standardised targets [B, H, N, C_out] in original units."""
-        return scaled * self.std + self.mean
+        """Standardised targets [B, H, N, C_out] in original units; with offsets in float64."""
+        values = scaled * self.std + self.mean
+        return values if self.offsets is None else values.double() + self.offsets
+
+    def scale(self, targets: BHNC) -> BHNC:
+        """Targets [B, H, N, C_out] in original units as standardised float32."""
+        values = targets if self.offsets is None else targets.double() - self.offsets
+        return (values.float() - self.mean) / self.std
 
 
 class NetworkForecaster(AbstractScaledForecaster):
@@ -82,6 +103,7 @@ class NetworkForecaster(AbstractScaledForecaster):
         scaler: standardisation of the store's channels.
         target_indices: positions of the targets among the store's channels.
         seed: seed of what the network draws in training (scheduled sampling).
+        sensors: positions of the sensors that batches have; all if not given.
 
     Attributes:
         requested: names of the inputs that the network's `forward` asks for; None if they cannot be
@@ -101,8 +123,9 @@ class NetworkForecaster(AbstractScaledForecaster):
         scaler: Scaler,
         target_indices: tuple[int, ...],
         seed: int = 0,
+        sensors: NDArray[np.int64] | None = None,
     ) -> None:
-        super().__init__(scaler, target_indices)
+        super().__init__(scaler, target_indices, sensors)
         self.network = network
         self.supports = supports
         self.seed = seed
@@ -153,7 +176,7 @@ class NetworkForecaster(AbstractScaledForecaster):
     def _teacher(self, batch: Batch, step: int) -> TeacherForcing | None:
         if batch.y is None or batch.y_mask is None:
             return None
-        targets = torch.where(batch.y_mask, (batch.y - self.mean) / self.std, 0.0)
+        targets = torch.where(batch.y_mask, self.scale(batch.y), 0.0)
         return TeacherForcing(
             targets_BHNC=targets,
             calendar_BHF=batch.calendar[:, batch.x.shape[1] :],

@@ -20,6 +20,7 @@ from pgti.memory import available_bytes
 
 __all__ = ["forecast_blocks", "forecast_frame", "predict"]
 
+_EXACT_BYTES = 16  # more, of forecast and observed value in float64
 _FRAME_ROW_BYTES = 88  # of a forecast in a table, twice: its parts, and all together
 
 
@@ -48,9 +49,13 @@ def predict(
         missing_newest  those of them after its last reading: 0 if the last input was observed, all
                         input steps if none was
 
-    An NPZ file has the arrays `forecast` and `observed`, float32 [S, H, N, C], `timestamps` [S, H],
+    An NPZ file has the arrays `forecast` and `observed` [S, H, N, C], `timestamps` [S, H],
     `origins` [S], `missing_inputs` and `missing_newest`, int32 [S, N, C], `horizon` [H],
     `sensor_ids` [N] and `channels` [C].
+
+    Forecasts and observed values are float32; of an exact series float64, the observed values with
+    every digit and forecasts with as many decimals as float32 has of their distance from the
+    sensor's usual value.
 
     Times of a series with a time zone are unambiguous: with their UTC offset in a CSV file
     (2025-10-26T02:00:00+01:00), with the zone in a Parquet file, and in UTC in an NPZ file, beside
@@ -129,7 +134,8 @@ def forecast_frame(
 
 
 def _check_frame_fits(num_rows: int, labels: ForecastLabels) -> None:
-    needed = num_rows * len(labels.sensor_ids) * len(labels.channels) * _FRAME_ROW_BYTES
+    row_bytes = _FRAME_ROW_BYTES + (0 if labels.decimals is None else _EXACT_BYTES)
+    needed = num_rows * len(labels.sensor_ids) * len(labels.channels) * row_bytes
     free = available_bytes()
     if needed > free:
         raise ConfigError(
@@ -177,6 +183,14 @@ def forecast_blocks(
         raise ConfigError("there is no window to forecast: choose another split or range")
 
 
+def _round(
+    forecast: NDArray[np.floating[Any]], decimals: tuple[int, ...]
+) -> NDArray[np.floating[Any]]:
+    """Forecasts [.., C] with as many decimals as each channel has."""
+    parts = [np.round(forecast[..., c], places) for c, places in enumerate(decimals)]
+    return np.stack(parts, axis=-1)
+
+
 def _blocks_of(
     forecaster: AbstractForecaster,
     batch: Batch,
@@ -185,10 +199,14 @@ def _blocks_of(
     block_size: int,
 ) -> Iterator[ForecastBlock]:
     with torch.no_grad():
-        forecast = forecaster(batch).float().cpu().numpy()
+        forecast = forecaster(batch).cpu().numpy()
+    if labels.decimals is None:
+        forecast = forecast.astype(np.float32, copy=False)
+    else:
+        forecast = _round(forecast, labels.decimals)
     observed = np.full_like(forecast, np.nan)
     if batch.y is not None and batch.y_mask is not None:
-        observed = torch.where(batch.y_mask, batch.y.float(), torch.nan).cpu().numpy()
+        observed = torch.where(batch.y_mask, batch.y, torch.nan).cpu().numpy()
     horizon = np.arange(1, forecast.shape[1] + 1)
     last_rows = batch.starts + labels.input_steps - 1
     missing, newest = _count_missing(batch.x_mask[..., list(labels.target_indices)])

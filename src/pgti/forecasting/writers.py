@@ -1,5 +1,6 @@
 """The formats of forecast files: CSV, Parquet and NPZ, each written in bounded memory."""
 
+import math
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ _NPZ_ARRAYS = (
     "missing_newest",
 )
 
+_ULP_OF_Z = 2.0**-21  # between the float32 from 4 to 8: few standardised values are larger
+
 Times: TypeAlias = NDArray[np.datetime64] | NDArray[np.int64]
 
 
@@ -43,6 +46,8 @@ class ForecastLabels:
         channels: name of each target channel.
         target_indices: positions of the targets among the store's channels.
         numbered: whether the targets are named by their row numbers, as their times are not known.
+        decimals: of an exact series, decimals that a forecast of each channel has: what is computed
+            in float32 has no more; None where forecasts are float32.
     """
 
     time_axis: TimeAxis
@@ -51,6 +56,7 @@ class ForecastLabels:
     channels: tuple[str, ...]
     target_indices: tuple[int, ...]
     numbered: bool = False
+    decimals: tuple[int, ...] | None = None
 
     @classmethod
     def of_source(cls, source: WindowSource, *, past_the_end: bool = False) -> Self:
@@ -68,6 +74,7 @@ class ForecastLabels:
             channels=source.target_names,
             target_indices=source.target_indices,
             numbered=past_the_end and not source.store.time_axis.continues,
+            decimals=_decimals_of(source),
         )
 
     def name_of(self, row: int) -> str:
@@ -97,6 +104,14 @@ class ForecastLabels:
         return self.time_axis.time_zone if self.time_axis.is_dated else None
 
 
+def _decimals_of(source: WindowSource) -> tuple[int, ...] | None:
+    """Decimals of forecasts that are an offset and a float32: those of a few deviations from it."""
+    if source.scaler.offsets is None:
+        return None
+    deviations = (source.scaler.std[index] for index in source.target_indices)
+    return tuple(math.floor(-math.log10(each * _ULP_OF_Z)) for each in deviations)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class ForecastBlock:
     """Forecasts of a few windows, on the host.
@@ -104,8 +119,8 @@ class ForecastBlock:
     Attributes:
         timestamps: times (or row numbers) of the targets, [S, H]; in UTC where there is a zone.
         origins: times (or row numbers) of the last inputs, [S]; likewise.
-        forecast: in original units, float32 [S, H, N, C].
-        observed: observed values, NaN where missing or not known yet, float32 [S, H, N, C].
+        forecast: in original units, float32, of an exact series float64 [S, H, N, C].
+        observed: observed values, NaN where missing or not known yet, likewise.
         missing_inputs: inputs of the sensor and channel that are missing, of the window's L, int32
             [S, N, C].
         missing_newest: the newest inputs of the sensor and channel that are missing, those after
@@ -115,8 +130,8 @@ class ForecastBlock:
 
     timestamps: Times
     origins: Times
-    forecast: NDArray[np.float32]
-    observed: NDArray[np.float32]
+    forecast: NDArray[np.floating[Any]]
+    observed: NDArray[np.floating[Any]]
     missing_inputs: NDArray[np.int32]
     missing_newest: NDArray[np.int32]
 

@@ -31,7 +31,7 @@ from pgti.store import SeriesStore, StoreAppender
 
 __all__ = ["AppendedRows", "append", "append_rows"]
 
-_OF_INGEST = ("units", "overwrite", "graph_kind", "graph_values", "edges", "edge_values",
+_OF_INGEST = ("units", "exact", "overwrite", "graph_kind", "graph_values", "edges", "edge_values",
               "threshold", "sigma", "coordinates", "neighbours")  # fmt: skip
 
 
@@ -147,7 +147,8 @@ def append_rows(
         rows.check()
         known.write_corrections()
         late = rows.readings.late_notes()
-        notes = (*rows.notes, *late, *known.notes(), *times.notes())
+        lost = appender.lost.note(f"ingest the whole series with {option('exact', value=True)}")
+        notes = (*rows.notes, *late, *known.notes(), *times.notes(), *lost)
         if appender.num_steps == current.meta.num_steps and not known.num_corrected:
             grown, notes = current, (*notes, f"{rows.readings.name} has no newer row")
         else:

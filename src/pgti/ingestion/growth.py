@@ -50,7 +50,7 @@ class KnownRows:
     ) -> None:
         self._appender, self._readings, self._store = appender, readings, store
         self._is_present, self.corrects = is_present, correct
-        self._corrections: dict[int, NDArray[np.float32]] = {}
+        self._corrections: dict[int, NDArray[np.floating[Any]]] = {}
         self.num_rows = self.num_corrected = 0
 
     def compare(self, values: NDArray[np.floating[Any]], seconds: NDArray[np.int64]) -> None:
@@ -111,10 +111,10 @@ class KnownRows:
 
     def _pairs(
         self, values: NDArray[np.floating[Any]], rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
         """Newer readings and those of the store at its rows; of absent sensors they are its own."""
         stored = self._appender.read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
-        newer = values.astype(np.float32)
+        newer = values.astype(stored.dtype)
         newer[:, ~self._is_present] = stored[:, ~self._is_present]
         return newer, stored
 
@@ -146,8 +146,8 @@ class KnownRows:
         self,
         place: int,
         rows: NDArray[np.int64],
-        newer: NDArray[np.float32],
-        stored: NDArray[np.float32],
+        newer: NDArray[np.floating[Any]],
+        stored: NDArray[np.floating[Any]],
         is_same: NDArray[np.bool_],
     ) -> None:
         node, channel = (int(each) for each in np.argwhere(~is_same[place])[0])
@@ -336,12 +336,14 @@ class GrowingTimes:
         return missing
 
 
-def _is_same(newer: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _is_same(
+    newer: NDArray[np.floating[Any]], stored: NDArray[np.floating[Any]]
+) -> NDArray[np.bool_]:
     return np.asarray((newer == stored) | (np.isnan(newer) & np.isnan(stored)))
 
 
-def _show_reading(value: np.float32) -> str:
-    return "no reading" if np.isnan(value) else f"{value:g}"
+def _show_reading(value: np.floating[Any]) -> str:
+    return "no reading" if np.isnan(value) else np.format_float_positional(value, trim="-")
 
 
 def show(second: int | np.int64, axis: TimeAxis) -> str:

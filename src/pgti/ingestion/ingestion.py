@@ -104,6 +104,7 @@ def ingest(
         time_zone=time_zone,
         read_options=options.of_readings() | {"source_channels": list(readings.channels or ())},
         overwrite=options.overwrite,
+        exact=options.exact,
     ) as writer:
         timeline = Timeline(readings, with_interval_of_grid(options), time_zone)
         with scratch_beside(target):
@@ -115,6 +116,7 @@ def ingest(
     notes = (*readings.notes, *readings.late_notes(), *matched.notes, *timeline.notes)
     if not timeline.has_times:
         notes = (*notes, *note_other_axes(readings, writer.num_steps, raw))
+    notes += writer.lost.note(f"{option('exact', value=True)} makes a store that has them all")
     if timeline.num_filled:
         were = "was" if timeline.num_filled == 1 else "were"
         rows = count_of(timeline.num_filled, "row")

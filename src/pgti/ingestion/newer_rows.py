@@ -51,9 +51,9 @@ class StoreBuilder:
 
     def in_memory(self, max_bytes: int) -> SeriesStore | None:
         """The store in memory; None if it would be larger."""
-        blocks, num_bytes = [], 0
+        blocks, num_bytes, exact = [], 0, self._series.meta.is_exact
         for block in self._rows():
-            blocks.append(block.astype(np.float32, copy=False))
+            blocks.append(block.astype(np.float64 if exact else np.float32, copy=False))
             num_bytes += blocks[-1].nbytes
             if num_bytes > max_bytes:
                 return None
@@ -66,6 +66,7 @@ class StoreBuilder:
             channels=meta.channels,
             units=meta.units,
             name=self._readings.name,
+            exact=exact,
         )
 
     def on_disk(self, path: Path) -> SeriesStore:
@@ -78,6 +79,7 @@ class StoreBuilder:
             graph=SensorGraph.empty(meta.num_nodes),
             units=meta.units,
             time_zone=meta.time_zone,
+            exact=meta.is_exact,
         ) as writer:
             for block in self._rows():
                 writer.append(block)

@@ -30,6 +30,8 @@ __all__ = [
     "stack_channels",
 ]
 
+_MAX_WHOLE = 2.0**53
+
 ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
 
 
@@ -133,9 +135,24 @@ def split_rows(array: Any, rows: int) -> Iterator[NDArray[Any]]:
 
 
 def as_floats(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
-    """A new array: float32 where that holds every value of the dtype exactly, else float64."""
+    """A new array: float32 where that holds every value of the dtype exactly, else float64.
+
+    Raises:
+        DataError: naming a whole number beyond 2^53 that float64 would round.
+    """
     exact = values.dtype.kind in "biuf" and np.can_cast(values.dtype, np.float32, "safe")
-    return values.astype(np.float32 if exact else np.float64, order="C", copy=True)
+    floats: NDArray[np.floating[Any]] = values.astype(
+        np.float32 if exact else np.float64, order="C", copy=True
+    )
+    if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
+        large = values[np.abs(floats) >= _MAX_WHOLE]
+        rounded = next((each for each in large.tolist() if int(float(each)) != each), None)
+        if rounded is not None:
+            raise DataError(
+                f"the reading {rounded} is beyond 2^53, where float64 has no longer every whole "
+                "number: subtract a constant from the readings of its sensor"
+            )
+    return floats
 
 
 def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

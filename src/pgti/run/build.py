@@ -210,6 +210,7 @@ def build_forecaster(
         source.scaler,
         source.target_indices,
         config.training.seed,
+        source.sensors,
     )
     forecaster.deterministic = config.training.deterministic
     return forecaster.to(device)

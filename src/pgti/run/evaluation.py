@@ -148,7 +148,9 @@ def _baselines(run: LoadedRun, source: WindowSource) -> dict[str, AbstractForeca
     """The baselines fitted on the run's training rows; without them persistence alone."""
     if run.problem is not None:
         targets, horizon = source.target_indices, source.spec.horizon
-        return {"persistence": PersistenceForecaster(source.scaler, targets, horizon)}
+        return {
+            "persistence": PersistenceForecaster(source.scaler, targets, horizon, source.sensors)
+        }
     train_rows = run.splits.train_rows(run.source.spec)
     return build_baselines(run.source, train_rows, time_axis=source.store.time_axis)
 

@@ -193,8 +193,7 @@ def _scaler_of(found: NewRun | ResumedRun | FinishedRun) -> Scaler | None:
     """The scaler that a run was trained with, if it has a checkpoint."""
     if isinstance(found, NewRun) or found.checkpoint is None:
         return None
-    scaler = found.checkpoint.scaler
-    return Scaler(mean=tuple(scaler["mean"]), std=tuple(scaler["std"]))
+    return Scaler.from_plain(found.checkpoint.scaler)
 
 
 def _take_over(prepared: PreparedRun, start: StartRun) -> None:

@@ -106,7 +106,7 @@ class LoadedRun(Display):
         on = resolve_device(config.device, ranks.local_rank, ranks.local_world_size)
         make_current(on)
         series = find_series(directory, config.store, state.fingerprint, store)
-        scaler = Scaler(mean=tuple(state.scaler["mean"]), std=tuple(state.scaler["std"]))
+        scaler = Scaler.from_plain(state.scaler)
         source = window_source(config, series.store, scaler, series.typical)
         run = cls(
             config=config,

@@ -1,6 +1,7 @@
 """Whether newer readings lie where those of training did: a scale or a missing code forgotten."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,9 +105,9 @@ class _Comparison:
     sensors: NDArray[np.int64]
     node_ids: tuple[str, ...]
     missing: tuple[float, ...] | None
-    readings: NDArray[np.float32]
-    usual: NDArray[np.float32]
-    quantiles: NDArray[np.float32]
+    readings: NDArray[np.floating[Any]]
+    usual: NDArray[np.floating[Any]]
+    quantiles: NDArray[np.floating[Any]]
     low: float
     high: float
     has_evidence: bool
@@ -193,7 +194,7 @@ class _Comparison:
         return f"{self.name} of sensor {sensor} is {_show(self.readings[place])}{more}"
 
     @property
-    def _distances(self) -> NDArray[np.float32]:
+    def _distances(self) -> NDArray[np.floating[Any]]:
         """How far each reading is outside the range, 0 within it."""
         outside = np.maximum(self.low - self.readings, self.readings - self.high)
         return np.asarray(np.maximum(outside, 0))
@@ -215,8 +216,9 @@ class _Comparison:
     def _range(self) -> str:
         return f"{_show(self.low)} to {_show(self.high)}"
 
-    def _quantile(self, level: float) -> np.float32:
-        return np.float32(self.quantiles[round(level * (len(self.quantiles) - 1))])
+    def _quantile(self, level: float) -> np.floating[Any]:
+        quantile: np.floating[Any] = self.quantiles[round(level * (len(self.quantiles) - 1))]
+        return quantile
 
 
 def _plain(value: float) -> float:

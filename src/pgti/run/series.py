@@ -73,7 +73,7 @@ class RunData:
         """A store of the same sensors, channels and times, without any row."""
         meta = self.meta
         return SeriesStore.in_memory(
-            np.empty((0, meta.num_nodes, meta.num_channels), dtype=np.float32),
+            np.empty((0, meta.num_nodes, meta.num_channels)),
             self.graph,
             TimeAxis(
                 num_steps=0,
@@ -90,6 +90,7 @@ class RunData:
             units=meta.units,
             read_options=meta.read_options,
             name=name,
+            exact=meta.is_exact,
         )
 
 

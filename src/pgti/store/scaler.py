@@ -73,7 +73,12 @@ class Scaler:
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """The scaler that `to_plain` describes."""
-        return cls(**{name: tuple(numbers) for name, numbers in plain.items()})
+        offsets = plain.get("offsets")
+        return cls(
+            mean=tuple(plain["mean"]),
+            std=tuple(plain["std"]),
+            offsets=None if offsets is None else tuple(offsets),
+        )
 
     def check_sensors(self, num_nodes: int) -> None:
         """Refuse to standardise the readings of other sensors.

@@ -27,7 +27,7 @@ class Checkpoint:
         network: the network's parameters and buffers by name.
         optimizer: the optimizer's state.
         position: how far the training has come, as `Progress.to_plain` writes it.
-        scaler: mean and standard deviation of each channel of the store.
+        scaler: `Scaler.to_plain`: mean and standard deviation of each channel of the store.
         fingerprint: identifies the store that the run learns from.
         settings: every option that determines the run, as nested plain values.
     """

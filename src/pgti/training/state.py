@@ -166,8 +166,7 @@ class TrainingState:
             self.loss.reset(self.progress.loss_sum, self.progress.loss_count)
 
     def _scaler(self) -> dict[str, list[float]]:
-        scaler = self._step.forecaster.scaler
-        return {"mean": list(scaler.mean), "std": list(scaler.std)}
+        return self._step.forecaster.scaler.to_plain()
 
     def _diverged(self, what: str) -> RunError:
         return RunError(
