@@ -76,6 +76,7 @@ class IngestOptions:
             ...) that has the right length.
         known_future: Channels whose values are known for times to come (a calendar of events, a
             weather forecast).
+        categorical: Static features whose values are categories, although they look like numbers.
         exact: Whether the store keeps every digit of the readings where float32 would round them.
         graph_delimiter: Character between the cells of a text file of the graph. Auto-detected by
             default.
@@ -124,6 +125,7 @@ class IngestOptions:
     timestamps: bool | None = None
     ids: str | None = None
     known_future: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
     exact: bool = False
     graph_delimiter: str | None = None
     graph_kind: GraphKind | None = None

@@ -18,7 +18,7 @@ from pgti.ingestion.formats import (
     PARQUET_SUFFIXES,
     TEXT_SUFFIXES,
 )
-from pgti.ingestion.frame_tables import ArrowFrame, LazyFrame, stream_table
+from pgti.ingestion.frame_tables import ArrowFrame, LazyFrame, pandas_table, stream_table
 from pgti.ingestion.frames import open_array, open_frame
 from pgti.ingestion.graph_arrays import (
     matrix_graph,
@@ -43,7 +43,9 @@ from pgti.options import require_type
 __all__ = [
     "GraphSource",
     "ReadingsSource",
+    "TableSource",
     "graph_suffix",
+    "open_any_table",
     "open_readings",
     "read_raw_graph",
     "readings_suffix",
@@ -53,6 +55,7 @@ __all__ = [
 ReadingsSource: TypeAlias = (
     Path | str | pd.DataFrame | ArrowFrame | LazyFrame | NDArray[Any] | Readings
 )
+TableSource: TypeAlias = Path | str | pd.DataFrame | ArrowFrame | LazyFrame
 GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 
 _READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
@@ -133,6 +136,32 @@ def _open_object(
     if isinstance(source, np.ndarray):
         return open_array(source, options=options)
     return open_table(stream_table(source), options)
+
+
+def open_any_table(source: TableSource, options: IngestOptions) -> Table:
+    """Open a table of any shape by its suffix or its type.
+
+    Args:
+        source: a file of text, Parquet or Arrow, or a frame.
+        options: see `IngestOptions`.
+
+    Raises:
+        DataError: if it is none of these, or cannot be read.
+    """
+    if isinstance(source, pd.DataFrame):
+        return pandas_table(source)
+    if not isinstance(source, Path | str):
+        return stream_table(source)
+    path = Path(source)
+    if not path.is_file():
+        raise DataError(f"the table {path} does not exist or is not a file: check the path")
+    check_contents(path)
+    suffix = readings_suffix(path)
+    if suffix not in _TABLES:
+        raise DataError(
+            f"the table {path.name} has the suffix {suffix!r}: known are {', '.join(_TABLES)}"
+        )
+    return _TABLES[suffix](path, options)
 
 
 def readings_suffix(source: ReadingsSource) -> str:

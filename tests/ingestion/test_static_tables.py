@@ -1,0 +1,139 @@
+"""Static features of the sensors: tables of stations."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars
+import pyarrow as pa
+import pytest
+
+from pgti.errors import DataError
+from pgti.ingestion import IngestOptions
+from pgti.ingestion.static_tables import read_static
+
+IDS = ("400001", "400002", "400003")
+CSV = """sensor_id,lanes,altitude,kind,latitude
+400002,3,12.5,main,37.1
+400001,2,,ramp,37.2
+400009,8,1,main,37.3
+400003,5,-1.5,,37.4
+"""
+
+
+def read(source: object, ids: tuple[str, ...] = IDS, **options: object) -> tuple:
+    return read_static(source, ids, IngestOptions(**options))  # type: ignore[arg-type]
+
+
+def write(tmp_path: Path, text: str, name: str = "stations.csv") -> Path:
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def test_features_are_matched_by_id(tmp_path: Path) -> None:
+    features, notes = read(write(tmp_path, CSV))
+    frame = features.to_frame(IDS)
+    pd.testing.assert_series_equal(
+        frame["lanes"], pd.Series([2.0, 3, 5], index=frame.index, name="lanes")
+    )
+    np.testing.assert_array_equal(frame["altitude"], [np.nan, 12.5, -1.5])
+    assert frame["kind"].astype(object).where(frame["kind"].notna(), None).tolist() == [
+        "ramp",
+        "main",
+        None,
+    ]
+    assert features.categories == ((), (), ("main", "ramp"))
+    assert notes[0] == ("static features of stations.csv: lanes, altitude, kind (2 categories)")
+    assert any("latitude of stations.csv is a coordinate" in note for note in notes)
+    assert any("has 1 sensor that the series lacks (400009): left out" in note for note in notes)
+    assert any("whole numbers are taken for quantities: lanes" in note for note in notes)
+
+
+def test_every_format_gives_the_same(tmp_path: Path) -> None:
+    expected, _ = read(write(tmp_path, CSV))
+    frame = pd.read_csv(tmp_path / "stations.csv", dtype={"sensor_id": str})
+    frame.to_parquet(tmp_path / "stations.parquet")
+    frame.to_feather(tmp_path / "stations.feather")
+    write(tmp_path, CSV.replace(",", "\t"), "stations.tsv")
+    sources = [
+        tmp_path / "stations.parquet",
+        tmp_path / "stations.feather",
+        tmp_path / "stations.tsv",
+        frame,
+        frame.set_index("sensor_id"),
+        frame.astype({"sensor_id": int, "kind": "category"}),
+        polars.from_pandas(frame),
+        pa.Table.from_pandas(frame),
+    ]
+    for source in sources:
+        features, _ = read(source)
+        assert features.to_bytes() == expected.to_bytes()
+
+
+def test_codes_are_categories_where_the_user_says_so(tmp_path: Path) -> None:
+    features, notes = read(write(tmp_path, CSV), categorical=("lanes",))
+    assert features.categories[0] == ("2", "3", "5")
+    assert not any("quantities" in note for note in notes)
+    frame = pd.DataFrame({"id": IDS, "zone": pd.Categorical([10, 9, 10])})
+    assert read(frame)[0].categories == (("9", "10"),)
+
+
+def test_booleans_are_categories() -> None:
+    frame = pd.DataFrame({"id": IDS, "is_ramp": [True, False, True]})
+    features, _ = read(frame)
+    assert features.categories == (("False", "True"),)
+    np.testing.assert_array_equal(features.values[:, 0], [1, 0, 1])
+
+
+def test_ids_keep_their_zeros_and_are_found_by_what_they_hold(tmp_path: Path) -> None:
+    path = write(tmp_path, "ort,hoehe\n001,5\n002,6\n")
+    features, notes = read(path, ("001", "002", "003"))
+    np.testing.assert_array_equal(features.values[:, 0], [5, 6, np.nan])
+    assert any("lacks 1 sensor (003): their features are missing" in note for note in notes)
+
+
+def test_names_of_the_sensors_are_no_categories() -> None:
+    ids = tuple(map(str, range(30)))
+    frame = pd.DataFrame({"id": ids, "street": [f"street {i}" for i in ids], "lanes": 2.5})
+    features, notes = read(frame, ids)
+    assert features.names == ("lanes",)
+    assert any("street of the DataFrame has 30 texts for 30 sensors: left out" in n for n in notes)
+    assert read(frame, ids, categorical=("street",))[0].names == ("street", "lanes")
+
+
+def test_row_numbers_of_pandas_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "stations.csv"
+    pd.DataFrame({"sensor": IDS, "lanes": [1.5, 2, 3]}).to_csv(path)
+    assert read(path)[0].names == ("lanes",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sensor,lanes\n400001,2\n400001,3\n", "line 3.* has the sensor '400001' again"),
+        ("sensor,lanes\n7,2\n8,3\n", "none of the series's sensors: it has 7, 8"),
+        ("a,b\n1,2\n", "no column with ids of the sensors .*call the column of ids 'id'"),
+        ("a,b\n400001,400001\n", "2 columns with ids"),
+        ("sensor,lanes\n400001,x\n400002,2\n400003,3\n", "lanes .* holds numbers and 'x'"),
+        ("sensor,width;\n400001,\n", "no feature of the sensors"),
+        ("sensor\n400001\n", "no column of features"),
+        ("sensor,height\n400001,inf\n", "height of stations.csv has an infinite value"),
+        ("sensor;height\n400001;3,5\n400002;4,25\n", "height|decimal"),
+    ],
+)
+def test_tables_that_could_be_misread_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path, text))
+
+
+def test_a_feature_that_is_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no column 'road'; it has sensor_id, lanes"):
+        read(write(tmp_path, CSV), categorical=("road",))
+
+
+@pytest.mark.parametrize("name", ["stations.xlsx", "nothing.csv"])
+def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
+    if name.startswith("stations"):
+        write(tmp_path, CSV, name)
+    with pytest.raises(DataError, match="the table"):
+        read(tmp_path / name)
