@@ -1,6 +1,7 @@
 """Layouts of arrays, labelled arrays, frames, binary tables and several files."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -136,7 +137,9 @@ def _netcdf(data: xr.Dataset, **options: object) -> Make:
 
 def _zarr(version: int) -> Make:
     def make(directory: Path) -> Path:
-        stations().to_zarr(directory / "a.zarr", zarr_format=version, consolidated=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other programs may not read text of this kind
+            stations().to_zarr(directory / "a.zarr", zarr_format=version, consolidated=False)
         return directory / "a.zarr"
 
     return make

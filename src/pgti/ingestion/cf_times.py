@@ -1,6 +1,6 @@
 """Times as NetCDF and CF store them: numbers of a unit since a date, on one of several calendars.
 
-Source: "CF Metadata Conventions" 1.11, section 4.4. Times without an offset are UTC.
+Source: "CF Metadata Conventions" 1.11, section 4.4.
 """
 
 import re
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pgti.errors import DataError, MissingExtraError
 from pgti.ingestion.times import RowLabels, epoch_seconds
 
-__all__ = ["CfTimes", "civil_times", "decode_times", "is_since"]
+__all__ = ["CfTimes", "civil_times", "decode_times", "has_offset", "is_since"]
 
 _SINCE = re.compile(r"\s*([a-z]+)\s+since\s+(.+?)\s*", re.IGNORECASE)
 _DATE = re.compile(
@@ -47,7 +47,7 @@ class CfTimes:
     """Times of rows.
 
     Attributes:
-        seconds: true epoch seconds, int64 [T].
+        seconds: epoch seconds, int64 [T]; UTC where the unit has no offset.
         notes: what a user should know about them.
     """
 
@@ -58,6 +58,13 @@ class CfTimes:
 def is_since(units: object) -> bool:
     """Whether a unit is one of times, such as "hours since 2000-01-01"."""
     return isinstance(units, str) and _SINCE.fullmatch(units) is not None
+
+
+def has_offset(units: object) -> bool:
+    """Whether a unit of times says how far its date is from UTC."""
+    match = _SINCE.fullmatch(units) if isinstance(units, str) else None
+    date = None if match is None else _DATE.fullmatch(match[2].strip())
+    return date is not None and any(date.group(8, 9))
 
 
 def decode_times(numbers: NDArray[Any], units: str, calendar: str, name: str) -> CfTimes:

@@ -7,6 +7,7 @@ __all__ = [
     "ARROW_SUFFIXES",
     "HDF5_SUFFIXES",
     "IDS_IN_READINGS",
+    "NETCDF_SUFFIXES",
     "PARQUET_SUFFIXES",
     "TEXT_SUFFIXES",
     "check_options_used",
@@ -18,30 +19,32 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 ARROW_SUFFIXES = (".feather", ".arrow", ".arrows", ".ipc")
 _TABLES = (*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES)
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-_KNOWN = (*_TABLES, *HDF5_SUFFIXES, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf")
+_LABELLED = (*NETCDF_SUFFIXES, ".zarr", "xarray")
+_KNOWN = (*_TABLES, *HDF5_SUFFIXES, *_LABELLED, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
 _ARRAY_FILES = (*HDF5_SUFFIXES, ".npy", ".npz")
 _GRAPHS = (".npz", *TEXT_SUFFIXES)
 
-IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES)
+IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES, *_LABELLED)
 
 # Formats of readings, and of graphs, that each option is for.
 _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "values": ((".npz", *HDF5_SUFFIXES), ()),
+    "values": ((".npz", *HDF5_SUFFIXES, *_LABELLED), ()),
     "header": (TEXT_SUFFIXES, ()),
-    "timestamps": ((*_TABLES, *_ARRAY_FILES), ()),
-    "time_format": ((*_TABLES, *_ARRAY_FILES), ()),
+    "timestamps": ((*_TABLES, *_ARRAY_FILES, *_LABELLED), ()),
+    "time_format": ((*_TABLES, *_ARRAY_FILES, *_LABELLED), ()),
     "delimiter": (TEXT_SUFFIXES, ()),
     "graph_delimiter": ((), TEXT_SUFFIXES),
     "encoding": (TEXT_SUFFIXES, TEXT_SUFFIXES),
     "decimal": (TEXT_SUFFIXES, TEXT_SUFFIXES),
     "time_columns": (_TABLES, ()),
     "long": ((*_TABLES, ""), ()),
-    "axes": ((*_ARRAY_FILES, ""), ()),
+    "axes": ((*_ARRAY_FILES, *_LABELLED, ""), ()),
     "transpose": ((*_TABLES, *_ARRAY_FILES, ""), ()),
     "ids": (IDS_IN_READINGS, _GRAPHS),
     "edges": ((".npz",), _GRAPHS),
     "coordinates": ((".npz",), _GRAPHS),
-    "neighbours": ((".npz",), _GRAPHS),
+    "neighbours": ((".npz", *HDF5_SUFFIXES, *_LABELLED), _GRAPHS),
     "graph_kind": ((), _GRAPHS),
     "graph_values": ((), (".npz",)),
 }

@@ -100,7 +100,7 @@ def ingest(
         node_ids=matched.node_ids,
         channels=channels,
         graph=matched.graph,
-        units=options.units or None,
+        units=options.units or readings.units,
         time_zone=time_zone,
         read_options=options.of_readings() | {"source_channels": list(readings.channels or ())},
         overwrite=options.overwrite,

@@ -108,6 +108,11 @@ class Packing:
             range=(-math.inf, math.inf) if are_packed else bounds,
         )
 
+    @property
+    def decoded_dtype(self) -> "np.dtype[Any]":
+        """The dtype of readings."""
+        return self.decode(np.zeros(1, self.dtype)).dtype
+
     def decode(self, stored: NDArray[Any]) -> NDArray[np.floating[Any]]:
         """Readings of stored numbers, in a new array of the same shape; NaN for missing."""
         numbers = np.ascontiguousarray(stored)

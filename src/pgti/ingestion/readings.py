@@ -64,6 +64,7 @@ class Readings:
         num_rows: rows, T, where the source gives them in advance.
         node_ids: sensor ids, where the source has them.
         channels: channel names, where the source has them.
+        units: of the channels, "" for one without, where the source has them.
         is_aware: whether the times are true epoch seconds; else they are wall-clock times.
         time_zone: zone of aware times, where the source names one.
         graph: the graph that the source itself contains.
@@ -84,6 +85,7 @@ class Readings:
     num_rows: int | None = None
     node_ids: tuple[str, ...] | None = None
     channels: tuple[str, ...] | None = None
+    units: tuple[str, ...] | None = None
     is_aware: bool = False
     time_zone: str | None = None
     graph: RawGraph | None = None

@@ -15,6 +15,7 @@ from pgti.ingestion.contents import check_contents
 from pgti.ingestion.formats import (
     ARROW_SUFFIXES,
     HDF5_SUFFIXES,
+    NETCDF_SUFFIXES,
     PARQUET_SUFFIXES,
     TEXT_SUFFIXES,
 )
@@ -29,6 +30,8 @@ from pgti.ingestion.graph_arrays import (
 from pgti.ingestion.graph_tables import read_table_graph
 from pgti.ingestion.hdf5 import open_hdf5
 from pgti.ingestion.json import open_json
+from pgti.ingestion.labelled import XarrayObject, open_xarray
+from pgti.ingestion.labelled_files import is_zarr, open_netcdf, open_zarr
 from pgti.ingestion.node_matching import RawGraph, RawMatrix
 from pgti.ingestion.npy import open_npy, open_npz
 from pgti.ingestion.options import IngestOptions
@@ -53,7 +56,7 @@ __all__ = [
 ]
 
 ReadingsSource: TypeAlias = (
-    Path | str | pd.DataFrame | ArrowFrame | LazyFrame | NDArray[Any] | Readings
+    Path | str | pd.DataFrame | ArrowFrame | LazyFrame | NDArray[Any] | XarrayObject | Readings
 )
 TableSource: TypeAlias = Path | str | pd.DataFrame | ArrowFrame | LazyFrame
 GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
@@ -61,6 +64,7 @@ GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 _READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
     ".npy": open_npy,
     **dict.fromkeys(HDF5_SUFFIXES, open_hdf5),
+    **dict.fromkeys(NETCDF_SUFFIXES, open_netcdf),
 }
 _TABLES: dict[str, Callable[[Path, IngestOptions], Table]] = {
     **dict.fromkeys(TEXT_SUFFIXES, open_text_table),
@@ -75,8 +79,8 @@ def require_source(source: object) -> None:
     Raises:
         ConfigError: naming it.
     """
-    kinds = (str, Path, pd.DataFrame, ArrowFrame, LazyFrame, np.ndarray, Readings)
-    what = "the path of a file, a DataFrame (pandas, polars, pyarrow) or an array"
+    kinds = (str, Path, pd.DataFrame, ArrowFrame, LazyFrame, np.ndarray, XarrayObject, Readings)
+    what = "the path of a file, a DataFrame (pandas, polars, pyarrow), a Dataset or an array"
     require_type("source", source, kinds, what)
 
 
@@ -89,7 +93,8 @@ def open_readings(
 
     Args:
         source: a file; a DataFrame, wide or long, of pandas, polars or pyarrow, or any other frame
-            with Arrow's PyCapsule interface; an array [T, N] or [T, N, C]; or opened `Readings`.
+            with Arrow's PyCapsule interface; an array [T, N] or [T, N, C]; a Dataset or DataArray
+            of xarray; or opened `Readings`.
         options: see `IngestOptions`.
         has_graph: whether the user gives a graph, so that the source needs none.
 
@@ -101,6 +106,8 @@ def open_readings(
     if not isinstance(source, Path | str):
         return _open_object(source, options)
     path = Path(source)
+    if is_zarr(path):
+        return open_zarr(path, options, path.name)
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
         raise DataError(f"the source {path} {what}: give a file of readings")
@@ -127,10 +134,13 @@ def open_readings(
 
 
 def _open_object(
-    source: pd.DataFrame | ArrowFrame | LazyFrame | NDArray[Any] | Readings, options: IngestOptions
+    source: pd.DataFrame | ArrowFrame | LazyFrame | NDArray[Any] | XarrayObject | Readings,
+    options: IngestOptions,
 ) -> Readings:
     if isinstance(source, Readings):
         return source
+    if isinstance(source, XarrayObject):
+        return open_xarray(source, options)
     if isinstance(source, pd.DataFrame):
         return open_frame(source, options)
     if isinstance(source, np.ndarray):
@@ -167,7 +177,9 @@ def open_any_table(source: TableSource, options: IngestOptions) -> Table:
 def readings_suffix(source: ReadingsSource) -> str:
     """The suffix of a file of readings, without compression; empty for an object in memory."""
     if not isinstance(source, Path | str):
-        return ""
+        return "xarray" if isinstance(source, XarrayObject) else ""
+    if is_zarr(Path(source)):
+        return ".zarr"
     inner, last = _suffixes(source)
     if last not in COMPRESSED_SUFFIXES:
         return last or "none"
