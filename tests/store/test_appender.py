@@ -182,7 +182,7 @@ def test_readers_that_open_while_others_write_find_a_store(tmp_path: Path) -> No
 
 
 WRITERS = """
-import os, sys
+import gc, os, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -202,6 +202,8 @@ def write():
             appender.append(values[row : row + 1])
             appender.finish(replace(axis, num_steps=row + 1))
 
+gc.collect()  # or every child begins with it
+gc.freeze()
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
