@@ -13,14 +13,13 @@ from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.formats import check_options_used
 from pgti.ingestion.growth import GrowingTimes, KnownRows
 from pgti.ingestion.matching import match_readings
-from pgti.ingestion.newer import aggregates_of, scale_of, source_channels
+from pgti.ingestion.newer import aggregates_of, open_as_recalled, scale_of, source_channels
 from pgti.ingestion.newer_times import put_on_clock
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.recall import describe_recalled, given_options, recall_options
 from pgti.ingestion.resample import resample
 from pgti.ingestion.sources import (
     ReadingsSource,
-    open_readings,
     readings_suffix,
     require_source,
 )
@@ -218,7 +217,7 @@ class _NewerRows:
         zone, suffix = meta.time_zone, readings_suffix(source)
         recalled = recall_options(remembered, {"time_zone": zone, **given}, suffix)
         check_options_used(suffix, None, recalled.options)
-        readings = open_readings(source, recalled.options, has_graph=True)
+        readings, recalled = open_as_recalled(source, recalled, "long", "duplicates")
         known = source_channels(store)
         self.matched = match_readings(readings, meta.node_ids, known, given, series="store")
         self.gaps = given.get("gaps", remembered.get("gaps", "error"))

@@ -72,15 +72,13 @@ def pandas_table(frame: pd.DataFrame, name: str = "the DataFrame") -> Table:
         places = list(map(place_of.__getitem__, columns))
         for first, stop in row_blocks(len(frame), rows):
             with reraise_read_errors(name, "a table"):
-                arrays = [_cells(place)[first:stop] for place in places]
-                converted = [
-                    pa.Array.from_pandas(cells, type=kinds[place])
-                    for cells, place in zip(arrays, places, strict=True)
-                ]
-            yield pa.RecordBatch.from_arrays(converted, names=columns)
+                arrays = [_convert(place, first, stop) for place in places]
+            yield pa.RecordBatch.from_arrays(arrays, names=columns)
 
-    def _cells(place: int) -> Any:
-        return levels[place] if place < len(levels) else frame.iloc[:, place - len(levels)]
+    def _convert(place: int, first: int, stop: int) -> Any:
+        cells = levels[place] if place < len(levels) else frame.iloc[:, place - len(levels)]
+        converted = pa.Array.from_pandas(cells[first:stop], type=kinds[place])
+        return converted.combine_chunks() if isinstance(converted, pa.ChunkedArray) else converted
 
     schema = pa.schema([pa.field(title, kind) for title, kind in zip(titles, kinds, strict=True)])
     return arrow_table(name, schema, len(frame), batches, index=titles[: len(levels)])

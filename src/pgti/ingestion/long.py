@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.display import count_of
+from pgti.display import count_of, shorten
 from pgti.errors import DataError, PgtiError, option
 from pgti.ingestion.long_columns import DistinctValues, LongSensors, LongTimes
 from pgti.ingestion.long_layout import LongLayout
@@ -122,7 +122,8 @@ class _LongTable:
         if num_missing:
             place = int(np.flatnonzero(steps != apart)[0])
             self.notes += (
-                f"{count_of(num_missing, 'row')} of missing readings stand for steps that "
+                f"{count_of(num_missing, 'row')} of missing readings "
+                f"{'stands' if num_missing == 1 else 'stand'} for steps that "
                 f"{self.table.name} lacks, the first after {self.rows[place]}",
             )
         self.notes += (f"{title} of {self.table.name} numbers steps: the series has no times",)
@@ -134,9 +135,11 @@ class _LongTable:
         table, layout = self.table, self.layout
         titles = table.titles
         channels = None if titles is None else tuple(titles[place] for place in layout.values)
-        shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
-        order = (
-            f"{count_of(len(ids), 'sensor')} of {table.name} are in the order of their ids: {shown}"
+        columns = [table.column(place) for place in (layout.time, layout.sensor)]
+        note = (
+            f"{table.name} is read as a long table: times in {columns[0]}, "
+            f"{count_of(len(ids), 'sensor')} in {columns[1]}, in the order of their ids "
+            f"({shorten(ids)}), values in {', '.join(map(table.column, layout.values))}"
         )
         return Readings(
             name=table.name,
@@ -147,7 +150,7 @@ class _LongTable:
             channels=channels,
             is_aware=self.times.column.is_aware,
             time_zone=self.times.column.time_zone,
-            notes=(*table.notes, *layout.notes, order, *self.notes),
+            notes=(*table.notes, note, *layout.notes, *self.notes),
             late_notes=lambda: self.late_notes,
             chunks=self.chunks,
         )

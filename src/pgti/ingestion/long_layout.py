@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from pgti.errors import DataError, option
+from pgti.ingestion.cells import is_number
 from pgti.ingestion.long_names import (
     COUNTS,
     DESCRIPTIONS,
@@ -105,14 +106,20 @@ def _named_by_user(table: Table, options: IngestOptions) -> LongLayout:
     time, sensor, *values = places
     for place in values:
         if table.kinds[place] != "number":
-            shown = next((cell for cell in table.cells(place) if cell not in (None, "")), None)
-            raise DataError(
-                f"{table.column(place)} of {table.name} holds {str(shown)[:40]!r}: a column of "
-                f"values must hold numbers; leave it out of {option('long')}"
-            )
+            _refuse_text(table, place)
     if table.titles is not None and tuple(table.titles[: len(PEMS_STATION)]) == PEMS_STATION:
         return _pems_layout(table, (time, sensor, tuple(values)))
     return LongLayout(time=time, sensor=sensor, values=tuple(values))
+
+
+def _refuse_text(table: Table, place: int) -> NoReturn:
+    cells = (cell for cell in table.cells(place) if isinstance(cell, str) and not is_number(cell))
+    shown = next(cells, table.kinds[place])
+    raise DataError(
+        f"{table.column(place)} of {table.name} holds {shown[:40]!r}: values must be numbers; "
+        f"leave the column out of {option('long')}, or name what stands for a missing value with "
+        f"{option('missing')}"
+    )
 
 
 def _pems_layout(table: Table, chosen: tuple[int, int, tuple[int, ...]] | None) -> LongLayout:
@@ -166,7 +173,9 @@ class _Candidates:
         is_libcity = {"dyna_id", "entity_id"} <= set(titles)
         for place, title in enumerate(titles):
             kind, cells = table.kinds[place], table.cells(place)
-            if (is_libcity and title == "type") or _counts_rows(title, cells):
+            # Rows that were shuffled or chosen still have their numbers in the index.
+            is_row = table.num_index == 1 and place == 0 and title == "" and kind == "number"
+            if (is_libcity and title == "type") or is_row or _counts_rows(title, cells):
                 continue
             if kind == "number" and title in TIMES and _count_steps(cells):
                 found.steps.append(place)
@@ -212,18 +221,13 @@ class _Candidates:
         """The layout with all other columns as values, if they are."""
         values = tuple(place for place in self.numbers if place not in (time, sensor))
         others = {*self.times, *self.steps, *self.sensors, *self.perhaps, *self.texts, *self.places}
-        if others - {time, sensor} or not values:
-            self._refuse(sensor)
         table = self.table
-        if table.titles is None:
+        texts = [place for place in self.texts if place not in (time, sensor)]
+        if len(texts) == 1 and not values and others == {time, sensor, *texts}:
+            _refuse_text(table, texts[0])
+        if others - {time, sensor} or not values or table.titles is None:
             self._refuse(sensor)
-        shown = ", ".join(table.titles[place] for place in values)
-        times, sensors = (table.titles[place] or "the index" for place in (time, sensor))
-        note = (
-            f"{table.name} is read as a long table: times in {times}, sensors in {sensors}, values "
-            f"in {shown}"
-        )
-        return LongLayout(time=time, sensor=sensor, values=values, notes=(note,))
+        return LongLayout(time=time, sensor=sensor, values=values)
 
     def _is_keyed_by(self, time: int, sensor: int) -> bool:
         """Whether several sensors have the same times in the first rows, and no time twice."""

@@ -26,6 +26,7 @@ __all__ = [
     "NewerSeries",
     "aggregates_of",
     "last_observed_row",
+    "open_as_recalled",
     "open_newer_series",
     "scale_of",
     "source_channels",
@@ -34,7 +35,7 @@ __all__ = [
 _MEMORY_BYTES = 1 << 28  # larger newer readings go to a temporary store
 _LAYOUT = (
     *("values", "ids", "time_format", "delimiter", "header", "timestamps"),
-    *("axes", "transpose"),
+    *("axes", "transpose", "long"),
 )
 
 
@@ -98,17 +99,8 @@ def _read_source(
     remembered, zone = series.meta.read_options, series.meta.time_zone
     recalled = recall_options(remembered, {"time_zone": zone, **given}, suffix)
     check_options_used(suffix, None, recalled.options)
-    try:
-        readings = _open(source, recalled)
-    except (ConfigError, DataError):
-        # Another file of the same format may well call its arrays otherwise.
-        plain = recalled.without("values", "ids")
-        if plain.options == recalled.options:
-            raise
-        try:
-            readings, recalled = _open(source, plain), plain
-        except (ConfigError, DataError):
-            readings = _open(source, recalled)  # raises the first error again
+    # Another file of the same format may well call its arrays otherwise, or be wide.
+    readings, recalled = open_as_recalled(source, recalled, "values", "ids", "long", "duplicates")
     try:
         newer = _read(readings, series, source_channels(series), recalled.options, given, held)
     except DataError as error:
@@ -121,6 +113,32 @@ def _read_source(
         return newer
     note = f"{readings.name} is read as in training: {described}"
     return replace(newer, notes=(note, *newer.notes))
+
+
+def open_as_recalled(
+    source: ReadingsSource, recalled: RecalledOptions, *dispensable: str
+) -> tuple[Readings, RecalledOptions]:
+    """Open newer readings with the recalled options, and the options that were used.
+
+    Args:
+        source: the newer readings.
+        recalled: the options.
+        dispensable: remembered options without which the source is tried if it cannot be opened.
+
+    Raises:
+        ConfigError: if options cannot be used.
+        DataError: if the source cannot be read.
+    """
+    try:
+        return _open(source, recalled), recalled
+    except (ConfigError, DataError) as error:
+        plain = recalled.without(*dispensable)
+        if plain.options == recalled.options:
+            raise
+        try:
+            return _open(source, plain), plain
+        except (ConfigError, DataError):
+            raise error from None
 
 
 def _open(source: ReadingsSource, recalled: RecalledOptions) -> Readings:

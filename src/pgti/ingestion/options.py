@@ -196,6 +196,13 @@ class IngestOptions:
                     f"{what} names {count_of(len(names), 'array')} ({', '.join(names)}): the rule "
                     f"is {rule}"
                 )
+        if self.long and (len(self.long) < 3 or self.transpose):
+            problem = f"names {count_of(len(self.long), 'column')}"
+            raise ConfigError(
+                f"long {'and transpose exclude each other' if self.transpose else problem} "
+                f"({', '.join(self.long)}): the rule is time,sensor,value, then more values, which "
+                "become channels"
+            )
         for delimiter in (self.delimiter, self.graph_delimiter):
             if delimiter is None or _could_delimit(delimiter):
                 continue
