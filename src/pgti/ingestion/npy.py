@@ -23,6 +23,8 @@ from pgti.ingestion.readings import (
     choose_keys,
     ids_to_text,
     reraise_read_errors,
+    row_blocks,
+    split_rows,
     stack_channels,
 )
 
@@ -33,6 +35,7 @@ __all__ = [
     "npz_headers",
     "open_npy",
     "open_npz",
+    "read_blocks",
     "read_coordinates",
     "read_edges",
     "read_header",
@@ -202,6 +205,27 @@ def _could_be_readings(key: str, header: NpyHeader, options: IngestOptions) -> b
     is_named_otherwise = key in (*options.edges, *options.coordinates, options.graph_values)
     has_numbers = header.dtype.kind in "iuf" and not header.dtype.hasobject
     return len(header.shape) in wanted_ndims(options) and has_numbers and not is_named_otherwise
+
+
+def read_blocks(path: Path, key: str, rows: int) -> Iterator[NDArray[Any]]:
+    """Blocks of at most `rows` of the first axis of an array in an archive.
+
+    An array in Fortran order is read whole.
+
+    Raises:
+        DataError: if the archive is damaged.
+    """
+    with reraise_read_errors(path.name, _NPZ):
+        with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as file:
+            header = read_header(cast(BinaryIO, file))
+            if not header.is_fortran:
+                read = header.piece_reader(cast(BinaryIO, file), f"{key} of {path.name}")
+                for first, stop in row_blocks(header.shape[0], rows):
+                    yield read((), first, stop)
+                file.read(1)  # the checksum is compared at the end
+                return
+        with np.load(path, allow_pickle=False) as arrays:
+            yield from split_rows(arrays[key], rows)
 
 
 def _open_member(path: Path, key: str, header: NpyHeader, options: IngestOptions) -> Readings:

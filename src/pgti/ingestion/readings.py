@@ -72,6 +72,7 @@ class Readings:
         notes: what a user should know about how the source was read, one line each; more may be
             known once its chunks were read (see `late_notes`).
         late_notes: gives the notes that only reading the chunks showed.
+        interval_seconds: seconds between rows, where a source without times says so.
         has_named_axes: whether options say which axis is time, so that nothing else was meant.
         counts_ids: whether the ids only count the columns, as a table without names has them.
         has_codes: whether codes of missing readings are still among the values; a reader that
@@ -92,6 +93,7 @@ class Readings:
     first_line: int | None = None
     notes: tuple[str, ...] = ()
     late_notes: Callable[[], tuple[str, ...]] = tuple
+    interval_seconds: int | None = None
     has_named_axes: bool = False
     counts_ids: bool = False
     has_codes: bool = True
