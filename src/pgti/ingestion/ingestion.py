@@ -39,7 +39,7 @@ from pgti.ingestion.timeline import Timeline
 from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.options import check_names, require_path, require_type
 from pgti.signatures import accept_options
-from pgti.store import SeriesStore, StoreWriter, check_target
+from pgti.store import SeriesStore, StoreWriter, check_target, format_interval
 
 __all__ = ["ingest", "read_graph"]
 
@@ -112,7 +112,7 @@ def ingest(
         if timeline.has_times:
             timeline.finish(writer)
         else:
-            _finish_without_times(options, writer)
+            _finish_without_times(_with_interval(options, readings), writer)
     notes = (*readings.notes, *readings.late_notes(), *matched.notes, *timeline.notes)
     if not timeline.has_times:
         notes = (*notes, *note_other_axes(readings, writer.num_steps, raw))
@@ -265,6 +265,20 @@ def _write_rows(
     cleaner.check()
     if not row:
         raise DataError(f"{readings.name} has no rows: a series needs at least one")
+
+
+def _with_interval(options: IngestOptions, readings: Readings) -> IngestOptions:
+    """The options with the interval that the source itself gives, if it does."""
+    seconds = readings.interval_seconds
+    if seconds is None or options.interval_seconds == seconds:
+        return options
+    own = format_interval(seconds)
+    if options.interval is not None:
+        raise ConfigError(
+            f"interval is {options.interval} and the rows of {readings.name} are {own} apart, as "
+            f"it says: leave {option('interval')} out"
+        )
+    return replace(options, interval=own)
 
 
 def _finish_without_times(options: IngestOptions, writer: StoreWriter) -> None:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.calendar_channels import TimeOfDay, find_time_of_day
-from pgti.ingestion.npy import Headers, npz_headers, read_blocks
+from pgti.ingestion.npy import Headers, npz_headers, open_npz, read_blocks
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, as_floats, reraise_read_errors
 
-__all__ = ["find_windows", "open_windows", "window_files"]
+__all__ = ["open_archive", "open_windows", "window_files"]
 
 _SPLITS = {
     "train": 0,
@@ -33,7 +33,7 @@ _FIRST_WINDOWS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WindowPair:
+class _WindowPair:
     """Inputs and targets of one split in an archive.
 
     Attributes:
@@ -56,7 +56,7 @@ class WindowPair:
         return f"{self.inputs} and {self.targets} of {self.path.name}"
 
 
-def find_windows(path: Path, headers: Headers) -> list[WindowPair]:
+def _find_windows(path: Path, headers: Headers) -> list[_WindowPair]:
     """Pairs of inputs and targets in an archive, in the order of time; none if it has others."""
     found: dict[int, dict[str, str]] = {}
     by_file = next((order for word, order in _SPLITS.items() if word in _words(path.stem)), 0)
@@ -70,7 +70,7 @@ def find_windows(path: Path, headers: Headers) -> list[WindowPair]:
             if rest[0] in names and header.dtype.kind in "iuf":
                 found.setdefault(split[0] if split else by_file, {})[role] = key
     pairs = [
-        WindowPair(
+        _WindowPair(
             path=path,
             inputs=keys["x"],
             targets=keys["y"],
@@ -81,6 +81,21 @@ def find_windows(path: Path, headers: Headers) -> list[WindowPair]:
         if len(keys) == 2
     ]
     return [pair for pair in pairs if pair.shapes[0][0] == pair.shapes[1][0] > 0]
+
+
+def open_archive(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
+    """Readings in an `.npz` archive: a series, or windows if no option names arrays or axes.
+
+    Raises:
+        ConfigError: if options name what the archive does not have.
+        DataError: if it is damaged, several arrays could be meant, or windows are not consecutive.
+    """
+    if not (options.values or options.axes or options.transpose):
+        with reraise_read_errors(path.name, "an npz archive"):
+            has_windows = bool(_find_windows(path, npz_headers(path)))
+        if has_windows:
+            return open_windows((path,), options)
+    return open_npz(path, options, has_graph)
 
 
 def window_files(directory: Path) -> tuple[Path, ...]:
@@ -99,10 +114,10 @@ def open_windows(paths: tuple[Path, ...], options: IngestOptions) -> Readings:
     Raises:
         DataError: if windows are not consecutive, or a file has none.
     """
-    pairs: list[WindowPair] = []
+    pairs: list[_WindowPair] = []
     for path in paths:
         with reraise_read_errors(path.name, "an npz archive"):
-            found = find_windows(path, npz_headers(path))
+            found = _find_windows(path, npz_headers(path))
         if not found:
             raise DataError(f"{path.name} holds no windows (x and y): leave it out")
         pairs.extend(found)
@@ -189,7 +204,7 @@ def _in_order(windows: NDArray[Any], axis: int) -> NDArray[np.floating[Any]]:
     return as_floats(moved if moved.ndim == 4 else moved[..., np.newaxis])
 
 
-def _find_layout(pair: WindowPair) -> _Layout:
+def _find_layout(pair: _WindowPair) -> _Layout:
     """The axis of steps and the stride, from the first windows.
 
     Raises:
@@ -229,7 +244,7 @@ def _find_layout(pair: WindowPair) -> _Layout:
     )
 
 
-def _find_stride(pair: WindowPair, key: str, axis: int) -> int | None:
+def _find_stride(pair: _WindowPair, key: str, axis: int) -> int | None:
     """The smallest stride at which windows repeat one another; None if there is none.
 
     Where the first ones are alike, as in a night without traffic, more of them are compared.
@@ -273,7 +288,7 @@ class _Joined:
         time_of_day: the channel that is left out, if any.
     """
 
-    pairs: tuple[WindowPair, ...]
+    pairs: tuple[_WindowPair, ...]
     layout: _Layout
     time_of_day: TimeOfDay | None
 
@@ -300,33 +315,39 @@ class _Joined:
             first_row += len(rows)
 
     def _rows(self, budget_bytes: int) -> Iterator[NDArray[np.floating[Any]]]:
-        last: tuple[NDArray[Any], NDArray[Any]] | None = None
+        before: tuple[NDArray[Any], NDArray[Any]] | None = None
         for pair in self.pairs:
             first_window = 0
-            for inputs, targets in self._blocks(pair, budget_bytes):
-                ours = targets if self.layout.targets_only else inputs
-                if last is None:
-                    yield ours[0]
+            for block in self._blocks(pair, budget_bytes):
+                inputs, targets = block
+                if before is None:
+                    yield self._ours(*block)[0]
                 else:
                     inputs, targets = (
-                        np.concatenate([before, now])
-                        for before, now in zip(last, (inputs, targets), strict=True)
+                        np.concatenate([last, part])
+                        for last, part in zip(before, block, strict=True)
                     )
-                    ours = targets if self.layout.targets_only else inputs
-                self._check(pair, inputs, targets, first_window - (last is not None))
+                self._check(pair, inputs, targets, first_window - (before is not None))
+                ours = self._ours(inputs, targets)
                 yield ours[1:, -self.layout.stride :].reshape(-1, *ours.shape[2:])
-                first_window += len(inputs) - (last is not None)
-                last = inputs[-1:], targets[-1:]
-        if last is not None and not self.layout.targets_only:
-            inputs, targets = last
-            tail = np.full((targets.shape[1], *inputs.shape[2:]), np.nan, inputs.dtype)
-            tail[..., : targets.shape[3]] = targets[0]
-            if self.time_of_day is not None and self.time_of_day.channel >= targets.shape[3]:
-                tail[..., self.time_of_day.channel] = self.time_of_day.after(inputs[0], len(tail))
-            yield tail
+                first_window += len(block[0])
+                before = inputs[-1:], targets[-1:]
+        if before is not None and not self.layout.targets_only:
+            yield self._tail(before[0][0], before[1][0])
+
+    def _ours(self, inputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
+        return targets if self.layout.targets_only else inputs
+
+    def _tail(self, inputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
+        """The targets of the last window; channels that only inputs have are missing in them."""
+        tail = np.full((len(targets), *inputs.shape[1:]), np.nan, inputs.dtype)
+        tail[..., : targets.shape[2]] = targets
+        if self.time_of_day is not None and self.time_of_day.channel >= targets.shape[2]:
+            tail[..., self.time_of_day.channel] = self.time_of_day.after(inputs, len(tail))
+        return tail
 
     def _blocks(
-        self, pair: WindowPair, budget_bytes: int
+        self, pair: _WindowPair, budget_bytes: int
     ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Inputs and targets of consecutive windows, [S, steps, N, C]."""
         values = sum(int(np.prod(shape[1:])) for shape in pair.shapes)
@@ -336,7 +357,7 @@ class _Joined:
             yield _in_order(x, self.layout.axis[0]), _in_order(y, self.layout.axis[1])
 
     def _check(
-        self, pair: WindowPair, inputs: NDArray[Any], targets: NDArray[Any], first_window: int
+        self, pair: _WindowPair, inputs: NDArray[Any], targets: NDArray[Any], first_window: int
     ) -> None:
         """Refuse windows that are not consecutive.
 

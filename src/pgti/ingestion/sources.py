@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
+from pgti.ingestion.basicts import find_basicts, open_basicts
 from pgti.ingestion.contents import check_contents
 from pgti.ingestion.formats import (
     ARROW_SUFFIXES,
@@ -33,9 +34,10 @@ from pgti.ingestion.json import open_json
 from pgti.ingestion.labelled import XarrayObject, open_xarray
 from pgti.ingestion.labelled_files import is_zarr, open_netcdf, open_zarr
 from pgti.ingestion.node_matching import RawGraph, RawMatrix
-from pgti.ingestion.npy import open_npy, open_npz
+from pgti.ingestion.npy import open_npy
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_arrow_file, open_parquet
+from pgti.ingestion.prewindowed import open_archive, open_windows, window_files
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.shape import open_table
 from pgti.ingestion.tables import Table
@@ -106,8 +108,18 @@ def open_readings(
     if not isinstance(source, Path | str):
         return _open_object(source, options)
     path = Path(source)
+    described = find_basicts(path)
+    if described is not None:
+        return open_basicts(described, options, has_graph)
     if is_zarr(path):
         return open_zarr(path, options, path.name)
+    if path.is_dir() and window_files(path):
+        return open_windows(window_files(path), options)
+    return _open_file(path, options, has_graph)
+
+
+def _open_file(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
+    """Readings in a file, by its suffix."""
     if not path.is_file():
         what = "is a directory" if path.is_dir() else "does not exist"
         raise DataError(f"the source {path} {what}: give a file of readings")
@@ -116,7 +128,7 @@ def open_readings(
     if suffix == ".json":
         return open_json(path, has_graph)
     if suffix == ".npz":
-        return open_npz(path, options, has_graph)
+        return open_archive(path, options, has_graph)
     if suffix in (".xls", ".xlsx", ".xlsm", ".ods"):
         raise DataError(
             f"{path.name} is a workbook of a spreadsheet program: save the sheet of readings as "
