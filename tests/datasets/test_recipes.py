@@ -212,7 +212,7 @@ def test_flows_of_stations_with_ids(files: Path) -> None:
     with pytest.raises(DataError, match=r"PEMS03.txt has 2 ids and .*PEMS03.npz has 3 sensors"):
         made("PEMS03", files)
     (files / "PEMS03.txt").write_text("317842\n313344\n999999\n")
-    with pytest.raises(DataError, match=r"313349.* is not among the 3 sensors"):
+    with pytest.raises(DataError, match=r"station 313349.* not among the 3 sensors"):
         made("PEMS03", files)
 
 

@@ -156,12 +156,15 @@ def test_distance_table(tmp_path: Path) -> None:
         IngestOptions(overwrite=True),
         graph=tmp_path / "d.csv",
     )
-    left_out, taken, dropped = summary.notes
-    assert left_out == "2 of 6 distances of d.csv are between other sensors and were left out"
+    taken, left_out, dropped, alone = summary.notes
+    assert left_out == (
+        "2 of 6 edges of d.csv were left out: they name 2 sensors that the readings lack: '1', '2'"
+    )
+    assert alone == "2 of 4 sensors have no edge to another in d.csv: '55', '9'"
     assert "distances by their name" in taken
     named = IngestOptions(overwrite=True, edge_values="distance")
     summary = ingest(tmp_path / "readings.csv", tmp_path / "store", named, graph=tmp_path / "d.csv")
-    assert summary.notes == (left_out, dropped)
+    assert summary.notes == (left_out, dropped, alone)
     assert dropped.startswith("1 of 4 edges of d.csv fell below the threshold and were left out")
     assert f"less than 0.1 at sigma {sigma:.4g}; threshold=0 takes all" in dropped
     everything = IngestOptions(overwrite=True, edge_values="distance", threshold=0.0)
@@ -172,9 +175,17 @@ def test_distance_table(tmp_path: Path) -> None:
 
 
 def test_an_edge_to_no_node_names_the_file_once(tmp_path: Path) -> None:
-    (tmp_path / "e.csv").write_text("from,to,weight\n400,7,1\n400,101,1\n")
-    with pytest.raises(DataError, match=r"line 3 of e.csv, 400 -> 101, leads to no node: '101'"):
+    (tmp_path / "e.csv").write_text("from,to,weight\n401,7,1\n400,101,1\n")
+    with pytest.raises(DataError, match=r"line 2 of e.csv, 401 -> 7, leads to no node: '401'"):
         stored_matrix(tmp_path, tmp_path / "e.csv")
+
+
+def test_positions_outside_are_refused(tmp_path: Path) -> None:
+    """Positions beyond the last sensor are no other sensors: the list may count from 1."""
+    (tmp_path / "e.csv").write_text("1,2\n2,3\n3,4\n")
+    message = r"'4' is not among the 4 sensors .*count from 0, and those of the list from 1"
+    with pytest.raises(DataError, match=message):
+        ingest(np.ones((3, 4)), tmp_path / "store", graph=tmp_path / "e.csv")
 
 
 def test_distance_matrix(tmp_path: Path) -> None:
@@ -260,9 +271,9 @@ def test_distances_are_told_by_name_in_tables_and_archives(tmp_path: Path, title
 
 def test_square_edge_lists_are_no_matrices(tmp_path: Path) -> None:
     """As many edges as columns: edges if only they fit, asked about if both do."""
-    (tmp_path / "e.csv").write_text("0,1,0.5\n1,2,0.5\n2,0,1.5\n")
+    (tmp_path / "e.csv").write_text("0,1,0.5\n1,2,0.5\n2,0,0.25\n")
     matrix = stored_matrix(tmp_path, tmp_path / "e.csv")
-    assert matrix[[0, 1, 2], [1, 2, 0]].tolist() == [0.5, 0.5, 1.5]
+    assert matrix[[0, 1, 2], [1, 2, 0]].tolist() == [0.5, 0.5, 0.25]
     assert np.count_nonzero(matrix) == 3
     three = np.ones((4, 3))
     with pytest.raises(DataError, match=r"e.csv has 3 rows.*graph_kind='edges' or .*'matrix'"):
@@ -275,7 +286,7 @@ def test_square_edge_lists_are_no_matrices(tmp_path: Path) -> None:
         three, tmp_path / "v", IngestOptions(graph_kind="matrix"), graph=tmp_path / "e.csv"
     )
     assert whole.meta.num_edges == 7
-    (tmp_path / "m.csv").write_text("0.5,1,0.5\n1,2,0.5\n2,0,1.5\n")
+    (tmp_path / "m.csv").write_text("0.5,1,0.5\n1,2,0.5\n2,0,0.25\n")
     assert ingest(three, tmp_path / "w", graph=tmp_path / "m.csv").meta.num_edges == 8
 
 

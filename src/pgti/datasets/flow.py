@@ -58,6 +58,14 @@ def _read_undirected(path: Path, readings: Readings) -> SensorGraph:
     raw = read_raw_graph(path, options, readings)
     if not isinstance(raw, RawEdges):
         raise DataError(f"{path.name} is not a list of edges: the rule is from,to,distance")
+    known = set(readings.node_ids or map(str, range(readings.num_nodes)))
+    for end in (*raw.source, *raw.target):
+        if end not in known:
+            raise DataError(
+                f"{path.name} names station {end}, which is not among the "
+                f"{count_of(len(known), 'sensor')} of {readings.name}: the files must be of one "
+                "publication"
+            )
     listed = replace(raw, value=None)
     there = match_nodes(listed, readings.num_nodes, readings.node_ids, options).graph.adjacency
     return SensorGraph(adjacency=there.maximum(there.T))

@@ -16,6 +16,7 @@ __all__ = [
     "from_coordinates",
     "from_dense",
     "from_distances",
+    "link_nearest",
     "weigh_distances",
 ]
 
@@ -128,20 +129,28 @@ def from_coordinates(
     """The graph that links every sensor with its nearest ones, both ways.
 
     Two sensors are linked if either is among the `neighbours` nearest of the other by great-circle
-    distance (on a sphere of 6371.0088 km); the weight is that of `from_distances`.
+    distance (on a sphere of 6371.0088 km); the weight is that of `from_distances`, or `threshold`
+    where it is less, so that remote sensors have their neighbours too.
 
     Args:
         latlon: [N, 2] latitude and longitude in degrees.
         neighbours: at least 1; all other sensors if there are fewer.
-        threshold: edges with weights below it are dropped; in 0 .. 1.
+        threshold: smallest weight; in 0 .. 1.
         sigma: width of the kernel in km; None takes the root mean square of the distances between
             linked sensors, which is positive also for evenly spaced sensors, unlike their standard
             deviation.
 
     Raises:
-        DataError: coordinates are out of range, `neighbours` is below 1, all weights are below the
-            threshold, or all sensors are in one place and `sigma` is None.
+        DataError: coordinates are out of range, `neighbours` is below 1, or all sensors are in one
+            place and `sigma` is None.
     """
+    return link_nearest(latlon, neighbours=neighbours, threshold=threshold, sigma=sigma)[0]
+
+
+def link_nearest(
+    latlon: npt.ArrayLike, *, neighbours: int, threshold: float, sigma: float | None
+) -> tuple[SensorGraph, WeighedEdges, npt.NDArray[np.float64]]:
+    """The graph of `from_coordinates`, its edges with the kernel's weights, and their km [E]."""
     coordinates = np.asarray(latlon, dtype=np.float64)
     if coordinates.ndim != 2:
         raise DataError(
@@ -153,7 +162,9 @@ def from_coordinates(
     if neighbours < 1:
         raise DataError(f"neighbours is {neighbours}: it must be at least 1")
     if num_nodes == 1:
-        return unlinked
+        none = np.empty(0, dtype=np.int64)
+        alone = WeighedEdges(source=none, target=none, weights=np.empty(0), sigma=1.0)
+        return unlinked, alone, np.empty(0)
     rows, columns = _nearest(coordinates, min(neighbours, num_nodes - 1))
     # Both ways; a pair found from either end is merged.
     pairs = np.unique(
@@ -167,8 +178,14 @@ def from_coordinates(
                 f"all {num_nodes} sensors have the same coordinates "
                 f"{tuple(coordinates[0].tolist())}: set sigma, in km"
             )
-    weights = _gaussian_kernel(distances, threshold, sigma)
-    return SensorGraph.from_edges(num_nodes, pairs[0], pairs[1], weights, coordinates=coordinates)
+    _check_kernel(threshold, sigma)
+    weights = np.exp(-np.square(distances / sigma))
+    edges = WeighedEdges(source=pairs[0], target=pairs[1], weights=weights, sigma=sigma)
+    floored = np.maximum(weights, threshold)
+    graph = SensorGraph.from_edges(
+        num_nodes, edges.source, edges.target, floored, coordinates=coordinates
+    )
+    return graph, edges, distances
 
 
 def from_dense(matrix: npt.ArrayLike) -> SensorGraph:
@@ -185,14 +202,18 @@ def from_dense(matrix: npt.ArrayLike) -> SensorGraph:
     return SensorGraph(adjacency=sparse.csr_array(dense.astype(np.float64)))
 
 
-def _gaussian_kernel(
-    distances: npt.NDArray[np.float64], threshold: float, sigma: float
-) -> npt.NDArray[np.float64]:
-    """Weights of edges, 0 where below the threshold."""
+def _check_kernel(threshold: float, sigma: float) -> None:
     if not 0 <= threshold <= 1:
         raise DataError(f"threshold is {threshold}: it must be in 0 .. 1, as weights are")
     if not (sigma > 0 and math.isfinite(sigma)):
         raise DataError(f"sigma is {sigma}: it must be positive and finite")
+
+
+def _gaussian_kernel(
+    distances: npt.NDArray[np.float64], threshold: float, sigma: float
+) -> npt.NDArray[np.float64]:
+    """Weights of edges, 0 where below the threshold."""
+    _check_kernel(threshold, sigma)
     weights = np.exp(-np.square(distances / sigma))
     weights = np.where(weights >= threshold, weights, 0.0)
     if distances.size and not weights.any():

@@ -11,14 +11,9 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.cells import is_number
-from pgti.ingestion.node_matching import (
-    RawCoordinates,
-    RawEdges,
-    RawGraph,
-    RawMatrix,
-    is_distance_name,
-)
+from pgti.ingestion.edge_values import is_distance_name
 from pgti.ingestion.options import GraphKind, IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges, RawGraph, RawMatrix
 from pgti.ingestion.readings import ID_NAMES, Readings, ids_to_text, reraise_read_errors
 from pgti.ingestion.text_files import open_text
 from pgti.ingestion.text_lines import first_lines

@@ -143,10 +143,12 @@ def read_graph(
     _check_neighbours(raw, options, is_given=True)
     node_ids = None
     if isinstance(raw, RawEdges):
-        labels = tuple(dict.fromkeys([*raw.source, *raw.target]))
+        labels = raw.node_ids or tuple(dict.fromkeys([*raw.source, *raw.target]))
         size = len(labels)
         by_position = all(label.isdecimal() and int(label) < size for label in labels)
-        node_ids = None if by_position else labels
+        if raw.by_position and raw.node_ids is None:
+            size = 1 + max(map(int, labels), default=0)
+        node_ids = None if by_position or raw.by_position else labels
     else:
         size = len(raw.latlon) if isinstance(raw, RawCoordinates) else raw.matrix.shape[0]
     matched = match_nodes(raw, size, node_ids, options)

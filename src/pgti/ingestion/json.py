@@ -169,6 +169,7 @@ def _static(content: dict[str, Any], readings: Readings, name: str) -> Readings:
         source=ends[0],
         target=ends[1],
         value=None if weights is None else np.asarray(weights, dtype=np.float64),
+        value_name="weights",
     )
     return replace(readings, node_ids=node_ids, graph=graph)
 
@@ -191,6 +192,7 @@ def _node_link(content: dict[str, Any], name: str) -> Readings:
         source=ids_to_text([link["source"] for link in links]),
         target=ids_to_text([link["target"] for link in links]),
         value=None if None in weights else np.asarray(weights, dtype=np.float64),
+        value_name="weight",
     )
     return replace(readings, node_ids=ids_to_text([node[id_key] for node in nodes]), graph=graph)
 

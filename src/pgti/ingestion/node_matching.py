@@ -1,9 +1,8 @@
-"""Graphs as files give them, and how their nodes are matched with the sensors of the readings."""
+"""How the nodes of a graph are matched with the sensors of the readings."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,8 +11,10 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.graph import SensorGraph
-from pgti.graph.build import from_coordinates, weigh_distances
+from pgti.graph.build import link_nearest, weigh_distances
+from pgti.ingestion.edge_values import are_edge_distances, are_matrix_distances
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import Ids, RawCoordinates, RawEdges, RawGraph, RawMatrix
 
 __all__ = [
     "MatchedGraph",
@@ -21,82 +22,8 @@ __all__ = [
     "RawEdges",
     "RawGraph",
     "RawMatrix",
-    "is_distance_name",
     "match_nodes",
 ]
-
-_DISTANCE_NAMES = ("cost", "distance", "dist", "length", "miles", "km", "meters", "metres")
-
-Ids: TypeAlias = tuple[str, ...] | None
-
-
-def is_distance_name(name: str | None) -> bool:
-    """Whether the last word of a name means a distance, as in edge_miles."""
-    words = re.findall("[a-z]+", (name or "").lower())
-    return bool(words) and words[-1] in _DISTANCE_NAMES
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class RawMatrix:
-    """An adjacency (or distance) matrix [N, N]: entry (i, j) belongs to the edge i -> j.
-
-    Attributes:
-        name: what messages call the source.
-        matrix: sparse, or dense where distances of zero must stay apart from "no edge".
-        node_ids: ids of the rows, where the source has them.
-        coordinates: [N, 2] latitude and longitude, where the source has them.
-        are_weights: whether the entries are weights, whatever the options say.
-    """
-
-    name: str
-    matrix: "sp.csr_array[Any] | NDArray[Any]"
-    node_ids: Ids = None
-    coordinates: NDArray[np.float64] | None = None
-    are_weights: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class RawEdges:
-    """A list of edges whose ends are sensor ids or positions.
-
-    Attributes:
-        name: what messages call the source.
-        source: label of each edge's source, text [E].
-        target: label of each edge's target, text [E].
-        value: weight or distance of each edge [E], or None for weight 1.
-        value_name: what the source calls the values, where it names them.
-        coordinates: [N, 2] latitude and longitude of the readings' sensors, where known.
-        is_topology: whether every listed edge is an edge of the graph, so that the kernel only
-            weighs them; in a table of distances it also decides which pairs are edges.
-        edge_label: what messages call edge `i`, its source included; None numbers the edges.
-    """
-
-    name: str
-    source: tuple[str, ...]
-    target: tuple[str, ...]
-    value: NDArray[np.float64] | None = None
-    value_name: str | None = None
-    coordinates: NDArray[np.float64] | None = None
-    is_topology: bool = False
-    edge_label: Callable[[int], str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class RawCoordinates:
-    """Positions of sensors, to be joined with their nearest neighbours.
-
-    Attributes:
-        name: what messages call the source.
-        latlon: latitude and longitude in degrees, [N, 2].
-        node_ids: ids of the rows, where the source has them.
-    """
-
-    name: str
-    latlon: NDArray[np.float64]
-    node_ids: Ids = None
-
-
-RawGraph: TypeAlias = RawMatrix | RawEdges | RawCoordinates
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -131,24 +58,47 @@ def match_nodes(
         graph, notes = _match_edges(raw, num_nodes, node_ids, options)
     else:
         graph, notes = _match_coordinates(raw, num_nodes, node_ids, options)
-    graph_ids = None if isinstance(raw, RawEdges) else raw.node_ids
-    ids = node_ids or graph_ids or tuple(map(str, range(num_nodes)))
+    ids = node_ids or raw.node_ids or tuple(map(str, range(num_nodes)))
+    notes = (*raw.notes, *notes, *_unlinked(raw.name, graph, ids))
     return MatchedGraph(graph=graph, node_ids=ids, notes=notes)
+
+
+def _unlinked(name: str, graph: SensorGraph, ids: tuple[str, ...]) -> tuple[str, ...]:
+    """A note about sensors without an edge to another, where there are edges."""
+    if not graph.num_edges or graph.num_nodes < 2:
+        return ()
+    source, target = graph.edge_index
+    is_linked = np.zeros(graph.num_nodes, dtype=bool)
+    to_others = source != target
+    is_linked[source[to_others]] = is_linked[target[to_others]] = True
+    alone = [ids[node] for node in np.flatnonzero(~is_linked)]
+    if not alone:
+        return ()
+    have = "sensor has" if len(alone) == 1 else "sensors have"
+    return (
+        f"{len(alone):,} of {graph.num_nodes:,} {have} no edge to another in {name}: "
+        f"{_examples(alone)}",
+    )
 
 
 def _match_matrix(
     raw: RawMatrix, num_nodes: int, node_ids: Ids, options: IngestOptions
 ) -> tuple[SensorGraph, tuple[str, ...]]:
     size = raw.matrix.shape[0]
-    order = _order(raw.name, raw.node_ids, size, num_nodes, node_ids)
+    order, notes = _order(raw.name, raw.node_ids, size, num_nodes, node_ids)
     matrix, coordinates = raw.matrix, raw.coordinates
-    notes: tuple[str, ...] = ()
+    if coordinates is not None:
+        coordinates, wrapped = _wrap(raw.name, coordinates)
+        notes += wrapped
     if order is not None:
         matrix = matrix[order][:, order]
         coordinates = None if coordinates is None else coordinates[order]
-    if options.edge_values == "distance" and not raw.are_weights:
+    are_distances, said = are_matrix_distances(raw, options)
+    notes += said
+    if are_distances:
         source, target, distance = _entries(matrix)
-        matrix, notes = _weigh(raw.name, size, (source, target, distance), options)
+        matrix, dropped = _weigh(raw.name, num_nodes, (source, target, distance), options)
+        notes += dropped
     return SensorGraph(adjacency=sp.csr_array(matrix), coordinates=coordinates), notes
 
 
@@ -183,38 +133,38 @@ def _entries(
 
 
 def _order(
-    name: str,
-    graph_ids: Ids,
-    size: int,
-    num_nodes: int,
-    node_ids: Ids,
-    *,
-    allow_others: bool = False,
-) -> NDArray[np.int64] | None:
-    """Where in the graph each sensor is; None if both have the same order."""
+    name: str, graph_ids: Ids, size: int, num_nodes: int, node_ids: Ids
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
+    """Where in the graph each sensor is, None if both have the same order; nodes left out."""
     if graph_ids is None or node_ids is None:
         if size != num_nodes:
             raise DataError(
                 f"{name} has {count_of(size, 'node')} for the {count_of(num_nodes, 'sensor')} of "
                 "the readings: give as many"
             )
-        return None
+        return None, ()
+    if graph_ids == node_ids:
+        return None, ()
     places = {label: place for place, label in enumerate(graph_ids)}
     missing = [label for label in node_ids if label not in places]
     known = set(node_ids)
     extra = [label for label in graph_ids if label not in known]
-    if missing or not (allow_others or (not extra and len(graph_ids) == len(node_ids))):
+    if missing or len(places) != len(graph_ids):
         raise DataError(
             f"the sensors of the readings ({len(node_ids)}) and of {name} ({len(graph_ids)}) do "
             f"not match: only in the readings {_examples(missing)}; only in the graph "
             f"{_examples(extra)}"
         )
-    if graph_ids == node_ids:
-        return None
-    return np.array([places[label] for label in node_ids], dtype=np.int64)
+    notes: tuple[str, ...] = ()
+    if extra:
+        notes = (
+            f"{count_of(len(extra), 'node')} of {name} that the readings lack "
+            f"{'was' if len(extra) == 1 else 'were'} left out: {_examples(extra)}",
+        )
+    return np.array([places[label] for label in node_ids], dtype=np.int64), notes
 
 
-def _examples(labels: list[str]) -> str:
+def _examples(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
     return ", ".join(repr(label) for label in labels[:3]) + more or "none"
 
@@ -226,30 +176,29 @@ def _match_edges(
     source = np.array([places.get(label, -1) for label in raw.source], dtype=np.int64)
     target = np.array([places.get(label, -1) for label in raw.target], dtype=np.int64)
     value = raw.value
-    are_distances = options.edge_values == "distance" or (
-        options.edge_values is None and is_distance_name(raw.value_name)
-    )
-    notes: tuple[str, ...] = ()
+    are_distances, notes = are_edge_distances(raw, options)
     foreign = (source < 0) | (target < 0)
     if foreign.any():
-        # Tables of distances cover more sensors than a data set uses; lists of edges do not.
-        if not are_distances or foreign.all():
+        # Tables of distances and lists of a whole network cover more sensors than a data set uses.
+        by_id = node_ids is not None and not raw.by_position and places.keys() == set(node_ids)
+        if not by_id or foreign.all():
             raise _edge_to_no_node(raw, int(np.flatnonzero(foreign)[0]), places, num_nodes)
-        notes = (
-            f"{int(foreign.sum())} of {len(foreign)} distances of {raw.name} are between other "
-            "sensors and were left out",
+        others = [each for each in (*raw.source, *raw.target) if each not in places]
+        others = list(dict.fromkeys(others))
+        names = "a sensor" if len(others) == 1 else f"{len(others):,} sensors"
+        notes += (
+            f"{int(foreign.sum()):,} of {count_of(len(foreign), 'edge')} of {raw.name} were left "
+            f"out: they name {names} that the readings lack: {_examples(others)}",
         )
         source, target = source[~foreign], target[~foreign]
         value = None if value is None else value[~foreign]
+    coordinates = raw.coordinates
+    if coordinates is not None:
+        coordinates, wrapped = _wrap(raw.name, coordinates)
+        notes += wrapped
     if are_distances:
         if value is None:
             raise DataError(f"{raw.name} has edges without values: distances need a third column")
-        if options.edge_values is None:
-            notes += (
-                f"the edge values of {raw.name} are distances by their name, and the Gaussian "
-                f"kernel turns them into weights; {option('edge_values', 'weight')} takes them as "
-                f"they are",
-            )
         weighing = replace(options, threshold=0.0) if raw.is_topology else options
         adjacency, dropped = _weigh(raw.name, num_nodes, (source, target, value), weighing)
         notes += dropped
@@ -258,20 +207,22 @@ def _match_edges(
             floor = np.full(int(near.sum()), options.threshold)
             listed = SensorGraph.from_edges(num_nodes, source[near], target[near], floor)
             adjacency = sp.csr_array(adjacency.maximum(listed.adjacency))
-        return SensorGraph(adjacency=adjacency, coordinates=raw.coordinates), notes
+        return SensorGraph(adjacency=adjacency, coordinates=coordinates), notes
     num_zero = 0 if value is None else int((value == 0).sum())
     if num_zero:
-        notes = (
+        notes += (
             f"edges of weight 0 were left out of {raw.name}, {num_zero} of {len(source)}; if the "
             f"values are distances, pass {option('edge_values', 'distance')}",
         )
-    return SensorGraph.from_edges(num_nodes, source, target, value, raw.coordinates), notes
+    return SensorGraph.from_edges(num_nodes, source, target, value, coordinates), notes
 
 
 def _places(raw: RawEdges, num_nodes: int, node_ids: Ids) -> dict[str, int]:
     """Position of each label: labels are ids if more of them are known ids than positions."""
     positions = {str(place): place for place in range(num_nodes)}
-    if node_ids is None:
+    if node_ids is None and raw.node_ids is not None and len(raw.node_ids) == num_nodes:
+        node_ids = raw.node_ids  # the sensors take them over
+    if node_ids is None or raw.by_position:
         return positions
     ids = {label: place for place, label in enumerate(node_ids)}
     ends = [*raw.source, *raw.target]
@@ -285,18 +236,21 @@ def _edge_to_no_node(raw: RawEdges, edge: int, places: dict[str, int], num_nodes
     lost = source if source not in places else target
     label = f"edge {edge} of {raw.name}" if raw.edge_label is None else raw.edge_label(edge)
     known = list(places)[:2]
+    ends = {*raw.source, *raw.target}
+    from_one = "0" in places and "0" not in ends and ends <= {*places, str(num_nodes)}
+    hint = "; positions count from 0, and those of the list from 1" if from_one else ""
     return DataError(
         f"{label}, {source} -> {target}, leads to no node: {lost!r} "
-        f"is not among the {count_of(num_nodes, 'sensor')} ({', '.join(known)}, ...)"
+        f"is not among the {count_of(num_nodes, 'sensor')} ({', '.join(known)}, ...){hint}"
     )
 
 
 def _match_coordinates(
     raw: RawCoordinates, num_nodes: int, node_ids: Ids, options: IngestOptions
 ) -> tuple[SensorGraph, tuple[str, ...]]:
-    latlon = raw.latlon
-    # Tables of locations cover more sensors than a data set uses.
-    order = _order(raw.name, raw.node_ids, len(latlon), num_nodes, node_ids, allow_others=True)
+    latlon, notes = _wrap(raw.name, raw.latlon)
+    order, left_out = _order(raw.name, raw.node_ids, len(latlon), num_nodes, node_ids)
+    notes += left_out
     if order is not None:
         latlon = latlon[order]
     if options.neighbours is None:
@@ -305,8 +259,37 @@ def _match_coordinates(
             f"the graph has no edges: use {option('neighbours')} to join each sensor with its "
             f"nearest ones"
         )
-        return graph, (note,)
-    graph = from_coordinates(
+        return graph, (*notes, note)
+    graph, edges, distances_km = link_nearest(
         latlon, neighbours=options.neighbours, threshold=options.threshold, sigma=options.sigma
     )
-    return graph, ()
+    is_far = edges.weights < options.threshold
+    if is_far.any():
+        ids = node_ids or raw.node_ids or tuple(map(str, range(num_nodes)))
+        nearest = np.full(num_nodes, np.inf)
+        np.minimum.at(nearest, edges.source, distances_km)
+        farthest = int(edges.source[is_far][np.argmax(nearest[edges.source[is_far]])])
+        notes += (
+            f"{int(is_far.sum()):,} of {count_of(len(is_far), 'edge')} to nearest neighbours are "
+            f"so long that they have the smallest weight, {options.threshold:g}, at sigma "
+            f"{edges.sigma:.4g} km: sensor {ids[farthest]!r} is {nearest[farthest]:,.4g} km from "
+            f"its nearest (median {np.median(nearest):,.4g} km); {option('sigma')} sets the width "
+            "of the kernel, which such distances widen",
+        )
+    return graph, notes
+
+
+def _wrap(name: str, latlon: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Coordinates with longitudes of 0 to 360 as -180 to 180; others stay as they are."""
+    if latlon.ndim != 2 or latlon.shape[1:] != (2,):
+        return latlon, ()
+    latitude, longitude = latlon.T
+    is_west = longitude > 180
+    fits = (np.abs(latitude) <= 90).all() and (longitude >= 0).all() and (longitude <= 360).all()
+    if not is_west.any() or not fits:
+        return latlon, ()
+    wrapped = np.stack([latitude, np.where(is_west, longitude - 360, longitude)], axis=1)
+    return wrapped, (
+        f"longitudes of {name} run from 0 to 360: those above 180 are stored as west of Greenwich, "
+        "from -180 to 0",
+    )

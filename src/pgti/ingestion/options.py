@@ -85,10 +85,11 @@ class IngestOptions:
             one.
         edges: Arrays or columns (source, target) or (source, target, weight) of an edge list.
         edge_values: Whether edge values are weights, or distances that a thresholded Gaussian
-            kernel turns into weights. By default distances if their column or array is called so
-            (cost, distance, edge_miles, ...), else weights.
+            kernel turns into weights. By default what the name of their column or array says
+            (weight; cost, distance, edge_miles, ...), and weights where none is above 1. It is
+            required where larger values could be either.
         threshold: Smallest kernel weight that makes an edge in a table of distances. Edges given
-            as arrays all stay, with at least this weight.
+            as arrays, and those to nearest neighbours, all stay, with at least this weight.
         sigma: Width of the kernel in the unit of the distances. By default their standard
             deviation.
         coordinates: Arrays or columns (latitude, longitude) in degrees.
