@@ -362,7 +362,7 @@ FILES = {
         make=lambda d: _several(
             {"a.csv": frame().set_index(TIMES + pd.to_timedelta(np.arange(12) * 97 % 59, "s"))}
         )(d)[0],
-        options={"resample": "1h"},
+        options={"resample": "1h", "aggregate": "mean"},
     ),
     "Git LFS pointer": Layout(
         make=lambda d: _pointer(d / "metr-la.h5"), expected=refused("Git LFS", "git lfs pull")

@@ -150,7 +150,7 @@ def npy_header(shape: tuple[int, ...]) -> bytes:
 # name: (folder -> (source, options, graph), fragments of the message)
 CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     "no such file": (lambda d: (d / "none.npy", {}, None), ("none.npy", "does not exist")),
-    "a directory": (lambda d: (d, {}, None), ("is a directory",)),
+    "a directory": (lambda d: (d, {}, None), ("holds no file of readings", "pattern")),
     "unknown suffix": (lambda d: (text(d / "a.sav", "x"), {}, None), (".sav", ".parquet")),
     "workbook": (lambda d: (text(d / "a.xlsx", "x"), {}, None), ("a.xlsx", "as CSV")),
     "truncated npy": (

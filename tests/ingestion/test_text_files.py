@@ -113,12 +113,3 @@ def test_truncated_compressed_text(tmp_path: Path, suffix: str, cut: float) -> N
     path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
     with pytest.raises(DataError, match=f"a.csv{suffix}"):
         ingest(path, tmp_path / "s")
-
-
-def test_archive_of_several(tmp_path: Path) -> None:
-    """Which file is meant is not guessed."""
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("a.csv", "x")
-        archive.writestr("b.csv", "x")
-    with pytest.raises(DataError, match=r"2 files \(a.csv, b.csv\)"):
-        ingest(tmp_path / "a.zip", tmp_path / "s")

@@ -1,7 +1,8 @@
 """The command line as a cyclopts application: its commands, and how options are written."""
 
 from importlib.metadata import version
-from typing import get_origin
+from pathlib import Path
+from typing import get_args, get_origin
 
 from cyclopts import App, ArgumentCollection, Group, Parameter
 
@@ -66,10 +67,10 @@ def build_app(command: str | None = None) -> App:
 
 
 def split_lists(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Split the comma-separated values of every option that takes a list."""
+    """Split the comma-separated values of every option that takes a list, but for paths."""
     del app, commands
     for argument in arguments:
-        if get_origin(argument.hint) is tuple:
+        if get_origin(argument.hint) is tuple and Path not in get_args(argument.hint):
             argument.tokens = [
                 token.evolve(value=part.strip(), index=index)
                 for token in argument.tokens

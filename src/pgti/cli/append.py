@@ -16,7 +16,7 @@ __all__ = ["append_command"]
 
 def append_command(
     store: Path,
-    readings: Path,
+    readings: tuple[Path, ...],
     /,
     *,
     correct: bool = False,
@@ -31,7 +31,7 @@ def append_command(
 
     Args:
         store: The store that grows.
-        readings: File of readings.
+        readings: File of readings, or several.
         correct: Replace rows of the store that have other readings here.
         options: How to read the file, where not as before.
     """
@@ -40,7 +40,7 @@ def append_command(
     from pgti.store import SeriesStore
 
     opened = SeriesStore.open(store, verify_up_to_bytes=0)
-    rows = append_rows(opened, readings, given_options(options), correct=correct, log=log)
+    rows = append_rows(opened, list(readings), given_options(options), correct=correct, log=log)
     log_store(rows.store)
     log(
         f"{count_of(rows.num_appended, 'row')} appended, {rows.num_skipped:,} skipped, "

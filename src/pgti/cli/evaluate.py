@@ -38,7 +38,7 @@ def evaluate_command(
     ranges: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
     mape_threshold: float = 1e-3,
     out: Path | None = None,
-    readings: Annotated[Path | None, Parameter(group=heading("Readings"))] = None,
+    readings: Annotated[tuple[Path, ...] | None, Parameter(group=heading("Readings"))] = None,
     options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
     store: Path | None = None,
     model: str | None = None,
@@ -69,7 +69,8 @@ def evaluate_command(
         mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
         out: Write the errors by sensor, hour, weekday and range, or those chosen by --by, to this
             file: .csv or .parquet.
-        readings: Store or file of newer readings of the run's sensors to evaluate on.
+        readings: Store or file of newer readings of the run's sensors to evaluate on, or a pattern
+            ('new/*.csv'); give the option again for another file.
         options: How to read the file of readings, where that is not as in training.
         store: Path of the run's store, if it has moved or grown; or of a store of newer readings,
             all windows of which are evaluated.
@@ -112,7 +113,7 @@ def evaluate_command(
         watching = (observer,) if communicator.is_main else ()
         try:
             report = trained.evaluate(
-                names or readings,
+                names or (None if readings is None else list(readings)),
                 between=None if first is None and last is None else (first, last),
                 options=options,
                 max_windows=windows,

@@ -14,7 +14,7 @@ __all__ = ["ingest_command"]
 
 
 def ingest_command(
-    readings: Path,
+    readings: tuple[Path, ...],
     /,
     *,
     out: Path,
@@ -25,11 +25,12 @@ def ingest_command(
     """Create a store from a file of readings and a graph.
 
     Readings: CSV or TSV, .npy, .npz, HDF5 (as DCRNN, PGT and LargeST write it), Parquet, or PGT's
-    JSON. Graph: a matrix, an edge list, a table of distances or coordinates, CSR arrays, DCRNN's
+    JSON. Several files, a pattern ('daily/*.csv'), a directory or a zip of files make one series.
+    Graph: a matrix, an edge list, a table of distances or coordinates, CSR arrays, DCRNN's
     adj_mx.pkl, or arrays in the file of readings (--edges, --coordinates).
 
     Args:
-        readings: File of readings.
+        readings: File of readings, or several.
         out: The store to create.
         graph: File of the graph.
         options: How to read the files.
@@ -39,6 +40,6 @@ def ingest_command(
 
     chosen = IngestOptions(**(options or {}))
     with progress_bars("ingest") as bars:
-        store = ingest(readings, out, chosen, graph=graph, progress=bars.rows)
+        store = ingest(list(readings), out, chosen, graph=graph, progress=bars.rows)
     log_store(store)
     print_results(store_facts(store), as_json=json)

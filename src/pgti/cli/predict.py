@@ -25,7 +25,7 @@ def predict_command(
     split: Literal["train", "val", "test"] | None = None,
     first: Annotated[str | None, Parameter(name="--from")] = None,
     last: Annotated[str | None, Parameter(name="--to")] = None,
-    readings: Annotated[Path | None, Parameter(group=heading("Readings"))] = None,
+    readings: Annotated[tuple[Path, ...] | None, Parameter(group=heading("Readings"))] = None,
     options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
     store: Path | None = None,
     model: str | None = None,
@@ -41,7 +41,8 @@ def predict_command(
         split: Forecast every window of this split.
         first: Forecast windows whose first forecast step is not before this time.
         last: Forecast windows whose first forecast step is not after this time.
-        readings: Store or file of newer readings of the run's sensors to forecast from.
+        readings: Store or file of newer readings of the run's sensors to forecast from, or a
+            pattern ('new/*.csv'); give the option again for another file.
         options: How to read the file of readings, where that is not as in training.
         store: Path of the run's store, if it has moved; or of a store of newer readings.
         model: Your own network, MODULE:CLASS, if its module is in the current directory or has
@@ -62,7 +63,7 @@ def predict_command(
     try:
         summary = trained.predict(
             out,
-            readings,
+            None if readings is None else list(readings),
             split=split,
             between=between,
             options=options,

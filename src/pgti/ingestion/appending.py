@@ -18,11 +18,8 @@ from pgti.ingestion.newer_times import put_on_clock
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.recall import describe_recalled, given_options, recall_options
 from pgti.ingestion.resample import resample
-from pgti.ingestion.sources import (
-    ReadingsSource,
-    readings_suffix,
-    require_source,
-)
+from pgti.ingestion.scratch import scratch_beside
+from pgti.ingestion.sources import ReadingsSource, find_source, readings_suffix
 from pgti.ingestion.times import Localizer, format_seconds, parse_start
 from pgti.options import require_type
 from pgti.signatures import accept_options
@@ -78,7 +75,8 @@ def append(
     Args:
         store: a store on disk; what others have appended to it since it was opened counts.
         source: a file of readings, a DataFrame, an array [rows, N] or [rows, N, C], or opened
-            `Readings`. The rows of an array without times follow the last row.
+            `Readings`; or several, as for `pgti.ingest`. The rows of an array without times follow
+            the last row.
         options: how to read the source; the keywords below come first.
         correct: write the rows that the store has with other readings anew, in place of refusing
             them. It takes a copy of the series.
@@ -116,14 +114,17 @@ def append_rows(
         correct: whether the source corrects rows of the store.
         log: called with a line if another process has to finish first.
     """
-    require_source(source)
     for name in _OF_INGEST:
         if name in given:
             raise ConfigError(f"{name} is an option of pgti.ingest: leave {option(name)} out")
     if store.is_in_memory:
         raise ConfigError(f"{store.path} is a store in memory: only one on disk can grow")
     busy = f"waiting for another process that writes to {store.path}"
-    with StoreAppender(store.path, on_busy=lambda: log(busy)) as appender:
+    with (
+        scratch_beside(store.path),
+        StoreAppender(store.path, on_busy=lambda: log(busy)) as appender,
+    ):
+        source = find_source(source)
         current = store
         if store.meta != appender.meta:
             current = SeriesStore.open(store.path, verify_up_to_bytes=0)

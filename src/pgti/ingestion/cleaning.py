@@ -1,6 +1,7 @@
 """From raw values to readings: missing codes to NaN, infinities refused, units scaled."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.times import RowLabels
 
-__all__ = ["Cleaner", "numeric_codes", "scale_values"]
+__all__ = ["Cleaner", "drop_codes", "numeric_codes", "scale_values"]
 
 
 class Cleaner:
@@ -50,8 +51,7 @@ class Cleaner:
 
     def clean(self, values: NDArray[np.floating[Any]], first_row: int) -> NDArray[np.floating[Any]]:
         """Readings [rows, N, C], in the array given where its dtype allows."""
-        for code in self._missing:
-            values[values == values.dtype.type(code)] = np.nan
+        drop_codes(values, self._missing)
         self._count_infinities(values, first_row)
         if len(self._scale) == 1:
             return scale_values(values, self._scale[0])
@@ -89,6 +89,12 @@ class Cleaner:
 def numeric_codes(missing: tuple[float | str, ...]) -> tuple[float, ...]:
     """The codes of missing readings that are numbers; NaN, which always is one, is left out."""
     return tuple(code for code in missing if not isinstance(code, str) and not math.isnan(code))
+
+
+def drop_codes(values: NDArray[np.floating[Any]], codes: Iterable[float]) -> None:
+    """Make the codes of missing readings NaN, in the array given."""
+    for code in codes:
+        values[values == values.dtype.type(code)] = np.nan
 
 
 def scale_values(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np.floating[Any]]:

@@ -28,11 +28,11 @@ from pgti.ingestion.scratch import scratch_beside
 from pgti.ingestion.sources import (
     GraphSource,
     ReadingsSource,
+    find_source,
     graph_suffix,
     open_readings,
     read_raw_graph,
     readings_suffix,
-    require_source,
 )
 from pgti.ingestion.time_rules import daily_rule
 from pgti.ingestion.timeline import Timeline
@@ -59,7 +59,8 @@ def ingest(
 
     Args:
         source: a file of readings, a DataFrame, an array [T, N] or [T, N, C], or opened
-            `Readings`.
+            `Readings`. Several of one kind make one series: a list, a pattern such as
+            "readings/*.csv", a directory, a zip, or a mapping from names.
         target: the store's directory, created when everything else has succeeded.
         options: how to read the source; the keywords below come first.
         graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
@@ -79,10 +80,23 @@ def ingest(
     """
     check_names(more, IngestOptions.__slots__)
     require_type("options", options, (IngestOptions, NoneType), "IngestOptions")
-    require_source(source)
     options = replace(options or IngestOptions(), **more)
     target = require_path("target", target)
     check_target(target, overwrite=options.overwrite)
+    with scratch_beside(target):
+        return _ingest(source, target, options, graph, node_ids, progress)
+
+
+def _ingest(
+    source: ReadingsSource,
+    target: Path,
+    options: IngestOptions,
+    graph: GraphSource | None,
+    node_ids: tuple[str, ...] | None,
+    progress: Callable[[int, int | None], None] | None,
+) -> SeriesStore:
+    """Write a store; temporary files are beside it."""
+    source = find_source(source)
     suffix = readings_suffix(source)
     check_options_used(suffix, None if graph is None else graph_suffix(graph), options)
     readings = _add_ids(open_readings(source, options, has_graph=graph is not None), node_ids)
@@ -102,13 +116,12 @@ def ingest(
         graph=matched.graph,
         units=options.units or readings.units,
         time_zone=time_zone,
-        read_options=options.of_readings() | {"source_channels": list(readings.channels or ())},
+        read_options=_read_options(readings, options),
         overwrite=options.overwrite,
         exact=options.exact,
     ) as writer:
         timeline = Timeline(readings, with_interval_of_grid(options), time_zone)
-        with scratch_beside(target):
-            _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
+        _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
         if timeline.has_times:
             timeline.finish(writer)
         else:
@@ -123,6 +136,14 @@ def ingest(
         notes = (*notes, f"{rows} of missing readings {were} inserted into gaps")
     # It was hashed as it was written.
     return replace(SeriesStore.open(target, verify_up_to_bytes=0), notes=notes)
+
+
+def _read_options(readings: Readings, options: IngestOptions) -> dict[str, Any]:
+    """What a store remembers of how its source was read."""
+    remembered: dict[str, Any] = {"source_channels": list(readings.channels or ())}
+    if readings.files not in (None, "times"):
+        remembered["files"] = readings.files
+    return options.of_readings() | remembered
 
 
 def read_graph(

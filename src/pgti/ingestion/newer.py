@@ -19,7 +19,8 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, row_blocks, rows_per_chunk
 from pgti.ingestion.recall import RecalledOptions, describe_recalled, recall_options
 from pgti.ingestion.resample import resample
-from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
+from pgti.ingestion.scratch import scratch_beside
+from pgti.ingestion.sources import ReadingsSource, find_source, open_readings, readings_suffix
 from pgti.store import SeriesStore
 
 __all__ = [
@@ -88,6 +89,7 @@ def open_newer_series(
         if isinstance(source, SeriesStore):
             newer = _read_store(source, series, num_rows, held)
         else:
+            held.enter_context(scratch_beside(Path(tempfile.gettempdir()) / "pgti"))
             newer = _read_source(source, series, given, held)
         yield newer
 
@@ -95,6 +97,7 @@ def open_newer_series(
 def _read_source(
     source: ReadingsSource, series: SeriesStore, given: Mapping[str, Any], held: ExitStack
 ) -> NewerSeries:
+    source = find_source(source)
     suffix = readings_suffix(source)
     remembered, zone = series.meta.read_options, series.meta.time_zone
     recalled = recall_options(remembered, {"time_zone": zone, **given}, suffix)

@@ -14,6 +14,7 @@ __all__ = [
     "Aggregate",
     "Duplicates",
     "EdgeValues",
+    "FilesKind",
     "Gaps",
     "GraphKind",
     "IngestOptions",
@@ -22,12 +23,13 @@ __all__ = [
 Gaps: TypeAlias = Literal["error", "fill", "keep"]
 Duplicates: TypeAlias = Literal["error", "first", "last", "mean"]
 Aggregate: TypeAlias = Literal["mean", "sum", "last"]
+FilesKind: TypeAlias = Literal["times", "sensors", "channels"]
 EdgeValues: TypeAlias = Literal["weight", "distance"]
 GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
 
 _OF_READINGS = frozenset(
     ("values", "channels", "scale", "missing", "interval", "time_zone", "time_format", "gaps",
-     "delimiter", "header", "timestamps", "ids", "long", "duplicates", "axes", "transpose",
+     "delimiter", "header", "timestamps", "ids", "long", "files", "duplicates", "axes", "transpose",
      "encoding", "decimal", "time_columns", "resample", "aggregate", "known_future")
 )  # fmt: skip
 """What a store remembers of how it was read: all options of readings but units and start."""
@@ -47,6 +49,9 @@ class IngestOptions:
         missing: Raw values, numbers or text, that mean "missing". NaN always does.
         long: Columns (time, sensor, value, ...) of a long table, which has a row for each time and
             sensor; several columns of values become channels.
+        files: What each of several files holds: "times" (rows that others continue), "sensors" (one
+            sensor, whose columns are channels) or "channels" (one channel). By default what their
+            times, columns and names show.
         duplicates: What to do where a time and a sensor occur twice: "error" refuses the source;
             "first", "last" and "mean" choose among the rows in their order.
         axes: Names of the axes of an array, in its order: time, sensor, channel; others (row,
@@ -108,6 +113,7 @@ class IngestOptions:
     scale: tuple[float, ...] = ()
     missing: tuple[float | str, ...] = ()
     long: tuple[str, ...] = ()
+    files: FilesKind | None = None
     duplicates: Duplicates = "error"
     axes: tuple[str, ...] = ()
     transpose: bool = False

@@ -77,6 +77,8 @@ class Readings:
         counts_ids: whether the ids only count the columns, as a table without names has them.
         has_codes: whether codes of missing readings are still among the values; a reader that
             aggregates readings makes them NaN itself.
+        labels: what messages call its rows, where they have other names than lines and numbers.
+        files: what each of several files holds, for a source that is several.
     """
 
     name: str
@@ -97,11 +99,13 @@ class Readings:
     has_named_axes: bool = False
     counts_ids: bool = False
     has_codes: bool = True
+    labels: RowLabels | None = None
+    files: str | None = None
 
     @property
     def row_labels(self) -> RowLabels:
         """What messages call its rows."""
-        return RowLabels(self.name, self.first_line)
+        return self.labels or RowLabels(self.name, self.first_line)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ _REMEMBERED = (
     "header",
     "timestamps",
     "long",
+    "files",
     "duplicates",
     "axes",
     "transpose",

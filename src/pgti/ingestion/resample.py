@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
+from pgti.ingestion.bins import Bins, bin_starts, bins_of, starts_after
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
@@ -22,13 +21,10 @@ from pgti.ingestion.times import (
     show_time,
 )
 from pgti.store import format_interval
-from pgti.store.clock import SECONDS_PER_DAY, true_seconds, wall_seconds
-from pgti.store.time_rule import MONDAY
 
-__all__ = ["bin_starts", "resample", "with_interval_of_grid"]
+__all__ = ["resample", "with_interval_of_grid"]
 
 _COPIES = 6  # of a chunk: as it is read, in float64, what is observed, and sums
-_MIN_PART_SECONDS = 3 * 3_600  # clocks jump over shorter parts of a day, which follow true time
 _MAX_EMPTY_BINS = 110_000  # a year of five-minute steps: a longer gap is a mistyped time
 
 
@@ -72,6 +68,7 @@ def resample(
         is_aware=readings.is_aware or zone is not None,
         time_zone=zone,
         has_codes=False,
+        labels=None,
         late_notes=lambda: (*readings.late_notes(), *grid.notes()),
     )
 
@@ -81,111 +78,6 @@ def with_interval_of_grid(options: IngestOptions) -> IngestOptions:
     if options.resample is None or options.gaps == "keep":
         return options
     return replace(options, interval=options.resample)
-
-
-def bin_starts(
-    seconds: NDArray[np.int64], step_seconds: int, time_zone: str | None
-) -> NDArray[np.int64]:
-    """When the bin of each time begins, in epoch seconds as the times are.
-
-    Bins are counted from Monday 1970-01-05 00:00: days from midnight, weeks from Monday. Whole days
-    and parts of a day of three hours or more begin by the wall clock of the zone. Others are as
-    long as one another and begin at whole steps of the clock in the zone's standard time.
-
-    Args:
-        seconds: rising, int64 [T].
-        step_seconds: length of a bin.
-        time_zone: IANA name; None where the times are wall clock.
-    """
-    if not _follows_clock(step_seconds):
-        phase = MONDAY - _standard_offset(time_zone, int(seconds[0]))
-        return phase + (seconds - phase) // step_seconds * step_seconds
-    wall = wall_seconds(seconds, time_zone)
-    begins = true_seconds(
-        MONDAY + (wall - MONDAY) // step_seconds * step_seconds, time_zone, "shift_forward"
-    )
-    # Clocks that go back at the beginning of a bin return to the one before it.
-    return np.maximum.accumulate(begins)
-
-
-def _follows_clock(step_seconds: int) -> bool:
-    parts_a_day = SECONDS_PER_DAY % step_seconds == 0 and step_seconds >= _MIN_PART_SECONDS
-    return parts_a_day or step_seconds % SECONDS_PER_DAY == 0
-
-
-def _standard_offset(time_zone: str | None, second: int) -> int:
-    """Seconds by which the clock of a zone is ahead of UTC outside summer, in a time's year."""
-    if time_zone is None:
-        return 0
-    year, zone = datetime.fromtimestamp(second, UTC).year, ZoneInfo(time_zone)
-    offsets = (datetime(year, month, 1, tzinfo=zone).utcoffset() for month in (1, 7))
-    return min(int(each.total_seconds()) for each in offsets if each is not None)
-
-
-@dataclass(kw_only=True, slots=True)
-class _Bins:
-    """Aggregates of consecutive bins that hold rows.
-
-    Attributes:
-        begins: epoch seconds of their beginnings, int64 [bins].
-        sums: of the observed readings, float64 [bins, N, C].
-        counts: of the observed readings, int64 [bins, N, C].
-        lasts: the last observed reading, float64 [bins, N, C]; NaN without one.
-    """
-
-    begins: NDArray[np.int64]
-    sums: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    lasts: NDArray[np.float64]
-
-    def __getitem__(self, bins: slice) -> "_Bins":
-        return _Bins(
-            begins=self.begins[bins],
-            sums=self.sums[bins],
-            counts=self.counts[bins],
-            lasts=self.lasts[bins],
-        )
-
-    def precede(self, later: "_Bins") -> "_Bins":
-        """These, and then the later ones, whose first bin may be the last of these."""
-        if self.begins[-1] == later.begins[0]:
-            later.sums[0] += self.sums[-1]
-            later.counts[0] += self.counts[-1]
-            later.lasts[0] = np.where(np.isnan(later.lasts[0]), self.lasts[-1], later.lasts[0])
-            return later if len(self.begins) == 1 else self[:-1].precede(later)
-        return _Bins(
-            begins=np.concatenate([self.begins, later.begins]),
-            sums=np.concatenate([self.sums, later.sums]),
-            counts=np.concatenate([self.counts, later.counts]),
-            lasts=np.concatenate([self.lasts, later.lasts]),
-        )
-
-    def aggregate(self, how: tuple[str, ...]) -> NDArray[np.float64]:
-        """Readings of the bins, [bins, N, C]."""
-        values = np.where(self.counts > 0, self.sums, np.nan)
-        for channel in range(values.shape[-1]):
-            kind = how[channel if len(how) > 1 else 0]
-            if kind == "mean":
-                values[..., channel] /= np.maximum(self.counts[..., channel], 1)
-            elif kind == "last":
-                values[..., channel] = self.lasts[..., channel]
-        return values
-
-
-def _bins_of(values: NDArray[np.float64], begins: NDArray[np.int64]) -> _Bins:
-    """The bins of rows [rows, N, C]."""
-    firsts = np.flatnonzero(np.append(True, begins[1:] != begins[:-1]))
-    observed = ~np.isnan(values)
-    rows = np.arange(len(values), dtype=np.int64)[:, None, None]
-    last = np.maximum.reduceat(np.where(observed, rows, -1), firsts, axis=0)
-    lasts = np.take_along_axis(values, np.maximum(last, 0), axis=0)
-    lasts[last < 0] = np.nan
-    return _Bins(
-        begins=begins[firsts],
-        sums=np.add.reduceat(np.where(observed, values, 0.0), firsts, axis=0),
-        counts=np.add.reduceat(observed, firsts, axis=0, dtype=np.int64),
-        lasts=lasts,
-    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -199,7 +91,7 @@ class _Counts:
         left_out: the beginnings of the first and the last bin, where they are not whole.
         first: the first time.
         last: the last time.
-        apart: seconds between two rows of the source, as a rule.
+        apart: seconds between two rows of the source, which nine of ten steps do not exceed.
     """
 
     rows: int = 0
@@ -236,10 +128,10 @@ class _Grid:
     def chunks(self, budget_bytes: int) -> Iterator[Chunk]:
         """Rows of the grid; see `Readings.chunks`."""
         counts = self._counts = _Counts()
-        waiting: _Bins | None = None  # the last bin so far
+        waiting: Bins | None = None  # the last bin so far
         before: int | None = None  # the one that was yielded last
         for values, seconds in self._rows(budget_bytes):
-            bins = _bins_of(values, bin_starts(seconds, self._step, self._zone))
+            bins = bins_of(values, bin_starts(seconds, self._step, self._zone))
             bins = bins if waiting is None else waiting.precede(bins)
             whole, waiting = bins[:-1], bins[-1:]
             if before is None and len(whole.begins):
@@ -299,7 +191,8 @@ class _Grid:
         """Refuse a grid that is finer than the rows; the first chunk shows how far they are."""
         if self._counts.apart is not None or len(times) < 2:
             return
-        self._counts.apart = apart = float(np.median(np.diff(times)))
+        self._counts.apart = float(np.quantile(np.diff(times), 0.9))
+        apart = float(np.median(np.diff(times)))
         if apart > self._step:
             raise DataError(
                 f"the rows of {self._readings.name} are {format_interval(round(apart))} apart and "
@@ -308,7 +201,7 @@ class _Grid:
                 f"{format_interval(round(apart))}"
             )
 
-    def _without_first(self, bins: _Bins) -> _Bins:
+    def _without_first(self, bins: Bins) -> Bins:
         """The bins without the first one of the source where its beginning lacks rows."""
         counts = self._counts
         if counts.first - (counts.apart or 0) < bins.begins[0]:
@@ -319,19 +212,13 @@ class _Grid:
     def _is_last_whole(self, begin: int) -> bool:
         """Whether the rows of the last bin reach as far as the next one."""
         apart = self._counts.apart
-        return apart is not None and (self._counts.last or 0) + apart >= self._after(begin, 1)[0]
+        return (
+            apart is not None
+            and (self._counts.last or 0) + apart
+            >= starts_after(begin, 1, self._step, self._zone)[0]
+        )
 
-    def _after(self, begin: int, count: int) -> NDArray[np.int64]:
-        """The beginnings of the bins after one."""
-        numbers = np.arange(1, count + 1, dtype=np.int64)
-        if not _follows_clock(self._step) or self._zone is None:
-            return begin + numbers * self._step
-        wall = wall_seconds(np.array([begin], dtype=np.int64), self._zone)
-        # A bin whose beginning the clock skips begins later.
-        wall = MONDAY + (wall - MONDAY) // self._step * self._step
-        return true_seconds(wall + numbers * self._step, self._zone)
-
-    def _fill(self, bins: _Bins, before: int | None, budget_bytes: int) -> Iterator[Chunk]:
+    def _fill(self, bins: Bins, before: int | None, budget_bytes: int) -> Iterator[Chunk]:
         """The readings of bins, with rows of NaN for the empty ones before and between them."""
         values, begins = bins.aggregate(self._how), bins.begins
         self._counts.bins += len(begins)
@@ -364,7 +251,7 @@ class _Grid:
                 f"empty, more than {_MAX_EMPTY_BINS:,}; correct the time, or use "
                 f"{option('gaps', 'keep')}"
             )
-        begins = self._after(first, count)
+        begins = starts_after(first, count, self._step, self._zone)
         begins = begins[begins < second]
         self._counts.empty += len(begins)
         self._counts.bins += len(begins)

@@ -2,13 +2,14 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-__all__ = ["scratch_beside", "scratch_directory"]
+__all__ = ["call_after_scratch", "scratch_beside", "scratch_directory"]
 
 _DIRECTORY: ContextVar[Path | None] = ContextVar("scratch_directory", default=None)
+_AFTER: ContextVar[contextlib.ExitStack | None] = ContextVar("after_scratch", default=None)
 
 
 @contextlib.contextmanager
@@ -17,11 +18,20 @@ def scratch_beside(target: Path) -> Iterator[None]:
 
     The system's directory for them may be a disk in memory.
     """
-    token = _DIRECTORY.set(target.absolute().parent)
-    try:
-        yield
-    finally:
-        _DIRECTORY.reset(token)
+    with contextlib.ExitStack() as after:
+        tokens = _DIRECTORY.set(target.absolute().parent), _AFTER.set(after)
+        try:
+            yield
+        finally:
+            _DIRECTORY.reset(tokens[0])
+            _AFTER.reset(tokens[1])
+
+
+def call_after_scratch(remove: Callable[[], object]) -> None:
+    """Call `remove` when the innermost block of `scratch_beside` ends, if there is one."""
+    after = _AFTER.get()
+    if after is not None:
+        after.callback(remove)
 
 
 def scratch_directory() -> Path:

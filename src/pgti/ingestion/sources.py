@@ -1,6 +1,6 @@
 """The right reader for a source of readings or of a graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +13,8 @@ from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingestion.basicts import find_basicts, open_basicts
 from pgti.ingestion.contents import check_contents
+from pgti.ingestion.file_sets import SourceSet, find_sources
+from pgti.ingestion.files import open_files
 from pgti.ingestion.formats import (
     ARROW_SUFFIXES,
     HDF5_SUFFIXES,
@@ -49,16 +51,19 @@ __all__ = [
     "GraphSource",
     "ReadingsSource",
     "TableSource",
+    "find_source",
     "graph_suffix",
     "open_any_table",
     "open_readings",
     "read_raw_graph",
     "readings_suffix",
-    "require_source",
 ]
 
-ReadingsSource: TypeAlias = (
+_OneSource: TypeAlias = (
     Path | str | pd.DataFrame | ArrowFrame | LazyFrame | NDArray[Any] | XarrayObject | Readings
+)
+ReadingsSource: TypeAlias = (
+    _OneSource | Sequence[_OneSource] | Mapping[str, _OneSource] | SourceSet[Any]
 )
 TableSource: TypeAlias = Path | str | pd.DataFrame | ArrowFrame | LazyFrame
 GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
@@ -75,17 +80,6 @@ _TABLES: dict[str, Callable[[Path, IngestOptions], Table]] = {
 }
 
 
-def require_source(source: object) -> None:
-    """Refuse what is no source of readings.
-
-    Raises:
-        ConfigError: naming it.
-    """
-    kinds = (str, Path, pd.DataFrame, ArrowFrame, LazyFrame, np.ndarray, XarrayObject, Readings)
-    what = "the path of a file, a DataFrame (pandas, polars, pyarrow), a Dataset or an array"
-    require_type("source", source, kinds, what)
-
-
 def open_readings(
     source: ReadingsSource, options: IngestOptions, *, has_graph: bool = False
 ) -> Readings:
@@ -96,7 +90,7 @@ def open_readings(
     Args:
         source: a file; a DataFrame, wide or long, of pandas, polars or pyarrow, or any other frame
             with Arrow's PyCapsule interface; an array [T, N] or [T, N, C]; a Dataset or DataArray
-            of xarray; or opened `Readings`.
+            of xarray; opened `Readings`; or several of a kind, see `find_source`.
         options: see `IngestOptions`.
         has_graph: whether the user gives a graph, so that the source needs none.
 
@@ -105,6 +99,32 @@ def open_readings(
         DataError: if the source cannot be read.
         MissingExtraError: if the format needs a library that is not installed.
     """
+    source = find_source(source)
+    if isinstance(source, SourceSet):
+        return open_files(source, options, lambda each: _open_one(each, options, has_graph))
+    if options.files in ("sensors", "channels") and isinstance(source, str | Path):
+        single = SourceSet(Path(source).name, {Path(source).name: Path(source)})
+        return open_files(single, options, lambda each: _open_one(each, options, has_graph))
+    return _open_one(source, options, has_graph)
+
+
+def find_source(source: Any) -> Any:
+    """The one source that a user gives, or a `SourceSet` of several; see `find_sources`.
+
+    Raises:
+        ConfigError: if it is something else.
+        DataError: if a pattern, a directory or an archive has no files of readings.
+        StoreError: if the files of an archive find no room.
+    """
+    found = find_sources(source)
+    kinds = (str, Path, pd.DataFrame, ArrowFrame, LazyFrame, np.ndarray, XarrayObject, Readings)
+    what = "the path of a file, a DataFrame (pandas, polars, pyarrow), a Dataset or an array"
+    for each in found.sources.values() if isinstance(found, SourceSet) else [found]:
+        require_type("source", each, kinds, what)
+    return found
+
+
+def _open_one(source: Any, options: IngestOptions, has_graph: bool) -> Readings:
     if not isinstance(source, Path | str):
         return _open_object(source, options)
     path = Path(source)
@@ -188,6 +208,12 @@ def open_any_table(source: TableSource, options: IngestOptions) -> Table:
 
 def readings_suffix(source: ReadingsSource) -> str:
     """The suffix of a file of readings, without compression; empty for an object in memory."""
+    if isinstance(source, SourceSet):
+        suffixes = {readings_suffix(each): name for name, each in source.sources.items()}
+        if len(suffixes) > 1:
+            one, two = list(suffixes.values())[:2]
+            raise DataError(f"{one} and {two} are files of two formats: give files of one")
+        return next(iter(suffixes))
     if not isinstance(source, Path | str):
         return "xarray" if isinstance(source, XarrayObject) else ""
     if is_zarr(Path(source)):

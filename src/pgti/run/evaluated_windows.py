@@ -1,6 +1,6 @@
 """Which windows to evaluate: of splits, between two times, or of newer readings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,10 +50,14 @@ class EvaluatedWindows:
         options: NewerOptions = None,
     ) -> Self:
         """From what a user of Python gives: splits by name, or newer readings."""
-        if what is None or isinstance(what, SeriesStore | Path | pd.DataFrame | np.ndarray):
+        if what is None or isinstance(
+            what, SeriesStore | Path | pd.DataFrame | np.ndarray | Mapping
+        ):
+            return cls(newer=what, between=between, options=options)
+        if isinstance(what, list | tuple) and any(not isinstance(each, str) for each in what):
             return cls(newer=what, between=between, options=options)
         if isinstance(what, str) and what not in SPLIT_NAMES:
-            if not Path(what).exists():
+            if not Path(what).exists() and not set(what) & set("*?["):
                 raise ConfigError(
                     f"there is no split {what!r}, and no file or store of that name: the splits "
                     f"are {', '.join(SPLIT_NAMES)}"

@@ -1,6 +1,6 @@
 """Newer readings of a run's sensors, as a store that its network can read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +19,21 @@ from pgti.store import SeriesStore
 
 __all__ = ["NewerOptions", "NewerReadings", "open_newer"]
 
-NewerReadings: TypeAlias = SeriesStore | str | Path | pd.DataFrame | NDArray[Any]
-"""A store or its path, a file that `pgti.ingest` reads, a DataFrame or an array."""
+NewerReadings: TypeAlias = (
+    SeriesStore | str | Path | pd.DataFrame | NDArray[Any] | Sequence[Any] | Mapping[str, Any]
+)
+"""A store or its path, or what `pgti.ingest` reads: a file, a DataFrame or an array, or several."""
 
 NewerOptions: TypeAlias = IngestOptions | Mapping[str, Any] | None
 """How to read newer readings where that is not as in training: options of `IngestOptions`, or those
 that are given by name; a mapping may also give an option its default."""
+
+
+def _is_store(path: Path) -> bool:
+    """Whether a path is that of a store, or of a directory without files to take for readings."""
+    return path.is_dir() and (
+        (path / "meta.json").exists() or not any(map(Path.is_file, path.iterdir()))
+    )
 
 
 @contextmanager
@@ -53,9 +62,9 @@ def open_newer(
         StoreError: if their store cannot be opened.
     """
     given = given_options(options)
-    if isinstance(readings, str):
-        readings = Path(readings)
-    if isinstance(readings, Path) and readings.is_dir():
+    if isinstance(readings, list | tuple) and len(readings) == 1:
+        (readings,) = readings
+    if isinstance(readings, str | Path) and _is_store(Path(readings)):
         readings = SeriesStore.open(readings)
     if isinstance(readings, SeriesStore) and given:
         raise ConfigError(

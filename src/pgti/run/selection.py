@@ -1,6 +1,6 @@
 """Which windows to forecast: of the run's own series, or of newer readings of its sensors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -89,8 +89,8 @@ class Selection:
     options: NewerOptions = None
 
     def __post_init__(self) -> None:
-        kinds = (SeriesStore, str, Path, pd.DataFrame, np.ndarray, NoneType)
-        what = "a DataFrame, an array, a store or the path of a file or store"
+        kinds = (SeriesStore, str, Path, pd.DataFrame, np.ndarray, NoneType, list, tuple, Mapping)
+        what = "a DataFrame, an array, a store or the path of a file or store, or several"
         require_type("readings", self.readings, kinds, what)
         between: object = self.between
         if between is not None and not (isinstance(between, tuple | list) and len(between) == 2):
