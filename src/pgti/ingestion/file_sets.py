@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from pgti.display import count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
+from pgti.ingestion.labelled_files import is_zarr
 from pgti.ingestion.scratch import call_after_scratch, scratch_directory
 from pgti.storage import reraise_os_errors
 
@@ -78,7 +79,7 @@ def _from_path(source: str | Path) -> Any:
     path = Path(source)
     if path.is_dir() and not _is_array(path):
         return _one_or_all(path.name, _files_in(path))
-    if path.is_file() and path.suffix.lower() == ".zip":
+    if path.is_file() and path.suffix.lower() == ".zip" and not is_zarr(path):
         return _from_archive(path)
     if path.exists() or not _PATTERN.search(str(source)):
         return source
@@ -137,9 +138,8 @@ def _shared_parts(paths: list[Path]) -> Iterator[str]:
 
 
 def _is_array(path: Path) -> bool:
-    """Whether a directory is one source: a Zarr array or group, or BasicTS's data."""
-    marks = (".zgroup", ".zarray", ".zattrs", "zarr.json", "desc.json")
-    return path.suffix == ".zarr" or any((path / mark).exists() for mark in marks)
+    """Whether a directory is one source: a Zarr store, or BasicTS's data."""
+    return is_zarr(path) or (path / "desc.json").is_file()
 
 
 def _files_in(directory: Path) -> list[Path]:
