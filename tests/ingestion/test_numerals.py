@@ -134,8 +134,8 @@ def test_blanks_comments_and_units(tmp_path: Path) -> None:
     text = "# a logger\n#\n  time   a     b\n 1   2.5   3\n 2  -1.25  NaN\n"
     (tmp_path / "a.txt").write_text(text)
     store = ingest(tmp_path / "a.txt", tmp_path / "s", IngestOptions(timestamps=False))
-    assert store.meta.node_ids == ("time", "a", "b")
-    np.testing.assert_array_equal(store.read(0, 2)[..., 0], [[1, 2.5, 3], [2, -1.25, np.nan]])
+    assert store.meta.node_ids == ("a", "b")
+    np.testing.assert_array_equal(store.read(0, 2)[..., 0], [[2.5, 3], [-1.25, np.nan]])
     (tmp_path / "b.csv").write_text("#time,a,b\n,mph,%\n2024-01-01,1.5,2\n2024-01-02,2.5,3\n")
     store = ingest(tmp_path / "b.csv", tmp_path / "t")
     assert store.meta.node_ids == ("a", "b")

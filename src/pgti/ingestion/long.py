@@ -150,7 +150,7 @@ class _LongTable:
             channels=channels,
             is_aware=self.times.column.is_aware,
             time_zone=self.times.column.time_zone,
-            notes=(*table.notes, note, *layout.notes, *self.notes),
+            notes=(*table.notes, *self.times.column.notes, note, *layout.notes, *self.notes),
             late_notes=lambda: self.late_notes,
             chunks=self.chunks,
         )

@@ -5,6 +5,7 @@ from pgti.ingestion.long_layout import find_long_layout, name_columns
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.tables import Table
+from pgti.ingestion.time_parts import join_time_columns
 from pgti.ingestion.transposed import open_transposed, refuse_dates_as_titles
 from pgti.ingestion.wide import open_wide
 
@@ -22,7 +23,7 @@ def open_table(table: Table, options: IngestOptions) -> Readings:
     """
     if options.transpose:
         return open_transposed(table, options)
-    table = name_columns(table)
+    table = join_time_columns(name_columns(table), options)
     layout = find_long_layout(table, options)
     if layout is not None:
         return open_long(table, layout, options)

@@ -54,6 +54,7 @@ class Table:
         first_line: number of the line that holds row 0, where the table is text.
         zones: time zone of each column of times that has one, by position.
         notes: what the user should know of how the table was opened, one line each.
+        time: position of the column of times, where it is known.
         num_index: first columns that are the index of a DataFrame, which holds no readings.
     """
 
@@ -66,6 +67,7 @@ class Table:
     first_line: int | None = None
     zones: tuple[tuple[int, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    time: int | None = None
     num_index: int = 0
 
     @property

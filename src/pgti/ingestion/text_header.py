@@ -5,8 +5,8 @@ from datetime import datetime
 from pgti.errors import DataError, option
 from pgti.ingestion.cells import Numerals
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.table_times import is_date
 from pgti.ingestion.time_columns import find_epoch_unit
+from pgti.ingestion.time_texts import is_date
 
 __all__ = ["find_header"]
 

@@ -12,10 +12,10 @@ from pgti.errors import DataError
 from pgti.ingestion.cells import MISSING_WORDS, Numerals, find_decimal
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ids_to_text, reraise_read_errors
-from pgti.ingestion.table_times import is_date
 from pgti.ingestion.tables import ColumnKind
 from pgti.ingestion.text_header import find_header
 from pgti.ingestion.text_lines import first_lines
+from pgti.ingestion.time_texts import is_date
 
 __all__ = ["TextLayout", "find_layout"]
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, option
@@ -15,6 +16,7 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.times import PER_SECOND, RowLabels, epoch_seconds, zone_from_tzinfo
 
 __all__ = [
+    "TIME_NAMES",
     "ColumnTimes",
     "DateTimes",
     "EpochTimes",
@@ -22,20 +24,24 @@ __all__ = [
     "NoTimes",
     "TextTimes",
     "classify_first_column",
+    "counts_rows",
     "find_epoch_unit",
     "is_compact_date",
 ]
 
 FirstColumn: TypeAlias = Literal["times", "rows", "readings"]
 
-_TIME_NAMES = ("time", "timestamp", "timestamps", "date", "datetime", "date_time")
-_ROW_NAMES = ("", "index", "step", "row", "unnamed: 0", *_TIME_NAMES)
+TIME_NAMES = ("time", "timestamp", "timestamps", "date", "datetime", "date_time")
+"""Titles of columns of times, in lower case."""
+_ROW_NAMES = ("", "index", "step", "row", "rows", "no", "no.", "nr", "nr.", "#", *TIME_NAMES)
 _EPOCH_UNITS = ((1e8, 1e11, "s"), (1e11, 1e14, "ms"), (1e14, 1e17, "us"), (1e17, 9.2e18, "ns"))
 _COMPACT_DATE = re.compile(
     r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d([0-5]\d)?)?"
 )
 # An offset from UTC stands at the end, behind a time of day.
 _OFFSET = re.compile(r"[T ]\d\d.*?(Z|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)\s*$", re.IGNORECASE)
+
+_MIDNIGHT = re.compile(r"(?<=[T ])24:00")
 
 
 def find_epoch_unit(value: float) -> str | None:
@@ -49,26 +55,31 @@ def is_compact_date(value: float) -> bool:
 
 
 def classify_first_column(
-    name: str, title: str | None, numbers: Sequence[float], timestamps: bool | None
+    name: str,
+    title: str | None,
+    numbers: Sequence[float],
+    timestamps: bool | None,
+    place: int = 0,
 ) -> FirstColumn:
-    """What a first column of numbers holds: times, row numbers or readings.
+    """What a first column of numbers, or one that is called so, holds: times, rows or readings.
 
     Args:
         name: what messages call the table.
         title: the column's title, None without a header.
         numbers: its first cells.
         timestamps: whether it holds times, where the user says so.
+        place: its position.
 
     Raises:
         DataError: if it is likely to hold times and neither title nor user says so; or if its
             times are compact dates, which could pass for epoch times.
     """
     known = None if title is None else title.strip().lower()
-    shown = "the first column" if not title else f"the first column ({title.strip()})"
-    counts = bool(numbers) and list(numbers) == list(range(len(numbers)))
-    if counts and known in _ROW_NAMES and not timestamps:
+    shown = "the first column" if place == 0 else f"column {place + 1}"
+    shown += f" ({title.strip()})" if title else ""
+    if counts_rows(title, numbers) and not timestamps:
         return "rows"
-    is_called_time = known in _TIME_NAMES and timestamps is None
+    is_called_time = known in TIME_NAMES and timestamps is None
     if timestamps is False or not numbers or not np.isfinite(numbers).all():
         return "times" if timestamps or is_called_time else "readings"
     compact = all(is_compact_date(value) for value in numbers)
@@ -92,11 +103,23 @@ def classify_first_column(
     return "readings"
 
 
+def counts_rows(title: str | None, cells: Sequence[Any]) -> bool:
+    """Whether a column counts rows, from 0 or 1, under a title that says no more."""
+    if title is None or not len(cells):
+        return False
+    known = title.strip().lower()
+    if known not in _ROW_NAMES and not known.startswith("unnamed: "):
+        return False
+    texts = [str(cell).removesuffix(".0") for cell in cells]
+    return any(texts == list(map(str, range(first, first + len(texts)))) for first in (0, 1))
+
+
 class NoTimes:
     """The times of a source that has none."""
 
     is_aware = False
     time_zone = None
+    notes = ()
 
     def seconds(self, cells: object, first_row: int) -> None:
         """None, for any rows."""
@@ -109,6 +132,8 @@ class DateTimes:
         zone: their zone or constant offset; None for wall-clock times.
         labels: what messages call the rows.
     """
+
+    notes = ()
 
     def __init__(self, zone: tzinfo | None, labels: RowLabels) -> None:
         self.is_aware = zone is not None
@@ -137,6 +162,7 @@ class EpochTimes:
 
     is_aware = True
     time_zone = "UTC"
+    notes = ()
 
     def __init__(self, first: float, labels: RowLabels) -> None:
         unit = find_epoch_unit(first)
@@ -179,6 +205,7 @@ class TextTimes:
     """
 
     def __init__(self, first: str, options: IngestOptions, labels: RowLabels) -> None:
+        self.notes: tuple[str, ...] = ()  # of how the format was found
         self._format = options.time_format
         self._labels = labels
         self._may_change = options.time_zone is not None
@@ -192,8 +219,13 @@ class TextTimes:
         Raises:
             DataError: naming the first row that is not such a time, or whose offset differs.
         """
+        plain = None if self.is_aware or self._format is not None else _parse_plain(cells)
+        if plain is not None:
+            return plain
         self._check_offsets(cells, first_row)
         parsed = self._parse(cells, utc=self.is_aware)
+        if parsed.isna().any():
+            parsed = parsed.fillna(self._parse_midnights(cells[parsed.isna()]))
         rule = f"format {self._format!r}" if self._format else "ISO 8601 (2012-03-01T00:05)"
         self._labels.refuse_where(
             parsed.isna().to_numpy(),
@@ -207,6 +239,13 @@ class TextTimes:
 
     def _parse(self, cells: "pd.Series[str]", *, utc: bool) -> "pd.Series[Any]":
         return pd.to_datetime(cells, format=self._format or "ISO8601", errors="coerce", utc=utc)
+
+    def _parse_midnights(self, cells: "pd.Series[str]") -> "pd.Series[Any]":
+        """Cells that write the midnight at the end of a day as 24:00."""
+        midnights = cells[cells.str.contains(_MIDNIGHT, na=False)]
+        parsed = self._parse(midnights.str.replace(_MIDNIGHT, "00:00", regex=True),
+                             utc=self.is_aware)  # fmt: skip
+        return parsed + pd.Timedelta(days=1)
 
     def _offsets(self, cells: "pd.Series[str]") -> NDArray[Any]:
         """Offset of each cell from UTC, None where it has none."""
@@ -238,6 +277,15 @@ class TextTimes:
                     f"{shown}, and the first row has the offset {self._offset}: name the zone "
                     f"whose clocks change with {option('time_zone')} (such as Europe/Berlin)"
                 )
+
+
+def _parse_plain(cells: "pd.Series[str]") -> NDArray[np.int64] | None:
+    """Seconds of cells that all read YYYY-MM-DD hh:mm[:ss]; None if some do not."""
+    try:
+        times = pa.Array.from_pandas(cells).cast(pa.timestamp("s"))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return None
+    return None if times.null_count else np.asarray(times.cast(pa.int64()), dtype=np.int64)
 
 
 def _parse_offset(text: str, time_format: str) -> timezone | None:

@@ -20,7 +20,7 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
     """
     leading = find_leading_columns(table, options)
     others = () if leading.times is None else (leading.times,)
-    skipped = {leading.times, leading.rows, *range(table.num_index)}
+    skipped = {leading.times, *leading.rows, *range(table.num_index)}
     for place in range(table.num_index):
         if place != leading.times and table.kinds[place] != "number":
             raise DataError(
@@ -48,6 +48,6 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
         is_aware=times.is_aware,
         time_zone=times.time_zone,
         first_line=table.first_line,
-        notes=table.notes,
+        notes=(*table.notes, *times.notes),
         chunks=chunks,
     )
