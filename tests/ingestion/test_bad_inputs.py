@@ -489,7 +489,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     ),
     "two levels of columns in a table": (
         lambda d: (two_levels(d / "a.h5"), {}, None),
-        ("several levels of columns",),
+        ("3 columns for 3 sensors and 2 channels",),
     ),
     "two levels of columns in parquet": (
         lambda d: (two_levels(d / "a.parquet"), {}, None),
@@ -558,7 +558,8 @@ def damaged_lzma(path: Path) -> Path:
 
 def two_levels(path: Path) -> Path:
     """A table whose columns are (sensor, channel)."""
-    frame = dated([0, 1]).set_axis(pd.MultiIndex.from_product([["a", "b", "c"], ["speed"]]), axis=1)
+    pairs = [("a", "speed"), ("b", "speed"), ("c", "flow")]
+    frame = dated([0, 1]).set_axis(pd.MultiIndex.from_tuples(pairs), axis=1)
     if path.suffix == ".parquet":
         return parquet(path, frame)
     pytest.importorskip("tables", reason="PyTables is not installed")

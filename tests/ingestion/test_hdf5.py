@@ -102,3 +102,110 @@ def test_tables_become_channels(tmp_path: Path) -> None:
     assert summary.meta.channels == ("flow", "speed")
     with pytest.raises(DataError, match="different times"):
         ingest(tmp_path / "a.h5", tmp_path / "t", IngestOptions(values=("flow", "late")))
+
+
+@pytest.mark.parametrize("layout", ["fixed", "table"])
+def test_columns_of_two_levels(tmp_path: Path, layout: Layout) -> None:
+    """Pairs of (sensor, channel), as tsl's PvUS and EngRad have them, in any order of columns."""
+    pairs = pd.MultiIndex.from_tuples([("a", "t"), ("b", "u"), ("b", "t"), ("a", "u")])
+    frame = pd.DataFrame(np.arange(16.0).reshape(4, 4), index=TIMES, columns=pairs)
+    frame["a", "u"] = frame["a", "u"].astype(np.float32)
+    frame.to_hdf(tmp_path / "a.h5", key="data", format=layout)
+    store = ingest(tmp_path / "a.h5", tmp_path / "s", budget_bytes=1)
+    assert (store.meta.node_ids, store.meta.channels) == (("a", "b"), ("t", "u"))
+    np.testing.assert_array_equal(store.read(1, 2), [[[4, 7], [6, 5]]])
+
+
+def tsl_file(path: Path, stations: dict[str, list[object]], layout: Layout = "fixed") -> Path:
+    """Tsl's layout of air quality: readings, stations and a mask for imputation."""
+    frame = pd.DataFrame(VALUES, index=TIMES, columns=["001", "002", "003"])
+    frame.to_hdf(path, key="pm25")
+    frame.notna().astype("uint8").to_hdf(path, key="eval_mask")
+    table = pd.DataFrame(stations).set_index("id")
+    table.to_hdf(path, key="stations", format=layout)
+    return path
+
+
+@pytest.mark.parametrize("layout", ["fixed", "table"])
+def test_tsl_stations_are_the_graph(tmp_path: Path, layout: Layout) -> None:
+    """Of tsl's tables the readings need no name; stations join neighbors; the mask is said."""
+    stations = {
+        "id": ["003", "001", "002", "009"],
+        "latitude": [40.0, 40.1, 40.2, 50.0],
+        "longitude": [116.0, 116.0, 116.0, 100.0],
+    }
+    path = tsl_file(tmp_path / "a.h5", stations, layout)
+    store = ingest(path, tmp_path / "s", neighbours=1)
+    np.testing.assert_array_equal(stored(tmp_path / "s"), VALUES.astype(np.float32))
+    np.testing.assert_allclose(store.graph.coordinates[:, 0], [40.1, 40.2, 40.0])
+    assert any("eval_mask of a.h5 marks readings" in note for note in store.notes)
+    with pytest.raises(DataError, match=r"no table or dataset 'pm10'.*stations"):
+        ingest(path, tmp_path / "t", values="pm10")
+
+
+def test_stations_of_other_sensors_are_left_out(tmp_path: Path) -> None:
+    """A table that lacks a sensor is no graph of the readings, and a note names the sensor."""
+    stations = {"id": ["001", "002"], "lat": [40.0, 40.1], "lon": [116.0, 116.0]}
+    store = ingest(tsl_file(tmp_path / "a.h5", stations), tmp_path / "s")
+    assert store.graph.coordinates is None
+    assert any("no location of the sensor '003'" in note for note in store.notes)
+
+
+def test_attributes_of_plain_datasets(tmp_path: Path) -> None:
+    """Fill values and scales are honored as in NetCDF, in pieces or whole."""
+    codes = np.array([[643, -1, 12], [7, 8, 9999]], dtype=np.int16)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["speed"] = codes
+        file["speed"].attrs.update(_FillValue=np.int16(-1), missing_value=9999, scale_factor=0.1)
+    for budget in (1, 1 << 20):
+        store = ingest(tmp_path / "a.h5", tmp_path / "s", budget_bytes=budget, overwrite=True)
+        expected = np.array([[64.3, np.nan, 1.2], [0.7, 0.8, np.nan]], dtype=np.float32)
+        np.testing.assert_array_equal(stored(tmp_path / "s"), expected)
+    assert store.meta.dtype == "int16"
+
+
+def test_axes_of_plain_datasets(tmp_path: Path) -> None:
+    """Datasets with other axes are read by their names."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("speed", data=np.nan_to_num(VALUES).T, chunks=(2, 3))
+    store = ingest(tmp_path / "a.h5", tmp_path / "s", axes=("sensor", "time"))
+    assert store.meta.num_steps == 4
+    ingest(tmp_path / "a.h5", tmp_path / "t", transpose=True)
+    np.testing.assert_array_equal(stored(tmp_path / "s"), stored(tmp_path / "t"))
+    np.testing.assert_array_equal(stored(tmp_path / "s"), np.nan_to_num(VALUES).astype("f4"))
+
+
+def test_dimension_scales_and_netcdf_under_another_name(tmp_path: Path) -> None:
+    """Scales of which one is times label the axes; NetCDF is read whatever its name."""
+    xr = pytest.importorskip("xarray", reason="xarray is not installed")
+    pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["speed"] = VALUES.T
+        file["time"], file["station"] = np.arange(4) * 300, np.array([b"x", b"y", b"z"])
+        file["time"].attrs["units"] = "seconds since 2012-03-01"
+        for place, name in enumerate(("station", "time")):
+            file[name].make_scale(name)
+            file["speed"].dims[place].attach_scale(file[name])
+    store = ingest(tmp_path / "a.h5", tmp_path / "s")
+    np.testing.assert_array_equal(stored(tmp_path / "s"), VALUES.astype(np.float32))
+    assert (store.meta.node_ids, store.meta.interval_seconds) == (("x", "y", "z"), 300)
+    array = xr.DataArray(VALUES, dims=("time", "node"), coords={"time": TIMES}, name="speed")
+    array.to_netcdf(tmp_path / "b.h5", engine="h5netcdf")
+    assert ingest(tmp_path / "b.h5", tmp_path / "t").meta.start == "2012-03-01T00:00:00"
+
+
+def test_netcdf4_python(tmp_path: Path) -> None:
+    """A file that netCDF4-python wrote, with its default fill value where nothing was written."""
+    netCDF4 = pytest.importorskip("netCDF4", reason="netCDF4 is not installed")
+    pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        file.createDimension("time", None)
+        file.createDimension("station", 2)
+        file.createVariable("time", "f8", ("time",)).units = "hours since 2000-01-01"
+        file.createVariable("flow", "i2", ("time", "station"))
+        file["time"][:] = np.arange(3)
+        file["flow"][0:2] = [[1, 2], [3, 4]]
+    store = ingest(tmp_path / "a.nc", tmp_path / "s")
+    np.testing.assert_array_equal(stored(tmp_path / "s")[:2], [[1, 2], [3, 4]])
+    assert np.isnan(stored(tmp_path / "s")[2]).all()
+    assert store.meta.interval_seconds == 3600

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from pgti.batching.mapped_series import MappedSeries
 from pgti.errors import DataError
-from pgti.ingestion.hdf5 import PandasTable, is_pandas_table, open_hdf5_file, open_pandas_table
+from pgti.ingestion.hdf5 import open_hdf5_file
 from pgti.ingestion.npy import read_header
+from pgti.ingestion.pandas_hdf5 import PandasTable, is_pandas_table, open_pandas_table
 from pgti.ingestion.readings import check_series_shape, reraise_read_errors
 from pgti.store import SECONDS_PER_DAY, Moments, SeriesStore, calendar_features, default_calendar
 from pgti.store.codec import Float32Codec
@@ -236,6 +237,8 @@ class TableSource(Source):
             table = open_pandas_table(group, name)
             if table.time_unit is None:
                 raise DataError(f"{name} has no times: its index must be dates")
+            if table.channels is not None:
+                raise DataError(f"{name} has several levels of columns: give it one")
             num_rows, num_nodes = table.num_rows, len(table.node_ids)
             check_series_shape(name, (num_rows, num_nodes), np.dtype(np.float64))
             # The index alone: the table's own reader would read all readings with it.
