@@ -51,6 +51,10 @@ COMMANDS = {
         "pgti_bench.ingest:ingest_command",
         "Time how fast a wide .npy file becomes a store, beside a plain copy of the file.",
     ),
+    "tables": (
+        "pgti_bench.tables:tables_command",
+        "Time how fast tables in text are read, beside pandas and polars, on one thread each.",
+    ),
     "forecast": (
         "pgti_bench.forecast:forecast_command",
         "Time a forecast from a table in memory, and what the network takes of it.",
