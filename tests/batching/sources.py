@@ -21,6 +21,7 @@ from pgti.batching.rows import PAGE_ROWS, RowFeatures
 from pgti.batching.standard import StandardBatcher
 from pgti.graph import SensorGraph
 from pgti.store import Scaler, SeriesStore, StoreWriter, TypicalReadings
+from pgti.store.static_features import StaticFeatures
 from pgti.windows import WindowSpec
 
 CPU = torch.device("cpu")
@@ -34,6 +35,7 @@ ENCODINGS = [
 """Values of `grid` and `exact`."""
 GRIDS = np.array([10, 2, 4])
 START = np.datetime64("2025-10-01T00:00")
+COVARIATES = ("future", "future_mask", "static", "static_codes")
 
 
 def make_source(
@@ -50,12 +52,15 @@ def make_source(
     fill: Fill = "last",
     observed_mask: bool = False,
     absent: Sequence[Any] = (),
+    known: tuple[int, ...] = (),
+    static: StaticFeatures | None = None,
 ) -> WindowSource:
     """Windows of a store of random readings, int16 if they lie on a grid, another per channel.
 
     Those of an exact store are large: float32 would have none of their last digits.
 
-    Beside the random gaps, the readings at the indices `absent` are missing.
+    Beside the random gaps, the readings at the indices `absent` are missing. The values of the
+    channels `known` are known for four rows after the last, those of one sensor but for two.
     """
     generator = np.random.default_rng(5)
     values = generator.integers(-200, 900, shape) / (GRIDS[: shape[2]] if grid else 3)
@@ -71,9 +76,14 @@ def make_source(
         channels=tuple("abcdef"[: shape[2]]),
         graph=SensorGraph.empty(shape[1]),
         exact=exact,
+        known_future=tuple("abcdef"[channel] for channel in known),
+        static=static,
     ) as writer:
         writer.append(values)
-        writer.finish(start=START, interval_seconds=300)
+        future = values[1:5][..., list(known)].copy() if known else None
+        if future is not None:
+            future[2:, 0] = np.nan
+        writer.finish(start=START, interval_seconds=300, future=future)
     store = SeriesStore.open(target)
     is_typical = profile or (fill == "last" and store.meta.missing_count > 0)
     assert store.meta.dtype == DTYPES[exact][grid]
@@ -87,12 +97,14 @@ def make_source(
         fill=fill,
         observed_mask=observed_mask,
         profile=profile,
+        known_indices=store.meta.known_indices,
+        static=store.static_features,
     )
 
 
 def assert_same(left: Batch, right: Batch) -> None:
     """Bit for bit the same windows; -0.0 is not 0.0."""
-    for name in ("x", "x_mask", "y", "y_mask", "calendar"):
+    for name in ("x", "x_mask", "y", "y_mask", "calendar", *COVARIATES):
         one, other = getattr(left, name), getattr(right, name)
         if one is None or other is None:
             assert one is other, name

@@ -15,11 +15,20 @@ from pgti.batching.build import build_batcher, build_loader, choose_batching
 from pgti.batching.device_rows import device_bytes
 from pgti.batching.host_rows import HostRows
 from pgti.batching.mapped_series import MappedSeries, pages_of
+from pgti.store.static_features import StaticFeatures
 from pgti.windows import WindowSpec
 
 from .sources import CPU, ENCODINGS, assert_same, make_source
 
 SENSORS = np.array([1, 2, 5, 6, 9])
+
+
+STATIC = StaticFeatures(
+    names=("kind", "lanes"),
+    units=("", ""),
+    values=np.column_stack([[0.0, 1, np.nan] + [0, 1] * 4, np.arange(11.0)]),
+    categories=(("ramp", "main"), ()),
+)
 
 
 def columns_of(batch: Batch) -> Batch:
@@ -33,6 +42,10 @@ def columns_of(batch: Batch) -> Batch:
         x_mask=batch.x_mask[:, :, sensors],
         y=batch.y[:, :, sensors],
         y_mask=batch.y_mask[:, :, sensors],
+        future=None if batch.future is None else batch.future[:, :, sensors],
+        future_mask=None if batch.future_mask is None else batch.future_mask[:, :, sensors],
+        static=None if batch.static is None else batch.static[sensors],
+        static_codes=None if batch.static_codes is None else batch.static_codes[sensors],
     )
 
 
@@ -52,6 +65,8 @@ def test_every_batching(
         profile=True,
         observed_mask=True,
         fill="last",
+        known=(1,),
+        static=STATIC,
     )
     some = replace(source, sensors=SENSORS)
     budget = budget_bytes if batching == "index" else None

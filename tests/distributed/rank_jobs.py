@@ -26,17 +26,23 @@ from pgti.run.prepare import prepare
 from pgti.run.rolling import BacktestOptions, run_backtest
 from pgti.run.warm_start import StartRun
 from pgti.store import SeriesStore, StoreWriter
+from pgti.store.static_features import StaticFeatures
 from pgti.training import Callback, Extensions, RunDirectory, TrainingConfig, TrainingStatus
 
 NUM_NODES = 3
 
 
 def make_store(
-    path: Path, num_steps: int = 160, holes: tuple[tuple[int, int], ...] = ()
+    path: Path,
+    num_steps: int = 160,
+    holes: tuple[tuple[int, int], ...] = (),
+    *,
+    covariates: bool = False,
 ) -> SeriesStore:
     """Hourly readings; the second half of the series, and one sensor more than others, has gaps.
 
-    Where there are holes, each is a row and the hours that are missing before it.
+    Where there are holes, each is a row and the hours that are missing before it. With covariates
+    a channel is known in advance, and sensors have features.
     """
     random = np.random.default_rng(0)
     values = 50 + 10 * np.sin(
@@ -47,7 +53,18 @@ def make_store(
     missing[: num_steps // 2] &= random.random((num_steps // 2, NUM_NODES, 1)) < 0.1
     values[missing] = np.nan
     graph = SensorGraph.from_edges(NUM_NODES, np.array([0, 1]), np.array([1, 2]))
-    with StoreWriter(path, node_ids=("a", "b", "c"), channels=("speed",), graph=graph) as writer:
+    described: dict[str, Any] = {"channels": ("speed",)}
+    if covariates:
+        rain = random.random(values.shape)
+        values = np.concatenate([values, np.where(rain < 0.3, np.nan, rain)], axis=2)
+        described = {"channels": ("speed", "rain"), "known_future": ("rain",)}
+        described["static"] = StaticFeatures(
+            names=("lanes", "kind"),
+            units=("", ""),
+            values=np.array([[2, 0], [3, 1], [np.nan, np.nan]]),
+            categories=((), ("ramp", "main")),
+        )
+    with StoreWriter(path, node_ids=("a", "b", "c"), graph=graph, **described) as writer:
         writer.append(values.round(1).astype(np.float32))
         start = np.datetime64("2025-10-01T00:00")
         steps = np.full(num_steps, 3600)
@@ -303,9 +320,8 @@ def batches(
             if not batch.num_windows:
                 continue
             expected = oracle.gather(batch.starts)
-            for name in ("x", "x_mask", "y", "y_mask", "calendar"):
-                found, wanted = getattr(batch, name), getattr(expected, name)
-                differing += not torch.equal(found, wanted)
+            pairs = zip(batch.tensors, expected.tensors, strict=True)
+            differing += sum(not torch.equal(found, wanted) for found, wanted in pairs)
         loader.prefetch_epoch(epoch + 1)
     return {"differing": differing, "starts": starts, "sent": communicator.traffic.sent_bytes}
 

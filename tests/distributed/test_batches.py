@@ -47,6 +47,27 @@ def test_batches_of_all_ranks(
         assert sorted(used) == list(range(109))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="replicated"),
+        pytest.param({**OWN, "order": {**ORDER, "rotation": 0.5}}, id="partitioned and moving on"),
+        pytest.param({"placement": "partitioned", "order": "global"}, id="rows are sent"),
+    ],
+)
+@pytest.mark.parametrize(("world_size", "batching"), [(2, "index"), (3, "device")])
+def test_covariates_of_all_ranks(
+    run_ranks: RunRanks, tmp_path: Path, options: dict[str, Any], world_size: int, batching: str
+) -> None:
+    """Known values of the horizon and features of the sensors are those of one process."""
+    store = str(make_store(tmp_path / "store", covariates=True).path)
+    options = {**options, "batch_size": 7, "batching": batching}
+    results = run_ranks("batches", world_size, store=store, options=options, epochs=2)
+    for result in results:
+        assert "error" not in result, result
+        assert result["differing"] == 0
+
+
 @pytest.mark.parametrize("order", ["global", {**ORDER, "rotation": 0.5}], ids=str)
 def test_as_many_rows_are_sent_from_devices(
     run_ranks: RunRanks, tmp_path: Path, order: Any

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
+from pgti.batching.covariates import Covariates
 from pgti.batching.filling import Filling
 from pgti.batching.source import WindowSource
 
@@ -80,13 +81,22 @@ class Assembler(ABC):
 
     def __init__(self, source: WindowSource, device: torch.device) -> None:
         self._fill = Filling(source, device)
+        self._covariates = Covariates(source, device)
 
     def __call__(self, rows: StoredRows) -> Batch:
         """Make a batch."""
         batch = self._assemble(rows)
         num_steps, index = batch.x.shape[1], rows.window_index
-        bins = rows.bins[:, :num_steps] if index is None else rows.bins[0][index[:, :num_steps]]
-        self._fill(batch.x, batch.x_mask, bins)
+        bins = rows.bins if index is None else rows.bins[0][index]
+        self._fill(batch.x, batch.x_mask, bins[:, :num_steps])
+        horizon = None
+        if rows.with_targets and self._covariates.has_known:
+            if index is None:
+                horizon = self._covariates.decode(rows.raw[:, num_steps:])
+            else:
+                values, mask = self._covariates.decode(rows.raw)
+                horizon = values[0][index[:, num_steps:]], mask[0][index[:, num_steps:]]
+        self._covariates.add_to(batch, horizon, bins[..., 0] if bins.shape[-1] else None)
         return batch
 
     @abstractmethod

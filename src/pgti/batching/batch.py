@@ -1,8 +1,8 @@
 """What a model is given."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -35,6 +35,15 @@ class Batch(Display):
         y_mask: which targets were observed, bool [B, H, N, C_out]; None with `y`.
         calendar: calendar features of inputs and horizon, float32 [B, L + H, F].
         starts: first row of each window, int64 [B], on the host.
+        future: values of the F channels that are known in advance, at the steps to forecast,
+            float32 [B, H, N, F]: standardised, and filled where missing, as in `x`; None where the
+            series has no such channel.
+        future_mask: which of them are known, bool [B, H, N, F]; None with `future`.
+        static: features of the sensors, float32 [N, S], the same for all batches: numbers
+            standardised over the sensors, 0 where missing, then a number for each category, 1 or
+            0; None where the series has none.
+        static_codes: the category of each categorical feature, int64 [N, Q], counted from 1; 0
+            where it is missing; None with `static`.
     """
 
     x: Tensor
@@ -43,6 +52,10 @@ class Batch(Display):
     y_mask: Tensor | None
     calendar: Tensor
     starts: NDArray[np.int64]
+    future: Tensor | None = None
+    future_mask: Tensor | None = None
+    static: Tensor | None = None
+    static_codes: Tensor | None = None
 
     @property
     def num_windows(self) -> int:
@@ -52,8 +65,11 @@ class Batch(Display):
     @property
     def tensors(self) -> list[Tensor]:
         """All tensors that it has, in the order of the attributes."""
-        tensors = (self.x, self.x_mask, self.y, self.y_mask, self.calendar)
-        return [each for each in tensors if each is not None]
+        return list(self._named().values())
+
+    def _named(self) -> dict[str, Tensor]:
+        tensors = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: each for name, each in tensors.items() if isinstance(each, Tensor)}
 
     def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Self:
         """The same windows on a device; this batch if it is there already.
@@ -75,21 +91,14 @@ class Batch(Display):
         return self._map(lambda tensor: tensor.pin_memory() if tensor.numel() else tensor)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        return replace(
-            self,
-            x=function(self.x),
-            x_mask=function(self.x_mask),
-            y=None if self.y is None else function(self.y),
-            y_mask=None if self.y_mask is None else function(self.y_mask),
-            calendar=function(self.calendar),
-        )
+        changed: dict[str, Any] = {name: function(each) for name, each in self._named().items()}
+        return replace(self, **changed)
 
     def describe(self) -> tuple[str, dict[str, str]]:
         """A title, and type and shape of each tensor, with the share observed of a mask."""
         targets = "" if self.y is not None else " without targets"
         starts = f", starts {self.starts[0]} to {self.starts[-1]}" if self.num_windows else ""
-        tensors = {name: getattr(self, name) for name in ("x", "x_mask", "y", "y_mask", "calendar")}
-        facts = {name: _fact(tensor) for name, tensor in tensors.items() if tensor is not None}
+        facts = {name: _fact(tensor) for name, tensor in self._named().items()}
         return (
             f"Batch of {count_of(self.num_windows, 'window')}{targets} on {self.x.device}{starts}",
             facts,

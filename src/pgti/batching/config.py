@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.options import convert_fields
 from pgti.store import parse_time
 from pgti.windows import (
@@ -32,7 +32,7 @@ class WindowConfig:
         input_steps: Time steps that the model sees.
         horizon: Time steps that it forecasts.
         stride: Time steps between the starts of neighbouring windows.
-        targets: Channels to forecast. By default all of them.
+        targets: Channels to forecast. By default all that are not known in advance.
         calendar: Calendar features to append to the inputs: time-of-day, day-of-week, day-of-year,
             month-of-year. By default those that suit the series and the model.
         holidays: Countries, or parts of them (US, US-CA), whose public holidays are calendar
@@ -110,5 +110,18 @@ class WindowConfig:
         return leave_out_holes(starts, self.spec.extent, holes)
 
     def target_indices(self, store: "SeriesStore") -> tuple[int, ...]:
-        """Positions of the target channels."""
-        return store.channel_indices(self.targets or store.meta.channels)
+        """Positions of the target channels: by default all that are not known in advance.
+
+        Raises:
+            ConfigError: if a target is known in advance.
+            DataError: if there is no such channel, or one is named twice.
+        """
+        known = store.meta.known_future
+        for name in self.targets:
+            if name in known:
+                raise ConfigError(
+                    f"{name} is known in advance in {store.path}: it is an input, and no target; "
+                    f"leave it out of {option('windows.targets')}"
+                )
+        unknown = tuple(name for name in store.meta.channels if name not in known)
+        return store.channel_indices(self.targets or unknown)

@@ -6,15 +6,17 @@ computation waits for the copy before it reads the rows; memory on the GPU is gi
 tensor only after the computation has read it; pinned memory is written again only after the copy.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from pgti.batching.assembler import StoredRows
 from pgti.batching.rows import ScratchArrays
+
+if TYPE_CHECKING:
+    from pgti.batching.assembler import StoredRows
 
 __all__ = ["CopyStream", "PinnedArrays", "to_device"]
 
@@ -67,7 +69,7 @@ class CopyStream:
         self._device = device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call] # torch has no types
 
-    def upload(self, rows: StoredRows, scratch: ScratchArrays) -> StoredRows:
+    def upload(self, rows: "StoredRows", scratch: ScratchArrays) -> "StoredRows":
         """Start to copy rows.
 
         Args:
@@ -85,7 +87,7 @@ class CopyStream:
             scratch.copied = copied
         return moved.after(copied)
 
-    def join(self, rows: StoredRows) -> StoredRows:
+    def join(self, rows: "StoredRows") -> "StoredRows":
         """Have the current stream wait for the copy; the host waits for nothing."""
         stream = torch.cuda.current_stream(self._device)
         if rows.copied is not None:

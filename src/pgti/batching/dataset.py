@@ -4,6 +4,7 @@ import operator
 import os
 import threading
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -27,7 +28,7 @@ from pgti.signatures import accept_options
 from pgti.store import Scaler, SeriesStore, open_store
 from pgti.windows import ModelShape, SplitName
 
-__all__ = ["WindowDataset", "WindowSample"]
+__all__ = ["CovariateSample", "WindowDataset", "WindowSample"]
 
 
 class WindowSample(NamedTuple):
@@ -50,13 +51,44 @@ class WindowSample(NamedTuple):
     start: int
 
 
-class WindowDataset(Display, Dataset[WindowSample]):
+class CovariateSample(NamedTuple):
+    """One window of a series with channels known in advance, or with features of the sensors.
+
+    Attributes:
+        x: as in `WindowSample`, and so are those up to `start`.
+        x_mask: likewise.
+        y: likewise.
+        y_mask: likewise.
+        calendar: likewise.
+        start: likewise.
+        future: known values at the steps to forecast, as in `Batch`: float32 [H, N, F]; F is 0 if
+            no channel is known in advance.
+        future_mask: which of them are known, bool [H, N, F].
+        static: features of the sensors, as in `Batch`: float32 [N, S], the same in every sample; S
+            is 0 without.
+        static_codes: categories of the sensors, int64 [N, Q].
+    """
+
+    x: Tensor
+    x_mask: Tensor
+    y: Tensor
+    y_mask: Tensor
+    calendar: Tensor
+    start: int
+    future: Tensor
+    future_mask: Tensor
+    static: Tensor
+    static_codes: Tensor
+
+
+class WindowDataset(Display, Dataset[WindowSample | CovariateSample]):
     """Windows of a store, gathered on demand.
 
     `torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True,
     collate_fn=WindowDataset.collate)` gives the `Batch` of `build_loader`, bit for bit; without
-    `collate_fn` it gives a `WindowSample` of stacked tensors. `__getitems__` gathers a whole batch
-    at once. A worker process is sent the store's path, never its data.
+    `collate_fn` it gives a `WindowSample` of stacked tensors, or a `CovariateSample` if the store
+    has channels that are known in advance or features of its sensors. `__getitems__` gathers a
+    whole batch at once. A worker process is sent the store's path, never its data.
 
     Args:
         source: what the windows hold.
@@ -159,7 +191,7 @@ class WindowDataset(Display, Dataset[WindowSample]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, index: int) -> WindowSample:
+    def __getitem__(self, index: int) -> WindowSample | CovariateSample:
         """The sample at position `index` of the starts."""
         position = operator.index(index)
         if not -len(self) <= position < len(self):
@@ -167,7 +199,7 @@ class WindowDataset(Display, Dataset[WindowSample]):
         (sample,) = self.__getitems__([position])
         return sample
 
-    def __getitems__(self, indices: list[int]) -> list[WindowSample]:
+    def __getitems__(self, indices: list[int]) -> list[WindowSample] | list[CovariateSample]:
         """The samples at several positions, with one gather for all of them."""
         batch = (
             self._own.batcher_of(self.source)
@@ -177,15 +209,29 @@ class WindowDataset(Display, Dataset[WindowSample]):
         assert batch.y is not None  # it was asked for
         assert batch.y_mask is not None
         tensors = (batch.x, batch.x_mask, batch.y, batch.y_mask, batch.calendar)
-        return list(map(WindowSample, *tensors, batch.starts.tolist()))
+        starts, num_nodes = batch.starts.tolist(), self.source.num_nodes
+        if batch.future is None and batch.static is None:
+            return list(map(WindowSample, *tensors, starts))
+        future, known, static, codes = (
+            torch.empty((*shape, num_nodes, 0), dtype=dtype) if each is None else each
+            for each, shape, dtype in (
+                (batch.future, (len(starts), self.source.spec.horizon), torch.float32),
+                (batch.future_mask, (len(starts), self.source.spec.horizon), torch.bool),
+                (batch.static, (), torch.float32),
+                (batch.static_codes, (), torch.int64),
+            )
+        )
+        features = repeat(static), repeat(codes)
+        return list(map(CovariateSample, *tensors, starts, future, known, *features))
 
     @staticmethod
-    def collate(samples: Sequence[WindowSample]) -> Batch:
+    def collate(samples: Sequence[WindowSample] | Sequence[CovariateSample]) -> Batch:
         """Stack samples to a batch: `DataLoader(dataset, collate_fn=WindowDataset.collate)`."""
         if not len(samples):
             raise ConfigError("there is no sample to collate: a batch has at least one window")
-        stacked = default_collate(list(samples))
-        return Batch(
+        first = samples[0]
+        stacked = default_collate([WindowSample(*each[:6]) for each in samples])
+        batch = Batch(
             x=stacked.x,
             x_mask=stacked.x_mask,
             y=stacked.y,
@@ -193,6 +239,12 @@ class WindowDataset(Display, Dataset[WindowSample]):
             calendar=stacked.calendar,
             starts=stacked.start.numpy(),
         )
+        if isinstance(first, CovariateSample):
+            if first.future.shape[-1]:
+                batch.future, batch.future_mask = default_collate([each[6:8] for each in samples])
+            if first.static.shape[-1]:
+                batch.static, batch.static_codes = first.static, first.static_codes
+        return batch
 
     def describe(self) -> tuple[str, dict[str, str]]:
         """A title, and facts by name; each is one line."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
+from pgti.batching.covariates import Covariates
 from pgti.batching.filling import Filling
 from pgti.batching.numpy_assembler import PIECE_READINGS, NumpyDecoder
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
@@ -51,6 +52,7 @@ class DecodedBatcher(Batcher[Batch]):
         self._features = RowFeatures(source, page_rows)
         self._decoder = NumpyDecoder(source, piece_readings)
         self._fill = Filling(source, self.device)
+        self._covariates = Covariates(source, self.device)
         # The system takes memory page by page, as rows are written.
         rows, nodes, targets = meta.num_steps, source.num_nodes, len(source.target_indices)
         self._x = np.empty((rows, nodes, source.num_input_channels), dtype=np.float32)
@@ -76,14 +78,16 @@ class DecodedBatcher(Batcher[Batch]):
             starts[:, None] + np.arange(spec.extent.start, spec.extent.stop)
         )
         x, x_mask = self._copies(self._x_windows, self._x_mask_windows, starts)
-        bins = self._features.bins(starts[:, None] + np.arange(spec.input_steps))
-        self._fill(x, x_mask, torch.from_numpy(bins))
+        has_horizon = request.with_targets and self._covariates.has_known
+        rows = starts[:, None] + np.arange(spec.span if has_horizon else spec.input_steps)
+        bins = torch.from_numpy(self._features.bins(rows))
+        self._fill(x, x_mask, bins[:, : spec.input_steps])
         y: Tensor | None = None
         y_mask: Tensor | None = None
         if request.with_targets:
             firsts = starts + spec.input_steps
             y, y_mask = self._copies(self._y_windows, self._y_mask_windows, firsts)
-        return Batch(
+        batch = Batch(
             x=x,
             x_mask=x_mask,
             y=y,
@@ -91,6 +95,19 @@ class DecodedBatcher(Batcher[Batch]):
             calendar=torch.from_numpy(calendar),
             starts=starts,
         )
+        horizon = None
+        if has_horizon:
+            horizon = self._horizon(rows[:, spec.input_steps :])
+        self._covariates.add_to(batch, horizon, bins[..., 0] if bins.shape[-1] else None)
+        return batch
+
+    def _horizon(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Values known in advance of decoded rows [B, H], and where they are known."""
+        known = list(self.source.known_indices)
+        values = torch.from_numpy(self._x[rows][..., known])
+        if not self._decoder.has_missing:
+            return values, self._true.expand(values.shape)
+        return values, torch.from_numpy(self._x_mask[rows][..., known])
 
     def assemble(self, fetched: Batch) -> Batch:
         """The batch itself."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.config import Fill, WindowConfig
+from pgti.batching.static_inputs import StaticInputs
 from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.store import (
@@ -21,6 +22,7 @@ from pgti.store import (
     holiday_feature,
 )
 from pgti.store.codec import Raw, Values
+from pgti.store.static_features import StaticFeatures
 from pgti.windows import ModelShape, WindowSpec
 
 __all__ = ["WindowSource", "needs_typical", "relative"]
@@ -53,6 +55,9 @@ class WindowSource:
         observed_mask: whether the mask of the readings is appended to them.
         profile: whether the typical readings of the target channels are appended to the inputs
             before the calendar, for the input's own row and for the row H steps later.
+        known_indices: positions, among the store's channels, of those whose values are known in
+            advance: a batch has them at the steps to forecast, too.
+        static: features of the sensors, of all N.
         sensors: positions of the sensors that batches have, rising int64 [n], where the sensors of
             the windows are split over ranks; None for all N.
 
@@ -72,6 +77,8 @@ class WindowSource:
     fill: Fill = "mean"
     observed_mask: bool = False
     profile: bool = False
+    known_indices: tuple[int, ...] = ()
+    static: StaticFeatures | None = None
     sensors: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
@@ -135,6 +142,8 @@ class WindowSource:
             fill=windows.fill,
             observed_mask=windows.observed_mask,
             profile=windows.profile,
+            known_indices=store.meta.known_indices,
+            static=store.static_features,
         )
 
     @property
@@ -185,6 +194,9 @@ class WindowSource:
             target_indices=self.target_indices,
             calendar=self.calendar,
             steps_per_day=self.store.time_axis.steps_per_day,
+            future_channels=len(self.known_indices),
+            static_channels=0 if self.static is None else self.static.num_values,
+            static_categories=() if self.static is None else self.static.num_categories,
         )
 
     @property
@@ -209,9 +221,10 @@ class WindowSource:
 
     @property
     def window_bytes(self) -> int:
-        """Bytes of a window in a batch: inputs, targets and their masks."""
-        return (
-            self.spec.input_steps * self.input_row_bytes + self.spec.horizon * self.target_row_bytes
+        """Bytes of a window in a batch: inputs, targets, known values and their masks."""
+        known = self.num_nodes * (4 + 1) * len(self.known_indices)
+        return self.spec.input_steps * self.input_row_bytes + self.spec.horizon * (
+            self.target_row_bytes + known
         )
 
     # -- rows -------------------------------------------------------------------------------------
@@ -252,6 +265,12 @@ class WindowSource:
         scaled /= std
         return scaled
 
+    def static_inputs(self, device: torch.device) -> StaticInputs | None:
+        """Features of a batch's sensors, on a device; None where the series has none."""
+        if self.static is None:
+            return None
+        return StaticInputs.of_features(self.static, self.sensors).to(device)
+
     @property
     def typical_bytes(self) -> int:
         """Bytes of the standardised typical readings, where inputs need them."""
@@ -284,6 +303,7 @@ class WindowSource:
         def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
+        static, num_known = self.static_inputs(device), len(self.known_indices)
         return Batch(
             x=empty(*past, self.num_input_channels),
             x_mask=empty(*past, meta.num_channels, dtype=torch.bool),
@@ -291,4 +311,8 @@ class WindowSource:
             y_mask=empty(*future, num_targets, dtype=torch.bool),
             calendar=empty(0, spec.span, len(self.calendar)),
             starts=np.empty(0, dtype=np.int64),
+            future=empty(*future, num_known) if num_known else None,
+            future_mask=empty(*future, num_known, dtype=torch.bool) if num_known else None,
+            static=None if static is None else static.values,
+            static_codes=None if static is None else static.codes,
         )

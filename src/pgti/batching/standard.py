@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
-from pgti.batching.filling import Filling
+from pgti.batching.covariates import Covariates
+from pgti.batching.filling import Filling, fill_missing
 from pgti.batching.source import WindowSource, relative
 from pgti.display import size_text
 from pgti.errors import ConfigError, option
@@ -70,7 +71,8 @@ class StandardBatcher(Batcher[Batch]):
                 f"{size_text(budget)} are available: use "
                 f"{option('batching', 'index')}"
             )
-        self._windows: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
+        self._windows: tuple[Tensor, ...] | None = None
+        self._covariates = Covariates(source, device)
         self._materialising = Lock()
 
     def fetch(self, request: BatchRequest) -> Batch:
@@ -84,24 +86,31 @@ class StandardBatcher(Batcher[Batch]):
                 f"({stride}): use {option('batching', 'index')} for others"
             )
         chosen = torch.from_numpy(starts // stride)
-        x, x_mask, y, y_mask = (windows[chosen] for windows in self._materialized())
+        x, x_mask, y, y_mask, *known = (windows[chosen] for windows in self._materialized())
         calendar = self.source.calendar_of(starts)
         batch = Batch(x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=starts)
+        if known:
+            batch.future, batch.future_mask = known
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def assemble(self, fetched: Batch) -> Batch:
         """Move the windows to the compute device."""
-        return fetched.to(self.device, non_blocking=True)
+        batch = fetched.to(self.device, non_blocking=True)
+        self._covariates.add_static(batch)
+        return batch
 
-    def _materialized(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _materialized(self) -> tuple[Tensor, ...]:
         with self._materialising:
             if self._windows is None:
                 self._windows = _materialize(self.source)
             return self._windows
 
 
-def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Inputs, their mask, targets and their mask of every window: [W, ...] each."""
+def _materialize(source: WindowSource) -> tuple[Tensor, ...]:
+    """Inputs, targets and, if there are any, known values of every window: [W, ...] each.
+
+    Each is followed by its mask.
+    """
     store, spec = source.store, source.spec
     dtype = np.float64 if source.is_exact else np.float32
     values = store.codec.decode(source.raw_rows(slice(store.meta.num_steps)), dtype)
@@ -136,6 +145,11 @@ def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         )
 
     x, x_mask = (windows(each, 0, spec.input_steps) for each in (scaled, observed))
+    known = list(source.known_indices)
+    covariates: tuple[Tensor, ...] = ()
+    if known:
+        whole = (windows(each[..., known], 0, spec.span) for each in (scaled, observed))
+        covariates = tuple(each[:, spec.input_steps :] for each in _filled(source, *whole))
     if source.fills and source.typical is not None:
         fill = Filling(source, x.device)
         times = torch.from_numpy(source.typical.bins(store.time_axis, rows))
@@ -146,4 +160,19 @@ def _materialize(source: WindowSource) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x_mask,
         windows(y, spec.input_steps, spec.horizon),
         windows(y_mask, spec.input_steps, spec.horizon),
+        *covariates,
     )
+
+
+def _filled(source: WindowSource, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Known values of inputs and horizon [W, L + H, N, F], filled as inputs are, and their mask."""
+    store, table = source.store, source.scaled_typical()
+    if not source.fills or source.typical is None or table is None:
+        return values, mask
+    typical = torch.from_numpy(table[..., list(source.known_indices)])
+    bins = source.typical.bins(store.time_axis, np.arange(store.meta.num_steps))
+    starts = source.spec.starts(store.meta.num_steps)
+    for start, each, known in zip(starts, values, mask, strict=True):
+        rows = torch.from_numpy(bins[start : start + source.spec.span])
+        fill_missing(each[None], known[None], typical, rows[None])
+    return values, mask

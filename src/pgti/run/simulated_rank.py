@@ -284,7 +284,4 @@ def _memory(
 
 def _bytes_of(batch: Batch) -> int:
     """Memory of a batch's tensors; an expanded one takes the memory of its elements."""
-    tensors = [batch.x, batch.x_mask, batch.y, batch.y_mask, batch.calendar]
-    return sum(
-        min(each.nbytes, each.untyped_storage().nbytes()) for each in tensors if each is not None
-    )
+    return sum(min(each.nbytes, each.untyped_storage().nbytes()) for each in batch.tensors)

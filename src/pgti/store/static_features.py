@@ -67,6 +67,16 @@ class StaticFeatures:
         """Whether each feature has categories."""
         return tuple(bool(words) for words in self.categories)
 
+    @property
+    def num_categories(self) -> tuple[int, ...]:
+        """Categories of each feature that has them."""
+        return tuple(len(words) for words in self.categories if words)
+
+    @property
+    def num_values(self) -> int:
+        """Numbers of a sensor where each category is a number: numeric features and categories."""
+        return self.is_categorical.count(False) + sum(self.num_categories)
+
     def to_frame(self, node_ids: tuple[str, ...]) -> "pd.DataFrame":
         """The features as a table [N, S], a row for each sensor.
 

@@ -26,6 +26,10 @@ class ModelShape:
             `pgti.store.calendar_features`.
         steps_per_day: rows of a day; None if that is not a whole number, or the series lacks
             times.
+        future_channels: F, channels that are known in advance: the last size of `Batch.future`.
+        static_channels: S, the last size of `Batch.static`.
+        static_categories: number of categories of each categorical feature of the sensors; the
+            codes of `Batch.static_codes` are 0, for missing, to that number.
 
     Raises:
         ConfigError: the sizes contradict one another.
@@ -39,6 +43,9 @@ class ModelShape:
     target_indices: tuple[int, ...]
     calendar: tuple[str, ...] = ()
     steps_per_day: int | None = None
+    future_channels: int = 0
+    static_channels: int = 0
+    static_categories: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("input_steps", "horizon", "num_nodes", "input_channels", "target_channels"):
