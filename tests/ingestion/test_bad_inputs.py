@@ -528,7 +528,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
         ),
         ("'station'", "no such array"),
     ),
-    "graph of an unknown suffix": (lambda d: (GOOD, {}, text(d / "g.gml", "x")), (".gml", ".npz")),
+    "graph of an unknown suffix": (lambda d: (GOOD, {}, text(d / "g.gv", "x")), (".gml", ".npz")),
 }
 
 

@@ -148,3 +148,51 @@ def test_longitudes_from_0_to_360(tmp_path: Path) -> None:
             stored(tmp_path, places.replace("-5,350.5", wrong), neighbours=1)
     with pytest.raises(DataError, match="are the columns swapped"):  # neither rule fits both
         stored(tmp_path, places.replace("-5,0", "-5,-1"), neighbours=1)
+
+
+def test_names_with_blanks_between_tabs(tmp_path: Path) -> None:
+    """The Census lists a county once, with all its neighbours: name, code, name, code."""
+    (tmp_path / "adjacency.txt").write_text(
+        '"A B, C D"\t400\t"E F, G H"\t7\n\t\t"I J, K"\t55\n"E F, G H"\t7\t"A B, C D"\t400\n'
+    )
+    graph = tmp_path / "adjacency.txt"
+    with pytest.raises(DataError, match=r"4 columns without a header.*by number from 1"):
+        stored(tmp_path, graph)
+    store = stored(tmp_path, graph, edges=("2", "4"))
+    assert sorted(weights(store)) == [("400", "55"), ("400", "7"), ("7", "400")]
+    assert store.notes == ("1 line of adjacency.txt without a source belongs to the one above",)
+    with pytest.raises(DataError, match=r"no column '5'; it has no header, and columns 1 to 4"):
+        stored(tmp_path, graph, edges=("2", "5"))
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t", ";", "|", " "])
+def test_ends_that_are_names(tmp_path: Path, delimiter: str) -> None:
+    """A first line that names sensors, or holds a number, is no header."""
+    names = ("Main St N", "Elm Rd", "A-9")
+    readings = tmp_path / "r.csv"
+    readings.write_text(",".join(names) + "\n" + "1.5,2.5,3.5\n" * 3)
+    quote = '"' if delimiter == " " else ""
+    rows = [(names[0], names[1], "0.5"), (names[1], names[2], "0.25")]
+    given = {"graph_delimiter": "|"} if delimiter == "|" else {}
+    for columns in (3, 2):
+        text = "\n".join(
+            delimiter.join([f"{quote}{cell}{quote}" for cell in row[:2]] + list(row[2:columns]))
+            for row in rows
+        )
+        (tmp_path / "e.txt").write_text(text + "\n")
+        options = IngestOptions(overwrite=True, **given)
+        store = ingest(readings, tmp_path / "store", options, graph=tmp_path / "e.txt")
+        expected = [0.5, 0.25] if columns == 3 else [1.0, 1.0]
+        assert weights(store) == dict(zip([row[:2] for row in rows], expected, strict=True))
+
+
+def test_decimal_commas_of_weights(tmp_path: Path) -> None:
+    assert weights(stored(tmp_path, "400;7;0,5\n7;55;0,25\n")) == {
+        ("400", "7"): 0.5,
+        ("7", "55"): 0.25,
+    }
+    thousands = "from;to;length\n400;7;1,500\n7;55;2,250\n"
+    with pytest.raises(DataError, match=r"holds '1,500'.*decimal=',' reads decimal commas"):
+        stored(tmp_path, thousands)
+    store = stored(tmp_path, thousands, decimal=",", edge_values="weight")
+    assert weights(store) == {("400", "7"): 1.5, ("7", "55"): 2.25}

@@ -5,9 +5,11 @@ from pgti.ingestion.options import IngestOptions
 
 __all__ = [
     "ARROW_SUFFIXES",
+    "GRAPH_TEXT_SUFFIXES",
     "HDF5_SUFFIXES",
     "IDS_IN_READINGS",
     "NETCDF_SUFFIXES",
+    "NETWORK_SUFFIXES",
     "PARQUET_SUFFIXES",
     "TEXT_SUFFIXES",
     "check_options_used",
@@ -21,9 +23,15 @@ _TABLES = (*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES)
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf")
 _LABELLED = (*NETCDF_SUFFIXES, ".zarr", "xarray")
-_KNOWN = (*_TABLES, *HDF5_SUFFIXES, *_LABELLED, ".npy", ".npz", ".json", ".pkl", ".pickle", "")
+NETWORK_SUFFIXES = (".graphml", ".gml")
+GRAPH_TEXT_SUFFIXES = (*TEXT_SUFFIXES, ".rel", ".geo")
+_GRAPH_TABLES = (*GRAPH_TEXT_SUFFIXES, *PARQUET_SUFFIXES, ".geojson", ".json", "")
+_KNOWN = (
+    *(*_TABLES, *HDF5_SUFFIXES, *_LABELLED, ".npy", ".npz", ".json", ".pkl", ".pickle"),
+    *(*NETWORK_SUFFIXES, *_GRAPH_TABLES, ".mtx"),
+)
 _ARRAY_FILES = (*HDF5_SUFFIXES, ".npy", ".npz")
-_GRAPHS = (".npz", *TEXT_SUFFIXES)
+_GRAPHS = (".npz", *_GRAPH_TABLES)
 
 IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES, *_LABELLED)
 
@@ -34,17 +42,17 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "timestamps": ((*_TABLES, *_ARRAY_FILES, *_LABELLED, ""), ()),
     "time_format": ((*_TABLES, *_ARRAY_FILES, *_LABELLED, ""), ()),
     "delimiter": (TEXT_SUFFIXES, ()),
-    "graph_delimiter": ((), TEXT_SUFFIXES),
-    "encoding": (TEXT_SUFFIXES, TEXT_SUFFIXES),
-    "decimal": (TEXT_SUFFIXES, TEXT_SUFFIXES),
+    "graph_delimiter": ((), GRAPH_TEXT_SUFFIXES),
+    "encoding": (TEXT_SUFFIXES, GRAPH_TEXT_SUFFIXES),
+    "decimal": (TEXT_SUFFIXES, GRAPH_TEXT_SUFFIXES),
     "time_columns": ((*_TABLES, ""), ()),
     "long": ((*_TABLES, ""), ()),
     "axes": ((*_ARRAY_FILES, *_LABELLED, ""), ()),
     "transpose": ((*_TABLES, *_ARRAY_FILES, ""), ()),
     "ids": (IDS_IN_READINGS, _GRAPHS),
-    "edges": ((".npz",), _GRAPHS),
-    "coordinates": ((".npz",), _GRAPHS),
-    "neighbours": ((".npz", *HDF5_SUFFIXES, *_LABELLED), _GRAPHS),
+    "edges": ((".npz",), (*_GRAPHS, *NETWORK_SUFFIXES)),
+    "coordinates": ((".npz",), (*_GRAPHS, *NETWORK_SUFFIXES)),
+    "neighbours": ((".npz", *HDF5_SUFFIXES, *_LABELLED), (*_GRAPHS, *NETWORK_SUFFIXES)),
     "graph_kind": ((), _GRAPHS),
     "graph_values": ((), (".npz",)),
 }
@@ -80,7 +88,7 @@ def check_options_used(readings: str | None, graph: str | None, options: IngestO
         suffixes = dict.fromkeys(suffix for suffix in (readings, graph) if suffix is not None)
         given = [suffix or "an object in memory" for suffix in suffixes]
         uses = [
-            f"{what} in {', '.join(formats)}"
+            f"{what} in {', '.join(each or 'memory' for each in formats)}"
             for what, formats in (("readings", for_readings), ("a graph", for_graphs))
             if formats
         ]

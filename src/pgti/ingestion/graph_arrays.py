@@ -22,9 +22,16 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import choose_keys, find_ids, ids_to_text, reraise_read_errors
 from pgti.ingestion.safe_pickle import load_pickle, plain_labels
 
-__all__ = ["matrix_graph", "read_npy_graph", "read_npz_graph", "read_pickled_graph"]
+__all__ = [
+    "matrix_graph",
+    "read_market_graph",
+    "read_npy_graph",
+    "read_npz_graph",
+    "read_pickled_graph",
+]
 
 _CSR = ("indptr", "indices", "data")
+_COO = ("row", "col", "data", "shape", "format")
 
 
 def matrix_graph(matrix: Any, name: str, node_ids: tuple[str, ...] | None = None) -> RawMatrix:
@@ -33,10 +40,14 @@ def matrix_graph(matrix: Any, name: str, node_ids: tuple[str, ...] | None = None
     Raises:
         DataError: if it is not square, or not numbers.
     """
+    matrix = np.asarray(matrix) if isinstance(matrix, np.matrix) else matrix
     if len(matrix.shape) != 2 or matrix.shape[0] != matrix.shape[1]:
         raise DataError(f"{name} has shape {matrix.shape}: an adjacency matrix must be square")
     if matrix.dtype.kind not in "biuf":
         raise DataError(f"{name} holds {matrix.dtype}: an adjacency matrix holds numbers")
+    if sp.issparse(matrix):
+        sparse: Any = matrix
+        matrix = _merged(matrix, name) if sparse.format == "coo" else sp.csr_array(sparse)
     return RawMatrix(name=name, matrix=matrix, node_ids=node_ids)
 
 
@@ -51,6 +62,46 @@ def read_npy_graph(path: Path) -> RawMatrix:
             read_header(file).check_size(path.name, path.stat().st_size)
         matrix = np.load(path, allow_pickle=False)
     return matrix_graph(matrix, path.name)
+
+
+def read_market_graph(path: Path) -> RawMatrix:
+    """A sparse or a dense matrix in a Matrix Market file.
+
+    Raises:
+        DataError: if the file is damaged, or promises more numbers than it could hold.
+    """
+    from scipy.io import mminfo, mmread  # noqa: PLC0415 - it takes a while
+
+    with reraise_read_errors(path.name, "a Matrix Market file"):
+        rows, columns, entries, _, field, symmetry = mminfo(path)
+        if rows != columns:
+            raise DataError(
+                f"{path.name} has shape ({rows}, {columns}): an adjacency matrix must be square"
+            )
+        if path.suffix != ".gz" and max(rows, entries if symmetry == "general" else 0) > max(
+            64, path.stat().st_size
+        ):
+            raise DataError(
+                f"{path.name} promises {rows:,} nodes and {entries:,} entries in "
+                f"{path.stat().st_size:,} bytes: copy it again"
+            )
+        if field == "complex":
+            raise DataError(f"{path.name} holds complex numbers: an adjacency matrix is real")
+        matrix: Any = mmread(path)
+    return matrix_graph(matrix, path.name)
+
+
+def _merged(matrix: Any, name: str) -> Any:
+    """A matrix with each of its entries once; SciPy would add up those of the same place."""
+    rows, columns = matrix.row, matrix.col
+    places = rows.astype(np.int64) * matrix.shape[1] + columns
+    found, counts = np.unique(places, return_counts=True)
+    if len(found) != len(places):
+        row, column = divmod(int(found[np.argmax(counts)]), matrix.shape[1])
+        raise DataError(
+            f"the entry ({row}, {column}) of {name} appears {counts.max()} times: leave one of them"
+        )
+    return sp.csr_array(matrix)
 
 
 def read_pickled_graph(path: Path) -> RawMatrix:
@@ -89,8 +140,9 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> R
         DataError: if the archive is damaged or holds none of them, or several matrices.
     """
     name = path.name
+    with reraise_read_errors(name, "an npz archive"):
+        headers = npz_headers(path)  # first: np.load leaves a file open that is no archive
     with reraise_read_errors(name, "an npz archive"), np.load(path, allow_pickle=False) as archive:
-        headers = npz_headers(path)
         if ids_elsewhere and options.ids not in headers:
             options = replace(options, ids=None)
         if options.edges:
@@ -110,6 +162,8 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> R
             and header.dtype.kind in "biuf"
         }
         is_compressed = all(key in headers for key in _CSR)
+        if all(key in headers for key in _COO) and options.graph_values is None:
+            return matrix_graph(_coordinate_list(archive, headers, name), name)
         is_unnamed = options.graph_values is None
         has_matrix = is_compressed or bool(square) or not is_unnamed
         if options.graph_kind == "coordinates" or (
@@ -143,6 +197,23 @@ def _coordinates(
         )
     ids = find_ids(headers, arrays.__getitem__, len(latlon), options.ids, name)
     return RawCoordinates(name=name, latlon=latlon, node_ids=ids)
+
+
+def _coordinate_list(arrays: Arrays, headers: Headers, name: str) -> "sp.coo_array[Any]":
+    """A matrix as SciPy writes one in the layout "coo"."""
+    rows, columns, data = (arrays[key] for key in _COO[:3])
+    shape = tuple(arrays["shape"].tolist())
+    fits = rows.ndim == 1 and rows.shape == columns.shape == data.shape and len(shape) == 2
+    whole = rows.dtype.kind in "iu" and columns.dtype.kind in "iu"
+    if not fits or not whole or shape[0] != shape[1] or data.dtype.kind not in "biuf":
+        sizes = ", ".join(f"{key} {headers[key].dtype} {headers[key].shape}" for key in _COO[:3])
+        raise DataError(f"{name} has {sizes} for a matrix {shape}: the rule is square, and numbers")
+    if (
+        len(rows)
+        and not 0 <= min(rows.min(), columns.min()) <= max(rows.max(), columns.max()) < shape[0]
+    ):
+        raise DataError(f"an edge of {name} leads to no node, for the nodes are 0..{shape[0] - 1}")
+    return sp.coo_array((data, (rows, columns)), shape=shape)
 
 
 def _compressed(arrays: Arrays, headers: Headers, name: str) -> "sp.csr_array[Any]":

@@ -14,6 +14,7 @@ from pgti.graph import SensorGraph
 from pgti.ingestion.axes_guards import note_other_axes, refuse_other_axes
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.formats import IDS_IN_READINGS, check_options_used
+from pgti.ingestion.graph_sources import GraphSource, graph_suffix, read_raw_graph
 from pgti.ingestion.node_matching import (
     MatchedGraph,
     RawCoordinates,
@@ -26,12 +27,9 @@ from pgti.ingestion.readings import Readings
 from pgti.ingestion.resample import resample, with_interval_of_grid
 from pgti.ingestion.scratch import scratch_beside
 from pgti.ingestion.sources import (
-    GraphSource,
     ReadingsSource,
     find_source,
-    graph_suffix,
     open_readings,
-    read_raw_graph,
     readings_suffix,
 )
 from pgti.ingestion.time_rules import daily_rule
@@ -63,8 +61,9 @@ def ingest(
             "readings/*.csv", a directory, a zip, or a mapping from names.
         target: the store's directory, created when everything else has succeeded.
         options: how to read the source; the keywords below come first.
-        graph: a graph file, a matrix or a SensorGraph; None takes the graph of the source, or
-            else no edges.
+        graph: a graph file, a matrix, `(edge_index, edge_weight)`, a graph of NetworkX, `Data` of
+            PyTorch Geometric, a frame of edges or places, or a SensorGraph; None takes the graph
+            of the source, or else no edges.
         node_ids: sensor ids, in order, for a source without ids; a source's own ids win.
         progress: called with the number of rows written and, where known, their total.
         **more: options of `IngestOptions`:

@@ -74,9 +74,9 @@ def _unlinked(name: str, graph: SensorGraph, ids: tuple[str, ...]) -> tuple[str,
     alone = [ids[node] for node in np.flatnonzero(~is_linked)]
     if not alone:
         return ()
-    have = "sensor has" if len(alone) == 1 else "sensors have"
+    have = "has" if len(alone) == 1 else "have"
     return (
-        f"{len(alone):,} of {graph.num_nodes:,} {have} no edge to another in {name}: "
+        f"{len(alone):,} of {graph.num_nodes:,} sensors {have} no edge to another in {name}: "
         f"{_examples(alone)}",
     )
 
@@ -183,7 +183,8 @@ def _match_edges(
         by_id = node_ids is not None and not raw.by_position and places.keys() == set(node_ids)
         if not by_id or foreign.all():
             raise _edge_to_no_node(raw, int(np.flatnonzero(foreign)[0]), places, num_nodes)
-        others = [each for each in (*raw.source, *raw.target) if each not in places]
+        ends = (end for edge in zip(raw.source, raw.target, strict=True) for end in edge)
+        others = [end for end in ends if end not in places]
         others = list(dict.fromkeys(others))
         names = "a sensor" if len(others) == 1 else f"{len(others):,} sensors"
         notes += (
@@ -193,6 +194,10 @@ def _match_edges(
         source, target = source[~foreign], target[~foreign]
         value = None if value is None else value[~foreign]
     coordinates = raw.coordinates
+    if coordinates is not None and node_ids and raw.node_ids and raw.node_ids != node_ids:
+        rows = {label: row for row, label in enumerate(raw.node_ids)}
+        known = all(label in rows for label in node_ids)
+        coordinates = coordinates[[rows[each] for each in node_ids]] if known else None
     if coordinates is not None:
         coordinates, wrapped = _wrap(raw.name, coordinates)
         notes += wrapped

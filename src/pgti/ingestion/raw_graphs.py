@@ -44,7 +44,8 @@ class RawEdges:
         target: label of each edge's target, text [E].
         value: weight or distance of each edge [E], or None for weight 1.
         value_name: what the source calls the values, where it names them.
-        coordinates: [N, 2] latitude and longitude of the readings' sensors, where known.
+        coordinates: [N, 2] latitude and longitude, where known: of the nodes in `node_ids`, or of
+            the readings' sensors where that is None.
         is_topology: whether every listed edge is an edge of the graph, so that the kernel only
             weighs them; in a table of distances it also decides which pairs are edges.
         edge_label: what messages call edge `i`, its source included; None numbers the edges.

@@ -1,4 +1,4 @@
-"""The right reader for a source of readings or of a graph."""
+"""The right reader for a source of readings."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,11 +6,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.graph import SensorGraph
 from pgti.ingestion.basicts import find_basicts, open_basicts
 from pgti.ingestion.contents import check_contents
 from pgti.ingestion.file_sets import SourceSet, find_sources
@@ -24,18 +22,10 @@ from pgti.ingestion.formats import (
 )
 from pgti.ingestion.frame_tables import ArrowFrame, LazyFrame, pandas_table, stream_table
 from pgti.ingestion.frames import open_array, open_frame
-from pgti.ingestion.graph_arrays import (
-    matrix_graph,
-    read_npy_graph,
-    read_npz_graph,
-    read_pickled_graph,
-)
-from pgti.ingestion.graph_tables import read_table_graph
 from pgti.ingestion.hdf5 import open_hdf5
 from pgti.ingestion.json import open_json
 from pgti.ingestion.labelled import XarrayObject, open_xarray
 from pgti.ingestion.labelled_files import is_zarr, open_netcdf, open_zarr
-from pgti.ingestion.node_matching import RawGraph, RawMatrix
 from pgti.ingestion.npy import open_npy
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_arrow_file, open_parquet
@@ -48,14 +38,12 @@ from pgti.ingestion.text_table import open_text_table
 from pgti.options import require_type
 
 __all__ = [
-    "GraphSource",
     "ReadingsSource",
     "TableSource",
     "find_source",
-    "graph_suffix",
+    "last_suffixes",
     "open_any_table",
     "open_readings",
-    "read_raw_graph",
     "readings_suffix",
 ]
 
@@ -66,7 +54,6 @@ ReadingsSource: TypeAlias = (
     _OneSource | Sequence[_OneSource] | Mapping[str, _OneSource] | SourceSet[Any]
 )
 TableSource: TypeAlias = Path | str | pd.DataFrame | ArrowFrame | LazyFrame
-GraphSource: TypeAlias = Path | str | SensorGraph | NDArray[Any] | sp.sparray
 
 _READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
     ".npy": open_npy,
@@ -218,68 +205,13 @@ def readings_suffix(source: ReadingsSource) -> str:
         return "xarray" if isinstance(source, XarrayObject) else ""
     if is_zarr(Path(source)):
         return ".zarr"
-    inner, last = _suffixes(source)
+    inner, last = last_suffixes(source)
     if last not in COMPRESSED_SUFFIXES:
         return last or "none"
     return inner if inner in (*TEXT_SUFFIXES, ".json") else f"{inner}{last}"
 
 
-def graph_suffix(source: GraphSource) -> str:
-    """The suffix of a graph file, without compression; empty for an object in memory."""
-    if not isinstance(source, Path | str):
-        return ""
-    inner, last = _suffixes(source)
-    return (inner if last in COMPRESSED_SUFFIXES else last) or "none"
-
-
-def _suffixes(source: Path | str) -> tuple[str, str]:
+def last_suffixes(source: Path | str) -> tuple[str, str]:
     """The suffix of a file without its compression, and that of the file, in lower case."""
     path = Path(source)
     return Path(inner_name(path)).suffix.lower(), path.suffix.lower()
-
-
-def read_raw_graph(
-    source: GraphSource,
-    options: IngestOptions,
-    readings: Readings | None = None,
-    *,
-    ids_elsewhere: bool = False,
-) -> RawGraph:
-    """Read a graph, without matching its nodes with the sensors of the readings.
-
-    Args:
-        source: a file; or a SensorGraph, a dense or a sparse matrix.
-        options: see `IngestOptions`.
-        readings: the readings, if any; their sensors help to recognize what a table holds.
-        ids_elsewhere: whether `options.ids` may be an array of the readings' file alone.
-
-    Raises:
-        ConfigError: if options name what cannot be used.
-        DataError: if the source is damaged or does not hold a graph.
-    """
-    if isinstance(source, SensorGraph):
-        return RawMatrix(
-            name="the graph",
-            matrix=source.adjacency,
-            coordinates=source.coordinates,
-            are_weights=True,
-        )
-    if isinstance(source, np.ndarray) or sp.issparse(source):
-        return matrix_graph(source, "the matrix")
-    path = Path(str(source))
-    suffix = graph_suffix(path)
-    if not path.is_file():
-        raise DataError(f"the graph file {path} does not exist or is not a file: check the path")
-    check_contents(path)
-    if suffix in (".pkl", ".pickle"):
-        return read_pickled_graph(path)
-    if suffix == ".npz":
-        return read_npz_graph(path, options, ids_elsewhere)
-    if suffix == ".npy":
-        return read_npy_graph(path)
-    if suffix in TEXT_SUFFIXES:
-        return read_table_graph(path, options, readings, ids_elsewhere)
-    raise DataError(
-        f"the graph file {path.name} has the suffix {suffix!r}: known are .npy, .npz, "
-        f"{', '.join(TEXT_SUFFIXES)} (also compressed), .pkl"
-    )

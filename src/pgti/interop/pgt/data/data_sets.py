@@ -20,9 +20,9 @@ from pgti.datasets import Dataset
 from pgti.datasets.archives import find_member, unpack_member
 from pgti.errors import ConfigError, DataError
 from pgti.ingestion import IngestOptions
+from pgti.ingestion.graph_sources import read_raw_graph
 from pgti.ingestion.node_matching import RawMatrix
 from pgti.ingestion.readings import reraise_read_errors
-from pgti.ingestion.sources import read_raw_graph
 from pgti.interop.pgt import published
 from pgti.interop.pgt.data.compat import Scaling
 from pgti.interop.pgt.data.sources import ArraySource, NpySource, Source, TableSource
