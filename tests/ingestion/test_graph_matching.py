@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pgti.errors import DataError
-from pgti.ingestion import IngestOptions, ingest
+from pgti.ingestion import IngestOptions, ingest, read_graph
 from pgti.store import SeriesStore
 
 IDS = ("400", "7", "55")
@@ -194,5 +194,5 @@ def test_decimal_commas_of_weights(tmp_path: Path) -> None:
     thousands = "from;to;length\n400;7;1,500\n7;55;2,250\n"
     with pytest.raises(DataError, match=r"holds '1,500'.*decimal=',' reads decimal commas"):
         stored(tmp_path, thousands)
-    store = stored(tmp_path, thousands, decimal=",", edge_values="weight")
-    assert weights(store) == {("400", "7"): 1.5, ("7", "55"): 2.25}
+    graph, _ = read_graph(tmp_path / "g.csv", IngestOptions(decimal=",", edge_values="weight"))
+    assert sorted(graph.edge_weight.tolist()) == [1.5, 2.25]

@@ -124,7 +124,7 @@ def _edges(table: GraphTable, options: IngestOptions) -> RawEdges:
     if len(options.edges) == 3:
         weight = table.named(options.edges[2])
     elif header is None:
-        weight = 2 if table.width > 2 else None
+        weight = 2 if table.width > 2 and not options.edges else None
     else:
         weight = table.column(_WEIGHTS)
         if weight is None:
