@@ -1,11 +1,15 @@
 """Persistence and the historical average."""
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import pgti
 from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.forecasting.baselines import HistoricalAverageForecaster, last_observed
@@ -79,3 +83,28 @@ def test_tables_with_gaps_are_refused() -> None:
         historical_average(torch.tensor([1.0, torch.nan, torch.nan]).view(3, 1, 1))
     with pytest.raises(ConfigError, match=r"shape \(3, 1\)"):
         historical_average(torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize(("freq", "zone"), [("MS", None), ("ME", "Europe/Rome"), ("QS", None)])
+def test_the_average_of_a_monthly_series_is_that_of_the_month(
+    tmp_path: Path, freq: str, zone: str | None
+) -> None:
+    """Each forecast is the mean of the same month of the training years, by the clock."""
+    times = pd.date_range("2010-01-01", periods=96, freq=freq)
+    values = np.random.default_rng(4).normal(20, 5, (96, 2)).round(1)
+    values[5, 0] = np.nan
+    frame = pd.DataFrame(values, index=times, columns=["a", "b"])
+    store = pgti.ingest(frame, tmp_path / "s", time_zone=zone)
+    average = HistoricalAverageForecaster.fit(
+        store, range(60), target_indices=(0,), input_steps=4, horizon=3
+    )
+    starts = np.array([0, 70, 93])  # the last window reaches beyond the end
+    nothing = torch.zeros(3, 4, 2, 1)
+    batch = Batch(
+        x=nothing, x_mask=nothing.bool(), y=None, y_mask=None, calendar=nothing, starts=starts
+    )
+    months = pd.date_range("2010-01-01", periods=120, freq=freq).month
+    means = frame[:60].groupby(months[:60]).mean()
+    rows = starts[:, None] + 4 + np.arange(3)
+    expected = means.to_numpy(np.float32)[means.index.get_indexer(months[rows.ravel()])]
+    np.testing.assert_allclose(average(batch)[..., 0].numpy().reshape(-1, 2), expected, rtol=1e-6)

@@ -79,7 +79,7 @@ def test_bins_follow_the_calendar(tmp_path: Path) -> None:
     assert typical.bins(store.time_axis, rows).tolist() == [[0, 23, 3], [24, 47, 0]]
 
 
-@pytest.mark.parametrize(("interval", "bins"), [(86_400, 7), (7 * 86_400, 1), (None, 1)])
+@pytest.mark.parametrize(("interval", "bins"), [(86_400, 7), (3 * 86_400, 1), (None, 1)])
 def test_days_of_the_week_or_one_bin(tmp_path: Path, interval: int | None, bins: int) -> None:
     """Daily readings have typical weekdays; rarer ones, or those without times, one mean."""
     values = np.random.default_rng(2).integers(0, 900, (60, 2, 1)) / 10
@@ -159,3 +159,20 @@ def test_sums_are_those_of_one_row_after_the_other(tmp_path: Path, num_bins: int
                 number[random_bins[row], sensor, channel] += 1
     assert sums.tobytes() == expected.tobytes()
     np.testing.assert_array_equal(counts, number)
+
+
+def test_rare_readings_have_typical_months(tmp_path: Path) -> None:
+    """Readings of weeks have a mean for each month that was seen; others have the sensor's."""
+    values = np.random.default_rng(3).integers(0, 900, (60, 2, 1)) / 10
+    store = make_store(tmp_path / "s", values, 7 * 86_400)
+    typical = TypicalReadings.fit(store, range(40))
+    rows = np.arange(60)
+    months = store.time_axis.at(rows).astype("datetime64[M]").astype(int) % 12
+    assert typical.num_days == 12
+    np.testing.assert_array_equal(typical.bins(store.time_axis, rows), months)
+    for month in range(12):
+        seen = np.flatnonzero(months[:40] == month)
+        expected = values[seen if len(seen) else slice(40)].mean(axis=0)
+        np.testing.assert_allclose(typical.table[month], expected, rtol=1e-6)
+    again = TypicalReadings.from_bytes(typical.to_bytes())
+    np.testing.assert_array_equal(again.table, typical.table)

@@ -111,11 +111,12 @@ class HistoricalAverageForecaster(AbstractForecaster):
     """Forecasts the training mean of the same sensor at the same time of the week.
 
     Create one with `fit`. Where a sensor was never observed in a bin of the week, the mean of the
-    bin of the day stands in, then the mean of the sensor, then that of the channel. Without
+    bin of the day stands in, then the mean of the sensor, then that of the channel. Where rows are
+    a week or more apart (weeks, months, quarters), the bins are the months of the year. Without
     times, the forecast is the sensor's mean.
 
     Args:
-        table: mean of each bin of the week, node and target, in original units [bins, N, C_out].
+        table: mean of each bin, node and target, in original units [bins, N, C_out].
         intervals_per_bin: intervals of the series that share a bin.
         time_axis: maps rows to bins of the week.
         input_steps: L, to find the target rows of a window.
@@ -179,14 +180,14 @@ class HistoricalAverageForecaster(AbstractForecaster):
         Raises:
             DataError: if a target channel has no observed value in those rows.
         """
-        num_week_bins = store.time_axis.num_week_bins
-        merged = -(-num_week_bins // _MAX_WEEK_BINS)
+        num_bins = store.time_axis.num_season_bins
+        merged = -(-num_bins // _MAX_WEEK_BINS)
         sums, counts = sum_by_bin(
             store,
             train_rows,
             target_indices,
-            lambda rows: store.time_axis.week_bins(rows) // merged,
-            -(-num_week_bins // merged),
+            lambda rows: store.time_axis.season_bins(rows) // merged,
+            -(-num_bins // merged),
             sensors=sensors,
         )
         of_channels = sums.sum(axis=0).sum(axis=0), counts.sum(axis=(0, 1))
@@ -201,7 +202,7 @@ class HistoricalAverageForecaster(AbstractForecaster):
                     "choose another split"
                 )
         bin_seconds = merged * (store.time_axis.interval_seconds or SECONDS_PER_DAY)
-        whole_days = num_week_bins > 1 and SECONDS_PER_DAY % bin_seconds == 0
+        whole_days = store.time_axis.num_week_bins > 1 and SECONDS_PER_DAY % bin_seconds == 0
         _fill_unobserved(sums, counts, of_channels, whole_days=whole_days)
         sums /= counts
         table = torch.from_numpy(sums.astype(store.codec.reading_dtype))
@@ -210,13 +211,13 @@ class HistoricalAverageForecaster(AbstractForecaster):
     @staticmethod
     def fit_bytes(store: SeriesStore, num_targets: int, num_nodes: int) -> int:
         """Memory that `fit` takes for that many targets and sensors."""
-        week_bins = min(_MAX_WEEK_BINS, store.time_axis.num_week_bins)
-        return 16 * week_bins * num_nodes * num_targets
+        num_bins = min(_MAX_WEEK_BINS, store.time_axis.num_season_bins)
+        return 16 * num_bins * num_nodes * num_targets
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """The table's entries for the windows' target rows."""
         rows_BH = batch.starts[:, None] + self.input_steps + np.arange(self.horizon)
-        bins_BH = self.time_axis.week_bins(rows_BH) // self.intervals_per_bin
+        bins_BH = self.time_axis.season_bins(rows_BH) // self.intervals_per_bin
         return self.table[to_device(bins_BH, self.table.device)]
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, MissingExtraError, option
 from pgti.store.clock import SECONDS_PER_DAY
-from pgti.store.time_axis import TimeAxis
+from pgti.store.time_axis import MONTHS_PER_YEAR, TimeAxis
 
 __all__ = [
     "CALENDAR_FEATURES",
@@ -22,7 +22,7 @@ CALENDAR_FEATURES = ("time-of-day", "day-of-week", "day-of-year", "month-of-year
 """Names of the features of any calendar; `holiday_feature` gives those of a country."""
 
 _HOLIDAY = "holiday:"
-_DAYS_PER_YEAR, _MONTHS_PER_YEAR = 366, 12
+_DAYS_PER_YEAR = 366
 
 
 def calendar_features(
@@ -58,8 +58,8 @@ def calendar_features(
             feature = (days - _years(days).astype("datetime64[D]")).astype(np.float32)
             feature /= np.float32(_DAYS_PER_YEAR)
         elif name == "month-of-year":
-            months = _days(time_axis, rows).astype("datetime64[M]").astype(np.int64)
-            feature = (months % _MONTHS_PER_YEAR).astype(np.float32) / np.float32(_MONTHS_PER_YEAR)
+            months = time_axis.month_of_year(rows).astype(np.float32)
+            feature = months / np.float32(MONTHS_PER_YEAR)
         elif name.startswith(_HOLIDAY):
             feature = _is_holiday(_days(time_axis, rows), name.removeprefix(_HOLIDAY))
         else:

@@ -14,6 +14,7 @@ from pgti.store.clock import SECONDS_PER_DAY, SECONDS_PER_WEEK, is_zone, wall_se
 from pgti.store.time_rule import TimeRule, format_interval
 
 __all__ = [
+    "MONTHS_PER_YEAR",
     "SECONDS_PER_DAY",
     "SECONDS_PER_WEEK",
     "TimeAxis",
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 _MONDAY_OFFSET = 3 * SECONDS_PER_DAY  # 1970-01-01 was a Thursday
+MONTHS_PER_YEAR = 12
 _MOSTLY = 0.9  # of the steps are the interval, where times without a rule continue at it
 
 
@@ -247,6 +249,26 @@ class TimeAxis:
         if self.num_week_bins == 1 or self.interval_seconds is None:
             return np.zeros(rows.shape, dtype=np.int64)
         return self._seconds_of_week(rows) // self.interval_seconds
+
+    @property
+    def has_months(self) -> bool:
+        """Whether rows are a week or more apart, so that the season that repeats is the year."""
+        interval = self.interval_seconds
+        return self.is_dated and interval is not None and interval >= SECONDS_PER_WEEK
+
+    @property
+    def num_season_bins(self) -> int:
+        """Months of a year, where rows are a week or more apart; else intervals of a week."""
+        return MONTHS_PER_YEAR if self.has_months else self.num_week_bins
+
+    def season_bins(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The month of each row, from January as 0, or its interval of the week."""
+        return self.month_of_year(rows) if self.has_months else self.week_bins(rows)
+
+    def month_of_year(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Month of each row on the wall clock, from January as 0."""
+        months = self.at(rows).astype("datetime64[M]").astype(np.int64)
+        return np.asarray(months % MONTHS_PER_YEAR, dtype=np.int64)
 
     def _seconds_of_week(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return (self._wall_seconds(rows) + _MONDAY_OFFSET) % SECONDS_PER_WEEK

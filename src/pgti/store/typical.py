@@ -14,7 +14,7 @@ from pgti.errors import StoreError
 from pgti.storage import write_atomically
 from pgti.store.codec import Values
 from pgti.store.store import SeriesStore
-from pgti.store.time_axis import SECONDS_PER_DAY, TimeAxis
+from pgti.store.time_axis import MONTHS_PER_YEAR, SECONDS_PER_DAY, TimeAxis
 
 __all__ = ["TypicalReadings", "has_times_of_day", "sum_by_bin"]
 
@@ -122,8 +122,9 @@ class TypicalReadings:
         table: mean observed reading of each sensor and channel in original units, [bins, N, C]. All
             arrays are float32, those of an exact store float64. The bins are times of day, first
             those of working days, then those of Saturday and Sunday; or days of the week, from
-            Monday; or one.
-        num_days: kinds of day: 2 with times of day, 7 with days of the week, 1 with neither.
+            Monday; or months of the year, where rows are a week or more apart; or one.
+        num_days: kinds of day: 2 with times of day, 7 with days of the week, 12 with months, 1 with
+            none of them.
         minimum: least observed reading of each channel, [C]; NaN where it has none.
         maximum: greatest observed reading, likewise.
         observed: share of the readings of each sensor and channel that were observed, [N, C].
@@ -262,7 +263,7 @@ class TypicalReadings:
             channels = table.shape[2:]
             is_valid = (
                 table.ndim == 3
-                and num_days in (1, _KINDS_OF_DAY, _DAYS_OF_WEEK)
+                and num_days in (1, _KINDS_OF_DAY, _DAYS_OF_WEEK, MONTHS_PER_YEAR)
                 and len(table) > 0
                 and len(table) % num_days == 0
                 and all(arrays[each].shape == channels for each in ("minimum", "maximum"))
@@ -285,6 +286,8 @@ def _bins_of(time_axis: TimeAxis) -> tuple[int, int]:
     """Kinds of day, and bins of each."""
     if has_times_of_day(time_axis):
         return _KINDS_OF_DAY, -(-SECONDS_PER_DAY // (time_axis.interval_seconds or 1))
+    if time_axis.has_months:
+        return MONTHS_PER_YEAR, 1
     is_daily = time_axis.is_dated and time_axis.interval_seconds == SECONDS_PER_DAY
     return (_DAYS_OF_WEEK, 1) if is_daily else (1, 1)
 
@@ -294,6 +297,8 @@ def _bins_at(
 ) -> NDArray[np.int64]:
     if num_days == 1:
         return np.zeros(rows.shape, dtype=np.int64)
+    if num_days == MONTHS_PER_YEAR:
+        return time_axis.month_of_year(rows)
     day = time_axis.day_of_week(rows)
     if num_days == _DAYS_OF_WEEK:
         return day
