@@ -136,7 +136,7 @@ def _find_latlon(
         if ordered and ordered != variable.dims:
             values = values.transpose([variable.dims.index(dim) for dim in ordered])
         pair.append(np.broadcast_to(values.reshape(shape), sizes).reshape(-1))
-    pair[1] = (pair[1] + 180) % 360 - 180
+    pair[1] = np.where(pair[1] > 180, pair[1] - 360, pair[1])
     return np.stack(pair, axis=1)
 
 

@@ -23,14 +23,12 @@ from pgti.ingestion.readings import ids_to_text
 from pgti.ingestion.time_columns import TextTimes
 from pgti.ingestion.times import RowLabels, epoch_seconds
 from pgti.store.clock import is_zone
+from pgti.store.labelled import WALL_CLOCK
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["WALL_CLOCK", "LabelledTimes", "read_times"]
-
-WALL_CLOCK = "wall clock"
-"""The attribute time_zone of times that are on a clock without a name."""
+__all__ = ["LabelledTimes", "read_times"]
 
 _OF_CFTIME = "days since 1970-01-01"
 _TIMES = ("times", "time", "date", "dates", "datetime", "timestamp")

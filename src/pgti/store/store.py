@@ -20,6 +20,7 @@ from pgti.store.codec import Codec, Raw, Values
 from pgti.store.covariates import as_future
 from pgti.store.coverage import plot_store
 from pgti.store.facts import describe_store
+from pgti.store.labelled import to_dataset
 from pgti.store.meta import StoreMeta, codec_of, time_axis_of
 from pgti.store.moments import Moments, moments_of_rows
 from pgti.store.parts import (
@@ -193,12 +194,8 @@ class SeriesStore(Display):
             fields = self.path, self.meta, self.raw, self.graph, self.time_axis, self.codec
             rest = self.block_moments, self.notes, None, None, self.future, self.static_features
             return SeriesStore, (*fields, *rest)
-        return open_prefix, (
-            SeriesStore.open,
-            self.path.resolve(),
-            self.meta.num_steps,
-            self.fingerprint,
-        )
+        place = self.path.resolve(), self.meta.num_steps, self.fingerprint
+        return open_prefix, (SeriesStore.open, *place)
 
     def describe(self) -> tuple[str, dict[str, str]]:
         """A title, and facts by name; each is one line."""
@@ -213,6 +210,14 @@ class SeriesStore(Display):
             A `plotly.graph_objects.Figure`.
         """
         return plot_store(self)
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` that reads only what is indexed; see `pgti.store.labelled`.
+
+        Raises:
+            MissingExtraError: if xarray is not installed.
+        """
+        return to_dataset(self)
 
     @property
     def fingerprint(self) -> str:
@@ -234,10 +239,8 @@ class SeriesStore(Display):
             ConfigError: if it has fewer rows.
         """
         if not 0 <= num_steps <= self.meta.num_steps:
-            raise ConfigError(
-                f"the first {num_steps} rows of {self.path} were asked for, and it has "
-                f"{self.meta.num_steps}"
-            )
+            has = f"and it has {self.meta.num_steps}"
+            raise ConfigError(f"the first {num_steps} rows of {self.path} were asked for, {has}")
         if num_steps == self.meta.num_steps:
             return self
         meta, time_axis = cut_meta(self, num_steps)
@@ -310,9 +313,7 @@ class SeriesStore(Display):
         Raises:
             PgtiError: if the rows cannot be appended; the store is then what it was.
         """
-        grow: Any = import_module(
-            "pgti.ingestion.appending"
-        )  # by name: a layer above reads sources
+        grow: Any = import_module("pgti.ingestion.appending")  # by name: a layer above
         grown: SeriesStore = grow.append(self, source, options, **more)
         return grown
 
