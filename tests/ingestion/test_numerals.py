@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pgti.errors import DataError
+from pgti.errors import DataError, name_flags
 from pgti.ingestion import IngestOptions, append, ingest
 
 TIMES = [f"2024-03-13 {hour:02}:00" for hour in range(4)]
@@ -78,9 +78,9 @@ def test_numbers_that_could_be_two(tmp_path: Path, cells: list[list[str]], delim
 
 def test_far_rows_are_asked_about(tmp_path: Path) -> None:
     """A number that could be two is refused wherever it stands, with its line."""
-    rows = "".join(f"{row};{row + 1}\n" for row in range(9_000))
+    rows = "".join(f"{row};{row + 1}\n" for row in range(9_000)) + "NaN;\n"
     (tmp_path / "a.csv").write_text(f"a;b\n{rows}1,234;5\n")
-    with pytest.raises(DataError, match=r"line 9002, column 1 \(a\).*'1,234'.*decimal=','"):
+    with pytest.raises(DataError, match=r"line 9003, column 1 \(a\).*'1,234'.*decimal=','"):
         stored(tmp_path / "a.csv", IngestOptions(budget_bytes=1))
     (tmp_path / "a.csv").write_text(f"a;b\n{rows}1.234;5\n")
     with pytest.raises(DataError, match=r"'1.234', which is 1.234 .*or 1234"):
@@ -119,6 +119,15 @@ def test_texts_that_mean_missing(tmp_path: Path, code: str) -> None:
     assert f"missing={code!r}" in str(caught.value)
     values = stored(source, IngestOptions(missing=(code,)))
     np.testing.assert_array_equal(values, [[1, np.nan], [2, 3], [np.nan, 4]])
+
+
+def test_all_texts_are_named_at_once(tmp_path: Path) -> None:
+    """One refusal names what recurs in any column, as flags take it."""
+    source = table(tmp_path, [["1", "-"], ["M", "3"], ["M", "4"]], ",")
+    with pytest.raises(DataError) as caught, name_flags():
+        stored(source)
+    assert "line 3, column 2 (a)" in str(caught.value)
+    assert "(--missing M,-)" in str(caught.value)
 
 
 def test_texts_and_numbers_that_mean_missing(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ __all__ = ["open_text_table"]
 
 _FORMAT = "a table of text"
 _BYTES_PER_NUMBER = 20  # of pyarrow's columns, their places in the text, and the values
+_SEARCHED_COLUMNS, _SHOWN_CODES = 100, 4  # for other texts that may mean "missing"
 _MIN_BLOCK_BYTES = 1 << 12
 _MANY_COLUMNS = 500  # pyarrow takes a few microseconds for each column of a block
 
@@ -98,7 +99,7 @@ class _Parser:
                 is not a number.
         """
         values, others = self._parse(block, line)
-        if self.is_unsure and (values % 1 > 0).any():
+        if self.is_unsure and (np.isfinite(values) & (values != np.trunc(values))).any():
             texts = self._read(block, line, dict.fromkeys(self.numbers, pa.string()))
             cells = (cell for each in texts.columns for cell in pc.unique(each).to_pylist())
             find_decimal(filter(None, cells), self.name, may_group_by_dots=True)
@@ -122,7 +123,7 @@ class _Parser:
     def _parse_flat(self, block: bytes, line: int) -> tuple[NDArray[np.float64], tuple[Any, ...]]:
         """The same, where the last columns of many are numbers: they become one long column."""
         width, first = len(self.layout.kinds), self.numbers[0]
-        if self.numbers != tuple(range(first, width)):
+        if self.numbers != tuple(range(first, width)) or max(self.others, default=-1) >= first:
             raise pa.ArrowInvalid("readings between other columns")
         delimiter = self.layout.delimiter.encode()
         heads, tails = [], []
@@ -215,26 +216,35 @@ class _Parser:
             try:
                 columns.append(_to_floats(cells, self.layout.numerals))
             except pa.ArrowInvalid:
-                raise self._bad_cell(line, position, cells.to_pylist()) from None
+                raise self._bad_cell(table, line, position, cells.to_pylist()) from None
         return _join_columns(pa.table(columns, names=list(map(str, range(len(columns))))))
 
-    def _bad_cell(self, line: int, position: int, cells: list[str | None]) -> DataError:
+    def _bad_cell(self, table: Any, line: int, position: int, cells: list[str | None]) -> DataError:
         """The first cell of a column that is not a number, and the option for it, if any."""
-        numerals, titles = self.layout.numerals, self.layout.titles
-        wrong = [cell for cell in cells if cell is not None and numerals.value(cell) is None]
+        titles = self.layout.titles
+        wrong = self._wrong(cells)
         row = cells.index(wrong[0]) if wrong else 0
         title = "" if titles is None else f" ({titles[position]})"
-        holds = f"line {line + row}, column {position + 1}{title} of {self.name} holds"
-        if not numerals.is_certain:
-            find_decimal(wrong, holds.removesuffix(" holds"), may_group_by_dots=False)
-        codes = [cell for cell in dict.fromkeys(wrong) if not any(map(str.isdecimal, cell))]
-        advice = ""
-        if codes:
-            advice = f"; where a text means missing, name it ({option('missing', codes[0])})"
+        place = f"line {line + row}, column {position + 1}{title} of {self.name}"
+        if not self.layout.numerals.is_certain:
+            find_decimal(wrong, place, may_group_by_dots=False)
+        codes: dict[str, None] = {}
+        for column in [cells, *(each.to_pylist() for each in table.columns[:_SEARCHED_COLUMNS])]:
+            codes |= dict.fromkeys(
+                cell for cell in self._wrong(column) if not any(map(str.isdecimal, cell))
+            )
+        shown = tuple(codes)[:_SHOWN_CODES]
+        code = option("missing", shown if len(shown) > 1 else shown[0]) if shown else ""
+        advice = f"; where text means missing, name it ({code})" if shown else ""
         return DataError(
-            f"{holds} {wrong[0] if wrong else cells[row]!r}: it must be a number, or empty or NaN "
-            f"where the reading is missing{advice}"
+            f"{place} holds {wrong[0] if wrong else cells[row]!r}: it must be a number, or empty "
+            f"or NaN where the reading is missing{advice}"
         )
+
+    def _wrong(self, cells: list[str | None]) -> list[str]:
+        """Cells that are not numbers, each once, without blanks around them."""
+        texts = (cell.strip() for cell in dict.fromkeys(cells) if cell is not None)
+        return [text for text in texts if not self.layout.numerals.is_number(text)]
 
 
 def _to_floats(cells: Any, numerals: Numerals) -> Any:
