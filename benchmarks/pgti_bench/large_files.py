@@ -23,9 +23,9 @@ _VALUE_BYTES = 8  # of a float64
 Floats = NDArray[np.float64]
 
 
-def _speeds() -> Floats:
-    """Speeds [_PIECE_ROWS, _SENSORS] in tenths."""
-    return np.random.default_rng(0).integers(100, 800, (_PIECE_ROWS, _SENSORS)) / 10
+def _speeds(num_sensors: int = _SENSORS) -> Floats:
+    """Speeds [_PIECE_ROWS, num_sensors] in tenths."""
+    return np.random.default_rng(0).integers(100, 800, (_PIECE_ROWS, num_sensors)) / 10
 
 
 def _pieces(num_rows: int) -> Iterator[tuple[int, Floats]]:
@@ -43,12 +43,14 @@ def _rows(size: int, cell_bytes: int) -> int:
     return max(4, size // (_SENSORS * cell_bytes))
 
 
-def _write_wide_text(path: Path, size: int) -> None:
-    lines = [",".join(f"{value:.1f}" for value in row) for row in _speeds()]
-    names = ",".join(f"s{sensor}" for sensor in range(_SENSORS))
+def _write_wide_text(path: Path, size: int, num_sensors: int = _SENSORS) -> None:
+    num_rows = max(4, size // (5 * num_sensors))
+    speeds = _speeds(num_sensors)[:num_rows]
+    lines = [",".join(f"{value:.1f}" for value in row) for row in speeds]
+    names = ",".join(f"s{sensor}" for sensor in range(num_sensors))
     with path.open("w") as file:
         file.write(f"time,{names}\n")
-        for first in range(0, _rows(size, 5), _PIECE_ROWS):
+        for first in range(0, num_rows, _PIECE_ROWS):
             times = _times(first, len(lines)).strftime("%Y-%m-%d %H:%M:%S")
             file.writelines(f"{time},{line}\n" for time, line in zip(times, lines, strict=True))
 
@@ -176,6 +178,8 @@ _LONG_IN_TIME = 1 << 30  # rows of a chunk: all of them
 
 FORMATS: Mapping[str, tuple[str, Callable[[Path, int], None]]] = {
     "CSV wide": ("a.csv", _write_wide_text),
+    "CSV of 207 sensors": ("a.csv", lambda path, size: _write_wide_text(path, size, 207)),
+    "CSV of 11,160 sensors": ("a.csv", lambda path, size: _write_wide_text(path, size, 11_160)),
     "CSV long by time": ("a.csv", _write_long_text),
     "CSV long by sensor": ("a.csv", lambda p, size: _write_long_text(p, size, by_sensor=True)),
     "Parquet wide": ("a.parquet", _write_parquet),
