@@ -30,6 +30,8 @@ from pgti.store.static_features import StaticFeatures
 from pgti.training import Callback, Extensions, RunDirectory, TrainingConfig, TrainingStatus
 
 NUM_NODES = 3
+LEVEL = 40_000_001.0
+"""Of readings of which float32 would have no decimal."""
 
 
 def make_store(
@@ -38,11 +40,13 @@ def make_store(
     holes: tuple[tuple[int, int], ...] = (),
     *,
     covariates: bool = False,
+    dtype: str | None = None,
 ) -> SeriesStore:
     """Hourly readings; the second half of the series, and one sensor more than others, has gaps.
 
     Where there are holes, each is a row and the hours that are missing before it. With covariates
-    a channel is known in advance, and sensors have features.
+    a channel is known in advance, and sensors have features. With a dtype, "int32" or "float64",
+    the readings are large and the store is exact.
     """
     random = np.random.default_rng(0)
     values = 50 + 10 * np.sin(
@@ -53,6 +57,7 @@ def make_store(
     missing[: num_steps // 2] &= random.random((num_steps // 2, NUM_NODES, 1)) < 0.1
     values[missing] = np.nan
     graph = SensorGraph.from_edges(NUM_NODES, np.array([0, 1]), np.array([1, 2]))
+    values += 0 if dtype is None else LEVEL * np.arange(1, 4)[:, None]
     described: dict[str, Any] = {"channels": ("speed",)}
     if covariates:
         rain = random.random(values.shape)
@@ -64,8 +69,9 @@ def make_store(
             values=np.array([[2, 0], [3, 1], [np.nan, np.nan]]),
             categories=((), ("ramp", "main")),
         )
+    described["exact"] = dtype is not None
     with StoreWriter(path, node_ids=("a", "b", "c"), graph=graph, **described) as writer:
-        writer.append(values.round(1).astype(np.float32))
+        writer.append(values if dtype == "float64" else values.round(1))
         start = np.datetime64("2025-10-01T00:00")
         steps = np.full(num_steps, 3600)
         steps[0] = start.astype("datetime64[s]").astype(np.int64)
@@ -73,7 +79,9 @@ def make_store(
             steps[row] += 3600 * hours
         seconds = np.cumsum(steps) if holes else None
         writer.finish(start=start, interval_seconds=3600, seconds=seconds)
-    return SeriesStore.open(path)
+    store = SeriesStore.open(path)
+    assert store.meta.dtype == (dtype or "int16")
+    return store
 
 
 class Linear(nn.Module):
@@ -372,8 +380,13 @@ def evaluate_in_batches(communicator: Communicator, *, run: str) -> dict[str, An
     }
 
 
-def sharded_store(path: Path, num_nodes: int = 11, num_steps: int = 90) -> SeriesStore:
-    """Hourly readings of sensors along a road, with gaps; one was never observed in training."""
+def sharded_store(
+    path: Path, num_nodes: int = 11, num_steps: int = 90, *, exact: bool = False
+) -> SeriesStore:
+    """Hourly readings of sensors along a road, with gaps; one was never observed in training.
+
+    Those of an exact store are large.
+    """
     random = np.random.default_rng(1)
     hours = np.arange(num_steps)[:, None, None]
     values = 50 + 10 * np.sin(hours / 5 + np.arange(num_nodes)[:, None])
@@ -388,8 +401,9 @@ def sharded_store(path: Path, num_nodes: int = 11, num_steps: int = 90) -> Serie
         random.random(3 * num_nodes - 6) + 0.1,
     )
     ids = tuple(f"s{sensor}" for sensor in range(num_nodes))
-    with StoreWriter(path, node_ids=ids, channels=("speed",), graph=graph) as writer:
-        writer.append(values.round(1).astype(np.float32))
+    values = (values + LEVEL * exact).round(1)
+    with StoreWriter(path, node_ids=ids, channels=("speed",), graph=graph, exact=exact) as writer:
+        writer.append(values)
         writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
     return SeriesStore.open(path)
 

@@ -68,6 +68,33 @@ def test_covariates_of_all_ranks(
         assert result["differing"] == 0
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float64"])
+@pytest.mark.parametrize(
+    ("world_size", "batching", "options"),
+    [
+        (2, "index", {**OWN, "order": {**ORDER, "rotation": 0.5}}),
+        (3, "device", {**OWN, "order": {**ORDER, "rotation": 0.5}}),
+        (3, "index", {"placement": "partitioned", "order": "global"}),
+        (2, "device", {"placement": "partitioned", "order": "global"}),
+    ],
+)
+def test_batches_of_an_exact_store(
+    run_ranks: RunRanks,
+    tmp_path: Path,
+    dtype: str,
+    options: dict[str, Any],
+    world_size: int,
+    batching: str,
+) -> None:
+    """Rows travel as they are stored; targets have every digit."""
+    store = str(make_store(tmp_path / "store", covariates=True, dtype=dtype).path)
+    options = {**options, "batch_size": 7, "batching": batching}
+    for result in run_ranks("batches", world_size, store=store, options=options, epochs=2):
+        assert "error" not in result, result
+        assert result["differing"] == 0
+        assert len(result["starts"]) == 2 * 16
+
+
 @pytest.mark.parametrize("order", ["global", {**ORDER, "rotation": 0.5}], ids=str)
 def test_as_many_rows_are_sent_from_devices(
     run_ranks: RunRanks, tmp_path: Path, order: Any

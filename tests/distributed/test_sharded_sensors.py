@@ -45,6 +45,15 @@ def test_dcrnn_on_two_and_four_ranks(run_ranks: RunRanks, tmp_path: Path) -> Non
         assert len(Run.open(run).forecast()) == 11 * 2
 
 
+def test_exact_readings(run_ranks: RunRanks, tmp_path: Path) -> None:
+    """Every rank adds the offsets of its own sensors."""
+    store = str(sharded_store(tmp_path / "store", exact=True).path)
+    job: dict[str, Any] = {"store": store, "model": DCRNN, "training": {}}
+    (alone,) = run_ranks("train_shards", 1, run=str(tmp_path / "alone"), shards=1, **job)
+    for result in run_ranks("train_shards", 2, run=str(tmp_path / "two"), shards=2, **job):
+        check_same(result, alone, 1e-12)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "windows", "batching"),
     [

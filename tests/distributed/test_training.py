@@ -56,6 +56,26 @@ def test_parameters_and_errors_do_not_depend_on_the_number_of_ranks(
             assert result["counts"] == alone["counts"]
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float64"])
+def test_exact_readings_train_the_same_at_every_number_of_ranks(
+    run_ranks: RunRanks, tmp_path: Path, dtype: str
+) -> None:
+    """The scaler's offsets, the loss and the errors of large readings, in float64."""
+    store = str(make_store(tmp_path / "store", dtype=dtype).path)
+    options = {**TWENTY_STEPS, **PLACEMENTS["global shuffle, partitioned"], "dtype": "float64"}
+    alone, *others = (
+        result
+        for size in (1, 3)
+        for result in run_ranks(
+            "train", size, store=store, run=str(tmp_path / f"{size}"), options=options
+        )
+    )
+    for result in (alone, *others):
+        assert "error" not in result, result
+        check_parameters(result, alone, 1e-12)
+        assert result["errors"] == pytest.approx(alone["errors"], rel=1e-12)
+
+
 def test_the_two_placements_agree_given_the_same_order(run_ranks: RunRanks, tmp_path: Path) -> None:
     store = str(make_store(tmp_path / "store").path)
     results = [

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pgti.display import count_of
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.formats import check_options_used
 from pgti.ingestion.matching import MatchedReadings, SourceChannels, match_readings
 from pgti.ingestion.newer_rows import StoreBuilder, notes_of_phase, notes_of_rows
@@ -97,6 +97,11 @@ def open_newer_series(
 def _read_source(
     source: ReadingsSource, series: SeriesStore, given: Mapping[str, Any], held: ExitStack
 ) -> NewerSeries:
+    if given.get("exact"):
+        raise ConfigError(
+            f"exact is an option of pgti.ingest: leave {option('exact')} out, newer readings are "
+            "as exact as those of the run"
+        )
     source = find_source(source)
     suffix = readings_suffix(source)
     remembered, zone = series.meta.read_options, series.meta.time_zone

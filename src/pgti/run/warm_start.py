@@ -163,11 +163,27 @@ class StartRun:
                     f"the run {self.path} has {what} {before} and the store {store.path} {now}: "
                     "weights can be used where both agree; ingest the readings in that form"
                 )
+        self._check_offsets(store)
         one, two = self.config.model.name, config.model.name
         if one != two and not (is_own_model(one) and is_own_model(two)):
             raise RunError(
                 f"the run {self.path} has the model {one} and the new one {two}: leave "
                 f"{option('model')} out"
+            )
+
+    def _check_offsets(self, store: SeriesStore) -> None:
+        """Refuse a scaler with the offsets of other sensors, or with none for an exact store."""
+        has_offsets, mine = self.source.scaler.offsets is not None, self.source.store.meta
+        if has_offsets and mine.node_ids != store.meta.node_ids:
+            problem = "the offsets of other sensors"
+        elif store.meta.is_exact and not has_offsets:
+            problem = "no offsets, which the readings of an exact store need"
+        else:
+            return
+        if not self.refit_scaler:
+            raise RunError(
+                f"the scaler of the run {self.path} has {problem}: pass "
+                f"{option('refit_scaler', value=True)} to fit one on {store.path}"
             )
 
     def weights_for(
