@@ -65,3 +65,36 @@ def test_what_cannot_be_appended_is_one_line(
 ) -> None:
     assert run("append", tmp_path / "none", tmp_path / "new.csv") == 2
     assert "is not a store" in capsys.readouterr().err
+
+
+def test_several_files_are_one_series(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Paths, also with commas, and patterns in quotes; `--files` says what each holds."""
+    times = pd.date_range("2025-01-01", periods=30, freq="5min")
+    values = np.arange(60.0).reshape(30, 2)
+    frame = pd.DataFrame(values, index=times, columns=["a", "b"])
+    for number, first in enumerate(range(0, 30, 10)):
+        frame.iloc[first : first + 10].to_csv(tmp_path / f"day,{2 - number}.csv")
+    store = tmp_path / "store"
+    days = [tmp_path / f"day,{number}.csv" for number in (0, 1, 2)]
+    assert run("ingest", *days, "--out", store) == 0
+    np.testing.assert_array_equal(SeriesStore.open(store).read(0, 30)[..., 0], values)
+    assert "3 files are joined by their times, from day,2.csv to day,0.csv" in (
+        capsys.readouterr().err
+    )
+    grown = tmp_path / "grown"
+    assert run("ingest", days[2], "--out", grown) == 0
+    capsys.readouterr()
+    assert run("append", grown, days[0], days[1], "--json") == 0
+    assert json.loads(capsys.readouterr().out)["appended"] == 20
+    assert run("ingest", tmp_path / "day*.csv", "--out", grown, "--overwrite") == 0
+    assert SeriesStore.open(grown).fingerprint == SeriesStore.open(store).fingerprint
+    capsys.readouterr()
+    frame.to_csv(tmp_path / "x.csv")
+    frame.to_csv(tmp_path / "y.csv")
+    files = tmp_path / "x.csv", tmp_path / "y.csv", "--out", grown, "--overwrite"
+    assert run("ingest", *files) == 2
+    assert "pass --files sensors if each file is a sensor" in capsys.readouterr().err
+    assert run("ingest", *files, "--files", "channels", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["channels"] == ["x", "y"]
+    assert run("ingest", "--out", grown) == 2
+    assert "readings" in capsys.readouterr().err.lower()

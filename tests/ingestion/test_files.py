@@ -153,6 +153,30 @@ def test_a_file_each_sensor(tmp_path: Path) -> None:
     assert "1 of 3 files lack rows that others have, the first Changping.csv (95 of 96)" in notes
 
 
+def test_a_column_may_hold_the_name_of_the_station(tmp_path: Path) -> None:
+    """As those of Beijing, with row numbers and the parts of a time in columns of their own."""
+    tables = {}
+    for name, table in stations(("PM2.5", "TEMP")).items():
+        index = table.index
+        parts = {each: getattr(index, each) for each in ("year", "month", "day", "hour")}
+        leading = pd.DataFrame({"No": range(1, len(table) + 1), **parts}, index=index)
+        station = f"{name.removesuffix('.csv')}"
+        tables[f"PRSA_Data_{name}"] = leading.join(table).assign(wd="NW", station=station)
+    for name, table in tables.items():
+        table.to_csv(tmp_path / name, index=False)
+    store = pgti.ingest(
+        str(tmp_path / "PRSA*.csv"),
+        tmp_path / "s",
+        long=("year month day hour", "station", "PM2.5", "TEMP"),
+    )
+    assert store.meta.node_ids == ("Aotizhongxin", "Changping", "Dingling")
+    assert store.meta.channels == ("PM2.5", "TEMP")
+    for node, table in enumerate(tables.values()):
+        expected = table[["PM2.5", "TEMP"]].to_numpy(np.float32)
+        np.testing.assert_array_equal(read(store)[:, node], expected)
+    assert "each file has sensors of its own" in store.notes
+
+
 def test_sensors_whose_times_begin_apart(tmp_path: Path) -> None:
     tables = {name: t[i * 5 :] for i, (name, t) in enumerate(stations(("pm25", "temp")).items())}
     store = pgti.ingest(write(tmp_path, tables), tmp_path / "s")

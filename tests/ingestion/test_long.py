@@ -208,6 +208,13 @@ def test_rules_for_duplicates(tmp_path: Path, rule: Any, speed: float) -> None:
     assert note.startswith("1 reading of a.csv repeats a time and sensor")
 
 
+def test_a_code_of_missing_readings_is_no_duplicate(tmp_path: Path) -> None:
+    for rule in ("error", "first", "last", "mean"):
+        source = text(tmp_path / "a.csv", TWICE)
+        store = pgti.ingest(source, tmp_path / rule, duplicates=rule, missing=(6,))
+        assert store.read(1, 2)[0, 1, 0] == 4
+
+
 def test_equal_duplicates_are_counted(tmp_path: Path) -> None:
     source = text(tmp_path / "a.csv", TWICE.replace(",6,40", ",4,40") + "2024-05-01 01:00,a,3,30\n")
     store = pgti.ingest(source, tmp_path / "s")

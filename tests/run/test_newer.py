@@ -91,7 +91,7 @@ def test_columns_without_names_are_taken_in_order(run: Run) -> None:
     ("columns", "message"),
     [
         (["x", "y", "z"], r"has none of the run's sensors: it has x, y, z, and they are called a,"),
-        (["a", "b", "a"], "sensor id 'a' occurs twice in the DataFrame: each must be unique"),
+        (["a", "b", "a"], "the DataFrame has the column 'a' twice: each must be unique"),
     ],
 )
 def test_other_sensors_are_refused(run: Run, columns: list[str], message: str) -> None:
@@ -420,3 +420,24 @@ def test_readings_that_are_scaled_already(tmp_path: Path) -> None:
     again, lines = forecast(run, newer / 10, options={"scale": 1})
     assert lines == []
     np.testing.assert_allclose(again["forecast"], found["forecast"], rtol=1e-6)
+
+
+def test_several_newer_files_are_one_series(run: Run, tmp_path: Path) -> None:
+    """Lists, patterns and directories, for forecasts and for errors."""
+    newer = frame_of("2025-10-06T08:00", 12, seed=7)
+    (tmp_path / "new").mkdir()
+    newer[:7].to_csv(tmp_path / "new" / "b.csv")
+    newer[7:].to_csv(tmp_path / "new" / "a.csv")
+    expected = forecast(run, newer)[0]
+    several: Any
+    for several in (
+        [tmp_path / "new" / "a.csv", tmp_path / "new" / "b.csv"],
+        str(tmp_path / "new" / "*.csv"),
+        tmp_path / "new",
+        [newer[:7], newer[7:]],
+    ):
+        found, lines = forecast(run, several)
+        pd.testing.assert_frame_equal(found, expected)
+        assert any("joined by their times" in line for line in lines)
+        report = run.evaluate(several)
+        assert report.to_dict() == run.evaluate(newer).to_dict()

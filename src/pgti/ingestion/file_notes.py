@@ -1,5 +1,6 @@
 """What a user should know of several files that were joined."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -18,7 +19,7 @@ def notes_of_files(
     options: IngestOptions,
 ) -> tuple[str, ...]:
     """What the files are taken for, one line each."""
-    own = _own_notes(files)
+    own = tuple(_own_notes(files))
     if len(files) == 1:
         return own
     names = [each.readings.name for each in files]
@@ -53,7 +54,9 @@ def _lacks(
         for name, own in zip(names, every, strict=True)
     ]
     lacking = [(name, absent) for name, absent in lacking if absent]
-    if lacking:
+    if lacking and len(known) == sum(len(own or ()) for own in every):
+        yield f"each file has {what} of its own"
+    elif lacking:
         name, absent = lacking[0]
         yield (
             f"{len(lacking):,} of {len(names):,} files lack {what} that others have, the first "
@@ -69,11 +72,15 @@ def _lacks(
         yield f"{mixed[0]} has its {what} in another order: they are matched by name"
 
 
-def _own_notes(files: Sequence[OpenedFile]) -> tuple[str, ...]:
-    """Their own notes, one of each kind."""
-    opened = [each.readings for each in files]
-    notes = dict.fromkeys(note.replace(each.name, "{}") for each in opened for note in each.notes)
-    return tuple(note.replace("{}", opened[0].name) for note in list(notes)[:3])
+def _own_notes(files: Sequence[OpenedFile]) -> Iterator[str]:
+    """Their own notes, the first of those that differ in names and numbers alone."""
+    known = set()
+    for each in files:
+        for note in each.readings.notes:
+            kind = re.sub(r"\([^)]*\)|\d[\d.,]*", "", note.replace(each.readings.name, ""))
+            if kind not in known:
+                known.add(kind)
+                yield note
 
 
 def notes_of_rows(

@@ -59,7 +59,13 @@ def _open(
 ) -> OpenedFile:
     """Open a file and read its first rows."""
     readings = _with_name(name, open_one(source), source)
-    chunk = next(readings.chunks(_FIRST_BYTES), None)
+    if readings.first_seconds is not None:
+        chunk: Chunk | None = Chunk(
+            values=np.empty((1, readings.num_nodes, readings.num_channels)),
+            seconds=np.array([readings.first_seconds], dtype=np.int64),
+        )
+    else:
+        chunk = next(readings.chunks(_FIRST_BYTES), None)
     if chunk is None or not len(chunk.values):
         raise DataError(f"{readings.name} has no rows: leave it out")
     times = read_times(replace(readings, chunks=lambda _: iter([chunk])), (), options.time_zone, 1)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, PgtiError, option
+from pgti.ingestion.cleaning import drop_codes, numeric_codes
 from pgti.ingestion.long_columns import DistinctValues, LongSensors, LongTimes
 from pgti.ingestion.long_layout import LongLayout
 from pgti.ingestion.options import IngestOptions
@@ -150,6 +151,8 @@ class _LongTable:
             channels=channels,
             is_aware=self.times.column.is_aware,
             time_zone=self.times.column.time_zone,
+            has_codes=False,
+            first_seconds=None if self.times.are_steps else int(self.rows[0]),
             notes=(*table.notes, *self.times.column.notes, note, *layout.notes, *self.notes),
             late_notes=lambda: self.late_notes,
             chunks=self.chunks,
@@ -161,6 +164,7 @@ class _LongTable:
         ids, places = self.sensors.in_order()
         watched = () if layout.observed is None else (layout.observed,)
         num_values, num_rows, num_imputed = len(layout.values), 0, 0
+        codes = numeric_codes(self.options.missing)
         with RowStage(
             len(self.rows),
             len(ids),
@@ -173,7 +177,9 @@ class _LongTable:
             for rows in self.table.read((*layout.values, *watched), columns, budget_bytes // 2):
                 at = self._places(self.times.seconds(rows.others[0], rows.first_row))
                 nodes = places[self.sensors.codes(rows.others[1], rows.first_row)]
-                stage.put(at, nodes, rows.values[:, :num_values])
+                values = rows.values[:, :num_values]
+                drop_codes(values, codes)  # before one of them could be a duplicate
+                stage.put(at, nodes, values)
                 num_rows += len(at)
                 num_imputed += int(np.count_nonzero(rows.values[:, num_values:] == 0))
                 if self.is_sorted:

@@ -79,6 +79,7 @@ class Readings:
             aggregates readings makes them NaN itself.
         labels: what messages call its rows, where they have other names than lines and numbers.
         files: what each of several files holds, for a source that is several.
+        first_seconds: time of the first row as its chunk gives it, where it is known before.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Readings:
     has_codes: bool = True
     labels: RowLabels | None = None
     files: str | None = None
+    first_seconds: int | None = None
 
     @property
     def row_labels(self) -> RowLabels:

@@ -69,6 +69,7 @@ def resample(
         time_zone=zone,
         has_codes=False,
         labels=None,
+        first_seconds=None,
         late_notes=lambda: (*readings.late_notes(), *grid.notes()),
     )
 
