@@ -32,7 +32,8 @@ class WindowConfig:
         input_steps: Time steps that the model sees.
         horizon: Time steps that it forecasts.
         stride: Time steps between the starts of neighbouring windows.
-        targets: Channels to forecast. By default all that are not known in advance.
+        targets: Channels to forecast. By default all inputs that are not known in advance.
+        inputs: Channels that the model sees, targets included. By default all of them.
         calendar: Calendar features to append to the inputs: time-of-day, day-of-week, day-of-year,
             month-of-year. By default those that suit the series and the model.
         holidays: Countries, or parts of them (US, US-CA), whose public holidays are calendar
@@ -60,6 +61,7 @@ class WindowConfig:
     horizon: int = 12
     stride: int = 1
     targets: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     calendar: tuple[str, ...] | None = None
     holidays: tuple[str, ...] = ()
     profile: bool = False
@@ -110,12 +112,13 @@ class WindowConfig:
         return leave_out_holes(starts, self.spec.extent, holes)
 
     def target_indices(self, store: "SeriesStore") -> tuple[int, ...]:
-        """Positions of the target channels: by default all that are not known in advance.
+        """Positions of the target channels: by default all inputs that are not known in advance.
 
         Raises:
-            ConfigError: if a target is known in advance.
+            ConfigError: if a target is known in advance, or is not among the inputs.
             DataError: if there is no such channel, or one is named twice.
         """
+        inputs = self.inputs or store.meta.channels
         known = store.meta.known_future
         for name in self.targets:
             if name in known:
@@ -123,5 +126,19 @@ class WindowConfig:
                     f"{name} is known in advance in {store.path}: it is an input, and no target; "
                     f"leave it out of {option('windows.targets')}"
                 )
-        unknown = tuple(name for name in store.meta.channels if name not in known)
+            if name in store.meta.channels and name not in inputs:
+                raise ConfigError(
+                    f"{name} is a target and not among the inputs ({', '.join(inputs)}): a model "
+                    f"sees what it forecasts, so add it to {option('windows.inputs')}"
+                )
+        unknown = tuple(name for name in inputs if name not in known)
         return store.channel_indices(self.targets or unknown)
+
+    def input_indices(self, store: "SeriesStore") -> tuple[int, ...]:
+        """Positions of the channels that the model sees, rising; empty where those are all.
+
+        Raises:
+            DataError: if there is no such channel, or one is named twice.
+        """
+        chosen = tuple(sorted(store.channel_indices(self.inputs)))
+        return () if len(chosen) == store.meta.num_channels else chosen

@@ -208,7 +208,10 @@ class WindowDataset(Display, Dataset[WindowSample | CovariateSample]):
         )
         assert batch.y is not None  # it was asked for
         assert batch.y_mask is not None
-        tensors = (batch.x, batch.x_mask, batch.y, batch.y_mask, batch.calendar)
+        x, x_mask, channels = batch.x, batch.x_mask, self.source.network_channels
+        if channels is not None:
+            x, x_mask = x[..., list(channels)], x_mask[..., list(self.source.input_indices)]
+        tensors = (x, x_mask, batch.y, batch.y_mask, batch.calendar)
         starts, num_nodes = batch.starts.tolist(), self.source.num_nodes
         if batch.future is None and batch.static is None:
             return list(map(WindowSample, *tensors, starts))

@@ -58,6 +58,8 @@ class WindowSource:
         known_indices: positions, among the store's channels, of those whose values are known in
             advance: a batch has them at the steps to forecast, too.
         static: features of the sensors, of all N.
+        input_indices: positions, among the store's channels, of those that a network sees, rising;
+            empty for all. A batch has all of them; see `network_channels`.
         sensors: positions of the sensors that batches have, rising int64 [n], where the sensors of
             the windows are split over ranks; None for all N.
 
@@ -79,6 +81,7 @@ class WindowSource:
     profile: bool = False
     known_indices: tuple[int, ...] = ()
     static: StaticFeatures | None = None
+    input_indices: tuple[int, ...] = ()
     sensors: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
@@ -144,6 +147,7 @@ class WindowSource:
             profile=windows.profile,
             known_indices=store.meta.known_indices,
             static=store.static_features,
+            input_indices=windows.input_indices(store),
         )
 
     @property
@@ -183,15 +187,28 @@ class WindowSource:
         return readings + typical + len(self.calendar)
 
     @property
+    def network_channels(self) -> tuple[int, ...] | None:
+        """Channels of a batch's `x` that a network sees; None for all."""
+        if not self.input_indices:
+            return None
+        num_channels, chosen = self.store.meta.num_channels, self.input_indices
+        of_mask = tuple(num_channels + index for index in chosen) if self.observed_mask else ()
+        first = num_channels * (1 + self.observed_mask)
+        return (*chosen, *of_mask, *range(first, self.num_input_channels))
+
+    @property
     def shape(self) -> ModelShape:
         """The sizes of a network for these windows; of all N sensors, whichever a batch has."""
+        channels, targets = self.network_channels, self.target_indices
+        if channels is not None:
+            targets = tuple(self.input_indices.index(index) for index in targets)
         return ModelShape(
             input_steps=self.spec.input_steps,
             horizon=self.spec.horizon,
             num_nodes=self.store.meta.num_nodes,
-            input_channels=self.num_input_channels,
-            target_channels=len(self.target_indices),
-            target_indices=self.target_indices,
+            input_channels=self.num_input_channels if channels is None else len(channels),
+            target_channels=len(targets),
+            target_indices=targets,
             calendar=self.calendar,
             steps_per_day=self.store.time_axis.steps_per_day,
             future_channels=len(self.known_indices),

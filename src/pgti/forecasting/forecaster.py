@@ -104,6 +104,8 @@ class NetworkForecaster(AbstractScaledForecaster):
         target_indices: positions of the targets among the store's channels.
         seed: seed of what the network draws in training (scheduled sampling).
         sensors: positions of the sensors that batches have; all if not given.
+        channels: channels of x that the network sees, and positions of their readings among the
+            channels of `x_mask`; all if not given.
 
     Attributes:
         requested: names of the inputs that the network's `forward` asks for; None if they cannot be
@@ -124,8 +126,17 @@ class NetworkForecaster(AbstractScaledForecaster):
         target_indices: tuple[int, ...],
         seed: int = 0,
         sensors: NDArray[np.int64] | None = None,
+        channels: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
     ) -> None:
         super().__init__(scaler, target_indices, sensors)
+        self.channels = channels
+        self._seen: Tensor | None
+        self._seen_readings: Tensor | None
+        for name, positions in zip(
+            ("_seen", "_seen_readings"), channels or (None,) * 2, strict=True
+        ):
+            chosen = None if positions is None else torch.tensor(positions)
+            self.register_buffer(name, chosen, persistent=False)
         self.network = network
         self.supports = supports
         self.seed = seed
@@ -157,11 +168,12 @@ class NetworkForecaster(AbstractScaledForecaster):
     def _run(self, batch: Batch, step: int | None) -> Tensor:
         """What the network returns."""
         scaled: Tensor
+        x = batch.x if self._seen is None else batch.x.index_select(-1, self._seen)
         if self.requested is None:
-            scaled = self.network(batch.x, self.supports)
+            scaled = self.network(x, self.supports)
         else:
             inputs = {name: self._input(name, batch, step) for name in self.requested}
-            scaled = self.network(batch.x, **inputs)
+            scaled = self.network(x, **inputs)
         return scaled
 
     def _input(self, name: str, batch: Batch, step: int | None) -> object:
@@ -170,6 +182,8 @@ class NetworkForecaster(AbstractScaledForecaster):
             return self.supports
         if name == "teacher":
             return None if step is None else self._teacher(batch, step)
+        if name == "x_mask" and self._seen_readings is not None:
+            return batch.x_mask.index_select(-1, self._seen_readings)
         source = batch if name in ("x_mask", "calendar") else self.supports
         return getattr(source, name)
 

@@ -194,7 +194,7 @@ def build_forecaster(
     Raises:
         ConfigError: if the model cannot be found or built, or works on all sensors only.
     """
-    shape = source.shape
+    shape, channels = source.shape, source.network_channels
     device = resolve_device(config.device) if device is None else device
     torch.manual_seed(config.training.seed)
     network = build_model(
@@ -211,6 +211,7 @@ def build_forecaster(
         source.target_indices,
         config.training.seed,
         source.sensors,
+        None if channels is None else (channels, source.input_indices),
     )
     forecaster.deterministic = config.training.deterministic
     return forecaster.to(device)

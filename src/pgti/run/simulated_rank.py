@@ -236,7 +236,9 @@ class _Constant(nn.Module):
 def _without_computation(forecaster: NetworkForecaster, horizon: int) -> NetworkForecaster:
     targets = forecaster.target_indices
     network = _Constant(forecaster.network, horizon, len(targets))
-    copy = NetworkForecaster(network, forecaster.supports, forecaster.scaler, targets)
+    copy = NetworkForecaster(
+        network, forecaster.supports, forecaster.scaler, targets, channels=forecaster.channels
+    )
     copy.offsets = forecaster.offsets
     return copy
 
