@@ -173,6 +173,8 @@ def _as_floats(column: Any, title: str, name: str) -> Any:
         return column
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.string())  # a cast of decimals to floats rounds more than once
     try:
         return column.cast(pa.float64())
     except pa.ArrowInvalid:

@@ -21,6 +21,7 @@ from pgti.ingestion.readings import (
     Readings,
     array_readings,
     as_floats,
+    check_whole_numbers,
     ids_to_text,
     row_blocks,
     rows_per_chunk,
@@ -31,6 +32,8 @@ from pgti.ingestion.time_columns import ColumnTimes, DateTimes, NoTimes, TextTim
 from pgti.ingestion.times import RowLabels
 
 __all__ = ["open_array", "open_frame"]
+
+_MAX_WHOLE = 2**53
 
 
 def open_array(
@@ -93,6 +96,7 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
         for first, stop in row_blocks(len(frame), rows_per_chunk(budget_bytes, len(order))):
             block = frame.iloc[first:stop]
             values = as_floats(block.to_numpy(dtype=_common_dtype(frame), na_value=np.nan))
+            _check_large(block)
             cells = block.index.astype(str) if isinstance(times, TextTimes) else block.index
             # take, unlike values[:, order], keeps rows contiguous
             values = np.take(values, order, axis=1).reshape(len(block), len(nodes), num_channels)
@@ -120,6 +124,14 @@ def _is_table(frame: pd.DataFrame, options: IngestOptions) -> bool:
     if options.long or options.time_columns or others or frame.index.nlevels > 1:
         return True
     return could_be_long(pandas_table(frame.iloc[:20]), options)
+
+
+def _check_large(block: pd.DataFrame) -> None:
+    """Refuse whole numbers that have become other floats."""
+    for _, column in block.select_dtypes("integer").items():
+        if column.dtype.itemsize == 8:
+            large = column[(column > _MAX_WHOLE) | (column < -_MAX_WHOLE)]
+            check_whole_numbers(large.dropna().tolist())
 
 
 def _index_times(index: "pd.Index[Any]", options: IngestOptions, name: str) -> ColumnTimes:

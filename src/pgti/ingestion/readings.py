@@ -1,7 +1,7 @@
 """What every reader of readings returns: a description, and chunks of rows."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "array_readings",
     "as_floats",
     "check_series_shape",
+    "check_whole_numbers",
     "choose_keys",
     "find_ids",
     "ids_to_text",
@@ -155,14 +156,22 @@ def as_floats(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
         np.float32 if exact else np.float64, order="C", copy=True
     )
     if values.dtype.kind in "iu" and values.dtype.itemsize == 8:
-        large = values[np.abs(floats) >= _MAX_WHOLE]
-        rounded = next((each for each in large.tolist() if int(float(each)) != each), None)
-        if rounded is not None:
+        check_whole_numbers(values[np.abs(floats) >= _MAX_WHOLE].tolist())
+    return floats
+
+
+def check_whole_numbers(numbers: Iterable[int]) -> None:
+    """Refuse whole numbers that float64 would round.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    for number in numbers:
+        if int(float(number)) != number:
             raise DataError(
-                f"the reading {rounded} is beyond 2^53, where float64 has no longer every whole "
+                f"the reading {number} is beyond 2^53, where float64 has no longer every whole "
                 "number: subtract a constant from the readings of its sensor"
             )
-    return floats
 
 
 def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -9,6 +9,7 @@ __all__ = ["LostDigits"]
 
 _MAX_DECIMALS = 9
 _MAX_WRITTEN = 1e13  # above it, so many doubles are decimals that one is no sign of a written one
+_MAX_WHOLE = 2.0**53
 _WHOLE = 2.0**23  # from here on the floats next to each other are half a unit apart and more
 _HEAD_SHARE = 8  # of a piece, whose first rows say how many decimals it has
 _ROUGH = 0.1  # of the steps from row to row that an error may be
@@ -36,11 +37,12 @@ class LostDigits:
         num_lost: readings that have lost digits.
         largest: the largest difference, in original units.
         first: the first of them in words; "" if there is none.
+        num_large: readings of an exact store beyond 2^53, where float64 rounds whole numbers.
     """
 
     def __init__(self, node_ids: tuple[str, ...], channels: tuple[str, ...]) -> None:
         self.node_ids, self.channels = node_ids, channels
-        self.num_lost, self.largest, self.first = 0, 0.0, ""
+        self.num_lost, self.largest, self.first, self.num_large = 0, 0.0, "", 0
         self._decimals = [0] * len(channels)
 
     def compare(self, values: Values, readings: Values, first_row: int) -> None:
@@ -60,8 +62,21 @@ class LostDigits:
             if error is not None:
                 self._count(source, stored, error, first_row, channel)
 
+    def look_for_large(self, values: Values) -> None:
+        """Count readings [rows, N, C] beyond 2^53: a text may have written other whole numbers."""
+        magnitudes = np.abs(values)
+        largest = float(np.fmax.reduce(magnitudes, axis=None))
+        if largest > _MAX_WHOLE:
+            self.num_large += int(np.count_nonzero(magnitudes > _MAX_WHOLE))
+
     def note(self, advice: str) -> tuple[str, ...]:
         """What was lost, in one line that ends with what to do about it; none if nothing was."""
+        if self.num_large:
+            were = "1 reading is" if self.num_large == 1 else f"{self.num_large:,} readings are"
+            return (
+                f"{were} beyond 2^53, where float64 has no longer every whole number: they are the "
+                "nearest that it has",
+            )
         if not self.num_lost:
             return ()
         were = "1 reading has" if self.num_lost == 1 else f"{self.num_lost:,} readings have"

@@ -229,6 +229,8 @@ def canonical_pieces(
                 f"channel {channels[channel]!r}, is infinite: declare the value as missing or "
                 "repair the source"
             )
-        if not exact:
+        if exact:
+            lost.look_for_large(readings)
+        else:
             lost.compare(piece, readings, first_row + first)
         yield readings
