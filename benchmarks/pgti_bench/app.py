@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "formats": (
         "pgti_bench.formats:formats_command",
-        "Ingest a large file of every format within a memory limit.",
+        "Ingest a large file of every format within a memory limit, and report memory and time.",
     ),
     "memory": (
         "pgti_bench.memory.command:memory_command",

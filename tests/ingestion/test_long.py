@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -456,3 +458,77 @@ def test_newer_rows_are_matched_by_id(tmp_path: Path) -> None:
     wide = pd.DataFrame({"a": [1.0, 2], "b": [3.0, 4]}, index=HOURS[:2] + pd.Timedelta(hours=12))
     store = store.append(wide)
     np.testing.assert_array_equal(store.read(12, 14)[..., 0], [[1, 3], [2, 4]])
+
+
+def test_times_in_two_columns(tmp_path: Path) -> None:
+    """A date and an hour are one time, recognized or said."""
+    days = EACH.strftime("%Y-%m-%d")
+    table = pd.DataFrame({"Date": days, "Hour": EACH.hour, "site": ["a", "b"] * 6})
+    source = as_csv(table.assign(ozone=COUNT), tmp_path)
+    said = {"long": ("Date", "site", "ozone"), "time_columns": ("Date", "Hour")}
+    for options in (IngestOptions(), IngestOptions(**said)):
+        readings = open_readings(source, options)
+        assert (readings.num_rows, readings.num_nodes, readings.channels) == (6, 2, ("ozone",))
+        np.testing.assert_array_equal(read(readings)[..., 0], COUNT.reshape(6, 2))
+
+
+def test_kinds_of_columns(tmp_path: Path) -> None:
+    """Categories, decimals, nullable and boolean columns, dates and dictionaries."""
+    days = pd.date_range("2024-05-01", periods=3).repeat(2)
+    table = pa.table(
+        {
+            "date": pa.array(days.date, pa.date32()),
+            "sensor": pa.array(["a", "b"] * 3).dictionary_encode(),
+            "rain": pa.array([None, 1, 2, 3, 4, 5], pa.int8()),
+            "open": [True, False] * 3,
+            "price": pa.array(
+                [None, *map(Decimal, ["1.25", "2.5", "3", "4", "5"])], pa.decimal128(9, 2)
+            ),
+            "code": pa.array([7, 8] * 3).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    pandas = table.to_pandas(types_mapper=pd.ArrowDtype)
+    expected = np.array(
+        [
+            [np.nan, 1, np.nan, 7],
+            [1, 0, 1.25, 8],
+            [2, 1, 2.5, 7],
+            [3, 0, 3, 8],
+            [4, 1, 4, 7],
+            [5, 0, 5, 8],
+        ]
+    ).reshape(3, 2, 4)
+    for source in (table, pandas, pandas.astype({"sensor": "category"}), tmp_path / "a.parquet"):
+        readings = open_readings(
+            source, IngestOptions(long=("date", "sensor", "rain", "open", "price", "code"))
+        )
+        assert readings.node_ids == ("a", "b")
+        np.testing.assert_array_equal(read(readings), expected)
+        (seconds,) = (each.seconds for each in readings.chunks(1 << 20))
+        np.testing.assert_array_equal(seconds, days[::2].as_unit("s").asi8)
+
+
+def test_whole_numbers_that_no_float_holds_are_refused() -> None:
+    table = pa.table({"time": HOURS[:2], "sensor": ["a", "a"], "value": [2**53, 2**53 + 1]})
+    with pytest.raises(DataError, match=r"column 'value' of the Table holds .* above 2\^53"):
+        read(open_readings(table, IngestOptions()))
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    """A file that was cut short, of an old format, or of another kind is refused in one line."""
+    table = table_of(time=EACH, sensor=["a", "b"], value=COUNT)
+    whole = as_feather(table, tmp_path).read_bytes()
+    for name, content in (
+        ("cut.feather", whole[: len(whole) // 2]),
+        ("other.arrows", b"time,sensor,value\n"),
+        ("cut.parquet", as_parquet(table, tmp_path).read_bytes()[:-9]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(
+            DataError, match=f"^{name} cannot be read as (Parquet|Arrow IPC): [^\n]*$"
+        ):
+            open_readings(tmp_path / name, IngestOptions())
+    (tmp_path / "old.feather").write_bytes(b"FEA1" + bytes(100))
+    with pytest.raises(DataError, match="Feather's first version"):
+        open_readings(tmp_path / "old.feather", IngestOptions())

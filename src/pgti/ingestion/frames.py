@@ -118,7 +118,7 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
 
 def _is_table(frame: pd.DataFrame, options: IngestOptions) -> bool:
     """Whether columns or levels of the index say what a row is, as in a file."""
-    if frame.columns.nlevels > 1 or not frame.size:
+    if frame.columns.nlevels > 1 or not frame.size or not frame.columns.is_unique:
         return False
     others = [each for each in set(frame.dtypes.to_numpy()) if not _is_number(each)]
     if options.long or options.time_columns or others or frame.index.nlevels > 1:

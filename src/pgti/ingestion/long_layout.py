@@ -96,7 +96,11 @@ def could_be_long(table: Table, options: IngestOptions) -> bool:
 
 
 def _named_by_user(table: Table, options: IngestOptions) -> LongLayout:
-    places = [table.position(name) for name in options.long]
+    time_name, *others = options.long
+    # Columns that were joined have their names joined too.
+    joined = table.time if time_name in options.time_columns else None
+    places = [table.position(time_name) if joined is None else joined]
+    places += map(table.position, others)
     for name, place in zip(options.long, places, strict=True):
         if places.count(place) > 1:
             raise DataError(
@@ -169,30 +173,10 @@ class _Candidates:
     def of(cls, table: Table) -> "_Candidates":
         """Sort the columns of a table."""
         found = cls(table=table)
-        titles = [_plain(title) for title in table.titles or [""] * table.num_columns]
-        is_libcity = {"dyna_id", "entity_id"} <= set(titles)
-        for place, title in enumerate(titles):
-            kind, cells = table.kinds[place], table.cells(place)
-            # Rows that were shuffled or chosen still have their numbers in the index.
-            is_row = table.num_index == 1 and place == 0 and title == "" and kind == "number"
-            if (is_libcity and title == "type") or is_row or _counts_rows(title, cells):
-                continue
-            if kind == "number" and title in TIMES and _count_steps(cells):
-                found.steps.append(place)
-            elif kind == "time" or title in TIMES or (kind == "text" and all(map(_is_date, cells))):
-                found.times.append(place)
-            elif title in SENSORS:
-                found.sensors.append(place)
-            elif title in MAYBE_SENSORS:
-                found.perhaps.append(place)
-            elif kind == "text":
-                found.texts.append(place)
-            elif title in STEPS:
-                found.steps.append(place)
-            elif title in DESCRIPTIONS:
-                found.places.append(place)
-            else:
-                found.numbers.append(place)
+        for place in range(table.num_columns):
+            role = _role(table, place)
+            if role is not None:
+                getattr(found, role).append(place)
         return found
 
     def decide(self) -> LongLayout | None:
@@ -248,6 +232,28 @@ class _Candidates:
             f"{table.name} could be a long table, which has a row for each time and sensor: name "
             f"its columns of times, sensors and values, as in {option('long', shown)}"
         )
+
+
+def _role(table: Table, place: int) -> str | None:
+    """Which of the lists of `_Candidates` a column belongs to; None if it only numbers rows."""
+    titles = [_plain(title) for title in table.titles or [""] * table.num_columns]
+    title, kind, cells = titles[place], table.kinds[place], table.cells(place)
+    # Rows that were shuffled or chosen still have their numbers in the index.
+    is_row = table.num_index == 1 and place == 0 and title == "" and kind == "number"
+    is_libcity_type = title == "type" and {"dyna_id", "entity_id"} <= set(titles)
+    if is_libcity_type or is_row or _counts_rows(title, cells):
+        return None
+    if place == table.time:
+        return "times"
+    if kind == "time" or (kind == "text" and all(map(_is_date, cells))):
+        return "times" if table.time is None else "texts"
+    if title in TIMES:
+        return "steps" if kind == "number" and _count_steps(cells) else "times"
+    named = {"sensors": SENSORS, "perhaps": MAYBE_SENSORS}
+    if kind == "number":
+        named |= {"steps": STEPS, "places": DESCRIPTIONS}
+    rest = "texts" if kind == "text" else "numbers"
+    return next((role for role, names in named.items() if title in names), rest)
 
 
 def _plain(title: str) -> str:

@@ -42,7 +42,7 @@ DESCRIPTIONS = frozenset((
     "column", "row_id", "column_id", "lane", "lanes",
 ))  # fmt: skip
 """Numbers that describe a sensor or a time, and are no readings."""
-COUNTS = frozenset(("", "index", "unnamed:_0", "row", "rownum", "row_number", "dyna_id"))
+COUNTS = frozenset(("", "index", "unnamed:_0", "row", "rownum", "row_number", "dyna_id", "no"))
 """They number the rows where their cells do."""
 PEMS_STATION = (
     "timestamp", "station", "district", "freeway", "direction", "lane_type", "length",

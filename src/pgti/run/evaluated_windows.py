@@ -1,22 +1,20 @@
 """Which windows to evaluate: of splits, between two times, or of newer readings."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 
 from pgti.batching import WindowSource
 from pgti.display import count_of
 from pgti.errors import ConfigError, option
 from pgti.options import require_type
 from pgti.run.loaded import LoadedRun
-from pgti.run.newer import NewerOptions, NewerReadings, open_newer
+from pgti.run.newer import NEWER_TYPES, NewerOptions, NewerReadings, open_newer
 from pgti.run.selection import TimeLike, wall_clock
-from pgti.store import SeriesStore
 from pgti.windows import SPLIT_NAMES, SplitName, Starts
 
 __all__ = ["EvaluatedWindows"]
@@ -50,9 +48,7 @@ class EvaluatedWindows:
         options: NewerOptions = None,
     ) -> Self:
         """From what a user of Python gives: splits by name, or newer readings."""
-        if what is None or isinstance(
-            what, SeriesStore | Path | pd.DataFrame | np.ndarray | Mapping
-        ):
+        if what is None or isinstance(what, NEWER_TYPES):
             return cls(newer=what, between=between, options=options)
         if isinstance(what, list | tuple) and any(not isinstance(each, str) for each in what):
             return cls(newer=what, between=between, options=options)

@@ -6,23 +6,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError
 from pgti.ingestion import IngestOptions
+from pgti.ingestion.frame_tables import ArrowFrame, LazyFrame
+from pgti.ingestion.labelled import XarrayObject
 from pgti.ingestion.newer import NewerSeries, open_newer_series
 from pgti.ingestion.recall import given_options
 from pgti.run.loaded import LoadedRun
 from pgti.run.ranges import compare_ranges
 from pgti.store import SeriesStore
 
-__all__ = ["NewerOptions", "NewerReadings", "open_newer"]
+__all__ = ["NEWER_TYPES", "NewerOptions", "NewerReadings", "open_newer"]
 
 NewerReadings: TypeAlias = (
-    SeriesStore | str | Path | pd.DataFrame | NDArray[Any] | Sequence[Any] | Mapping[str, Any]
+    SeriesStore
+    | str
+    | Path
+    | pd.DataFrame
+    | ArrowFrame
+    | LazyFrame
+    | XarrayObject
+    | NDArray[Any]
+    | Sequence[Any]
+    | Mapping[str, Any]
 )
 """A store or its path, or what `pgti.ingest` reads: a file, a DataFrame or an array, or several."""
+
+NEWER_TYPES = (
+    *(SeriesStore, Path, pd.DataFrame, ArrowFrame, LazyFrame, XarrayObject, np.ndarray, Mapping),
+)
+"""Types of newer readings other than texts and lists."""
 
 NewerOptions: TypeAlias = IngestOptions | Mapping[str, Any] | None
 """How to read newer readings where that is not as in training: options of `IngestOptions`, or those

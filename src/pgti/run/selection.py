@@ -1,16 +1,14 @@
 """Which windows to forecast: of the run's own series, or of newer readings of its sensors."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from types import NoneType
 from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import pandas as pd
 
 from pgti.batching import Batch, BatchLoader, WindowSource
 from pgti.display import count_of
@@ -19,8 +17,8 @@ from pgti.forecasting import ForecastLabels
 from pgti.ingestion.newer import NewerSeries, last_observed_row
 from pgti.options import require_type
 from pgti.run.loaded import LoadedRun
-from pgti.run.newer import NewerOptions, NewerReadings, open_newer
-from pgti.store import SeriesStore, TypicalReadings, parse_time
+from pgti.run.newer import NEWER_TYPES, NewerOptions, NewerReadings, open_newer
+from pgti.store import TypicalReadings, parse_time
 from pgti.windows import SplitName, Starts
 
 __all__ = ["ForecastSummary", "SelectedWindows", "Selection", "TimeLike", "wall_clock"]
@@ -89,8 +87,8 @@ class Selection:
     options: NewerOptions = None
 
     def __post_init__(self) -> None:
-        kinds = (SeriesStore, str, Path, pd.DataFrame, np.ndarray, NoneType, list, tuple, Mapping)
-        what = "a DataFrame, an array, a store or the path of a file or store, or several"
+        kinds = (*NEWER_TYPES, str, NoneType, list, tuple)
+        what = "a frame, an array, a store or the path of a file or store, or several"
         require_type("readings", self.readings, kinds, what)
         between: object = self.between
         if between is not None and not (isinstance(between, tuple | list) and len(between) == 2):
