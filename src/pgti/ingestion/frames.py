@@ -129,7 +129,8 @@ def _is_table(frame: pd.DataFrame, options: IngestOptions) -> bool:
 def _check_large(block: pd.DataFrame) -> None:
     """Refuse whole numbers that have become other floats."""
     for _, column in block.select_dtypes("integer").items():
-        if column.dtype.itemsize == 8:
+        dtype: Any = column.dtype
+        if dtype.itemsize == 8:
             large = column[(column > _MAX_WHOLE) | (column < -_MAX_WHOLE)]
             check_whole_numbers(large.dropna().tolist())
 
