@@ -24,8 +24,9 @@ def ingest_command(
 ) -> None:
     """Create a store from a file of readings and a graph.
 
-    Readings: CSV or TSV, .npy, .npz, HDF5 (as DCRNN, PGT and LargeST write it), Parquet, or PGT's
-    JSON. Several files, a pattern ('daily/*.csv'), a directory or a zip of files make one series.
+    Readings: CSV or TSV, .npy, .npz, HDF5 (as DCRNN, PGT and LargeST write it), Parquet, NetCDF,
+    Zarr, or PGT's JSON, here or by URL. Several files, a pattern ('daily/*.csv'), a directory or a
+    zip of files make one series.
     Graph: a matrix, an edge list, a table of distances or coordinates, CSR arrays, DCRNN's
     adj_mx.pkl, or arrays in the file of readings (--edges, --coordinates).
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from pgti.display import count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
 from pgti.ingestion.labelled_files import is_zarr
+from pgti.ingestion.remote import as_url, copy_of, is_zarr_url
 from pgti.ingestion.scratch import call_after_scratch, scratch_directory
 from pgti.storage import reraise_os_errors
 
@@ -23,7 +24,7 @@ Source = TypeVar("Source")
 
 _SUFFIXES = (
     *(".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", ".npy", ".npz"),
-    *(".h5", ".hdf5", ".hdf", ".nc", ".mat", ".json"),
+    *(".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".mat", ".json"),
 )
 _COMPRESSED = (".gz", ".bz2", ".zst", ".xz")
 _PATTERN = re.compile(r"[*?\[]")
@@ -76,6 +77,9 @@ def find_sources(source: Any) -> Any:
 
 
 def _from_path(source: str | Path) -> Any:
+    url = as_url(source)
+    if url is not None:
+        return url if is_zarr_url(url) else find_sources(copy_of(url))
     path = Path(source)
     if path.is_dir() and not _is_array(path):
         return _one_or_all(path.name, _files_in(path))

@@ -2,16 +2,17 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgti.display import shorten
-from pgti.errors import ConfigError, DataError, MissingExtraError, option
+from pgti.errors import PARSER_ERRORS, ConfigError, DataError, MissingExtraError, option
 from pgti.ingestion.labelled import labelled_readings
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings, reraise_read_errors
+from pgti.ingestion.remote import reraise_remote_errors
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -58,7 +59,7 @@ def open_netcdf(path: Path, options: IngestOptions) -> Readings:
         with h5py.File(path, "r") as file:
             return [key for key, each in file.items() if isinstance(each, h5py.Group)]
 
-    return _open(lambda: path, engine, options, path.name, list_groups)
+    return _open(lambda: nullcontext(path), engine, options, path.name, list_groups)
 
 
 def is_zarr(path: Path) -> bool:
@@ -77,13 +78,26 @@ def open_zarr(source: Path | str, options: IngestOptions, name: str) -> Readings
         MissingExtraError: if xarray, zarr or what a URL needs is not installed.
     """
     _import_xarray("zarr", "zarr")
-    with reraise_read_errors(name, "Zarr"):
-        groups = _zarr_groups(_zarr_store(source), name)
-    return _open(lambda: _zarr_store(source), "zarr", options, name, lambda: groups)
+    with reraise_read_errors(name, "Zarr"), _reading(source):
+        group = _zarr_group(_zarr_store(source), name)
+
+    def list_groups() -> list[str]:
+        import zarr  # noqa: PLC0415 - an optional library
+
+        with suppress(*PARSER_ERRORS):  # a server of files cannot list them
+            return [key for key, each in group.members() if isinstance(each, zarr.Group)]
+        return []
+
+    @contextmanager
+    def opener() -> Iterator[Any]:
+        with _reading(source):
+            yield _zarr_store(source)
+
+    return _open(opener, "zarr", options, name, list_groups)
 
 
 def _open(
-    store: Callable[[], Any],
+    open_store: Callable[[], AbstractContextManager[Any]],
     engine: str,
     options: IngestOptions,
     name: str,
@@ -104,23 +118,24 @@ def _open(
     def opener() -> "Iterator[xr.Dataset]":
         import xarray as xr  # noqa: PLC0415 - an optional library
 
-        with warnings.catch_warnings():
-            # Of metadata that are not consolidated, of dtypes that others may not read.
-            warnings.simplefilter("ignore")
-            arguments: dict[str, Any] = {**_AS_STORED, "group": group} if group else _AS_STORED
-            dataset = xr.open_dataset(store(), engine=engine, **arguments)
-        with dataset:
-            yield dataset
+        with open_store() as store:
+            with warnings.catch_warnings():
+                # Of metadata that are not consolidated, of dtypes that others may not read.
+                warnings.simplefilter("ignore")
+                arguments: dict[str, Any] = {**_AS_STORED, "group": group} if group else _AS_STORED
+                dataset = xr.open_dataset(store, engine=engine, **arguments)
+            with dataset:
+                yield dataset
 
+    what = "Zarr" if engine == "zarr" else "NetCDF"
     if not group:
-        with reraise_read_errors(name, engine), opener() as dataset:
+        with reraise_read_errors(name, what), opener() as dataset:
             is_empty = not dataset.data_vars
         if is_empty and (groups := list_groups()):
             raise DataError(
                 f"{name} has its variables in groups ({shorten(groups)}): name one with "
                 f"{option('values', f'{groups[0]}/variable')}"
             )
-    what = "Zarr" if engine == "zarr" else "NetCDF"
     return labelled_readings(opener, options, name, what, is_netcdf=what == "NetCDF")
 
 
@@ -142,8 +157,13 @@ def _zarr_store(source: Path | str) -> Any:
     return LocalStore(source, read_only=True)
 
 
-def _zarr_groups(store: Any, name: str) -> list[str]:
-    """The names of the groups in a store. The library refuses arrays of pickled objects.
+def _reading(source: Path | str) -> AbstractContextManager[None]:
+    """What turns the errors of a server into one line."""
+    return reraise_remote_errors(source) if isinstance(source, str) else nullcontext()
+
+
+def _zarr_group(store: Any, name: str) -> Any:
+    """The outermost group of a store. The library refuses arrays of pickled objects.
 
     Raises:
         DataError: if the store is an array.
@@ -153,8 +173,8 @@ def _zarr_groups(store: Any, name: str) -> list[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         opened = zarr.open(store, mode="r")
-        if isinstance(opened, zarr.Group):
-            return [key for key, each in opened.members() if isinstance(each, zarr.Group)]
+    if isinstance(opened, zarr.Group):
+        return opened
     raise DataError(
         f"{name} is a single Zarr array, without names of its dimensions: open it with zarr in "
         "Python and give the array"

@@ -31,6 +31,7 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_arrow_file, open_parquet
 from pgti.ingestion.prewindowed import open_archive, open_windows, window_files
 from pgti.ingestion.readings import Readings
+from pgti.ingestion.remote import as_url, name_of
 from pgti.ingestion.shape import open_table
 from pgti.ingestion.tables import Table
 from pgti.ingestion.text_files import COMPRESSED_SUFFIXES, inner_name
@@ -114,6 +115,9 @@ def find_source(source: Any) -> Any:
 def _open_one(source: Any, options: IngestOptions, has_graph: bool) -> Readings:
     if not isinstance(source, Path | str):
         return _open_object(source, options)
+    url = as_url(source)
+    if url is not None:
+        return open_zarr(url, options, name_of(url))
     path = Path(source)
     described = find_basicts(path)
     if described is not None:
@@ -203,7 +207,7 @@ def readings_suffix(source: ReadingsSource) -> str:
         return next(iter(suffixes))
     if not isinstance(source, Path | str):
         return "xarray" if isinstance(source, XarrayObject) else ""
-    if is_zarr(Path(source)):
+    if as_url(source) or is_zarr(Path(source)):
         return ".zarr"
     inner, last = last_suffixes(source)
     if last not in COMPRESSED_SUFFIXES:
