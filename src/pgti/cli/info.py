@@ -136,11 +136,12 @@ def _facts_table(store: "SeriesStore") -> Table:
 
 def _channels_table(facts: dict[str, Any]) -> Table:
     columns = ("channel", "unit", "minimum", "mean", "maximum", "missing")
+    digits = 6 if facts["dtype"] in ("int16", "float32") else 12
     rows = [
         (
             each["channel"],
             each["unit"] or "-",
-            *("-" if each[name] is None else f"{each[name]:,.6g}" for name in columns[2:5]),
+            *("-" if each[name] is None else f"{each[name]:,.{digits}g}" for name in columns[2:5]),
             f"{each['missing_fraction']:.2%}",
         )
         for each in facts["readings"]
