@@ -1,16 +1,18 @@
 """Arrays whose axes have names: any order, grids, and what stands beside them."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pgti
 from pgti.errors import ConfigError, DataError
 from pgti.ingestion import IngestOptions, open_readings
 from pgti.ingestion.axes import Axes, grid_ids
+from pgti.ingestion.axes_arrays import StoredArray, arrange
 from pgti.ingestion.scratch import scratch_beside
 
 NAMES = {"time": 6, "day": 3, "slot": 4, "sensor": 5, "row": 2, "column": 3, "channel": 2}
@@ -42,6 +44,7 @@ def orders(draw: st.DrawFn) -> tuple[str, ...]:
     return tuple(draw(st.permutations((*time, *sensors, *channel))))
 
 
+@settings(deadline=None, max_examples=40)
 @given(
     names=orders().filter(lambda names: len(names) <= 4),
     order=st.sampled_from("CF"),
@@ -67,6 +70,37 @@ def test_any_order(
             values = read(source, budget_bytes, axes=names)
             np.testing.assert_array_equal(values, usual(array, names))
     assert sorted(path.name for path in directory.iterdir()) == ["a.npy", "a.npz"]
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+@pytest.mark.parametrize(
+    "names", [("time", "row"), ("row", "time", "column"), ("slot", "row", "day")]
+)
+def test_each_cell_is_read_once(names: tuple[str, ...], is_reversed: bool) -> None:
+    """Whatever the chunks of a file and the memory: compressed parts are never opened twice."""
+    shape = [NAMES.get(name, 5) for name in names]
+    array = np.arange(np.prod(shape), dtype=np.float64).reshape(shape)
+    stored = np.ascontiguousarray(array.T) if is_reversed else array
+    halves = tuple(size // 2 for size in stored.shape)
+    for chunks in (None, halves, (stored.shape[0], *halves[1:]), (1,) * stored.ndim):
+        for budget_bytes in (1, 200, 1000, 1 << 20):
+            counts = np.zeros(stored.shape, int)
+
+            def read(box: tuple[slice, ...], counts: np.ndarray = counts) -> np.ndarray:
+                counts[box] += 1
+                return stored[box]
+
+            opened = StoredArray(
+                name="a",
+                shape=stored.shape,
+                dtype=stored.dtype,
+                open=lambda read=read: nullcontext(read),
+                chunks=chunks,
+            )
+            readings = arrange(opened, Axes(names), is_reversed=is_reversed)
+            values = [chunk.values for chunk in readings.chunks(budget_bytes)]
+            np.testing.assert_array_equal(np.concatenate(values), usual(array, names))
+            assert (counts == 1).all()
 
 
 def test_other_words_for_the_axes(tmp_path: Path) -> None:

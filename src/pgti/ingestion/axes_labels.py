@@ -31,10 +31,19 @@ from pgti.ingestion.time_columns import (
 )
 from pgti.ingestion.times import RowLabels
 
-__all__ = ["Labels", "label_axes", "open_stored", "resolve_axes", "wanted_ndims", "with_times"]
+__all__ = [
+    "TIME_ARRAYS",
+    "Labels",
+    "add_times",
+    "label_axes",
+    "open_stored",
+    "resolve_axes",
+    "wanted_ndims",
+]
 
-_TIME_ARRAYS = (
+TIME_ARRAYS = (
     *("time", "times", "timestamps", "timestamp", "dates", "date", "datetime", "datetimes"),
+    *("datenum", "datenums"),
 )
 _CHANNEL_ARRAYS = ("channels", "channel_names", "features", "feature_names", "variables")
 
@@ -137,7 +146,12 @@ def open_stored(
 
 
 def label_axes(
-    readings: Readings, shape: tuple[int, ...], labels: Labels, options: IngestOptions
+    readings: Readings,
+    shape: tuple[int, ...],
+    labels: Labels,
+    options: IngestOptions,
+    *,
+    reads_all: bool = False,
 ) -> Readings:
     """The readings of an array with what its file has for its axes.
 
@@ -149,34 +163,47 @@ def label_axes(
         shape: of the array, its axes in the order of their names.
         labels: the arrays beside it.
         options: `ids` names the array of ids, `timestamps` may be False to leave times alone.
+        reads_all: whether to read these also where the user does not name the axes.
 
     Raises:
         ConfigError: if `ids` names an array that does not fit.
         DataError: if the times are damaged.
     """
-    axes = resolve_axes(labels.name, shape, options)
-    if axes is None:
+    named = resolve_axes(labels.name, shape, options)
+    axes = named or Axes.usual(len(shape))
+    if named is None:
         ids = labels.find_ids(readings.num_nodes, options.ids)
         if ids is None:
             _refuse_ids_of_another_axis(readings, labels)
-        notes = (*readings.notes, *_note_times(readings, labels, len(shape)))
-        return replace(readings, node_ids=ids, notes=notes)
-    ids = _node_ids(readings, axes, shape, labels, options)
-    readings = replace(readings, node_ids=ids, has_named_axes=True)
+        readings = replace(readings, node_ids=ids)
+        if not reads_all:
+            notes = (*readings.notes, *_note_times(readings, labels, len(shape)))
+            return replace(readings, notes=notes)
+    else:
+        ids = _node_ids(readings, axes, shape, labels, options)
+        readings = replace(readings, node_ids=ids, has_named_axes=True)
     if axes.channel is not None:
         own = axes.names[axes.channel]
         key = labels.find((own, *_CHANNEL_ARRAYS), shape[axes.channel], labels.text_kinds)
         if key is not None:
             readings = replace(readings, channels=labels.text(key))
-    latlon = _grid_coordinates(axes, shape, labels)
+    latlon = _coordinates(axes, shape, labels)
     if latlon is not None:
         graph = RawCoordinates(name=labels.name, latlon=latlon, node_ids=readings.node_ids)
         readings = replace(readings, graph=graph)
-    own_time = axes.names[axes.time[0]] if len(axes.time) == 1 else ""
-    key = labels.find((own_time, *_TIME_ARRAYS), readings.num_rows or 0, "iufM" + labels.text_kinds)
+    own_time = tuple(axes.names[place] for place in axes.time if len(axes.time) == 1)
+    return _label_times(readings, own_time, labels, options)
+
+
+def _label_times(
+    readings: Readings, own: tuple[str, ...], labels: Labels, options: IngestOptions
+) -> Readings:
+    """The readings with the times in an array of a usual name, or of the axis's own."""
+    kinds = "iufM" + labels.text_kinds
+    key = labels.find((*own, *TIME_ARRAYS), readings.num_rows or 0, kinds)
     if key is None or options.timestamps is False:
         return readings
-    return with_times(readings, labels.read(key).reshape(-1), f"{key} of {labels.name}", options)
+    return add_times(readings, labels.read(key).reshape(-1), f"{key} of {labels.name}", options)
 
 
 def _refuse_ids_of_another_axis(readings: Readings, labels: Labels) -> None:
@@ -216,11 +243,9 @@ def _node_ids(
     return grid_ids(along)
 
 
-def _grid_coordinates(
-    axes: Axes, shape: tuple[int, ...], labels: Labels
-) -> NDArray[np.float64] | None:
-    """Latitude and longitude [N, 2] of the cells of a grid; None where the file has none."""
-    if len(axes.sensors) != 2:
+def _coordinates(axes: Axes, shape: tuple[int, ...], labels: Labels) -> NDArray[np.float64] | None:
+    """Latitude and longitude [N, 2] of sensors or of a grid; None where the file has none."""
+    if len(axes.sensors) > 2:
         return None
     sizes = tuple(shape[place] for place in axes.sensors)
     names = [axes.names[place].lower() for place in axes.sensors]
@@ -233,7 +258,7 @@ def _grid_coordinates(
         if key is None:
             return None
         found = labels.arrays[key].shape
-        if found == sizes:  # of a grid that is not regular
+        if found == sizes:  # of sensors, or of a grid that is not regular
             parts.append(np.asarray(labels.read(key), dtype=np.float64).reshape(-1))
         elif place is not None and _length(found) == sizes[place]:
             values = np.asarray(labels.read(key), dtype=np.float64).reshape(-1)
@@ -244,7 +269,7 @@ def _grid_coordinates(
     return np.stack(parts, axis=1)
 
 
-def with_times(
+def add_times(
     readings: Readings, values: NDArray[Any], name: str, options: IngestOptions
 ) -> Readings:
     """The readings with the times in an array [T]: dates, text, or numbers since 1970.
@@ -281,7 +306,7 @@ def with_times(
 
 def _note_times(readings: Readings, labels: Labels, num_axes: int) -> tuple[str, ...]:
     """A note if the file has times that are not read, because the axes are not named."""
-    key = labels.find(_TIME_ARRAYS, readings.num_rows or 0, "M" + labels.text_kinds)
+    key = labels.find(TIME_ARRAYS, readings.num_rows or 0, "M" + labels.text_kinds)
     if key is None:
         return ()
     usual = Axes.usual(num_axes).names

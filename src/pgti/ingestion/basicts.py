@@ -19,7 +19,7 @@ import numpy as np
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
 from pgti.ingestion.axes import Axes
-from pgti.ingestion.axes_arrays import PieceReader, StoredArray, arrange
+from pgti.ingestion.axes_arrays import BoxReader, StoredArray, arrange
 from pgti.ingestion.graph_arrays import read_pickled_graph
 from pgti.ingestion.npy import NpyHeader, open_npy
 from pgti.ingestion.options import IngestOptions
@@ -113,7 +113,7 @@ def _open_bytes(path: Path, described: dict[str, Any], about: str) -> Readings:
         )
 
     @contextlib.contextmanager
-    def open_pieces() -> Iterator[PieceReader]:
+    def open_pieces() -> Iterator[BoxReader]:
         with reraise_read_errors(path.name, "an array"), path.open("rb") as file:
             yield header.piece_reader(file, path.name)
 

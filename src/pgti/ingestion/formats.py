@@ -8,6 +8,7 @@ __all__ = [
     "GRAPH_TEXT_SUFFIXES",
     "HDF5_SUFFIXES",
     "IDS_IN_READINGS",
+    "MATLAB_SUFFIXES",
     "NETCDF_SUFFIXES",
     "NETWORK_SUFFIXES",
     "PARQUET_SUFFIXES",
@@ -21,23 +22,25 @@ PARQUET_SUFFIXES = (".parquet", ".pq")
 ARROW_SUFFIXES = (".feather", ".arrow", ".arrows", ".ipc")
 _TABLES = (*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES)
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+MATLAB_SUFFIXES = (".mat",)
 NETCDF_SUFFIXES = (".nc", ".nc4", ".cdf", ".netcdf")
 _LABELLED = (*NETCDF_SUFFIXES, ".zarr", "xarray")
 NETWORK_SUFFIXES = (".graphml", ".gml")
 GRAPH_TEXT_SUFFIXES = (*TEXT_SUFFIXES, ".rel", ".geo")
 _GRAPH_TABLES = (*GRAPH_TEXT_SUFFIXES, *PARQUET_SUFFIXES, ".geojson", ".json", "")
 _KNOWN = (
-    *(*_TABLES, *HDF5_SUFFIXES, *_LABELLED, ".npy", ".npz", ".json", ".pkl", ".pickle"),
+    *(*_TABLES, *HDF5_SUFFIXES, *MATLAB_SUFFIXES, *_LABELLED),
+    *(".npy", ".npz", ".json", ".pkl", ".pickle"),
     *(*NETWORK_SUFFIXES, *_GRAPH_TABLES, ".mtx"),
 )
-_ARRAY_FILES = (*HDF5_SUFFIXES, ".npy", ".npz")
+_ARRAY_FILES = (*HDF5_SUFFIXES, *MATLAB_SUFFIXES, ".npy", ".npz")
 _GRAPHS = (".npz", *_GRAPH_TABLES)
 
-IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES, *_LABELLED)
+IDS_IN_READINGS = (".npz", *HDF5_SUFFIXES, *MATLAB_SUFFIXES, *_LABELLED)
 
 # Formats of readings, and of graphs, that each option is for.
 _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "values": ((".npz", *HDF5_SUFFIXES, *_LABELLED), ()),
+    "values": ((".npz", *HDF5_SUFFIXES, *MATLAB_SUFFIXES, *_LABELLED), ()),
     "header": (TEXT_SUFFIXES, ()),
     "timestamps": ((*_TABLES, *_ARRAY_FILES, *_LABELLED, ""), ()),
     "time_format": ((*_TABLES, *_ARRAY_FILES, *_LABELLED, ""), ()),
@@ -52,7 +55,10 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ids": (IDS_IN_READINGS, _GRAPHS),
     "edges": ((".npz",), (*_GRAPHS, *NETWORK_SUFFIXES)),
     "coordinates": ((".npz",), (*_GRAPHS, *NETWORK_SUFFIXES)),
-    "neighbours": ((".npz", *HDF5_SUFFIXES, *_LABELLED), (*_GRAPHS, *NETWORK_SUFFIXES)),
+    "neighbours": (
+        (".npz", *HDF5_SUFFIXES, *MATLAB_SUFFIXES, *_LABELLED),
+        (*_GRAPHS, *NETWORK_SUFFIXES),
+    ),
     "graph_kind": ((), _GRAPHS),
     "graph_values": ((), (".npz",)),
 }

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,18 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion.axes_arrays import StoredArray
-from pgti.ingestion.axes_labels import Labels, label_axes, open_stored, resolve_axes
+from pgti.ingestion.axes_labels import Labels, label_axes, open_stored
 from pgti.ingestion.frame_tables import pandas_table
 from pgti.ingestion.long_layout import could_be_long
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import (
     Chunk,
     Readings,
-    array_readings,
     as_floats,
     check_whole_numbers,
     ids_to_text,
     row_blocks,
     rows_per_chunk,
-    split_rows,
 )
 from pgti.ingestion.shape import open_table
 from pgti.ingestion.time_columns import ColumnTimes, DateTimes, NoTimes, TextTimes
@@ -45,21 +42,12 @@ def open_array(
         DataError: if it is not numbers of such a shape.
     """
     options = options or IngestOptions()
-    axes = resolve_axes(name, array.shape, options)
-    if axes is None:
-        return array_readings(name, array.shape, array.dtype, lambda rows: split_rows(array, rows))
-    axes.check(name, array.shape)
-    if not isinstance(array, np.memmap):  # whose file is read in its own order
-        channel = () if axes.channel is None else (axes.channel,)
-        order = (*axes.time, *axes.sensors, *channel)
-        array = array.transpose(order)
-        names = tuple(axes.names[place] for place in order)
-        options = replace(options, axes=names, transpose=False)
     stored = StoredArray(
         name=name,
         shape=array.shape,
         dtype=array.dtype,
-        open=lambda: nullcontext(lambda prefix, first, stop: array[prefix][first:stop]),
+        open=lambda: nullcontext(array.__getitem__),
+        is_in_memory=not isinstance(array, np.memmap),  # whose file is read in its own order
     )
     labels = Labels(name=name, arrays={}, read=dict[str, NDArray[Any]]().__getitem__)
     return label_axes(open_stored(stored, options), array.shape, labels, options)

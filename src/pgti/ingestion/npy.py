@@ -14,7 +14,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingestion.axes_arrays import PieceReader, StoredArray
+from pgti.ingestion.axes_arrays import Box, BoxReader, StoredArray
 from pgti.ingestion.axes_labels import Labels, label_axes, open_stored, wanted_ndims
 from pgti.ingestion.node_matching import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.options import IngestOptions
@@ -77,18 +77,17 @@ class NpyHeader:
             )
 
     def stored(
-        self, name: str, open_pieces: Callable[[], AbstractContextManager[PieceReader]]
+        self, name: str, open_pieces: Callable[[], AbstractContextManager[BoxReader]]
     ) -> StoredArray:
         """The array as it is stored: its axes are reversed where the first one varies fastest."""
         shape = self.shape[::-1] if self.is_fortran else self.shape
         return StoredArray(name=name, shape=shape, dtype=self.dtype, open=open_pieces)
 
-    def piece_reader(self, file: BinaryIO, name: str) -> PieceReader:
-        """Reads the array's pieces one after another from a stream that stands after the header."""
-        shape = self.shape[::-1] if self.is_fortran else self.shape
+    def piece_reader(self, file: BinaryIO, name: str) -> BoxReader:
+        """Reads the array's boxes one after another from a stream that stands after the header."""
 
-        def read(prefix: tuple[int, ...], first: int, stop: int) -> NDArray[Any]:
-            piece = np.empty((stop - first, *shape[len(prefix) + 1 :]), dtype=self.dtype)
+        def read(box: Box) -> NDArray[Any]:
+            piece = np.empty([part.stop - part.start for part in box], dtype=self.dtype)
             view = memoryview(piece.reshape(-1).data).cast("B")
             filled = 0
             while filled < len(view):  # a compressed stream returns its bytes in pieces
@@ -151,7 +150,7 @@ def open_npy(path: Path, options: IngestOptions) -> Readings:
         header = read_header(file)
 
     @contextlib.contextmanager
-    def open_pieces() -> Iterator[PieceReader]:
+    def open_pieces() -> Iterator[BoxReader]:
         with reraise_read_errors(name, _NPY), path.open("rb") as file:
             file.seek(header.offset)
             yield header.piece_reader(file, name)
@@ -220,8 +219,9 @@ def read_blocks(path: Path, key: str, rows: int) -> Iterator[NDArray[Any]]:
             header = read_header(cast(BinaryIO, file))
             if not header.is_fortran:
                 read = header.piece_reader(cast(BinaryIO, file), f"{key} of {path.name}")
+                whole = [slice(0, size) for size in header.shape[1:]]
                 for first, stop in row_blocks(header.shape[0], rows):
-                    yield read((), first, stop)
+                    yield read((slice(first, stop), *whole))
                 file.read(1)  # the checksum is compared at the end
                 return
         with np.load(path, allow_pickle=False) as arrays:
@@ -232,7 +232,7 @@ def _open_member(path: Path, key: str, header: NpyHeader, options: IngestOptions
     name = f"{key} of {path.name}"
 
     @contextlib.contextmanager
-    def open_pieces() -> Iterator[PieceReader]:
+    def open_pieces() -> Iterator[BoxReader]:
         with (
             reraise_read_errors(name, _NPY),
             zipfile.ZipFile(path) as archive,

@@ -16,6 +16,7 @@ from pgti.ingestion.files import open_files
 from pgti.ingestion.formats import (
     ARROW_SUFFIXES,
     HDF5_SUFFIXES,
+    MATLAB_SUFFIXES,
     NETCDF_SUFFIXES,
     PARQUET_SUFFIXES,
     TEXT_SUFFIXES,
@@ -26,6 +27,7 @@ from pgti.ingestion.hdf5 import open_hdf5
 from pgti.ingestion.json import open_json
 from pgti.ingestion.labelled import XarrayObject, open_xarray
 from pgti.ingestion.labelled_files import is_zarr, open_netcdf, open_zarr
+from pgti.ingestion.matlab import open_matlab
 from pgti.ingestion.npy import open_npy
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_arrow_file, open_parquet
@@ -59,6 +61,7 @@ TableSource: TypeAlias = Path | str | pd.DataFrame | ArrowFrame | LazyFrame
 _READERS: dict[str, Callable[[Path, IngestOptions], Readings]] = {
     ".npy": open_npy,
     **dict.fromkeys(HDF5_SUFFIXES, open_hdf5),
+    **dict.fromkeys(MATLAB_SUFFIXES, open_matlab),
     **dict.fromkeys(NETCDF_SUFFIXES, open_netcdf),
 }
 _TABLES: dict[str, Callable[[Path, IngestOptions], Table]] = {
