@@ -34,7 +34,7 @@ def write_splits(directory: Path, series: np.ndarray, stride: int = 1) -> None:
         np.savez_compressed(directory / f"{name}.npz", x=x[first:stop], y=y[first:stop])
 
 
-def values(source: Path, budget_bytes: int = 1 << 20, **options: object) -> np.ndarray:
+def values(source: object, budget_bytes: int = 1 << 20, **options: object) -> np.ndarray:
     """The readings of a source, [T, N, C]."""
     readings = open_readings(source, IngestOptions(**options))
     found = np.concatenate([chunk.values for chunk in readings.chunks(budget_bytes)])
@@ -53,6 +53,10 @@ def test_three_files_are_one_series(tmp_path: Path, budget_bytes: int) -> None:
     assert "channel 2 of x of train.npz, val.npz, test.npz is the time of day" in notes
     assert "rows 5min apart, the first at 06:00" in notes
     assert (store.meta.interval_seconds, store.meta.start) == (300, "2012-03-01T06:00:00")
+    listed = [tmp_path / f"{name}.npz" for name in ("test", "train", "val")]
+    np.testing.assert_array_equal(values(listed)[..., 0], SPEED)
+    with pytest.raises(DataError, match=r"do not follow the last ones before"):
+        values(tmp_path / "t*.npz")  # val.npz is missing
     both = values(tmp_path, channels=("speed", "clock"))
     np.testing.assert_array_equal(both, BOTH)
 

@@ -13,7 +13,9 @@ from typing import Any, Generic, TypeVar
 
 from pgti.display import count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
+from pgti.ingestion.basicts import find_basicts
 from pgti.ingestion.labelled_files import is_zarr
+from pgti.ingestion.prewindowed import window_files
 from pgti.ingestion.remote import as_url, copy_of, is_zarr_url
 from pgti.ingestion.scratch import call_after_scratch, scratch_directory
 from pgti.storage import reraise_os_errors
@@ -142,8 +144,8 @@ def _shared_parts(paths: list[Path]) -> Iterator[str]:
 
 
 def _is_array(path: Path) -> bool:
-    """Whether a directory is one source: a Zarr store, or BasicTS's data."""
-    return is_zarr(path) or (path / "desc.json").is_file()
+    """Whether a directory is one source: a Zarr store, BasicTS's data, or windows of all splits."""
+    return is_zarr(path) or find_basicts(path) is not None or bool(window_files(path))
 
 
 def _files_in(directory: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pgti.errors import DataError, MissingExtraError, option
-from pgti.ingestion.axes_arrays import PieceReader, StoredArray
+from pgti.ingestion.axes_arrays import BoxReader, StoredArray
 from pgti.ingestion.axes_labels import Labels, label_axes, open_stored, wanted_ndims
 from pgti.ingestion.cf_times import is_since
 from pgti.ingestion.labelled_files import open_netcdf
@@ -169,17 +169,17 @@ def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readi
     packing = Packing.of(dict(dataset.attrs), dataset.dtype, name)
 
     @contextmanager
-    def open_pieces() -> Iterator[PieceReader]:
+    def open_pieces() -> Iterator[BoxReader]:
         with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as reopened:
             stored = reopened[key]
-            yield lambda prefix, first, stop: packing.decode(stored[(*prefix, slice(first, stop))])
+            yield lambda box: packing.decode(stored[box])
 
     array = StoredArray(
         name=name,
         shape=dataset.shape,
         dtype=packing.decoded_dtype,
         open=open_pieces,
-        block_rows=1 if dataset.chunks is None else dataset.chunks[0],
+        chunks=dataset.chunks,
     )
     arrays = {each: item for each, item in file.items() if hasattr(item, "dtype") and each != key}
     labels = Labels(

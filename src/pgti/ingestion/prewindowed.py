@@ -21,7 +21,7 @@ from pgti.ingestion.npy import Headers, npz_headers, open_npz, read_blocks
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, as_floats, reraise_read_errors
 
-__all__ = ["open_archive", "open_windows", "window_files"]
+__all__ = ["are_windows", "open_archive", "open_windows", "window_files"]
 
 _SPLITS = {
     "train": 0,
@@ -90,12 +90,26 @@ def open_archive(path: Path, options: IngestOptions, has_graph: bool) -> Reading
         ConfigError: if options name what the archive does not have.
         DataError: if it is damaged, several arrays could be meant, or windows are not consecutive.
     """
-    if not (options.values or options.axes or options.transpose):
-        with reraise_read_errors(path.name, "an npz archive"):
-            has_windows = bool(_find_windows(path, npz_headers(path)))
-        if has_windows:
-            return open_windows((path,), options)
+    if are_windows((path,), options):
+        return open_windows((path,), options)
     return open_npz(path, options, has_graph)
+
+
+def are_windows(sources: tuple[Any, ...], options: IngestOptions) -> bool:
+    """Whether sources are archives of windows, and no option names arrays or axes.
+
+    Raises:
+        DataError: if an archive is damaged.
+    """
+    if options.values or options.axes or options.transpose:
+        return False
+    for path in sources:
+        if not isinstance(path, Path) or path.suffix.lower() != ".npz":
+            return False
+        with reraise_read_errors(path.name, "an npz archive"):
+            if not _find_windows(path, npz_headers(path)):
+                return False
+    return True
 
 
 def window_files(directory: Path) -> tuple[Path, ...]:

@@ -31,7 +31,7 @@ from pgti.ingestion.matlab import open_matlab
 from pgti.ingestion.npy import open_npy
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_arrow_file, open_parquet
-from pgti.ingestion.prewindowed import open_archive, open_windows, window_files
+from pgti.ingestion.prewindowed import are_windows, open_archive, open_windows, window_files
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.remote import as_url, name_of
 from pgti.ingestion.shape import open_table
@@ -92,6 +92,9 @@ def open_readings(
     """
     source = find_source(source)
     if isinstance(source, SourceSet):
+        paths = tuple(source.sources.values())
+        if are_windows(paths, options):
+            return open_windows(paths, options)
         return open_files(source, options, lambda each: _open_one(each, options, has_graph))
     if options.files in ("sensors", "channels") and isinstance(source, str | Path):
         single = SourceSet(Path(source).name, {Path(source).name: Path(source)})
