@@ -6,6 +6,7 @@ cells show decides, or else the user.
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pgti.errors import DataError, option
@@ -72,22 +73,36 @@ class Numerals:
 
     def is_number(self, cell: str) -> bool:
         """Whether a cell is a number (missing and infinite included)."""
-        return self.is_missing(cell) or self.value(cell) is not None
+        return self.value(cell) is not None or self.is_missing(cell)
+
+    def are_numbers(self, cells: tuple[str, ...]) -> bool:
+        """Whether all cells are numbers (missing and infinite included)."""
+        if self.decimal == ".":
+            with suppress(ValueError):
+                return len(tuple(map(float, cells))) >= 0  # quick, for thousands of columns
+        return all(map(self.is_number, cells))
 
     def value(self, cell: str) -> float | None:
         """The number in a cell; None if it is not one."""
+        number = _to_float(cell) if self.decimal == "." else None
+        return _to_float(self._plain(cell)) if number is None else number
+
+    def _plain(self, cell: str) -> str:
+        """A cell as Python writes a number, if it is one."""
         text = cell.strip()
-        if not text.isalnum():
-            grouped = _GROUPS[self.decimal].fullmatch(text)
-            if grouped and (self.is_certain or grouped["sign"] in GROUP_SIGNS):
-                text = text.replace(grouped["sign"], "")
-            if self.decimal != ".":
-                text = text.replace(".", "?").replace(self.decimal, ".")
-            text = text.replace("\u2212", "-")
-        try:
-            return None if "_" in text else float(text)
-        except ValueError:
-            return None
+        grouped = _GROUPS[self.decimal].fullmatch(text)
+        if grouped and (self.is_certain or grouped["sign"] in GROUP_SIGNS):
+            text = text.replace(grouped["sign"], "")
+        if self.decimal != ".":
+            text = text.replace(".", "?").replace(self.decimal, ".")
+        return text.replace("\u2212", "-")
+
+
+def _to_float(text: str) -> float | None:
+    try:
+        return None if "_" in text else float(text)
+    except ValueError:
+        return None
 
 
 _PLAIN = Numerals()

@@ -82,9 +82,7 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
         delimiter=delimiter,
         numerals=numerals,
         titles=ids_to_text([cell.strip() for cell in rows[0]]) if has_header else None,
-        kinds=tuple(
-            "number" if all(map(numerals.is_number, cells)) else "text" for cells in columns
-        ),
+        kinds=tuple("number" if numerals.are_numbers(cells) else "text" for cells in columns),
         sample=body,
         sample_bytes=sum(map(len, lines[first:])),
         first_line=1 + first + num_comments,
@@ -152,6 +150,8 @@ def _is_units_row(rows: list[tuple[str, ...]], numerals: Numerals) -> bool:
     below = [row for row in rows[2:] if len(row) == len(rows[0])]
     if not below or len(rows[1]) != len(rows[0]):
         return False
+    if any(numerals.value(cell) is not None for cell in rows[1]):
+        return False
     numbers = [
         place
         for place in range(len(rows[0]))
@@ -163,7 +163,6 @@ def _is_units_row(rows: list[tuple[str, ...]], numerals: Numerals) -> bool:
     # A code for missing readings recurs below; a unit does not stand in a column of dates.
     return (
         len(words) > 0
-        and not any(map(numerals.is_number, words))
         and len(words) == len(cells)
         and not any(map(is_date, others))
         and all(any(letter.isalpha() or letter in "%°" for letter in word) for word in words)
