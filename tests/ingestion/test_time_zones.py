@@ -8,6 +8,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingestion import IngestOptions, ingest
+from pgti.ingestion.newer import open_newer_series
 from pgti.store import SeriesStore
 
 TIMES = pd.date_range("2024-03-30", periods=48, freq="1h", tz="Europe/Berlin")  # 31: one hour less
@@ -120,3 +121,49 @@ def test_messages_show_the_times_of_the_source(tmp_path: Path) -> None:
     hour = pd.date_range("2025-11-02T00:00", periods=48, freq="5min", tz="America/Los_Angeles")
     with pytest.raises(DataError, match=r"T01:55:00 and .*T01:00:00: sort .*, or name the zone"):
         ingest(frame(hour.tz_localize(None)), tmp_path / "s")
+
+
+AWARE = pd.to_datetime(
+    ["2024-03-04T18:00Z", "2024-03-05T18:00Z", "2024-03-06T18:00Z", "2024-03-07T17:00Z"]
+)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "parquet text", "gz"])
+def test_messages_show_times_with_offsets_as_they_are_written(tmp_path: Path, form: str) -> None:
+    """Also where the store has another zone: each time is one that stands in the file."""
+    path = source(tmp_path, AWARE, "csv" if form == "gz" else form)
+    if form == "gz":
+        path = tmp_path / "a.csv.gz"
+        frame(AWARE).to_csv(path)
+    shown = r"2024-03-06.18:00:00\+00:00 and .* has 2024-03-07.17:00:00\+00:00"
+    for options in (IngestOptions(time_zone="Europe/Rome"), IngestOptions()):
+        with pytest.raises(DataError, match=shown):
+            ingest(path, tmp_path / "s", options)
+    with pytest.raises(DataError, match=r"starts at 2024-03-04.18:00:00"):
+        ingest(path, tmp_path / "s", IngestOptions(start="2024-03-04", time_zone="Europe/Rome"))
+
+
+def test_messages_show_epoch_times_as_they_are_written(tmp_path: Path) -> None:
+    seconds = [1_709_575_200, 1_709_575_500, 1_709_575_800, 1_709_575_900]
+    frame(pd.Index(seconds, name="time")).to_csv(tmp_path / "a.csv")
+    with pytest.raises(DataError, match=r"line 4 .* time 1709575800 and line 5 has 1709575900"):
+        ingest(tmp_path / "a.csv", tmp_path / "s", IngestOptions(time_zone="Europe/Rome"))
+
+
+def test_one_row_is_shown_on_the_clock(tmp_path: Path) -> None:
+    naive = AWARE[:1].tz_localize(None)
+    with pytest.raises(DataError, match=r"one row \(2024-03-04T18:00:00\+01:00\)"):
+        ingest(frame(naive), tmp_path / "s", IngestOptions(time_zone="Europe/Rome"))
+
+
+def test_newer_times_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    hours = pd.date_range("2024-01-01", periods=24, freq="1h", tz="Europe/Rome")
+    store = ingest(frame(hours), tmp_path / "s", IngestOptions(time_zone="Europe/Rome"))
+    newer = hours[[23] * 3] + pd.to_timedelta(["1h", "2h", "2h40min"])
+    path = source(tmp_path, newer.tz_convert("UTC"), "csv")
+    shown = r"time 2024-01-02 00:40:00\+00:00 and the row before has 2024-01-02 00:00:00\+00:00"
+    with pytest.raises(DataError, match=shown):
+        store.append(path)
+    shown = r"time 2024-01-02 00:00:00\+00:00 and line 4 has 2024-01-02 00:40:00\+00:00"
+    with pytest.raises(DataError, match=shown), open_newer_series(path, store):
+        pass

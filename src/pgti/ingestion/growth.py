@@ -12,9 +12,8 @@ from pgti.errors import DataError, option
 from pgti.ingestion.options import Gaps
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.time_rules import daily_rule, most_common, recognize_rule
-from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, format_seconds
+from pgti.ingestion.times import check_years, show_time
 from pgti.store import CycleRule, SeriesStore, StoreAppender, TimeAxis, format_interval
-from pgti.store.clock import wall_seconds
 from pgti.store.time_axis import SECONDS_PER_DAY
 
 __all__ = ["GrowingTimes", "KnownRows"]
@@ -121,12 +120,14 @@ class KnownRows:
     def _rows_of(self, seconds: NDArray[np.int64]) -> NDArray[np.int64]:
         """The rows that have these times."""
         axis, (rows, wrong) = self._store.time_axis, self._find_rows(seconds)
-        self._readings.row_labels.refuse_where(
+        labels, zone = self._readings.row_labels, self._store.time_axis.time_zone
+        labels.refuse_where(
             wrong,
             self.num_rows,
             lambda row: (
-                f"has the time {show(seconds[row], axis)}, and no row of the store has it: rows "
-                f"are appended after the last one ({show(axis.last_seconds, axis)})"
+                f"has the time {labels.time(self.num_rows + row, seconds[row], zone)}, and no row "
+                f"of the store has it: rows are appended after the last one "
+                f"({show(axis.last_seconds, axis)})"
             ),
         )
         return rows
@@ -189,20 +190,14 @@ class GrowingTimes:
         Raises:
             DataError: naming the row where times repeat or go back.
         """
-        self._labels.refuse_where(
-            (seconds < FIRST_SECOND) | (seconds > LAST_SECOND),
-            first_row,
-            lambda row: (
-                f"has a time {seconds[row]} s from 1970, outside the years 1 to 9999: correct it"
-            ),
-        )
+        check_years(self._labels, seconds, first_row)
         before = [] if self._previous is None else [self._previous]
         times = np.array([*before, *seconds.tolist()], dtype=np.int64)
         wrong = np.flatnonzero(np.diff(times) <= 0)
         if len(wrong):
             place = int(wrong[0])
             row = first_row + place - len(before)
-            earlier, later = (show(time, self._axis) for time in times[place : place + 2])
+            earlier, later = (self._show(row + each, times[place + each]) for each in (0, 1))
             raise DataError(
                 f"{self._labels.short(row)} and {self._labels(row + 1)} have the times {earlier} "
                 f"and {later}: each time may occur once, and rows are sorted by time"
@@ -272,6 +267,9 @@ class GrowingTimes:
             axis, num_steps=num_steps, interval_seconds=interval, seconds=seconds, rule=rule
         )
 
+    def _show(self, row: int, second: int | np.int64) -> str:
+        return self._labels.time(row, second, self._axis.time_zone)
+
     def _known(self) -> NDArray[np.int64]:
         rows = np.arange(self._axis.num_steps, dtype=np.int64)
         return self._axis.seconds_at(rows) if self._axis.seconds is None else self._axis.seconds
@@ -295,9 +293,9 @@ class GrowingTimes:
                 wrong,
                 first_row,
                 lambda row: (
-                    f"has the time {show(times[row + 1], self._axis)}, which is none of the "
-                    f"store's, that is {rule.describe()}: correct it, or keep irregular times with "
-                    f"{option('gaps', 'keep')}"
+                    f"has the time {self._show(first_row + row, times[row + 1])}, which is none of "
+                    f"the store's, that is {rule.describe()}: correct it, or keep irregular times "
+                    f"with {option('gaps', 'keep')}"
                 ),
             )
         return np.flatnonzero(rule.lacks(times, zone))
@@ -306,9 +304,11 @@ class GrowingTimes:
         """Times that are missing between the one at `place` and the next."""
         axis, interval = self._axis, self._axis.interval_seconds or 1
         before, after = (int(time) for time in times[place : place + 2])
+        row, is_first = first_row + place, before == self._end
+        last = show(before, axis) if is_first else self._show(row - 1, before)
         where = (
-            f"{self._labels(first_row + place)} has the time {show(after, axis)} and the row before"
-            f"{' in the store' if before == self._end else ''} has {show(before, axis)}"
+            f"{self._labels(row)} has the time {self._show(row, after)} and the row before"
+            f"{' in the store' if is_first else ''} has {last}"
         )
         if self._rule is not None:
             count = (after - before) // interval + 2
@@ -348,5 +348,4 @@ def _show_reading(value: np.floating[Any]) -> str:
 
 def show(second: int | np.int64, axis: TimeAxis) -> str:
     """A time on the clock of a series."""
-    wall = wall_seconds(np.array([second], dtype=np.int64), axis.time_zone)
-    return format_seconds(int(wall[0]))
+    return show_time(second, axis.time_zone)

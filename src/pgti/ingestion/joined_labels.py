@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pgti.ingestion.times import RowLabels
+from pgti.ingestion.times import RowLabels, show_time
 
 __all__ = ["JoinedLabels"]
 
@@ -30,6 +30,13 @@ class JoinedLabels(RowLabels):
     def __call__(self, row: int) -> str:
         """The row and its source."""
         return self.short(row) if self._find(row) is not None else f"row {row} of {self.source}"
+
+    def time(self, row: int, second: int | np.int64, time_zone: str | None) -> str:
+        """The time of a row as its source writes it, else as the clock of a zone shows it."""
+        found = self._find(row)
+        if found is None:
+            return show_time(second, time_zone)
+        return found[0].time(found[1], second, time_zone)
 
     def add(self, row: int, labels: RowLabels, number: int) -> None:
         """Say that `row` and those after it are of a source, from its row `number`."""

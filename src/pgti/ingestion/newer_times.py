@@ -11,7 +11,7 @@ from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.options import Gaps
 from pgti.ingestion.readings import Chunk, Readings
-from pgti.ingestion.times import Localizer, check_order, check_years, show_time
+from pgti.ingestion.times import Localizer, check_order, check_years
 from pgti.store import TimeAxis, format_interval
 from pgti.store.clock import wall_seconds
 
@@ -167,8 +167,8 @@ class NewerTimes:
             wrong,
             first_row,
             lambda row: (
-                f"has the time {self._show(seconds[row])}, which is none of the run's, that is "
-                f"{rule.describe()}"
+                f"has the time {self._show(first_row + row, seconds[row])}, which is none of the "
+                f"run's, that is {rule.describe()}"
             ),
         )
 
@@ -191,8 +191,10 @@ class NewerTimes:
         before, after = (int(time) for time in times[place : place + 2])
         missing = self._times_between(before, after, first_row + place)
         where = (
-            f"{self._labels(first_row + place)} has the time {self._show(before)} and "
-            f"{self._labels.short(first_row + place + 1)} has {self._show(after)}"
+            f"{self._labels(first_row + place)} has the time "
+            f"{self._show(first_row + place, before)} and "
+            f"{self._labels.short(first_row + place + 1)} has "
+            f"{self._show(first_row + place + 1, after)}"
         )
         if self._gaps == "error":
             raise DataError(
@@ -219,11 +221,11 @@ class NewerTimes:
             return times[times < after]
         if (after - before) % interval:
             raise DataError(
-                f"{self._labels(row)} has the time {self._show(before)} and "
-                f"{self._labels.short(row + 1)} has {self._show(after)}: that is not a whole "
-                f"number of intervals of {format_interval(interval)}, the run's"
+                f"{self._labels(row)} has the time {self._show(row, before)} and "
+                f"{self._labels.short(row + 1)} has {self._show(row + 1, after)}: that is not a "
+                f"whole number of intervals of {format_interval(interval)}, the run's"
             )
         return np.arange(before + interval, after, interval, dtype=np.int64)
 
-    def _show(self, second: int | np.int64) -> str:
-        return show_time(second, self._axis.time_zone)
+    def _show(self, row: int, second: int | np.int64) -> str:
+        return self._labels.time(row, second, self._axis.time_zone)

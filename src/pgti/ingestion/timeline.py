@@ -21,7 +21,6 @@ from pgti.ingestion.times import (
     Localizer,
     check_order,
     check_years,
-    format_seconds,
     parse_start,
     show_time,
 )
@@ -130,7 +129,7 @@ class Timeline:
         start = np.datetime64(first, "s")
         if self._kept is None:
             if interval is None:
-                self._refuse_one_row(start)
+                self._refuse_one_row(first)
             rule = daily_rule(self._regular_times(writer.num_steps), interval, self._time_zone)
             return writer.finish(start=start, interval_seconds=interval, time_rule=_plain(rule))
         seconds = np.concatenate(self._kept)
@@ -147,7 +146,7 @@ class Timeline:
                 f"{option('interval')} out, or correct it"
             )
         if interval is None:
-            self._refuse_one_row(start)
+            self._refuse_one_row(first)
         if isinstance(rule, CycleRule):  # which two days of a week have two distances
             interval = rule.interval_seconds
         is_regular = not (steps != interval).any()
@@ -197,9 +196,10 @@ class Timeline:
             if self._find_rule(seconds, most_common(np.diff(seconds))) is None:
                 raise self._refusal
 
-    def _refuse_one_row(self, start: np.datetime64) -> NoReturn:
+    def _refuse_one_row(self, first: int) -> NoReturn:
         raise DataError(
-            f"{self._labels.source} has one row ({start}), which shows no interval: add "
+            f"{self._labels.source} has one row "
+            f"({self._labels.time(0, first, self._time_zone)}), which shows no interval: add "
             f"{option('interval', '5min')}"
         )
 
@@ -207,8 +207,9 @@ class Timeline:
         self._first = first
         if self._given_start not in (None, first):
             raise DataError(
-                f"{self._labels.source} starts at {format_seconds(first)} and start is "
-                f"{format_seconds(self._given_start or 0)}: leave {option('start')} out, or "
+                f"{self._labels.source} starts at {self._labels.time(0, first, self._time_zone)} "
+                f"and start is {show_time(self._given_start or 0, self._time_zone)}: leave "
+                f"{option('start')} out, or "
                 f"correct it"
             )
 
@@ -219,8 +220,9 @@ class Timeline:
         before, after = (int(time) for time in times[place : place + 2])
         row = first_row + place
         where = (
-            f"{self._labels(row)} has the time {show_time(before, self._time_zone)} and "
-            f"{self._labels.short(row + 1)} has {show_time(after, self._time_zone)}"
+            f"{self._labels(row)} has the time {self._labels.time(row, before, self._time_zone)} "
+            f"and {self._labels.short(row + 1)} has "
+            f"{self._labels.time(row + 1, after, self._time_zone)}"
         )
         num_missing, rest = divmod(after - before, self._interval)
         if rest:

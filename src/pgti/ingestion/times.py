@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -49,10 +49,13 @@ class RowLabels:
     Attributes:
         source: name of the source.
         first_line: number of the line that holds row 0; None where a source has no lines.
+        written: reads the time of a row again, as the source writes it, where that may be another
+            text than that of the clock on which times are shown.
     """
 
     source: str
     first_line: int | None = None
+    written: Callable[[int], str] | None = field(default=None, compare=False)
 
     def short(self, row: int) -> str:
         """The row without its source: "line 4"."""
@@ -61,6 +64,10 @@ class RowLabels:
     def __call__(self, row: int) -> str:
         """The row and its source: "line 4 of a.csv"."""
         return f"{self.short(row)} of {self.source}"
+
+    def time(self, row: int, second: int | np.int64, time_zone: str | None) -> str:
+        """The time of a row as the source writes it, else as the clock of a zone shows it."""
+        return show_time(second, time_zone) if self.written is None else self.written(row)
 
     def refuse_where(
         self, wrong: NDArray[np.bool_], first_row: int, problem: Callable[[int], str]
@@ -299,7 +306,7 @@ def check_order(
         return
     place = int(wrong[0])
     row = first_row + place
-    earlier, later = (show_time(time, time_zone) for time in times[place : place + 2])
+    earlier, later = (labels.time(row + each, times[place + each], time_zone) for each in (0, 1))
     rows = f"{labels.short(row)} and {labels(row + 1)}"
     if steps[place] == 0:
         raise DataError(f"{rows} have the same time {earlier}: each time may occur once")

@@ -1,6 +1,9 @@
 """Wide tables: a row for each time, a column for each sensor."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pgti.errors import DataError, option
@@ -10,6 +13,8 @@ from pgti.ingestion.table_times import find_leading_columns, open_times
 from pgti.ingestion.tables import Table
 
 __all__ = ["open_wide"]
+
+_TIMES_BYTES = 1 << 22  # of memory, to read a time again
 
 
 def open_wide(table: Table, options: IngestOptions) -> Readings:
@@ -40,6 +45,9 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
             yield Chunk(values=rows.values[..., None], seconds=seconds)
 
     titles = table.titles
+    labels = table.labels
+    if times.is_aware and leading.times is not None:
+        labels = replace(labels, written=partial(_written_time, table, leading.times))
     return Readings(
         name=table.name,
         num_rows=table.num_rows,
@@ -48,6 +56,16 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
         is_aware=times.is_aware,
         time_zone=times.time_zone,
         first_line=table.first_line,
+        labels=labels,
         notes=(*table.notes, *times.notes),
         chunks=chunks,
     )
+
+
+def _written_time(table: Table, place: int, row: int) -> str:
+    """The time of a row as the table writes it; the table is read again up to there."""
+    for rows in table.read((), (place,), _TIMES_BYTES):
+        if row < rows.first_row + len(rows.others[0]):
+            cell = rows.others[0][row - rows.first_row].as_py()
+            return cell.isoformat() if isinstance(cell, datetime) else str(cell)
+    raise DataError(f"{table.name} changed while it was read: try again")
