@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.forecasting.network_inputs import requested_inputs
+from pgti.forecasting.network_inputs import OF_BATCH, requested_inputs
 from pgti.models import TeacherForcing
 from pgti.nn import Supports
 from pgti.nn.numerics import deterministic_algorithms, float32_products
@@ -98,7 +98,8 @@ class NetworkForecaster(AbstractScaledForecaster):
             its `forward` names; returns [B, H, N, C_out], standardised. `supports`: the sensor
             graph. `edge_index`, `edge_weight`: its edges, [2, E] and [E]. `x_mask`: which inputs
             were observed, bool [B, L, N, C]. `calendar`: calendar features of inputs and horizon,
-            [B, L + H, F]. `teacher`: a `TeacherForcing` in training, None otherwise.
+            [B, L + H, F]. `future`, `future_mask`, `static`, `static_codes`: as in `Batch`, None
+            where the series has none. `teacher`: a `TeacherForcing` in training, None otherwise.
         supports: the sensor graph in the form that the network takes.
         scaler: standardisation of the store's channels.
         target_indices: positions of the targets among the store's channels.
@@ -143,6 +144,11 @@ class NetworkForecaster(AbstractScaledForecaster):
         self.deterministic = False
         self.requested = requested_inputs(network)
 
+    @property
+    def uses_future(self) -> bool:
+        """Whether the network reads values that are known in advance."""
+        return bool({"future", "future_mask"} & set(self.requested or ()))
+
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """Forecasts in original units; unscaled in float32 even where the network computes lower.
 
@@ -184,7 +190,7 @@ class NetworkForecaster(AbstractScaledForecaster):
             return None if step is None else self._teacher(batch, step)
         if name == "x_mask" and self._seen_readings is not None:
             return batch.x_mask.index_select(-1, self._seen_readings)
-        source = batch if name in ("x_mask", "calendar") else self.supports
+        source = batch if name in OF_BATCH else self.supports
         return getattr(source, name)
 
     def _teacher(self, batch: Batch, step: int) -> TeacherForcing | None:

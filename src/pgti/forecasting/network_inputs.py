@@ -8,9 +8,12 @@ from torch import nn
 
 from pgti.errors import ConfigError
 
-__all__ = ["NETWORK_INPUTS", "requested_inputs"]
+__all__ = ["NETWORK_INPUTS", "OF_BATCH", "requested_inputs"]
 
-NETWORK_INPUTS = ("supports", "edge_index", "edge_weight", "x_mask", "calendar", "teacher")
+OF_BATCH = ("x_mask", "calendar", "future", "future_mask", "static", "static_codes")
+"""Those of them that are parts of a batch."""
+
+NETWORK_INPUTS = ("supports", "edge_index", "edge_weight", *OF_BATCH, "teacher")
 """Names by which a network asks for more than its first argument, x."""
 
 

@@ -241,7 +241,9 @@ def _has_trained(directory: RunDirectory) -> bool:
 def _run_data(run: Run) -> RunData:
     """What the run keeps of its store."""
     assert run.typical is not None  # rank 0 fits them
-    return RunData(meta=run.store.meta, graph=run.store.graph, typical=run.typical)
+    return RunData(
+        meta=run.store.meta, graph=run.store.graph, typical=run.typical, static=run.source.static
+    )
 
 
 def _resume(prepared: PreparedRun, found: ResumedRun, log: Log) -> FitResult:

@@ -10,7 +10,8 @@ import numpy as np
 from pgti.errors import DataError, RunError, StoreError
 from pgti.graph import SensorGraph
 from pgti.store import SeriesStore, StoreMeta, TimeAxis, TimeRule, TypicalReadings, open_store
-from pgti.store.meta import META_FILE
+from pgti.store.meta import META_FILE, STATIC_FILE
+from pgti.store.static_features import StaticFeatures
 from pgti.training import RunDirectory
 from pgti.training.compatibility import check_fingerprint
 
@@ -28,19 +29,22 @@ class RunData:
         meta: the description of the rows that the run has seen.
         graph: the sensor graph.
         typical: what each sensor usually reads in the training rows.
+        static: features of the sensors; None where there are none.
     """
 
     meta: StoreMeta
     graph: SensorGraph
     typical: TypicalReadings
+    static: StaticFeatures | None = None
 
     def to_files(self) -> dict[str, bytes]:
         """Content of each file by name."""
-        return {
+        files = {
             META_FILE: self.meta.to_json().encode(),
             _GRAPH_FILE: self.graph.to_bytes(),
             _TYPICAL_FILE: self.typical.to_bytes(),
         }
+        return files if self.static is None else files | {STATIC_FILE: self.static.to_bytes()}
 
     @classmethod
     def read(cls, directory: RunDirectory) -> Self | None:
@@ -53,12 +57,19 @@ class RunData:
         if not path.is_dir():
             return None
         try:
+            meta, static = StoreMeta.read(path), path / STATIC_FILE
+            features = None
+            if STATIC_FILE in meta.parts:
+                features = StaticFeatures.from_bytes(
+                    static.read_bytes(), meta.num_nodes, str(static)
+                )
             data = cls(
-                meta=StoreMeta.read(path),
+                meta=meta,
+                static=features,
                 graph=SensorGraph.load(path / _GRAPH_FILE),
                 typical=TypicalReadings.load(path / _TYPICAL_FILE),
             )
-        except (DataError, StoreError) as error:
+        except (DataError, StoreError, OSError) as error:
             raise RunError(f"{path} is damaged: {error}; copy the run again") from None
         sizes = (data.meta.num_nodes, data.meta.num_channels)
         if data.graph.num_nodes != sizes[0] or data.typical.table.shape[1:] != sizes:
@@ -89,6 +100,8 @@ class RunData:
             channels=meta.channels,
             units=meta.units,
             read_options=meta.read_options,
+            known_future=meta.known_future,
+            static=self.static,
             name=name,
             exact=meta.is_exact,
         )
