@@ -1,5 +1,7 @@
 """Which digits of a source float32 loses: the readings, their largest difference, and the first."""
 
+from typing import Any, TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,13 @@ _MAX_WRITTEN = 1e13  # above it, so many doubles are decimals that one is no sig
 _MAX_WHOLE = 2.0**53
 _WHOLE = 2.0**23  # from here on the floats next to each other are half a unit apart and more
 _HEAD_SHARE = 8  # of a piece, whose first rows say how many decimals it has
+_SKIPPED = 7  # pieces after one of calculated numbers that are right
+_SOME = 1 << 10  # numbers
 _ROUGH = 0.1  # of the steps from row to row that an error may be
+
+
+_Errors: TypeAlias = tuple[NDArray[np.bool_], NDArray[np.float64]]
+"""Which readings may have lost digits [rows, N], and the error of each of them, 0 if it has not."""
 
 
 class LostDigits:
@@ -25,7 +33,8 @@ class LostDigits:
     rounding is more than a tenth of what changes from row to row.
 
     The decimals of a channel are those of the first rows of a piece; all of its readings are looked
-    at where the largest has more than seven digits.
+    at where the largest has more than seven digits. Of calculated numbers every eighth piece is
+    looked at until one has lost digits.
 
     Args:
         node_ids: id of each sensor.
@@ -44,6 +53,7 @@ class LostDigits:
         self.node_ids, self.channels = node_ids, channels
         self.num_lost, self.largest, self.first, self.num_large = 0, 0.0, "", 0
         self._decimals = [0] * len(channels)
+        self._skipped = [0] * len(channels)
 
     def compare(self, values: Values, readings: Values, first_row: int) -> None:
         """Compare readings of the source with those that a store has in float32.
@@ -58,9 +68,9 @@ class LostDigits:
         for channel in range(len(self.channels)):
             source = values[..., channel].astype(np.float64, copy=False)
             stored = readings[..., channel]
-            error = self._find(source, stored, channel)
-            if error is not None:
-                self._count(source, stored, error, first_row, channel)
+            found = self._find(source, stored, channel)
+            if found is not None:
+                self._count(source, stored, found, first_row, channel)
 
     def look_for_large(self, values: Values) -> None:
         """Count readings [rows, N, C] beyond 2^53: a text may have written other whole numbers."""
@@ -85,50 +95,56 @@ class LostDigits:
             f"({self.first}): {advice}",
         )
 
-    def _find(
-        self, source: NDArray[np.float64], stored: Values, channel: int
-    ) -> NDArray[np.float64] | None:
-        """The error of each reading that has lost digits, else 0, [rows, N]; None for none."""
+    def _find(self, source: NDArray[np.float64], stored: Values, channel: int) -> _Errors | None:
+        """The readings that may have lost digits, and their errors; None if none has."""
+        if self._skipped[channel]:
+            self._skipped[channel] -= 1
+            return None
         head = source[: -(-len(source) // _HEAD_SHARE)]
         if not _is_on(head, self._decimals[channel]):
             finer = (each for each in range(_MAX_DECIMALS + 1) if _is_on(head, each))
-            found = next(finer, None)
-            if found is None:
-                return _find_rough(source, stored)
-            self._decimals[channel] = max(found, self._decimals[channel])
+            decimals = next(finer, None)
+            if decimals is None:
+                rough = _find_rough(source, stored)
+                self._skipped[channel] = 0 if rough is not None else _SKIPPED
+                return rough
+            self._decimals[channel] = max(decimals, self._decimals[channel])
         scale = 10.0 ** self._decimals[channel]
         if float(np.fmax.reduce(np.abs(stored), axis=None)) * scale < _WHOLE:
             return None
-        error = np.abs(source - stored)
-        suspects = error * scale >= 0.5  # NaN is not
+        error = source - stored
+        np.abs(error, out=error)
+        suspects = error >= 0.5 / scale  # NaN is not
         if not suspects.any():
             return None
         numbers, errors = source[suspects], error[suspects]
         # Some have fewer decimals: they are asked for those alone.
-        shorter = np.arange(len(numbers))
+        shorter: Any = slice(None)
         for decimals in reversed(range(self._decimals[channel])):
             power = 10.0**decimals
-            shorter = shorter[np.rint(numbers[shorter] * power) / power == numbers[shorter]]
+            left = numbers[shorter]
+            is_shorter = np.rint(left * power) / power == left
+            places = np.flatnonzero(is_shorter)
+            shorter = places if isinstance(shorter, slice) else shorter[places]
             errors[shorter[errors[shorter] * power < 0.5]] = 0
-        error[~suspects] = 0
-        error[suspects] = errors
-        return error
+        return suspects, errors
 
     def _count(
         self,
         source: NDArray[np.float64],
         stored: Values,
-        error: NDArray[np.float64],
+        found: _Errors,
         first_row: int,
         channel: int,
     ) -> None:
-        count = int(np.count_nonzero(error))
+        suspects, errors = found
+        count = int(np.count_nonzero(errors))
         if not count:
             return
         self.num_lost += count
-        self.largest = max(self.largest, float(error.max()))
+        self.largest = max(self.largest, float(errors.max()))
         if not self.first:
-            row, node = (int(place) for place in np.argwhere(error)[0])
+            row, node = (int(each) for each in np.argwhere(suspects)[np.flatnonzero(errors)[0]])
             of_channel = f", channel {self.channels[channel]!r}" if len(self.channels) > 1 else ""
             self.first = (
                 f"the first in row {first_row + row}, sensor {self.node_ids[node]!r}{of_channel}: "
@@ -139,16 +155,20 @@ class LostDigits:
 def _is_on(values: NDArray[np.float64], decimals: int) -> bool:
     """Whether all observed values are decimals with that many places."""
     scale = 10.0**decimals
-    scaled = values * scale
-    if decimals and float(np.fmax.reduce(np.abs(scaled), axis=None, initial=0)) > _MAX_WRITTEN:
-        return False
-    is_on = np.rint(scaled, out=scaled)
-    is_on /= scale
-    return bool(((is_on == values) | np.isnan(values)).all())
+    some = max(1, _SOME // values.shape[1])
+    for part in (values[:some], values[some:]):  # most often the first few tell
+        scaled = part * scale
+        if decimals and float(np.fmax.reduce(np.abs(scaled), None, initial=0)) > _MAX_WRITTEN:
+            return False
+        is_on = np.rint(scaled, out=scaled)
+        is_on /= scale
+        if not ((is_on == part) | np.isnan(part)).all():
+            return False
+    return True
 
 
-def _find_rough(source: NDArray[np.float64], stored: Values) -> NDArray[np.float64] | None:
-    """The errors of sensors whose rounding is much of what changes from row to row, else 0."""
+def _find_rough(source: NDArray[np.float64], stored: Values) -> _Errors | None:
+    """The readings of sensors whose rounding is much of what changes from row to row."""
     head = slice(max(2, -(-len(source) // _HEAD_SHARE)))
     steps = np.abs(np.diff(source[head], axis=0))
     errors = np.abs(source[head] - stored[head])
@@ -158,9 +178,9 @@ def _find_rough(source: NDArray[np.float64], stored: Values) -> NDArray[np.float
     is_rough = (mean_step > 0) & (mean_error > _ROUGH * mean_step)
     if not is_rough.any():
         return None
-    errors = np.nan_to_num(np.abs(source - stored))
-    errors[:, ~is_rough] = 0
-    return errors
+    error = np.abs(source - stored)
+    suspects = (error > 0) & is_rough
+    return suspects, error[suspects]
 
 
 def _plain(value: np.floating) -> str:
