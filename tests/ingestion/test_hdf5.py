@@ -164,6 +164,19 @@ def test_attributes_of_plain_datasets(tmp_path: Path) -> None:
     assert store.meta.dtype == "int16"
 
 
+def test_chunks_of_any_shape(tmp_path: Path) -> None:
+    """Chunks that are long in time are read once each, however small the budget."""
+    cube = np.round(np.random.default_rng(2).normal(60, 9, (40, 5, 2)), 1)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("long", data=cube, chunks=(40, 2, 1), compression="gzip")
+        file.create_dataset("late", data=cube.transpose(1, 2, 0), chunks=(5, 1, 7))
+    for key, axes in (("long", ()), ("late", ("sensor", "channel", "time"))):
+        for budget in (1, 3000, 1 << 20):
+            options = IngestOptions(values=(key,), axes=axes, budget_bytes=budget)
+            store = ingest(tmp_path / "a.h5", tmp_path / "s", options, overwrite=True)
+            np.testing.assert_array_equal(store.read(0, 40), cube.astype(np.float32))
+
+
 def test_axes_of_plain_datasets(tmp_path: Path) -> None:
     """Datasets with other axes are read by their names."""
     with h5py.File(tmp_path / "a.h5", "w") as file:

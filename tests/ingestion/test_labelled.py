@@ -352,6 +352,6 @@ def test_hostile_files(tmp_path: Path) -> None:
 def test_huge_chunk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk that does not fit into memory is refused with its size."""
     path = to_netcdf(grid(), tmp_path, encoding={"t2m": {"chunksizes": (30, 3, 4)}})
-    monkeypatch.setattr("pgti.ingestion.labelled_blocks.available_bytes", lambda: 4000)
+    monkeypatch.setattr("pgti.ingestion.chunked.available_bytes", lambda: 4000)
     with pytest.raises(DataError, match=r"stored in chunks of .*30 x 3 x 4"):
         sum(len(each.values) for each in open_readings(path, IngestOptions()).chunks(1000))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
 from pgti.ingestion.axes import Axes
+from pgti.ingestion.chunked import ChunkedArray, Opener, find_observed, read_rows
 from pgti.ingestion.labelled_axes import (
     LabelledAxes,
     find_axes,
@@ -22,8 +23,7 @@ from pgti.ingestion.labelled_axes import (
     helper_names,
     shown,
 )
-from pgti.ingestion.labelled_blocks import LabelledArray, Opener, find_observed, read_rows
-from pgti.ingestion.labelled_sensors import Sensors, describe_sensors
+from pgti.ingestion.labelled_sensors import Sensors, channel_labels, describe_sensors
 from pgti.ingestion.labelled_times import read_times
 from pgti.ingestion.node_matching import RawCoordinates
 from pgti.ingestion.options import IngestOptions
@@ -32,7 +32,6 @@ from pgti.ingestion.readings import (
     Chunk,
     Readings,
     choose_keys,
-    ids_to_text,
     reraise_read_errors,
 )
 from pgti.memory import available_bytes
@@ -96,10 +95,10 @@ def labelled_readings(
             _describe_array(dataset, key, each, name, is_netcdf=is_netcdf)
             for key, each in zip(keys, axes, strict=True)
         )
-        _check_together(arrays, name)
+        _check_together(keys, axes, name)
         times = read_times(dataset, axes[0], options, name)
         sensors = describe_sensors(dataset, axes[0], options.ids, name)
-        channels, units = _describe_channels(dataset, arrays)
+        channels, units = _describe_channels(dataset, keys, axes)
     shape = arrays[0].shape
     observed, notes = None, times.notes
     if len(axes[0].space) > 1:
@@ -204,57 +203,82 @@ def _is_single_series(dataset: "xr.Dataset", key: str) -> bool:
 
 def _describe_array(
     dataset: "xr.Dataset", key: str, axes: LabelledAxes, name: str, *, is_netcdf: bool
-) -> LabelledArray:
-    variable = dataset.variables[key]
-    for dim, size in variable.sizes.items():
+) -> ChunkedArray:
+    """A variable as an array [T, *space, channels]."""
+    variable, name = dataset.variables[key], f"{key} of {name}"
+    sizes = variable.sizes
+    for dim, size in sizes.items():
         if size == 0:
-            raise DataError(f"{key} of {name} has no entry along {dim}: there are no readings")
+            raise DataError(f"{name} has no entry along {dim}: there are no readings")
     packing = Packing.of(
         variable.attrs,
         variable.dtype,
-        f"{key} of {name}",
+        name,
         decoded=variable.encoding,
         has_default_fill=is_netcdf,
     )
-    array = LabelledArray.of(key, f"{key} of {name}", variable, axes, packing)
+    order = [axes.time, *axes.space, *([axes.channel] if axes.channel else [])]
+    chunks = _stored_chunks(variable)
+    stored = [order.index(str(dim)) for dim in variable.dims if str(dim) in order]
+    end = () if axes.channel else (1,)
+
+    def fetch(opened: "xr.Dataset", slices: tuple[slice, ...]) -> NDArray[Any]:
+        places: dict[Any, Any] = dict(zip(order, slices, strict=False))
+        places.update(dict.fromkeys(axes.single, 0))
+        return np.asarray(opened.variables[key].isel(places).transpose(*order).values)
+
+    array = ChunkedArray(
+        name=name,
+        shape=(*(sizes[dim] for dim in order), *end),
+        chunks=(*(max(1, min(chunks[dim], sizes[dim])) for dim in order), *end),
+        stored=(*stored, *([] if axes.channel else [len(order)])),
+        packing=packing,
+        fetch=fetch,
+    )
     row_bytes = math.prod(array.shape[1:]) * _ROW_BYTES
     if row_bytes > (free := available_bytes()):
         raise DataError(
-            f"{key} of {name} ({shown(variable.sizes)}) takes {row_bytes / 2**20:,.0f} MiB for one "
-            f"row, and {free / 2**20:,.0f} MiB are free"
+            f"{name} ({shown(sizes)}) takes {row_bytes / 2**20:,.0f} MiB for one row, and "
+            f"{free / 2**20:,.0f} MiB are free"
         )
     return array
 
 
-def _check_together(arrays: tuple[LabelledArray, ...], name: str) -> None:
-    first = arrays[0]
-    for array in arrays[1:]:
-        mine, other = ((each.axes.time, *each.axes.space) for each in (first, array))
+def _stored_chunks(variable: "xr.Variable") -> dict[str, int]:
+    """Entries of each dimension that are stored together: 1 where any part can be read."""
+    if variable.chunks is not None:  # dask
+        sizes = tuple(max(each) for each in variable.chunks)
+    else:
+        sizes = variable.encoding.get("chunks") or variable.encoding.get("chunksizes") or ()
+        if variable.encoding.get("contiguous") or len(sizes) != variable.ndim:
+            sizes = (1,) * variable.ndim
+    return {str(dim): int(size) for dim, size in zip(variable.dims, sizes, strict=True)}
+
+
+def _check_together(keys: tuple[str, ...], axes: list[LabelledAxes], name: str) -> None:
+    for key, each in zip(keys, axes, strict=True):
+        mine, other = ((these.time, *these.space) for these in (axes[0], each))
         if mine != other:
             raise DataError(
-                f"{array.key} of {name} has the dimensions {', '.join(other)} and {first.key} has "
+                f"{key} of {name} has the dimensions {', '.join(other)} and {keys[0]} has "
                 f"{', '.join(mine)}: channels must have the same"
             )
 
 
 def _describe_channels(
-    dataset: "xr.Dataset", arrays: tuple[LabelledArray, ...]
+    dataset: "xr.Dataset", keys: tuple[str, ...], axes: list[LabelledAxes]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names and units of the channels: of the variables, or along the dimension of channels."""
     channels: list[str] = []
     units: list[str] = []
-    for array in arrays:
-        variable, dim = dataset.variables[array.key], array.axes.channel
-        labels = [array.key]
-        if dim is not None:
-            own = dataset.variables.get(dim)
-            labels = [f"{dim}{place}" for place in range(array.shape[-1])]
-            if own is not None and own.dims == (dim,):
-                labels = list(ids_to_text(np.asarray(own.values)))
-            if len(arrays) > 1:
-                labels = [f"{array.key}_{label}" for label in labels]
+    for key, each in zip(keys, axes, strict=True):
+        labels = [key]
+        if each.channel is not None:
+            labels = channel_labels(dataset, each.channel)
+            if len(keys) > 1:
+                labels = [f"{key}_{label}" for label in labels]
         channels += labels
-        said = variable.attrs.get("units")
+        said = dataset.variables[key].attrs.get("units")
         units += [said if isinstance(said, str) else ""] * len(labels)
     return tuple(channels), tuple(units)
 

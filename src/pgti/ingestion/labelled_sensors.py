@@ -15,7 +15,7 @@ from pgti.ingestion.readings import ID_NAMES, ids_to_text
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Sensors", "describe_sensors"]
+__all__ = ["Sensors", "channel_labels", "describe_sensors"]
 
 _ID_NAMES = (*ID_NAMES, "station_id", "station_name", "platform", "name", "wmo", "site")
 _LATITUDES = ("lat", "latitude", "lats", "nav_lat", "xlat", "lat_rho")
@@ -67,6 +67,13 @@ def describe_sensors(
     else:
         ids = _station_ids(dataset, axes)
     return Sensors(ids=ids, latlon=_find_latlon(dataset, axes.space, sizes))
+
+
+def channel_labels(dataset: "xr.Dataset", dim: str) -> list[str]:
+    """Labels along a dimension of channels: its coordinate, else its name and positions."""
+    labels = _labels(dataset, dim)
+    is_labelled = dim in dataset.variables and dataset.variables[dim].dims == (dim,)
+    return labels if is_labelled else [f"{dim}{label}" for label in labels]
 
 
 def _station_ids(dataset: "xr.Dataset", axes: LabelledAxes) -> tuple[str, ...] | None:

@@ -1,77 +1,53 @@
-"""Labelled arrays read as rows, each stored chunk once, in bounded memory.
+"""Arrays stored in chunks as rows: each chunk is read once, in bounded memory.
 
 Chunks that are short in time are read as rows. Others are read whole, in the order in which they
 are stored, and wait on disk until their rows are complete.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingestion.labelled_axes import LabelledAxes
 from pgti.ingestion.packing import Packing
 from pgti.ingestion.readings import row_blocks, rows_per_chunk
 from pgti.ingestion.staging import RowStage
 from pgti.memory import available_bytes
 
-if TYPE_CHECKING:
-    import xarray as xr
+__all__ = ["ChunkedArray", "find_observed", "read_rows"]
 
-__all__ = ["LabelledArray", "find_observed", "read_rows"]
-
-Opener: TypeAlias = "Callable[[], AbstractContextManager[xr.Dataset]]"
+Opener: TypeAlias = Callable[[], AbstractContextManager[Any]]
 Slices: TypeAlias = tuple[slice, ...]
 
 _VALUE_BYTES = 16  # a stored number and its float64
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class LabelledArray:
-    """A stored variable as an array [T, *space, channels].
+class ChunkedArray:
+    """An array [T, *space, channels] in a file.
 
     Attributes:
-        key: name of the variable.
         name: what messages call it.
-        axes: what its dimensions are.
-        shape: sizes of the array; one channel where it has no dimension of channels.
-        chunks: of what is stored together, in the order of `shape`.
-        stored: dimensions of `shape` in the order in which they are stored.
+        shape: sizes of the array; one channel where it has no axis of channels.
+        chunks: of what is stored together, in the order of `shape`; 1 where any part can be read.
+        stored: axes of `shape` in the order in which they are stored.
         packing: from stored numbers to readings.
+        fetch: gives the stored numbers of a part of the opened file's array, in the axes of
+            `shape`, the last of which may be left out where there is one channel.
     """
 
-    key: str
     name: str
-    axes: LabelledAxes
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     stored: tuple[int, ...]
     packing: Packing
-
-    @classmethod
-    def of(
-        cls, key: str, name: str, variable: "xr.Variable", axes: LabelledAxes, packing: Packing
-    ) -> "LabelledArray":
-        """The variable with that name, whose dimensions are those."""
-        order = [axes.time, *axes.space, *([axes.channel] if axes.channel else [])]
-        sizes, chunks = variable.sizes, _stored_chunks(variable)
-        stored = [order.index(str(dim)) for dim in variable.dims if str(dim) in order]
-        end = () if axes.channel else (1,)
-        return cls(
-            key=key,
-            name=name,
-            axes=axes,
-            shape=(*(sizes[dim] for dim in order), *end),
-            chunks=(*(max(1, min(chunks[dim], sizes[dim])) for dim in order), *end),
-            stored=tuple(stored) if axes.channel else (*stored, len(order)),
-            packing=packing,
-        )
+    fetch: Callable[[Any, Slices], NDArray[Any]]
 
     @property
     def rows_together(self) -> int:
@@ -82,20 +58,12 @@ class LabelledArray:
         # Rows of an array whose first axis is another one are everywhere in the file.
         return self.shape[0] if is_scattered else self.chunks[0]
 
-    def read(self, dataset: "xr.Dataset", slices: Slices) -> NDArray[np.floating[Any]]:
-        """Readings of a part of the array, in its dimensions."""
-        order = (
-            self.axes.time,
-            *self.axes.space,
-            *([self.axes.channel] if self.axes.channel else []),
-        )
-        places: dict[Any, Any] = dict(zip(order, slices, strict=False))
-        places.update(dict.fromkeys(self.axes.single, 0))
-        part = dataset.variables[self.key].isel(places).transpose(*order)
-        values = self.packing.decode(np.asarray(part.values))
-        return values if self.axes.channel else values[..., np.newaxis]
+    def read(self, file: Any, slices: Slices) -> NDArray[np.floating[Any]]:
+        """Readings of a part of the array, in its axes."""
+        values = self.packing.decode(self.fetch(file, slices))
+        return values.reshape(*(each.stop - each.start for each in slices))
 
-    def tiles(self, dataset: "xr.Dataset", budget_bytes: int) -> Iterator[tuple[Slices, Any]]:
+    def tiles(self, file: Any, budget_bytes: int) -> Iterator[tuple[Slices, Any]]:
         """All readings, in parts that cut no chunk and fit the budget where one chunk does.
 
         Raises:
@@ -124,49 +92,36 @@ class LabelledArray:
                 slice(first[axis], min(first[axis] + tile[axis], size))
                 for axis, size in enumerate(self.shape)
             )
-            yield slices, self.read(dataset, slices)
-
-
-def _stored_chunks(variable: "xr.Variable") -> Mapping[str, int]:
-    """Entries of each dimension that are stored together: 1 where any part can be read."""
-    if variable.chunks is not None:  # dask
-        sizes = tuple(max(each) for each in variable.chunks)
-    else:
-        sizes = variable.encoding.get("chunks") or variable.encoding.get("chunksizes") or ()
-        if variable.encoding.get("contiguous") or len(sizes) != variable.ndim:
-            sizes = (1,) * variable.ndim
-    return {str(dim): int(size) for dim, size in zip(variable.dims, sizes, strict=True)}
+            yield slices, self.read(file, slices)
 
 
 def read_rows(
-    opener: Opener, arrays: tuple[LabelledArray, ...], budget_bytes: int
+    opener: Opener, arrays: tuple[ChunkedArray, ...], budget_bytes: int
 ) -> Iterator[NDArray[np.floating[Any]]]:
     """Consecutive rows [rows, N, C] of arrays that have the same times and sensors."""
     num_rows, num_nodes = arrays[0].shape[0], math.prod(arrays[0].shape[1:-1])
     num_channels = sum(array.shape[-1] for array in arrays)
     rows = rows_per_chunk(budget_bytes, num_nodes * num_channels)
     together = max(array.rows_together for array in arrays)
-    with opener() as dataset:
+    with opener() as file:
         if rows < min(together, num_rows):
-            yield from _read_staged(dataset, arrays, budget_bytes)
+            yield from _read_staged(file, arrays, budget_bytes)
             return
         joint = math.lcm(*(array.rows_together for array in arrays))
         rows -= rows % (joint if joint <= rows else together)
         for first, stop in row_blocks(num_rows, rows):
-            parts = [_read_block(dataset, array, first, stop) for array in arrays]
+            parts = [_read_block(file, array, first, stop) for array in arrays]
             yield parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
-def _read_block(
-    dataset: "xr.Dataset", array: LabelledArray, first: int, stop: int
-) -> NDArray[np.floating[Any]]:
+def _read_block(file: Any, array: ChunkedArray, first: int, stop: int) -> NDArray[np.floating[Any]]:
     slices = (slice(first, stop), *(slice(0, size) for size in array.shape[1:]))
-    values = array.read(dataset, slices)
+    values = array.read(file, slices)
     return np.ascontiguousarray(values.reshape(stop - first, -1, array.shape[-1]))
 
 
 def _read_staged(
-    dataset: "xr.Dataset", arrays: tuple[LabelledArray, ...], budget_bytes: int
+    file: Any, arrays: tuple[ChunkedArray, ...], budget_bytes: int
 ) -> Iterator[NDArray[np.floating[Any]]]:
     """Rows of chunks that are long in time: the columns of the stage are [C, N]."""
     num_rows, num_nodes = arrays[0].shape[0], math.prod(arrays[0].shape[1:-1])
@@ -177,7 +132,7 @@ def _read_staged(
     ) as stage:
         channel = 0
         for array in arrays:
-            for slices, values in array.tiles(dataset, budget_bytes // 4):
+            for slices, values in array.tiles(file, budget_bytes // 4):
                 for place in range(values.shape[-1]):
                     column = (channel + slices[-1].start + place) * num_nodes
                     for node, cells in _runs(array.shape[1:-1], slices[1:-1]):
@@ -205,13 +160,13 @@ def _runs(shape: tuple[int, ...], slices: Slices) -> Iterator[tuple[int, tuple[A
 
 
 def find_observed(
-    opener: Opener, arrays: tuple[LabelledArray, ...], budget_bytes: int
+    opener: Opener, arrays: tuple[ChunkedArray, ...], budget_bytes: int
 ) -> NDArray[np.bool_]:
     """Whether each sensor has any reading, bool [N]; it reads until all are known to have one."""
     observed = np.zeros(arrays[0].shape[1:-1], dtype=np.bool_)
-    with opener() as dataset:
+    with opener() as file:
         for array in arrays:
-            for slices, values in array.tiles(dataset, budget_bytes // 2):
+            for slices, values in array.tiles(file, budget_bytes // 2):
                 observed[slices[1:-1]] |= (~np.isnan(values)).any(axis=(0, -1))
                 if observed.all():
                     return observed.reshape(-1)
