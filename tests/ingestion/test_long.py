@@ -78,6 +78,13 @@ WAYS: Mapping[str, Callable[[pd.DataFrame, Path], Any]] = {
     "stream": as_stream,
     "pandas": lambda table, _: table,
     "pandas index": lambda table, _: table.set_index(["time", "sensor"]),
+    "pandas periods": lambda table, _: table.assign(time=table.time.dt.to_period("h")),
+    "pandas period index": lambda table, _: table.assign(
+        time=table.time.dt.to_period("h")
+    ).set_index(["sensor", "time"]),
+    "polars enum": lambda table, _: pl.from_pandas(table).with_columns(
+        pl.col("sensor").cast(pl.Enum(sorted(set(table.sensor))))
+    ),
     "polars": lambda table, _: pl.from_pandas(table),
     "polars lazy": lambda table, _: pl.from_pandas(table).lazy(),
     "pyarrow": lambda table, _: pa.Table.from_pandas(table),
@@ -381,7 +388,8 @@ def test_wide_tables_stay_wide(tmp_path: Path) -> None:
         (["a,2024-05-01 00:00,red"], {"long": LONG}, ("column 3 (value)", "'red'", "--long")),
         (["a,2024-05-01 00:00,1"], {"long": ("time", "where", "value")}, ("'where'", "sensor")),
         (["a,2024-05-01 00:00,1"], {"long": ("time", "time", "value")}, ("'time'", "twice")),
-        (["a,20240501,1", "a,20240502,1"], {"long": LONG}, ("20240501", "--time-format")),
+        (["a,20240501,1", "a,20240502,1"], {"long": LONG}, ("20240501", "--time-format %Y%m%d")),
+        (["a,202405010600,1"], {}, ("202405010600", "--time-format %Y%m%d%H%M")),
         (["a,1,1", "a,2,1", "a,1000000,1"], {"long": LONG}, ("neither times nor steps", "999,997")),
         (["a,1,1", "a,1.5,1"], {"long": LONG}, ("line 3", "1.5", "whole number")),
     ],
@@ -532,3 +540,22 @@ def test_damaged_files(tmp_path: Path) -> None:
     (tmp_path / "old.feather").write_bytes(b"FEA1" + bytes(100))
     with pytest.raises(DataError, match="Feather's first version"):
         open_readings(tmp_path / "old.feather", IngestOptions())
+
+
+def test_a_series_is_a_table_of_one_column(tmp_path: Path) -> None:
+    table = table_of(time=EACH, sensor=["a", "b"], value=COUNT)
+    store = pgti.ingest(table.set_index(["time", "sensor"])["value"], tmp_path / "s")
+    np.testing.assert_array_equal(store.read(0, 6)[..., 0], COUNT.reshape(6, 2))
+    single = pgti.ingest(pd.Series(COUNT[:6], index=HOURS, name="north"), tmp_path / "t")
+    assert (single.meta.node_ids, single.meta.interval_seconds) == (("north",), 3600)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """The next ingest that needs room beside the same store removes it."""
+    lines = [f"{time},{s},{s}" for time in HOURS for s in range(9)]
+    source = text(tmp_path / "a.csv", "\n".join(["time,sensor,value", *lines[::-1]]))
+    dead = tmp_path / f".s.scratch.tmp-{'0' * 32}"
+    (dead / "stage-1").mkdir(parents=True)
+    (tmp_path / f"{dead.name}.lock").touch()
+    pgti.ingest(source, tmp_path / "s", budget_bytes=256)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.csv", "s"]

@@ -151,7 +151,8 @@ def _values(column: Any) -> list[Any]:
 def _plain(column: Any) -> Any:
     """A column without what only a format needs: dictionaries, long strings, dates."""
     if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        values = _plain(column.dictionary)
+        return pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode()
     kind = column.type
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return column.cast(pa.string())

@@ -45,10 +45,21 @@ def stream_table(frame: ArrowFrame | LazyFrame) -> Table:
 def pandas_table(frame: pd.DataFrame, name: str = "the DataFrame") -> Table:
     """A DataFrame as a table, whose index comes first if it is not a plain range.
 
+    Periods are the times at which they begin.
+
     Raises:
         DataError: if a column holds objects of several types, or see `arrow_table`.
     """
-    levels = [frame.index.get_level_values(place) for place in range(frame.index.nlevels)]
+    levels = [
+        level.to_timestamp() if isinstance(level, pd.PeriodIndex) else level
+        for level in map(frame.index.get_level_values, range(frame.index.nlevels))
+    ]
+    periods = {
+        column: frame[column].dt.to_timestamp()
+        for column, kind in frame.dtypes.items()
+        if isinstance(kind, pd.PeriodDtype)
+    }
+    frame = frame.assign(**{str(column): times for column, times in periods.items()})
     if isinstance(frame.index, pd.RangeIndex) and frame.index.name is None:
         levels = []
     titles = [

@@ -151,13 +151,18 @@ def _are_steps(table: Table, place: int) -> bool:
         DataError: if it reads as a date.
     """
     cell = table.sample[0][place]
+    if table.kinds[place] == "text" and not isinstance(cell, str | None):
+        raise DataError(
+            f"{table.column(place)} of {table.name} holds {cell!r}, which is neither a time, a "
+            f"text nor a number: name another column with {option('long')}"
+        )
     if isinstance(cell, bool) or not _WHOLE.fullmatch(str(cell).strip()):
         return False
     number = int(cell)
     if is_compact_date(number):
         raise DataError(
             f"{table.column(place)} of {table.name} holds {number}, which reads as a date: name "
-            f"its format with {option('time_format', '%Y%m%d')}"
+            f"its format with {option('time_format', '%Y%m%d%H%M%S'[: len(str(number)) - 2])}"
         )
     return find_epoch_unit(number) is None
 

@@ -6,34 +6,56 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
+from pgti.errors import StoreError
+from pgti.storage import StagedDirectory, reraise_os_errors
+
 __all__ = ["call_after_scratch", "scratch_beside", "scratch_directory"]
 
-_DIRECTORY: ContextVar[Path | None] = ContextVar("scratch_directory", default=None)
-_AFTER: ContextVar[contextlib.ExitStack | None] = ContextVar("after_scratch", default=None)
+
+class _Scratch:
+    """A directory beside a target, which is created when it is needed."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target.absolute()
+        self._path: Path | None = None
+        self.stack = contextlib.ExitStack()
+
+    def directory(self) -> Path:
+        """The directory; what killed processes left of those of this target is removed."""
+        if self._path is None:
+            name = self._target.with_name(f"{self._target.name}.scratch")
+            with reraise_os_errors(f"{name.parent} cannot hold temporary files", StoreError):
+                staged = StagedDirectory(name, check_target=lambda _: None)
+                self._path = self.stack.enter_context(staged).path
+        return self._path
+
+
+_CURRENT: ContextVar[_Scratch | None] = ContextVar("scratch", default=None)
 
 
 @contextlib.contextmanager
 def scratch_beside(target: Path) -> Iterator[None]:
-    """Put temporary files into the directory that `target` is in, which has room for the store.
+    """Put temporary files into a directory beside `target`, where there is room for the store.
 
     The system's directory for them may be a disk in memory.
     """
-    with contextlib.ExitStack() as after:
-        tokens = _DIRECTORY.set(target.absolute().parent), _AFTER.set(after)
+    scratch = _Scratch(target)
+    with scratch.stack:
+        token = _CURRENT.set(scratch)
         try:
             yield
         finally:
-            _DIRECTORY.reset(tokens[0])
-            _AFTER.reset(tokens[1])
+            _CURRENT.reset(token)
 
 
 def call_after_scratch(remove: Callable[[], object]) -> None:
     """Call `remove` when the innermost block of `scratch_beside` ends, if there is one."""
-    after = _AFTER.get()
-    if after is not None:
-        after.callback(remove)
+    scratch = _CURRENT.get()
+    if scratch is not None:
+        scratch.stack.callback(remove)
 
 
 def scratch_directory() -> Path:
     """An existing directory for temporary files: beside the target, else the system's."""
-    return _DIRECTORY.get() or Path(tempfile.gettempdir())
+    scratch = _CURRENT.get()
+    return Path(tempfile.gettempdir()) if scratch is None else scratch.directory()

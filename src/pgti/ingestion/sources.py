@@ -110,6 +110,8 @@ def find_source(source: Any) -> Any:
         DataError: if a pattern, a directory or an archive has no files of readings.
         StoreError: if the files of an archive find no room.
     """
+    if isinstance(source, pd.Series):
+        source = source.to_frame("value" if source.name is None else source.name)
     found = find_sources(source)
     kinds = (str, Path, pd.DataFrame, ArrowFrame, LazyFrame, np.ndarray, XarrayObject, Readings)
     what = "the path of a file, a DataFrame (pandas, polars, pyarrow), a Dataset or an array"

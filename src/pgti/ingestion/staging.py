@@ -166,7 +166,7 @@ class RowStage:
             return
         with self._writing():
             if self._directory is None:
-                self._directory = Path(tempfile.mkdtemp(prefix=".stage-", dir=scratch_directory()))
+                self._directory = Path(tempfile.mkdtemp(prefix="stage-", dir=scratch_directory()))
             for band, entries in self._waiting.items():
                 with self._file(band).open("ab") as file:
                     for entry in entries:

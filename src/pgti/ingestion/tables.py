@@ -99,7 +99,7 @@ class Table:
 
     def column(self, place: int) -> str:
         """What messages call a column: "column 3 (flow)"."""
-        title = "" if self.titles is None else f" ({self.titles[place]})"
+        title = f" ({self.titles[place]})" if self.titles and self.titles[place] else ""
         return f"column {place + 1}{title}"
 
     def cells(self, place: int) -> tuple[Any, ...]:
