@@ -13,7 +13,9 @@ from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
 from pgti.ingestion.axes_guards import note_other_axes, refuse_other_axes
 from pgti.ingestion.cleaning import Cleaner
+from pgti.ingestion.covariates import CovariateSources, DescribedSeries, IngestedFuture
 from pgti.ingestion.formats import IDS_IN_READINGS, check_options_used
+from pgti.ingestion.future import RowSplitter
 from pgti.ingestion.graph_sources import GraphSource, graph_suffix, read_raw_graph
 from pgti.ingestion.node_matching import (
     MatchedGraph,
@@ -28,16 +30,16 @@ from pgti.ingestion.resample import resample, with_interval_of_grid
 from pgti.ingestion.scratch import scratch_beside
 from pgti.ingestion.sources import (
     ReadingsSource,
+    TableSource,
     find_source,
     open_readings,
     readings_suffix,
 )
-from pgti.ingestion.time_rules import daily_rule
+from pgti.ingestion.start_times import finish_without_times, with_interval
 from pgti.ingestion.timeline import Timeline
-from pgti.ingestion.times import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.options import check_names, require_path, require_type
 from pgti.signatures import accept_options
-from pgti.store import SeriesStore, StoreWriter, check_target, format_interval
+from pgti.store import SeriesStore, StoreWriter, check_target
 
 __all__ = ["ingest", "read_graph"]
 
@@ -49,6 +51,8 @@ def ingest(
     options: IngestOptions | None = None,
     *,
     graph: GraphSource | None = None,
+    static: TableSource | None = None,
+    future: ReadingsSource | None = None,
     node_ids: tuple[str, ...] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     **more: Any,
@@ -64,6 +68,10 @@ def ingest(
         graph: a graph file, a matrix, `(edge_index, edge_weight)`, a graph of NetworkX, `Data` of
             PyTorch Geometric, a frame of edges or places, or a SensorGraph; None takes the graph
             of the source, or else no edges.
+        static: a file or a frame of features of the sensors, a row for each, with its id.
+        future: values of the channels `known_future` after the last row, from a source of their
+            own; those of the source itself are the rows at its end in which all other channels
+            are missing.
         node_ids: sensor ids, in order, for a source without ids; a source's own ids win.
         progress: called with the number of rows written and, where known, their total.
         **more: options of `IngestOptions`:
@@ -83,7 +91,8 @@ def ingest(
     target = require_path("target", target)
     check_target(target, overwrite=options.overwrite)
     with scratch_beside(target):
-        return _ingest(source, target, options, graph, node_ids, progress)
+        covariates = CovariateSources(static=static, future=future)
+        return _ingest(source, target, options, graph, covariates, node_ids, progress)
 
 
 def _ingest(
@@ -91,6 +100,7 @@ def _ingest(
     target: Path,
     options: IngestOptions,
     graph: GraphSource | None,
+    covariates: CovariateSources,
     node_ids: tuple[str, ...] | None,
     progress: Callable[[int, int | None], None] | None,
 ) -> SeriesStore:
@@ -108,6 +118,7 @@ def _ingest(
     cleaner = Cleaner(
         options, channels, matched.node_ids, readings.row_labels, has_codes=readings.has_codes
     )
+    static, static_notes = covariates.read_static(matched.node_ids, options)
     with StoreWriter(
         target,
         node_ids=matched.node_ids,
@@ -118,21 +129,37 @@ def _ingest(
         read_options=_read_options(readings, options),
         overwrite=options.overwrite,
         exact=options.exact,
+        known_future=options.known_future,
+        static=static,
     ) as writer:
         timeline = Timeline(readings, with_interval_of_grid(options), time_zone)
-        _write_rows(readings, writer, cleaner, timeline, options.budget_bytes, progress)
+        dtype = np.dtype(np.float64 if options.exact else np.float32)
+        rows = RowSplitter(
+            readings.name,
+            writer.append,
+            channels,
+            options.known_future,
+            dtype,
+            budget_bytes=options.budget_bytes,
+        )
+        _write_rows(readings, rows, cleaner, timeline, options.budget_bytes, progress)
+        described = DescribedSeries(
+            node_ids=matched.node_ids, channels=channels, dtype=dtype, options=options
+        )
+        later = IngestedFuture(readings, rows, covariates.future, described)
         if timeline.has_times:
-            timeline.finish(writer)
+            timeline.finish(writer, rows, later)
         else:
-            _finish_without_times(_with_interval(options, readings), writer)
+            finish_without_times(with_interval(options, readings), writer, later)
     notes = (*readings.notes, *readings.late_notes(), *matched.notes, *timeline.notes)
+    notes += (*static_notes, *later.notes)
     if not timeline.has_times:
         notes = (*notes, *note_other_axes(readings, writer.num_steps, raw))
     notes += writer.lost.note(f"{option('exact', value=True)} makes a store that has them all")
     if timeline.num_filled:
         were = "was" if timeline.num_filled == 1 else "were"
-        rows = count_of(timeline.num_filled, "row")
-        notes = (*notes, f"{rows} of missing readings {were} inserted into gaps")
+        filled = count_of(timeline.num_filled, "row")
+        notes = (*notes, f"{filled} of missing readings {were} inserted into gaps")
     # It was hashed as it was written.
     return replace(SeriesStore.open(target, verify_up_to_bytes=0), notes=notes)
 
@@ -269,7 +296,7 @@ def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...
 
 def _write_rows(
     readings: Readings,
-    writer: StoreWriter,
+    rows: RowSplitter,
     cleaner: Cleaner,
     timeline: Timeline,
     budget_bytes: int,
@@ -280,70 +307,10 @@ def _write_rows(
         values, seconds = cleaner.clean(chunk.values, row), chunk.seconds
         if not cleaner.has_failed:
             for block in [values] if seconds is None else timeline.place(values, seconds, row):
-                writer.append(block)
+                rows.append(block)
         row += len(values)
         if progress is not None:
             progress(row, readings.num_rows)
     cleaner.check()
     if not row:
         raise DataError(f"{readings.name} has no rows: a series needs at least one")
-
-
-def _with_interval(options: IngestOptions, readings: Readings) -> IngestOptions:
-    """The options with the interval that the source itself gives, if it does."""
-    seconds = readings.interval_seconds
-    if seconds is None or options.interval_seconds == seconds:
-        return options
-    own = format_interval(seconds)
-    if options.interval is not None:
-        raise ConfigError(
-            f"interval is {options.interval} and the rows of {readings.name} are {own} apart, as "
-            f"it says: leave {option('interval')} out"
-        )
-    return replace(options, interval=own)
-
-
-def _finish_without_times(options: IngestOptions, writer: StoreWriter) -> None:
-    """Complete a store with the start and interval that the user gives, if any.
-
-    Rows that are whole days apart are days of the zone's clock.
-    """
-    start, interval = _start_without_times(options, writer.num_steps), options.interval_seconds
-    if start is None or interval is None:
-        writer.finish(interval_seconds=interval)
-        return
-    first = np.array([start], dtype=np.int64)
-    rule = daily_rule(first, interval, options.time_zone)
-    seconds = None
-    if rule is not None:
-        times = rule.after(start - 1, writer.num_steps, options.time_zone)
-        seconds = times if (np.diff(times) != interval).any() else None
-    writer.finish(
-        start=np.datetime64(start, "s"),
-        interval_seconds=interval,
-        seconds=seconds,
-        time_rule=None if rule is None else rule.to_plain(),
-    )
-
-
-def _start_without_times(options: IngestOptions, num_steps: int) -> int | None:
-    """The start that the user gives for a source without times, in epoch seconds."""
-    if options.gaps != "error":
-        raise ConfigError(
-            f"gaps is {options.gaps!r} and the source has no times: leave {option('gaps')} out"
-        )
-    if options.start is None:
-        return None
-    if options.interval_seconds is None:
-        raise ConfigError(
-            f"start is {options.start} without an interval: add {option('interval', '5min')}"
-        )
-    start = parse_start(options.start, options.time_zone)
-    last = start + (num_steps - 1) * options.interval_seconds
-    if not FIRST_SECOND <= start <= last <= LAST_SECOND:
-        raise ConfigError(
-            f"{count_of(num_steps, 'row')} from {options.start} at an interval of "
-            f"{options.interval} would leave the years 1 to 9999: correct {option('start')} or "
-            f"{option('interval')}"
-        )
-    return start

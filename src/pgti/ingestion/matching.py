@@ -49,7 +49,7 @@ class MatchedReadings:
 
     Attributes:
         readings: those; an absent sensor is missing.
-        channels: position in the source of each channel.
+        channels: position in the source of each channel, -1 for one that it lacks.
         absent: sensors of the series that the source lacks.
         extra: sensors of the source that the series lacks.
         notes: what was put right or left out, in one line each.
@@ -69,6 +69,7 @@ def match_readings(
     given: Mapping[str, Any] | None = None,
     *,
     series: str = "run",
+    optional: tuple[str, ...] = (),
 ) -> MatchedReadings:
     """Choose the sensors and the channels of a series among those of newer readings, by name.
 
@@ -78,12 +79,13 @@ def match_readings(
         channels: channels of the series.
         given: options of `IngestOptions` that the user gave; `channels` names those of the source.
         series: what messages call the series: a "run", or a "store" that the readings are added to.
+        optional: channels that the source may lack; their readings are missing then.
 
     Raises:
         ConfigError: if the channels that the user names are not one for each.
         DataError: if no sensor is one of the series, an id repeats, or a channel cannot be told.
     """
-    chosen, left_out = _match_channels(readings, channels, given or {}, series)
+    chosen, left_out = _match_channels(readings, channels, given or {}, series, optional)
     places, notes = _match_sensors(readings, node_ids, series)
     if left_out:
         notes.append(
@@ -101,9 +103,13 @@ def match_readings(
 
 
 def _match_channels(
-    readings: Readings, channels: SourceChannels, given: Mapping[str, Any], series: str
+    readings: Readings,
+    channels: SourceChannels,
+    given: Mapping[str, Any],
+    series: str,
+    optional: tuple[str, ...],
 ) -> tuple[tuple[int, ...], list[str]]:
-    """Position in the source of each channel of the series, and names of the others."""
+    """Position in the source of each channel of the series, -1 if absent; names of the others."""
     named, num_channels = tuple(given.get("channels", ())), readings.num_channels
     if named and len(named) != num_channels:
         raise ConfigError(
@@ -131,14 +137,14 @@ def _match_channels(
         else:
             places[channel] = place
     missing = [name for channel, name in enumerate(channels.names) if channel not in places]
-    if missing:
+    if not set(missing) <= set(optional):
         has = f"{readings.name} has the {_plural('channel', names)}"
         hint = f"; name the channels of the source with {option('channels')}"
         raise DataError(
             f"{has} and the {series} needs {channels.describe()}: {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing{hint if left_out else ''}"
         )
-    return tuple(places[channel] for channel in range(len(channels.names))), left_out
+    return tuple(places.get(channel, -1) for channel in range(len(channels.names))), left_out
 
 
 def _by_position(readings: Readings, channels: SourceChannels, series: str) -> tuple[int, ...]:
@@ -246,6 +252,7 @@ def _select(
             values = chunk.values
             if not same_channels:
                 values = values[..., list(channels)]
+                values[..., np.array(channels) < 0] = np.nan
             if not same_sensors:
                 values = np.take(values, places, axis=1)
                 values[:, places < 0] = np.nan

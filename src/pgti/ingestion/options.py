@@ -30,7 +30,7 @@ GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
 _OF_READINGS = frozenset(
     ("values", "channels", "scale", "missing", "interval", "time_zone", "time_format", "gaps",
      "delimiter", "header", "timestamps", "ids", "long", "files", "duplicates", "axes", "transpose",
-     "encoding", "decimal", "time_columns", "resample", "aggregate", "known_future")
+     "encoding", "decimal", "time_columns", "resample", "aggregate")
 )  # fmt: skip
 """What a store remembers of how it was read: all options of readings but units and start."""
 

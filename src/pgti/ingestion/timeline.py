@@ -1,6 +1,6 @@
 """The times of consecutive rows: their order, interval and gaps."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
+from pgti.ingestion.future import RowSplitter
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.time_rules import (
@@ -25,6 +26,7 @@ from pgti.ingestion.times import (
     show_time,
 )
 from pgti.store import CycleRule, StoreMeta, StoreWriter, TimeAxis, TimeRule, format_interval
+from pgti.store.codec import Values
 
 __all__ = ["Timeline"]
 
@@ -118,8 +120,15 @@ class Timeline:
         """Whether any row had a time."""
         return self._first is not None
 
-    def finish(self, writer: StoreWriter) -> StoreMeta:
+    def finish(
+        self, writer: StoreWriter, rows: RowSplitter, future: Callable[[TimeAxis], Values]
+    ) -> StoreMeta:
         """Complete the store with start and interval, or with the time of each row.
+
+        Args:
+            writer: that has the rows of the series.
+            rows: that holds back those after the last reading; it gets their times.
+            future: gives what is known after the last row.
 
         Raises:
             DataError: if there was one row and no interval was given, or the times contradict the
@@ -130,8 +139,12 @@ class Timeline:
         if self._kept is None:
             if interval is None:
                 self._refuse_one_row(first)
-            rule = daily_rule(self._regular_times(writer.num_steps), interval, self._time_zone)
-            return writer.finish(start=start, interval_seconds=interval, time_rule=_plain(rule))
+            times = self._regular_times(writer.num_steps + rows.num_waiting)
+            rule = daily_rule(times[: writer.num_steps], interval, self._time_zone)
+            rows.seconds = times[writer.num_steps :]
+            return writer.finish(
+                start=start, interval_seconds=interval, time_rule=_plain(rule), future=future
+            )
         seconds = np.concatenate(self._kept)
         steps = np.diff(seconds)
         if len(steps):
@@ -149,7 +162,8 @@ class Timeline:
             self._refuse_one_row(first)
         if isinstance(rule, CycleRule):  # which two days of a week have two distances
             interval = rule.interval_seconds
-        is_regular = not (steps != interval).any()
+        seconds, rows.seconds = np.split(seconds, [writer.num_steps])
+        is_regular = not (np.diff(seconds) != interval).any()
         axis = TimeAxis(
             num_steps=len(seconds),
             start_seconds=first,
@@ -160,7 +174,11 @@ class Timeline:
         )
         self.notes = _notes_of(axis)
         return writer.finish(
-            start=start, interval_seconds=interval, seconds=axis.seconds, time_rule=_plain(rule)
+            start=start,
+            interval_seconds=interval,
+            seconds=axis.seconds,
+            time_rule=_plain(rule),
+            future=future,
         )
 
     def _find_rule(self, seconds: NDArray[np.int64], interval: int | None) -> TimeRule | None:

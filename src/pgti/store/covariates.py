@@ -52,7 +52,7 @@ def as_future(
     Raises:
         DataError: if their shape is another, or one is infinite.
     """
-    if values is None:
+    if values is None or not len(values):
         return np.empty((0, num_nodes, num_known), dtype=dtype)
     if values.ndim != 3 or values.shape[1:] != (num_nodes, num_known):
         raise DataError(

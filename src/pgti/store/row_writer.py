@@ -1,7 +1,7 @@
 """What writers of a series have in common: the names, the checks, the statistics of the rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -17,6 +17,8 @@ from pgti.store.meta import StoreMeta
 from pgti.store.rounding import LostDigits
 from pgti.store.static_features import StaticFeatures
 from pgti.store.statistics import Sizes, canonical
+from pgti.store.time_axis import TimeAxis
+from pgti.store.time_rule import TimeRule
 
 __all__ = ["RowWriter", "canonical_pieces"]
 
@@ -139,7 +141,7 @@ class RowWriter(ABC):
         interval_seconds: int | None = None,
         seconds: NDArray[np.int64] | None = None,
         time_rule: dict[str, Any] | None = None,
-        future: Values | None = None,
+        future: Values | Callable[[TimeAxis], Values] | None = None,
     ) -> StoreMeta:
         """Complete the series.
 
@@ -149,7 +151,7 @@ class RowWriter(ABC):
             seconds: epoch seconds of every row, where the interval is not constant.
             time_rule: that the times follow, if they follow one.
             future: values of the channels known in advance after the last row, [rows, N, F], NaN
-                for missing.
+                for missing; or what gives them for the times of the rows.
 
         Returns:
             The description of the finished series.
@@ -170,6 +172,8 @@ class RowWriter(ABC):
             raise DataError("the times of the rows do not increase: sort the rows by time")
         if self._num_missing == self.num_steps * len(self._node_ids) * len(self._channels):
             raise DataError("every reading of the source is missing: there is nothing to learn")
+        if callable(future):
+            future = future(self._time_axis(start, interval_seconds, seconds, time_rule))
         return self._complete(
             None if start is None else str(start.astype("datetime64[s]")),
             interval_seconds,
@@ -181,6 +185,25 @@ class RowWriter(ABC):
                 len(self._known_future),
                 np.dtype(np.float64 if self._exact else np.float32),
             ),
+        )
+
+    def _time_axis(
+        self,
+        start: np.datetime64 | None,
+        interval_seconds: int | None,
+        seconds: NDArray[np.int64] | None,
+        time_rule: dict[str, Any] | None,
+    ) -> TimeAxis:
+        """The times of the rows."""
+        return TimeAxis(
+            num_steps=self.num_steps,
+            start_seconds=None
+            if start is None
+            else int(start.astype("datetime64[s]").astype("i8")),
+            interval_seconds=interval_seconds,
+            time_zone=self._time_zone,
+            seconds=seconds,
+            rule=None if time_rule is None else TimeRule.from_plain(time_rule),
         )
 
     @abstractmethod

@@ -1,0 +1,216 @@
+"""Channels known in advance, values after the last reading, and features of sensors: ingest."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pgti.errors import ConfigError, DataError
+from pgti.ingestion import ingest
+from pgti.ingestion.future import WaitingRows
+from pgti.store import SeriesStore
+
+STEPS, LATER = 40, 5
+START = "2025-03-01T00:00"
+
+
+def values(steps: int = STEPS + LATER, nodes: int = 3) -> np.ndarray:
+    """Flow and rain; rain alone in the last rows."""
+    random = np.random.default_rng(2)
+    readings = random.integers(0, 900, (steps, nodes, 2)) / 10
+    readings[STEPS:, :, 0] = np.nan
+    if steps > STEPS:
+        readings[STEPS + 1, 1, 1] = np.nan
+    return readings
+
+
+def long_table(readings: np.ndarray, path: Path, freq: str = "h") -> Path:
+    times = pd.date_range(START, periods=len(readings), freq=freq)
+    frame = pd.DataFrame(
+        {
+            "time": np.repeat(times, readings.shape[1]),
+            "sensor": [f"s{i}" for i in range(readings.shape[1])] * len(readings),
+            "flow": readings[..., 0].ravel(),
+            "rain": readings[..., 1].ravel(),
+        }
+    )
+    frame.to_csv(path, index=False)
+    return path
+
+
+def check(store: SeriesStore, readings: np.ndarray) -> None:
+    assert store.meta.num_steps == STEPS
+    np.testing.assert_array_equal(store.read(0, STEPS), readings[:STEPS].astype("f4"))
+    np.testing.assert_array_equal(store.future, readings[STEPS:, :, 1:].astype("f4"))
+    assert store.meta.known_future == ("rain",)
+
+
+def test_rows_after_the_last_reading_are_known_in_advance(tmp_path: Path) -> None:
+    path = long_table(values(), tmp_path / "r.csv")
+    store = ingest(path, tmp_path / "s", known_future=("rain",))
+    check(store, values())
+    assert (
+        "r.csv has 5 rows of rain after the last reading (to 2025-03-02 20:00:00): they are known "
+        "in advance" in store.notes
+    )
+    plain = ingest(path, tmp_path / "plain")
+    assert plain.meta.num_steps == STEPS + LATER
+    assert plain.meta.format_version == 2
+
+
+@pytest.mark.parametrize("budget_bytes", [1, 200, 1 << 20])
+def test_an_outage_in_between_is_part_of_the_series(tmp_path: Path, budget_bytes: int) -> None:
+    """Whatever the size of the chunks; rows that wait may lie on the disk."""
+    readings = values()
+    readings[7:21, :, 0] = np.nan
+    readings[9, :, 1] = np.nan
+    np.save(tmp_path / "r.npy", readings)
+    options = {"channels": ("flow", "rain"), "start": START, "interval": "1h"}
+    store = ingest(
+        tmp_path / "r.npy",
+        tmp_path / "s",
+        known_future=("rain",),
+        budget_bytes=budget_bytes,
+        **options,  # type: ignore[arg-type]
+    )
+    check(store, readings)
+    plain = ingest(readings[:STEPS], tmp_path / "t", **options)  # type: ignore[arg-type]
+    names = ("series.npy", "moments.npy", "digests.npy")
+    for name in names:
+        assert (tmp_path / "s" / name).read_bytes() == (tmp_path / "t" / name).read_bytes()
+    assert plain.meta.parts["series.npy"] == store.meta.parts["series.npy"]
+    assert not list(tmp_path.glob("pgti-*"))
+
+
+def test_many_rows_that_wait_are_mapped(tmp_path: Path) -> None:
+    readings = np.concatenate([values(STEPS), np.full((3000, 3, 2), np.nan)])
+    readings[STEPS:-7, :, 1] = np.arange(3000 - 7)[:, None]
+    store = ingest(
+        readings, tmp_path / "s", channels=("flow", "rain"), known_future=("rain",), budget_bytes=99
+    )
+    assert store.meta.num_steps == STEPS
+    np.testing.assert_array_equal(store.future[:, 1, 0], np.arange(3000 - 7))
+
+
+def test_rows_that_wait_come_back() -> None:
+    random = np.random.default_rng(0)
+    waiting = WaitingRows((3, 2), np.dtype(np.float64), 128)
+    rows = random.random((40, 3, 2))
+    for piece in np.split(rows, [3, 4, 30]):
+        waiting.add(piece)
+    np.testing.assert_array_equal(np.concatenate(list(waiting.pieces())), rows)
+
+
+def test_missing_rows_and_irregular_times(tmp_path: Path) -> None:
+    """Future rows lie at the times that follow; those between are missing."""
+    readings = values()
+    kept = np.r_[0:STEPS, STEPS + 1, STEPS + 4]
+    times = pd.date_range(START, periods=STEPS + LATER, freq="h")[kept]
+    columns = {"time": times, "sensor": "a"}
+    columns |= {"flow": readings[kept, 0, 0], "rain": readings[kept, 0, 1]}
+    frame = pd.DataFrame(columns)
+    expected = readings[STEPS:, :1, 1:].astype("f4")
+    expected[[0, 2, 3]] = np.nan
+    for gaps in ("keep", "fill"):
+        store = ingest(frame, tmp_path / gaps, gaps=gaps, known_future=("rain",))
+        assert store.meta.num_steps == STEPS
+        assert store.time_axis.seconds is None
+        np.testing.assert_array_equal(store.future, expected)
+    frame["time"] = [*times[:-1], times[-1] + pd.Timedelta("7min")]
+    with pytest.raises(DataError, match="none of the times that follow the last reading"):
+        ingest(frame, tmp_path / "x", gaps="keep", known_future=("rain",))
+    assert not (tmp_path / "x").exists()
+
+
+def test_months_and_time_zones(tmp_path: Path) -> None:
+    path = long_table(values(), tmp_path / "r.csv", freq="MS")
+    store = ingest(path, tmp_path / "s", known_future=("rain",))
+    check(store, values())
+    assert store.time_axis.isoformat(STEPS) == "2028-07-01 00:00:00"
+    path = long_table(values(), tmp_path / "z.csv", freq="h")
+    check(ingest(path, tmp_path / "z", known_future=("rain",), time_zone="Europe/Rome"), values())
+
+
+def test_a_source_of_their_own(tmp_path: Path) -> None:
+    """Its sensors are matched by id; what it has wins over what the readings have."""
+    readings = values()
+    path = long_table(readings, tmp_path / "r.csv")
+    times = pd.date_range("2025-03-02T10:00", periods=12, freq="h")
+    frame = pd.DataFrame({"time": times, "s2": np.arange(12.0), "s1": np.arange(12.0) + 100})
+    frame.to_csv(tmp_path / "f.csv", index=False)
+    store = ingest(path, tmp_path / "s", known_future=("rain",), future=tmp_path / "f.csv")
+    expected = np.full((6, 3, 1), np.nan, dtype=np.float32)
+    expected[:5] = readings[STEPS:, :, 1:]
+    expected[:, 2, 0], expected[:, 1, 0] = np.arange(6, 12), np.arange(106, 112)
+    np.testing.assert_array_equal(store.future, expected)
+    assert any(
+        "f.csv has 6 rows that are not after the last one: skipped" in n for n in store.notes
+    )
+    assert any("f.csv lacks the sensor s0" in note for note in store.notes)
+
+
+def test_a_source_of_their_own_with_all_channels(tmp_path: Path) -> None:
+    path = long_table(values()[:STEPS], tmp_path / "r.csv")
+    long_table(values(), tmp_path / "f.csv")
+    store = ingest(path, tmp_path / "s", known_future=("rain",), future=tmp_path / "f.csv")
+    check(store, values())
+    later = values()
+    later[-1, 0, 0] = 7
+    long_table(later, tmp_path / "f.csv")
+    with pytest.raises(DataError, match=r"f.csv has readings of flow after the last row"):
+        ingest(path, tmp_path / "t", known_future=("rain",), future=tmp_path / "f.csv")
+
+
+def test_arrays_follow_the_last_row(tmp_path: Path) -> None:
+    readings = values()
+    store = ingest(
+        readings[:STEPS],
+        tmp_path / "s",
+        channels=("flow", "rain"),
+        known_future=("rain",),
+        future=readings[STEPS:, :, 1],
+    )
+    check(store, readings)
+
+
+def test_exact_stores_keep_every_digit(tmp_path: Path) -> None:
+    readings = values() + 123_456_789
+    store = ingest(
+        readings, tmp_path / "s", channels=("flow", "rain"), known_future=("rain",), exact=True
+    )
+    np.testing.assert_array_equal(store.future, readings[STEPS:, :, 1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"known_future": ("snow",)}, "names the channel 'snow', and the series has flow, rain"),
+        ({"known_future": ("flow", "rain")}, "names every channel"),
+        ({"future": np.zeros((2, 3))}, "no channel is: name the channels with .*known_future"),
+        ({"categorical": ("lanes",)}, "give their table with static"),
+        (
+            {"known_future": ("rain",), "future": np.full((2, 3), np.nan)},
+            "no value of rain after the last row",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        ingest(values(), tmp_path / "s", channels=("flow", "rain"), **options)  # type: ignore[arg-type]
+    assert not (tmp_path / "s").exists()
+
+
+def test_features_of_the_sensors(tmp_path: Path) -> None:
+    path = long_table(values(), tmp_path / "r.csv")
+    (tmp_path / "stations.csv").write_text("id,lanes,kind\ns2,3,main\ns0,2,ramp\n")
+    store = ingest(path, tmp_path / "s", static=tmp_path / "stations.csv")
+    frame = store.static
+    assert frame is not None
+    assert frame.index.tolist() == ["s0", "s1", "s2"]
+    np.testing.assert_array_equal(frame["lanes"], [2, np.nan, 3])
+    assert any("stations.csv lacks 1 sensor (s1)" in note for note in store.notes)
+    again = ingest(path, tmp_path / "t", static=frame.assign(lanes=[2.0, np.nan, 3]))
+    assert again.fingerprint == store.fingerprint
