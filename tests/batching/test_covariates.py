@@ -233,5 +233,7 @@ def test_channels_known_in_advance_are_no_targets(tmp_path: Path) -> None:
     assert source.target_names == ("flow", "speed")
     assert source.known_indices == (1,)
     assert source.shape.future_channels == 1
+    seen = WindowConfig(input_steps=5, horizon=3, inputs=("flow",))
+    assert WindowSource.from_config(store, seen).known_indices == ()
     with pytest.raises(ConfigError, match=r"rain is known in advance in .*: it is an input"):
         WindowConfig(input_steps=5, horizon=3, targets=("rain",)).target_indices(store)

@@ -124,6 +124,7 @@ class WindowSource:
             DataError: if a target channel is not in the store, or a channel was never observed.
         """
         targets, spec = windows.target_indices(store), windows.spec
+        inputs = windows.input_indices(store)
         calendar = windows.calendar
         if calendar is None:
             calendar = default_calendar(store.time_axis, day_of_week=day_of_week)
@@ -145,9 +146,11 @@ class WindowSource:
             fill=windows.fill,
             observed_mask=windows.observed_mask,
             profile=windows.profile,
-            known_indices=store.meta.known_indices,
+            known_indices=tuple(
+                index for index in store.meta.known_indices if not inputs or index in inputs
+            ),
             static=store.static_features,
-            input_indices=windows.input_indices(store),
+            input_indices=inputs,
         )
 
     @property
