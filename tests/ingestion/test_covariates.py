@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pgti.errors import ConfigError, DataError
-from pgti.ingestion import ingest
+from pgti.ingestion import append, ingest
 from pgti.ingestion.future import WaitingRows
 from pgti.store import SeriesStore
 
@@ -214,3 +214,100 @@ def test_features_of_the_sensors(tmp_path: Path) -> None:
     assert any("stations.csv lacks 1 sensor (s1)" in note for note in store.notes)
     again = ingest(path, tmp_path / "t", static=frame.assign(lanes=[2.0, np.nan, 3]))
     assert again.fingerprint == store.fingerprint
+
+
+def grown(path: Path, source: object, **options: object) -> SeriesStore:
+    return append(SeriesStore.open(path), source, **options)  # type: ignore[arg-type]
+
+
+def store_of(readings: np.ndarray, tmp_path: Path, name: str = "s") -> SeriesStore:
+    path = long_table(readings, tmp_path / f"{name}.csv")
+    return ingest(path, tmp_path / name, known_future=("rain",))
+
+
+def part_of(first: int, readings: np.ndarray, path: Path, columns: tuple[str, ...] = ()) -> Path:
+    """A file with the rows from `first` on."""
+    long_table(readings, path)
+    frame = pd.read_csv(path)
+    frame = frame.iloc[first * readings.shape[1] :]
+    frame[list(columns) or list(frame)].to_csv(path, index=False)
+    return path
+
+
+def test_an_append_moves_what_was_known(tmp_path: Path) -> None:
+    """A store that grew equals one that was ingested at once, byte for byte."""
+    readings = values()
+    early = readings.copy()
+    early[30:, :, 0] = np.nan
+    store_of(early[:38], tmp_path)
+    store = grown(tmp_path / "s", part_of(30, readings, tmp_path / "new.csv"))
+    check(store, readings)
+    whole = store_of(readings, tmp_path, "whole")
+    for part in set(whole.meta.parts) | {"meta.json"}:
+        name = part if part == "meta.json" else whole.meta.file_of(part)
+        one, two = ((path / name).read_bytes() for path in (tmp_path / "s", tmp_path / "whole"))
+        assert one == two, name
+
+
+def test_new_rows_without_a_known_channel_take_what_was_known(tmp_path: Path) -> None:
+    readings = values()
+    early = readings.copy()
+    early[30:, :, 0] = np.nan
+    store_of(early, tmp_path)
+    new = part_of(28, readings[:33], tmp_path / "new.csv", ("time", "sensor", "flow"))
+    store = grown(tmp_path / "s", new)
+    assert store.meta.num_steps == 33
+    np.testing.assert_array_equal(store.read(0, 33), readings[:33].astype("f4"))
+    np.testing.assert_array_equal(store.future, readings[33:, :, 1:].astype("f4"))
+    assert any("9 values were known in advance, and new.csv lacks them" in n for n in store.notes)
+    assert any("2 rows that the store has already" in note for note in store.notes)
+
+
+def test_newer_forecasts_replace_older_ones(tmp_path: Path) -> None:
+    """Those that the new ones lack stay; readings and statistics are the same."""
+    readings = values()
+    before = store_of(readings, tmp_path)
+    newer = readings.copy()
+    newer[STEPS:, :, 1] += 1
+    newer[STEPS + 2, 0, 1] = np.nan
+    store = grown(tmp_path / "s", part_of(38, newer[:-1], tmp_path / "new.csv"))
+    expected = readings[STEPS:, :, 1:].copy()
+    expected[:-1] += 1
+    expected[2, 0] -= 1
+    np.testing.assert_array_equal(store.future, expected.astype("f4"))
+    assert store.meta.num_steps == STEPS
+    assert store.fingerprint == before.fingerprint
+    np.testing.assert_array_equal(before.future, readings[STEPS:, :, 1:].astype("f4"))
+    again = grown(tmp_path / "s", tmp_path / "new.csv")
+    assert again.meta == store.meta
+    assert any("has no newer row" in note for note in again.notes)
+
+
+def test_forecasts_of_their_own_alone(tmp_path: Path) -> None:
+    readings = values()
+    store_of(readings[:STEPS], tmp_path)
+    new = part_of(36, readings, tmp_path / "f.csv", ("time", "sensor", "rain"))
+    store = grown(tmp_path / "s", None, future=new)
+    check(store, readings)
+    plain = ingest(readings[:STEPS], tmp_path / "plain", channels=("flow", "rain"))
+    with pytest.raises(ConfigError, match="has no channel that is known in advance"):
+        append(plain, None, future=new)
+
+
+def test_a_revised_value_of_a_past_row_is_a_correction(tmp_path: Path) -> None:
+    readings = values()
+    store_of(readings, tmp_path)
+    newer = readings.copy()
+    newer[35, 1, 1] += 1
+    path = part_of(30, newer, tmp_path / "new.csv")
+    with pytest.raises(DataError, match=r"channel 'rain'.*correct"):
+        grown(tmp_path / "s", path)
+    store = grown(tmp_path / "s", path, correct=True)
+    check(store, newer)
+    assert store.meta.generation == 1
+
+
+def test_an_append_has_no_options_of_ingest(tmp_path: Path) -> None:
+    store = store_of(values(), tmp_path)
+    with pytest.raises(ConfigError, match=r"known_future is an option of pgti\.ingest"):
+        append(store, values(), known_future=("rain",))

@@ -1,4 +1,4 @@
-"""The rows of a source that continues a store: which are in it already, and times of the others."""
+"""The times of a source that continues a store."""
 
 from collections.abc import Iterator
 from dataclasses import replace
