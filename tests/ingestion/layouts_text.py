@@ -91,7 +91,7 @@ def _covid(directory: Path) -> Path:
 
 
 def _wide_peer(path: Path) -> np.ndarray:
-    return pd.read_csv(path, index_col=0, float_precision="round_trip").to_numpy()
+    return pd.read_csv(path, index_col=0).to_numpy()
 
 
 WIDE_TEXT = {
