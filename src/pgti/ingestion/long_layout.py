@@ -251,10 +251,8 @@ def _role(table: Table, place: int) -> str | None:
         return "steps" if kind == "number" and _count_steps(cells) else "times"
     named = {"sensors": SENSORS, "perhaps": MAYBE_SENSORS}
     if kind == "number":
-        named |= {
-            "steps": STEPS,
-            "places": DESCRIPTIONS | {title} if _is_id(title) else DESCRIPTIONS,
-        }
+        others = [title] if title.endswith(("_id", "_ids")) else ()
+        named |= {"steps": STEPS, "places": DESCRIPTIONS.union(others)}
     rest = "texts" if kind == "text" else "numbers"
     return next((role for role, names in named.items() if title in names), rest)
 
