@@ -20,16 +20,18 @@ NUM_STEPS, NUM_NODES = 90, 5
 SPEC = WindowSpec(input_steps=4, horizon=3)
 
 
-def source_with_gaps(path: Path, *, grid: bool = True) -> WindowSource:
+def source_with_gaps(path: Path, *, grid: bool = True, exact: bool = False) -> WindowSource:
     """Windows of a store with missing readings, everything that inputs may have among them."""
     generator = np.random.default_rng(3)
     values = generator.integers(0, 90, (NUM_STEPS, NUM_NODES, 2)) / (10 if grid else 3)
     values[generator.random(values.shape) < 0.2] = np.nan
+    values += 40_000_000 * exact
     with StoreWriter(
         path,
         node_ids=tuple(map(str, range(NUM_NODES))),
         channels=("speed", "flow"),
         graph=SensorGraph.empty(NUM_NODES),
+        exact=exact,
     ) as writer:
         writer.append(values)
         writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
@@ -50,9 +52,12 @@ def source_with_gaps(path: Path, *, grid: bool = True) -> WindowSource:
 @pytest.mark.parametrize("batching", ["index", "device", "standard"])
 @pytest.mark.parametrize("stride", [1, 7], ids=["shared rows", "windows apart"])
 @pytest.mark.parametrize("grid", [True, False])
-def test_batches_wait_for_nothing(tmp_path: Path, batching: str, stride: int, grid: bool) -> None:
+@pytest.mark.parametrize("exact", [False, True], ids=["compact", "exact"])
+def test_batches_wait_for_nothing(
+    tmp_path: Path, batching: str, stride: int, grid: bool, exact: bool
+) -> None:
     """From the second batch on: the series, its calendar and buffers are where they belong."""
-    source = source_with_gaps(tmp_path / "s", grid=grid)
+    source = source_with_gaps(tmp_path / "s", grid=grid, exact=exact)
     with FakeGpu() as gpu:
         batcher = build_batcher(batching, source, gpu.device)
         batcher.gather(stride * np.arange(8))
@@ -74,9 +79,10 @@ def test_filling_waits_for_nothing() -> None:
             fill_missing(x, x > 0.5, typical, bins)
 
 
-def test_baselines_and_breakdowns_wait_for_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact", [False, True], ids=["compact", "exact"])
+def test_baselines_and_breakdowns_wait_for_nothing(tmp_path: Path, exact: bool) -> None:
     """Errors by sensor, hour, weekday and range, of forecasts that look up the time."""
-    source = source_with_gaps(tmp_path / "s")
+    source = source_with_gaps(tmp_path / "s", exact=exact)
     store = source.store
     breakdowns = Breakdowns(
         node_ids=store.meta.node_ids,

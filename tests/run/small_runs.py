@@ -30,12 +30,18 @@ def make_series(num_channels: int = 1, num_steps: int = 80, seed: int = 0) -> np
 
 
 def make_store(
-    path: Path, values: np.ndarray, *, interval_seconds: int | None = 3600
+    path: Path,
+    values: np.ndarray,
+    *,
+    interval_seconds: int | None = 3600,
+    exact: bool = False,
 ) -> SeriesStore:
     """Hourly readings from 2025-10-01 on, or at another interval, or without times."""
     graph = SensorGraph.from_edges(NUM_NODES, np.array([0, 1]), np.array([1, 2]))
     channels = tuple(f"c{channel}" for channel in range(values.shape[2]))
-    with StoreWriter(path, node_ids=("a", "b", "c"), channels=channels, graph=graph) as writer:
+    with StoreWriter(
+        path, node_ids=("a", "b", "c"), channels=channels, graph=graph, exact=exact
+    ) as writer:
         writer.append(values)
         start = np.datetime64("2025-10-01T00:00") if interval_seconds else None
         writer.finish(start=start, interval_seconds=interval_seconds)

@@ -73,6 +73,18 @@ def test_the_estimate_adds_up_and_grows_with_the_batch(config: RunConfig) -> Non
     assert small.malloc_policy == "retain"
 
 
+def test_an_exact_store_takes_more(config: RunConfig, tmp_path: Path) -> None:
+    """Rows and targets of twice the width, and inputs before their offsets are subtracted."""
+    exact = make_store(tmp_path / "exact", make_series(), exact=True)
+    assert exact.meta.dtype == "float64"
+    wide, compact = (planned(each).estimate for each in (replace(config, store=exact.path), config))
+    assert wide.series == 2 * compact.series
+    sensors, inputs, horizon = 3, 3, 2
+    more = 4 * (inputs + horizon) + 4 * horizon + 8 * inputs
+    assert wide.batches - compact.batches == 4 * 16 * sensors * more  # four batches alive
+    assert wide.baselines == pytest.approx(compact.baselines * 20 / 16)
+
+
 def test_what_does_not_fit_is_recomputed(config: RunConfig) -> None:
     """With a word on what it would take otherwise; and with room for it, it is not."""
     roomy = planned(config, batch_size=64)

@@ -167,7 +167,7 @@ class HistoricalAverageForecaster(AbstractForecaster):
     ) -> "HistoricalAverageForecaster":
         """Average the observed values of the training rows, a chunk at a time.
 
-        Memory: 16 bytes per bin, node and target, whatever the length of the series.
+        Memory: 16 bytes per bin, node and target (exact: 20), whatever the length of the series.
 
         Args:
             store: the series.
@@ -212,7 +212,8 @@ class HistoricalAverageForecaster(AbstractForecaster):
     def fit_bytes(store: SeriesStore, num_targets: int, num_nodes: int) -> int:
         """Memory that `fit` takes for that many targets and sensors."""
         num_bins = min(_MAX_WEEK_BINS, store.time_axis.num_season_bins)
-        return 16 * num_bins * num_nodes * num_targets
+        bytes_per_bin = 12 + store.codec.reading_dtype.itemsize  # sums, counts and the table
+        return bytes_per_bin * num_bins * num_nodes * num_targets
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """The table's entries for the windows' target rows."""

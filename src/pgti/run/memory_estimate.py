@@ -104,6 +104,9 @@ def fixed_memory(
     """
     num_targets = len(source.target_indices)
     window = source.window_bytes + source.spec.span * source.stored_row_bytes
+    if source.is_exact:  # inputs in float64, before their offsets are subtracted
+        readings = source.num_nodes * source.store.meta.num_channels
+        window += 8 * source.spec.input_steps * readings
     return MemoryEstimate(
         activations=0,
         rows=resident_bytes,
