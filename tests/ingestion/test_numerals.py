@@ -153,3 +153,28 @@ def test_blanks_comments_and_units(tmp_path: Path) -> None:
     (tmp_path / "c.csv").write_text("# x\ntime,a\n2024-01-01,1.5\n2024-01-02,oops\n")
     with pytest.raises(DataError, match="line 4, column 2"):
         ingest(tmp_path / "c.csv", tmp_path / "u")
+
+
+def test_whole_numbers_that_would_be_rounded_are_refused(tmp_path: Path) -> None:
+    """A number above 2^53 loses no digit without a word; a code for missing may be one."""
+    source = table(tmp_path, [["9007199254740993", "1"], ["9007199254740992", "1"]], ",")
+    with pytest.raises(DataError, match=r"line 2, column 2 \(a\) .*9007199254740993.*2\^53"):
+        stored(source)
+    values = stored(source, IngestOptions(missing=(9007199254740993.0,)))
+    assert np.isnan(values[0][0])
+
+
+def test_what_programs_write_around_tables(tmp_path: Path) -> None:
+    """Excel's hint of the delimiter, and the line ends of old Macintoshes."""
+    (tmp_path / "a.csv").write_text("sep=;\na;b\n1,5;2\n2,5;3\n")
+    assert stored(tmp_path / "a.csv") == [[1.5, 2], [2.5, 3]]
+    (tmp_path / "b.csv").write_bytes(b"a,b\r1.5,2\r2.5,3\r")
+    store = ingest(tmp_path / "b.csv", tmp_path / "t")
+    assert store.read(0, 2)[..., 0].tolist() == [[1.5, 2], [2.5, 3]]
+
+
+def test_no_line_is_as_wide_as_the_first(tmp_path: Path) -> None:
+    """A title above the table, or a delimiter at the end of each row, is named with its line."""
+    (tmp_path / "a.csv").write_text("Report of 2024\na,b\n1.5,2\n")
+    with pytest.raises(DataError, match=r"line 2 of a.csv has 2 cells and the first has 1"):
+        stored(tmp_path / "a.csv")

@@ -38,6 +38,7 @@ def check(store: SeriesStore, ids: tuple[str, ...] = ("a", "b")) -> None:
         ({}, {"when it was": TIMES}),
         ({"date": TIMES.strftime("%Y-%m-%d"), "time": TIMES.strftime("%H:%M:%S")}, {}),
         ({"date": TIMES.strftime("%Y-%m-%d")}, {"hour": TIMES.hour}),
+        ({"date": TIMES.strftime("%Y-%m-%d"), "time": TIMES.hour * 100}, {}),
         ({"Hour": TIMES.hour, "Date": TIMES.strftime("%d/%b/%Y")}, {}),
         ({"No": range(1, 31), **{u: getattr(TIMES, u) for u in ("year", "month", "day", "hour")}},
          {}),
@@ -57,6 +58,20 @@ def test_times_are_found(
 ) -> None:
     """Times are found by titles and cells, wherever they stand."""
     check(ingest(table(tmp_path, before, after), tmp_path / "s"))
+
+
+def test_years_and_months(tmp_path: Path) -> None:
+    """Years alone, and months, are times and not a sensor."""
+    years = pd.DataFrame({"year": range(2011, 2021), "a": np.arange(10) + 0.5})
+    years.to_csv(tmp_path / "a.csv", index=False)
+    store = ingest(tmp_path / "a.csv", tmp_path / "s")
+    assert (store.meta.node_ids, store.meta.start) == (("a",), "2011-01-01T00:00:00")
+    assert str(store.time_axis.at(np.array([9]))[0]) == "2020-01-01T00:00:00"
+    months = pd.DataFrame({"a": np.arange(24) + 0.5, "year": np.repeat([2011, 2012], 12),
+                           "month": np.tile(range(1, 13), 2)})  # fmt: skip
+    months.to_csv(tmp_path / "b.csv", index=False)
+    store = ingest(tmp_path / "b.csv", tmp_path / "t")
+    assert str(store.time_axis.at(np.array([23]))[0]) == "2012-12-01T00:00:00"
 
 
 def test_joined_columns_are_said(tmp_path: Path) -> None:

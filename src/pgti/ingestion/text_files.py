@@ -139,14 +139,18 @@ class Utf8:
         file: bytes of text, from its beginning.
         encoding: of the text; None for UTF-8, which is not checked here.
         name: what messages call it.
+        has_returns: whether lines end with carriage returns alone, as on old Macintoshes.
     """
 
-    def __init__(self, file: BinaryIO, encoding: str | None, name: str) -> None:
+    def __init__(
+        self, file: BinaryIO, encoding: str | None, name: str, *, has_returns: bool = False
+    ) -> None:
         self._file = file
         self._encoding = encoding
         self._name = name
         self._decoder = None if encoding is None else codecs.getincrementaldecoder(encoding)()
         self._begins = True
+        self._has_returns = has_returns
 
     def read(self, size: int) -> bytes:
         """About so many bytes more; none at the end.
@@ -160,7 +164,7 @@ class Utf8:
             text = data if self._decoder is None else self._decode(data)
             if self._begins and text:
                 text, self._begins = text.removeprefix(codecs.BOM_UTF8), False
-        return text
+        return text.replace(b"\r", b"\n") if self._has_returns else text
 
     def _decode(self, data: bytes) -> bytes:
         assert self._decoder is not None

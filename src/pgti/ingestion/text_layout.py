@@ -21,6 +21,7 @@ __all__ = ["TextLayout", "find_layout"]
 
 _FORMAT = "a table of text"
 _SAMPLE_LINES = 20
+_EXCEL_HINT = re.compile(r'"?sep=."?', re.IGNORECASE)
 _BLANKS = re.compile(r"[ \t]+")
 
 
@@ -47,6 +48,10 @@ class TextLayout:
     sample_bytes: int
     first_line: int
     notes: tuple[str, ...] = ()
+
+    def column(self, place: int) -> str:
+        """What messages call a column: "column 3 (flow)"."""
+        return f"column {place + 1}" + ("" if self.titles is None else f" ({self.titles[place]})")
 
 
 def find_layout(path: Path, options: IngestOptions) -> TextLayout:
@@ -77,6 +82,11 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     body = tuple(row for row in rows[first:] if len(row) == width)
     if len(rows) == first:
         raise DataError(f"{name} has a header and no rows: a table needs at least one")
+    if not body:
+        raise DataError(
+            f"line {num_comments + first + 1} of {name} has {count_of(len(rows[first]), 'cell')} "
+            f"and the first has {width}: every line must have as many"
+        )
     columns = zip(*body, strict=True)
     return TextLayout(
         delimiter=delimiter,
@@ -98,7 +108,7 @@ def _uncommented_lines(path: Path, options: IngestOptions) -> tuple[list[str], i
     count = _SAMPLE_LINES
     while True:
         lines = first_lines(path, count, options.encoding)
-        comments = list(takewhile(lambda line: line.lstrip().startswith("#"), lines))
+        comments = list(takewhile(_is_comment, lines))
         if len(lines) < count or len(lines) - len(comments) >= _SAMPLE_LINES:
             break
         count = len(comments) + _SAMPLE_LINES
@@ -111,9 +121,15 @@ def _uncommented_lines(path: Path, options: IngestOptions) -> tuple[list[str], i
         header = comments[-1].lstrip().removeprefix("#").strip()
         delimiter = options.delimiter or _find_delimiter(body)
         (titles,), (cells,) = (list(_split_cells([line], delimiter)) for line in (header, body[0]))
-        if len(titles) == len(cells) > 1 and "#" not in header:
+        is_hint = _EXCEL_HINT.fullmatch(comments[-1]) is not None
+        if len(titles) == len(cells) > 1 and "#" not in header and not is_hint:
             return [header, *body], len(comments) - 1
     return body, len(comments)
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line is a comment, or tells Excel the delimiter."""
+    return line.lstrip().startswith("#") or _EXCEL_HINT.fullmatch(line) is not None
 
 
 def _split_cells(lines: list[str], delimiter: str) -> Iterator[tuple[str, ...]]:

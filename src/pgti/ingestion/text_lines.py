@@ -60,9 +60,11 @@ def open_utf8(path: Path, encoding: str | None) -> Iterator[Utf8]:
     """
     with reraise_read_errors(path.name, "text"):
         with open_text(path) as file:
-            found = find_encoding(file.read(_BEGINNING_BYTES), path.name, encoding)
+            beginning = file.read(_BEGINNING_BYTES)
+        found = find_encoding(beginning, path.name, encoding)
+        has_returns = b"\r" in beginning and b"\n" not in beginning
         with open_text(path) as file:
-            yield Utf8(file, found, path.name)
+            yield Utf8(file, found, path.name, has_returns=has_returns)
 
 
 def read_blocks(

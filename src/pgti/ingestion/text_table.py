@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.cells import GROUP_SIGNS, Numerals, find_decimal
+from pgti.ingestion.cleaning import numeric_codes
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import reraise_read_errors
 from pgti.ingestion.tables import Table, TableRows
@@ -26,6 +27,7 @@ __all__ = ["open_text_table"]
 _FORMAT = "a table of text"
 _BYTES_PER_NUMBER = 20  # of pyarrow's columns, their places in the text, and the values
 _SEARCHED_COLUMNS, _SHOWN_CODES = 100, 4  # for other texts that may mean "missing"
+_LARGEST_WHOLE, _SAFE_DIGITS = 2.0**53 - 1, 16  # of the whole numbers that float64 holds
 _MIN_BLOCK_BYTES = 1 << 12
 _MANY_COLUMNS = 500  # pyarrow takes a few microseconds for each column of a block
 
@@ -41,7 +43,9 @@ def open_text_table(path: Path, options: IngestOptions) -> Table:
     def read(
         numbers: Sequence[int], others: Sequence[int], budget_bytes: int
     ) -> Iterator[TableRows]:
-        parser = _Parser(path.name, layout, tuple(numbers), tuple(others))
+        parser = _Parser(
+            path.name, layout, tuple(numbers), tuple(others), numeric_codes(options.missing)
+        )
         squeeze = squeeze_blanks if layout.delimiter == " " else bytes
         first_row = 0
         with reraise_read_errors(path.name, _FORMAT), open_utf8(path, options.encoding) as file:
@@ -78,6 +82,7 @@ class _Parser:
         layout: of the file.
         numbers: positions of the columns of numbers.
         others: positions of the columns of text.
+        codes: numbers that mean "missing".
         is_unsure: whether dots could stand between thousands, as nothing shows the decimal sign.
     """
 
@@ -85,6 +90,7 @@ class _Parser:
     layout: TextLayout
     numbers: tuple[int, ...]
     others: tuple[int, ...]
+    codes: tuple[float, ...]
     is_unsure: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +110,8 @@ class _Parser:
             cells = (cell for each in texts.columns for cell in pc.unique(each).to_pylist())
             find_decimal(filter(None, cells), self.name, may_group_by_dots=True)
             self.is_unsure = False
+        if (np.abs(values) > _LARGEST_WHOLE).any():
+            self._refuse_rounded(block, line)
         return values, others
 
     def _parse(self, block: bytes, line: int) -> tuple[NDArray[np.float64], tuple[Any, ...]]:
@@ -189,6 +197,21 @@ class _Parser:
             row = ragged[0]
             raise self._ragged(line + row.number - 1, row.actual_columns) from None
 
+    def _refuse_rounded(self, block: bytes, line: int) -> None:
+        """Refuse whole numbers that float64 does not hold, unless they mean "missing"."""
+        texts = self._read(block, line, dict.fromkeys(self.numbers, pa.string()))
+        for place, position in enumerate(self.numbers):
+            for row, cell in enumerate(texts.column(place).to_pylist()):
+                text = (cell or "").strip()
+                if len(text) < _SAFE_DIGITS or not text.removeprefix("-").isdecimal():
+                    continue
+                if int(text) != float(text) and float(text) not in self.codes:
+                    raise DataError(
+                        f"line {line + row}, {self.layout.column(position)} of {self.name} holds "
+                        f"{text}, a whole number above 2^53, which float64 rounds: subtract an "
+                        "offset, or divide the readings"
+                    )
+
     def _ragged(self, line: int, num_cells: int) -> DataError:
         return DataError(
             f"line {line} of {self.name} has {count_of(num_cells, 'cell')} and the first has "
@@ -221,11 +244,9 @@ class _Parser:
 
     def _bad_cell(self, table: Any, line: int, position: int, cells: list[str | None]) -> DataError:
         """The first cell of a column that is not a number, and the option for it, if any."""
-        titles = self.layout.titles
         wrong = self._wrong(cells)
         row = cells.index(wrong[0]) if wrong else 0
-        title = "" if titles is None else f" ({titles[position]})"
-        place = f"line {line + row}, column {position + 1}{title} of {self.name}"
+        place = f"line {line + row}, {self.layout.column(position)} of {self.name}"
         if not self.layout.numerals.is_certain:
             find_decimal(wrong, place, may_group_by_dots=False)
         codes: dict[str, None] = {}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -60,7 +61,7 @@ def join_time_columns(table: Table, options: IngestOptions) -> Table:
             return replace(table, time=places[0])
         parts = _calendar_parts(table, places) or _day_and_time(table, places)
         return _join(table, parts or _Parts(places=places, compose=_join_texts))
-    if options.timestamps is False or "time" in table.kinds or table.num_columns < 3:
+    if options.timestamps is False or "time" in table.kinds or table.num_columns < 2:
         return table
     found = _find_parts(table, options)
     if found is None:
@@ -105,7 +106,11 @@ def _calendar_parts(table: Table, places: tuple[int, ...]) -> _Parts | None:
         if not all(_WHOLE.fullmatch(cell) and low <= int(cell) <= high for cell in cells):
             break
         found.append(place)
-    return _Parts(places=tuple(found), compose=_join_units) if len(found) >= 2 else None
+    if len(found) == 1:  # years alone are times where they follow one another
+        years = [int(str(cell)) for cell in table.cells(found[0])]
+        if any(after - before != 1 for before, after in pairwise(years)):
+            return None
+    return _Parts(places=tuple(found), compose=_join_units) if found else None
 
 
 def _day_and_time(table: Table, places: tuple[int, ...]) -> _Parts | None:
@@ -117,10 +122,19 @@ def _day_and_time(table: Table, places: tuple[int, ...]) -> _Parts | None:
         return None
     if all(map(_TIME_OF_DAY.fullmatch, times)):
         return _Parts(places=places, compose=_join_texts)
-    is_hours = table.titles is not None and _plain(table.titles[places[1]]) in _HOURS
-    if is_hours and all(_WHOLE.fullmatch(cell) and int(cell) <= 24 for cell in times):
-        return _Parts(places=places, compose=_join_hours)
-    return None
+    title = "" if table.titles is None else _plain(table.titles[places[1]])
+    compose = _clock_of(title, [cell.strip() for cell in times])
+    return None if compose is None else _Parts(places=places, compose=compose)
+
+
+def _clock_of(title: str, cells: list[str]) -> _Compose | None:
+    """How whole numbers under a title become times of day: as hours, or as hours and minutes."""
+    if title not in (*_HOURS, "time") or not all(map(_WHOLE.fullmatch, cells)):
+        return None
+    numbers = list(map(int, cells))
+    if max(numbers) <= 24:
+        return _join_hours if title in _HOURS else None
+    return _join_clock if all(each <= 2400 and each % 100 < 60 for each in numbers) else None
 
 
 def _join_texts(columns: Sequence[Any]) -> Any:
@@ -132,9 +146,16 @@ def _join_hours(columns: Sequence[Any]) -> Any:
     return _join_texts((columns[0], hours))
 
 
+def _join_clock(columns: Sequence[Any]) -> Any:
+    """Dates and times of day such as 30, 100 and 2345, which are hours and minutes."""
+    clock = pc.utf8_lpad(columns[1], 4, "0")
+    hours, minutes = (pc.utf8_slice_codeunits(clock, start, start + 2) for start in (0, 2))
+    return _join_texts((columns[0], pc.binary_join_element_wise(hours, minutes, ":")))
+
+
 def _join_units(columns: Sequence[Any]) -> Any:
     year, *others = columns
-    month, day, *clock = map(_two_digits, [*others, pa.scalar("1")][: max(2, len(others))])
+    month, day, *clock = map(_two_digits, (*others, *["1"] * (2 - len(others))))
     date = pc.binary_join_element_wise(year, month, day, "-")
     if not clock:
         return date
@@ -142,7 +163,7 @@ def _join_units(columns: Sequence[Any]) -> Any:
 
 
 def _two_digits(column: Any) -> Any:
-    return pc.utf8_lpad(column, 2, "0")
+    return pc.utf8_lpad(pa.scalar(column) if isinstance(column, str) else column, 2, "0")
 
 
 def _join(table: Table, parts: _Parts) -> Table:
