@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pgti.store.rounding import LostDigits
 from pgti.store.statistics import canonical
@@ -92,3 +94,32 @@ def test_notes_add_up_over_pieces() -> None:
     lost.compare(METERS, canonical(METERS), 164)
     assert (lost.num_lost, lost.first) == (2 * count, first)
     assert f"{2 * count:,} readings have" in lost.note("x")[0]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    decimals=st.integers(0, 9),
+    digits=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+    missing=st.booleans(),
+)
+def test_written_decimals_against_their_texts(
+    decimals: int, digits: int, seed: int, missing: bool
+) -> None:
+    """A decimal is lost if its float32, written with as many places, is another text."""
+    generator = np.random.default_rng(seed)
+    whole = generator.integers(-(10**digits), 10**digits, (40, 3, 1))
+    values = whole / 10.0**decimals
+    texts = [f"{value:.{decimals}f}" for value in values.ravel()]
+    places = [len(text.partition(".")[2].rstrip("0")) for text in texts]
+    rounded = canonical(values).ravel()
+    if missing:
+        values[5:9] = np.nan
+    numbers = zip(values.ravel(), rounded, texts, places, strict=True)
+    lost = ties = 0
+    for value, stored, text, place in numbers:
+        is_tie = abs(abs(value - float(stored)) * 10.0**place - 0.5) < 1e-5
+        ties += is_tie
+        lost += not (is_tie or np.isnan(value)) and float(f"{stored:.{place}f}") != float(text)
+    # Halfway between two decimals float32 stands for both of them.
+    assert compare(values).num_lost == lost + ties

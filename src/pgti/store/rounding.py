@@ -14,6 +14,7 @@ _MAX_WRITTEN = 1e13  # above it, so many doubles are decimals that one is no sig
 _MAX_WHOLE = 2.0**53
 _WHOLE = 2.0**23  # from here on the floats next to each other are half a unit apart and more
 _HEAD_SHARE = 8  # of a piece, whose first rows say how many decimals it has
+_HALF = 0.499999  # of the last place: where float32 is halfway, the difference is a bit less
 _SKIPPED = 7  # pieces after one of calculated numbers that are right
 _SOME = 1 << 10  # numbers
 _ROUGH = 0.1  # of the steps from row to row that an error may be
@@ -114,7 +115,7 @@ class LostDigits:
             return None
         error = source - stored
         np.abs(error, out=error)
-        suspects = error >= 0.5 / scale  # NaN is not
+        suspects = error >= _HALF / scale  # NaN is not
         if not suspects.any():
             return None
         numbers, errors = source[suspects], error[suspects]
@@ -126,7 +127,7 @@ class LostDigits:
             is_shorter = np.rint(left * power) / power == left
             places = np.flatnonzero(is_shorter)
             shorter = places if isinstance(shorter, slice) else shorter[places]
-            errors[shorter[errors[shorter] * power < 0.5]] = 0
+            errors[shorter[errors[shorter] * power < _HALF]] = 0
         return suspects, errors
 
     def _count(
