@@ -5,10 +5,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pgti.errors import ConfigError, DataError
 from pgti.ingestion import IngestOptions, append, ingest, open_readings
@@ -355,3 +358,53 @@ def test_huge_chunk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("pgti.ingestion.chunked.available_bytes", lambda: 4000)
     with pytest.raises(DataError, match=r"stored in chunks of .*30 x 3 x 4"):
         sum(len(each.values) for each in open_readings(path, IngestOptions()).chunks(1000))
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_any_order_chunks_and_packing_equal_xarray(data: st.DataObject) -> None:
+    """Whatever the order of dimensions, chunks, dtype and budget, values are xarray's."""
+    sizes = {"time": data.draw(st.integers(2, 9)), "lat": 3, "lon": data.draw(st.integers(1, 4))}
+    order = data.draw(st.permutations(list(sizes)))
+    packing = data.draw(st.sampled_from([{}, {"dtype": "f4"}, {**PACKED, "scale_factor": 0.05}]))
+    seed = data.draw(st.integers(0, 99))
+    values = np.random.default_rng(seed).normal(280, 5, [sizes[dim] for dim in order]).round(1)
+    values.reshape(-1)[seed % values.size] = np.nan
+    dataset = xr.Dataset(
+        {"x": (order, values)},
+        coords={"time": TIMES[: sizes["time"]], "lat": LATITUDES, "lon": range(sizes["lon"])},
+    )
+    encoding: dict[str, object] = dict(packing)
+    if data.draw(st.booleans()):
+        encoding["chunksizes"] = tuple(data.draw(st.integers(1, sizes[dim])) for dim in order)
+    with TemporaryDirectory() as directory:
+        path = to_netcdf(dataset, Path(directory), encoding={"x": encoding})
+        budget = data.draw(st.sampled_from([1, 200, 1 << 20]))
+        store = ingest(path, Path(directory) / "s", budget_bytes=budget)
+        with xr.open_dataset(path, engine="h5netcdf") as opened:
+            space = [dim for dim in order if dim != "time"]
+            expected = opened.x.transpose("time", *space).values.reshape(sizes["time"], -1)
+        seen = ~np.isnan(expected).all(axis=0)
+        np.testing.assert_allclose(
+            store.read(0, sizes["time"])[..., 0], expected[:, seen].astype("f4"), rtol=2e-7
+        )
+
+
+def test_daily_files(tmp_path: Path) -> None:
+    """A pattern of files is one series, of all cells that one of them has, in one unit."""
+    dataset = grid()
+    dataset.t2m.values[:15, 0, 0] = np.nan
+    for day, first in (("b", 0), ("a", 15)):
+        part = dataset.isel(time=slice(first, first + 15))
+        part.to_netcdf(tmp_path / f"{day}.nc", engine="h5netcdf")
+    store = ingest(str(tmp_path / "*.nc"), tmp_path / "s", neighbours=2)
+    place = store.meta.node_ids.index("52.5,359.5")
+    np.testing.assert_array_equal(
+        store.read(0, 30)[:, place, 0], dataset.t2m.values[:, 0, 0].astype("f4")
+    )
+    assert (store.meta.num_nodes, store.meta.units) == (11, ("K",))
+    np.testing.assert_array_equal(store.graph.coordinates[place], [52.5, -0.5])
+    dataset.t2m.attrs["units"] = "degC"
+    dataset.isel(time=slice(0, 15)).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
+    with pytest.raises(DataError, match=r"t2m is in K in a.nc and in degC in b.nc"):
+        ingest(str(tmp_path / "*.nc"), tmp_path / "t")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.file_kinds import OpenedFile, choose_kind, have_other_sensors, stem_of
+from pgti.ingestion.file_labels import join_graphs, join_units
 from pgti.ingestion.file_notes import notes_of_files, notes_of_rows, union_of
 from pgti.ingestion.file_sets import SourceSet
 from pgti.ingestion.merging import Merge, Part
@@ -213,9 +214,10 @@ def _join(
         num_channels=num_channels,
         node_ids=ids,
         channels=channels,
+        units=join_units(opened, channels),
         is_aware=is_local or first.is_aware,
         time_zone=options.time_zone if is_local else zones.pop() if len(zones) == 1 else None,
-        graph=first.graph,
+        graph=join_graphs(opened, ids),
         counts_ids=all(each.counts_ids for each in opened),
         has_codes=False,
         labels=merge.labels,
