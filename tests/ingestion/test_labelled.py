@@ -406,5 +406,5 @@ def test_daily_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.graph.coordinates[place], [52.5, -0.5])
     dataset.t2m.attrs["units"] = "degC"
     dataset.isel(time=slice(0, 15)).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
-    with pytest.raises(DataError, match=r"t2m is in K in a.nc and in degC in b.nc"):
+    with pytest.raises(DataError, match=r"t2m is in degC in b.nc and in K in a.nc"):
         ingest(str(tmp_path / "*.nc"), tmp_path / "t")
