@@ -98,3 +98,29 @@ def test_several_files_are_one_series(tmp_path: Path, capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out)["channels"] == ["x", "y"]
     assert run("ingest", "--out", grown) == 2
     assert "readings" in capsys.readouterr().err.lower()
+
+
+def test_nothing_new_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file without rows, and one whose rows fill no bin, leave the store as it is."""
+    frame = pd.DataFrame(
+        {"a": np.arange(30.0)}, index=pd.date_range("2025-01-01", periods=30, freq="1min")
+    )
+    frame.to_csv(tmp_path / "old.csv")
+    store, grid = tmp_path / "store", ("--resample", "5min", "--aggregate", "mean")
+    assert run("ingest", tmp_path / "old.csv", "--out", store, *grid) == 0
+    before = SeriesStore.open(store).fingerprint
+    later = frame.set_index(frame.index + pd.Timedelta("30min"))
+    for name, rows, said in (
+        ("none", later[:0], "none.csv has a header and no rows: nothing was appended"),
+        ("few", later[:3], "few.csv has no whole 5min: nothing was appended"),
+    ):
+        rows.to_csv(tmp_path / f"{name}.csv")
+        capsys.readouterr()
+        assert run("append", store, tmp_path / f"{name}.csv", "--json") == 0
+        captured = capsys.readouterr()
+        assert said in captured.err
+        assert json.loads(captured.out)["appended"] == 0
+    assert SeriesStore.open(store).fingerprint == before
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(
+        ["few.csv", "none.csv", "old.csv", "store"]
+    )

@@ -226,7 +226,6 @@ def test_arrays_follow_the_last_row(tmp_path: Path) -> None:
         (readings(1, start="2024-01-01"), {}, "no row of the store has it"),
         (readings(1, start="2025-03-01T00:02"), {}, "no row of the store has it"),
         (readings(20, start="2025-03-01T02:30") * np.inf, {}, "infinite readings"),
-        (readings(1)[:0], {}, "no rows"),
         (np.ones((3, 7)), {}, "7 sensors without ids"),
         ("nowhere.csv", {}, "does not exist"),
         (3, {}, "must be the path of a file"),

@@ -331,10 +331,22 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "an archive of nothing": (lambda d: zipped_of(d, {"README.md": "x"}), "a.zip"),
     "a damaged file in an archive": (
-        lambda d: zipped_of(d, {"a.csv": "x", "b.csv": FRAME.to_csv()}),
+        lambda d: zipped_of(d, {"a.csv": FRAME.to_csv() + "x", "b.csv": FRAME.to_csv()}),
+        "a.csv",
+    ),
+    "files without rows": (
+        lambda d: write(d, dict.fromkeys(["a.csv", "b.csv"], FRAME.add_prefix("s")[:0])),
         "a.csv has a header and no rows",
     ),
 }
+
+
+def test_files_without_rows_are_left_out(tmp_path: Path) -> None:
+    frame = FRAME.add_prefix("s")
+    files = write(tmp_path, {"a.csv": frame[:40], "b.csv": frame[:0], "c.csv": frame[40:]})
+    store = pgti.ingest(files, tmp_path / "s")
+    np.testing.assert_array_equal(read(store)[..., 0], VALUES.astype(np.float32))
+    assert "1 file without rows: left out (b.csv)" in store.notes
 
 
 def zipped_of(directory: Path, files: dict[str, str]) -> Path:

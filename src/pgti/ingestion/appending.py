@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pgti.errors import ConfigError, option
+from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.future import RowSplitter, lay_over, note_on_rows
 from pgti.ingestion.future_files import future_series, read_future
 from pgti.ingestion.growth import GrowingTimes
@@ -129,7 +130,10 @@ def append_rows(
             current = SeriesStore.open(store.path, verify_up_to_bytes=0)
         growth = _Growth(appender, current, correct=correct)
         if source is not None:
-            growth.take(find_source(source), given)
+            try:
+                growth.take(find_source(source), given)
+            except NoRowsError as error:
+                growth.notes = (f"{str(error).split(': ')[0]}: nothing was appended",)
         grown = growth.finish(future, given if source is None else {})
     matched = growth.matched
     return AppendedRows(

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
+from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.tables import ColumnKind, Table, TableRows
 
 __all__ = ["Batches", "arrow_table", "memory_table"]
@@ -47,7 +48,8 @@ def arrow_table(
     sample = _sample(batches, names)
     if not sample:
         what = "rows" if names else "columns"
-        raise DataError(f"{name} has shape ({num_rows or 0}, {len(names)}): there are no {what}")
+        error = NoRowsError if names else DataError
+        raise error(f"{name} has shape ({num_rows or 0}, {len(names)}): there are no {what}")
     index = _index_of(name, schema) if index is None else index
     columns = [*index, *(column for column in names if column not in set(index))]
     order = list(map({column: place for place, column in enumerate(names)}.__getitem__, columns))

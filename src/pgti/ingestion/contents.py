@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pgti.errors import DataError
 
-__all__ = ["check_contents"]
+__all__ = ["NoRowsError", "check_contents"]
 
 _BEGINNING = 2048
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -13,6 +13,10 @@ _LFS_SIZE = re.compile(rb"^size (\d+)$", re.MULTILINE)
 _WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype )?html\b",
                        re.IGNORECASE | re.DOTALL)  # fmt: skip
 _NOT_FOUND = re.compile(rb"\s*(404: Not Found|404 Not Found|Not Found|Access Denied)\s*")
+
+
+class NoRowsError(DataError):
+    """A source of readings without a row, which may be right otherwise."""
 
 
 def check_contents(path: Path) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.display import count_of
+from pgti.display import count_of, shorten
 from pgti.errors import ConfigError, DataError, option
+from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.file_kinds import OpenedFile, choose_kind, have_other_sensors, stem_of
 from pgti.ingestion.file_labels import join_graphs, join_units
 from pgti.ingestion.file_notes import notes_of_files, notes_of_rows, union_of
@@ -43,7 +44,7 @@ def open_files(
         ConfigError: if `options.files` does not suit them.
         DataError: if one of them cannot be read, or what they hold is not certain.
     """
-    files = [_open(name, source, options, open_one) for name, source in found.sources.items()]
+    files, empty = _open_all(found, options, open_one)
     _check_alike(files)
     kind = choose_kind(found, files, options)
     if kind == "times":
@@ -52,7 +53,28 @@ def open_files(
     else:
         ordered = [_relabel(each, kind, found) for each in files]
         _check_unique([each.name for each in files], kind)
-    return _join(found, ordered, kind, options)
+    joined = _join(found, ordered, kind, options)
+    if not empty:
+        return joined
+    note = f"{count_of(len(empty), 'file')} without rows: left out ({shorten(empty)})"
+    return replace(joined, notes=(*joined.notes, note))
+
+
+def _open_all(
+    found: SourceSet[Any], options: IngestOptions, open_one: Callable[[Any], Readings]
+) -> tuple[list[OpenedFile], list[str]]:
+    """The files, and the names of those without rows; if none has any, the first is refused."""
+    files, empty = [], []
+    first: NoRowsError | None = None
+    for name, source in found.sources.items():
+        try:
+            files.append(_open(name, source, options, open_one))
+        except NoRowsError as error:
+            first = first or error
+            empty.append(name)
+    if not files and first is not None:
+        raise first
+    return files, empty
 
 
 def _open(
@@ -68,7 +90,7 @@ def _open(
     else:
         chunk = next(readings.chunks(_FIRST_BYTES), None)
     if chunk is None or not len(chunk.values):
-        raise DataError(f"{readings.name} has no rows: leave it out")
+        raise NoRowsError(f"{readings.name} has no rows: leave it out")
     times = read_times(replace(readings, chunks=lambda _: iter([chunk])), (), options.time_zone, 1)
     first = next(times).seconds
     assert first is not None
@@ -217,6 +239,8 @@ def _join(
         units=join_units(opened, channels),
         is_aware=is_local or first.is_aware,
         time_zone=options.time_zone if is_local else zones.pop() if len(zones) == 1 else None,
+        interval_seconds=first.interval_seconds,
+        has_named_axes=all(each.has_named_axes for each in opened),
         graph=join_graphs(opened, ids),
         counts_ids=all(each.counts_ids for each in opened),
         has_codes=False,

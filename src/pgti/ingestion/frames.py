@@ -12,6 +12,7 @@ from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion.axes_arrays import StoredArray
 from pgti.ingestion.axes_labels import Labels, label_axes, open_stored
+from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.frame_tables import pandas_table
 from pgti.ingestion.long_layout import could_be_long
 from pgti.ingestion.options import IngestOptions
@@ -76,7 +77,7 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
             f"column {frame.columns[place]!r} of {name} holds {dtypes[place]}: it must hold numbers"
         )
     if not len(frame):
-        raise DataError(f"{name} has shape {frame.shape}: there are no rows")
+        raise NoRowsError(f"{name} has shape {frame.shape}: there are no rows")
     num_channels = len(channels) if channels is not None else 1
     times = _index_times(frame.index, options, name)
 

@@ -13,6 +13,7 @@ from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
 from pgti.ingestion.axes_guards import note_other_axes, refuse_other_axes
 from pgti.ingestion.cleaning import Cleaner
+from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.covariates import CovariateSources, DescribedSeries, IngestedFuture
 from pgti.ingestion.formats import IDS_IN_READINGS, check_options_used
 from pgti.ingestion.future import RowSplitter
@@ -313,4 +314,4 @@ def _write_rows(
             progress(row, readings.num_rows)
     cleaner.check()
     if not row:
-        raise DataError(f"{readings.name} has no rows: a series needs at least one")
+        raise NoRowsError(f"{readings.name} has no rows: a series needs at least one")

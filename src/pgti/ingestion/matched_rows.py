@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError, option
 from pgti.ingestion.cleaning import Cleaner
+from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.formats import check_options_used
 from pgti.ingestion.known_rows import KnownRows
 from pgti.ingestion.matching import match_readings
@@ -102,7 +103,7 @@ class MatchedRows:
             if not self._cleaner.has_failed:
                 yield values, seconds
         if not row:
-            raise DataError(f"{name} has no rows: there is nothing to append")
+            raise NoRowsError(f"{name} has no rows: there is nothing to append")
 
     def _localize_first(
         self,

@@ -59,8 +59,7 @@ class Readings:
     Attributes:
         name: what messages call the source.
         num_nodes: sensors, N.
-        chunks: `chunks(budget_bytes)` reads the source from its beginning; reading a chunk takes
-            about that much memory (one row at least).
+        chunks: `chunks(budget_bytes)` reads all rows by chunks of about that size, a row at least.
         num_channels: channels, C.
         num_rows: rows, T, where the source gives them in advance.
         node_ids: sensor ids, where the source has them.
@@ -69,18 +68,16 @@ class Readings:
         is_aware: whether the times are true epoch seconds; else they are wall-clock times.
         time_zone: zone of aware times, where the source names one.
         graph: the graph that the source itself contains.
-        first_line: number of the line that holds row 0, where the source is text.
-        notes: what a user should know about how the source was read, one line each; more may be
-            known once its chunks were read (see `late_notes`).
+        first_line: number of the line that holds row 0, if it has lines.
+        notes: what a user should know about how the source was read, one line each.
         late_notes: gives the notes that only reading the chunks showed.
         interval_seconds: seconds between rows, where a source without times says so.
         has_named_axes: whether options say which axis is time, so that nothing else was meant.
         counts_ids: whether the ids only count the columns, as a table without names has them.
-        has_codes: whether codes of missing readings are still among the values; a reader that
-            aggregates readings makes them NaN itself.
+        has_codes: whether codes of missing readings are still among the values.
         labels: what messages call its rows, where they have other names than lines and numbers.
-        files: what each of several files holds, for a source that is several.
-        first_seconds: time of the first row as its chunk gives it, where it is known before.
+        files: what each of several files holds.
+        first_seconds: time of the first row as its chunk gives it, if it is known before.
     """
 
     name: str

@@ -10,6 +10,7 @@ from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.bins import Bins, bin_starts, bins_of, starts_after
 from pgti.ingestion.cleaning import Cleaner
+from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.times import (
@@ -149,7 +150,7 @@ class _Grid:
         elif len(waiting.begins):
             counts.left_out.append(int(waiting.begins[0]))
         if not counts.bins:
-            raise DataError(
+            raise NoRowsError(
                 f"{self._readings.name} has no whole {format_interval(self._step)}: its "
                 f"{count_of(counts.rows, 'row')} {'is' if counts.rows == 1 else 'are'} of "
                 f"{self._show(counts.first)} to {self._show(counts.last or 0)}; give more, or "

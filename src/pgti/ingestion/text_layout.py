@@ -10,6 +10,7 @@ from pathlib import Path
 from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion.cells import MISSING_WORDS, Numerals, find_decimal
+from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ids_to_text, reraise_read_errors
 from pgti.ingestion.tables import ColumnKind
@@ -81,7 +82,7 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     width = len(rows[0])
     body = tuple(row for row in rows[first:] if len(row) == width)
     if len(rows) == first:
-        raise DataError(f"{name} has a header and no rows: a table needs at least one")
+        raise NoRowsError(f"{name} has a header and no rows: a table needs at least one")
     if not body:
         raise DataError(
             f"line {num_comments + first + 1} of {name} has {count_of(len(rows[first]), 'cell')} "
