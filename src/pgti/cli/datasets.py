@@ -1,5 +1,6 @@
 """`pgti datasets`: list and describe published data sets."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -53,6 +54,7 @@ def _describe(dataset: "Dataset") -> dict[str, Any]:
             for form in dataset.file_sets
         ],
         "notes": [note for note in (dataset.zeros_note, *dataset.notes) if note],
+        "protocol": None if dataset.protocol is None else asdict(dataset.protocol),
     }
 
 
@@ -74,7 +76,8 @@ def _listing(datasets: "list[Dataset]") -> Table:
 
 
 def _details(described: dict[str, Any]) -> Table:
-    facts = {name.replace("_", " "): _shown(name, value) for name, value in described.items()}
+    shown = {**described, "protocol": _protocol_text(described["protocol"])}
+    facts = {name.replace("_", " "): _shown(name, value) for name, value in shown.items()}
     return facts_table(described["name"], facts)
 
 
@@ -90,6 +93,15 @@ def _shown(name: str, value: Any) -> str:
     if name.endswith(("_bytes", "_bytes_at_most")):
         return _size(value)
     return str(value)
+
+
+def _protocol_text(described: dict[str, Any] | None) -> str:
+    from pgti.datasets import Protocol
+
+    if described is None:
+        return "none is published"
+    protocol = Protocol(**described)
+    return "\n".join((protocol.summary, *protocol.notes, f"source: {protocol.source}"))
 
 
 def _download(dataset: "Dataset") -> str:

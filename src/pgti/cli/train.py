@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["train_command"]
 
+_WINDOWS = "windows."  # flags of the windows
+
 
 def train_command(
     store: Path,
@@ -36,6 +38,7 @@ def train_command(
     start: Annotated[Path | None, Parameter(name="--from", group=heading("Start"))] = None,
     from_checkpoint: Annotated[Literal["best", "last"], Parameter(group=heading("Start"))] = "best",
     refit_scaler: Annotated[bool, Parameter(group=heading("Start"))] = False,
+    protocol: Annotated[str | None, Parameter(group=heading("Windows"))] = None,
     resume: bool = False,
     overwrite: bool = False,
     peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
@@ -57,6 +60,8 @@ def train_command(
             here, on a store that may have other sensors or more rows.
         from_checkpoint: Its parameters to start from: the best by validation MAE, or the last.
         refit_scaler: Fit the scaler on the new training rows, in place of using that of the run.
+        protocol: Windows as published for the data set of the store ("published") or of this name;
+            other options come first.
         resume: Continue the run from its last checkpoint, with its options where none are given.
         overwrite: Replace a run that is there.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
@@ -71,12 +76,9 @@ def train_command(
 
     began = time.perf_counter()
     first_step = FirstStep()
-    if test_windows is not None:
-        require_whole_number("test-windows", test_windows, 1)
-    if resume and overwrite:
-        raise ConfigError("--resume and --overwrite exclude each other: choose one of them")
+    _check_flags(test_windows, resume=resume, overwrite=overwrite)
     begin = _open_start(start, options or {}, from_checkpoint, refit_scaler=refit_scaler)
-    config = _configure(store, run, options or {}, begin, resume=resume)
+    config, notes = _configure(store, run, options or {}, begin, protocol, resume=resume)
 
     def observers(directory: "RunDirectory") -> list["Observer"]:
         chosen: list[Observer] = [RichObserver(error_console()), first_step]
@@ -85,6 +87,7 @@ def train_command(
         return chosen
 
     with PeakMemory() as memory, open_job(config.device, peer_timeout) as communicator:
+        _log_notes(notes if communicator.is_main else ())
         trained, result = train_run(
             config,
             run,
@@ -136,16 +139,48 @@ def _errors(report: "Report", logged: tuple[str, ...]) -> Iterator[Table]:
     yield from hardest_tables(report)
 
 
+def _check_flags(test_windows: int | None, *, resume: bool, overwrite: bool) -> None:
+    if test_windows is not None:
+        require_whole_number("test-windows", test_windows, 1)
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: choose one of them")
+
+
+def _log_notes(notes: tuple[str, ...]) -> None:
+    for line in notes:
+        log(line)
+
+
 def _configure(
-    store: Path, run: Path, options: RunFlags, begin: "StartRun | None", *, resume: bool
-) -> "RunConfig":
-    """The options of the run: given, or those of the run to resume or to start from."""
+    store: Path,
+    run: Path,
+    options: RunFlags,
+    begin: "StartRun | None",
+    protocol: str | None,
+    *,
+    resume: bool,
+) -> tuple["RunConfig", tuple[str, ...]]:
+    """The options of the run, and what to say about its protocol.
+
+    They are given, or those of the protocol, or of the run to resume or to start from.
+    """
+    from pgti.run.protocol import apply_protocol, note_windows
     from pgti.store import SeriesStore
     from pgti.training import RunDirectory
 
+    notes: tuple[str, ...] = ()
+    if protocol is not None:
+        own = {name: value for name, value in options.items() if name.startswith(_WINDOWS)}
+        given = {name.removeprefix(_WINDOWS): value for name, value in own.items()}
+        chosen, notes = apply_protocol(protocol, SeriesStore.open(store), given)
+        options = {**options, **{f"{_WINDOWS}{name}": each for name, each in chosen.items()}}
     if begin is None or (resume and RunDirectory.exists(run)):
-        return run_config(store, options, run if resume else None)
-    return run_config(store, options, base=begin.config_for(SeriesStore.open(store)))
+        config = run_config(store, options, run if resume else None)
+    else:
+        config = run_config(store, options, base=begin.config_for(SeriesStore.open(store)))
+    if protocol is not None:
+        notes += note_windows(protocol, SeriesStore.open(store), config)
+    return config, notes
 
 
 def _open_start(

@@ -14,5 +14,6 @@ if TYPE_CHECKING:
     from pgti.datasets.files import FetchCallbacks as FetchCallbacks
     from pgti.datasets.options import FetchOptions as FetchOptions
     from pgti.datasets.options import Zeros as Zeros
+    from pgti.datasets.protocol import Protocol as Protocol
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

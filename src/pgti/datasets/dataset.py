@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pgti.datasets.options import Zeros
+from pgti.datasets.protocol import Protocol
 from pgti.ingestion import GraphSource, IngestOptions, ReadingsSource
 
 __all__ = ["Dataset", "Download", "FileSet", "Prepared", "Request"]
@@ -78,6 +79,7 @@ class Dataset:
         years: years with files; empty where files are not by year.
         default_years: years that papers use.
         notes: what a user should know of the readings, one line each.
+        protocol: how papers evaluate on it; None where no paper states windows.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Dataset:
     default_years: tuple[int, ...] = ()
     zeros_note: str = ""
     notes: tuple[str, ...] = ()
+    protocol: Protocol | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:

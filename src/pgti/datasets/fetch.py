@@ -8,7 +8,7 @@ from pgti.datasets.dataset import Dataset, Request
 from pgti.datasets.files import FetchCallbacks, advise_manual_download, cached_files, files_in
 from pgti.datasets.options import FetchOptions, Zeros
 from pgti.errors import ConfigError, FetchError, option
-from pgti.ingestion import ingest
+from pgti.ingestion import ingest, open_readings
 from pgti.store import SeriesStore, check_target
 
 __all__ = ["fetch", "fetch_dataset"]
@@ -92,15 +92,25 @@ def fetch_dataset(
             overwrite=options.overwrite,
         )
         prepared = form.recipe(request)
+        readings = open_readings(
+            prepared.readings, prepared.options, has_graph=prepared.graph is not None
+        )
         store = ingest(
-            prepared.readings,
+            replace(readings, dataset=dataset.name),
             out,
             prepared.options,
             graph=prepared.graph,
             progress=callbacks.row_progress,
         )
     zeros_note = dataset.zeros_note if options.zeros is None else ""
-    notes = [note for note in (zeros_note, *dataset.notes, *store.notes) if note]
+    protocol: tuple[str, ...] = ()
+    if dataset.protocol is not None:
+        protocol = (
+            f"published protocol ({dataset.protocol.source}): {dataset.protocol.summary}; "
+            f"{option('protocol', 'published')} trains by it",
+            *dataset.protocol.notes,
+        )
+    notes = [note for note in (zeros_note, *dataset.notes, *store.notes, *protocol) if note]
     return replace(store, notes=tuple(notes))
 
 

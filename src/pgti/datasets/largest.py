@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pgti.datasets.dataset import Dataset, FileSet, Prepared, Request
 from pgti.datasets.flow import ZERO_FLOW_NOTE
+from pgti.datasets.protocol import Protocol
 from pgti.datasets.steps import (
     average_intervals,
     concatenate,
@@ -192,6 +193,17 @@ def _read_graph(
     return SensorGraph(adjacency=sp.csr_array(sp.vstack(blocks)), coordinates=latlon)
 
 
+_PROTOCOL = Protocol(
+    source="Liu et al., LargeST, NeurIPS 2023, and its generate_data_for_training.py",
+    fractions=(0.6, 0.2, 0.2),
+    num_windows=(21_010, 7_003, 7_004),
+    num_steps=35_040,
+    inputs=("flow",),
+    targets=("flow",),
+    calendar=("time-of-day", "day-of-week"),
+    zeros="a flow of 0 counts in neither loss nor errors",
+)
+
 LARGEST_DATASETS = tuple(
     Dataset(
         name=f"LargeST-{stem.upper()}",
@@ -224,6 +236,7 @@ LARGEST_DATASETS = tuple(
             "at 15min flows are means of three 5-minute counts, rounded as its authors do; "
             "the option interval = 5min takes the counts themselves",
         ),
+        protocol=_PROTOCOL,
     )
     for stem, num_nodes, place in (
         ("ca", 8_600, "all of California"),

@@ -167,10 +167,11 @@ def _ingest(
 
 def _read_options(readings: Readings, options: IngestOptions) -> dict[str, Any]:
     """What a store remembers of how its source was read."""
-    remembered: dict[str, Any] = {"source_channels": list(readings.channels or ())}
-    if readings.files not in (None, "times"):
-        remembered["files"] = readings.files
-    return options.of_readings() | remembered
+    remembered = {"source_channels": list(readings.channels or ()), "dataset": readings.dataset}
+    remembered["files"] = None if readings.files == "times" else readings.files
+    return options.of_readings() | {
+        key: each for key, each in remembered.items() if each is not None
+    }
 
 
 def read_graph(

@@ -73,6 +73,7 @@ class Readings:
         late_notes: gives the notes that only reading the chunks showed.
         interval_seconds: seconds between rows, where a source without times says so.
         has_named_axes: whether options say which axis is time, so that nothing else was meant.
+        dataset: name of the published data set that they are, where known.
         counts_ids: whether the ids only count the columns, as a table without names has them.
         has_codes: whether codes of missing readings are still among the values.
         labels: what messages call its rows, where they have other names than lines and numbers.
@@ -97,6 +98,7 @@ class Readings:
     interval_seconds: int | None = None
     has_named_axes: bool = False
     counts_ids: bool = False
+    dataset: str | None = None
     has_codes: bool = True
     labels: RowLabels | None = None
     files: str | None = None

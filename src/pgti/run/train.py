@@ -1,6 +1,6 @@
 """`pgti.train`: train as a user of Python says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -15,6 +15,7 @@ from pgti.options import require_path, require_type
 from pgti.run.arguments import RunArguments, check_model, require_communicator
 from pgti.run.config import RunConfig
 from pgti.run.execute import train_run
+from pgti.run.protocol import apply_protocol, given_windows, note_windows
 from pgti.run.run import Run
 from pgti.run.warm_start import StartRun
 from pgti.signatures import accept_options
@@ -42,6 +43,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     memory_budget: int | str | None = None,
     placement: Placement | None = None,
     shard_sensors: int | None = None,
+    protocol: str | None = None,
     communicator: Communicator | None = None,
     init_from: Run | str | Path | None = None,
     refit_scaler: bool = False,
@@ -77,6 +79,9 @@ def train(  # noqa: PLR0913 - each names one part of a run
             default what is free.
         placement: "replicated" (the default) or "partitioned": see `RunConfig`.
         shard_sensors: ranks that share the sensors of each window, 1 by default.
+        protocol: "published" takes windows, inputs, targets, calendar and split from the published
+            protocol of the data set that the store is (`pgti.fetch` writes it), or the name of a
+            data set from its protocol; `windows` come first.
         communicator: the ranks that train together (`init_communicator`); one process by default.
         init_from: a run, or its directory, whose weights to start from, with its options where none
             are given here; the store may have other sensors, or more rows. `Run.open(path,
@@ -108,6 +113,12 @@ def train(  # noqa: PLR0913 - each names one part of a run
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other: choose one of them")
     model = check_model(model)
+    opened = open_store(store)
+    log: Callable[[str], None] = print_line if progress else lambda _: None
+    notes: tuple[str, ...] = ()
+    if protocol is not None:
+        require_type("protocol", protocol, str, "published, or the name of a data set")
+        windows, notes = apply_protocol(protocol, opened, given_windows(windows))
     start = None
     if init_from is not None:
         start = StartRun.of(init_from, model=model, refit_scaler=refit_scaler)
@@ -129,20 +140,24 @@ def train(  # noqa: PLR0913 - each names one part of a run
         },
         of_run=None if start is None else start.config,
     )
-    opened, path = open_store(store), require_path("run", run)
+    path = require_path("run", run)
     before = None
     if resume and RunDirectory.exists(path):
         before = RunConfig.of_run(RunDirectory(path).config_file, opened.path.absolute())
     elif start is not None:
         before = start.config_for(opened)
+    config = given.configure(opened, before)
+    if protocol is not None and (communicator is None or communicator.is_main):
+        for line in (*notes, *note_windows(protocol, opened, config)):
+            log(line)
     trained, _ = train_run(
-        given.configure(opened, before),
+        config,
         path,
         store=opened,
         model=given.factory,
         resume=resume,
         overwrite=overwrite,
-        log=print_line if progress else lambda _: None,
+        log=log,
         observers=(lambda _: [RichObserver()]) if progress else None,
         communicator=communicator,
         extensions=given.extensions,

@@ -8,6 +8,7 @@ from functools import partial
 
 from pgti.datasets.catalogue import DATASETS
 from pgti.datasets.dataset import Dataset, Download, FileSet, Prepared, Request
+from pgti.datasets.protocol import Protocol
 from pgti.datasets.steps import clock_to_times, mask_zeros
 from pgti.display import count_of
 from pgti.errors import DataError
@@ -66,6 +67,29 @@ def read_json(request: Request) -> Prepared:
     return Prepared(readings=readings, options=options)
 
 
+_SPEEDS = partial(
+    Protocol,
+    source="Li et al., DCRNN, ICLR 2018, and its generate_training_data.py",
+    fractions=(0.7, 0.1, 0.2),
+    inputs=("speed",),
+    targets=("speed",),
+    calendar=("time-of-day",),
+    zeros="a speed of 0 counts in neither loss nor errors",
+)
+_PGTI_SPEEDS = partial(
+    _SPEEDS,
+    source="PGT-I, whose index-batching cuts windows as DCRNN does",
+    num_windows=(73_568, 10_510, 21_019),
+    num_steps=105_120,
+    notes=("PGT-I also forecasts and scores the time of day, its second channel",),
+)
+_PGTI_COUNTS = partial(
+    Protocol,
+    source="PGT-I, whose index-batching cuts windows as DCRNN does",
+    fractions=(0.7, 0.1, 0.2),
+    zeros="zeros are readings",
+)
+
 _speed_dataset = partial(
     Dataset,
     channels=("speed",),
@@ -93,6 +117,7 @@ METR_LA = _speed_dataset(
         FileSet(recipe=read_frame, files=("metr-la.h5", "adj_mx.pkl")),
     ),
     downloads=(Download(name="METR-LA.zip", url=f"{_BOX}/plgsv3te0akmqluiuqva34su60nn93c2"),),
+    protocol=_SPEEDS(num_windows=(23_974, 3_425, 6_850), num_steps=34_272),
 )
 PEMS_BAY = _speed_dataset(
     name="PEMS-BAY",
@@ -114,6 +139,14 @@ PEMS_BAY = _speed_dataset(
         "rows that its times of day show to be missing, such as the hour that clocks skip, are "
         "filled with missing readings",
     ),
+    protocol=_SPEEDS(
+        num_windows=(36_465, 5_209, 10_419),
+        num_steps=52_116,
+        notes=(
+            "pems-bay.h5 has 52,116 rows, without the hour that clocks skip; a store has 52,128 "
+            "with that hour as missing readings, which makes 36,474 / 5,210 / 10,421 windows",
+        ),
+    ),
 )
 PEMS = _speed_dataset(
     name="PeMS",
@@ -130,6 +163,7 @@ PEMS = _speed_dataset(
         Download(name="pems_cali_speed.h5", url=f"{_BOX}/7hfhtie02iufy75ac1d8g8530majwci0"),
         Download(name="pems_cali_adj_mat.pkl", url=f"{_BOX}/4143x1repqa1u26aiz7o2rvw3vpcu0wp"),
     ),
+    protocol=_PGTI_SPEEDS(),
 )
 PEMS_ALL_LA = _speed_dataset(
     name="PeMS-All-LA",
@@ -146,6 +180,7 @@ PEMS_ALL_LA = _speed_dataset(
         Download(name="pems_AllLA_speed.h5", url=f"{_BOX}/crzf75ein8s839de8fklpubauddv1p6w"),
         Download(name="pems_AllLA_adj_mat.pkl", url=f"{_BOX}/9qc2lc1147xzh8kmq3j4fuo4buiksxua"),
     ),
+    protocol=_PGTI_SPEEDS(),
 )
 WINDMILL = Dataset(
     name="Windmill-Large",
@@ -170,6 +205,14 @@ WINDMILL = Dataset(
     notes=(
         "the file has no dates: the store has hours and no calendar",
         "the graph is complete, 319 x 319 weights with self-loops",
+    ),
+    protocol=_PGTI_COUNTS(
+        num_windows=(12_220, 1_746, 3_491),
+        num_steps=17_472,
+        input_steps=8,
+        horizon=8,
+        inputs=("output",),
+        targets=("output",),
     ),
 )
 CHICKENPOX = Dataset(
@@ -196,6 +239,14 @@ CHICKENPOX = Dataset(
     notes=(
         "the readings are no counts: each is a county's change from the week before, "
         "standardised over all 521 weeks, test weeks included; row 0 is the week of 2005-01-10",
+    ),
+    protocol=_PGTI_COUNTS(
+        num_windows=(360, 51, 103),
+        num_steps=521,
+        input_steps=4,
+        horizon=4,
+        inputs=("change",),
+        targets=("change",),
     ),
 )
 
