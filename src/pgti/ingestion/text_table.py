@@ -142,7 +142,7 @@ class _Parser:
             heads.append(head)
             tails.append(tail)
         column = pacsv.read_csv(
-            pa.BufferReader(b"\n".join(tails).replace(delimiter, b"\n")),
+            pa.BufferReader(b"\n".join([*tails, b""]).replace(delimiter, b"\n")),
             read_options=pacsv.ReadOptions(
                 use_threads=False, block_size=len(block) + 1, column_names=["0"]
             ),
