@@ -5,20 +5,22 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pgti.cli.flags import JsonFlag
+from pgti.cli.flags import JsonFlag, heading
 from pgti.cli.info import log_store, store_facts
 from pgti.cli.ingest_options import ReadingsFlags
 from pgti.cli.output import log, print_results
 from pgti.display import count_of
+from pgti.errors import ConfigError
 
 __all__ = ["append_command"]
 
 
 def append_command(
     store: Path,
-    readings: tuple[Path, ...],
+    readings: tuple[Path, ...] = (),
     /,
     *,
+    future: Annotated[Path | None, Parameter(group=heading("Covariates"))] = None,
     correct: bool = False,
     options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
     json: JsonFlag = False,
@@ -32,6 +34,7 @@ def append_command(
     Args:
         store: The store that grows.
         readings: File of readings, or several.
+        future: File of values known in advance after the last reading, such as a weather forecast.
         correct: Replace rows of the store that have other readings here.
         options: How to read the file, where not as before.
     """
@@ -40,7 +43,12 @@ def append_command(
     from pgti.store import SeriesStore
 
     opened = SeriesStore.open(store, verify_up_to_bytes=0)
-    rows = append_rows(opened, list(readings), given_options(options), correct=correct, log=log)
+    if not readings and future is None:
+        raise ConfigError("there is nothing to append: give a file of readings, or --future")
+    given = given_options(options)
+    rows = append_rows(
+        opened, list(readings) or None, given, future=future, correct=correct, log=log
+    )
     log_store(rows.store)
     log(
         f"{count_of(rows.num_appended, 'row')} appended, {rows.num_skipped:,} skipped, "

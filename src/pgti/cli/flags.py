@@ -17,8 +17,8 @@ from pgti.signatures import field_texts
 
 __all__ = ["JsonFlag", "flag", "flags_of", "heading", "short_texts"]
 
-_HEADINGS = ("Options", "Start", "Readings", "Times", "Graph", "Model", "Windows", "Training",
-             "Optimization", "Machine", "Output")  # fmt: skip
+_HEADINGS = ("Options", "Start", "Readings", "Times", "Graph", "Covariates", "Model", "Windows",
+             "Training", "Optimization", "Machine", "Output")  # fmt: skip
 _OF_PYTHON = "custom"  # the kind of what a user's function does
 _SENTENCE = re.compile(r'.+?\.(?= +["`A-Z0-9]|$)')
 

@@ -87,8 +87,26 @@ def store_facts(store: "SeriesStore") -> dict[str, Any]:
         "time_rule": None if axis.rule is None else axis.rule.describe(),
         "holes": len(axis.holes),
         "time_zone": meta.time_zone,
+        "known_future": list(meta.known_future),
+        "future_steps": meta.future_steps,
+        "static": _static_facts(store),
         "fingerprint": store.fingerprint,
     }
+
+
+def _static_facts(store: "SeriesStore") -> list[dict[str, Any]]:
+    """Name, unit and categories of each feature of the sensors, and the share missing."""
+    import numpy as np
+
+    features = store.static_features
+    if features is None:
+        return []
+    missing = np.isnan(features.values).mean(axis=0).tolist()
+    columns = (features.names, features.units, features.categories, missing)
+    return [
+        {"feature": name, "unit": unit, "categories": list(words), "missing_fraction": share}
+        for name, unit, words, share in zip(*columns, strict=True)
+    ]
 
 
 def _readings_facts(store: "SeriesStore", summary: "ReadingsSummary") -> dict[str, Any]:

@@ -19,6 +19,8 @@ def ingest_command(
     *,
     out: Path,
     graph: Annotated[Path | None, Parameter(group=heading("Graph"))] = None,
+    static: Annotated[Path | None, Parameter(group=heading("Covariates"))] = None,
+    future: Annotated[Path | None, Parameter(group=heading("Covariates"))] = None,
     options: Annotated[IngestFlags | None, Parameter(name="*")] = None,
     json: JsonFlag = False,
 ) -> None:
@@ -34,6 +36,8 @@ def ingest_command(
         readings: File of readings, or several.
         out: The store to create.
         graph: File of the graph.
+        static: Table of features of the sensors, a row for each, with its id.
+        future: File of values known in advance after the last reading, such as a weather forecast.
         options: How to read the files.
     """
     from pgti.cli.progress import progress_bars
@@ -41,6 +45,14 @@ def ingest_command(
 
     chosen = IngestOptions(**(options or {}))
     with progress_bars("ingest") as bars:
-        store = ingest(list(readings), out, chosen, graph=graph, progress=bars.rows)
+        store = ingest(
+            list(readings),
+            out,
+            chosen,
+            graph=graph,
+            static=static,
+            future=future,
+            progress=bars.rows,
+        )
     log_store(store)
     print_results(store_facts(store), as_json=json)

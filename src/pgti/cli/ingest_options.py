@@ -14,6 +14,7 @@ _GROUPS = {
          "neighbours"),
         "Graph",
     ),
+    **dict.fromkeys(("known_future", "categorical"), "Covariates"),
     "budget_bytes": "Machine",
     **dict.fromkeys(("exact", "overwrite"), "Output"),
 }  # fmt: skip
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 else:
     _FLAGS = dict(flags_of(IngestOptions, "Readings", groups=_GROUPS))
     IngestFlags = TypedDict("IngestFlags", _FLAGS, total=False)
-    # Those of readings alone: the graph is the run's, and nothing is overwritten.
-    _OF_READINGS = {n: f for n, f in _FLAGS.items() if _GROUPS.get(n) not in ("Graph", "Output")}
+    # Those of readings alone: the rest is the run's, and nothing is overwritten.
+    _OTHER = ("Graph", "Covariates", "Output")
+    _OF_READINGS = {n: f for n, f in _FLAGS.items() if _GROUPS.get(n) not in _OTHER}
     ReadingsFlags = TypedDict("ReadingsFlags", _OF_READINGS, total=False)

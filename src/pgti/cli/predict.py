@@ -26,6 +26,7 @@ def predict_command(
     first: Annotated[str | None, Parameter(name="--from")] = None,
     last: Annotated[str | None, Parameter(name="--to")] = None,
     readings: Annotated[tuple[Path, ...] | None, Parameter(group=heading("Readings"))] = None,
+    future: Annotated[Path | None, Parameter(group=heading("Covariates"))] = None,
     options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
     store: Path | None = None,
     model: str | None = None,
@@ -43,6 +44,7 @@ def predict_command(
         last: Forecast windows whose first forecast step is not after this time.
         readings: Store or file of newer readings of the run's sensors to forecast from, or a
             pattern ('new/*.csv'); give the option again for another file.
+        future: File of values known in advance after the last reading, such as a weather forecast.
         options: How to read the file of readings, where that is not as in training.
         store: Path of the run's store, if it has moved; or of a store of newer readings.
         model: Your own network, MODULE:CLASS, if its module is in the current directory or has
@@ -67,6 +69,7 @@ def predict_command(
             split=split,
             between=between,
             options=options,
+            future=future,
             inputs=inputs,
             log=log,
             observers=(observer,),

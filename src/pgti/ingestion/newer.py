@@ -12,6 +12,7 @@ import numpy as np
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.formats import check_options_used
+from pgti.ingestion.future_stores import split_later
 from pgti.ingestion.matching import MatchedReadings, SourceChannels, match_readings
 from pgti.ingestion.newer_rows import StoreBuilder, notes_of_phase, notes_of_rows
 from pgti.ingestion.newer_times import put_on_clock
@@ -178,7 +179,7 @@ def _read_store(
         num_empty = other.num_steps - 1 - last
         notes = notes_of_rows(str(source.path), num_empty, 0, source.time_axis)
         notes += notes_of_phase(str(source.path), source.time_axis, series.time_axis)
-        return NewerSeries(store=source, notes=notes)
+        return NewerSeries(store=split_later(source, mine.known_future), notes=notes)
     first = 0 if num_rows is None else max(0, other.num_steps - num_rows)
     readings = _store_readings(source, first)
     channels = SourceChannels(names=mine.channels)  # its readings are in their own units
@@ -186,7 +187,7 @@ def _read_store(
 
 
 def _store_readings(store: SeriesStore, first: int) -> Readings:
-    """The rows of a store from `first`, as readings of a source."""
+    """The rows of a store from `first`, and what is known after them, as readings of a source."""
     meta, axis = store.meta, store.time_axis
     num_rows = meta.num_steps - first
 
@@ -199,10 +200,15 @@ def _store_readings(store: SeriesStore, first: int) -> Readings:
                 seconds=axis.seconds_at(rows) if axis.is_dated else None,
             )
             store.release()
+        for begin, stop in row_blocks(len(store.future), size):
+            rows = np.arange(meta.num_steps + begin, meta.num_steps + stop)
+            values = np.full((len(rows), *store.raw.shape[1:]), np.nan, store.future.dtype)
+            values[..., list(meta.known_indices)] = store.future[begin:stop]
+            yield Chunk(values=values, seconds=axis.seconds_at(rows) if axis.is_dated else None)
 
     return Readings(
         name=str(store.path),
-        num_rows=num_rows,
+        num_rows=num_rows + len(store.future),
         num_nodes=meta.num_nodes,
         num_channels=meta.num_channels,
         node_ids=meta.node_ids,
@@ -241,7 +247,7 @@ def _read(
         scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="pgti-"))
         store = builder.on_disk(Path(scratch) / "readings")
     return NewerSeries(
-        store=store,
+        store=split_later(store, meta.known_future),
         absent=matched.absent,
         extra=matched.extra,
         notes=(*notes, *gridded.notes, *matched.notes, *gridded.late_notes(), *builder.notes),

@@ -23,6 +23,7 @@ from pgti.forecasting import (
     forecast_frame,
     predict,
 )
+from pgti.ingestion.sources import ReadingsSource
 from pgti.run.evaluated_windows import EvaluatedWindows
 from pgti.run.evaluation import evaluate_windows
 from pgti.run.figures import plot_run
@@ -121,6 +122,7 @@ class Run(LoadedRun):
         split: SplitName | None = None,
         between: tuple[TimeLike, TimeLike] | None = None,
         options: NewerOptions = None,
+        future: ReadingsSource | None = None,
         names: Literal["pgti", "neuralforecast"] = "pgti",
         log: Log | None = None,
         observers: Sequence[Observer] = (),
@@ -140,6 +142,8 @@ class Run(LoadedRun):
                 wall-clock times (ISO 8601 or anything with that `str`), instead.
             options: how to read `readings` that are a table or a file, where that is not as in
                 training: an `IngestOptions`, or its options by name.
+            future: values of channels known in advance after the last reading, from a source of
+                their own; where it has none, those of the store or of `readings` count.
             names: "neuralforecast" names the columns `unique_id, ds, cutoff, MODEL, y`, with the
                 model's name; several channels become "SENSOR/CHANNEL".
             log: receives a line for each thing that was put right, filled or left out; by default
@@ -164,7 +168,9 @@ class Run(LoadedRun):
         if names not in ("pgti", "neuralforecast"):
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
         self.require_all_sensors()
-        selection = Selection(readings=readings, split=split, between=between, options=options)
+        selection = Selection(
+            readings=readings, split=split, between=between, options=options, future=future
+        )
         with selection.open(self, self._loader) as selected:
             self._begin(selected.summary, log, observers)
             frame = forecast_frame(
@@ -179,7 +185,7 @@ class Run(LoadedRun):
             frame.attrs["notes"] = list(selected.summary.notes)
             return frame
 
-    def predict(
+    def predict(  # noqa: PLR0913 - each says one thing about the forecasts
         self,
         out: str | Path,
         readings: NewerReadings | None = None,
@@ -187,6 +193,7 @@ class Run(LoadedRun):
         split: SplitName | None = None,
         between: tuple[TimeLike, TimeLike] | None = None,
         options: NewerOptions = None,
+        future: ReadingsSource | None = None,
         inputs: InputSummary | None = None,
         log: Log | None = None,
         observers: Sequence[Observer] = (),
@@ -199,6 +206,7 @@ class Run(LoadedRun):
             split: as in `forecast`.
             between: as in `forecast`.
             options: as in `forecast`.
+            future: as in `forecast`.
             inputs: counts what is missing in the inputs.
             log: as in `forecast`.
             observers: shown the progress.
@@ -210,7 +218,9 @@ class Run(LoadedRun):
             PgtiError: as `forecast`; if the file cannot be written.
         """
         self.require_all_sensors()
-        selection = Selection(readings=readings, split=split, between=between, options=options)
+        selection = Selection(
+            readings=readings, split=split, between=between, options=options, future=future
+        )
         with selection.open(self, self._loader) as selected:
             self._begin(selected.summary, log, observers)
             predict(

@@ -14,7 +14,11 @@ from pgti.batching import Batch, BatchLoader, WindowSource
 from pgti.display import count_of
 from pgti.errors import ConfigError, option
 from pgti.forecasting import ForecastLabels
+from pgti.ingestion.future import note_on_rows
+from pgti.ingestion.future_files import future_series, read_future
+from pgti.ingestion.future_stores import with_future
 from pgti.ingestion.newer import NewerSeries, last_observed_row
+from pgti.ingestion.sources import ReadingsSource, find_source
 from pgti.options import require_type
 from pgti.run.loaded import LoadedRun
 from pgti.run.newer import NEWER_TYPES, NewerOptions, NewerReadings, open_newer
@@ -76,6 +80,7 @@ class Selection:
         split: the windows of this split.
         between: the windows whose first forecast step lies in [first, last].
         options: how to read `readings` that are a file, a table or an array.
+        future: values known in advance after the last reading, from a source of their own.
 
     Raises:
         ConfigError: if the choices contradict one another.
@@ -85,6 +90,7 @@ class Selection:
     split: SplitName | None = None
     between: tuple[TimeLike, TimeLike] | None = None
     options: NewerOptions = None
+    future: ReadingsSource | None = None
 
     def __post_init__(self) -> None:
         kinds = (*NEWER_TYPES, str, NoneType, list, tuple)
@@ -97,6 +103,11 @@ class Selection:
             raise ConfigError("forecast either a split or the windows between two times, not both")
         if self.split is not None and self.readings is not None:
             raise ConfigError(f"newer readings have no splits: leave {option('split')} out")
+        if self.future is not None and (self.split is not None or self.between is not None):
+            raise ConfigError(
+                "values known in advance belong to the forecast past the end: leave "
+                f"{option('future')} out"
+            )
         if self.readings is None and self.options:
             raise ConfigError(
                 f"options of ingest say how newer readings are read, and there are none: give "
@@ -117,7 +128,8 @@ class Selection:
             RunError: if the run's own series is needed and its store is gone.
             StoreError: if a store of newer readings cannot be opened.
         """
-        with self._open_source(run) as (source, newer):
+        with self._open_source(run) as (opened, newer):
+            source, future_notes = self._add_future(opened, run)
             known, beyond = self._choose_starts(source, run)
             whole = run.config.windows.whole(source.store, known)
             num_left_out, known = len(known) - len(whole), whole
@@ -126,6 +138,8 @@ class Selection:
                     "every forecast that begins between these times reaches across missing rows: "
                     "choose others"
                 )
+            if len(beyond):
+                _check_future(source, int(beyond[-1]), run)
             loaders = [
                 load(starts, source, with_targets=starts is known)
                 for starts in (known, beyond)
@@ -152,6 +166,7 @@ class Selection:
                     extra=() if newer is None else newer.extra,
                     notes=(
                         *(() if newer is None else newer.notes),
+                        *future_notes,
                         *_notes_on_times(labels, last_input, num_left_out),
                     ),
                 ),
@@ -180,6 +195,26 @@ class Selection:
             notes = newer.notes if note is None else (note, *newer.notes)
             yield replace(source, store=newer.store), replace(newer, notes=notes)
 
+    def _add_future(
+        self, source: WindowSource, run: LoadedRun
+    ) -> tuple[WindowSource, tuple[str, ...]]:
+        """The source with the values known in advance that the user gives, and notes."""
+        if self.future is None:
+            return source, ()
+        known = run.store.meta.known_future
+        if not known:
+            raise ConfigError(
+                "no channel of the run is known in advance: leave "
+                f"{option('future')} out, or ingest its series with {option('known_future')}"
+            )
+        axis = source.store.time_axis
+        values, notes = read_future(find_source(self.future), future_series(run.store, axis), {})
+        store = with_future(source.store, known, values)
+        return replace(source, store=store), (
+            *notes,
+            note_on_rows("the forecast", axis, store.future, known),
+        )
+
     def _choose_starts(self, source: WindowSource, run: LoadedRun) -> tuple[Starts, Starts]:
         """Starts of the windows, first those with targets, then those that end the series."""
         none = range(0)
@@ -207,6 +242,25 @@ class Selection:
                 )
         num_known = int((starts + spec.span <= num_steps).sum())
         return starts[:num_known], starts[num_known:]
+
+
+def _check_future(source: WindowSource, start: int, run: LoadedRun) -> None:
+    """Refuse a window past the end whose known values are not there, if the network reads them.
+
+    Raises:
+        ConfigError: saying how many rows there are, and how to give the others.
+    """
+    if not source.known_indices or not run.forecaster.uses_future:
+        return
+    meta = source.store.meta
+    needed, known = start + source.spec.span - meta.num_steps, run.store.meta.known_future
+    there = meta.future_steps if meta.known_future == known else 0
+    if there < needed:
+        raise ConfigError(
+            f"the network reads {', '.join(known)} at the steps to forecast, and of the "
+            f"{count_of(needed, 'row')} after the last reading {source.store.path} has {there:,}: "
+            f"give them with {option('future')}, or append them to the store"
+        )
 
 
 def _notes_on_times(labels: ForecastLabels, last_row: int, num_left_out: int) -> tuple[str, ...]:

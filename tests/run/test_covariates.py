@@ -1,0 +1,214 @@
+"""Runs of series with channels known in advance and features of the sensors."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pgti.batching import WindowConfig
+from pgti.cli.main import run_command
+from pgti.errors import ConfigError, RunError
+from pgti.ingestion import append, ingest
+from pgti.models import ModelShape
+from pgti.run import ModelConfig, Run, RunConfig, train_run
+from pgti.store import SeriesStore
+from pgti.training import TrainingConfig
+
+STEPS, LATER = 60, 3
+INPUTS, HORIZON = 3, 2
+
+
+class Reader(nn.Module):
+    """Forecasts what the sum of its parts says: rain to come, lanes, the newest reading."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        assert (shape.future_channels, shape.static_channels) == (1, 3)
+        assert shape.static_categories == (2,)
+        self.rain = nn.Linear(shape.future_channels, shape.target_channels)
+        self.sensor = nn.Linear(shape.static_channels, shape.target_channels)
+        self.kind = nn.Embedding(1 + shape.static_categories[0], shape.target_channels)
+
+    def forward(self, x: Tensor, future: Tensor, static: Tensor, static_codes: Tensor) -> Tensor:
+        """[B, L, N, C_in] -> [B, H, N, C_out]."""
+        sensors = self.sensor(static) + self.kind(static_codes[:, 0])
+        forecast: Tensor = x[:, -1:, :, :1] + self.rain(future) + sensors
+        return forecast
+
+
+class Ignoring(nn.Module):
+    """Reads the past alone."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.horizon = shape.horizon
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, N, C_in] -> [B, H, N, 1]."""
+        return self.scale * x[:, -1:, :, :1].expand(-1, self.horizon, -1, -1)
+
+
+def readings(steps: int = STEPS + LATER) -> np.ndarray:
+    random = np.random.default_rng(4)
+    values = random.integers(0, 900, (steps, 3, 2)) / 10
+    values[STEPS:, :, 0] = np.nan
+    return values
+
+
+def table(values: np.ndarray, path: Path, first: int = 0) -> Path:
+    times = pd.date_range("2025-03-01", periods=len(values), freq="h")
+    frame = pd.DataFrame(
+        {
+            "time": np.repeat(times, 3),
+            "sensor": ["a", "b", "c"] * len(values),
+            "flow": values[..., 0].ravel(),
+            "rain": values[..., 1].ravel(),
+        }
+    )
+    frame.iloc[3 * first :].to_csv(path, index=False)
+    return path
+
+
+def make_store(tmp_path: Path, values: np.ndarray, name: str = "s") -> SeriesStore:
+    stations = pd.DataFrame({"id": ["a", "b", "c"], "lanes": [2.5, 3, 4], "kind": ["x", "y", "x"]})
+    path = table(values, tmp_path / f"{name}.csv")
+    return ingest(path, tmp_path / name, known_future=("rain",), static=stations)
+
+
+def train(
+    tmp_path: Path,
+    store: SeriesStore,
+    model: type = Reader,
+    epochs: int = 2,
+    resume: bool = False,
+) -> Run:
+    config = RunConfig(
+        store=store.path.absolute(),
+        windows=WindowConfig(input_steps=INPUTS, horizon=HORIZON),
+        model=ModelConfig(name="custom"),
+        training=TrainingConfig(epochs=epochs, batch_size=16, seed=3),
+        device="cpu",
+    )
+    run, _ = train_run(config, tmp_path / "run", store=store, model=model, resume=resume)
+    return run
+
+
+def by_hand(run: Run, values: np.ndarray, last: int, rain: np.ndarray) -> np.ndarray:
+    """The forecast from row `last` with these values of rain to come [H, N], in NumPy."""
+    network = run.forecaster.network
+    scaler, static = run.source.scaler, run.source.static_inputs(torch.device("cpu"))
+    assert static is not None
+    newest = (values[last, :, 0] - scaler.mean[0]) / scaler.std[0]
+    future = (rain - scaler.mean[1]) / scaler.std[1]
+    weights = {name: each.detach().double().numpy() for name, each in network.named_parameters()}
+    sensors = static.values.double().numpy() @ weights["sensor.weight"].T + weights["sensor.bias"]
+    sensors += weights["kind.weight"][static.codes[:, 0].numpy()]
+    scaled = newest + future * weights["rain.weight"][0, 0] + weights["rain.bias"] + sensors[:, 0]
+    return scaled * scaler.std[0] + scaler.mean[0]
+
+
+def forecast_of(frame: pd.DataFrame) -> np.ndarray:
+    return frame["forecast"].to_numpy().reshape(HORIZON, 3)
+
+
+def test_a_network_reads_what_is_known_past_the_end(tmp_path: Path) -> None:
+    values = readings()
+    run = train(tmp_path, make_store(tmp_path, values))
+    assert run.source.target_names == ("flow",)
+    expected = by_hand(run, values, STEPS - 1, values[STEPS : STEPS + HORIZON, :, 1])
+    np.testing.assert_allclose(forecast_of(run.forecast()), expected, rtol=1e-4)
+    revised = values.copy()
+    revised[STEPS:, :, 1] += 30
+    store = append(run.store, table(revised, tmp_path / "revised.csv", STEPS - 2))
+    assert store.meta.num_steps == STEPS
+    opened = Run.open(tmp_path / "run", model=Reader)
+    expected = by_hand(run, values, STEPS - 1, revised[STEPS : STEPS + HORIZON, :, 1])
+    np.testing.assert_allclose(forecast_of(opened.forecast()), expected, rtol=1e-4)
+
+
+def test_missing_rows_are_refused_and_given(tmp_path: Path) -> None:
+    values = readings()
+    run = train(tmp_path, make_store(tmp_path, values[:STEPS]))
+    with pytest.raises(
+        ConfigError, match=r"reads rain at .* 2 rows after .* has 0: give them with"
+    ):
+        run.forecast()
+    path = table(values, tmp_path / "later.csv", STEPS - 5)
+    frame = run.forecast(future=path)
+    expected = by_hand(run, values, STEPS - 1, values[STEPS : STEPS + HORIZON, :, 1])
+    np.testing.assert_allclose(forecast_of(frame), expected, rtol=1e-4)
+    assert any("later.csv has 5 rows that are not after" in n for n in frame.attrs["notes"])
+    with pytest.raises(ConfigError, match="belong to the forecast past the end"):
+        run.forecast(split="test", future=path)
+    run.forecast(split="test")
+
+
+def test_newer_readings_bring_their_own(tmp_path: Path) -> None:
+    """From a file that goes on, from a file beside it, from a store; the run stands alone."""
+    values = readings()
+    run = train(tmp_path, make_store(tmp_path, values[: STEPS - 10]))
+    expected = by_hand(run, values, STEPS - 1, values[STEPS : STEPS + HORIZON, :, 1])
+    whole = table(values, tmp_path / "whole.csv", STEPS - 6)
+    past = table(values[:STEPS], tmp_path / "past.csv", STEPS - 6)
+    later = table(values, tmp_path / "later.csv", STEPS)
+    other = ingest(
+        values[:, ::-1],
+        tmp_path / "other",
+        channels=("flow", "rain"),
+        node_ids=("c", "b", "a"),
+        known_future=("rain",),
+        start="2025-03-01",
+        interval="1h",
+    )
+    shutil.rmtree(tmp_path / "s")
+    alone = Run.open(tmp_path / "run", model=Reader)
+    for source, future in ((whole, None), (past, later), (other, None)):
+        frame = alone.forecast(source, future=future)
+        np.testing.assert_allclose(forecast_of(frame), expected, rtol=1e-4)
+    with pytest.raises(ConfigError, match="has 0: give them"):
+        alone.forecast(past)
+    (tmp_path / "run" / "data" / "static.npz").unlink()
+    with pytest.raises(RunError, match=r"static\.npz"):
+        Run.open(tmp_path / "run", model=Reader)
+
+
+def test_networks_that_read_the_past_need_nothing(tmp_path: Path) -> None:
+    values = readings()
+    run = train(tmp_path, make_store(tmp_path, values[:STEPS]), Ignoring)
+    assert len(run.forecast()) == HORIZON * 3
+
+
+def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    store = make_store(tmp_path, readings())
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    whole = train(tmp_path / "one", store, epochs=3)
+    train(tmp_path / "two", store, epochs=2)
+    resumed = train(tmp_path / "two", store, epochs=3, resume=True)
+    for one, two in zip(
+        whole.forecaster.network.parameters(), resumed.forecaster.network.parameters(), strict=True
+    ):
+        assert torch.equal(one, two)
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = readings()
+    path = table(values[:STEPS], tmp_path / "r.csv")
+    later = table(values, tmp_path / "f.csv", STEPS)
+    (tmp_path / "stations.csv").write_text("id,lanes,kind\na,2.5,x\nb,3,y\nc,4,x\n")
+    store = str(tmp_path / "s")
+    created = ["ingest", str(path), "--out", store, "--known-future", "rain"]
+    assert run_command([*created, "--static", str(tmp_path / "stations.csv")]) == 0
+    assert run_command(["append", store, "--future", str(later)]) == 0
+    capsys.readouterr()
+    assert run_command(["info", store]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "rain; 3 rows after the last reading, until 2025-03-03 14:00:00" in shown
+    assert "lanes, kind (2 categories)" in shown
+    assert run_command(["append", store]) == 2
+    assert "give a file of readings, or --future" in " ".join(capsys.readouterr().err.split())
