@@ -23,7 +23,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values[:, 2] = np.nan
     values[0, 0] = 12.5, -3.0
     values[1, 0] = 99.5, 2000.0
-    columns = pd.MultiIndex.from_product([[f"s{i}" for i in range(6)], ["speed", "flow"]])
+    columns = pd.MultiIndex.from_product(
+        [[f"s{i}" for i in range(6)], ["speed", "flow"]], names=["sensor", "channel"]
+    )
     frame = pd.DataFrame(values.reshape(20, 12), index=index, columns=columns)
     from pgti import ingest  # noqa: PLC0415 - as users do
 

@@ -109,7 +109,7 @@ def test_a_file_is_read_as_the_source_was(tmp_path: Path) -> None:
 
 def test_sensors_are_matched_by_id_and_channels_by_name(tmp_path: Path) -> None:
     """Another order is put right; absent sensors are missing; others are left out; each is said."""
-    columns = pd.MultiIndex.from_product([IDS, ["flow", "speed"]])
+    columns = pd.MultiIndex.from_product([IDS, ["flow", "speed"]], names=["sensor", "channel"])
     values = np.random.default_rng(0).integers(0, 90, (20, 6)).astype(float)
     frame = pd.DataFrame(
         values, index=pd.date_range("2025-01-01", periods=20, freq="h"), columns=columns

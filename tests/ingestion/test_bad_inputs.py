@@ -493,7 +493,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     ),
     "two levels of columns in parquet": (
         lambda d: (two_levels(d / "a.parquet"), {}, None),
-        ("several levels of columns",),
+        ("3 columns for 3 sensors and 2 channels",),
     ),
     "an empty frame in h5": (lambda d: (empty_hdf5(d / "a.h5"), {}, None), ("no rows",)),
     "several matrices": (
@@ -559,7 +559,9 @@ def damaged_lzma(path: Path) -> Path:
 def two_levels(path: Path) -> Path:
     """A table whose columns are (sensor, channel)."""
     pairs = [("a", "speed"), ("b", "speed"), ("c", "flow")]
-    frame = dated([0, 1]).set_axis(pd.MultiIndex.from_tuples(pairs), axis=1)
+    frame = dated([0, 1]).set_axis(
+        pd.MultiIndex.from_tuples(pairs, names=["sensor", "channel"]), axis=1
+    )
     if path.suffix == ".parquet":
         return parquet(path, frame)
     pytest.importorskip("tables", reason="PyTables is not installed")

@@ -31,7 +31,9 @@ def test_dataframe_with_times(tmp_path: Path, budget_bytes: int) -> None:
 
 def test_two_levels_of_columns_are_sensors_and_channels(tmp_path: Path) -> None:
     """(sensor, channel) columns in any order become [T, N, C]."""
-    columns = pd.MultiIndex.from_product([["a", "b", "c"], ["flow", "speed"]])
+    columns = pd.MultiIndex.from_product(
+        [["a", "b", "c"], ["flow", "speed"]], names=["sensor", "channel"]
+    )
     frame = pd.DataFrame(CUBE.reshape(5, 6), index=TIMES, columns=columns)
     shuffled = frame.iloc[:, [0, 3, 1, 2, 5, 4]]
     summary = ingest(shuffled, tmp_path / "s")

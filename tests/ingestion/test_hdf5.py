@@ -107,7 +107,9 @@ def test_tables_become_channels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", ["fixed", "table"])
 def test_columns_of_two_levels(tmp_path: Path, layout: Layout) -> None:
     """Pairs of (sensor, channel), as tsl's PvUS and EngRad have them, in any order of columns."""
-    pairs = pd.MultiIndex.from_tuples([("a", "t"), ("b", "u"), ("b", "t"), ("a", "u")])
+    pairs = pd.MultiIndex.from_tuples(
+        [("a", "t"), ("b", "u"), ("b", "t"), ("a", "u")], names=["nodes", "channels"]
+    )
     frame = pd.DataFrame(np.arange(16.0).reshape(4, 4), index=TIMES, columns=pairs)
     frame["a", "u"] = frame["a", "u"].astype(np.float32)
     frame.to_hdf(tmp_path / "a.h5", key="data", format=layout)

@@ -60,7 +60,7 @@ def test_codes_are_missing_before_they_could_be_aggregated(tmp_path: Path) -> No
 
 def test_each_channel_has_its_own_aggregate(tmp_path: Path) -> None:
     times = pd.date_range("2024-01-01", periods=4, freq="5min")
-    columns = pd.MultiIndex.from_product([["a"], ["speed", "flow"]])
+    columns = pd.MultiIndex.from_product([["a"], ["speed", "flow"]], names=["sensor", "channel"])
     frame = pd.DataFrame([[60.0, 1], [50, 2], [40, 3], [20, 4]], index=times, columns=columns)
     store = pgti.ingest(frame, tmp_path / "s", resample="10min", aggregate=("mean", "sum"))
     np.testing.assert_array_equal(store.read(0, 2)[:, 0], np.float32([[55, 3], [30, 7]]))

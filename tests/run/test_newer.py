@@ -149,7 +149,7 @@ def test_channels_are_matched_by_name(traffic: Run, tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(found, expected)
     # The same readings in their own units, by the names of the run, in another order.
     both = {"speed": arrays["speed_x10"] / 10, "flow": arrays["flow"]}
-    columns = pd.MultiIndex.from_product([IDS, ["speed", "flow"]])
+    columns = pd.MultiIndex.from_product([IDS, ["speed", "flow"]], names=["sensor", "channel"])
     index = pd.date_range("2025-10-06", periods=5, freq="h")
     values = np.stack([both["speed"], both["flow"]], axis=2).reshape(5, 6)
     frame = pd.DataFrame(values, index=index, columns=columns)

@@ -39,7 +39,7 @@ def index_of(num_steps: int, start: str) -> pd.DatetimeIndex:
 
 
 def frame_of(values: np.ndarray, index: pd.Index) -> pd.DataFrame:
-    columns = pd.MultiIndex.from_product([IDS, CHANNELS])
+    columns = pd.MultiIndex.from_product([IDS, CHANNELS], names=["sensor", "channel"])
     return pd.DataFrame(values.reshape(len(values), -1), index=index, columns=columns)
 
 

@@ -24,7 +24,9 @@ GRAPH = pgti.SensorGraph.from_edges(
 
 def a_store(path: Path, **options: Any) -> SeriesStore:
     """A store of two channels with units, coordinates and edges."""
-    columns = pd.MultiIndex.from_product([["a", "b", "c"], ["speed", "flow"]])
+    columns = pd.MultiIndex.from_product(
+        [["a", "b", "c"], ["speed", "flow"]], names=["sensor", "channel"]
+    )
     frame = pd.DataFrame(
         VALUES.reshape(20, 6), index=pd.date_range("2024-03-30T20:00", periods=20, freq="h")
     ).set_axis(columns, axis=1)

@@ -1,5 +1,7 @@
 """Columns of Arrow as a `Table`: what Parquet, Arrow files and frames in memory have in common."""
 
+import ast
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, TypeAlias
@@ -39,7 +41,7 @@ def arrow_table(
         index: columns that were the index; by default those that pandas notes in the schema.
 
     Raises:
-        DataError: if there is no column, two have one name, or columns have several levels.
+        DataError: if there is no column, or two have one name.
     """
     names = list(schema.names)
     if len(set(names)) < len(names):
@@ -50,11 +52,12 @@ def arrow_table(
         what = "rows" if names else "columns"
         error = NoRowsError if names else DataError
         raise error(f"{name} has shape ({num_rows or 0}, {len(names)}): there are no {what}")
-    index = _index_of(name, schema) if index is None else index
+    index = _index_of(schema) if index is None else index
     columns = [*index, *(column for column in names if column not in set(index))]
     order = list(map({column: place for place, column in enumerate(names)}.__getitem__, columns))
     types = [schema.field(column).type for column in columns]
     kinds = tuple(map(_kind, types))
+    levels, level_names = _levels_of(schema, columns, len(index))
 
     def read(
         numbers: Sequence[int], others: Sequence[int], budget_bytes: int
@@ -83,6 +86,8 @@ def arrow_table(
         kinds=kinds,
         sample=tuple(tuple(row[place] for place in order) for row in sample),
         read=read,
+        levels=levels,
+        level_names=level_names,
         num_rows=num_rows,
         zones=tuple(
             (place, _zone(each)) for place, each in enumerate(types) if getattr(each, "tz", None)
@@ -104,15 +109,36 @@ def memory_table(name: str, table: Any) -> Table:
     return arrow_table(name, table.schema, table.num_rows, batches)
 
 
-def _index_of(name: str, schema: Any) -> list[str]:
+def _index_of(schema: Any) -> list[str]:
     """The columns that hold the index of a DataFrame that was written; a range is not one."""
     described = schema.pandas_metadata
     described = described if isinstance(described, Mapping) else {}
-    if len(described.get("column_indexes") or ()) > 1:
-        raise DataError(f"{name} has several levels of columns: give it one")
     index = described.get("index_columns") or ()
     known = set(schema.names)
     return [column for column in index if isinstance(column, str) and column in known]
+
+
+def _levels_of(
+    schema: Any, columns: list[str], num_index: int
+) -> tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]:
+    """Labels of each column, and names of the levels, of a DataFrame whose columns have several.
+
+    pandas writes ('a', 'speed') as the name of such a column.
+    """
+    described = schema.pandas_metadata
+    described = described if isinstance(described, Mapping) else {}
+    levels = described.get("column_indexes") or ()
+    if len(levels) < 2:
+        return (), ()
+    labels: list[tuple[str, ...]] = []
+    for place, column in enumerate(columns):
+        parts: Any = None
+        with contextlib.suppress(ValueError, SyntaxError):
+            parts = ast.literal_eval(column)
+        if place < num_index or not isinstance(parts, tuple) or len(parts) != len(levels):
+            parts = ("",) * len(levels)
+        labels.append(tuple(map(str, parts)))
+    return tuple(labels), tuple(str(each.get("name") or "") for each in levels)
 
 
 def _kind(kind: Any) -> ColumnKind:

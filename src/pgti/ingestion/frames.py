@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion.axes_arrays import StoredArray
 from pgti.ingestion.axes_labels import Labels, label_axes, open_stored
+from pgti.ingestion.column_levels import arrange_levels, check_single_level
 from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.frame_tables import pandas_table
 from pgti.ingestion.long_layout import could_be_long
@@ -68,7 +68,7 @@ def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:
     if _is_table(frame, options):
         return open_table(pandas_table(frame), options)
     name = "the DataFrame"
-    nodes, channels, order = _columns(frame, name)
+    nodes, channels, order = _columns(frame, name, options)
     dtypes = frame.dtypes.to_numpy()
     wrong = [each for each in set(dtypes) if not _is_number(each)]  # few of thousands differ
     if wrong:
@@ -153,27 +153,15 @@ def _common_dtype(frame: pd.DataFrame) -> type[np.floating[Any]]:
 
 
 def _columns(
-    frame: pd.DataFrame, name: str
+    frame: pd.DataFrame, name: str, options: IngestOptions
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, NDArray[np.int64]]:
     columns = frame.columns
     if not len(columns):
         raise DataError(f"{name} has shape {frame.shape}: there are no sensors")
     if columns.nlevels == 1:
+        check_single_level(name, options)
         return ids_to_text(columns.tolist()), None, np.arange(len(columns), dtype=np.int64)
-    if columns.nlevels != 2:
-        raise DataError(
-            f"{name} has {columns.nlevels} levels of columns: sensor, channel is the rule"
-        )
-    nodes, channels = (columns.get_level_values(level).unique() for level in (0, 1))
-    wanted = pd.MultiIndex.from_product([nodes, channels])
-    order = columns.get_indexer(wanted) if columns.is_unique else np.array([-1])
-    if (order < 0).any() or len(order) != len(columns):
-        raise DataError(
-            f"{name} has {count_of(len(columns), 'column')} for {count_of(len(nodes), 'sensor')} "
-            f"and {len(channels)} channels: each sensor must have each channel once"
-        )
-    return (
-        ids_to_text(nodes.tolist()),
-        ids_to_text(channels.tolist()),
-        np.asarray(order, dtype=np.int64),
-    )
+    labels = [ids_to_text(list(label)) for label in columns]
+    names = [None if each is None else str(each) for each in columns.names]
+    levels = arrange_levels(labels, names, name, options)
+    return levels.node_ids, levels.channels, levels.order

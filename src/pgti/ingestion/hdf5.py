@@ -160,12 +160,12 @@ def _add_locations(readings: Readings, locations: dict[str, RawCoordinates]) -> 
 def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readings:
     name, dataset = f"{key} of {path.name}", file[key]
     if is_pandas_table(dataset):
-        if options.axes or options.transpose:
+        if options.transpose:
             raise DataError(
-                f"{name} is a table of pandas, whose rows are times: leave {option('axes')} and "
-                f"{option('transpose')} out"
+                f"{name} is a table of pandas, whose rows are times: leave {option('transpose')} "
+                "out"
             )
-        return _open_table(path, key, open_pandas_table(dataset, name))
+        return _open_table(path, key, open_pandas_table(dataset, name, options))
     packing = Packing.of(dict(dataset.attrs), dataset.dtype, name)
 
     @contextmanager

@@ -11,7 +11,6 @@ attributes are pickled.
 import pickletools
 from dataclasses import dataclass
 from datetime import timedelta, timezone
-from itertools import product
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -19,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
+from pgti.ingestion.column_levels import arrange_levels, check_single_level
+from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import as_floats, ids_to_text
 from pgti.ingestion.safe_pickle import loads_pickle, plain_labels
 from pgti.ingestion.times import RowLabels, epoch_seconds, zone_from_tzinfo
@@ -27,6 +28,7 @@ __all__ = ["PandasTable", "is_pandas_table", "open_pandas_table", "read_location
 
 Node = Any  # an h5py group or dataset; h5py has no types
 Words = list[str | int]
+_PICKLED_NONE = "N."
 Labels = tuple[str, ...] | tuple[tuple[str, ...], ...]  # of columns of one level, of several
 # Rows, columns, dtype and columns of each block or field, unit of times, words that name a zone.
 _Description = tuple[int, Labels, dict[str, tuple[np.dtype[Any], Labels]], str | None, Words | None]
@@ -95,19 +97,27 @@ def is_pandas_table(item: Node) -> bool:
     return "pandas_type" in item.attrs
 
 
-def open_pandas_table(group: Node, name: str) -> PandasTable:
-    """An item that pandas wrote, in either layout; messages call it `name`.
+def open_pandas_table(group: Node, name: str, options: IngestOptions | None = None) -> PandasTable:
+    """An item that pandas wrote, in either layout.
+
+    Args:
+        group: the item.
+        name: what messages call it.
+        options: `axes` may say the order of two levels of columns.
 
     Raises:
-        DataError: if it is not a frame of numbers with plain columns and index.
+        DataError: if it is not a frame of numbers with plain columns and index, or nothing says
+            which of two levels of columns has the sensors.
     """
+    options = options or IngestOptions()
     is_flexible = "table" in group
     kind = _text(group.attrs["pandas_type"])
     if kind != ("frame_table" if is_flexible else "frame"):
         raise DataError(f"{name} is a pandas {kind}: give a DataFrame")
     described = (_describe_flexible if is_flexible else _describe_fixed)(group, name)
     num_rows, labels, fields, time_unit, zone = described
-    node_ids, channels, positions = _place_columns(labels, name)
+    level_names = (_names_in_info if is_flexible else _names_of_levels)(group)
+    node_ids, channels, positions = _place_columns(labels, level_names, name, options)
     columns = {}
     for field, (dtype, items) in fields.items():
         if dtype.kind not in "biuf":
@@ -182,30 +192,48 @@ def _to_labels(labels: Any, name: str) -> Labels:
     return ids_to_text(plain_labels(labels, name))
 
 
+def _names_of_levels(group: Node) -> list[str]:
+    """Names of the levels of columns in the "fixed" layout, "" for one without."""
+    names = []
+    for level in range(int(group.attrs.get("axis0_nlevels", 0))):
+        text = _text(group[f"axis0_level{level}"].attrs.get("name", b""))
+        names.append(text if text != _PICKLED_NONE else "")
+    return names
+
+
+def _names_in_info(group: Node) -> list[str]:
+    """The same in the "table" layout, whose description is pickled; none of it is called."""
+    names: list[str] | None = None
+    for opcode, argument, _ in pickletools.genops(_bytes(group.attrs.get("info", b""))):
+        if names is None:
+            names = [] if argument == "names" else None
+        elif opcode.name == "NONE":
+            names.append("")
+        elif isinstance(argument, str):
+            if argument == "type":
+                break
+            names.append(argument)
+    return names or []
+
+
 def _place_columns(
-    labels: Labels, name: str
+    labels: Labels, level_names: list[str], name: str, options: IngestOptions
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, dict[Any, int]]:
     """Sensors, channels, and the place of each column, sensor by sensor.
 
     Raises:
-        DataError: if columns of several levels are not every pair of a sensor and a channel.
+        DataError: if columns of several levels are not every pair of a sensor and a channel, or
+            nothing says which level is which.
     """
     pairs = [label for label in labels if isinstance(label, tuple)]
     if not pairs:
+        check_single_level(name, options)
         node_ids = tuple(map(str, labels))
         return node_ids, None, {label: place for place, label in enumerate(node_ids)}
-    if len(pairs[0]) != 2:
-        raise DataError(
-            f"{name} has {len(pairs[0])} levels of columns: sensor, channel is the rule"
-        )
-    nodes, channels = (tuple(dict.fromkeys(pair[level] for pair in pairs)) for level in (0, 1))
-    places = {pair: place for place, pair in enumerate(product(nodes, channels))}
-    if len(pairs) != len(places) or set(pairs) != set(places):
-        raise DataError(
-            f"{name} has {len(pairs)} columns for {len(nodes)} sensors and {len(channels)} "
-            "channels: each sensor must have each channel once"
-        )
-    return nodes, channels, places
+    names = level_names if len(level_names) == len(pairs[0]) else [""] * len(pairs[0])
+    found = arrange_levels(pairs, names, name, options)
+    places = {pairs[column]: place for place, column in enumerate(found.order.tolist())}
+    return found.node_ids, found.channels, places
 
 
 def read_locations(group: Node, name: str) -> tuple[tuple[str, ...], NDArray[np.float64]] | None:

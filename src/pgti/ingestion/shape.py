@@ -21,6 +21,8 @@ def open_table(table: Table, options: IngestOptions) -> Readings:
         ConfigError: if an option names what the table does not have.
         DataError: if the table breaks a rule of its shape, or could have two.
     """
+    if table.levels:
+        return open_wide(table, options)
     if options.transpose:
         return open_transposed(table, options)
     table = join_time_columns(name_columns(table), options)

@@ -50,6 +50,8 @@ class Table:
             rows with the columns at these positions, in this order. A batch takes about that much
             memory (one row at least). It raises a DataError that names the first cell which is
             not a number in a column of numbers.
+        levels: labels of each column where columns have several levels, as a DataFrame's may.
+        level_names: of those levels, "" for one without a name.
         num_rows: rows, where the format gives them in advance.
         first_line: number of the line that holds row 0, where the table is text.
         zones: time zone of each column of times that has one, by position.
@@ -63,6 +65,8 @@ class Table:
     kinds: tuple[ColumnKind, ...]
     sample: tuple[tuple[Any, ...], ...]
     read: Callable[[Sequence[int], Sequence[int], int], Iterator[TableRows]]
+    levels: tuple[tuple[str, ...], ...] = ()
+    level_names: tuple[str, ...] = ()
     num_rows: int | None = None
     first_line: int | None = None
     zones: tuple[tuple[int, Any], ...] = ()

@@ -6,7 +6,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from pgti.errors import DataError, option
+from pgti.ingestion.column_levels import arrange_levels, check_single_level
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.table_times import find_leading_columns, open_times
@@ -44,20 +47,46 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
             seconds = times.seconds(cells, rows.first_row)
             yield Chunk(values=rows.values[..., None], seconds=seconds)
 
-    titles = table.titles
     labels = table.labels
     if times.is_aware and leading.times is not None:
         labels = replace(labels, written=partial(_written_time, table, leading.times))
-    return Readings(
+    readings = Readings(
         name=table.name,
         num_rows=table.num_rows,
         num_nodes=len(numbers),
-        node_ids=None if titles is None else tuple(titles[place] for place in numbers),
+        node_ids=None if table.titles is None else tuple(table.titles[p] for p in numbers),
         is_aware=times.is_aware,
         time_zone=times.time_zone,
         first_line=table.first_line,
         labels=labels,
         notes=(*table.notes, *times.notes),
+        chunks=chunks,
+    )
+    if not table.levels:
+        check_single_level(table.name, options)
+        return readings
+    return _with_levels(readings, table, numbers, options)
+
+
+def _with_levels(
+    readings: Readings, table: Table, numbers: tuple[int, ...], options: IngestOptions
+) -> Readings:
+    """The readings of columns of two levels, as sensors and channels."""
+    labels = [table.levels[place] for place in numbers]
+    found = arrange_levels(labels, table.level_names, table.name, options)
+    shape = (len(found.node_ids), len(found.channels))
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        for chunk in readings.chunks(budget_bytes // 2):
+            values = np.take(chunk.values[..., 0], found.order, axis=1)
+            yield Chunk(values=values.reshape(-1, *shape), seconds=chunk.seconds)
+
+    return replace(
+        readings,
+        num_nodes=shape[0],
+        num_channels=shape[1],
+        node_ids=found.node_ids,
+        channels=found.channels,
         chunks=chunks,
     )
 
