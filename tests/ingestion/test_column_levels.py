@@ -25,7 +25,7 @@ def frame(names: tuple[str | None, str | None], first: str = "sensor") -> pd.Dat
 
 
 FORMATS = {
-    "frame": lambda table, path: table,
+    "frame": lambda table, _: table,
     "parquet": lambda table, path: table.to_parquet(path / "a.parquet") or path / "a.parquet",
     "fixed": lambda table, path: table.to_hdf(path / "a.h5", key="d") or path / "a.h5",
     "table": lambda table, path: (
@@ -70,7 +70,10 @@ def test_an_order_that_nothing_tells(
     message = str(caught.value)
     assert "\n" not in message
     assert "--axes time,sensor,channel or --axes time,channel,sensor" in message
-    for axes, ids in ((("time", "channel", "sensor"), IDS), (("time", "sensor", "channel"), CHANNELS)):
+    for axes, ids in (
+        (("time", "channel", "sensor"), IDS),
+        (("time", "sensor", "channel"), CHANNELS),
+    ):
         readings = open_readings(source, IngestOptions(axes=axes))
         assert readings.node_ids == ids
 

@@ -8,7 +8,7 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.time_columns import find_epoch_unit
 from pgti.ingestion.time_texts import is_date
 
-__all__ = ["find_header"]
+__all__ = ["find_header", "find_level_lines"]
 
 _MIN_COUNTED_IDS = 8  # fewer readings may well rise 0, 1, 2, ...
 _MIN_ID, _ID_FACTOR = 1000, 10  # ids that are far above every reading
@@ -45,6 +45,29 @@ def find_header(
         f"the first line of {name} ({', '.join(cells[:3])}, ...) could hold sensor ids or "
         f"readings: pass {option('header', value=True)} or {option('header', value=False)}"
     )
+
+
+def find_level_lines(
+    rows: list[tuple[str, ...]], options: IngestOptions, numerals: Numerals
+) -> int:
+    """How many of the first rows hold columns of two levels, as pandas writes them; else 0.
+
+    Two lines have the labels, behind the name of each level; a third may have the index's name.
+    """
+    if options.header is False or options.transpose or len(rows) < 3:
+        return 0
+    (head, *outer), (below, *inner) = rows[0], rows[1]
+    if len(outer) != len(inner) or len(outer) < 2 or not all((*outer, *inner)):
+        return 0
+    pairs = set(zip(outer, inner, strict=True))
+    is_product = len(pairs) == len(outer) == len(set(outer)) * len(set(inner))
+    repeats = len(set(outer)) < len(outer)  # titles of one level never do
+    are_names = not any(numerals.value(cell) is not None or is_date(cell) for cell in (head, below))
+    if not is_product or not repeats or not are_names:
+        return 0
+    first, *others = rows[2]
+    has_name = not any(others) and numerals.value(first) is None and not is_date(first)
+    return 2 + has_name
 
 
 def _dated_columns(rows: list[tuple[str, ...]], options: IngestOptions) -> set[int]:

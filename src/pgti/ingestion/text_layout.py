@@ -14,7 +14,7 @@ from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ids_to_text, reraise_read_errors
 from pgti.ingestion.tables import ColumnKind
-from pgti.ingestion.text_header import find_header
+from pgti.ingestion.text_header import find_header, find_level_lines
 from pgti.ingestion.text_lines import first_lines
 from pgti.ingestion.time_texts import is_date
 
@@ -38,6 +38,7 @@ class TextLayout:
         sample: cells of the first lines of data.
         sample_bytes: characters of those lines.
         first_line: number of the line of row 0.
+        levels: labels of each column in two header lines, if it has them.
         notes: lines that were left out.
     """
 
@@ -48,6 +49,7 @@ class TextLayout:
     sample: tuple[tuple[str, ...], ...]
     sample_bytes: int
     first_line: int
+    levels: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
     def column(self, place: int) -> str:
@@ -69,10 +71,16 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     missing = (*MISSING_WORDS, *(code for code in options.missing if isinstance(code, str)))
     decimal = options.decimal or _find_decimal(rows, delimiter, name)
     numerals = Numerals(decimal=decimal or ".", is_certain=decimal is not None, missing=missing)
-    has_header = find_header(rows, options, numerals, name)
     notes = []
-    first = int(has_header)
-    if has_header and _is_units_row(rows, numerals):
+    num_levels = find_level_lines(rows, options, numerals)
+    has_header = num_levels > 0 or find_header(rows, options, numerals, name)
+    first = num_levels or int(has_header)
+    titles = ids_to_text([cell.strip() for cell in rows[0]]) if has_header else None
+    if num_levels:
+        index = rows[2][0].strip() if num_levels > 2 else ""
+        pairs = zip(rows[0][1:], rows[1][1:], strict=True)
+        titles = (index, *(" / ".join(pair) for pair in pairs))
+    elif has_header and _is_units_row(rows, numerals):
         first = 2
         units = ", ".join(cell for cell in rows[1] if cell.strip())
         notes.append(
@@ -92,7 +100,10 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     return TextLayout(
         delimiter=delimiter,
         numerals=numerals,
-        titles=ids_to_text([cell.strip() for cell in rows[0]]) if has_header else None,
+        titles=titles,
+        levels=tuple((a.strip(), b.strip()) for a, b in zip(*rows[:2], strict=True))
+        if num_levels
+        else (),
         kinds=tuple("number" if numerals.are_numbers(cells) else "text" for cells in columns),
         sample=body,
         sample_bytes=sum(map(len, lines[first:])),

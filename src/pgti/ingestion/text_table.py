@@ -58,6 +58,8 @@ def open_text_table(path: Path, options: IngestOptions) -> Table:
     return Table(
         name=path.name,
         titles=layout.titles,
+        levels=layout.levels,
+        level_names=layout.levels[0] if layout.levels else (),
         kinds=layout.kinds,
         sample=layout.sample,
         read=read,
