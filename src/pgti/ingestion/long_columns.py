@@ -14,14 +14,20 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ids_to_text
 from pgti.ingestion.table_times import open_times
 from pgti.ingestion.tables import Table
-from pgti.ingestion.time_columns import ColumnTimes, NoTimes, find_epoch_unit, is_compact_date
+from pgti.ingestion.time_columns import (
+    ColumnTimes,
+    NoTimes,
+    TextTimes,
+    find_epoch_unit,
+    is_compact_date,
+)
 from pgti.ingestion.times import RowLabels
 
 __all__ = ["DistinctValues", "LongSensors", "LongTimes"]
 
 _WHOLE = re.compile(r"-?\d+")
 _MAX_SENSORS = 1 << 20
-_MAX_KNOWN_TIMES = 1 << 20  # texts of times that are not parsed again
+_MAX_KNOWN_TIMES = 1 << 18  # texts of times that are not parsed again
 
 
 def _missing_cells(cells: Any) -> NDArray[np.bool_]:
@@ -36,22 +42,20 @@ class _Codes:
     """Numbers from 0 for the different cells of a column, in the order of appearance."""
 
     def __init__(self) -> None:
-        self._known: Any = None
+        self._known: dict[Any, int] = {}
 
     def __len__(self) -> int:
-        return 0 if self._known is None else len(self._known)
+        return len(self._known)
 
-    def encode(self, cells: Any) -> tuple[NDArray[np.int32], Any]:
+    def encode(self, cells: Any) -> tuple[NDArray[np.int64], list[Any]]:
         """The number of each cell, and the cells that are new, whose numbers are the next ones."""
-        if self._known is None:
-            self._known = cells[:0]
-        numbers = pc.index_in(cells, value_set=self._known)
-        new = cells[:0]
-        if numbers.null_count:
-            new = cells.filter(pc.is_null(numbers)).unique()
-            self._known = pa.concat_arrays([self._known, new])
-            numbers = pc.index_in(cells, value_set=self._known)
-        return numbers.to_numpy(), new
+        known, num_known = self._known, len(self._known)
+        encoded = cells.dictionary_encode()
+        different = encoded.dictionary.to_pylist()
+        numbers = [known.setdefault(cell, len(known)) for cell in different]
+        codes = np.array(numbers, dtype=np.int64)[encoded.indices.to_numpy()]
+        new = [cell for cell, number in zip(different, numbers, strict=True) if number >= num_known]
+        return codes, new
 
 
 class LongSensors:
@@ -62,7 +66,7 @@ class LongSensors:
         self._codes = _Codes()
         self._ids: list[str] = []
 
-    def codes(self, cells: Any, first_row: int) -> NDArray[np.int32]:
+    def codes(self, cells: Any, first_row: int) -> NDArray[np.int64]:
         """The number of each cell's sensor, in the order of appearance.
 
         Raises:
@@ -72,7 +76,7 @@ class LongSensors:
         problem = f"has no sensor in {column}: name it, or remove the row"
         labels.refuse_where(_missing_cells(cells), first_row, lambda _: problem)
         codes, new = self._codes.encode(cells)
-        self._ids += ids_to_text(new.to_pylist())
+        self._ids += ids_to_text(new)
         if len(self._ids) > _MAX_SENSORS:
             raise DataError(
                 f"{column} of {labels.source} names more than {_MAX_SENSORS:,} sensors, such as "
@@ -118,6 +122,10 @@ class LongTimes:
         """
         if pa.types.is_temporal(cells.type):
             return self._convert(cells, first_row)
+        if isinstance(self.column, TextTimes):
+            plain = self.column.plain_seconds(cells)
+            if plain is not None:
+                return plain
         if len(self._codes) > _MAX_KNOWN_TIMES:
             self._codes, self._seconds = _Codes(), np.empty(0, dtype=np.int64)
         if _missing_cells(cells).any():
@@ -125,7 +133,7 @@ class LongTimes:
         codes, new = self._codes.encode(cells)
         if len(new):
             try:
-                seconds = self._convert(new, 0)
+                seconds = self._convert(pa.array(new, cells.type), 0)
             except PgtiError:
                 self._convert(cells, first_row)  # as above
                 raise

@@ -219,7 +219,7 @@ class TextTimes:
         Raises:
             DataError: naming the first row that is not such a time, or whose offset differs.
         """
-        plain = None if self.is_aware or self._format is not None else _parse_plain(cells)
+        plain = self.plain_seconds(cells)
         if plain is not None:
             return plain
         self._check_offsets(cells, first_row)
@@ -236,6 +236,10 @@ class TextTimes:
             ),
         )
         return epoch_seconds(pd.DatetimeIndex(parsed), first_row, self._labels)
+
+    def plain_seconds(self, cells: Any) -> NDArray[np.int64] | None:
+        """Seconds of cells (pandas or pyarrow) that all read YYYY-MM-DD hh:mm[:ss]; else None."""
+        return None if self.is_aware or self._format is not None else _parse_plain(cells)
 
     def _parse(self, cells: "pd.Series[str]", *, utc: bool) -> "pd.Series[Any]":
         return pd.to_datetime(cells, format=self._format or "ISO8601", errors="coerce", utc=utc)
@@ -279,10 +283,11 @@ class TextTimes:
                 )
 
 
-def _parse_plain(cells: "pd.Series[str]") -> NDArray[np.int64] | None:
+def _parse_plain(cells: Any) -> NDArray[np.int64] | None:
     """Seconds of cells that all read YYYY-MM-DD hh:mm[:ss]; None if some do not."""
     try:
-        times = pa.Array.from_pandas(cells).cast(pa.timestamp("s"))
+        texts = cells if isinstance(cells, pa.Array) else pa.Array.from_pandas(cells)
+        times = texts.cast(pa.timestamp("s"))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
         return None
     return None if times.null_count else np.asarray(times.cast(pa.int64()), dtype=np.int64)
