@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pgti.errors import ConfigError, DataError
 from pgti.ingestion import IngestOptions, append, ingest, open_readings
+from pgti.ingestion.newer import open_newer_series
 
 xr = pytest.importorskip("xarray", reason="xarray is not installed")
 pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
@@ -408,3 +409,19 @@ def test_daily_files(tmp_path: Path) -> None:
     dataset.isel(time=slice(0, 15)).to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
     with pytest.raises(DataError, match=r"t2m is in degC in b.nc and in K in a.nc"):
         ingest(str(tmp_path / "*.nc"), tmp_path / "t")
+
+
+def test_newer_readings_recall_axes_and_variables(tmp_path: Path) -> None:
+    """Newer arrays are read with the axes, the variable and the ids of the series."""
+    dataset = grid().rename(time="run", lat="a", lon="b").fillna(0).assign(other=grid().t2m)
+    options = {"axes": ("time", "row", "column"), "values": "t2m"}
+    path = to_netcdf(dataset, tmp_path)
+    store = ingest(path, tmp_path / "s", **options)
+    later = dataset.assign_coords(run=dataset.run + np.timedelta64(30, "h"))
+    (tmp_path / "later").mkdir()
+    newer_path = to_netcdf(later, tmp_path / "later")
+    with open_newer_series(newer_path, store) as newer:
+        np.testing.assert_array_equal(newer.store.read(0, 30), store.read(0, 30))
+        assert newer.store.time_axis.start_seconds == store.time_axis.start_seconds + 30 * 3600
+        assert any("axes time,row,column" in note for note in newer.notes)
+    assert append(store, later).meta.num_steps == 60

@@ -39,6 +39,15 @@ def written(path: Path, num_rows: int) -> None:
     elif path.suffix == ".csv":
         head, *lines = frame.iloc[:5000].round(2).to_csv(index=False).splitlines(keepends=True)
         path.write_text(head + "".join(lines) * (num_rows // 5000))
+    elif path.suffix == ".nc":
+        h5netcdf = pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
+        pytest.importorskip("xarray", reason="xarray is not installed")
+        with h5netcdf.File(path, "w") as file:
+            file.dimensions = {"time": num_rows, "station": NODES}
+            # Chunks that are long in time: every row needs all of them.
+            file.create_variable(
+                "speed", ("time", "station"), float, data=values, chunks=(num_rows // 4, 5)
+            )
     elif path.suffix == ".h5":
         with pytest.importorskip("h5py", reason="h5py is not installed").File(path, "w") as file:
             file.create_dataset("speed", data=values, chunks=(1000, NODES), compression="lzf")
@@ -55,7 +64,7 @@ def written(path: Path, num_rows: int) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.parametrize("suffix", [".csv", ".dyna", ".h5", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".dyna", ".h5", ".nc", ".parquet"])
 def test_peak_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None:
     """A file four times as long raises the peak of the process by less than the bound."""
     short, long = (tmp_path / f"{name}{suffix}" for name in ("short", "long"))
