@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pgti
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, DataError
 from pgti.interop.pgt import get_index_dataset
 from pgti.interop.pgt.data.standardize import LazySeries, exact_about_zero
 from pgti.windows import WindowSpec, split_by_fractions
@@ -395,3 +395,12 @@ def test_windows_of_a_store_reach_across_no_missing_rows(tmp_path: Path) -> None
     assert used == [start for start in range(170 - 7) if not 52 < start < 60]
     as_pgt = get_index_dataset(store, lags=4, batch_size=8, pgt_compat=True)[:3]
     assert sum(len(loader.dataset) for loader in as_pgt) == 170 - 7
+
+
+def test_exact_stores_are_refused(tmp_path: Path) -> None:
+    """Batches in float32 would lose what such a store has."""
+    values = 40_000_001 + np.arange(60.0).reshape(20, 3)
+    clock = {"start": "2025-10-01", "interval": "1h"}
+    pgti.ingest(values, tmp_path / "s", exact=True, **clock)
+    with pytest.raises(DataError, match=r"is an exact store.*without exact=True"):
+        get_index_dataset(str(tmp_path / "s"))

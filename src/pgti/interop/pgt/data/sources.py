@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.batching.mapped_series import MappedSeries
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.ingestion.hdf5 import open_hdf5_file
 from pgti.ingestion.npy import read_header
 from pgti.ingestion.pandas_hdf5 import PandasTable, is_pandas_table, open_pandas_table
@@ -113,10 +113,20 @@ class Source(ABC):
 
 
 class StoreSource(Source):
-    """A store: its channels, then the time of day if a day has several rows."""
+    """A store: its channels, then the time of day if a day has several rows.
+
+    Raises:
+        DataError: if the store is exact, whose readings these batches would round.
+    """
 
     def __init__(self, store: SeriesStore) -> None:
         meta = store.meta
+        if meta.is_exact:
+            raise DataError(
+                f"{store.path} is an exact store, and batches for PyTorch Geometric Temporal are "
+                "float32, which would round its readings: use pgti.WindowDataset, or ingest the "
+                f"source again without {option('exact', value=True)}"
+            )
         features = default_calendar(store.time_axis)
         super().__init__(
             store.path.name,
