@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pgti.errors import DataError, option
 from pgti.ingestion.column_levels import arrange_levels, check_single_level
@@ -14,6 +15,7 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.table_times import find_leading_columns, open_times
 from pgti.ingestion.tables import Table
+from pgti.ingestion.time_columns import ColumnTimes
 
 __all__ = ["open_wide"]
 
@@ -59,6 +61,7 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
         time_zone=times.time_zone,
         first_line=table.first_line,
         labels=labels,
+        first_seconds=_first_time(table, leading.times, times),
         notes=(*table.notes, *times.notes),
         chunks=chunks,
     )
@@ -89,6 +92,17 @@ def _with_levels(
         channels=found.channels,
         chunks=chunks,
     )
+
+
+def _first_time(table: Table, place: int | None, times: ColumnTimes) -> int | None:
+    """The time of the first row as the sample shows it; None without times, or if it is wrong."""
+    if place is None or not table.sample:
+        return None
+    try:
+        seconds = times.seconds(pd.Series(table.cells(place)[:1]), 0)
+    except DataError:
+        return None  # reading the row refuses it
+    return None if seconds is None else int(seconds[0])
 
 
 def _written_time(table: Table, place: int, row: int) -> str:
