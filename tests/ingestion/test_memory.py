@@ -6,11 +6,14 @@ What Python and NumPy allocate is traced here; other libraries: see test_process
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pgti.ingestion import IngestOptions, ingest, open_readings
+from pgti.ingestion.resample import resample
 
 BUDGET_BYTES = 1 << 20
 ROWS, NODES = 40_000, 50  # 16 MB as float64, 16 times the budget
@@ -74,3 +77,37 @@ def test_memory_does_not_grow_with_the_series(tmp_path: Path) -> None:
         )
     short, long = peaks
     assert long < 1.1 * short
+
+
+def as_channels(path: Path) -> list[Path]:
+    """Five files of half the readings, which are open at the same time."""
+    names, readings = ("speed", "flow", "density", "wind", "rain"), values()[:, : NODES // 2]
+    for name in names:
+        np.save(path / f"{name}.npy", readings)
+    return [path / f"{name}.npy" for name in names]
+
+
+def as_days(path: Path) -> list[Path]:
+    """Many files with times, one after the other."""
+    times = pd.date_range("2024-01-01", periods=ROWS, freq="1min")
+    frame = pd.DataFrame(values().astype(np.float32), index=times).add_prefix("s")
+    for first in range(0, ROWS, 2000):
+        frame.iloc[first : first + 2000].to_parquet(path / f"{first}.parquet")
+    return sorted(path.glob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [(as_channels, {}), (as_days, {}), (as_days, {"resample": "1h", "aggregate": ("mean",)})],
+)
+def test_several_files_stay_in_a_few_budgets(
+    tmp_path: Path, write: Callable[[Path], list[Path]], options: dict[str, Any]
+) -> None:
+    """What is open shares the budget; what was joined or aggregated takes another."""
+    sources, chosen = write(tmp_path), IngestOptions(**options)
+
+    def read_all() -> int:
+        readings = resample(open_readings(sources, chosen), chosen)
+        return sum(len(chunk.values) for chunk in readings.chunks(BUDGET_BYTES))
+
+    assert peak_of(read_all) < 4 * BUDGET_BYTES
