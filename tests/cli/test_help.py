@@ -16,7 +16,8 @@ TEXTS = {name: text for group in COMMANDS.values() for name, text in group.items
 HEADINGS = {
     "train": ["Arguments", "Options", "Start", "Model", "Windows", "Training", "Optimization",
               "Machine", "Output"],
-    "ingest": ["Arguments", "Options", "Readings", "Times", "Graph", "Covariates", "Machine", "Output"],
+    "ingest": ["Arguments", "Options", "Readings", "Times", "Graph", "Covariates", "Machine",
+               "Output"],
     "evaluate": ["Arguments", "Options", "Readings", "Times", "Machine", "Output"],
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from pgti.forecasting.breakdowns import Breakdowns
 from pgti.forecasting.metrics import ForecastMetrics
 from pgti.graph import SensorGraph
 from pgti.store import Scaler, SeriesStore, StoreWriter, TypicalReadings
+from pgti.store.static_features import StaticFeatures
 from pgti.windows import WindowSpec
 from pgti_bench.fake_device import FakeGpu
 
@@ -32,6 +33,13 @@ def source_with_gaps(path: Path, *, grid: bool = True, exact: bool = False) -> W
         channels=("speed", "flow"),
         graph=SensorGraph.empty(NUM_NODES),
         exact=exact,
+        known_future=("flow",),
+        static=StaticFeatures(
+            names=("lanes", "kind"),
+            units=("", ""),
+            values=np.array([[1.0, 0], [2, 1], [3, 0], [4, np.nan], [np.nan, 1]]),
+            categories=((), ("ramp", "main")),
+        ),
     ) as writer:
         writer.append(values)
         writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
@@ -46,6 +54,8 @@ def source_with_gaps(path: Path, *, grid: bool = True, exact: bool = False) -> W
         fill="last",
         observed_mask=True,
         profile=True,
+        known_indices=(1,),
+        static=store.static_features,
     )
 
 
@@ -65,8 +75,8 @@ def test_batches_wait_for_nothing(
         with gpu.checked() as launches:  # as a loader does, which has more than one memory
             request = BatchRequest(starts=stride * np.arange(1, 9), scratch=scratch)
             batch = batcher.assemble(batcher.upload(batcher.fetch(request), scratch))
-        tensors = [batch.x, batch.x_mask, batch.y, batch.y_mask, batch.calendar]
-        assert {each.device for each in tensors if each is not None} == {gpu.device}
+        assert len(batch.tensors) == 9
+        assert {each.device for each in batch.tensors} == {gpu.device}
         assert launches.total >= 5
 
 
