@@ -76,9 +76,19 @@ def test_numbers_that_could_be_two(tmp_path: Path, cells: list[list[str]], delim
     assert stored(source, other)[-1] == [1234, 7]
 
 
+@pytest.mark.parametrize("missing", [(-999.0,), ("-999",)])
+def test_codes_show_no_sign(tmp_path: Path, missing: tuple[float | str, ...]) -> None:
+    """A code for missing readings, or a long whole number, is no hint at dots between thousands."""
+    source = table(tmp_path, [["1.234", "-999"], ["-999", "5.678"]], ";")
+    values = stored(source, IngestOptions(missing=missing))
+    np.testing.assert_array_equal(values, np.float32([[1.234, np.nan], [np.nan, 5.678]]))
+    source = table(tmp_path, [["1.234", "12000"], ["2.345", "5"]], ";")
+    assert stored(source, IngestOptions(overwrite=True))[0] == [np.float32(1.234), 12000]
+
+
 def test_far_rows_are_asked_about(tmp_path: Path) -> None:
     """A number that could be two is refused wherever it stands, with its line."""
-    rows = "".join(f"{row};{row + 1}\n" for row in range(9_000)) + "NaN;\n"
+    rows = "".join(f"{row % 900};{row % 7}\n" for row in range(9_000)) + "NaN;\n"
     (tmp_path / "a.csv").write_text(f"a;b\n{rows}1,234;5\n")
     with pytest.raises(DataError, match=r"line 9003, column 1 \(a\).*'1,234'.*decimal=','"):
         stored(tmp_path / "a.csv", IngestOptions(budget_bytes=1))

@@ -31,7 +31,8 @@ _SHAPES = {
     "a dot or a group": rf"{_SIGN}[1-9]\d{{0,2}}\.\d{{3}}",
     "a comma": rf"{_SIGN}\d*,\d*([eE][+-]?\d+)?",
     "a dot": rf"{_SIGN}\d*\.\d*([eE][+-]?\d+)?",
-    "whole": rf"{_SIGN}\d+",
+    "whole": rf"{_SIGN}\d{{1,3}}",
+    "long whole": rf"{_SIGN}\d{{4,}}",
 }
 _SHAPE = re.compile(
     "|".join(f"(?P<s{place}>{each})" for place, each in enumerate(_SHAPES.values()))
@@ -61,15 +62,28 @@ class Numerals:
         is_certain: whether the decimal sign was said or shown, so that the other sign, a comma or
             a dot, stands between thousands.
         missing: texts that mean "missing".
+        codes: numbers that do.
     """
 
     decimal: str = "."
     is_certain: bool = False
     missing: tuple[str, ...] = MISSING_WORDS
+    codes: tuple[float, ...] = ()
 
     def is_missing(self, cell: str) -> bool:
         """Whether a cell is empty, or a text that means "missing"."""
         return cell.strip() in self.missing
+
+    def find_decimal(
+        self, cells: Iterable[str], name: str, *, may_group_by_dots: bool
+    ) -> str | None:
+        """The same as `find_decimal`, of the cells that do not mean "missing"."""
+        observed = (
+            cell
+            for cell in cells
+            if not self.is_missing(cell) and (not self.codes or self.value(cell) not in self.codes)
+        )
+        return find_decimal(observed, name, may_group_by_dots=may_group_by_dots)
 
     def is_number(self, cell: str) -> bool:
         """Whether a cell is a number (missing and infinite included)."""
@@ -148,7 +162,8 @@ def find_decimal(cells: Iterable[str], name: str, *, may_group_by_dots: bool) ->
     if shown:
         return next(iter(shown))
     unclear = first.get("a comma or a group")
-    if unclear is None and may_group_by_dots and "whole" in first:
+    # Where dots stand between thousands, numbers without one are short.
+    if unclear is None and may_group_by_dots and "whole" in first and "long whole" not in first:
         unclear = first.get("a dot or a group")
     if unclear is not None:
         whole = re.sub(r"[.,]", "", unclear)

@@ -61,7 +61,8 @@ class IngestOptions:
         interval: Time between rows, such as "5min", for a source without times.
         time_zone: IANA name of the zone of wall-clock times; times with an offset are shown on
             its clock. By default the zone of the source, if it has one.
-        time_format: Format of the times in a table, as for `strptime`. By default ISO 8601.
+        time_format: Format of the times in a table, as for `strptime`. By default ISO 8601, or
+            what the times show.
         time_columns: Columns that hold the times; the text of several is joined (date, time). By
             default those whose titles and cells show it.
         resample: Interval, such as "5min", onto whose grid rows are aggregated.
@@ -71,8 +72,10 @@ class IngestOptions:
             unless its times follow a rule without exception (months, working days, service hours);
             "fill" inserts rows of missing readings; "keep" stores the time of each row.
         delimiter: Character between the cells of a text file. Auto-detected by default.
-        encoding: Encoding of the text in a file, such as "cp1252". Auto-detected by default.
-        decimal: Decimal sign of the numbers in a text file, "." or ",". Auto-detected by default.
+        encoding: Encoding of the text in a file, such as "cp1252". By default that of its byte
+            order mark, else UTF-8.
+        decimal: Decimal sign of the numbers in a text file, "." or ","; the other one may stand
+            between thousands. By default what the cells show, else ".".
         header: Whether the first line of a text file holds sensor ids. Auto-detected by default.
         timestamps: Whether the first column of a text file or a Parquet table holds times.
             Auto-detected by default.

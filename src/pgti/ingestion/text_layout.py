@@ -3,13 +3,14 @@
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
 from pgti.display import count_of
 from pgti.errors import DataError
-from pgti.ingestion.cells import MISSING_WORDS, Numerals, find_decimal
+from pgti.ingestion.cells import MISSING_WORDS, Numerals
+from pgti.ingestion.cleaning import numeric_codes
 from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ids_to_text, reraise_read_errors
@@ -69,8 +70,9 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     with reraise_read_errors(name, _FORMAT):
         rows = [row for row in _split_cells(lines, delimiter) if row]
     missing = (*MISSING_WORDS, *(code for code in options.missing if isinstance(code, str)))
-    decimal = options.decimal or _find_decimal(rows, delimiter, name)
-    numerals = Numerals(decimal=decimal or ".", is_certain=decimal is not None, missing=missing)
+    numerals = Numerals(missing=missing, codes=numeric_codes(options.missing))
+    decimal = options.decimal or _find_decimal(rows, delimiter, numerals, name)
+    numerals = replace(numerals, decimal=decimal or ".", is_certain=decimal is not None)
     notes = []
     num_levels = find_level_lines(rows, options, numerals)
     has_header = num_levels > 0 or find_header(rows, options, numerals, name)
@@ -165,12 +167,14 @@ def _find_delimiter(lines: list[str]) -> str:
     return max((",", "\t", ";"), key=unquoted[0].count)
 
 
-def _find_decimal(rows: list[tuple[str, ...]], delimiter: str, name: str) -> str | None:
+def _find_decimal(
+    rows: list[tuple[str, ...]], delimiter: str, numerals: Numerals, name: str
+) -> str | None:
     cells = [cell for row in (rows[1:] or rows) for cell in row]
     may_group_by_dots = delimiter in ";\t"
     if delimiter == "," and not any("," in cell for cell in cells):
         return None
-    return find_decimal(cells, name, may_group_by_dots=may_group_by_dots)
+    return numerals.find_decimal(cells, name, may_group_by_dots=may_group_by_dots)
 
 
 def _is_units_row(rows: list[tuple[str, ...]], numerals: Numerals) -> bool:

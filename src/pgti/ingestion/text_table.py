@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
-from pgti.ingestion.cells import GROUP_SIGNS, Numerals, find_decimal
-from pgti.ingestion.cleaning import numeric_codes
+from pgti.ingestion.cells import GROUP_SIGNS, Numerals
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import reraise_read_errors
 from pgti.ingestion.tables import Table, TableRows
@@ -43,9 +42,7 @@ def open_text_table(path: Path, options: IngestOptions) -> Table:
     def read(
         numbers: Sequence[int], others: Sequence[int], budget_bytes: int
     ) -> Iterator[TableRows]:
-        parser = _Parser(
-            path.name, layout, tuple(numbers), tuple(others), numeric_codes(options.missing)
-        )
+        parser = _Parser(path.name, layout, tuple(numbers), tuple(others))
         squeeze = squeeze_blanks if layout.delimiter == " " else bytes
         first_row = 0
         with reraise_read_errors(path.name, _FORMAT), open_utf8(path, options.encoding) as file:
@@ -84,7 +81,6 @@ class _Parser:
         layout: of the file.
         numbers: positions of the columns of numbers.
         others: positions of the columns of text.
-        codes: numbers that mean "missing".
         is_unsure: whether dots could stand between thousands, as nothing shows the decimal sign.
     """
 
@@ -92,7 +88,6 @@ class _Parser:
     layout: TextLayout
     numbers: tuple[int, ...]
     others: tuple[int, ...]
-    codes: tuple[float, ...]
     is_unsure: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,7 +105,9 @@ class _Parser:
         if self.is_unsure and (np.isfinite(values) & (values != np.trunc(values))).any():
             texts = self._read(block, line, dict.fromkeys(self.numbers, pa.string()))
             cells = (cell for each in texts.columns for cell in pc.unique(each).to_pylist())
-            find_decimal(filter(None, cells), self.name, may_group_by_dots=True)
+            self.layout.numerals.find_decimal(
+                filter(None, cells), self.name, may_group_by_dots=True
+            )
             self.is_unsure = False
         if (np.abs(values) > _LARGEST_WHOLE).any():
             self._refuse_rounded(block, line)
@@ -207,7 +204,7 @@ class _Parser:
                 text = (cell or "").strip()
                 if len(text) < _SAFE_DIGITS or not text.removeprefix("-").isdecimal():
                     continue
-                if int(text) != float(text) and float(text) not in self.codes:
+                if int(text) != float(text) and float(text) not in self.layout.numerals.codes:
                     raise DataError(
                         f"line {line + row}, {self.layout.column(position)} of {self.name} holds "
                         f"{text}, a whole number above 2^53, which float64 rounds: subtract an "
@@ -250,7 +247,7 @@ class _Parser:
         row = cells.index(wrong[0]) if wrong else 0
         place = f"line {line + row}, {self.layout.column(position)} of {self.name}"
         if not self.layout.numerals.is_certain:
-            find_decimal(wrong, place, may_group_by_dots=False)
+            self.layout.numerals.find_decimal(wrong, place, may_group_by_dots=False)
         codes: dict[str, None] = {}
         for column in [cells, *(each.to_pylist() for each in table.columns[:_SEARCHED_COLUMNS])]:
             codes |= dict.fromkeys(
