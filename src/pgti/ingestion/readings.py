@@ -160,16 +160,12 @@ def as_floats(values: NDArray[Any]) -> NDArray[np.floating[Any]]:
 
 
 def check_whole_numbers(numbers: Iterable[int]) -> None:
-    """Refuse whole numbers that float64 would round.
-
-    Raises:
-        DataError: naming the first of them.
-    """
+    """Refuse, by a `DataError`, whole numbers that float64 would round."""
     for number in numbers:
         if int(float(number)) != number:
             raise DataError(
-                f"the reading {number} is beyond 2^53, where float64 has no longer every whole "
-                "number: subtract a constant from the readings of its sensor"
+                f"the reading {number} is a whole number above 2^53, which float64 rounds: "
+                "subtract an offset, or divide the readings"
             )
 
 
