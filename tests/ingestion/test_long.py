@@ -19,6 +19,7 @@ from pyarrow import feather
 import pgti
 from pgti.errors import ConfigError, DataError, name_flags
 from pgti.ingestion import IngestOptions, long, long_columns, open_readings
+from pgti.ingestion.newer import open_newer_series
 from pgti.ingestion.readings import Readings
 
 HOURS = pd.date_range("2024-05-01", periods=6, freq="h")
@@ -559,3 +560,37 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / f"{dead.name}.lock").touch()
     pgti.ingest(source, tmp_path / "s", budget_bytes=256)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.csv", "s"]
+
+
+def test_newer_readings_of_a_run_are_matched_by_id(tmp_path: Path) -> None:
+    """They may be a frame of another library, in another order of rows, or wide."""
+    table = table_of(when=EACH, where=["b", "a"], v=COUNT)
+    store = pgti.ingest(table, tmp_path / "s", long=("when", "where", "v"), duplicates="last")
+    newer = table.assign(when=table.when + pd.Timedelta(hours=6)).sample(frac=1, random_state=2)
+    again = pd.concat([newer.assign(v=-1.0), newer])  # the last of two
+    wide = newer.pivot(index="when", columns="where", values="v")
+    for source in (
+        pl.from_pandas(again),
+        pa.Table.from_pandas(again),
+        as_csv(again, tmp_path),
+        wide,
+    ):
+        with open_newer_series(source, store) as series:
+            assert series.store.meta.node_ids == ("a", "b")
+            np.testing.assert_array_equal(
+                series.store.read(0, 6)[..., 0], COUNT.reshape(6, 2)[:, ::-1]
+            )
+            assert series.store.meta.start == "2024-05-01T06:00:00"
+
+
+def test_station_files_of_several_days(tmp_path: Path) -> None:
+    days = [
+        text(tmp_path / f"d07_{day}.txt", station_file().replace("05/01/2024", f"05/0{day}/2024"))
+        for day in (1, 2)
+    ]
+    with pytest.raises(DataError, match="lacks 20 rows"):
+        pgti.ingest(days, tmp_path / "s")
+    store = pgti.ingest(days, tmp_path / "s", gaps="fill")
+    assert store.meta.channels == ("flow", "occupancy", "speed")
+    flow = store.read(0, store.meta.num_steps)[[0, 3, 24, 27], :, 0]
+    np.testing.assert_array_equal(flow - [715898, 715900], [[0, 0], [3, 3], [0, 0], [3, 3]])
