@@ -9,6 +9,7 @@ from pgti.errors import name_flags, option
     ("name", "value", "argument", "flag"),
     [
         ("batch_size", 8, "batch_size=8", "--batch-size 8"),
+        ("threshold", 0, "threshold=0", "--threshold 0"),
         ("batching", "index", "batching='index'", "--batching index"),
         ("overwrite", True, "overwrite=True", "--overwrite"),
         ("windows.targets", None, "windows.targets", "--windows.targets"),

@@ -159,7 +159,7 @@ def option(name: str, value: object = None, *, flag: str | None = None) -> str:
         dashed = "--" + ".".join([*tables, negation + last])
         if name.startswith("model.") and isinstance(value, bool):
             return f"--{name.replace('_', '-')} {str(value).lower()}"  # it takes no negation
-        if value in (None, True, False, ()):
+        if value is None or isinstance(value, bool) or value == ():
             return dashed
         values = value if isinstance(value, tuple) else (value,)
         text = ",".join(map(str, values))

@@ -118,10 +118,10 @@ def test_every_sensor_has_its_neighbours(tmp_path: Path) -> None:
     )
     matrix = store.graph.adjacency.toarray()
     assert (np.count_nonzero(matrix, axis=1) >= 2).all()
-    km = 6371.0088 * np.radians(44.0 - 34.04)
+    km = 6371.0088 * np.radians(44.0 - 34.03)
     assert matrix[5, 4] == np.float32(0.1)
     (note,) = store.notes
-    assert f"sensor '5' is {km:,.4g} km from its nearest (median 1.112 km)" in note
+    assert f"the longest, '3' to '5', has {km:,.4g} km (median 1.668 km)" in note
     even = ingest(
         np.ones((3, 5)),
         tmp_path / "even",

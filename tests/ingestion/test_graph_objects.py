@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import networkx as nx
 import numpy as np
 import pandas as pd
@@ -307,7 +308,6 @@ def test_libcity_costs_are_distances(tmp_path: Path) -> None:
 
 
 def test_geo_frames(tmp_path: Path) -> None:
-    geopandas = pytest.importorskip("geopandas", reason="needs geopandas")
     longitudes, latitudes = zip(*PLACES.values(), strict=True)
     points = geopandas.points_from_xy(longitudes, latitudes, crs=4326)
     frame = geopandas.GeoDataFrame({"station": IDS, "lanes": 2}, geometry=points)

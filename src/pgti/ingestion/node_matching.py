@@ -271,15 +271,14 @@ def _match_coordinates(
     is_far = edges.weights < options.threshold
     if is_far.any():
         ids = node_ids or raw.node_ids or tuple(map(str, range(num_nodes)))
-        nearest = np.full(num_nodes, np.inf)
-        np.minimum.at(nearest, edges.source, distances_km)
-        farthest = int(edges.source[is_far][np.argmax(nearest[edges.source[is_far]])])
+        longest = int(np.argmax(distances_km))
+        ends = f"{ids[edges.source[longest]]!r} to {ids[edges.target[longest]]!r}"
         notes += (
             f"{int(is_far.sum()):,} of {count_of(len(is_far), 'edge')} to nearest neighbours are "
             f"so long that they have the smallest weight, {options.threshold:g}, at sigma "
-            f"{edges.sigma:.4g} km: sensor {ids[farthest]!r} is {nearest[farthest]:,.4g} km from "
-            f"its nearest (median {np.median(nearest):,.4g} km); {option('sigma')} sets the width "
-            "of the kernel, which such distances widen",
+            f"{edges.sigma:.4g} km: the longest, {ends}, has {distances_km[longest]:,.4g} km "
+            f"(median {np.median(distances_km):,.4g} km); {option('sigma')} sets the width of the "
+            "kernel, which such distances widen",
         )
     return graph, notes
 
