@@ -131,6 +131,14 @@ def test_texts_that_mean_missing(tmp_path: Path, code: str) -> None:
     np.testing.assert_array_equal(values, [[1, np.nan], [2, 3], [np.nan, 4]])
 
 
+def test_texts_are_remembered(tmp_path: Path) -> None:
+    """Newer readings have the missing codes of the store, numbers and texts."""
+    source = table(tmp_path, [["1", "-"], ["-999", "3"], ["5", "4"]], ",")
+    store = ingest(source, tmp_path / "s", IngestOptions(missing=("-", -999.0)))
+    newer = table(tmp_path, [["1", "-"], ["-999", "3"], ["5", "4"], ["-", "-999"]], ",", "b.csv")
+    assert np.isnan(append(store, newer).read(3, 4)).all()
+
+
 def test_all_texts_are_named_at_once(tmp_path: Path) -> None:
     """One refusal names what recurs in any column, as flags take it."""
     source = table(tmp_path, [["1", "-"], ["M", "3"], ["M", "4"]], ",")
