@@ -40,8 +40,8 @@ class IngestOptions:
     """How to read the readings and the graph.
 
     Attributes:
-        values: Arrays (npz), tables or datasets (HDF5) that hold the readings. Several arrays
-            [T, N] become channels. By default the only candidate.
+        values: Arrays (npz), tables or datasets (HDF5) or variables (MATLAB, NetCDF, Zarr) that
+            hold the readings. Several arrays [T, N] become channels. By default the only candidate.
         channels: Name of each channel. By default the names in the source, else "value".
         units: Unit of each channel.
         scale: Factor from raw values to readings, one for all channels or one each. Where 1/scale
@@ -54,9 +54,11 @@ class IngestOptions:
             times, columns and names show.
         duplicates: What to do where a time and a sensor occur twice: "error" refuses the source;
             "first", "last" and "mean" choose among the rows in their order.
-        axes: Names of the axes of an array, in its order: time, sensor, channel; others (row,
-            column; latitude, longitude) together make the sensors.
-        transpose: Whether rows are sensors and columns are times.
+        axes: Names of the two to four axes of an array, in its order: time (or day and slot, which
+            are joined), sensor, channel; others (row, column; latitude, longitude) together make
+            the sensors. Of a table whose columns have two levels, time,sensor,channel or
+            time,channel,sensor.
+        transpose: Whether the rows of a table or a matrix are sensors and its columns are times.
         start: Wall-clock time of the first row, ISO 8601, for a source without times.
         interval: Time between rows, such as "5min", for a source without times.
         time_zone: IANA name of the zone of wall-clock times; times with an offset are shown on
@@ -79,9 +81,9 @@ class IngestOptions:
         header: Whether the first line of a text file holds sensor ids. Auto-detected by default.
         timestamps: Whether the first column of a text file or a Parquet table holds times.
             Auto-detected by default.
-        ids: Array of sensor ids (1-D) in an npz or HDF5 source, or column of ids in a table of
-            coordinates. By default the first array of a usual name (node_ids, sensor_ids, ids,
-            ...) that has the right length.
+        ids: Array of sensor ids (1-D) in an npz, HDF5 or MATLAB source, or column of ids in a
+            transposed table or a table of coordinates. By default the first array of a usual name
+            (node_ids, sensor_ids, ids, ...) that has the right length.
         known_future: Channels whose values are known for times to come (a calendar of events, a
             weather forecast).
         categorical: Static features whose values are categories, although they look like numbers.
