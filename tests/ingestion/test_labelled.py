@@ -1,6 +1,7 @@
 """NetCDF, Zarr and xarray: dimensions, coordinates, packed numbers, chunks, and refusals."""
 
 import json
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgti.errors import ConfigError, DataError
+from pgti.errors import ConfigError, DataError, PgtiError
 from pgti.ingestion import IngestOptions, append, ingest, open_readings
 from pgti.ingestion.newer import open_newer_series
 
@@ -351,6 +352,21 @@ def test_hostile_files(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match=r"x of h.zarr .* for one row"):
         ingest(tmp_path / "h.zarr", tmp_path / "s")
+
+
+@pytest.mark.parametrize("engine", ["scipy", "h5netcdf"])
+def test_changed_bytes(tmp_path: Path, engine: str) -> None:
+    """Whatever bytes of a header are changed, there is a store or one line."""
+    whole, rng = to_netcdf(stations(), tmp_path, engine=engine).read_bytes(), random.Random(4)
+    for _ in range(40):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 5)):
+            content[rng.randrange(min(len(content), 3000))] = rng.randrange(256)
+        (tmp_path / "b.nc").write_bytes(content)
+        try:
+            ingest(tmp_path / "b.nc", tmp_path / "s", overwrite=True)
+        except PgtiError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - most are stores
 
 
 def test_huge_chunk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ def decoded(stored: np.ndarray, attributes: dict[str, object], **more: object) -
         (np.array([0.1, 0.2], "f4"), {"valid_max": 0.1}, [np.float32(0.1), NAN]),
         (np.array([3, 255], "u1"), {"_FillValue": -9999}, [3, 255]),
         (np.array([3.0, NAN]), {"_FillValue": NAN}, [3, NAN]),
+        (np.array([3, 0], "i2"), {"scale_factor": 1e308}, [math.inf, 0]),
     ],
 )
 def test_conventions(stored: np.ndarray, attributes: dict[str, object], expected: list) -> None:

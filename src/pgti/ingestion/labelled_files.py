@@ -51,15 +51,17 @@ def open_netcdf(path: Path, options: IngestOptions) -> Readings:
     engine = "h5netcdf" if magic == _HDF5 else "scipy"
     _import_xarray("netcdf", *(("h5netcdf",) if engine == "h5netcdf" else ()))
 
-    def list_groups() -> list[str]:
-        if engine == "scipy":
-            return []
-        import h5py  # noqa: PLC0415 - h5netcdf brings it
+    # h5netcdf complains of files that are cut off on standard error too.
+    groups = _hdf5_groups(path) if engine == "h5netcdf" else []
+    return _open(lambda: nullcontext(path), engine, options, path.name, lambda: groups)
 
-        with h5py.File(path, "r") as file:
-            return [key for key, each in file.items() if isinstance(each, h5py.Group)]
 
-    return _open(lambda: nullcontext(path), engine, options, path.name, list_groups)
+def _hdf5_groups(path: Path) -> list[str]:
+    """The outermost groups of a file."""
+    import h5py  # noqa: PLC0415 - h5netcdf brings it
+
+    with reraise_read_errors(path.name, "NetCDF"), h5py.File(path, "r") as file:
+        return [key for key, each in file.items() if isinstance(each, h5py.Group)]
 
 
 def is_zarr(path: Path) -> bool:

@@ -123,10 +123,11 @@ class Packing:
         for code in self.codes:
             missing |= numbers == code
         _mark_outside(missing, numbers, self.packed_range)
-        if self.scale != 1:
-            values = scale_values(values, self.scale)
-        if self.offset:
-            values = values.astype(np.float64) + self.offset
+        with np.errstate(over="ignore"):  # infinite readings are refused later
+            if self.scale != 1:
+                values = scale_values(values, self.scale)
+            if self.offset:
+                values = values.astype(np.float64) + self.offset
         _mark_outside(missing, values, self.range)
         if missing.any():
             values[missing] = np.nan
