@@ -145,6 +145,15 @@ def test_dates_without_a_header(tmp_path: Path) -> None:
     assert (store.meta.num_nodes, store.meta.start) == (2, "2021-03-04T22:00:00")
 
 
+def test_calendar_columns_of_a_frame(tmp_path: Path) -> None:
+    """A DataFrame whose times stand in columns is read as the file that it would be."""
+    frame = pd.DataFrame({"a": VALUES[:, 0], "b": VALUES[:, 1]})
+    units = {unit: getattr(TIMES, unit) for unit in ("year", "month", "day", "hour")}
+    check(ingest(frame.assign(**units), tmp_path / "s"))
+    indexed = frame.set_index(TIMES).assign(month=TIMES.month, hour=TIMES.hour)
+    assert ingest(indexed, tmp_path / "t").meta.node_ids == ("a", "b", "month", "hour")
+
+
 def test_several_columns_of_dates(tmp_path: Path) -> None:
     """Which of two columns is the time of a row is not guessed."""
     source = table(tmp_path, {"date": TIMES, "updated": TIMES})

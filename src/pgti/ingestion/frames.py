@@ -27,6 +27,7 @@ from pgti.ingestion.readings import (
 )
 from pgti.ingestion.shape import open_table
 from pgti.ingestion.time_columns import ColumnTimes, DateTimes, NoTimes, TextTimes
+from pgti.ingestion.time_parts import join_time_columns
 from pgti.ingestion.times import RowLabels
 
 __all__ = ["open_array", "open_frame"]
@@ -112,7 +113,8 @@ def _is_table(frame: pd.DataFrame, options: IngestOptions) -> bool:
     others = [each for each in set(frame.dtypes.to_numpy()) if not _is_number(each)]
     if options.long or options.time_columns or others or frame.index.nlevels > 1:
         return True
-    return could_be_long(pandas_table(frame.iloc[:20]), options)
+    head = pandas_table(frame.iloc[:20])
+    return could_be_long(head, options) or join_time_columns(head, options) is not head
 
 
 def _check_large(block: pd.DataFrame) -> None:
