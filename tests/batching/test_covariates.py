@@ -237,3 +237,31 @@ def test_channels_known_in_advance_are_no_targets(tmp_path: Path) -> None:
     assert WindowSource.from_config(store, seen).known_indices == ()
     with pytest.raises(ConfigError, match=r"rain is known in advance in .*: it is an input"):
         WindowConfig(input_steps=5, horizon=3, targets=("rain",)).target_indices(store)
+
+
+def test_holidays_and_months_are_the_same_in_every_strategy(tmp_path: Path) -> None:
+    """October 13 is a holiday in the US; rows past the end have features, too."""
+    calendar = ("time-of-day", "holiday:US", "month-of-year", "day-of-year")
+    source = make_source(tmp_path / "s", (4000, 2, 1), SPEC, missing=0, calendar=calendar)
+    starts = np.array([3449, 3450, 3451, 3460, 3992])
+    batches = [make(source).gather(starts) for make in (standard, *BATCHERS)]
+    for batch in batches[1:]:
+        assert_same(batch, batches[0])
+    rows = starts[:, None] + np.arange(SPEC.span)
+    days = source.store.time_axis.at(rows).astype("datetime64[D]")
+    is_holiday = days == np.datetime64("2025-10-13")
+    np.testing.assert_array_equal(batches[0].calendar[..., 1], is_holiday)
+    assert 0 < is_holiday.sum() < is_holiday.size
+    np.testing.assert_array_equal(batches[0].x[:, :, 1, 2], is_holiday[:, :5])
+
+
+def test_holidays_follow_the_calendar(tmp_path: Path) -> None:
+    store = make_source(tmp_path / "s", (400, 2, 1), SPEC).store
+    shape = {"input_steps": 5, "horizon": 3}
+    windows = WindowConfig(**shape, holidays=("US", "DE-BY"))  # type: ignore[arg-type]
+    source = WindowSource.from_config(store, windows)
+    assert source.calendar == ("time-of-day", "holiday:US", "holiday:DE-BY")
+    resolved = replace(windows, calendar=source.calendar)
+    assert WindowSource.from_config(store, resolved).calendar == source.calendar
+    with pytest.raises(ConfigError, match="'ZZ' is not the code of a country"):
+        WindowSource.from_config(store, replace(windows, holidays=("ZZ",)))

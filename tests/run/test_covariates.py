@@ -196,6 +196,22 @@ def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
         assert torch.equal(one, two)
 
 
+def test_a_run_remembers_its_holidays(tmp_path: Path) -> None:
+    """Stopped and opened again; the network sees them as the last input channels."""
+    store = make_store(tmp_path, readings())
+    config = RunConfig(
+        store=store.path.absolute(),
+        windows=WindowConfig(input_steps=INPUTS, horizon=HORIZON, holidays=("IT",)),
+        model=ModelConfig(name="linear"),
+        training=TrainingConfig(epochs=1, batch_size=16, seed=3),
+        device="cpu",
+    )
+    run, _ = train_run(config, tmp_path / "run", store=store)
+    opened = Run.open(tmp_path / "run")
+    assert opened.source.calendar == run.source.calendar == ("time-of-day", "holiday:IT")
+    np.testing.assert_array_equal(opened.forecast()["forecast"], run.forecast()["forecast"])
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = readings()
     path = table(values[:STEPS], tmp_path / "r.csv")
