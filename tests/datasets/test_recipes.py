@@ -205,6 +205,7 @@ def test_flows_of_stations_with_ids(files: Path) -> None:
     (files / "PEMS03.txt").write_text("317842\n313344\n313349\n")
     store = made("PEMS03", files)
     assert store.meta.node_ids == ("317842", "313344", "313349")
+    assert store.meta.read_options["dataset"] == "PEMS03"
     np.testing.assert_array_equal(
         store.graph.adjacency.toarray(), [[1, 0, 1], [0, 0, 0], [1, 0, 0]]
     )

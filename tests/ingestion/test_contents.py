@@ -49,3 +49,11 @@ def test_markup_in_a_table_is_no_page(tmp_path: Path) -> None:
     file = tmp_path / "readings.csv"
     file.write_text("<htmlx>,b\n1,2.5\n3,4\n")
     assert ingest(file, tmp_path / "store").meta.node_ids == ("<htmlx>", "b")
+
+
+def test_newer_readings_that_are_a_pointer(tmp_path: Path) -> None:
+    store = ingest(np.ones((3, 2)), tmp_path / "store", start="2024-01-01", interval="1h")
+    newer = tmp_path / "newer.csv"
+    newer.write_text(POINTER)
+    with pytest.raises(DataError, match=r"newer.csv is a Git LFS pointer"):
+        store.append(newer)

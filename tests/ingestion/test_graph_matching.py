@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pgti.errors import DataError
@@ -196,3 +197,14 @@ def test_decimal_commas_of_weights(tmp_path: Path) -> None:
         stored(tmp_path, thousands)
     graph, _ = read_graph(tmp_path / "g.csv", IngestOptions(decimal=",", edge_values="weight"))
     assert sorted(graph.edge_weight.tolist()) == [1.5, 2.25]
+
+
+def test_encodings_of_a_list(tmp_path: Path) -> None:
+    """Another encoding than UTF-8 is refused with candidates, and read once it is named."""
+    readings = pd.DataFrame({"\u5317\u4eac": [1.5, 2.5], "\u4e0a\u6d77": [3.5, 4.5]})
+    (tmp_path / "e.csv").write_bytes("\u5317\u4eac,\u4e0a\u6d77,0.5\n".encode("gb18030"))
+    with pytest.raises(DataError, match=r"e.csv is not UTF-8 .* gb18030 reads"):
+        ingest(readings, tmp_path / "store", graph=tmp_path / "e.csv")
+    options = IngestOptions(encoding="gb18030")
+    store = ingest(readings, tmp_path / "store", options, graph=tmp_path / "e.csv")
+    assert weights(store) == {("\u5317\u4eac", "\u4e0a\u6d77"): 0.5}
