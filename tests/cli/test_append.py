@@ -120,6 +120,12 @@ def test_nothing_new_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[s
         captured = capsys.readouterr()
         assert said in captured.err
         assert json.loads(captured.out)["appended"] == 0
+        assert run("append", store, tmp_path / f"{name}.csv", "--json", "--quiet") == 0
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        assert said in json.loads(captured.out)["notes"]
+    assert run("append", store, tmp_path / "nowhere.csv", "--quiet") == 2
+    assert "nowhere.csv does not exist" in capsys.readouterr().err
     assert SeriesStore.open(store).fingerprint == before
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(
         ["few.csv", "none.csv", "old.csv", "store"]

@@ -49,7 +49,8 @@ def build_app(command: str | None = None) -> App:
         help="Train and evaluate spatiotemporal graph neural networks on sensor series of any "
         "length: index-batching stores the series once and gathers windows from it.",
         version=version("pgti"),
-        help_epilogue="Every command accepts --debug, which shows the traceback of an error.",
+        help_epilogue="Every command accepts --quiet, which prints results and errors alone, and "
+        "--debug, which shows the traceback of an error.",
         config=split_lists,
         console=OutputConsole(),
         default_parameter=Parameter(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "run_command"]
 
-_DEBUG = "--debug"
+_DEBUG, _QUIET = "--debug", "--quiet"
 _FOR_RANKS = ("train", "evaluate", "backtest")
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
@@ -32,15 +32,15 @@ _IMPORTING = "<frozen importlib._bootstrap>"
 def run_command(tokens: Sequence[str]) -> int:
     """Run the command line `tokens` and return the exit code."""
     from pgti.cli.app import build_app
-    from pgti.cli.output import log
+    from pgti.cli.output import log, silence
 
     debug = _DEBUG in tokens
-    arguments = [token for token in tokens if token != _DEBUG]
+    arguments = [token for token in tokens if token not in (_DEBUG, _QUIET)]
     try:
         _check_command(arguments)
         _refuse_ranks(arguments)
         app = build_app(next(iter(arguments), None))
-        with name_flags():
+        with name_flags(), silence(_QUIET in tokens):
             app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except (Exception, KeyboardInterrupt) as error:  # also an error of this program
         if debug:
@@ -49,7 +49,7 @@ def run_command(tokens: Sequence[str]) -> int:
         code, message = _describe_error(error)
         # Before the ranks have connected, those of a machine fail alike.
         if not getattr(error, "is_reported", launch is not None and launch.local_rank > 0):
-            log(message, rank=0 if launch is None else launch.rank)
+            log(message, rank=0 if launch is None else launch.rank, is_error=True)
         return code
     return 0
 

@@ -9,7 +9,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO, Any, Literal
 
 from rich.box import SIMPLE_HEAD
@@ -27,6 +28,7 @@ __all__ = [
     "log",
     "print_results",
     "print_text",
+    "silence",
 ]
 
 _UNBOUNDED = 1 << 20
@@ -41,13 +43,29 @@ class OutputConsole(Console):
         _drop(self.file)
 
 
+_is_quiet = False  # not a context variable: threads of their own report progress
+
+
+@contextmanager
+def silence(is_quiet: bool = True) -> Iterator[None]:
+    """Drop notes and progress while the block runs; errors and results are printed."""
+    global _is_quiet  # noqa: PLW0603 - one user interface per process
+    before, _is_quiet = _is_quiet, is_quiet
+    try:
+        yield
+    finally:
+        _is_quiet = before
+
+
 def error_console() -> Console:
     """The console of progress and notes."""
-    return OutputConsole(stderr=True)
+    return OutputConsole(stderr=True, quiet=_is_quiet)
 
 
-def log(message: str, rank: int = 0) -> None:
+def log(message: str, rank: int = 0, *, is_error: bool = False) -> None:
     """Print a line on standard error; it names the rank, unless that is 0."""
+    if _is_quiet and not is_error:
+        return
     prefix = f"pgti: rank {rank}" if rank else "pgti"
     _write(f"{prefix}: {message}\n", sys.stderr)
 
