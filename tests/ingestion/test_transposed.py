@@ -199,6 +199,8 @@ def test_newer_arrays(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"if its rows are sensors, read it with transpose=True"):
         plain.append(array[:, 40:])
     assert plain.append(array[:, 40:], transpose=True).meta.num_steps == 60
+    square = plain.append(array[:, 40:43])
+    assert "the array has as many rows as sensors, 3" in " ".join(square.notes)
 
 
 def test_a_newer_transposed_table(tmp_path: Path) -> None:

@@ -38,6 +38,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(frame_of("2025-10-01", 80), tmp_path_factory.mktemp("newer"))
 
 
+def test_axes_and_columns_of_newer_readings_are_those_of_training(tmp_path: Path) -> None:
+    """An array with the sensors first, and a frame of the same readings, give one forecast."""
+    names = {"interval": "1h", "start": "2025-10-01", "node_ids": IDS}
+    np.save(tmp_path / "old.npy", frame_of("2025-10-01", 80).to_numpy().T)
+    np.save(tmp_path / "new.npy", NEWER.to_numpy().T)
+    run = train(tmp_path / "old.npy", tmp_path, axes=("sensor", "time"), **names)
+    found, lines = forecast(run, tmp_path / "new.npy", options={"start": "2025-10-06T08:00"})
+    assert "read as in training: axes sensor,time" in lines[0]
+    expected, _ = forecast(run, NEWER, options={"axes": ()})
+    pd.testing.assert_frame_equal(found, expected)
+
+
 @pytest.fixture(scope="module")
 def berlin(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Of the clock of Berlin, in a CSV file of wall-clock times."""

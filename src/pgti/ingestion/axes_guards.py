@@ -5,7 +5,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.node_matching import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.readings import Readings
 
-__all__ = ["hint_at_axes", "note_other_axes", "refuse_other_axes"]
+__all__ = ["hint_at_axes", "note_other_axes", "note_square_array", "refuse_other_axes"]
 
 _COUNT_BYTES = 1 << 22
 
@@ -61,6 +61,17 @@ def note_other_axes(readings: Readings, num_rows: int, graph: RawGraph | None) -
         f"{name} is read as {count_of(num_rows, 'step')} of {num_nodes} sensors, {how}: if its "
         f"rows are sensors, read it with {_reading_option('row', readings)}",
     )
+
+
+def note_square_array(readings: Readings) -> list[str]:
+    """A note on newer readings without ids that have as many rows as sensors."""
+    size = readings.num_nodes
+    if readings.num_rows != size or size == 1 or readings.has_named_axes or readings.counts_ids:
+        return []
+    return [
+        f"{readings.name} has as many rows as sensors, {size}: its rows are taken for times; if "
+        f"they are sensors, read it with {_reading_option('row', readings)}"
+    ]
 
 
 def hint_at_axes(readings: Readings, num_nodes: int) -> str:

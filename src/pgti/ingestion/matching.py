@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of, shorten
 from pgti.errors import ConfigError, DataError, option
-from pgti.ingestion.axes_guards import hint_at_axes
+from pgti.ingestion.axes_guards import hint_at_axes, note_square_array
 from pgti.ingestion.readings import Chunk, Readings
 
 __all__ = ["MatchedReadings", "SourceChannels", "match_readings"]
@@ -171,7 +171,7 @@ def _match_sensors(
                 f"has {len(node_ids):,}: give as many, in the order of the {series}, or give "
                 f"them ids{hint_at_axes(readings, len(node_ids))}"
             )
-        return np.arange(len(node_ids), dtype=np.int64), []
+        return np.arange(len(node_ids), dtype=np.int64), note_square_array(readings)
     positions = {each: place for place, each in enumerate(ids)}
     if len(positions) != len(ids):
         twice = next(each for each in ids if ids.count(each) > 1)
