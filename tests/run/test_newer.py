@@ -103,7 +103,7 @@ def test_columns_without_names_are_taken_in_order(run: Run) -> None:
     ("columns", "message"),
     [
         (["x", "y", "z"], r"has none of the run's sensors: it has x, y, z, and they are called a,"),
-        (["a", "b", "a"], "the DataFrame has the column 'a' twice: each must be unique"),
+        (["a", "b", "a"], r"'a' (occurs )?twice"),
     ],
 )
 def test_other_sensors_are_refused(run: Run, columns: list[str], message: str) -> None:
