@@ -45,6 +45,18 @@ def test_windows_are_those_of_the_official_code(name: str) -> None:
     assert protocol.window_options(999)["fractions"] == protocol.fractions
 
 
+def test_rows_that_are_cut_first_make_fewer_windows() -> None:
+    """ASTGCN, STSGCN and AGCRN cut rows at 60 and 80 %, each part into windows of its own."""
+    for name in ("PEMS03", "PEMS04", "PEMS07", "PEMS08"):
+        rows, windows = PROTOCOLS[name].num_steps, PROTOCOLS[name].num_windows
+        cuts = (0, int(rows * 0.6), int(rows * 0.8), rows)
+        fewer = [
+            count - (stop - start - 23)
+            for count, start, stop in zip(windows, cuts, cuts[1:], strict=False)
+        ]
+        assert set(fewer) <= set(range(9, 20))
+
+
 def test_windows_that_papers_report() -> None:
     assert PROTOCOLS["METR-LA"].num_windows == (23_974, 3_425, 6_850)
     assert PROTOCOLS["PEMS-BAY"].num_windows == (36_465, 5_209, 10_419)

@@ -34,7 +34,7 @@ _PROTOCOL = partial(
     calendar=("time-of-day", "day-of-week"),
     zeros="a flow of 0 counts in neither loss nor errors",
     notes=(
-        "ASTGCN, STSGCN and AGCRN cut the rows first, so their splits have up to 22 windows less",
+        "ASTGCN, STSGCN and AGCRN cut the rows first, so their splits have 9 to 19 windows less",
     ),
 )
 _NUM_WINDOWS = {
