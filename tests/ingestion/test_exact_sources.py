@@ -137,6 +137,9 @@ def test_decimals_are_rounded_once(tmp_path: Path, kind: str) -> None:
         pa.parquet.write_table(pa.Table.from_pandas(table.reset_index()), source)
     store = pgti.ingest(source, tmp_path / "s", exact=True)
     np.testing.assert_array_equal(store.read(0, 30)[..., 0], table.astype(float))
+    small = (NUMBERS % 10_000).astype(np.int16)  # which float32 holds
+    tenths = pgti.ingest(small, tmp_path / "u", exact=True, scale=(0.1,), **CLOCK)
+    np.testing.assert_array_equal(tenths.read(0, 30)[..., 0], small / 10)
     scaled = pgti.ingest(NUMBERS, tmp_path / "t", exact=True, scale=(0.001,), **CLOCK)
     np.testing.assert_array_equal(scaled.read(0, 30)[..., 0], NUMBERS / 1000)
 

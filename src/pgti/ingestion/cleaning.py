@@ -103,8 +103,7 @@ def scale_values(values: NDArray[np.floating[Any]], factor: float) -> NDArray[np
         return values
     divisor = round(1 / factor) if math.isfinite(1 / factor) else 0
     if divisor != 0 and math.isclose(divisor * factor, 1, rel_tol=1e-12):
-        # A product with 0.1 is rounded twice (0.1 itself is not exact); a quotient once.
-        wide = values if np.float32(divisor) == divisor else values.astype(np.float64)
-        wide /= divisor
-        return wide
+        # A product with 0.1 is rounded twice (0.1 itself is not exact); a quotient once. Rounded to
+        # float32 afterwards, a float64 quotient of float32 numbers is that of float32.
+        return values.astype(np.float64, copy=False) / divisor
     return values.astype(np.float64) * factor
