@@ -403,3 +403,33 @@ def test_newer_days_are_joined(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read(newer.store), read(whole)[48:])
     assert store.append([*files[1:]]).fingerprint == whole.fingerprint
     assert sorted(each.name for each in tmp_path.iterdir()) == ["days", "store", "whole"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_pieces_are_joined_as_pandas_joins_them(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces of any rows and columns, which overlap, in any order of names."""
+    rng = np.random.default_rng(seed)
+    monkeypatch.setattr("pgti.ingestion.merging._MAX_OPEN", int(rng.integers(2, 9)))
+    frame = FRAME.add_prefix("s").mask(rng.random(FRAME.shape) < 0.1)
+    pieces = []
+    for _ in range(rng.integers(3, 12)):
+        first, last = sorted(rng.choice(len(frame) + 1, 2, replace=False))
+        columns = rng.permutation(3)[: rng.integers(1, 4)]
+        pieces.append(frame.iloc[first:last, columns])
+    write(tmp_path, {f"{number}.csv": piece for number, piece in enumerate(pieces)})
+    expected = pieces[0]
+    for piece in pieces[1:]:
+        expected = expected.combine_first(piece)
+    store = pgti.ingest(
+        str(tmp_path / "*.csv"),
+        tmp_path / "s",
+        files="times",
+        gaps="keep",
+        budget_bytes=int(rng.choice([1, 200, 5000, 1 << 20])),
+    )
+    times = store.time_axis.at(np.arange(store.meta.num_steps))
+    assert (times == expected.sort_index().index.to_numpy()).all()
+    values = expected.sort_index()[list(store.meta.node_ids)].to_numpy(np.float32)
+    np.testing.assert_array_equal(read(store)[..., 0], values)
