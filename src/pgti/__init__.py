@@ -22,6 +22,7 @@ __version__ = version("pgti")
 if TYPE_CHECKING:
     from pgti.batching import Batch as Batch
     from pgti.batching import BatchLoader as BatchLoader
+    from pgti.batching import CovariateSample as CovariateSample
     from pgti.batching import WindowConfig as WindowConfig
     from pgti.batching import WindowDataset as WindowDataset
     from pgti.batching import WindowSample as WindowSample
