@@ -250,11 +250,8 @@ class _RestrictedUnpickler(pickle._Unpickler):
 
     dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
     dispatch[pickle.SETITEM[0]] = _checked(dispatch[pickle.SETITEM[0]], slice(-2, -1))
-    for _opcode, _step in (
-        *((pickle.SETITEMS, 2), (pickle.DICT, 2)),
-        *((pickle.ADDITEMS, 1), (pickle.FROZENSET, 1)),
-    ):
-        dispatch[_opcode[0]] = _checked(dispatch[_opcode[0]], slice(None, None, _step))
+    for _opcode, _step in zip("ud\x90\x91", (2, 2, 1, 1), strict=True):  # keys, then members
+        dispatch[ord(_opcode)] = _checked(dispatch[ord(_opcode)], slice(None, None, _step))
 
 
 def _changed_line_ends(name: str) -> DataError:
