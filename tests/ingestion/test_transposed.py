@@ -1,5 +1,6 @@
 """Tables whose rows are sensors, and signs that axes are others than they were taken for."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,20 @@ def test_titles_that_are_no_dates(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.read(0, 20)[..., 0], VALUES.T)
     counted = written(tmp_path, table(), index=True)
     assert pgti.ingest(counted, tmp_path / "s2", transpose=True).meta.node_ids == tuple("01234")
+
+
+def test_frames(tmp_path: Path) -> None:
+    """A DataFrame whose columns are dates, with the sensors in its index or in a column."""
+    frame = pd.DataFrame(VALUES, columns=DAYS)
+    for given in (frame, frame.set_axis(list("abcde")), table(page=list("abcde"))):
+        assert "--transpose" in refusal(given, tmp_path / "s")
+        store = pgti.ingest(given, tmp_path / "s", transpose=True, overwrite=True)
+        np.testing.assert_array_equal(store.read(0, 20)[..., 0], VALUES.T)
+        assert store.meta.start == "2020-01-22T00:00:00"
+        assert store.meta.node_ids == tuple("01234" if given is frame else "abcde")
+        shutil.rmtree(tmp_path / "s")
+    wide = frame.T.set_axis(DAYS[:5].astype(str), axis=1)  # sensors that are called as days
+    assert pgti.ingest(wide, tmp_path / "s").meta.num_steps == 20
 
 
 def test_years_behind_text_are_times(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from pgti.ingestion.shape import open_table
 from pgti.ingestion.time_columns import ColumnTimes, DateTimes, NoTimes, TextTimes
 from pgti.ingestion.time_parts import join_time_columns
 from pgti.ingestion.times import RowLabels
+from pgti.ingestion.transposed import is_dated_title
 
 __all__ = ["open_array", "open_frame"]
 
@@ -110,6 +111,8 @@ def _is_table(frame: pd.DataFrame, options: IngestOptions) -> bool:
     """Whether columns or levels of the index say what a row is, as in a file."""
     if frame.columns.nlevels > 1 or not frame.size or not frame.columns.is_unique:
         return False
+    if options.transpose or is_dated_title(str(frame.columns[-1])):
+        return True
     others = [each for each in set(frame.dtypes.to_numpy()) if not _is_number(each)]
     if options.long or options.time_columns or others or frame.index.nlevels > 1:
         return True

@@ -26,7 +26,7 @@ from pgti.ingestion.time_columns import (
 )
 from pgti.ingestion.times import RowLabels
 
-__all__ = ["open_transposed", "refuse_dates_as_titles"]
+__all__ = ["is_dated_title", "open_transposed", "refuse_dates_as_titles"]
 
 _ISO_DATE = re.compile(r"\d{4}-\d{2}(-\d{2}([T ]\d.*)?)?")
 _OTHER_DATE = re.compile(
@@ -101,7 +101,8 @@ def open_transposed(table: Table, options: IngestOptions) -> Readings:
     )
 
 
-def _is_dated(title: str) -> bool:
+def is_dated_title(title: str) -> bool:
+    """Whether a title is written as a date, or a month of a year."""
     return _ISO_DATE.fullmatch(title) is not None or _OTHER_DATE.fullmatch(title) is not None
 
 
@@ -110,10 +111,10 @@ def _dated_columns(table: Table) -> tuple[int, ...] | None:
     if table.titles is None:
         return None
     titles = table.titles
-    dated = tuple(place for place, title in enumerate(titles) if _is_dated(title))
+    dated = tuple(place for place, title in enumerate(titles) if is_dated_title(title))
     if len(dated) < 2:
         return _year_columns(table)
-    has_times = dated[0] > 0 and all(_is_dated(str(cell)) for cell in table.cells(0))
+    has_times = dated[0] > 0 and all(is_dated_title(str(cell)) for cell in table.cells(0))
     return None if has_times or not _rise([titles[place] for place in dated]) else dated
 
 
