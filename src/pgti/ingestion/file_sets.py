@@ -15,9 +15,9 @@ from pgti.display import count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
 from pgti.ingestion.basicts import find_basicts
 from pgti.ingestion.labelled_files import is_zarr
-from pgti.ingestion.prewindowed import window_files
 from pgti.ingestion.remote import as_url, copy_of, is_zarr_url
 from pgti.ingestion.scratch import call_after_scratch, scratch_directory
+from pgti.ingestion.window_pairs import window_files
 from pgti.storage import reraise_os_errors
 
 __all__ = ["SourceSet", "find_sources"]

@@ -17,70 +17,14 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.calendar_channels import TimeOfDay, find_time_of_day
-from pgti.ingestion.npy import Headers, npz_headers, open_npz, read_blocks
+from pgti.ingestion.npy import npz_headers, open_npz, read_blocks
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, as_floats, reraise_read_errors
+from pgti.ingestion.window_pairs import WindowPair, find_windows, window_files
 
-__all__ = ["are_windows", "open_archive", "open_windows", "window_files"]
+__all__ = ["are_windows", "open_archive", "open_windows"]
 
-_SPLITS = {
-    "train": 0,
-    **dict.fromkeys(("val", "valid", "validation", "dev"), 1),
-    **dict.fromkeys(("test", "eval"), 2),
-}
-_INPUTS, _TARGETS = ("x", "input", "inputs"), ("y", "target", "targets", "label", "labels")
 _FIRST_WINDOWS = 16
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _WindowPair:
-    """Inputs and targets of one split in an archive.
-
-    Attributes:
-        path: of the archive.
-        inputs: key of x.
-        targets: key of y.
-        shapes: of both, [S, ...].
-        order: 0 for training, 1 for validation, 2 for test windows.
-    """
-
-    path: Path
-    inputs: str
-    targets: str
-    shapes: tuple[tuple[int, ...], tuple[int, ...]]
-    order: int
-
-    @property
-    def name(self) -> str:
-        """What messages call the windows."""
-        return f"{self.inputs} and {self.targets} of {self.path.name}"
-
-
-def _find_windows(path: Path, headers: Headers) -> list[_WindowPair]:
-    """Pairs of inputs and targets in an archive, in the order of time; none if it has others."""
-    found: dict[int, dict[str, str]] = {}
-    by_file = next((order for word, order in _SPLITS.items() if word in _words(path.stem)), 0)
-    for key, header in headers.items():
-        words = _words(key)
-        split = [_SPLITS[word] for word in words if word in _SPLITS]
-        rest = [word for word in words if word not in _SPLITS]
-        if len(split) > 1 or len(rest) != 1 or len(header.shape) not in (3, 4):
-            continue
-        for role, names in (("x", _INPUTS), ("y", _TARGETS)):
-            if rest[0] in names and header.dtype.kind in "iuf":
-                found.setdefault(split[0] if split else by_file, {})[role] = key
-    pairs = [
-        _WindowPair(
-            path=path,
-            inputs=keys["x"],
-            targets=keys["y"],
-            shapes=(headers[keys["x"]].shape, headers[keys["y"]].shape),
-            order=order,
-        )
-        for order, keys in sorted(found.items())
-        if len(keys) == 2
-    ]
-    return [pair for pair in pairs if pair.shapes[0][0] == pair.shapes[1][0] > 0]
 
 
 def open_archive(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
@@ -107,16 +51,9 @@ def are_windows(sources: tuple[Any, ...], options: IngestOptions) -> bool:
         if not isinstance(path, Path) or path.suffix.lower() != ".npz":
             return False
         with reraise_read_errors(path.name, "an npz archive"):
-            if not _find_windows(path, npz_headers(path)):
+            if not find_windows(path, npz_headers(path)):
                 return False
     return True
-
-
-def window_files(directory: Path) -> tuple[Path, ...]:
-    """The archives `train.npz`, `val.npz` and `test.npz` of a directory, as far as they exist."""
-    names = sorted(_SPLITS, key=lambda word: _SPLITS[word])
-    paths = (directory / f"{name}.npz" for name in names)
-    return tuple(path for path in paths if path.is_file())
 
 
 def open_windows(paths: tuple[Path, ...], options: IngestOptions) -> Readings:
@@ -128,10 +65,10 @@ def open_windows(paths: tuple[Path, ...], options: IngestOptions) -> Readings:
     Raises:
         DataError: if windows are not consecutive, or a file has none.
     """
-    pairs: list[_WindowPair] = []
+    pairs: list[WindowPair] = []
     for path in paths:
         with reraise_read_errors(path.name, "an npz archive"):
-            found = _find_windows(path, npz_headers(path))
+            found = find_windows(path, npz_headers(path))
         if not found:
             raise DataError(f"{path.name} holds no windows (x and y): leave it out")
         pairs.extend(found)
@@ -179,10 +116,6 @@ def open_windows(paths: tuple[Path, ...], options: IngestOptions) -> Readings:
     )
 
 
-def _words(text: str) -> list[str]:
-    return text.lower().replace("-", "_").split("_")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Layout:
     """How the windows of an archive lie.
@@ -218,7 +151,7 @@ def _in_order(windows: NDArray[Any], axis: int) -> NDArray[np.floating[Any]]:
     return as_floats(moved if moved.ndim == 4 else moved[..., np.newaxis])
 
 
-def _find_layout(pair: _WindowPair) -> _Layout:
+def _find_layout(pair: WindowPair) -> _Layout:
     """The axis of steps and the stride, from the first windows.
 
     Raises:
@@ -258,7 +191,7 @@ def _find_layout(pair: _WindowPair) -> _Layout:
     )
 
 
-def _find_stride(pair: _WindowPair, key: str, axis: int) -> int | None:
+def _find_stride(pair: WindowPair, key: str, axis: int) -> int | None:
     """The smallest stride at which windows repeat one another; None if there is none.
 
     Where the first ones are alike, as in a night without traffic, more of them are compared.
@@ -302,7 +235,7 @@ class _Joined:
         time_of_day: the channel that is left out, if any.
     """
 
-    pairs: tuple[_WindowPair, ...]
+    pairs: tuple[WindowPair, ...]
     layout: _Layout
     time_of_day: TimeOfDay | None
 
@@ -361,7 +294,7 @@ class _Joined:
         return tail
 
     def _blocks(
-        self, pair: _WindowPair, budget_bytes: int
+        self, pair: WindowPair, budget_bytes: int
     ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
         """Inputs and targets of consecutive windows, [S, steps, N, C]."""
         values = sum(int(np.prod(shape[1:])) for shape in pair.shapes)
@@ -371,7 +304,7 @@ class _Joined:
             yield _in_order(x, self.layout.axis[0]), _in_order(y, self.layout.axis[1])
 
     def _check(
-        self, pair: _WindowPair, inputs: NDArray[Any], targets: NDArray[Any], first_window: int
+        self, pair: WindowPair, inputs: NDArray[Any], targets: NDArray[Any], first_window: int
     ) -> None:
         """Refuse windows that are not consecutive.
 

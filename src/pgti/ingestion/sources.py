@@ -31,13 +31,14 @@ from pgti.ingestion.matlab import open_matlab
 from pgti.ingestion.npy import open_npy
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.parquet import open_arrow_file, open_parquet
-from pgti.ingestion.prewindowed import are_windows, open_archive, open_windows, window_files
+from pgti.ingestion.prewindowed import are_windows, open_archive, open_windows
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.remote import as_url, name_of
 from pgti.ingestion.shape import open_table
 from pgti.ingestion.tables import Table
 from pgti.ingestion.text_files import COMPRESSED_SUFFIXES, inner_name
 from pgti.ingestion.text_table import open_text_table
+from pgti.ingestion.window_pairs import window_files
 from pgti.options import require_type
 
 __all__ = [
