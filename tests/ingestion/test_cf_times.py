@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pgti.errors import DataError
-from pgti.ingestion.cf_times import civil_times, decode_times, is_since
+from pgti.ingestion.times.cf_times import civil_times, decode_times, is_since
 
 cftime = pytest.importorskip("cftime", reason="cftime is not installed")
 

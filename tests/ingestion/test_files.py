@@ -12,7 +12,7 @@ import pytest
 
 import pgti
 from pgti.errors import ConfigError, DataError, PgtiError, name_flags
-from pgti.ingestion.newer import open_newer_series
+from pgti.ingestion.newer.newer import open_newer_series
 from pgti.store import SeriesStore
 
 TIMES = pd.date_range("2024-03-01", periods=96, freq="1h")
@@ -240,9 +240,9 @@ def test_more_files_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
             index=TIMES[first:last],
         )
     write(tmp_path, tables)
-    monkeypatch.setattr("pgti.ingestion.merging._MAX_OPEN", 8)
+    monkeypatch.setattr("pgti.ingestion.files.merging._MAX_OPEN", 8)
     most = 0
-    times = pgti.ingestion.merging.read_times
+    times = pgti.ingestion.files.merging.read_times
 
     def counted(*args: Any) -> Any:
         nonlocal most
@@ -250,7 +250,7 @@ def test_more_files_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return times(*args)
 
     before = num_open()
-    monkeypatch.setattr("pgti.ingestion.merging.read_times", counted)
+    monkeypatch.setattr("pgti.ingestion.files.merging.read_times", counted)
     store = pgti.ingest(str(tmp_path / "*.csv"), tmp_path / "s", gaps="keep", budget_bytes=4000)
     assert most - before < 40
     expected = pd.concat(list(tables.values()), axis=1, sort=True)[list(store.meta.node_ids)]
@@ -411,7 +411,7 @@ def test_random_pieces_are_joined_as_pandas_joins_them(
 ) -> None:
     """Pieces of any rows and columns, which overlap, in any order of names."""
     rng = np.random.default_rng(seed)
-    monkeypatch.setattr("pgti.ingestion.merging._MAX_OPEN", int(rng.integers(2, 9)))
+    monkeypatch.setattr("pgti.ingestion.files.merging._MAX_OPEN", int(rng.integers(2, 9)))
     frame = FRAME.add_prefix("s").mask(rng.random(FRAME.shape) < 0.1)
     pieces = []
     for _ in range(rng.integers(3, 12)):

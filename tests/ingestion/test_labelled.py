@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pgti.errors import ConfigError, DataError, PgtiError
 from pgti.ingestion import IngestOptions, append, ingest, open_readings
-from pgti.ingestion.newer import open_newer_series
+from pgti.ingestion.newer.newer import open_newer_series
 
 xr = pytest.importorskip("xarray", reason="xarray is not installed")
 pytest.importorskip("h5netcdf", reason="h5netcdf is not installed")
@@ -372,7 +372,7 @@ def test_changed_bytes(tmp_path: Path, engine: str) -> None:
 def test_huge_chunk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A chunk that does not fit into memory is refused with its size."""
     path = to_netcdf(grid(), tmp_path, encoding={"t2m": {"chunksizes": (30, 3, 4)}})
-    monkeypatch.setattr("pgti.ingestion.chunked.available_bytes", lambda: 4000)
+    monkeypatch.setattr("pgti.ingestion.arrays.chunked.available_bytes", lambda: 4000)
     with pytest.raises(DataError, match=r"stored in chunks of .*30 x 3 x 4"):
         sum(len(each.values) for each in open_readings(path, IngestOptions()).chunks(1000))
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from pgti.ingestion import IngestOptions, ingest, open_readings
-from pgti.ingestion.resample import resample
+from pgti.ingestion.times.resample import resample
 
 BUDGET_BYTES = 1 << 20
 ROWS, NODES = 40_000, 50  # 16 MB as float64, 16 times the budget

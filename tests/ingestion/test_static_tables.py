@@ -10,7 +10,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingestion import IngestOptions
-from pgti.ingestion.static_tables import read_static
+from pgti.ingestion.covariates.static_tables import read_static
 
 IDS = ("400001", "400002", "400003")
 CSV = """sensor_id,lanes,altitude,kind,latitude

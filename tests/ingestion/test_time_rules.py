@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pgti.errors import DataError
 from pgti.ingestion import IngestOptions, ingest
-from pgti.ingestion.time_rules import most_common, recognize_rule
+from pgti.ingestion.times.rules import most_common, recognize_rule
 from pgti.store import CycleRule, MonthRule, SeriesStore, TimeAxis, TimeRule
 
 DAY, WEEK = 86_400, 7 * 86_400

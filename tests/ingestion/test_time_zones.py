@@ -8,7 +8,7 @@ import pytest
 
 from pgti.errors import DataError
 from pgti.ingestion import IngestOptions, ingest
-from pgti.ingestion.newer import open_newer_series
+from pgti.ingestion.newer.newer import open_newer_series
 from pgti.store import SeriesStore
 
 TIMES = pd.date_range("2024-03-30", periods=48, freq="1h", tz="Europe/Berlin")  # 31: one hour less

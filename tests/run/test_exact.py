@@ -10,7 +10,7 @@ import torch
 
 import pgti
 from pgti import ConfigError, DataError, RunError, SeriesStore, WindowDataset
-from pgti.ingestion import newer as newer_module
+from pgti.ingestion.newer import newer as newer_module
 from pgti.run import Run
 
 NUM_STEPS, ENTRIES = 240, 30

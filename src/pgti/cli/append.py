@@ -38,8 +38,8 @@ def append_command(
         correct: Replace rows of the store that have other readings here.
         options: How to read the file, where not as before.
     """
-    from pgti.ingestion.appending import append_rows
-    from pgti.ingestion.recall import given_options
+    from pgti.ingestion.newer.appending import append_rows
+    from pgti.ingestion.newer.recall import given_options
     from pgti.store import SeriesStore
 
     opened = SeriesStore.open(store, verify_up_to_bytes=0)

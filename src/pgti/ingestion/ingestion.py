@@ -11,23 +11,22 @@ import numpy as np
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
-from pgti.ingestion.axes_guards import note_other_axes, refuse_other_axes
+from pgti.ingestion.arrays.axes_guards import note_other_axes, refuse_other_axes
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.contents import NoRowsError
-from pgti.ingestion.covariates import CovariateSources, DescribedSeries, IngestedFuture
+from pgti.ingestion.covariates.covariates import CovariateSources, DescribedSeries, IngestedFuture
+from pgti.ingestion.covariates.future import RowSplitter
 from pgti.ingestion.formats import IDS_IN_READINGS, check_options_used
-from pgti.ingestion.future import RowSplitter
-from pgti.ingestion.graph_sources import GraphSource, graph_suffix, read_raw_graph
-from pgti.ingestion.node_matching import (
+from pgti.ingestion.graphs.node_matching import (
     MatchedGraph,
     RawCoordinates,
     RawEdges,
     RawGraph,
     match_nodes,
 )
+from pgti.ingestion.graphs.sources import GraphSource, graph_suffix, read_raw_graph
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
-from pgti.ingestion.resample import resample, with_interval_of_grid
 from pgti.ingestion.scratch import scratch_beside
 from pgti.ingestion.sources import (
     ReadingsSource,
@@ -36,8 +35,9 @@ from pgti.ingestion.sources import (
     open_readings,
     readings_suffix,
 )
-from pgti.ingestion.start_times import finish_without_times, with_interval
-from pgti.ingestion.timeline import Timeline
+from pgti.ingestion.times.resample import resample, with_interval_of_grid
+from pgti.ingestion.times.start_times import finish_without_times, with_interval
+from pgti.ingestion.times.timeline import Timeline
 from pgti.options import check_names, require_path, require_type
 from pgti.signatures import accept_options
 from pgti.store import SeriesStore, StoreWriter, check_target

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError, option
-from pgti.ingestion.node_matching import RawGraph
-from pgti.ingestion.times import RowLabels
+from pgti.ingestion.graphs.node_matching import RawGraph
+from pgti.ingestion.times.instants import RowLabels
 
 __all__ = [
     "ID_NAMES",

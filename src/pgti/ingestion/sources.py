@@ -9,10 +9,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingestion.basicts import find_basicts, open_basicts
+from pgti.ingestion.arrays.basicts import find_basicts, open_basicts
+from pgti.ingestion.arrays.hdf5 import open_hdf5
+from pgti.ingestion.arrays.json import open_json
+from pgti.ingestion.arrays.matlab import open_matlab
+from pgti.ingestion.arrays.npy import open_npy
+from pgti.ingestion.arrays.prewindowed import are_windows, open_archive, open_windows
+from pgti.ingestion.arrays.window_pairs import window_files
 from pgti.ingestion.contents import check_contents
-from pgti.ingestion.file_sets import SourceSet, find_sources
-from pgti.ingestion.files import open_files
+from pgti.ingestion.files.files import open_files
+from pgti.ingestion.files.sets import SourceSet, find_sources
 from pgti.ingestion.formats import (
     ARROW_SUFFIXES,
     HDF5_SUFFIXES,
@@ -21,24 +27,18 @@ from pgti.ingestion.formats import (
     PARQUET_SUFFIXES,
     TEXT_SUFFIXES,
 )
-from pgti.ingestion.frame_tables import ArrowFrame, LazyFrame, pandas_table, stream_table
-from pgti.ingestion.frames import open_array, open_frame
-from pgti.ingestion.hdf5 import open_hdf5
-from pgti.ingestion.json import open_json
-from pgti.ingestion.labelled import XarrayObject, open_xarray
-from pgti.ingestion.labelled_files import is_zarr, open_netcdf, open_zarr
-from pgti.ingestion.matlab import open_matlab
-from pgti.ingestion.npy import open_npy
+from pgti.ingestion.labelled.files import is_zarr, open_netcdf, open_zarr
+from pgti.ingestion.labelled.labelled import XarrayObject, open_xarray
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.parquet import open_arrow_file, open_parquet
-from pgti.ingestion.prewindowed import are_windows, open_archive, open_windows
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.remote import as_url, name_of
-from pgti.ingestion.shape import open_table
-from pgti.ingestion.tables import Table
-from pgti.ingestion.text_files import COMPRESSED_SUFFIXES, inner_name
-from pgti.ingestion.text_table import open_text_table
-from pgti.ingestion.window_pairs import window_files
+from pgti.ingestion.tables.frame_tables import ArrowFrame, LazyFrame, pandas_table, stream_table
+from pgti.ingestion.tables.frames import open_array, open_frame
+from pgti.ingestion.tables.parquet import open_arrow_file, open_parquet
+from pgti.ingestion.tables.shape import open_table
+from pgti.ingestion.tables.table import Table
+from pgti.ingestion.tables.text_files import COMPRESSED_SUFFIXES, inner_name
+from pgti.ingestion.tables.text_table import open_text_table
 from pgti.options import require_type
 
 __all__ = [

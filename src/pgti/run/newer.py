@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError
 from pgti.ingestion import IngestOptions
-from pgti.ingestion.frame_tables import ArrowFrame, LazyFrame
-from pgti.ingestion.labelled import XarrayObject
-from pgti.ingestion.newer import NewerSeries, open_newer_series
-from pgti.ingestion.recall import given_options
+from pgti.ingestion.labelled.labelled import XarrayObject
+from pgti.ingestion.newer.newer import NewerSeries, open_newer_series
+from pgti.ingestion.newer.recall import given_options
+from pgti.ingestion.tables.frame_tables import ArrowFrame, LazyFrame
 from pgti.run.loaded import LoadedRun
 from pgti.run.ranges import compare_ranges
 from pgti.store import SeriesStore
@@ -64,7 +64,7 @@ def open_newer(
     """Newer readings as a store of the run's sensors in its order, its channels and its clock.
 
     A file, a table and an array are read as the run's own source was, unless the user says
-    otherwise; a store is taken as it is. See `pgti.ingestion.newer.open_newer_series`.
+    otherwise; a store is taken as it is. See `pgti.ingestion.newer.newer.open_newer_series`.
 
     Args:
         run: the run.

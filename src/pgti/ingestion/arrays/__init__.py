@@ -1,0 +1,1 @@
+"""Arrays without labels, and the axes that they have."""

@@ -1,0 +1,217 @@
+"""Readings in HDF5 files: tables written by pandas, plain datasets, and NetCDF under other names.
+
+Files are read with h5py, in blocks of rows. What the attributes of a dataset say of its numbers is
+honored, as in NetCDF.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pgti.errors import DataError, MissingExtraError, option
+from pgti.ingestion.arrays.axes_arrays import BoxReader, StoredArray
+from pgti.ingestion.arrays.axes_labels import Labels, label_axes, open_stored, wanted_ndims
+from pgti.ingestion.arrays.packing import Packing
+from pgti.ingestion.arrays.pandas_hdf5 import (
+    Node,
+    PandasTable,
+    is_pandas_table,
+    open_pandas_table,
+    read_locations,
+)
+from pgti.ingestion.graphs.node_matching import RawCoordinates
+from pgti.ingestion.labelled.files import open_netcdf
+from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.readings import (
+    Chunk,
+    Readings,
+    check_series_shape,
+    choose_keys,
+    reraise_read_errors,
+    row_blocks,
+    rows_per_chunk,
+    stack_channels,
+)
+from pgti.ingestion.times.cf_times import is_since
+
+__all__ = ["open_hdf5", "open_hdf5_file"]
+
+_MASKS = ("eval_mask", "mask", "masks", "training_mask")
+_FORMAT = "HDF5 (if a compression filter is missing, rewrite it with `ptrepack --complib=zlib`)"
+
+
+def open_hdf5(path: Path, options: IngestOptions) -> Readings:
+    """Readings in an HDF5 file, under any key.
+
+    Raises:
+        DataError: if the file is damaged, or several keys hold readings and none was chosen.
+        MissingExtraError: if h5py is not installed.
+    """
+    name = path.name
+    with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as file:
+        if _is_netcdf(file):
+            return open_netcdf(path, options)
+        candidates = _candidates(file, options)
+        wanted = tuple(key.strip("/") for key in options.values)
+        locations = _find_locations(file, candidates, name)
+        masks = [key for key in candidates if key.rpartition("/")[2] in _MASKS]
+        likely = candidates
+        if not wanted and len(candidates) > len(locations) + len(masks):
+            likely = {
+                key: shape
+                for key, shape in candidates.items()
+                if key not in locations and key not in masks
+            }
+        keys = choose_keys(name, likely, wanted, "table or dataset", "tables or datasets")
+        parts = [_open_key(path, file, key, options) for key in keys]
+    readings = parts[0] if len(keys) == 1 else stack_channels(parts, keys, name)
+    notes = tuple(
+        f"{key} of {name} marks readings, as tsl does to score imputation: none was left out for it"
+        for key in masks
+        if key not in keys
+    )
+    readings = replace(readings, name=name, notes=(*readings.notes, *notes))
+    return _add_locations(readings, locations)
+
+
+def open_hdf5_file(path: Path) -> Any:
+    """The file as h5py opens it.
+
+    Raises:
+        MissingExtraError: if h5py is not installed.
+    """
+    try:
+        import h5py  # noqa: PLC0415 - an optional library
+    except ImportError:
+        raise MissingExtraError("h5py", "hdf5") from None
+    return h5py.File(path, "r")
+
+
+def _is_netcdf(file: Node) -> bool:
+    """Whether NetCDF wrote the file, or its datasets have dimensions of which one is times."""
+    if "_NCProperties" in file.attrs:
+        return True
+    found: list[bool] = []
+
+    def visit(_: str, item: Node) -> None:
+        if getattr(item, "ndim", 0) in (2, 3, 4) and item.dtype.kind in "iuf":
+            scales = [dim[0] for dim in item.dims if len(dim)]
+            if len(scales) == item.ndim:
+                found.extend(is_since(_as_text(scale.attrs.get("units", ""))) for scale in scales)
+
+    file.visititems(visit)
+    return any(found)
+
+
+def _as_text(value: Any) -> str:
+    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+
+
+def _candidates(file: Node, options: IngestOptions) -> dict[str, str]:
+    """The shape of each table that pandas wrote and of each other dataset of as many axes."""
+    tables: list[str] = []
+    found: dict[str, str] = {}
+    ndims = wanted_ndims(options)
+
+    def visit(key: str, item: Node) -> None:
+        if any(key.startswith(f"{table}/") for table in tables):
+            return
+        if is_pandas_table(item):
+            tables.append(key)
+            found[key] = "(pandas table)"
+        elif getattr(item, "ndim", 0) in ndims and item.dtype.kind in "iuf":
+            found[key] = str(item.shape)
+
+    file.visititems(visit)
+    return found
+
+
+def _find_locations(file: Node, candidates: dict[str, str], name: str) -> dict[str, RawCoordinates]:
+    """Tables with a row for each station and columns of its latitude and longitude, as tsl's."""
+    found = {}
+    for key in candidates:
+        located = None
+        if is_pandas_table(file[key]):
+            located = read_locations(file[key], f"{key} of {name}")
+        if located is not None:
+            ids, latlon = located
+            found[key] = RawCoordinates(name=f"{key} of {name}", latlon=latlon, node_ids=ids)
+    return found
+
+
+def _add_locations(readings: Readings, locations: dict[str, RawCoordinates]) -> Readings:
+    """The readings with the one table of locations that has all of their sensors."""
+    node_ids = readings.node_ids or ()
+    for located in locations.values():
+        places = {label: place for place, label in enumerate(located.node_ids or ())}
+        lost = next((label for label in node_ids if label not in places), None)
+        if lost is None and node_ids:
+            latlon = located.latlon[[places[label] for label in node_ids]]
+            return replace(readings, graph=replace(located, latlon=latlon, node_ids=node_ids))
+        note = f"{located.name} was left out: it has no location of the sensor {lost!r}"
+        readings = replace(readings, notes=(*readings.notes, note))
+    return readings
+
+
+def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readings:
+    name, dataset = f"{key} of {path.name}", file[key]
+    if is_pandas_table(dataset):
+        if options.transpose:
+            raise DataError(
+                f"{name} is a table of pandas, whose rows are times: leave {option('transpose')} "
+                "out"
+            )
+        return _open_table(path, key, open_pandas_table(dataset, name, options))
+    packing = Packing.of(dict(dataset.attrs), dataset.dtype, name)
+
+    @contextmanager
+    def open_pieces() -> Iterator[BoxReader]:
+        with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as reopened:
+            stored = reopened[key]
+            yield lambda box: packing.decode(stored[box])
+
+    array = StoredArray(
+        name=name,
+        shape=dataset.shape,
+        dtype=packing.decoded_dtype,
+        open=open_pieces,
+        chunks=dataset.chunks,
+    )
+    arrays = {each: item for each, item in file.items() if hasattr(item, "dtype") and each != key}
+    labels = Labels(
+        name=path.name, arrays=arrays, read=lambda each: np.asarray(file[each]), text_kinds="SUO"
+    )
+    return label_axes(open_stored(array, options), dataset.shape, labels, options)
+
+
+def _open_table(path: Path, key: str, table: PandasTable) -> Readings:
+    name = f"{key} of {path.name}"
+    num_nodes, num_channels = len(table.node_ids), len(table.channels or ("value",))
+    check_series_shape(name, (table.num_rows, num_nodes), np.dtype(np.float64))
+
+    def chunks(budget_bytes: int) -> Iterator[Chunk]:
+        rows = rows_per_chunk(budget_bytes, num_nodes * num_channels)
+        with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as reopened:
+            for first, stop in row_blocks(table.num_rows, rows):
+                values, times = table.read(reopened[key], first, stop)
+                seconds = None
+                if table.time_unit is not None:
+                    seconds = table.epoch_seconds(times, first)
+                shape = (stop - first, num_nodes, num_channels)
+                yield Chunk(values=values.reshape(shape), seconds=seconds)
+
+    return Readings(
+        name=name,
+        num_rows=table.num_rows,
+        num_nodes=num_nodes,
+        num_channels=num_channels,
+        node_ids=table.node_ids,
+        channels=table.channels,
+        is_aware=table.is_aware,
+        time_zone=table.time_zone,
+        chunks=chunks,
+    )

@@ -1,0 +1,1 @@
+"""What comes along with readings: values known in advance and features of the sensors."""

@@ -1,0 +1,65 @@
+"""Newer readings whose last rows hold values known in advance alone."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pgti.ingestion.covariates.future import lay_over
+from pgti.store import SeriesStore
+from pgti.store.codec import Values
+from pgti.store.layout import FUTURE_FILE
+from pgti.store.statistics import digest_of
+
+__all__ = ["split_later", "with_future"]
+
+_ROWS = 64  # read at a time
+
+
+def with_future(store: SeriesStore, known: tuple[str, ...], values: Values) -> SeriesStore:
+    """A view of a store with other values after its last row, which its files lack.
+
+    Args:
+        store: the store.
+        known: channels that are known in advance, F of them.
+        values: [rows, N, F]; those that the store has stay where one is missing.
+    """
+    if store.meta.known_future == known:
+        values = lay_over(store.future, values)
+    meta = replace(
+        store.meta,
+        known_future=known,
+        future_steps=len(values),
+        parts={**store.meta.parts, FUTURE_FILE: digest_of(values)},
+    )
+    return replace(store, meta=meta, future=values)
+
+
+def split_later(store: SeriesStore, known: tuple[str, ...]) -> SeriesStore:
+    """A store whose last rows hold values of channels known in advance alone, without these rows.
+
+    They are what is known after its last row. A store that knows of such channels is returned as it
+    is, and so is one in which no other channel has a reading.
+
+    Args:
+        store: newer readings.
+        known: channels of the series that are known in advance.
+    """
+    num_steps = store.meta.num_steps
+    if not known or store.meta.known_future or not store.meta.missing_count:
+        return store
+    places = list(store.channel_indices(known))
+    others = [place for place in range(store.meta.num_channels) if place not in places]
+    stop = num_steps
+    while stop > 0:
+        first = max(0, stop - _ROWS)
+        observed = ~np.isnan(store.read(first, stop)[..., others]).all(axis=(1, 2))
+        if observed.any():
+            stop = first + int(np.flatnonzero(observed)[-1]) + 1
+            break
+        stop = first
+    if stop in (0, num_steps):
+        return store
+    values = store.read(stop, num_steps)[..., places]
+    used = np.flatnonzero(~np.isnan(values).all(axis=(1, 2)))
+    values = values[: int(used[-1]) + 1 if len(used) else 0]
+    return with_future(store.prefix(stop), known, values) if len(values) else store

@@ -1,0 +1,1 @@
+"""Newer readings of a series: matched with it, appended to it."""

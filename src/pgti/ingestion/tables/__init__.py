@@ -1,0 +1,1 @@
+"""Tables, from text to frames, and the shapes in which they hold readings."""
