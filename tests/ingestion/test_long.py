@@ -18,9 +18,10 @@ from pyarrow import feather
 
 import pgti
 from pgti.errors import ConfigError, DataError, name_flags
-from pgti.ingestion import IngestOptions, long, long_columns, open_readings
+from pgti.ingestion import IngestOptions, open_readings
 from pgti.ingestion.newer.newer import open_newer_series
 from pgti.ingestion.readings import Readings
+from pgti.ingestion.tables import long, long_columns
 
 HOURS = pd.date_range("2024-05-01", periods=6, freq="h")
 LONG = ("time", "sensor", "value")

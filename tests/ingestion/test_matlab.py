@@ -11,7 +11,8 @@ import scipy.sparse
 
 import pgti
 from pgti.errors import DataError
-from pgti.ingestion import IngestOptions, matlab, open_readings
+from pgti.ingestion import IngestOptions, open_readings
+from pgti.ingestion.arrays import matlab
 
 T, N = 24, 3
 SPEED = np.random.default_rng(0).normal(50, 9, (T, N))
