@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pgti.batching import Batcher, WindowConfig, WindowDataset, WindowSource, build_loader
+from pgti.batching.static_inputs import StaticInputs
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.store import SeriesStore, StoreWriter
@@ -180,6 +181,15 @@ def test_features_of_the_sensors_are_the_same_in_every_batch(
     shape = source.shape
     assert (shape.static_channels, shape.static_categories) == (5, (2, 2))
     assert source.empty_batch(CPU).static is not None
+
+
+@pytest.mark.parametrize("value", [0.1, 12.7, 1e9 + 0.1])
+def test_a_feature_that_is_the_same_everywhere_is_0(value: float) -> None:
+    """Its rounded mean is no deviation, and a sensor whose value is missing has the same."""
+    values = np.full((7, 1), value)
+    values[2] = np.nan
+    features = StaticFeatures(names=("a",), units=("",), values=values, categories=((),))
+    assert (StaticInputs.of_features(features).values == 0).all()
 
 
 def test_a_series_without_them_has_none(tmp_path: Path) -> None:

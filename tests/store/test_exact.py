@@ -149,6 +149,18 @@ def test_offsets_of_the_scaler(tmp_path: Path) -> None:
     assert Scaler.from_plain(scaler.to_plain()) == scaler
 
 
+def test_the_offset_of_a_constant_sensor_is_its_reading(tmp_path: Path) -> None:
+    """Sums of equal numbers are rounded; no deviation may come of that, or inputs would explode."""
+    values = np.broadcast_to([[0.1], [1 / 3], [1234.5678912345]], (60, 3, 1)).copy()
+    values[:3, 1] = values[50, 2] = np.nan
+    write_store(tmp_path / "s", values, exact=True)
+    store = SeriesStore.open(tmp_path / "s")
+    assert store.meta.dtype == "float64"
+    scaler = Scaler.fit(store, range(40))
+    assert scaler.offsets == (0.1, 1 / 3, 1234.5678912345)
+    assert scaler.std == (1.0,)
+
+
 def test_typical_readings_have_every_digit(tmp_path: Path) -> None:
     """They are float64, also after a round trip through a file."""
     write_store(tmp_path / "s", meters(), exact=True)

@@ -66,7 +66,9 @@ def _standardise(every: NDArray[np.float64], chosen: NDArray[np.float64]) -> NDA
     """Columns with mean 0 and standard deviation 1 over all sensors; 0 where missing."""
     known = ~np.isnan(every)
     count = np.maximum(known.sum(axis=0), 1)
+    low, high = np.where(known, every, np.inf), np.where(known, every, -np.inf)
     mean = np.where(known, every, 0).sum(axis=0) / count
+    mean = np.clip(mean, low.min(axis=0), high.max(axis=0))  # that of a constant is the constant
     std = np.sqrt(np.where(known, (every - mean) ** 2, 0).sum(axis=0) / count)
     scaled: NDArray[np.float64] = np.nan_to_num((chosen - mean) / np.where(std > 0, std, 1))
     return scaled

@@ -97,15 +97,21 @@ def _fit_offsets(store: SeriesStore, rows: range) -> Scaler:
     meta = store.meta
     shape = meta.num_nodes, meta.num_channels
     moments = Moments.empty(math.prod(shape))
+    first = np.full(math.prod(shape), np.nan)  # readings: of the others the difference is added up
     size = max(1, _CHUNK_READINGS // math.prod(shape))
-    for first in range(rows.start, rows.stop, size):
-        chunk = store.read(first, min(first + size, rows.stop)).reshape(-1, math.prod(shape))
+    for begin in range(rows.start, rows.stop, size):
+        chunk = store.read(begin, min(begin + size, rows.stop)).reshape(-1, math.prod(shape))
+        newest = chunk[(~np.isnan(chunk)).argmax(axis=0), np.arange(len(first))]
+        first = np.where(np.isnan(first), newest, first)
+        chunk = chunk - first
         count = (~np.isnan(chunk)).sum(axis=0).astype(np.float64)
         mean = np.nansum(chunk, axis=0) / np.maximum(count, 1)
         m2 = np.nansum(np.square(chunk - mean), axis=0)
         moments = moments.merge(Moments(count, mean, m2))
         store.release()
-    count, mean, m2 = (each.reshape(shape) for each in (moments.count, moments.mean, moments.m2))
+    count, mean, m2 = (
+        each.reshape(shape) for each in (moments.count, first + moments.mean, moments.m2)
+    )
     usual = (count > 0).sum(axis=0)
     usual_mean = np.where(count > 0, mean, 0).sum(axis=0) / usual
     offsets = _round_to_grid(np.where(count > 0, mean, usual_mean), store.codec)
