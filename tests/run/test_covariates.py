@@ -148,6 +148,17 @@ def test_missing_rows_are_refused_and_given(tmp_path: Path) -> None:
     run.forecast(split="test")
 
 
+def test_missing_values_to_come_are_filled_and_said(tmp_path: Path) -> None:
+    values = readings()
+    values[STEPS + 1, 1, 1] = values[STEPS + 2, :, 1] = np.nan  # the last row is beyond the horizon
+    run = train(tmp_path, make_store(tmp_path, values))
+    frame = run.forecast()
+    note = "1 value is missing of rain at the steps to forecast: filled as inputs"
+    assert note in frame.attrs["notes"]
+    assert frame["forecast"].notna().all()
+    assert note not in run.forecast(split="test").attrs["notes"]
+
+
 def test_newer_readings_bring_their_own(tmp_path: Path) -> None:
     """From a file that goes on, from a file beside it, from a store; the run stands alone."""
     values = readings()

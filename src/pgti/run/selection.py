@@ -139,7 +139,7 @@ class Selection:
                     "choose others"
                 )
             if len(beyond):
-                _check_future(source, int(beyond[-1]), run)
+                future_notes += _check_future(source, int(beyond[-1]), run)
             loaders = [
                 load(starts, source, with_targets=starts is known)
                 for starts in (known, beyond)
@@ -244,14 +244,17 @@ class Selection:
         return starts[:num_known], starts[num_known:]
 
 
-def _check_future(source: WindowSource, start: int, run: LoadedRun) -> None:
+def _check_future(source: WindowSource, start: int, run: LoadedRun) -> tuple[str, ...]:
     """Refuse a window past the end whose known values are not there, if the network reads them.
+
+    Returns:
+        A note on those that are missing in the rows that are there.
 
     Raises:
         ConfigError: saying how many rows there are, and how to give the others.
     """
     if not source.known_indices or not run.forecaster.uses_future:
-        return
+        return ()
     meta = source.store.meta
     needed, known = start + source.spec.span - meta.num_steps, run.store.meta.known_future
     there = meta.future_steps if meta.known_future == known else 0
@@ -261,6 +264,11 @@ def _check_future(source: WindowSource, start: int, run: LoadedRun) -> None:
             f"{count_of(needed, 'row')} after the last reading {source.store.path} has {there:,}: "
             f"give them with {option('future')}, or append them to the store"
         )
+    num_missing = int(np.isnan(source.store.future[:needed]).sum())
+    if not num_missing:
+        return ()
+    missing = "1 value is" if num_missing == 1 else f"{num_missing:,} values are"
+    return (f"{missing} missing of {', '.join(known)} at the steps to forecast: filled as inputs",)
 
 
 def _notes_on_times(labels: ForecastLabels, last_row: int, num_left_out: int) -> tuple[str, ...]:
