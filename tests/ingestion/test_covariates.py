@@ -1,5 +1,6 @@
 """Channels known in advance, values after the last reading, and features of sensors: ingest."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,43 @@ def test_missing_rows_and_irregular_times(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none of the times that follow the last reading"):
         ingest(frame, tmp_path / "x", gaps="keep", known_future=("rain",))
     assert not (tmp_path / "x").exists()
+
+
+def test_rows_without_any_value_at_the_end_are_left_out_and_said(tmp_path: Path) -> None:
+    readings = values()
+    readings[STEPS + 3 :] = np.nan
+    store = ingest(long_table(readings, tmp_path / "r.csv"), tmp_path / "s", known_future=("rain",))
+    check(store, readings[: STEPS + 3])
+    note = "the last 2 rows of r.csv have no value of any channel: left out"
+    assert note in store.notes
+    grown = append(store, long_table(readings[:-1], tmp_path / "r.csv"))
+    assert any("the last 1 row of r.csv has no value" in each for each in grown.notes)
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_digits_that_known_values_lose_are_said(tmp_path: Path, is_apart: bool) -> None:
+    """In rows after the last reading, from a file of their own or not, and appended."""
+    readings = values()
+    readings[STEPS + 2, 1, 1] = 33_554_433
+    path = long_table(readings, tmp_path / "r.csv")
+    options = {"known_future": ("rain",), "overwrite": True}
+    if is_apart:
+        options["future"] = path
+        path = long_table(readings[:STEPS], tmp_path / "past.csv")
+    lost = f"1 reading has more digits.*row {STEPS + 2}, sensor 's1'.*33554433 became 33554432"
+    store = ingest(path, tmp_path / "s", **options)
+    assert any(re.match(lost, note) for note in store.notes)
+    exact = ingest(path, tmp_path / "exact", exact=True, **options)
+    assert exact.future[2, 1, 0] == 33_554_433
+    assert not any("digits" in note for note in exact.notes)
+    early = ingest(readings[:STEPS], tmp_path / "s", channels=("flow", "rain"), start=START,
+                   interval="1h", node_ids=("s0", "s1", "s2"), known_future=("rain",),
+                   overwrite=True)  # fmt: skip
+    later = {"future": tmp_path / "r.csv"} if is_apart else {"source": tmp_path / "r.csv"}
+    grown = append(early, **later)
+    assert any(re.match(lost, note) for note in grown.notes)
+    again = append(grown, future=tmp_path / "r.csv")
+    assert any("has these values already: nothing was changed" in note for note in again.notes)
 
 
 def test_months_and_time_zones(tmp_path: Path) -> None:
@@ -261,6 +299,10 @@ def test_new_rows_without_a_known_channel_take_what_was_known(tmp_path: Path) ->
     np.testing.assert_array_equal(store.future, readings[33:, :, 1:].astype("f4"))
     assert any("9 values were known in advance, and new.csv lacks them" in n for n in store.notes)
     assert any("2 rows that the store has already" in note for note in store.notes)
+    readings[33:] = np.nan
+    store = grown(tmp_path / "s", part_of(33, readings[:36], tmp_path / "new.csv"))
+    assert store.meta.num_steps == 33
+    assert not any("are now readings" in note for note in store.notes)
 
 
 def test_newer_forecasts_replace_older_ones(tmp_path: Path) -> None:

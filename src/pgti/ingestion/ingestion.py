@@ -138,7 +138,7 @@ def _ingest(
         rows = RowSplitter(
             readings.name,
             writer.append,
-            channels,
+            writer.lost,
             options.known_future,
             dtype,
             budget_bytes=options.budget_bytes,
@@ -153,7 +153,7 @@ def _ingest(
         else:
             finish_without_times(with_interval(options, readings), writer, later)
     notes = (*readings.notes, *readings.late_notes(), *matched.notes, *timeline.notes)
-    notes += (*static_notes, *later.notes)
+    notes += (*static_notes, *rows.notes(), *later.notes)
     if not timeline.has_times:
         notes = (*notes, *note_other_axes(readings, writer.num_steps, raw))
     notes += writer.lost.note(f"{option('exact', value=True)} makes a store that has them all")

@@ -11,6 +11,8 @@ from pgti.store.statistics import canonical
 
 __all__ = ["as_future", "check_known_future"]
 
+_ROWS = 1 << 10  # checked at a time: many values are mapped
+
 
 def check_known_future(known: tuple[str, ...], channels: tuple[str, ...]) -> None:
     """Refuse channels known in advance that a series cannot have.
@@ -59,8 +61,10 @@ def as_future(
             f"values of shape {values.shape} after the last row were given: the rule is [rows, "
             f"{count_of(num_nodes, 'sensor')}, {count_of(num_known, 'channel')} known in advance]"
         )
-    if isinstance(values, np.memmap) and values.dtype == dtype:
-        return values
-    if np.isinf(values).any():
-        raise DataError("a value after the last row is infinite: declare it as missing")
-    return canonical(values, dtype)
+    is_mapped = isinstance(values, np.memmap) and values.dtype == dtype
+    later = values if is_mapped else canonical(values, dtype)
+    if any(np.isinf(later[row : row + _ROWS]).any() for row in range(0, len(later), _ROWS)):
+        raise DataError(
+            "a value after the last row is infinite, or beyond float32: declare it as missing"
+        )
+    return later

@@ -18,6 +18,7 @@ from pgti.errors import DataError
 from pgti.ingestion.scratch import scratch_directory
 from pgti.store import TimeAxis
 from pgti.store.codec import Values
+from pgti.store.rounding import LostDigits
 from pgti.store.statistics import canonical
 
 __all__ = ["RowSplitter", "WaitingRows", "lay_over", "note_on_rows", "place_rows"]
@@ -35,43 +36,59 @@ class RowSplitter:
     Args:
         name: what messages call the source.
         append: takes the rows of the series [rows, N, C].
-        channels: of the series.
+        lost: counts the digits that float32 loses, of rows that wait; other rows are counted where
+            they are written. It knows the channels of the series.
         known: those that are known in advance.
         dtype: of the readings of the series.
         earlier: values that were known before for the first rows and those after them [rows, N, F];
             they stand where a row has none.
+        num_before: rows that the series has already.
         budget_bytes: memory for rows that wait.
 
     Attributes:
         seconds: times of the rows that wait, where the source has times; set before `later`.
-        num_used: values of `earlier` that rows of the series took.
     """
 
     def __init__(
         self,
         name: str,
         append: Callable[[Values], None],
-        channels: tuple[str, ...],
+        lost: LostDigits,
         known: tuple[str, ...],
         dtype: np.dtype[Any],
         *,
         earlier: Values | None = None,
+        num_before: int = 0,
         budget_bytes: int = 32 << 20,
     ) -> None:
         self._name, self._append = name, append
+        channels = lost.channels
         self._known = [channels.index(each) for each in known]
         self._others = [place for place in range(len(channels)) if place not in self._known]
-        self._dtype, self._earlier = dtype, earlier
-        self._budget_bytes = budget_bytes
+        self._dtype, self._lost, self._earlier = dtype, lost, earlier
+        self._budget_bytes, self._num_before = budget_bytes, num_before
         self._num_rows = 0
         self._waiting: WaitingRows | None = None
         self.seconds: NDArray[np.int64] | None = None
-        self.num_used = 0
+        self._num_taken: list[int] = []  # values of `earlier`, by row
 
     @property
     def num_waiting(self) -> int:
         """Rows after the last one with a reading."""
         return 0 if self._waiting is None else self._waiting.num_rows
+
+    @property
+    def num_used(self) -> int:
+        """Values of `earlier` that rows of the series took."""
+        return sum(self._num_taken[: self._num_rows - self.num_waiting])
+
+    def notes(self) -> tuple[str, ...]:
+        """What is left out, one line each."""
+        num_empty = 0 if self._waiting is None else self._waiting.num_empty
+        if not num_empty:
+            return ()
+        rows, has = count_of(num_empty, "row"), "has" if num_empty == 1 else "have"
+        return (f"the last {rows} of {self._name} {has} no value of any channel: left out",)
 
     def append(self, values: Values) -> None:
         """Take the next rows [rows, N, C], cleaned."""
@@ -88,7 +105,10 @@ class RowSplitter:
             if self._waiting is None:
                 shape = (values.shape[1], len(self._known))
                 self._waiting = WaitingRows(shape, self._dtype, self._budget_bytes)
-            self._waiting.add(values[stop:][..., self._known])
+            rest = values[stop:]
+            first_row = self._num_before + self._num_rows - len(rest)
+            self._lost.compare(rest, canonical(rest, self._dtype), first_row)
+            self._waiting.add(rest[..., self._known])
 
     def _completed(self, values: Values) -> Values:
         """The rows, with earlier values of channels known in advance where they have none."""
@@ -97,11 +117,12 @@ class RowSplitter:
         if self._earlier is None or first >= len(self._earlier):
             return values
         before = self._earlier[first : first + len(values)]
-        rows = values[: len(before)]
+        rows, num_taken = values[: len(before)], np.zeros(len(before), dtype=np.int64)
         for place, channel in enumerate(self._known):
             lacks = np.isnan(rows[..., channel]) & ~np.isnan(before[..., place])
-            self.num_used += int(lacks.sum())
+            num_taken += lacks.sum(axis=1)
             rows[..., channel] = np.where(lacks, before[..., place], rows[..., channel])
+        self._num_taken += num_taken.tolist()
         return values
 
     def _release(self, shape: tuple[int, ...]) -> None:
@@ -152,6 +173,11 @@ class WaitingRows:
         )
         weakref.finalize(self, self._file.close)
         self.num_rows = self._num_used = 0
+
+    @property
+    def num_empty(self) -> int:
+        """Rows after the last one with a value."""
+        return self.num_rows - self._num_used
 
     def add(self, rows: Values) -> None:
         """Take the next rows."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.display import count_of
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.covariates.future import WaitingRows, place_rows
 from pgti.ingestion.formats import check_options_used
@@ -23,6 +23,8 @@ from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffi
 from pgti.ingestion.times.instants import Localizer
 from pgti.store import SeriesStore, TimeAxis
 from pgti.store.codec import Values
+from pgti.store.rounding import LostDigits
+from pgti.store.statistics import canonical
 
 __all__ = ["FutureSeries", "future_series", "read_future"]
 
@@ -86,6 +88,7 @@ def read_future(
     waiting = WaitingRows(
         (len(series.node_ids), len(known)), series.dtype, opened.options.budget_bytes
     )
+    lost = LostDigits(series.node_ids, series.known)
     times: list[NDArray[np.int64]] = []
     num_skipped = 0
     for rows, seconds in opened.rows(axis):
@@ -96,7 +99,9 @@ def read_future(
             values = rows[is_later]
             times.append(seconds[is_later])
         _check_others(readings, values[..., others], [channels[each] for each in others])
-        waiting.add(values[..., known])
+        later = values[..., known]
+        lost.compare(later, canonical(later, series.dtype), axis.num_steps + waiting.num_rows)
+        waiting.add(later)
     later = waiting.values()
     if not len(later):
         last = f" ({show(axis.last_seconds, axis)})" if axis.is_dated else ""
@@ -112,7 +117,7 @@ def read_future(
     if num_skipped:
         skipped, are = count_of(num_skipped, "row"), "is" if num_skipped == 1 else "are"
         notes += (f"{readings.name} has {skipped} that {are} not after the last one: skipped",)
-    return later, notes
+    return later, (*notes, *lost.note(f"ingest the series with {option('exact', value=True)}"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

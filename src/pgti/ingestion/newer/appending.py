@@ -188,10 +188,11 @@ class _Growth:
         splitter = RowSplitter(
             rows.readings.name,
             appender.append,
-            store.meta.channels,
+            appender.lost,
             store.meta.known_future,
             store.codec.reading_dtype,
             earlier=store.future,
+            num_before=store.meta.num_steps,
         )
         row = 0
         for values, seconds in rows.chunks(known):
@@ -218,7 +219,7 @@ class _Growth:
         )
         late = rows.readings.late_notes()
         lost = appender.lost.note(f"ingest the whole series with {option('exact', value=True)}")
-        self.notes = (*rows.notes, *late, *known.notes(), *times.notes(), *lost)
+        self.notes = (*rows.notes, *late, *known.notes(), *times.notes(), *splitter.notes(), *lost)
         if splitter.num_used:
             were = "value was" if splitter.num_used == 1 else "values were"
             self.notes += (
@@ -246,6 +247,8 @@ class _Growth:
             self._later = lay_over(self._later, later)
             self.notes += notes
         if not self._has_changed():
+            if future is not None:
+                self.notes += (f"{store.path} has these values already: nothing was changed",)
             return store
         if not np.array_equal(self._later, store.future, equal_nan=True) and len(self._later):
             name = str(store.path)
