@@ -1,5 +1,6 @@
 """Readings from HDF5 files, as pandas writes them and plain."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -224,3 +225,60 @@ def test_netcdf4_python(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored(tmp_path / "s")[:2], [[1, 2], [3, 4]])
     assert np.isnan(stored(tmp_path / "s")[2]).all()
     assert store.meta.interval_seconds == 3600
+
+
+def _virtual(file: "h5py.File", path: Path) -> None:
+    layout = h5py.VirtualLayout(shape=(20, 3), dtype="f8")
+    layout[:] = h5py.VirtualSource(str(path), "v", shape=(20, 3))
+    file.create_virtual_dataset("speed", layout)
+
+
+LEADING: dict[str, Callable[["h5py.File", Path], object]] = {
+    "external storage": lambda file, path: file.create_dataset(
+        "speed", (8, 2), "u1", external=[(str(path), 0, 16)]
+    ),
+    "a virtual dataset": _virtual,
+    "a link": lambda file, path: file.__setitem__("speed", h5py.ExternalLink(str(path), "/v")),
+}
+
+
+@pytest.mark.parametrize("kind", LEADING)
+@pytest.mark.parametrize("suffix", [".h5", ".nc", ".mat"])
+def test_files_that_lead_to_others_are_refused(tmp_path: Path, kind: str, suffix: str) -> None:
+    """Any file could be read as raw storage, and what is not found would be read as zeros."""
+    (tmp_path / "other.txt").write_text("something private\n")
+    with h5py.File(tmp_path / f"a{suffix}", "w") as file:
+        LEADING[kind](file, tmp_path / "other.txt")
+    with pytest.raises(DataError, match=r"^speed of a\..*other\.txt.*: give th"):
+        ingest(tmp_path / f"a{suffix}", tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+def test_what_was_never_written(tmp_path: Path) -> None:
+    """It would be read as the fill value: refused as a whole, said of a part, fine as missing."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("none", (10**12, 3), "f4", chunks=(1000, 3))
+        part = file.create_dataset("part", (40, 3), "f4", chunks=(10, 3))
+        part[:10] = 1.5
+        nan = file.create_dataset("nan", (40, 3), "f4", chunks=(10, 3), fillvalue=np.nan)
+        nan[:10] = 1.5
+    with pytest.raises(DataError, match=r"none of a\.h5 has the shape .* nothing was written"):
+        ingest(tmp_path / "a.h5", tmp_path / "s", values=("none",))
+    store = ingest(tmp_path / "a.h5", tmp_path / "part", values=("part",))
+    assert any("3 of the 4 chunks of part" in note for note in store.notes)
+    store = ingest(tmp_path / "a.h5", tmp_path / "nan", values=("nan",))
+    assert np.isnan(stored(tmp_path / "nan")[10:]).all()
+    assert not any("chunks" in note for note in store.notes)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and chunks of any claimed size are refused before they are read."""
+    monkeypatch.setattr("pgti.ingestion.arrays.chunked.available_bytes", lambda: 1 << 20)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        wide = file.create_dataset("wide", (10, 10**9), "f4", chunks=(1, 1000))
+        tall = file.create_dataset("tall", (10**6, 4), "f4", chunks=(10**5, 4), compression=1)
+        wide[0, 0] = tall[0, 0] = 1
+    with pytest.raises(DataError, match=r"wide of a\.h5 .*MiB for one row"):
+        ingest(tmp_path / "a.h5", tmp_path / "s", values=("wide",))
+    with pytest.raises(DataError, match=r"tall of a\.h5 is stored in chunks .*smaller chunks"):
+        ingest(tmp_path / "a.h5", tmp_path / "s", values=("tall",), budget_bytes=1)

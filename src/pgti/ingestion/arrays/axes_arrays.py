@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.ingestion.arrays.axes import Axes
+from pgti.ingestion.arrays.chunked import check_chunk, check_row
 from pgti.ingestion.readings import (
     Chunk,
     Readings,
@@ -121,6 +122,7 @@ def arrange(stored: StoredArray, axes: Axes, *, is_reversed: bool = False) -> Re
     shape = stored.shape[::-1] if is_reversed else stored.shape
     num_rows, num_nodes, num_channels = axes.sizes(shape)
     check_series_shape(stored.name, (num_rows, num_nodes, num_channels), stored.dtype)
+    check_row(f"{stored.name} {shape}", num_nodes * num_channels)
     if stored.is_in_memory:
         places = (*order.time, *order.others)
         stored, order = stored.permuted(places), order.permuted(places)
@@ -129,6 +131,8 @@ def arrange(stored: StoredArray, axes: Axes, *, is_reversed: bool = False) -> Re
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
         num_values = num_nodes * num_channels
         max_values = num_values * rows_per_chunk(budget_bytes, num_values)
+        if stored.chunks is not None:
+            check_chunk(stored.name, stored.chunks, stored.dtype.itemsize, budget_bytes)
         if is_in_time_order and stored.can_stream(max_values):
             return _stream(stored, order, max_values)
         return _stage(stored, order, budget_bytes)

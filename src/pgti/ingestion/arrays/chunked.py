@@ -20,7 +20,7 @@ from pgti.ingestion.readings import row_blocks, rows_per_chunk
 from pgti.ingestion.staging import RowStage
 from pgti.memory import available_bytes
 
-__all__ = ["ChunkedArray", "find_observed", "read_rows"]
+__all__ = ["ChunkedArray", "check_chunk", "check_row", "find_observed", "read_rows"]
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Any]]
 Slices: TypeAlias = tuple[slice, ...]
@@ -70,14 +70,7 @@ class ChunkedArray:
             DataError: if a chunk does not fit into memory.
         """
         tile = list(self.chunks)
-        itemsize = self.packing.dtype.itemsize
-        num_bytes = math.prod(tile) * itemsize
-        if num_bytes > budget_bytes and 3 * num_bytes > (free := available_bytes()):
-            raise DataError(
-                f"{self.name} is stored in chunks of {num_bytes / 2**20:,.0f} MiB "
-                f"({' x '.join(map(str, tile))}), which must be read whole, and "
-                f"{free / 2**20:,.0f} MiB are free: write it again in smaller chunks"
-            )
+        check_chunk(self.name, self.chunks, self.packing.dtype.itemsize, budget_bytes)
         for axis in reversed(self.stored):
             room = budget_bytes // (math.prod(tile) * _VALUE_BYTES)
             if room < 2:
@@ -93,6 +86,45 @@ class ChunkedArray:
                 for axis, size in enumerate(self.shape)
             )
             yield slices, self.read(file, slices)
+
+
+def check_chunk(name: str, chunk: tuple[int, ...], itemsize: int, budget_bytes: int) -> None:
+    """Refuse what is stored in chunks that do not fit into memory.
+
+    Args:
+        name: what messages call the array.
+        chunk: sizes of what is stored together.
+        itemsize: bytes of a stored number.
+        budget_bytes: what always fits.
+
+    Raises:
+        DataError: giving the size.
+    """
+    num_bytes = math.prod(chunk) * itemsize
+    if num_bytes > budget_bytes and 3 * num_bytes > (free := available_bytes()):
+        raise DataError(
+            f"{name} is stored in chunks of {num_bytes / 2**20:,.0f} MiB "
+            f"({' x '.join(map(str, chunk))}), which must be read whole, and "
+            f"{free / 2**20:,.0f} MiB are free: write it again in smaller chunks"
+        )
+
+
+def check_row(name: str, num_values: int) -> None:
+    """Refuse an array of which one row does not fit into memory.
+
+    Args:
+        name: what messages call the array.
+        num_values: of a row.
+
+    Raises:
+        DataError: giving the size.
+    """
+    row_bytes = num_values * _VALUE_BYTES
+    if row_bytes > (free := available_bytes()):
+        raise DataError(
+            f"{name} takes {row_bytes / 2**20:,.0f} MiB for one row, and {free / 2**20:,.0f} MiB "
+            "are free"
+        )
 
 
 def read_rows(

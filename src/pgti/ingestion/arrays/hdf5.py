@@ -4,6 +4,7 @@ Files are read with h5py, in blocks of rows. What the attributes of a dataset sa
 honored, as in NetCDF.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from pgti.errors import DataError, MissingExtraError, option
+from pgti.display import count_of
+from pgti.errors import DataError, option
 from pgti.ingestion.arrays.axes_arrays import BoxReader, StoredArray
 from pgti.ingestion.arrays.axes_labels import Labels, label_axes, open_stored, wanted_ndims
+from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
 from pgti.ingestion.arrays.packing import Packing
 from pgti.ingestion.arrays.pandas_hdf5 import (
     Node,
@@ -38,7 +41,7 @@ from pgti.ingestion.readings import (
 )
 from pgti.ingestion.times.cf_times import is_since
 
-__all__ = ["open_hdf5", "open_hdf5_file"]
+__all__ = ["open_hdf5"]
 
 _MASKS = ("eval_mask", "mask", "masks", "training_mask")
 _FORMAT = "HDF5 (if a compression filter is missing, rewrite it with `ptrepack --complib=zlib`)"
@@ -76,19 +79,6 @@ def open_hdf5(path: Path, options: IngestOptions) -> Readings:
     )
     readings = replace(readings, name=name, notes=(*readings.notes, *notes))
     return _add_locations(readings, locations)
-
-
-def open_hdf5_file(path: Path) -> Any:
-    """The file as h5py opens it.
-
-    Raises:
-        MissingExtraError: if h5py is not installed.
-    """
-    try:
-        import h5py  # noqa: PLC0415 - an optional library
-    except ImportError:
-        raise MissingExtraError("h5py", "hdf5") from None
-    return h5py.File(path, "r")
 
 
 def _is_netcdf(file: Node) -> bool:
@@ -167,6 +157,7 @@ def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readi
             )
         return _open_table(path, key, open_pandas_table(dataset, name, options))
     packing = Packing.of(dict(dataset.attrs), dataset.dtype, name)
+    notes = _note_unwritten(dataset, packing, name)
 
     @contextmanager
     def open_pieces() -> Iterator[BoxReader]:
@@ -185,7 +176,30 @@ def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readi
     labels = Labels(
         name=path.name, arrays=arrays, read=lambda each: np.asarray(file[each]), text_kinds="SUO"
     )
-    return label_axes(open_stored(array, options), dataset.shape, labels, options)
+    readings = label_axes(open_stored(array, options), dataset.shape, labels, options)
+    return replace(readings, notes=(*readings.notes, *notes))
+
+
+def _note_unwritten(dataset: Node, packing: Packing, name: str) -> tuple[str, ...]:
+    """A note on parts that were never written, which read as the fill value of the dataset.
+
+    Raises:
+        DataError: if nothing was written.
+    """
+    if not dataset.id.get_storage_size():
+        raise DataError(f"{name} has the shape {dataset.shape} and nothing was written to it")
+    if dataset.chunks is None:
+        return ()
+    sizes = zip(dataset.shape, dataset.chunks, strict=True)
+    num_chunks = math.prod(math.ceil(size / chunk) for size, chunk in sizes)
+    num_unwritten = num_chunks - dataset.id.get_num_chunks()
+    fill = packing.decode(np.array([dataset.fillvalue], dataset.dtype)).item()
+    if num_unwritten <= 0 or np.isnan(fill):
+        return ()
+    return (
+        f"{num_unwritten:,} of the {count_of(num_chunks, 'chunk')} of {name} were never written "
+        f"and read as {fill:g}: if that is no reading, give {option('missing', f'{fill:g}')}",
+    )
 
 
 def _open_table(path: Path, key: str, table: PandasTable) -> Readings:

@@ -25,7 +25,7 @@ from pgti.ingestion.arrays.axes_labels import (
     open_stored,
     wanted_ndims,
 )
-from pgti.ingestion.arrays.hdf5 import open_hdf5_file
+from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings, choose_keys, reraise_read_errors, stack_channels
 from pgti.memory import available_bytes

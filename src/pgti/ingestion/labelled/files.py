@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgti.display import shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, MissingExtraError, option
+from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
 from pgti.ingestion.labelled.labelled import labelled_readings
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings, reraise_read_errors
@@ -60,7 +61,7 @@ def _hdf5_groups(path: Path) -> list[str]:
     """The outermost groups of a file."""
     import h5py  # noqa: PLC0415 - h5netcdf brings it
 
-    with reraise_read_errors(path.name, "NetCDF"), h5py.File(path, "r") as file:
+    with reraise_read_errors(path.name, "NetCDF"), open_hdf5_file(path) as file:
         return [key for key, each in file.items() if isinstance(each, h5py.Group)]
 
 

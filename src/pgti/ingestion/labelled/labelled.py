@@ -14,7 +14,13 @@ from numpy.typing import NDArray
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
 from pgti.ingestion.arrays.axes import Axes
-from pgti.ingestion.arrays.chunked import ChunkedArray, Opener, find_observed, read_rows
+from pgti.ingestion.arrays.chunked import (
+    ChunkedArray,
+    Opener,
+    check_row,
+    find_observed,
+    read_rows,
+)
 from pgti.ingestion.arrays.packing import Packing
 from pgti.ingestion.graphs.node_matching import RawCoordinates
 from pgti.ingestion.labelled.axes import (
@@ -34,14 +40,11 @@ from pgti.ingestion.readings import (
     choose_keys,
     reraise_read_errors,
 )
-from pgti.memory import available_bytes
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["XarrayObject", "labelled_readings", "open_xarray"]
-
-_ROW_BYTES = 16  # a reading of a row while it is read
 
 
 @runtime_checkable
@@ -235,12 +238,7 @@ def _describe_array(
         packing=packing,
         fetch=fetch,
     )
-    row_bytes = math.prod(array.shape[1:]) * _ROW_BYTES
-    if row_bytes > (free := available_bytes()):
-        raise DataError(
-            f"{name} ({shown(sizes)}) takes {row_bytes / 2**20:,.0f} MiB for one row, and "
-            f"{free / 2**20:,.0f} MiB are free"
-        )
+    check_row(f"{name} ({shown(sizes)})", math.prod(array.shape[1:]))
     return array
 
 

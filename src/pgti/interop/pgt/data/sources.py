@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pgti.batching.mapped_series import MappedSeries
 from pgti.errors import DataError, option
-from pgti.ingestion.arrays.hdf5 import open_hdf5_file
+from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
 from pgti.ingestion.arrays.npy import read_header
 from pgti.ingestion.arrays.pandas_hdf5 import PandasTable, is_pandas_table, open_pandas_table
 from pgti.ingestion.readings import check_series_shape, reraise_read_errors

@@ -1,0 +1,49 @@
+"""HDF5 files that hold their own numbers."""
+
+from pathlib import Path
+from typing import Any
+
+from pgti.display import shorten
+from pgti.errors import DataError, MissingExtraError
+
+__all__ = ["open_hdf5_file"]
+
+
+def open_hdf5_file(path: Path) -> Any:
+    """The file as h5py opens it.
+
+    Raises:
+        DataError: if it leads to other files, which it may name at will: readings that a virtual
+            dataset does not find are its fill value, and any file can be raw storage.
+        MissingExtraError: if h5py is not installed.
+    """
+    try:
+        import h5py  # noqa: PLC0415 - an optional library
+    except ImportError:
+        raise MissingExtraError("h5py", "hdf5") from None
+
+    def find_link(key: str, link: Any) -> str | None:
+        if isinstance(link, h5py.ExternalLink):
+            return f"{key} of {path.name} is a link to the file {link.filename}: give that file"
+        return None
+
+    def find_dataset(key: str, item: Any) -> str | None:
+        if not isinstance(item, h5py.Dataset) or not (item.external or item.is_virtual):
+            return None
+        sources = [each[0] for each in item.external or ()]
+        sources = sources or [each.file_name for each in item.virtual_sources()]
+        return (
+            f"{key} of {path.name} has its numbers in other files "
+            f"({shorten(list(dict.fromkeys(sources)))}): give those files, or write its numbers "
+            "into one file"
+        )
+
+    file = h5py.File(path, "r")
+    try:
+        found = file.visititems_links(find_link) or file.visititems(find_dataset)
+        if found:
+            raise DataError(found)
+    except BaseException:
+        file.close()
+        raise
+    return file
