@@ -9,7 +9,7 @@ import pytest
 from pgti.cli.main import run_command
 from pgti.datasets import DATASETS, Dataset, find_dataset
 from pgti.errors import ConfigError
-from pgti.ingestion.times.instants import parse_interval, parse_start
+from pgti.ingestion.instants import parse_interval, parse_start
 
 ROOT = Path(__file__).resolve().parents[2]
 EACH = pytest.mark.parametrize("dataset", DATASETS.values(), ids=lambda dataset: dataset.name)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import pgti
 from pgti.errors import ConfigError, DataError
 from pgti.ingestion import IngestOptions, open_readings
-from pgti.ingestion.arrays.axes import Axes, grid_ids
 from pgti.ingestion.arrays.axes_arrays import StoredArray, arrange
+from pgti.ingestion.axes import Axes, grid_ids
 from pgti.ingestion.scratch import scratch_beside
 
 NAMES = {"time": 6, "day": 3, "slot": 4, "sensor": 5, "row": 2, "column": 3, "channel": 2}

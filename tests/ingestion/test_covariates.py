@@ -9,7 +9,7 @@ import pytest
 
 from pgti.errors import ConfigError, DataError
 from pgti.ingestion import append, ingest
-from pgti.ingestion.covariates.future import WaitingRows
+from pgti.ingestion.later_rows import WaitingRows
 from pgti.store import SeriesStore
 
 STEPS, LATER = 40, 5

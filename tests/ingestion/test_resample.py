@@ -8,7 +8,7 @@ import pytest
 
 import pgti
 from pgti.errors import ConfigError, DataError
-from pgti.ingestion.newer.appending import append
+from pgti.ingestion.appending import append
 from pgti.ingestion.newer.newer import open_newer_series
 from pgti.store import SeriesStore
 

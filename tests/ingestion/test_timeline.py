@@ -8,7 +8,7 @@ import pytest
 
 from pgti.errors import ConfigError, DataError
 from pgti.ingestion import IngestOptions, ingest
-from pgti.ingestion.times.instants import parse_interval
+from pgti.ingestion.instants import parse_interval
 from pgti.store import SeriesStore, format_interval
 
 

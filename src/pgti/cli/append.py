@@ -38,7 +38,7 @@ def append_command(
         correct: Replace rows of the store that have other readings here.
         options: How to read the file, where not as before.
     """
-    from pgti.ingestion.newer.appending import append_rows
+    from pgti.ingestion.appending import append_rows
     from pgti.ingestion.newer.recall import given_options
     from pgti.store import SeriesStore
 

@@ -11,8 +11,9 @@ from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.ingestion import IngestOptions, open_readings
-from pgti.ingestion.graphs.node_matching import RawEdges, match_nodes
+from pgti.ingestion.graphs.node_matching import match_nodes
 from pgti.ingestion.graphs.sources import read_raw_graph
+from pgti.ingestion.raw_graphs import RawEdges
 from pgti.ingestion.readings import Readings, reraise_read_errors
 
 __all__ = ["FLOW_DATASETS", "ZERO_FLOW_NOTE"]

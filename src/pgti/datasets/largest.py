@@ -22,8 +22,8 @@ from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
 from pgti.ingestion import IngestOptions, Readings, open_readings
 from pgti.ingestion.arrays.npy import read_header
+from pgti.ingestion.instants import parse_interval
 from pgti.ingestion.readings import reraise_read_errors
-from pgti.ingestion.times.instants import parse_interval
 
 __all__ = ["LARGEST_DATASETS"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, option
+from pgti.ingestion.instants import RowLabels
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.times.instants import RowLabels
 
 __all__ = ["Cleaner", "drop_codes", "numeric_codes", "scale_values"]
 

@@ -15,17 +15,12 @@ from pgti.ingestion.arrays.axes_guards import note_other_axes, refuse_other_axes
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.covariates.covariates import CovariateSources, DescribedSeries, IngestedFuture
-from pgti.ingestion.covariates.future import RowSplitter
 from pgti.ingestion.formats import IDS_IN_READINGS, check_options_used
-from pgti.ingestion.graphs.node_matching import (
-    MatchedGraph,
-    RawCoordinates,
-    RawEdges,
-    RawGraph,
-    match_nodes,
-)
+from pgti.ingestion.graphs.node_matching import MatchedGraph, match_nodes
 from pgti.ingestion.graphs.sources import GraphSource, graph_suffix, read_raw_graph
+from pgti.ingestion.later_rows import RowSplitter
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.scratch import scratch_beside
 from pgti.ingestion.sources import (

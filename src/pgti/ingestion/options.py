@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, option, require_whole_number
-from pgti.ingestion.times.instants import parse_interval, parse_start
+from pgti.ingestion.instants import parse_interval, parse_start
 from pgti.options import convert_fields, require_number
 from pgti.store.time_axis import is_zone
 

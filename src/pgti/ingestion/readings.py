@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError, option
-from pgti.ingestion.graphs.node_matching import RawGraph
-from pgti.ingestion.times.instants import RowLabels
+from pgti.ingestion.instants import RowLabels
+from pgti.ingestion.raw_graphs import RawGraph
 
 __all__ = [
     "ID_NAMES",

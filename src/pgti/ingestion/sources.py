@@ -9,14 +9,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingestion.arrays.basicts import find_basicts, open_basicts
-from pgti.ingestion.arrays.hdf5 import open_hdf5
+from pgti.ingestion.arrays.hdf5 import is_netcdf, open_hdf5
 from pgti.ingestion.arrays.json import open_json
 from pgti.ingestion.arrays.matlab import open_matlab
+from pgti.ingestion.arrays.memory import open_array
 from pgti.ingestion.arrays.npy import open_npy
 from pgti.ingestion.arrays.prewindowed import are_windows, open_archive, open_windows
 from pgti.ingestion.arrays.window_pairs import window_files
 from pgti.ingestion.contents import check_contents
+from pgti.ingestion.files.basicts import find_basicts, open_basicts
 from pgti.ingestion.files.files import open_files
 from pgti.ingestion.files.sets import SourceSet, find_sources
 from pgti.ingestion.formats import (
@@ -33,11 +34,11 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.remote import as_url, name_of
 from pgti.ingestion.tables.frame_tables import ArrowFrame, LazyFrame, pandas_table, stream_table
-from pgti.ingestion.tables.frames import open_array, open_frame
+from pgti.ingestion.tables.frames import open_frame
 from pgti.ingestion.tables.parquet import open_arrow_file, open_parquet
 from pgti.ingestion.tables.shape import open_table
 from pgti.ingestion.tables.table import Table
-from pgti.ingestion.tables.text_files import COMPRESSED_SUFFIXES, inner_name
+from pgti.ingestion.tables.text_files import COMPRESSED_SUFFIXES, last_suffixes
 from pgti.ingestion.tables.text_table import open_text_table
 from pgti.options import require_type
 
@@ -45,7 +46,6 @@ __all__ = [
     "ReadingsSource",
     "TableSource",
     "find_source",
-    "last_suffixes",
     "open_any_table",
     "open_readings",
     "readings_suffix",
@@ -154,6 +154,8 @@ def _open_file(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
             f"{path.name} is a workbook of a spreadsheet program: save the sheet of readings as "
             "CSV UTF-8, and give that file"
         )
+    if suffix in HDF5_SUFFIXES and is_netcdf(path):
+        return open_netcdf(path, options)
     if suffix in _TABLES:
         return open_table(_TABLES[suffix](path, options), options)
     if suffix not in _READERS:
@@ -222,9 +224,3 @@ def readings_suffix(source: ReadingsSource) -> str:
     if last not in COMPRESSED_SUFFIXES:
         return last or "none"
     return inner if inner in (*TEXT_SUFFIXES, ".json") else f"{inner}{last}"
-
-
-def last_suffixes(source: Path | str) -> tuple[str, str]:
-    """The suffix of a file without its compression, and that of the file, in lower case."""
-    path = Path(source)
-    return Path(inner_name(path)).suffix.lower(), path.suffix.lower()

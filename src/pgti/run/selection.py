@@ -14,9 +14,9 @@ from pgti.batching import Batch, BatchLoader, WindowSource
 from pgti.display import count_of
 from pgti.errors import ConfigError, option
 from pgti.forecasting import ForecastLabels
-from pgti.ingestion.covariates.future import note_on_rows
 from pgti.ingestion.covariates.future_files import future_series, read_future
-from pgti.ingestion.covariates.future_stores import with_future
+from pgti.ingestion.later_rows import note_on_rows
+from pgti.ingestion.newer.future_stores import with_future
 from pgti.ingestion.newer.newer import NewerSeries, last_observed_row
 from pgti.ingestion.sources import ReadingsSource, find_source
 from pgti.options import require_type

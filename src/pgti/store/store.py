@@ -313,7 +313,7 @@ class SeriesStore(Display):
         Raises:
             PgtiError: if the rows cannot be appended; the store is then what it was.
         """
-        grow: Any = import_module("pgti.ingestion.newer.appending")  # by name: a layer above
+        grow: Any = import_module("pgti.ingestion.appending")  # by name: a layer above
         grown: SeriesStore = grow.append(self, source, options, **more)
         return grown
 

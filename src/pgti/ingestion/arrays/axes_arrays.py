@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.ingestion.arrays.axes import Axes
 from pgti.ingestion.arrays.chunked import check_chunk, check_row
+from pgti.ingestion.axes import Axes
 from pgti.ingestion.readings import (
     Chunk,
     Readings,

@@ -2,7 +2,7 @@
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
-from pgti.ingestion.graphs.node_matching import RawCoordinates, RawEdges, RawGraph
+from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.readings import Readings
 
 __all__ = ["hint_at_axes", "note_other_axes", "note_square_array", "refuse_other_axes"]

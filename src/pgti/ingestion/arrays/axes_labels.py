@@ -9,11 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError, option
-from pgti.ingestion.arrays.axes import LATITUDE_NAMES, LONGITUDE_NAMES, Axes, grid_ids
 from pgti.ingestion.arrays.axes_arrays import StoredArray, arrange
 from pgti.ingestion.arrays.axes_guards import hint_at_axes
-from pgti.ingestion.graphs.node_matching import RawCoordinates
+from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES, Axes, grid_ids
+from pgti.ingestion.instants import RowLabels
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import (
     ID_NAMES,
     Chunk,
@@ -29,7 +30,6 @@ from pgti.ingestion.times.columns import (
     TextTimes,
     find_epoch_unit,
 )
-from pgti.ingestion.times.instants import RowLabels
 
 __all__ = [
     "TIME_ARRAYS",

@@ -1,4 +1,4 @@
-"""Readings in HDF5 files: tables written by pandas, plain datasets, and NetCDF under other names.
+"""Readings in HDF5 files: tables written by pandas, and plain datasets.
 
 Files are read with h5py, in blocks of rows. What the attributes of a dataset say of its numbers is
 honored, as in NetCDF.
@@ -26,9 +26,8 @@ from pgti.ingestion.arrays.pandas_hdf5 import (
     open_pandas_table,
     read_locations,
 )
-from pgti.ingestion.graphs.node_matching import RawCoordinates
-from pgti.ingestion.labelled.files import open_netcdf
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import (
     Chunk,
     Readings,
@@ -41,7 +40,7 @@ from pgti.ingestion.readings import (
 )
 from pgti.ingestion.times.cf_times import is_since
 
-__all__ = ["open_hdf5"]
+__all__ = ["is_netcdf", "open_hdf5"]
 
 _MASKS = ("eval_mask", "mask", "masks", "training_mask")
 _FORMAT = "HDF5 (if a compression filter is missing, rewrite it with `ptrepack --complib=zlib`)"
@@ -56,8 +55,6 @@ def open_hdf5(path: Path, options: IngestOptions) -> Readings:
     """
     name = path.name
     with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as file:
-        if _is_netcdf(file):
-            return open_netcdf(path, options)
         candidates = _candidates(file, options)
         wanted = tuple(key.strip("/") for key in options.values)
         locations = _find_locations(file, candidates, name)
@@ -81,10 +78,13 @@ def open_hdf5(path: Path, options: IngestOptions) -> Readings:
     return _add_locations(readings, locations)
 
 
-def _is_netcdf(file: Node) -> bool:
-    """Whether NetCDF wrote the file, or its datasets have dimensions of which one is times."""
-    if "_NCProperties" in file.attrs:
-        return True
+def is_netcdf(path: Path) -> bool:
+    """Whether NetCDF wrote an HDF5 file, or its datasets have dimensions of which one is times.
+
+    Raises:
+        DataError: if the file is damaged.
+        MissingExtraError: if h5py is not installed.
+    """
     found: list[bool] = []
 
     def visit(_: str, item: Node) -> None:
@@ -93,7 +93,10 @@ def _is_netcdf(file: Node) -> bool:
             if len(scales) == item.ndim:
                 found.extend(is_since(_as_text(scale.attrs.get("units", ""))) for scale in scales)
 
-    file.visititems(visit)
+    with reraise_read_errors(path.name, _FORMAT), open_hdf5_file(path) as file:
+        if "_NCProperties" in file.attrs:
+            return True
+        file.visititems(visit)
     return any(found)
 
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
-from pgti.ingestion.graphs.node_matching import RawEdges
+from pgti.ingestion.arrays.memory import open_array
+from pgti.ingestion.raw_graphs import RawEdges
 from pgti.ingestion.readings import Chunk, Readings, ids_to_text, reraise_read_errors
-from pgti.ingestion.tables.frames import open_array
 from pgti.ingestion.tables.text_files import open_text
 
 __all__ = ["open_json"]

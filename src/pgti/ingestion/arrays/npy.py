@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pgti.errors import DataError
 from pgti.ingestion.arrays.axes_arrays import Box, BoxReader, StoredArray
 from pgti.ingestion.arrays.axes_labels import Labels, label_axes, open_stored, wanted_ndims
-from pgti.ingestion.graphs.node_matching import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.readings import (
     Readings,
     choose_keys,

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
+from pgti.ingestion.instants import RowLabels, epoch_seconds, zone_from_tzinfo
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import as_floats, ids_to_text
 from pgti.ingestion.safe_pickle import loads_pickle, plain_labels
 from pgti.ingestion.tables.column_levels import arrange_levels, check_single_level
-from pgti.ingestion.times.instants import RowLabels, epoch_seconds, zone_from_tzinfo
 
 __all__ = ["PandasTable", "is_pandas_table", "open_pandas_table", "read_locations"]
 

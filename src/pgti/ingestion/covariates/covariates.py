@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgti.errors import ConfigError, option
-from pgti.ingestion.covariates.future import RowSplitter, lay_over, note_on_rows
 from pgti.ingestion.covariates.future_files import FutureSeries, read_future
 from pgti.ingestion.covariates.static_tables import read_static
+from pgti.ingestion.later_rows import RowSplitter, lay_over, note_on_rows
 from pgti.ingestion.newer.matching import SourceChannels
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings

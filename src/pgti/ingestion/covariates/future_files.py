@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.cleaning import Cleaner
-from pgti.ingestion.covariates.future import WaitingRows, place_rows
 from pgti.ingestion.formats import check_options_used
+from pgti.ingestion.instants import Localizer
+from pgti.ingestion.later_rows import WaitingRows, place_rows
 from pgti.ingestion.newer.growth import show
 from pgti.ingestion.newer.matching import SourceChannels, match_readings
 from pgti.ingestion.newer.newer import scale_of, source_channels
@@ -20,7 +21,6 @@ from pgti.ingestion.newer.recall import recall_options
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.sources import ReadingsSource, open_readings, readings_suffix
-from pgti.ingestion.times.instants import Localizer
 from pgti.store import SeriesStore, TimeAxis
 from pgti.store.codec import Values
 from pgti.store.rounding import LostDigits

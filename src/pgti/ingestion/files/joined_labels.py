@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pgti.ingestion.times.instants import RowLabels, show_time
+from pgti.ingestion.instants import RowLabels, show_time
 
 __all__ = ["JoinedLabels"]
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from pgti.errors import DataError
-from pgti.ingestion.graphs.node_matching import RawCoordinates, RawGraph
+from pgti.ingestion.raw_graphs import RawCoordinates, RawGraph
 from pgti.ingestion.readings import Readings
 
 __all__ = ["join_graphs", "join_units"]

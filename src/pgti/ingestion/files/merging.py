@@ -18,9 +18,9 @@ from pgti.errors import DataError, option
 from pgti.ingestion.cleaning import numeric_codes
 from pgti.ingestion.files.joined_labels import JoinedLabels
 from pgti.ingestion.files.streams import Rows, Stream, read_times, spool
+from pgti.ingestion.instants import show_time
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, rows_per_chunk
-from pgti.ingestion.times.instants import show_time
 
 __all__ = ["Merge", "Part"]
 

@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar
 
 from pgti.display import count_of, shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
-from pgti.ingestion.arrays.basicts import find_basicts
 from pgti.ingestion.arrays.window_pairs import window_files
+from pgti.ingestion.files.basicts import find_basicts
 from pgti.ingestion.labelled.files import is_zarr
 from pgti.ingestion.remote import as_url, copy_of, is_zarr_url
 from pgti.ingestion.scratch import call_after_scratch, scratch_directory

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pgti.errors import StoreError
 from pgti.ingestion.cleaning import drop_codes
+from pgti.ingestion.instants import Localizer, RowLabels, check_order, check_years
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.scratch import scratch_directory
-from pgti.ingestion.times.instants import Localizer, RowLabels, check_order, check_years
 from pgti.storage import reraise_os_errors
 
 __all__ = ["Rows", "Stream", "read_times", "spool"]

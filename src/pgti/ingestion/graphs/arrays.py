@@ -17,8 +17,8 @@ from pgti.ingestion.arrays.npy import (
     read_edges,
     read_header,
 )
-from pgti.ingestion.graphs.node_matching import RawCoordinates, RawGraph, RawMatrix
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates, RawGraph, RawMatrix
 from pgti.ingestion.readings import choose_keys, find_ids, ids_to_text, reraise_read_errors
 from pgti.ingestion.safe_pickle import load_pickle, plain_labels
 

@@ -8,8 +8,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, option
-from pgti.ingestion.graphs.raw import RawEdges, RawMatrix
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawEdges, RawMatrix
 
 __all__ = ["are_edge_distances", "are_matrix_distances", "is_distance_name"]
 

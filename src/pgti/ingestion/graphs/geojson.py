@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from pgti.errors import DataError, option
-from pgti.ingestion.graphs.raw import RawCoordinates
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import ID_NAMES, ids_to_text, reraise_read_errors
 
 __all__ = ["geo_frame_graph", "read_geojson_graph"]

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError, option
 from pgti.ingestion.graphs.edge_values import is_distance_name
-from pgti.ingestion.graphs.raw import RawCoordinates, RawEdges
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges
 from pgti.ingestion.readings import ids_to_text, reraise_read_errors
 
 __all__ = ["network_graph", "read_network_file"]

@@ -13,15 +13,11 @@ from pgti.errors import DataError, option
 from pgti.graph import SensorGraph
 from pgti.graph.build import link_nearest, weigh_distances
 from pgti.ingestion.graphs.edge_values import are_edge_distances, are_matrix_distances
-from pgti.ingestion.graphs.raw import Ids, RawCoordinates, RawEdges, RawGraph, RawMatrix
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import Ids, RawCoordinates, RawEdges, RawGraph, RawMatrix
 
 __all__ = [
     "MatchedGraph",
-    "RawCoordinates",
-    "RawEdges",
-    "RawGraph",
-    "RawMatrix",
     "match_nodes",
 ]
 

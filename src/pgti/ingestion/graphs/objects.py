@@ -12,10 +12,10 @@ from pgti.graph import SensorGraph
 from pgti.ingestion.graphs.arrays import matrix_graph
 from pgti.ingestion.graphs.geojson import geo_frame_graph
 from pgti.ingestion.graphs.networks import network_graph
-from pgti.ingestion.graphs.raw import RawEdges, RawGraph, RawMatrix
 from pgti.ingestion.graphs.rows import arrow_rows, frame_rows
 from pgti.ingestion.graphs.tables import table_graph
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawEdges, RawGraph, RawMatrix
 from pgti.ingestion.readings import Readings
 
 __all__ = ["object_graph"]

@@ -20,12 +20,11 @@ from pgti.ingestion.graphs.arrays import (
 from pgti.ingestion.graphs.geojson import read_geojson_graph
 from pgti.ingestion.graphs.networks import read_network_file
 from pgti.ingestion.graphs.objects import object_graph
-from pgti.ingestion.graphs.raw import RawGraph
 from pgti.ingestion.graphs.tables import read_table_graph
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawGraph
 from pgti.ingestion.readings import Readings
-from pgti.ingestion.sources import last_suffixes
-from pgti.ingestion.tables.text_files import COMPRESSED_SUFFIXES
+from pgti.ingestion.tables.text_files import COMPRESSED_SUFFIXES, last_suffixes
 
 __all__ = ["GraphSource", "graph_suffix", "read_raw_graph"]
 

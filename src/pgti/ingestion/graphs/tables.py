@@ -9,9 +9,9 @@ from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.formats import PARQUET_SUFFIXES
 from pgti.ingestion.graphs.edge_values import is_distance_name
-from pgti.ingestion.graphs.raw import RawCoordinates, RawEdges, RawGraph, RawMatrix
 from pgti.ingestion.graphs.rows import GraphTable, parquet_rows, text_rows
 from pgti.ingestion.options import GraphKind, IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges, RawGraph, RawMatrix
 from pgti.ingestion.readings import ID_NAMES, Readings, ids_to_text
 
 __all__ = ["read_table_graph", "table_graph"]

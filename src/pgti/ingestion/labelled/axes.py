@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pgti.errors import DataError, option
-from pgti.ingestion.arrays.axes import CHANNEL_NAMES, SENSOR_NAMES, Axes
+from pgti.ingestion.axes import CHANNEL_NAMES, SENSOR_NAMES, Axes
 from pgti.ingestion.times.cf_times import is_since
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
-from pgti.ingestion.arrays.axes import Axes
 from pgti.ingestion.arrays.chunked import (
     ChunkedArray,
     Opener,
@@ -22,7 +21,7 @@ from pgti.ingestion.arrays.chunked import (
     read_rows,
 )
 from pgti.ingestion.arrays.packing import Packing
-from pgti.ingestion.graphs.node_matching import RawCoordinates
+from pgti.ingestion.axes import Axes
 from pgti.ingestion.labelled.axes import (
     LabelledAxes,
     find_axes,
@@ -34,6 +33,7 @@ from pgti.ingestion.labelled.axes import (
 from pgti.ingestion.labelled.sensors import Sensors, channel_labels, describe_sensors
 from pgti.ingestion.labelled.times import read_times
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import (
     Chunk,
     Readings,

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, option
-from pgti.ingestion.arrays.axes import grid_ids
 from pgti.ingestion.arrays.packing import Packing
+from pgti.ingestion.axes import grid_ids
 from pgti.ingestion.labelled.axes import Kind, LabelledAxes, kind_of_coordinate
 from pgti.ingestion.readings import ID_NAMES, ids_to_text
 

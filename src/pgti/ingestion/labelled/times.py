@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from pgti.display import shorten
 from pgti.errors import DataError
 from pgti.ingestion.arrays.packing import Packing
+from pgti.ingestion.instants import RowLabels, epoch_seconds
 from pgti.ingestion.labelled.axes import LabelledAxes, kind_of_coordinate
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ids_to_text
 from pgti.ingestion.times.cf_times import CfTimes, civil_times, decode_times, has_offset, is_since
 from pgti.ingestion.times.columns import TextTimes
-from pgti.ingestion.times.instants import RowLabels, epoch_seconds
 from pgti.store.clock import is_zone
 from pgti.store.labelled import WALL_CLOCK
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
+from pgti.ingestion.instants import check_years, show_time
 from pgti.ingestion.options import Gaps
 from pgti.ingestion.readings import Readings
-from pgti.ingestion.times.instants import check_years, show_time
 from pgti.ingestion.times.rules import daily_rule, most_common, recognize_rule
 from pgti.store import CycleRule, SeriesStore, TimeAxis, format_interval
 from pgti.store.time_axis import SECONDS_PER_DAY

@@ -11,6 +11,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.formats import check_options_used
+from pgti.ingestion.instants import Localizer, format_seconds, parse_start
 from pgti.ingestion.newer.known_rows import KnownRows
 from pgti.ingestion.newer.matching import match_readings
 from pgti.ingestion.newer.newer import aggregates_of, open_as_recalled, scale_of, source_channels
@@ -18,7 +19,6 @@ from pgti.ingestion.newer.newer_times import put_on_clock
 from pgti.ingestion.newer.recall import describe_recalled, recall_options
 from pgti.ingestion.newer.unit_check import compare_units
 from pgti.ingestion.sources import ReadingsSource, readings_suffix
-from pgti.ingestion.times.instants import Localizer, format_seconds, parse_start
 from pgti.ingestion.times.resample import resample
 from pgti.store import SeriesStore
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
-from pgti.ingestion.covariates.future_stores import split_later
 from pgti.ingestion.formats import check_options_used
+from pgti.ingestion.newer.future_stores import split_later
 from pgti.ingestion.newer.matching import MatchedReadings, SourceChannels, match_readings
 from pgti.ingestion.newer.newer_rows import StoreBuilder, notes_of_phase, notes_of_rows
 from pgti.ingestion.newer.newer_times import put_on_clock

@@ -12,10 +12,10 @@ from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.graph import SensorGraph
 from pgti.ingestion.cleaning import Cleaner
+from pgti.ingestion.instants import parse_start
 from pgti.ingestion.newer.newer_times import NewerTimes
 from pgti.ingestion.options import Gaps, IngestOptions
 from pgti.ingestion.readings import Readings
-from pgti.ingestion.times.instants import parse_start
 from pgti.store import SeriesStore, StoreWriter, TimeAxis, format_interval
 from pgti.store.clock import wall_seconds
 

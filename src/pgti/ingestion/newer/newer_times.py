@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
+from pgti.ingestion.instants import Localizer, check_order, check_years
 from pgti.ingestion.options import Gaps
 from pgti.ingestion.readings import Chunk, Readings
-from pgti.ingestion.times.instants import Localizer, check_order, check_years
 from pgti.store import TimeAxis, format_interval
 from pgti.store.clock import wall_seconds
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
-from pgti.ingestion.arrays.axes import CHANNEL_NAMES, SENSOR_NAMES, Axes
+from pgti.ingestion.axes import CHANNEL_NAMES, SENSOR_NAMES, Axes
 from pgti.ingestion.options import IngestOptions
 
 __all__ = ["ColumnLevels", "arrange_levels", "check_single_level"]

@@ -1,7 +1,6 @@
-"""Readings that are in memory already: a pandas DataFrame or a NumPy array."""
+"""Readings in a pandas DataFrame."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingestion.arrays.axes_arrays import StoredArray
-from pgti.ingestion.arrays.axes_labels import Labels, label_axes, open_stored
 from pgti.ingestion.contents import NoRowsError
+from pgti.ingestion.instants import RowLabels
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import (
     Chunk,
@@ -26,34 +24,13 @@ from pgti.ingestion.tables.column_levels import arrange_levels, check_single_lev
 from pgti.ingestion.tables.frame_tables import pandas_table
 from pgti.ingestion.tables.long_layout import could_be_long
 from pgti.ingestion.tables.shape import open_table
+from pgti.ingestion.tables.time_parts import join_time_columns
 from pgti.ingestion.tables.transposed import is_dated_title
 from pgti.ingestion.times.columns import ColumnTimes, DateTimes, NoTimes, TextTimes
-from pgti.ingestion.times.instants import RowLabels
-from pgti.ingestion.times.parts import join_time_columns
 
-__all__ = ["open_array", "open_frame"]
+__all__ = ["open_frame"]
 
 _MAX_WHOLE = 2**53
-
-
-def open_array(
-    array: NDArray[Any], name: str = "the array", options: IngestOptions | None = None
-) -> Readings:
-    """Readings in an array [T, N] or [T, N, C], or with the axes of the options.
-
-    Raises:
-        DataError: if it is not numbers of such a shape.
-    """
-    options = options or IngestOptions()
-    stored = StoredArray(
-        name=name,
-        shape=array.shape,
-        dtype=array.dtype,
-        open=lambda: nullcontext(array.__getitem__),
-        is_in_memory=not isinstance(array, np.memmap),  # whose file is read in its own order
-    )
-    labels = Labels(name=name, arrays={}, read=dict[str, NDArray[Any]]().__getitem__)
-    return label_axes(open_stored(stored, options), array.shape, labels, options)
 
 
 def open_frame(frame: pd.DataFrame, options: IngestOptions) -> Readings:

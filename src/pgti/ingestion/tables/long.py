@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, PgtiError, option
 from pgti.ingestion.cleaning import drop_codes, numeric_codes
+from pgti.ingestion.instants import Localizer, format_seconds
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.staging import RowStage
 from pgti.ingestion.tables.long_columns import DistinctValues, LongSensors, LongTimes
 from pgti.ingestion.tables.long_layout import LongLayout
 from pgti.ingestion.tables.table import Table
-from pgti.ingestion.times.instants import Localizer, format_seconds
 
 __all__ = ["open_long"]
 

@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, PgtiError, option
+from pgti.ingestion.instants import RowLabels
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ids_to_text
 from pgti.ingestion.tables.table import Table
+from pgti.ingestion.tables.table_times import open_times
 from pgti.ingestion.times.columns import (
     ColumnTimes,
     NoTimes,
@@ -20,8 +22,6 @@ from pgti.ingestion.times.columns import (
     find_epoch_unit,
     is_compact_date,
 )
-from pgti.ingestion.times.instants import RowLabels
-from pgti.ingestion.times.table_times import open_times
 
 __all__ = ["DistinctValues", "LongSensors", "LongTimes"]
 

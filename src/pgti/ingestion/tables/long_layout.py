@@ -23,8 +23,8 @@ from pgti.ingestion.tables.long_names import (
     TIMES,
 )
 from pgti.ingestion.tables.table import Table
+from pgti.ingestion.tables.table_times import is_date
 from pgti.ingestion.times.columns import find_epoch_unit, is_compact_date
-from pgti.ingestion.times.table_times import is_date
 
 __all__ = ["LongLayout", "could_be_long", "find_long_layout", "name_columns"]
 

@@ -5,9 +5,9 @@ from pgti.ingestion.readings import Readings
 from pgti.ingestion.tables.long import open_long
 from pgti.ingestion.tables.long_layout import find_long_layout, name_columns
 from pgti.ingestion.tables.table import Table
+from pgti.ingestion.tables.time_parts import join_time_columns
 from pgti.ingestion.tables.transposed import open_transposed, refuse_dates_as_titles
 from pgti.ingestion.tables.wide import open_wide
-from pgti.ingestion.times.parts import join_time_columns
 
 __all__ = ["open_table"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
-from pgti.ingestion.times.instants import RowLabels
+from pgti.ingestion.instants import RowLabels
 
 __all__ = ["ColumnKind", "Table", "TableRows"]
 

@@ -15,7 +15,15 @@ from typing import BinaryIO, cast
 from pgti.display import shorten
 from pgti.errors import DataError, option
 
-__all__ = ["COMPRESSED_SUFFIXES", "Utf8", "check_utf8", "find_encoding", "inner_name", "open_text"]
+__all__ = [
+    "COMPRESSED_SUFFIXES",
+    "Utf8",
+    "check_utf8",
+    "find_encoding",
+    "inner_name",
+    "last_suffixes",
+    "open_text",
+]
 
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip", ".zst")
 """Of text files that are read compressed."""
@@ -59,6 +67,12 @@ def inner_name(path: Path) -> str:
     if suffix == ".zip" and path.is_file() and zipfile.is_zipfile(path):
         return PurePosixPath(_only_member(path)).name
     return path.stem if suffix in COMPRESSED_SUFFIXES else path.name
+
+
+def last_suffixes(source: Path | str) -> tuple[str, str]:
+    """The suffix of a file without its compression, and that of the file, in lower case."""
+    path = Path(source)
+    return Path(inner_name(path)).suffix.lower(), path.suffix.lower()
 
 
 def _only_member(path: Path) -> str:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from pgti.display import shorten
 from pgti.errors import DataError, option
-from pgti.ingestion.arrays.axes import LATITUDE_NAMES, LONGITUDE_NAMES, SENSOR_NAMES
-from pgti.ingestion.graphs.node_matching import RawCoordinates
+from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES, SENSOR_NAMES
+from pgti.ingestion.instants import RowLabels
 from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import ID_NAMES, Chunk, Readings, ids_to_text
 from pgti.ingestion.staging import RowStage
 from pgti.ingestion.tables.table import Table
@@ -24,7 +25,6 @@ from pgti.ingestion.times.columns import (
     TextTimes,
     find_epoch_unit,
 )
-from pgti.ingestion.times.instants import RowLabels
 
 __all__ = ["is_dated_title", "open_transposed", "refuse_dates_as_titles"]
 

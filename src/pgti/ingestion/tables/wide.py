@@ -14,8 +14,8 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.tables.column_levels import arrange_levels, check_single_level
 from pgti.ingestion.tables.table import Table
+from pgti.ingestion.tables.table_times import find_leading_columns, open_times
 from pgti.ingestion.times.columns import ColumnTimes
-from pgti.ingestion.times.table_times import find_leading_columns, open_times
 
 __all__ = ["open_wide"]
 

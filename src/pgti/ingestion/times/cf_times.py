@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, MissingExtraError
-from pgti.ingestion.times.instants import RowLabels, epoch_seconds
+from pgti.ingestion.instants import RowLabels, epoch_seconds
 
 __all__ = ["CfTimes", "civil_times", "decode_times", "has_offset", "is_since"]
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pgti.errors import DataError, option
+from pgti.ingestion.instants import PER_SECOND, RowLabels, epoch_seconds, zone_from_tzinfo
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.times.instants import PER_SECOND, RowLabels, epoch_seconds, zone_from_tzinfo
 
 __all__ = [
     "TIME_NAMES",

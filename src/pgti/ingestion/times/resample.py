@@ -10,10 +10,7 @@ from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.contents import NoRowsError
-from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import Chunk, Readings
-from pgti.ingestion.times.bins import Bins, bin_starts, bins_of, starts_after
-from pgti.ingestion.times.instants import (
+from pgti.ingestion.instants import (
     Localizer,
     check_order,
     check_years,
@@ -21,6 +18,9 @@ from pgti.ingestion.times.instants import (
     parse_interval,
     show_time,
 )
+from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.readings import Chunk, Readings
+from pgti.ingestion.times.bins import Bins, bin_starts, bins_of, starts_after
 from pgti.store import format_interval
 
 __all__ = ["resample", "with_interval_of_grid"]

@@ -7,9 +7,9 @@ import numpy as np
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, option
+from pgti.ingestion.instants import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
-from pgti.ingestion.times.instants import FIRST_SECOND, LAST_SECOND, parse_start
 from pgti.ingestion.times.rules import daily_rule
 from pgti.store import StoreWriter, TimeAxis, format_interval
 from pgti.store.codec import Values

@@ -8,16 +8,16 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
-from pgti.ingestion.covariates.future import RowSplitter
-from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import Readings
-from pgti.ingestion.times.instants import (
+from pgti.ingestion.instants import (
     Localizer,
     check_order,
     check_years,
     parse_start,
     show_time,
 )
+from pgti.ingestion.later_rows import RowSplitter
+from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.readings import Readings
 from pgti.ingestion.times.rules import (
     ENOUGH_ROWS,
     ENOUGH_SECONDS,

@@ -13,7 +13,7 @@ from pgti.datasets.steps import clock_to_times, mask_zeros
 from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion import open_readings
-from pgti.ingestion.times.instants import parse_start
+from pgti.ingestion.instants import parse_start
 
 __all__ = ["CHICKENPOX", "METR_LA", "PEMS", "PEMS_ALL_LA", "PEMS_BAY", "WINDMILL", "register"]
 

@@ -20,8 +20,8 @@ from pgti.datasets import Dataset
 from pgti.datasets.archives import find_member, unpack_member
 from pgti.errors import ConfigError, DataError
 from pgti.ingestion import IngestOptions
-from pgti.ingestion.graphs.node_matching import RawMatrix
 from pgti.ingestion.graphs.sources import read_raw_graph
+from pgti.ingestion.raw_graphs import RawMatrix
 from pgti.ingestion.readings import reraise_read_errors
 from pgti.interop.pgt import published
 from pgti.interop.pgt.data.compat import Scaling

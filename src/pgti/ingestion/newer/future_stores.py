@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pgti.ingestion.covariates.future import lay_over
+from pgti.ingestion.later_rows import lay_over
 from pgti.store import SeriesStore
 from pgti.store.codec import Values
 from pgti.store.layout import FUTURE_FILE

@@ -9,8 +9,8 @@ import numpy as np
 
 from pgti.errors import ConfigError, option
 from pgti.ingestion.contents import NoRowsError
-from pgti.ingestion.covariates.future import RowSplitter, lay_over, note_on_rows
 from pgti.ingestion.covariates.future_files import future_series, read_future
+from pgti.ingestion.later_rows import RowSplitter, lay_over, note_on_rows
 from pgti.ingestion.newer.growth import GrowingTimes
 from pgti.ingestion.newer.known_rows import KnownRows
 from pgti.ingestion.newer.matched_rows import MatchedRows

@@ -18,9 +18,9 @@ import numpy as np
 
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
-from pgti.ingestion.arrays.axes import Axes
 from pgti.ingestion.arrays.axes_arrays import BoxReader, StoredArray, arrange
 from pgti.ingestion.arrays.npy import NpyHeader, open_npy
+from pgti.ingestion.axes import Axes
 from pgti.ingestion.graphs.arrays import read_pickled_graph
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, reraise_read_errors
