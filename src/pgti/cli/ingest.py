@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from pgti.cli.flags import JsonFlag, heading
 from pgti.cli.info import log_store, store_facts
 from pgti.cli.ingest_options import IngestFlags
-from pgti.cli.output import print_results
+from pgti.cli.output import log, print_results
 
 __all__ = ["ingest_command"]
 
@@ -26,11 +26,13 @@ def ingest_command(
 ) -> None:
     """Create a store from a file of readings and a graph.
 
-    Readings: CSV or TSV, .npy, .npz, HDF5 (as DCRNN, PGT and LargeST write it), Parquet, NetCDF,
-    Zarr, or PGT's JSON, here or by URL. Several files, a pattern ('daily/*.csv'), a directory or a
-    zip of files make one series.
-    Graph: a matrix, an edge list, a table of distances or coordinates, CSR arrays, DCRNN's
-    adj_mx.pkl, or arrays in the file of readings (--edges, --coordinates).
+    Readings: a table, wide or long (CSV, TSV, Parquet, Feather), an array (.npy, .npz, MATLAB,
+    HDF5 as DCRNN, PGT and LargeST write it), NetCDF, Zarr, or PGT's JSON, here or by URL. Several
+    files, a pattern ('daily/*.csv'), a directory or a zip of files make one series.
+    Graph: a matrix, an edge list, a table of distances or coordinates, DCRNN's adj_mx.pkl, or
+    arrays in the file of readings (--edges, --coordinates).
+    docs/data.md says what to type for what you have. Several values of an option are joined by
+    commas (--missing=0,-1).
 
     Args:
         readings: File of readings, or several.
@@ -54,5 +56,7 @@ def ingest_command(
             future=future,
             progress=bars.rows,
         )
+    if not store.time_axis.is_dated:
+        log("the store has no times: --start and --interval give them")
     log_store(store)
     print_results(store_facts(store), as_json=json)

@@ -75,9 +75,14 @@ def _check_command(tokens: Sequence[str]) -> None:
 
 def _describe_error(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error."""
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, UnusedCliTokensError
 
     message = " ".join(str(error).split())
+    if isinstance(error, UnusedCliTokensError):
+        message = (
+            f"no option takes {', '.join(error.unused_tokens or ())}: join the values of one by "
+            "commas (--missing=0,-1), and put a pattern of files in quotes ('new/*.csv')"
+        )
     if isinstance(error, Interrupted):
         return 128 + error.signal_number, message
     if isinstance(error, KeyboardInterrupt):

@@ -177,7 +177,9 @@ def open_writer(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
             f"{path} has the suffix {path.suffix!r}: forecasts are written as {', '.join(formats)}"
         )
     if not path.parent.is_dir():
-        raise ConfigError(f"{path} cannot be written: the directory {path.parent} does not exist")
+        raise ConfigError(
+            f"{path} cannot be written: the directory {path.parent} does not exist; create it"
+        )
     if path.is_dir():
         raise ConfigError(f"{path} cannot be written: it is a directory")
     with replace_atomically(path) as partial, open_format(partial, labels) as write:

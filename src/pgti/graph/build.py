@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import sparse
 from scipy.spatial import KDTree
 
-from pgti.errors import DataError
+from pgti.errors import DataError, option
 from pgti.graph.sensor_graph import SensorGraph, merge_duplicate_edges
 
 __all__ = [
@@ -112,7 +112,8 @@ def weigh_distances(
         if sigma <= _SMALLEST_RELATIVE_SPREAD * float(distances.mean()):
             raise DataError(
                 f"the {distances.size} finite distances have a standard deviation of {sigma:.3g}, "
-                "which cannot be the width of the kernel: set sigma, in the unit of the distances"
+                f"which cannot be the width of the kernel: set {option('sigma')}, in the unit of "
+                "the distances"
             )
     sigma = 1.0 if sigma is None else sigma
     weights = _gaussian_kernel(distances, threshold, sigma)

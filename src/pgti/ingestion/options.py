@@ -211,7 +211,8 @@ class IngestOptions:
         if self.long and (len(self.long) < 3 or self.transpose):
             problem = f"names {count_of(len(self.long), 'column')}"
             raise ConfigError(
-                f"long {'and transpose exclude each other' if self.transpose else problem} "
+                f"{option('long')} "
+                f"{'and transpose exclude each other' if self.transpose else problem} "
                 f"({', '.join(self.long)}): the rule is time,sensor,value, then more values, which "
                 "become channels"
             )

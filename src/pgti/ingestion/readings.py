@@ -220,7 +220,12 @@ def array_readings(
 
 
 def choose_keys(
-    name: str, candidates: Mapping[str, str], wanted: tuple[str, ...], what: str, several: str
+    name: str,
+    candidates: Mapping[str, str],
+    wanted: tuple[str, ...],
+    what: str,
+    several: str,
+    chosen_by: str = "values",
 ) -> tuple[str, ...]:
     """The wanted keys, or the only candidate.
 
@@ -230,6 +235,7 @@ def choose_keys(
         wanted: keys that the user named; empty for "the only one".
         what: what messages call a key.
         several: the same in the plural.
+        chosen_by: the option that names keys.
 
     Raises:
         DataError: if a key is unknown, or none was named where there are several or none.
@@ -241,8 +247,10 @@ def choose_keys(
     if not wanted and not candidates:
         raise DataError(f"{name} holds none of the {several} that could be meant")
     if not wanted and len(candidates) > 1:
+        number = "one or several" if chosen_by == "values" else "one"
         raise DataError(
-            f"{name} holds {len(candidates)} {several} that could be meant: name one of {listing}"
+            f"{name} holds {len(candidates)} {several} that could be meant: name {number} with "
+            f"{option(chosen_by)}, of {listing}"
         )
     return wanted or tuple(candidates)
 

@@ -50,9 +50,12 @@ def note_other_axes(readings: Readings, num_rows: int, graph: RawGraph | None) -
         return ()
     name, num_nodes = readings.name, readings.num_nodes
     if readings.num_channels > num_nodes > 1:
+        days = option("axes", ("sensor", "day", "slot"))
+        slots = f", and if they are the times of a day, with {days}"
         return (
             f"{name} is read as {num_nodes} sensors with {readings.num_channels} channels each: if "
-            f"its channels are sensors, read it with {_reading_option('channel', readings)}",
+            f"its channels are sensors, read it with {_reading_option('channel', readings)}"
+            + ("" if 1440 % readings.num_channels else slots),
         )
     if num_nodes < max(2, num_rows):
         return ()

@@ -25,7 +25,7 @@ __all__ = ["SourceSet", "find_sources"]
 Source = TypeVar("Source")
 
 _SUFFIXES = (
-    *(".csv", ".tsv", ".txt", ".parquet", ".pq", ".feather", ".arrow", ".npy", ".npz"),
+    *(".csv", ".tsv", ".txt", ".dyna", ".parquet", ".pq", ".feather", ".arrow", ".npy", ".npz"),
     *(".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".mat", ".json"),
 )
 _COMPRESSED = (".gz", ".bz2", ".zst", ".xz")
@@ -107,7 +107,7 @@ def _from_list(given: "list[Any] | tuple[Any, ...]") -> Any:
         return find_sources(given[0])
     if not any(isinstance(each, str | Path) for each in given):
         sources = {str(number): each for number, each in enumerate(given, 1)}
-        name = f"the {count_of(len(given), 'source')}"
+        name = f"the set of {count_of(len(given), 'source')}"
         return SourceSet(name, sources, are_named=False, are_ordered=True)
     files: list[Path] = []
     held = []
@@ -123,7 +123,7 @@ def _from_list(given: "list[Any] | tuple[Any, ...]") -> Any:
     twice = next((each for each in files if files.count(each) > 1), None)
     if twice is not None:
         raise DataError(f"the file {twice} is given twice: give each once")
-    name = f"the {count_of(len(files), 'file')}"
+    name = f"the set of {count_of(len(files), 'file')}"
     return replace(_named_set(name, files), are_ordered=True, held=tuple(held))
 
 

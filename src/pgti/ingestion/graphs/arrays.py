@@ -174,7 +174,8 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> R
             matrix = _compressed(archive, headers, name)
         else:
             wanted = () if options.graph_values is None else (options.graph_values,)
-            (key,) = choose_keys(name, square, wanted, "square matrix", "square matrices")
+            several = ("square matrix", "square matrices")
+            (key,) = choose_keys(name, square, wanted, *several, chosen_by="graph_values")
             matrix = archive[key]
             name = f"{key} of {name}"
         size = matrix.shape[0]

@@ -26,12 +26,12 @@ from pgti.ingestion.tables.table import Table
 from pgti.ingestion.tables.table_times import is_date
 from pgti.ingestion.times.columns import find_epoch_unit, is_compact_date
 
-__all__ = ["LongLayout", "could_be_long", "find_long_layout", "name_columns"]
+__all__ = ["MAX_LONG_COLUMNS", "LongLayout", "could_be_long", "find_long_layout", "name_columns"]
 
 
 _PEMS_TIME = re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d")
 _PEMS_LANES = frozenset(["ML", "HV", "FR", "OR", "FF", "CD", "CH"])
-_MAX_COLUMNS = 64  # a table with more is wide, unless the user says otherwise
+MAX_LONG_COLUMNS = 64  # a table with more is wide, unless the user says otherwise
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ def find_long_layout(table: Table, options: IngestOptions) -> LongLayout | None:
     """
     if options.long:
         return _named_by_user(table, options)
-    if options.transpose or table.num_columns > _MAX_COLUMNS or table.num_columns < 3:
+    if options.transpose or table.num_columns > MAX_LONG_COLUMNS or table.num_columns < 3:
         return None
     if table.titles is not None and tuple(table.titles[: len(PEMS_STATION)]) == PEMS_STATION:
         return _pems_layout(table, None)
@@ -228,9 +228,12 @@ class _Candidates:
         shown = tuple(titles[place] or "?" for place in places)
         if sensor is None or not values:
             shown = ("time", "sensor", "value")
+        left_out = [titles[place] for place in self.texts if titles[place] not in shown]
         raise DataError(
             f"{table.name} could be a long table, which has a row for each time and sensor: name "
             f"its columns of times, sensors and values, as in {option('long', shown)}"
+            + (f"; that leaves out {', '.join(left_out)}" if left_out else "")
+            + ("; quantities that a column names need columns of their own" if left_out else "")
         )
 
 

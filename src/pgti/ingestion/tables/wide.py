@@ -12,7 +12,9 @@ import pandas as pd
 from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
+from pgti.ingestion.tables.cells import is_number
 from pgti.ingestion.tables.column_levels import arrange_levels, check_single_level
+from pgti.ingestion.tables.long_layout import MAX_LONG_COLUMNS
 from pgti.ingestion.tables.table import Table
 from pgti.ingestion.tables.table_times import find_leading_columns, open_times
 from pgti.ingestion.times.columns import ColumnTimes
@@ -41,6 +43,7 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
     numbers = tuple(place for place in range(table.num_columns) if place not in skipped)
     if not numbers:
         raise DataError(f"{table.name} has no column of readings: give one, or the delimiter")
+    _refuse_texts(table, leading.times, numbers)
     times = open_times(table, leading.times, options)
 
     def chunks(budget_bytes: int) -> Iterator[Chunk]:
@@ -69,6 +72,39 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
         check_single_level(table.name, options)
         return readings
     return _with_levels(readings, table, numbers, options)
+
+
+def _refuse_texts(table: Table, time: int | None, numbers: tuple[int, ...]) -> None:
+    """Refuse a column of words in every row, which would be a sensor without a reading.
+
+    Raises:
+        DataError: with what such a column could be, and the option for each.
+    """
+    texts = [
+        place for place in numbers if table.kinds[place] == "text" and _has_words(table, place)
+    ]
+    if not texts:
+        return
+    titles = table.titles or tuple(map(str, range(1, table.num_columns + 1)))
+    values = [titles[place] for place in numbers if place not in texts]
+    words = [str(cell)[:40] for cell in dict.fromkeys(table.cells(texts[0])) if cell]
+    ways = ["remove the column"]
+    if time is not None and values and table.num_columns <= MAX_LONG_COLUMNS:
+        long = option("long", (titles[time], titles[texts[0]], *values))
+        ways.append(f"pass {long} if it names the sensor of each row")
+    if table.first_line is not None and values and len(words) == 1:
+        ways.append(f"pass {option('missing', words[0])} if that means missing")
+    raise DataError(
+        f"{table.column(texts[0])} of {table.name} holds {words[0]!r} and no number in its first "
+        f"rows, and a column of a wide table holds the readings of a sensor: {', or '.join(ways)}"
+    )
+
+
+def _has_words(table: Table, place: int) -> bool:
+    """Whether no cell of a column in the sample is a number, and all have letters."""
+    cells = [str(cell) for cell in table.cells(place) if cell not in (None, "")]
+    letters = (any(map(str.isalpha, cell)) and not is_number(cell) for cell in cells)
+    return bool(cells) and all(letters)
 
 
 def _with_levels(

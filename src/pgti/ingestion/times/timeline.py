@@ -247,7 +247,8 @@ class Timeline:
             hint = "" if self._given_interval is None else f" (as {option('interval')} says)"
             raise DataError(
                 f"{where}: that is not a whole number of intervals of {interval}{hint}; correct "
-                f"it, or keep irregular times with {option('gaps', 'keep')}"
+                f"it, put irregular times onto a grid with {option('resample', '5min')} and "
+                f"{option('aggregate', 'mean')}, or keep them with {option('gaps', 'keep')}"
             )
         num_missing -= 1
         if self._gaps == "error":
