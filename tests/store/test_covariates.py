@@ -168,8 +168,10 @@ def test_a_local_copy_has_the_newest_forecasts(tmp_path: Path) -> None:
     first = local_copy(tmp_path / "s", tmp_path / "disk")
     with StoreAppender(tmp_path / "s") as appender:
         appender.finish(store.time_axis, future_values(2))
-    second = local_copy(tmp_path / "s", tmp_path / "disk")
+    said: list[str] = []
+    second = local_copy(tmp_path / "s", tmp_path / "disk", log=said.append)
     assert first == second
+    assert said[0] == f"replacing the local copy {first}, which is damaged or older"
     np.testing.assert_array_equal(SeriesStore.open(second).future, future_values(2))
 
 

@@ -116,7 +116,7 @@ def test_a_damaged_copy_is_replaced(tmp_path: Path, part: str, is_missing: bool)
     said = list[str]()
     assert local_copy(tmp_path / "s", tmp_path / "disk", log=said.append) == copy
     assert files_of(copy) == files_of(tmp_path / "s")
-    assert said[0] == f"replacing the local copy {copy}, which is damaged"
+    assert said[0] == f"replacing the local copy {copy}, which is damaged or older"
     assert said[1].startswith("copying ")
     assert len(said) == 2
 
@@ -140,7 +140,7 @@ def test_a_large_part_that_has_changed_is_hashed(
         (tmp_path / "disk" / f"{copy.name}.verified.json").write_text("{")
     local_copy(tmp_path / "s", tmp_path / "disk", log=said.append)
     assert files_of(copy) == files_of(tmp_path / "s")
-    assert said[0] == f"replacing the local copy {copy}, which is damaged"
+    assert said[0] == f"replacing the local copy {copy}, which is damaged or older"
 
 
 def test_an_intact_copy_without_a_stamp_is_hashed_once(

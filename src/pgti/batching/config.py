@@ -115,7 +115,8 @@ class WindowConfig:
         """Positions of the target channels: by default all inputs that are not known in advance.
 
         Raises:
-            ConfigError: if a target is known in advance, or is not among the inputs.
+            ConfigError: if a target is known in advance, or is not among the inputs, or none is
+                left.
             DataError: if there is no such channel, or one is named twice.
         """
         inputs = self.inputs or store.meta.channels
@@ -132,6 +133,11 @@ class WindowConfig:
                     f"sees what it forecasts, so add it to {option('windows.inputs')}"
                 )
         unknown = tuple(name for name in inputs if name not in known)
+        if not unknown:
+            raise ConfigError(
+                f"the inputs are {', '.join(inputs)}: all known in advance in {store.path}; name "
+                f"a channel to forecast in {option('windows.inputs')}, too"
+            )
         return store.channel_indices(self.targets or unknown)
 
     def input_indices(self, store: "SeriesStore") -> tuple[int, ...]:

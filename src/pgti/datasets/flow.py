@@ -34,9 +34,7 @@ _PROTOCOL = partial(
     targets=("flow",),
     calendar=("time-of-day", "day-of-week"),
     zeros="a flow of 0 counts in neither loss nor errors",
-    notes=(
-        "ASTGCN, STSGCN and AGCRN cut the rows first, so their splits have 9 to 19 windows less",
-    ),
+    notes=("STSGCN and AGCRN cut the rows first, so their splits have 8 to 19 windows less",),
 )
 _NUM_WINDOWS = {
     "PEMS03": (15_711, 5_237, 5_237),

@@ -92,9 +92,9 @@ def _find_damage(copy: Path, meta: StoreMeta, *, is_hashed: bool) -> StoreError 
 
 
 def _remove(copy: Path, log: Callable[[str], None]) -> None:
-    """Remove a damaged copy first: a local disk may lack the space for two."""
+    """Remove a copy that is damaged or older first: a local disk may lack the space for two."""
     if os.path.lexists(copy):
-        log(f"replacing the local copy {copy}, which is damaged")
+        log(f"replacing the local copy {copy}, which is damaged or older")
         shutil.rmtree(copy)
         _stamp(copy).unlink(missing_ok=True)
 
