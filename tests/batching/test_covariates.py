@@ -247,7 +247,7 @@ def test_channels_known_in_advance_are_no_targets(tmp_path: Path) -> None:
     assert WindowSource.from_config(store, seen).known_indices == ()
     with pytest.raises(ConfigError, match=r"rain is known in advance in .*: it is an input"):
         WindowConfig(input_steps=5, horizon=3, targets=("rain",)).target_indices(store)
-    with pytest.raises(ConfigError, match=r"rain: all known in advance in .*: name a channel"):
+    with pytest.raises(ConfigError, match=r"inputs are rain: all known in advance in .*; name"):
         WindowConfig(inputs=("rain",)).target_indices(store)
 
 

@@ -46,7 +46,7 @@ def test_windows_are_those_of_the_official_code(name: str) -> None:
 
 
 def test_rows_that_are_cut_first_make_fewer_windows() -> None:
-    """STSGCN and AGCRN cut rows, from the front and from the end, each part into its own windows."""
+    """STSGCN cuts rows from the front, AGCRN from the end, each part into its own windows."""
     fewer = set()
     for name in ("PEMS03", "PEMS04", "PEMS07", "PEMS08"):
         rows, windows = PROTOCOLS[name].num_steps, PROTOCOLS[name].num_windows
