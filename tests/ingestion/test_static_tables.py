@@ -141,3 +141,19 @@ def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
         write(tmp_path, CSV, name)
     with pytest.raises(DataError, match="the table"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("source", [np.zeros((3, 2)), {"id": list(IDS)}, [1, 2]])
+def test_what_is_no_table_is_refused(source: object) -> None:
+    with pytest.raises(DataError, match=r"given as (ndarray|dict|list): give a file, or a frame"):
+        read(source)
+
+
+def test_codes_of_missing_readings_are_values_and_said(tmp_path: Path) -> None:
+    """A speed of 0 is missing, and 0 tolls are not; -999 stays what it is until it is left out."""
+    table = write(tmp_path, "sensor,tolls,height\n400001,0,-999\n400002,0,2\n400003,1,3\n")
+    features, notes = read(table, missing=(0, -999, "M"))
+    np.testing.assert_array_equal(features.values, [[0, -999], [0, 2], [1, 3]])
+    assert any("tolls of stations.csv is 0 at 2 sensors" in note for note in notes)
+    assert any("height of stations.csv is -999 at 1 sensor: a value" in note for note in notes)
+    assert not any("readings" in note for note in read(table)[1])

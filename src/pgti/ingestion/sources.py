@@ -194,8 +194,13 @@ def open_any_table(source: TableSource, options: IngestOptions) -> Table:
     """
     if isinstance(source, pd.DataFrame):
         return pandas_table(source)
-    if not isinstance(source, Path | str):
+    if isinstance(source, ArrowFrame | LazyFrame):
         return stream_table(source)
+    if not isinstance(source, Path | str):
+        raise DataError(
+            f"a table is given as {type(source).__name__}: give a file, or a frame of pandas, "
+            "polars or Arrow"
+        )
     path = Path(source)
     if not path.is_file():
         raise DataError(f"the table {path} does not exist or is not a file: check the path")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
+from pgti.ingestion.cleaning import numeric_codes
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ID_NAMES, ids_to_text
 from pgti.ingestion.sources import TableSource, open_any_table
@@ -36,7 +37,8 @@ def read_static(
     Args:
         source: a file (text, Parquet, Feather, Arrow) or a frame, with titles.
         node_ids: ids of the N sensors.
-        options: `categorical`, `encoding` and `decimal` are used.
+        options: `categorical`, `encoding` and `decimal` are used. Numbers of `missing` mean missing
+            readings, and are features here, with a note.
 
     Returns:
         The features [N, S], missing where the source lacks a sensor; notes, one line each.
@@ -55,7 +57,9 @@ def read_static(
         table.position(name)
     reader = _Reader(table, node_ids, categorical)
     reader.read(options.budget_bytes)
-    return reader.features(), tuple(reader.notes)
+    features = reader.features()
+    reader.note_missing(numeric_codes(options.missing))
+    return features, tuple(reader.notes)
 
 
 class _Reader:
@@ -209,6 +213,17 @@ class _Reader:
         )
         self.notes.insert(0, f"static features of {self._table.name}: {features.describe()}")
         return features
+
+    def note_missing(self, codes: tuple[float, ...]) -> None:
+        """Say which features hold what means missing in the readings."""
+        for place, values in zip(self._numbers, self._values.T, strict=True):
+            for code in codes:
+                if num_found := int((values == code).sum()):
+                    self.notes.append(
+                        f"{self._titles[place]} of {self._table.name} is {code:g} at "
+                        f"{count_of(num_found, 'sensor')}: a value of the feature, unlike in the "
+                        "readings; leave its cell empty if it is missing"
+                    )
 
     def _has_categories(self, place: int, texts: Sequence[str | None]) -> bool:
         """Whether a column of text is a feature; a mixture of numbers and text is refused."""
