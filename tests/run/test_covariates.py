@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pgti.batching import WindowConfig
 from pgti.cli.main import run_command
-from pgti.errors import ConfigError, RunError
+from pgti.errors import ConfigError, DataError, RunError
 from pgti.ingestion import append, ingest
 from pgti.models import ModelShape
 from pgti.run import ModelConfig, Run, RunConfig, train_run
@@ -186,6 +186,27 @@ def test_newer_readings_bring_their_own(tmp_path: Path) -> None:
     (tmp_path / "run" / "data" / "static.npz").unlink()
     with pytest.raises(RunError, match=r"static\.npz"):
         Run.open(tmp_path / "run", model=Reader)
+
+
+def test_values_to_come_are_found_by_name(tmp_path: Path) -> None:
+    """In a store with more channels known in advance, and in an array whose channels are named."""
+    values = readings()
+    run = train(tmp_path, make_store(tmp_path, values[:STEPS]))
+    expected = by_hand(run, values, STEPS - 1, values[STEPS : STEPS + HORIZON, :, 1])
+    other = ingest(
+        np.concatenate([values, values[..., 1:] + 9], axis=2),
+        tmp_path / "other",
+        channels=("flow", "rain", "wind"),
+        node_ids=("a", "b", "c"),
+        known_future=("wind", "rain"),
+        start="2025-03-01",
+        interval="1h",
+    )
+    np.testing.assert_allclose(forecast_of(run.forecast(other)), expected, rtol=1e-4)
+    named = run.forecast(future=values[STEPS:, :, 1:], options={"channels": ("rain",)})
+    np.testing.assert_allclose(forecast_of(named), expected, rtol=1e-4)
+    with pytest.raises(DataError, match="has no value of rain after the last row"):
+        run.forecast(future=table(values[:9], tmp_path / "early.csv"))
 
 
 def test_networks_that_read_the_past_need_nothing(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Run(LoadedRun):
             between: forecast the windows whose first forecast step lies in [first, last], two
                 wall-clock times (ISO 8601 or anything with that `str`), instead.
             options: how to read `readings` that are a table or a file, where that is not as in
-                training: an `IngestOptions`, or its options by name.
+                training: an `IngestOptions`, or its options by name; without `readings`, `future`.
             future: values of channels known in advance after the last reading, from a source of
                 their own; where it has none, those of the store or of `readings` count.
             names: "neuralforecast" names the columns `unique_id, ds, cutoff, MODEL, y`, with the

@@ -18,6 +18,7 @@ from pgti.ingestion.covariates.future_files import future_series, read_future
 from pgti.ingestion.later_rows import note_on_rows
 from pgti.ingestion.newer.future_stores import with_future
 from pgti.ingestion.newer.newer import NewerSeries, last_observed_row
+from pgti.ingestion.newer.recall import given_options
 from pgti.ingestion.sources import ReadingsSource, find_source
 from pgti.options import require_type
 from pgti.run.loaded import LoadedRun
@@ -79,7 +80,8 @@ class Selection:
         readings: newer readings, in place of the run's series.
         split: the windows of this split.
         between: the windows whose first forecast step lies in [first, last].
-        options: how to read `readings` that are a file, a table or an array.
+        options: how to read `readings` that are a file, a table or an array; without them, how to
+            read `future`.
         future: values known in advance after the last reading, from a source of their own.
 
     Raises:
@@ -108,7 +110,7 @@ class Selection:
                 "values known in advance belong to the forecast past the end: leave "
                 f"{option('future')} out"
             )
-        if self.readings is None and self.options:
+        if self.readings is None and self.future is None and self.options:
             raise ConfigError(
                 f"options of ingest say how newer readings are read, and there are none: give "
                 f"{option('readings')}, or leave them out"
@@ -208,7 +210,9 @@ class Selection:
                 f"{option('future')} out, or ingest its series with {option('known_future')}"
             )
         axis = source.store.time_axis
-        values, notes = read_future(find_source(self.future), future_series(run.store, axis), {})
+        given = given_options(self.options) if self.readings is None else {}
+        series = future_series(run.store, axis)
+        values, notes = read_future(find_source(self.future), series, given)
         store = with_future(source.store, known, values)
         return replace(source, store=store), (
             *notes,
@@ -256,15 +260,17 @@ def _check_future(source: WindowSource, start: int, run: LoadedRun) -> tuple[str
     if not source.known_indices or not run.forecaster.uses_future:
         return ()
     meta = source.store.meta
-    needed, known = start + source.spec.span - meta.num_steps, run.store.meta.known_future
-    there = meta.future_steps if meta.known_future == known else 0
+    needed = start + source.spec.span - meta.num_steps
+    known = [run.store.meta.channels[index] for index in source.known_indices]
+    there = meta.future_steps if set(known) <= set(meta.known_future) else 0
     if there < needed:
         raise ConfigError(
             f"the network reads {', '.join(known)} at the steps to forecast, and of the "
             f"{count_of(needed, 'row')} after the last reading {source.store.path} has {there:,}: "
             f"give them with {option('future')}, or append them to the store"
         )
-    num_missing = int(np.isnan(source.store.future[:needed]).sum())
+    places = [meta.known_future.index(name) for name in known]
+    num_missing = int(np.isnan(source.store.future[:needed, :, places]).sum())
     if not num_missing:
         return ()
     missing = "1 value is" if num_missing == 1 else f"{num_missing:,} values are"

@@ -64,7 +64,7 @@ class LostDigits:
             readings: the same in float32.
             first_row: number of their first row.
         """
-        if np.can_cast(values.dtype, np.float32, "safe"):
+        if np.can_cast(values.dtype, np.float32, "safe") or not len(values):
             return
         for channel in range(len(self.channels)):
             source = values[..., channel].astype(np.float64, copy=False)
