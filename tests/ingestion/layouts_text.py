@@ -184,6 +184,9 @@ WIDE_TEXT = {
         make=csv(_parts(Tag=TIMES.strftime("%Y-%m-%d"), Uhr=TIMES.strftime("%H:%M")), index=False),
         options={"time_columns": ("Tag", "Uhr")},
     ),
+    "columns that are no readings": Layout(
+        make=csv(frame().assign(kind="x", weekday=1)), options={"ignore": ("kind", "weekday")}
+    ),
     "year, month, day, hour": Layout(
         make=csv(
             _parts(year=TIMES.year, month=TIMES.month, day=TIMES.day, hour=TIMES.hour), index=False

@@ -31,7 +31,10 @@ def test_a_column_of_words_is_no_sensor(tmp_path: Path, suffix: str) -> None:
     table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
     message = refusal(path, tmp_path)
     assert f"column 4 (remark) of {path.name} holds 'dry' and no number" in message
-    assert "remove the column, or pass --long time,remark,a,b if" in message
+    assert (
+        "pass --ignore remark to leave out what is no reading, or pass --long time,remark,a,b if"
+        in message
+    )
     assert ("--missing dry" in message) is (suffix == "csv")
 
 

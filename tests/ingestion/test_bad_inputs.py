@@ -297,7 +297,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
     ),
     "a frame of words": (
         lambda _: (pd.DataFrame({"a": [1.0], "b": ["x"]}), {}, None),
-        ("column 2 (b)", "remove the column"),
+        ("column 2 (b)", "'x'", "ignore=('b',)"),
     ),
     "two sensors of one id": (
         lambda d: (text(d / "a.csv", "a,b,a\n1,2,3\n"), {}, None),
@@ -320,7 +320,7 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
             {},
             None,
         ),
-        ("column 2 (b)", "'x'", "remove the column"),
+        ("column 2 (b)", "'x'", "ignore=('b',)"),
     ),
     "json that is cut": (lambda d: (text(d / "a.json", '{"FX": [[1, 2'), {}, None), ("a.json",)),
     "json of something else": (

@@ -50,6 +50,7 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "decimal": (TEXT_SUFFIXES, GRAPH_TEXT_SUFFIXES),
     "time_columns": ((*_TABLES, ""), ()),
     "long": ((*_TABLES, ""), ()),
+    "ignore": ((*_TABLES, ""), ()),
     "axes": ((*_TABLES, *_ARRAY_FILES, *_LABELLED, ""), ()),
     "transpose": ((*_TABLES, *_ARRAY_FILES, ""), ()),
     "ids": (IDS_IN_READINGS, _GRAPHS),

@@ -30,7 +30,7 @@ GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
 _OF_READINGS = frozenset(
     ("values", "channels", "scale", "missing", "interval", "time_zone", "time_format", "gaps",
      "delimiter", "header", "timestamps", "ids", "long", "files", "duplicates", "axes", "transpose",
-     "encoding", "decimal", "time_columns", "resample", "aggregate")
+     "encoding", "decimal", "time_columns", "resample", "aggregate", "ignore")
 )  # fmt: skip
 """What a store remembers of how it was read: all options of readings but units and start."""
 
@@ -49,6 +49,7 @@ class IngestOptions:
         missing: Raw values, numbers or text, that mean "missing". NaN always does.
         long: Columns (time, sensor, value, ...) of a long table, which has a row for each time and
             sensor; several columns of values become channels.
+        ignore: Columns of a table to leave out, by title, or by number from 1 without a header.
         files: What each of several files holds: "times" (rows that others continue), "sensors" (one
             sensor, whose columns are channels) or "channels" (one channel). By default what their
             times, columns and names show.
@@ -118,6 +119,7 @@ class IngestOptions:
     scale: tuple[float, ...] = ()
     missing: tuple[float | str, ...] = ()
     long: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
     files: FilesKind | None = None
     duplicates: Duplicates = "error"
     axes: tuple[str, ...] = ()

@@ -48,7 +48,7 @@ class MatchedRows:
         zone, suffix = meta.time_zone, readings_suffix(source)
         recalled = recall_options(remembered, {"time_zone": zone, **given}, suffix)
         check_options_used(suffix, None, recalled.options)
-        readings, recalled = open_as_recalled(source, recalled, "long", "duplicates")
+        readings, recalled = open_as_recalled(source, recalled, "long", "duplicates", "ignore")
         known = source_channels(store)
         self.matched = match_readings(
             readings, meta.node_ids, known, given, series="store", optional=meta.known_future

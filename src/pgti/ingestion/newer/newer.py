@@ -109,7 +109,9 @@ def _read_source(
     recalled = recall_options(remembered, {"time_zone": zone, **given}, suffix)
     check_options_used(suffix, None, recalled.options)
     # Another file of the same format may well call its arrays otherwise, or be wide.
-    readings, recalled = open_as_recalled(source, recalled, "values", "ids", "long", "duplicates")
+    readings, recalled = open_as_recalled(
+        source, recalled, "values", "ids", "long", "duplicates", "ignore"
+    )
     try:
         newer = _read(readings, series, source_channels(series), recalled.options, given, held)
     except DataError as error:

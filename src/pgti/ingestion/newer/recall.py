@@ -22,6 +22,7 @@ _REMEMBERED = (
     "header",
     "timestamps",
     "long",
+    "ignore",
     "files",
     "duplicates",
     "axes",

@@ -91,7 +91,7 @@ def _is_table(frame: pd.DataFrame, options: IngestOptions) -> bool:
     if options.transpose or is_dated_title(str(frame.columns[-1])):
         return True
     others = [each for each in set(frame.dtypes.to_numpy()) if not _is_number(each)]
-    if options.long or options.time_columns or others or frame.index.nlevels > 1:
+    if options.long or options.time_columns or options.ignore or others or frame.index.nlevels > 1:
         return True
     head = pandas_table(frame.iloc[:20])
     return could_be_long(head, options) or join_time_columns(head, options) is not head

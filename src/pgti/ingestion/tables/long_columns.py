@@ -19,8 +19,8 @@ from pgti.ingestion.times.columns import (
     ColumnTimes,
     NoTimes,
     TextTimes,
+    find_date_format,
     find_epoch_unit,
-    is_compact_date,
 )
 
 __all__ = ["DistinctValues", "LongSensors", "LongTimes"]
@@ -167,10 +167,11 @@ def _are_steps(table: Table, place: int) -> bool:
     if isinstance(cell, bool) or not _WHOLE.fullmatch(str(cell).strip()):
         return False
     number = int(cell)
-    if is_compact_date(number):
+    compact = find_date_format([number])
+    if compact is not None:
         raise DataError(
             f"{table.column(place)} of {table.name} holds {number}, which reads as a date: name "
-            f"its format with {option('time_format', '%Y%m%d%H%M%S'[: len(str(number)) - 2])}"
+            f"its format with {option('time_format', compact)}"
         )
     return find_epoch_unit(number) is None
 

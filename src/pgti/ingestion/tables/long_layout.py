@@ -21,10 +21,11 @@ from pgti.ingestion.tables.long_names import (
     SENSORS,
     STEPS,
     TIMES,
+    plain_title,
 )
 from pgti.ingestion.tables.table import Table
 from pgti.ingestion.tables.table_times import is_date
-from pgti.ingestion.times.columns import find_epoch_unit, is_compact_date
+from pgti.ingestion.times.columns import find_date_format, find_epoch_unit
 
 __all__ = ["MAX_LONG_COLUMNS", "LongLayout", "could_be_long", "find_long_layout", "name_columns"]
 
@@ -239,7 +240,7 @@ class _Candidates:
 
 def _role(table: Table, place: int) -> str | None:
     """Which of the lists of `_Candidates` a column belongs to; None if it only numbers rows."""
-    titles = [_plain(title) for title in table.titles or [""] * table.num_columns]
+    titles = [plain_title(title) for title in table.titles or [""] * table.num_columns]
     title, kind, cells = titles[place], table.kinds[place], table.cells(place)
     # Rows that were shuffled or chosen still have their numbers in the index.
     is_row = table.num_index == 1 and place == 0 and title == "" and kind == "number"
@@ -260,11 +261,6 @@ def _role(table: Table, place: int) -> str | None:
     return next((role for role, names in named.items() if title in names), rest)
 
 
-def _plain(title: str) -> str:
-    """A title without case, blanks and units."""
-    return re.sub(r"[\s\-./]+", "_", re.sub(r"[(\[].*?[)\]]", "", title).strip().casefold())
-
-
 def _is_date(cell: Any) -> bool:
     return isinstance(cell, str) and is_date(cell)
 
@@ -272,7 +268,7 @@ def _is_date(cell: Any) -> bool:
 def _count_steps(cells: Sequence[Any]) -> bool:
     """Whether numbers are too small for times: no dates such as 20240131, nor epoch times."""
     numbers = [float(cell) for cell in cells if cell not in (None, "")]
-    return not all(is_compact_date(each) or find_epoch_unit(each) for each in numbers)
+    return not all(find_date_format([each]) or find_epoch_unit(each) for each in numbers)
 
 
 def _counts_rows(title: str, cells: Sequence[Any]) -> bool:

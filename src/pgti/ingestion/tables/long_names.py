@@ -1,5 +1,7 @@
 """What people call the columns of long tables, in lower case and with _ for blanks."""
 
+import re
+
 __all__ = [
     "COUNTS",
     "DESCRIPTIONS",
@@ -8,6 +10,8 @@ __all__ = [
     "SENSORS",
     "STEPS",
     "TIMES",
+    "is_description",
+    "plain_title",
 ]
 
 TIMES = frozenset((
@@ -49,3 +53,22 @@ PEMS_STATION = (
     "samples", "observed", "flow", "occupancy", "speed",
 )  # fmt: skip
 """First columns of the station files of the PeMS clearinghouse, which have no header."""
+
+
+_FLAG = re.compile(r"(.*_)?(flags?|qc|quality|valid|is_[a-z_]+|station_?id|sensor_?id)")
+_OF_DATES = frozenset((
+    "dow", "doy", "yr", "mnth", "mon", "hr", "min", "sec", "week", "season", "quarter", "day",
+    "weekend", "holiday", "workingday", "day_of_month", "day_of_year", "week_of_year", "dayofyear",
+    "hour_of_day", "minute_of_day", "time_of_day", "instant", "total", "sum", "all",
+))  # fmt: skip
+
+
+def plain_title(title: str) -> str:
+    """A title without case, blanks and units."""
+    return re.sub(r"[\s\-./]+", "_", re.sub(r"[(\[].*?[)\]]", "", title).strip().casefold())
+
+
+def is_description(title: str) -> bool:
+    """Whether a column of numbers describes a time, a sensor or other columns by its title."""
+    plain = plain_title(title)
+    return plain in DESCRIPTIONS | _OF_DATES or _FLAG.fullmatch(plain) is not None

@@ -21,6 +21,7 @@ def open_table(table: Table, options: IngestOptions) -> Readings:
         ConfigError: if an option names what the table does not have.
         DataError: if the table breaks a rule of its shape, or could have two.
     """
+    table = table.without(options.ignore)
     if table.levels:
         return open_wide(table, options)
     if options.transpose:

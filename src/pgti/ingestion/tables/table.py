@@ -5,7 +5,7 @@ makes `Readings` of one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -80,6 +80,10 @@ class Table:
         return len(self.kinds)
 
     @property
+    def _titles(self) -> tuple[str, ...]:
+        return self.titles or tuple(map(str, range(1, self.num_columns + 1)))
+
+    @property
     def labels(self) -> RowLabels:
         """What messages call the rows."""
         return RowLabels(self.name, self.first_line)
@@ -90,7 +94,7 @@ class Table:
         Raises:
             DataError: if there is none, or several.
         """
-        titles = self.titles or tuple(map(str, range(1, self.num_columns + 1)))
+        titles = self._titles
         found = [place for place, title in enumerate(titles) if title == name.strip()]
         if not found:
             folded = name.strip().lower()
@@ -109,3 +113,33 @@ class Table:
     def cells(self, place: int) -> tuple[Any, ...]:
         """The cells of a column in the sample."""
         return tuple(row[place] for row in self.sample)
+
+    def without(self, names: Sequence[str]) -> "Table":
+        """The table without the columns of these titles, or numbers where there is no header.
+
+        Columns that had no titles are called by their numbers then.
+
+        Raises:
+            DataError: if there is no such column, or several.
+        """
+        left_out = set(map(self.position, names))
+        if not left_out:
+            return self
+        kept = [place for place in range(self.num_columns) if place not in left_out]
+
+        def read(
+            numbers: Sequence[int], others: Sequence[int], budget_bytes: int
+        ) -> Iterator[TableRows]:
+            places = [[kept[each] for each in wanted] for wanted in (numbers, others)]
+            return self.read(places[0], places[1], budget_bytes)
+
+        return replace(
+            self,
+            titles=tuple(self._titles[each] for each in kept),
+            kinds=tuple(self.kinds[each] for each in kept),
+            sample=tuple(tuple(row[each] for each in kept) for row in self.sample),
+            levels=tuple(self.levels[each] for each in kept) if self.levels else (),
+            read=read,
+            zones=tuple((kept.index(each), zone) for each, zone in self.zones if each in kept),
+            num_index=sum(each < self.num_index for each in kept),
+        )

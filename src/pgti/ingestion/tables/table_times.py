@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -21,11 +20,12 @@ from pgti.ingestion.times.columns import (
     classify_first_column,
     counts_rows,
 )
-from pgti.ingestion.times.texts import day_month_places, find_formats, is_date
+from pgti.ingestion.times.texts import day_month_places, find_formats, fit_format, is_date
 
 __all__ = ["LeadingColumns", "find_leading_columns", "is_date", "open_times"]
 
 _SCAN_BYTES = 1 << 22
+_FIRST = 16  # columns
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ def _find_times(table: Table, options: IngestOptions) -> int | None:
     every = range(table.num_columns)
     dated = [place for place in every if table.kinds[place] == "time"]
     if not dated and options.time_format is not None:
-        dated = [place for place in every if _fits(table.cells(place), options.time_format)]
+        dated = [place for place in every if fit_format(table.cells(place), options.time_format)]
         return 0 if 0 in dated or not dated else _only(table, dated)
     if not dated:
         texts = [place for place in every if table.kinds[place] == "text"]
@@ -76,7 +76,11 @@ def _find_times(table: Table, options: IngestOptions) -> int | None:
         return _only(table, dated)
     titles = table.titles or ()
     called = [place for place, title in enumerate(titles) if title.lower() in TIME_NAMES]
-    for place in dict.fromkeys((0, *called)):
+    # Dates that are written as numbers, such as 20240131, may stand in any of the first columns.
+    first = [
+        each for each in range(1, min(table.num_columns, _FIRST)) if table.kinds[each] != "text"
+    ]
+    for place in dict.fromkeys((0, *called, *first)):
         cells = [str(cell) for cell in table.cells(place)]
         are_numbers = all(is_number(cell) and not is_missing(cell) for cell in cells)
         numbers = list(map(float, cells)) if are_numbers else []
@@ -92,21 +96,14 @@ def _only(table: Table, places: Sequence[int]) -> int:
         names = ", ".join(table.column(place) for place in places)
         raise DataError(
             f"{table.name} has {len(places)} columns of times ({names}): name those that together "
-            f"hold the time of a row with {option('time_columns')}, and remove the others"
+            f"hold the time of a row with {option('time_columns')}, and leave out the others with "
+            f"{option('ignore')}"
         )
     return places[0]
 
 
 def _is_date(cell: Any) -> bool:
     return isinstance(cell, str) and is_date(cell)
-
-
-def _fits(cells: Sequence[Any], time_format: str) -> bool:
-    """Whether all cells are times in a format."""
-    try:
-        return all(datetime.strptime(str(cell).strip(), time_format) for cell in cells)
-    except ValueError:
-        return False
 
 
 def open_times(table: Table, place: int | None, options: IngestOptions) -> ColumnTimes:

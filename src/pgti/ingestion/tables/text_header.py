@@ -1,12 +1,10 @@
 """Whether the first line of a text file holds titles or data."""
 
-from datetime import datetime
-
 from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.tables.cells import Numerals
 from pgti.ingestion.times.columns import find_epoch_unit
-from pgti.ingestion.times.texts import is_date
+from pgti.ingestion.times.texts import fit_format, is_date
 
 __all__ = ["find_header", "find_level_lines"]
 
@@ -22,8 +20,9 @@ def find_header(
     Raises:
         DataError: if it could hold sensor ids or readings.
     """
-    if options.header is not None:
-        return options.header
+    said = _shown_by_names(rows[0], options) if options.header is None else options.header
+    if said is not None:
+        return said
     body = rows[1:]
     dated = _dated_columns(body or rows, options)
     times = [rows[0][place].strip() for place in sorted(dated)]
@@ -45,6 +44,16 @@ def find_header(
         f"the first line of {name} ({', '.join(cells[:3])}, ...) could hold sensor ids or "
         f"readings: pass {option('header', value=True)} or {option('header', value=False)}"
     )
+
+
+def _shown_by_names(cells: tuple[str, ...], options: IngestOptions) -> bool | None:
+    """Whether the columns that the user names have these titles, or numbers; None if neither."""
+    names = {each.strip().lower() for each in (*options.time_columns, *options.long)}
+    names |= {each.strip().lower() for each in options.ignore}
+    if names and names <= {cell.strip().lower() for cell in cells}:
+        return True
+    is_count = all(each.isdecimal() and 0 < int(each) <= len(cells) for each in names)
+    return False if names and is_count else None
 
 
 def find_level_lines(
@@ -74,20 +83,17 @@ def _dated_columns(rows: list[tuple[str, ...]], options: IngestOptions) -> set[i
     """Positions of the columns that hold times."""
     if options.timestamps is False or options.transpose:
         return set()
-    if options.timestamps or options.time_format is not None:
-        return {0}
-    columns = enumerate(zip(*rows, strict=False))
+    columns = list(enumerate(zip(*rows, strict=False)))
+    form = options.time_format
+    if options.timestamps or form is not None:
+        return {place for place, cells in columns if form and fit_format(cells, form)} or {0}
     return {place for place, cells in columns if all(map(is_date, cells))}
 
 
 def _is_time(cell: str, options: IngestOptions, numerals: Numerals) -> bool:
     """Whether a cell of the first line is a time, so that the line is not a header."""
     if options.time_format is not None:
-        try:
-            datetime.strptime(cell, options.time_format)
-        except ValueError:
-            return False
-        return True
+        return fit_format((cell,), options.time_format)
     number = numerals.value(cell)
     return is_date(cell) or (number is not None and find_epoch_unit(number) is not None)
 

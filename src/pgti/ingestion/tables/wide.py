@@ -1,6 +1,6 @@
 """Wide tables: a row for each time, a column for each sensor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -15,6 +15,7 @@ from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.tables.cells import is_number
 from pgti.ingestion.tables.column_levels import arrange_levels, check_single_level
 from pgti.ingestion.tables.long_layout import MAX_LONG_COLUMNS
+from pgti.ingestion.tables.long_names import is_description
 from pgti.ingestion.tables.table import Table
 from pgti.ingestion.tables.table_times import find_leading_columns, open_times
 from pgti.ingestion.times.columns import ColumnTimes
@@ -65,7 +66,7 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
         first_line=table.first_line,
         labels=labels,
         first_seconds=_first_time(table, leading.times, times),
-        notes=(*table.notes, *times.notes),
+        notes=(*table.notes, *times.notes, *_note_descriptions(table, numbers)),
         chunks=chunks,
     )
     if not table.levels:
@@ -88,10 +89,13 @@ def _refuse_texts(table: Table, time: int | None, numbers: tuple[int, ...]) -> N
     titles = table.titles or tuple(map(str, range(1, table.num_columns + 1)))
     values = [titles[place] for place in numbers if place not in texts]
     words = [str(cell)[:40] for cell in dict.fromkeys(table.cells(texts[0])) if cell]
-    ways = ["remove the column"]
+    ignored = option("ignore", tuple(titles[place] for place in texts))
+    ways = [f"pass {ignored} to leave out what is no reading"]
     if time is not None and values and table.num_columns <= MAX_LONG_COLUMNS:
         long = option("long", (titles[time], titles[texts[0]], *values))
         ways.append(f"pass {long} if it names the sensor of each row")
+    if time is None and texts[0] == 0:
+        ways.append(f"pass {option('transpose', value=True)} if rows are sensors")
     if table.first_line is not None and values and len(words) == 1:
         ways.append(f"pass {option('missing', words[0])} if that means missing")
     raise DataError(
@@ -105,6 +109,20 @@ def _has_words(table: Table, place: int) -> bool:
     cells = [str(cell) for cell in table.cells(place) if cell not in (None, "")]
     letters = (any(map(str.isalpha, cell)) and not is_number(cell) for cell in cells)
     return bool(cells) and all(letters)
+
+
+def _note_descriptions(table: Table, numbers: Sequence[int]) -> tuple[str, ...]:
+    """A note of columns whose titles say that they hold no readings, unless all are so."""
+    if table.titles is None:
+        return ()
+    found = [table.titles[place] for place in numbers if is_description(table.titles[place])]
+    if not found or len(found) == len(numbers):
+        return ()
+    shown, are = ", ".join(found[:6]), "are" if len(found) > 1 else "is"
+    return (
+        f"{shown}{', ...' if found[6:] else ''} of {table.name} {are} read as sensors: leave out "
+        f"what is no reading with {option('ignore', tuple(found))}",
+    )
 
 
 def _with_levels(

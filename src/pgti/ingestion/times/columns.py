@@ -1,7 +1,7 @@
 """Columns of times: which first columns hold times, and how text and numbers become seconds."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone, tzinfo
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
@@ -25,19 +25,35 @@ __all__ = [
     "TextTimes",
     "classify_first_column",
     "counts_rows",
+    "find_date_format",
     "find_epoch_unit",
-    "is_compact_date",
 ]
 
 FirstColumn: TypeAlias = Literal["times", "rows", "readings"]
 
 TIME_NAMES = ("time", "timestamp", "timestamps", "date", "datetime", "date_time")
 """Titles of columns of times, in lower case."""
+STEP_NAMES = (
+    *("t", "step", "steps", "time_step", "timestep", "time_index", "time_idx", "tick", "period"),
+    *("year", "month", "week", "day", "hour", "minute", "second", "seconds", "minutes", "hours"),
+)
+"""Titles of columns that may count time steps."""
 _ROW_NAMES = ("", "index", "step", "row", "rows", "no", "no.", "nr", "nr.", "#", *TIME_NAMES)
 _EPOCH_UNITS = ((1e8, 1e11, "s"), (1e11, 1e14, "ms"), (1e14, 1e17, "us"), (1e17, 9.2e18, "ns"))
-_COMPACT_DATE = re.compile(
-    r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])(([01]\d|2[0-3])[0-5]\d([0-5]\d)?)?"
-)
+_DAY = r"(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
+_HOUR, _SIXTY = r"([01]\d|2[0-3])", r"[0-5]\d"
+_COMPACT_DATES = {
+    format: re.compile(digits)
+    for format, digits in (
+        ("%Y%m%d", rf"(19|20)\d\d{_DAY}"),
+        ("%Y%m%d%H", rf"(19|20)\d\d{_DAY}{_HOUR}"),
+        ("%Y%m%d%H%M", rf"(19|20)\d\d{_DAY}{_HOUR}{_SIXTY}"),
+        ("%Y%m%d%H%M%S", rf"(19|20)\d\d{_DAY}{_HOUR}{_SIXTY}{_SIXTY}"),
+        # As epoch times of today begin with 1, years before 20 are left to them.
+        ("%y%m%d%H%M", rf"[2-9]\d{_DAY}{_HOUR}{_SIXTY}"),
+        ("%y%m%d%H%M%S", rf"[0-3]\d{_DAY}{_HOUR}{_SIXTY}{_SIXTY}"),
+    )
+}
 # An offset from UTC stands at the end, behind a time of day.
 _OFFSET = re.compile(r"[T ]\d\d.*?(Z|[+-]\d\d(?::?\d\d(?::?\d\d)?)?)\s*$", re.IGNORECASE)
 
@@ -49,9 +65,12 @@ def find_epoch_unit(value: float) -> str | None:
     return next((unit for low, high, unit in _EPOCH_UNITS if low <= value < high), None)
 
 
-def is_compact_date(value: float) -> bool:
-    """Whether a number reads as yyyymmdd, yyyymmddHHMM or yyyymmddHHMMSS."""
-    return value == int(value) and _COMPACT_DATE.fullmatch(str(int(value))) is not None
+def find_date_format(values: Iterable[float]) -> str | None:
+    """The format in which numbers all read as dates, such as 20240131 or 2024013123; else None."""
+    texts = [f"{value:.0f}" if value == int(value) else "" for value in values]
+    return next(
+        (form for form, digits in _COMPACT_DATES.items() if all(map(digits.fullmatch, texts))), None
+    )
 
 
 def classify_first_column(
@@ -82,25 +101,36 @@ def classify_first_column(
     is_called_time = known in TIME_NAMES and timestamps is None
     if timestamps is False or not numbers or not np.isfinite(numbers).all():
         return "times" if timestamps or is_called_time else "readings"
-    compact = all(is_compact_date(value) for value in numbers)
+    compact = find_date_format(numbers)
+    otherwise = f"or pass {option('timestamps', value=False)} if it holds readings"
     if timestamps or is_called_time:
-        if compact:
+        if compact is not None:
             raise DataError(
                 f"{shown} of {name} holds {numbers[0]:.0f}, which reads as a date: name its format "
-                f"({option('time_format', '%Y%m%d')}), or pass {option('timestamps', value=False)} "
-                f"if it holds readings"
+                f"({option('time_format', compact)}), {otherwise}"
             )
         return "times"
-    whole = all(value == int(value) for value in numbers)
-    rises = len(numbers) > 1 and all(a < b for a, b in pairwise(numbers))
-    if whole and rises and (compact or all(find_epoch_unit(value) for value in numbers)):
-        raise DataError(
-            f"{shown} of {name} holds {numbers[0]:.0f}, {numbers[1]:.0f}, ..., which could be "
-            f"times: pass {option('timestamps', value=True)} (with {option('time_format')} for "
-            f"dates such as 20250131), or "
-            f"{option('timestamps', value=False)} if it holds readings"
+    steps = {after - before for before, after in pairwise(numbers)}
+    column = option("time_columns", title.strip() if title else str(place + 1))
+    says = option("timestamps", value=True) if place == 0 else column
+    if compact is not None and steps and min(steps) >= 0:
+        says += f" and {option('time_format', compact)}"
+    elif known in STEP_NAMES and place == 0 and len(steps) == 1 and min(steps) > 0:
+        says = (
+            f"leave it out with {option('ignore', title)}, and give {option('start')} and "
+            f"{option('interval')}"
         )
-    return "readings"
+    elif not steps or min(steps) <= 0 or not all(map(_is_epoch, numbers)):
+        return "readings"
+    verb = "" if says.startswith("leave") else "pass "
+    raise DataError(
+        f"{shown} of {name} holds {numbers[0]:.15g}, {numbers[1]:.15g}, ..., which could be times: "
+        f"{verb}{says}, {otherwise}"
+    )
+
+
+def _is_epoch(value: float) -> bool:
+    return value == int(value) and find_epoch_unit(value) is not None
 
 
 def counts_rows(title: str | None, cells: Sequence[Any]) -> bool:
@@ -165,11 +195,19 @@ class EpochTimes:
     notes = ()
 
     def __init__(self, first: float, labels: RowLabels) -> None:
+        compact = find_date_format([first])
+        if compact is not None:
+            raise DataError(
+                f"{labels(0)} has the time {first:.0f}, which reads as a date: name its format "
+                f"({option('time_format', compact)})"
+            )
         unit = find_epoch_unit(first)
         if unit is None:
             raise DataError(
                 f"{labels(0)} has the time {first:.15g}, which is neither a date nor an epoch "
-                f"time: pass {option('timestamps', value=False)} if the column holds readings"
+                f"time: pass {option('timestamps', value=False)} if the column holds readings, or "
+                f"leave it out with {option('ignore')}, and give {option('start')} and "
+                f"{option('interval')}"
             )
         self._unit = unit
         self._labels = labels

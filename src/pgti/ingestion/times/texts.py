@@ -6,8 +6,10 @@ decides, or else the user.
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
 
-__all__ = ["day_month_places", "find_formats", "is_date"]
+__all__ = ["day_month_places", "find_formats", "fit_format", "is_date"]
 
 _DATE = re.compile(r"\s*\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(\D.*)?")
 _MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
@@ -28,6 +30,14 @@ _CLOCK = re.compile(
 def is_date(cell: str) -> bool:
     """Whether a cell begins like a date."""
     return any(each.fullmatch(cell) for each in (_DATE, _NAMED, _YEAR_MONTH))
+
+
+def fit_format(cells: Iterable[Any], time_format: str) -> bool:
+    """Whether all cells are times in a format."""
+    try:
+        return all(datetime.strptime(str(cell).strip(), time_format) for cell in cells)
+    except ValueError:
+        return False
 
 
 def find_formats(text: str) -> tuple[str, ...]:
