@@ -1,6 +1,7 @@
 """Columns of a table that hold no readings: found, said, and left out on request."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,35 @@ def test_words_are_refused_with_what_to_do(tmp_path: Path) -> None:
         ingest(written(tmp_path, rows), tmp_path / "s")
     store = ingest(written(tmp_path, rows), tmp_path / "s", transpose=True)
     assert store.meta.node_ids == ("Y1", "Y2")
+
+
+@pytest.mark.parametrize("end", [",", ",,"])
+def test_delimiters_at_the_end_of_lines(tmp_path: Path, end: str) -> None:
+    """Columns without titles and cells are left out, and a cell that stands there is refused."""
+    text = WIDE.to_csv().replace("\n", f"{end}\n")
+    store = ingest(written(tmp_path, text), tmp_path / "s", budget_bytes=2000)
+    assert store.meta.node_ids == ("a", "b")
+    np.testing.assert_array_equal(store.read(0, 30)[..., 0], READINGS)
+    assert any("without a title and without readings: left out" in note for note in store.notes)
+    late = written(tmp_path, text.removesuffix("\n") + "9\n")
+    with pytest.raises(DataError, match=f"line 31 of a.csv holds '9' in column {3 + len(end)}"):
+        ingest(late, tmp_path / "t", budget_bytes=2000)
+
+
+def test_rows_of_delimiters_have_no_time(tmp_path: Path) -> None:
+    """The advice is not the format of an empty text."""
+    with pytest.raises(DataError, match=r"line 32 of a.csv has no time: give it one, or remove it"):
+        ingest(written(tmp_path, WIDE.to_csv() + ",,\n"), tmp_path / "s")
+
+
+@pytest.mark.parametrize("said", [{}, {"time_columns": ("MTU (UTC)",)}])
+def test_spans_of_time_are_their_beginnings(tmp_path: Path, said: dict[str, Any]) -> None:
+    """As ENTSO-E writes them; the days are found as in any column."""
+    times = [pd.Timestamp("2024-02-12") + pd.Timedelta(row, "h") for row in range(31)]
+    spans = [f"{begin:%d.%m.%Y %H:%M} - {end:%d.%m.%Y %H:%M}" for begin, end in pairwise(times)]
+    table = WIDE.set_axis(spans).rename_axis("MTU (UTC)")
+    store = ingest(written(tmp_path, table.to_csv()), tmp_path / "s", **said)
+    assert (store.meta.start, store.meta.interval_seconds) == ("2024-02-12T00:00:00", 3600)
+    np.testing.assert_array_equal(store.read(0, 30)[..., 0], READINGS)
+    if not said:
+        assert any("are the beginnings of column 1 (MTU (UTC))" in note for note in store.notes)

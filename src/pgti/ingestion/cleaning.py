@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.instants import RowLabels
 from pgti.ingestion.options import IngestOptions
@@ -14,8 +15,17 @@ from pgti.ingestion.options import IngestOptions
 __all__ = ["Cleaner", "drop_codes", "numeric_codes", "scale_values"]
 
 
+_NINES = tuple(
+    float(sign + code)
+    for sign in ("", "-")
+    for code in ("999.9", "999.99", "9999", "9999.9", "9999.99", "99999", "999999", "1e20", "1e30")
+)
+_USUAL_CODES = (*_NINES, -999.0, -32768.0)  # 999 and 32767 may well be readings
+_SMALLEST_CODE = 999
+
+
 class Cleaner:
-    """Cleans chunk after chunk, and counts infinite readings on the way.
+    """Cleans chunk after chunk, and counts infinite readings, and usual codes, on the way.
 
     Args:
         options: raw values that mean "missing", which may be infinite; scales, none, one for all
@@ -43,6 +53,8 @@ class Cleaner:
         self._labels = labels
         self._num_infinite = 0
         self._first_infinite: str | None = None
+        self._lowest, self._highest = math.inf, -math.inf
+        self._num_codes = dict.fromkeys(_USUAL_CODES, 0)
 
     @property
     def has_failed(self) -> bool:
@@ -53,6 +65,8 @@ class Cleaner:
         """Readings [rows, N, C], in the array given where its dtype allows."""
         drop_codes(values, self._missing)
         self._count_infinities(values, first_row)
+        if values.size:
+            self._count_codes(values)
         if len(self._scale) == 1:
             return scale_values(values, self._scale[0])
         if self._scale:
@@ -72,6 +86,31 @@ class Cleaner:
                 f"{self._first_infinite}: declare the value with {option('missing')} or repair the "
                 f"source"
             )
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for each usual code of missing readings that is the smallest or largest value."""
+        notes = []
+        for code, number in self._num_codes.items():
+            end = "smallest" if code < 0 else "largest"
+            bound = self._lowest if code < 0 else self._highest
+            if number and math.isclose(code, bound, rel_tol=1e-6):
+                shown = int(code) if code.is_integer() and abs(code) < 1e6 else code
+                notes.append(
+                    f"{count_of(number, 'reading')} of {self._labels.source} "
+                    f"{'is' if number == 1 else 'are'} {shown}, the {end} of all: if it means "
+                    f"missing, pass {option('missing', (shown,))}"
+                )
+        return tuple(notes)
+
+    def _count_codes(self, values: NDArray[np.floating[Any]]) -> None:
+        low, high = (float(each.reduce(values, axis=None)) for each in (np.fmin, np.fmax))
+        self._lowest, self._highest = min(self._lowest, low), max(self._highest, high)
+        if abs(low) < _SMALLEST_CODE and abs(high) < _SMALLEST_CODE:
+            return
+        for code in _USUAL_CODES:
+            stored = values.dtype.type(code)
+            if stored in (low, high):
+                self._num_codes[code] += int((values == stored).sum())
 
     def _count_infinities(self, values: NDArray[np.floating[Any]], first_row: int) -> None:
         infinite = np.isinf(values)

@@ -148,7 +148,7 @@ def _ingest(
         else:
             finish_without_times(with_interval(options, readings), writer, later)
     notes = (*readings.notes, *readings.late_notes(), *matched.notes, *timeline.notes)
-    notes += (*static_notes, *rows.notes(), *later.notes)
+    notes += (*cleaner.notes(), *static_notes, *rows.notes(), *later.notes)
     if not timeline.has_times:
         notes = (*notes, *note_other_axes(readings, writer.num_steps, raw))
     notes += writer.lost.note(f"{option('exact', value=True)} makes a store that has them all")

@@ -4,7 +4,7 @@ A format (text, Parquet, Arrow, a frame in memory) makes a `Table`; a shape (wid
 makes `Readings` of one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -122,7 +122,10 @@ class Table:
         Raises:
             DataError: if there is no such column, or several.
         """
-        left_out = set(map(self.position, names))
+        return self.without_places(set(map(self.position, names)))
+
+    def without_places(self, left_out: Collection[int]) -> "Table":
+        """The table without the columns at these positions, as `without` names them."""
         if not left_out:
             return self
         kept = [place for place in range(self.num_columns) if place not in left_out]

@@ -28,6 +28,7 @@ _UNITS = (  # names, smallest and largest value
 )
 _HOURS = ("hour", "hr", "hh", "stunde", "heure", "hora", "ora")
 _TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*([AaPp][Mm])?\s*")
+_SPAN = " - "
 _WHOLE = re.compile(r"\d+")
 
 
@@ -58,7 +59,8 @@ def join_time_columns(table: Table, options: IngestOptions) -> Table:
                 f"{option('time_columns')} names a column twice: {', '.join(options.time_columns)}"
             )
         if len(places) == 1:
-            return replace(table, time=places[0])
+            span = _beginnings(table, places)
+            return replace(table, time=places[0]) if span is None else _join(table, span)
         parts = _calendar_parts(table, places) or _day_and_time(table, places)
         return _join(table, parts or _Parts(places=places, compose=_join_texts))
     if options.timestamps is False or "time" in table.kinds or table.num_columns < 2:
@@ -67,7 +69,8 @@ def join_time_columns(table: Table, options: IngestOptions) -> Table:
     if found is None:
         return table
     names = ", ".join(table.column(place) for place in found.places)
-    note = f"the times of {table.name} are those of {names}"
+    what = "the beginnings of" if found.compose is _take_beginnings else "those of"
+    note = f"the times of {table.name} are {what} {names}"
     return _join(replace(table, notes=(*table.notes, note)), found)
 
 
@@ -76,6 +79,9 @@ def _find_parts(table: Table, options: IngestOptions) -> _Parts | None:
     every = range(table.num_columns)
     texts = [place for place in every if table.kinds[place] == "text"]
     dates = [place for place in texts if all(is_date(str(cell)) for cell in table.cells(place))]
+    span = _beginnings(table, dates)
+    if span is not None:
+        return span
     if not dates and options.time_format is None:
         return _calendar_parts(table, tuple(every))
     if len(dates) != 1 or any(":" in cell for cell in table.cells(dates[0])):
@@ -88,6 +94,20 @@ def _find_parts(table: Table, options: IngestOptions) -> _Parts | None:
     ]
     pairs = (_day_and_time(table, (dates[0], place)) for place in (*times, *texts))
     return next((pair for pair in pairs if pair is not None), None)
+
+
+def _beginnings(table: Table, places: Sequence[int]) -> _Parts | None:
+    """A column of spans of time such as "01.02.2024 00:00 - 01.02.2024 00:15", if it is the one."""
+    if len(places) != 1:
+        return None
+    halves = [str(cell).partition(_SPAN) for cell in table.cells(places[0])]
+    if not halves or not all(is_date(begin) and is_date(end) for begin, _, end in halves):
+        return None
+    return _Parts(places=tuple(places), compose=_take_beginnings)
+
+
+def _take_beginnings(columns: Sequence[Any]) -> Any:
+    return pc.list_element(pc.split_pattern(columns[0], _SPAN, max_splits=1), 0)
 
 
 def _plain(title: str) -> str:

@@ -260,6 +260,10 @@ class TextTimes:
         plain = self.plain_seconds(cells)
         if plain is not None:
             return plain
+        empty = (cells.isna() | (cells == "")).to_numpy()
+        self._labels.refuse_where(
+            empty, first_row, lambda _: "has no time: give it one, or remove it"
+        )
         self._check_offsets(cells, first_row)
         parsed = self._parse(cells, utc=self.is_aware)
         if parsed.isna().any():
