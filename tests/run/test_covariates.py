@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import pgti
 from pgti.batching import WindowConfig
 from pgti.cli.main import run_command
 from pgti.errors import ConfigError, DataError, RunError
@@ -242,6 +243,45 @@ def test_a_run_remembers_its_holidays(tmp_path: Path) -> None:
     opened = Run.open(tmp_path / "run")
     assert opened.source.calendar == run.source.calendar == ("time-of-day", "holiday:IT")
     np.testing.assert_array_equal(opened.forecast()["forecast"], run.forecast()["forecast"])
+
+
+def test_a_warm_start_needs_covariates_of_the_same_meaning(tmp_path: Path) -> None:
+    """Sizes agree, so that weights would fit: of another channel, and of other categories."""
+    values = np.concatenate([readings(STEPS), readings(STEPS)[..., 1:] + 5], axis=2)
+
+    def store_of(name: str, known: str, kinds: list[str]) -> SeriesStore:
+        return ingest(
+            values,
+            tmp_path / name,
+            channels=("flow", "rain", "wind"),
+            node_ids=("a", "b", "c"),
+            start="2025-03-01",
+            interval="1h",
+            known_future=(known,),
+            static=pd.DataFrame({"id": ["a", "b", "c"], "lanes": [2.5, 3, 4], "kind": kinds}),
+        )
+
+    options = {"windows": {"input_steps": INPUTS, "horizon": HORIZON, "targets": ("flow",)}}
+    options |= {"training": TrainingConfig(epochs=1, batch_size=16), "model": Reader}
+    first = store_of("first", "rain", ["x", "y", "x"])
+    run = pgti.train(first, tmp_path / "run", **options)
+    for name, known, kinds, message in (
+        ("wind", "wind", ["x", "y", "x"], r"channels known in advance \(rain\).* \(wind\)"),
+        ("kinds", "rain", ["y", "z", "y"], r"of the sensors \(lanes, kind: x/y\).*kind: y/z\)"),
+    ):
+        store = store_of(name, known, kinds)
+        with pytest.raises(RunError, match=message):
+            pgti.train(store, tmp_path / "refused", init_from=run, **options)
+    like = store_of("like", "rain", ["y", "y", "x"])
+    pgti.train(like, tmp_path / "warm", init_from=run, **options)
+    seen = {**options["windows"], "inputs": ("flow", "rain")}
+    options["model"] = Ignoring
+    some = pgti.train(first, tmp_path / "some", **{**options, "windows": seen})
+    others = {**options, "windows": {**seen, "inputs": ("flow", "wind")}}
+    with pytest.raises(
+        RunError, match=r"inputs \('flow', 'rain'\) and the new one \('flow', 'wind"
+    ):
+        pgti.train(first, tmp_path / "refused", init_from=some, **others)
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pgti.batching import WindowSource
 from pgti.display import count_of, shorten
 from pgti.errors import RunError, option
+from pgti.forecasting.network_inputs import requested_inputs
 from pgti.models import ModelFactory, is_own_model
 from pgti.run.config import RunConfig
 from pgti.run.run import Run
@@ -186,6 +187,23 @@ class StartRun:
                 f"{option('refit_scaler', value=True)} to fit one on {store.path}"
             )
 
+    def _check_covariates(self, source: WindowSource, requested: set[str]) -> None:
+        """Refuse covariates of another meaning, where the network asks for them."""
+        pairs: list[tuple[str, list[str], list[str]]] = []
+        if requested & {"future", "future_mask"}:
+            names = _known_names(self.source), _known_names(source)
+            pairs.append(("channels known in advance", *names))
+        if requested & {"static", "static_codes"}:
+            features = _features(self.source), _features(source)
+            pairs.append(("features of the sensors", *features))
+        for what, before, now in pairs:
+            if before != now:
+                raise RunError(
+                    f"the run {self.path} has other {what} ({_list(before)}) than the store "
+                    f"{source.store.path} ({_list(now)}), and its network reads them: ingest the "
+                    "readings with those of the run"
+                )
+
     def weights_for(
         self, config: RunConfig, source: WindowSource, network: nn.Module
     ) -> tuple[dict[str, Tensor], list[str]]:
@@ -209,6 +227,7 @@ class StartRun:
                     f"the run {self.path} has {name} {mine!r} and the new one {other!r}: its "
                     f"weights are for its own inputs; leave {option(f'windows.{name}')} out"
                 )
+        self._check_covariates(source, set(requested_inputs(network) or ()))
         before, after = self.source.store.meta.node_ids, source.store.meta.node_ids
         weights: dict[str, Tensor] = dict(self.weights)
         lines: list[str] = []
@@ -281,11 +300,32 @@ class StartRun:
 def _inputs(one: WindowSource, two: WindowSource) -> dict[str, tuple[Any, Any]]:
     """What the inputs and outputs of two networks are, by option."""
     return {
+        "inputs": (_input_names(one), _input_names(two)),
         "targets": (one.target_names, two.target_names),
         "calendar": (one.calendar, two.calendar),
         "profile": (one.profile, two.profile),
         "observed_mask": (one.observed_mask, two.observed_mask),
     }
+
+
+def _input_names(source: WindowSource) -> tuple[str, ...]:
+    return tuple(source.store.meta.channels[index] for index in source.input_indices)
+
+
+def _known_names(source: WindowSource) -> list[str]:
+    return [source.store.meta.channels[index] for index in source.known_indices]
+
+
+def _features(source: WindowSource) -> list[str]:
+    """Features of the sensors, each with its categories."""
+    if source.static is None:
+        return []
+    pairs = zip(source.static.names, source.static.categories, strict=True)
+    return [f"{name}: {'/'.join(words)}" if words else name for name, words in pairs]
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def _seconds(interval: int | None) -> str:
