@@ -16,8 +16,8 @@ from pgti.errors import ConfigError, option
 from pgti.forecasting import ForecastLabels
 from pgti.ingestion.covariates.future_files import future_series, read_future
 from pgti.ingestion.later_rows import note_on_rows
-from pgti.ingestion.newer.future_stores import with_future
-from pgti.ingestion.newer.newer import NewerSeries, last_observed_row
+from pgti.ingestion.newer.future_stores import last_observed_row, with_future
+from pgti.ingestion.newer.newer import NewerSeries
 from pgti.ingestion.newer.recall import given_options
 from pgti.ingestion.sources import ReadingsSource, find_source
 from pgti.options import require_type

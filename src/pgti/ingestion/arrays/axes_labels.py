@@ -1,6 +1,6 @@
 """Arrays with named axes, and what arrays beside them say of these: ids, coordinates, times."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +17,11 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import (
     ID_NAMES,
-    Chunk,
     Readings,
     check_series_shape,
     find_ids,
     ids_to_text,
+    with_seconds,
 )
 from pgti.ingestion.times.columns import (
     ColumnTimes,
@@ -292,16 +292,8 @@ def add_times(
     else:
         note = f"{name} holds {values[0]}, ..., which is no time: the readings have none"
         return replace(readings, notes=(*readings.notes, note))
-    seconds = times.seconds(cells, 0)
-
-    def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        row = 0
-        for chunk in readings.chunks(budget_bytes):
-            stop = row + len(chunk.values)
-            yield Chunk(values=chunk.values, seconds=seconds[row:stop])
-            row = stop
-
-    return replace(readings, chunks=chunks, is_aware=times.is_aware, time_zone=times.time_zone)
+    timed = with_seconds(readings, times.seconds(cells, 0))
+    return replace(timed, is_aware=times.is_aware, time_zone=times.time_zone)
 
 
 def _note_times(readings: Readings, labels: Labels, num_axes: int) -> tuple[str, ...]:

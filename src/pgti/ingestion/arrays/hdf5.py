@@ -26,6 +26,7 @@ from pgti.ingestion.arrays.pandas_hdf5 import (
     open_pandas_table,
     read_locations,
 )
+from pgti.ingestion.arrays.stacked import stack_channels
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import (
@@ -36,7 +37,6 @@ from pgti.ingestion.readings import (
     reraise_read_errors,
     row_blocks,
     rows_per_chunk,
-    stack_channels,
 )
 from pgti.ingestion.times.cf_times import is_since
 

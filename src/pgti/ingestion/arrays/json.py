@@ -7,7 +7,6 @@ pieces: these files are read whole, and are small.
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.arrays.memory import open_array
 from pgti.ingestion.raw_graphs import RawEdges
-from pgti.ingestion.readings import Chunk, Readings, ids_to_text, reraise_read_errors
+from pgti.ingestion.readings import Readings, ids_to_text, reraise_read_errors, with_seconds
 from pgti.ingestion.tables.text_files import open_text
 
 __all__ = ["open_json"]
@@ -115,15 +114,7 @@ def _add_dates(readings: Readings, periods: list[dict[str, Any]]) -> Readings:
         )
         return replace(readings, notes=(*readings.notes, note))
     seconds = np.array([int(date.timestamp()) for date in dates], dtype=np.int64)
-
-    def chunks(budget_bytes: int) -> Iterator[Chunk]:
-        first = 0
-        for chunk in readings.chunks(budget_bytes):
-            stop = first + len(chunk.values)
-            yield Chunk(values=chunk.values, seconds=seconds[first:stop])
-            first = stop
-
-    return replace(readings, chunks=chunks)
+    return with_seconds(readings, seconds)
 
 
 def _joints(content: dict[str, Any], name: str) -> Readings:

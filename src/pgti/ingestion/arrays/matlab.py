@@ -26,8 +26,9 @@ from pgti.ingestion.arrays.axes_labels import (
     wanted_ndims,
 )
 from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
+from pgti.ingestion.arrays.stacked import stack_channels
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import Readings, choose_keys, reraise_read_errors, stack_channels
+from pgti.ingestion.readings import Readings, choose_keys, reraise_read_errors
 from pgti.memory import available_bytes
 
 __all__ = ["open_matlab"]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pgti.errors import DataError
 from pgti.ingestion.arrays.axes_arrays import Box, BoxReader, StoredArray
 from pgti.ingestion.arrays.axes_labels import Labels, label_axes, open_stored, wanted_ndims
+from pgti.ingestion.arrays.stacked import stack_channels
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.readings import (
@@ -25,7 +26,6 @@ from pgti.ingestion.readings import (
     reraise_read_errors,
     row_blocks,
     split_rows,
-    stack_channels,
 )
 
 __all__ = [

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
 from pgti.ingestion.cleaning import numeric_codes
+from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ID_NAMES, ids_to_text
 from pgti.ingestion.sources import TableSource, open_any_table
@@ -20,7 +21,7 @@ from pgti.store.static_features import StaticFeatures
 
 __all__ = ["read_static"]
 
-_COORDINATES = frozenset(("lat", "latitude", "lon", "lng", "long", "longitude"))
+_COORDINATES = frozenset((*LATITUDE_NAMES, *LONGITUDE_NAMES))
 _FEW_NAMES, _MAX_CATEGORIES = 10, 1000
 _SAYS_NUMBERS = 0.5  # of the cells of a column of text
 

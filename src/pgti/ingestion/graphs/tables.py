@@ -7,6 +7,7 @@ import numpy as np
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
+from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES
 from pgti.ingestion.formats import PARQUET_SUFFIXES
 from pgti.ingestion.graphs.edge_values import is_distance_name
 from pgti.ingestion.graphs.rows import GraphTable, parquet_rows, text_rows
@@ -24,7 +25,7 @@ _ENDS = (
 _WEIGHTS = ("weight", "w", "value", "weights", "edge_weight", "link_weight")
 _PAIRS = "coordinates"  # LibCity's column of "[longitude, latitude]"
 _PAIR = re.compile(r"\[\s*([^,\[\]]+),\s*([^,\[\]]+)\]")
-_LATLON = (("latitude", "lat"), ("longitude", "lon", "lng", "long"))
+_LATLON = (LATITUDE_NAMES, LONGITUDE_NAMES)
 
 
 def read_table_graph(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, option
 from pgti.ingestion.arrays.packing import Packing
-from pgti.ingestion.axes import grid_ids
+from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES, grid_ids
 from pgti.ingestion.labelled.axes import Kind, LabelledAxes, kind_of_coordinate
 from pgti.ingestion.readings import ID_NAMES, ids_to_text
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Sensors", "channel_labels", "describe_sensors"]
 
 _ID_NAMES = (*ID_NAMES, "station_id", "station_name", "platform", "name", "wmo", "site")
-_LATITUDES = ("lat", "latitude", "lats", "nav_lat", "xlat", "lat_rho")
-_LONGITUDES = ("lon", "longitude", "lons", "nav_lon", "xlong", "lon_rho")
+_LATITUDES = (*LATITUDE_NAMES, "nav_lat", "xlat", "lat_rho")
+_LONGITUDES = (*LONGITUDE_NAMES, "nav_lon", "xlong", "lon_rho")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

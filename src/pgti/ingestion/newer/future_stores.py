@@ -1,6 +1,8 @@
 """Newer readings whose last rows hold values known in advance alone."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from pgti.store.codec import Values
 from pgti.store.layout import FUTURE_FILE
 from pgti.store.statistics import digest_of
 
-__all__ = ["split_later", "with_future"]
+__all__ = ["last_observed_row", "split_later", "with_future"]
 
 _ROWS = 64  # read at a time
 
@@ -49,17 +51,27 @@ def split_later(store: SeriesStore, known: tuple[str, ...]) -> SeriesStore:
         return store
     places = list(store.channel_indices(known))
     others = [place for place in range(store.meta.num_channels) if place not in places]
-    stop = num_steps
-    while stop > 0:
-        first = max(0, stop - _ROWS)
-        observed = ~np.isnan(store.read(first, stop)[..., others]).all(axis=(1, 2))
-        if observed.any():
-            stop = first + int(np.flatnonzero(observed)[-1]) + 1
-            break
-        stop = first
-    if stop in (0, num_steps):
+    last = last_observed_row(store, num_steps, others)
+    if last is None or last == num_steps - 1:
         return store
-    values = store.read(stop, num_steps)[..., places]
+    values = store.read(last + 1, num_steps)[..., places]
     used = np.flatnonzero(~np.isnan(values).all(axis=(1, 2)))
     values = values[: int(used[-1]) + 1 if len(used) else 0]
-    return with_future(store.prefix(stop), known, values) if len(values) else store
+    return with_future(store.prefix(last + 1), known, values) if len(values) else store
+
+
+def last_observed_row(
+    store: SeriesStore, stop: int, channels: Sequence[int] | None = None
+) -> int | None:
+    """The last row before `stop` with a reading of some channels (or any); None without one."""
+    if not store.meta.missing_count and stop:
+        return stop - 1
+    chosen: Any = slice(None) if channels is None else list(channels)
+    size = stop if store.is_in_memory else _ROWS
+    while stop > 0:
+        first = max(0, stop - size)
+        observed = ~np.isnan(store.read(first, stop)[..., chosen]).all(axis=(1, 2))
+        if observed.any():
+            return first + int(np.flatnonzero(observed)[-1])
+        stop = first
+    return None

@@ -12,7 +12,7 @@ import numpy as np
 from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.formats import check_options_used
-from pgti.ingestion.newer.future_stores import split_later
+from pgti.ingestion.newer.future_stores import last_observed_row, split_later
 from pgti.ingestion.newer.matching import MatchedReadings, SourceChannels, match_readings
 from pgti.ingestion.newer.newer_rows import StoreBuilder, notes_of_phase, notes_of_rows
 from pgti.ingestion.newer.newer_times import put_on_clock
@@ -27,7 +27,6 @@ from pgti.store import SeriesStore
 __all__ = [
     "NewerSeries",
     "aggregates_of",
-    "last_observed_row",
     "open_as_recalled",
     "open_newer_series",
     "scale_of",
@@ -297,17 +296,3 @@ def aggregates_of(
 def _only_counts_ids(readings: Readings, node_ids: tuple[str, ...]) -> bool:
     """Whether the ids of a table only count its columns, and the series has others."""
     return readings.counts_ids and not set(readings.node_ids or ()) & set(node_ids)
-
-
-def last_observed_row(store: SeriesStore, stop: int) -> int | None:
-    """The last row before `stop` with a reading; None if there is none."""
-    size = stop if store.is_in_memory else 64
-    if not store.meta.missing_count and stop:
-        return stop - 1
-    while stop > 0:
-        first = max(0, stop - size)
-        observed = np.flatnonzero(~np.isnan(store.read(first, stop)).all(axis=(1, 2)))
-        if len(observed):
-            return first + int(observed[-1])
-        stop = first
-    return None

@@ -24,8 +24,8 @@ from pgti.ingestion.tables.long_names import (
     plain_title,
 )
 from pgti.ingestion.tables.table import Table
-from pgti.ingestion.tables.table_times import is_date
 from pgti.ingestion.times.columns import find_date_format, find_epoch_unit
+from pgti.ingestion.times.texts import is_date
 
 __all__ = ["MAX_LONG_COLUMNS", "LongLayout", "could_be_long", "find_long_layout", "name_columns"]
 

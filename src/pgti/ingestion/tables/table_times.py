@@ -22,7 +22,7 @@ from pgti.ingestion.times.columns import (
 )
 from pgti.ingestion.times.texts import day_month_places, find_formats, fit_format, is_date
 
-__all__ = ["LeadingColumns", "find_leading_columns", "is_date", "open_times"]
+__all__ = ["LeadingColumns", "find_leading_columns", "open_times"]
 
 _SCAN_BYTES = 1 << 22
 _FIRST = 16  # columns
