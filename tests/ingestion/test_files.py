@@ -313,6 +313,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda d: write(d / "x", {"a.csv": FRAME[:9], "b.parquet": FRAME[9:]})[0].parent,
         r"several formats \(.csv, .parquet\)",
     ),
+    "text under two suffixes in a directory": (
+        lambda d: write(d / "x", {"a.csv": FRAME[:9], "b.dat": FRAME[9:]})[0].parent,
+        r"several formats \(.csv, .dat\)",
+    ),
     "a store": (
         lambda d: pgti.ingest(FRAME, d / "store").path,
         "is a store already",

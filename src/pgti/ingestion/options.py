@@ -11,6 +11,7 @@ from pgti.options import convert_fields, require_number
 from pgti.store.time_axis import is_zone
 
 __all__ = [
+    "OF_READINGS",
     "Aggregate",
     "Duplicates",
     "EdgeValues",
@@ -27,7 +28,7 @@ FilesKind: TypeAlias = Literal["times", "sensors", "channels"]
 EdgeValues: TypeAlias = Literal["weight", "distance"]
 GraphKind: TypeAlias = Literal["matrix", "edges", "coordinates"]
 
-_OF_READINGS = frozenset(
+OF_READINGS = frozenset(
     ("values", "channels", "scale", "missing", "interval", "time_zone", "time_format", "gaps",
      "delimiter", "header", "timestamps", "ids", "long", "files", "duplicates", "axes", "transpose",
      "encoding", "decimal", "time_columns", "resample", "aggregate", "ignore")
@@ -176,7 +177,7 @@ class IngestOptions:
 
     def of_readings(self) -> dict[str, Any]:
         """The options of readings that were given, by name, as a store remembers them."""
-        known = ((each.name, each.default) for each in fields(self) if each.name in _OF_READINGS)
+        known = ((each.name, each.default) for each in fields(self) if each.name in OF_READINGS)
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, default in known

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, PgtiError, option
-from pgti.ingestion.instants import RowLabels
+from pgti.ingestion.instants import Localizer, RowLabels
 from pgti.ingestion.raw_graphs import RawGraph
 
 __all__ = [
@@ -108,6 +108,12 @@ class Readings:
     def row_labels(self) -> RowLabels:
         """What messages call its rows."""
         return self.labels or RowLabels(self.name, self.first_line)
+
+    def localizer(self, clock: str | None) -> Localizer | None:
+        """What makes true times of wall-clock ones, where there are any and their zone is known."""
+        if clock is None or self.is_aware:
+            return None
+        return Localizer(clock, self.row_labels)
 
 
 @contextlib.contextmanager

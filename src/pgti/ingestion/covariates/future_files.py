@@ -11,7 +11,6 @@ from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.formats import check_options_used
-from pgti.ingestion.instants import Localizer
 from pgti.ingestion.later_rows import WaitingRows, place_rows
 from pgti.ingestion.newer.growth import show
 from pgti.ingestion.newer.matching import SourceChannels, match_readings
@@ -150,9 +149,7 @@ class _Opened:
             labels,
             has_codes=self.readings.has_codes,
         )
-        localizer = None
-        if self.clock is not None and not self.readings.is_aware:
-            localizer = Localizer(self.clock, labels)
+        localizer = self.readings.localizer(self.clock)
         for chunk in self.readings.chunks(self.options.budget_bytes):
             values, seconds = cleaner.clean(chunk.values, row), chunk.seconds
             if seconds is not None and not axis.is_dated:

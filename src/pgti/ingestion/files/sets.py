@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pgti.display import count_of, shorten
-from pgti.errors import PARSER_ERRORS, ConfigError, DataError, StoreError
+from pgti.errors import ConfigError, DataError, StoreError
 from pgti.ingestion.arrays.window_pairs import window_files
 from pgti.ingestion.files.basicts import find_basicts
+from pgti.ingestion.formats import (
+    ARROW_SUFFIXES,
+    HDF5_SUFFIXES,
+    MATLAB_SUFFIXES,
+    NETCDF_SUFFIXES,
+    PARQUET_SUFFIXES,
+    TEXT_SUFFIXES,
+)
 from pgti.ingestion.labelled.files import is_zarr
+from pgti.ingestion.readings import reraise_read_errors
 from pgti.ingestion.remote import as_url, copy_of, is_zarr_url
 from pgti.ingestion.scratch import call_after_scratch, scratch_directory
+from pgti.ingestion.tables.text_files import COMPRESSED_SUFFIXES
 from pgti.storage import reraise_os_errors
 
 __all__ = ["SourceSet", "find_sources"]
@@ -25,10 +35,10 @@ __all__ = ["SourceSet", "find_sources"]
 Source = TypeVar("Source")
 
 _SUFFIXES = (
-    *(".csv", ".tsv", ".txt", ".dyna", ".parquet", ".pq", ".feather", ".arrow", ".npy", ".npz"),
-    *(".h5", ".hdf5", ".hdf", ".nc", ".nc4", ".mat", ".json"),
+    *(*TEXT_SUFFIXES, *PARQUET_SUFFIXES, *ARROW_SUFFIXES, *HDF5_SUFFIXES, *NETCDF_SUFFIXES),
+    *(*MATLAB_SUFFIXES, ".npy", ".npz", ".json"),
 )
-_COMPRESSED = (".gz", ".bz2", ".zst", ".xz")
+_COMPRESSED = tuple(each for each in COMPRESSED_SUFFIXES if each != ".zip")
 _PATTERN = re.compile(r"[*?\[]")
 _COPY_BYTES = 1 << 20
 
@@ -193,23 +203,15 @@ def _from_archive(path: Path) -> Any:
 
     They are extracted beside the store, and removed with the set that is returned.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [
-                each
-                for each in archive.infolist()
-                if not each.is_dir()
-                and "__MACOSX" not in each.filename
-                and _is_readings(Path(each.filename))
-            ]
-            if len(members) < 2:
-                return path
-            return _extract(archive, members, path)
-    except PARSER_ERRORS as error:
-        if isinstance(error, DataError):
-            raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path.name} cannot be read as a zip: {reason}") from error
+    with reraise_read_errors(path.name, "a zip"), zipfile.ZipFile(path) as archive:
+        members = [
+            each
+            for each in archive.infolist()
+            if not each.is_dir()
+            and "__MACOSX" not in each.filename
+            and _is_readings(Path(each.filename))
+        ]
+        return path if len(members) < 2 else _extract(archive, members, path)
 
 
 def _extract(archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], path: Path) -> Any:

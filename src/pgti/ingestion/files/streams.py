@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from pgti.errors import StoreError
 from pgti.ingestion.cleaning import drop_codes
-from pgti.ingestion.instants import Localizer, RowLabels, check_order, check_years
+from pgti.ingestion.instants import RowLabels
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.scratch import scratch_directory
+from pgti.ingestion.times.rising import RisingTimes
 from pgti.storage import reraise_os_errors
 
 __all__ = ["Rows", "Stream", "read_times", "spool"]
@@ -39,24 +40,16 @@ def read_times(
     Raises:
         DataError: naming the rows whose times repeat or go back.
     """
-    labels, localizer = readings.row_labels, None
-    if clock is not None and not readings.is_aware:
-        localizer = Localizer(clock, labels)
-    shown, row, last = clock or readings.time_zone, 0, None
+    times, row = RisingTimes(readings, clock, clock or readings.time_zone), 0
     for chunk in readings.chunks(budget_bytes):
         if readings.has_codes:
             drop_codes(chunk.values, codes)
         seconds, stop = chunk.seconds, row + len(chunk.values)
         if seconds is None:
-            yield Chunk(values=chunk.values, seconds=np.arange(first + row, first + stop))
-            row = stop
-            continue
-        check_years(labels, seconds, row)
-        if localizer is not None:
-            seconds = localizer.convert(seconds, row)
-        times = seconds if last is None else np.append(last, seconds)
-        check_order(labels, times, row - (len(times) - len(seconds)), shown)
-        last = int(seconds[-1])
+            seconds = np.arange(first + row, first + stop)
+        else:
+            followed, num_before = times.follow(seconds, row)
+            seconds = followed[num_before:]
         yield Chunk(values=chunk.values, seconds=seconds)
         row = stop
 

@@ -83,9 +83,7 @@ class MatchedRows:
     ) -> Iterator[tuple[NDArray[np.floating[Any]], NDArray[np.int64] | None]]:
         """Readings [rows, N, C] and, where the source or the user has them, their times."""
         row, name, axis = 0, self.readings.name, self._store.time_axis
-        localizer = None
-        if self._clock is not None and not self.readings.is_aware:
-            localizer = Localizer(self._clock, self.readings.row_labels)
+        localizer = self.readings.localizer(self._clock)
         for chunk in self.readings.chunks(self._options.budget_bytes):
             values, seconds = self._cleaner.clean(chunk.values, row), chunk.seconds
             if row == 0:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
-from pgti.ingestion.instants import Localizer, check_order, check_years
 from pgti.ingestion.options import Gaps
 from pgti.ingestion.readings import Chunk, Readings
+from pgti.ingestion.times.rising import RisingTimes
 from pgti.store import TimeAxis, format_interval
 from pgti.store.clock import wall_seconds
 
@@ -69,12 +69,9 @@ class NewerTimes:
     def __init__(self, readings: Readings, axis: TimeAxis, clock: str | None, gaps: Gaps) -> None:
         self._labels = readings.row_labels
         self._axis = axis
-        self._localizer = None
-        if clock is not None and not readings.is_aware:
-            self._localizer = Localizer(clock, self._labels)
+        self._rising = RisingTimes(readings, clock, axis.time_zone)
         self._gaps: Gaps = gaps
         self._interval = axis.interval_seconds
-        self._last: int | None = None
         self._times: list[NDArray[np.int64]] = []
         self.num_filled = 0
         self.num_rows = 0
@@ -82,7 +79,7 @@ class NewerTimes:
     @property
     def is_guess(self) -> bool:
         """Whether all rows are of the hour that the clock shows twice: the earlier is taken."""
-        return self._localizer is not None and self._localizer.is_guess
+        return self._rising.is_guess
 
     def place(
         self, values: NDArray[np.floating[Any]], seconds: NDArray[np.int64], first_row: int
@@ -92,18 +89,11 @@ class NewerTimes:
         Raises:
             DataError: naming the row where times repeat, go back, or are not those of the series.
         """
-        check_years(self._labels, seconds, first_row)
-        if self._localizer is not None:
-            seconds = self._localizer.convert(seconds, first_row)
-        is_first = self._last is None
-        times = seconds if is_first else np.concatenate([[self._last or 0], seconds])
-        num_before = len(times) - len(seconds)
-        steps = np.diff(times)
-        check_order(self._labels, times, first_row - num_before, self._axis.time_zone)
-        if is_first:
+        times, num_before = self._rising.follow(seconds, first_row)
+        seconds, steps = times[num_before:], np.diff(times)
+        if not num_before:
             self._begin(seconds, steps)
         self._check_rule(seconds, first_row)
-        self._last = int(seconds[-1])
         done = 0
         for place in self._gaps_in(times, steps).tolist():
             row = place + 1 - num_before

@@ -6,33 +6,15 @@ from typing import Any
 
 from pgti.errors import ConfigError
 from pgti.ingestion.formats import suits_readings
-from pgti.ingestion.options import IngestOptions
+from pgti.ingestion.options import OF_READINGS, IngestOptions
 from pgti.options import check_names
 from pgti.store import StoreMeta
 
 __all__ = ["RecalledOptions", "describe_recalled", "given_options", "recall_options"]
 
-# Those that say how a source is laid out and what its raw values mean.
-_REMEMBERED = (
-    "values",
-    "ids",
-    "missing",
-    "time_format",
-    "delimiter",
-    "header",
-    "timestamps",
-    "long",
-    "ignore",
-    "files",
-    "duplicates",
-    "axes",
-    "transpose",
-    "encoding",
-    "decimal",
-    "time_columns",
-    "resample",
-    "aggregate",
-)
+# Those that say how a source is laid out and what its raw values mean; the others are of channels
+# and times, which are matched with those of the series.
+_REMEMBERED = OF_READINGS - {"channels", "scale", "interval", "time_zone", "gaps"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,9 +79,9 @@ def recall_options(
         suffix: of the file of newer readings, "" for an object in memory.
     """
     recalled = {
-        name: remembered[name]
-        for name in _REMEMBERED
-        if name in remembered and name not in given and suits_readings(name, suffix)
+        name: value
+        for name, value in remembered.items()
+        if name in _REMEMBERED and name not in given and suits_readings(name, suffix)
     }
     recalled = given_options(recalled)  # lists of JSON become tuples
     return RecalledOptions(options=IngestOptions(**{**recalled, **given}), recalled=recalled)

@@ -10,17 +10,11 @@ from pgti.display import count_of
 from pgti.errors import ConfigError, DataError, option
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.contents import NoRowsError
-from pgti.ingestion.instants import (
-    Localizer,
-    check_order,
-    check_years,
-    format_seconds,
-    parse_interval,
-    show_time,
-)
+from pgti.ingestion.instants import parse_interval, show_time
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.times.bins import Bins, bin_starts, bins_of, starts_after
+from pgti.ingestion.times.rising import RisingTimes
 from pgti.store import format_interval
 
 __all__ = ["resample", "with_interval_of_grid"]
@@ -160,13 +154,15 @@ class _Grid:
     def _rows(self, budget_bytes: int) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
         """Cleaned rows [rows, N, C] and their times on the clock of the zone."""
         readings, counts, zone = self._readings, self._counts, self._zone
-        labels, localizer = readings.row_labels, None
-        if zone is not None and not readings.is_aware:
-            localizer = Localizer(zone, labels)
+        rising = RisingTimes(readings, zone, zone)
         channels = readings.channels or tuple(map(str, range(readings.num_channels)))
         ids = readings.node_ids or tuple(map(str, range(readings.num_nodes)))
         cleaner = Cleaner(
-            replace(self._options, scale=()), channels, ids, labels, has_codes=readings.has_codes
+            replace(self._options, scale=()),
+            channels,
+            ids,
+            readings.row_labels,
+            has_codes=readings.has_codes,
         )
         for chunk in readings.chunks(max(1, budget_bytes // _COPIES)):
             seconds, row = chunk.seconds, counts.rows
@@ -175,15 +171,11 @@ class _Grid:
                     f"{readings.name} has no times, and {option('resample')} needs them: leave it "
                     "out, or give a source with times"
                 )
-            check_years(labels, seconds, row)
-            if localizer is not None:
-                seconds = localizer.convert(seconds, row)
-            num_before = int(counts.last is not None)
-            times = seconds if counts.last is None else np.append(counts.last, seconds)
-            check_order(labels, times, row - num_before, zone)
+            times, num_before = rising.follow(seconds, row)
             self._check_distance(times)
+            seconds = times[num_before:]
             counts.first = counts.first if row else int(seconds[0])
-            counts.last, counts.rows = int(seconds[-1]), row + len(seconds)
+            counts.last, counts.rows = rising.last, row + len(seconds)
             values = cleaner.clean(chunk.values, row)
             if not cleaner.has_failed:
                 yield values.astype(np.float64, copy=False), seconds
@@ -277,6 +269,4 @@ class _Grid:
         return tuple(notes)
 
     def _show(self, second: int) -> str:
-        if self._zone is None:
-            return format_seconds(second)
         return show_time(second, self._zone)

@@ -8,16 +8,11 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
-from pgti.ingestion.instants import (
-    Localizer,
-    check_order,
-    check_years,
-    parse_start,
-    show_time,
-)
+from pgti.ingestion.instants import parse_start, show_time
 from pgti.ingestion.later_rows import RowSplitter
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
+from pgti.ingestion.times.rising import RisingTimes
 from pgti.ingestion.times.rules import (
     ENOUGH_ROWS,
     ENOUGH_SECONDS,
@@ -51,16 +46,13 @@ class Timeline:
 
     def __init__(self, readings: Readings, options: IngestOptions, time_zone: str | None) -> None:
         self._labels = readings.row_labels
-        self._localizer = None
-        if time_zone is not None and not readings.is_aware:
-            self._localizer = Localizer(time_zone, self._labels)
+        self._times = RisingTimes(readings, time_zone, time_zone)
         self._given_start = None
         if options.start is not None:
             self._given_start = parse_start(options.start, time_zone)
         self._gaps = options.gaps
         self._given_interval = self._interval = options.interval_seconds
         self._first: int | None = None
-        self._last = 0
         self._num_rows = 0
         self._time_zone = time_zone
         self._kept: list[NDArray[np.int64]] | None = [] if options.gaps == "keep" else None
@@ -80,18 +72,10 @@ class Timeline:
             DataError: naming the row and both times where times repeat, go back, or leave a gap
                 that the options do not allow.
         """
-        check_years(self._labels, seconds, first_row)
-        if self._localizer is not None:
-            seconds = self._localizer.convert(seconds, first_row)
+        times, num_before = self._times.follow(seconds, first_row)
+        seconds, steps = times[num_before:], np.diff(times)
         if self._first is None:
-            times = seconds
             self._begin(int(seconds[0]))
-        else:
-            times = np.concatenate([[self._last], seconds])
-        num_before = len(times) - len(seconds)
-        steps = np.diff(times)
-        check_order(self._labels, times, first_row - num_before, self._time_zone)
-        self._last = int(seconds[-1])
         if self._interval is None and len(steps):
             self._interval = most_common(steps)
         if self._gaps == "error" and self._kept is None and (steps != self._interval).any():
@@ -209,7 +193,7 @@ class Timeline:
         if self._refusal is None or self._kept is None or self._num_rows < self._next_check:
             return
         self._next_check = 2 * self._num_rows
-        if self._last - (self._first or 0) >= ENOUGH_SECONDS:
+        if (self._times.last or 0) - (self._first or 0) >= ENOUGH_SECONDS:
             seconds = np.concatenate(self._kept)
             if self._find_rule(seconds, most_common(np.diff(seconds))) is None:
                 raise self._refusal
