@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of, shorten
 from pgti.errors import DataError, option
-from pgti.ingestion.cleaning import numeric_codes
 from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES
+from pgti.ingestion.cleaning import numeric_codes
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import ID_NAMES, ids_to_text
 from pgti.ingestion.sources import TableSource, open_any_table
