@@ -102,3 +102,13 @@ def test_the_command_line_says_what_is_missing(
     dated = ["--start", "2024-01-01T00:00", "--interval", "5min", "--overwrite"]
     assert run_command(["ingest", "a.npy", "--out", "s", *dated]) == 0
     assert "no times" not in capsys.readouterr().err
+
+
+def test_places_with_other_titles(tmp_path: Path) -> None:
+    """As many places as columns are no matrix."""
+    table = WIDE.set_index("time")
+    places = pd.DataFrame({"Y": [52.1, 52.2], "X": [13.1, 13.2]})
+    with name_flags(), pytest.raises(DataError, match=r"latitude and longitude.*--coordinates"):
+        pgti.ingest(table, tmp_path / "store", graph=places, neighbours=1)
+    options = {"neighbours": 1, "coordinates": ("Y", "X")}
+    assert pgti.ingest(table, tmp_path / "store", graph=places, **options).meta.num_edges == 2

@@ -79,6 +79,8 @@ def _recognize_kind(
         return "edges"
     if table.pair(options.coordinates, _LATLON) is not None or table.column((_PAIRS,)) is not None:
         return "coordinates"
+    if options.neighbours is not None and table.header is not None:
+        return "coordinates"  # whose titles say something else
     num_rows = len(table.rows)
     if table.header is None and table.width in (2, 3):
         if num_rows != table.width:
