@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pgti.ingestion import ingest
+from pgti.ingestion import append, ingest
 
 TIMES = pd.date_range("2024-01-01", periods=40, freq="h", name="time")
 
@@ -37,3 +37,22 @@ def test_readings_beyond_them_are_no_codes(tmp_path: Any) -> None:
     values = np.linspace(-20_000, 2_000_000, 80).reshape(40, 2).round()
     values[7] = -9999, 99999
     assert notes(tmp_path, values) == []
+
+
+def test_codes_are_said_before_they_are_averaged(tmp_path: Any) -> None:
+    """A mean with -9999 is no code any more."""
+    values = np.arange(80.0).reshape(40, 2)
+    values[4, 0] = -9999
+    grid = {"resample": "4h", "aggregate": ("mean",)}
+    (note,) = notes(tmp_path, values, **grid)
+    assert "1 reading of a.csv is -9999, the smallest" in note
+    assert notes(tmp_path, values, missing=(-9999,), **grid) == []
+
+
+def test_codes_among_newer_readings(tmp_path: Any) -> None:
+    """A station that fails after the store was made writes its code for the first time."""
+    table = pd.DataFrame(np.arange(80.0).reshape(40, 2), TIMES, columns=["a", "b"])
+    store = ingest(table.iloc[:30], tmp_path / "s")
+    table.iloc[35, 1] = -999.9
+    grown = append(store, table.iloc[30:])
+    assert [note for note in grown.notes if "1 reading of the DataFrame is -999.9" in note]

@@ -113,6 +113,20 @@ def test_days_have_23_and_25_hours(tmp_path: Path) -> None:
         assert odd.to_dict() == {pd.Timestamp("2025-03-30"): 23, pd.Timestamp("2025-10-26"): 25}
 
 
+@pytest.mark.parametrize("first", ["2024-03-30", "2024-03-31", "2024-10-27"])
+@pytest.mark.parametrize("days", [2, 3])
+def test_a_few_days_around_a_clock_change(tmp_path: Path, first: str, days: int) -> None:
+    """Where half of the days have 23 or 25 hours, they are days all the same."""
+    begin = pd.Timestamp(first, tz="Europe/Berlin")
+    times = pd.date_range(begin, begin + pd.DateOffset(days=days), freq="h", inclusive="left")
+    frame = pd.DataFrame({"a": np.arange(float(len(times)))}, index=times)
+    store = pgti.ingest(frame, tmp_path / "s", resample="1D", aggregate="mean")
+    daily = frame["a"].resample("1D").mean().to_numpy(np.float32)
+    np.testing.assert_array_equal(store.read(0, days).ravel(), daily)
+    (after,) = store.time_axis.at([days])
+    assert after == begin.tz_localize(None) + pd.DateOffset(days=days)
+
+
 def test_a_grid_finer_than_the_rows_is_refused(tmp_path: Path) -> None:
     times = pd.date_range("2024-01-01", periods=8, freq="1h")
     frame = pd.DataFrame({"a": np.arange(8.0)}, index=times)

@@ -49,6 +49,7 @@ class Cleaner:
         self._channels = channels
         self._node_ids = node_ids
         self._missing = numeric_codes(options.missing) if has_codes else ()
+        self._has_codes = has_codes
         self._scale = options.scale
         self._labels = labels
         self._num_infinite = 0
@@ -65,7 +66,7 @@ class Cleaner:
         """Readings [rows, N, C], in the array given where its dtype allows."""
         drop_codes(values, self._missing)
         self._count_infinities(values, first_row)
-        if values.size:
+        if values.size and self._has_codes:
             self._count_codes(values)
         if len(self._scale) == 1:
             return scale_values(values, self._scale[0])

@@ -102,6 +102,7 @@ class MatchedRows:
                 yield values, seconds
         if not row:
             raise NoRowsError(f"{name} has no rows: there is nothing to append")
+        self.notes += self._cleaner.notes()
 
     def _localize_first(
         self,

@@ -120,6 +120,7 @@ class _Grid:
         self._readings, self._options, self._how = readings, options, how
         self._zone, self._step = time_zone, parse_interval(options.resample)
         self._counts = _Counts()
+        self._code_notes: tuple[str, ...] = ()
 
     def chunks(self, budget_bytes: int) -> Iterator[Chunk]:
         """Rows of the grid; see `Readings.chunks`."""
@@ -180,6 +181,7 @@ class _Grid:
             if not cleaner.has_failed:
                 yield values.astype(np.float64, copy=False), seconds
         cleaner.check()
+        self._code_notes = cleaner.notes()
 
     def _check_distance(self, times: NDArray[np.int64]) -> None:
         """Refuse a grid that is finer than the rows; the first chunk shows how far they are."""
@@ -266,7 +268,7 @@ class _Grid:
                 f"{name} does not cover the whole {step} that {'begins' if is_one else 'begin'} at "
                 f"{begins}: {'it was' if is_one else 'they were'} left out"
             )
-        return tuple(notes)
+        return (*notes, *self._code_notes)
 
     def _show(self, second: int) -> str:
         return show_time(second, self._zone)

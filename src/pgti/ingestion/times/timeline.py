@@ -133,7 +133,12 @@ class Timeline:
         steps = np.diff(seconds)
         if len(steps):
             interval = most_common(steps)
-        rule = self._find_rule(seconds, interval)
+        given = self._given_interval
+        rule = None if given is None else daily_rule(seconds, given, self._time_zone)
+        if rule is None:
+            rule = self._find_rule(seconds, interval)
+        else:
+            interval = given  # of a few days, most may be of 23 hours
         if rule is None and self._refusal is not None:
             raise self._refusal
         if self._given_interval not in (None, interval) and interval is not None:
