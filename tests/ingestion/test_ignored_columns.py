@@ -103,6 +103,20 @@ def test_columns_called_like_descriptions_are_said(tmp_path: Path) -> None:
     assert not any("read as sensors" in note for note in store.notes)
 
 
+def test_other_times_and_row_numbers_are_said(tmp_path: Path) -> None:
+    """Epoch times, compact dates and numbers of rows beside the times are shown by their cells."""
+    table = WIDE.reset_index().assign(
+        epoch=[int(time.timestamp()) for time in TIMES], compact=TIMES.strftime("%Y%m%d")
+    )
+    table.insert(0, "Nummer", range(7, 37))
+    store = ingest(written(tmp_path, table.to_csv(index=False)), tmp_path / "s")
+    names = ("Nummer", "epoch", "compact")
+    assert any(f"ignore={names}" in note for note in store.notes)
+    counts = WIDE.assign(a=range(30), b=range(10_000_000, 10_000_030))
+    store = ingest(written(tmp_path, counts.to_csv()), tmp_path / "t")
+    assert not any("read as sensors" in note for note in store.notes)
+
+
 def test_words_are_refused_with_what_to_do(tmp_path: Path) -> None:
     """A column of words is never advised to be missing alone, which would make a sensor of it."""
     texts = WIDE.assign(Country=["Italy", "Spain"] * 15, kind="x")

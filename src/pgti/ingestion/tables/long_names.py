@@ -59,7 +59,8 @@ _FLAG = re.compile(r"(.*_)?(flags?|qc|quality|valid|is_[a-z_]+|station_?id|senso
 _OF_DATES = frozenset((
     "dow", "doy", "yr", "mnth", "mon", "hr", "min", "sec", "week", "season", "quarter", "day",
     "weekend", "holiday", "workingday", "day_of_month", "day_of_year", "week_of_year", "dayofyear",
-    "hour_of_day", "minute_of_day", "time_of_day", "instant", "total", "sum", "all",
+    "hour_of_day", "minute_of_day", "time_of_day", "instant", "total", "sum", "all", "id", "obs",
+    "serial", "jd", "julian_date", "julian_day", "decimal_year", "rownum", "row_number", "line",
 ))  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,18 @@ import pandas as pd
 from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings
-from pgti.ingestion.tables.cells import is_number
+from pgti.ingestion.tables.cells import is_missing, is_number
 from pgti.ingestion.tables.column_levels import arrange_levels, check_single_level
 from pgti.ingestion.tables.long_layout import MAX_LONG_COLUMNS
 from pgti.ingestion.tables.long_names import is_description
 from pgti.ingestion.tables.table import Table
 from pgti.ingestion.tables.table_times import find_leading_columns, open_times
-from pgti.ingestion.times.columns import ColumnTimes
+from pgti.ingestion.times.columns import ColumnTimes, find_date_format, find_epoch_unit
 
 __all__ = ["open_wide"]
 
 _TIMES_BYTES = 1 << 22  # of memory, to read a time again
+_DATE_DIGITS, _FEW_ROWS = 8, 5
 
 
 def open_wide(table: Table, options: IngestOptions) -> Readings:
@@ -66,7 +68,7 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
         first_line=table.first_line,
         labels=labels,
         first_seconds=_first_time(table, leading.times, times),
-        notes=(*table.notes, *times.notes, *_note_descriptions(table, numbers)),
+        notes=(*table.notes, *times.notes, *_note_descriptions(table, leading.times, numbers)),
         chunks=chunks,
     )
     if not table.levels:
@@ -111,18 +113,40 @@ def _has_words(table: Table, place: int) -> bool:
     return bool(cells) and all(letters)
 
 
-def _note_descriptions(table: Table, numbers: Sequence[int]) -> tuple[str, ...]:
-    """A note of columns whose titles say that they hold no readings, unless all are so."""
-    if table.titles is None:
+def _note_descriptions(table: Table, time: int | None, numbers: Sequence[int]) -> tuple[str, ...]:
+    """A note of columns that seem to hold no readings, by their title or cells, unless all do."""
+    titles = table.titles
+    if titles is None:
         return ()
-    found = [table.titles[place] for place in numbers if is_description(table.titles[place])]
+    found = [
+        titles[place]
+        for place in numbers
+        if is_description(titles[place]) or (time is not None and _holds_dates(table, place, time))
+    ]
     if not found or len(found) == len(numbers):
         return ()
-    shown, are = ", ".join(found[:6]), "are" if len(found) > 1 else "is"
+    shown = ", ".join(found[:6])
+    are = "are read as sensors" if len(found) > 1 else "is read as a sensor"
     return (
-        f"{shown}{', ...' if found[6:] else ''} of {table.name} {are} read as sensors: leave out "
+        f"{shown}{', ...' if found[6:] else ''} of {table.name} {are}: leave out "
         f"what is no reading with {option('ignore', tuple(found))}",
     )
+
+
+def _holds_dates(table: Table, place: int, time: int) -> bool:
+    """Whether numbers read as dates or epoch times, or count rows in front of the times."""
+    first = table.cells(place)[0]
+    if table.kinds[place] != "number" or not (place < time or len(str(first)) >= _DATE_DIGITS):
+        return False
+    cells = [str(cell) for cell in table.cells(place)]
+    if len(cells) < _FEW_ROWS or not all(map(is_number, cells)) or any(map(is_missing, cells)):
+        return False
+    numbers = list(map(float, cells))
+    steps = {after - before for before, after in pairwise(numbers)}
+    if find_date_format(numbers) is not None:
+        return min(steps) >= 0
+    is_epoch = all(find_epoch_unit(number) is not None for number in numbers)
+    return len(steps) == 1 and min(steps) > 0 and (is_epoch or place < time)
 
 
 def _with_levels(
