@@ -114,7 +114,7 @@ def test_epoch_times_in_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [",a,b\n5,1,2\n6,3,4\n", "time,a,\n2024-01-01,1,\n2024-01-02,2,\n"]
+    "text", [",a,b\n5,1,2\n6,3,4\n", "time,a,\n2024-01-01,1,\n2024-01-02,2,7\n"]
 )
 def test_empty_ids_are_refused(tmp_path: Path, text: str) -> None:
     """A column without a title is not a sensor."""
