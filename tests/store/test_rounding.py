@@ -57,12 +57,13 @@ def test_ordinary_rounding_is_not_said(values: np.ndarray) -> None:
     [
         (METERS, "became 335544", None),
         (METERS.astype(np.int64), "became", None),
+        (np.full((9, 1, 1), 2.0**31 - 1), "2147483647 became 2147483648", None),
         (np.full((9, 1, 1), 48.123456), "48.123456 became 48.123455", 9),
         (np.full((9, 1, 1), 1_013_253.78), "1013253.78 became 1013253.75", 9),
         (np.full((9, 1, 1), 0.123456789), "0.123456789 became 0.12345679", 9),
         (1e6 + np.sin(np.arange(64)).reshape(-1, 1, 1) / 50, "became", 63),
     ],
-    ids=["meters", "int64", "degrees", "cents", "nine decimals", "calculated, small steps"],
+    ids=["meters", "int64", "2^31", "degrees", "cents", "nine decimals", "calculated, small steps"],
 )
 def test_lost_digits_are_counted(values: np.ndarray, source: str, stored: int | None) -> None:
     """The note counts them, with the largest difference and the first one."""

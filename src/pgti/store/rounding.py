@@ -185,5 +185,5 @@ def _find_rough(source: NDArray[np.float64], stored: Values) -> _Errors | None:
 
 
 def _plain(value: np.floating) -> str:
-    """A number with all its digits and no more."""
-    return np.format_float_positional(value, trim="-")
+    """A number with all its digits and no more; a whole one is not shortened to 2147483600."""
+    return np.format_float_positional(np.float64(value) if value % 1 == 0 else value, trim="-")
