@@ -112,3 +112,12 @@ def test_places_with_other_titles(tmp_path: Path) -> None:
         pgti.ingest(table, tmp_path / "store", graph=places, neighbours=1)
     options = {"neighbours": 1, "coordinates": ("Y", "X")}
     assert pgti.ingest(table, tmp_path / "store", graph=places, **options).meta.num_edges == 2
+
+
+def test_a_title_above_the_header(tmp_path: Path) -> None:
+    """It is a line of fewer cells than those below; as a comment it is skipped."""
+    path = tmp_path / "a.csv"
+    path.write_text("Station export\n" + WIDE.to_csv(index=False))
+    assert "remove lines above the header, or let them begin with #" in refusal(path, tmp_path)
+    path.write_text("# " + path.read_text())
+    assert pgti.ingest(path, tmp_path / "store").meta.node_ids == ("a", "b")

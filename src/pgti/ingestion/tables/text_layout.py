@@ -94,9 +94,11 @@ def find_layout(path: Path, options: IngestOptions) -> TextLayout:
     if len(rows) == first:
         raise NoRowsError(f"{name} has a header and no rows: a table needs at least one")
     if not body:
+        hint = "; remove lines above the header, or let them begin with #"
         raise DataError(
             f"line {num_comments + first + 1} of {name} has {count_of(len(rows[first]), 'cell')} "
             f"and the first has {width}: every line must have as many"
+            f"{hint if width < len(rows[first]) else ''}"
         )
     columns = zip(*body, strict=True)
     return TextLayout(
