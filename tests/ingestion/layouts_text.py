@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import zstandard
+import pyarrow as pa
 
 from .layouts import (
     BOTH,
@@ -56,6 +56,11 @@ def _compressed(name: str, compress: Callable[[bytes], bytes]) -> Callable[[Path
         return directory / name
 
     return make
+
+
+def _zstd(content: bytes) -> bytes:
+    compressed: bytes = pa.compress(content, codec="zstd", asbytes=True)
+    return compressed
 
 
 def _zipped(directory: Path) -> Path:
@@ -211,7 +216,7 @@ WIDE_TEXT = {
     ),
     "gz": Layout(make=_compressed("a.csv.gz", gzip.compress)),
     "bz2": Layout(make=_compressed("a.csv.bz2", bz2.compress)),
-    "zst": Layout(make=_compressed("a.csv.zst", zstandard.compress)),
+    "zst": Layout(make=_compressed("a.csv.zst", _zstd)),
     "zip": Layout(make=_zipped),
     "a line that lost its end": Layout(
         make=text("a.csv", WIDE.replace(",300", "", 1)[:-12] + "\n"), expected=refused("line")
