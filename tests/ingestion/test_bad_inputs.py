@@ -183,7 +183,10 @@ CASES: dict[str, tuple[Callable[[Path], Case], tuple[str, ...]]] = {
         lambda d: (archive(d / "a.npz", v=GOOD, w=GOOD), {}, None),
         ("v (8, 3), w (8, 3)",),
     ),
-    "no npz key": (lambda d: (archive(d / "a.npz", v=GOOD[0]), {}, None), ("none of the arrays",)),
+    "no npz key": (
+        lambda d: (archive(d / "a.npz", v=GOOD[0]), {}, None),
+        ("no array that could be meant", "v float64 (3,)"),
+    ),
     "channels of different shapes": (
         lambda d: (archive(d / "a.npz", v=GOOD, w=GOOD[1:]), {"values": ("v", "w")}, None),
         ("7 x 3", "8 x 3"),

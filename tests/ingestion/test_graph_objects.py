@@ -105,6 +105,17 @@ def test_edges_without_weights(tmp_path: Path) -> None:
         np.testing.assert_array_equal(matrix_of(stored(tmp_path, graph)), ones)
 
 
+def test_edges_in_files_of_numpy(tmp_path: Path) -> None:
+    """Positions of edges are read from files as from arrays."""
+    np.save(tmp_path / "edges.npy", EDGES)
+    ones = (MATRIX > 0).astype(np.float32)
+    np.testing.assert_array_equal(matrix_of(stored(tmp_path, tmp_path / "edges.npy")), ones)
+    for key in ("edge_weight", "edge_attr"):
+        np.savez(tmp_path / "edges.npz", edge_index=EDGES, **{key: WEIGHT})
+        graph = matrix_of(stored(tmp_path, tmp_path / "edges.npz"))
+        np.testing.assert_array_equal(graph, MATRIX.astype(np.float32))
+
+
 @pytest.mark.parametrize(
     ("graph", "message"),
     [

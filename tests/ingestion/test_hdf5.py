@@ -282,3 +282,28 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         ingest(tmp_path / "a.h5", tmp_path / "s", values=("wide",))
     with pytest.raises(DataError, match=r"tall of a\.h5 is stored in chunks .*smaller chunks"):
         ingest(tmp_path / "a.h5", tmp_path / "s", values=("tall",), budget_bytes=1)
+
+
+def test_ids_beside_the_readings(tmp_path: Path) -> None:
+    """Ids in the group of the readings are theirs; other arrays are named with their shapes."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["group/speed"] = VALUES
+        file["group/ids"] = [b"x", b"y", b"z"]
+        file["ids"] = [b"of", b"others", b"here"]
+        file["flows"] = np.zeros((4, 2, 3, 3))
+    assert ingest(tmp_path / "a.h5", tmp_path / "s").meta.node_ids == ("x", "y", "z")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["data"] = np.zeros((4, 2, 3, 3))
+    with pytest.raises(DataError, match=r"it has data float64 \(4, 2, 3, 3\): .* axes"):
+        ingest(tmp_path / "b.h5", tmp_path / "t")
+
+
+def test_fill_of_netcdf_without_a_word(tmp_path: Path) -> None:
+    """Plain HDF5 that copies NetCDF's numbers without its attributes gets a note."""
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["speed"] = np.nan_to_num(VALUES, nan=9.969209968386869e36)
+    store = ingest(tmp_path / "a.h5", tmp_path / "s")
+    (note,) = (note for note in store.notes if "9.969" in note)
+    assert "missing=(9.969209968386869e+36,)" in note
+    store = ingest(tmp_path / "a.h5", tmp_path / "t", missing=(9.969209968386869e36,))
+    assert np.isnan(stored(tmp_path / "t")).sum() == 1

@@ -313,6 +313,16 @@ def test_times_that_count_rows(tmp_path: Path) -> None:
     assert any("only counts the rows" in note for note in store.notes)
 
 
+def test_basins(tmp_path: Path) -> None:
+    """CAMELS: dates of each basin, the basins first."""
+    dates = pd.date_range("1980-10-01", periods=30)
+    basins = np.array(["01013500", "01022500", "01030500", "01031500"], dtype=object)
+    flows = xr.DataArray(field()[:, 0].T, dims=("basin", "date"), coords=(basins, dates))
+    store = ingest(to_netcdf(flows.to_dataset(name="streamflow"), tmp_path), tmp_path / "s")
+    assert store.meta.node_ids == tuple(basins)
+    np.testing.assert_array_equal(store.read(0, 30)[..., 0], field()[:, 0].astype(np.float32))
+
+
 def test_groups(tmp_path: Path) -> None:
     """Variables in groups are named with their group."""
     grid().to_netcdf(tmp_path / "a.nc", engine="h5netcdf", group="surface")

@@ -143,9 +143,18 @@ def test_fields_of_structures(tmp_path: Path) -> None:
     readings = open_readings(path, IngestOptions(values=("data.speed",)))
     np.testing.assert_array_equal(next(readings.chunks(1 << 20)).values[..., 0], SPEED)
     path = write5(tmp_path / "b.mat", data={"speed": SPEED}, road=scipy.sparse.eye(3).tocsc())
-    for key, kind in (("data", "struct"), ("road", "sparse")):
-        with pytest.raises(DataError, match=f"{key} of b.mat is a {kind}, which holds no matrix"):
+    for key, kind in (("data", "struct"), ("data.speed", "struct"), ("road", "sparse")):
+        with pytest.raises(DataError, match=f"{key} of b.mat is a {kind}, or part of one"):
             open_readings(path, IngestOptions(values=(key,)))
+    with pytest.raises(DataError, match=r"no variable .* it has data \(struct\), road \(sparse\)"):
+        open_readings(path, IngestOptions())
+
+
+def test_complex_numbers_are_refused(tmp_path: Path) -> None:
+    """Their imaginary parts would be lost."""
+    path = write5(tmp_path / "a.mat", voltage=SPEED + 1j)
+    with pytest.raises(DataError, match=r"voltage of a\.mat holds complex numbers"):
+        pgti.ingest(path, tmp_path / "s")
 
 
 def test_damaged_files(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ _NINES = tuple(
     for sign in ("", "-")
     for code in ("999.9", "999.99", "9999", "9999.9", "9999.99", "99999", "999999", "1e20", "1e30")
 )
-_USUAL_CODES = (*_NINES, -999.0, -32768.0)  # 999 and 32767 may well be readings
+_NETCDF_FILL = 9.969209968386869e36
+_USUAL_CODES = (*_NINES, -999.0, -32768.0, _NETCDF_FILL)  # 999 and 32767 may well be readings
 _SMALLEST_CODE = 999
 
 

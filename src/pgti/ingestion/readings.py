@@ -21,7 +21,6 @@ __all__ = [
     "as_floats",
     "check_series_shape",
     "check_whole_numbers",
-    "choose_keys",
     "find_ids",
     "ids_to_text",
     "reraise_read_errors",
@@ -223,42 +222,6 @@ def array_readings(
     return Readings(
         name=name, num_rows=num_rows, num_nodes=num_nodes, num_channels=num_channels, chunks=chunks
     )
-
-
-def choose_keys(
-    name: str,
-    candidates: Mapping[str, str],
-    wanted: tuple[str, ...],
-    what: str,
-    several: str,
-    chosen_by: str = "values",
-) -> tuple[str, ...]:
-    """The wanted keys, or the only candidate.
-
-    Args:
-        name: what messages call the source.
-        candidates: description (a shape) of each key that can be chosen.
-        wanted: keys that the user named; empty for "the only one".
-        what: what messages call a key.
-        several: the same in the plural.
-        chosen_by: the option that names keys.
-
-    Raises:
-        DataError: if a key is unknown, or none was named where there are several or none.
-    """
-    listing = ", ".join(f"{key} {shape}" for key, shape in candidates.items()) or "none"
-    for key in wanted:
-        if key not in candidates:
-            raise DataError(f"{name} has no {what} {key!r} that could be used; it has {listing}")
-    if not wanted and not candidates:
-        raise DataError(f"{name} holds none of the {several} that could be meant")
-    if not wanted and len(candidates) > 1:
-        number = "one or several" if chosen_by == "values" else "one"
-        raise DataError(
-            f"{name} holds {len(candidates)} {several} that could be meant: name {number} with "
-            f"{option(chosen_by)}, of {listing}"
-        )
-    return wanted or tuple(candidates)
 
 
 def with_seconds(readings: Readings, seconds: NDArray[np.int64]) -> Readings:

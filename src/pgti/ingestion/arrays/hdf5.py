@@ -27,13 +27,13 @@ from pgti.ingestion.arrays.pandas_hdf5 import (
     read_locations,
 )
 from pgti.ingestion.arrays.stacked import stack_channels
+from pgti.ingestion.keys import choose_keys
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import (
     Chunk,
     Readings,
     check_series_shape,
-    choose_keys,
     reraise_read_errors,
     row_blocks,
     rows_per_chunk,
@@ -66,7 +66,9 @@ def open_hdf5(path: Path, options: IngestOptions) -> Readings:
                 for key, shape in candidates.items()
                 if key not in locations and key not in masks
             }
-        keys = choose_keys(name, likely, wanted, "table or dataset", "tables or datasets")
+        keys = choose_keys(
+            name, likely, wanted, "table or dataset", "tables or datasets", others=_datasets(file)
+        )
         parts = [_open_key(path, file, key, options) for key in keys]
     readings = parts[0] if len(keys) == 1 else stack_channels(parts, keys, name)
     notes = tuple(
@@ -118,6 +120,18 @@ def _candidates(file: Node, options: IngestOptions) -> dict[str, str]:
             found[key] = "(pandas table)"
         elif getattr(item, "ndim", 0) in ndims and item.dtype.kind in "iuf":
             found[key] = str(item.shape)
+
+    file.visititems(visit)
+    return found
+
+
+def _datasets(file: Node) -> list[str]:
+    """All datasets, with their dtypes and shapes."""
+    found: list[str] = []
+
+    def visit(key: str, item: Node) -> None:
+        if hasattr(item, "dtype"):
+            found.append(f"{key} {item.dtype} {item.shape}")
 
     file.visititems(visit)
     return found
@@ -175,9 +189,14 @@ def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readi
         open=open_pieces,
         chunks=dataset.chunks,
     )
-    arrays = {each: item for each, item in file.items() if hasattr(item, "dtype") and each != key}
+    arrays = {
+        each: item
+        for group in (file, dataset.parent)  # those beside it come before those of the file
+        for each, item in group.items()
+        if hasattr(item, "dtype") and item != dataset
+    }
     labels = Labels(
-        name=path.name, arrays=arrays, read=lambda each: np.asarray(file[each]), text_kinds="SUO"
+        name=path.name, arrays=arrays, read=lambda each: np.asarray(arrays[each]), text_kinds="SUO"
     )
     readings = label_axes(open_stored(array, options), dataset.shape, labels, options)
     return replace(readings, notes=(*readings.notes, *notes))
@@ -201,7 +220,7 @@ def _note_unwritten(dataset: Node, packing: Packing, name: str) -> tuple[str, ..
         return ()
     return (
         f"{num_unwritten:,} of the {count_of(num_chunks, 'chunk')} of {name} were never written "
-        f"and read as {fill:g}: if that is no reading, give {option('missing', f'{fill:g}')}",
+        f"and read as {fill:g}: if that is no reading, give {option('missing', (fill,))}",
     )
 
 

@@ -27,8 +27,9 @@ from pgti.ingestion.arrays.axes_labels import (
 )
 from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
 from pgti.ingestion.arrays.stacked import stack_channels
+from pgti.ingestion.keys import choose_keys
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import Readings, choose_keys, reraise_read_errors
+from pgti.ingestion.readings import Readings, reraise_read_errors
 from pgti.memory import available_bytes
 
 __all__ = ["open_matlab"]
@@ -84,12 +85,15 @@ def open_matlab(path: Path, options: IngestOptions) -> Readings:
         and len(variable.shape) in wanted_ndims(options)
     }
     for key in options.values:
-        if key not in candidates and key in file.kinds:
+        kind = file.kinds.get(key.partition(".")[0], "double")
+        if key not in candidates and kind not in _DTYPES:
             raise DataError(
-                f"{key} of {name} is a {file.kinds[key]}, which holds no matrix of numbers: save "
-                "the matrix as a variable of its own"
+                f"{key} of {name} is a {kind}, or part of one, and no matrix of numbers: save the "
+                "matrix as a variable of its own"
             )
-    keys = choose_keys(name, candidates, options.values, "variable", "variables")
+    others = [f"{key} ({kind})" for key, kind in file.kinds.items() if kind not in _DTYPES]
+    others += [f"{key} {each.dtype} {each.shape}" for key, each in variables.items()]
+    keys = choose_keys(name, candidates, options.values, "variable", "variables", others=others)
     is_reversed = isinstance(file, _Hdf5File)
     parts = [open_stored(file.stored(key), options, is_reversed=is_reversed) for key in keys]
     readings = parts[0] if len(keys) == 1 else stack_channels(parts, keys, name)
@@ -189,6 +193,11 @@ class _File5:
             return np.array(texts, dtype=str)
         if kind == "char":
             return np.char.rstrip(found)
+        if found.dtype.kind == "c":
+            raise DataError(
+                f"{key} of {self._path.name} holds complex numbers: save its real part, or the "
+                "absolute values, as a variable of its own"
+            )
         if found.shape != shape:
             raise DataError(f"{key} of {self._path.name} has shape {found.shape}, not {shape}")
         return np.asarray(found)

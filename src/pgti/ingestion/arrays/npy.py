@@ -17,11 +17,11 @@ from pgti.errors import DataError
 from pgti.ingestion.arrays.axes_arrays import Box, BoxReader, StoredArray
 from pgti.ingestion.arrays.axes_labels import Labels, label_axes, open_stored, wanted_ndims
 from pgti.ingestion.arrays.stacked import stack_channels
+from pgti.ingestion.keys import choose_keys
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges, RawGraph
 from pgti.ingestion.readings import (
     Readings,
-    choose_keys,
     ids_to_text,
     reraise_read_errors,
     row_blocks,
@@ -179,7 +179,8 @@ def open_npz(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
         for key, header in headers.items()
         if key in options.values or _could_be_readings(key, header, options)
     }
-    keys = choose_keys(name, candidates, options.values, "array", "arrays")
+    others = (f"{key} {header.dtype} {header.shape}" for key, header in headers.items())
+    keys = choose_keys(name, candidates, options.values, "array", "arrays", others=others)
     parts = [_open_member(path, key, headers[key], options) for key in keys]
     readings = parts[0] if len(keys) == 1 else stack_channels(parts, keys, name)
     shape = headers[keys[0]].shape

@@ -17,12 +17,15 @@ from pgti.ingestion.arrays.npy import (
     read_edges,
     read_header,
 )
+from pgti.ingestion.keys import choose_keys
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.raw_graphs import RawCoordinates, RawGraph, RawMatrix
-from pgti.ingestion.readings import choose_keys, find_ids, ids_to_text, reraise_read_errors
+from pgti.ingestion.raw_graphs import RawCoordinates, RawEdges, RawGraph, RawMatrix
+from pgti.ingestion.readings import find_ids, ids_to_text, reraise_read_errors
 from pgti.ingestion.safe_pickle import load_pickle, plain_labels
 
 __all__ = [
+    "could_be_edge_index",
+    "edge_index_graph",
     "matrix_graph",
     "read_market_graph",
     "read_npy_graph",
@@ -31,6 +34,7 @@ __all__ = [
 ]
 
 _CSR = ("indptr", "indices", "data")
+_EDGE_INDEX, _EDGE_VALUES = "edge_index", ("edge_weight", "edge_weights", "edge_attr")
 _COO = ("row", "col", "data", "shape", "format")
 
 
@@ -51,17 +55,63 @@ def matrix_graph(matrix: Any, name: str, node_ids: tuple[str, ...] | None = None
     return RawMatrix(name=name, matrix=matrix, node_ids=node_ids)
 
 
-def read_npy_graph(path: Path) -> RawMatrix:
-    """A matrix in an `.npy` file.
+def could_be_edge_index(array: NDArray[Any]) -> bool:
+    """Whether an array is positions of edges, [2, E] or [E, 2], and no matrix."""
+    if array.ndim != 2:
+        return False
+    return array.dtype.kind in "iu" and 2 in array.shape and array.shape[0] != array.shape[1]
+
+
+def edge_index_graph(index: Any, weight: Any = None, name: str = "edge_index") -> RawEdges:
+    """Edges between positions [2, E], or [E, 2], with values [E] or [E, 1].
 
     Raises:
-        DataError: if the file is damaged, or its array is not a square matrix of numbers.
+        DataError: if they have other shapes, or could be meant either way.
+    """
+    edges = np.asarray(index)
+    if edges.ndim != 2 or 2 not in edges.shape or edges.dtype.kind not in "iu":
+        raise DataError(
+            f"{name} is {edges.dtype} {edges.shape}: the rule is whole numbers [2, E], the "
+            "positions of sources and of targets"
+        )
+    if edges.shape == (2, 2) and (edges != edges.T).any():
+        raise DataError(
+            f"{name} has shape (2, 2), which could be [2, E] or [E, 2]: add an edge of your graph "
+            "to it, or give a matrix"
+        )
+    source, target = edges if edges.shape[0] == 2 else edges.T
+    value = None
+    if weight is not None:
+        value = np.asarray(weight, dtype=np.float64)
+        if value.shape not in ((len(source),), (len(source), 1)):
+            raise DataError(
+                f"the values of the edges have shape {value.shape}, and {name} has "
+                f"{len(source)} edges: give one number each"
+            )
+        value = value.reshape(-1)
+    return RawEdges(
+        name=name,
+        source=tuple(map(str, source.tolist())),
+        target=tuple(map(str, target.tolist())),
+        value=value,
+        is_topology=True,
+        by_position=True,
+    )
+
+
+def read_npy_graph(path: Path) -> RawGraph:
+    """A matrix, or positions of edges, in an `.npy` file.
+
+    Raises:
+        DataError: if the file is damaged, or its array is neither.
     """
     with reraise_read_errors(path.name, "a NumPy array"):
         with path.open("rb") as file:
             read_header(file).check_size(path.name, path.stat().st_size)
-        matrix = np.load(path, allow_pickle=False)
-    return matrix_graph(matrix, path.name)
+        array = np.load(path, allow_pickle=False)
+    if could_be_edge_index(array):
+        return edge_index_graph(array, name=path.name)
+    return matrix_graph(array, path.name)
 
 
 def read_market_graph(path: Path) -> RawMatrix:
@@ -131,7 +181,7 @@ def read_pickled_graph(path: Path) -> RawMatrix:
 
 
 def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> RawGraph:
-    """A graph in an `.npz`: edge arrays if named, CSR arrays, a square matrix or coordinates.
+    """A graph in an `.npz`: edges if named or called so, CSR, a square matrix or coordinates.
 
     The arguments are those of `read_raw_graph`.
 
@@ -154,6 +204,17 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> R
                 f"edges with "
                 f"{option('edges', ('source', 'target', 'weight'))}"
             )
+        plain = options.graph_kind is options.graph_values is None and options.neighbours is None
+        if _EDGE_INDEX in headers and plain:
+            key = next((key for key in _EDGE_VALUES if key in headers), None)
+            edges = edge_index_graph(
+                archive[_EDGE_INDEX],
+                None if key is None else archive[key],
+                f"{_EDGE_INDEX} of {name}",
+            )
+            latlon = read_coordinates(archive, headers, None, options, name)
+            value_name = key if key != "edge_attr" else None
+            return replace(edges, value_name=value_name, coordinates=latlon)
         square = {
             key: str(header.shape)
             for key, header in headers.items()

@@ -36,7 +36,8 @@ def read_geojson_graph(path: Path, options: IngestOptions) -> RawCoordinates:
         geometry: Any = feature.get("geometry") if isinstance(feature, dict) else None
         kind = geometry.get("type") if isinstance(geometry, dict) else None
         if kind != "Point":
-            raise DataError(f"feature {place} of {name} is a {kind}: {_NO_LINES}")
+            what = "has no geometry" if kind is None else f"is a {kind}"
+            raise DataError(f"feature {place} of {name} {what}: {_NO_LINES}")
         try:
             longitude, latitude, *_ = geometry["coordinates"]
             latlon[place] = float(latitude), float(longitude)

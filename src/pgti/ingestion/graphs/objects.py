@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
-from pgti.ingestion.graphs.arrays import matrix_graph
+from pgti.ingestion.graphs.arrays import could_be_edge_index, edge_index_graph, matrix_graph
 from pgti.ingestion.graphs.geojson import geo_frame_graph
 from pgti.ingestion.graphs.networks import network_graph
 from pgti.ingestion.graphs.rows import arrow_rows, frame_rows
@@ -50,7 +49,7 @@ def object_graph(
     elif getattr(source, "edge_index", None) is not None:
         raw = _data_graph(source, readings)
     elif isinstance(source, tuple | list) and len(source) in (1, 2):
-        raw = _edge_index_graph(*source)
+        raw = edge_index_graph(*map(_array, source))
     else:
         raw = _array_graph(_array(source))
     if raw is not None:
@@ -82,50 +81,13 @@ def _array(source: Any) -> Any:
 
 def _array_graph(array: Any) -> RawGraph | None:
     """The graph of a matrix, or of positions of edges; None for anything else."""
-    if isinstance(array, np.ndarray) and array.ndim == 2 and _could_be_edge_index(array):
-        return _edge_index_graph(array)
+    if isinstance(array, np.ndarray) and could_be_edge_index(array):
+        return edge_index_graph(array)
     return matrix_graph(array, "the matrix") if _is_matrix(array) else None
 
 
 def _is_matrix(array: Any) -> bool:
     return isinstance(array, np.ndarray) or sp.issparse(array)
-
-
-def _could_be_edge_index(array: NDArray[Any]) -> bool:
-    return array.dtype.kind in "iu" and 2 in array.shape and array.shape[0] != array.shape[1]
-
-
-def _edge_index_graph(index: Any, weight: Any = None, name: str = "edge_index") -> RawEdges:
-    """Edges between positions [2, E], or [E, 2], with values [E]."""
-    edges = np.asarray(_array(index))
-    if edges.ndim != 2 or 2 not in edges.shape or edges.dtype.kind not in "iu":
-        raise DataError(
-            f"{name} is {edges.dtype} {edges.shape}: the rule is whole numbers [2, E], the "
-            "positions of sources and of targets"
-        )
-    if edges.shape == (2, 2) and (edges != edges.T).any():
-        raise DataError(
-            f"{name} has shape (2, 2), which could be [2, E] or [E, 2]: add an edge of your graph "
-            "to it, or give a matrix"
-        )
-    source, target = edges if edges.shape[0] == 2 else edges.T
-    value = None
-    if weight is not None:
-        value = np.asarray(_array(weight), dtype=np.float64)
-        if value.shape not in ((len(source),), (len(source), 1)):
-            raise DataError(
-                f"the values of the edges have shape {value.shape}, and {name} has "
-                f"{len(source)} edges: give one number each"
-            )
-        value = value.reshape(-1)
-    return RawEdges(
-        name=name,
-        source=tuple(map(str, source.tolist())),
-        target=tuple(map(str, target.tolist())),
-        value=value,
-        is_topology=True,
-        by_position=True,
-    )
 
 
 def _data_graph(data: Any, readings: Readings | None) -> RawEdges:
@@ -145,7 +107,7 @@ def _data_graph(data: Any, readings: Readings | None) -> RawEdges:
             f"edge_attr of the Data of the graph has {weight.shape[1]} columns: set edge_weight to "
             "the one that holds weights or distances"
         )
-    raw = _edge_index_graph(data.edge_index, weight, "edge_index of the Data")
+    raw = edge_index_graph(_array(data.edge_index), _array(weight), "edge_index of the Data")
     notes: tuple[str, ...] = ()
     if getattr(data, "pos", None) is not None:
         notes = (

@@ -41,6 +41,8 @@ _NAMES: dict[str, Kind] = {
     **dict.fromkeys(("timestamp", "timestamps", "time_counter"), "time"),
     **dict.fromkeys(SENSOR_NAMES, "sensor"),
     **dict.fromkeys(("points", "point", "cell", "cells", "ncells", "gauge", "space"), "sensor"),
+    **dict.fromkeys(("basin", "basins", "gauge_id", "catchment", "hru", "reach"), "sensor"),
+    **dict.fromkeys(("feature_id", "platform", "region", "regions", "zone", "city"), "sensor"),
     **dict.fromkeys(("lat", "lats", "latitude", "nlat", "rlat", "y", "south_north"), "y"),
     **dict.fromkeys(("nav_lat", "northing", "row", "rows"), "y"),
     **dict.fromkeys(("lon", "lons", "longitude", "nlon", "rlon", "x", "west_east"), "x"),
@@ -131,7 +133,8 @@ def _found_kinds(dataset: "xr.Dataset", sizes: Mapping[Any, int], where: str) ->
         elif size != 1:
             raise DataError(
                 f"{where}: the dimension {dim} could be sensors, channels or part of a grid; say "
-                f"what each is with {option('axes', 'time,channel,lat,lon')}, in this order"
+                f"what each is with {option('axes', 'time,channel,lat,lon')}, in this order, or "
+                f"give a file with one entry of it (in xarray: isel({dim}=[0]))"
             )
     return kinds
 

@@ -22,6 +22,7 @@ from pgti.ingestion.arrays.chunked import (
 )
 from pgti.ingestion.arrays.packing import Packing
 from pgti.ingestion.axes import Axes
+from pgti.ingestion.keys import choose_keys
 from pgti.ingestion.labelled.axes import (
     LabelledAxes,
     find_axes,
@@ -37,7 +38,6 @@ from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import (
     Chunk,
     Readings,
-    choose_keys,
     reraise_read_errors,
 )
 
@@ -189,7 +189,10 @@ def _choose_variables(dataset: "xr.Dataset", options: IngestOptions, name: str) 
             f"no variable of {name} has a dimension of times; it has {listing}: say what the "
             f"dimensions are with {option('axes', 'time,sensor')}, in this order"
         )
-    return choose_keys(name, found, options.values, "variable", "variables")
+    others = (
+        f"{key} {each.dtype} ({shown(each.sizes)})" for key, each in dataset.variables.items()
+    )
+    return choose_keys(name, found, options.values, "variable", "variables", others=others)
 
 
 def _could_be_meant(dataset: "xr.Dataset", key: str, options: IngestOptions) -> bool:
