@@ -415,7 +415,7 @@ def test_a_class_of_ours_stands_for_its_name(store: SeriesStore, tmp_path: Path)
         (lambda run: run.evaluate(max_windows=0), "max_windows is 0"),
         (
             lambda run: run.forecast(3),
-            "readings is 3: it must be a DataFrame, an array, a store or",
+            "readings is 3: it must be a frame, an array, a store or",
         ),
         (
             lambda run: run.forecast("newer.csv", options=["missing"]),
@@ -429,7 +429,7 @@ def test_a_class_of_ours_stands_for_its_name(store: SeriesStore, tmp_path: Path)
         (lambda run: run.plot(step="1"), "step is '1': it must be a whole number"),
         (lambda _: Run.open(3), "path is 3: it must be a path"),
         (lambda _: SeriesStore.open(3), "path is 3: it must be the path of a store"),
-        (lambda _: pgti.ingest([1], "s"), r"source is \[1\]: it must be the path of a file, a Dat"),
+        (lambda _: pgti.ingest([1], "s"), r"source is 1: it must be the path of a file, a Dat"),
         (
             lambda _: pgti.ingest(pd.DataFrame(), "s", {"a": 1}),
             "options is .* it must be IngestOpt",
