@@ -69,3 +69,13 @@ def test_a_store_prints_in_a_dozen_lines(tmp_path: Path, num_sensors: int) -> No
     assert f"8 steps of {num_sensors:,} sensors, speed (mph)" in repr(store)
     assert "2025-10-01 00:00:00 to 2025-10-01 07:00:00, every 1h" in repr(store)
     assert store._repr_html_().count("<tr>") <= 12
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32", "float64"])
+def test_masked_arrays(tmp_path: Path, dtype: str) -> None:
+    """What a mask covers is missing, whatever lies below it."""
+    values = np.arange(12).reshape(4, 3).astype(dtype)
+    store = pgti.ingest(np.ma.masked_greater(values, 9), tmp_path / "s")
+    expected = np.where(values > 9, np.nan, values.astype(float))
+    np.testing.assert_array_equal(store.read(0, 4)[..., 0], expected)
+    np.testing.assert_array_equal(values.ravel(), np.arange(12))

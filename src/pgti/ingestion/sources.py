@@ -31,7 +31,7 @@ from pgti.ingestion.formats import (
 from pgti.ingestion.labelled.files import is_zarr, open_netcdf, open_zarr
 from pgti.ingestion.labelled.labelled import XarrayObject, open_xarray
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import Readings
+from pgti.ingestion.readings import Readings, as_floats
 from pgti.ingestion.remote import as_url, name_of
 from pgti.ingestion.tables.frame_tables import ArrowFrame, LazyFrame, pandas_table, stream_table
 from pgti.ingestion.tables.frames import open_frame
@@ -177,6 +177,9 @@ def _open_object(
         return open_xarray(source, options)
     if isinstance(source, pd.DataFrame):
         return open_frame(source, options)
+    if isinstance(source, np.ma.MaskedArray):
+        masked, source = np.ma.getmaskarray(source), np.array(as_floats(source.data))
+        source[masked] = np.nan
     if isinstance(source, np.ndarray):
         return open_array(source, options=options)
     return open_table(stream_table(source), options)
