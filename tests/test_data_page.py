@@ -11,6 +11,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.io
 
@@ -37,7 +38,8 @@ def long_table(**values: np.ndarray) -> pd.DataFrame:
 def write_texts() -> None:
     """Tables of text."""
     WIDE.to_csv("speeds.csv", index_label="time")
-    WIDE.to_csv("speeds.csv.zst", index_label="time")
+    text = Path("speeds.csv").read_bytes()
+    Path("speeds.csv.zst").write_bytes(pa.compress(text, codec="zstd", asbytes=True))
     WIDE.to_csv("verbrauch.csv", index_label="Zeit", sep=";", decimal=",")
     WIDE.to_csv("stationen.csv", index_label="Zeit in Köln", encoding="cp1252")
     WIDE.to_csv("us.csv", index_label="time", date_format="%m/%d/%Y %H:%M")

@@ -127,7 +127,6 @@ class StoreBuilder:
         self._axis = times.finish() if has_times else self._times_without(num_placed)
         num_empty = num_placed - 1 - last
         self.notes = notes_of_rows(readings.name, num_empty, times.num_filled, self._axis)
-        self.notes += cleaner.notes()
         self.notes += notes_of_phase(readings.name, self._axis, axis)
         if times.is_guess:
             self.notes += (
