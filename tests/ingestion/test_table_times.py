@@ -159,3 +159,13 @@ def test_several_columns_of_dates(tmp_path: Path) -> None:
     source = table(tmp_path, {"date": TIMES, "updated": TIMES})
     with pytest.raises(DataError, match=r"2 columns of times.*time_columns"):
         ingest(source, tmp_path / "s")
+
+
+@pytest.mark.parametrize("wrong", ["n/a", "soon", "2021-02-30"])
+def test_a_cell_that_is_no_time_is_named(tmp_path: Path, wrong: str) -> None:
+    """One wrong cell among the first does not make a column of times one of readings."""
+    times = [*TIMES.strftime("%Y-%m-%d %H:%M")]
+    times[2] = wrong
+    source = table(tmp_path, {"t": times})
+    with pytest.raises(DataError, match=f"line 4 .*'{wrong}'"):
+        ingest(source, tmp_path / "s")

@@ -71,7 +71,10 @@ def _find_times(table: Table, options: IngestOptions) -> int | None:
         return 0 if 0 in dated or not dated else _only(table, dated)
     if not dated:
         texts = [place for place in every if table.kinds[place] == "text"]
-        dated = [place for place in texts if all(map(_is_date, table.cells(place)))]
+        share = {place: _share_of_dates(table.cells(place)) for place in texts}
+        dated = [place for place in texts if share[place] == 1]
+        if not dated and texts and share[texts[0]] > 1 / 2:
+            dated = texts[:1]  # reading it names the cell that is no time
     if dated:
         return _only(table, dated)
     titles = table.titles or ()
@@ -100,6 +103,10 @@ def _only(table: Table, places: Sequence[int]) -> int:
             f"{option('ignore')}"
         )
     return places[0]
+
+
+def _share_of_dates(cells: Sequence[Any]) -> float:
+    return sum(map(_is_date, cells)) / max(1, len(cells))
 
 
 def _is_date(cell: Any) -> bool:
