@@ -48,18 +48,13 @@ class FormatMemory:
     @classmethod
     def of(cls, name: str, file_bytes: int, ended: LimitedRun) -> "FormatMemory":
         """What a finished command says."""
-        outcome = "done" if ended.exit_code == 0 else ended.last_message
-        if ended.was_oom_killed:
-            outcome = "killed by its limit"
-        if ended.no_limit_because:
-            outcome += f" (without a limit: {ended.no_limit_because})"
         return cls(
             format=name,
             file_bytes=file_bytes,
             seconds=ended.seconds,
             peak_pss_bytes=ended.peak_bytes,
             group_peak_bytes=ended.group_peak_bytes,
-            outcome=outcome,
+            outcome=ended.outcome,
         )
 
 

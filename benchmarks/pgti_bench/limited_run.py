@@ -82,6 +82,16 @@ class LimitedRun:
         return lines[-1].removeprefix(_LOG_PREFIX).removeprefix("error: ") if lines else ""
 
     @property
+    def outcome(self) -> str:
+        """ "done", or why it is not; and why there was no limit."""
+        outcome = "done" if self.exit_code == 0 else self.last_message
+        if self.was_oom_killed:
+            outcome = "killed by its limit"
+        if self.no_limit_because:
+            outcome += f" (without a limit: {self.no_limit_because})"
+        return outcome
+
+    @property
     def peak_bytes(self) -> int | None:
         """Peak PSS observed from outside or reported by the command itself, whichever is larger."""
         seen = (self.peak_pss_bytes, self.report.get("peak_pss_bytes"))

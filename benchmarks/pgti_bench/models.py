@@ -53,11 +53,6 @@ class ModelMemory:
     def of(cls, model: str, ended: LimitedRun) -> "ModelMemory":
         """What a finished training says."""
         report = ended.report
-        outcome = "done" if ended.exit_code == 0 else ended.last_message
-        if ended.was_oom_killed:
-            outcome = "killed by its limit"
-        if ended.no_limit_because:
-            outcome += f" (without a limit: {ended.no_limit_because})"
         return cls(
             model=model,
             parameters=report.get("parameters"),
@@ -65,7 +60,7 @@ class ModelMemory:
             group_peak_bytes=ended.group_peak_bytes,
             is_checkpointed=any("activation checkpointing on" in note for note in ended.notes),
             seconds_per_step=_BATCH_SIZE / report["windows_per_second"] if report else None,
-            outcome=outcome,
+            outcome=ended.outcome,
         )
 
 
