@@ -121,3 +121,29 @@ def test_a_title_above_the_header(tmp_path: Path) -> None:
     assert "remove lines above the header, or let them begin with #" in refusal(path, tmp_path)
     path.write_text("# " + path.read_text())
     assert pgti.ingest(path, tmp_path / "store").meta.node_ids == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("titles", "parts"),
+    [
+        ([f"h{hour}" for hour in range(1, 25)], "hours of a day"),
+        ([f"{hour:02}:00" for hour in range(24)], "hours of a day"),
+        (
+            [
+                "January",
+                *["Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"],
+            ],
+            "months of a year",
+        ),
+        ([str(sensor) for sensor in range(24)], ""),
+        ([f"h{hour}" for hour in range(23)], ""),
+    ],
+)
+def test_columns_that_are_hours_or_months(tmp_path: Path, titles: list[str], parts: str) -> None:
+    """They could be sensors; a note says what they look like."""
+    dates = pd.date_range("2024-01-01", periods=20, name="date")
+    values = np.arange(20 * len(titles)).reshape(20, -1) + 0.5
+    pd.DataFrame(values, index=dates, columns=titles).to_csv(tmp_path / "a.csv")
+    store = pgti.ingest(tmp_path / "a.csv", tmp_path / "store")
+    assert ("pandas.melt" in " ".join(store.notes)) == bool(parts)
+    assert parts in " ".join(store.notes)

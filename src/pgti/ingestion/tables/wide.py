@@ -1,5 +1,6 @@
 """Wide tables: a row for each time, a column for each sensor."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -25,6 +26,8 @@ __all__ = ["open_wide"]
 
 _TIMES_BYTES = 1 << 22  # of memory, to read a time again
 _DATE_DIGITS, _FEW_ROWS = 8, 5
+_HOUR = re.compile(r"(?:(?=.*:00)|h|hr|hour)[ _]?(\d\d?)(?::00)?", re.IGNORECASE)
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 
 
 def open_wide(table: Table, options: IngestOptions) -> Readings:
@@ -68,7 +71,12 @@ def open_wide(table: Table, options: IngestOptions) -> Readings:
         first_line=table.first_line,
         labels=labels,
         first_seconds=_first_time(table, leading.times, times),
-        notes=(*table.notes, *times.notes, *_note_descriptions(table, leading.times, numbers)),
+        notes=(
+            *table.notes,
+            *times.notes,
+            *_note_descriptions(table, leading.times, numbers),
+            *_note_parts_of_times(table, numbers),
+        ),
         chunks=chunks,
     )
     if not table.levels:
@@ -130,6 +138,21 @@ def _note_descriptions(table: Table, time: int | None, numbers: Sequence[int]) -
     return (
         f"{shown}{', ...' if found[6:] else ''} of {table.name} {are}: leave out "
         f"what is no reading with {option('ignore', tuple(found))}",
+    )
+
+
+def _note_parts_of_times(table: Table, numbers: Sequence[int]) -> tuple[str, ...]:
+    """A note of columns that are called like the hours of a day or the months of a year."""
+    titles = [table.titles[place] for place in numbers] if table.titles else []
+    hours = [int(match[1]) for title in titles if (match := _HOUR.fullmatch(title))]
+    is_day = len(hours) == len(titles) and hours in (list(range(24)), list(range(1, 25)))
+    is_year = len(titles) == 12 and [title[:3].lower() for title in titles] == _MONTHS
+    if not is_day and not is_year:
+        return ()
+    parts = "hours of a day" if is_day else "months of a year"
+    return (
+        f"the columns {titles[0]} to {titles[-1]} of {table.name} are read as {len(titles)} "
+        f"sensors: if they are the {parts}, write a row for each time (pandas.melt does)",
     )
 
 
