@@ -44,6 +44,11 @@ class Batch(Display):
             0; None where the series has none.
         static_codes: the category of each categorical feature, int64 [N, Q], counted from 1; 0
             where it is missing; None with `static`.
+        history: readings of earlier rows that were asked for, float32 [B, R, N, C], the store's C
+            channels standardised as in `x`, a missing one as its sensor's typical reading at that
+            time (with `fill="mean"` as 0); None where none was asked for.
+        history_mask: which of them were observed, bool [B, R, N, C]: none before the first row of
+            the series; None with `history`.
     """
 
     x: Tensor
@@ -56,6 +61,8 @@ class Batch(Display):
     future_mask: Tensor | None = None
     static: Tensor | None = None
     static_codes: Tensor | None = None
+    history: Tensor | None = None
+    history_mask: Tensor | None = None
 
     @property
     def num_windows(self) -> int:

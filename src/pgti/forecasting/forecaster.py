@@ -98,8 +98,9 @@ class NetworkForecaster(AbstractScaledForecaster):
             its `forward` names; returns [B, H, N, C_out], standardised. `supports`: the sensor
             graph. `edge_index`, `edge_weight`: its edges, [2, E] and [E]. `x_mask`: which inputs
             were observed, bool [B, L, N, C]. `calendar`: calendar features of inputs and horizon,
-            [B, L + H, F]. `future`, `future_mask`, `static`, `static_codes`: as in `Batch`, None
-            where the series has none. `teacher`: a `TeacherForcing` in training, None otherwise.
+            [B, L + H, F]. `future`, `future_mask`, `static`, `static_codes`, `history`,
+            `history_mask`: as in `Batch`, None where the windows have none. `teacher`: a
+            `TeacherForcing` in training, None otherwise.
         supports: the sensor graph in the form that the network takes.
         scaler: standardisation of the store's channels.
         target_indices: positions of the targets among the store's channels.
@@ -188,8 +189,9 @@ class NetworkForecaster(AbstractScaledForecaster):
             return self.supports
         if name == "teacher":
             return None if step is None else self._teacher(batch, step)
-        if name == "x_mask" and self._seen_readings is not None:
-            return batch.x_mask.index_select(-1, self._seen_readings)
+        if name in ("x_mask", "history", "history_mask") and self._seen_readings is not None:
+            tensor = getattr(batch, name)
+            return None if tensor is None else tensor.index_select(-1, self._seen_readings)
         source = batch if name in OF_BATCH else self.supports
         return getattr(source, name)
 

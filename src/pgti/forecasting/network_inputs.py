@@ -10,7 +10,16 @@ from pgti.errors import ConfigError
 
 __all__ = ["NETWORK_INPUTS", "OF_BATCH", "requested_inputs"]
 
-OF_BATCH = ("x_mask", "calendar", "future", "future_mask", "static", "static_codes")
+OF_BATCH = (
+    "x_mask",
+    "calendar",
+    "future",
+    "future_mask",
+    "static",
+    "static_codes",
+    "history",
+    "history_mask",
+)
 """Those of them that are parts of a batch."""
 
 NETWORK_INPUTS = ("supports", "edge_index", "edge_weight", *OF_BATCH, "teacher")

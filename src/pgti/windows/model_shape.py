@@ -30,6 +30,8 @@ class ModelShape:
         static_channels: S, the last size of `Batch.static`.
         static_categories: number of categories of each categorical feature of the sensors; the
             codes of `Batch.static_codes` are 0, for missing, to that number.
+        history: the rows of `Batch.history`, relative to the window's first, as rising ranges.
+        history_channels: C_hist, the last size of `Batch.history`.
 
     Raises:
         ConfigError: the sizes contradict one another.
@@ -46,6 +48,8 @@ class ModelShape:
     future_channels: int = 0
     static_channels: int = 0
     static_categories: tuple[int, ...] = ()
+    history: tuple[range, ...] = ()
+    history_channels: int = 0
 
     def __post_init__(self) -> None:
         for name in ("input_steps", "horizon", "num_nodes", "input_channels", "target_channels"):
@@ -70,6 +74,11 @@ class ModelShape:
             )
         if self.steps_per_day is not None and self.steps_per_day < 1:
             raise ConfigError(f"steps_per_day is {self.steps_per_day}: it must be at least 1")
+
+    @property
+    def history_steps(self) -> int:
+        """R, the rows of `Batch.history`."""
+        return sum(map(len, self.history))
 
     @property
     def calendar_channels(self) -> int:
