@@ -55,7 +55,7 @@ DATA = {
     "i5": (
         "{data}/pems_i5nb_oct2025.npz --values speed_x10 --scale 0.1 --channels speed "
         "--edges edge_src,edge_dst,edge_miles --start 2025-10-01T00:00 --interval 5min",
-        "--windows.input-steps 6 --windows.horizon 3 --windows.profile",
+        "--windows.input-steps 6 --windows.horizon 3 --windows.climatology",
         "--from 2025-10-31T20:00 --to 2025-10-31T21:00",
     ),
 }

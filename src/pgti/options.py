@@ -88,9 +88,12 @@ def check_options(options: Iterable[str], config: type, prefix: str = "", owner:
     """
     known = {each.name for each in _fields(config)}
     options = tuple(options)
+    renamed = getattr(config, "renamed", {})
     for name in options:
         if name in known:
             continue
+        if name in renamed:
+            raise ConfigError(f"{prefix}{name} is {prefix}{renamed[name]} now: use that name")
         for field, hint in get_type_hints(config).items():
             for kind, variant in variants(hint).items():
                 if name in {each.name for each in _fields(variant)}:

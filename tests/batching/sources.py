@@ -48,7 +48,7 @@ def make_source(
     missing: float = 0.1,
     targets: tuple[int, ...] = (0,),
     calendar: tuple[str, ...] = ("time-of-day", "day-of-week"),
-    profile: bool = False,
+    climatology: bool = False,
     fill: Fill = "last",
     observed_mask: bool = False,
     absent: Sequence[Any] = (),
@@ -85,7 +85,7 @@ def make_source(
             future[2:, 0] = np.nan
         writer.finish(start=START, interval_seconds=300, future=future)
     store = SeriesStore.open(target)
-    is_typical = profile or (fill == "last" and store.meta.missing_count > 0)
+    is_typical = climatology or (fill == "last" and store.meta.missing_count > 0)
     assert store.meta.dtype == DTYPES[exact][grid]
     return WindowSource(
         store=store,
@@ -96,7 +96,7 @@ def make_source(
         typical=TypicalReadings.fit(store, range(shape[0] // 2)) if is_typical else None,
         fill=fill,
         observed_mask=observed_mask,
-        profile=profile,
+        climatology=climatology,
         known_indices=store.meta.known_indices,
         static=store.static_features,
     )

@@ -49,7 +49,7 @@ from .sources import (
     exact=st.booleans(),
     missing=st.sampled_from([0.0, 0.3]),
     calendar=st.sampled_from([(), ("time-of-day",), ("day-of-week", "time-of-day")]),
-    profile=st.booleans(),
+    climatology=st.booleans(),
     data=st.data(),
 )
 def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argument per strategy drawn
@@ -64,7 +64,7 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
     exact: bool,
     missing: float,
     calendar: tuple[str, ...],
-    profile: bool,
+    climatology: bool,
     data: st.DataObject,
 ) -> None:
     """For any shape, dtype, stride, targets and order, all strategies give equal batches."""
@@ -82,7 +82,7 @@ def test_every_strategy_equals_standard_bit_for_bit(  # noqa: PLR0917 - one argu
         missing=missing,
         targets=targets,
         calendar=calendar,
-        profile=profile,
+        climatology=climatology,
         known=known,
     )
     starts = spec.starts(steps)
@@ -129,10 +129,10 @@ def test_values_against_numpy(tmp_path: Path) -> None:
         )
 
 
-def test_profile_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
+def test_climatology_is_appended_for_now_and_the_horizon(tmp_path: Path) -> None:
     """Between values and calendar stand the typical readings of the input row and H rows later."""
     spec = WindowSpec(input_steps=3, horizon=2)
-    source = make_source(tmp_path / "s", (900, 2, 2), spec, targets=(1,), profile=True)
+    source = make_source(tmp_path / "s", (900, 2, 2), spec, targets=(1,), climatology=True)
     assert source.num_input_channels == 2 + 2 + 2
     assert source.typical is not None
     batch = indexed(source).gather(np.array([600]))

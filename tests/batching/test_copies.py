@@ -254,7 +254,7 @@ def test_who_does_not_wait_reads_garbage(tmp_path: Path, cuda: Cuda) -> None:
 def test_starts_move_once_an_epoch(tmp_path: Path, monkeypatch: Any, order: Order) -> None:
     """Nothing else does, once the series and its features are there."""
     source = make_source(
-        tmp_path / "s", (NUM_STEPS, 4, 2), SPEC, profile=True, calendar=("time-of-day",)
+        tmp_path / "s", (NUM_STEPS, 4, 2), SPEC, climatology=True, calendar=("time-of-day",)
     )
     batcher = resident_on_a_gpu(source)
     batches_of = BatchLoader(batcher, STARTS, 8, order)
@@ -287,7 +287,7 @@ def _refuse_but(from_numpy: Callable[..., Tensor], moved: list[int]) -> Callable
 def test_copies_of_a_gpu_give_the_same_bits(tmp_path: Path, order: Order, kind: str) -> None:
     """While the GPU is busy with the batch before, and where epochs are abandoned."""
     device = torch.device("cuda", torch.cuda.current_device())
-    source = make_source(tmp_path / "s", (NUM_STEPS, 40, 2), SPEC, missing=0.2, profile=True)
+    source = make_source(tmp_path / "s", (NUM_STEPS, 40, 2), SPEC, missing=0.2, climatology=True)
     rows: Any = DeviceRows(source, device)
     if kind == "index":
         rows = HostRows(source, device, MappedSeries(source.store))

@@ -140,7 +140,7 @@ def rewritten(source: WindowSource, path: Path, values: np.ndarray) -> WindowSou
 
 def test_nothing_else_is_seen_of_the_steps_to_forecast(tmp_path: Path) -> None:
     """Other values in the horizon change the targets; only known ones are inputs."""
-    source = make_source(tmp_path / "s", (60, 3, 3), SPEC, missing=0, known=(2,), profile=True)
+    source = make_source(tmp_path / "s", (60, 3, 3), SPEC, missing=0, known=(2,), climatology=True)
     values = source.store.read(0, 60)
     others, known = values.copy(), values.copy()
     others[25:28, :, :2] += 5

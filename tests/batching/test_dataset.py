@@ -39,7 +39,7 @@ OPTIONS: dict[str, Any] = {
     "horizon": 3,
     "targets": ("b", "a"),
     "calendar": ("time-of-day", "day-of-week"),
-    "profile": True,
+    "climatology": True,
 }
 NUM_STEPS = 120
 
@@ -62,7 +62,7 @@ def source_of(store: SeriesStore) -> tuple[WindowSource, dict[str, range]]:
         calendar=("time-of-day", "day-of-week"),
         typical=TypicalReadings.fit(store, rows),
         fill="last",
-        profile=True,
+        climatology=True,
     )
     return source, {"train": splits.train, "val": splits.val, "test": splits.test}
 
@@ -157,7 +157,7 @@ def test_options_are_those_of_a_run(store: SeriesStore) -> None:
         assert part.starts.tolist() == list(splits.starts(split))  # type: ignore[arg-type]
         assert part.source.calendar == ("time-of-day",)
         assert part.source.target_indices == (0, 1)
-        assert not part.source.profile
+        assert not part.source.climatology
     halves = {"fractions": (0.5, 0.0, 0.5)}
     assert len(WindowDataset.from_store(store, **halves)) == round(0.5 * (NUM_STEPS - 23))
 

@@ -73,7 +73,7 @@ def expected_readings(source: WindowSource, start: int) -> tuple[NDArray[Any], N
 
 @pytest.mark.parametrize("grid", [True, False], ids=["int16", "float32"])
 @pytest.mark.parametrize(
-    ("targets", "profile", "calendar", "observed_mask"),
+    ("targets", "climatology", "calendar", "observed_mask"),
     [
         ((0, 1), False, (), False),
         ((1,), True, ("time-of-day", "day-of-week"), False),
@@ -86,12 +86,12 @@ def test_filled_inputs_are_those_of_a_plain_loop(
     tmp_path: Path,
     path: MakeBatcher,
     targets: tuple[int, ...],
-    profile: bool,
+    climatology: bool,
     calendar: tuple[str, ...],
     observed_mask: bool,
     grid: bool,
 ) -> None:
-    """Bit for bit; mask, profile, calendar and targets are those of windows that are not filled."""
+    """Bit for bit; all but the inputs is as in windows that are not filled."""
     source = make_source(
         tmp_path / "s",
         (NUM_STEPS, 3, 2),
@@ -100,7 +100,7 @@ def test_filled_inputs_are_those_of_a_plain_loop(
         missing=0.3,
         targets=targets,
         calendar=calendar,
-        profile=profile,
+        climatology=climatology,
         observed_mask=observed_mask,
         absent=ABSENT,
     )
@@ -236,7 +236,7 @@ def test_cuda_fills_the_same_bits(tmp_path: Path) -> None:
         (NUM_STEPS, 3, 2),
         SPEC,
         missing=0.3,
-        profile=True,
+        climatology=True,
         observed_mask=True,
         absent=ABSENT,
     )

@@ -113,7 +113,7 @@ def test_threads_run_ahead_only_where_there_is_something_to_read(tmp_path: Path)
 
 def test_rows_are_decoded_once_by_several_threads(tmp_path: Path) -> None:
     """Threads that need the same page at the same time do not decode it into one another."""
-    source = make_source(tmp_path / "s", (NUM_STEPS, 20, 2), SPEC, missing=0.2, profile=True)
+    source = make_source(tmp_path / "s", (NUM_STEPS, 20, 2), SPEC, missing=0.2, climatology=True)
     expected = standard(source).gather(np.array(STARTS))
     assert expected.y is not None
     for _ in range(5):

@@ -59,7 +59,7 @@ def batches_of_starts() -> list[Starts]:
 @pytest.mark.parametrize(("grid", "exact"), ENCODINGS)
 @pytest.mark.parametrize("missing", [0.0, 0.25])
 @pytest.mark.parametrize("targets", [(0,), (2, 0), (0, 1, 2)])
-@pytest.mark.parametrize(("profile", "calendar"), [(False, ()), (True, ("time-of-day",))])
+@pytest.mark.parametrize(("climatology", "calendar"), [(False, ()), (True, ("time-of-day",))])
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_equals_standard(
     tmp_path: Path,
@@ -68,7 +68,7 @@ def test_a_path_equals_standard(
     exact: bool,
     missing: float,
     targets: tuple[int, ...],
-    profile: bool,
+    climatology: bool,
     calendar: tuple[str, ...],
 ) -> None:
     """Whatever a window holds, batch after batch from the same batcher."""
@@ -81,7 +81,7 @@ def test_a_path_equals_standard(
         missing=missing,
         targets=targets,
         calendar=calendar,
-        profile=profile,
+        climatology=climatology,
     )
     batcher, oracle = path(source), standard(source)
     for starts in batches_of_starts():
@@ -104,7 +104,7 @@ def test_pieces_and_pages_leave_no_seam(
 ) -> None:
     """Where the work on a batch is cut changes nothing: within a window, or between windows."""
     source = make_source(
-        tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2, targets=(1,), profile=True
+        tmp_path / "s", (NUM_STEPS, 3, 2), SPEC, missing=0.2, targets=(1,), climatology=True
     )
     batcher = path(source, page_rows=page_rows, piece_readings=piece_readings)
     oracle = standard(source)
@@ -126,7 +126,7 @@ def test_last_windows_without_targets(
         grid=grid,
         exact=exact,
         missing=missing,
-        profile=True,
+        climatology=True,
         fill="mean",
     )
     batcher, oracle = path(source), standard(source)
@@ -159,7 +159,7 @@ def test_last_windows_without_targets(
 
 
 def typical(source: WindowSource, start: int) -> torch.Tensor:
-    """The profile's two channels of a window's inputs, [L, N, 2]."""
+    """The climatology's two channels of a window's inputs, [L, N, 2]."""
     assert source.typical is not None
     table = source.scaled_typical()
     assert table is not None

@@ -20,7 +20,7 @@ def test_features_of_rows_are_computed_once(
 ) -> None:
     """In any order and shape, and past the end of the series by the horizon."""
     spec = WindowSpec(input_steps=5, horizon=3)
-    source = make_source(tmp_path / "s", (400, 2, 1), spec, profile=True)
+    source = make_source(tmp_path / "s", (400, 2, 1), spec, climatology=True)
     pages = []
 
     def counted(*arguments: Any) -> Any:

@@ -62,7 +62,7 @@ def test_every_batching(
         WindowSpec(input_steps=5, horizon=3),
         grid=grid,
         exact=exact,
-        profile=True,
+        climatology=True,
         observed_mask=True,
         fill="last",
         known=(1,),

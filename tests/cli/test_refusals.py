@@ -291,6 +291,13 @@ def test_unknown_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     check_refused(capsys, tmp_path, f"The commands are {everything}", "frobnicate")
 
 
+def test_a_flag_of_another_name_now(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for no in ("", "no-"):
+        message = f"error: --windows.{no}profile is --windows.{no}climatology now: use that name"
+        check_refused(capsys, tmp_path, message, "train", tmp_path, "--run", tmp_path / "r",
+                      f"--windows.{no}profile")  # fmt: skip
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     """With --debug the error itself comes through."""
     from pgti.errors import StoreError  # noqa: PLC0415

@@ -64,12 +64,12 @@ def test_spellings() -> None:
         assert config_of(*tokens).training.schedule == MultistepSchedule(milestones=(2, 4))
     config = config_of("--batch_size", 8, "--model", "stid", "--model.node-embedding", 3,
                        "--windows.empty-calendar", "--windows.fractions", "0.5,0.25, 0.25",
-                       "--memory-budget", "2GiB", "--windows.profile")  # fmt: skip
+                       "--memory-budget", "2GiB", "--windows.climatology")  # fmt: skip
     assert config.training.batch_size == 8
     assert (config.model.name, config.model.options) == ("stid", {"node_embedding": 3})
     assert config.windows.calendar == ()
     assert config.windows.fractions == (0.5, 0.25, 0.25)
-    assert config.windows.profile is True
+    assert config.windows.climatology is True
     assert config.memory_budget == 2 << 30
     assert config.store.is_absolute()
 

@@ -309,7 +309,7 @@ def batches(
 ) -> dict[str, Any]:
     """How many batches of this rank's training loader differ from materialised windows."""
     config = make_config(store, {**options, "dtype": "float32"}).resolved()
-    config = replace(config, windows=replace(config.windows, profile=True, observed_mask=True))
+    config = replace(config, windows=replace(config.windows, climatology=True, observed_mask=True))
     opened = SeriesStore.open(store)
     prepared = prepare(
         config,

@@ -57,7 +57,7 @@ def test_exact_readings(run_ranks: RunRanks, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "windows", "batching"),
     [
-        ("stid", {"dropout": 0.0}, {"profile": True}, "index"),
+        ("stid", {"dropout": 0.0}, {"climatology": True}, "index"),
         ("stgcn", {"hidden": 4, "bottleneck": 2, "end_channels": 4}, {"fill": "mean"}, "device"),
         (
             "graph-wavenet",

@@ -53,7 +53,7 @@ def source_with_gaps(path: Path, *, grid: bool = True, exact: bool = False) -> W
         typical=TypicalReadings.fit(store, range(60)),
         fill="last",
         observed_mask=True,
-        profile=True,
+        climatology=True,
         known_indices=(1,),
         static=store.static_features,
     )

@@ -319,6 +319,10 @@ def test_a_backtest_that_is_stopped_says_how_it_resumes(tmp_path: Path) -> None:
     with pytest.raises(Interrupted, match=r"^stopped by SIGINT; the backtest .*out resumes if"):
         run_backtest(arguments.configure(store), tmp_path / "out", BacktestOptions(folds=2),
                      store=store, extensions=arguments.extensions)  # fmt: skip
+    file = tmp_path / "out" / "backtest.json"  # as an earlier version wrote it
+    settings = json.loads(file.read_text())
+    settings["windows"]["profile"] = settings["windows"].pop("climatology")
+    file.write_text(json.dumps(settings))
     result = run_backtest(arguments.configure(store), tmp_path / "out", BacktestOptions(folds=2),
                           store=store)  # fmt: skip
     assert [fold.epochs for fold in result.folds] == [2, 2]

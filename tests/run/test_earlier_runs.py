@@ -32,22 +32,29 @@ def store(tmp_path: Path) -> SeriesStore:
     return make_store(tmp_path / "store", values)
 
 
-def train_earlier(store: SeriesStore, path: Path, **training: Any) -> None:
-    """A run as a version wrote it that had none of the new options."""
+def train_earlier(
+    store: SeriesStore, path: Path, *, climatology: bool = False, **training: Any
+) -> None:
+    """A run as a version wrote it that had none of the new options, and other names of some."""
     config = make_config(store, **training)
-    train_run(replace(config, windows=replace(WINDOWS, fill="mean")), path, store=store)
+    windows = replace(WINDOWS, fill="mean", climatology=climatology)
+    train_run(replace(config, windows=windows), path, store=store)
     directory = RunDirectory(path)
     options = read_toml(directory.config_file)
-    for name in NEW_OPTIONS:
-        del options["windows"][name]
+    make_earlier(options["windows"])
     directory.write_config(tomli_w.dumps(options))
     for each in (directory.last_checkpoint, directory.best_checkpoint):
         content = torch.load(each, weights_only=True)
-        for name in NEW_OPTIONS:
-            del content["settings"]["windows"][name]
+        make_earlier(content["settings"]["windows"])
         std = content["scaler"]["std"]
         content["scaler"]["std"] = np.nextafter(std, np.inf).tolist()  # summed in another order
         torch.save(content, each)
+
+
+def make_earlier(windows: dict[str, Any]) -> None:
+    for name in NEW_OPTIONS:
+        del windows[name]
+    windows["profile"] = windows.pop("climatology")
 
 
 def parameters_of(path: Path) -> dict[str, torch.Tensor]:
@@ -70,6 +77,22 @@ def test_an_earlier_run_has_the_mean_for_what_is_missing(
     today = replace(run.config, windows=replace(run.config.windows, fill="last"))
     (named / "config.toml").write_text(today.to_toml())
     assert not forecast["forecast"].equals(pgti.Run.open(named).forecast()["forecast"])
+
+
+def test_a_climatology_was_a_profile(store: SeriesStore, tmp_path: Path) -> None:
+    """A run with it has its channels, evaluates and resumes; also as a file of options."""
+    train_earlier(store, tmp_path / "whole", epochs=2, climatology=True)
+    train_earlier(store, tmp_path / "run", epochs=1, climatology=True)
+    run = pgti.Run.open(tmp_path / "run")
+    assert run.config.windows.climatology
+    file = shutil.copy(tmp_path / "run" / "config.toml", tmp_path / "own.toml")
+    pgti.train(store, tmp_path / "run", epochs=2, resume=True, progress=False)
+    for name, tensor in parameters_of(tmp_path / "whole").items():
+        assert torch.equal(tensor, parameters_of(tmp_path / "run")[name])
+    assert read_toml(tmp_path / "run" / "config.toml")["windows"]["climatology"] is True
+    command = ["train", store.path, "--run", tmp_path / "new", "--config", file, "--epochs", 1]
+    assert run_command([str(each) for each in command]) == 0
+    assert pgti.Run.open(tmp_path / "new").config.windows.climatology
 
 
 @pytest.mark.parametrize("how", ["cli", "cli with a file", "python", "python with windows"])

@@ -57,6 +57,7 @@ def test_help_lists_every_option() -> None:
         ({"epochs": "3"}, "epochs is '3': it must be a whole number"),
         ({"windows": 12}, "windows is 12: it must be a table"),
         ({"windows": {"horizont": 3}}, "windows.horizont is not an option; did you mean 'horizon'"),
+        ({"windows": {"profile": True}}, "windows.profile is windows.climatology now: use that"),
         ({"training": {"batch": 3}}, r"batch is not an option; did you mean 'batch_size'\?"),
         ({"training": 5}, "training is 5: it must be a TrainingConfig or a mapping"),
         ({"model": 3}, "model is 3: it must be the name of a model, or a class or function"),

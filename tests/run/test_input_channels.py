@@ -64,7 +64,7 @@ def test_every_model_takes_some_channels(tmp_path: Path, model: str) -> None:
     ("model", "more"),
     [
         ("gru", {}),
-        ("dcrnn", {"observed_mask": True, "profile": True}),
+        ("dcrnn", {"observed_mask": True, "climatology": True}),
         ("linear", {"fill": "mean"}),
     ],
 )

@@ -271,7 +271,7 @@ def test_the_resumed_run_is_the_one_that_it_was_started_from(tmp_path: Path) -> 
         ({"windows": {"horizon": 4}}, r"windows\.horizon 2 there, 4 here\)"),
         ({"windows": {"calendar": ("day-of-week",)}}, r"calendar \('time-of-day',\) and the new"),
         ({"windows": {"calendar": ()}}, r"leave windows\.calendar out"),
-        ({"windows": {"profile": True}}, r"profile False and the new one True"),
+        ({"windows": {"climatology": True}}, r"climatology False and the new one True"),
         ({"freeze": "gru.*"}, r"freeze is 'gru\.\*', which names no parameter .*encoder\.0"),
         ({"freeze": "*"}, "freeze leaves no parameter to train"),
     ],

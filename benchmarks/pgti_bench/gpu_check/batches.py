@@ -20,7 +20,7 @@ _SPEC = WindowSpec(input_steps=6, horizon=3)
 
 
 def check(setting: Setting) -> None:
-    """Compare sources with and without a grid, gaps, filling and profiles, in two orders."""
+    """Compare sources with and without a grid, gaps, filling and climatologies, in two orders."""
     for grid, has_gaps, fill in itertools.product((True, False), (True, False), get_args(Fill)):
         name = ", ".join(
             [
@@ -74,7 +74,7 @@ def _source(setting: Setting, *, grid: bool, has_gaps: bool, fill: Fill) -> Wind
         typical=TypicalReadings.fit(store, train),
         fill=fill,
         observed_mask=has_gaps,
-        profile=True,
+        climatology=True,
     )
 
 

@@ -31,8 +31,8 @@ class StoredRows:
     Attributes:
         raw: stored readings [K, R, N, C].
         calendar: calendar features of each row [K, R, F].
-        bins: entries of the table of typical readings for each row and, with a profile, for H rows
-            later [K, R, 2]; only the first where readings are filled, none where they are not.
+        bins: entries of the table of typical readings for each row and, with a climatology, for H
+            rows later [K, R, 2]; only the first where readings are filled, none where they are not.
         window_index: for a union, where each row of each window is in it [B, rows]; else None.
         window_calendar: calendar features of inputs and horizon [B, L + H, F].
         starts: first row of each window, int64 [B], on the host.
@@ -130,10 +130,10 @@ class TorchAssembler(Assembler):
         self._std = self._per_channel(source.scaler.std)
         self._has_missing = source.store.meta.missing_count > 0
         self._true = torch.ones((), dtype=torch.bool, device=device)
-        self._profile: Tensor | None = None
+        self._climatology: Tensor | None = None
         typical = source.scaled_typical()
-        if source.profile and typical is not None:
-            self._profile = torch.from_numpy(typical[..., list(targets)]).to(device)
+        if source.climatology and typical is not None:
+            self._climatology = torch.from_numpy(typical[..., list(targets)]).to(device)
         self._x: Tensor | None = None
 
     def _assemble(self, rows: StoredRows) -> Batch:
@@ -187,10 +187,10 @@ class TorchAssembler(Assembler):
         if self._source.observed_mask:
             x[..., channels : 2 * channels].copy_(mask)
             channels *= 2
-        if self._profile is not None:
-            width = self._profile.shape[-1]
+        if self._climatology is not None:
+            width = self._climatology.shape[-1]
             for position in range(2):
-                entries = self._profile[bins[..., position]]
+                entries = self._climatology[bins[..., position]]
                 x[..., channels : channels + width].copy_(entries)
                 channels += width
         if calendar.shape[-1]:

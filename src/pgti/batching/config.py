@@ -1,7 +1,9 @@
 """Which windows of a store there are, and what belongs to their inputs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pgti.errors import ConfigError, option
 from pgti.options import convert_fields
@@ -18,7 +20,7 @@ from pgti.windows import (
 if TYPE_CHECKING:
     from pgti.store import SeriesStore
 
-__all__ = ["Fill", "WindowConfig"]
+__all__ = ["Fill", "WindowConfig", "upgrade_window_options"]
 
 Fill: TypeAlias = Literal["last", "mean"]
 """What stands for a missing input."""
@@ -38,9 +40,9 @@ class WindowConfig:
             month-of-year. By default those that suit the series and the model.
         holidays: Countries, or parts of them (US, US-CA), whose public holidays are calendar
             features: 1 on such a day of the series' clock, else 0.
-        profile: Append typical-day features to the inputs. They are the mean of each sensor at
-            that time of day, on working days or on weekends, over the training rows; for the time
-            step itself and for the time step one horizon later.
+        climatology: Append the climatology of each target to the inputs. It is the historical
+            average of each sensor at that time of day, on working days or on weekends, over the
+            training rows; for the time step itself and for the time step one horizon later.
         fill: What stands for a missing input: last or mean. "last" is the sensor's last reading in
             the window, which fades step by step into its typical one at that time of the training
             rows, or that one if there is no reading. "mean" is the channel's mean.
@@ -57,6 +59,8 @@ class WindowConfig:
         ConfigError: if a size breaks its rule, or a split is given in two ways.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = MappingProxyType({"profile": "climatology"})
+
     input_steps: int = 12
     horizon: int = 12
     stride: int = 1
@@ -64,7 +68,7 @@ class WindowConfig:
     inputs: tuple[str, ...] = ()
     calendar: tuple[str, ...] | None = None
     holidays: tuple[str, ...] = ()
-    profile: bool = False
+    climatology: bool = False
     fill: Fill = "last"
     observed_mask: bool = False
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
@@ -148,3 +152,8 @@ class WindowConfig:
         """
         chosen = tuple(sorted(store.channel_indices(self.inputs)))
         return () if len(chosen) == store.meta.num_channels else chosen
+
+
+def upgrade_window_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the windows of an earlier version, by their present names."""
+    return {WindowConfig.renamed.get(name, name): value for name, value in options.items()}

@@ -56,8 +56,10 @@ class NumpyDecoder:
         self._mean = self._per_reading(source.scaler.mean)
         self._std = self._per_reading(source.scaler.std)
         typical = source.scaled_typical()
-        self._profile = (
-            typical[..., list(self._targets)] if source.profile and typical is not None else None
+        self._climatology = (
+            typical[..., list(self._targets)]
+            if source.climatology and typical is not None
+            else None
         )
         self._observed_mask = source.observed_mask
         self._scratch = ScratchArrays()
@@ -126,16 +128,16 @@ class NumpyDecoder:
         bins: NDArray[np.int64],
         observed: NDArray[np.bool_] | None,
     ) -> None:
-        """Write mask, profile and calendar into the channels after the readings."""
+        """Write mask, climatology and calendar into the channels after the readings."""
         channel = self.num_channels
         if self._observed_mask:
             mask = None if observed is None else observed.reshape(*x.shape[:3], channel)
             for position in range(channel):
                 x[..., channel + position] = 1 if mask is None else mask[..., position]
             channel *= 2
-        if self._profile is not None:
+        if self._climatology is not None:
             for position in range(2):
-                typical = self._profile[bins[..., position]]
+                typical = self._climatology[bins[..., position]]
                 x[..., channel : channel + typical.shape[-1]] = typical
                 channel += typical.shape[-1]
         for feature in range(calendar.shape[-1]):

@@ -97,7 +97,7 @@ class RowFeatures:
         return self._calendar[rows]
 
     def bins(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Entries of the table of typical readings for the rows, and with a profile for H later.
+        """Entries of the typical readings of the rows; with a climatology those of H later, too.
 
         int64, of the shape of `rows` with the number of `typical_offsets` appended.
         """

@@ -12,7 +12,7 @@ from pgti.batching.batch import Batch
 from pgti.batching.config import Fill, WindowConfig
 from pgti.batching.static_inputs import StaticInputs
 from pgti.display import count_of
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 from pgti.store import (
     Scaler,
     SeriesStore,
@@ -29,8 +29,8 @@ __all__ = ["WindowSource", "needs_typical", "relative"]
 
 
 def needs_typical(windows: WindowConfig, store: SeriesStore) -> bool:
-    """Whether inputs have typical readings: in a profile, or in place of missing ones."""
-    return windows.profile or (windows.fill == "last" and store.meta.missing_count > 0)
+    """Whether inputs have typical readings: in a climatology, or in place of missing ones."""
+    return windows.climatology or (windows.fill == "last" and store.meta.missing_count > 0)
 
 
 def relative(values: Values, offsets: NDArray[np.float64] | None) -> NDArray[np.float32]:
@@ -53,7 +53,7 @@ class WindowSource:
         fill: what stands for a missing reading: "last", the sensor's last one in the window,
             fading into its typical one (`fill_missing`); "mean", 0.
         observed_mask: whether the mask of the readings is appended to them.
-        profile: whether the typical readings of the target channels are appended to the inputs
+        climatology: whether the typical readings of the target channels are appended to the inputs
             before the calendar, for the input's own row and for the row H steps later.
         known_indices: positions, among the store's channels, of those whose values are known in
             advance: a batch has them at the steps to forecast, too.
@@ -64,7 +64,7 @@ class WindowSource:
             the windows are split over ranks; None for all N.
 
     Raises:
-        ConfigError: if there is no such calendar feature, the series has no times, or a profile
+        ConfigError: if there is no such calendar feature, the series has no times, or a climatology
             has no typical readings, or none by time of day; if readings are to be filled and none
             are typical.
         DataError: if the scaler has offsets of other sensors.
@@ -78,17 +78,17 @@ class WindowSource:
     typical: TypicalReadings | None = None
     fill: Fill = "mean"
     observed_mask: bool = False
-    profile: bool = False
+    climatology: bool = False
     known_indices: tuple[int, ...] = ()
     static: StaticFeatures | None = None
     input_indices: tuple[int, ...] = ()
     sensors: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        if self.profile and (self.typical is None or not self.typical.has_times_of_day):
+        if self.climatology and (self.typical is None or not self.typical.has_times_of_day):
             raise ConfigError(
-                "a profile is the mean of a time of day, and the series has no times or no more "
-                "than one reading a day: leave the profile out"
+                "a climatology is the mean of a time of day, and the series has no times or no "
+                f"more than one reading a day: leave {option('windows.climatology')} out"
             )
         if self.fills and self.typical is None:
             raise ConfigError(
@@ -135,7 +135,7 @@ class WindowSource:
             train_rows = windows.splits(store).train_rows(spec)
             scaler = Scaler.fit(store, train_rows) if scaler is None else scaler
             if is_needed:
-                typical = TypicalReadings.fit(store, train_rows, every_step=windows.profile)
+                typical = TypicalReadings.fit(store, train_rows, every_step=windows.climatology)
         return cls(
             store=store,
             spec=spec,
@@ -145,7 +145,7 @@ class WindowSource:
             typical=typical,
             fill=windows.fill,
             observed_mask=windows.observed_mask,
-            profile=windows.profile,
+            climatology=windows.climatology,
             known_indices=tuple(
                 index for index in store.meta.known_indices if not inputs or index in inputs
             ),
@@ -184,9 +184,9 @@ class WindowSource:
 
     @property
     def num_input_channels(self) -> int:
-        """Channels of a batch's `x`: the store's, their mask, the profile's and the calendar's."""
+        """Channels of a batch's `x`: the store's, mask, climatology and calendar."""
         readings = self.store.meta.num_channels * (1 + self.observed_mask)
-        typical = 2 * len(self.target_indices) * self.profile
+        typical = 2 * len(self.target_indices) * self.climatology
         return readings + typical + len(self.calendar)
 
     @property
@@ -269,7 +269,7 @@ class WindowSource:
     @property
     def typical_offsets(self) -> tuple[int, ...]:
         """Distances from a row to those whose typical readings its inputs need."""
-        if self.profile:
+        if self.climatology:
             return (0, self.spec.horizon)
         return (0,) if self.fills else ()
 

@@ -126,7 +126,7 @@ def _materialize(source: WindowSource) -> tuple[Tensor, ...]:
     rows = np.arange(store.meta.num_steps)
     if source.observed_mask:
         scaled = np.concatenate([scaled, observed.astype(np.float32)], axis=-1)
-    table = source.scaled_typical() if source.profile else None
+    table = source.scaled_typical() if source.climatology else None
     if source.typical is not None and table is not None:
         for ahead in source.typical_offsets:
             bins = source.typical.bins(store.time_axis, rows + ahead)

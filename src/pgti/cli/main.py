@@ -75,7 +75,7 @@ def _check_command(tokens: Sequence[str]) -> None:
 
 def _describe_error(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error."""
-    from cyclopts import CycloptsError, UnusedCliTokensError
+    from cyclopts import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
     message = " ".join(str(error).split())
     if isinstance(error, UnusedCliTokensError):
@@ -83,6 +83,8 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
             f"no option takes {', '.join(error.unused_tokens or ())}: join the values of one by "
             "commas (--missing=0,-1), and put a pattern of files in quotes ('new/*.csv')"
         )
+    if isinstance(error, UnknownOptionError):
+        message = _renamed(error.token.keyword or "") or message
     if isinstance(error, Interrupted):
         return 128 + error.signal_number, message
     if isinstance(error, KeyboardInterrupt):
@@ -91,6 +93,17 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
         return 1 if isinstance(error, PeerError) else 2, f"error: {message}"
     what = f"{type(error).__name__}: {message}"
     return 1, f"internal error: {what[:500]}; --debug shows the traceback"
+
+
+def _renamed(flag: str) -> str:
+    """What is wrong with a flag of an option of the windows that has another name now, else ""."""
+    from pgti.batching import WindowConfig
+
+    table, _, name = flag.partition(".")
+    new = WindowConfig.renamed.get(name.removeprefix("no-").replace("-", "_"))
+    return (
+        f"{flag} is {table}.{name.startswith('no-') * 'no-'}{new} now: use that name" if new else ""
+    )
 
 
 def _find_launch() -> "Launch | None":

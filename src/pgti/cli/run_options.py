@@ -16,9 +16,8 @@ from pgti.batching import WindowConfig
 from pgti.cli.flags import flag, flags_of, short_texts
 from pgti.errors import ConfigError
 from pgti.options import parse_text
-from pgti.run.config import ModelConfig, RunConfig, read_toml
+from pgti.run.config import ModelConfig, RunConfig, read_toml, upgrade_options
 from pgti.training import TrainingConfig
-from pgti.training.compatibility import upgrade_training_options
 
 __all__ = ["RunFlags", "allow_own_module", "run_config"]
 
@@ -83,9 +82,7 @@ def _relocate(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
 def _options_of(path: Path) -> dict[str, Any]:
     """The options of a file, without its store."""
     content = {name: table for name, table in read_toml(path).items() if name != "store"}
-    if isinstance(content.get("training"), Mapping):
-        content["training"] = upgrade_training_options(content["training"])
-    return content
+    return upgrade_options(content)
 
 
 def _config_of(run: Path) -> Path | None:

@@ -63,7 +63,7 @@ class STAEformer(AbstractModel):
     steps. It ignores the graph.
 
     As in the released code, where the paper says nothing: the first affine map sees all input
-    channels, calendar features and profile channels among them; a layer is
+    channels, calendar features and climatology channels among them; a layer is
     x <- norm(x + dropout(f(x))) for attention and then for a network of one hidden relu layer;
     attention weights are not dropped; calendar vectors are standard normal at first, the adaptive
     ones Glorot-uniform over all of [L, N, D], and affine maps start as torch's. With speed, time of

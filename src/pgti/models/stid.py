@@ -50,7 +50,7 @@ class STID(AbstractModel):
     steps. It ignores the graph: sensors differ by their own vector alone.
 
     As in the released code, where the paper says nothing: the affine map sees all input channels
-    of the window, L x C_in numbers, calendar features and profile channels among them; units of a
+    of the window, L x C_in numbers, calendar features and climatology among them; units of a
     residual layer are dropped after the relu; vectors are Glorot-uniform at first, and affine
     maps start as torch's. With speed, time of day and day of the week as inputs it has the
     published number of parameters: 117,868 on METR-LA, 121,644 on PEMS-BAY, 121,068 on PEMS04.

@@ -77,7 +77,7 @@ class STLLM(AbstractModel):
     As in the released code, where that and the paper differ: the vector of a sensor comes from a
     table, not from its window; time of day is looked up by row, not by hour; the fusion lacks an
     activation; the first map sees all input channels of the window, calendar features (and here
-    typical-day features) among them. Tables are Glorot-uniform at first, and affine maps start as
+    climatology channels) among them. Tables are Glorot-uniform at first, and affine maps start as
     torch's.
 
     Attention is causal, as in GPT-2: a sensor sees itself and those before it in the order of the

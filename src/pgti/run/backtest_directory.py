@@ -14,6 +14,7 @@ from signal import Signals
 from typing import Any, cast
 
 from pgti.errors import Interrupted, RunError, option
+from pgti.run.config import complete_settings
 from pgti.storage import file_lock, json_text, reraise_os_errors, write_atomically
 from pgti.training.compatibility import check_settings, plain_settings
 
@@ -103,7 +104,7 @@ class BacktestDirectory:
                 )
             return
         try:
-            check_settings(before, settings, free=free)
+            check_settings(complete_settings(before), settings, free=free)
         except RunError as error:
             text = str(error).replace("the run was", "the backtest was")
             text = text.partition(": use the option")[0]

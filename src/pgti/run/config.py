@@ -9,6 +9,7 @@ from typing import Any, Self
 import tomli_w
 
 from pgti.batching import WindowConfig
+from pgti.batching.config import upgrade_window_options
 from pgti.errors import ConfigError, option, require_whole_number
 from pgti.memory import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
@@ -24,6 +25,7 @@ __all__ = [
     "complete_settings",
     "earlier_options",
     "read_toml",
+    "upgrade_options",
 ]
 
 _EARLIER_WINDOWS = {"fill": "mean", "across_holes": True}
@@ -156,7 +158,7 @@ class RunConfig:
     def from_toml(
         cls, path: Path, store: Path | None = None, options: Mapping[str, Any] | None = None
     ) -> Self:
-        """Read a `config.toml`, of this version or of 0.1.
+        """Read a `config.toml`, of this version or an earlier one.
 
         Args:
             path: the file.
@@ -171,10 +173,8 @@ class RunConfig:
             content["store"] = store
         if "store" not in content:
             raise ConfigError(f"{path} names no store")
-        training = content.get("training")
         try:
-            if isinstance(training, Mapping):
-                content["training"] = upgrade_training_options(training)
+            content = upgrade_options(content)
             _check_batch_sizes(content)
             return cls.from_options(_merge(content, options or {}))
         except ConfigError as error:
@@ -224,6 +224,18 @@ class RunConfig:
         return cls(**values)
 
 
+def upgrade_options(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a configuration file, with the options of earlier versions as they are now."""
+    upgraded = dict(content)
+    for name, upgrade in (
+        ("windows", upgrade_window_options),
+        ("training", upgrade_training_options),
+    ):
+        if isinstance(table := content.get(name), Mapping):
+            upgraded[name] = upgrade(table)
+    return upgraded
+
+
 def earlier_options(path: Path) -> dict[str, Any]:
     """Options of the windows that the `config.toml` of a run lacks, with what the run does.
 
@@ -236,7 +248,8 @@ def earlier_options(path: Path) -> dict[str, Any]:
 
 def complete_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a checkpoint, with what earlier versions did in place of what they lack."""
-    windows = {**asdict(WindowConfig()), **_EARLIER_WINDOWS, **settings.get("windows", {})}
+    known = upgrade_window_options(settings.get("windows", {}))
+    windows = {**asdict(WindowConfig()), **_EARLIER_WINDOWS, **known}
     return {**settings, "windows": windows}
 
 

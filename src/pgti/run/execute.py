@@ -158,7 +158,7 @@ def _fit_typical(
     with communicator.raise_together():
         if communicator.is_main:
             rows = windows.splits(store).train_rows(windows.spec)
-            typical = TypicalReadings.fit(store, rows, every_step=windows.profile)
+            typical = TypicalReadings.fit(store, rows, every_step=windows.climatology)
             if communicator.world_size == 1 or not needs_typical(windows, store):
                 return typical  # the run keeps it
             content = typical.to_bytes()

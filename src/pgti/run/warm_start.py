@@ -303,7 +303,7 @@ def _inputs(one: WindowSource, two: WindowSource) -> dict[str, tuple[Any, Any]]:
         "inputs": (_input_names(one), _input_names(two)),
         "targets": (one.target_names, two.target_names),
         "calendar": (one.calendar, two.calendar),
-        "profile": (one.profile, two.profile),
+        "climatology": (one.climatology, two.climatology),
         "observed_mask": (one.observed_mask, two.observed_mask),
     }
 

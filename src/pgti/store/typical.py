@@ -115,8 +115,8 @@ class TypicalReadings:
     """What each sensor usually reads at each time, and the range of all readings.
 
     Fitted on training rows alone. A reading that is missing is filled with the typical one; a
-    profile tells a network that shares its weights over the sensors which of them slow down every
-    afternoon; quantiles say whether newer readings lie where those of training did.
+    climatology tells a network that shares its weights over the sensors which of them slow down
+    every afternoon; quantiles say whether newer readings lie where those of training did.
 
     Attributes:
         table: mean observed reading of each sensor and channel in original units, [bins, N, C]. All

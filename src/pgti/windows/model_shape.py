@@ -16,8 +16,8 @@ class ModelShape:
         input_steps: L.
         horizon: H.
         num_nodes: N.
-        input_channels: C_in, the store's channels, their mask and a profile if asked for, and the
-            calendar's.
+        input_channels: C_in, the store's channels, their mask and a climatology if asked for, and
+            the calendar's.
         target_channels: C_out.
         target_indices: positions of the targets among the store's channels (the first channels of
             the input), in the order of the output.
