@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError, DataError, Interrupted, RunError
 from pgti.forecasting import NetworkForecaster, Observer, evaluate
+from pgti.models import TeacherForcing
+from pgti.nn import Supports, mae
 from pgti.store import Scaler
-from pgti.training import RunDirectory, TrainingConfig
+from pgti.training import RunDirectory, TrainingConfig, TrainStep
 from pgti.training.config import AdamOptimizer, MSELoss
 from pgti.training.schedules import NoSchedule
 
@@ -122,6 +125,47 @@ def test_a_step_is_that_of_one_big_batch(tmp_path: Path) -> None:
         assert result.train_loss == pytest.approx(found[0][0].train_loss, rel=1e-12)
         for name, parameter in found[0][1].items():
             torch.testing.assert_close(parameters[name], parameter, rtol=1e-12, atol=1e-13)
+
+
+def test_a_networks_own_terms_of_the_loss_count_by_their_targets(tmp_path: Path) -> None:
+    """However the batch is cut: gradients of sum(error + observed targets * term) / count."""
+
+    class Regularized(LinearNet):
+        def forward(
+            self, x: Tensor, supports: Supports, teacher: TeacherForcing | None = None
+        ) -> Tensor:
+            out = super().forward(x, supports)
+            if teacher is not None:
+                teacher.add_loss(0.5 * out.square().mean(dim=(1, 3)))
+                teacher.add_loss(out.square().amax(dim=(1, 3)))
+            return out
+
+    setting = make_setting(tmp_path, TrainingConfig(), network="linear")
+    scaler = setting.source.scaler
+    (batch,) = make_loader(setting.source, range(4), 4).epoch(0)
+    supports = make_forecaster(setting).supports
+    torch.manual_seed(0)
+    network = Regularized().double()
+    forecaster = NetworkForecaster(network, supports, scaler, (0,)).train()
+    scaled = (forecaster(batch, step=0) - forecaster.mean) / forecaster.std
+    terms = 0.5 * scaled.square().mean(dim=(1, 3)) + scaled.square().amax(dim=(1, 3))
+    errors = (forecaster(batch) - batch.y).abs() + terms[:, None, :, None]
+    assert not batch.y_mask.all()
+    expected = torch.autograd.grad(errors[batch.y_mask].mean(), list(network.parameters()))
+
+    for cut in ([4], [1, 3]):
+        step = TrainStep(forecaster, torch.optim.SGD(network.parameters(), lr=0), mae)
+        parts = zip(*(torch.split(t, cut) for t in (batch.x, batch.y, batch.y_mask)), strict=True)
+        batches = [
+            replace(batch, x=x, y=y, y_mask=y_mask, starts=batch.starts[: len(x)])
+            for x, y, y_mask in parts
+        ]
+        step(batches)
+        found = [each.grad for each in network.parameters()]
+        torch.testing.assert_close(found, list(expected), rtol=1e-12, atol=1e-13)
+    assert forecaster.take_added_loss(batch.y_mask) is None
+    forecaster(batch)
+    assert forecaster.take_added_loss(batch.y_mask) is None, "evaluation adds nothing"
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 3.0])

@@ -144,6 +144,7 @@ class NetworkForecaster(AbstractScaledForecaster):
         self.seed = seed
         self.deterministic = False
         self.requested = requested_inputs(network)
+        self._added_losses: list[Tensor] = []
 
     @property
     def uses_future(self) -> bool:
@@ -172,6 +173,20 @@ class NetworkForecaster(AbstractScaledForecaster):
             scaled = scaled.float()
         return self.unscale(scaled)
 
+    def take_added_loss(self, y_mask: Tensor) -> Tensor | None:
+        """What the network added to the summed loss of the last batch; None if nothing.
+
+        Args:
+            y_mask: which of its targets were observed, bool [B, H, N, C_out].
+
+        Returns:
+            A scalar: the terms of `TeacherForcing.add_loss`, each as often as it has targets.
+        """
+        terms_BN, self._added_losses = self._added_losses, []
+        if not terms_BN:
+            return None
+        return (torch.stack(terms_BN).sum(dim=0) * y_mask.sum(dim=(1, 3))).sum()
+
     def _run(self, batch: Batch, step: int | None) -> Tensor:
         """What the network returns."""
         scaled: Tensor
@@ -199,12 +214,14 @@ class NetworkForecaster(AbstractScaledForecaster):
         if batch.y is None or batch.y_mask is None:
             return None
         targets = torch.where(batch.y_mask, self.scale(batch.y), 0.0)
-        return TeacherForcing(
+        teacher = TeacherForcing(
             targets_BHNC=targets,
             calendar_BHF=batch.calendar[:, batch.x.shape[1] :],
             step=step,
             seed=self.seed,
         )
+        self._added_losses = teacher.added_losses
+        return teacher
 
 
 def _check_shape(scaled: object, batch: Batch, num_targets: int) -> None:

@@ -72,6 +72,7 @@ class TeacherForcing:
         step_tensor: the same on the host, an int64 scalar: the compiler takes it for a variable.
         seed: of the run. A model's random draws are a function of (seed, step) alone, so that a
             resumed run draws the same.
+        added_losses: what `add_loss` was given.
     """
 
     targets_BHNC: BHNC
@@ -79,6 +80,19 @@ class TeacherForcing:
     step: int
     seed: int
     step_tensor: Tensor = field(init=False)
+    added_losses: list[Tensor] = field(init=False, default_factory=list)
+
+    def add_loss(self, term_BN: Tensor) -> None:
+        """Add a term to the loss of this batch, weighted as the model wants it.
+
+        The mean loss over all observed targets gains the mean of the term, in which each window of
+        a sensor counts as often as it has observed targets: the same however windows are cut into
+        batches or split over ranks. With all targets observed that is the mean over [B, N].
+
+        Args:
+            term_BN: [B, N], a number for each window of each sensor.
+        """
+        self.added_losses.append(term_BN)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step_tensor", torch.tensor(self.step))

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
+from pgti.models.scheduled_sampling import Truth, next_input, sampled_truths
 from pgti.nn import (
     NUM_SUPPORTS,
     DiffusionGRU,
@@ -22,12 +22,7 @@ from pgti.nn.stacked_decoder import write_stacked
 from pgti.nn.stacked_steps import GatedWeights
 from pgti.shapes import BHNC, BLNC, NBD
 
-__all__ = ["DCRNN", "DCRNNConfig", "scheduled_sampling_coins", "teaching_probability"]
-
-_Truth = Tensor | tuple[Tensor, Tensor] | None
-"""The decoder's next input [N, B, C_out]; one and whether to take it; None for the forecast."""
-
-_LARGEST_EXPONENT = 700.0  # exp of more overflows a float64
+__all__ = ["DCRNN", "DCRNNConfig"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,7 +146,7 @@ class DCRNN(AbstractModel):
         self,
         fed_NBC: Tensor,
         states_NBD: Sequence[NBD | None],
-        truths_NBC: Sequence[_Truth],
+        truths_NBC: Sequence[Truth],
         supports: Supports,
     ) -> tuple[list[Tensor], Tensor, list[NBD | None]]:
         """Forecasts of some steps, the input of the next step, and the states before it.
@@ -168,7 +163,7 @@ class DCRNN(AbstractModel):
             states_NBD = after_NBD
             with without_autocast(state_NBD.device):  # bfloat16 would round off 3 digits
                 forecasts_NBC.append(self.projection(state_NBD))
-            fed_NBC = _next_input(forecasts_NBC[-1], truth)
+            fed_NBC = next_input(forecasts_NBC[-1], truth)
         return forecasts_NBC, fed_NBC, list(states_NBD)
 
     def _forward_stacked(
@@ -213,57 +208,7 @@ class DCRNN(AbstractModel):
         forecast_HNBC = forecasts_HNBC[0] if len(forecasts_HNBC) == 1 else torch.cat(forecasts_HNBC)
         return forecast_HNBC.permute(2, 0, 1, 3).contiguous()
 
-    def _truths(self, teacher: TeacherForcing | None) -> list[_Truth]:
+    def _truths(self, teacher: TeacherForcing | None) -> list[Truth]:
         """For each decoder step, the truth if it is the next one's input."""
-        if teacher is None or not self.config.scheduled_sampling:
-            return [None] * self.shape.horizon
-        horizon = self.shape.horizon
-        targets_HNBC = teacher.targets_BHNC.permute(1, 2, 0, 3)
-        if torch.compiler.is_compiling():  # the same graph for all coins
-            arguments = (teacher.seed, horizon, self.config.sampling_decay, targets_HNBC.device)
-            coins_H = _coins(teacher.step_tensor, *arguments)
-            return list(zip(targets_HNBC.unbind(), coins_H.unbind(), strict=True))
-        coins = scheduled_sampling_coins(
-            teacher.seed, teacher.step, horizon, self.config.sampling_decay
-        )
-        return [
-            truth_NBC if coin else None for truth_NBC, coin in zip(targets_HNBC, coins, strict=True)
-        ]
-
-
-def teaching_probability(step: int, decay: float) -> float:
-    """Probability that the input of a decoder step is the truth: inverse sigmoid decay.
-
-    tau / (tau + exp(step / tau)) with tau = `decay`, after `step` optimizer steps (Bengio et al.,
-    Scheduled Sampling, NeurIPS 2015, section 2.4).
-    """
-    return decay / (decay + math.exp(min(step / decay, _LARGEST_EXPONENT)))
-
-
-def scheduled_sampling_coins(seed: int, step: int, horizon: int, decay: float) -> list[bool]:
-    """For each of `horizon` decoder steps, whether the next one's input is the truth; pure."""
-    generator = np.random.Generator(np.random.Philox(key=[seed, step]))
-    coins: list[bool] = (generator.random(horizon) < teaching_probability(step, decay)).tolist()
-    return coins
-
-
-def _next_input(forecast_NBC: Tensor, truth: _Truth) -> Tensor:
-    """The input of the next decoder step."""
-    if truth is None:
-        return forecast_NBC
-    if isinstance(truth, Tensor):
-        return truth
-    truth_NBC, coin = truth
-    return torch.where(coin, truth_NBC, forecast_NBC)
-
-
-@torch.library.custom_op("pgti::scheduled_sampling_coins", mutates_args=())
-def _coins(step: Tensor, seed: int, horizon: int, decay: float, device: torch.device) -> Tensor:
-    """`scheduled_sampling_coins` on a device, for the compiler; the step is on the host."""
-    coins_H = torch.tensor(scheduled_sampling_coins(seed, int(step), horizon, decay))
-    return coins_H.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else coins_H
-
-
-@_coins.register_fake
-def _(step: Tensor, seed: int, horizon: int, decay: float, device: torch.device) -> Tensor:  # noqa: ARG001
-    return torch.empty(horizon, dtype=torch.bool, device=device)
+        sampled = teacher if self.config.scheduled_sampling else None
+        return sampled_truths(sampled, self.shape.horizon, self.config.sampling_decay)

@@ -318,10 +318,7 @@ class TrainStep:
         self.optimizer.step()
 
     def differentiate(self, batch: Batch) -> None:
-        """Add the gradients of a batch's summed loss to the parameters'.
-
-        Args:
-            batch: windows with targets, at least one.
+        """Add the gradients of a batch's summed loss, of one window or more, to the parameters'.
 
         Raises:
             ConfigError: if the windows have no targets.
@@ -342,7 +339,8 @@ class TrainStep:
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
             prediction = self.forecaster(batch, step=step)
         loss_sum, count = self._loss(prediction, batch.y, batch.y_mask)
-        return loss_sum, count.double()
+        added = self.forecaster.take_added_loss(batch.y_mask)
+        return loss_sum if added is None else loss_sum + added, count.double()
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:
