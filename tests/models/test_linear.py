@@ -9,7 +9,8 @@ from torch import Tensor
 from pgti.errors import ConfigError
 from pgti.models import DLinear, DLinearConfig, build_config
 
-from .dense_reference import assert_equals_reference
+from .dense_reference import assert_equals_reference, assert_same
+from .history import DAYS, SPAN, history_inputs, history_shape
 from .small_models import (
     BATCH,
     FLOAT64,
@@ -56,6 +57,44 @@ def test_forecasts_and_gradients_equal_the_definition(kernel: int, *, individual
     model = build("linear", kernel=kernel, individual=individual).double()
     assert isinstance(model, DLinear)
     assert_equals_reference(model, inputs(FLOAT64), reference)
+
+
+@pytest.mark.parametrize("individual", [False, True])
+@pytest.mark.parametrize("rows", [SPAN, DAYS, (*DAYS[:1], range(-20, 0))])
+@pytest.mark.parametrize("targets", [(1, 0), (1, 1, 0)])
+def test_history_is_mapped_with_the_window(
+    rows: tuple[range, ...], targets: tuple[int, ...], *, individual: bool
+) -> None:
+    """Each run of rows without a gap is decomposed by itself; a span is one with the window."""
+    sizes = history_shape(rows, target_indices=targets, target_channels=len(targets))
+    model = build("linear", sizes, kernel=5, individual=individual).double()
+    assert isinstance(model, DLinear)
+    x, history = inputs(FLOAT64, sizes), history_inputs(sizes).requires_grad_()
+    found = model(x, supports_of(model), history=history)
+    expected = torch.zeros_like(found)
+    lengths = [len(each) for each in rows] + [INPUT_STEPS]
+    if rows[-1].stop == 0:
+        lengths[-2:] = [sum(lengths[-2:])]
+    for sample, node, (target, channel) in product(
+        range(BATCH), range(NUM_NODES), enumerate(targets)
+    ):
+        past = torch.cat([history[sample, :, node, channel], x[sample, :, node, channel]])
+        trend = torch.cat([moving_average(each, 5) for each in past.split(lengths)])
+        owner = node if individual else 0
+        expected[sample, :, node, target] = (
+            model.trend_weight[owner, target] @ trend
+            + model.trend_bias[owner, target]
+            + model.remainder_weight[owner, target] @ (past - trend)
+            + model.remainder_bias[owner, target]
+        )
+    assert_same(found, expected, (history, *model.parameters()), atol=1e-11)
+
+
+def test_a_network_for_history_asks_for_it() -> None:
+    """One line, not a failure of a product of matrices."""
+    model = build("linear", history_shape(SPAN))
+    with pytest.raises(ConfigError, match="built for 36 rows of history and got none"):
+        model(inputs(), supports_of(model))
 
 
 def test_parameters_are_as_many_as_published() -> None:

@@ -8,7 +8,8 @@ from torch.nn import functional
 from pgti.errors import ConfigError
 from pgti.models import STID, AbstractModel, STIDConfig, num_parameters
 
-from .dense_reference import assert_equals_reference, calendar_vectors
+from .dense_reference import assert_equals_reference, assert_same, calendar_vectors
+from .history import DAYS, SPAN, history_inputs, history_shape
 from .small_models import (
     BATCH,
     CHANNELS,
@@ -16,7 +17,6 @@ from .small_models import (
     HORIZON,
     INPUT_STEPS,
     NUM_NODES,
-    TARGETS,
     build,
     inputs,
     metr_la_shape,
@@ -27,16 +27,23 @@ from .small_models import (
 CALENDARS = [("time-of-day", "day-of-week"), ("day-of-week",), ("time-of-day",), ()]
 
 
-def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None) -> Tensor:
+def reference(
+    model: AbstractModel,
+    x: Tensor,
+    kept: list[Tensor] | None = None,
+    history: Tensor | None = None,
+) -> Tensor:
     """The whole model, one sensor of one sample at a time.
 
     Args:
         model: whose parameters, by name, and calendar features are used.
         x: [B, L, N, C].
         kept: of each layer, [B, N, D], what its units are multiplied by in training.
+        history: [B, R, N, C], of a model that has history.
     """
     p = dict(model.named_parameters())
-    forecast = x.new_empty(BATCH, HORIZON, NUM_NODES, TARGETS)
+    targets = model.shape.target_indices
+    forecast = x.new_empty(BATCH, HORIZON, NUM_NODES, len(targets))
     for sample in range(BATCH):
         row = 31 * sample + INPUT_STEPS - 1  # the last row, as `small_models.inputs` counts them
         for node in range(NUM_NODES):
@@ -45,7 +52,12 @@ def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None)
             )
             parts = [p["window_embedding.weight"] @ window + p["window_embedding.bias"]]
             parts.append(p["node_embedding"][node])
-            h = torch.cat([*parts, *calendar_vectors(model, row)])
+            parts += calendar_vectors(model, row)
+            if history is not None:
+                readings = [history[sample, :, node, c] for c in dict.fromkeys(targets)]
+                weight = p["history_embedding.weight"]
+                parts.append(weight @ torch.cat(readings) + p["history_embedding.bias"])
+            h = torch.cat(parts)
             for layer in range(model.config.layers):  # type: ignore[attr-defined]
                 units = p[f"layers.{layer}.first.weight"] @ h + p[f"layers.{layer}.first.bias"]
                 units = units.clamp(min=0)
@@ -54,7 +66,7 @@ def reference(model: AbstractModel, x: Tensor, kept: list[Tensor] | None = None)
                 h = h + p[f"layers.{layer}.second.weight"] @ units
                 h = h + p[f"layers.{layer}.second.bias"]
             numbers = p["regression.weight"] @ h + p["regression.bias"]
-            forecast[sample, :, node] = numbers.reshape(HORIZON, TARGETS)
+            forecast[sample, :, node] = numbers.reshape(HORIZON, len(targets))
     return forecast
 
 
@@ -64,6 +76,18 @@ def test_forecasts_and_gradients_equal_the_reference(calendar: tuple[str, ...]) 
     sizes = shape(calendar=calendar, input_channels=CHANNELS - 2 + len(calendar))
     model = build("stid", sizes).double()
     assert_equals_reference(model, inputs(FLOAT64, sizes), reference, atol=1e-11)
+
+
+@pytest.mark.parametrize("rows", [SPAN, DAYS])
+@pytest.mark.parametrize("targets", [(1, 0), (1, 1)])
+def test_history_is_one_more_vector(rows: tuple[range, ...], targets: tuple[int, ...]) -> None:
+    """Of the targets alone, each channel once, forecasts and gradients as the reference."""
+    sizes = history_shape(rows, target_indices=targets)
+    model = build("stid", sizes, history_embedding=5).double()
+    x, history = inputs(FLOAT64, sizes).requires_grad_(), history_inputs(sizes).requires_grad_()
+    found = model(x, supports_of(model), history=history)
+    expected = reference(model, x, history=history)
+    assert_same(found, expected, (x, history, *model.parameters()), atol=1e-11)
 
 
 def test_units_are_dropped_after_the_relu() -> None:

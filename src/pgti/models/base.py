@@ -221,6 +221,8 @@ class AbstractModel(nn.Module, ABC):
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets.
 
+        A model that uses more of a batch names it after these, as `history` and `history_mask`.
+
         Args:
             x: [B, L, N, C_in], B at least 1, standardized, none missing, calendar channels last.
             supports: operators of the graph.
@@ -230,5 +232,6 @@ class AbstractModel(nn.Module, ABC):
             [B, H, N, C_out], standardized.
 
         Raises:
-            ConfigError: the supports are of another kind or graph than the model's.
+            ConfigError: the supports are of another kind or graph than the model's, or it was built
+                for rows of history and gets none.
         """

@@ -1,7 +1,8 @@
-"""Layers that several models share: the output map, and embeddings of the calendar."""
+"""Layers that several models share: the output map, embeddings of the calendar and of history."""
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -10,7 +11,15 @@ from pgti.models.base import ModelShape
 from pgti.nn import without_autocast
 from pgti.shapes import BHNC, BLNC
 
-__all__ = ["CalendarEmbedding", "Regression", "day_index", "step_index"]
+__all__ = [
+    "CalendarEmbedding",
+    "HistoryEmbedding",
+    "Regression",
+    "day_index",
+    "map_steps",
+    "required_history",
+    "step_index",
+]
 
 _DAYS_PER_WEEK = 7
 _SECONDS_PER_DAY = 86_400
@@ -82,6 +91,60 @@ class CalendarEmbedding(nn.Module):
         indices_BL = (step_index(x, self._shape), day_index(x, self._shape))
         tables = zip((self.time_of_day, self.day_of_week), indices_BL, strict=True)
         return [table(index_BL) for table, index_BL in tables if table is not None]
+
+
+class HistoryEmbedding(nn.Linear):
+    """An affine map from the history of a sensor's target channels to a vector.
+
+    A channel that is several targets, as with quantiles, counts once.
+
+    Args:
+        width: D of the vector.
+        shape: gives R, the rows of history, at least one, and the targets.
+    """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, history: Tensor) -> Tensor:
+            """`forward`, typed."""
+
+    def __init__(self, width: int, shape: ModelShape) -> None:
+        self._channels = tuple(dict.fromkeys(shape.target_indices))
+        super().__init__(len(self._channels) * shape.history_steps, width)
+
+    def forward(self, history: Tensor) -> Tensor:
+        """[B, N, D] from [B, R, N, C]; the history is read once and, with one channel, not copied.
+
+        The columns of the weight are those of the first channel, oldest row first, then the next.
+        """
+        weights_DR = self.weight.chunk(len(self._channels), dim=1)
+        parts = zip(self._channels, weights_DR, strict=True)
+        products_BDN = [map_steps(weight, history[..., channel]) for channel, weight in parts]
+        return sum(products_BDN[1:], products_BDN[0]).transpose(1, 2) + self.bias
+
+
+def map_steps(weight_KR: Tensor, series_BRN: Tensor) -> Tensor:
+    """[B, K, N]: `weight_KR` times each matrix of a series, which stays in its layout.
+
+    `torch.matmul` and einsum would transpose the series into a copy of it.
+    """
+    return torch.bmm(weight_KR.expand(len(series_BRN), -1, -1), series_BRN)
+
+
+def required_history(history: Tensor | None, shape: ModelShape) -> Tensor | None:
+    """The history that a network of `shape` sees: None without rows of history.
+
+    Raises:
+        ConfigError: the network was built for rows of history, and gets none.
+    """
+    if not shape.history_steps:
+        return None
+    if history is None:
+        raise ConfigError(
+            f"the network was built for {shape.history_steps} rows of history and got none: give "
+            "history [B, R, N, C], as `Batch.history`"
+        )
+    return history
 
 
 def step_index(x: BLNC, shape: ModelShape) -> Tensor | None:

@@ -7,7 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
-from pgti.models.layers import CalendarEmbedding, Regression
+from pgti.models.layers import (
+    CalendarEmbedding,
+    HistoryEmbedding,
+    Regression,
+    required_history,
+)
 from pgti.nn import Supports
 from pgti.shapes import BHNC, BLNC
 
@@ -23,6 +28,7 @@ class STIDConfig(ModelConfig):
         node_embedding: width of the vector of a sensor.
         time_of_day_embedding: width of the vector of a row of the day.
         day_of_week_embedding: width of the vector of a day of the week.
+        history_embedding: width of the vector of a sensor's history, where windows have one.
         layers: residual layers.
         dropout: fraction of a residual layer's units that is zeroed in training. Only the code has
             it.
@@ -32,11 +38,12 @@ class STIDConfig(ModelConfig):
     node_embedding: int = 32
     time_of_day_embedding: int = 32
     day_of_week_embedding: int = 32
+    history_embedding: int = 32
     layers: int = 3
     dropout: float = 0.15
 
     def __post_init__(self) -> None:
-        self.check_at_least(window_embedding=1, node_embedding=1, layers=1)
+        self.check_at_least(window_embedding=1, node_embedding=1, history_embedding=1, layers=1)
         self.check_at_least(time_of_day_embedding=1, day_of_week_embedding=1)
         self.check_fractions("dropout")
 
@@ -60,6 +67,9 @@ class STID(AbstractModel):
     - The vectors of a calendar feature that the input lacks are left out, and the residual layers
       are narrower by as much.
     - Several targets are forecast by one map to H x C_out.
+    - With `windows.history`, an affine map of the R x C_out readings of a sensor's history, the
+      targets alone, is one more of the concatenated vectors. Neither the paper nor its code has it;
+      without history the network is the published one.
     - The day of the week reaches the affine map divided by 7, as in the released code, and the
       row of the day is found in whole seconds, where that code truncates a float32 fraction of the
       day, which can fall just below its row and then selects the row before.
@@ -86,19 +96,33 @@ class STID(AbstractModel):
         for table in (self.node_embedding, *self.calendar.parameters()):
             nn.init.xavier_uniform_(table)
         width = config.window_embedding + config.node_embedding + sum(self.calendar.widths)
+        self.history_embedding = None
+        if shape.history_steps:
+            self.history_embedding = HistoryEmbedding(config.history_embedding, shape)
+            width += config.history_embedding
         self.layers = nn.ModuleList(
             _ResidualLayer(width, config.dropout) for _ in range(config.layers)
         )
         self.regression = Regression(width, shape)
 
-    def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
+    def forward(
+        self,
+        x: BLNC,
+        supports: Supports,
+        teacher: TeacherForcing | None = None,
+        *,
+        history: Tensor | None = None,
+    ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
+        history = required_history(history, self.shape)
         batch, num_nodes = len(x), x.shape[2]
         vectors = [
             self.window_embedding(x.transpose(1, 2).flatten(2)),
             supports.local(self.node_embedding).expand(batch, -1, -1),
             *(vector_B1D.expand(-1, num_nodes, -1) for vector_B1D in self.calendar(x[:, -1:])),
         ]
+        if self.history_embedding is not None and history is not None:
+            vectors.append(self.history_embedding(history))
         h_BND = torch.cat(vectors, dim=2)
         for layer in self.layers:
             h_BND = self.maybe_checkpoint(layer, h_BND, draws=True)
