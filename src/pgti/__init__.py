@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from pgti.training import NoSchedule as NoSchedule
     from pgti.training import PartitionsOrder as PartitionsOrder
     from pgti.training import PlateauSchedule as PlateauSchedule
+    from pgti.training import QuantileLoss as QuantileLoss
     from pgti.training import TrainingConfig as TrainingConfig
     from pgti.training import TrainingStatus as TrainingStatus
     from pgti.windows import BlockShuffle as BlockShuffle

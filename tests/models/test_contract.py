@@ -268,3 +268,13 @@ def test_initial_weights_come_from_the_generator(name: str) -> None:
         states.append(build_model(name, SMALL[name], shape()).state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quantiles_of_a_target_are_outputs_of_their_own(name: str) -> None:
+    """Where a target is named several times, each output is learned and differs from the others."""
+    model = build(name, shape(target_channels=4, target_indices=(1, 1, 0, 0)))
+    forecast = model(inputs(), supports_of(model))
+    assert forecast.shape == (BATCH, HORIZON, NUM_NODES, 4)
+    for one, other in ((0, 1), (2, 3)):
+        assert not torch.allclose(forecast[..., one], forecast[..., other])

@@ -2,12 +2,14 @@
 
 import functools
 
+import numpy as np
 import pytest
+import scoringrules
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgti.nn import MaskedLoss, huber, mae, mse
+from pgti.nn import MaskedLoss, huber, mae, mse, quantile
 
 LOSSES = [mae, mse, huber, functools.partial(huber, delta=2.5)]
 
@@ -82,3 +84,71 @@ def test_shapes_must_be_equal() -> None:
     """What would broadcast is refused."""
     with pytest.raises(ValueError, match=r"\(3, 1\), \(3,\) and \(3,\)"):
         mae(torch.ones(3, 1), torch.ones(3), torch.ones(3).bool())
+
+
+# -- quantiles ------------------------------------------------------------------------------------
+
+LEVELS = (0.1, 0.4, 0.5, 0.95)
+
+
+def quantile_case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Quantiles [3, 7, 4], targets and their mask, float64."""
+    generator = torch.Generator().manual_seed(2)
+    prediction = torch.randn(3, 7, 4, generator=generator, dtype=torch.float64).sort().values
+    target = torch.randn(3, 7, generator=generator, dtype=torch.float64)
+    return prediction, target, torch.rand(3, 7, generator=generator) < 0.7
+
+
+def test_the_quantile_loss_is_twice_the_mean_pinball_loss() -> None:
+    """As scoringrules has it, for the CRPS that the quantiles stand for; and by the definition."""
+    prediction, target, mask = quantile_case()
+    total, count = quantile(prediction, target, mask, LEVELS)
+
+    crps = scoringrules.crps_quantile(target.numpy(), prediction.numpy(), np.array(LEVELS))
+    assert float(total) == pytest.approx(crps[mask.numpy()].sum(), rel=1e-12)
+    assert int(count) == int(mask.sum())
+    by_hand = 0.0
+    for place in mask.nonzero().tolist():
+        for level, each in zip(LEVELS, prediction[*place].tolist(), strict=True):
+            error = float(target[*place]) - each
+            by_hand += 2 / len(LEVELS) * (level * error if error >= 0 else (level - 1) * error)
+    assert float(total) == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_the_quantile_loss_of_the_median_is_the_mae() -> None:
+    """To the bit, so that learning rates of one suit the other."""
+    prediction, target, mask = quantile_case()
+    found = quantile(prediction[..., :1], target, mask, (0.5,))
+    assert found == mae(prediction[..., 0], target, mask)
+
+
+def test_masked_targets_leave_no_trace_in_quantiles() -> None:
+    """A missing target, whatever it holds, has no gradient; the others' are right."""
+    prediction, target, mask = quantile_case()
+    prediction.requires_grad_()
+    hidden = torch.where(mask, target, torch.nan)
+    total, _ = quantile(prediction, hidden, mask, LEVELS)
+    (gradient,) = torch.autograd.grad(total, prediction)
+    assert (gradient[~mask] == 0).all()
+    above = prediction > target[..., None]
+    levels = torch.tensor(LEVELS, dtype=torch.float64)
+    expected = 2 / len(LEVELS) * torch.where(above, 1 - levels, -levels)
+    torch.testing.assert_close(gradient[mask], expected[mask])
+
+
+def test_sorting_quantiles_never_costs() -> None:
+    """What crosses is put in order: the loss of sorted quantiles is no larger (rearrangement)."""
+    generator = torch.Generator().manual_seed(4)
+    crossing = torch.randn(500, 4, generator=generator)
+    target, each = torch.randn(500, generator=generator), torch.ones(1, dtype=torch.bool)
+    for row in range(500):
+        before, _ = quantile(crossing[row][None], target[row][None], each, LEVELS)
+        after, _ = quantile(crossing[row].sort().values[None], target[row][None], each, LEVELS)
+        assert after <= before + 1e-6
+
+
+def test_as_many_quantiles_as_levels() -> None:
+    """Anything else would pair them wrongly."""
+    prediction, target, mask = quantile_case()
+    with pytest.raises(ValueError, match="last dimension is that of 3 quantiles"):
+        quantile(prediction, target, mask, LEVELS[:3])

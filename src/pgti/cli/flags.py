@@ -20,6 +20,7 @@ __all__ = ["JsonFlag", "flag", "flags_of", "heading", "short_texts"]
 _HEADINGS = ("Options", "Start", "Readings", "Times", "Graph", "Covariates", "Model", "Windows",
              "Training", "Optimization", "Machine", "Output")  # fmt: skip
 _OF_PYTHON = "custom"  # the kind of what a user's function does
+_SHORT_NAMES = {"loss.quantiles": "quantiles"}
 _SENTENCE = re.compile(r'.+?\.(?= +["`A-Z0-9]|$)')
 
 
@@ -71,8 +72,9 @@ def flags_of(
         spellings = (f"{shown_name}.kind", shown_name)
         yield f"{name}.kind", flag(spellings, kind, text, default, of_group)
         for option, (hint, default, about) in _variant_options(kinds).items():
-            flag_name = f"{shown_name}.{option}"
-            yield f"{name}.{option}", flag((flag_name,), hint, about, default, of_group)
+            full = f"{shown_name}.{option}"
+            short = (_SHORT_NAMES[full],) if full in _SHORT_NAMES else ()
+            yield f"{name}.{option}", flag((*short, full), hint, about, default, of_group)
 
 
 def flag(names: tuple[str, ...], hint: Any, text: str, default: Any, group: str) -> Any:

@@ -132,7 +132,7 @@ def allow_own_module(model: str | None) -> None:
 
 _GROUPS_OF_TRAINING = {
     **dict.fromkeys(
-        ("learning_rate", "warmup_steps", "schedule", "optimizer", "loss", "clip_norm"),
+        ("learning_rate", "warmup_steps", "schedule", "optimizer", "loss", "bounds", "clip_norm"),
         "Optimization",
     ),
     **dict.fromkeys(

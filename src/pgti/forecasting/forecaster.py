@@ -1,6 +1,8 @@
 """Forecasters turn a batch into forecasts in original units; this is the one with a network."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +15,44 @@ from pgti.forecasting.network_inputs import OF_BATCH, requested_inputs
 from pgti.models import TeacherForcing
 from pgti.nn import Supports
 from pgti.nn.numerics import deterministic_algorithms, float32_products
-from pgti.shapes import BHNC
+from pgti.shapes import BHNC, BHNCI, BHNCQ
 from pgti.store import Scaler
 
-__all__ = ["AbstractForecaster", "AbstractScaledForecaster", "NetworkForecaster"]
+__all__ = [
+    "AbstractForecaster",
+    "AbstractScaledForecaster",
+    "NetworkForecaster",
+    "Prediction",
+]
+
+
+class Prediction(NamedTuple):
+    """What is forecast for a batch, in original units.
+
+    Attributes:
+        point: the forecasts.
+        quantiles: of the levels `quantile_levels` of the forecaster, rising; None where it has
+            none.
+        lower: lower ends of the intervals of `interval_levels`; None where it has none.
+        upper: their upper ends.
+    """
+
+    point: BHNC
+    quantiles: BHNCQ | None = None
+    lower: BHNCI | None = None
+    upper: BHNCI | None = None
 
 
 class AbstractForecaster(nn.Module, ABC):
-    """Forecasts the targets of a batch in original units."""
+    """Forecasts the targets of a batch in original units.
+
+    Attributes:
+        quantile_levels: of the quantiles that it forecasts, rising; () for point forecasts alone.
+        interval_levels: probabilities that its intervals cover, rising; () for none.
+    """
+
+    quantile_levels: tuple[float, ...] = ()
+    interval_levels: tuple[float, ...] = ()
 
     @abstractmethod
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
@@ -34,6 +66,10 @@ class AbstractForecaster(nn.Module, ABC):
         Returns:
             float32 (of an exact series float64) [B, H, N, C_out].
         """
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Everything that is forecast for the batch's windows, outside training."""
+        return Prediction(self(batch))
 
 
 class AbstractScaledForecaster(AbstractForecaster):
@@ -80,7 +116,7 @@ class AbstractScaledForecaster(AbstractForecaster):
         self.register_buffer("offsets", offsets, persistent=False)
 
     def unscale(self, scaled: BHNC) -> BHNC:
-        """Standardised targets [B, H, N, C_out] in original units; with offsets in float64."""
+        """Standardised targets [.., H, N, C_out] in original units; with offsets in float64."""
         values = scaled * self.std + self.mean
         return values if self.offsets is None else values.double() + self.offsets
 
@@ -108,6 +144,12 @@ class NetworkForecaster(AbstractScaledForecaster):
         sensors: positions of the sensors that batches have; all if not given.
         channels: channels of x that the network sees, and positions of their readings among the
             channels of `x_mask`; all if not given.
+        quantile_levels: of the quantiles that the network forecasts: it returns
+            [B, H, N, C_out * Q], those of a target one after the other. They are sorted, so that
+            none crosses another, which never makes their pinball loss larger (Chernozhukov,
+            Fernandez-Val & Galichon 2010).
+        bounds: lowest and highest forecast of each target; () for no limits. Outside training
+            forecasts are clamped to them.
 
     Attributes:
         requested: names of the inputs that the network's `forward` asks for; None if they cannot be
@@ -120,7 +162,7 @@ class NetworkForecaster(AbstractScaledForecaster):
             argument that does not exist.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a part of it
         self,
         network: nn.Module,
         supports: Supports,
@@ -129,9 +171,17 @@ class NetworkForecaster(AbstractScaledForecaster):
         seed: int = 0,
         sensors: NDArray[np.int64] | None = None,
         channels: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+        *,
+        quantile_levels: tuple[float, ...] = (),
+        bounds: Sequence[tuple[float, float]] = (),
     ) -> None:
         super().__init__(scaler, target_indices, sensors)
         self.channels = channels
+        self.quantile_levels = quantile_levels
+        dtype = torch.float32 if self.offsets is None else torch.float64
+        limits = torch.tensor(bounds, dtype=dtype).T if bounds else None
+        self._limits: Tensor | None
+        self.register_buffer("_limits", limits, persistent=False)
         self._seen: Tensor | None
         self._seen_readings: Tensor | None
         for name, positions in zip(
@@ -154,10 +204,34 @@ class NetworkForecaster(AbstractScaledForecaster):
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """Forecasts in original units; unscaled in float32 even where the network computes lower.
 
-        Outside training, a GPU computes float32 products in float32, not in TF32.
+        Outside training, a GPU computes float32 products in float32, not in TF32. Of quantiles it
+        is the median.
 
         Raises:
             ConfigError: if the network returns anything but a tensor of the forecasts' shape.
+        """
+        values = self.outputs(batch, step=step)
+        return self._median(values) if self.quantile_levels else values
+
+    def predict(self, batch: Batch) -> Prediction:
+        """The forecasts and, if the network has them, their quantiles."""
+        values = self.outputs(batch)
+        if not self.quantile_levels:
+            return Prediction(values)
+        return Prediction(self._median(values), values)
+
+    def _median(self, quantiles: BHNCQ) -> BHNC:
+        return quantiles[..., self.quantile_levels.index(0.5)]
+
+    def outputs(self, batch: Batch, *, step: int | None = None) -> Tensor:
+        """What a loss is of: forecasts [B, H, N, C_out], or their quantiles [B, H, N, C_out, Q].
+
+        Args:
+            batch: as for `forward`.
+            step: as for `forward`.
+
+        Raises:
+            ConfigError: as `forward`.
         """
         if step is None:
             device = batch.x.device
@@ -168,10 +242,21 @@ class NetworkForecaster(AbstractScaledForecaster):
                 scaled = self._run(batch, step)
         else:
             scaled = self._run(batch, step)
-        _check_shape(scaled, batch, len(self.target_indices))
+        num_targets, num_quantiles = len(self.target_indices), len(self.quantile_levels)
+        _check_shape(scaled, batch, num_targets * max(1, num_quantiles))
         if scaled.dtype not in (torch.float32, torch.float64):
             scaled = scaled.float()
-        return self.unscale(scaled)
+        if num_quantiles:  # [Q, B, H, N, C_out]
+            of_targets = scaled.reshape(*scaled.shape[:-1], num_targets, num_quantiles)
+            scaled = of_targets.sort(dim=-1).values.movedim(-1, 0)
+        values = self.unscale(scaled)
+        if step is None:
+            values = self.clamp(values)
+        return values.movedim(0, -1) if num_quantiles else values
+
+    def clamp(self, values: BHNC) -> BHNC:
+        """Forecasts [.., C_out] within the bounds of their targets."""
+        return values if self._limits is None else values.clamp(*self._limits.unbind())
 
     def take_added_loss(self, y_mask: Tensor) -> Tensor | None:
         """What the network added to the summed loss of the last batch; None if nothing.
@@ -214,6 +299,8 @@ class NetworkForecaster(AbstractScaledForecaster):
         if batch.y is None or batch.y_mask is None:
             return None
         targets = torch.where(batch.y_mask, self.scale(batch.y), 0.0)
+        if self.quantile_levels:  # one for each output of the network
+            targets = targets.repeat_interleave(len(self.quantile_levels), dim=-1)
         teacher = TeacherForcing(
             targets_BHNC=targets,
             calendar_BHF=batch.calendar[:, batch.x.shape[1] :],

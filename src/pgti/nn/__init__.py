@@ -26,6 +26,8 @@ from pgti.nn.losses import check_masked_sum as check_masked_sum
 from pgti.nn.losses import huber as huber
 from pgti.nn.losses import mae as mae
 from pgti.nn.losses import mse as mse
+from pgti.nn.losses import pinball as pinball
+from pgti.nn.losses import quantile as quantile
 from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.sharded import SensorGroup as SensorGroup

@@ -4,7 +4,7 @@ Predictions and targets are in original units. Unobserved targets contribute nei
 to the count, and the gradient there is exactly zero, whatever value the target has.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 
-__all__ = ["MaskedLoss", "check_masked_sum", "huber", "mae", "mse"]
+__all__ = ["MaskedLoss", "check_masked_sum", "huber", "mae", "mse", "pinball", "quantile"]
 
 MaskedLoss: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps prediction, target and mask of one shape to a sum and a count, both scalar tensors."""
@@ -72,6 +72,44 @@ def huber(
     error = _observed_error(prediction, target, mask)
     total = functional.huber_loss(error, torch.zeros_like(error), reduction="sum", delta=delta)
     return total, mask.sum()
+
+
+def quantile(
+    prediction: Tensor, target: Tensor, mask: Tensor, levels: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Twice the mean pinball loss (Koenker & Bassett 1978) of several quantiles, summed.
+
+    It approximates the CRPS of the forecast distribution; for the median alone it is `mae`.
+
+    Args:
+        prediction: quantiles, the shape of the target and a last dimension of Q.
+        target: any shape; any value, also NaN, where the mask is False.
+        mask: the shape of the target, True where it was observed.
+        levels: of the quantiles, each between 0 and 1 [Q].
+
+    Returns:
+        A float32 scalar (float64 for float64 predictions) and an int64 scalar, the observed
+        targets.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if prediction.shape[-1:] != (len(levels),):
+        raise ValueError(
+            f"prediction has shape {tuple(prediction.shape)}: its last dimension is that of "
+            f"{len(levels)} quantiles"
+        )
+    # Levels are numbers, not a tensor, which would be copied to the device at every step.
+    sums = [
+        pinball(_observed_error(each, target, mask), level).sum()
+        for each, level in zip(prediction.unbind(-1), levels, strict=True)
+    ]
+    return 2.0 / len(levels) * torch.stack(sums).sum(), mask.sum()
+
+
+def pinball(error: Tensor, level: float) -> Tensor:
+    """Pinball loss of prediction minus target, [..], at the quantile `level`, [..]."""
+    return torch.maximum((1.0 - level) * error, -level * error)
 
 
 def _observed_error(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

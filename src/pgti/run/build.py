@@ -31,10 +31,12 @@ from pgti.nn import ShardedSupports, Supports
 from pgti.run.config import ModelConfig, RunConfig
 from pgti.run.sharding import Shard, check_can_shard
 from pgti.store import Scaler, SeriesStore, TypicalReadings
+from pgti.training.bounds import bounds_of_targets
 
 __all__ = [
     "build_forecaster",
     "explain_own_failures",
+    "network_shape",
     "relocate_model",
     "resolve_device",
     "resolve_model",
@@ -172,6 +174,15 @@ def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> Mod
     return window_source(config, store).shape
 
 
+def network_shape(config: RunConfig, source: WindowSource) -> ModelShape:
+    """The sizes that a run asks of its network: with quantiles, each target is there Q times."""
+    shape, num_quantiles = source.shape, len(config.training.quantiles)
+    if not num_quantiles:
+        return shape
+    indices = tuple(index for index in shape.target_indices for _ in range(num_quantiles))
+    return replace(shape, target_channels=len(indices), target_indices=indices)
+
+
 def build_forecaster(
     config: RunConfig,
     source: WindowSource,
@@ -194,13 +205,13 @@ def build_forecaster(
     Raises:
         ConfigError: if the model cannot be found or built, or works on all sensors only.
     """
-    shape, channels = source.shape, source.network_channels
+    channels, quantiles = source.network_channels, config.training.quantiles
     device = resolve_device(config.device) if device is None else device
     torch.manual_seed(config.training.seed)
     network = build_model(
         config.model.name,
         config.model.options,
-        shape,
+        network_shape(config, source),
         factory=factory,
         is_restored=is_restored,
     )
@@ -212,6 +223,8 @@ def build_forecaster(
         config.training.seed,
         source.sensors,
         None if channels is None else (channels, source.input_indices),
+        quantile_levels=quantiles,
+        bounds=bounds_of_targets(config.training.bounds, source.target_names),
     )
     forecaster.deterministic = config.training.deterministic
     return forecaster.to(device)

@@ -12,7 +12,7 @@ from pgti.display import count_of
 from pgti.distributed import check_shards
 from pgti.errors import ConfigError, require_whole_number
 from pgti.graph import partition_sensors
-from pgti.run.build import build_forecaster, window_source
+from pgti.run.build import build_forecaster, network_shape, window_source
 from pgti.run.config import RunConfig
 from pgti.run.halo import HaloTraffic, predict_halo
 from pgti.run.results import Machine, Spread
@@ -228,7 +228,7 @@ def _predict_halo(config: RunConfig, source: WindowSource, job: Job) -> HaloTraf
     traffic = predict_halo(
         config.model.name,
         config.model.options,
-        source.shape,
+        network_shape(config, source),
         graph,
         partition_sensors(graph, job.shard_sensors),
         windows=windows,

@@ -234,10 +234,16 @@ class _Constant(nn.Module):
 
 
 def _without_computation(forecaster: NetworkForecaster, horizon: int) -> NetworkForecaster:
-    targets = forecaster.target_indices
-    network = _Constant(forecaster.network, horizon, len(targets))
+    targets, quantiles = forecaster.target_indices, forecaster.quantile_levels
+    channels = len(targets) * max(1, len(quantiles))
+    network = _Constant(forecaster.network, horizon, channels)
     copy = NetworkForecaster(
-        network, forecaster.supports, forecaster.scaler, targets, channels=forecaster.channels
+        network,
+        forecaster.supports,
+        forecaster.scaler,
+        targets,
+        channels=forecaster.channels,
+        quantile_levels=quantiles,
     )
     copy.offsets = forecaster.offsets
     return copy

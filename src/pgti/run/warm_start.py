@@ -13,6 +13,7 @@ from pgti.display import count_of, shorten
 from pgti.errors import RunError, option
 from pgti.forecasting.network_inputs import requested_inputs
 from pgti.models import ModelFactory, is_own_model
+from pgti.run.build import network_shape
 from pgti.run.config import RunConfig
 from pgti.run.run import Run
 from pgti.run.series import RunData
@@ -165,11 +166,22 @@ class StartRun:
                     "weights can be used where both agree; ingest the readings in that form"
                 )
         self._check_offsets(store)
+        self._check_quantiles(config)
         one, two = self.config.model.name, config.model.name
         if one != two and not (is_own_model(one) and is_own_model(two)):
             raise RunError(
                 f"the run {self.path} has the model {one} and the new one {two}: leave "
                 f"{option('model')} out"
+            )
+
+    def _check_quantiles(self, config: RunConfig) -> None:
+        """Refuse other quantiles: the weights of the network's last layer are for its own."""
+        before, now = self.config.training.quantiles, config.training.quantiles
+        if before != now:
+            raise RunError(
+                f"the run {self.path} has the quantiles {before or 'none'} and the new one "
+                f"{now or 'none'}: the weights of its last layer are for its own; leave "
+                f"{option('loss')} and {option('quantiles')} out"
             )
 
     def _check_offsets(self, store: SeriesStore) -> None:
@@ -233,7 +245,10 @@ class StartRun:
         lines: list[str] = []
         if before != after:
             dimensions = find_sensor_dimensions(
-                self.config.model.name, self.config.model.options, self.source.shape, self.model
+                self.config.model.name,
+                self.config.model.options,
+                network_shape(self.config, self.source),
+                self.model,
             )
             weights, lines = carry_over(weights, dimensions, network.state_dict(), before, after)
         check_fit(weights, network, self._differences(config))

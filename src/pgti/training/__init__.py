@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pgti.training.config import HuberLoss as HuberLoss
     from pgti.training.config import MAELoss as MAELoss
     from pgti.training.config import MSELoss as MSELoss
+    from pgti.training.config import QuantileLoss as QuantileLoss
     from pgti.training.config import TrainingConfig as TrainingConfig
     from pgti.training.orders import AutoOrder as AutoOrder
     from pgti.training.orders import BlocksOrder as BlocksOrder

@@ -5,6 +5,8 @@ from typing import Literal, Self
 
 from pgti.errors import ConfigError, option, require_whole_number
 from pgti.options import convert_fields, require_number
+from pgti.training.bounds import parse_bounds
+from pgti.training.losses import CustomLoss, HuberLoss, MAELoss, MSELoss, QuantileLoss
 from pgti.training.orders import AutoOrder, BlocksOrder, GlobalOrder, PartitionsOrder
 from pgti.training.schedules import NoSchedule, Schedule
 from pgti.windows import BlockShuffle, GlobalShuffle, Order, PartitionShuffle
@@ -18,6 +20,7 @@ __all__ = [
     "MAELoss",
     "MSELoss",
     "Precision",
+    "QuantileLoss",
     "TrainingConfig",
     "exclusive_batch_sizes",
 ]
@@ -31,54 +34,6 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 """A mode of `torch.compile`."""
-
-
-# -- losses ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MAELoss:
-    """Mean absolute error."""
-
-    kind: Literal["mae"] = "mae"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HuberLoss:
-    """Squared error up to `delta`, absolute error beyond it.
-
-    Attributes:
-        delta: Error, in the target's unit, beyond which the loss is linear.
-    """
-
-    kind: Literal["huber"] = "huber"
-    delta: float = 1.0
-
-    def __post_init__(self) -> None:
-        convert_fields(self)
-        require_number("delta", self.delta, above_zero=True)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MSELoss:
-    """Mean squared error."""
-
-    kind: Literal["mse"] = "mse"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CustomLoss:
-    """A function of your own; only Python can give it: `pgti.train(..., loss=function)`.
-
-    Attributes:
-        name: Name of the function, which a resumed run has to give again.
-    """
-
-    kind: Literal["custom"] = "custom"
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        convert_fields(self)
 
 
 # -- optimizers -----------------------------------------------------------------------------------
@@ -163,7 +118,11 @@ class TrainingConfig:
             before any schedule.
         schedule: How the learning rate changes after warm-up.
         optimizer: Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019).
-        loss: Loss over observed targets, in original units.
+        loss: Loss over observed targets, in original units. "quantile" forecasts several quantiles
+            of each target; its median is the point forecast, whose MAE selects the best epoch.
+        bounds: Lowest and highest forecast: "0," for counts, "0,100" for percentages, and
+            "flow=0,;occupancy=0,100" of several targets. Training does not see them; forecasts,
+            quantiles and intervals stay within.
         clip_norm: Largest norm of the gradient over all parameters; 0 disables clipping.
         patience: Early stopping: end training after this many consecutive validations without a
             better MAE. By default training does not stop early.
@@ -211,7 +170,8 @@ class TrainingConfig:
     warmup_steps: int = 0
     schedule: Schedule = NoSchedule()
     optimizer: AdamOptimizer | AdamWOptimizer = AdamOptimizer()
-    loss: MAELoss | HuberLoss | MSELoss | CustomLoss = MAELoss()
+    loss: MAELoss | HuberLoss | MSELoss | QuantileLoss | CustomLoss = MAELoss()
+    bounds: str = ""
     clip_norm: float = 5.0
     patience: int | None = None
     max_steps: int | None = None
@@ -231,6 +191,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         convert_fields(self)
+        parse_bounds(self.bounds)
         for name in ("batch_size", "accumulate"):
             require_whole_number(name, getattr(self, name), 1)
         for name in (
@@ -274,6 +235,11 @@ class TrainingConfig:
                 f"graphs overwrite the gradients of the batch before; use "
                 f"{option('compile_mode', 'default')}"
             )
+
+    @property
+    def quantiles(self) -> tuple[float, ...]:
+        """Levels of the quantiles that the network forecasts; () for a point forecast."""
+        return self.loss.quantiles if isinstance(self.loss, QuantileLoss) else ()
 
     def resolved(self, placement: str, world_size: int) -> Self:
         """The same with the batch of all ranks, the order that `auto` stands for, and its blocks.

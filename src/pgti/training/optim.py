@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.models import explain_failures
-from pgti.nn import MaskedLoss, check_masked_sum, huber, mae, mse
+from pgti.nn import MaskedLoss, check_masked_sum, huber, mae, mse, quantile
 from pgti.training.config import AdamWOptimizer, CustomLoss, HuberLoss, TrainingConfig
 from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
 
@@ -99,6 +99,8 @@ def build_loss(config: TrainingConfig) -> MaskedLoss:
         return partial(_refuse, config.loss.name)
     if isinstance(config.loss, HuberLoss):
         return partial(huber, delta=config.loss.delta)
+    if config.quantiles:
+        return partial(quantile, levels=config.quantiles)
     return {"mae": mae, "mse": mse}[config.loss.kind]
 
 

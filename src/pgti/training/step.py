@@ -337,7 +337,7 @@ class TrainStep:
             )
         is_lower = self._precision == "bfloat16"
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
-            prediction = self.forecaster(batch, step=step)
+            prediction = self.forecaster.outputs(batch, step=step)
         loss_sum, count = self._loss(prediction, batch.y, batch.y_mask)
         added = self.forecaster.take_added_loss(batch.y_mask)
         return loss_sum if added is None else loss_sum + added, count.double()

@@ -92,6 +92,11 @@ class LegacyDCRNN(AbstractModel):
                 "without a head the states are the forecasts of the first channels, so hidden "
                 "must be larger"
             )
+        if len(set(shape.target_indices)) < len(shape.target_indices):
+            raise ConfigError(
+                "without a head a state is one forecast, and quantiles are several of a target: "
+                f"use {option('model.head', value=True)}, or another {option('loss')}"
+            )
 
     @classmethod
     def build_supports(cls, graph: SensorGraph) -> Supports:
