@@ -112,11 +112,14 @@ def regression(model: AbstractModel, state_ND: Tensor) -> Tensor:
     return flat.unflatten(1, (model.shape.horizon, -1)).transpose(0, 1)
 
 
-def calendar_vectors(model: AbstractModel, row: int) -> list[Tensor]:
+def calendar_vectors(
+    model: AbstractModel, row: int, owner: nn.Module | None = None
+) -> list[Tensor]:
     """The embeddings of the time of day and the day of the week, where the input has them.
 
     Args:
         model: with a `CalendarEmbedding`.
+        owner: the part of the model that has it; by default the model.
         row: of the series, as `small_models.inputs` counts them.
     """
     places = {
@@ -124,7 +127,7 @@ def calendar_vectors(model: AbstractModel, row: int) -> list[Tensor]:
         "day-of-week": ("calendar.day_of_week.weight", row // STEPS_PER_DAY % 7),
     }
     return [
-        model.get_parameter(table)[place]
+        (owner or model).get_parameter(table)[place]
         for name, (table, place) in places.items()
         if name in model.shape.calendar
     ]

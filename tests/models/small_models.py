@@ -22,6 +22,7 @@ SMALL: dict[str, dict[str, object]] = {
     "linear": {"kernel": 5},
     "mtgnn": {"hidden": 8, "layers": 2, "neighbours": 3, "embedding": 4, "alpha": 0.5},
     "pgt-dcrnn": {"hidden": 6, "hops": 3},
+    "st-balance": {"hidden": 6, "node_embedding": 5, "stage_outputs": 4, "layers": 1},
     "st-llm": {"embedding": 6, "gpt_layers": 2, "width": 8, "heads": 2},
     "staeformer": {"adaptive_embedding": 6, "feed_forward": 8, "heads": 2, "layers": 2},
     "stgcn": {"hidden": 6, "bottleneck": 4, "end_channels": 8, "dropout": 0.2},

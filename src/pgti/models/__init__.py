@@ -29,6 +29,8 @@ from pgti.models.registry import build_model as build_model
 from pgti.models.registry import is_own_model as is_own_model
 from pgti.models.registry import model_entry as model_entry
 from pgti.models.registry import num_parameters as num_parameters
+from pgti.models.st_balance import STBalance as STBalance
+from pgti.models.st_balance import STBalanceConfig as STBalanceConfig
 from pgti.models.staeformer import STAEformer as STAEformer
 from pgti.models.staeformer import STAEformerConfig as STAEformerConfig
 from pgti.models.stgcn import STGCN as STGCN

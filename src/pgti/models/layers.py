@@ -15,6 +15,7 @@ __all__ = [
     "CalendarEmbedding",
     "HistoryEmbedding",
     "Regression",
+    "ResidualLayer",
     "day_index",
     "map_steps",
     "required_history",
@@ -49,6 +50,28 @@ class Regression(nn.Linear):
             forecast_BNK = functional.linear(state_BND, self.weight, self.bias)
         forecast_BNHC = forecast_BNK.view(*forecast_BNK.shape[:2], *self._steps_and_targets)
         return forecast_BNHC.transpose(1, 2).contiguous()
+
+
+class ResidualLayer(nn.Module):
+    """h + W_2 dropout(relu(W_1 h + b_1)) + b_2, all of one width.
+
+    Args:
+        width: of h.
+        dropout: fraction of the units that is zeroed in training.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.second = nn.Linear(width, width)
+        self._dropout = dropout
+
+    def forward(self, h_BND: Tensor) -> Tensor:
+        """[B, N, D] from [B, N, D]."""
+        units_BND = functional.relu(self.first(h_BND))
+        units_BND = functional.dropout(units_BND, self._dropout, training=self.training)
+        output_BND: Tensor = h_BND + self.second(units_BND)
+        return output_BND
 
 
 class CalendarEmbedding(nn.Module):
@@ -101,25 +124,27 @@ class HistoryEmbedding(nn.Linear):
     Args:
         width: D of the vector.
         shape: gives R, the rows of history, at least one, and the targets.
+        with_window: whether the L rows of the window follow those of history.
     """
 
-    if TYPE_CHECKING:
-
-        def __call__(self, history: Tensor) -> Tensor:
-            """`forward`, typed."""
-
-    def __init__(self, width: int, shape: ModelShape) -> None:
+    def __init__(self, width: int, shape: ModelShape, *, with_window: bool = False) -> None:
         self._channels = tuple(dict.fromkeys(shape.target_indices))
-        super().__init__(len(self._channels) * shape.history_steps, width)
+        self._steps = [shape.history_steps, shape.input_steps if with_window else 0]
+        super().__init__(len(self._channels) * sum(self._steps), width)
 
-    def forward(self, history: Tensor) -> Tensor:
-        """[B, N, D] from [B, R, N, C]; the history is read once and, with one channel, not copied.
+    def forward(self, history: Tensor, x: BLNC | None = None) -> Tensor:
+        """[B, N, D] from [B, R, N, C] and, with the window, x.
 
         The columns of the weight are those of the first channel, oldest row first, then the next.
+        The history is read once and, with one channel, not copied.
         """
+        products_BDN = []
         weights_DR = self.weight.chunk(len(self._channels), dim=1)
-        parts = zip(self._channels, weights_DR, strict=True)
-        products_BDN = [map_steps(weight, history[..., channel]) for channel, weight in parts]
+        for channel, weight_DR in zip(self._channels, weights_DR, strict=True):
+            of_history, of_window = torch.split(weight_DR, self._steps, dim=1)
+            products_BDN.append(map_steps(of_history, history[..., channel]))
+            if x is not None:
+                products_BDN.append(map_steps(of_window, x[..., channel]))
         return sum(products_BDN[1:], products_BDN[0]).transpose(1, 2) + self.bias
 
 

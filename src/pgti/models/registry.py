@@ -18,6 +18,7 @@ from pgti.models.gru import GRU, GRUConfig
 from pgti.models.linear import DLinear, DLinearConfig
 from pgti.models.mtgnn import MTGNN, MTGNNConfig
 from pgti.models.own import CUSTOM_MODEL, ModelFactory, OwnModel, find_own_model, own_config
+from pgti.models.st_balance import STBalance, STBalanceConfig
 from pgti.models.staeformer import STAEformer, STAEformerConfig
 from pgti.models.stgcn import STGCN, STGCNConfig
 from pgti.models.stid import STID, STIDConfig
@@ -75,6 +76,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "gru": ModelEntry(GRUConfig, GRU, "Cho et al., EMNLP 2014, arXiv 1406.1078"),
         "linear": ModelEntry(DLinearConfig, DLinear, "Zeng et al., AAAI 2023, arXiv 2205.13504"),
         "mtgnn": ModelEntry(MTGNNConfig, MTGNN, "Wu et al., KDD 2020, arXiv 2005.11650"),
+        "st-balance": ModelEntry(STBalanceConfig, STBalance, "2026, arXiv 2605.18793"),
         "st-llm": ModelEntry(STLLMConfig, STLLM, "Liu et al., MDM 2024, arXiv 2401.10134"),
         "staeformer": ModelEntry(
             STAEformerConfig, STAEformer, "Liu et al., CIKM 2023, arXiv 2308.10425"

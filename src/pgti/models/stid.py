@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import (
     CalendarEmbedding,
     HistoryEmbedding,
     Regression,
+    ResidualLayer,
     required_history,
 )
 from pgti.nn import Supports
@@ -101,7 +101,7 @@ class STID(AbstractModel):
             self.history_embedding = HistoryEmbedding(config.history_embedding, shape)
             width += config.history_embedding
         self.layers = nn.ModuleList(
-            _ResidualLayer(width, config.dropout) for _ in range(config.layers)
+            ResidualLayer(width, config.dropout) for _ in range(config.layers)
         )
         self.regression = Regression(width, shape)
 
@@ -127,19 +127,3 @@ class STID(AbstractModel):
         for layer in self.layers:
             h_BND = self.maybe_checkpoint(layer, h_BND, draws=True)
         return self.regression(h_BND)
-
-
-class _ResidualLayer(nn.Module):
-    """h + W_2 dropout(relu(W_1 h + b_1)) + b_2, all of one width."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.first = nn.Linear(width, width)
-        self.second = nn.Linear(width, width)
-        self._dropout = dropout
-
-    def forward(self, h_BND: Tensor) -> Tensor:
-        units_BND = functional.relu(self.first(h_BND))
-        units_BND = functional.dropout(units_BND, self._dropout, training=self.training)
-        output_BND: Tensor = h_BND + self.second(units_BND)
-        return output_BND
