@@ -93,6 +93,37 @@ def sigmoid(x: Tensor) -> Tensor:
     return 1 / (1 + torch.exp(-x))
 
 
+def adaptive_gru_step(
+    layer: nn.Module, embedding: Tensor, terms: list[Tensor], x: Tensor, h: Tensor
+) -> Tensor:
+    """One step of an `AdaptiveGRU` for one sample, node by node: x [N, C], h [N, D].
+
+    Node n has the weights of row n of `embedding`; `terms` are the polynomials of the graph.
+    """
+    pools = dict(layer.named_parameters())
+    size, channels = h.shape[1], x.shape[1]
+    of_gates = torch.cat([pools["pool_input"][..., : 2 * size], pools["pool_gates"]], dim=2)
+    of_c = torch.cat([pools["pool_input"][..., 2 * size :], pools["pool_candidate"]], dim=2)
+
+    def convolve(state: Tensor, pool: Tensor, bias_pool: Tensor) -> Tensor:
+        joined = torch.cat([x, state], dim=1)
+        assert joined.shape[1] == channels + size == pool.shape[2]
+        nodes = []
+        for node, own in enumerate(embedding):
+            output = own @ bias_pool
+            for k, term in enumerate(terms):
+                weight = sum(own[r] * pool[r, k] for r in range(len(own)))
+                output = output + term[node] @ joined @ weight
+            nodes.append(output)
+        return torch.stack(nodes)
+
+    bias = pools["pool_bias"]
+    zr = sigmoid(convolve(h, of_gates, bias[:, : 2 * size]))
+    z, r = zr[:, :size], zr[:, size:]
+    c = torch.tanh(convolve(z * h, of_c, bias[:, 2 * size :]))
+    return r * h + (1 - r) * c
+
+
 def affine(layer: nn.Module, x: Tensor) -> Tensor:
     """A `Linear`, of the last axis."""
     return x @ layer.get_parameter("weight").T + layer.get_parameter("bias")

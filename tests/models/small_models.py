@@ -19,6 +19,13 @@ SMALL: dict[str, dict[str, object]] = {
     "dcrnn": {"hidden": 6},
     "graph-wavenet": {"hidden": 4, "skip_channels": 8, "end_channels": 8, "embedding": 3},
     "gru": {"hidden": 6, "dropout": 0.2},
+    "himnet": {
+        "hidden": 4,
+        "node_embedding": 5,
+        "window_embedding": 3,
+        "time_of_day_embedding": 2,
+        "day_of_week_embedding": 2,
+    },
     "linear": {"kernel": 5},
     "mtgnn": {"hidden": 8, "layers": 2, "neighbours": 3, "embedding": 4, "alpha": 0.5},
     "pgt-dcrnn": {"hidden": 6, "hops": 3},

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pgti.errors import ConfigError
 from pgti.models import AGCRN, AGCRNConfig, build_config
@@ -10,11 +10,11 @@ from pgti.nn import ChunkLimits
 
 from . import small_models
 from .dense_reference import (
+    adaptive_gru_step,
     assert_equals_reference,
     chebyshev,
     dense_adjacency,
     regression,
-    sigmoid,
 )
 from .small_models import (
     FLOAT64,
@@ -37,34 +37,6 @@ def build(**options: object) -> AGCRN:
     return model.double()
 
 
-def reference_cell(
-    layer: nn.Module, embedding: Tensor, terms: list[Tensor], x: Tensor, h: Tensor
-) -> Tensor:
-    """One step of one layer for one sample, node by node: x [N, C], h [N, D]."""
-    pools = dict(layer.named_parameters())
-    size, channels = h.shape[1], x.shape[1]
-    of_gates = torch.cat([pools["pool_input"][..., : 2 * size], pools["pool_gates"]], dim=2)
-    of_c = torch.cat([pools["pool_input"][..., 2 * size :], pools["pool_candidate"]], dim=2)
-
-    def convolve(state: Tensor, pool: Tensor, bias_pool: Tensor) -> Tensor:
-        joined = torch.cat([x, state], dim=1)
-        assert joined.shape[1] == channels + size == pool.shape[2]
-        nodes = []
-        for node, own in enumerate(embedding):
-            output = own @ bias_pool
-            for k, term in enumerate(terms):
-                weight = sum(own[r] * pool[r, k] for r in range(len(own)))
-                output = output + term[node] @ joined @ weight
-            nodes.append(output)
-        return torch.stack(nodes)
-
-    bias = pools["pool_bias"]
-    zr = sigmoid(convolve(h, of_gates, bias[:, : 2 * size]))
-    z, r = zr[:, :size], zr[:, size:]
-    c = torch.tanh(convolve(z * h, of_c, bias[:, 2 * size :]))
-    return r * h + (1 - r) * c
-
-
 def reference(model: AGCRN, x: Tensor) -> Tensor:
     """The whole model: sample by sample, layer by layer, step by step."""
     adjacency = dense_adjacency(model.embedding, model.embedding, model.config.adjacency)
@@ -74,7 +46,7 @@ def reference(model: AGCRN, x: Tensor) -> Tensor:
         for layer in model.layers:
             state, states = x.new_zeros(NUM_NODES, model.config.hidden), []
             for signal in signals:
-                state = reference_cell(layer, model.embedding, terms, signal, state)
+                state = adaptive_gru_step(layer, model.embedding, terms, signal, state)
                 states.append(state)
             signals = states
         forecasts.append(regression(model, signals[-1]))

@@ -13,6 +13,8 @@ from pgti.models.graph_wavenet import GraphWaveNet as GraphWaveNet
 from pgti.models.graph_wavenet import GraphWaveNetConfig as GraphWaveNetConfig
 from pgti.models.gru import GRU as GRU
 from pgti.models.gru import GRUConfig as GRUConfig
+from pgti.models.himnet import HimNet as HimNet
+from pgti.models.himnet import HimNetConfig as HimNetConfig
 from pgti.models.linear import DLinear as DLinear
 from pgti.models.linear import DLinearConfig as DLinearConfig
 from pgti.models.mtgnn import MTGNN as MTGNN

@@ -113,6 +113,6 @@ class AGCRN(AbstractModel):
         """The state of every layer after some steps; a layer reads all before the next begins."""
         after_NBD: list[NBD] = []
         for layer, before_NBD, own in zip(self._layers(), states_NBD, weights, strict=True):
-            sequence_NLBC = layer(sequence_NLBC, before_NBD, own, adjacency)
+            sequence_NLBC = layer(sequence_NLBC, before_NBD, own, adjacency.propagate)
             after_NBD.append(sequence_NLBC[:, -1])
         return after_NBD

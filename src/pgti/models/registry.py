@@ -15,6 +15,7 @@ from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_trainab
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
 from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
 from pgti.models.gru import GRU, GRUConfig
+from pgti.models.himnet import HimNet, HimNetConfig
 from pgti.models.linear import DLinear, DLinearConfig
 from pgti.models.mtgnn import MTGNN, MTGNNConfig
 from pgti.models.own import CUSTOM_MODEL, ModelFactory, OwnModel, find_own_model, own_config
@@ -74,6 +75,7 @@ MODELS: Registry[ModelEntry] = Registry(
             GraphWaveNetConfig, GraphWaveNet, "Wu et al., IJCAI 2019, arXiv 1906.00121"
         ),
         "gru": ModelEntry(GRUConfig, GRU, "Cho et al., EMNLP 2014, arXiv 1406.1078"),
+        "himnet": ModelEntry(HimNetConfig, HimNet, "Dong et al., KDD 2024, arXiv 2405.10800"),
         "linear": ModelEntry(DLinearConfig, DLinear, "Zeng et al., AAAI 2023, arXiv 2205.13504"),
         "mtgnn": ModelEntry(MTGNNConfig, MTGNN, "Wu et al., KDD 2020, arXiv 2005.11650"),
         "st-balance": ModelEntry(STBalanceConfig, STBalance, "2026, arXiv 2605.18793"),

@@ -50,14 +50,14 @@ DENSE_UP_TO_NODES = 4096
 
 
 class AdaptiveAdjacency(NamedTuple):
-    """A learned N x N operator, A = read_NR @ pool_RN, stored as its factors.
+    """A learned N x N operator, A = read_NR @ pool_RN, stored as its factors; or a batch of them.
 
     Where sensors are split over ranks, the factors are those of this rank's sensors, and what is
     pooled is summed over the ranks.
 
     Attributes:
-        read_NR: [N, R]; in the dense form A itself, R = N.
-        pool_RN: [R, N]; in the dense form None, for the identity.
+        read_NR: [N, R] or [B, N, R]; in the dense form A itself, R = N.
+        pool_RN: [R, N] or [B, R, N]; in the dense form None, for the identity.
         supports: whose sensors these are; None for all of them.
     """
 
@@ -66,8 +66,12 @@ class AdaptiveAdjacency(NamedTuple):
     supports: Supports | None = None
 
     def multiply(self, x_NF: NF) -> NF:
-        """A @ x, differentiable."""
+        """A @ x, differentiable; of operators and features with leading axes, each pair's."""
         return self.read_NR @ self._pool(x_NF)
+
+    def propagate(self, x_NMC: Tensor) -> Tensor:
+        """A @ x of a state with nodes first, [N, .., C], in its shape; of a single operator."""
+        return self.multiply(x_NMC.flatten(1)).view(x_NMC.shape)
 
     def powers(self, hops: int) -> Tensor:
         """[N, hops * R]: the left factors of A, A^2, .., A^hops side by side.
@@ -104,22 +108,22 @@ def is_dense(form: str, num_nodes: int) -> bool:
 def adaptive_adjacency(
     source_NR: Tensor, target_NR: Tensor, form: str, supports: Supports | None = None
 ) -> AdaptiveAdjacency:
-    """The operator of two embeddings; differentiable, in their precision.
+    """The operator of two embeddings, or of each pair in a batch; differentiable, as precise.
 
     Args:
-        source_NR: [N, R], E1: of the nodes that read.
-        target_NR: [N, R], E2: of the nodes that are read.
+        source_NR: [N, R] or [B, N, R], E1: of the nodes that read.
+        target_NR: likewise, E2: of the nodes that are read.
         form: an `AdjacencyForm`, or ConfigError is raised.
         supports: say which nodes are this rank's, if their sensors are split over ranks.
     """
     check_adjacency_form(form)
-    if is_dense(form, len(source_NR)):
+    if is_dense(form, source_NR.shape[-2]):
         with without_autocast(source_NR.device):
-            scores_NN = functional.relu(source_NR @ target_NR.t())
-        return AdaptiveAdjacency(functional.softmax(scores_NN, dim=1), None)
-    read_NR, pool_NR = functional.softmax(source_NR, dim=1), functional.softmax(target_NR, dim=0)
+            scores_NN = functional.relu(source_NR @ target_NR.mT)
+        return AdaptiveAdjacency(functional.softmax(scores_NN, dim=-1), None)
+    read_NR, pool_NR = functional.softmax(source_NR, dim=-1), functional.softmax(target_NR, dim=-2)
     if supports is None or not supports.is_sharded:
-        return AdaptiveAdjacency(read_NR, pool_NR.t())
+        return AdaptiveAdjacency(read_NR, pool_NR.mT)
     # Every rank has the embeddings of all nodes: the softmax over nodes needs no exchange.
     read_NR, pool_NR = supports.local(read_NR), supports.local(pool_NR)
     return AdaptiveAdjacency(read_NR, pool_NR.t(), supports)

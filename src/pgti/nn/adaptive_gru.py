@@ -1,7 +1,8 @@
-"""The recurrent layer of AGCRN: a GRU whose products are graph convolutions of a learned graph.
+"""A GRU whose products are graph convolutions of a learned graph, with weights from embeddings.
 
 Bai et al., Adaptive Graph Convolutional Recurrent Network, NeurIPS 2020, eq. 6, in the form of its
-released code; A is the learned adjacency, W_n and b_n the weights of node n:
+released code; A is the learned adjacency, W_n and b_n the weights of node n (of HimNet also those
+of a window, or of a node in a window):
 
     [z, r] = sigmoid([x, h] * W_zr + b_zr)     c = tanh([x, z . h] * W_c + b_c)
     h' = r . h + (1 - r) . c                   (s * W)_n = sum_k (T_k(A) s)_n W_kn
@@ -12,18 +13,26 @@ convolution is linear, and the weights of z and r, which see the same s, are one
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from pgti.nn.adaptive import AdaptiveAdjacency
 from pgti.nn.execution import without_autocast
 from pgti.nn.limits import CPU_LIMITS, ChunkLimits
 from pgti.nn.node_weights import NodeWeights
 from pgti.shapes import NBD
 
-__all__ = ["AdaptiveGRU", "AdaptiveGRUWeights"]
+__all__ = ["AdaptiveGRU", "AdaptiveGRUWeights", "adaptive_recurrence", "chebyshev_terms"]
+
+
+class TermWeights(Protocol):
+    """The matrices of the terms of a graph convolution."""
+
+    def add_products(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
+        """`base` plus each term times its matrix, [N, M, O]."""
 
 
 class AdaptiveGRUWeights(NamedTuple):
@@ -33,13 +42,57 @@ class AdaptiveGRUWeights(NamedTuple):
         inputs: of the inputs, for z, r and c.
         gates: of the state, for z and r.
         candidate: of the reset state, for c.
-        bias_N1G: [N, 1, 3 D].
+        bias_N1G: [N, 1, 3 D], or [1, 1, 3 D] for all.
     """
 
-    inputs: NodeWeights
-    gates: NodeWeights
-    candidate: NodeWeights
+    inputs: TermWeights
+    gates: TermWeights
+    candidate: TermWeights
     bias_N1G: Tensor
+
+
+def adaptive_recurrence(
+    x_NLMC: Tensor,
+    state_NMD: Tensor,
+    weights: AdaptiveGRUWeights,
+    terms_of: Callable[[Tensor], list[Tensor]],
+) -> Tensor:
+    """The states after each of L inputs.
+
+    Args:
+        x_NLMC: [N, L, M, C]: first what has weights of its own (such as the nodes), and M rows of
+            each (such as the windows of a batch).
+        state_NMD: [N, M, D], before the first input.
+        weights: of the layer.
+        terms_of: the terms of a graph convolution of [N, M, C] or [N, L, M, C], in its shape.
+
+    Returns:
+        [N, L, M, D].
+    """
+    hidden = state_NMD.shape[2]
+    terms_NMC = [term.flatten(1, 2) for term in terms_of(x_NLMC)]
+    inputs_NMG = weights.inputs.add_products(weights.bias_N1G, terms_NMC)
+    inputs_NLMG = inputs_NMG.view(*x_NLMC.shape[:3], -1)
+    states_NMD = []
+    for inputs_NMG in inputs_NLMG.unbind(dim=1):
+        into_gates_NMG, into_c_NMD = inputs_NMG.tensor_split([2 * hidden], dim=2)
+        gates_NMG = weights.gates.add_products(into_gates_NMG, terms_of(state_NMD))
+        z_NMD, r_NMD = torch.sigmoid(gates_NMG).chunk(2, dim=2)
+        c_NMD = weights.candidate.add_products(into_c_NMD, terms_of(z_NMD * state_NMD))
+        state_NMD = torch.lerp(torch.tanh(c_NMD), state_NMD, r_NMD)  # c + r (h - c)
+        states_NMD.append(state_NMD)
+    return torch.stack(states_NMD, dim=1)
+
+
+def chebyshev_terms(
+    state: Tensor, order: int, propagate: Callable[[Tensor], Tensor]
+) -> list[Tensor]:
+    """T_0 s .. T_{K-1} s of a state s; `propagate` multiplies it by the operator."""
+    terms = [state.view_as(state)]  # gradients of the terms are added before those of the state
+    for term in range(1, order):
+        following = propagate(terms[-1])
+        terms.append(following if term == 1 else 2 * following - terms[-2])
+    return terms
 
 
 class AdaptiveGRU(nn.Module):
@@ -95,38 +148,19 @@ class AdaptiveGRU(nn.Module):
         x_NLBC: Tensor,
         state_NBD: NBD,
         weights: AdaptiveGRUWeights,
-        adjacency: AdaptiveAdjacency,
+        propagate: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """The states after each input.
 
         Args:
-            x_NLBC: [N, L, B, C]: nodes first, because each has its own weights.
+            x_NLBC: [N, L, B, C]: nodes first, because each has its own weights; likewise whatever
+                else the embeddings are those of.
             state_NBD: [N, B, D], before the first input.
             weights: from `weights` of this layer.
-            adjacency: A.
+            propagate: multiplies [N, B, C] and [N, L, B, C] by A: `AdaptiveAdjacency.propagate`.
 
         Returns:
             [N, L, B, D].
         """
-        terms_NMC = self._polynomials(x_NLBC.flatten(1, 2), adjacency)
-        inputs_NMG = weights.inputs.add_products(weights.bias_N1G, terms_NMC)
-        inputs_NLBG = inputs_NMG.view(*x_NLBC.shape[:3], -1)
-        states_NBD = []
-        for inputs_NBG in inputs_NLBG.unbind(dim=1):
-            into_gates_NBG, into_c_NBD = inputs_NBG.tensor_split([2 * self.hidden], dim=2)
-            terms_NBD = self._polynomials(state_NBD, adjacency)
-            gates_NBG = torch.sigmoid(weights.gates.add_products(into_gates_NBG, terms_NBD))
-            z_NBD, r_NBD = gates_NBG.chunk(2, dim=2)
-            terms_NBD = self._polynomials(z_NBD * state_NBD, adjacency)
-            c_NBD = torch.tanh(weights.candidate.add_products(into_c_NBD, terms_NBD))
-            state_NBD = torch.lerp(c_NBD, state_NBD, r_NBD)  # c + r (h - c)
-            states_NBD.append(state_NBD)
-        return torch.stack(states_NBD, dim=1)
-
-    def _polynomials(self, s_NMC: Tensor, adjacency: AdaptiveAdjacency) -> list[Tensor]:
-        """T_0 s .. T_{K-1} s."""
-        terms_NF = [s_NMC.flatten(1)]
-        for term in range(1, self._order):
-            next_NF = adjacency.multiply(terms_NF[-1])
-            terms_NF.append(next_NF if term == 1 else 2 * next_NF - terms_NF[-2])
-        return [term_NF.view(s_NMC.shape) for term_NF in terms_NF]
+        terms_of = partial(chebyshev_terms, order=self._order, propagate=propagate)
+        return adaptive_recurrence(x_NLBC, state_NBD, weights, terms_of)
