@@ -20,6 +20,7 @@ from pgti.models.linear import DLinear, DLinearConfig
 from pgti.models.mtgnn import MTGNN, MTGNNConfig
 from pgti.models.own import CUSTOM_MODEL, ModelFactory, OwnModel, find_own_model, own_config
 from pgti.models.st_balance import STBalance, STBalanceConfig
+from pgti.models.st_recall import STRecall, STRecallConfig
 from pgti.models.staeformer import STAEformer, STAEformerConfig
 from pgti.models.stgcn import STGCN, STGCNConfig
 from pgti.models.stid import STID, STIDConfig
@@ -80,6 +81,9 @@ MODELS: Registry[ModelEntry] = Registry(
         "mtgnn": ModelEntry(MTGNNConfig, MTGNN, "Wu et al., KDD 2020, arXiv 2005.11650"),
         "st-balance": ModelEntry(STBalanceConfig, STBalance, "2026, arXiv 2605.18793"),
         "st-llm": ModelEntry(STLLMConfig, STLLM, "Liu et al., MDM 2024, arXiv 2401.10134"),
+        "st-recall": ModelEntry(
+            STRecallConfig, STRecall, "pgti", "copies readings of earlier days; needs history"
+        ),
         "staeformer": ModelEntry(
             STAEformerConfig, STAEformer, "Liu et al., CIKM 2023, arXiv 2308.10425"
         ),
