@@ -35,7 +35,7 @@ ENCODINGS = [
 """Values of `grid` and `exact`."""
 GRIDS = np.array([10, 2, 4])
 START = np.datetime64("2025-10-01T00:00")
-COVARIATES = ("future", "future_mask", "static", "static_codes")
+COVARIATES = ("future", "future_mask", "static", "static_codes", "history", "history_mask")
 
 
 def make_source(
@@ -85,7 +85,7 @@ def make_source(
             future[2:, 0] = np.nan
         writer.finish(start=START, interval_seconds=300, future=future)
     store = SeriesStore.open(target)
-    is_typical = climatology or (fill == "last" and store.meta.missing_count > 0)
+    is_filled = fill == "last" and (store.meta.missing_count > 0 or bool(spec.history))
     assert store.meta.dtype == DTYPES[exact][grid]
     return WindowSource(
         store=store,
@@ -93,7 +93,9 @@ def make_source(
         scaler=Scaler.fit(store, range(shape[0] // 2)),
         target_indices=targets,
         calendar=calendar,
-        typical=TypicalReadings.fit(store, range(shape[0] // 2)) if is_typical else None,
+        typical=TypicalReadings.fit(store, range(shape[0] // 2))
+        if climatology or is_filled
+        else None,
         fill=fill,
         observed_mask=observed_mask,
         climatology=climatology,

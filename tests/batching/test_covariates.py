@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pgti.batching import Batcher, WindowConfig, WindowDataset, WindowSource, build_loader
+from pgti.batching.loader import empty_batch
 from pgti.batching.static_inputs import StaticInputs
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
@@ -180,7 +181,7 @@ def test_features_of_the_sensors_are_the_same_in_every_batch(
     )
     shape = source.shape
     assert (shape.static_channels, shape.static_categories) == (5, (2, 2))
-    assert source.empty_batch(CPU).static is not None
+    assert empty_batch(source, CPU).static is not None
 
 
 @pytest.mark.parametrize("value", [0.1, 12.7, 1e9 + 0.1])

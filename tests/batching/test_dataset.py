@@ -25,6 +25,7 @@ from pgti.batching import (
     build_batcher,
     build_loader,
 )
+from pgti.batching.loader import empty_batch
 from pgti.errors import ConfigError, DataError, StoreError
 from pgti.forecasting import NetworkForecaster
 from pgti.models import build_model
@@ -359,8 +360,8 @@ def test_a_large_batch_a_batch_elsewhere_and_an_empty_one_are_as_short(store: Se
     source, _ = source_of(store)
     beyond = build_loader(source, range(NUM_STEPS - 5, NUM_STEPS - 4), 1, with_targets=False)
     assert "1 window without targets" in repr(next(beyond.epoch(0)))
-    assert repr(source.empty_batch(CPU)).startswith("Batch of 0 windows on cpu\n")
-    for each in (batch, elsewhere, source.empty_batch(CPU)):
+    assert repr(empty_batch(source, CPU)).startswith("Batch of 0 windows on cpu\n")
+    for each in (batch, elsewhere, empty_batch(source, CPU)):
         assert len(repr(each).splitlines()) <= 12
         assert len(repr(each)) < 400
 

@@ -14,6 +14,7 @@ from pgti.batching.batcher import WindowBatcher
 from pgti.batching.build import build_batcher, build_loader, choose_batching
 from pgti.batching.device_rows import device_bytes
 from pgti.batching.host_rows import HostRows
+from pgti.batching.loader import empty_batch
 from pgti.batching.mapped_series import MappedSeries, pages_of
 from pgti.store.static_features import StaticFeatures
 from pgti.windows import WindowSpec
@@ -76,7 +77,7 @@ def test_every_batching(
         expected = columns_of(whole.gather(np.array(starts)).clone())
         assert_same(part.gather(np.array(starts)), expected)
     assert some.shape.num_nodes == 11  # a network has parameters of all sensors
-    assert some.empty_batch(CPU).x.shape == (0, 5, 5, source.num_input_channels)
+    assert empty_batch(some, CPU).x.shape == (0, 5, 5, source.num_input_channels)
     assert 2 * device_bytes(some) < device_bytes(source) + 4 * some.typical_bytes
     assert " KiB of " in choose_batching(some, CPU)[1]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from pgti.batching.batch import Batch
 from pgti.batching.covariates import Covariates
 from pgti.batching.filling import Filling
+from pgti.batching.history import StoredHistory, TorchHistory
 from pgti.batching.source import WindowSource
 
 __all__ = ["Assembler", "StoredRows", "TorchAssembler"]
@@ -37,6 +38,7 @@ class StoredRows:
         window_calendar: calendar features of inputs and horizon [B, L + H, F].
         starts: first row of each window, int64 [B], on the host.
         with_targets: whether windows have L + H rows, or the first L.
+        history: of earlier rows; None where none were asked for.
         copied: what the computation has to wait for before it reads them; None where nothing is
             being copied.
     """
@@ -48,6 +50,7 @@ class StoredRows:
     window_calendar: Tensor
     starts: NDArray[np.int64]
     with_targets: bool
+    history: StoredHistory | None = None
     copied: torch.cuda.Event | None = None
 
     def to(self, device: torch.device) -> Self:
@@ -60,7 +63,7 @@ class StoredRows:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """The same rows in the tensors that a function returns for those here."""
-        index = self.window_index
+        index, history = self.window_index, self.history
         return replace(
             self,
             raw=function(self.raw),
@@ -68,6 +71,7 @@ class StoredRows:
             bins=function(self.bins),
             window_index=None if index is None else function(index),
             window_calendar=function(self.window_calendar),
+            history=None if history is None else history.map(function),
         )
 
 
@@ -97,11 +101,17 @@ class Assembler(ABC):
                 values, mask = self._covariates.decode(rows.raw)
                 horizon = values[0][index[:, num_steps:]], mask[0][index[:, num_steps:]]
         self._covariates.add_to(batch, horizon, bins[..., 0] if bins.shape[-1] else None)
+        if rows.history is not None:
+            batch.history, batch.history_mask = self._assemble_history(rows.history)
         return batch
 
     @abstractmethod
     def _assemble(self, rows: StoredRows) -> Batch:
         """Make a batch, with 0 for what is missing."""
+
+    @abstractmethod
+    def _assemble_history(self, history: StoredHistory) -> tuple[Tensor, Tensor]:
+        """Standardised readings of history, filled, and which were observed, [B, R, N, C] each."""
 
 
 class TorchAssembler(Assembler):
@@ -135,6 +145,7 @@ class TorchAssembler(Assembler):
         if source.climatology and typical is not None:
             self._climatology = torch.from_numpy(typical[..., list(targets)]).to(device)
         self._x: Tensor | None = None
+        self._history = TorchHistory(source, device)
 
     def _assemble(self, rows: StoredRows) -> Batch:
         steps = self._source.spec.input_steps
@@ -175,14 +186,7 @@ class TorchAssembler(Assembler):
     ) -> None:
         nodes, channels = raw.shape[2:]
         values = x[..., :channels]
-        if self._dtype == torch.float32:
-            values.copy_(raw)
-            if self._divisors is not None:
-                values.div_(self._divisors)
-        else:
-            readings = self._decode(raw, self._divisors)
-            values.copy_(readings if self._offsets is None else readings.sub_(self._offsets))
-        values.sub_(self._mean).div_(self._std)
+        self._standardise(values, raw)
         self._filled(values, mask)
         if self._source.observed_mask:
             x[..., channels : 2 * channels].copy_(mask)
@@ -195,6 +199,20 @@ class TorchAssembler(Assembler):
                 channels += width
         if calendar.shape[-1]:
             x[..., channels:].copy_(calendar.unsqueeze(2).expand(-1, -1, nodes, -1))
+
+    def _standardise(self, values: Tensor, raw: Tensor) -> None:
+        """Write stored readings as standardised float32, whatever for those that are missing."""
+        if self._dtype == torch.float32:
+            values.copy_(raw)
+            if self._divisors is not None:
+                values.div_(self._divisors)
+        else:
+            readings = self._decode(raw, self._divisors)
+            values.copy_(readings if self._offsets is None else readings.sub_(self._offsets))
+        values.sub_(self._mean).div_(self._std)
+
+    def _assemble_history(self, history: StoredHistory) -> tuple[Tensor, Tensor]:
+        return self._history(history, self._standardise, self._observed)
 
     def _targets_of(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Target readings in original units and which of them were observed: [K, R, N, C_out]."""

@@ -1,10 +1,11 @@
 """Which windows of a store there are, and what belongs to their inputs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
+from pgti.batching.history_texts import check_history, history_ranges
 from pgti.errors import ConfigError, option
 from pgti.options import convert_fields
 from pgti.store import parse_time
@@ -34,6 +35,11 @@ class WindowConfig:
         input_steps: Time steps that the model sees.
         horizon: Time steps that it forecasts.
         stride: Time steps between the starts of neighbouring windows.
+        history: Earlier readings that the model sees beside its inputs. 14d is the whole span of 14
+            days that ends at the last input; 1d..7d the hours of inputs and horizon on each of the
+            7 days before, 1w..4w on the same weekday of 4 weeks. A number without a unit counts
+            time steps. Readings before the first time step are missing, so that the windows stay
+            the same.
         targets: Channels to forecast. By default all inputs that are not known in advance.
         inputs: Channels that the model sees, targets included. By default all of them.
         calendar: Calendar features to append to the inputs: time-of-day, day-of-week, day-of-year,
@@ -64,6 +70,7 @@ class WindowConfig:
     input_steps: int = 12
     horizon: int = 12
     stride: int = 1
+    history: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     calendar: tuple[str, ...] | None = None
@@ -80,6 +87,7 @@ class WindowConfig:
     def __post_init__(self) -> None:
         convert_fields(self)
         _ = self.spec
+        check_history(self.history)
         if (self.val_from is None) != (self.test_from is None):
             raise ConfigError(
                 f"val_from is {self.val_from} and test_from {self.test_from}: "
@@ -88,16 +96,35 @@ class WindowConfig:
 
     @property
     def spec(self) -> WindowSpec:
-        """The window's shape."""
+        """The window's shape, which says where windows start; `spec_of` adds the history."""
         return WindowSpec(input_steps=self.input_steps, horizon=self.horizon, stride=self.stride)
+
+    def spec_of(self, store: "SeriesStore") -> WindowSpec:
+        """The window's shape with the rows of its history, which a store's interval decides.
+
+        Raises:
+            ConfigError: if the store has no such rows.
+        """
+        if not self.history:
+            return self.spec
+        axis, steps = store.time_axis, self.input_steps
+        return replace(self.spec, history=history_ranges(self.history, axis, steps, self.horizon))
 
     def splits(self, store: "SeriesStore") -> Splits:
         """Train, validation and test windows of a store.
 
         Raises:
-            ConfigError: if the split leaves no training window, or a time is not valid.
+            ConfigError: if the split leaves no training window, a time is not valid, or the history
+                is longer than the series.
         """
         num_steps = store.meta.num_steps
+        longest = -self.spec_of(store).reach.start
+        if longest >= num_steps:
+            raise ConfigError(
+                f"history is {', '.join(self.history)}: it begins {longest} rows before the first "
+                f"input, and the series has {num_steps}: no window would have all of it; shorten "
+                f"{option('windows.history')}"
+            )
         holes = None if self.across_holes else store.time_axis.holes
         if self.val_from is None or self.test_from is None:
             return split_by_fractions(num_steps, self.spec, self.fractions, self.gap, holes)

@@ -11,6 +11,7 @@ from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
 from pgti.batching.covariates import Covariates
 from pgti.batching.filling import Filling
+from pgti.batching.history import observed_rows, typical_rows
 from pgti.batching.numpy_assembler import PIECE_READINGS, NumpyDecoder
 from pgti.batching.rows import PAGE_ROWS, RowFeatures
 from pgti.batching.source import WindowSource
@@ -20,12 +21,21 @@ __all__ = ["DecodedBatcher", "decoded_bytes"]
 
 
 def decoded_bytes(source: WindowSource) -> int:
-    """Bytes that all rows take once they are decoded: inputs, targets and their masks."""
+    """Bytes that all rows take once they are decoded: inputs, targets, masks, and history."""
     meta = source.store.meta
     row_bytes = source.input_row_bytes + source.target_row_bytes
     if not meta.missing_count:  # without masks
         row_bytes -= source.num_nodes * (meta.num_channels + len(source.target_indices))
+    if _has_own_readings(source):
+        row_bytes += 4 * source.num_nodes * meta.num_channels
     return meta.num_steps * row_bytes
+
+
+def _has_own_readings(source: WindowSource) -> bool:
+    """Whether the readings of history are another array than the inputs of the same rows."""
+    is_filled = source.fills_history and source.store.meta.missing_count > 0
+    has_more = source.num_input_channels > source.store.meta.num_channels
+    return bool(source.spec.history) and (is_filled or has_more)
 
 
 class DecodedBatcher(Batcher[Batch]):
@@ -60,6 +70,10 @@ class DecodedBatcher(Batcher[Batch]):
         masked = rows if self._decoder.has_missing else 0
         self._x_mask = np.empty((masked, nodes, meta.num_channels), dtype=np.bool_)
         self._y_mask = np.empty((masked, nodes, targets), dtype=np.bool_)
+        self._typical = typical_rows(source)
+        self._readings = self._x
+        if _has_own_readings(source):
+            self._readings = np.empty((rows, nodes, meta.num_channels), dtype=np.float32)
         spec = source.spec
         self._x_windows = _Windows(self._x, spec.input_steps)
         self._y_windows = _Windows(self._y, spec.horizon)
@@ -99,7 +113,46 @@ class DecodedBatcher(Batcher[Batch]):
         if has_horizon:
             horizon = self._horizon(rows[:, spec.input_steps :])
         self._covariates.add_to(batch, horizon, bins[..., 0] if bins.shape[-1] else None)
+        if spec.history:
+            batch.history, batch.history_mask = self._history(request)
         return batch
+
+    def _history(self, request: BatchRequest) -> tuple[Tensor, Tensor]:
+        """Readings of earlier rows and which were observed, copied range by range."""
+        starts, spec, scratch = request.starts, self.source.spec, request.scratch
+        begins = self.source.history_begins(starts)
+        rows = starts[:, None] + spec.history_offsets
+        is_there = rows >= begins[:, None]
+        self._decode_rows(np.where(is_there, rows, starts[:, None]))
+        shape = (*rows.shape, *self._readings.shape[1:])
+        values = scratch.array("history", shape, np.float32)
+        mask: NDArray[np.bool_] | None = None
+        if self._decoder.has_missing:
+            mask = scratch.array("history mask", shape, np.bool_)
+        for window, (start, begin) in enumerate(zip(starts.tolist(), begins.tolist(), strict=True)):
+            position = 0
+            for each in spec.history:
+                first = max(start + each.start, begin)
+                stop = max(start + each.stop, first)
+                position += len(each)
+                into = slice(position - (stop - first), position)
+                np.copyto(values[window, into], self._readings[first:stop])
+                if mask is not None:
+                    np.copyto(mask[window, into], self._x_mask[first:stop])
+        if not is_there.all():
+            bins = self._features.history_bins(rows, begins)
+            values[~is_there] = self._stand_in(None if bins is None else bins[~is_there])
+            if mask is not None:
+                mask[~is_there] = False
+        if mask is None:
+            return torch.from_numpy(values), observed_rows(torch.from_numpy(is_there), shape)
+        return torch.from_numpy(values), torch.from_numpy(mask)
+
+    def _stand_in(self, bins: NDArray[np.int64] | None) -> NDArray[np.float32] | float:
+        """What stands for missing rows of history, [rows, N, C]."""
+        if self._typical is None or bins is None:
+            return 0.0
+        return self._typical[bins].reshape(-1, *self._readings.shape[1:])
 
     def _horizon(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Values known in advance of decoded rows [B, H], and where they are known."""
@@ -116,16 +169,16 @@ class DecodedBatcher(Batcher[Batch]):
     def _copies(
         self, values: "_Windows", mask: "_Windows", starts: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
-        self._decode(starts, values.num_rows)
+        self._decode_rows(starts[:, None] + np.arange(values.num_rows))
         if self._decoder.has_missing:
             return values.copies(starts), mask.copies(starts)
         return values.copies(starts), self._true.expand(len(starts), *mask.shape)
 
-    def _decode(self, starts: NDArray[np.int64], num_rows: int) -> None:
+    def _decode_rows(self, rows: NDArray[np.int64]) -> None:
         """Decode the pages of these rows that are not decoded yet."""
         if self._is_complete:
             return
-        pages = (starts[:, None] + np.arange(num_rows)) // self._page_rows
+        pages = rows // self._page_rows
         if self._is_decoded[pages].all():
             return
         with self._decoding:
@@ -146,6 +199,19 @@ class DecodedBatcher(Batcher[Batch]):
         calendar, bins = self._features.calendar(rows), self._features.bins(rows)
         self._decoder.inputs(raw, calendar, bins, self._x[None, piece], x_mask)
         self._decoder.targets(raw, self._y[piece].reshape(1, rows.size, -1), y_mask)
+        if self._readings is not self._x:
+            self._decode_history(piece)
+
+    def _decode_history(self, piece: slice) -> None:
+        """Write the readings of history of a page: those of its inputs, filled."""
+        rows = np.arange(piece.start, piece.stop)
+        readings = self._readings[piece]
+        readings[...] = self._x[piece, :, : readings.shape[-1]]
+        bins = self._features.history_bins(rows[None], np.zeros(1, dtype=np.int64))
+        if self._decoder.has_missing and self._typical is not None and bins is not None:
+            for row, each in enumerate(bins[0].tolist()):
+                usual = self._typical[each].reshape(readings.shape[1:])
+                np.copyto(readings[row], usual, where=~self._x_mask[piece.start + row])
 
 
 class _Windows:

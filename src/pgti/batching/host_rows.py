@@ -1,6 +1,7 @@
 """Rows that are read on the host, in their stored dtype, and move to the compute device."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -10,11 +11,15 @@ from torch import Tensor
 from pgti.batching.assembler import StoredRows
 from pgti.batching.batcher import BatchRequest, RowSource
 from pgti.batching.copies import CopyStream, PinnedArrays
+from pgti.batching.history import StoredHistory
 from pgti.batching.rows import RowFeatures, RowReader, ScratchArrays
 from pgti.batching.source import WindowSource
-from pgti.windows import plan_rows
+from pgti.windows import plan_rows, union_rows
 
 __all__ = ["HostRows", "SeriesReader"]
+
+_Placed: TypeAlias = Callable[[str, NDArray[Any]], Tensor]
+"""Puts an array by name where the compute device reads it."""
 
 
 class SeriesReader(RowReader, Protocol):
@@ -76,6 +81,7 @@ class HostRows(RowSource[StoredRows]):
             return torch.from_numpy(scratch.place(name, array))
 
         index = plan.window_index
+        history = self._fetch_history(request, placed) if self._source.spec.history else None
         return StoredRows(
             raw=torch.from_numpy(raw).view(
                 *plan.rows.shape, self._source.num_nodes, meta.num_channels
@@ -86,6 +92,29 @@ class HostRows(RowSource[StoredRows]):
             window_calendar=placed("window calendar", window_calendar),
             starts=request.starts,
             with_targets=request.with_targets,
+            history=history,
+        )
+
+    def _fetch_history(self, request: BatchRequest, placed: _Placed) -> StoredHistory:
+        """Copy each row of the windows' histories once; those before the series are not read."""
+        source, spec, starts = self._source, self._source.spec, request.starts
+        begins = source.history_begins(starts)
+        plan = union_rows(starts, spec.history, begins)
+        assert plan.window_index is not None  # of a union
+        # A device cannot index what has no row, and every window may lie at the beginning.
+        shape = (max(1, plan.rows.size), self._reader.num_readings)
+        raw = request.scratch.array("history", shape, self._reader.dtype)
+        (request.reader or self._reader).copy_rows(plan.ranges, raw[: plan.rows.size])
+        rows = starts[:, None] + spec.history_offsets
+        bins = self._features.history_bins(rows, begins)
+        return StoredHistory(
+            raw=torch.from_numpy(raw).view(
+                len(raw), source.num_nodes, source.store.meta.num_channels
+            ),
+            places=placed("history places", plan.window_index),
+            is_there=placed("history is there", rows >= begins[:, None]),
+            bins=None if bins is None else placed("history bins", bins),
+            num_missing=(rows < begins[:, None]).sum(axis=1).tolist(),
         )
 
     def upload(self, fetched: StoredRows, scratch: ScratchArrays) -> StoredRows:

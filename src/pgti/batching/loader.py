@@ -8,16 +8,18 @@ from itertools import chain, cycle, islice, repeat
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pgti.batching.batch import Batch
 from pgti.batching.batcher import Batcher, BatchRequest
 from pgti.batching.rows import ScratchArrays
+from pgti.batching.source import WindowSource
 from pgti.errors import require_whole_number
 from pgti.windows import EvenSharding, Order, Sharding
 
-__all__ = ["BatchLoader"]
+__all__ = ["BatchLoader", "empty_batch"]
 
 
 class BatchLoader:
@@ -136,7 +138,7 @@ class BatchLoader:
 
     def _assemble(self, fetched: Any) -> Batch:
         if fetched is None:
-            return self.batcher.source.empty_batch(self.batcher.device)
+            return empty_batch(self.batcher.source, self.batcher.device)
         return self.batcher.assemble(fetched)
 
     def _plain(
@@ -208,3 +210,30 @@ class _Fetching:
         if self._uploaded is None:
             self._uploaded = (self._upload(self._future.result(), self._scratch),)
         return self._uploaded[0]
+
+
+def empty_batch(source: WindowSource, device: torch.device) -> Batch:
+    """The batch of a rank that has no window of it: every tensor with B = 0."""
+    meta, spec = source.store.meta, source.spec
+    past, future = (0, spec.input_steps, source.num_nodes), (0, spec.horizon, source.num_nodes)
+    num_targets = len(source.target_indices)
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    static, num_known = source.static_inputs(device), len(source.known_indices)
+    earlier = (0, spec.history_steps, source.num_nodes, meta.num_channels)
+    return Batch(
+        x=empty(*past, source.num_input_channels),
+        x_mask=empty(*past, meta.num_channels, dtype=torch.bool),
+        y=empty(*future, num_targets, dtype=torch.float64 if source.is_exact else torch.float32),
+        y_mask=empty(*future, num_targets, dtype=torch.bool),
+        calendar=empty(0, spec.span, len(source.calendar)),
+        starts=np.empty(0, dtype=np.int64),
+        future=empty(*future, num_known) if num_known else None,
+        future_mask=empty(*future, num_known, dtype=torch.bool) if num_known else None,
+        static=None if static is None else static.values,
+        static_codes=None if static is None else static.codes,
+        history=empty(*earlier) if spec.history else None,
+        history_mask=empty(*earlier, dtype=torch.bool) if spec.history else None,
+    )

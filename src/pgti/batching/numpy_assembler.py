@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pgti.batching.assembler import Assembler, StoredRows
 from pgti.batching.batch import Batch
+from pgti.batching.history import NumpyHistory, StoredHistory
 from pgti.batching.rows import ScratchArrays, copy_row_ranges
 from pgti.batching.source import WindowSource
 from pgti.store.codec import Raw, Values
@@ -88,22 +89,34 @@ class NumpyDecoder:
             else:
                 values = self._scratch.array("values", codes.shape, np.float32)
             observed = None if mask is None else mask[piece]
-            if self.reading_dtype == np.float32:
-                self._decode(codes, self._divisors, values, observed)
-            else:
-                readings = self._scratch.array("readings", codes.shape, np.float64)
-                self._decode(codes, self._divisors, readings, observed)
-                if self._offsets is not None:
-                    readings -= self._offsets
-                np.copyto(values, readings, casting="same_kind")
-            values -= self._mean
-            values /= self._std
-            _zero_missing(values, observed)
+            self.readings(codes, values, observed)
             if self.num_inputs != self.num_channels:
                 readings = values.reshape(*part.shape[:3], self.num_channels)
                 for channel in range(self.num_channels):
                     part[..., channel] = readings[..., channel]
                 self._append(part, calendar[piece], bins[piece], observed)
+
+    def readings(
+        self, codes: Raw, values: NDArray[np.float32], observed: NDArray[np.bool_] | None
+    ) -> None:
+        """Write standardised readings, 0 where missing, and which of them were observed.
+
+        Args:
+            codes: stored readings of a piece [..., N * C].
+            values: written, of the same shape.
+            observed: likewise; None where none is missing.
+        """
+        if self.reading_dtype == np.float32:
+            self._decode(codes, self._divisors, values, observed)
+        else:
+            readings = self._scratch.array("readings", codes.shape, np.float64)
+            self._decode(codes, self._divisors, readings, observed)
+            if self._offsets is not None:
+                readings -= self._offsets
+            np.copyto(values, readings, casting="same_kind")
+        values -= self._mean
+        values /= self._std
+        _zero_missing(values, observed)
 
     def targets(self, raw: Raw, y: Values, mask: NDArray[np.bool_] | None) -> None:
         """Write the targets of rows in original units and which of them were observed.
@@ -191,6 +204,7 @@ class NumpyAssembler(Assembler):
         self._decoder = NumpyDecoder(source, piece_readings)
         self._scratch = ScratchArrays()
         self._true = torch.ones((), dtype=torch.bool)
+        self._history = NumpyHistory(source, self._decoder, piece_readings)
 
     def _assemble(self, rows: StoredRows) -> Batch:
         raw: Raw = rows.raw.numpy().reshape(*rows.raw.shape[:2], -1)
@@ -217,6 +231,9 @@ class NumpyAssembler(Assembler):
             calendar=rows.window_calendar,
             starts=rows.starts,
         )
+
+    def _assemble_history(self, history: StoredHistory) -> tuple[Tensor, Tensor]:
+        return self._history(history)
 
     def _inputs(
         self, name: str, raw: Raw, calendar: NDArray[np.float32], bins: NDArray[np.int64]

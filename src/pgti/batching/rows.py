@@ -84,9 +84,11 @@ class RowFeatures:
         self._source = source
         self._page_rows = page_rows
         num_rows = source.store.meta.num_steps + source.spec.horizon
+        has_bins = bool(source.typical_offsets) or source.fills_history
         self._calendar = np.empty((num_rows, len(source.calendar)), dtype=np.float32)
         self._offsets = np.array(source.typical_offsets, dtype=np.int64)
-        self._bins = np.empty(num_rows if len(self._offsets) else 0, dtype=np.int64)
+        self._bins = np.empty(num_rows if has_bins else 0, dtype=np.int64)
+        self._before: dict[int, NDArray[np.int64]] = {}
         self._is_known = np.zeros(-(-num_rows // page_rows), dtype=np.bool_)
         self._is_complete = False
 
@@ -107,6 +109,36 @@ class RowFeatures:
         self._compute(wanted)
         bins: NDArray[np.int64] = self._bins[wanted]
         return bins
+
+    def history_bins(
+        self, rows: NDArray[np.int64], begins: NDArray[np.int64]
+    ) -> NDArray[np.int64] | None:
+        """Entries of the table of typical readings for rows of history; None if none are filled.
+
+        Args:
+            rows: of each window, int64 [B, R].
+            begins: the first row that each window may read, int64 [B]; the times of those before it
+                are those that its own would follow without a hole.
+        """
+        if not self._source.fills_history:
+            return None
+        readable = np.maximum(rows, begins[:, None])
+        self._compute(readable)
+        bins: NDArray[np.int64] = self._bins[readable]
+        for window in np.flatnonzero(rows[:, 0] < begins).tolist():
+            begin = int(begins[window])
+            missing = rows[window, rows[window] < begin] - begin
+            bins[window, : len(missing)] = self._bins_before(begin)[missing]
+        return bins
+
+    def _bins_before(self, row: int) -> NDArray[np.int64]:
+        """Entries of the table for the rows before one that lacks them, the last of them last."""
+        if row not in self._before:
+            assert self._source.typical is not None  # where history is filled
+            count = -self._source.spec.reach.start
+            axis = self._source.store.time_axis.before(row, count)
+            self._before[row] = self._source.typical.bins(axis, np.arange(count))
+        return self._before[row]
 
     def _compute(self, rows: NDArray[np.int64]) -> None:
         if self._is_complete:

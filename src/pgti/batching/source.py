@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.batch import Batch
 from pgti.batching.config import Fill, WindowConfig
 from pgti.batching.static_inputs import StaticInputs
 from pgti.display import count_of
@@ -29,8 +28,14 @@ __all__ = ["WindowSource", "needs_typical", "relative"]
 
 
 def needs_typical(windows: WindowConfig, store: SeriesStore) -> bool:
-    """Whether inputs have typical readings: in a climatology, or in place of missing ones."""
-    return windows.climatology or (windows.fill == "last" and store.meta.missing_count > 0)
+    """Whether inputs have typical readings: in a climatology, or in place of missing ones.
+
+    With history some are always missing: those before the series begins.
+    """
+    is_filled = windows.fill == "last"
+    return windows.climatology or (
+        is_filled and (store.meta.missing_count > 0 or bool(windows.history))
+    )
 
 
 def relative(values: Values, offsets: NDArray[np.float64] | None) -> NDArray[np.float32]:
@@ -62,6 +67,7 @@ class WindowSource:
             empty for all. A batch has all of them; see `network_channels`.
         sensors: positions of the sensors that batches have, rising int64 [n], where the sensors of
             the windows are split over ranks; None for all N.
+        across_holes: whether history reaches across holes in the times, as if there were none.
 
     Raises:
         ConfigError: if there is no such calendar feature, the series has no times, or a climatology
@@ -83,6 +89,7 @@ class WindowSource:
     static: StaticFeatures | None = None
     input_indices: tuple[int, ...] = ()
     sensors: NDArray[np.int64] | None = None
+    across_holes: bool = False
 
     def __post_init__(self) -> None:
         if self.climatology and (self.typical is None or not self.typical.has_times_of_day):
@@ -90,9 +97,10 @@ class WindowSource:
                 "a climatology is the mean of a time of day, and the series has no times or no "
                 f"more than one reading a day: leave {option('windows.climatology')} out"
             )
-        if self.fills and self.typical is None:
+        if (self.fills or self.fills_history) and self.typical is None:
             raise ConfigError(
-                "readings are missing and fill is 'last', which needs the typical readings of the "
+                f"readings {'are missing' if self.fills else 'before the first row are missing'} "
+                "and fill is 'last', which needs the typical readings of the "
                 "training rows: pass typical=TypicalReadings.fit(store, rows), or use fill='mean'"
             )
         # Refuses unknown features, and years whose holidays are not known, at once.
@@ -123,7 +131,7 @@ class WindowSource:
                 series.
             DataError: if a target channel is not in the store, or a channel was never observed.
         """
-        targets, spec = windows.target_indices(store), windows.spec
+        targets, spec = windows.target_indices(store), windows.spec_of(store)
         inputs = windows.input_indices(store)
         calendar = windows.calendar
         if calendar is None:
@@ -151,6 +159,7 @@ class WindowSource:
             ),
             static=store.static_features,
             input_indices=inputs,
+            across_holes=windows.across_holes,
         )
 
     @property
@@ -217,6 +226,10 @@ class WindowSource:
             future_channels=len(self.known_indices),
             static_channels=0 if self.static is None else self.static.num_values,
             static_categories=() if self.static is None else self.static.num_categories,
+            history=self.spec.history,
+            history_channels=(len(self.input_indices) or self.store.meta.num_channels)
+            if self.spec.history
+            else 0,
         )
 
     @property
@@ -240,8 +253,14 @@ class WindowSource:
         return self.num_nodes * (4 * (1 + self.is_exact) + 1) * len(self.target_indices)
 
     @property
+    def history_bytes(self) -> int:
+        """Bytes of a window's history in a batch, and of its mask where readings are missing."""
+        readings = self.num_nodes * self.store.meta.num_channels
+        return self.spec.history_steps * readings * (4 + (self.store.meta.missing_count > 0))
+
+    @property
     def window_bytes(self) -> int:
-        """Bytes of a window in a batch: inputs, targets, known values and their masks."""
+        """Bytes of a window in a batch, without history: inputs, targets, known values, masks."""
         known = self.num_nodes * (4 + 1) * len(self.known_indices)
         return self.spec.input_steps * self.input_row_bytes + self.spec.horizon * (
             self.target_row_bytes + known
@@ -265,6 +284,11 @@ class WindowSource:
     def fills(self) -> bool:
         """Whether missing readings are replaced: by what is known of their sensors."""
         return self.fill == "last" and self.store.meta.missing_count > 0
+
+    @property
+    def fills_history(self) -> bool:
+        """Whether missing readings of history are replaced by what is typical of their sensors."""
+        return self.fill == "last" and bool(self.spec.history)
 
     @property
     def typical_offsets(self) -> tuple[int, ...]:
@@ -294,7 +318,8 @@ class WindowSource:
     @property
     def typical_bytes(self) -> int:
         """Bytes of the standardised typical readings, where inputs need them."""
-        return self.typical.table.nbytes if self.typical is not None and self.typical_offsets else 0
+        is_used = bool(self.typical_offsets) or self.fills_history
+        return self.typical.table.nbytes if self.typical is not None and is_used else 0
 
     # -- windows ----------------------------------------------------------------------------------
 
@@ -314,25 +339,9 @@ class WindowSource:
                 f"{count_of(rows, 'row')} a window)"
             )
 
-    def empty_batch(self, device: torch.device) -> Batch:
-        """The batch of a rank that has no window of it: every tensor with B = 0."""
-        meta, spec = self.store.meta, self.spec
-        past, future = (0, spec.input_steps, self.num_nodes), (0, spec.horizon, self.num_nodes)
-        num_targets = len(self.target_indices)
-
-        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        static, num_known = self.static_inputs(device), len(self.known_indices)
-        return Batch(
-            x=empty(*past, self.num_input_channels),
-            x_mask=empty(*past, meta.num_channels, dtype=torch.bool),
-            y=empty(*future, num_targets, dtype=torch.float64 if self.is_exact else torch.float32),
-            y_mask=empty(*future, num_targets, dtype=torch.bool),
-            calendar=empty(0, spec.span, len(self.calendar)),
-            starts=np.empty(0, dtype=np.int64),
-            future=empty(*future, num_known) if num_known else None,
-            future_mask=empty(*future, num_known, dtype=torch.bool) if num_known else None,
-            static=None if static is None else static.values,
-            static_codes=None if static is None else static.codes,
-        )
+    def history_begins(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The first row that each window's history may read: of the series, or after a hole."""
+        holes = self.store.time_axis.holes
+        if self.across_holes or not len(holes):
+            return np.zeros_like(starts)
+        return np.append(0, holes + 1)[np.searchsorted(holes, starts)]

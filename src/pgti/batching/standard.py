@@ -37,7 +37,7 @@ def standard_bytes(source: WindowSource) -> int:
     channels = source.num_input_channels + meta.num_channels * (1 + 2 * source.is_exact)
     preparing = cut_from + 4 * source.num_nodes * channels
     rows = meta.num_steps
-    windows = spec.num_windows(rows) * source.window_bytes
+    windows = spec.num_windows(rows) * (source.window_bytes + source.history_bytes)
     return max(rows * cut_from + windows, rows * preparing) + source.typical_bytes
 
 
@@ -71,7 +71,7 @@ class StandardBatcher(Batcher[Batch]):
                 f"{size_text(budget)} are available: use "
                 f"{option('batching', 'index')}"
             )
-        self._windows: tuple[Tensor, ...] | None = None
+        self._windows: dict[str, Tensor] | None = None
         self._covariates = Covariates(source, device)
         self._materialising = Lock()
 
@@ -86,11 +86,8 @@ class StandardBatcher(Batcher[Batch]):
                 f"({stride}): use {option('batching', 'index')} for others"
             )
         chosen = torch.from_numpy(starts // stride)
-        x, x_mask, y, y_mask, *known = (windows[chosen] for windows in self._materialized())
-        calendar = self.source.calendar_of(starts)
-        batch = Batch(x=x, x_mask=x_mask, y=y, y_mask=y_mask, calendar=calendar, starts=starts)
-        if known:
-            batch.future, batch.future_mask = known
+        windows = {name: every[chosen] for name, every in self._materialized().items()}
+        batch = Batch(**windows, calendar=self.source.calendar_of(starts), starts=starts)
         return batch.pin_memory() if self.device.type == "cuda" else batch
 
     def assemble(self, fetched: Batch) -> Batch:
@@ -99,18 +96,15 @@ class StandardBatcher(Batcher[Batch]):
         self._covariates.add_static(batch)
         return batch
 
-    def _materialized(self) -> tuple[Tensor, ...]:
+    def _materialized(self) -> dict[str, Tensor]:
         with self._materialising:
             if self._windows is None:
                 self._windows = _materialize(self.source)
             return self._windows
 
 
-def _materialize(source: WindowSource) -> tuple[Tensor, ...]:
-    """Inputs, targets and, if there are any, known values of every window: [W, ...] each.
-
-    Each is followed by its mask.
-    """
+def _materialize(source: WindowSource) -> dict[str, Tensor]:
+    """What a batch has of every window, by the name that it has there: [W, ...] each."""
     store, spec = source.store, source.spec
     dtype = np.float64 if source.is_exact else np.float32
     values = store.codec.decode(source.raw_rows(slice(store.meta.num_steps)), dtype)
@@ -144,24 +138,49 @@ def _materialize(source: WindowSource) -> tuple[Tensor, ...]:
             np.stack([series[start + offset : start + offset + rows] for start in starts])
         )
 
-    x, x_mask = (windows(each, 0, spec.input_steps) for each in (scaled, observed))
+    every = {
+        "x": windows(scaled, 0, spec.input_steps),
+        "x_mask": windows(observed, 0, spec.input_steps),
+        "y": windows(y, spec.input_steps, spec.horizon),
+        "y_mask": windows(y_mask, spec.input_steps, spec.horizon),
+    }
     known = list(source.known_indices)
-    covariates: tuple[Tensor, ...] = ()
     if known:
         whole = (windows(each[..., known], 0, spec.span) for each in (scaled, observed))
-        covariates = tuple(each[:, spec.input_steps :] for each in _filled(source, *whole))
+        pair = zip(("future", "future_mask"), _filled(source, *whole), strict=True)
+        every |= {name: each[:, spec.input_steps :] for name, each in pair}
+    if spec.history:
+        channels = store.meta.num_channels
+        every |= _history(source, scaled[..., :channels], observed, starts)
     if source.fills and source.typical is not None:
-        fill = Filling(source, x.device)
+        fill = Filling(source, torch.device("cpu"))
         times = torch.from_numpy(source.typical.bins(store.time_axis, rows))
-        for start, each, mask in zip(starts, x, x_mask, strict=True):
+        for start, each, mask in zip(starts, every["x"], every["x_mask"], strict=True):
             fill(each[None], mask[None], times[None, start : start + spec.input_steps, None])
-    return (
-        x,
-        x_mask,
-        windows(y, spec.input_steps, spec.horizon),
-        windows(y_mask, spec.input_steps, spec.horizon),
-        *covariates,
-    )
+    return every
+
+
+def _history(
+    source: WindowSource, scaled: Values, observed: NDArray[np.bool_], starts: range
+) -> dict[str, Tensor]:
+    """History of every window and its mask [W, R, N, C], reading after reading as defined."""
+    axis, offsets, reach = source.store.time_axis, source.spec.history_offsets, source.spec.reach
+    shape = (len(starts), len(offsets), *scaled.shape[1:])
+    values, mask = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.bool_)
+    table = source.scaled_typical() if source.fills_history else None
+    for window, start in enumerate(starts):
+        holes = axis.holes[axis.holes < start]
+        begin = 0 if source.across_holes or not len(holes) else int(holes[-1]) + 1
+        if table is not None and source.typical is not None:
+            # What is typical of every time, those before the first row that is there included.
+            earlier = source.typical.bins(axis.before(begin, -reach.start), np.arange(-reach.start))
+            later = source.typical.bins(axis, np.arange(begin, len(scaled)))
+            values[window] = table[np.append(earlier, later)[start + offsets - begin - reach.start]]
+        there = start + offsets >= begin
+        rows = start + offsets[there]
+        mask[window, there] = observed[rows]
+        values[window, there] = np.where(observed[rows], scaled[rows], values[window, there])
+    return {"history": torch.from_numpy(values), "history_mask": torch.from_numpy(mask)}
 
 
 def _filled(source: WindowSource, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

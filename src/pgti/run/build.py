@@ -4,6 +4,7 @@ import os
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pgti.errors import ConfigError, option
 from pgti.forecasting import NetworkForecaster, requested_inputs
 from pgti.graph import SensorGraph
 from pgti.models import (
+    MODELS,
     AbstractModel,
     ModelFactory,
     ModelShape,
@@ -215,6 +217,7 @@ def build_forecaster(
         factory=factory,
         is_restored=is_restored,
     )
+    _check_history(network, shape, config.model.name)
     forecaster = NetworkForecaster(
         network,
         _supports(network, source.store.graph, shard, config.model.name),
@@ -228,6 +231,24 @@ def build_forecaster(
     )
     forecaster.deterministic = config.training.deterministic
     return forecaster.to(device)
+
+
+def _check_history(network: nn.Module, shape: ModelShape, name: str) -> None:
+    """Refuse history that a network does not look at: its rows would be read for nothing."""
+    requested = requested_inputs(network)
+    if not shape.history or requested is None or {"history", "history_mask"} & set(requested):
+        return
+    takers = [
+        each
+        for each, entry in MODELS.items()
+        if ":" not in each
+        and isinstance(entry.model, type)
+        and "history" in signature(entry.model.forward).parameters
+    ]
+    raise ConfigError(
+        f"the windows have a history of {shape.history_steps:,} rows, and the model {name} does "
+        f"not take one: use {', '.join(takers)}, or leave {option('windows.history')} out"
+    )
 
 
 def _supports(network: nn.Module, graph: SensorGraph, shard: Shard | None, name: str) -> Supports:

@@ -1,6 +1,6 @@
 """The time of each row, regular, irregular or unknown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from zoneinfo import ZoneInfo
@@ -190,6 +190,23 @@ class TimeAxis:
             later = self.rule.after(end, int(beyond.max()), self.time_zone)
             times = np.where(beyond > 0, later[np.maximum(beyond, 1) - 1], times)
         return times
+
+    def before(self, row: int, count: int) -> "TimeAxis":
+        """The `count` times before a row, by the rule, else at the interval; unknown like its own.
+
+        Args:
+            row: such as the first, or one after a hole.
+            count: how many times.
+        """
+        if self.start_seconds is None or self.interval_seconds is None:
+            return replace(self, num_steps=count)
+        end = int(self.seconds_at(np.array([row]))[0])
+        if self.rule is None:
+            first = end - count * self.interval_seconds
+            return replace(self, num_steps=count, start_seconds=first, seconds=None)
+        seconds = self.rule.before(end, count, self.time_zone)
+        first = int(seconds[0]) if count else end
+        return replace(self, num_steps=count, start_seconds=first, seconds=seconds)
 
     def at(self, rows: NDArray[np.int64]) -> NDArray[np.datetime64]:
         """Wall-clock times of the given rows, datetime64[s], of the same shape.

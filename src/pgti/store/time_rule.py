@@ -39,6 +39,10 @@ class TimeRule(ABC):
         """The rule's first `count` times after a time, int64 [count]."""
 
     @abstractmethod
+    def before(self, second: int, count: int, time_zone: str | None) -> NDArray[np.int64]:
+        """The rule's last `count` times before a time, rising, int64 [count]."""
+
+    @abstractmethod
     def holds(self, seconds: NDArray[np.int64], time_zone: str | None) -> bool:
         """Whether each of these times is one of the rule's."""
 
@@ -122,6 +126,13 @@ class MonthRule(TimeRule):
         first = int(self._numbers(np.array([second]), time_zone)[0])
         times = self._times(np.arange(first, first + count + 1), time_zone)
         return times[times > second][:count]
+
+    def before(self, second: int, count: int, time_zone: str | None) -> NDArray[np.int64]:
+        """The rule's last `count` times before a time, rising, int64 [count]."""
+        last = int(self._numbers(np.array([second]), time_zone)[0])
+        times = self._times(np.arange(last - count, last + 1), time_zone)
+        times = times[times < second]
+        return times[len(times) - count :]
 
     def holds(self, seconds: NDArray[np.int64], time_zone: str | None) -> bool:
         """Whether each of these times is one of the rule's."""
@@ -237,6 +248,13 @@ class CycleRule(TimeRule):
         stop = first + count // self.num_times + 3
         times = self.times_in(np.arange(first, stop), time_zone)
         return times[times > second][:count]
+
+    def before(self, second: int, count: int, time_zone: str | None) -> NDArray[np.int64]:
+        """The rule's last `count` times before a time, rising, int64 [count]."""
+        last = int(self.cycles_of(np.array([second]), time_zone)[0])
+        times = self.times_in(np.arange(last - count // self.num_times - 2, last + 1), time_zone)
+        times = times[times < second]
+        return times[len(times) - count :]
 
     def holds(self, seconds: NDArray[np.int64], time_zone: str | None) -> bool:
         """Whether each of these times is one of the rule's."""

@@ -12,6 +12,7 @@ from pgti.windows.residency import Placement as Placement
 from pgti.windows.residency import Transfer as Transfer
 from pgti.windows.residency import plan_transfers as plan_transfers
 from pgti.windows.residency import resident_rows as resident_rows
+from pgti.windows.residency import unite_ranges as unite_ranges
 from pgti.windows.residency import within as within
 from pgti.windows.row_plan import RowPlan as RowPlan
 from pgti.windows.row_plan import RowRanges as RowRanges

@@ -7,7 +7,15 @@ from typing import Literal
 from pgti.windows.sharding import PartitionSharding
 from pgti.windows.splits import Starts
 
-__all__ = ["Placement", "Transfer", "plan_transfers", "resident_rows", "within", "without"]
+__all__ = [
+    "Placement",
+    "Transfer",
+    "plan_transfers",
+    "resident_rows",
+    "unite_ranges",
+    "within",
+    "without",
+]
 
 Placement = Literal["replicated", "partitioned"]
 """Whether every rank reads the whole series, or each its part."""
@@ -48,7 +56,7 @@ def resident_rows(
     firsts = [int(starts[each[0]]) + extent.start for each in owned]
     ends = [int(starts[each[-1]]) + extent.stop for each in owned]
     following = [int(starts[each.stop]) if each.stop < len(starts) else 0 for each in owned]
-    return _union(map(range, firsts, map(max, ends, following)))
+    return unite_ranges(map(range, firsts, map(max, ends, following)))
 
 
 def plan_transfers(
@@ -110,7 +118,12 @@ def within(ranges: Iterable[range], limits: range) -> tuple[range, ...]:
     return tuple(part for part in parts if part)
 
 
-def _union(ranges: Iterable[range]) -> tuple[range, ...]:
+def unite_ranges(ranges: Iterable[range]) -> tuple[range, ...]:
+    """Ranges in any order as rising ones that do not touch.
+
+    >>> unite_ranges([range(4, 6), range(0, 4), range(8, 9)])
+    (range(0, 6), range(8, 9))
+    """
     union: list[range] = []
     for each in sorted(ranges, key=lambda rows: rows.start):
         if union and each.start <= union[-1].stop:

@@ -53,24 +53,36 @@ def plan_rows(
     )
 
 
-def union_rows(starts: NDArray[np.int64], offsets: Sequence[range]) -> RowPlan:
+def union_rows(
+    starts: NDArray[np.int64],
+    offsets: Sequence[range],
+    readable_from: NDArray[np.int64] | None = None,
+) -> RowPlan:
     """The union of the rows of all windows, in as few ranges as possible.
 
     Args:
         starts: first row of each window, in any order, int64 [B].
         offsets: the rows of a window relative to its start, as rising ranges.
+        readable_from: the first row that each window may read, int64 [B]: those before it are
+            left out, and their index is 0; None leaves none out.
 
     >>> plan = union_rows(np.array([40, 3, 4]), [range(3)])
     >>> plan.ranges, plan.window_index[:, 0].tolist()
     ([(3, 7), (40, 43)], [4, 0, 1])
     """
     firsts, stops = _window_ranges(starts, offsets)
-    union_firsts, union_stops = _merge(firsts.reshape(-1), stops.reshape(-1))
+    read_from = firsts if readable_from is None else np.maximum(firsts, readable_from[:, None])
+    is_read = read_from < stops
+    union_firsts, union_stops = _merge(read_from[is_read], stops[is_read])
     lengths = union_stops - union_firsts
     before = np.cumsum(lengths) - lengths
-    inside = np.searchsorted(union_firsts, firsts, side="right") - 1
-    begins = firsts - union_firsts[inside] + before[inside]
-    index = [begins[:, [k]] + np.arange(len(each)) for k, each in enumerate(offsets)]
+    shifts = np.zeros_like(firsts)  # from a row to its place
+    inside = np.searchsorted(union_firsts, read_from[is_read], side="right") - 1
+    shifts[is_read] = (before - union_firsts)[inside]
+    index = []
+    for k, each in enumerate(offsets):
+        wanted = firsts[:, [k]] + np.arange(len(each))
+        index.append(np.where(wanted >= read_from[:, [k]], wanted + shifts[:, [k]], 0))
     rows = np.repeat(union_firsts - before, lengths) + np.arange(int(lengths.sum()))
     return RowPlan(
         rows=rows[None],
