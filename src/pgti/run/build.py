@@ -217,7 +217,7 @@ def build_forecaster(
         factory=factory,
         is_restored=is_restored,
     )
-    _check_history(network, shape, config.model.name)
+    _check_history(network, source.shape, config.model.name)
     forecaster = NetworkForecaster(
         network,
         _supports(network, source.store.graph, shard, config.model.name),
