@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from pgti.training import BlocksOrder as BlocksOrder
     from pgti.training import Callback as Callback
     from pgti.training import CosineSchedule as CosineSchedule
+    from pgti.training import ExponentialSchedule as ExponentialSchedule
     from pgti.training import GlobalOrder as GlobalOrder
     from pgti.training import HuberLoss as HuberLoss
     from pgti.training import MAELoss as MAELoss
@@ -98,6 +99,8 @@ if TYPE_CHECKING:
     from pgti.training import PartitionsOrder as PartitionsOrder
     from pgti.training import PlateauSchedule as PlateauSchedule
     from pgti.training import QuantileLoss as QuantileLoss
+    from pgti.training import RMSPropOptimizer as RMSPropOptimizer
+    from pgti.training import StepSchedule as StepSchedule
     from pgti.training import TrainingConfig as TrainingConfig
     from pgti.training import TrainingStatus as TrainingStatus
     from pgti.windows import BlockShuffle as BlockShuffle

@@ -11,7 +11,7 @@ from pgti.cli.app import split_lists
 from pgti.cli.run_options import RunFlags, run_config
 from pgti.errors import ConfigError
 from pgti.run import RunConfig
-from pgti.training.config import AdamOptimizer, AdamWOptimizer
+from pgti.training.optimizers import AdamOptimizer, AdamWOptimizer
 from pgti.training.orders import BlocksOrder
 from pgti.training.schedules import CosineSchedule, MultistepSchedule
 

@@ -152,7 +152,7 @@ def test_dropout_is_drawn_anew_on_every_rank_and_the_same_on_resume(
     run_ranks: RunRanks, tmp_path: Path
 ) -> None:
     store = str(make_store(tmp_path / "store").path)
-    options = {"epochs": 2, "dtype": "float64", "dropout": 0.5}
+    options = {"epochs": 2, "dtype": "float64", "dropout": 0.5, "ema_decay": 0.9}
     unbroken = run_ranks("train", 2, store=store, run=str(tmp_path / "a"), options=options)
     run = str(tmp_path / "b")
     run_ranks("train", 2, store=store, run=run, options={**options, "max_steps": 9})

@@ -12,7 +12,8 @@ import torch
 from pgti.forecasting.metrics import ForecastMetrics
 from pgti.models import MODELS
 from pgti.training import TrainingConfig
-from pgti.training.config import AdamWOptimizer, HuberLoss, MSELoss
+from pgti.training.config import HuberLoss, MSELoss
+from pgti.training.optimizers import AdamWOptimizer
 from pgti.training.running_loss import RunningLoss
 from pgti_bench.fake_device import FakeGpu, FakeStepSpec, fake_step
 

@@ -12,7 +12,8 @@ from pgti.errors import ConfigError
 from pgti.run import ModelConfig, RunConfig
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import check_settings, upgrade_training_options
-from pgti.training.config import AdamWOptimizer, HuberLoss
+from pgti.training.config import HuberLoss
+from pgti.training.optimizers import AdamWOptimizer
 from pgti.training.orders import AutoOrder, BlocksOrder, GlobalOrder, PartitionsOrder
 from pgti.training.schedules import CosineSchedule, MultistepSchedule, NoSchedule, PlateauSchedule
 

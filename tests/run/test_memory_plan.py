@@ -73,6 +73,13 @@ def test_the_estimate_adds_up_and_grows_with_the_batch(config: RunConfig) -> Non
     assert small.malloc_policy == "retain"
 
 
+def test_the_optimizer_and_the_average_of_weights_are_counted(config: RunConfig) -> None:
+    """Adam has two moments and RMSProp one; an average is another copy. A step takes two more."""
+    adam = planned(config).estimate.optimizer
+    assert planned(config, optimizer="rmsprop").estimate.optimizer == 3 * adam // 4
+    assert planned(config, ema_decay=0.9).estimate.optimizer == 5 * adam // 4
+
+
 def test_an_exact_store_takes_more(config: RunConfig, tmp_path: Path) -> None:
     """Rows and targets of twice the width, and inputs before their offsets are subtracted."""
     exact = make_store(tmp_path / "exact", make_series(), exact=True)

@@ -22,6 +22,7 @@ def _tensors(run: RunDirectory) -> dict[str, Tensor]:
     """Network and optimiser tensors of the last checkpoint and network tensors of the best."""
     last, best = run.load_last(), run.load_best()
     named = {f"last.{name}": tensor for name, tensor in last.network.items()}
+    named |= {f"last.trained.{name}": tensor for name, tensor in (last.trained or {}).items()}
     named |= {f"best.{name}": tensor for name, tensor in best.network.items()}
     for index, state in last.optimizer["state"].items():
         named |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}

@@ -55,8 +55,9 @@ def test_recorded_steps_are_the_usual_ones_bit_for_bit(name: str, options: dict[
         TrainingConfig(optimizer="adamw", loss="huber"),  # type: ignore[arg-type]
         TrainingConfig(precision="bfloat16"),
         TrainingConfig(freeze=("encoder.*",)),
+        TrainingConfig(curriculum_steps=2, curriculum_warmup_steps=1),
     ],
-    ids=["no clipping", "adamw and huber", "bfloat16", "freeze"],
+    ids=["no clipping", "adamw and huber", "bfloat16", "freeze", "curriculum"],
 )
 def test_options_of_training(config: TrainingConfig) -> None:
     network, recorder = make_model("dcrnn", hidden=8, layers=1), CpuRecorder()

@@ -71,6 +71,24 @@ def test_20_recorded_steps_are_the_usual_ones(
     assert recorded._graphs.num_recorded == 2
 
 
+def test_rmsprop_with_a_curriculum_and_an_average() -> None:
+    """The rate and the horizon's limit are read from memory, and the average follows the step."""
+    options: dict[str, Any] = {
+        "optimizer": "rmsprop",
+        "curriculum_steps": 3,
+        "ema_decay": 0.9,
+    }
+    steps = [_step(make_model("stid"), **options, cuda_graphs=each) for each in ("auto", "off")]
+    for each in steps:
+        each.average.begin()
+    recorded, usual = (_train(each, 0, 12) for each in steps)
+    _assert_same(recorded, usual)
+    averaged, expected = (each.average.state_dicts()[0] for each in steps)
+    _assert_same(averaged, expected)
+    assert steps[0]._graphs is not None
+    assert steps[0]._graphs.reason is None
+
+
 def test_a_checkpoint_in_the_middle_resumes_bit_for_bit() -> None:
     first = _step(make_model("dcrnn", hidden=8, layers=1))
     _train(first, 0, 10)

@@ -7,7 +7,8 @@ import pytest
 
 from pgti.errors import ConfigError
 from pgti.training import TrainingConfig
-from pgti.training.config import AdamOptimizer, HuberLoss
+from pgti.training.config import HuberLoss
+from pgti.training.optimizers import AdamOptimizer
 from pgti.training.orders import BlocksOrder, PartitionsOrder
 from pgti.training.schedules import CosineSchedule, MultistepSchedule
 
@@ -41,7 +42,7 @@ def order(kind: str, **options: object) -> dict[str, Any]:
         pytest.param(
             {"optimizer": {"weight_decay": -1.0}}, r"^optimizer\.weight_decay is -1\.0", id="decay"
         ),
-        pytest.param({"schedule": "step"}, "schedule is 'step'", id="schedule"),
+        pytest.param({"schedule": "linear"}, "schedule is 'linear'", id="schedule"),
         pytest.param({"schedule": "multistep"}, "milestones are missing", id="no milestones"),
         pytest.param(
             {"schedule": {"milestones": (3,)}},
@@ -65,7 +66,7 @@ def order(kind: str, **options: object) -> dict[str, Any]:
             {"schedule": {"kind": "plateau", "patience": -1}}, "patience is -1", id="plateau"
         ),
         pytest.param(
-            {"schedule": {"kind": "step"}}, r"schedule\.kind is 'step': .*none, multi", id="kind"
+            {"schedule": {"kind": "drop"}}, r"schedule\.kind is 'drop': .*none, multi", id="kind"
         ),
         pytest.param(
             {"schedule": {"kind": "plateau", "patence": 3}},
@@ -81,6 +82,24 @@ def order(kind: str, **options: object) -> dict[str, Any]:
             {"schedule": {"kind": "cosine", "min_learning_rate": 1.0}},
             "min_learning_rate is 1.0",
             id="minimum",
+        ),
+        pytest.param(
+            {"schedule": {"kind": "step", "every": 0}}, r"^schedule\.every is 0", id="every"
+        ),
+        pytest.param(
+            {"schedule": {"kind": "exponential", "factor": 1.1}},
+            r"^schedule\.factor is 1\.1",
+            id="growth",
+        ),
+        pytest.param(
+            {"optimizer": {"kind": "rmsprop", "smoothing": 1.0}},
+            r"^optimizer\.smoothing is 1\.0: .*less than 1",
+            id="smoothing",
+        ),
+        pytest.param({"ema_decay": 1.0}, "ema_decay is 1.0: .*less than 1", id="average"),
+        pytest.param({"curriculum_steps": -1}, "curriculum_steps is -1", id="curriculum"),
+        pytest.param(
+            {"curriculum_warmup_steps": 5}, "curriculum_warmup_steps is 5 .*add", id="no curriculum"
         ),
         pytest.param({"order": "random"}, "order is 'random': .*global, blocks", id="order"),
         pytest.param(order("blocks", block_size=0), "size is 0: .*at least 1", id="no block"),

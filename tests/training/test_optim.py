@@ -1,6 +1,8 @@
 """Learning rates, plateau, and gradients that do not depend on how windows are cut into batches."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +10,24 @@ from torch import nn
 
 from pgti.errors import ConfigError
 from pgti.training import TrainingConfig
-from pgti.training.config import AdamWOptimizer, HuberLoss, MAELoss, MSELoss
+from pgti.training.config import HuberLoss, MAELoss, MSELoss
 from pgti.training.gradients import scale_gradients, separate_gradients
-from pgti.training.optim import Plateau, build_loss, build_optimizer, learning_rate
-from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
+from pgti.training.optim import (
+    Plateau,
+    build_loss,
+    build_optimizer,
+    learning_rate,
+    load_optimizer,
+    plain_optimizer_state,
+)
+from pgti.training.optimizers import AdamWOptimizer, RMSPropOptimizer
+from pgti.training.schedules import (
+    CosineSchedule,
+    ExponentialSchedule,
+    MultistepSchedule,
+    PlateauSchedule,
+    StepSchedule,
+)
 
 
 def rates(config: TrainingConfig, num_steps: int, plateau: Plateau | None = None) -> list[float]:
@@ -38,6 +54,39 @@ def test_multistep_falls_at_its_epochs() -> None:
     assert found[:10] == [1.0] * 10
     assert found[10:30] == pytest.approx([0.1] * 20)
     assert found[30:] == pytest.approx([0.01] * 10)
+
+
+def test_multistep_stops_at_its_minimum() -> None:
+    """DCRNN's released schedule: 0.01 falls tenfold four times, and not below 2e-6."""
+    schedule = MultistepSchedule(milestones=(1, 2, 3, 4), min_learning_rate=2e-6)
+    found = rates(TrainingConfig(learning_rate=0.01, schedule=schedule), 50)
+    assert found[::10] == pytest.approx([1e-2, 1e-3, 1e-4, 1e-5, 2e-6])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "kind", "options"),
+    [
+        (StepSchedule(every=2, factor=0.7), "StepLR", {"step_size": 2, "gamma": 0.7}),
+        (ExponentialSchedule(factor=0.9), "ExponentialLR", {"gamma": 0.9}),
+    ],
+)
+def test_step_and_exponential_agree_with_torch(
+    schedule: StepSchedule | ExponentialSchedule, kind: str, options: dict[str, Any]
+) -> None:
+    """They are torch's schedules of epochs, above a minimum."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    theirs = getattr(torch.optim.lr_scheduler, kind)(optimizer, **options)
+    expected = []
+    for _ in range(7):
+        expected += theirs.get_last_lr()
+        optimizer.step()
+        theirs.step()
+    found = rates(TrainingConfig(learning_rate=0.3, schedule=schedule), 70)
+    assert found[::10] == pytest.approx(expected)
+    assert found[9::10] == found[::10]
+    floored = replace(schedule, min_learning_rate=0.25)
+    found = rates(TrainingConfig(learning_rate=0.3, schedule=floored), 70)
+    assert found[::10] == pytest.approx([max(each, 0.25) for each in expected])
 
 
 def test_cosine_agrees_with_torch() -> None:
@@ -100,6 +149,29 @@ def test_options_reach_the_optimiser() -> None:
         "eps": 1e-3,
         "weight_decay": 0.01,
     }
+
+
+def test_rmsprop_and_its_state_on_another_device() -> None:
+    """Its options reach torch, and a checkpoint holds no option of a device."""
+    options = RMSPropOptimizer(epsilon=1e-3, weight_decay=0.01, smoothing=0.9)
+    config, network = TrainingConfig(optimizer=options), nn.Linear(2, 1)
+    optimizer = build_optimizer(network.parameters(), config)
+    assert isinstance(optimizer, torch.optim.RMSprop)
+    assert {name: optimizer.defaults[name] for name in ("alpha", "eps", "weight_decay")} == {
+        "alpha": 0.9,
+        "eps": 1e-3,
+        "weight_decay": 0.01,
+    }
+    network(torch.ones(3, 2)).sum().backward()
+    optimizer.step()
+    state = plain_optimizer_state(optimizer, 0.25)
+    assert "fused" not in state["param_groups"][0]
+    other = build_optimizer(network.parameters(), config)
+    other.param_groups[0]["capturable"] = True  # as on a GPU
+    load_optimizer(other, state)
+    assert (other.param_groups[0]["capturable"], other.param_groups[0]["lr"]) == (True, 0.25)
+    for place, each in optimizer.state_dict()["state"].items():
+        assert torch.equal(other.state_dict()["state"][place]["square_avg"], each["square_avg"])
 
 
 @pytest.mark.parametrize(

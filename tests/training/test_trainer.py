@@ -18,7 +18,8 @@ from pgti.models import TeacherForcing
 from pgti.nn import Supports, mae
 from pgti.store import Scaler
 from pgti.training import RunDirectory, TrainingConfig, TrainStep
-from pgti.training.config import AdamOptimizer, MSELoss
+from pgti.training.config import MSELoss
+from pgti.training.optimizers import AdamOptimizer, RMSPropOptimizer
 from pgti.training.schedules import NoSchedule
 
 from .assertions import assert_same_run
@@ -395,6 +396,24 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, network: str, every: i
     expected = trained(setting, tmp_path / "unbroken")
 
     for kill_after in range(1, 22):
+        run = open_run(tmp_path / f"killed{kill_after}", config)
+        with pytest.raises(KilledError):
+            make_trainer(setting, run, Killer(kill_after)).fit()
+        resume_trainer(setting, run).fit()
+        assert_same_run(expected, run)
+
+
+def test_a_killed_run_with_an_average_and_a_curriculum_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Killed in any step or validation batch: an average, a curriculum and RMSProp go on, too."""
+    config = replace(
+        CONFIG, ema_decay=0.7, curriculum_steps=4, optimizer=RMSPropOptimizer(), learning_rate=0.01
+    )
+    setting = make_setting(tmp_path, config, network="dropout")
+    expected = trained(setting, tmp_path / "unbroken")
+    last = expected.load_last()
+    assert last.trained is not None
+    assert not torch.equal(last.trained["linear.weight"], last.network["linear.weight"])
+    for kill_after in (1, 4, 5, 6, 9, 13, 20):
         run = open_run(tmp_path / f"killed{kill_after}", config)
         with pytest.raises(KilledError):
             make_trainer(setting, run, Killer(kill_after)).fit()

@@ -132,7 +132,18 @@ def allow_own_module(model: str | None) -> None:
 
 _GROUPS_OF_TRAINING = {
     **dict.fromkeys(
-        ("learning_rate", "warmup_steps", "schedule", "optimizer", "loss", "bounds", "clip_norm"),
+        (
+            "learning_rate",
+            "warmup_steps",
+            "schedule",
+            "optimizer",
+            "ema_decay",
+            "loss",
+            "bounds",
+            "curriculum_steps",
+            "curriculum_warmup_steps",
+            "clip_norm",
+        ),
         "Optimization",
     ),
     **dict.fromkeys(

@@ -10,6 +10,7 @@ from pgti.display import size_text
 from pgti.distributed import Communicator
 from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster, breakdown_bytes
 from pgti.memory import device_peak_bytes
+from pgti.training import TrainingConfig
 
 __all__ = [
     "ActivationCost",
@@ -19,9 +20,10 @@ __all__ = [
     "parameter_bytes",
 ]
 
-# Of the parameters: two moments, and as much again during a step. Several ranks have one copy more,
-# the buckets of gradients, but during the backward pass that of the step is not needed yet.
-_OPTIMIZER_COPIES = 4
+# Of the parameters: what the optimizer keeps, and two during a step. Several ranks have one more,
+# the buckets of gradients, but during the backward pass those of the step are not needed yet.
+_COPIES_IN_STEP = 2
+_MOMENTS = {"adam": 2, "adamw": 2, "rmsprop": 1}
 _BATCHES_ALIVE = 4  # one in use, the others ready or being read
 
 
@@ -34,7 +36,7 @@ class MemoryEstimate:
         rows: of the series that the process holds in its own memory.
         batches: that are read, assembled and used at the same time.
         typical: what each sensor usually reads, where inputs need it.
-        optimizer: its moments, and what it needs during a step.
+        optimizer: its moments, what it needs during a step, and the average of the weights.
         baselines: tables of the forecasts to compare with, built when training has ended.
         errors: temporary numbers of an evaluation that breaks errors down; on GPUs alone, whose
             batches are large beside what the process has already.
@@ -92,11 +94,16 @@ class ActivationCost:
 
 
 def fixed_memory(
-    source: WindowSource, forecaster: NetworkForecaster, resident_bytes: int, num_evaluated: int
+    config: TrainingConfig,
+    source: WindowSource,
+    forecaster: NetworkForecaster,
+    resident_bytes: int,
+    num_evaluated: int,
 ) -> MemoryEstimate:
     """The estimate for a batch of one window, without its activations.
 
     Args:
+        config: the optimizer, and whether weights are averaged.
         source: what the windows hold.
         forecaster: with the network to train.
         resident_bytes: of rows in memory.
@@ -112,7 +119,7 @@ def fixed_memory(
         rows=resident_bytes,
         batches=_BATCHES_ALIVE * window,
         typical=source.typical_bytes,
-        optimizer=_OPTIMIZER_COPIES * parameter_bytes(forecaster),
+        optimizer=_optimizer_bytes(config, forecaster),
         baselines=HistoricalAverageForecaster.fit_bytes(
             source.store, num_targets, source.num_nodes
         ),
@@ -122,6 +129,15 @@ def fixed_memory(
         * breakdown_bytes(source.spec.horizon),
         series=source.series_bytes,
     )
+
+
+def _optimizer_bytes(config: TrainingConfig, forecaster: NetworkForecaster) -> int:
+    copies = _MOMENTS[config.optimizer.kind] + _COPIES_IN_STEP
+    average = 0
+    if config.ema_decay:
+        average = sum(each.nbytes for each in forecaster.network.buffers())
+        copies += 1
+    return copies * parameter_bytes(forecaster) + average
 
 
 def parameter_bytes(forecaster: NetworkForecaster) -> int:

@@ -119,6 +119,7 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
         batch_size=batch_size,
         free_bytes=_free_bytes(config, train_step.device) // num_sharing,
         fixed=fixed_memory(
+            config.training,
             source,
             train_step.forecaster,
             resident_bytes,

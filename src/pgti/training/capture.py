@@ -279,13 +279,14 @@ def why_not_recorded(forecaster: NetworkForecaster) -> str | None:
 @contextmanager
 def _recordable(optimizer: torch.optim.Optimizer) -> Generator[None]:
     """Tell the optimizer that it may be recorded; it warns where it is told so in usual steps."""
+    before = [group["capturable"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:
         group["capturable"] = True
     try:
         yield
     finally:
-        for group in optimizer.param_groups:
-            group["capturable"] = False
+        for group, usual in zip(optimizer.param_groups, before, strict=True):
+            group["capturable"] = usual
 
 
 def _shape_of(batch: Batch) -> Hashable:

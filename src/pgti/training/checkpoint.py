@@ -3,7 +3,7 @@
 import io
 import pickle
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ class Checkpoint:
     """The state of a run between two optimizer steps.
 
     Attributes:
-        network: the network's parameters and buffers by name.
+        network: the network's parameters and buffers by name: those that forecast.
         optimizer: the optimizer's state.
         position: how far the training has come, as `Progress.to_plain` writes it.
         scaler: `Scaler.to_plain`: mean and standard deviation of each channel of the store.
         fingerprint: identifies the store that the run learns from.
         settings: every option that determines the run, as nested plain values.
+        trained: parameters and buffers that the optimizer changes, where `network` is their moving
+            average; None where they are the same.
     """
 
     network: dict[str, Tensor]
@@ -38,6 +40,7 @@ class Checkpoint:
     scaler: dict[str, list[float]]
     fingerprint: str
     settings: dict[str, Any]
+    trained: dict[str, Tensor] | None = None
 
     def save(self, path: Path) -> None:
         """Write the checkpoint: afterwards `path` holds all of it, or what it held before.
@@ -46,6 +49,8 @@ class Checkpoint:
             RunError: if it cannot be written.
         """
         content: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.trained is None:
+            del content["trained"]  # as files of earlier versions
         buffer = io.BytesIO()
         torch.save({"format": CHECKPOINT_FORMAT, **content}, buffer)
         write_atomically(path, buffer.getbuffer())
@@ -78,6 +83,7 @@ class Checkpoint:
                 f"the checkpoint {path} has format {version!r} and this version of pgti reads "
                 f"format {CHECKPOINT_FORMAT}: use the pgti that wrote it"
             )
+        content.setdefault("trained", None)
         missing = [field.name for field in fields(cls) if field.name not in content]
         if missing:
             raise RunError(f"the checkpoint {path} is damaged: it has no {missing[0]}")
@@ -107,6 +113,15 @@ class Checkpoint:
                     f"and {present} in the model; use the model's options of the run"
                 )
         network.load_state_dict(self.network)
+
+    def load_trained(self, network: nn.Module) -> None:
+        """Give a network the parameters and buffers that the optimizer has last changed.
+
+        Raises:
+            RunError: as `load_into`.
+        """
+        weights = self.network if self.trained is None else self.trained
+        replace(self, network=weights).load_into(network)
 
 
 def _describe(tensor: Tensor | None) -> str:

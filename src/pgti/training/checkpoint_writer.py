@@ -42,6 +42,7 @@ class CheckpointWriter:
             checkpoint,
             network=host.of(checkpoint.network),
             optimizer=host.of(checkpoint.optimizer),
+            trained=host.of(checkpoint.trained),
         )
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="pgti checkpoint writer")

@@ -7,13 +7,12 @@ from pgti.errors import ConfigError, option, require_whole_number
 from pgti.options import convert_fields, require_number
 from pgti.training.bounds import parse_bounds
 from pgti.training.losses import CustomLoss, HuberLoss, MAELoss, MSELoss, QuantileLoss
+from pgti.training.optimizers import AdamOptimizer, AdamWOptimizer, RMSPropOptimizer
 from pgti.training.orders import AutoOrder, BlocksOrder, GlobalOrder, PartitionsOrder
 from pgti.training.schedules import NoSchedule, Schedule
 from pgti.windows import BlockShuffle, GlobalShuffle, Order, PartitionShuffle
 
 __all__ = [
-    "AdamOptimizer",
-    "AdamWOptimizer",
     "CompileMode",
     "CustomLoss",
     "HuberLoss",
@@ -34,49 +33,6 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
 """A mode of `torch.compile`."""
-
-
-# -- optimizers -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AdamOptimizer:
-    """Adam (Kingma & Ba 2015).
-
-    Attributes:
-        weight_decay: L2 penalty.
-        epsilon: Term added to the denominator; DCRNN's released configuration has 1e-3.
-    """
-
-    kind: Literal["adam"] = "adam"
-    weight_decay: float = 0.0
-    epsilon: float = 1e-8
-
-    def __post_init__(self) -> None:
-        _check_adam(self)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AdamWOptimizer:
-    """AdamW (Loshchilov & Hutter 2019).
-
-    Attributes:
-        weight_decay: Decoupled weight decay.
-        epsilon: Term added to the denominator; DCRNN's released configuration has 1e-3.
-    """
-
-    kind: Literal["adamw"] = "adamw"
-    weight_decay: float = 0.0
-    epsilon: float = 1e-8
-
-    def __post_init__(self) -> None:
-        _check_adam(self)
-
-
-def _check_adam(optimizer: AdamOptimizer | AdamWOptimizer) -> None:
-    convert_fields(optimizer)
-    require_number("weight_decay", optimizer.weight_decay)
-    require_number("epsilon", optimizer.epsilon, above_zero=True)
 
 
 # -- all options ----------------------------------------------------------------------------------
@@ -117,12 +73,21 @@ class TrainingConfig:
         warmup_steps: Optimizer steps over which the learning rate rises linearly to its full value,
             before any schedule.
         schedule: How the learning rate changes after warm-up.
-        optimizer: Adam (Kingma & Ba 2015) or AdamW (Loshchilov & Hutter 2019).
+        optimizer: Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019) or RMSProp (Tieleman &
+            Hinton 2012).
+        ema_decay: Validate, forecast and save as the best a moving average of the weights: after
+            step t the average moves by a part 1 - min(ema-decay, (1 + t) / (10 + t)) of the way to
+            the weights. 0 averages nothing.
         loss: Loss over observed targets, in original units. "quantile" forecasts several quantiles
             of each target; its median is the point forecast, whose MAE selects the best epoch.
         bounds: Lowest and highest forecast: "0," for counts, "0,100" for percentages, and
             "flow=0,;occupancy=0,100" of several targets. Training does not see them; forecasts,
             quantiles and intervals stay within.
+        curriculum_steps: Curriculum over the horizon (Wu et al. 2020, MTGNN): the loss sees the
+            first step of the horizon alone, and one more after every this many optimizer steps. 0
+            sees all of them from the start.
+        curriculum_warmup_steps: Optimizer steps whose loss sees the whole horizon before the
+            curriculum begins.
         clip_norm: Largest norm of the gradient over all parameters; 0 disables clipping.
         patience: Early stopping: end training after this many consecutive validations without a
             better MAE. By default training does not stop early.
@@ -169,9 +134,12 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     warmup_steps: int = 0
     schedule: Schedule = NoSchedule()
-    optimizer: AdamOptimizer | AdamWOptimizer = AdamOptimizer()
+    optimizer: AdamOptimizer | AdamWOptimizer | RMSPropOptimizer = AdamOptimizer()
+    ema_decay: float = 0.0
     loss: MAELoss | HuberLoss | MSELoss | QuantileLoss | CustomLoss = MAELoss()
     bounds: str = ""
+    curriculum_steps: int = 0
+    curriculum_warmup_steps: int = 0
     clip_norm: float = 5.0
     patience: int | None = None
     max_steps: int | None = None
@@ -205,7 +173,15 @@ class TrainingConfig:
                 require_whole_number(name, getattr(self, name), 1)
         if self.batch_size_per_rank is not None and self.batch_size != _DEFAULT_BATCH_SIZE:
             raise exclusive_batch_sizes(self.batch_size, self.batch_size_per_rank)
-        for name in ("epochs", "warmup_steps", "seed", "checkpoint_every_steps", "log_every_steps"):
+        for name in (
+            "epochs",
+            "warmup_steps",
+            "curriculum_steps",
+            "curriculum_warmup_steps",
+            "seed",
+            "checkpoint_every_steps",
+            "log_every_steps",
+        ):
             require_whole_number(name, getattr(self, name), 0)
         if self.seed >= _SEED_LIMIT:
             raise ConfigError(f"seed is {self.seed}: it must be less than 2**63")
@@ -219,6 +195,7 @@ class TrainingConfig:
                 f"{self.learning_rate}: the minimum cannot be larger"
             )
         self._check_compile_mode()
+        self._check_curriculum_and_average()
 
     def _check_compile_mode(self) -> None:
         """Refuse a mode where nothing is compiled, or where it would lose gradients."""
@@ -234,6 +211,19 @@ class TrainingConfig:
                 f"compile_mode is {self.compile_mode} and accumulate is {self.accumulate}: CUDA "
                 f"graphs overwrite the gradients of the batch before; use "
                 f"{option('compile_mode', 'default')}"
+            )
+
+    def _check_curriculum_and_average(self) -> None:
+        if self.curriculum_warmup_steps and not self.curriculum_steps:
+            raise ConfigError(
+                f"curriculum_warmup_steps is {self.curriculum_warmup_steps} and there is no "
+                f"curriculum to begin after them: add {option('curriculum_steps', 2500)}, or leave "
+                "it out"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(
+                f"ema_decay is {self.ema_decay!r}: it must be at least 0 and less than 1, such as "
+                "0.999"
             )
 
     @property

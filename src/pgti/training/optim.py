@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from pgti.errors import ConfigError
 from pgti.models import explain_failures
 from pgti.nn import MaskedLoss, check_masked_sum, huber, mae, mse, quantile
-from pgti.training.config import AdamWOptimizer, CustomLoss, HuberLoss, TrainingConfig
-from pgti.training.schedules import CosineSchedule, MultistepSchedule, PlateauSchedule
+from pgti.training.config import CustomLoss, HuberLoss, TrainingConfig
+from pgti.training.optimizers import AdamWOptimizer, RMSPropOptimizer
+from pgti.training.schedules import (
+    CosineSchedule,
+    ExponentialSchedule,
+    MultistepSchedule,
+    PlateauSchedule,
+    StepSchedule,
+)
 
 __all__ = [
     "Plateau",
@@ -31,10 +38,12 @@ _DEVICE_OPTIONS = ("fused", "foreach", "capturable")
 """Options of an optimizer about how it computes, which belong to the device and not to the run."""
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> torch.optim.Adam:
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], config: TrainingConfig
+) -> torch.optim.Optimizer:
     """Build the configured optimizer over the trainable parameters.
 
-    On a GPU it updates all of them in one kernel.
+    On a GPU, Adam and AdamW update all of them in one kernel, and RMSProp in a few.
 
     Raises:
         ConfigError: if no parameter is trainable.
@@ -42,14 +51,26 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     if not trainable:
         raise ConfigError("the model has no trainable parameters: there is nothing to train")
-    options = config.optimizer
+    options, on_gpu = config.optimizer, trainable[0].device.type == "cuda"
+    if isinstance(options, RMSPropOptimizer):
+        optimizer = torch.optim.RMSprop(
+            trainable,
+            lr=config.learning_rate,
+            alpha=options.smoothing,
+            eps=options.epsilon,
+            weight_decay=options.weight_decay,
+            capturable=on_gpu,  # or it would read the learning rate on the host
+        )
+        # Steps before the first recorded one are not captured, which torch would warn of.
+        optimizer._warned_capturable_if_run_uncaptured = True
+        return optimizer
     kind = torch.optim.AdamW if isinstance(options, AdamWOptimizer) else torch.optim.Adam
     return kind(
         trainable,
         lr=config.learning_rate,
         eps=options.epsilon,
         weight_decay=options.weight_decay,
-        fused=True if trainable[0].device.type == "cuda" else None,
+        fused=True if on_gpu else None,
     )
 
 
@@ -73,7 +94,10 @@ def plain_optimizer_state(optimizer: torch.optim.Optimizer, rate: float) -> dict
     """
     state = optimizer.state_dict()
     plain = {"fused": None, "foreach": None, "capturable": False, "lr": rate}
-    groups = [{**group, **plain} for group in state["param_groups"]]
+    groups = [
+        {**group, **{name: each for name, each in plain.items() if name in group}}
+        for group in state["param_groups"]
+    ]
     return {**state, "param_groups": groups}
 
 
@@ -81,7 +105,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -
     """Load a state from a checkpoint; how the optimizer computes on its device stays."""
     rates = [group["lr"] for group in optimizer.param_groups]
     groups = [
-        {**loaded, **{name: own[name] for name in _DEVICE_OPTIONS}}
+        {**loaded, **{name: own[name] for name in _DEVICE_OPTIONS if name in own}}
         for loaded, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict({**state, "param_groups": groups})
@@ -176,8 +200,13 @@ def learning_rate(
     """
     schedule, full = config.schedule, config.learning_rate
     rising = (step + 1) / config.warmup_steps if step < config.warmup_steps else 1.0
-    if isinstance(schedule, MultistepSchedule):
-        full *= schedule.factor ** bisect_right(schedule.milestones, step // steps_per_epoch)
+    epoch = step // steps_per_epoch
+    if isinstance(schedule, MultistepSchedule | StepSchedule | ExponentialSchedule):
+        if isinstance(schedule, MultistepSchedule):
+            reductions = bisect_right(schedule.milestones, epoch)
+        else:
+            reductions = epoch // (schedule.every if isinstance(schedule, StepSchedule) else 1)
+        full = max(full * schedule.factor**reductions, schedule.min_learning_rate)
     elif isinstance(schedule, PlateauSchedule):
         full *= plateau.factor
     elif isinstance(schedule, CosineSchedule):

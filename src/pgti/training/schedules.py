@@ -8,10 +8,12 @@ from pgti.options import convert_fields, require_number
 
 __all__ = [
     "CosineSchedule",
+    "ExponentialSchedule",
     "MultistepSchedule",
     "NoSchedule",
     "PlateauSchedule",
     "Schedule",
+    "StepSchedule",
 ]
 
 
@@ -29,11 +31,13 @@ class MultistepSchedule:
     Attributes:
         milestones: Epochs, counted from 0, at whose beginning the learning rate is reduced.
         factor: Factor by which the learning rate is multiplied when it is reduced.
+        min_learning_rate: Lowest learning rate.
     """
 
     kind: Literal["multistep"] = "multistep"
     milestones: tuple[int, ...] = ()
     factor: float = 0.1
+    min_learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
         convert_fields(self)
@@ -43,6 +47,48 @@ class MultistepSchedule:
         if epochs != sorted({*epochs}) or epochs[0] < 1:
             raise ConfigError(f"milestones are {epochs}: they must rise, from 1 or more")
         _check_factor(self.factor)
+        require_number("min_learning_rate", self.min_learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepSchedule:
+    """The learning rate is multiplied by a factor after every so many epochs.
+
+    Attributes:
+        every: Epochs between two reductions.
+        factor: Factor by which the learning rate is multiplied when it is reduced.
+        min_learning_rate: Lowest learning rate.
+    """
+
+    kind: Literal["step"] = "step"
+    every: int = 10
+    factor: float = 0.1
+    min_learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        require_whole_number("every", self.every, 1)
+        _check_factor(self.factor)
+        require_number("min_learning_rate", self.min_learning_rate)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExponentialSchedule:
+    """The learning rate is multiplied by a factor after every epoch.
+
+    Attributes:
+        factor: Factor by which the learning rate is multiplied when it is reduced.
+        min_learning_rate: Lowest learning rate.
+    """
+
+    kind: Literal["exponential"] = "exponential"
+    factor: float = 0.97
+    min_learning_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        _check_factor(self.factor)
+        require_number("min_learning_rate", self.min_learning_rate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +129,14 @@ class PlateauSchedule:
         require_number("min_learning_rate", self.min_learning_rate)
 
 
-Schedule = NoSchedule | MultistepSchedule | CosineSchedule | PlateauSchedule
+Schedule = (
+    NoSchedule
+    | MultistepSchedule
+    | StepSchedule
+    | ExponentialSchedule
+    | CosineSchedule
+    | PlateauSchedule
+)
 
 
 def _check_factor(factor: float) -> None:

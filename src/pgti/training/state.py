@@ -120,8 +120,10 @@ class TrainingState:
 
     def to_checkpoint(self) -> Checkpoint:
         """What `save` writes."""
+        network, trained = self._step.average.state_dicts()
         return Checkpoint(
-            network=self._network.state_dict(),
+            network=network,
+            trained=trained,
             optimizer=plain_optimizer_state(self._step.optimizer, self._step.learning_rate),
             position=self.progress.to_plain(),
             scaler=self._scaler(),
@@ -159,7 +161,8 @@ class TrainingState:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         check_settings({"scaler": checkpoint.scaler}, {"scaler": self._scaler()})
-        checkpoint.load_into(self._network)
+        checkpoint.load_trained(self._network)
+        self._step.average.load(checkpoint.network)
         self._step.load_optimizer(checkpoint.optimizer)
         self.progress = checkpoint.progress
         if self._communicator.is_main:  # the losses of the epoch so far are counted once

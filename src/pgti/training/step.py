@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +14,11 @@ from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
 from pgti.nn import MaskedLoss
 from pgti.nn.numerics import deterministic_algorithms, float32_products
+from pgti.training.averaging import WeightAverage
 from pgti.training.capture import StepGraphs, why_not_recorded
 from pgti.training.config import Precision, TrainingConfig
 from pgti.training.cuda_graphs import CudaRecorder, GraphRecorder
+from pgti.training.curriculum import Curriculum
 from pgti.training.freezing import freeze_parameters, frozen_norms
 from pgti.training.gradients import GradientReducer, scale_gradients, separate_gradients
 from pgti.training.optim import (
@@ -28,6 +29,7 @@ from pgti.training.optim import (
     load_optimizer,
 )
 from pgti.training.running_loss import RunningLoss
+from pgti.training.seeding import seed_step
 
 __all__ = ["TrainStep"]
 
@@ -43,13 +45,14 @@ class TrainStep:
         optimizer: updates its parameters.
         loss: (prediction, target, mask) -> (sum, count).
         communicator: the ranks that step together, with the same parameters.
-        precision: of float32 products on a GPU; bfloat16 runs the network under autocast, and the
-            loss never.
+        precision: of float32 products on a GPU; bfloat16 runs the network alone under autocast.
         clip_norm: largest norm of the gradient; 0 clips nothing.
         seed: of whatever the network draws (dropout).
 
     Attributes:
         parameters: those that learn.
+        average: of the weights; of none by default.
+        curriculum: which steps of the horizon the loss sees; all of them by default.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class TrainStep:
         self.forecaster = forecaster
         self.optimizer = optimizer
         self.parameters = [p for p in forecaster.network.parameters() if p.requires_grad]
+        self.average = WeightAverage(forecaster.network, 0.0)
+        self.curriculum = Curriculum(0, 0, self.device)
         self._loss = loss
         self._communicator = SingleProcess() if communicator is None else communicator
         self._precision = precision
@@ -108,15 +113,15 @@ class TrainStep:
             clip_norm=config.clip_norm,
             seed=config.seed,
         )
+        step.average = WeightAverage(forecaster.network, config.ema_decay)
+        steps = config.curriculum_steps, config.curriculum_warmup_steps
+        step.curriculum = Curriculum(*steps, step.device)
         if step.device.type == "cuda":
             hold_rate_on(step.optimizer, step.device)
         if config.freeze:
             step._frozen_norms = frozen_norms(forecaster.network)
-        if (
-            config.cuda_graphs == "auto"
-            and step.device.type == "cuda"
-            and torch.cuda.is_available()
-        ):
+        on_gpu = step.device.type == "cuda" and torch.cuda.is_available()
+        if config.cuda_graphs == "auto" and on_gpu:
             step.record(CudaRecorder(step.device))
             if config.compile_mode != "default":
                 step.take_as_usual("torch.compile records CUDA graphs of its own in this mode")
@@ -164,7 +169,7 @@ class TrainStep:
 
     def broadcast_buffers(self) -> None:
         """Give every rank the buffers of rank 0: running statistics differ between ranks."""
-        for buffer in self.forecaster.network.buffers():
+        for buffer in (*self.forecaster.network.buffers(), *self.average.buffers):
             self._communicator.broadcast_(buffer)
 
     def __call__(
@@ -199,12 +204,14 @@ class TrainStep:
             PeerError: if another rank failed or does not answer.
         """
         self.seed(step)
+        self.curriculum.begin_step(step)
         with self._numerics():
             count = self.accumulate(batches, step=step, num_batches=num_batches, running=running)
             count, stopping = self.reduce(count, stop())
             if learning_rate is not None:
                 self.set_learning_rate(learning_rate)
             self.update(count)
+        self.average.update(step)
         return stopping
 
     @contextmanager
@@ -219,10 +226,7 @@ class TrainStep:
 
     def seed(self, step: int) -> None:
         """Seed what the network draws in a step: a function of (seed, step, rank)."""
-        seed = _step_seed(self._seed, step, self._communicator.rank)
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+        seed_step(self._seed, step, self._communicator.rank, self.device)
 
     def accumulate(
         self,
@@ -338,11 +342,7 @@ class TrainStep:
         is_lower = self._precision == "bfloat16"
         with torch.autocast(batch.x.device.type, dtype=torch.bfloat16, enabled=is_lower):
             prediction = self.forecaster.outputs(batch, step=step)
-        loss_sum, count = self._loss(prediction, batch.y, batch.y_mask)
-        added = self.forecaster.take_added_loss(batch.y_mask)
+        mask = self.curriculum.limit(batch.y_mask)
+        loss_sum, count = self._loss(prediction, batch.y, mask)
+        added = self.forecaster.take_added_loss(mask)
         return loss_sum if added is None else loss_sum + added, count.double()
-
-
-def _step_seed(seed: int, step: int, rank: int) -> int:
-    """A function of these three alone: a resumed run draws the same, two ranks draw differently."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)

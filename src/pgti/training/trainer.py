@@ -117,6 +117,7 @@ class Trainer:
             DataError: if no validation target was observed.
             Interrupted: after SIGTERM or SIGINT, once the state is saved.
         """
+        self.train_step.average.begin()
         self.train_step.broadcast_network()
         if self._config.compile:
             compile_network(self._forecaster.network, self._config.compile_mode)
@@ -133,8 +134,8 @@ class Trainer:
         finally:
             for observer in self._observers:
                 observer.close()
-        num_parameters = sum(each.numel() for each in self.train_step.parameters)
-        return FitResult.of(self.state.progress, self._config, num_parameters)
+        parameters = sum(each.numel() for each in self.train_step.parameters)
+        return FitResult.of(self.state.progress, self._config, parameters)
 
     def _train(self) -> None:
         self._call(lambda callback: callback.on_begin(self._status))
@@ -204,7 +205,12 @@ class Trainer:
             islice(batches, accumulate),
             step=progress.step,
             num_batches=stop - first,
-            learning_rate=self._rate(progress.step),
+            learning_rate=learning_rate(
+                self._config,
+                step=progress.step,
+                steps_per_epoch=self._steps_per_epoch,
+                plateau=progress.plateau,
+            ),
             running=self.state.loss,
             stop=self._stop.bits,
         )
@@ -213,10 +219,12 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         """Validate, write the epoch's line and the checkpoints."""
-        ends_epoch = self.state.progress.step_in_epoch == self._steps_per_epoch
+        progress = self.state.progress
+        ends_epoch = progress.step_in_epoch == self._steps_per_epoch
         if ends_epoch and self._may_continue():
-            self._training.prefetch_epoch(self.state.progress.epoch + 1)
-        self._validate(self.state.progress.epoch + 1)
+            self._training.prefetch_epoch(progress.epoch + 1)
+        with self.train_step.average.in_network():
+            self._validate(progress.epoch + 1)
         # best.pt first: a run killed between the two resumes before this validation, which then
         # writes the same best.pt again.
         if ends_epoch:
@@ -290,14 +298,6 @@ class Trainer:
         """Whether another epoch will follow, unless the validation stops training early."""
         progress, limit = self.state.progress, self._config.max_steps
         return progress.epoch + 1 < self._config.epochs and (limit is None or progress.step < limit)
-
-    def _rate(self, step: int) -> float:
-        return learning_rate(
-            self._config,
-            step=step,
-            steps_per_epoch=self._steps_per_epoch,
-            plateau=self.state.progress.plateau,
-        )
 
     # -- files ------------------------------------------------------------------------------------
 
