@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from pgti.models import GRUConfig as GRUConfig
     from pgti.models import ModelShape as ModelShape
     from pgti.models import MTGNNConfig as MTGNNConfig
+    from pgti.models import PatchSTG as PatchSTG
+    from pgti.models import PatchSTGConfig as PatchSTGConfig
     from pgti.models import STAEformer as STAEformer
     from pgti.models import STAEformerConfig as STAEformerConfig
     from pgti.models import STGCNConfig as STGCNConfig

@@ -46,7 +46,8 @@ def assert_equals_reference(
 ) -> None:
     """Compare forecasts, and the gradients of all parameters and inputs, in float64."""
     x = x.detach().requires_grad_()
-    found = model(x, (supports or supports_of(model)).double())
+    supports = supports_of(model) if supports is None else supports
+    found = model(x, supports.double())
     assert_same(found, reference(model, x), (x, *model.parameters()), atol=atol)
 
 

@@ -170,7 +170,7 @@ class RandomBatchStep:
         shape = _shape(graph.num_nodes, spec.steps)
         network = build_network(spec.model, spec.options, shape)
         network.activation_checkpointing = spec.activation_checkpointing
-        supports = Supports.from_graph(graph, network.support_kind)
+        supports = network.build_supports(graph)
         self.forecaster = NetworkForecaster(network, supports, _SCALER, (0,)).to(device)
         self.batch = _random_batch(shape, spec.batch_size, device)
         self.num_parameters = num_trainable_parameters(network)

@@ -63,7 +63,7 @@ def partition_sensors(graph: SensorGraph, num_parts: int) -> SensorPartition:
             f"shard_sensors is {num_parts} and the store has {num_nodes} sensors: each rank needs "
             f"one at least; use {option('shard_sensors', num_nodes)} or less"
         )
-    pattern = _symmetric_pattern(graph.adjacency)
+    pattern = symmetric_pattern(graph.adjacency)
     order = reverse_cuthill_mckee(pattern, symmetric_mode=True)
     bounds = [num_nodes * part // num_parts for part in range(num_parts + 1)]
     owner = np.empty(num_nodes, dtype=np.int32)
@@ -163,7 +163,7 @@ def _entries(matrix: CsrMatrix) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     return rows, matrix.indices
 
 
-def _symmetric_pattern(adjacency: CsrMatrix) -> CsrMatrix:
+def symmetric_pattern(adjacency: CsrMatrix) -> CsrMatrix:
     ones: CsrMatrix = sparse.csr_array(
         (np.ones(adjacency.nnz, dtype=np.int8), adjacency.indices, adjacency.indptr),
         shape=adjacency.shape,

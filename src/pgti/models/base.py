@@ -174,10 +174,9 @@ class AbstractModel(nn.Module, ABC):
         """Whether sensors see one another along the edges of the graph alone."""
         return self.support_kind != "none"
 
-    @classmethod
-    def build_supports(cls, graph: SensorGraph) -> Supports:
+    def build_supports(self, graph: SensorGraph) -> Supports:
         """The operators of `graph` that it uses, of the kind `support_kind`."""
-        return Supports.from_graph(graph, cls.support_kind)
+        return Supports.from_graph(graph, self.support_kind)
 
     @property
     def is_checkpointing(self) -> bool:

@@ -19,6 +19,7 @@ from pgti.models.himnet import HimNet, HimNetConfig
 from pgti.models.linear import DLinear, DLinearConfig
 from pgti.models.mtgnn import MTGNN, MTGNNConfig
 from pgti.models.own import CUSTOM_MODEL, ModelFactory, OwnModel, find_own_model, own_config
+from pgti.models.patchstg import PatchSTG, PatchSTGConfig
 from pgti.models.st_balance import STBalance, STBalanceConfig
 from pgti.models.st_recall import STRecall, STRecallConfig
 from pgti.models.staeformer import STAEformer, STAEformerConfig
@@ -79,6 +80,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "himnet": ModelEntry(HimNetConfig, HimNet, "Dong et al., KDD 2024, arXiv 2405.10800"),
         "linear": ModelEntry(DLinearConfig, DLinear, "Zeng et al., AAAI 2023, arXiv 2205.13504"),
         "mtgnn": ModelEntry(MTGNNConfig, MTGNN, "Wu et al., KDD 2020, arXiv 2005.11650"),
+        "patchstg": ModelEntry(PatchSTGConfig, PatchSTG, "Fang et al., KDD 2025, arXiv 2412.09972"),
         "st-balance": ModelEntry(STBalanceConfig, STBalance, "2026, arXiv 2605.18793"),
         "st-llm": ModelEntry(STLLMConfig, STLLM, "Liu et al., MDM 2024, arXiv 2401.10134"),
         "st-recall": ModelEntry(

@@ -29,6 +29,7 @@ from pgti.nn.losses import mse as mse
 from pgti.nn.losses import pinball as pinball
 from pgti.nn.losses import quantile as quantile
 from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
+from pgti.nn.patches import PatchSupports as PatchSupports
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.sharded import SensorGroup as SensorGroup
 from pgti.nn.sharded import ShardedSupports as ShardedSupports

@@ -98,10 +98,9 @@ class LegacyDCRNN(AbstractModel):
                 f"use {option('model.head', value=True)}, or another {option('loss')}"
             )
 
-    @classmethod
-    def build_supports(cls, graph: SensorGraph) -> Supports:
+    def build_supports(self, graph: SensorGraph) -> Supports:
         """PGT's operators of `graph`: see `pgt_operators`."""
-        return Supports(pgt_operators(graph), graph, cls.support_kind)
+        return Supports(pgt_operators(graph), graph, self.support_kind)
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`.
