@@ -76,7 +76,11 @@ def predict_halo(
         network.activation_checkpointing = activation_checkpointing
         recorder = _Recorder(kind, shape.num_nodes, partition.largest_part)
         sizes = (windows, shape.input_steps, partition.largest_part, shape.input_channels)
-        network(torch.empty(sizes), recorder).sum().backward()
+        inputs: dict[str, Tensor] = {}
+        if shape.history_steps:
+            rows = (windows, shape.history_steps, partition.largest_part, shape.history_channels)
+            inputs["history"] = torch.empty(rows)
+        network(torch.empty(sizes), recorder, **inputs).sum().backward()
     sent = _sent_bytes(recorder.row_bytes, Supports.operators_of(graph, kind), partition)
     return HaloTraffic(
         parts=tuple(map(len, partition.parts)),
