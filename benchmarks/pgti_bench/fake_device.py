@@ -14,7 +14,7 @@ import torch
 from pgti.batching import Batch
 from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
-from pgti.models import AbstractModel, ModelShape, build_model
+from pgti.models import AbstractModel, ModelShape, add_covariate_head, build_model
 from pgti.nn import ChunkLimits
 from pgti.nn.limits import DenseLimits
 from pgti.store import Scaler
@@ -57,6 +57,7 @@ class FakeStepSpec:
         input_steps: L.
         horizon: H.
         calendar: features of time, which are inputs too.
+        covariates: a channel known in advance and two features of the sensors.
         training: optimizer, precision, clipping.
         activation_checkpointing: recompute activations in the backward pass.
     """
@@ -69,6 +70,7 @@ class FakeStepSpec:
     input_steps: int = 12
     horizon: int = 12
     calendar: tuple[str, ...] = ("time-of-day",)
+    covariates: bool = False
     training: TrainingConfig = field(default_factory=TrainingConfig)
     activation_checkpointing: bool = False
 
@@ -84,6 +86,8 @@ class FakeStepSpec:
             target_indices=(0,),
             calendar=self.calendar,
             steps_per_day=288,
+            future_channels=1 * self.covariates,
+            static_channels=2 * self.covariates,
         )
 
 
@@ -122,7 +126,13 @@ def fake_step(spec: FakeStepSpec) -> FakeStep:
     assert isinstance(network, AbstractModel)
     network.activation_checkpointing = spec.activation_checkpointing
     scaler = Scaler(mean=(50.0,), std=(10.0,))
-    forecaster = NetworkForecaster(network, network.build_supports(graph), scaler, (0,))
+    forecaster = NetworkForecaster(
+        network,
+        network.build_supports(graph),
+        scaler,
+        (0,),
+        head=add_covariate_head(network, shape),
+    )
     forecaster.to(FAKE_DEVICE)
     return FakeStep(
         forecaster=forecaster,
@@ -137,8 +147,12 @@ def fake_batch(shape: ModelShape, batch_size: int) -> Batch:
         "x": (batch_size, shape.input_steps, shape.num_nodes, shape.input_channels),
         "y": (batch_size, shape.horizon, shape.num_nodes, shape.target_channels),
         "calendar": (batch_size, shape.input_steps + shape.horizon, len(shape.calendar)),
+        "future": (batch_size, shape.horizon, shape.num_nodes, shape.future_channels),
+        "static": (shape.num_nodes, shape.static_channels),
     }
-    x, y, calendar = (torch.empty(each, device=FAKE_DEVICE) for each in sizes.values())
+    x, y, calendar, future, static = (
+        torch.empty(each, device=FAKE_DEVICE) for each in sizes.values()
+    )
     channels = shape.input_channels - len(shape.calendar)
     return Batch(
         x=x,
@@ -147,6 +161,8 @@ def fake_batch(shape: ModelShape, batch_size: int) -> Batch:
         y_mask=torch.ones(y.shape, dtype=torch.bool, device=FAKE_DEVICE),
         calendar=calendar,
         starts=np.arange(batch_size),
+        future=future if shape.future_channels else None,
+        static=static if shape.static_channels else None,
     )
 
 

@@ -15,7 +15,7 @@ from pgti.batching.loader import empty_batch
 from pgti.batching.static_inputs import StaticInputs
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
-from pgti.store import SeriesStore, StoreWriter
+from pgti.store import Scaler, SeriesStore, StoreWriter
 from pgti.store.static_features import StaticFeatures
 from pgti.windows import WindowSpec
 
@@ -190,7 +190,7 @@ def test_a_feature_that_is_the_same_everywhere_is_0(value: float) -> None:
     values = np.full((7, 1), value)
     values[2] = np.nan
     features = StaticFeatures(names=("a",), units=("",), values=values, categories=((),))
-    assert (StaticInputs.of_features(features).values == 0).all()
+    assert (StaticInputs.of_features(features, Scaler(mean=(), std=())).values == 0).all()
 
 
 def test_a_series_without_them_has_none(tmp_path: Path) -> None:

@@ -381,11 +381,17 @@ def evaluate_in_batches(communicator: Communicator, *, run: str) -> dict[str, An
 
 
 def sharded_store(
-    path: Path, num_nodes: int = 11, num_steps: int = 90, *, exact: bool = False
+    path: Path,
+    num_nodes: int = 11,
+    num_steps: int = 90,
+    *,
+    exact: bool = False,
+    covariates: bool = False,
 ) -> SeriesStore:
     """Hourly readings of sensors along a road, with gaps; one was never observed in training.
 
-    Those of an exact store are large.
+    Those of an exact store are large. With covariates there is a channel that is known in advance,
+    and a feature of the sensors.
     """
     random = np.random.default_rng(1)
     hours = np.arange(num_steps)[:, None, None]
@@ -402,7 +408,25 @@ def sharded_store(
     )
     ids = tuple(f"s{sensor}" for sensor in range(num_nodes))
     values = (values + LEVEL * exact).round(1)
-    with StoreWriter(path, node_ids=ids, channels=("speed",), graph=graph, exact=exact) as writer:
+    channels, known, static = ("speed",), (), None
+    if covariates:
+        values = np.concatenate([values, random.integers(0, 9, values.shape)], axis=2)
+        channels, known = ("speed", "rain"), ("rain",)
+        static = StaticFeatures(
+            names=("lanes",),
+            units=("",),
+            values=random.integers(1, 5, (num_nodes, 1)).astype(np.float64),
+            categories=((),),
+        )
+    with StoreWriter(
+        path,
+        node_ids=ids,
+        channels=channels,
+        graph=graph,
+        exact=exact,
+        known_future=known,
+        static=static,
+    ) as writer:
         writer.append(values)
         writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
     return SeriesStore.open(path)

@@ -76,8 +76,8 @@ def test_other_models_and_inputs(
     windows: dict[str, Any],
     batching: str,
 ) -> None:
-    """Parameters of each sensor, sums over all of them; every batching."""
-    store = str(sharded_store(tmp_path / "store").path)
+    """Parameters of each sensor, sums over all of them, covariates; every batching."""
+    store = str(sharded_store(tmp_path / "store", covariates=name == "stid").path)
     job: dict[str, Any] = {"store": store, "model": {"name": name, "options": options}}
     job |= {"windows": windows, "batching": batching, "training": {}}
     (alone,) = run_ranks("train_shards", 1, run=str(tmp_path / "1"), shards=1, **job)

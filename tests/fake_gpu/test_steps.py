@@ -104,6 +104,11 @@ def test_options_of_training_wait_for_nothing(changes: dict[str, Any]) -> None:
     check_steps(spec_of("stgcn", training=TrainingConfig(**changes)))
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_covariates_wait_for_nothing(precision: Any) -> None:
+    check_steps(spec_of("linear", covariates=True, training=TrainingConfig(precision=precision)))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_waits_for_nothing(name: str) -> None:
     """Forecasts, and the sums of every metric."""

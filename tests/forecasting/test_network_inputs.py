@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pgti.errors import ConfigError
-from pgti.forecasting import requested_inputs
-from pgti.models import TeacherForcing
+from pgti.models import TeacherForcing, requested_inputs
 from pgti.nn import Supports
 
 from ..training.tiny_training import SPEC, make_series, make_store

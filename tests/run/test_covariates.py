@@ -1,7 +1,9 @@
 """Runs of series with channels known in advance and features of the sensors."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,18 +86,22 @@ def make_store(tmp_path: Path, values: np.ndarray, name: str = "s") -> SeriesSto
 def train(
     tmp_path: Path,
     store: SeriesStore,
-    model: type = Reader,
+    model: type | str = Reader,
     epochs: int = 2,
     resume: bool = False,
+    log: Callable[[str], None] = lambda _: None,
+    **windows: Any,
 ) -> Run:
+    is_own = isinstance(model, type)
     config = RunConfig(
         store=store.path.absolute(),
-        windows=WindowConfig(input_steps=INPUTS, horizon=HORIZON),
-        model=ModelConfig(name="custom"),
+        windows=WindowConfig(input_steps=INPUTS, horizon=HORIZON, **windows),
+        model=ModelConfig(name="custom") if is_own else ModelConfig(name=model),
         training=TrainingConfig(epochs=epochs, batch_size=16, seed=3),
         device="cpu",
     )
-    run, _ = train_run(config, tmp_path / "run", store=store, model=model, resume=resume)
+    factory = model if is_own else None
+    run, _ = train_run(config, tmp_path / "run", store=store, model=factory, resume=resume, log=log)
     return run
 
 
@@ -212,8 +218,97 @@ def test_values_to_come_are_found_by_name(tmp_path: Path) -> None:
 
 def test_networks_that_read_the_past_need_nothing(tmp_path: Path) -> None:
     values = readings()
-    run = train(tmp_path, make_store(tmp_path, values[:STEPS]), Ignoring)
+    run = train(tmp_path, make_store(tmp_path, values[:STEPS]), Ignoring, covariates=False)
     assert len(run.forecast()) == HORIZON * 3
+
+
+def test_a_model_of_pgti_reads_them_too(tmp_path: Path) -> None:
+    """Trained, stopped, resumed, opened; a forecast past the end asks for what it reads."""
+    values = readings()
+    store = make_store(tmp_path, values[:STEPS])
+    for name in ("whole", "run"):
+        (tmp_path / name).mkdir()
+    whole = train(tmp_path / "whole", store, "gru", epochs=3)
+    train(tmp_path / "run", store, "gru", epochs=2)
+    run = train(tmp_path / "run", store, "gru", epochs=3, resume=True)
+    for one, two in zip(parameters(whole), parameters(run), strict=True):
+        assert torch.equal(one, two)
+    head = run.forecaster.head
+    assert head is not None
+    assert head.reads == ("calendar", "future", "static")
+    assert head.last.weight.any()
+    opened = Run.open(tmp_path / "run" / "run")
+    with pytest.raises(ConfigError, match=r"reads rain at .* has 0: give them with"):
+        opened.forecast()
+    later = table(values, tmp_path / "later.csv", STEPS)
+    values[STEPS:, :, 1] += 30
+    revised = table(values, tmp_path / "revised.csv", STEPS)
+    one, two = (opened.forecast(future=each)["forecast"] for each in (later, revised))
+    assert (one != two).any()
+    np.testing.assert_array_equal(one, run.forecast(future=later)["forecast"])
+
+
+def test_they_may_be_left_out(tmp_path: Path) -> None:
+    """Then a run is that of a store without them, as those of earlier versions are."""
+    values = readings(STEPS)
+    plain = ingest(table(values, tmp_path / "p.csv"), tmp_path / "p")
+    (tmp_path / "p-run").mkdir()
+    runs = [
+        train(tmp_path, make_store(tmp_path, values), "gru", covariates=False),
+        train(tmp_path / "p-run", plain, "gru", targets=("flow",)),
+    ]
+    for one, two in zip(*map(parameters, runs), strict=True):
+        assert torch.equal(one, two)
+    assert not runs[0].forecaster.reads & {"future", "static"}
+    assert len(runs[0].forecast()) == HORIZON * 3
+    path = tmp_path / "run" / "config.toml"
+    earlier = path.read_text().replace("covariates = false\n", "")
+    assert earlier != path.read_text()
+    path.write_text(earlier)
+    assert Run.open(tmp_path / "run").forecaster.head is None
+
+
+class Half(Ignoring):
+    """Reads the features of the sensors, and not what is known in advance."""
+
+    def forward(self, x: Tensor, static_codes: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, L, N, C_in] -> [B, H, N, 1]."""
+        return super().forward(x) + 0 * static_codes.sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "windows", "message"),
+    [
+        (
+            "linear",
+            {"observed_mask": True, "climatology": True},
+            "the model linear sees the past of its targets alone, and does not see "
+            "windows.observed_mask, windows.climatology: leave that out",
+        ),
+        (
+            "st-balance",
+            {"calendar": ("time-of-day", "day-of-year"), "covariates": False},
+            "st-balance has vectors of time-of-day and day-of-week alone, and does not see "
+            "day-of-year: leave that out",
+        ),
+        (Half, {}, "the network custom does not name future in its forward, and does not see rain"),
+    ],
+)
+def test_what_a_model_does_not_see_is_said(
+    model: type | str, windows: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    store = make_store(tmp_path, readings(STEPS))
+    train(tmp_path, store, model, 1, log=lines.append, **windows)
+    assert (
+        [line for line in lines if "not see" in line]
+        == [line for line in lines if message in line]
+        != []
+    )
+
+
+def parameters(run: Run) -> list[torch.Tensor]:
+    return list(run.forecaster.network.parameters())
 
 
 def test_training_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> None:
@@ -282,6 +377,42 @@ def test_a_warm_start_needs_covariates_of_the_same_meaning(tmp_path: Path) -> No
         RunError, match=r"inputs \('flow', 'rain'\) and the new one \('flow', 'wind"
     ):
         pgti.train(first, tmp_path / "refused", init_from=some, **others)
+
+
+def test_a_warm_start_standardises_features_as_the_run_did(tmp_path: Path) -> None:
+    """Five lanes mean the same on another road, also once the new run is opened or resumed."""
+    values = readings(STEPS)
+
+    def store_of(name: str, lanes: list[float]) -> SeriesStore:
+        static = pd.DataFrame({"id": ["a", "b", "c"], "lanes": lanes, "kind": ["x", "y", "x"]})
+        return ingest(table(values, tmp_path / "r.csv"), tmp_path / name,
+                      known_future=("rain",), static=static)  # fmt: skip
+
+    options: dict[str, Any] = {"windows": {"input_steps": INPUTS, "horizon": HORIZON},
+                               "epochs": 1, "model": "linear", "progress": False}  # fmt: skip
+    first, second = store_of("first", [2, 3, 4]), store_of("second", [4, 5, 6])
+    run = pgti.train(first, tmp_path / "run", **options)
+    del options["windows"], options["model"]
+    warm = pgti.train(second, tmp_path / "warm", init_from=run, **options)
+    refitted = pgti.train(second, tmp_path / "re", init_from=run, refit_scaler=True, **options)
+
+    def lanes_of(run: Run) -> list[float]:
+        inputs = run.source.static_inputs(torch.device("cpu"))
+        assert inputs is not None
+        return (inputs.values[:, 0] * np.sqrt(2 / 3)).tolist()
+
+    for each in (warm, Run.open(tmp_path / "warm"), pgti.train(
+        second, tmp_path / "warm", resume=True, epochs=2, progress=False
+    )):  # fmt: skip
+        assert lanes_of(each) == pytest.approx([1, 2, 3])
+    assert lanes_of(run) == lanes_of(refitted) == pytest.approx([-1, 0, 1])
+    bare = ingest(values[..., :1], tmp_path / "bare", channels=("flow",), node_ids=("a", "b", "c"),
+                  start="2025-03-01", interval="1h")  # fmt: skip
+    start = pgti.train(bare, tmp_path / "bare-run", windows={"input_steps": INPUTS, "horizon": 2},
+                       model="linear", epochs=1, progress=False)  # fmt: skip
+    assert start.forecaster.head is None
+    with pytest.raises(RunError, match=r"channels flow and the store"):
+        pgti.train(first, tmp_path / "refused", init_from=start, **options)
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

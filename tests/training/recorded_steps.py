@@ -13,7 +13,13 @@ from pgti.distributed import Communicator, SingleProcess, Work
 from pgti.distributed.communicator import Kind
 from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
-from pgti.models import AbstractModel, ModelShape, build_model
+from pgti.models import (
+    AbstractModel,
+    CovariateHead,
+    ModelShape,
+    add_covariate_head,
+    build_model,
+)
 from pgti.nn import Supports
 from pgti.store import Scaler
 from pgti.training import RunningLoss, TrainingConfig, TrainStep
@@ -30,6 +36,8 @@ _SHAPE = ModelShape(
     target_indices=(0,),
     calendar=("time-of-day",),
     steps_per_day=24,
+    future_channels=2,
+    static_channels=1,
 )
 
 
@@ -44,6 +52,8 @@ def make_batch(num_windows: int, seed: int) -> Batch:
         y_mask=y_mask,
         calendar=torch.rand(num_windows, _INPUTS + _HORIZON, 1, generator=generator),
         starts=np.arange(num_windows),
+        future=torch.randn(num_windows, _HORIZON, _NODES, 2, generator=generator),
+        static=torch.linspace(-1, 1, _NODES)[:, None],
     )
 
 
@@ -54,12 +64,17 @@ def make_forecaster(network: nn.Module) -> NetworkForecaster:
     kind = getattr(network, "support_kind", "dual_random_walk")
     is_ours = isinstance(network, AbstractModel)
     supports = network.build_supports(graph) if is_ours else Supports.from_graph(graph, kind)
-    return NetworkForecaster(network, supports, Scaler(mean=(50.0,), std=(10.0,)), (0,)).train()
+    head = next((each for each in network.children() if isinstance(each, CovariateHead)), None)
+    scaler = Scaler(mean=(50.0,), std=(10.0,))
+    return NetworkForecaster(network, supports, scaler, (0,), head=head).train()
 
 
-def make_model(name: str, **options: Any) -> nn.Module:
+def make_model(name: str, *, covariates: bool = False, **options: Any) -> nn.Module:
     torch.manual_seed(0)
-    return build_model(name, options, _SHAPE)
+    network = build_model(name, options, _SHAPE)
+    if covariates:
+        add_covariate_head(network, _SHAPE)
+    return network
 
 
 class OwnNet(nn.Module):

@@ -32,7 +32,7 @@ MODELS: list[tuple[str, dict[str, Any]]] = [
     ("stid", {}),
     ("staeformer", {"layers": 1, "dropout": 0.1}),
     ("tgcn", {"hidden": 8}),
-    ("linear", {}),
+    ("linear", {"covariates": True}),
 ]
 
 

@@ -40,7 +40,7 @@ class Batch(Display):
             series has no such channel.
         future_mask: which of them are known, bool [B, H, N, F]; None with `future`.
         static: features of the sensors, float32 [N, S], the same for all batches: numbers
-            standardised over the sensors, 0 where missing, then a number for each category, 1 or
+            standardised by the scaler, 0 where missing, then a number for each category, 1 or
             0; None where the series has none.
         static_codes: the category of each categorical feature, int64 [N, Q], counted from 1; 0
             where it is missing; None with `static`.

@@ -53,6 +53,9 @@ class WindowConfig:
             the window, which fades step by step into its typical one at that time of the training
             rows, or that one if there is no reading. "mean" is the channel's mean.
         observed_mask: Append to the inputs which readings were observed: 1, or 0 where missing.
+        covariates: Give the model what is known of the steps to forecast and does not follow from
+            the past: values of channels known in advance, and holidays; and features of the
+            sensors. A network of your own that names them in `forward` always reads them itself.
         fractions: Fractions of train, validation and test windows, in time order.
         val_from: Time of the first validation target, ISO 8601, instead of fractions.
         test_from: Time of the first test target, ISO 8601; required with val-from.
@@ -78,6 +81,7 @@ class WindowConfig:
     climatology: bool = False
     fill: Fill = "last"
     observed_mask: bool = False
+    covariates: bool = True
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     val_from: str | None = None
     test_from: str | None = None

@@ -313,7 +313,7 @@ class WindowSource:
         """Features of a batch's sensors, on a device; None where the series has none."""
         if self.static is None:
             return None
-        return StaticInputs.of_features(self.static, self.sensors).to(device)
+        return StaticInputs.of_features(self.static, self.scaler, self.sensors).to(device)
 
     @property
     def typical_bytes(self) -> int:

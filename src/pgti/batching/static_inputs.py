@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pgti.store import Scaler
 from pgti.store.static_features import StaticFeatures
 
 __all__ = ["StaticInputs"]
@@ -18,7 +19,7 @@ class StaticInputs:
     """Features of the sensors as networks take them.
 
     Attributes:
-        values: float32 [N, S]: each numeric feature standardised over the sensors, 0 where missing;
+        values: float32 [N, S]: each numeric feature standardised by the scaler, 0 where missing;
             then each categorical one as a number for each of its categories, 1 for that of the
             sensor, else 0.
         codes: int64 [N, Q]: the category of each categorical feature, counted from 1; 0 where it is
@@ -32,17 +33,20 @@ class StaticInputs:
 
     @classmethod
     def of_features(
-        cls, features: StaticFeatures, sensors: NDArray[np.int64] | None = None
+        cls, features: StaticFeatures, scaler: Scaler, sensors: NDArray[np.int64] | None = None
     ) -> Self:
-        """The inputs of some sensors, standardised over all of them.
+        """The inputs of some sensors.
 
         Args:
             features: of all N sensors.
+            scaler: standardises them; over these sensors where it knows nothing of them.
             sensors: positions of those that a batch has; all if not given.
         """
+        scaler = scaler.with_static(features)
+        mean, std = np.array(scaler.static_mean or ()), np.array(scaler.static_std or ())
         every = features.values if sensors is None else features.values[sensors]
         is_numeric, words_of = ~np.array(features.is_categorical), features.categories
-        columns = [_standardise(features.values[:, is_numeric], every[:, is_numeric])]
+        columns = [np.nan_to_num((every[:, is_numeric] - mean) / std)]
         codes = [np.empty((len(every), 0), dtype=np.int64)]
         names = [name for name, words in zip(features.names, words_of, strict=True) if not words]
         for name, words, column in zip(features.names, words_of, every.T, strict=True):
@@ -60,15 +64,3 @@ class StaticInputs:
     def to(self, device: torch.device) -> Self:
         """The same on a device."""
         return replace(self, values=self.values.to(device), codes=self.codes.to(device))
-
-
-def _standardise(every: NDArray[np.float64], chosen: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Columns with mean 0 and standard deviation 1 over all sensors; 0 where missing."""
-    known = ~np.isnan(every)
-    count = np.maximum(known.sum(axis=0), 1)
-    low, high = np.where(known, every, np.inf), np.where(known, every, -np.inf)
-    mean = np.where(known, every, 0).sum(axis=0) / count
-    mean = np.clip(mean, low.min(axis=0), high.max(axis=0))  # that of a constant is the constant
-    std = np.sqrt(np.where(known, (every - mean) ** 2, 0).sum(axis=0) / count)
-    scaled: NDArray[np.float64] = np.nan_to_num((chosen - mean) / np.where(std > 0, std, 1))
-    return scaled

@@ -19,7 +19,6 @@ from pgti.forecasting.inputs import InputSummary as InputSummary
 from pgti.forecasting.metrics import ForecastMetrics as ForecastMetrics
 from pgti.forecasting.metrics import Metrics as Metrics
 from pgti.forecasting.metrics import check_metrics as check_metrics
-from pgti.forecasting.network_inputs import requested_inputs as requested_inputs
 from pgti.forecasting.observers import Observer as Observer
 from pgti.forecasting.observers import RichObserver as RichObserver
 from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.forecasting.network_inputs import OF_BATCH, requested_inputs
 from pgti.models import TeacherForcing
+from pgti.models.covariates import CovariateHead
+from pgti.models.network_inputs import OF_BATCH, requested_inputs
 from pgti.nn import Supports
 from pgti.nn.numerics import deterministic_algorithms, float32_products
 from pgti.shapes import BHNC, BHNCI, BHNCQ
@@ -150,6 +151,8 @@ class NetworkForecaster(AbstractScaledForecaster):
             Fernandez-Val & Galichon 2010).
         bounds: lowest and highest forecast of each target; () for no limits. Outside training
             forecasts are clamped to them.
+        head: corrects what the network returns by the covariates of a batch; its parameters are
+            the network's.
 
     Attributes:
         requested: names of the inputs that the network's `forward` asks for; None if they cannot be
@@ -174,8 +177,10 @@ class NetworkForecaster(AbstractScaledForecaster):
         *,
         quantile_levels: tuple[float, ...] = (),
         bounds: Sequence[tuple[float, float]] = (),
+        head: CovariateHead | None = None,
     ) -> None:
         super().__init__(scaler, target_indices, sensors)
+        self.head = head
         self.channels = channels
         self.quantile_levels = quantile_levels
         dtype = torch.float32 if self.offsets is None else torch.float64
@@ -197,9 +202,14 @@ class NetworkForecaster(AbstractScaledForecaster):
         self._added_losses: list[Tensor] = []
 
     @property
+    def reads(self) -> frozenset[str]:
+        """Names of the inputs that the network or its head reads."""
+        return frozenset((*(self.requested or ()), *(() if self.head is None else self.head.reads)))
+
+    @property
     def uses_future(self) -> bool:
-        """Whether the network reads values that are known in advance."""
-        return bool({"future", "future_mask"} & set(self.requested or ()))
+        """Whether values that are known in advance are read."""
+        return bool({"future", "future_mask"} & self.reads)
 
     def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
         """Forecasts in original units; unscaled in float32 even where the network computes lower.
@@ -243,7 +253,6 @@ class NetworkForecaster(AbstractScaledForecaster):
         else:
             scaled = self._run(batch, step)
         num_targets, num_quantiles = len(self.target_indices), len(self.quantile_levels)
-        _check_shape(scaled, batch, num_targets * max(1, num_quantiles))
         if scaled.dtype not in (torch.float32, torch.float64):
             scaled = scaled.float()
         if num_quantiles:  # [Q, B, H, N, C_out]
@@ -273,7 +282,7 @@ class NetworkForecaster(AbstractScaledForecaster):
         return (torch.stack(terms_BN).sum(dim=0) * y_mask.sum(dim=(1, 3))).sum()
 
     def _run(self, batch: Batch, step: int | None) -> Tensor:
-        """What the network returns."""
+        """What the network returns, corrected by the head."""
         scaled: Tensor
         x = batch.x if self._seen is None else batch.x.index_select(-1, self._seen)
         if self.requested is None:
@@ -281,7 +290,10 @@ class NetworkForecaster(AbstractScaledForecaster):
         else:
             inputs = {name: self._input(name, batch, step) for name in self.requested}
             scaled = self.network(x, **inputs)
-        return scaled
+        _check_shape(scaled, batch, len(self.target_indices) * max(1, len(self.quantile_levels)))
+        if self.head is None:
+            return scaled
+        return self.head(scaled, **{name: getattr(batch, name) for name in self.head.reads})
 
     def _input(self, name: str, batch: Batch, step: int | None) -> object:
         """What a network asks for by this name, one of `NETWORK_INPUTS`."""

@@ -7,6 +7,8 @@ from pgti.models.base import ModelConfig as ModelConfig
 from pgti.models.base import ModelShape as ModelShape
 from pgti.models.base import TeacherForcing as TeacherForcing
 from pgti.models.base import num_trainable_parameters as num_trainable_parameters
+from pgti.models.covariates import CovariateHead as CovariateHead
+from pgti.models.covariates import add_covariate_head as add_covariate_head
 from pgti.models.dcrnn import DCRNN as DCRNN
 from pgti.models.dcrnn import DCRNNConfig as DCRNNConfig
 from pgti.models.graph_wavenet import GraphWaveNet as GraphWaveNet
@@ -19,6 +21,7 @@ from pgti.models.linear import DLinear as DLinear
 from pgti.models.linear import DLinearConfig as DLinearConfig
 from pgti.models.mtgnn import MTGNN as MTGNN
 from pgti.models.mtgnn import MTGNNConfig as MTGNNConfig
+from pgti.models.network_inputs import requested_inputs as requested_inputs
 from pgti.models.own import CUSTOM_MODEL as CUSTOM_MODEL
 from pgti.models.own import ModelFactory as ModelFactory
 from pgti.models.own import explain_failures as explain_failures

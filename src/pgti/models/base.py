@@ -118,6 +118,9 @@ class AbstractModel(nn.Module, ABC):
             the name of those that its `build_supports` builds. `none` for a model that does not
             use the graph.
         can_checkpoint_activations: whether it supports `activation_checkpointing`.
+        reads_targets_alone: whether it sees the past of the targets and no other input channel.
+        has_calendar_tables_alone: whether, of the calendar features, it sees the time of day and
+            the day of the week alone, which have vectors in tables.
         uses_day_of_week: whether it is published with the day of the week as an input, which is
             then the default of a run.
         config: its options.
@@ -128,6 +131,8 @@ class AbstractModel(nn.Module, ABC):
 
     support_kind: ClassVar[str] = "dual_random_walk"
     can_checkpoint_activations: ClassVar[bool] = False
+    reads_targets_alone: ClassVar[bool] = False
+    has_calendar_tables_alone: ClassVar[bool] = False
     uses_day_of_week: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, shape: ModelShape) -> None:

@@ -62,6 +62,7 @@ class DLinear(AbstractModel):
     """
 
     support_kind = "none"
+    reads_targets_alone = True
     config: DLinearConfig
     window_counts: Tensor
 

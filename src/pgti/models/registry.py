@@ -12,6 +12,7 @@ from torch import nn
 from pgti.errors import ConfigError, option
 from pgti.models.agcrn import AGCRN, AGCRNConfig
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_trainable_parameters
+from pgti.models.covariates import add_covariate_head
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
 from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
 from pgti.models.gru import GRU, GRUConfig
@@ -205,7 +206,7 @@ def build_model(
 
 
 def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) -> int:
-    """Numbers that model `name` learns for data of `shape`, without frozen ones.
+    """Numbers that model `name` learns for data of `shape`, with its head, without frozen ones.
 
     Nothing is allocated for them, unless the network is the user's own, which may compute.
 
@@ -215,6 +216,7 @@ def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) 
     """
     with torch.device("cpu" if is_own_model(name) else "meta"):
         model = build_model(name, options, shape, is_restored=True)
+        add_covariate_head(model, shape)
     return num_trainable_parameters(model)
 
 

@@ -105,6 +105,7 @@ class STBalance(AbstractModel):
 
     support_kind = "transition"
     can_checkpoint_activations = True
+    has_calendar_tables_alone = True
     uses_day_of_week = True
     config: STBalanceConfig
 

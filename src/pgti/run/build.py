@@ -15,19 +15,21 @@ from torch import nn
 from pgti.batching import Batcher, WindowConfig, WindowSource
 from pgti.display import count_of
 from pgti.errors import ConfigError, option
-from pgti.forecasting import NetworkForecaster, requested_inputs
+from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import (
     MODELS,
     AbstractModel,
     ModelFactory,
     ModelShape,
+    add_covariate_head,
     build_config,
     build_model,
     explain_failures,
     is_own_model,
     model_entry,
     name_of_own_model,
+    requested_inputs,
 )
 from pgti.nn import ShardedSupports, Supports
 from pgti.run.config import ModelConfig, RunConfig
@@ -207,17 +209,18 @@ def build_forecaster(
     Raises:
         ConfigError: if the model cannot be found or built, or works on all sensors only.
     """
-    channels, quantiles = source.network_channels, config.training.quantiles
+    channels, shape = source.network_channels, network_shape(config, source)
     device = resolve_device(config.device) if device is None else device
     torch.manual_seed(config.training.seed)
     network = build_model(
         config.model.name,
         config.model.options,
-        network_shape(config, source),
+        shape,
         factory=factory,
         is_restored=is_restored,
     )
     _check_history(network, source.shape, config.model.name)
+    head = add_covariate_head(network, shape) if config.windows.covariates else None
     forecaster = NetworkForecaster(
         network,
         _supports(network, source.store.graph, shard, config.model.name),
@@ -226,8 +229,9 @@ def build_forecaster(
         config.training.seed,
         source.sensors,
         None if channels is None else (channels, source.input_indices),
-        quantile_levels=quantiles,
+        quantile_levels=config.training.quantiles,
         bounds=bounds_of_targets(config.training.bounds, source.target_names),
+        head=head,
     )
     forecaster.deterministic = config.training.deterministic
     return forecaster.to(device)

@@ -28,7 +28,7 @@ __all__ = [
     "upgrade_options",
 ]
 
-_EARLIER_WINDOWS = {"fill": "mean", "across_holes": True}
+_EARLIER_WINDOWS = {"fill": "mean", "across_holes": True, "covariates": False}
 """What runs did of versions that did not have the option yet, where it is not its default now."""
 
 _BATCH_SIZES = ("batch_size", "batch_size_per_rank")

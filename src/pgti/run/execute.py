@@ -199,9 +199,8 @@ def _scaler_of(found: NewRun | ResumedRun | FinishedRun) -> Scaler | None:
 def _take_over(prepared: PreparedRun, start: StartRun) -> None:
     """Give the network the weights of the run to start from."""
     run = prepared.run
-    network = run.forecaster.network
-    weights, lines = start.weights_for(run.config, run.source, network)
-    network.load_state_dict(weights)
+    weights, lines = start.weights_for(run.config, run.source, run.forecaster)
+    run.forecaster.network.load_state_dict(weights)
     prepared.choices[:0] = [start.describe(run.store), *lines, *start.find_overlaps(run)]
 
 

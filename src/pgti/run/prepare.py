@@ -11,8 +11,14 @@ from pgti.batching import BatchLoader, WindowSource
 from pgti.display import count_of, shorten
 from pgti.distributed import Communicator, make_current
 from pgti.errors import ConfigError, DataError, option
-from pgti.forecasting import Observer, requested_inputs
-from pgti.models import CUSTOM_MODEL, AbstractModel, ModelFactory, num_trainable_parameters
+from pgti.forecasting import Observer
+from pgti.models import (
+    CUSTOM_MODEL,
+    AbstractModel,
+    ModelFactory,
+    num_trainable_parameters,
+    requested_inputs,
+)
 from pgti.nn.execution import bfloat16_speed
 from pgti.nn.numerics import has_tf32
 from pgti.run.build import (
@@ -28,6 +34,7 @@ from pgti.run.memory_plan import MemoryPlan, plan_memory
 from pgti.run.run import Run
 from pgti.run.series import series_facts
 from pgti.run.sharding import Shard
+from pgti.run.unread_inputs import note_unread_inputs
 from pgti.run.warm_start import StartedFrom
 from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import Extensions, RunDirectory, RunFingerprint, Trainer
@@ -222,6 +229,9 @@ def _warnings(run: Run) -> list[str]:
                 f"{count_of(len(never), 'sensor')} without an observed target in the training rows "
                 f"({shorten(never)}): what is forecast there rests on the other sensors"
             )
+    lines += note_unread_inputs(
+        run.config.model.name, run.config.windows, run.source, run.forecaster
+    )
     size, ranks = run.config.training.batch_size, run.communicator.data_size
     if size < ranks:
         who = "ranks" if ranks == run.communicator.world_size else "groups of ranks"

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from pgti.batching import WindowSource
 from pgti.display import count_of, shorten
 from pgti.errors import RunError, option
-from pgti.forecasting.network_inputs import requested_inputs
+from pgti.forecasting import NetworkForecaster
 from pgti.models import ModelFactory, is_own_model
 from pgti.run.build import network_shape
 from pgti.run.config import RunConfig
@@ -49,6 +49,7 @@ class StartRun:
         rows: how many.
         refit_scaler: fit the scaler on the new training rows, in place of taking the run's over.
         model: the user's own class or function, in place of the one that the run's model names.
+        reads: names of the inputs of a batch that its network and its head read.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class StartRun:
     rows: int
     refit_scaler: bool = False
     model: ModelFactory | None = None
+    reads: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -96,6 +98,7 @@ class StartRun:
             rows=seen.num_steps,
             refit_scaler=refit_scaler,
             model=None if isinstance(model, str) else model,
+            reads=run.forecaster.reads,
         )
 
     @property
@@ -107,7 +110,8 @@ class StartRun:
             "rows": self.rows,
             "refit_scaler": self.refit_scaler,
         }
-        return StartedFrom(record=record, scaler=None if self.refit_scaler else self.source.scaler)
+        scaler = self.source.scaler.with_static(self.source.static)
+        return StartedFrom(record=record, scaler=None if self.refit_scaler else scaler)
 
     def config_for(self, store: SeriesStore) -> RunConfig:
         """The run's options for another store; its inputs are spelled out.
@@ -199,13 +203,13 @@ class StartRun:
                 f"{option('refit_scaler', value=True)} to fit one on {store.path}"
             )
 
-    def _check_covariates(self, source: WindowSource, requested: set[str]) -> None:
-        """Refuse covariates of another meaning, where the network asks for them."""
+    def _check_covariates(self, source: WindowSource, reads: frozenset[str]) -> None:
+        """Refuse covariates of another meaning, where a network reads them."""
         pairs: list[tuple[str, list[str], list[str]]] = []
-        if requested & {"future", "future_mask"}:
+        if reads & {"future", "future_mask"}:
             names = _known_names(self.source), _known_names(source)
             pairs.append(("channels known in advance", *names))
-        if requested & {"static", "static_codes"}:
+        if reads & {"static", "static_codes"}:
             features = _features(self.source), _features(source)
             pairs.append(("features of the sensors", *features))
         for what, before, now in pairs:
@@ -217,14 +221,14 @@ class StartRun:
                 )
 
     def weights_for(
-        self, config: RunConfig, source: WindowSource, network: nn.Module
+        self, config: RunConfig, source: WindowSource, forecaster: NetworkForecaster
     ) -> tuple[dict[str, Tensor], list[str]]:
         """The weights for the sensors of the new run.
 
         Args:
             config: of the new run, resolved.
             source: what its windows hold.
-            network: of the new run.
+            forecaster: of the new run.
 
         Returns:
             The weights by name, and a line where sensors are new or in another order and the model
@@ -239,7 +243,8 @@ class StartRun:
                     f"the run {self.path} has {name} {mine!r} and the new one {other!r}: its "
                     f"weights are for its own inputs; leave {option(f'windows.{name}')} out"
                 )
-        self._check_covariates(source, set(requested_inputs(network) or ()))
+        self._check_covariates(source, self.reads | forecaster.reads)
+        network = forecaster.network
         before, after = self.source.store.meta.node_ids, source.store.meta.node_ids
         weights: dict[str, Tensor] = dict(self.weights)
         lines: list[str] = []

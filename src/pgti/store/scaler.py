@@ -1,7 +1,7 @@
 """Standardization of channels, from training rows alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pgti.errors import DataError
 from pgti.store.codec import Codec
 from pgti.store.moments import Moments
+from pgti.store.static_features import StaticFeatures
 from pgti.store.store import SeriesStore
 
 __all__ = ["Scaler"]
@@ -34,11 +35,16 @@ class Scaler:
         std: population standard deviation of each channel; 1 where a channel is constant.
         offsets: of each sensor and channel, N * C numbers, the channels of a sensor together; None
             without offsets. A sensor without a training reading has the mean offset of the others.
+        static_mean: mean of each numeric feature of the sensors, over the sensors; None where the
+            series has no such feature. A run that starts from another has that run's.
+        static_std: standard deviation of each, 1 where it is the same everywhere; with the mean.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     offsets: tuple[float, ...] | None = None
+    static_mean: tuple[float, ...] | None = None
+    static_std: tuple[float, ...] | None = None
 
     @classmethod
     def fit(cls, store: SeriesStore, rows: range) -> "Scaler":
@@ -55,8 +61,17 @@ class Scaler:
                     f"{rows.start} to {rows.stop - 1}; choose another split or drop the channel"
                 )
         if store.meta.is_exact:
-            return _fit_offsets(store, rows)
-        return cls(mean=tuple(moments.mean.tolist()), std=tuple(moments.std.tolist()))
+            scaler = _fit_offsets(store, rows)
+        else:
+            scaler = cls(mean=tuple(moments.mean.tolist()), std=tuple(moments.std.tolist()))
+        return scaler.with_static(store.static_features)
+
+    def with_static(self, features: StaticFeatures | None) -> "Scaler":
+        """The same with mean and standard deviation of these features, unless it has them."""
+        if self.static_mean is not None or features is None or all(features.is_categorical):
+            return self
+        mean, std = features.statistics()
+        return replace(self, static_mean=tuple(mean.tolist()), static_std=tuple(std.tolist()))
 
     @property
     def offset_array(self) -> NDArray[np.float64] | None:
@@ -67,17 +82,14 @@ class Scaler:
 
     def to_plain(self) -> dict[str, list[float]]:
         """Its numbers by name, as a checkpoint has them."""
-        plain = {"mean": list(self.mean), "std": list(self.std)}
-        return plain if self.offsets is None else plain | {"offsets": list(self.offsets)}
+        numbers = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: list(each) for name, each in numbers.items() if each is not None}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
         """The scaler that `to_plain` describes."""
-        offsets = plain.get("offsets")
         return cls(
-            mean=tuple(plain["mean"]),
-            std=tuple(plain["std"]),
-            offsets=None if offsets is None else tuple(offsets),
+            **{each.name: tuple(plain[each.name]) for each in fields(cls) if each.name in plain}
         )
 
     def check_sensors(self, num_nodes: int) -> None:

@@ -77,6 +77,21 @@ class StaticFeatures:
         """Numbers of a sensor where each category is a number: numeric features and categories."""
         return self.is_categorical.count(False) + sum(self.num_categories)
 
+    def statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean of each numeric feature over the sensors, and its standard deviation.
+
+        A feature that is the same everywhere, or known nowhere, has the standard deviation 1.
+        """
+        values = self.values[:, ~np.array(self.is_categorical)]
+        known = ~np.isnan(values)
+        count = np.maximum(known.sum(axis=0), 1)
+        low, high = np.where(known, values, np.inf), np.where(known, values, -np.inf)
+        mean = np.where(known, values, 0).sum(axis=0) / count
+        within = np.clip(mean, low.min(axis=0), high.max(axis=0))  # that of a constant is it
+        mean = np.where(known.any(axis=0), within, 0)
+        std = np.sqrt(np.where(known, (values - mean) ** 2, 0).sum(axis=0) / count)
+        return mean, np.where(std > 0, std, 1)
+
     def to_frame(self, node_ids: tuple[str, ...]) -> "pd.DataFrame":
         """The features as a table [N, S], a row for each sensor.
 

@@ -120,7 +120,9 @@ class Trainer:
         self.train_step.average.begin()
         self.train_step.broadcast_network()
         if self._config.compile:
-            compile_network(self._forecaster.network, self._config.compile_mode)
+            for each in (self._forecaster.network, self._forecaster.head):
+                if each is not None:
+                    compile_network(each, self._config.compile_mode)
         self._forecaster.train()
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         if self._extensions.callbacks:
