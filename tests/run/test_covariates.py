@@ -97,7 +97,7 @@ def train(
         store=store.path.absolute(),
         windows=WindowConfig(input_steps=INPUTS, horizon=HORIZON, **windows),
         model=ModelConfig(name="custom") if is_own else ModelConfig(name=model),
-        training=TrainingConfig(epochs=epochs, batch_size=16, seed=3),
+        training=TrainingConfig(epochs=epochs, batch_size=16, seed=3, allow_no_edges=True),
         device="cpu",
     )
     factory = model if is_own else None
