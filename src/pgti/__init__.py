@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from pgti.models import A3TGCN as A3TGCN
     from pgti.models import AGCRN as AGCRN
     from pgti.models import DCRNN as DCRNN
+    from pgti.models import GMAN as GMAN
     from pgti.models import GRU as GRU
     from pgti.models import MTGNN as MTGNN
     from pgti.models import STGCN as STGCN
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from pgti.models import DCRNNConfig as DCRNNConfig
     from pgti.models import DLinear as DLinear
     from pgti.models import DLinearConfig as DLinearConfig
+    from pgti.models import GMANConfig as GMANConfig
     from pgti.models import GraphWaveNet as GraphWaveNet
     from pgti.models import GraphWaveNetConfig as GraphWaveNetConfig
     from pgti.models import GRUConfig as GRUConfig

@@ -17,6 +17,7 @@ SMALL: dict[str, dict[str, object]] = {
     "a3tgcn": {"hidden": 6},
     "agcrn": {"hidden": 6, "embedding": 8},
     "dcrnn": {"hidden": 6},
+    "gman": {"layers": 1, "heads": 2, "head_width": 4},
     "graph-wavenet": {"hidden": 4, "skip_channels": 8, "end_channels": 8, "embedding": 3},
     "gru": {"hidden": 6, "dropout": 0.2},
     "himnet": {

@@ -11,6 +11,8 @@ from pgti.models.covariates import CovariateHead as CovariateHead
 from pgti.models.covariates import add_covariate_head as add_covariate_head
 from pgti.models.dcrnn import DCRNN as DCRNN
 from pgti.models.dcrnn import DCRNNConfig as DCRNNConfig
+from pgti.models.gman import GMAN as GMAN
+from pgti.models.gman import GMANConfig as GMANConfig
 from pgti.models.graph_wavenet import GraphWaveNet as GraphWaveNet
 from pgti.models.graph_wavenet import GraphWaveNetConfig as GraphWaveNetConfig
 from pgti.models.gru import GRU as GRU

@@ -16,6 +16,7 @@ __all__ = [
     "HistoryEmbedding",
     "Regression",
     "ResidualLayer",
+    "continued_calendar",
     "day_index",
     "map_steps",
     "required_history",
@@ -189,3 +190,28 @@ def day_index(x: BLNC, shape: ModelShape) -> Tensor | None:
     if position is None:
         return None
     return (x[:, :, 0, position].float() * _DAYS_PER_WEEK).round().long() % _DAYS_PER_WEEK
+
+
+def continued_calendar(x: BLNC, shape: ModelShape) -> Tensor:
+    """[B, L + H, F]: calendar features of the input rows, continued over the target rows.
+
+    For a network that is called without `Batch.calendar`, which knows changes of clocks and rows
+    that do not follow at constant intervals. Days advance by the time of day; without it, by whole
+    days after the last row.
+    """
+    past_BLF = x[:, :, 0, shape.input_channels - shape.calendar_channels :]
+    rows_H = torch.arange(1, shape.horizon + 1, device=x.device)
+    last = {name: past_BLF[:, -1:, place] for place, name in enumerate(shape.calendar)}
+    per_day = shape.steps_per_day
+    days_BH = rows_H.div(per_day).expand(len(x), -1) if per_day else torch.zeros_like(rows_H)
+    if "time-of-day" in last:
+        days_BH = last["time-of-day"] + days_BH
+        last["time-of-day"] = days_BH % 1
+    if "day-of-week" in last:
+        whole_BH = (days_BH + 1e-6).floor()
+        last["day-of-week"] = (last["day-of-week"] * _DAYS_PER_WEEK + whole_BH) % _DAYS_PER_WEEK
+        last["day-of-week"] = last["day-of-week"] / _DAYS_PER_WEEK
+    future = [each.expand(-1, shape.horizon) for each in last.values()]
+    if not future:
+        return past_BLF.new_zeros(len(x), shape.input_steps + shape.horizon, 0)
+    return torch.cat([past_BLF, torch.stack(future, dim=2).to(x.dtype)], dim=1)

@@ -20,7 +20,7 @@ from pgti.nn.execution import normalized
 from pgti.nn.sparse import Supports, operator_name
 from pgti.shapes import NF
 
-__all__ = ["SensorGroup", "ShardedSupports", "batch_norm", "layer_norm"]
+__all__ = ["SensorGroup", "ShardedSupports", "batch_norm", "layer_norm", "update_running"]
 
 
 class _Pending(Protocol):
@@ -219,11 +219,11 @@ def batch_norm(x_MC: Tensor, norm: nn.BatchNorm1d, supports: Supports) -> Tensor
     mean_C = supports.sum_over_ranks(x_MC.sum(dim=0)) / count
     centered_MC = x_MC - mean_C
     variance_C = supports.sum_over_ranks(centered_MC.square().sum(dim=0)) / count
-    _update_running(norm, mean_C.detach(), variance_C.detach() * (count / max(1, count - 1)))
+    update_running(norm, mean_C.detach(), variance_C.detach() * (count / max(1, count - 1)))
     return centered_MC * (torch.rsqrt(variance_C + norm.eps) * norm.weight) + norm.bias
 
 
-def _update_running(norm: nn.BatchNorm1d, mean_C: Tensor, variance_C: Tensor) -> None:
+def update_running(norm: nn.BatchNorm1d, mean_C: Tensor, variance_C: Tensor) -> None:
     """Move the running statistics towards those of a batch, as torch's layer does."""
     running_mean_C, running_var_C, momentum = norm.running_mean, norm.running_var, norm.momentum
     if running_mean_C is None or running_var_C is None or momentum is None:
