@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from pgti.ingestion import ingest as ingest
     from pgti.models import A3TGCN as A3TGCN
     from pgti.models import AGCRN as AGCRN
+    from pgti.models import D2STGNN as D2STGNN
     from pgti.models import DCRNN as DCRNN
     from pgti.models import GMAN as GMAN
     from pgti.models import GRU as GRU
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from pgti.models import A3TGCNConfig as A3TGCNConfig
     from pgti.models import AbstractModel as AbstractModel
     from pgti.models import AGCRNConfig as AGCRNConfig
+    from pgti.models import D2STGNNConfig as D2STGNNConfig
     from pgti.models import DCRNNConfig as DCRNNConfig
     from pgti.models import DLinear as DLinear
     from pgti.models import DLinearConfig as DLinearConfig

@@ -16,6 +16,16 @@ STEPS_PER_DAY = 24
 SMALL: dict[str, dict[str, object]] = {
     "a3tgcn": {"hidden": 6},
     "agcrn": {"hidden": 6, "embedding": 8},
+    "d2stgnn": {
+        "hidden": 4,
+        "node_embedding": 3,
+        "calendar_embedding": 3,
+        "layers": 2,
+        "heads": 2,
+        "gate_channels": 5,
+        "forecast_channels": 6,
+        "end_channels": 8,
+    },
     "dcrnn": {"hidden": 6},
     "gman": {"layers": 1, "heads": 2, "head_width": 4},
     "graph-wavenet": {"hidden": 4, "skip_channels": 8, "end_channels": 8, "embedding": 3},

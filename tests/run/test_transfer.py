@@ -24,7 +24,17 @@ NUM_STEPS = 60
 WINDOWS = {"input_steps": 12, "horizon": 3, "targets": ("speed",)}
 OPTIONS = {"batch_size": 16, "max_steps": 3, "seed": 2, "device": "cpu", "progress": False}
 NAMES = [name for name, entry in MODELS.items() if not entry.library]
-HAVE_VECTORS = {"agcrn", "gman", "graph-wavenet", "mtgnn", "st-llm", "staeformer", "stgcn", "stid"}
+HAVE_VECTORS = {
+    "agcrn",
+    "d2stgnn",
+    "gman",
+    "graph-wavenet",
+    "mtgnn",
+    "st-llm",
+    "staeformer",
+    "stgcn",
+    "stid",
+}
 """Models with weights of each sensor; stgcn's and mtgnn's are those of a layer normalization."""
 
 OF_ORDER = ("st-llm", "pgt-dcrnn")

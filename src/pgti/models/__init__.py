@@ -9,6 +9,8 @@ from pgti.models.base import TeacherForcing as TeacherForcing
 from pgti.models.base import num_trainable_parameters as num_trainable_parameters
 from pgti.models.covariates import CovariateHead as CovariateHead
 from pgti.models.covariates import add_covariate_head as add_covariate_head
+from pgti.models.d2stgnn import D2STGNN as D2STGNN
+from pgti.models.d2stgnn import D2STGNNConfig as D2STGNNConfig
 from pgti.models.dcrnn import DCRNN as DCRNN
 from pgti.models.dcrnn import DCRNNConfig as DCRNNConfig
 from pgti.models.gman import GMAN as GMAN

@@ -13,6 +13,7 @@ from pgti.errors import ConfigError, option
 from pgti.models.agcrn import AGCRN, AGCRNConfig
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_trainable_parameters
 from pgti.models.covariates import add_covariate_head
+from pgti.models.d2stgnn import D2STGNN, D2STGNNConfig
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
 from pgti.models.gman import GMAN, GMANConfig
 from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
@@ -74,6 +75,7 @@ MODELS: Registry[ModelEntry] = Registry(
     {
         "a3tgcn": ModelEntry(A3TGCNConfig, A3TGCN, "Bai et al., ISPRS IJGI 2021, arXiv 2006.11583"),
         "agcrn": ModelEntry(AGCRNConfig, AGCRN, "Bai et al., NeurIPS 2020, arXiv 2007.02842"),
+        "d2stgnn": ModelEntry(D2STGNNConfig, D2STGNN, "Shao et al., PVLDB 2022, arXiv 2206.09112"),
         "dcrnn": ModelEntry(DCRNNConfig, DCRNN, "Li et al., ICLR 2018, arXiv 1707.01926"),
         "gman": ModelEntry(GMANConfig, GMAN, "Zheng et al., AAAI 2020, arXiv 1911.08415"),
         "graph-wavenet": ModelEntry(
