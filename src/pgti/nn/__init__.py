@@ -29,9 +29,9 @@ from pgti.nn.losses import mse as mse
 from pgti.nn.losses import pinball as pinball
 from pgti.nn.losses import quantile as quantile
 from pgti.nn.mix_hop import mix_hop_convolution as mix_hop_convolution
-from pgti.nn.patches import PatchSupports as PatchSupports
 from pgti.nn.normed_maps import NormedMaps as NormedMaps
 from pgti.nn.normed_maps import normed_relu as normed_relu
+from pgti.nn.patches import PatchSupports as PatchSupports
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
 from pgti.nn.sharded import SensorGroup as SensorGroup
 from pgti.nn.sharded import ShardedSupports as ShardedSupports
