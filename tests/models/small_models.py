@@ -38,6 +38,7 @@ SMALL: dict[str, dict[str, object]] = {
         "day_of_week_embedding": 2,
     },
     "linear": {"kernel": 5},
+    "megacrn": {"hidden": 4, "prototypes": 3, "memory_width": 3},
     "mtgnn": {"hidden": 8, "layers": 2, "neighbours": 3, "embedding": 4, "alpha": 0.5},
     "patchstg": {
         "window_embedding": 4,

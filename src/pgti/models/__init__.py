@@ -23,6 +23,8 @@ from pgti.models.himnet import HimNet as HimNet
 from pgti.models.himnet import HimNetConfig as HimNetConfig
 from pgti.models.linear import DLinear as DLinear
 from pgti.models.linear import DLinearConfig as DLinearConfig
+from pgti.models.megacrn import MegaCRN as MegaCRN
+from pgti.models.megacrn import MegaCRNConfig as MegaCRNConfig
 from pgti.models.mtgnn import MTGNN as MTGNN
 from pgti.models.mtgnn import MTGNNConfig as MTGNNConfig
 from pgti.models.network_inputs import requested_inputs as requested_inputs

@@ -20,6 +20,7 @@ from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
 from pgti.models.gru import GRU, GRUConfig
 from pgti.models.himnet import HimNet, HimNetConfig
 from pgti.models.linear import DLinear, DLinearConfig
+from pgti.models.megacrn import MegaCRN, MegaCRNConfig
 from pgti.models.mtgnn import MTGNN, MTGNNConfig
 from pgti.models.own import CUSTOM_MODEL, ModelFactory, OwnModel, find_own_model, own_config
 from pgti.models.patchstg import PatchSTG, PatchSTGConfig
@@ -84,6 +85,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "gru": ModelEntry(GRUConfig, GRU, "Cho et al., EMNLP 2014, arXiv 1406.1078"),
         "himnet": ModelEntry(HimNetConfig, HimNet, "Dong et al., KDD 2024, arXiv 2405.10800"),
         "linear": ModelEntry(DLinearConfig, DLinear, "Zeng et al., AAAI 2023, arXiv 2205.13504"),
+        "megacrn": ModelEntry(MegaCRNConfig, MegaCRN, "Jiang et al., AAAI 2023, arXiv 2211.14701"),
         "mtgnn": ModelEntry(MTGNNConfig, MTGNN, "Wu et al., KDD 2020, arXiv 2005.11650"),
         "patchstg": ModelEntry(PatchSTGConfig, PatchSTG, "Fang et al., KDD 2025, arXiv 2412.09972"),
         "st-balance": ModelEntry(STBalanceConfig, STBalance, "2026, arXiv 2605.18793"),

@@ -7,6 +7,8 @@ from pgti.nn.adaptive import check_adjacency_form as check_adjacency_form
 from pgti.nn.adaptive import is_dense as is_dense
 from pgti.nn.adaptive_gru import AdaptiveGRU as AdaptiveGRU
 from pgti.nn.adaptive_gru import AdaptiveGRUWeights as AdaptiveGRUWeights
+from pgti.nn.adaptive_gru import adaptive_recurrence as adaptive_recurrence
+from pgti.nn.adaptive_gru import chebyshev_terms as chebyshev_terms
 from pgti.nn.diffusion import chebyshev_convolution as chebyshev_convolution
 from pgti.nn.diffusion import diffuse as diffuse
 from pgti.nn.diffusion import diffusion_convolution as diffusion_convolution
@@ -33,6 +35,7 @@ from pgti.nn.normed_maps import NormedMaps as NormedMaps
 from pgti.nn.normed_maps import normed_relu as normed_relu
 from pgti.nn.patches import PatchSupports as PatchSupports
 from pgti.nn.recurrent import DiffusionGRU as DiffusionGRU
+from pgti.nn.recurrent import GatedLayer as GatedLayer
 from pgti.nn.sharded import SensorGroup as SensorGroup
 from pgti.nn.sharded import ShardedSupports as ShardedSupports
 from pgti.nn.sharded import batch_norm as batch_norm
