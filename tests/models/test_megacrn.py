@@ -96,7 +96,7 @@ def reference(
 
 def _term(model: MegaCRN, query: Tensor, scores: Tensor) -> Tensor:
     """Of one sensor; torch adds 1e-6 to the differences, so that norms have gradients."""
-    by_score = sorted(range(len(scores)), key=lambda index: -float(scores[index]))
+    by_score = scores.detach().argsort(descending=True).tolist()
     first, second = (model.memory[index].detach() for index in by_score[:2])
     nearer, other = ((query - each + 1e-6).square().sum().sqrt() for each in (first, second))
     contrast = torch.clamp(nearer - other + 1, min=0)
