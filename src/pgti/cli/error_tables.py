@@ -33,7 +33,8 @@ def error_tables(report: "Report") -> Iterator[Table]:
         for labels, values in zip(errors.index, errors.to_numpy(), strict=True):
             *channel, forecaster, metric = labels
             unit = report.units.get(channel[0], common) if channel else common
-            shown = f"{metric} {unit}".rstrip() if metric in IN_UNITS else metric
+            is_in_units = metric in (*IN_UNITS, "CRPS") or metric.startswith("width")
+            shown = f"{metric} {unit}".rstrip() if is_in_units else metric
             rows.append((*channel, forecaster, shown, *map(format_error, values)))
         yield build_table(one.title, [*texts, *steps], rows, num_texts=len(texts))
 

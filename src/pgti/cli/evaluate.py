@@ -36,6 +36,8 @@ def evaluate_command(
     windows: int | None = None,
     by: Annotated[tuple[Breakdown, ...], Parameter(negative_iterable=())] = (),
     ranges: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
+    intervals: Annotated[tuple[float, ...], Parameter(negative_iterable=())] = (),
+    adaptive: Annotated[bool, Parameter(negative=())] = False,
     mape_threshold: float = 1e-3,
     out: Path | None = None,
     readings: Annotated[tuple[Path, ...] | None, Parameter(group=heading("Readings"))] = None,
@@ -66,6 +68,10 @@ def evaluate_command(
         ranges: Values at which one range of the target ends and the next begins, such as 30,50; of
             several targets, speed=30,50,flow=100. By default a tenth, half and nine tenths of the
             training readings lie below them.
+        intervals: Score conformal intervals that cover these shares of the targets, such as
+            0.8,0.95: CRPS, and the coverage and width of each. They are calibrated on the
+            validation windows and stored with the run.
+        adaptive: Let the intervals follow the outcomes that each forecast knows.
         mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
         out: Write the errors by sensor, hour, weekday and range, or those chosen by --by, to this
             file: .csv or .parquet.
@@ -120,6 +126,8 @@ def evaluate_command(
                 batch_size=batch_size,
                 mape_threshold=mape_threshold,
                 ranges=parse_ranges(ranges),
+                intervals=intervals,
+                adaptive=adaptive,
                 observers=watching,
             )
         finally:

@@ -25,6 +25,8 @@ def predict_command(
     split: Literal["train", "val", "test"] | None = None,
     first: Annotated[str | None, Parameter(name="--from")] = None,
     last: Annotated[str | None, Parameter(name="--to")] = None,
+    intervals: Annotated[tuple[float, ...], Parameter(negative_iterable=())] = (),
+    adaptive: Annotated[bool, Parameter(negative=())] = False,
     readings: Annotated[tuple[Path, ...] | None, Parameter(group=heading("Readings"))] = None,
     future: Annotated[Path | None, Parameter(group=heading("Covariates"))] = None,
     options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
@@ -42,6 +44,10 @@ def predict_command(
         split: Forecast every window of this split.
         first: Forecast windows whose first forecast step is not before this time.
         last: Forecast windows whose first forecast step is not after this time.
+        intervals: Add conformal intervals that cover these shares of the targets, such as 0.8,0.95:
+            columns lo-80, hi-80. They are calibrated on the validation windows and stored with the
+            run.
+        adaptive: Let the intervals follow the outcomes that each forecast knows.
         readings: Store or file of newer readings of the run's sensors to forecast from, or a
             pattern ('new/*.csv'); give the option again for another file.
         future: File of values known in advance after the last reading, such as a weather forecast.
@@ -70,6 +76,8 @@ def predict_command(
             between=between,
             options=options,
             future=future,
+            intervals=intervals,
+            adaptive=adaptive,
             inputs=inputs,
             log=log,
             observers=(observer,),

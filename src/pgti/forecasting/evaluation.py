@@ -12,8 +12,10 @@ from pgti.distributed import Communicator
 from pgti.errors import ConfigError
 from pgti.forecasting.breakdowns import Breakdowns
 from pgti.forecasting.forecaster import AbstractForecaster
-from pgti.forecasting.metrics import ForecastMetrics, Metrics
+from pgti.forecasting.metrics import ForecastMetrics
 from pgti.forecasting.observers import Observer
+from pgti.forecasting.own_metrics import Metrics
+from pgti.forecasting.scores import scored_levels, scored_quantiles
 from pgti.nn.numerics import deterministic_algorithms
 
 __all__ = ["evaluate", "evaluation_report"]
@@ -177,6 +179,11 @@ def _update(
     groups = None if breakdowns is None else breakdowns.of_batch(batch.starts, batch.y)
     for name, forecaster in forecasters.items():
         if name not in metrics:
-            metrics[name] = accumulate(horizon, num_targets, device=batch.y.device)
+            metrics[name] = accumulate(
+                horizon, num_targets, device=batch.y.device, levels=scored_levels(forecaster)
+            )
         if batch.num_windows:
-            metrics[name].update(forecaster(batch), batch.y, batch.y_mask, groups)
+            found = forecaster.predict(batch)
+            metrics[name].update(
+                found.point, batch.y, batch.y_mask, groups, scored_quantiles(found)
+            )

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +12,14 @@ from torch import Tensor
 
 from pgti.errors import ConfigError, RunError
 from pgti.forecasting.breakdowns import BreakdownName, Breakdowns, GroupsOfBatch
+from pgti.forecasting.own_metrics import Metrics
+from pgti.forecasting.scores import coverage_pairs, score_means, score_parts
 from pgti.models import explain_failures
-from pgti.nn import MaskedLoss, check_masked_sum
+from pgti.nn import check_masked_sum
 from pgti.nn.execution import split_rows
-from pgti.options import require_type
-from pgti.shapes import BHNC
+from pgti.shapes import BHNC, BHNCQ
 
-__all__ = ["ErrorTable", "ForecastMetrics", "Metrics", "add_average", "check_metrics"]
-
-Metrics: TypeAlias = Mapping[str, MaskedLoss]
-"""Metrics of a user's own by name: each maps prediction, target and mask, [B, N] of one horizon
-step and channel, to a sum and a count. The metric is the sum of sums over the sum of counts."""
+__all__ = ["ErrorTable", "ForecastMetrics", "add_average"]
 
 ErrorTable = dict[str, float | None]
 """An error per horizon step ("1", "2", ...), over all observed targets of all steps ("mean"), and
@@ -31,32 +28,6 @@ the mean of the steps' errors ("average"); None without observations."""
 
 _NUMBERS_AT_ONCE = 1 << 21
 """Errors that a GPU, where each operation is a launch, computes together: 16 MiB in float64."""
-
-_RESERVED = (
-    *("mae", "rmse", "mape", "count", "channels", "windows", "split_windows"),
-    *("split", "forecaster", "channel", "horizon", "persistence"),
-    *("by", "group", "drift", "mean", "average", "mape_threshold"),
-)
-"""Names of other columns and entries of a report."""
-
-
-def check_metrics(metrics: Metrics) -> None:
-    """Refuse metrics that cannot be computed or would hide an entry of the report.
-
-    Raises:
-        ConfigError: naming the metric.
-    """
-    require_type("metrics", metrics, Mapping, "functions by name, in a mapping")
-    for name, metric in metrics.items():
-        if not str(name).isidentifier():
-            raise ConfigError(f"metric {name!r}: a name must be a word, such as within_5")
-        if name in _RESERVED:
-            raise ConfigError(f"metric {name!r} is a name that the report has already: rename it")
-        if not callable(metric):
-            raise ConfigError(
-                f"metric {name} is {metric!r}: it must be a function (prediction, target, mask) -> "
-                "(sum, count)"
-            )
 
 
 class ForecastMetrics:
@@ -76,12 +47,13 @@ class ForecastMetrics:
         breakdowns: the groups of targets whose errors are accumulated too; none by default.
         sensors: positions, among those of the breakdowns, of the sensors in an update [n]; all of
             them by default.
+        levels: of the quantiles that are scored (`score_parts`); none by default.
 
     Attributes:
-        sums: the accumulated sums, float64 [5 + 2 * own metrics, H, C]: those of parts of the data
-            can be added.
+        sums: the accumulated sums, float64 [5 + scores + 2 * own metrics, H, C]: those of parts of
+            the data can be added.
         group_sums: the same sums over all steps for each group of a breakdown,
-            float64 [5 + 2 * own metrics, G, C], by its name.
+            float64 [5 + scores + 2 * own metrics, G, C], by its name.
     """
 
     def __init__(
@@ -94,6 +66,7 @@ class ForecastMetrics:
         own: Metrics | None = None,
         breakdowns: Breakdowns | None = None,
         sensors: NDArray[np.int64] | None = None,
+        levels: tuple[float, ...] = (),
     ) -> None:
         if not (math.isfinite(mape_threshold) and mape_threshold >= 0):
             raise ConfigError(
@@ -102,12 +75,14 @@ class ForecastMetrics:
         self.horizon = horizon
         self.num_targets = num_targets
         self.mape_threshold = mape_threshold
+        self._levels = levels
+        self._num_parts = 5 + len(levels) + 2 * len(coverage_pairs(levels))
         self._own = dict(own or {})
         self._without_vmap: set[str] = set()
         self._sensors = None if sensors is None else torch.from_numpy(sensors).to(device or "cpu")
 
         def zeros(groups: int) -> Tensor:
-            shape = (5 + 2 * len(self._own), groups, num_targets)
+            shape = (self._num_parts + 2 * len(self._own), groups, num_targets)
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
         self.sums = zeros(horizon)
@@ -123,7 +98,12 @@ class ForecastMetrics:
         return [self.sums, *self.group_sums.values()]
 
     def update(
-        self, prediction: BHNC, target: BHNC, mask: BHNC, groups: GroupsOfBatch | None = None
+        self,
+        prediction: BHNC,
+        target: BHNC,
+        mask: BHNC,
+        groups: GroupsOfBatch | None = None,
+        quantiles: BHNCQ | None = None,
     ) -> None:
         """Add the errors of a batch.
 
@@ -132,7 +112,9 @@ class ForecastMetrics:
             target: observed values in original units; any finite number where missing.
             mask: True where the target was observed.
             groups: the groups of its targets, where there are breakdowns.
+            quantiles: of the levels, if there are any.
         """
+        count = self._num_parts
         self.sums = self.sums.to(prediction.device)
         self.group_sums = {
             name: sums.to(prediction.device) for name, sums in self.group_sums.items()
@@ -140,22 +122,25 @@ class ForecastMetrics:
         of_windows: list[Tensor] = []
         for part in split_rows(self.horizon, self._steps_at_once(prediction)):
             parts = self._parts(prediction[:, part], target[:, part], mask[:, part])
-            self.sums[:5, part] += torch.stack([each.sum(dim=(0, 2)) for each in parts])
+            if quantiles is not None:
+                of_part = quantiles[:, part], target[:, part].double(), mask[:, part]
+                parts += tuple(score_parts(*of_part, self._levels))
+            self.sums[:count, part] += torch.stack([each.sum(dim=(0, 2)) for each in parts])
             if groups is not None:
-                together = torch.stack(parts)  # [5, B, S, N, C]
+                together = torch.stack(parts)  # [parts, B, S, N, C]
                 of_windows += together.sum(dim=3).unbind(2)
             for step in range(part.start, part.stop):
                 of_step = prediction[:, step], target[:, step], mask[:, step]
                 if self._own:
-                    self.sums[5:, step] += self._own_sums(*of_step)
+                    self.sums[count:, step] += self._own_sums(*of_step)
                 if groups is not None:
                     self._add_groups(groups, step, together[:, :, step - part.start])
                     if self._own:
                         self._add_own_groups(groups, step, *of_step)
         if groups is not None:
-            sums = torch.stack(of_windows)  # [H, 5, B, C]
+            sums = torch.stack(of_windows)  # [H, parts, B, C]
             for name, members in groups.members.items():
-                self.group_sums[name][:5] += torch.einsum("hgb,hkbc->kgc", members, sums)
+                self.group_sums[name][:count] += torch.einsum("hgb,hkbc->kgc", members, sums)
 
     def _steps_at_once(self, prediction: Tensor) -> int:
         """How many steps are computed together: float64 temporaries stay small beside the batch."""
@@ -173,15 +158,15 @@ class ForecastMetrics:
         return mask.double(), error, error.square(), relative, relevant.double()
 
     def _add_groups(self, groups: GroupsOfBatch, step: int, parts: Tensor) -> None:
-        """Add the sums [5, B, N, C] of a step to those of sensors and ranges."""
-        self._add_sensors(slice(5), parts.sum(dim=1))
+        """Add the sums [parts, B, N, C] of a step to those of sensors and ranges."""
+        self._add_sensors(slice(self._num_parts), parts.sum(dim=1))
         if groups.ranges is not None:
             sums = self.group_sums["range"]
             numbers = torch.arange(sums.shape[1], dtype=torch.uint8, device=sums.device)
             of_step = groups.ranges[step].permute(2, 0, 1).flatten(1)  # [C, B * N]
             inside = (of_step[:, None] == numbers[:, None]).double()  # [C, G, B * N]
-            flat = parts.permute(3, 0, 1, 2).flatten(2)  # [C, 5, B * N]
-            sums[:5] += (flat @ inside.transpose(1, 2)).permute(1, 2, 0)
+            flat = parts.permute(3, 0, 1, 2).flatten(2)  # [C, parts, B * N]
+            sums[: self._num_parts] += (flat @ inside.transpose(1, 2)).permute(1, 2, 0)
 
     def _add_sensors(self, where: Any, sums: Tensor) -> None:
         """Add sums [rows, n, ..] to those of the sensors that an update has."""
@@ -214,7 +199,7 @@ class ForecastMetrics:
                     for group in range(self.group_sums["range"].shape[1])
                 ]
             for index, name in enumerate(self._own):
-                rows = slice(5 + 2 * index, 7 + 2 * index)
+                rows = self._rows_of_own(index)
                 by_sensor = self._own_by_sensor(name, *of_channel, observed)
                 self._add_sensors((rows, slice(None), c), by_sensor)
                 for breakdown, group, chosen in masks:
@@ -222,6 +207,11 @@ class ForecastMetrics:
                     self.group_sums[breakdown][rows, group, c] += torch.stack(
                         [each.double() for each in pair]
                     )
+
+    def _rows_of_own(self, index: int) -> slice:
+        """Sum and count of a metric of the user's own."""
+        first = self._num_parts + 2 * index
+        return slice(first, first + 2)
 
     def _own_by_sensor(self, name: str, *tensors: Tensor) -> Tensor:
         """Sum and count of each sensor, [2, N]: one call for all of them where torch can."""
@@ -269,29 +259,34 @@ class ForecastMetrics:
         """
         selected = self.sums if channel is None else self.sums[..., channel : channel + 1]
         steps = selected.sum(dim=-1).cpu()  # [sums, H]
-        if not bool(torch.isfinite(steps[:5]).all()):
+        if not bool(torch.isfinite(steps[: self._num_parts]).all()):
             raise RunError(
                 "the forecasts are not finite numbers: the model has diverged; train again with a "
                 "lower learning rate or stronger clipping"
             )
         for index, name in enumerate(self._own):
-            if not bool(torch.isfinite(steps[5 + 2 * index : 7 + 2 * index]).all()):
+            if not bool(torch.isfinite(steps[self._rows_of_own(index)]).all()):
                 raise RunError(
                     f"metric {name} returned a sum or a count that is not finite: it must leave "
                     "out targets where the mask is False"
                 )
         table = torch.cat([steps, steps.sum(dim=1, keepdim=True)], dim=1)  # [sums, H + 1]
-        count, absolute, squared, relative, relative_count, *own = table.numpy()
+        count, absolute, squared, relative, relative_count, *more = table.numpy()
+        scores, own = more[: self._num_parts - 5], more[self._num_parts - 5 :]
         return {
             "mae": self._errors(absolute, count),
             "rmse": self._errors(squared, count, root=True),
             "mape": self._errors(100.0 * relative, relative_count),
+            **{name: self._errors(each, count) for name, each in self._score_means(scores).items()},
             **{
                 name: self._errors(own[2 * index], own[2 * index + 1])
                 for index, name in enumerate(self._own)
             },
             "count": int(count[-1]),
         }
+
+    def _score_means(self, sums: Any) -> Mapping[str, Any]:
+        return score_means(self._levels, sums) if self._levels else {}
 
     def by(self, breakdown: BreakdownName, channel: int) -> dict[str, list[Any]]:
         """Errors of one target over all steps in each group; this synchronizes the device.
@@ -307,7 +302,9 @@ class ForecastMetrics:
         sums = self.group_sums[breakdown][..., channel].cpu().numpy()
         pairs = {"mae": (sums[1], sums[0]), "rmse": (sums[2], sums[0])}
         pairs["mape"] = 100.0 * sums[3], sums[4]
-        own = {name: sums[5 + 2 * i : 7 + 2 * i] for i, name in enumerate(self._own)}
+        scores = self._score_means(sums[5 : self._num_parts])
+        pairs |= {name: (each, sums[0]) for name, each in scores.items()}
+        own = {name: sums[self._rows_of_own(i)] for i, name in enumerate(self._own)}
         pairs |= {name: (total, count) for name, (total, count) in own.items()}
         with np.errstate(divide="ignore", invalid="ignore"):
             means = {name: total / count for name, (total, count) in pairs.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.forecasting.forecaster import AbstractForecaster
+from pgti.forecasting.forecaster import AbstractForecaster, Prediction
 from pgti.forecasting.inputs import InputSummary
 from pgti.forecasting.observers import Observer
 from pgti.forecasting.writers import ForecastBlock, ForecastLabels, open_writer
@@ -44,14 +44,16 @@ def predict(
         sensor      id of the sensor
         channel     name of the channel
         forecast    in original units
+        0.1, ..     quantiles, where the model has them, by their level; `forecast` is the median
+        lo-80, hi-80, ..  ends of the intervals of a probability, in percent, if they are asked for
         observed    the observed value, empty where it is missing or not known yet
         missing_inputs  inputs of the sensor and channel that were missing in the window
         missing_newest  those of them after its last reading: 0 if the last input was observed, all
                         input steps if none was
 
-    An NPZ file has the arrays `forecast` and `observed` [S, H, N, C], `timestamps` [S, H],
-    `origins` [S], `missing_inputs` and `missing_newest`, int32 [S, N, C], `horizon` [H],
-    `sensor_ids` [N] and `channels` [C].
+    An NPZ file has the arrays `forecast`, `observed` and those of quantiles and intervals under the
+    names above, each [S, H, N, C], `timestamps` [S, H], `origins` [S], `missing_inputs` and
+    `missing_newest`, int32 [S, N, C], `horizon` [H], `sensor_ids` [N] and `channels` [C].
 
     Forecasts and observed values are float32; of an exact series float64, the observed values with
     every digit and forecasts with as many decimals as float32 has of their distance from the
@@ -111,13 +113,15 @@ def forecast_frame(
         num_windows: windows of all batches.
         horizon: H.
         model: name of the model, to name the columns as neuralforecast does: `unique_id, ds,
-            cutoff, MODEL, y`; several channels become "SENSOR/CHANNEL".
+            cutoff, MODEL, y`, with MODEL-ql0.1 for a quantile and MODEL-lo-80, MODEL-hi-80 for an
+            interval; several channels become "SENSOR/CHANNEL".
         observers: receive the progress.
 
     Raises:
         ConfigError: if there is no window, or the table would not fit into memory.
     """
-    _check_frame_fits(num_windows * horizon, labels)
+    num_more = len(forecaster.quantile_levels) + 2 * len(forecaster.interval_levels)
+    _check_frame_fits(num_windows * horizon, labels, num_more)
     blocks = forecast_blocks(forecaster, batches, labels, observers=observers)
     parts = [block.columns() for block in blocks]
     columns: dict[str, Any] = {
@@ -133,8 +137,9 @@ def forecast_frame(
     return frame if model is None else _rename_columns(frame, model)
 
 
-def _check_frame_fits(num_rows: int, labels: ForecastLabels) -> None:
+def _check_frame_fits(num_rows: int, labels: ForecastLabels, num_more: int) -> None:
     row_bytes = _FRAME_ROW_BYTES + (0 if labels.decimals is None else _EXACT_BYTES)
+    row_bytes += num_more * (8 if labels.decimals is None else 16)
     needed = num_rows * len(labels.sensor_ids) * len(labels.channels) * row_bytes
     free = available_bytes()
     if needed > free:
@@ -149,7 +154,12 @@ def _rename_columns(frame: pd.DataFrame, model: str) -> pd.DataFrame:
     if len(frame["channel"].cat.categories) > 1:
         unique_id = unique_id + "/" + frame["channel"].astype("str")
     names = {"timestamp": "ds", "origin": "cutoff", "forecast": model, "observed": "y"}
-    renamed = frame[list(names)].rename(columns=names)
+    first = list(frame.columns).index("forecast") + 1
+    more = frame.columns[first : list(frame.columns).index("observed")]
+    renamed = frame[[*list(names)[:3], *more, "observed"]].rename(
+        columns=names
+        | {name: f"{model}-{name if name[:1] in 'lh' else f'ql{name}'}" for name in more}
+    )
     renamed.insert(0, "unique_id", unique_id)
     return renamed
 
@@ -183,6 +193,29 @@ def forecast_blocks(
         raise ConfigError("there is no window to forecast: choose another split or range")
 
 
+def _numbers(values: Tensor, labels: ForecastLabels) -> NDArray[np.floating[Any]]:
+    """Forecasts [B, H, N, C] on the host, as a file has them."""
+    array: NDArray[np.floating[Any]] = values.cpu().numpy()
+    if labels.decimals is None:
+        return array.astype(np.float32, copy=False)
+    return _round(array, labels.decimals)
+
+
+def _more_columns(
+    found: Prediction, forecaster: AbstractForecaster, labels: ForecastLabels
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """Quantiles and ends of intervals by the name of their column, each [B, H, N, C]."""
+    columns: dict[str, Tensor] = {}
+    if found.quantiles is not None:
+        names = (f"{level:.6g}" for level in forecaster.quantile_levels)
+        columns |= dict(zip(names, found.quantiles.unbind(-1), strict=True))
+    if found.lower is not None and found.upper is not None:
+        ends = found.lower.unbind(-1), found.upper.unbind(-1)
+        for level, low, high in zip(forecaster.interval_levels, *ends, strict=True):
+            columns |= {f"lo-{100 * level:.6g}": low, f"hi-{100 * level:.6g}": high}
+    return {name: _numbers(values, labels) for name, values in columns.items()}
+
+
 def _round(
     forecast: NDArray[np.floating[Any]], decimals: tuple[int, ...]
 ) -> NDArray[np.floating[Any]]:
@@ -199,11 +232,9 @@ def _blocks_of(
     block_size: int,
 ) -> Iterator[ForecastBlock]:
     with torch.no_grad():
-        forecast = forecaster(batch).cpu().numpy()
-    if labels.decimals is None:
-        forecast = forecast.astype(np.float32, copy=False)
-    else:
-        forecast = _round(forecast, labels.decimals)
+        found = forecaster.predict(batch)
+    forecast = _numbers(found.point, labels)
+    more = _more_columns(found, forecaster, labels)
     observed = np.full_like(forecast, np.nan)
     if batch.y is not None and batch.y_mask is not None:
         observed = torch.where(batch.y_mask, batch.y, torch.nan).cpu().numpy()
@@ -219,6 +250,7 @@ def _blocks_of(
             timestamps=labels.target_times(last_rows[part, None] + horizon),
             origins=labels.timestamps(last_rows[part]),
             forecast=forecast[part],
+            more={name: values[part] for name, values in more.items()},
             observed=observed[part],
             missing_inputs=missing[part],
             missing_newest=newest[part],

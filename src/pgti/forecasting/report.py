@@ -10,13 +10,13 @@ from pgti.errors import ConfigError
 from pgti.forecasting.breakdowns import breakdown_frame
 from pgti.forecasting.drift import describe_drift, drift_frame
 from pgti.forecasting.metrics import add_average
+from pgti.forecasting.scores import is_score, metric_label
 from pgti.windows import SPLIT_NAMES
 
 __all__ = ["Report", "step_heading"]
 
 _NUM_SHOWN = 4
 _MAX_ROWS = 12
-_LABELS = {"mae": "MAE", "rmse": "RMSE", "mape": "MAPE %"}
 
 
 class Report:
@@ -46,7 +46,7 @@ class Report:
         model: str,
         units: Mapping[str, str],
         interval_seconds: int | None = None,
-        metrics: Sequence[str] = tuple(_LABELS),
+        metrics: Sequence[str] = ("mae", "rmse", "mape"),
         notes: Sequence[str] = (),
         peak_device_bytes: int | None = None,
     ) -> None:
@@ -170,19 +170,21 @@ class Report:
             by_horizon: False gives the errors over all steps, without the column `horizon`, and
                 with a column `METRIC_average` per metric: the mean of the steps' errors.
         """
-        averages = () if by_horizon else tuple(f"{name}_average" for name in self.metrics)
+        averages = () if by_horizon else self.metrics
         rows = [
             {"split": split, "forecaster": forecaster, "channel": channel}
             | ({"horizon": int(key)} if by_horizon else {})
-            | {name: errors[name][key] for name in self.metrics}
+            | {name: errors[name][key] for name in self.metrics if name in errors}
             | {"count": errors["count"]}
-            | {name: errors[name.removesuffix("_average")]["average"] for name in averages}
+            | {f"{name}_average": errors[name]["average"] for name in averages if name in errors}
             for split, forecaster, channel, errors in self._tables()
             for key in errors["mae"]
             if key.isdigit() == by_horizon and key != "average"
         ]
         texts = dict.fromkeys(("split", "forecaster", "channel"), "str")
-        numbers = dict.fromkeys((*self.metrics, *averages), "float64")
+        numbers = dict.fromkeys(
+            (*self.metrics, *(f"{name}_average" for name in averages)), "float64"
+        )
         return pd.DataFrame(rows).astype(texts | numbers)
 
     @property
@@ -241,15 +243,13 @@ class Report:
 
     def _tables(self) -> Iterator[tuple[str, str, str | None, Mapping[str, Any]]]:
         """Split, forecaster, channel (None for all of several) and errors."""
-        only = next(iter(self.units)) if len(self.units) == 1 else None
+        only = None if len(self.units) > 1 else next(iter(self.units))
         for split, content in self._splits.items():
             baselines = {name: content[name] for name in _baselines_of(content)}
             for forecaster, errors in {self.model: content, **baselines}.items():
                 yield split, forecaster, only, errors
                 for channel, of_channel in errors.get("channels", {}).items():
                     yield split, forecaster, channel, of_channel
-
-    # -- display ----------------------------------------------------------------------------------
 
     def shown_steps(self) -> dict[str, str]:
         """A few horizon steps, always the last, mean and average: their headings by key."""
@@ -270,10 +270,11 @@ class Report:
                 *((split,) if several else ()),
                 *((channel or "all",) if len(self.units) > 1 else ()),
                 forecaster,
-                _LABELS.get(metric, metric),
+                metric_label(metric),
             ): [errors[metric][key] for key in steps]
             for split, forecaster, channel, errors in self._tables()
             for metric in self.metrics
+            if metric in errors and not metric.startswith("pinball_")
         }
         index = pd.MultiIndex.from_tuples(list(rows))
         return pd.DataFrame(
@@ -302,11 +303,12 @@ class Report:
         return f"<p>{self.title}</p>{table}<p>{rest}</p>"
 
     def _few_rows(self) -> tuple[pd.DataFrame, str]:
-        """A dozen rows of the summary, and what they leave out: first other metrics than MAE."""
+        """A dozen rows of the summary, and what they leave out: RMSE, MAPE and own metrics."""
         table = self.summary()
         if len(table) <= _MAX_ROWS:
             return table, ""
-        table = table[table.index.get_level_values(-1) == _LABELS["mae"]]
+        named = [metric_label(name) for name in self.metrics if name == "mae" or is_score(name)]
+        table = table[table.index.isin(named, level=-1)]
         left_out = "the other metrics"
         if len(table) > _MAX_ROWS:
             table, left_out = table[:_MAX_ROWS], "the other rows and metrics"

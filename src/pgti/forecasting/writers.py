@@ -3,9 +3,9 @@
 import math
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Self, TypeAlias
@@ -120,6 +120,7 @@ class ForecastBlock:
         timestamps: times (or row numbers) of the targets, [S, H]; in UTC where there is a zone.
         origins: times (or row numbers) of the last inputs, [S]; likewise.
         forecast: in original units, float32, of an exact series float64 [S, H, N, C].
+        more: quantiles and ends of intervals by the name of their column, likewise, in order.
         observed: observed values, NaN where missing or not known yet, likewise.
         missing_inputs: inputs of the sensor and channel that are missing, of the window's L, int32
             [S, N, C].
@@ -134,6 +135,7 @@ class ForecastBlock:
     observed: NDArray[np.floating[Any]]
     missing_inputs: NDArray[np.int32]
     missing_newest: NDArray[np.int32]
+    more: Mapping[str, NDArray[np.floating[Any]]] = field(default_factory=dict)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """One entry per forecast, by name; `sensor` and `channel` as positions."""
@@ -146,6 +148,7 @@ class ForecastBlock:
             "sensor": nodes[:, None],
             "channel": channels,
             "forecast": self.forecast,
+            **self.more,
             "observed": self.observed,
             "missing_inputs": self.missing_inputs[:, None],
             "missing_newest": self.missing_newest[:, None],
@@ -250,8 +253,8 @@ def _open_npz(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
 
     def write(block: ForecastBlock) -> None:
         nonlocal num_windows
-        for name in _NPZ_ARRAYS:
-            array = getattr(block, name)
+        arrays = {name: getattr(block, name) for name in _NPZ_ARRAYS} | dict(block.more)
+        for name, array in arrays.items():
             if name not in files:
                 file = TemporaryFile(dir=path.parent)  # noqa: SIM115 - closed by the stack
                 files[name] = stack.enter_context(_closed_after(file))

@@ -22,6 +22,7 @@ from pgti.forecasting import (
     measure_drift,
 )
 from pgti.memory import device_peak_bytes
+from pgti.run.intervals import check_adaptive, with_intervals
 from pgti.run.loaded import LoadedRun
 from pgti.run.memory_estimate import largest_peak_bytes
 from pgti.store import TypicalReadings
@@ -40,6 +41,8 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
     metrics: Metrics | None = None,
     mape_threshold: float = 1e-3,
     ranges: RangeEdges | None = None,
+    intervals: Sequence[float] = (),
+    adaptive: bool = False,
     observers: Sequence[Observer] = (),
     notes: Sequence[str] = (),
 ) -> Report:
@@ -57,6 +60,8 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
         mape_threshold: smallest magnitude of a target, in its unit, that MAPE counts.
         ranges: edges of the ranges of each target; by default a tenth, half and nine tenths of the
             training readings lie below them.
+        intervals: probabilities of conformal intervals to score; none by default.
+        adaptive: let them follow the outcomes, as `IntervalForecaster`.
         observers: shown the progress.
         notes: what is worth knowing about the windows, one line each.
 
@@ -70,6 +75,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
     check_metrics(own)
     typical = _typical_readings(run)
     breakdowns = _breakdowns(source, typical, ranges)
+    check_adaptive(intervals, adaptive=adaptive)
     forecasters: dict[str, AbstractForecaster] = {
         "model": run.forecaster,
         **_baselines(run, source),
@@ -83,6 +89,16 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
     contents: dict[str, dict[str, Any]] = {}
     device_peak_bytes(run.device, reset=True)
     for name, starts in chosen.items():
+        if len(intervals) and len(starts):
+            forecasters["model"], lines = with_intervals(
+                run,
+                intervals,
+                source=source,
+                first=int(starts[0]),
+                adaptive=adaptive,
+                observers=observers,
+            )
+            notes = (*notes, *(line for line in lines if line not in notes))
         loader = build_loader(
             source,
             starts,

@@ -12,7 +12,7 @@ from pgti.batching import WindowSource
 from pgti.display import Display, count_of, shorten
 from pgti.distributed import Communicator, SingleProcess, make_current
 from pgti.errors import ConfigError, RunError, option
-from pgti.forecasting import Metrics, NetworkForecaster, Report
+from pgti.forecasting import Metrics, NetworkForecaster, Report, is_score
 from pgti.models import ModelFactory, num_trainable_parameters
 from pgti.options import require_path
 from pgti.run.build import build_forecaster, relocate_model, resolve_device, window_source
@@ -240,12 +240,13 @@ class LoadedRun(Display):
             notes: what is worth knowing about the evaluation, one line each.
             peak_device_bytes: as `Report` takes it.
         """
+        first: Mapping[str, Any] = next(iter(splits.values()), {})
         return Report(
             splits,
             model=self.config.model.name,
             units=self.source.target_units,
             interval_seconds=self.store.time_axis.step_seconds,
-            metrics=("mae", "rmse", "mape", *(metrics or {})),
+            metrics=("mae", "rmse", "mape", *filter(is_score, first), *(metrics or {})),
             notes=notes,
             peak_device_bytes=peak_device_bytes,
         )

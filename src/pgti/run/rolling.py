@@ -316,15 +316,15 @@ class _Backtest:
         )
 
     def _report(self, sums: Mapping[str, Any], targets: tuple[str, ...]) -> dict[str, Any]:
-        def metrics(values: Any) -> ForecastMetrics:
-            table = ForecastMetrics(
-                self.config.windows.horizon, len(targets), own=self.extensions.metrics
-            )
+        def metrics(name: str, values: Any) -> ForecastMetrics:
+            levels = self.config.training.quantiles if name == _MODEL else ()
+            horizon, own = self.config.windows.horizon, self.extensions.metrics
+            table = ForecastMetrics(horizon, len(targets), own=own, levels=levels)
             table.sums = torch.tensor(values, dtype=torch.float64)
             return table
 
         return evaluation_report(
-            {name: metrics(values) for name, values in sums.items()}, _MODEL, targets
+            {name: metrics(name, values) for name, values in sums.items()}, _MODEL, targets
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +16,7 @@ from pgti.distributed import Communicator
 from pgti.errors import ConfigError
 from pgti.figures import graph_objects
 from pgti.forecasting import (
+    AbstractForecaster,
     InputSummary,
     Metrics,
     Observer,
@@ -27,9 +29,10 @@ from pgti.ingestion.sources import ReadingsSource
 from pgti.run.evaluated_windows import EvaluatedWindows
 from pgti.run.evaluation import evaluate_windows
 from pgti.run.figures import plot_run
+from pgti.run.intervals import check_adaptive, with_intervals
 from pgti.run.loaded import LoadedRun
 from pgti.run.newer import NewerOptions, NewerReadings
-from pgti.run.selection import ForecastSummary, Selection, TimeLike
+from pgti.run.selection import ForecastSummary, SelectedWindows, Selection, TimeLike
 from pgti.windows import SplitName
 
 __all__ = ["Log", "Run"]
@@ -59,6 +62,8 @@ class Run(LoadedRun):
         metrics: Metrics | None = None,
         mape_threshold: float = 1e-3,
         ranges: RangeEdges | None = None,
+        intervals: Sequence[float] = (),
+        adaptive: bool = False,
         observers: Sequence[Observer] = (),
     ) -> Report:
         """Metrics on splits or on newer readings, in original units, beside those of baselines.
@@ -84,6 +89,12 @@ class Run(LoadedRun):
             ranges: values at which one range of the target ends and the next begins, such as
                 (30, 50), or {"speed": (30, 50)} where there are several targets; by default a
                 tenth, half and nine tenths of the training readings lie below them.
+            intervals: probabilities that intervals around the model's forecasts are to cover, such
+                as (0.8, 0.95): conformal intervals, calibrated on the run's validation windows for
+                each step, sensor and target, without training. The report then has `crps`, and
+                `coverage_80` and `width_80` for each, in shares and in the target's unit.
+            adaptive: let intervals follow the outcomes that each forecast knows: see
+                `IntervalForecaster`. Of one process.
             observers: shown the progress.
 
         Returns:
@@ -109,13 +120,15 @@ class Run(LoadedRun):
                 metrics=metrics,
                 mape_threshold=mape_threshold,
                 ranges=ranges,
+                intervals=intervals,
+                adaptive=adaptive,
                 observers=observers,
                 notes=notes,
             )
 
     # -- forecast ---------------------------------------------------------------------------------
 
-    def forecast(
+    def forecast(  # noqa: PLR0913 - each says one thing about the forecasts
         self,
         readings: NewerReadings | None = None,
         *,
@@ -124,6 +137,8 @@ class Run(LoadedRun):
         options: NewerOptions = None,
         future: ReadingsSource | None = None,
         names: Literal["pgti", "neuralforecast"] = "pgti",
+        intervals: Sequence[float] = (),
+        adaptive: bool = False,
         log: Log | None = None,
         observers: Sequence[Observer] = (),
     ) -> pd.DataFrame:
@@ -145,7 +160,10 @@ class Run(LoadedRun):
             future: values of channels known in advance after the last reading, from a source of
                 their own; where it has none, those of the store or of `readings` count.
             names: "neuralforecast" names the columns `unique_id, ds, cutoff, MODEL, y`, with the
-                model's name; several channels become "SENSOR/CHANNEL".
+                model's name, and MODEL-lo-80, MODEL-hi-80 and MODEL-ql0.1 those of intervals and
+                quantiles; several channels become "SENSOR/CHANNEL".
+            intervals: probabilities of conformal intervals, as in `evaluate`.
+            adaptive: as in `evaluate`; outcomes before the first forecast are counted, too.
             log: receives a line for each thing that was put right, filled or left out; by default
                 each goes to standard error, once for this run however often it forecasts.
             observers: shown the progress.
@@ -153,7 +171,9 @@ class Run(LoadedRun):
         Returns:
             Columns `timestamp` (of the forecast value), `origin` (time of the last input),
             `horizon` (steps, from 1), `sensor`, `channel`, `forecast` and `observed` (missing
-            where unknown), both in original units, `missing_inputs` (inputs of the sensor and
+            where unknown), both in original units, those of a run with quantiles by their level
+            ("0.1", "0.5", "0.9"), the ends of intervals by their percentage ("lo-80", "hi-80"),
+            `missing_inputs` (inputs of the sensor and
             channel that are missing in the window) and `missing_newest` (those after its last
             reading: 0 if the last input was observed, `input_steps` if none was). The lines that
             `log` receives are in its `attrs["notes"]`.
@@ -169,12 +189,18 @@ class Run(LoadedRun):
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
         self.require_all_sensors()
         selection = Selection(
-            readings=readings, split=split, between=between, options=options, future=future
+            readings=readings,
+            split=split,
+            between=between,
+            options=options,
+            future=future,
+            with_past=adaptive,
         )
         with selection.open(self, self._loader) as selected:
-            self._begin(selected.summary, log, observers)
+            forecaster, summary = self._forecaster_for(selected, intervals, adaptive=adaptive)
+            self._begin(summary, log, observers)
             frame = forecast_frame(
-                self.forecaster,
+                forecaster,
                 selected.batches,
                 selected.labels,
                 num_windows=selected.summary.windows,
@@ -182,7 +208,7 @@ class Run(LoadedRun):
                 model=self.config.model.name if names == "neuralforecast" else None,
                 observers=observers,
             )
-            frame.attrs["notes"] = list(selected.summary.notes)
+            frame.attrs["notes"] = list(summary.notes)
             return frame
 
     def predict(  # noqa: PLR0913 - each says one thing about the forecasts
@@ -194,6 +220,8 @@ class Run(LoadedRun):
         between: tuple[TimeLike, TimeLike] | None = None,
         options: NewerOptions = None,
         future: ReadingsSource | None = None,
+        intervals: Sequence[float] = (),
+        adaptive: bool = False,
         inputs: InputSummary | None = None,
         log: Log | None = None,
         observers: Sequence[Observer] = (),
@@ -207,6 +235,8 @@ class Run(LoadedRun):
             between: as in `forecast`.
             options: as in `forecast`.
             future: as in `forecast`.
+            intervals: as in `forecast`.
+            adaptive: as in `forecast`.
             inputs: counts what is missing in the inputs.
             log: as in `forecast`.
             observers: shown the progress.
@@ -219,19 +249,25 @@ class Run(LoadedRun):
         """
         self.require_all_sensors()
         selection = Selection(
-            readings=readings, split=split, between=between, options=options, future=future
+            readings=readings,
+            split=split,
+            between=between,
+            options=options,
+            future=future,
+            with_past=adaptive,
         )
         with selection.open(self, self._loader) as selected:
-            self._begin(selected.summary, log, observers)
+            forecaster, summary = self._forecaster_for(selected, intervals, adaptive=adaptive)
+            self._begin(summary, log, observers)
             predict(
-                self.forecaster,
+                forecaster,
                 selected.batches,
                 selected.labels,
                 out,
                 inputs=inputs,
                 observers=observers,
             )
-            return selected.summary
+            return summary
 
     # -- plot -------------------------------------------------------------------------------------
 
@@ -285,6 +321,18 @@ class Run(LoadedRun):
             communicator=communicator,
             with_targets=with_targets,
         )
+
+    def _forecaster_for(
+        self, selected: SelectedWindows, intervals: Sequence[float], *, adaptive: bool
+    ) -> tuple[AbstractForecaster, ForecastSummary]:
+        """What forecasts the windows, with the intervals that are asked for, and their summary."""
+        check_adaptive(intervals, adaptive=adaptive)
+        if not len(intervals):
+            return self.forecaster, selected.summary
+        forecaster, notes = with_intervals(
+            self, intervals, source=selected.source, first=selected.first, adaptive=adaptive
+        )
+        return forecaster, replace(selected.summary, notes=(*selected.summary.notes, *notes))
 
     def _begin(
         self, summary: ForecastSummary, log: Log | None, observers: Sequence[Observer]

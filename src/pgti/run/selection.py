@@ -65,11 +65,15 @@ class SelectedWindows:
         batches: of the windows.
         labels: of their forecasts.
         summary: what they are.
+        source: what they hold.
+        first: start of the first.
     """
 
     batches: Iterator[Batch]
     labels: ForecastLabels
     summary: ForecastSummary
+    source: WindowSource
+    first: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -83,6 +87,7 @@ class Selection:
         options: how to read `readings` that are a file, a table or an array; without them, how to
             read `future`.
         future: values known in advance after the last reading, from a source of their own.
+        with_past: read all of newer readings, not the last of them alone.
 
     Raises:
         ConfigError: if the choices contradict one another.
@@ -93,6 +98,7 @@ class Selection:
     between: tuple[TimeLike, TimeLike] | None = None
     options: NewerOptions = None
     future: ReadingsSource | None = None
+    with_past: bool = False
 
     def __post_init__(self) -> None:
         kinds = (*NEWER_TYPES, str, NoneType, list, tuple)
@@ -159,6 +165,8 @@ class Selection:
             yield SelectedWindows(
                 batches=(batch for loader in loaders for batch in loader.epoch(0)),
                 labels=labels,
+                source=source,
+                first=int((known if len(known) else beyond)[0]),
                 summary=ForecastSummary(
                     windows=len(known) + len(beyond),
                     readings=str(source.store.path),
@@ -188,7 +196,8 @@ class Selection:
             if note is None:
                 yield replace(run.source, store=readings), None
                 return
-        num_rows = None if self.between is not None else run.source.spec.input_steps
+        needs_all = self.with_past or self.between is not None
+        num_rows = None if needs_all else run.source.spec.input_steps
         with open_newer(run, readings, self.options, num_rows=num_rows) as newer:
             source = run.source
             if source.typical is None and source.fill == "last" and newer.store.meta.missing_count:

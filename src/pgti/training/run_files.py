@@ -5,6 +5,7 @@ run.json         versions, platform, store, parameter count, when it started and
 metrics.jsonl    one line per epoch, and one each time the loss is logged in between
 checkpoints/     last.pt and best.pt
 test.json        metrics of the test windows
+intervals.npz    conformal intervals, once they were asked for
 data/            what a forecast of newer readings needs of the store: description, graph, typical
                  readings
 tensorboard/     event files, on request
@@ -58,6 +59,11 @@ class RunFiles:
     def test_file(self) -> Path:
         """Metrics of the test windows."""
         return self.path / "test.json"
+
+    @property
+    def intervals_file(self) -> Path:
+        """Ends of conformal intervals, and what they are of."""
+        return self.path / "intervals.npz"
 
     @property
     def data_directory(self) -> Path:

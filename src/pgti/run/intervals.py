@@ -1,0 +1,176 @@
+"""The conformal intervals of a run: calibrated on its validation windows, and stored with it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from pgti.batching import WindowSource, build_loader
+from pgti.errors import ConfigError, RunError, option
+from pgti.forecasting import IntervalForecaster, Observer
+from pgti.forecasting.calibration import Calibration, calibrate, check_levels
+from pgti.run.loaded import LoadedRun
+from pgti.run.series import RunData
+from pgti.storage import write_atomically
+from pgti.training.compatibility import plain_settings
+
+__all__ = ["check_adaptive", "with_intervals"]
+
+_REPLAYED = 1_000
+"""Windows before the first forecast whose outcomes adaptive intervals begin with."""
+
+
+def check_adaptive(levels: Sequence[float], *, adaptive: bool) -> None:
+    """Refuse adaptive intervals without levels.
+
+    Raises:
+        ConfigError: saying how to give them.
+    """
+    if adaptive and not len(levels):
+        raise ConfigError(
+            f"adaptive intervals need their probabilities: add {option('intervals', (0.8, 0.95))}"
+        )
+
+
+def with_intervals(
+    run: LoadedRun,
+    levels: Sequence[float],
+    *,
+    source: WindowSource,
+    first: int,
+    adaptive: bool = False,
+    observers: Sequence[Observer] = (),
+) -> tuple[IntervalForecaster, tuple[str, ...]]:
+    """The run's forecaster with intervals, and what is worth knowing about them.
+
+    They are calibrated on all validation windows the first time, and read from the run's directory
+    from then on. Every rank calls it, and rank 0 calibrates.
+
+    Args:
+        run: the run.
+        levels: probabilities to cover.
+        source: what the windows to forecast hold.
+        first: start of the first of them.
+        adaptive: let intervals follow the outcomes of the windows, which come in the order of time;
+            those of the windows before the first are counted before it.
+        observers: shown the progress of the calibration.
+
+    Raises:
+        ConfigError: if a level is none, there are too few validation windows, or adaptive intervals
+            are asked of several ranks.
+        RunError: if the run was not calibrated before, and its rows are gone.
+    """
+    chosen = check_levels(levels)
+    if adaptive and run.communicator.world_size > 1:
+        raise ConfigError(
+            "adaptive intervals follow time, and ranks divide it among themselves: evaluate on one "
+            "process"
+        )
+    content = b""
+    key = _key_of(run)
+    with run.communicator.raise_together():
+        if run.communicator.is_main:
+            content = _calibration_of(run, key, chosen, observers).to_bytes(key)
+    content = run.communicator.broadcast_bytes(content)
+    calibration = Calibration.from_bytes(content, key, _shape_of(run))
+    assert calibration is not None
+    calibration = calibration.select(chosen)
+    forecaster = IntervalForecaster(run.forecaster, calibration, adaptive=adaptive)
+    if adaptive:
+        _replay(run, forecaster, source, first)
+    return forecaster, _notes(calibration)
+
+
+def _notes(calibration: Calibration) -> tuple[str, ...]:
+    pooled, total = calibration.num_pooled, calibration.counts.size
+    if not pooled:
+        return ()
+    return (
+        f"{pooled:,} of {total:,} steps of sensors have too few observed validation targets for "
+        f"intervals of {calibration.levels[-1]:g}: those of all sensors at that step stand in",
+    )
+
+
+def _shape_of(run: LoadedRun) -> tuple[int, int, int]:
+    meta, targets = run.source.store.meta, run.source.target_indices
+    return run.source.spec.horizon, meta.num_nodes, len(targets)
+
+
+def _key_of(run: LoadedRun) -> str:
+    """What a calibration is of: rows, windows, weights and how forecasts are made of them."""
+    data = RunData.read(run.directory)
+    digest = hashlib.sha256()
+    for name, tensor in run.forecaster.network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
+    training = run.config.training
+    described = {
+        "fingerprint": (run.store.meta if data is None else data.meta).fingerprint,
+        "windows": plain_settings(asdict(run.config.windows)),
+        "weights": digest.hexdigest(),
+        "quantiles": list(training.quantiles),
+        "bounds": training.bounds,
+    }
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _calibration_of(
+    run: LoadedRun, key: str, levels: tuple[float, ...], observers: Sequence[Observer]
+) -> Calibration:
+    """The stored calibration if it has these levels, or a new one with those of both."""
+    path = run.directory.intervals_file
+    stored = _read(path, key, _shape_of(run))
+    if stored is not None and set(levels) <= set(stored.levels):
+        return stored
+    if run.problem is not None:
+        raise RunError(
+            f"{run.problem}, and intervals are calibrated on the validation windows: give their "
+            f"store with {option('store')}, or evaluate the run where it is, with "
+            f"{option('intervals', levels)}, which the run then remembers"
+        )
+    starts = run.splits.val
+    if not len(starts):
+        raise ConfigError("the run has no validation windows, on which intervals are calibrated")
+    loader = build_loader(
+        run.source, starts, run.config.training.evaluated_at_once(1), device=run.device
+    )
+    for observer in observers:
+        observer.begin("calibrating", len(starts))
+    both = check_levels({*levels, *(() if stored is None else stored.levels)})
+    calibration = calibrate(
+        run.forecaster, loader.epoch(0), both, scratch=run.directory.path, observers=observers
+    )
+    with suppress(RunError, OSError):  # a run that is read-only is calibrated each time
+        write_atomically(path, calibration.to_bytes(key))
+    return calibration
+
+
+def _read(path: Path, key: str, shape: tuple[int, int, int]) -> Calibration | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return Calibration.from_bytes(content, key, shape)
+
+
+def _replay(
+    run: LoadedRun, forecaster: IntervalForecaster, source: WindowSource, first: int
+) -> None:
+    """Let adaptive intervals learn from the windows before the first, none of them trained on."""
+    spec = source.spec
+    lowest = 0
+    if run.problem is None and source.store.path == run.store.path and len(run.splits.val):
+        lowest = int(run.splits.val[0])
+    # The horizon of the last ones reaches into the first window's, but not past the series.
+    end = min(first, source.store.meta.num_steps - spec.span + 1)
+    starts = run.config.windows.whole(source.store, range(max(lowest, end - _REPLAYED), end))
+    if not len(starts):
+        return
+    loader = build_loader(
+        source, starts, run.config.training.evaluated_at_once(1), device=run.device
+    )
+    forecaster.replay(loader.epoch(0))
