@@ -68,9 +68,8 @@ def evaluate_command(
         ranges: Values at which one range of the target ends and the next begins, such as 30,50; of
             several targets, speed=30,50,flow=100. By default a tenth, half and nine tenths of the
             training readings lie below them.
-        intervals: Score conformal intervals that cover these shares of the targets, such as
-            0.8,0.95: CRPS, and the coverage and width of each. They are calibrated on the
-            validation windows and stored with the run.
+        intervals: Score conformal intervals, calibrated on the validation windows, that cover these
+            shares of the targets, such as 0.8,0.95.
         adaptive: Let the intervals follow the outcomes that each forecast knows.
         mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
         out: Write the errors by sensor, hour, weekday and range, or those chosen by --by, to this

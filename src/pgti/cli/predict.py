@@ -44,9 +44,8 @@ def predict_command(
         split: Forecast every window of this split.
         first: Forecast windows whose first forecast step is not before this time.
         last: Forecast windows whose first forecast step is not after this time.
-        intervals: Add conformal intervals that cover these shares of the targets, such as 0.8,0.95:
-            columns lo-80, hi-80. They are calibrated on the validation windows and stored with the
-            run.
+        intervals: Add conformal intervals, calibrated on the validation windows, that cover these
+            shares of the targets, such as 0.8,0.95.
         adaptive: Let the intervals follow the outcomes that each forecast knows.
         readings: Store or file of newer readings of the run's sensors to forecast from, or a
             pattern ('new/*.csv'); give the option again for another file.
