@@ -53,6 +53,7 @@ def covariates(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         return torch.randn(*size, generator=generator, dtype=FLOAT64).to(dtype)
 
     return {
+        "x": draw(BATCH, INPUT_STEPS, NUM_NODES, SIZES.input_channels),
         "calendar": draw(BATCH, INPUT_STEPS + HORIZON, 2),
         "future": draw(BATCH, HORIZON, NUM_NODES, FUTURE),
         "static": draw(NUM_NODES, STATIC),
@@ -80,7 +81,7 @@ def by_definition(head: CovariateHead, forecast: Tensor, known: dict[str, Tensor
                 )
                 for step in range(HORIZON)
             ]
-            units = torch.cat([*steps, known["static"][sensor]])
+            units = torch.cat([*steps, known["x"][window, -1, sensor], known["static"][sensor]])
             for layer in (head.first, head.second):
                 units = (layer.weight @ units + layer.bias).clamp(min=0)
             correction = (head.last.weight @ units + head.last.bias).reshape(HORIZON, TARGETS)
@@ -165,13 +166,12 @@ def test_its_parameters_are_counted() -> None:
 def test_a_model_learns_from_it(name: str) -> None:
     """A model begins as it is without; then each value that is known matters, to its sensor."""
     model = build(name, SIZES)
-    x, known = inputs(sizes=SIZES), covariates()
+    known = {**covariates(), "x": inputs(sizes=SIZES)}
     scaler = Scaler(mean=(3.0,) * 3, std=(2.0,) * 3)
     supports = supports_of(model)
     plain = NetworkForecaster(model, supports, scaler, SIZES.target_indices).eval()
     batch = Batch(
-        x=x,
-        x_mask=x[..., :3] != 0,
+        x_mask=known["x"][..., :3] != 0,
         y=None,
         y_mask=None,
         starts=np.arange(BATCH),

@@ -293,7 +293,7 @@ class NetworkForecaster(AbstractScaledForecaster):
         _check_shape(scaled, batch, len(self.target_indices) * max(1, len(self.quantile_levels)))
         if self.head is None:
             return scaled
-        return self.head(scaled, **{name: getattr(batch, name) for name in self.head.reads})
+        return self.head(scaled, x, **{name: getattr(batch, name) for name in self.head.reads})
 
     def _input(self, name: str, batch: Batch, step: int | None) -> object:
         """What a network asks for by this name, one of `NETWORK_INPUTS`."""

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pgti.models.network_inputs import requested_inputs
 from pgti.nn import without_autocast
-from pgti.shapes import BHNC
+from pgti.shapes import BHNC, BLNC
 from pgti.windows import ModelShape
 
 __all__ = ["CovariateHead", "add_covariate_head", "has_covariates"]
@@ -28,11 +28,11 @@ class CovariateHead(nn.Module):
     """Corrects the forecasts of a network by what is known of the steps to forecast.
 
     For each sensor, a perceptron of two hidden layers reads the network's forecast, the values
-    known in advance and the calendar, each at all H steps, and the features of the sensor; its
-    output, H x C_out, is added to the forecast. So a value that is known for a step may act on
-    others, as wind does on the air of the hours after it. Categories are numbers, 1 or 0, so that
-    the first map has a vector for each: an embedding. Sensors share the weights and do not see one
-    another.
+    known in advance and the calendar, each at all H steps, the newest row of the inputs, and the
+    features of the sensor; its output, H x C_out, is added to the forecast. So a value that is
+    known for a step may act on others, as wind does on the air of the hours after it, and as a
+    change since the newest row. Categories are numbers, 1 or 0, so that the first map has a vector
+    for each: an embedding. Sensors share the weights and do not see one another.
 
     The last map is 0 at first: a network begins as it would without the head.
 
@@ -41,7 +41,7 @@ class CovariateHead(nn.Module):
         width: units of a hidden layer.
 
     Attributes:
-        reads: names of what it is given, of those of a batch.
+        reads: names of what it is given of a batch beside x.
     """
 
     if TYPE_CHECKING:  # torch declares that calls return Any
@@ -49,6 +49,7 @@ class CovariateHead(nn.Module):
         def __call__(
             self,
             forecast: BHNC,
+            x: BLNC,
             calendar: Tensor | None = None,
             future: Tensor | None = None,
             static: Tensor | None = None,
@@ -65,7 +66,8 @@ class CovariateHead(nn.Module):
         self.reads = tuple(name for name, size in sizes.items() if size)
         self._horizon, self._targets = shape.horizon, shape.target_channels
         per_step = shape.target_channels + sizes["calendar"] + sizes["future"]
-        self.first = nn.Linear(shape.horizon * per_step + sizes["static"], width)
+        inputs = shape.horizon * per_step + shape.input_channels + sizes["static"]
+        self.first = nn.Linear(inputs, width)
         self.second = nn.Linear(width, width)
         self.last = nn.Linear(width, shape.horizon * shape.target_channels)
         nn.init.zeros_(self.last.weight)
@@ -74,6 +76,7 @@ class CovariateHead(nn.Module):
     def forward(
         self,
         forecast: BHNC,
+        x: BLNC,
         calendar: Tensor | None = None,
         future: Tensor | None = None,
         static: Tensor | None = None,
@@ -82,6 +85,7 @@ class CovariateHead(nn.Module):
 
         Args:
             forecast: of the network, standardised [B, H, N, C_out].
+            x: inputs of the network [B, L, N, C_in].
             calendar: calendar features of inputs and horizon [B, L + H, K].
             future: values known in advance, standardised [B, H, N, F].
             static: features of the sensors [N, S].
@@ -98,11 +102,12 @@ class CovariateHead(nn.Module):
             if calendar is not None and "calendar" in self.reads:
                 of_horizon = calendar[:, -horizon:, None].to(forecast.dtype)
                 steps.append(of_horizon.expand(-1, -1, num_nodes, -1))
-            known_BNK = torch.cat(steps, dim=-1).transpose(1, 2).flatten(2)
+            of_steps = torch.cat(steps, dim=-1).transpose(1, 2).flatten(2)
+            known = [of_steps, x[:, -1].to(forecast.dtype)]
             if static is not None and "static" in self.reads:
-                of_sensors = static.to(forecast.dtype).expand(batch, -1, -1)
-                known_BNK = torch.cat([known_BNK, of_sensors], dim=-1)
-            units_BND = functional.relu(self.second(functional.relu(self.first(known_BNK))))
+                known.append(static.to(forecast.dtype).expand(batch, -1, -1))
+            units_BND = functional.relu(self.first(torch.cat(known, dim=-1)))
+            units_BND = functional.relu(self.second(units_BND))
             sizes = (batch, num_nodes, self._horizon, self._targets)
             corrected: Tensor = forecast + self.last(units_BND).view(sizes).transpose(1, 2)
             return corrected.contiguous()

@@ -112,6 +112,7 @@ class D2STGNN(AbstractModel):
     """
 
     can_checkpoint_activations = True
+    has_calendar_tables_alone = True
     uses_day_of_week = True
     config: D2STGNNConfig
 

@@ -90,6 +90,7 @@ class GMAN(AbstractModel):
 
     support_kind = "none"
     can_checkpoint_activations = True
+    has_calendar_tables_alone = True
     uses_day_of_week = True
     config: GMANConfig
 
