@@ -4,7 +4,7 @@
     store = pgti.fetch("METR-LA", "build/metr-la")              published data set -> store
     run = pgti.train(store, "build/run", epochs=3)              store -> trained run
     run = pgti.Run.open("build/run")                            a run that was trained before
-    run.evaluate()                                              errors beside both baselines
+    run.evaluate()                                              errors beside baselines
     run.forecast(newer_readings)                                forecasts as a DataFrame
     run.plot()                                                  a first picture
 

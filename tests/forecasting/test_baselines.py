@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import pgti
 from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.forecasting.baselines import HistoricalAverageForecaster, last_observed
+from pgti.forecasting.baselines import HistoricalAverageForecaster
+from pgti.forecasting.baselines.persistence import last_observed
 from pgti.store import TimeAxis
 
 

@@ -14,6 +14,7 @@ import pgti
 from pgti.cli.main import run_command
 from pgti.errors import ConfigError, Interrupted, PgtiError, RunError
 from pgti.forecasting import (
+    BASELINES,
     AbstractForecaster,
     HistoricalAverageForecaster,
     Observer,
@@ -206,7 +207,7 @@ def test_baselines_know_the_same_whatever_the_refit(tmp_path: Path) -> None:
         refit: pgti.backtest(store, tmp_path / refit, folds=3, refit=refit, **OPTIONS)
         for refit in ("every", "never", "warm")
     }
-    for name in ("persistence", "historical-average"):
+    for name in BASELINES[:2]:
         of_folds = [
             [fold.errors[name]["mae"]["mean"] for fold in result.folds]
             for result in results.values()
@@ -245,7 +246,7 @@ def test_what_a_result_shows(tmp_path: Path) -> None:
         "fold", "from", "to", "train_windows", "forecaster", "channel"
     ]  # fmt: skip
     assert list(frame["fold"].unique()) == ["1", "2", "all"]
-    assert set(frame["forecaster"]) == {"gru", "persistence", "historical-average"}
+    assert set(frame["forecaster"]) == {"gru", *BASELINES}
     every = frame[(frame["fold"] == "all") & (frame["forecaster"] == "gru")]
     assert every["mae"].item() == result.mae
     steps = result.to_frame(by_horizon=True)

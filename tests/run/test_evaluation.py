@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pgti import ConfigError
+from pgti.forecasting import BASELINES
 from pgti.run import Run, train_run
 
 from .small_runs import make_config, make_series, make_store
@@ -44,7 +45,7 @@ def test_breakdowns_are_those_of_the_forecasts_themselves(run: Run, breakdown: s
     np.testing.assert_allclose(found["mae"], expected["mean"], rtol=1e-6)
     assert list(found["count"]) == list(expected["size"])
     assert set(report.by(breakdown)["forecaster"]) == {
-        "dcrnn", "persistence", "historical-average",
+        "dcrnn", *BASELINES,
     }  # fmt: skip
 
 
@@ -101,7 +102,7 @@ def test_stored_errors_of_an_earlier_version_are_read(run: Run) -> None:
     """Without averages, breakdowns and drift."""
     content = run.evaluate("test").to_dict()["test"]
     old = {name: each for name, each in content.items() if name not in ("by", "drift")}
-    for table in [old, *(old[name] for name in ("persistence", "historical-average"))]:
+    for table in [old, *(old[name] for name in BASELINES)]:
         for metric in ("mae", "rmse", "mape"):
             table[metric] = {k: v for k, v in table[metric].items() if k != "average"}
     run.directory.write_test(old)
@@ -132,6 +133,6 @@ def test_several_targets_are_broken_down_one_by_one(tmp_path: Path) -> None:
     frame = report.by("range")
     assert set(frame["channel"]) == {"c1"}
     assert set(frame["range"]) == {"under 5000", "5000 and over"}
-    assert len(report.by("sensor")) == 3 * 2 * 3
+    assert len(report.by("sensor")) == 3 * 2 * 4  # three baselines beside the model
     with pytest.raises(ConfigError, match="there are 2 targets"):
         run.evaluate(ranges=[5000])

@@ -33,6 +33,7 @@ def test_a_run_shows_forecasts_beside_observations_and_errors_by_horizon(run: Ru
     assert forecast.name == "forecast 60 min ahead"
     assert [each.name for each in errors] == [
         "MAE of dcrnn", "MAE of persistence", "MAE of historical-average",
+        "MAE of seasonal-naive",
     ]  # fmt: skip
     report = run.evaluate().to_frame()
     expected = report.query("forecaster == 'dcrnn'")["mae"]

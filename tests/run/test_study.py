@@ -14,6 +14,7 @@ import pytest
 
 from pgti.cli.main import run_command
 from pgti.errors import ConfigError, RunError
+from pgti.forecasting import BASELINES
 from pgti.run import study_processes
 from pgti.run.model_study import study
 from pgti.run.results import Machine
@@ -87,7 +88,7 @@ def test_a_study_brings_trainings_together_and_does_not_repeat_them(
 
     result = run(good, bad)
 
-    assert [row.name for row in result.models] == ["persistence", "historical-average", "dcrnn"]
+    assert [row.name for row in result.models] == [*BASELINES, "dcrnn"]
     assert [each.split(":")[0] for each in result.left_out] == ["gru, seed 0", "gru, seed 1"]
     assert all("memory_budget is 1.0 KiB" in each for each in result.left_out)
     row = result.models[-1]
@@ -147,7 +148,7 @@ def test_the_command_compares_models_of_other_batch_sizes(
     arguments += ["--workdir", str(tmp_path / "work"), "--table", str(table)]
     assert run_command(["study", str(store.path), *arguments]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["models"]}
-    assert set(rows) == {"persistence", "historical-average", "dcrnn", "gru"}
+    assert set(rows) == {*BASELINES, "dcrnn", "gru"}
     heading, _, *lines = table.read_text().splitlines()
     assert heading.startswith(
         "| model | MAE 10 min | MAE mean | MAE average | RMSE 10 min | RMSE mean | RMSE "
@@ -179,7 +180,7 @@ def test_configurations_of_one_model_are_ablations(
     work = tmp_path / "work"
     arguments = [*map(str, configs), "--seeds", "3,1", "--workdir", str(work), "--json"]
     assert run_command(["study", str(store.path), *arguments]) == 0
-    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["models"][2:]
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["models"][len(BASELINES) :]
     parent = tmp_path.name
     assert [(row["name"], row["model"]) for row in rows] == [
         (f"{parent}/narrow", "gru"), ("wide/narrow", "gru"), ("dcrnn", "dcrnn"),

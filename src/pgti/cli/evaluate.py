@@ -1,4 +1,4 @@
-"""`pgti evaluate`: metrics of a trained run beside those of both baselines."""
+"""`pgti evaluate`: metrics of a trained run beside those of baselines."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -39,6 +39,7 @@ def evaluate_command(
     intervals: Annotated[tuple[float, ...], Parameter(negative_iterable=())] = (),
     adaptive: Annotated[bool, Parameter(negative=())] = False,
     mape_threshold: float = 1e-3,
+    baselines: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
     out: Path | None = None,
     readings: Annotated[tuple[Path, ...] | None, Parameter(group=heading("Readings"))] = None,
     options: Annotated[ReadingsFlags | None, Parameter(name="*")] = None,
@@ -53,9 +54,9 @@ def evaluate_command(
     """Evaluate a trained run: MAE, RMSE and MAPE in original units.
 
     Metrics are over observed targets, at every horizon step and over all of them, beside those of
-    two baselines: persistence and the historical average. A second table has the sensors and hours
-    with the largest errors, and ranges of the target. Several ranks (torchrun) divide the windows
-    among them.
+    baselines: persistence, the historical average and the seasonal naive forecast. A second table
+    has the sensors and hours with the largest errors, and ranges of the target. Several ranks
+    (torchrun) divide the windows among them.
 
     Args:
         run: Directory of the run.
@@ -72,6 +73,10 @@ def evaluate_command(
             shares of the targets, such as 0.8,0.95.
         adaptive: Let the intervals follow the outcomes that each forecast knows.
         mape_threshold: MAPE leaves out targets up to this magnitude, in their unit.
+        baselines: Baselines, separated by commas: persistence, historical-average and
+            seasonal-naive (the reading at the same time last week) by default; ridge and lightgbm
+            (extra boosting) are fitted on the training windows; chronos:PATH forecasts with the
+            weights of Chronos-2 in that directory (extra chronos).
         out: Write the errors by sensor, hour, weekday and range, or those chosen by --by, to this
             file: .csv or .parquet.
         readings: Store or file of newer readings of the run's sensors to evaluate on, or a pattern
@@ -127,6 +132,7 @@ def evaluate_command(
                 ranges=parse_ranges(ranges),
                 intervals=intervals,
                 adaptive=adaptive,
+                baselines=baselines or None,
                 observers=watching,
             )
         finally:

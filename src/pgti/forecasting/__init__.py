@@ -1,5 +1,6 @@
 """Forecasters and baselines, their evaluation, and forecasts as files."""
 
+from pgti.forecasting.baselines import BASELINES as BASELINES
 from pgti.forecasting.baselines import HistoricalAverageForecaster as HistoricalAverageForecaster
 from pgti.forecasting.baselines import PersistenceForecaster as PersistenceForecaster
 from pgti.forecasting.baselines import build_baselines as build_baselines

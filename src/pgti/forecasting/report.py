@@ -16,7 +16,7 @@ from pgti.windows import SPLIT_NAMES
 __all__ = ["Report", "step_heading"]
 
 _NUM_SHOWN = 4
-_MAX_ROWS = 12
+_MAX_ROWS = 16
 
 
 class Report:
@@ -303,7 +303,7 @@ class Report:
         return f"<p>{self.title}</p>{table}<p>{rest}</p>"
 
     def _few_rows(self) -> tuple[pd.DataFrame, str]:
-        """A dozen rows of the summary, and what they leave out: RMSE, MAPE and own metrics."""
+        """A few rows of the summary, and what they leave out: RMSE, MAPE and own metrics."""
         table = self.summary()
         if len(table) <= _MAX_ROWS:
             return table, ""

@@ -36,6 +36,7 @@ from pgti.registry import Registry
 
 __all__ = [
     "BASELINES",
+    "FITTED_BASELINES",
     "MODELS",
     "ModelEntry",
     "build_config",
@@ -103,13 +104,18 @@ MODELS: Registry[ModelEntry] = Registry(
 )
 """Every model, by name; packages add theirs through the entry points `pgti.models`."""
 
-BASELINES = ("persistence", "historical-average")
+BASELINES = ("persistence", "historical-average", "seasonal-naive")
 """The forecasters that every evaluation reports beside the model; nothing in them is trained."""
+
+FITTED_BASELINES = ("ridge", "lightgbm")
+"""Those that an evaluation fits when it is asked for them."""
 
 for _name in BASELINES:
     MODELS.refuse(
         _name, "learns nothing and is not trained: evaluation reports it beside every model"
     )
+for _name in (*FITTED_BASELINES, "chronos"):
+    MODELS.refuse(_name, "is a baseline: evaluate --baselines reports it beside a trained model")
 
 
 def is_own_model(name: str) -> bool:

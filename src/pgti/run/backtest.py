@@ -76,8 +76,8 @@ def backtest(  # noqa: PLR0913 - each names one part of a backtest
         **training_options: options of `TrainingConfig`:
 
     Returns:
-        Errors of each fold and over all, beside those of both baselines, which know what lies
-        before the fold, too.
+        Errors of each fold and over all, beside those of the baselines, which know what lies before
+        the fold, too.
 
     Raises:
         PgtiError: if something given cannot be used, or `out` holds another backtest.

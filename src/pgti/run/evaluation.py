@@ -43,6 +43,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
     ranges: RangeEdges | None = None,
     intervals: Sequence[float] = (),
     adaptive: bool = False,
+    baselines: Sequence[str] | None = None,
     observers: Sequence[Observer] = (),
     notes: Sequence[str] = (),
 ) -> Report:
@@ -62,6 +63,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
             training readings lie below them.
         intervals: probabilities of conformal intervals to score; none by default.
         adaptive: let them follow the outcomes, as `IntervalForecaster`.
+        baselines: names of the baselines; those of `BASELINES` by default.
         observers: shown the progress.
         notes: what is worth knowing about the windows, one line each.
 
@@ -78,13 +80,13 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
     check_adaptive(intervals, adaptive=adaptive)
     forecasters: dict[str, AbstractForecaster] = {
         "model": run.forecaster,
-        **_baselines(run, source),
+        **_baselines(run, source, baselines),
     }
-    if "historical-average" not in forecasters:
+    if run.problem is not None:
         notes = (
             *notes,
-            "the historical average is left out: it is the mean of the training readings at each "
-            f"time of the week, and {run.problem}",
+            "baselines other than persistence are left out: they are fitted on the training "
+            f"readings, and {run.problem}",
         )
     contents: dict[str, dict[str, Any]] = {}
     device_peak_bytes(run.device, reset=True)
@@ -160,15 +162,16 @@ def _breakdowns(
     )
 
 
-def _baselines(run: LoadedRun, source: WindowSource) -> dict[str, AbstractForecaster]:
+def _baselines(
+    run: LoadedRun, source: WindowSource, names: Sequence[str] | None
+) -> dict[str, AbstractForecaster]:
     """The baselines fitted on the run's training rows; without them persistence alone."""
     if run.problem is not None:
         targets, horizon = source.target_indices, source.spec.horizon
         return {
             "persistence": PersistenceForecaster(source.scaler, targets, horizon, source.sensors)
         }
-    train_rows = run.splits.train_rows(run.source.spec)
-    return build_baselines(run.source, train_rows, time_axis=source.store.time_axis)
+    return build_baselines(run.source, run.splits, names, evaluated=source, device=run.device)
 
 
 def _period(source: WindowSource, starts: Starts) -> dict[str, str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import ConfigError, PgtiError, RunError, require_whole_number
+from pgti.forecasting import BASELINES
 from pgti.models import is_own_model, source_of_own_model
 from pgti.run.build import resolve_model, shape_of_store
 from pgti.run.config import RunConfig, read_toml
@@ -26,8 +27,6 @@ from pgti.run.study_result import METRICS, OverSeeds, StudiedModel, StudyResult
 from pgti.store import SeriesStore
 
 __all__ = ["study"]
-
-_BASELINES = ("persistence", "historical-average")
 
 
 def study(
@@ -254,7 +253,7 @@ def _row(
 
 
 def _baseline_rows(test: Mapping[str, Any]) -> Iterator[StudiedModel]:
-    for name in _BASELINES:
+    for name in BASELINES:
         if name in test:
             errors = _errors([test[name]])
             yield StudiedModel(name=name, model=name, seeds=(), parameters=0, errors=errors)

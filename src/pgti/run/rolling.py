@@ -256,14 +256,13 @@ class _Backtest:
     def _evaluate(self, run: Run, fold: Fold) -> dict[str, Any]:
         """Sums of the errors in a fold, by forecaster; baselines know what lies before it."""
         known = _training_store(self.store, fold)
-        train_rows = self.config.windows.splits(known).train_rows(run.source.spec)
         typical = run.source.typical
         if typical is None:
             typical = TypicalReadings.fit(run.store, run.splits.train_rows(run.source.spec))
         before = replace(run.source, store=known, typical=typical)
         source = replace(before, store=self.store)
-        axis = self.store.time_axis
-        baselines = build_baselines(before, train_rows, time_axis=axis)
+        splits = self.config.windows.splits(known)
+        baselines = build_baselines(before, splits, evaluated=source)
         loader = build_loader(
             source,
             fold.starts,

@@ -64,6 +64,7 @@ class Run(LoadedRun):
         ranges: RangeEdges | None = None,
         intervals: Sequence[float] = (),
         adaptive: bool = False,
+        baselines: Sequence[str] | None = None,
         observers: Sequence[Observer] = (),
     ) -> Report:
         """Metrics on splits or on newer readings, in original units, beside those of baselines.
@@ -95,6 +96,9 @@ class Run(LoadedRun):
                 `coverage_80` and `width_80` for each, in shares and in the target's unit.
             adaptive: let intervals follow the outcomes that each forecast knows: see
                 `IntervalForecaster`. Of one process.
+            baselines: what to report beside the model: "persistence", "historical-average" and
+                "seasonal-naive" (the default), "ridge", "lightgbm" (extra `boosting`), and
+                "chronos:PATH", Chronos-2 with the weights of a directory (extra `chronos`).
             observers: shown the progress.
 
         Returns:
@@ -122,6 +126,7 @@ class Run(LoadedRun):
                 ranges=ranges,
                 intervals=intervals,
                 adaptive=adaptive,
+                baselines=baselines,
                 observers=observers,
                 notes=notes,
             )

@@ -1,4 +1,4 @@
-"""Baselines without trained parameters: what any model has to beat."""
+"""The historical average: the mean of the training readings at the same time of the week."""
 
 from typing import Any
 
@@ -7,104 +7,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching import Batch, WindowSource
+from pgti.batching import Batch
 from pgti.batching.copies import to_device
 from pgti.errors import ConfigError, DataError
-from pgti.forecasting.forecaster import AbstractForecaster, AbstractScaledForecaster
-from pgti.shapes import BHNC, BLNC
-from pgti.store import SECONDS_PER_DAY, Scaler, SeriesStore, TimeAxis, sum_by_bin
+from pgti.forecasting.forecaster import AbstractForecaster
+from pgti.shapes import BHNC
+from pgti.store import SECONDS_PER_DAY, SeriesStore, TimeAxis, sum_by_bin
 
-__all__ = [
-    "HistoricalAverageForecaster",
-    "PersistenceForecaster",
-    "build_baselines",
-    "last_observed",
-]
+__all__ = ["HistoricalAverageForecaster"]
 
 _MAX_WEEK_BINS = 2016
 """Bins of a week at most: five minutes each. A finer series is averaged over that."""
-
-
-class PersistenceForecaster(AbstractScaledForecaster):
-    """Forecasts that every sensor stays at its last observed value in the window.
-
-    Where a window has no observed value, the forecast is the training mean.
-
-    Args:
-        scaler: standardisation of the store's channels, undone here.
-        target_indices: positions of the targets among the store's channels.
-        horizon: steps to forecast, H.
-        sensors: positions of the sensors that batches have; all if not given.
-
-    Raises:
-        ConfigError: if a target is not a channel of the scaler.
-    """
-
-    def __init__(
-        self,
-        scaler: Scaler,
-        target_indices: tuple[int, ...],
-        horizon: int,
-        sensors: NDArray[np.int64] | None = None,
-    ) -> None:
-        super().__init__(scaler, target_indices, sensors)
-        self.horizon = horizon
-
-    def forward(self, batch: Batch, *, step: int | None = None) -> BHNC:
-        """The last observed value of each node and target, repeated over the horizon."""
-        last_B1NC = last_observed(batch.x, batch.x_mask, self.target_indices)
-        return self.unscale(last_B1NC.expand(-1, self.horizon, -1, -1))
-
-
-def build_baselines(
-    source: WindowSource, train_rows: range, time_axis: TimeAxis | None = None
-) -> dict[str, AbstractForecaster]:
-    """Both baselines by name; they know the training rows alone.
-
-    Args:
-        source: of the series with the training rows.
-        train_rows: its rows that they are fitted on.
-        time_axis: of the series whose windows they forecast, if that is another one.
-
-    Raises:
-        DataError: if a target channel has no observed value in those rows.
-    """
-    spec, targets = source.spec, source.target_indices
-    average = HistoricalAverageForecaster.fit(
-        source.store,
-        train_rows,
-        target_indices=targets,
-        input_steps=spec.input_steps,
-        horizon=spec.horizon,
-        sensors=source.sensors,
-    )
-    if time_axis is not None:
-        average.time_axis = time_axis
-    return {
-        "persistence": PersistenceForecaster(source.scaler, targets, spec.horizon, source.sensors),
-        "historical-average": average,
-    }
-
-
-def last_observed(x: BLNC, mask: Tensor, channels: tuple[int, ...]) -> Tensor:
-    """The last observed value of each node and channel; 0 where a window has none.
-
-    Args:
-        x: [B, L, N, C_in], the store's channels first, in any unit.
-        mask: [B, L, N, C], True where observed; C at least up to the last channel.
-        channels: positions of the channels to return, in their order.
-
-    Returns:
-        [B, 1, N, len(channels)], in the unit of `x`.
-    """
-    # Not an index of a list, which a GPU would wait for.
-    values, observed = (
-        torch.stack([each[..., channel] for channel in channels], dim=-1) for each in (x, mask)
-    )
-    # Steps count from 1: 0 stands for "never observed".
-    steps = torch.arange(1, x.shape[1] + 1, device=x.device).view(1, -1, 1, 1)
-    last = (observed * steps).amax(dim=1, keepdim=True)
-    return torch.where(last > 0, values.gather(1, (last - 1).clamp(min=0)), 0.0)
 
 
 class HistoricalAverageForecaster(AbstractForecaster):
