@@ -71,15 +71,23 @@ if TYPE_CHECKING:
     from pgti.models import GraphWaveNet as GraphWaveNet
     from pgti.models import GraphWaveNetConfig as GraphWaveNetConfig
     from pgti.models import GRUConfig as GRUConfig
+    from pgti.models import HimNet as HimNet
+    from pgti.models import HimNetConfig as HimNetConfig
+    from pgti.models import MegaCRN as MegaCRN
+    from pgti.models import MegaCRNConfig as MegaCRNConfig
     from pgti.models import ModelShape as ModelShape
     from pgti.models import MTGNNConfig as MTGNNConfig
     from pgti.models import PatchSTG as PatchSTG
     from pgti.models import PatchSTGConfig as PatchSTGConfig
     from pgti.models import STAEformer as STAEformer
     from pgti.models import STAEformerConfig as STAEformerConfig
+    from pgti.models import STBalance as STBalance
+    from pgti.models import STBalanceConfig as STBalanceConfig
     from pgti.models import STGCNConfig as STGCNConfig
     from pgti.models import STIDConfig as STIDConfig
     from pgti.models import STLLMConfig as STLLMConfig
+    from pgti.models import STRecall as STRecall
+    from pgti.models import STRecallConfig as STRecallConfig
     from pgti.models import TGCNConfig as TGCNConfig
     from pgti.nn import Supports as Supports
     from pgti.run import Run as Run

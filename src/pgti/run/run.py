@@ -96,9 +96,8 @@ class Run(LoadedRun):
                 `coverage_80` and `width_80` for each, in shares and in the target's unit.
             adaptive: let intervals follow the outcomes that each forecast knows: see
                 `IntervalForecaster`. Of one process.
-            baselines: what to report beside the model: "persistence", "historical-average" and
-                "seasonal-naive" (the default), "ridge", "lightgbm" (extra `boosting`), and
-                "chronos:PATH", Chronos-2 with the weights of a directory (extra `chronos`).
+            baselines: such as "persistence", "historical-average", "seasonal-naive" (the default),
+                "ridge", "lightgbm" and "chronos:PATH", as `pgti evaluate` explains them.
             observers: shown the progress.
 
         Returns:
