@@ -1,11 +1,14 @@
 """The head that gives a network what is known of the steps to forecast, and of the sensors."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pgti.batching import Batch
+from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
 from pgti.models import MODELS, CovariateHead, add_covariate_head, num_parameters
 from pgti.store import Scaler
@@ -154,6 +157,20 @@ class Unnamed(nn.Module):
 def test_a_network_that_reads_them_itself_has_none() -> None:
     assert add_covariate_head(Named(), SIZES) is None
     assert add_covariate_head(Unnamed(), SIZES) is not None
+
+
+def test_a_network_that_cannot_own_it_is_refused() -> None:
+    """In one line; a network that is built again gets a new one."""
+    network = Unnamed()
+    first = add_covariate_head(network, SIZES)
+    assert add_covariate_head(network, SIZES) is network.covariate_head is not first
+    network.covariate_head = nn.Linear(1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(nn.Linear(2, 2))
+    for each, why in ((network, "has an attribute covariate_head"), (scripted, "is TorchScript")):
+        with pytest.raises(ConfigError, match=rf"{why}.*name future.*windows\.covariates=False"):
+            add_covariate_head(each, SIZES)
 
 
 def test_its_parameters_are_counted() -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pgti.errors import ConfigError, option
 from pgti.models.network_inputs import requested_inputs
 from pgti.nn import without_autocast
 from pgti.shapes import BHNC, BLNC
@@ -122,9 +123,20 @@ def add_covariate_head(network: nn.Module, shape: ModelShape) -> CovariateHead |
     Args:
         network: which becomes the owner of the head's parameters.
         shape: sizes of the data.
+
+    Raises:
+        ConfigError: if the network cannot own them.
     """
     if not has_covariates(shape) or _OF_COVARIATES & set(requested_inputs(network) or ()):
         return None
+    is_taken = not isinstance(getattr(network, _NAME, None), CovariateHead | None)
+    if is_taken or isinstance(network, torch.jit.ScriptModule):
+        why = f"has an attribute {_NAME} of its own" if is_taken else "is TorchScript"
+        raise ConfigError(
+            f"the network {why}, and takes no head for what is known in advance and of the "
+            "sensors: let its forward name future and static, or leave them out with "
+            f"{option('windows.covariates', value=False)}"
+        )
     head = CovariateHead(shape)
-    network.add_module(_NAME, head)
+    setattr(network, _NAME, head)
     return head
