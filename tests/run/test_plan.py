@@ -164,7 +164,7 @@ def job_of(num_windows: int, *, batch_size: int, world_size: int, **more: Any) -
     values: dict[str, Any] = {
         "order": Sequential(),
         "starts": range(num_windows),
-        "span": 3,
+        "offsets": (range(3),),
         "batch_size": batch_size,
         "accumulate": 1,
         "world_size": world_size,
@@ -195,12 +195,14 @@ def test_rows_that_are_sent_by_hand() -> None:
 @given(
     windows=st.dictionaries(st.integers(0, 60), st.integers(-1, 6), max_size=40),
     sizes=st.lists(st.integers(0, 20), min_size=7, max_size=7),
-    span=st.integers(1, 30),
+    cuts=st.lists(st.integers(-25, 30), min_size=2, max_size=6, unique=True),
 )
 def test_rows_sent_are_those_that_others_lack(
-    windows: dict[int, int], sizes: list[int], span: int
+    windows: dict[int, int], sizes: list[int], cuts: list[int]
 ) -> None:
     """Row by row, whatever the parts; a window of no rank (-1) needs nothing."""
+    bounds = sorted(cuts)
+    offsets = tuple(map(range, bounds[::2], bounds[1::2]))
     sizes[-1] += 91 - min(91, sum(sizes))
     parts = np.append(0, np.cumsum(sizes))
     expected = []
@@ -208,13 +210,14 @@ def test_rows_sent_are_those_that_others_lack(
         needed = {
             (owner, row)
             for start, owner in windows.items()
-            for row in range(max(start, first), min(start + span, stop))
+            for each in offsets
+            for row in range(max(start + each.start, first), min(start + each.stop, stop))
             if owner not in (source, -1)
         }
         expected.append(len(needed))
     starts = np.array(list(windows), dtype=np.int64)
     owners = np.array(list(windows.values()), dtype=np.int64)
-    assert rows_sent(starts, owners, parts, span).tolist() == expected
+    assert rows_sent(starts, owners, parts, offsets).tolist() == expected
 
 
 @pytest.mark.parametrize("rotation", [0.0, 0.5, 1.0])

@@ -18,6 +18,7 @@ from torch import Tensor
 from pgti.batching.assembler import StoredRows
 from pgti.batching.batcher import BatchRequest, RowSource
 from pgti.batching.copies import to_device
+from pgti.batching.history import ResidentHistory, StoredHistory, count_missing
 from pgti.batching.source import WindowSource
 from pgti.display import size_text
 from pgti.errors import ConfigError, option
@@ -39,7 +40,8 @@ _COPY_BYTES = 1 << 26  # the series moves in pieces of 64 MiB: no second copy of
 
 def feature_bytes(source: WindowSource) -> int:
     """Bytes of the calendar and the typical times of every row on the compute device."""
-    return (source.store.meta.num_steps + source.spec.horizon) * (4 * len(source.calendar) + 8)
+    num_rows = source.store.meta.num_steps + source.spec.horizon
+    return num_rows * (4 * len(source.calendar) + 8) + ResidentHistory.num_bytes(source)
 
 
 def device_bytes(source: WindowSource) -> int:
@@ -62,6 +64,7 @@ class ResidentRows(RowSource[BatchRequest]):
         self._moving = Lock()
         self._span = torch.arange(source.spec.span, device=device)
         self._rows: Tensor | None = None
+        self._history = ResidentHistory(source, device) if source.spec.history else None
 
     def send_starts(
         self, batches: Callable[[], Sequence[NDArray[np.int64]]], *, with_targets: bool
@@ -87,6 +90,17 @@ class ResidentRows(RowSource[BatchRequest]):
         every_BR = starts_B.unsqueeze(1) + self._span
         rows_BR = every_BR if fetched.with_targets else every_BR[:, : self._source.spec.input_steps]
         raw = self._gather(rows_BR, fetched)
+        history: StoredHistory | None = None
+        if self._history is not None:
+            rows, is_there, times = self._history.find(starts_B, bins)
+            resident, places = self._history_places(rows, fetched)
+            history = StoredHistory(
+                raw=resident,
+                places=places,
+                is_there=is_there,
+                bins=times,
+                num_missing=count_missing(self._source, fetched.starts),
+            )
         ahead = [rows_BR + offset for offset in self._source.typical_offsets]
         window_calendar = calendar[every_BR]
         return StoredRows(
@@ -99,11 +113,16 @@ class ResidentRows(RowSource[BatchRequest]):
             window_calendar=window_calendar,
             starts=fetched.starts,
             with_targets=fetched.with_targets,
+            history=history,
         )
 
     @abstractmethod
     def _gather(self, rows_BR: Tensor, request: BatchRequest) -> Tensor:
         """Rows of the series, [B * R, N, C] in the stored dtype."""
+
+    @abstractmethod
+    def _history_places(self, rows_BR: Tensor, request: BatchRequest) -> tuple[Tensor, Tensor]:
+        """Rows on the device [U, N, C], and where rows of history are among them [B, R]."""
 
     def _take(self, resident: Tensor, places: Tensor) -> Tensor:
         """Rows of a tensor [rows, N, C], in a reused buffer."""
@@ -162,6 +181,9 @@ class DeviceRows(ResidentRows):
 
     def _gather(self, rows_BR: Tensor, request: BatchRequest) -> Tensor:
         return self._take(self._on_device(), rows_BR.flatten())
+
+    def _history_places(self, rows_BR: Tensor, request: BatchRequest) -> tuple[Tensor, Tensor]:
+        return self._on_device(), rows_BR
 
     def _on_device(self) -> Tensor:
         """The series, which moves to the device when it is first needed."""

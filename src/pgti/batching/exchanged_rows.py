@@ -30,7 +30,7 @@ from pgti.batching.partitioned_rows import FIRST_ROTATION_TAG
 from pgti.batching.resident_series import ResidentSeries, every_row
 from pgti.batching.source import WindowSource
 from pgti.distributed import Communicator, Message, Work
-from pgti.windows import RowRanges, Starts, even_part, union_rows, within
+from pgti.windows import RowPlan, RowRanges, Starts, even_part, union_rows, within
 
 __all__ = ["ExchangedDeviceRows", "ExchangedRows"]
 
@@ -51,10 +51,10 @@ class _Parts(RowResidency):
     ) -> None:
         self.announced_ahead = prefetch_depth
         self._communicator = communicator
-        self._offsets = source.spec.row_offsets()
+        self._offsets = source.spec.read_offsets
         self._row_bytes = source.stored_row_bytes
-        extent = source.spec.extent
-        first, stop = int(starts[0]) + extent.start, int(starts[-1]) + extent.stop
+        reach = source.spec.reach
+        first, stop = max(0, int(starts[0]) + reach.start), int(starts[-1]) + reach.stop
         parts = (
             even_part(stop - first, communicator.world_size, rank)
             for rank in range(communicator.world_size)
@@ -80,7 +80,11 @@ class _Parts(RowResidency):
 
     def _union(self, starts: NDArray[np.int64]) -> list[range]:
         """The rows of windows, each once, as rising ranges."""
-        return [range(first, stop) for first, stop in union_rows(starts, self._offsets).ranges]
+        return [range(first, stop) for first, stop in self._plan(starts).ranges]
+
+    def _plan(self, starts: NDArray[np.int64]) -> RowPlan:
+        """Each row that windows need once; none lies before the series."""
+        return union_rows(starts, self._offsets, np.zeros_like(starts))
 
     def _exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
         """Start to send and receive the rows of a batch; end what earlier batches have started."""
@@ -186,11 +190,13 @@ class _ArrivingBatch:
     Attributes:
         rows: each row that the windows need, once, in rising order [U, N, C].
         begins: where each window begins among them, int64 [B].
+        history: where the rows of each history are, int64 [B, R].
         pending: ends when the rows of other ranks are there.
     """
 
     rows: Tensor
     begins: Tensor
+    history: Tensor
     pending: Work
 
 
@@ -237,7 +243,7 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
         follow one another, so what one of them sends is a slice of the batch's rows.
         """
         rank, tag, first = self._communicator.rank, self._next_tag(), self._own_part.start
-        plan = union_rows(starts_of(rank), self._offsets)
+        plan, spec = self._plan(starts_of(rank)), self._source.spec
         needed = plan.rows[0]
         index = plan.window_index
         assert index is not None  # of a union
@@ -251,19 +257,21 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
             for peer in range(self._communicator.world_size)
         ]
         own = needed[slices[rank]] - first
-        numbers = to_device(np.concatenate([*outgoing, own, index[:, 0]]), self._device)
-        sent, own_places, begins = torch.split(
-            numbers, [sum(map(len, outgoing)), len(own), len(index)]
-        )
+        begins, history = index[:, -spec.span], index[:, : spec.history_steps].reshape(-1)
+        parts = [np.concatenate(outgoing), own, begins, history]
+        numbers = to_device(np.concatenate(parts), self._device)
+        sent, own_places, *places = torch.split(numbers, [len(each) for each in parts])
         take_rows(self._held, own_places, arriving[slices[rank]])
         leaving = self._empty(len(sent))
         take_rows(self._held, sent, leaving)
-        parts = torch.split(leaving, [len(each) for each in outgoing])
+        leaving_to = torch.split(leaving, [len(each) for each in outgoing])
         return _ArrivingBatch(
             rows=arriving,
-            begins=begins,
+            begins=places[0],
+            history=places[1].view(len(index), spec.history_steps),
             pending=self._exchange(
-                _messages(parts, tag), _messages([arriving[each] for each in slices], tag, rank)
+                _messages(leaving_to, tag),
+                _messages([arriving[each] for each in slices], tag, rank),
             ),
         )
 
@@ -275,6 +283,10 @@ class ExchangedDeviceRows(_Parts, ResidentRows):
         batch.pending.wait()
         places = batch.begins.unsqueeze(1) + self._span[: rows_BR.shape[1]]
         return self._take(batch.rows, places.flatten())
+
+    def _history_places(self, rows_BR: Tensor, request: BatchRequest) -> tuple[Tensor, Tensor]:
+        batch: _ArrivingBatch = request.reader
+        return batch.rows, batch.history
 
 
 def _messages(parts: Sequence[Tensor], tag: int, rank: int | None = None) -> list[Message]:

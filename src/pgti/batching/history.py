@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pgti.batching.rows import ScratchArrays
+from pgti.batching.copies import to_device
+from pgti.batching.rows import ScratchArrays, bins_before
 from pgti.batching.source import WindowSource
 from pgti.store.codec import Raw
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NumpyHistory",
+    "ResidentHistory",
     "StoredHistory",
     "TorchHistory",
+    "count_missing",
     "observed_rows",
     "typical_rows",
 ]
@@ -60,6 +63,64 @@ class StoredHistory:
             is_there=function(self.is_there),
             bins=None if self.bins is None else function(self.bins),
         )
+
+
+class ResidentHistory:
+    """Finds the history of windows among rows on the compute device, without the host.
+
+    Args:
+        source: what the windows hold.
+        device: where the rows are.
+    """
+
+    def __init__(self, source: WindowSource, device: torch.device) -> None:
+        self._offsets = to_device(source.spec.history_offsets, device)
+        self._begins = to_device(_begins(source), device)
+        self._before: Tensor | None = None
+        if source.fills_history:
+            before = [bins_before(source, begin) for begin in _begins(source).tolist()]
+            self._before = to_device(np.stack(before), device)
+
+    @staticmethod
+    def num_bytes(source: WindowSource) -> int:
+        """Bytes of the times before the rows that lack them."""
+        return 8 * len(_begins(source)) * -source.spec.reach.start * source.fills_history
+
+    def find(self, starts_B: Tensor, bins_T: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Rows of history, which of them are there, and their entries of the typical readings.
+
+        Args:
+            starts_B: first row of each window, int64 [B].
+            bins_T: entries of the table of typical readings for every row of the series.
+
+        Returns:
+            int64, bool and int64 [B, R]; a row that is not there is the window's first. None where
+            nothing is filled.
+        """
+        numbers = torch.searchsorted(self._begins, starts_B, right=True) - 1
+        begins = self._begins[numbers].unsqueeze(1)
+        wanted = starts_B.unsqueeze(1) + self._offsets
+        is_there = wanted >= begins
+        rows = torch.where(is_there, wanted, starts_B.unsqueeze(1))
+        if self._before is None:
+            return rows, is_there, None
+        reach = self._before.shape[1]
+        earlier = (wanted - begins + reach).clamp_(max=reach - 1)
+        before = self._before[numbers.unsqueeze(1), earlier]
+        return rows, is_there, torch.where(is_there, bins_T[rows], before)
+
+
+def _begins(source: WindowSource) -> NDArray[np.int64]:
+    """Rows before which a history cannot reach: the first of the series, and those after holes."""
+    holes = np.empty(0, dtype=np.int64) if source.across_holes else source.store.time_axis.holes
+    return np.append(0, holes + 1)
+
+
+def count_missing(source: WindowSource, starts: NDArray[np.int64]) -> list[int]:
+    """Rows of each window's history that are not there: the first ones."""
+    begins = source.history_begins(starts)
+    counts: list[int] = np.searchsorted(source.spec.history_offsets, begins - starts).tolist()
+    return counts
 
 
 class NumpyHistory:

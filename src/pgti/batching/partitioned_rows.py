@@ -49,7 +49,7 @@ class _Partitions(RowResidency):
         sharding: PartitionSharding,
         communicator: Communicator,
     ) -> None:
-        self._held, self._extent = held, source.spec.extent
+        self._held, self._extent = held, source.spec.reach
         self._starts, self._sharding, self._communicator = starts, sharding, communicator
         self._epoch: int | None = None
         self._arriving: _ArrivingRows | None = None
@@ -152,6 +152,9 @@ class PartitionedDeviceRows(_Partitions, ResidentRows):
 
     def _gather(self, rows_BR: Tensor, request: BatchRequest) -> Tensor:
         return self._take(self._series.rows, self._series.places_of(rows_BR).flatten())
+
+    def _history_places(self, rows_BR: Tensor, request: BatchRequest) -> tuple[Tensor, Tensor]:
+        return self._series.rows, self._series.places_of(rows_BR)
 
 
 class _ArrivingRows:

@@ -10,7 +10,14 @@ from pgti.batching.source import WindowSource
 from pgti.store import calendar_features
 from pgti.windows import RowRanges
 
-__all__ = ["PAGE_ROWS", "RowFeatures", "RowReader", "ScratchArrays", "copy_row_ranges"]
+__all__ = [
+    "PAGE_ROWS",
+    "RowFeatures",
+    "RowReader",
+    "ScratchArrays",
+    "bins_before",
+    "copy_row_ranges",
+]
 
 PAGE_ROWS = 1 << 12
 """Rows that are computed at a time, when one of them is first asked for."""
@@ -134,10 +141,7 @@ class RowFeatures:
     def _bins_before(self, row: int) -> NDArray[np.int64]:
         """Entries of the table for the rows before one that lacks them, the last of them last."""
         if row not in self._before:
-            assert self._source.typical is not None  # where history is filled
-            count = -self._source.spec.reach.start
-            axis = self._source.store.time_axis.before(row, count)
-            self._before[row] = self._source.typical.bins(axis, np.arange(count))
+            self._before[row] = bins_before(self._source, row)
         return self._before[row]
 
     def _compute(self, rows: NDArray[np.int64]) -> None:
@@ -158,3 +162,13 @@ class RowFeatures:
                 self._bins[wanted] = source.typical.bins(axis, wanted)
             self._is_known[page] = True  # last: another thread may be reading
         self._is_complete = bool(self._is_known.all())
+
+
+def bins_before(source: WindowSource, row: int) -> NDArray[np.int64]:
+    """Entries of the table of typical readings for the times before a row, the last of them last.
+
+    As many as the history of a window that begins there reaches back, int64.
+    """
+    assert source.typical is not None  # where history is filled
+    count = -source.spec.reach.start
+    return source.typical.bins(source.store.time_axis.before(row, count), np.arange(count))

@@ -342,6 +342,6 @@ class WindowSource:
     def history_begins(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first row that each window's history may read: of the series, or after a hole."""
         holes = self.store.time_axis.holes
-        if self.across_holes or not len(holes):
+        if not self.spec.history or self.across_holes or not len(holes):
             return np.zeros_like(starts)
         return np.append(0, holes + 1)[np.searchsorted(holes, starts)]

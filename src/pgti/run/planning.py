@@ -143,7 +143,7 @@ def plan(
     job = Job(
         order=training.build_order(),
         starts=splits.train,
-        span=source.spec.span,
+        offsets=source.spec.read_offsets,
         batch_size=training.batch_size,
         accumulate=training.accumulate,
         world_size=world_size,
@@ -244,7 +244,8 @@ def _sent(
     size, meta = source.stored_row_bytes, source.store.meta
     epoch = collective_bytes(parameters, job, job.num_batches)
     data = (rows.exchanged.sum(axis=0) + rows.moved) * size
-    window = job.span * meta.num_nodes * (meta.num_channels + 1) * _PAPER_BYTES
+    rows_of_window = source.spec.span + source.spec.history_steps
+    window = rows_of_window * meta.num_nodes * (meta.num_channels + 1) * _PAPER_BYTES
     return SentBytes(
         step=collective_bytes(parameters, job, job.accumulate),
         data_per_batch=Spread.of((rows.exchanged.sum(axis=1) * size).tolist()),

@@ -3,6 +3,7 @@
 Whole numbers only: nothing is read, and no rank runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,7 @@ class Job:
     Attributes:
         order: of the training windows.
         starts: window starts of the training split.
-        span: rows of a window.
+        offsets: rows that a window reads, relative to its start (`WindowSpec.read_offsets`).
         batch_size: windows of a batch, those of all ranks together.
         accumulate: batches per optimizer step.
         world_size: number of ranks.
@@ -44,7 +45,7 @@ class Job:
 
     order: Order
     starts: Starts
-    span: int
+    offsets: tuple[range, ...]
     batch_size: int
     accumulate: int
     world_size: int
@@ -79,10 +80,15 @@ class Job:
         return self.is_partitioned and not isinstance(self.order, PartitionShuffle)
 
     @property
+    def reach(self) -> range:
+        """All rows that a window reads lie in it, relative to its start."""
+        return range(self.offsets[0].start, self.offsets[-1].stop)
+
+    @property
     def borders(self) -> NDArray[np.int64]:
         """First row of each rank's partition if rows are exchanged, and the end of the last."""
-        first = int(self.starts[0])
-        num_rows = int(self.starts[-1]) + self.span - first
+        first = max(0, int(self.starts[0]) + self.reach.start)
+        num_rows = int(self.starts[-1]) + self.reach.stop - first
         firsts = [even_part(num_rows, self.num_groups, rank).start for rank in self.ranks]
         return first + np.array([*firsts, num_rows], dtype=np.int64)
 
@@ -242,7 +248,7 @@ def count_rows(schedule: Schedule) -> RankRows:
         for batch in range(job.num_batches):
             here = schedule.batch(batch)
             starts, owners = schedule.starts[here], schedule.owners[here]
-            exchanged[batch] = rows_sent(starts, owners, job.borders, job.span)
+            exchanged[batch] = rows_sent(starts, owners, job.borders, job.offsets)
     elif job.is_partitioned:
         held, moved = _count_held_and_moved(job)
     return RankRows(held=held, exchanged=exchanged, moved=moved)
@@ -253,7 +259,7 @@ def _count_held_and_moved(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64
     sharding = job.sharding(0)
     assert isinstance(sharding, PartitionSharding)
     now, later = (
-        [resident_rows(sharding, rank, job.starts, range(job.span), epoch) for rank in job.ranks]
+        [resident_rows(sharding, rank, job.starts, job.reach, epoch) for rank in job.ranks]
         for epoch in (job.epoch, job.epoch + 1)
     )
     moved = np.zeros(job.num_groups, dtype=np.int64)
@@ -263,7 +269,10 @@ def _count_held_and_moved(job: Job) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def rows_sent(
-    starts: NDArray[np.int64], owners: NDArray[np.int64], borders: NDArray[np.int64], span: int
+    starts: NDArray[np.int64],
+    owners: NDArray[np.int64],
+    borders: NDArray[np.int64],
+    offsets: Sequence[range],
 ) -> NDArray[np.int64]:
     """Rows that each rank sends for a batch: those of its partition that others' windows contain.
 
@@ -271,16 +280,22 @@ def rows_sent(
         starts: window starts, int64 [B].
         owners: the ranks that take them, int64 [B]; -1 for none.
         borders: first row of each rank's partition, and the end of the last one, int64 [W + 1].
-        span: rows of a window.
+        offsets: rows that a window reads, relative to its start; none lies before row 0.
 
     Returns:
         int64 [W]; a row that several ranks need is sent to each of them.
     """
-    rising = np.lexsort((starts, owners))
-    rising = rising[owners[rising] >= 0]
-    owners, firsts = owners[rising], starts[rising]
-    stops = firsts + span
-    # A rank needs each row once: a window adds the rows after those of the window before it.
+    starts, owners = starts[owners >= 0], owners[owners >= 0]
+    firsts, stops = (
+        np.concatenate([np.maximum(0, starts + getattr(each, end)) for each in offsets])
+        for end in ("start", "stop")
+    )
+    owners = np.tile(owners, len(offsets))
+    rising = np.lexsort((firsts, owners))
+    owners, firsts, stops = owners[rising], firsts[rising], stops[rising]
+    # A rank needs each row once: a range adds the rows after those of the ranges before it.
+    apart = owners * (int(stops.max(initial=0)) + 1)
+    stops = np.maximum.accumulate(stops + apart) - apart
     is_same = owners[1:] == owners[:-1]
     firsts[1:] = np.maximum(firsts[1:], np.where(is_same, stops[:-1], 0))
     # Rows of the ranges below each border, from the sums of border - first and border - stop.

@@ -136,7 +136,8 @@ def simulate_rank(
     job = schedule.job
     most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
     network = forecaster.network
-    held, batch_bytes = held_bytes(job, rows, source, rank), most * source.window_bytes
+    held = held_bytes(job, rows, source, rank)
+    batch_bytes = most * (source.window_bytes + source.history_bytes)
     needed = _memory(job, rows, source, network, rank, held, batch_bytes).own
     free = available_bytes()
     if needed > _FREE_FRACTION * free:
@@ -146,7 +147,8 @@ def simulate_rank(
             "used"
         )
     num_windows = int((schedule.owners == rank).sum())
-    enough = _enough_batches(job, num_windows * source.spec.span * source.stored_row_bytes)
+    rows_of_window = source.spec.span + source.spec.history_steps
+    enough = _enough_batches(job, num_windows * rows_of_window * source.stored_row_bytes)
     num_batches = min(job.num_batches, enough if max_batches is None else max_batches)
     first = job.num_batches - num_batches
     first -= first % job.accumulate
@@ -273,7 +275,7 @@ def _memory(
 ) -> RankMemory:
     trainable = sum(each.nbytes for each in network.parameters() if each.requires_grad)
     most = job.sharding(rank).max_size(min(job.batch_size, len(job.starts)))
-    in_flight = most * source.spec.span
+    in_flight = most * (source.spec.span + source.spec.history_steps)
     # Rows on the device are gathered for the batch in use; those that travel run ahead.
     is_ahead = job.batching == "index" or job.exchanges_rows
     if job.exchanges_rows:

@@ -45,7 +45,7 @@ def resident_rows(
         sharding: which windows are whose.
         rank: whose rows.
         starts: window starts of the training split, rising.
-        extent: rows that a window reaches over, relative to its start (`WindowSpec.extent`).
+        extent: rows that a window reads lie in it, relative to its start (`WindowSpec.reach`).
         epoch: which epoch.
 
     Returns:
@@ -53,7 +53,7 @@ def resident_rows(
     """
     owned = sharding.order.positions_of(sharding.partitions_of(rank), len(starts), epoch)
     # Rows between windows that lie apart belong to the window before: each row has an owner.
-    firsts = [int(starts[each[0]]) + extent.start for each in owned]
+    firsts = [max(0, int(starts[each[0]]) + extent.start) for each in owned]
     ends = [int(starts[each[-1]]) + extent.stop for each in owned]
     following = [int(starts[each.stop]) if each.stop < len(starts) else 0 for each in owned]
     return unite_ranges(map(range, firsts, map(max, ends, following)))

@@ -78,6 +78,17 @@ class WindowSpec:
         """All rows that a window reads lie in it, relative to its start: `extent` and history."""
         return range(self.history[0].start if self.history else 0, self.span)
 
+    @property
+    def read_offsets(self) -> tuple[range, ...]:
+        """History, inputs and targets relative to a window's start, as `row_offsets` gives rows.
+
+        The first rows of it are those of history.
+        """
+        *earlier, last = self.history or (range(0),)
+        if last.stop < 0:
+            return (*self.history, self.extent)
+        return (*earlier, range(last.start, self.span))
+
     def row_offsets(self, *, with_targets: bool = True) -> tuple[range, ...]:
         """Inputs and targets relative to a window's start, as rising ranges that do not touch."""
         return (range(self.span if with_targets else self.input_steps),)
