@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pgti.batching.build import choose_batching as choose_batching
     from pgti.batching.config import WindowConfig as WindowConfig
     from pgti.batching.dataset import CovariateSample as CovariateSample
+    from pgti.batching.dataset import HistorySample as HistorySample
     from pgti.batching.dataset import WindowDataset as WindowDataset
     from pgti.batching.dataset import WindowSample as WindowSample
     from pgti.batching.device_rows import device_bytes as device_bytes

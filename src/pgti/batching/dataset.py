@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from pgti.signatures import accept_options
 from pgti.store import Scaler, SeriesStore, open_store
 from pgti.windows import ModelShape, SplitName
 
-__all__ = ["CovariateSample", "WindowDataset", "WindowSample"]
+__all__ = ["CovariateSample", "HistorySample", "WindowDataset", "WindowSample"]
 
 
 class WindowSample(NamedTuple):
@@ -81,14 +81,50 @@ class CovariateSample(NamedTuple):
     static_codes: Tensor
 
 
-class WindowDataset(Display, Dataset[WindowSample | CovariateSample]):
+class HistorySample(NamedTuple):
+    """One window with history.
+
+    Attributes:
+        x: as in `CovariateSample`, and so are those up to `static_codes`.
+        x_mask: likewise.
+        y: likewise.
+        y_mask: likewise.
+        calendar: likewise.
+        start: likewise.
+        future: likewise.
+        future_mask: likewise.
+        static: likewise.
+        static_codes: likewise.
+        history: readings of earlier rows, as in `Batch`: float32 [R, N, C].
+        history_mask: which of them were observed, bool [R, N, C].
+    """
+
+    x: Tensor
+    x_mask: Tensor
+    y: Tensor
+    y_mask: Tensor
+    calendar: Tensor
+    start: int
+    future: Tensor
+    future_mask: Tensor
+    static: Tensor
+    static_codes: Tensor
+    history: Tensor
+    history_mask: Tensor
+
+
+Sample: TypeAlias = WindowSample | CovariateSample | HistorySample
+
+
+class WindowDataset(Display, Dataset[Sample]):
     """Windows of a store, gathered on demand.
 
     `torch.utils.data.DataLoader(dataset, batch_size=64, shuffle=True,
     collate_fn=WindowDataset.collate)` gives the `Batch` of `build_loader`, bit for bit; without
-    `collate_fn` it gives a `WindowSample` of stacked tensors, or a `CovariateSample` if the store
-    has channels that are known in advance or features of its sensors. `__getitems__` gathers a
-    whole batch at once. A worker process is sent the store's path, never its data.
+    `collate_fn` it gives a `WindowSample` of stacked tensors, a `CovariateSample` if the store
+    has channels that are known in advance or features of its sensors, or a `HistorySample` if its
+    windows have history. `__getitems__` gathers a whole batch at once. A worker process is sent
+    the store's path, never its data.
 
     Args:
         source: what the windows hold.
@@ -191,7 +227,7 @@ class WindowDataset(Display, Dataset[WindowSample | CovariateSample]):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def __getitem__(self, index: int) -> WindowSample | CovariateSample:
+    def __getitem__(self, index: int) -> Sample:
         """The sample at position `index` of the starts."""
         position = operator.index(index)
         if not -len(self) <= position < len(self):
@@ -199,7 +235,7 @@ class WindowDataset(Display, Dataset[WindowSample | CovariateSample]):
         (sample,) = self.__getitems__([position])
         return sample
 
-    def __getitems__(self, indices: list[int]) -> list[WindowSample] | list[CovariateSample]:
+    def __getitems__(self, indices: list[int]) -> Sequence[Sample]:
         """The samples at several positions, with one gather for all of them."""
         batch = (
             self._own.batcher_of(self.source)
@@ -213,7 +249,7 @@ class WindowDataset(Display, Dataset[WindowSample | CovariateSample]):
             x, x_mask = x[..., list(channels)], x_mask[..., list(self.source.input_indices)]
         tensors = (x, x_mask, batch.y, batch.y_mask, batch.calendar)
         starts, num_nodes = batch.starts.tolist(), self.source.num_nodes
-        if batch.future is None and batch.static is None:
+        if batch.future is None and batch.static is None and batch.history is None:
             return list(map(WindowSample, *tensors, starts))
         future, known, static, codes = (
             torch.empty((*shape, num_nodes, 0), dtype=dtype) if each is None else each
@@ -224,11 +260,16 @@ class WindowDataset(Display, Dataset[WindowSample | CovariateSample]):
                 (batch.static_codes, (), torch.int64),
             )
         )
-        features = repeat(static), repeat(codes)
-        return list(map(CovariateSample, *tensors, starts, future, known, *features))
+        columns = (*tensors, starts, future, known, repeat(static), repeat(codes))
+        if batch.history is None or batch.history_mask is None:
+            return list(map(CovariateSample, *columns))
+        earlier = [batch.history, batch.history_mask]
+        if channels is not None:
+            earlier = [each[..., list(self.source.input_indices)] for each in earlier]
+        return list(map(HistorySample, *columns, *earlier))
 
     @staticmethod
-    def collate(samples: Sequence[WindowSample] | Sequence[CovariateSample]) -> Batch:
+    def collate(samples: Sequence[Sample]) -> Batch:
         """Stack samples to a batch: `DataLoader(dataset, collate_fn=WindowDataset.collate)`."""
         if not len(samples):
             raise ConfigError("there is no sample to collate: a batch has at least one window")
@@ -242,11 +283,13 @@ class WindowDataset(Display, Dataset[WindowSample | CovariateSample]):
             calendar=stacked.calendar,
             starts=stacked.start.numpy(),
         )
-        if isinstance(first, CovariateSample):
+        if not isinstance(first, WindowSample):
             if first.future.shape[-1]:
                 batch.future, batch.future_mask = default_collate([each[6:8] for each in samples])
             if first.static.shape[-1]:
                 batch.static, batch.static_codes = first.static, first.static_codes
+        if isinstance(first, HistorySample):
+            batch.history, batch.history_mask = default_collate([each[10:12] for each in samples])
         return batch
 
     def describe(self) -> tuple[str, dict[str, str]]:
