@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from queue import Queue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -290,13 +291,14 @@ class Arriving(Work):
     """Rows that other threads send."""
 
     def __init__(self, expected: list[tuple[Any, torch.Tensor]]) -> None:
-        self._expected = expected
+        self._expected, self._taking = expected, Lock()
 
     def wait(self) -> None:
-        """Take them, once."""
-        expected, self._expected = self._expected, []
-        for queue, tensor in expected:
-            tensor.copy_(queue.get(timeout=20))
+        """Take them, once; whoever waits too returns when they are there."""
+        with self._taking:
+            while self._expected:
+                queue, tensor = self._expected.pop()
+                tensor.copy_(queue.get(timeout=20))
 
 
 ORDERS = st.one_of(

@@ -297,7 +297,8 @@ class WindowDataset(Display, Dataset[Sample]):
         shape, meta = self.shape, self.store.meta
         targets = [meta.channels[index] for index in self.source.target_indices]
         facts = {
-            "window": f"{shape.input_steps} + {count_of(shape.horizon, 'step')}",
+            "window": f"{shape.input_steps} + {count_of(shape.horizon, 'step')}"
+            + (f", history of {count_of(shape.history_steps, 'step')}" if shape.history else ""),
             "inputs": f"{count_of(shape.input_channels, 'channel')} of "
             f"{count_of(shape.num_nodes, 'sensor')}",
             "targets": shorten(targets),

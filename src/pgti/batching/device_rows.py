@@ -18,7 +18,7 @@ from torch import Tensor
 from pgti.batching.assembler import StoredRows
 from pgti.batching.batcher import BatchRequest, RowSource
 from pgti.batching.copies import to_device
-from pgti.batching.history import ResidentHistory, StoredHistory, count_missing
+from pgti.batching.history import ResidentHistory, StoredHistory
 from pgti.batching.source import WindowSource
 from pgti.display import size_text
 from pgti.errors import ConfigError, option
@@ -99,7 +99,7 @@ class ResidentRows(RowSource[BatchRequest]):
                 places=places,
                 is_there=is_there,
                 bins=times,
-                num_missing=count_missing(self._source, fetched.starts),
+                num_missing=self._source.num_missing_history(fetched.starts).tolist(),
             )
         ahead = [rows_BR + offset for offset in self._source.typical_offsets]
         window_calendar = calendar[every_BR]

@@ -26,12 +26,11 @@ __all__ = [
     "ResidentHistory",
     "StoredHistory",
     "TorchHistory",
-    "count_missing",
     "observed_rows",
     "typical_rows",
 ]
 
-_DEVICE_READINGS = 1 << 24
+_DEVICE_READINGS = 1 << 22
 """Readings that a device decodes at a time: what is temporary stays small beside a history."""
 
 
@@ -114,13 +113,6 @@ def _begins(source: WindowSource) -> NDArray[np.int64]:
     """Rows before which a history cannot reach: the first of the series, and those after holes."""
     holes = np.empty(0, dtype=np.int64) if source.across_holes else source.store.time_axis.holes
     return np.append(0, holes + 1)
-
-
-def count_missing(source: WindowSource, starts: NDArray[np.int64]) -> list[int]:
-    """Rows of each window's history that are not there: the first ones."""
-    begins = source.history_begins(starts)
-    counts: list[int] = np.searchsorted(source.spec.history_offsets, begins - starts).tolist()
-    return counts
 
 
 class NumpyHistory:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pgti.batching.assembler import StoredRows
 from pgti.batching.batcher import BatchRequest, RowSource
 from pgti.batching.copies import CopyStream, PinnedArrays
-from pgti.batching.history import StoredHistory, count_missing
+from pgti.batching.history import StoredHistory
 from pgti.batching.rows import RowFeatures, RowReader, ScratchArrays
 from pgti.batching.source import WindowSource
 from pgti.windows import plan_rows, union_rows
@@ -114,7 +114,7 @@ class HostRows(RowSource[StoredRows]):
             places=placed("history places", plan.window_index),
             is_there=placed("history is there", rows >= begins[:, None]),
             bins=None if bins is None else placed("history bins", bins),
-            num_missing=count_missing(source, starts),
+            num_missing=source.num_missing_history(starts).tolist(),
         )
 
     def upload(self, fetched: StoredRows, scratch: ScratchArrays) -> StoredRows:

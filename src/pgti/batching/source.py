@@ -214,6 +214,7 @@ class WindowSource:
         channels, targets = self.network_channels, self.target_indices
         if channels is not None:
             targets = tuple(self.input_indices.index(index) for index in targets)
+        num_seen = len(self.input_indices) or self.store.meta.num_channels
         return ModelShape(
             input_steps=self.spec.input_steps,
             horizon=self.spec.horizon,
@@ -227,9 +228,7 @@ class WindowSource:
             static_channels=0 if self.static is None else self.static.num_values,
             static_categories=() if self.static is None else self.static.num_categories,
             history=self.spec.history,
-            history_channels=(len(self.input_indices) or self.store.meta.num_channels)
-            if self.spec.history
-            else 0,
+            history_channels=num_seen if self.spec.history else 0,
         )
 
     @property
@@ -345,3 +344,7 @@ class WindowSource:
         if not self.spec.history or self.across_holes or not len(holes):
             return np.zeros_like(starts)
         return np.append(0, holes + 1)[np.searchsorted(holes, starts)]
+
+    def num_missing_history(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of each window's history that are not there: its first ones."""
+        return np.searchsorted(self.spec.history_offsets, self.history_begins(starts) - starts)

@@ -104,19 +104,27 @@ class EvaluatedWindows:
             store, note = run.newest_store()
             if note is None:
                 source = replace(run.source, store=store)
-                starts, notes = self._starts(source, run)
+                starts, notes = self._starts(source, run, 0)
                 yield source, {"between": starts}, notes
                 return
             newer, before = store, (note,)
         with open_newer(run, newer, self.options) as opened:
             source = replace(run.source, store=opened.store)
-            starts, notes = self._starts(source, run)
+            starts, notes = self._starts(source, run, opened.num_earlier)
             yield source, {"newer": starts}, (*before, *opened.notes, *notes)
 
-    def _starts(self, source: WindowSource, run: LoadedRun) -> tuple[Starts, tuple[str, ...]]:
-        """Windows whose horizon lies in the series, and whose first step lies between; notes."""
-        num_steps, spec = source.store.meta.num_steps, source.spec
-        chosen: Starts = spec.starts(num_steps)
+    def _starts(
+        self, source: WindowSource, run: LoadedRun, first_row: int
+    ) -> tuple[Starts, tuple[str, ...]]:
+        """Windows whose horizon lies in the series, and whose first step lies between; notes.
+
+        Rows before the first are there for history alone.
+        """
+        spec, num_steps = source.spec, source.store.meta.num_steps - first_row
+        of_readings = spec.starts(num_steps)
+        chosen: Starts = range(
+            first_row + of_readings.start, first_row + of_readings.stop, of_readings.step
+        )
         if self.between is not None:
             axis, numbers = source.store.time_axis, np.asarray(chosen, dtype=np.int64)
             times = axis.at(numbers + spec.input_steps)

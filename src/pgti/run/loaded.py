@@ -212,7 +212,8 @@ class LoadedRun(Display):
         return f"Run {self.directory.path}", {
             "model": f"{self.config.model.name}, {count_of(parameters, 'parameter')}",
             "trained": trained,
-            "windows": f"{windows}; {count_of(spec.input_steps, 'step')} in, {spec.horizon} out",
+            "windows": f"{windows}; {count_of(spec.input_steps, 'step')} in, {spec.horizon} out"
+            + (f", history {', '.join(self.config.windows.history)}" if spec.history else ""),
             "targets": shorten(self.source.target_names),
             "store": f"{self.store.path}: {count_of(self.store.meta.num_nodes, 'sensor')}, "
             f"{count_of(self.store.meta.num_edges, 'edge')}"

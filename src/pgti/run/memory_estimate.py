@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pgti.batching import WindowSource
+from pgti.batching import PREFETCH_DEPTH, WindowSource
 from pgti.display import size_text
 from pgti.distributed import Communicator
 from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster, breakdown_bytes
@@ -25,6 +25,7 @@ __all__ = [
 _COPIES_IN_STEP = 2
 _MOMENTS = {"adam": 2, "adamw": 2, "rmsprop": 1}
 _BATCHES_ALIVE = 4  # one in use, the others ready or being read
+_PLACE_BYTES = 17  # of a row of history: where it is, what is typical of it, whether it is there
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +35,8 @@ class MemoryEstimate:
     Attributes:
         activations: of the forward and backward pass of a batch, gradients included.
         rows: of the series that the process holds in its own memory.
-        batches: that are read, assembled and used at the same time.
+        batches: that are read, assembled and used at the same time, without history.
+        history: of those batches: decoded for the one in use, as it is stored for all of them.
         typical: what each sensor usually reads, where inputs need it.
         optimizer: its moments, what it needs during a step, and the average of the weights.
         baselines: tables of the forecasts to compare with, built when training has ended.
@@ -46,6 +48,7 @@ class MemoryEstimate:
     activations: int
     rows: int
     batches: int
+    history: int
     typical: int
     optimizer: int
     baselines: int
@@ -55,11 +58,11 @@ class MemoryEstimate:
     @property
     def needed(self) -> int:
         """The most at once."""
-        held = self.rows + self.batches + self.typical + self.optimizer
+        held = self.rows + self.batches + self.history + self.typical + self.optimizer
         return max(self.activations, self.baselines + self.errors) + held
 
     def __str__(self) -> str:
-        some = [name for name in ("rows", "typical") if getattr(self, name)]
+        some = [name for name in ("rows", "typical", "history") if getattr(self, name)]
         last = ["errors"] if self.errors else []
         named = ("activations", *some, "batches", "optimizer", "baselines", *last)
         parts = ", ".join(f"{name} {size_text(getattr(self, name))}" for name in named)
@@ -118,6 +121,7 @@ def fixed_memory(
         activations=0,
         rows=resident_bytes,
         batches=_BATCHES_ALIVE * window,
+        history=_history_bytes(source),
         typical=source.typical_bytes,
         optimizer=_optimizer_bytes(config, forecaster),
         baselines=HistoricalAverageForecaster.fit_bytes(
@@ -138,6 +142,12 @@ def _optimizer_bytes(config: TrainingConfig, forecaster: NetworkForecaster) -> i
         average = sum(each.nbytes for each in forecaster.network.buffers())
         copies += 1
     return copies * parameter_bytes(forecaster) + average
+
+
+def _history_bytes(source: WindowSource) -> int:
+    """Of one window's history: decoded, and stored rows with their places in those being read."""
+    stored = source.stored_row_bytes + _PLACE_BYTES
+    return source.history_bytes + PREFETCH_DEPTH * source.spec.history_steps * stored
 
 
 def parameter_bytes(forecaster: NetworkForecaster) -> int:

@@ -125,6 +125,7 @@ def plan_memory(  # noqa: PLR0913 - each names one fact of the run
             resident_bytes,
             num_evaluated if _is_gpu(train_step.device) else 0,
         ),
+        num_evaluated=num_evaluated,
         agree=agree,
     )
     options = _checkpointing_options(config, network, checkpointed_before)
@@ -175,6 +176,7 @@ class _Fitting:
     batch_size: int
     free_bytes: int
     fixed: MemoryEstimate  # for a batch of one window, without its activations
+    num_evaluated: int = 0
     agree: Callable[[bool], bool] | None = None
     leaves_device: bool = False
 
@@ -214,6 +216,7 @@ class _Fitting:
             self.fixed,
             activations=int(cost.at(batch_size)),
             batches=self.fixed.batches * batch_size,
+            history=self.fixed.history * max(batch_size, self.num_evaluated),
         )
 
     def measure(self, *, is_last: bool) -> ActivationCost:
@@ -304,6 +307,8 @@ class _Fitting:
         elif getattr(self.train_step.forecaster.network, "shard_refusal", "") is None:
             shards = 2 * self.config.shard_sensors
             changes.append(f"split the sensors over ranks ({option('shard_sensors', shards)})")
+        if self.fixed.history:
+            changes.append(f"shorten {option('windows.history')}")
         changes.append(f"make the model or {option('windows.input_steps')} smaller")
         return (
             f"training needs {about}, and {size_text(usable)} of the {size_text(self.free_bytes)} "

@@ -16,6 +16,7 @@ from pgti.ingestion.labelled.labelled import XarrayObject
 from pgti.ingestion.newer.newer import NewerSeries, open_newer_series
 from pgti.ingestion.newer.recall import given_options
 from pgti.ingestion.tables.frame_tables import ArrowFrame, LazyFrame
+from pgti.run.earlier_rows import with_earlier_rows
 from pgti.run.loaded import LoadedRun
 from pgti.run.ranges import compare_ranges
 from pgti.store import SeriesStore
@@ -70,7 +71,7 @@ def open_newer(
         run: the run.
         readings: the newer readings.
         options: how to read those that are no store.
-        num_rows: newest rows that are needed at least, where not all are.
+        num_rows: newest rows that are needed at least, history included, where not all are.
 
     Raises:
         ConfigError: if options cannot be used.
@@ -100,4 +101,4 @@ def open_newer(
             if is_store
             else tuple(given.get("missing", remembered.get("missing", ()))),
         )
-        yield replace(newer, notes=(*newer.notes, *notes))
+        yield with_earlier_rows(run, replace(newer, notes=(*newer.notes, *notes)), num_rows)

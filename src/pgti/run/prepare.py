@@ -215,7 +215,7 @@ def prepare(  # noqa: PLR0913 - each names one part of a run
 
 def _warnings(run: Run) -> list[str]:
     """What may surprise in the results or the speed of a run, in one line each."""
-    lines = list(run.splits.notes)
+    lines = [*run.splits.notes, *_history_notes(run)]
     if run.config.model.name == CUSTOM_MODEL:
         lines.append(
             "no module defines the network's class or function, with `shape` as first parameter: "
@@ -262,6 +262,23 @@ def _warnings(run: Run) -> list[str]:
                 f"as float32; {option('precision', 'float32')} is faster here"
             )
     return lines
+
+
+def _history_notes(run: Run) -> list[str]:
+    """What windows look back on, and how much of it lies before the series."""
+    source, steps = run.source, run.source.spec.history_steps
+    if not steps:
+        return []
+    missing = (
+        source.num_missing_history(np.asarray(run.splits.train, dtype=np.int64)).mean() / steps
+    )
+    line = f"history {', '.join(run.config.windows.history)}: {steps:,} earlier rows of each window"
+    if missing:
+        line += (
+            f"; {missing:.1%} of those of the training windows lie before the series begins, or "
+            "behind missing rows, and are missing"
+        )
+    return [line]
 
 
 def check_edges(run: Run) -> None:

@@ -138,7 +138,8 @@ class Selection:
         """
         with self._open_source(run) as (opened, newer):
             source, future_notes = self._add_future(opened, run)
-            known, beyond = self._choose_starts(source, run)
+            first = 0 if newer is None else newer.num_earlier
+            known, beyond = self._choose_starts(source, run, first)
             whole = run.config.windows.whole(source.store, known)
             num_left_out, known = len(known) - len(whole), whole
             if not len(known) + len(beyond):
@@ -197,7 +198,8 @@ class Selection:
                 yield replace(run.source, store=readings), None
                 return
         needs_all = self.with_past or self.between is not None
-        num_rows = None if needs_all else run.source.spec.input_steps
+        spec = run.source.spec
+        num_rows = None if needs_all else spec.input_steps - spec.reach.start
         with open_newer(run, readings, self.options, num_rows=num_rows) as newer:
             source = run.source
             if source.typical is None and source.fill == "last" and newer.store.meta.missing_count:
@@ -228,14 +230,20 @@ class Selection:
             note_on_rows("the forecast", axis, store.future, known),
         )
 
-    def _choose_starts(self, source: WindowSource, run: LoadedRun) -> tuple[Starts, Starts]:
-        """Starts of the windows, first those with targets, then those that end the series."""
+    def _choose_starts(
+        self, source: WindowSource, run: LoadedRun, first_row: int
+    ) -> tuple[Starts, Starts]:
+        """Starts of the windows, first those with targets, then those that end the series.
+
+        Rows before the first are there for history alone.
+        """
         none = range(0)
         if self.split is not None:
             return run.splits.starts(self.split), none
         num_steps, spec = source.store.meta.num_steps, source.spec
         latest = num_steps - spec.input_steps
-        if latest < 0:
+        if latest < first_row:
+            num_steps -= first_row
             raise ConfigError(
                 f"the readings have {count_of(num_steps, 'step')}, too few to forecast from: the "
                 f"model needs the last {spec.input_steps}"
@@ -244,7 +252,7 @@ class Selection:
         if self.between is not None:
             zone = source.store.time_axis.time_zone
             first, last = (wall_clock(time, zone) for time in self.between)
-            rows = np.arange(spec.input_steps, num_steps + 1)
+            rows = np.arange(first_row + spec.input_steps, num_steps + 1)
             times = source.store.time_axis.at(rows)
             starts = rows[(first <= times) & (times <= last)] - spec.input_steps
             if not len(starts):

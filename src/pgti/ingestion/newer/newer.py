@@ -49,12 +49,15 @@ class NewerSeries:
         absent: sensors of the series that the newer readings lack; they are missing.
         extra: sensors that the series lacks; they were left out.
         notes: what was recalled, put right, filled or left out, one line each.
+        num_earlier: rows at the beginning of `store` that are the series' own, for the history of
+            windows; those of the newer readings follow.
     """
 
     store: SeriesStore
     absent: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    num_earlier: int = 0
 
 
 @contextmanager
