@@ -1,6 +1,5 @@
 """Windows with history equal materialised ones bit for bit, from wherever their rows come."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -258,7 +257,13 @@ class Ranks:
     """Ranks that are threads, and the rows that they send one another."""
 
     def __init__(self) -> None:
-        self.sent: dict[tuple[int, int, int], Queue[torch.Tensor]] = defaultdict(Queue)
+        self._sent: dict[tuple[int, int, int], Queue[torch.Tensor]] = {}
+        self._adding = Lock()
+
+    def queue(self, source: int, target: int, tag: int) -> "Queue[torch.Tensor]":
+        """What one rank sends another with a tag."""
+        with self._adding:
+            return self._sent.setdefault((source, target, tag), Queue())
 
 
 class Rank(SingleProcess):
@@ -281,9 +286,9 @@ class Rank(SingleProcess):
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
         """Send at once; rows arrive when they are waited for."""
         for each in sends:
-            self._ranks.sent[self.rank, each.peer, each.tag].put(each.tensor.clone())
+            self._ranks.queue(self.rank, each.peer, each.tag).put(each.tensor.clone())
         return Arriving(
-            [(self._ranks.sent[each.peer, self.rank, each.tag], each.tensor) for each in receives]
+            [(self._ranks.queue(each.peer, self.rank, each.tag), each.tensor) for each in receives]
         )
 
 
