@@ -76,14 +76,15 @@ class FakeStepSpec:
 
     @property
     def shape(self) -> ModelShape:
-        """What windows of one channel, the target, ask of the network."""
+        """What windows of one channel, the target, ask of the network: once for each quantile."""
+        num_outputs = max(1, len(self.training.quantiles))
         return ModelShape(
             input_steps=self.input_steps,
             horizon=self.horizon,
             num_nodes=self.num_nodes if self.graph is None else self.graph.num_nodes,
             input_channels=1 + len(self.calendar),
-            target_channels=1,
-            target_indices=(0,),
+            target_channels=num_outputs,
+            target_indices=(0,) * num_outputs,
             calendar=self.calendar,
             steps_per_day=288,
             future_channels=1 * self.covariates,
@@ -132,6 +133,7 @@ def fake_step(spec: FakeStepSpec) -> FakeStep:
         scaler,
         (0,),
         head=add_covariate_head(network, shape),
+        quantile_levels=spec.training.quantiles,
     )
     forecaster.to(FAKE_DEVICE)
     return FakeStep(
@@ -145,7 +147,7 @@ def fake_batch(shape: ModelShape, batch_size: int) -> Batch:
     """Windows with targets on a fake GPU, inside the block of a `FakeGpu`."""
     sizes = {
         "x": (batch_size, shape.input_steps, shape.num_nodes, shape.input_channels),
-        "y": (batch_size, shape.horizon, shape.num_nodes, shape.target_channels),
+        "y": (batch_size, shape.horizon, shape.num_nodes, len(set(shape.target_indices))),
         "calendar": (batch_size, shape.input_steps + shape.horizon, len(shape.calendar)),
         "future": (batch_size, shape.horizon, shape.num_nodes, shape.future_channels),
         "static": (shape.num_nodes, shape.static_channels),

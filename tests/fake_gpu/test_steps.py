@@ -4,15 +4,20 @@ Tensors have shapes and no content, so a step takes a moment without a GPU and c
 `tests/models` has the results.
 """
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from pgti.forecasting import IntervalForecaster, scored_levels
+from pgti.forecasting.calibration import Calibration
 from pgti.forecasting.metrics import ForecastMetrics
+from pgti.forecasting.scores import scored_quantiles
 from pgti.models import MODELS
 from pgti.training import TrainingConfig
-from pgti.training.config import HuberLoss, MSELoss
+from pgti.training.config import HuberLoss, MSELoss, QuantileLoss
 from pgti.training.optimizers import AdamWOptimizer
 from pgti.training.running_loss import RunningLoss
 from pgti_bench.fake_device import FakeGpu, FakeStepSpec, fake_step
@@ -95,6 +100,8 @@ def test_variants_wait_for_nothing(name: str, options: dict[str, object], precis
         {"optimizer": AdamWOptimizer()},
         {"loss": HuberLoss()},
         {"loss": MSELoss()},
+        {"loss": QuantileLoss()},
+        {"loss": QuantileLoss(), "precision": "bfloat16"},
         {"clip_norm": 0.0},
         {"freeze": ("*.norm.*",)},
     ],
@@ -119,4 +126,34 @@ def test_evaluation_waits_for_nothing(name: str) -> None:
         metrics = ForecastMetrics(horizon, targets, device=gpu.device)
         with torch.no_grad(), gpu.checked():
             metrics.update(step.forecaster(step.batch), step.batch.y, step.batch.y_mask)
+        assert {each.device for each in metrics.all_sums} == {gpu.device}
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_intervals_wait_for_nothing(adaptive: bool) -> None:
+    """Quantiles, ends of intervals, what they learn from the outcomes, and their scores."""
+    with FakeGpu() as gpu:
+        step = fake_step(spec_of("stgcn", training=TrainingConfig(loss=QuantileLoss())))
+        shape = horizon, _, targets = tuple(step.batch.y.shape[1:])
+        calibration = Calibration(
+            levels=(0.5, 0.8),
+            below=np.zeros((2, *shape), np.float32),
+            above=np.zeros((2, *shape), np.float32),
+            spread=np.ones(shape, np.float32),
+            counts=np.ones(shape, np.int32),
+        )
+        forecaster = IntervalForecaster(step.forecaster, calibration, adaptive=adaptive).eval()
+        levels = scored_levels(forecaster)
+        metrics = ForecastMetrics(horizon, targets, device=gpu.device, levels=levels)
+        batches = [
+            replace(step.batch, starts=np.arange(first, first + step.batch.num_windows))
+            for first in (0, 1000)
+        ]
+        with torch.no_grad():
+            forecaster.predict(batches[0])
+            with gpu.checked():
+                found = forecaster.predict(batches[1])
+                quantiles = scored_quantiles(found)
+                observed = step.batch.y, step.batch.y_mask
+                metrics.update(found.point, *observed, quantiles=quantiles)
         assert {each.device for each in metrics.all_sums} == {gpu.device}

@@ -1,5 +1,6 @@
 """Scores, split conformal calibration and adaptive intervals, each beside a direct computation."""
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,23 @@ def test_sensors_with_too_few_targets_take_those_of_all(tmp_path: Path) -> None:
     assert np.isfinite(found.spread).all()
     with pytest.raises(ConfigError, match=r"intervals of 0\.999 need 1999 observed targets"):
         calibrated(source, forecaster, (0.999,))
+
+
+def test_memory_does_not_grow_with_the_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Residuals wait in a file: less is allocated than they are, however many windows there are."""
+    monkeypatch.setattr(calibration, "_BLOCK_BYTES", 1 << 19)
+    source = source_of(tmp_path)
+    forecaster = forecaster_of(source)
+    (batch,) = batches_of(source, VAL, len(VAL))
+    peaks = []
+    for repeats in (100, 800):
+        tracemalloc.start()
+        calibrate(forecaster, (batch for _ in range(repeats)), LEVELS)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] + (1 << 20) < 800 * 4 * len(VAL) * H * NUM_NODES
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

@@ -25,6 +25,7 @@ from pgti.errors import ConfigError
 from pgti.forecasting.forecaster import NetworkForecaster, Prediction
 from pgti.forecasting.observers import Observer
 from pgti.shapes import BHNCQ
+from pgti.storage import reraise_os_errors
 
 __all__ = ["Calibration", "base_places", "base_quantiles", "calibrate", "check_levels"]
 
@@ -171,31 +172,54 @@ def calibrate(
     """
     bases = base_places(forecaster, levels)
     used = sorted({place for pair in bases for place in pair})
-    with _residual_file(scratch) as file:
-        num_windows, shape = 0, (0, 0, 0)
+    with _open_scratch(scratch) as file:
+        residuals = _Residuals(file)
         for batch in batches:
-            residuals = _residuals_of(forecaster, batch, used)
-            shape = residuals.shape[1:4]
-            file.write(residuals.tobytes())
-            num_windows += len(residuals)
+            residuals.append(_residuals_of(forecaster, batch, used))
             for observer in observers:
-                observer.advance(len(residuals))
-        file.flush()
-        if not num_windows:
+                observer.advance(batch.num_windows)
+        if not residuals.num_windows:
             raise ConfigError("there is no validation window to calibrate intervals on")
-        whole = np.memmap(file, np.float32, "r", shape=(num_windows, *shape, len(used)))
         places = [(used.index(low), used.index(high)) for low, high in bases]
-        return _calibration(whole, levels, places)
+        return _calibration(residuals, levels, places)
 
 
 @contextmanager
-def _residual_file(scratch: Path | None) -> Iterator[IO[bytes]]:
+def _open_scratch(scratch: Path | None) -> Iterator[IO[bytes]]:
     try:
         file = TemporaryFile(dir=scratch)  # noqa: SIM115 - closed below
     except OSError:  # a run may be read-only
         file = TemporaryFile()  # noqa: SIM115
     with file:
         yield file
+
+
+class _Residuals:
+    """Residuals [W, H, N, C, R] in a file; plain reads, since pages of a map count as memory."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.num_windows = 0
+        self.shape = (0, 0, 0, 0)
+
+    def append(self, residuals: Floats) -> None:
+        """Add those of a batch, [B, H, N, C, R]."""
+        with reraise_os_errors("the residuals for intervals cannot be written"):
+            self._file.write(residuals.tobytes())
+        self.num_windows += len(residuals)
+        self.shape = residuals.shape[1:]
+
+    def read(self, step: int, nodes: slice, stride: int = 1) -> Floats:
+        """Those of some sensors at a step, of every stride-th window, [W, n, C, R]."""
+        horizon, num_nodes, num_targets, num_bases = self.shape
+        first, stop, _ = nodes.indices(num_nodes)
+        windows = range(0, self.num_windows, stride)
+        block = np.empty((len(windows), stop - first, num_targets, num_bases), np.float32)
+        for row, window in zip(block, windows, strict=True):
+            position = (window * horizon + step) * num_nodes + first
+            self._file.seek(position * num_targets * num_bases * 4)
+            self._file.readinto(row.data)  # type: ignore[attr-defined] # of every binary file
+        return block
 
 
 @torch.no_grad()
@@ -211,19 +235,20 @@ def _residuals_of(forecaster: NetworkForecaster, batch: Batch, used: Sequence[in
 
 
 def _calibration(
-    residuals: Floats, levels: Sequence[float], places: Sequence[tuple[int, int]]
+    residuals: _Residuals, levels: Sequence[float], places: Sequence[tuple[int, int]]
 ) -> Calibration:
-    """Order statistics of residuals [W, H, N, C, R], a block of sensors at a time."""
-    num_windows, horizon, num_nodes, num_targets, num_bases = residuals.shape
+    """Order statistics of residuals, a block of sensors at a time."""
+    horizon, num_nodes, num_targets, num_bases = residuals.shape
     shape = (horizon, num_nodes, num_targets)
     below, above = (np.empty((len(levels), *shape), np.float32) for _ in range(2))
     spread, counts = np.empty(shape, np.float32), np.empty(shape, np.int32)
-    size = max(1, _BLOCK_BYTES // (4 * num_windows * num_targets * num_bases))
+    size = max(1, _BLOCK_BYTES // (4 * residuals.num_windows * num_targets * num_bases))
     for step in range(horizon):
         for first in range(0, num_nodes, size):
             nodes = slice(first, first + size)
             # [n, C, R, W], NaN last
-            block = np.sort(np.moveaxis(residuals[:, step, nodes], 0, -1), axis=-1)
+            block = np.moveaxis(residuals.read(step, nodes), 0, -1)
+            block.sort(axis=-1)
             number = (~np.isnan(block[..., 0, :])).sum(axis=-1)
             counts[step, nodes] = number
             for index, (level, ends) in enumerate(zip(levels, places, strict=True)):
@@ -232,7 +257,7 @@ def _calibration(
             median = block[..., num_bases // 2, :]
             low, high = (_at(median, np.floor(share * (number - 1))) for share in _SPREAD)
             spread[step, nodes] = (high - low) / 2
-        _fill_from_all(residuals[:, step], levels, places, below[:, step], above[:, step])
+        _fill_from_all(residuals, step, levels, places, (below[:, step], above[:, step]))
         empty = np.isnan(spread[step])
         if empty.any():
             spread[step][empty] = np.nanmean(spread[step])
@@ -258,31 +283,32 @@ def _at(ordered: Floats, positions: NDArray[Any]) -> Floats:
 
 
 def _fill_from_all(
-    residuals: Floats,
+    residuals: _Residuals,
+    step: int,
     levels: Sequence[float],
     places: Sequence[tuple[int, int]],
-    below: Floats,
-    above: Floats,
+    tails: tuple[Floats, Floats],
 ) -> None:
     """Ends of a step's sensors with too few residuals, from those of all sensors, in place.
 
     Args:
-        residuals: [W, N, C, R] of the step; of very many, windows spread evenly count.
+        residuals: of very many, those of windows spread evenly count.
+        step: of the horizon.
         levels: of the intervals.
         places: of their bases among the R.
-        below: ends [I, N, C], NaN where they are to be filled.
-        above: likewise.
+        tails: lower and upper ends [I, N, C], NaN where they are to be filled.
 
     Raises:
         ConfigError: if all of them are too few.
     """
+    below, above = tails
     for channel in range(below.shape[-1]):
         lacking = np.isnan(below[..., channel]) | np.isnan(above[..., channel])
         if not lacking.any():
             continue
-        num_windows, num_nodes = residuals.shape[:2]
-        stride = -(-num_windows * num_nodes // _MAX_POOLED)
-        pooled = np.sort(residuals[::stride, :, channel].reshape(-1, residuals.shape[-1]).T)
+        stride = -(-residuals.num_windows * residuals.shape[1] // _MAX_POOLED)
+        every = residuals.read(step, slice(None), stride)[:, :, channel]
+        pooled = np.sort(every.reshape(-1, every.shape[-1]).T)
         number = np.array((~np.isnan(pooled[0])).sum())
         for index, (level, ends) in enumerate(zip(levels, places, strict=True)):
             if not lacking[index].any():
