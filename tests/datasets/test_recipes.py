@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from pgti.batching import WindowConfig, WindowSource, build_batcher
 from pgti.datasets import DATASETS
 from pgti.datasets.fetch import fetch
 from pgti.errors import ConfigError, DataError
+from pgti.run.protocol import apply_protocol
 from pgti.store import SeriesStore
 
 from . import published_files
@@ -74,19 +77,47 @@ def test_metr_la_as_pgt_has_it(files: Path, is_zipped: bool) -> None:
     np.testing.assert_array_equal(readings(kept)[..., 0], speeds.astype(np.float32))
 
 
-def test_pems_bay_gets_the_hour_back_that_clocks_skip(files: Path) -> None:
-    """Rows behind the gap have their true times, and the gap is missing readings."""
+def test_pems_bay_lacks_the_hour_that_clocks_skip(files: Path) -> None:
+    """Rows behind the gap have their true times."""
     times = pd.date_range("2017-01-01", "2017-03-12T06:00", freq="5min")
-    skipped = (times >= "2017-03-12T02:00") & (times < "2017-03-12T03:00")
+    times = times[(times < "2017-03-12T02:00") | (times >= "2017-03-12T03:00")]
     speeds = np.random.default_rng(2).integers(1, 70, (len(times), 3)) / 10
-    values = published_files.clocked(speeds, times)[~skipped]
+    values = published_files.clocked(speeds, times)
     (files / "pems_node_values.npy").write_bytes(published_files.npy(values))
     (files / "pems_adj_mat.npy").write_bytes(published_files.npy(MATRIX))
     store = made("PEMS-BAY", files)
-    assert store.meta.is_regular
     assert store.meta.num_steps == len(times)
-    expected = np.where(skipped[:, None], np.nan, speeds).astype(np.float32)
-    np.testing.assert_array_equal(readings(store)[..., 0], expected)
+    np.testing.assert_array_equal(readings(store)[..., 0], speeds.astype(np.float32))
+    rows = np.arange(len(times))
+    found = store.time_axis.time_of_day(rows)
+    np.testing.assert_allclose(found, (times.hour + times.minute / 60) / 24, atol=1e-6)
+    assert store.time_axis.steps_per_day == 288
+
+
+def test_the_published_protocol_of_pems_bay_has_the_official_windows(files: Path) -> None:
+    """Of all 52,116 rows, those around the hour that clocks skip included, as DCRNN cuts them."""
+    times = pd.date_range("2017-01-01", "2017-07-01", freq="5min", inclusive="left")
+    times = times[(times < "2017-03-12T02:00") | (times >= "2017-03-12T03:00")]
+    speeds = np.arange(1.0, 1 + len(times))[:, None].repeat(3, axis=1)
+    frame = pd.DataFrame(speeds, index=times, columns=[1, 2, 3])
+    frame.to_hdf(files / "pems-bay.h5", key="speed")
+    pickle = published_files.adjacency_pickle(["1", "2", "3"], MATRIX)
+    (files / "adj_mx_bay.pkl").write_bytes(pickle)
+    store = made("PEMS-BAY", files)
+    options, _ = apply_protocol("published", store, {})
+    windows = WindowConfig(**options)
+    splits = windows.splits(store)
+    counts = tuple(map(len, (splits.train, splits.val, splits.test)))
+    assert counts == (36_465, 5_209, 10_419)
+    starts = np.concatenate([splits.train, splits.val, splits.test])
+    np.testing.assert_array_equal(starts, np.arange(len(times) - 23))
+
+    source = WindowSource.from_config(store, windows)
+    first = int((times < "2017-03-12T02:00").sum()) - 12
+    batch = build_batcher("index", source, torch.device("cpu")).gather(np.array([first]))
+    np.testing.assert_array_equal(batch.y[0, :, 0, 0], speeds[first + 12 : first + 24, 0])
+    clock = (times.hour + times.minute / 60)[first : first + 24] / 24
+    np.testing.assert_allclose(batch.calendar[0, :, 0], clock, atol=1e-6)
 
 
 @pytest.mark.parametrize(

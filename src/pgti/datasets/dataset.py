@@ -9,6 +9,7 @@ from typing import Any
 from pgti.datasets.options import Zeros
 from pgti.datasets.protocol import Protocol
 from pgti.ingestion import GraphSource, IngestOptions, ReadingsSource
+from pgti.ingestion.options import Gaps
 
 __all__ = ["Dataset", "Download", "FileSet", "Prepared", "Request"]
 
@@ -78,6 +79,8 @@ class Dataset:
         downloads: files that `fetch` can download; empty: they must be downloaded by hand.
         years: years with files; empty where files are not by year.
         default_years: years that papers use.
+        gaps: what becomes of rows that its times show to be missing: "fill" inserts missing
+            readings, "keep" leaves them out, as official code does.
         notes: what a user should know of the readings, one line each.
         protocol: how papers evaluate on it; None where no paper states windows.
     """
@@ -97,6 +100,7 @@ class Dataset:
     downloads: tuple[Download, ...] = ()
     years: tuple[int, ...] = ()
     default_years: tuple[int, ...] = ()
+    gaps: Gaps = "fill"
     zeros_note: str = ""
     notes: tuple[str, ...] = ()
     protocol: Protocol | None = None
@@ -139,7 +143,7 @@ class Request:
     overwrite: bool = False
 
     def options(self, **others: Any) -> IngestOptions:
-        """Options with the channels' names and units, and gaps filled unless `interval` is given.
+        """Options with channels, units and, unless `interval` is given, what becomes of gaps.
 
         `interval` is given for readings without times, in which no gap shows.
         """
@@ -148,7 +152,7 @@ class Request:
             channels=dataset.channels,
             units=dataset.units,
             overwrite=self.overwrite,
-            gaps="error" if "interval" in others else "fill",
+            gaps="error" if "interval" in others else dataset.gaps,
         )
         return replace(options, **others)
 

@@ -26,6 +26,7 @@ class Protocol:
         targets: channels that it forecasts.
         calendar: calendar features that it sees.
         zeros: what zeros are in the loss and in errors.
+        across_holes: whether windows reach across rows that are missing, as if there were none.
         notes: where stores of `fetch` differ, one line each.
     """
 
@@ -39,6 +40,7 @@ class Protocol:
     targets: tuple[str, ...]
     calendar: tuple[str, ...] = ()
     zeros: str
+    across_holes: bool = False
     notes: tuple[str, ...] = ()
 
     def window_options(self, num_steps: int) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class Protocol:
         if num_steps == self.num_steps:
             total = sum(self.num_windows)
             fractions = tuple(count / total for count in self.num_windows)  # type: ignore[assignment] # three of them
+        across_holes = {"across_holes": True} if self.across_holes else {}
         return {
             "input_steps": self.input_steps,
             "horizon": self.horizon,
@@ -58,6 +61,7 @@ class Protocol:
             "targets": self.targets,
             "calendar": self.calendar,
             "fractions": fractions,
+            **across_holes,
         }
 
     @property

@@ -135,16 +135,18 @@ PEMS_BAY = _speed_dataset(
         FileSet(recipe=read_frame, files=("pems-bay.h5", "adj_mx_bay.pkl")),
     ),
     downloads=(Download(name="PEMS-BAY.zip", url=f"{_BOX}/7ealcaw862pm12sglyt5g71743eu7s5l"),),
+    gaps="keep",
     notes=(
-        "rows that its times of day show to be missing, such as the hour that clocks skip, are "
-        "filled with missing readings",
+        "it lacks the hour that clocks skip, 2017-03-12T02:00; only windows of its protocol reach "
+        "across it",
     ),
     protocol=_SPEEDS(
         num_windows=(36_465, 5_209, 10_419),
         num_steps=52_116,
+        across_holes=True,
         notes=(
-            "pems-bay.h5 has 52,116 rows, without the hour that clocks skip; a store has 52,128 "
-            "with that hour as missing readings, which makes 36,474 / 5,210 / 10,421 windows",
+            "the counts are those of pems-bay.h5; a store with the hour that clocks skip filled, "
+            "as earlier versions fetched it, has 52,128 rows and 36,474 / 5,210 / 10,421 windows",
         ),
     ),
 )
