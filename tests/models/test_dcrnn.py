@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.models import DCRNN, DCRNNConfig, TeacherForcing
-from pgti.models.decoding import scheduled_sampling_coins, teaching_probability
+from pgti.models.scheduled_sampling import scheduled_sampling_coins, teaching_probability
 from pgti.nn import Supports
 
 from . import small_models

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pgti.errors import ConfigError
 from pgti.models import HimNet, HimNetConfig, TeacherForcing, build_config
-from pgti.models.decoding import scheduled_sampling_coins
+from pgti.models.scheduled_sampling import scheduled_sampling_coins
 from pgti.nn import ChunkLimits
 
 from . import small_models

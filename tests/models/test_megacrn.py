@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.models import MegaCRN, MegaCRNConfig, TeacherForcing, build_config
-from pgti.models.decoding import scheduled_sampling_coins
+from pgti.models.scheduled_sampling import scheduled_sampling_coins
 
 from . import small_models
 from .dense_reference import (

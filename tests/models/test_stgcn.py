@@ -29,11 +29,12 @@ from .small_models import (
 )
 
 
-def reference_laplacian(graph: SensorGraph) -> Tensor:
+def reference_laplacian(graph: SensorGraph, *, self_loops: bool) -> Tensor:
     """2 L / lambda_max - I from the definitions."""
     adjacency = graph.adjacency.toarray().astype(np.float64)
     weights = np.maximum(adjacency, adjacency.T)
-    np.fill_diagonal(weights, 0)
+    if not self_loops:
+        np.fill_diagonal(weights, 0)
     num_nodes = len(weights)
     laplacian = np.eye(num_nodes)
     degrees = weights.sum(axis=1)
@@ -84,7 +85,9 @@ def reference_norm(layer: nn.Module, x: Tensor) -> Tensor:
 
 def reference(model: STGCN, x: Tensor) -> Tensor:
     """The whole model, sample by sample."""
-    laplacian = reference_laplacian(asymmetric_graph())
+    graph, self_loops = asymmetric_graph(), model.config.self_loops
+    assert graph.adjacency.diagonal().any()
+    laplacian = reference_laplacian(graph, self_loops=self_loops)
     shortest = 1 + model.config.blocks * 2 * (model.config.kernel - 1)
     samples = []
     for sample in x:
@@ -109,6 +112,7 @@ def reference(model: STGCN, x: Tensor) -> Tensor:
         ({"hops": 1, "kernel": 2, "blocks": 3}, 12),
         ({"hops": 4, "hidden": 4, "bottleneck": 5}, 9),  # fewer channels than inputs
         ({"kernel": 1}, 3),
+        ({"self_loops": True}, 9),
         ({}, 5),  # padded
     ],
 )

@@ -14,7 +14,7 @@ import torch
 import pgti
 from pgti.batching import WindowConfig
 from pgti.cli.main import run_command
-from pgti.run import train_run
+from pgti.run import ModelConfig, train_run
 from pgti.run.config import read_toml
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
@@ -130,3 +130,34 @@ def test_a_new_run_has_the_rule_of_today(store: SeriesStore, tmp_path: Path) -> 
     run, _ = train_run(config, tmp_path / "run", store=store, overwrite=True)
     assert run.config.windows.fill == "last"
     assert read_toml(tmp_path / "run" / "config.toml")["windows"]["fill"] == "last"
+
+
+def test_models_without_the_time_of_day_had_it_in_earlier_runs(
+    store: SeriesStore, tmp_path: Path
+) -> None:
+    """Those evaluate and resume with it; a new run has none, unless the default is asked for."""
+    config = replace(
+        make_config(store, epochs=2), model=ModelConfig(name="tgcn", options={"hidden": 2})
+    )
+    run, _ = train_run(config, tmp_path / "new", store=store)
+    assert run.source.calendar == pgti.Run.open(tmp_path / "new").config.windows.calendar == ()
+    for calendar in (("time-of-day",), ("default",)):
+        windows = replace(WINDOWS, calendar=calendar)
+        run, _ = train_run(
+            replace(config, windows=windows), tmp_path / "whole", store=store, overwrite=True
+        )
+        assert run.source.calendar == ("time-of-day",)
+    first = replace(config, windows=windows, training=replace(config.training, epochs=1))
+    train_run(first, tmp_path / "run", store=store)
+    directory = RunDirectory(tmp_path / "run")
+    options = read_toml(directory.config_file)
+    del options["windows"]["calendar"]
+    directory.write_config(tomli_w.dumps(options))
+    for each in (directory.last_checkpoint, directory.best_checkpoint):
+        content = torch.load(each, weights_only=True)
+        content["settings"]["windows"]["calendar"] = None
+        torch.save(content, each)
+    assert pgti.Run.open(tmp_path / "run").source.calendar == ("time-of-day",)
+    pgti.train(store, tmp_path / "run", epochs=2, resume=True, progress=False)
+    for name, tensor in parameters_of(tmp_path / "whole").items():
+        assert torch.equal(tensor, parameters_of(tmp_path / "run")[name])

@@ -29,6 +29,8 @@ HAVE_VECTORS = {
     "d2stgnn",
     "gman",
     "graph-wavenet",
+    "himnet",
+    "megacrn",
     "mtgnn",
     "st-llm",
     "staeformer",

@@ -43,7 +43,8 @@ class WindowConfig:
         targets: Channels to forecast. By default all inputs that are not known in advance.
         inputs: Channels that the model sees, targets included. By default all of them.
         calendar: Calendar features to append to the inputs: time-of-day, day-of-week, day-of-year,
-            month-of-year. By default those that suit the series and the model.
+            month-of-year. By default those that suit the series and that the model is published
+            with: `default` stands for the time of day, and the day of the week if the model has it.
         holidays: Countries, or parts of them (US, US-CA), whose public holidays are calendar
             features: 1 on such a day of the series' clock, else 0.
         climatology: Append the climatology of each target to the inputs. It is the historical

@@ -124,7 +124,7 @@ class WindowSource:
             windows: shape and split of the windows, and what belongs to their inputs.
             scaler: standardisation of the inputs, if it is known.
             typical: what each sensor usually reads, if it is known.
-            day_of_week: whether a calendar that is not given has the day of the week, too.
+            day_of_week: whether the default calendar has the day of the week, too.
 
         Raises:
             ConfigError: if the split leaves no training window, or the calendar does not suit the
@@ -133,11 +133,12 @@ class WindowSource:
         """
         targets, spec = windows.target_indices(store), windows.spec_of(store)
         inputs = windows.input_indices(store)
-        calendar = windows.calendar
-        if calendar is None:
-            calendar = default_calendar(store.time_axis, day_of_week=day_of_week)
-        holidays = map(holiday_feature, windows.holidays)
-        calendar = (*calendar, *(name for name in holidays if name not in calendar))
+        default = default_calendar(store.time_axis, day_of_week=day_of_week)
+        calendar = default if windows.calendar is None else windows.calendar
+        if "default" in calendar:
+            calendar = (*default, *(name for name in calendar if name != "default"))
+        named = (*calendar, *map(holiday_feature, windows.holidays))
+        calendar = tuple(dict.fromkeys(named))
         is_needed = typical is None and needs_typical(windows, store)
         if scaler is None or is_needed:  # both known: the store may have no rows
             train_rows = windows.splits(store).train_rows(spec)

@@ -76,13 +76,10 @@ def _shape(name: str, store: SeriesStore | None) -> ModelShape:
     """What windows ask of a model, with the calendar that it has by default."""
     if store is not None:
         return shape_of_store(store, WindowConfig(), name)
-    if not model_entry(name).model.uses_day_of_week:
-        return _METR_LA
-    return replace(
-        _METR_LA,
-        calendar=("time-of-day", "day-of-week"),
-        input_channels=_METR_LA.input_channels + 1,
-    )
+    model = model_entry(name).model
+    uses = {"time-of-day": model.uses_time_of_day, "day-of-week": model.uses_day_of_week}
+    calendar = tuple(feature for feature, is_used in uses.items() if is_used)
+    return replace(_METR_LA, calendar=calendar, input_channels=1 + len(calendar))
 
 
 def _summary(name: str, count: int | str) -> dict[str, Any]:

@@ -62,20 +62,26 @@ def renormalized_adjacency(graph: SensorGraph) -> CsrMatrix:
     return normalized
 
 
-def scaled_laplacian(graph: SensorGraph) -> CsrMatrix:
+def scaled_laplacian(graph: SensorGraph, *, self_loops: bool = False) -> CsrMatrix:
     """2 L / lambda_max - I of the normalized Laplacian L = I - D^-1/2 W D^-1/2.
 
     The operator of Chebyshev filters (Defferrard et al., NeurIPS 2016, section 2.1), whose
-    eigenvalues lie in [-1, 1]. It is defined for undirected graphs: W is the larger of A and A^T,
-    without self-loops. A sensor without edges has L = 1.
+    eigenvalues lie in [-1, 1]. It is defined for undirected graphs: W is the larger of A and A^T.
+    A sensor without edges has L = 1.
+
+    Args:
+        graph: N sensors.
+        self_loops: keep the graph's self loops in W, as common ports of STGCN do; a Laplacian is
+            defined without them.
 
     Returns:
         [N, N] CSR, float32 (computed in float64).
     """
     adjacency: CsrMatrix = graph.adjacency.tocsr().astype(np.float64)
     weights = adjacency.maximum(adjacency.T).tocsr()
-    weights.setdiag(0)
-    weights.eliminate_zeros()
+    if not self_loops:
+        weights.setdiag(0)
+        weights.eliminate_zeros()
     identity = sparse.eye_array(graph.num_nodes, format="csr")
     degrees = np.asarray(weights.sum(axis=1))
     roots = np.divide(1.0, np.sqrt(degrees), out=np.zeros_like(degrees), where=degrees > 0)

@@ -67,6 +67,7 @@ class AGCRN(AbstractModel):
 
     support_kind = "none"
     can_checkpoint_activations = True
+    uses_time_of_day = False
     config: AGCRNConfig
 
     @property

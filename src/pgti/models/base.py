@@ -121,18 +121,20 @@ class AbstractModel(nn.Module, ABC):
         reads_targets_alone: whether it sees the past of the targets and no other input channel.
         has_calendar_tables_alone: whether, of the calendar features, it sees the time of day and
             the day of the week alone, which have vectors in tables.
-        uses_day_of_week: whether it is published with the day of the week as an input, which is
-            then the default of a run.
+        uses_time_of_day: whether it is published with the time of day as an input, or says nothing
+            of it; the default of a run.
+        uses_day_of_week: likewise the day of the week.
         config: its options.
         shape: the sizes it was built for.
         activation_checkpointing: recompute activations in the backward pass. Forecasts and
             gradients change by rounding, which in bfloat16 is that of bfloat16.
     """
 
-    support_kind: ClassVar[str] = "dual_random_walk"
+    support_kind: str = "dual_random_walk"
     can_checkpoint_activations: ClassVar[bool] = False
     reads_targets_alone: ClassVar[bool] = False
     has_calendar_tables_alone: ClassVar[bool] = False
+    uses_time_of_day: ClassVar[bool] = True
     uses_day_of_week: ClassVar[bool] = False
 
     def __init__(self, config: ModelConfig, shape: ModelShape) -> None:

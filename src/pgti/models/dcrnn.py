@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
-from pgti.models.decoding import Truth, next_input, sampled_truths
+from pgti.models.scheduled_sampling import Truth, next_input, sampled_truths
 from pgti.nn import (
     NUM_SUPPORTS,
     DiffusionGRU,

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
-from pgti.models.decoding import Truth, calendar_ahead, next_input, sampled_truths
-from pgti.models.layers import CalendarEmbedding
+from pgti.models.layers import CalendarEmbedding, continued_calendar
+from pgti.models.scheduled_sampling import Truth, next_input, sampled_truths
 from pgti.nn import (
     AdaptiveAdjacency,
     AdaptiveGRU,
@@ -155,7 +155,8 @@ class HimNet(AbstractModel):
             vectors_BNR = self.window_embedding(state_BND)
         adjacency = adaptive_adjacency(vectors_BNR, vectors_BNR, self.config.adjacency)
         weights = self.decoder.weights(vectors_BNR.flatten(0, 1), self.limits)
-        ahead_BHF = calendar_ahead(x, calendar, self.shape)
+        calendar = continued_calendar(x, self.shape) if calendar is None else calendar
+        ahead_BHF = calendar[:, num_steps:]
         sampled = teacher if self.config.scheduled_sampling else None
         truths = sampled_truths(sampled, horizon, self.config.sampling_decay)
         fed_BNC = x.new_zeros(batch, num_nodes, self.shape.target_channels)

@@ -205,7 +205,8 @@ def continued_calendar(x: BLNC, shape: ModelShape) -> Tensor:
     per_day = shape.steps_per_day
     days_BH = rows_H.div(per_day).expand(len(x), -1) if per_day else torch.zeros_like(rows_H)
     if "time-of-day" in last:
-        days_BH = last["time-of-day"] + days_BH
+        seconds_BH = (last["time-of-day"] + days_BH) * _SECONDS_PER_DAY
+        days_BH = seconds_BH.round() / _SECONDS_PER_DAY  # a rounded fraction may miss midnight
         last["time-of-day"] = days_BH % 1
     if "day-of-week" in last:
         whole_BH = (days_BH + 1e-6).floor()

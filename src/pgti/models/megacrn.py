@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
-from pgti.models.decoding import Truth, calendar_ahead, next_input, sampled_truths
+from pgti.models.layers import continued_calendar
+from pgti.models.scheduled_sampling import Truth, next_input, sampled_truths
 from pgti.nn import (
     AdaptiveAdjacency,
     AdaptiveGRUWeights,
@@ -160,7 +161,8 @@ class MegaCRN(AbstractModel):
             state_NBD = self.maybe_checkpoint(self._read, part_NLBC, state_NBD, weights, graphs)
         state_NBD = self._recall(state_NBD, teacher)
 
-        ahead_HBF = calendar_ahead(x, calendar, self.shape).transpose(0, 1)
+        calendar = continued_calendar(x, self.shape) if calendar is None else calendar
+        ahead_HBF = calendar[:, num_steps:].transpose(0, 1)
         sampled = teacher if self.config.scheduled_sampling else None
         truths = sampled_truths(sampled, horizon, self.config.sampling_decay)
         weights = _weights(self.decoder)

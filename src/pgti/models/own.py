@@ -54,12 +54,14 @@ class OwnModel:
     Attributes:
         factory: class or function.
         name: of it, for messages.
+        uses_time_of_day: True, and
         uses_day_of_week: False: its calendar is that of most models.
         can_checkpoint_activations: False: only its author could say so.
     """
 
     factory: ModelFactory
     name: str
+    uses_time_of_day: bool = True
     uses_day_of_week: bool = False
     can_checkpoint_activations: bool = False
 

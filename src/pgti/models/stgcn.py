@@ -37,7 +37,8 @@ class STGCNConfig(ModelConfig):
         hops: highest order of the Chebyshev polynomials, and so the number of edges that a filter
             reaches; the paper's K_s = 3 is the number of polynomials.
         dropout: fraction of a block's output that is zeroed in training. The released code has the
-            layer and trains with 0.
+            layer and trains with 0; PyTorch ports and benchmarks train with 0.5.
+        self_loops: keep the graph's self loops in the Laplacian; see `STGCN`.
     """
 
     hidden: int = 64
@@ -47,6 +48,7 @@ class STGCNConfig(ModelConfig):
     kernel: int = 3
     hops: int = 2
     dropout: float = 0.0
+    self_loops: bool = False
 
     def __post_init__(self) -> None:
         self.check_at_least(hidden=1, bottleneck=1, end_channels=1, blocks=1, kernel=1, hops=1)
@@ -82,6 +84,12 @@ class STGCN(AbstractModel):
     - It omits the residual connection from more inputs than outputs, for which the released code
       learns a projection, and the one around a Chebyshev filter, an identity there: the convolution
       already contains them.
+    - The graph's self loops are dropped before the Laplacian, which is defined without them. A
+      common PyTorch port (hazdzz), BasicTS and Torch-MTS take them with the other edges; on
+      METR-LA's `adj_mx`, where every sensor has one of weight 1, that operator differs by 59 %
+      (Frobenius norm). `self_loops` keeps them. BasicTS and Torch-MTS have the plain Laplacian of
+      the graph as it is directed, not scaled; its polynomials span the same filters where the graph
+      is undirected.
     - The last map has one bias for all sensors, where the released code has one each.
     - The second convolution of a block is gated as in the paper; the released code has ReLU.
     - Channels are those of the paper; the released code has others (32 and 128).
@@ -89,6 +97,7 @@ class STGCN(AbstractModel):
 
     support_kind = "scaled_laplacian"
     can_checkpoint_activations = True
+    uses_time_of_day = False
     config: STGCNConfig
 
     @property
@@ -98,6 +107,8 @@ class STGCN(AbstractModel):
 
     def __init__(self, config: STGCNConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
+        if config.self_loops:
+            self.support_kind = "scaled_laplacian_with_loops"
         widths = [shape.input_channels] + [config.hidden] * (config.blocks - 1)
         self.blocks = nn.ModuleList(_Block(width, config, shape.num_nodes) for width in widths)
         steps_left = max(1, shape.input_steps - config.steps_consumed)

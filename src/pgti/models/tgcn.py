@@ -44,6 +44,7 @@ class _GraphRecurrentModel(AbstractModel):
 
     support_kind = "renormalized"
     can_checkpoint_activations = True
+    uses_time_of_day = False
     config: TGCNConfig
 
     @property

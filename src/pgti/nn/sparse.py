@@ -36,6 +36,7 @@ _BUILDERS: dict[str, tuple[int, Callable[[SensorGraph], Sequence[CsrMatrix]]]] =
     "random_walk": (1, lambda graph: (random_walk(graph.adjacency).T.tocsr(),)),
     "renormalized": (1, lambda graph: (renormalized_adjacency(graph),)),
     "scaled_laplacian": (1, lambda graph: (scaled_laplacian(graph),)),
+    "scaled_laplacian_with_loops": (1, lambda graph: (scaled_laplacian(graph, self_loops=True),)),
     "none": (0, lambda _: ()),
 }
 
@@ -102,6 +103,7 @@ class Supports(nn.Module):
             kind: `dual_random_walk` for walks along and against the edges (S = 2), `random_walk`
                 for walks along the edges alone (S = 1), `renormalized` for the adjacency with self
                 loops of GCN (S = 1), `scaled_laplacian` for that of Chebyshev filters (S = 1),
+                `scaled_laplacian_with_loops` for the same with the graph's self loops (S = 1),
                 `none` for no operator (S = 0).
 
         Raises:

@@ -32,7 +32,7 @@ from pgti.models import (
     requested_inputs,
 )
 from pgti.nn import ShardedSupports, Supports
-from pgti.run.config import ModelConfig, RunConfig
+from pgti.run.config import ModelConfig, RunConfig, published_calendar
 from pgti.run.sharding import Shard, check_can_shard
 from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training.bounds import bounds_of_targets
@@ -174,6 +174,7 @@ def shape_of_store(store: SeriesStore, windows: WindowConfig, model: str) -> Mod
         ConfigError, DataError: as `WindowConfig.splits`, `model_entry` and `window_source`.
     """
     windows = replace(windows, fill="mean")  # of the same shape, without a pass over the series
+    windows = published_calendar(windows, model)
     config = RunConfig(store=store.path, windows=windows, model=ModelConfig(name=model))
     return window_source(config, store).shape
 

@@ -12,6 +12,7 @@ from pgti.batching import WindowConfig
 from pgti.batching.config import upgrade_window_options
 from pgti.errors import ConfigError, option, require_whole_number
 from pgti.memory import parse_bytes
+from pgti.models import MODELS, is_own_model
 from pgti.options import check_names, convert_fields, parse_config
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import upgrade_training_options
@@ -24,12 +25,17 @@ __all__ = [
     "RunConfig",
     "complete_settings",
     "earlier_options",
+    "published_calendar",
     "read_toml",
     "upgrade_options",
 ]
 
 _EARLIER_WINDOWS = {"fill": "mean", "across_holes": True, "covariates": False}
 """What runs did of versions that did not have the option yet, where it is not its default now."""
+
+_EARLIER_CALENDAR = ("default",)
+"""What a calendar that was not given meant for models that are published without the time of day,
+whose runs of this version always name their calendar."""
 
 _BATCH_SIZES = ("batch_size", "batch_size_per_rank")
 
@@ -111,13 +117,17 @@ class RunConfig:
             )
 
     def resolved(self, world_size: int = 1) -> Self:
-        """The same with the batch of all ranks, the order that `auto` stands for, and its blocks.
+        """The same with the model's calendar, the batch of all ranks, the order and its blocks.
 
         Args:
             world_size: number of ranks that train together.
         """
         groups = max(1, world_size // self.shard_sensors)  # those that share sensors share windows
-        return replace(self, training=self.training.resolved(self.placement, groups))
+        return replace(
+            self,
+            windows=published_calendar(self.windows, self.model.name),
+            training=self.training.resolved(self.placement, groups),
+        )
 
     def to_toml(self) -> str:
         """The text of `config.toml`; `from_toml` reads it back."""
@@ -242,14 +252,34 @@ def earlier_options(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if the file cannot be read.
     """
-    windows = read_toml(path).get("windows", {})
-    return {name: value for name, value in _EARLIER_WINDOWS.items() if name not in windows}
+    content = read_toml(path)
+    windows, model = content.get("windows", {}), content.get("model", {})
+    known = {name: value for name, value in _EARLIER_WINDOWS.items() if name not in windows}
+    name = model.get("name", ModelConfig().name) if isinstance(model, Mapping) else model
+    if "calendar" not in windows and not _has_time_of_day(name):
+        known["calendar"] = _EARLIER_CALENDAR
+    return known
+
+
+def published_calendar(windows: WindowConfig, model: str) -> WindowConfig:
+    """Windows without a calendar, if none is given and the model is published without one."""
+    if windows.calendar is not None or _has_time_of_day(model):
+        return windows
+    return replace(windows, calendar=())
+
+
+def _has_time_of_day(model: str) -> bool:
+    """False of a model that is published without the time of day."""
+    is_known = not is_own_model(model) and model in MODELS
+    return not is_known or MODELS[model].model.uses_time_of_day
 
 
 def complete_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a checkpoint, with what earlier versions did in place of what they lack."""
     known = upgrade_window_options(settings.get("windows", {}))
     windows = {**asdict(WindowConfig()), **_EARLIER_WINDOWS, **known}
+    if windows["calendar"] is None and not _has_time_of_day(settings["model"]["name"]):
+        windows["calendar"] = _EARLIER_CALENDAR
     return {**settings, "windows": windows}
 
 

@@ -1,9 +1,8 @@
-"""What a decoder that emits a step at a time is fed: forecasts or the truth, and the calendar.
+"""Scheduled sampling: a decoder that emits a step at a time sees the truth at some of them.
 
-With scheduled sampling it sees the truth at some steps of training (Bengio et al., Scheduled
-Sampling for Sequence Prediction with Recurrent Neural Networks, NeurIPS 2015, section 2.4, with
-inverse sigmoid decay). As DCRNN, MegaCRN and HimNet train, one coin per decoder step decides for
-the whole batch whether the next step's input is the truth.
+Bengio et al., Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks, NeurIPS
+2015, section 2.4, with inverse sigmoid decay. As DCRNN, MegaCRN and HimNet train, one coin per
+decoder step decides for the whole batch whether the next step's input is the truth.
 """
 
 import math
@@ -13,13 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pgti.errors import ConfigError
-from pgti.models.base import ModelShape, TeacherForcing
-from pgti.shapes import BLNC
+from pgti.models.base import TeacherForcing
 
 __all__ = [
     "Truth",
-    "calendar_ahead",
     "next_input",
     "sampled_truths",
     "scheduled_sampling_coins",
@@ -76,39 +72,6 @@ def scheduled_sampling_coins(seed: int, step: int, horizon: int, decay: float) -
     generator = np.random.Generator(np.random.Philox(key=[seed, step]))
     coins: list[bool] = (generator.random(horizon) < teaching_probability(step, decay)).tolist()
     return coins
-
-
-def calendar_ahead(x: BLNC, calendar: Tensor | None, shape: ModelShape) -> Tensor:
-    """[B, H, F]: calendar features of the steps to forecast.
-
-    Args:
-        x: the window; its last channels are the calendar's.
-        calendar: [B, L + H, F], of window and horizon. Without it the calendar of x continues in
-            regular rows: the time and the day of the week go on, other features stay as they are.
-        shape: names the features.
-
-    Raises:
-        ConfigError: without `calendar`, the time of day is one, and a day is not a whole number of
-            rows.
-    """
-    if calendar is not None:
-        return calendar[:, shape.input_steps :]
-    first, horizon = shape.input_channels - shape.calendar_channels, shape.horizon
-    ahead_BHF = x[:, -1:, 0, first:].expand(-1, horizon, -1).clone()
-    if "time-of-day" not in shape.calendar:
-        return ahead_BHF
-    if shape.steps_per_day is None:
-        raise ConfigError("the network needs `calendar`: a day is not a whole number of rows")
-    rows_H = torch.arange(1, horizon + 1, device=x.device, dtype=x.dtype)
-    days_BH = x[:, -1:, 0, first + shape.calendar.index("time-of-day")]
-    # To whole rows, so that a rounded fraction of the day never falls short of midnight.
-    days_BH = (days_BH * shape.steps_per_day + rows_H).round() / shape.steps_per_day
-    for index, name in enumerate(shape.calendar):
-        if name == "time-of-day":
-            ahead_BHF[:, :, index] = days_BH % 1
-        elif name == "day-of-week":
-            ahead_BHF[:, :, index] = (ahead_BHF[:, :, index] + days_BH.floor() / 7) % 1
-    return ahead_BHF
 
 
 @torch.library.custom_op("pgti::scheduled_sampling_coins", mutates_args=())
