@@ -60,6 +60,8 @@ class AGCRN(AbstractModel):
 
     - Above 4,096 nodes the learned graph has another form, of rank R and linear in N (see
       `pgti.nn.adaptive`), unless the option `adjacency` says otherwise.
+    - The released code un-scales the labels and not the output, so that its network learns to emit
+      original units; here, as for every model, the output is standardised and un-scaled.
     - The output map starts Glorot-uniform as a matrix; in the released code it is a convolution
       over all hidden units, whose bound is smaller. Its bias starts as that of `torch.nn.Linear`,
       not uniform in [0, 1).

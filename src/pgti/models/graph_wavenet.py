@@ -101,8 +101,10 @@ class GraphWaveNet(AbstractModel):
 
     Where this differs:
 
-    - Where the released code multiplies by the transpose of the learned adjacency, this follows
-      the paper's eq. 6: rows sum to 1, so what a node receives is an average.
+    - The released code multiplies by the transposes of the walks and of the learned adjacency, the
+      paper's eq. 6 by none. This has the code's transposes of the walks, so that a node receives
+      along its edges, and the paper's learned adjacency: its rows sum to 1, so what a node receives
+      is an average. As a whole it is that of neither.
     - Above 4,096 nodes the learned adjacency has another form, of rank R and linear in N (see
       `pgti.nn.adaptive`), unless the option `adjacency` says otherwise.
     - It omits what the released code has and never uses: the residual maps beside the graph

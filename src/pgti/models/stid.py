@@ -70,9 +70,10 @@ class STID(AbstractModel):
     - With `windows.history`, an affine map of the R x C_out readings of a sensor's history, the
       targets alone, is one more of the concatenated vectors. Neither the paper nor its code has it;
       without history the network is the published one.
-    - The day of the week reaches the affine map divided by 7, as in the released code, and the
-      row of the day is found in whole seconds, where that code truncates a float32 fraction of the
-      day, which can fall just below its row and then selects the row before.
+    - The day of the week reaches the affine map divided by 7, as in BasicTS; the authors'
+      repository feeds 0 to 6. The row of the day is found in whole seconds, where
+      both truncate a float32 fraction of the day: the same row at 24, 48, 96, 144 and 288 rows a
+      day, and the row before for 34 of 720.
     """
 
     support_kind = "none"

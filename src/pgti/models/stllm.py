@@ -25,7 +25,10 @@ _WIDER = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class STLLMConfig(ModelConfig):
-    """Options of ST-LLM; the defaults are those of the released code, but for `weights`.
+    """Options of ST-LLM; the defaults are those of the released code's class, but for `weights`.
+
+    Its training script has other values, `gpt_layers` 1 and `unfrozen` 2, and does not run as
+    released: its positional arguments are shifted.
 
     Attributes:
         embedding: width D of the vectors of the window, the calendar and the sensor.
