@@ -102,22 +102,24 @@ def numbers(errors: dict[str, Any]) -> list[float]:
 
 
 def print_table(work: Path) -> None:
-    """Means over seeds and half the range."""
+    """Means over seeds, with half the range of several."""
     heads = [f"MAE {step} h" for step in STEPS] + ["MAE, all steps", "RMSE, all steps"]
     print("| model | covariates | seeds |", " | ".join(heads), "|")
     print("|---|---|---|" + "---|" * len(heads))
-    found: dict[tuple[str, str], list[list[float]]] = {}
-    for path in sorted(work.glob("*-*-*.json")):
-        model, how, _ = path.stem.rsplit("-", 2)
-        errors = json.loads(path.read_text())["test"]
-        found.setdefault((model, how), []).append(numbers(errors))
-    for (model, how), rows in found.items():
-        values = np.array(rows)
-        cells = [
-            f"{mean:.2f} ± {half:.2f}"
-            for mean, half in zip(values.mean(axis=0), np.ptp(values, axis=0) / 2, strict=True)
-        ]
-        print(f"| {model} | {how} | {len(rows)} |", " | ".join(cells), "|")
+    for model in MODELS:
+        for how in ("without", "with"):
+            paths = [work / f"{model}-{how}-{seed}.json" for seed in SEEDS]
+            rows = [
+                numbers(json.loads(path.read_text())["test"]) for path in paths if path.exists()
+            ]
+            if not rows:
+                continue
+            halves = np.ptp(rows, axis=0) / 2
+            cells = [
+                f"{mean:.2f} ± {half:.2f}" if len(rows) > 1 else f"{mean:.2f}"
+                for mean, half in zip(np.mean(rows, axis=0), halves, strict=True)
+            ]
+            print(f"| {model} | {how} | {len(rows)} |", " | ".join(cells), "|")
     errors = json.loads((work / "baselines.json").read_text())["test"]
     for name in BASELINES:
         row = numbers(errors[name])
