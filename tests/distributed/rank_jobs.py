@@ -371,13 +371,15 @@ def interrupted(
 
 
 def evaluate_in_batches(communicator: Communicator, *, run: str) -> dict[str, Any]:
-    """Errors of a run by the size of the batches that compute them."""
+    """Errors of a run by the size of the batches that compute them, and the width of intervals."""
     trained = Run.open(run, device="cpu", communicator=communicator)
     sizes = {"default": None, "one": 1, "seven": 7, "all": 500}
-    return {
+    errors = {
         name: trained.evaluate("val", batch_size=size).to_dict()["val"]["mae"]["mean"]
         for name, size in sizes.items()
     }
+    report = trained.evaluate("val", intervals=(0.5,))
+    return {"errors": errors, "width": report.mean("width_50"), "crps": report.mean("crps")}
 
 
 def sharded_store(

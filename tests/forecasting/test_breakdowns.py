@@ -19,6 +19,7 @@ from pgti.forecasting import (
     choose_edges,
     evaluate,
     evaluation_report,
+    num_scores,
 )
 from pgti.memory import LiveBytes
 from pgti.store import SeriesStore, TimeAxis
@@ -256,8 +257,11 @@ def test_given_ranges_are_checked() -> None:
             check_ranges(ranges, channels)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("horizon", "num_targets"), [(3, 1), (12, 1), (12, 3)])
-def test_bytes_of_a_breakdown(horizon: int, num_targets: int) -> None:
+@pytest.mark.parametrize(
+    ("horizon", "num_targets", "levels"),
+    [(3, 1, ()), (12, 1, ()), (12, 3, ()), (12, 1, (0.1, 0.5, 0.9))],
+)
+def test_bytes_of_a_breakdown(horizon: int, num_targets: int, levels: tuple[float, ...]) -> None:
     """What a plan counts covers the tensors of an update, and less than twice as much."""
     nodes, windows = 500, 16
     breakdowns = Breakdowns(
@@ -269,9 +273,11 @@ def test_bytes_of_a_breakdown(horizon: int, num_targets: int) -> None:
         edges=((1.0, 2.0, 3.0),) * num_targets,
     )
     values = torch.rand(windows, horizon, nodes, num_targets)
-    metrics = ForecastMetrics(horizon, num_targets, breakdowns=breakdowns)
+    metrics = ForecastMetrics(horizon, num_targets, breakdowns=breakdowns, levels=levels)
+    quantiles = torch.stack([values] * len(levels), dim=-1) if levels else None
     with LiveBytes() as memory:
         groups = breakdowns.of_batch(np.arange(windows), values)
-        metrics.update(values, values, torch.ones_like(values, dtype=torch.bool), groups)
-    estimate = breakdown_bytes(horizon) * windows * nodes * num_targets
+        mask = torch.ones_like(values, dtype=torch.bool)
+        metrics.update(values, values, mask, groups, quantiles)
+    estimate = breakdown_bytes(horizon, num_scores(levels)) * windows * nodes * num_targets
     assert memory.peak_bytes < estimate < 2 * memory.peak_bytes

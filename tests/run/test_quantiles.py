@@ -161,3 +161,13 @@ def test_bounds_as_text() -> None:
             bounds_of_targets(text, targets)
     with pytest.raises(ConfigError, match="bounds name 'flwo': the targets of this run are flow"):
         bounds_of_targets("flwo=0,", targets)
+
+
+def test_a_backtest_scores_quantiles(tmp_path: Path) -> None:
+    """Its folds train them, and the sums of all folds have their scores."""
+    store = make_store(tmp_path / "store", make_series(num_steps=120))
+    result = pgti.backtest(
+        store, tmp_path / "backtest", folds=2, model="linear", loss=QUANTILE, **OPTIONS
+    )
+    coverage = result.errors["coverage_80"]["mean"]
+    assert 0.3 < coverage <= 1

@@ -30,5 +30,6 @@ from pgti.forecasting.prediction import predict as predict
 from pgti.forecasting.report import Report as Report
 from pgti.forecasting.report import step_heading as step_heading
 from pgti.forecasting.scores import is_score as is_score
+from pgti.forecasting.scores import num_scores as num_scores
 from pgti.forecasting.scores import scored_levels as scored_levels
 from pgti.forecasting.writers import ForecastLabels as ForecastLabels

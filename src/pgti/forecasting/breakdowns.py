@@ -37,6 +37,7 @@ RangeEdges: TypeAlias = Sequence[float] | Mapping[str, Sequence[float]]
 of each by name."""
 
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_SCORE_BYTES = 45
 _STEP_BYTES = 200  # 126 of tensors, measured; the rest inside of matrix products
 _SHARES = (0.1, 0.5, 0.9)  # of the training targets below each edge, where none are given
 
@@ -159,12 +160,16 @@ def _range_labels(edges: Sequence[float], unit: str) -> tuple[str, ...]:
     return (f"under {texts[0]}{behind}", *between, f"{texts[-1]}{behind} and over")
 
 
-def breakdown_bytes(horizon: int) -> int:
+def breakdown_bytes(horizon: int, num_scores: int = 0) -> int:
     """Bytes that sums by group take for a while, for each target channel of a window's sensor.
 
     The ranges of all steps, and float64 numbers of a step at a time (`ForecastMetrics.update`).
+
+    Args:
+        horizon: H.
+        num_scores: what is summed for quantiles, beside the errors.
     """
-    return 2 * horizon + _STEP_BYTES
+    return 2 * horizon + _STEP_BYTES + _SCORE_BYTES * num_scores
 
 
 def breakdown_frame(

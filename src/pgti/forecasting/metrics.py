@@ -13,7 +13,7 @@ from torch import Tensor
 from pgti.errors import ConfigError, RunError
 from pgti.forecasting.breakdowns import BreakdownName, Breakdowns, GroupsOfBatch
 from pgti.forecasting.own_metrics import Metrics
-from pgti.forecasting.scores import coverage_pairs, score_means, score_parts
+from pgti.forecasting.scores import num_scores, score_means, score_parts
 from pgti.models import explain_failures
 from pgti.nn import check_masked_sum
 from pgti.nn.execution import split_rows
@@ -76,7 +76,7 @@ class ForecastMetrics:
         self.num_targets = num_targets
         self.mape_threshold = mape_threshold
         self._levels = levels
-        self._num_parts = 5 + len(levels) + 2 * len(coverage_pairs(levels))
+        self._num_parts = 5 + num_scores(levels)
         self._own = dict(own or {})
         self._without_vmap: set[str] = set()
         self._sensors = None if sensors is None else torch.from_numpy(sensors).to(device or "cpu")

@@ -15,6 +15,7 @@ __all__ = [
     "coverage_pairs",
     "is_score",
     "metric_label",
+    "num_scores",
     "score_means",
     "score_parts",
     "scored_levels",
@@ -106,6 +107,11 @@ def score_parts(
         inside = mask & (errors[pair.lower] <= 0) & (errors[pair.upper] >= 0)
         parts += [inside.double(), errors[pair.upper] - errors[pair.lower]]
     return parts
+
+
+def num_scores(levels: Sequence[float]) -> int:
+    """How many parts `score_parts` has."""
+    return len(levels) + 2 * len(coverage_pairs(levels))
 
 
 def score_means(levels: Sequence[float], sums: Sequence[Any]) -> Mapping[str, Any]:

@@ -8,7 +8,13 @@ import torch
 from pgti.batching import PREFETCH_DEPTH, WindowSource
 from pgti.display import size_text
 from pgti.distributed import Communicator
-from pgti.forecasting import HistoricalAverageForecaster, NetworkForecaster, breakdown_bytes
+from pgti.forecasting import (
+    HistoricalAverageForecaster,
+    NetworkForecaster,
+    breakdown_bytes,
+    num_scores,
+    scored_levels,
+)
 from pgti.memory import device_peak_bytes
 from pgti.training import TrainingConfig
 
@@ -130,7 +136,7 @@ def fixed_memory(
         errors=num_evaluated
         * source.num_nodes
         * num_targets
-        * breakdown_bytes(source.spec.horizon),
+        * breakdown_bytes(source.spec.horizon, num_scores(scored_levels(forecaster))),
         series=source.series_bytes,
     )
 
