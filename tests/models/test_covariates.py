@@ -11,6 +11,7 @@ from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
 from pgti.models import MODELS, CovariateHead, add_covariate_head, num_parameters
+from pgti.nn.numerics import float32_products
 from pgti.store import Scaler
 from pgti.training.compilation import compile_network
 
@@ -29,6 +30,11 @@ from .small_models import (
 )
 
 NAMES = [name for name, entry in MODELS.items() if not entry.library]
+CPU = torch.device("cpu")
+NEEDS_GPU = (
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+)
 FUTURE, STATIC = 2, 3
 GIVEN: dict[str, object] = {
     "future_channels": FUTURE,
@@ -104,6 +110,21 @@ def test_it_equals_its_definition() -> None:
     assert_same(found, by_definition(head, forecast, known), wanted)
 
 
+@pytest.mark.parametrize("device", [CPU, pytest.param(torch.device("cuda", 0), marks=NEEDS_GPU)])
+def test_a_device_computes_the_same(device: torch.device) -> None:
+    """Forecasts and gradients, in float32."""
+    head, known, forecast = head_of(), covariates(), forecast_of()
+    expected = head(forecast, **known)
+    wanted = torch.autograd.grad(expected.square().sum(), list(head.parameters()))
+    head.to(device)
+    with float32_products(device):
+        found = head(forecast.to(device), **{name: each.to(device) for name, each in known.items()})
+        gradients = torch.autograd.grad(found.square().sum(), list(head.parameters()))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-5)
+    for one, two in zip(gradients, wanted, strict=True):
+        torch.testing.assert_close(one.cpu(), two, rtol=1e-4, atol=1e-4)
+
+
 def test_it_adds_nothing_at_first() -> None:
     forecast = forecast_of()
     assert torch.equal(CovariateHead(SIZES)(forecast, **covariates()), forecast)
@@ -146,6 +167,19 @@ class Named(nn.Module):
         return x + static.sum()
 
 
+class Owner(nn.Module):
+    """Uses the head itself, under the same name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.covariate_head = head_of()
+
+    def forward(self, x: Tensor, calendar: Tensor, future: Tensor, static: Tensor) -> Tensor:
+        """[B, L, N, C_in] -> [B, H, N, C_out]."""
+        newest = x[:, -1:, :, :TARGETS].expand(-1, HORIZON, -1, -1)
+        return self.covariate_head(newest, x, calendar, future, static)
+
+
 class Unnamed(nn.Module):
     """Does not say what it reads."""
 
@@ -156,6 +190,11 @@ class Unnamed(nn.Module):
 
 def test_a_network_that_reads_them_itself_has_none() -> None:
     assert add_covariate_head(Named(), SIZES) is None
+    network = Owner()
+    own = network.covariate_head
+    assert add_covariate_head(network, SIZES) is None
+    assert network.covariate_head is own
+    assert network(**covariates()).shape == (BATCH, HORIZON, NUM_NODES, TARGETS)
     assert add_covariate_head(Unnamed(), SIZES) is not None
 
 
