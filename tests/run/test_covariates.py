@@ -406,13 +406,16 @@ def test_a_warm_start_standardises_features_as_the_run_did(tmp_path: Path) -> No
     )):  # fmt: skip
         assert lanes_of(each) == pytest.approx([1, 2, 3])
     assert lanes_of(run) == lanes_of(refitted) == pytest.approx([-1, 0, 1])
-    bare = ingest(values[..., :1], tmp_path / "bare", channels=("flow",), node_ids=("a", "b", "c"),
+    bare = ingest(values, tmp_path / "bare", channels=("flow", "rain"), node_ids=("a", "b", "c"),
                   start="2025-03-01", interval="1h")  # fmt: skip
-    start = pgti.train(bare, tmp_path / "bare-run", windows={"input_steps": INPUTS, "horizon": 2},
-                       model="linear", epochs=1, progress=False)  # fmt: skip
+    windows = {"input_steps": INPUTS, "horizon": HORIZON, "targets": ("flow",)}
+    start = pgti.train(bare, tmp_path / "bare-run", windows=windows, model="linear", epochs=1,
+                       progress=False)  # fmt: skip
     assert start.forecaster.head is None
-    with pytest.raises(RunError, match=r"channels flow and the store"):
+    with pytest.raises(RunError, match=r"\(none\).*\(rain\).*or leave .*windows.covariates=False"):
         pgti.train(first, tmp_path / "refused", init_from=start, **options)
+    without = {"windows": {"covariates": False}}
+    pgti.train(first, tmp_path / "without", init_from=start, **options, **without)
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

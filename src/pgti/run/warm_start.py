@@ -15,6 +15,7 @@ from pgti.forecasting import NetworkForecaster
 from pgti.models import ModelFactory, is_own_model
 from pgti.run.build import network_shape
 from pgti.run.config import RunConfig
+from pgti.run.covariates import check_covariates
 from pgti.run.run import Run
 from pgti.run.series import RunData
 from pgti.run.transfer import carry_over, check_fit, find_sensor_dimensions
@@ -203,23 +204,6 @@ class StartRun:
                 f"{option('refit_scaler', value=True)} to fit one on {store.path}"
             )
 
-    def _check_covariates(self, source: WindowSource, reads: frozenset[str]) -> None:
-        """Refuse covariates of another meaning, where a network reads them."""
-        pairs: list[tuple[str, list[str], list[str]]] = []
-        if reads & {"future", "future_mask"}:
-            names = _known_names(self.source), _known_names(source)
-            pairs.append(("channels known in advance", *names))
-        if reads & {"static", "static_codes"}:
-            features = _features(self.source), _features(source)
-            pairs.append(("features of the sensors", *features))
-        for what, before, now in pairs:
-            if before != now:
-                raise RunError(
-                    f"the run {self.path} has other {what} ({_list(before)}) than the store "
-                    f"{source.store.path} ({_list(now)}), and its network reads them: ingest the "
-                    "readings with those of the run"
-                )
-
     def weights_for(
         self, config: RunConfig, source: WindowSource, forecaster: NetworkForecaster
     ) -> tuple[dict[str, Tensor], list[str]]:
@@ -243,7 +227,7 @@ class StartRun:
                     f"the run {self.path} has {name} {mine!r} and the new one {other!r}: its "
                     f"weights are for its own inputs; leave {option(f'windows.{name}')} out"
                 )
-        self._check_covariates(source, self.reads | forecaster.reads)
+        check_covariates(self.path, self.source, self.reads, source, forecaster.reads)
         network = forecaster.network
         before, after = self.source.store.meta.node_ids, source.store.meta.node_ids
         weights: dict[str, Tensor] = dict(self.weights)
@@ -330,22 +314,6 @@ def _inputs(one: WindowSource, two: WindowSource) -> dict[str, tuple[Any, Any]]:
 
 def _input_names(source: WindowSource) -> tuple[str, ...]:
     return tuple(source.store.meta.channels[index] for index in source.input_indices)
-
-
-def _known_names(source: WindowSource) -> list[str]:
-    return [source.store.meta.channels[index] for index in source.known_indices]
-
-
-def _features(source: WindowSource) -> list[str]:
-    """Features of the sensors, each with its categories."""
-    if source.static is None:
-        return []
-    pairs = zip(source.static.names, source.static.categories, strict=True)
-    return [f"{name}: {'/'.join(words)}" if words else name for name, words in pairs]
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(names) or "none"
 
 
 def _seconds(interval: int | None) -> str:
