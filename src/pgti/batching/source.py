@@ -93,10 +93,9 @@ class WindowSource:
 
     def __post_init__(self) -> None:
         if self.climatology and (self.typical is None or not self.typical.has_times_of_day):
-            raise ConfigError(
-                "a climatology is the mean of a time of day, and the series has no times or no "
-                f"more than one reading a day: leave {option('windows.climatology')} out"
-            )
+            why = "the series has no times or no more than one reading a day"
+            leave = f"leave {option('windows.climatology')} out"
+            raise ConfigError(f"a climatology is the mean of a time of day, and {why}: {leave}")
         if (self.fills or self.fills_history) and self.typical is None:
             raise ConfigError(
                 f"readings {'are missing' if self.fills else 'before the first row are missing'} "

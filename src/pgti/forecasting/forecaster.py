@@ -207,6 +207,11 @@ class NetworkForecaster(AbstractScaledForecaster):
         return frozenset((*(self.requested or ()), *(() if self.head is None else self.head.reads)))
 
     @property
+    def called(self) -> tuple[nn.Module, ...]:
+        """What a pass calls, in this order: the network and its head."""
+        return (self.network,) if self.head is None else (self.network, self.head)
+
+    @property
     def uses_future(self) -> bool:
         """Whether values that are known in advance are read."""
         return bool({"future", "future_mask"} & self.reads)

@@ -119,10 +119,8 @@ class Trainer:
         """
         self.train_step.average.begin()
         self.train_step.broadcast_network()
-        if self._config.compile:
-            for each in (self._forecaster.network, self._forecaster.head):
-                if each is not None:
-                    compile_network(each, self._config.compile_mode)
+        for each in self._forecaster.called if self._config.compile else ():
+            compile_network(each, self._config.compile_mode)
         self._forecaster.train()
         self._any_callbacks = self._communicator.any(bool(self._extensions.callbacks))
         if self._extensions.callbacks:
