@@ -449,7 +449,7 @@ def train_shards(
     """Train with the sensors split over ranks, in float64; or give the error's message."""
     lines: list[str] = []
     size = {} if "batch_size_per_rank" in training else {"batch_size": 6}
-    build, forward = prepare_module.build_forecaster, NetworkForecaster.forward
+    build, forward = prepare_module.build_forecaster, NetworkForecaster.outputs
 
     def double(*args: Any, **kwargs: Any) -> NetworkForecaster:
         return build(*args, **kwargs).double()
@@ -459,7 +459,7 @@ def train_shards(
 
     with (
         patch.object(prepare_module, "build_forecaster", double),
-        patch.object(NetworkForecaster, "forward", of_double),
+        patch.object(NetworkForecaster, "outputs", of_double),
     ):
         try:
             config = RunConfig(
