@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.models import STID, AbstractModel, STIDConfig, num_parameters
+from pgti.nn import dropout
 
 from .dense_reference import assert_equals_reference, assert_same, calendar_vectors
 from .history import DAYS, SPAN, history_inputs, history_shape
@@ -91,14 +91,14 @@ def test_history_is_one_more_vector(rows: tuple[range, ...], targets: tuple[int,
 
 
 def test_units_are_dropped_after_the_relu() -> None:
-    """In training, with the masks that torch's generator draws, layer by layer."""
+    """In training, with the masks of `pgti.nn.dropout`, layer by layer."""
     model = build("stid", dropout=0.4).double().train()
     x = inputs(FLOAT64)
     torch.manual_seed(8)
     found = model(x, supports_of(model))
     torch.manual_seed(8)
     ones = torch.ones(BATCH, NUM_NODES, 4 * 32, dtype=FLOAT64)
-    kept = [functional.dropout(ones, 0.4) for _ in range(2)]
+    kept = [dropout(ones, 0.4) for _ in range(2)]
     torch.testing.assert_close(found, reference(model, x, kept), rtol=1e-10, atol=1e-11)
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from pgti.errors import ConfigError, option
 from pgti.models.base import ModelShape
-from pgti.nn import without_autocast
+from pgti.nn import Linear, linear, relu_dropout, without_autocast
 from pgti.shapes import BHNC, BLNC
 
 __all__ = [
@@ -37,18 +37,25 @@ class Regression(nn.Linear):
 
     if TYPE_CHECKING:  # torch declares that calls return Any
 
-        def __call__(self, state_BND: Tensor) -> BHNC:
+        def __call__(self, state_BND: Tensor, added_BNK: Tensor | None = None) -> BHNC:
             """`forward`, typed."""
 
     def __init__(self, width: int, shape: ModelShape) -> None:
         super().__init__(width, shape.horizon * shape.target_channels)
         self._steps_and_targets = (shape.horizon, shape.target_channels)
 
-    def forward(self, state_BND: Tensor) -> BHNC:
-        """Contiguous forecasts from [B, N, D]; no autocast, as bfloat16 rounds off 3 digits."""
+    def forward(self, state_BND: Tensor, added_BNK: Tensor | None = None) -> BHNC:
+        """Contiguous forecasts from [B, N, D]; no autocast, as bfloat16 rounds off 3 digits.
+
+        Args:
+            state_BND: of the nodes.
+            added_BNK: what is added to the forecasts [B, N, H * C_out].
+        """
         with without_autocast(state_BND.device):
             state_BND = state_BND.to(self.weight.dtype)
             forecast_BNK = functional.linear(state_BND, self.weight, self.bias)
+        if added_BNK is not None:
+            forecast_BNK = forecast_BNK + added_BNK
         forecast_BNHC = forecast_BNK.view(*forecast_BNK.shape[:2], *self._steps_and_targets)
         return forecast_BNHC.transpose(1, 2).contiguous()
 
@@ -63,16 +70,28 @@ class ResidualLayer(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.first = nn.Linear(width, width)
-        self.second = nn.Linear(width, width)
+        self.first = Linear(width, width)
+        self.second = Linear(width, width)
         self._dropout = dropout
 
     def forward(self, h_BND: Tensor) -> Tensor:
         """[B, N, D] from [B, N, D]."""
-        units_BND = functional.relu(self.first(h_BND))
-        units_BND = functional.dropout(units_BND, self._dropout, training=self.training)
-        output_BND: Tensor = h_BND + self.second(units_BND)
-        return output_BND
+        h_SD = h_BND.flatten(0, 1)
+        units_SD, weight = self._units(h_SD)
+        return (h_SD + linear(units_SD, weight, self.second.bias)).view_as(h_BND)
+
+    def regress(self, h_BND: Tensor, regression: Regression) -> BHNC:
+        """`regression(self(h))`, where the layer's last map and the regression are one product."""
+        units_SD, weight = self._units(h_BND.flatten(0, 1))
+        into = regression.weight
+        with without_autocast(h_BND.device):
+            units_BNH = linear(units_SD.to(into.dtype), into @ weight, into @ self.second.bias)
+        return regression(h_BND, units_BNH.view(*h_BND.shape[:2], -1))
+
+    def _units(self, h_SD: Tensor) -> tuple[Tensor, Tensor]:
+        """The units, and the weight that follows."""
+        units_SD, scale = relu_dropout(self.first(h_SD), self._dropout * self.training)
+        return units_SD, self.second.weight * scale
 
 
 class CalendarEmbedding(nn.Module):

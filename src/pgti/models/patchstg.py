@@ -10,7 +10,7 @@ from pgti.errors import ConfigError
 from pgti.graph import SensorGraph, patch_sensors
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import PatchSupports, Supports, dropout
+from pgti.nn import Linear, PatchSupports, Supports, dropout
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["PatchSTG", "PatchSTGConfig"]
@@ -108,7 +108,7 @@ class PatchSTG(AbstractModel):
     def __init__(self, config: PatchSTGConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         window = shape.input_steps * shape.input_channels
-        self.window_embedding = nn.Linear(window, config.window_embedding)
+        self.window_embedding = Linear(window, config.window_embedding)
         self.calendar = CalendarEmbedding(
             shape, config.time_of_day_embedding, config.day_of_week_embedding
         )
@@ -177,10 +177,10 @@ class _AttentionBlock(nn.Module):
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attended = nn.Linear(width, width)
-        self.expansion = nn.Linear(width, width)
-        self.contraction = nn.Linear(width, width)
+        self.query_key_value = Linear(width, 3 * width)
+        self.attended = Linear(width, width)
+        self.expansion = Linear(width, width)
+        self.contraction = Linear(width, width)
         self._dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import Supports
+from pgti.nn import Linear, Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STAEformer", "STAEformerConfig"]
@@ -96,7 +96,7 @@ class STAEformer(AbstractModel):
 
     def __init__(self, config: STAEformerConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
-        self.input_embedding = nn.Linear(shape.input_channels, config.input_embedding)
+        self.input_embedding = Linear(shape.input_channels, config.input_embedding)
         self.calendar = CalendarEmbedding(
             shape, config.time_of_day_embedding, config.day_of_week_embedding
         )
@@ -160,11 +160,11 @@ class _TransformerLayer(nn.Module):
 
     def __init__(self, width: int, feed_forward: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.attended = nn.Linear(width, width)
+        self.query_key_value = Linear(width, 3 * width)
+        self.attended = Linear(width, width)
         self.attention_norm = nn.LayerNorm(width)
-        self.expansion = nn.Linear(width, feed_forward)
-        self.contraction = nn.Linear(feed_forward, width)
+        self.expansion = Linear(width, feed_forward)
+        self.contraction = Linear(feed_forward, width)
         self.feed_forward_norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self._heads = heads

@@ -1,5 +1,6 @@
 """STID: the window of a sensor with embeddings of the sensor, the time and the day of the week."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from pgti.models.layers import (
     ResidualLayer,
     required_history,
 )
-from pgti.nn import Supports
+from pgti.nn import Linear, Supports
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STID", "STIDConfig"]
@@ -89,7 +90,7 @@ class STID(AbstractModel):
     def __init__(self, config: STIDConfig, shape: ModelShape) -> None:
         super().__init__(config, shape)
         window = shape.input_steps * shape.input_channels
-        self.window_embedding = nn.Linear(window, config.window_embedding)
+        self.window_embedding = Linear(window, config.window_embedding)
         self.node_embedding = nn.Parameter(torch.empty(shape.num_nodes, config.node_embedding))
         self.calendar = CalendarEmbedding(
             shape, config.time_of_day_embedding, config.day_of_week_embedding
@@ -101,7 +102,7 @@ class STID(AbstractModel):
         if shape.history_steps:
             self.history_embedding = HistoryEmbedding(config.history_embedding, shape)
             width += config.history_embedding
-        self.layers = nn.ModuleList(
+        self.layers: Sequence[ResidualLayer] = nn.ModuleList(  # type: ignore[assignment] # torch's list
             ResidualLayer(width, config.dropout) for _ in range(config.layers)
         )
         self.regression = Regression(width, shape)
@@ -125,6 +126,7 @@ class STID(AbstractModel):
         if self.history_embedding is not None and history is not None:
             vectors.append(self.history_embedding(history))
         h_BND = torch.cat(vectors, dim=2)
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             h_BND = self.maybe_checkpoint(layer, h_BND, draws=True)
-        return self.regression(h_BND)
+        return self.maybe_checkpoint(last.regress, h_BND, self.regression, draws=True)

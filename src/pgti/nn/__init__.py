@@ -14,6 +14,7 @@ from pgti.nn.diffusion import diffuse as diffuse
 from pgti.nn.diffusion import diffusion_convolution as diffusion_convolution
 from pgti.nn.dropout import dropout as dropout
 from pgti.nn.dropout import dropout_add as dropout_add
+from pgti.nn.dropout import relu_dropout as relu_dropout
 from pgti.nn.execution import checkpointed as checkpointed
 from pgti.nn.execution import draw_as_linear as draw_as_linear
 from pgti.nn.execution import without_autocast as without_autocast
@@ -23,6 +24,8 @@ from pgti.nn.graph_gru import GraphGRU as GraphGRU
 from pgti.nn.learned_graph import Neighbours as Neighbours
 from pgti.nn.learned_graph import nearest as nearest
 from pgti.nn.limits import ChunkLimits as ChunkLimits
+from pgti.nn.linear import Linear as Linear
+from pgti.nn.linear import linear as linear
 from pgti.nn.losses import MaskedLoss as MaskedLoss
 from pgti.nn.losses import check_masked_sum as check_masked_sum
 from pgti.nn.losses import huber as huber

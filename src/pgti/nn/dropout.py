@@ -1,9 +1,11 @@
 """Dropout, also of a branch that is added to its input: y = x + dropout(branch)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["dropout", "dropout_add"]
+__all__ = ["dropout", "dropout_add", "relu_dropout"]
 
 _LEVELS = 1 << 16
 """Probabilities are multiples of 1 / 65,536: a unit takes 16 bits, a quarter of a 64-bit draw.
@@ -40,6 +42,42 @@ def dropout_add(x: Tensor, branch: Tensor, probability: float) -> Tensor:
         return x + branch
     mask, scale = _draw(branch, probability)
     return torch.add(x, branch * mask, alpha=scale)
+
+
+def relu_dropout(x: Tensor, probability: float) -> tuple[Tensor, float]:
+    """The relu of x with units zeroed at random, and the scale that the others still lack.
+
+    A layer that follows multiplies its weights by the scale: they are fewer numbers. The backward
+    pass needs the result alone, which is 0 where a unit was zeroed.
+
+    Args:
+        x: any shape; it may be overwritten.
+        probability: that a unit is zeroed, at least 0 and below 1; rounded to 1 / 65,536. With 0
+            it draws nothing.
+    """
+    if probability == 0:
+        return x.relu(), 1.0
+    mask, scale = _draw(x, probability)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return (x * mask).relu(), scale
+    result: Tensor = _MaskedRelu.apply(x, mask)  # type: ignore[no-untyped-call] # torch does not annotate it
+    return result, scale
+
+
+class _MaskedRelu(torch.autograd.Function):
+    """relu(x mask), in place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        x.mul_(mask).relu_()
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (units,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(gradients[0], units, 0), None
 
 
 def _draw(x: Tensor, probability: float) -> tuple[Tensor, float]:
