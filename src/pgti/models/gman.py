@@ -9,7 +9,14 @@ from torch.nn import functional
 
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression, continued_calendar
-from pgti.nn import NormedMaps, Supports, dropout, normed_relu, update_running
+from pgti.nn import (
+    NormedMaps,
+    Supports,
+    dropout,
+    normed_relu,
+    update_running,
+    without_autocast,
+)
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["GMAN", "GMANConfig"]
@@ -132,8 +139,9 @@ class GMAN(AbstractModel):
         shape = self.shape
         if calendar is None:
             calendar = continued_calendar(x, shape)
-        sensors_ND = self._apply_part(self.sensor_maps, self.sensor_embedding)
-        times_BTD = self._times(calendar)
+        with without_autocast(x.device):  # of few rows
+            sensors_ND = self._apply_part(self.sensor_maps, self.sensor_embedding)
+            times_BTD = self._times(calendar.to(self.sensor_embedding.dtype))
         past_BLD, future_BHD = times_BTD[:, : shape.input_steps], times_BTD[:, shape.input_steps :]
         readings = x[..., : shape.input_channels - shape.calendar_channels]
         h_BTND = self._apply_part(self.entrance, readings)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
@@ -139,7 +140,16 @@ class A3TGCN(_GraphRecurrentModel):
 
     def _context(self, states_NBD: Sequence[NBD]) -> NBD:
         """The sum of the states of all steps, weighted by attention."""
-        scores_LNB1 = torch.stack([self.score(state_NBD) for state_NBD in states_NBD])
+        # w2 . tanh(a) is 2 w2 . sigmoid(2 a) less the sum of w2, which a softmax does not see.
+        weight_DD, bias_D, weight_1D = (2 * each for each in self.score.parameters())
+        scores_LNB1 = torch.stack(
+            [
+                functional.linear(
+                    torch.sigmoid(functional.linear(state_NBD, weight_DD, bias_D)), weight_1D
+                )
+                for state_NBD in states_NBD
+            ]
+        )
         weights_LNB1 = scores_LNB1.to(states_NBD[0].dtype).softmax(dim=0)
         context_NBD = torch.zeros_like(states_NBD[0])
         for weight_NB1, state_NBD in zip(weights_LNB1, states_NBD, strict=True):

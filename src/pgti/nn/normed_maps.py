@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pgti.nn.execution import without_autocast
+
 __all__ = ["NormedMaps", "normed_relu"]
 
 
@@ -50,8 +52,10 @@ class NormedMaps(nn.Module):
         )
 
     def _of_embedding(self, sensors_ND: Tensor, times_BTD: Tensor, weight: Tensor) -> Tensor:
-        of_sensor_NO = functional.linear(sensors_ND, weight)
-        return of_sensor_NO + functional.linear(times_BTD, weight, self.bias)[:, :, None]
+        # Few numbers, among whose rows a normalization would magnify what autocast rounds off.
+        with without_autocast(weight.device):
+            of_sensor_NO = functional.linear(sensors_ND, weight)
+            return of_sensor_NO + functional.linear(times_BTD, weight, self.bias)[:, :, None]
 
 
 def normed_relu(y: Tensor, norm: nn.BatchNorm1d, moments: list[Tensor]) -> Tensor:
