@@ -79,6 +79,10 @@ COMMANDS = {
         "pgti_bench.models:models_command",
         "Train every model for two steps within a memory limit, and report memory and time.",
     ),
+    "official": (
+        "pgti_bench.official.command:official_command",
+        "Time a training step of every model beside its function as the released code computes it.",
+    ),
     "launches": (
         "pgti_bench.launch_table:launches_command",
         "Count the kernels that a GPU would start in a training step; needs no GPU.",

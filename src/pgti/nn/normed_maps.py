@@ -14,7 +14,9 @@ __all__ = ["NormedMaps", "normed_relu"]
 
 
 class NormedMaps(nn.Module):
-    """relu(norm(x W + b)), for several maps of one input.
+    """relu(norm(x W)), for several maps of one input.
+
+    A bias would be taken off with the mean.
 
     Args:
         inputs: channels of x.
@@ -28,12 +30,11 @@ class NormedMaps(nn.Module):
         self.weight = nn.Parameter(torch.empty(number * width, inputs))
         for weight in torch.split(self.weight, width):
             nn.init.xavier_uniform_(weight)
-        self.bias = nn.Parameter(torch.zeros(number * width))
         self.norm = nn.BatchNorm1d(number * width, eps=epsilon)
 
     def forward(self, x: Tensor, moments: list[Tensor]) -> Tensor:
         """[.., number * D]; appends the mean and the variance of the batch in training."""
-        return normed_relu(functional.linear(x, self.weight, self.bias), self.norm, moments)
+        return normed_relu(functional.linear(x, self.weight), self.norm, moments)
 
     def of_sum(
         self, h_BTND: Tensor, sensors_ND: Tensor, times_BTD: Tensor, moments: list[Tensor]
@@ -55,7 +56,7 @@ class NormedMaps(nn.Module):
         # Few numbers, among whose rows a normalization would magnify what autocast rounds off.
         with without_autocast(weight.device):
             of_sensor_NO = functional.linear(sensors_ND, weight)
-            return of_sensor_NO + functional.linear(times_BTD, weight, self.bias)[:, :, None]
+            return of_sensor_NO + functional.linear(times_BTD, weight)[:, :, None]
 
 
 def normed_relu(y: Tensor, norm: nn.BatchNorm1d, moments: list[Tensor]) -> Tensor:

@@ -1,0 +1,45 @@
+"""What several of the networks share."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pgti.models import AbstractModel
+from pgti.nn import Supports
+
+__all__ = ["Rival", "dense_operators", "linear", "taken"]
+
+
+class Rival(NamedTuple):
+    """A network as released code computes it.
+
+    Attributes:
+        build: gets a model and the operators of its graph; the network that it makes has copies of
+            the model's weights, and `forward(x)` gives what the model gives.
+        code: whose way of computing it has.
+    """
+
+    build: Callable[[AbstractModel, Supports], nn.Module]
+    code: str
+
+
+def taken(tensor: Tensor) -> nn.Parameter:
+    """A copy of a weight."""
+    return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format))
+
+
+def linear(weight_OI: Tensor, bias_O: Tensor | None = None) -> nn.Linear:
+    """An affine map with copies of weights [O, I] and [O]."""
+    layer = nn.Linear(weight_OI.shape[1], weight_OI.shape[0], bias=bias_O is not None)
+    layer.weight = taken(weight_OI)
+    if bias_O is not None:
+        layer.bias = taken(bias_O)
+    return layer
+
+
+def dense_operators(supports: Supports) -> list[Tensor]:
+    """The operators of a graph, [N, N] each: released codes multiply with dense matrices."""
+    identity_NN = torch.eye(supports.num_nodes)
+    return [supports.product(index, identity_NN) for index in range(len(supports))]
