@@ -138,7 +138,11 @@ def _beside(name: str, options: OfficialOptions) -> StepBeside:
     """One model."""
     model_class = MODELS[name].model
     assert isinstance(model_class, type)  # a network of the user's own has no rival
-    calendar = ("time-of-day", "day-of-week")[: 2 if model_class.uses_day_of_week else 1]
+    uses = {
+        "time-of-day": model_class.uses_time_of_day,
+        "day-of-week": model_class.uses_day_of_week,
+    }
+    calendar = tuple(feature for feature, is_used in uses.items() if is_used)
     shape = ModelShape(
         input_steps=options.input_steps,
         horizon=options.horizon,

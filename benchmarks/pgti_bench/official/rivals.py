@@ -1,15 +1,21 @@
 """The networks by the name of the model beside which each is timed."""
 
+from pgti_bench.official.agcrn import build_agcrn
 from pgti_bench.official.d2stgnn import build_d2stgnn
+from pgti_bench.official.dcrnn import build_dcrnn
 from pgti_bench.official.gman import build_gman
 from pgti_bench.official.graph_gru import build_graph_gru
 from pgti_bench.official.layers import Rival
+from pgti_bench.official.stgcn import build_stgcn
 
 __all__ = ["RIVALS"]
 
 RIVALS = {
     "a3tgcn": Rival(build_graph_gru, "lehaifeng/T-GCN, PyTorch, with the attention of the paper"),
+    "agcrn": Rival(build_agcrn, "LeiBAI/AGCRN"),
     "d2stgnn": Rival(build_d2stgnn, "GestaltCogTeam/D2STGNN"),
+    "dcrnn": Rival(build_dcrnn, "chnsh/DCRNN_PyTorch, with the powers of the paper"),
     "gman": Rival(build_gman, "zhengchuanpan/GMAN, in torch"),
+    "stgcn": Rival(build_stgcn, "hazdzz/STGCN"),
     "tgcn": Rival(build_graph_gru, "lehaifeng/T-GCN, PyTorch"),
 }
