@@ -63,6 +63,10 @@ COMMANDS = {
         "pgti_bench.append:append_command",
         "Time how long it takes to append one row to stores of several lengths.",
     ),
+    "history": (
+        "pgti_bench.history:history_command",
+        "Make batches with history from the series and from materialised windows, interleaved.",
+    ),
     "ranks": (
         "pgti_bench.ranks:ranks_command",
         "Compare training on one rank and on two, each with one thread: speed, or private memory.",

@@ -47,7 +47,7 @@ def memory_command(
     """Compute the memory of data sets by formula, and measure that of pgti's commands on them.
 
     By formula: the paper's data sets as its code holds them, and pgti's series. Measured: training,
-    evaluating and forecasting with a two-layer DCRNN on simulated stores of the same shapes, each
+    evaluating and forecasting, with a two-layer DCRNN if not asked otherwise, on simulated stores of the same shapes, each
     command a separate process.
 
     Args:

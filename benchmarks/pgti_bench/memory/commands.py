@@ -38,7 +38,10 @@ class MemoryOptions:
         batching: Batching strategies to train with, comma-separated.
         max_steps: Optimizer steps of a training.
         batch_size: Windows per batch.
-        hidden: Hidden units of each layer of the model, a DCRNN of two layers.
+        model: Model to train.
+        hidden: Hidden units of each layer of a DCRNN, which has two; other models have their
+            defaults.
+        history: History of the windows, as `--windows.history` takes it; none by default.
         windows: Maximum number of windows to validate, test and evaluate.
 
     Raises:
@@ -49,7 +52,9 @@ class MemoryOptions:
     batching: tuple[str, ...] = BATCHINGS
     max_steps: int = 30
     batch_size: int = 8
+    model: str = "dcrnn"
     hidden: int = 16
+    history: tuple[str, ...] = ()
     windows: int = 200
 
     def __post_init__(self) -> None:
@@ -162,7 +167,9 @@ def _train_arguments(
         *("--batching", batching),
         *("--max-steps", options.max_steps),
         *("--batch-size", options.batch_size),
-        *("--model.hidden", options.hidden),
+        *("--model", options.model),
+        *(("--model.hidden", options.hidden) if options.model == "dcrnn" else ()),
+        *(("--windows.history", ",".join(options.history)) if options.history else ()),
         *("--val-windows", options.windows),
         *("--test-windows", options.windows),
         *("--windows.input-steps", shape.window_steps),

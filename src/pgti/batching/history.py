@@ -152,9 +152,7 @@ class NumpyHistory:
                 observed = None if mask is None else mask[window, rows]
                 self._decoder.readings(codes, values[window, rows], observed)
                 if observed is not None and self._typical is not None and not observed.all():
-                    assert own_bins is not None  # of a history that is filled
-                    typical = self._typical[own_bins[rows]]
-                    np.copyto(values[window, rows], typical, where=~observed)
+                    self._fill(values[window, rows], observed, own_bins, rows)
         whole = (windows, steps, self._nodes, self._channels)
         readings = torch.from_numpy(values).view(whole)
         return readings, observed_rows(history.is_there, whole) if mask is None else (
@@ -172,6 +170,24 @@ class NumpyHistory:
         codes: Raw = self._scratch.array("codes", (len(places), raw.shape[1]), raw.dtype)
         np.take(raw, places, axis=0, out=codes, mode="clip")
         return codes
+
+    def _fill(
+        self,
+        values: NDArray[np.float32],
+        observed: NDArray[np.bool_],
+        bins: NDArray[np.int64] | None,
+        rows: slice,
+    ) -> None:
+        """Write what is typical in place of missing readings, which are +0.0."""
+        usual = self._scratch.array("usual", observed.shape, np.float32)
+        self._stand_in(usual, bins, rows)
+        missing = self._scratch.array("missing", observed.shape, np.bool_)
+        np.logical_not(observed, out=missing)
+        # As integers: a copy where something is missing branches at each reading.
+        bits = usual.view(np.int32)
+        bits *= missing
+        into = values.view(np.int32)
+        into |= bits
 
     def _stand_in(
         self, values: NDArray[np.float32], bins: NDArray[np.int64] | None, rows: slice
