@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pgti.batching import Batch as Batch
     from pgti.batching import BatchLoader as BatchLoader
     from pgti.batching import CovariateSample as CovariateSample
+    from pgti.batching import HistorySample as HistorySample
     from pgti.batching import WindowConfig as WindowConfig
     from pgti.batching import WindowDataset as WindowDataset
     from pgti.batching import WindowSample as WindowSample

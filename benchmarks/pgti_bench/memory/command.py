@@ -47,8 +47,8 @@ def memory_command(
     """Compute the memory of data sets by formula, and measure that of pgti's commands on them.
 
     By formula: the paper's data sets as its code holds them, and pgti's series. Measured: training,
-    evaluating and forecasting, with a two-layer DCRNN if not asked otherwise, on simulated stores of the same shapes, each
-    command a separate process.
+    evaluating and forecasting on simulated stores of the same shapes, by default with a two-layer
+    DCRNN, each command a separate process.
 
     Args:
         datasets: Comma-separated names: the paper's six, and pems-ten-years, a sparse file ten

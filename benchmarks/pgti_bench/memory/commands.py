@@ -38,7 +38,7 @@ class MemoryOptions:
         batching: Batching strategies to train with, comma-separated.
         max_steps: Optimizer steps of a training.
         batch_size: Windows per batch.
-        model: Model to train.
+        network: Model to train.
         hidden: Hidden units of each layer of a DCRNN, which has two; other models have their
             defaults.
         history: History of the windows, as `--windows.history` takes it; none by default.
@@ -52,7 +52,7 @@ class MemoryOptions:
     batching: tuple[str, ...] = BATCHINGS
     max_steps: int = 30
     batch_size: int = 8
-    model: str = "dcrnn"
+    network: str = "dcrnn"
     hidden: int = 16
     history: tuple[str, ...] = ()
     windows: int = 200
@@ -167,8 +167,8 @@ def _train_arguments(
         *("--batching", batching),
         *("--max-steps", options.max_steps),
         *("--batch-size", options.batch_size),
-        *("--model", options.model),
-        *(("--model.hidden", options.hidden) if options.model == "dcrnn" else ()),
+        *("--model", options.network),
+        *(("--model.hidden", options.hidden) if options.network == "dcrnn" else ()),
         *(("--windows.history", ",".join(options.history)) if options.history else ()),
         *("--val-windows", options.windows),
         *("--test-windows", options.windows),
