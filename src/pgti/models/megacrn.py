@@ -1,9 +1,10 @@
 """MegaCRN: a recurrent encoder-decoder over graphs learned from a memory of prototypes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +23,15 @@ from pgti.nn import (
     adaptive_recurrence,
     chebyshev_terms,
     check_adjacency_form,
+    is_dense,
     without_autocast,
 )
 from pgti.shapes import BHNC, BLNC, NBD
 
 __all__ = ["MegaCRN", "MegaCRNConfig"]
+
+TermsOf: TypeAlias = Callable[[Tensor], list[Tensor]]
+"""Gives the terms of a graph convolution of a state [N, .., C]."""
 
 _MARGIN = 1.0
 """How much nearer than the second prototype the first has to be to the query."""
@@ -154,11 +159,11 @@ class MegaCRN(AbstractModel):
         num_nodes, num_steps, batch, _ = x_NLBC.shape
         horizon, width = self.shape.horizon, self.decoder.hidden
         steps = self.steps_per_part(num_steps + horizon, num_nodes * batch * 3 * width)
-        graphs = self._graphs()
+        terms_of = self._graph_terms()
         weights = _weights(self.encoder)
         state_NBD = x.new_zeros(num_nodes, batch, self.config.hidden)
         for part_NLBC in torch.split(x_NLBC, steps, dim=1):
-            state_NBD = self.maybe_checkpoint(self._read, part_NLBC, state_NBD, weights, graphs)
+            state_NBD = self.maybe_checkpoint(self._read, part_NLBC, state_NBD, weights, terms_of)
         state_NBD = self._recall(state_NBD, teacher)
 
         calendar = continued_calendar(x, self.shape) if calendar is None else calendar
@@ -171,40 +176,35 @@ class MegaCRN(AbstractModel):
         for first in range(0, horizon, steps):
             part = slice(first, first + steps)
             part_NBC, fed_NBC, state_NBD = self.maybe_checkpoint(
-                self._decode, fed_NBC, state_NBD, ahead_HBF[part], truths[part], weights, graphs
+                self._decode, fed_NBC, state_NBD, ahead_HBF[part], truths[part], weights, terms_of
             )
             forecasts_NBC += part_NBC
         return torch.stack(forecasts_NBC).permute(2, 0, 1, 3).contiguous()
 
-    def _graphs(self) -> tuple[AdaptiveAdjacency, AdaptiveAdjacency]:
+    def _graph_terms(self) -> TermsOf:
+        """What gives a state and its higher polynomials of each graph: one product if dense."""
         with without_autocast(self.memory.device):
             first_ND = self.first_mixture @ self.memory
             second_ND = self.second_mixture @ self.memory
-        form = self.config.adjacency
-        return (
-            adaptive_adjacency(first_ND, second_ND, form),
-            adaptive_adjacency(second_ND, first_ND, form),
-        )
-
-    def _terms(self, state: Tensor, graphs: Sequence[AdaptiveAdjacency]) -> list[Tensor]:
-        """The state, and its higher polynomials of each graph."""
-        terms = chebyshev_terms(state, 1, graphs[0].propagate)
-        for graph in graphs:
-            terms += chebyshev_terms(terms[0], self.config.order, graph.propagate)[1:]
-        return terms
+            form, order = self.config.adjacency, self.config.order
+            graphs = [
+                adaptive_adjacency(*pair, form)
+                for pair in ((first_ND, second_ND), (second_ND, first_ND))
+            ]
+            if not is_dense(form, len(first_ND)):
+                return partial(_terms, graphs=graphs, order=order)
+            identity_NN = torch.eye(len(first_ND), dtype=first_ND.dtype, device=first_ND.device)
+            return partial(_stacked_terms, torch.cat(_terms(identity_NN, graphs, order)[1:]))
 
     def _read(
         self,
         x_NLBC: Tensor,
         state_NBD: NBD,
         weights: AdaptiveGRUWeights,
-        graphs: Sequence[AdaptiveAdjacency],
+        terms_of: TermsOf,
     ) -> NBD:
         """The encoder's state after some steps."""
-        states_NLBD = adaptive_recurrence(
-            x_NLBC, state_NBD, weights, lambda s: self._terms(s, graphs)
-        )
-        return states_NLBD[:, -1]
+        return adaptive_recurrence(x_NLBC, state_NBD, weights, terms_of)[:, -1]
 
     def _recall(self, state_NBD: NBD, teacher: TeacherForcing | None) -> NBD:
         """The state beside what the memory has for it, [N, B, D + d]."""
@@ -230,18 +230,32 @@ class MegaCRN(AbstractModel):
         ahead_HBF: Tensor,
         truths: Sequence[Truth],
         weights: AdaptiveGRUWeights,
-        graphs: Sequence[AdaptiveAdjacency],
+        terms_of: TermsOf,
     ) -> tuple[list[Tensor], Tensor, NBD]:
         """Forecasts of some steps, the input of the next step, and the state before it."""
         forecasts_NBC = []
         for ahead_BF, truth in zip(ahead_HBF.unbind(), truths, strict=True):
             ahead_NBF = ahead_BF.expand(len(fed_NBC), -1, -1)
             input_NBC = torch.cat([fed_NBC, ahead_NBF.to(fed_NBC.dtype)], dim=2)
-            state_NBD = self._read(input_NBC.unsqueeze(1), state_NBD, weights, graphs)
+            state_NBD = self._read(input_NBC.unsqueeze(1), state_NBD, weights, terms_of)
             with without_autocast(state_NBD.device):  # bfloat16 would round off 3 digits
                 forecasts_NBC.append(self.projection(state_NBD))
             fed_NBC = next_input(forecasts_NBC[-1], truth)
         return forecasts_NBC, fed_NBC, state_NBD
+
+
+def _terms(state: Tensor, graphs: Sequence[AdaptiveAdjacency], order: int) -> list[Tensor]:
+    """The state [N, .., C], and its higher polynomials of each graph."""
+    terms = chebyshev_terms(state, 1, graphs[0].propagate)
+    for graph in graphs:
+        terms += chebyshev_terms(terms[0], order, graph.propagate)[1:]
+    return terms
+
+
+def _stacked_terms(polynomials_QN: Tensor, state: Tensor) -> list[Tensor]:
+    """`_terms`, from the polynomials of all graphs one below the other."""
+    products = (polynomials_QN @ state.flatten(1)).view(-1, *state.shape)
+    return [state, *products.unbind()]
 
 
 class _SharedWeights(NamedTuple):
