@@ -5,6 +5,7 @@ from pgti_bench.official.d2stgnn import build_d2stgnn
 from pgti_bench.official.dcrnn import build_dcrnn
 from pgti_bench.official.gman import build_gman
 from pgti_bench.official.graph_gru import build_graph_gru
+from pgti_bench.official.graph_wavenet import build_graph_wavenet
 from pgti_bench.official.layers import Rival
 from pgti_bench.official.stgcn import build_stgcn
 
@@ -16,6 +17,7 @@ RIVALS = {
     "d2stgnn": Rival(build_d2stgnn, "GestaltCogTeam/D2STGNN"),
     "dcrnn": Rival(build_dcrnn, "chnsh/DCRNN_PyTorch, with the powers of the paper"),
     "gman": Rival(build_gman, "zhengchuanpan/GMAN, in torch"),
+    "graph-wavenet": Rival(build_graph_wavenet, "nnzhan/Graph-WaveNet"),
     "stgcn": Rival(build_stgcn, "hazdzz/STGCN"),
     "tgcn": Rival(build_graph_gru, "lehaifeng/T-GCN, PyTorch"),
 }

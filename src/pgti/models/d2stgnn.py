@@ -10,7 +10,7 @@ from torch.nn import functional
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import Supports, batch_norm, dropout, without_autocast
+from pgti.nn import Linear, Supports, batch_norm, dropout, linear, without_autocast
 from pgti.nn.decoupled import (
     DiffusionBlock,
     InherentBlock,
@@ -147,7 +147,7 @@ class D2STGNN(AbstractModel):
         rows = max(shape.input_steps, config.receptive_field) + num_states
         self.positions: Tensor
         self.register_buffer("positions", positional_encoding(rows, hidden), persistent=False)
-        self.end = nn.Linear(config.forecast_channels, config.end_channels)
+        self.end = Linear(config.forecast_channels, config.end_channels)
         self.regression = Regression(config.end_channels, replace(shape, horizon=config.gap))
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
@@ -177,7 +177,7 @@ class D2STGNN(AbstractModel):
                 biases.append(branch.forecast.bias)
         # The sum of all layers' maps as one product.
         bias_K = torch.cat(biases).view(len(biases), -1).sum(dim=0)
-        state = functional.linear(torch.cat(futures, dim=3), torch.cat(weights, dim=1), bias_K)
+        state = linear(torch.cat(futures, dim=3), torch.cat(weights, dim=1), bias_K)
         state = functional.relu(self.end(functional.relu(state)))
         by_state = self.regression(state.permute(0, 2, 1, 3).flatten(0, 1))
         forecast = by_state.view(batch, -1, num_nodes, self.shape.target_channels)
@@ -256,7 +256,7 @@ class _Layer(nn.Module):
     ) -> None:
         super().__init__()
         self.gate = nn.Linear(times + 2 * config.node_embedding, config.gate_channels)
-        self.gate_end = nn.Linear(config.gate_channels, 1)
+        self.gate_end = Linear(config.gate_channels, 1)
         self.diffusion = DiffusionBlock(
             config.hidden,
             config.kernel,

@@ -10,6 +10,7 @@ from torch.nn import functional
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression, continued_calendar
 from pgti.nn import (
+    Linear,
     NormedMaps,
     Supports,
     dropout,
@@ -191,7 +192,7 @@ class GMAN(AbstractModel):
         return output
 
 
-class _Linear(nn.Linear):
+class _Linear(Linear):
     """x W + b, with TensorFlow's initial values."""
 
     def reset_parameters(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.nn.dropout import dropout
+from pgti.nn.linear import Linear, linear
 
 __all__ = ["DiffusionBlock", "InherentBlock", "off_diagonal_powers", "positional_encoding"]
 
@@ -38,10 +39,10 @@ class DiffusionBlock(nn.Module):
         probability: float,
     ) -> None:
         super().__init__()
-        self.local = nn.Linear(kernel * hidden, kernel * hidden, bias=False)
-        self.mixing = nn.Linear((1 + num_graphs) * hidden, hidden)
-        self.forecast = nn.Linear(hidden, forecast_channels)
-        self.backcast = nn.Linear(hidden, hidden)
+        self.local = Linear(kernel * hidden, kernel * hidden, bias=False)
+        self.mixing = Linear((1 + num_graphs) * hidden, hidden)
+        self.forecast = Linear(hidden, forecast_channels)
+        self.backcast = Linear(hidden, hidden)
         self.norm = nn.LayerNorm(hidden)
         self._kernel, self._num_states, self._probability = kernel, num_states, probability
 
@@ -81,7 +82,7 @@ class DiffusionBlock(nn.Module):
         sum_BNLD = local_BNLS.view(*local_BNLS.shape[:3], self._kernel, hidden).sum(dim=3)
         of_mean_DO, *of_graphs_DO = torch.split(self.mixing.weight, hidden, dim=1)
         weight_KD = torch.cat([of_mean_DO / self._kernel, *of_graphs_DO])
-        mixed_BNLK = functional.linear(sum_BNLD, weight_KD)
+        mixed_BNLK = linear(sum_BNLD, weight_KD, None)
         mixed_BNLGD = mixed_BNLK.view(*sum_BNLD.shape[:3], -1, hidden)
         from_graphs_BPF = (
             mixed_BNLGD[:, :, :, 1:].permute(0, 3, 1, 2, 4).reshape(batch, graphs_BNP.shape[2], -1)
@@ -115,13 +116,13 @@ class InherentBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.cell = nn.GRUCell(hidden, hidden)
-        self.query_key_value = nn.Linear(hidden, 3 * hidden)
+        self.query_key_value = Linear(hidden, 3 * hidden)
         nn.init.xavier_uniform_(self.query_key_value.weight)
-        self.attended = nn.Linear(hidden, hidden)
+        self.attended = Linear(hidden, hidden)
         for bias in (self.query_key_value.bias, self.attended.bias):
             nn.init.zeros_(bias)
-        self.forecast = nn.Linear(hidden, forecast_channels)
-        self.backcast = nn.Linear(hidden, hidden) if has_backcast else None
+        self.forecast = Linear(hidden, forecast_channels)
+        self.backcast = Linear(hidden, hidden) if has_backcast else None
         self.norm = nn.LayerNorm(hidden) if has_backcast else None
         self._heads, self._num_states, self._probability = heads, num_states, probability
 
@@ -141,7 +142,7 @@ class InherentBlock(nn.Module):
         read_MLD = self._attend(states_MLD, states_MLD)
         future = [read_MLD[:, -1]]
         while len(future) < self._num_states:
-            inputs_MG = functional.linear(future[-1], self.cell.weight_ih, self.cell.bias_ih)
+            inputs_MG = linear(future[-1], self.cell.weight_ih, self.cell.bias_ih)
             state_MD = self._step(inputs_MG, states_MLD[:, -1])
             states_MLD = torch.cat([states_MLD, state_MD[:, None]], dim=1)
             states_MLD = self._encode(states_MLD, encodings_LD)  # again, as the released code
@@ -154,7 +155,7 @@ class InherentBlock(nn.Module):
 
     def _read(self, h_MLD: Tensor) -> Tensor:
         """The states after every step, from zeros."""
-        inputs_MLG = functional.linear(h_MLD, self.cell.weight_ih, self.cell.bias_ih)
+        inputs_MLG = linear(h_MLD, self.cell.weight_ih, self.cell.bias_ih)
         state_MD, states = torch.zeros_like(h_MLD[:, 0]), []
         for inputs_MG in inputs_MLG.unbind(dim=1):
             state_MD = self._step(inputs_MG, state_MD)
@@ -164,7 +165,7 @@ class InherentBlock(nn.Module):
     def _step(self, inputs_MG: Tensor, state_MD: Tensor) -> Tensor:
         """Torch's `GRUCell`, whose input is already mapped."""
         hidden = state_MD.shape[1]
-        from_state_MG = functional.linear(state_MD, self.cell.weight_hh, self.cell.bias_hh)
+        from_state_MG = linear(state_MD, self.cell.weight_hh, self.cell.bias_hh)
         parts = (inputs_MG.tensor_split([2 * hidden], dim=1), from_state_MG)
         gates_MG = torch.sigmoid(parts[0][0] + from_state_MG[:, : 2 * hidden])
         r_MD, u_MD = gates_MG.tensor_split(2, dim=1)
@@ -176,8 +177,8 @@ class InherentBlock(nn.Module):
         hidden = query_MTD.shape[2]
         weights = self.query_key_value.weight.tensor_split([hidden], dim=0)
         biases = self.query_key_value.bias.tensor_split([hidden])
-        keys_values = functional.linear(source_MSD, weights[1], biases[1]).tensor_split(2, dim=2)
-        parts = (functional.linear(query_MTD, weights[0], biases[0]), *keys_values)
+        keys_values = linear(source_MSD, weights[1], biases[1]).tensor_split(2, dim=2)
+        parts = (linear(query_MTD, weights[0], biases[0]), *keys_values)
         query, key, value = (
             each.view(*each.shape[:2], self._heads, -1).transpose(1, 2) for each in parts
         )

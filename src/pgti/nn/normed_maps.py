@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pgti.nn.execution import without_autocast
+from pgti.nn.linear import linear
 
 __all__ = ["NormedMaps", "normed_relu"]
 
@@ -34,7 +35,7 @@ class NormedMaps(nn.Module):
 
     def forward(self, x: Tensor, moments: list[Tensor]) -> Tensor:
         """[.., number * D]; appends the mean and the variance of the batch in training."""
-        return normed_relu(functional.linear(x, self.weight), self.norm, moments)
+        return normed_relu(linear(x, self.weight, None), self.norm, moments)
 
     def of_sum(
         self, h_BTND: Tensor, sensors_ND: Tensor, times_BTD: Tensor, moments: list[Tensor]
@@ -42,9 +43,8 @@ class NormedMaps(nn.Module):
         """The maps of [h, sensor + time]."""
         of_h, of_embedding = self.weight.chunk(2, dim=1)
         y = self._of_embedding(sensors_ND, times_BTD, of_embedding)
-        h_MD = h_BTND.flatten(0, 2)
-        y = torch.addmm(y.flatten(0, 2).to(h_MD.dtype), h_MD, of_h.t()).view(y.shape)
-        return normed_relu(y, self.norm, moments)
+        y_of_h = linear(h_BTND, of_h.contiguous(), None)
+        return normed_relu(y_of_h + y.to(y_of_h.dtype), self.norm, moments)
 
     def of_embedding(self, sensors_ND: Tensor, times_BTD: Tensor, moments: list[Tensor]) -> Tensor:
         """The maps of sensor + time."""
