@@ -18,7 +18,7 @@ from pgti.windows import WindowSpec
 from pgti_bench.fake_device import FakeGpu
 
 NUM_STEPS, NUM_NODES = 90, 5
-SPEC = WindowSpec(input_steps=4, horizon=3)
+SPEC = WindowSpec(input_steps=4, horizon=3, history=(range(-30, -20), range(-9, 0)))
 
 
 def source_with_gaps(path: Path, *, grid: bool = True, exact: bool = False) -> WindowSource:
@@ -75,7 +75,7 @@ def test_batches_wait_for_nothing(
         with gpu.checked() as launches:  # as a loader does, which has more than one memory
             request = BatchRequest(starts=stride * np.arange(1, 9), scratch=scratch)
             batch = batcher.assemble(batcher.upload(batcher.fetch(request), scratch))
-        assert len(batch.tensors) == 9
+        assert len(batch.tensors) == 11
         assert {each.device for each in batch.tensors} == {gpu.device}
         assert launches.total >= 5
 
