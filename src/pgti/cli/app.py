@@ -22,6 +22,7 @@ COMMANDS = {
     },
     "Training": {
         "models": "List the models with their papers and sizes, or the options of one model.",
+        "recipes": "List published recipes with their errors, or describe one.",
         "train": "Train a model and evaluate it on the test windows.",
         "backtest": "Backtest a model: forecast stretch after stretch, each from what came before.",
         "study": "Train several configurations with several seeds, and compare their test metrics.",

@@ -16,6 +16,7 @@ from pgti.cli.error_tables import error_tables
 from pgti.cli.flags import JsonFlag, heading
 from pgti.cli.ingest_options import ReadingsFlags
 from pgti.cli.output import error_console, log, print_results
+from pgti.cli.recipe_tables import compare_run
 from pgti.display import count_of
 from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import ConfigError
@@ -139,9 +140,8 @@ def evaluate_command(
             observer.close()
     if not communicator.is_main:
         return
-    tables = [*error_tables(report), *breakdown_tables(report, by or ())]
-    if not by:
-        tables += hardest_tables(report)
+    hardest = () if by else hardest_tables(report)
+    tables = [*error_tables(report), *breakdown_tables(report, by or ()), *hardest]
     for line in report.notes:
         log(line)
     if out is not None:
@@ -149,4 +149,6 @@ def evaluate_command(
     content: dict[str, object]
     content = {"run": str(run), "checkpoint": checkpoint, "notes": list(report.notes)}
     content |= {"peak_device_bytes": report.peak_device_bytes, **report.to_dict()}
-    print_results(content, *tables, as_json=json)
+    is_whole = windows is None and first is None and last is None
+    published, more = compare_run(trained, report.to_dict().get("test") if is_whole else None)
+    print_results(content | published, *tables, *more, as_json=json)

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from pgti.cli.flags import JsonFlag
 from pgti.cli.output import build_table, log, print_results
+from pgti.cli.recipe_tables import compare_study
 from pgti.display import count_of
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def study_command(
     store: Path,
     /,
     *configs: Path,
+    recipes: tuple[str, ...] = (),
     seeds: tuple[int, ...] = (0, 1, 2),
     jobs: int = 1,
     test_windows: int | None = None,
@@ -36,6 +38,8 @@ def study_command(
         store: The store to train on.
         configs: TOML files, each a row of the table: its name is that of the model, or of the file
             where a model occurs twice.
+        recipes: Published recipes to train besides, or data sets, all of whose recipes to train;
+            several are separated by commas. A table has published errors beside ours.
         seeds: Comma-separated seeds.
         jobs: Trainings at the same time, which share the cores, or take OMP_NUM_THREADS each.
         test_windows: Maximum number of test windows; all if not given.
@@ -53,6 +57,7 @@ def study_command(
         SeriesStore.open(store),
         configs,
         workdir=workdir,
+        recipes=recipes,
         seeds=seeds,
         jobs=jobs,
         test_windows=test_windows,
@@ -64,7 +69,8 @@ def study_command(
     log(result.machine.summary)
     for line in result.left_out:
         log(f"left out: {line}")
-    print_results(to_json(result), *_tables(result), as_json=json)
+    published, more = ({}, []) if test_windows is not None else compare_study(result)
+    print_results(to_json(result) | published, *_tables(result), *more, as_json=json)
 
 
 def _tables(result: "StudyResult") -> Iterator[Table]:

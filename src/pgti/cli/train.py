@@ -12,6 +12,7 @@ from pgti.cli.breakdowns import hardest_tables
 from pgti.cli.error_tables import error_tables
 from pgti.cli.flags import JsonFlag, heading
 from pgti.cli.output import error_console, facts_table, log, print_results
+from pgti.cli.recipe_tables import compare_run
 from pgti.cli.run_options import RunFlags, allow_own_module, run_config
 from pgti.display import count_of
 from pgti.distributed import TIMEOUT_SECONDS
@@ -39,6 +40,7 @@ def train_command(
     from_checkpoint: Annotated[Literal["best", "last"], Parameter(group=heading("Start"))] = "best",
     refit_scaler: Annotated[bool, Parameter(group=heading("Start"))] = False,
     protocol: Annotated[str | None, Parameter(group=heading("Windows"))] = None,
+    recipe: Annotated[str | None, Parameter(group=heading("Start"))] = None,
     resume: bool = False,
     overwrite: bool = False,
     peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
@@ -62,6 +64,8 @@ def train_command(
         refit_scaler: Fit the scaler on the new training rows, in place of using that of the run.
         protocol: Windows as published for the data set of the store ("published") or of this name;
             other options come first.
+        recipe: Published recipe, such as metr-la/dcrnn: windows, model and training as published
+            for the data set of the store; other options come first. `pgti recipes` lists them.
         resume: Continue the run from its last checkpoint, with its options where none are given.
         overwrite: Replace a run that is there.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
@@ -78,7 +82,9 @@ def train_command(
     first_step = FirstStep()
     _check_flags(test_windows, resume=resume, overwrite=overwrite)
     begin = _open_start(start, options or {}, from_checkpoint, refit_scaler=refit_scaler)
-    config, notes = _configure(store, run, options or {}, begin, protocol, resume=resume)
+    config, notes = _configure(
+        store, run, options or {}, begin, protocol, recipe=recipe, resume=resume
+    )
 
     def observers(directory: "RunDirectory") -> list["Observer"]:
         chosen: list[Observer] = [RichObserver(error_console()), first_step]
@@ -127,7 +133,10 @@ def train_command(
         "sent_bytes": sent,
     }
     errors = () if report is None else _errors(report, logged=trained.splits.notes)
-    print_results(content, _summary(run, trained, result), *errors, as_json=json)
+    published, tables = compare_run(trained, test if test_windows is None else None)
+    print_results(
+        content | published, _summary(run, trained, result), *errors, *tables, as_json=json
+    )
 
 
 def _errors(report: "Report", logged: tuple[str, ...]) -> Iterator[Table]:
@@ -158,28 +167,43 @@ def _configure(
     begin: "StartRun | None",
     protocol: str | None,
     *,
+    recipe: str | None,
     resume: bool,
 ) -> tuple["RunConfig", tuple[str, ...]]:
-    """The options of the run, and what to say about its protocol.
+    """The options of the run, and what to say about its protocol or its recipe.
 
-    They are given, or those of the protocol, or of the run to resume or to start from.
+    They are given, or those of the protocol or recipe, or of the run to resume or to start from.
     """
+    from pgti.run.config import read_toml
     from pgti.run.protocol import apply_protocol, note_windows
+    from pgti.run.recipe import note_recipe, open_recipe, recipe_config, require_recipe
     from pgti.store import SeriesStore
     from pgti.training import RunDirectory
 
+    file = {} if options.get("config") is None else read_toml(options["config"])
+    model = options.get("model.name") or file.get("model", {}).get("name")
+    published = open_recipe(
+        recipe or file.get("recipe"), model=model, protocol=protocol, start=begin is not None
+    )
     notes: tuple[str, ...] = ()
     if protocol is not None:
         own = {name: value for name, value in options.items() if name.startswith(_WINDOWS)}
         given = {name.removeprefix(_WINDOWS): value for name, value in own.items()}
         chosen, notes = apply_protocol(protocol, SeriesStore.open(store), given)
         options = {**options, **{f"{_WINDOWS}{name}": each for name, each in chosen.items()}}
-    if begin is None or (resume and RunDirectory.exists(run)):
-        config = run_config(store, options, run if resume else None)
-    else:
+    if resume and RunDirectory.exists(run):
+        config = run_config(store, options, run)
+        require_recipe(published, config, run)
+    elif published is not None:
+        config = run_config(store, options, base=recipe_config(published, SeriesStore.open(store)))
+    elif begin is not None:
         config = run_config(store, options, base=begin.config_for(SeriesStore.open(store)))
+    else:
+        config = run_config(store, options)
     if protocol is not None:
         notes += note_windows(protocol, SeriesStore.open(store), config)
+    if config.recipe is not None:
+        notes += note_recipe(SeriesStore.open(store), config)
     return config, notes
 
 

@@ -15,5 +15,10 @@ if TYPE_CHECKING:
     from pgti.datasets.options import FetchOptions as FetchOptions
     from pgti.datasets.options import Zeros as Zeros
     from pgti.datasets.protocol import Protocol as Protocol
+    from pgti.datasets.recipe import Published as Published
+    from pgti.datasets.recipe import Recipe as Recipe
+    from pgti.datasets.recipe import find_recipe as find_recipe
+    from pgti.datasets.recipe import recipe_names as recipe_names
+    from pgti.datasets.recipe import recipes_of as recipes_of
 else:
     __getattr__, __dir__, __all__ = lazy_names(__name__)

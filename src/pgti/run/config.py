@@ -78,6 +78,7 @@ class RunConfig:
             or take long on one; 1 gives every rank all sensors.
         device: Compute device: auto, cpu, cuda or cuda:1. With several ranks, auto and cuda mean
             each rank's own GPU.
+        recipe: Published recipe that the options began from, whose errors stand beside the run's.
         memory_budget: Memory that the process may use on that device, in bytes or as text such as
             2GiB. By default the free memory.
     """
@@ -91,6 +92,7 @@ class RunConfig:
     shard_sensors: int = 1
     device: str = "auto"
     memory_budget: int | None = None
+    recipe: str | None = None
 
     def __post_init__(self) -> None:
         if self.memory_budget is not None:

@@ -21,6 +21,7 @@ from pgti.forecasting import BASELINES
 from pgti.models import is_own_model, source_of_own_model
 from pgti.run.build import resolve_model, shape_of_store
 from pgti.run.config import RunConfig, read_toml
+from pgti.run.recipe import write_recipes
 from pgti.run.results import Machine
 from pgti.run.study_processes import StudyTraining, run_trainings
 from pgti.run.study_result import METRICS, OverSeeds, StudiedModel, StudyResult
@@ -34,6 +35,7 @@ def study(
     configs: Sequence[Path],
     *,
     workdir: Path,
+    recipes: Sequence[str] = (),
     seeds: Sequence[int] = (0, 1, 2),
     jobs: int = 1,
     test_windows: int | None = None,
@@ -46,6 +48,7 @@ def study(
         configs: TOML files as for `pgti train --config`. A row of the table is named after the
             model, or after its file where a model occurs twice.
         workdir: where runs and results stay; finished trainings are not repeated.
+        recipes: published recipes to train besides, or data sets, all of whose recipes to train.
         seeds: of every model.
         jobs: trainings at the same time. They share the cores; where OMP_NUM_THREADS is set, each
             has that many threads.
@@ -59,6 +62,7 @@ def study(
             configurations test on different windows.
         RunError: no training succeeded.
     """
+    configs = [*configs, *write_recipes(recipes, store, workdir / "recipes")]
     _check(seeds, jobs, test_windows, configs)
     contents = {config: read_toml(config) for config in configs}
     models = {config: _model_of(config, content) for config, content in contents.items()}
@@ -109,7 +113,10 @@ def study(
             "some trainings are of an earlier call with other jobs, threads, versions or machine: "
             "seconds and bytes are not comparable, and results may differ between versions"
         )
-    studied = [_row(rows[config], model, results) for config, model in models.items()]
+    studied = [
+        _row(rows[config], model, contents[config].get("recipe"), results)
+        for config, model in models.items()
+    ]
     test = next(iter(results.values()))["test"]
     return StudyResult(
         store=str(store.path),
@@ -231,7 +238,10 @@ def _persistence_metrics(test: Mapping[str, Any]) -> NDArray[np.float64]:
 
 
 def _row(
-    name: str, model: str, results: Mapping[StudyTraining, Mapping[str, Any]]
+    name: str,
+    model: str,
+    recipe: str | None,
+    results: Mapping[StudyTraining, Mapping[str, Any]],
 ) -> StudiedModel | None:
     """A model's figures over its seeds; None if no seed finished."""
     found = {each.seed: result for each, result in results.items() if each.row == name}
@@ -242,6 +252,7 @@ def _row(
     return StudiedModel(
         name=name,
         model=model,
+        recipe=recipe,
         seeds=tuple(sorted(found)),
         parameters=runs[0]["parameters"],
         errors=_errors([run["test"] for run in runs]),

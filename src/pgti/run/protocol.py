@@ -8,10 +8,11 @@ from pgti.batching import WindowConfig
 from pgti.errors import ConfigError, option
 
 if TYPE_CHECKING:
+    from pgti.datasets import Dataset
     from pgti.run.config import RunConfig
     from pgti.store import SeriesStore
 
-__all__ = ["apply_protocol", "given_windows", "note_windows"]
+__all__ = ["apply_protocol", "given_windows", "note_windows", "windows_of"]
 
 PUBLISHED = "published"
 """The protocol of the data set that the store names."""
@@ -54,15 +55,7 @@ def apply_protocol(
             f"no protocol of windows is published for {dataset.name}: leave {option('protocol')} "
             "out, and choose the windows yourself"
         )
-    options = protocol.window_options(store.meta.num_steps)
-    absent = [each for each in protocol.inputs if each not in store.meta.channels]
-    if absent and "inputs" not in given:
-        raise ConfigError(
-            f"the protocol of {dataset.name} has the channel {absent[0]!r}, and the store has "
-            f"{', '.join(store.meta.channels)}: fetch it, or name another data set"
-        )
-    if set(store.meta.channels) == set(protocol.inputs):
-        del options["inputs"]
+    options = windows_of(dataset, store, has_inputs="inputs" in given)
     if any(given.get(each) is not None for each in _SPLIT_BY_DATES):
         given = {**given, "fractions": None}
     notes = [f"protocol of {dataset.name} ({protocol.source}): {protocol.summary}"]
@@ -80,6 +73,32 @@ def apply_protocol(
             f"{dataset.num_nodes:,}: figures do not compare"
         )
     return chosen, tuple(notes)
+
+
+def windows_of(
+    dataset: "Dataset", store: "SeriesStore", *, has_inputs: bool = False
+) -> dict[str, Any]:
+    """Options of the windows by the protocol of a data set that has one.
+
+    Args:
+        dataset: the data set.
+        store: of it.
+        has_inputs: whether the inputs are other ones than the protocol's.
+
+    Raises:
+        ConfigError: if the store does not have the channels of the protocol.
+    """
+    assert dataset.protocol is not None
+    options = dataset.protocol.window_options(store.meta.num_steps)
+    absent = [each for each in dataset.protocol.inputs if each not in store.meta.channels]
+    if absent and not has_inputs:
+        raise ConfigError(
+            f"the protocol of {dataset.name} has the channel {absent[0]!r}, and the store has "
+            f"{', '.join(store.meta.channels)}: fetch it, or name another data set"
+        )
+    if set(store.meta.channels) == set(dataset.protocol.inputs):
+        del options["inputs"]
+    return options
 
 
 def note_windows(name: str, store: "SeriesStore", config: "RunConfig") -> tuple[str, ...]:

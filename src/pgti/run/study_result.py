@@ -69,6 +69,7 @@ class StudiedModel:
         parameters: number of trainable parameters; 0 for a baseline.
         errors: test metrics by metric and horizon step ("1", "2", .., "mean" and "average"); MAE
             and RMSE in the target's unit, MAPE in per cent.
+        recipe: published recipe of its trainings, if they have one.
         epochs: trained; None for a baseline.
         best_epoch: whose parameters were tested; None for a baseline.
         seconds_per_epoch: of training and validation; None for a baseline.
@@ -80,6 +81,7 @@ class StudiedModel:
     seeds: tuple[int, ...]
     parameters: int
     errors: Mapping[str, Mapping[str, OverSeeds]]
+    recipe: str | None = None
     epochs: OverSeeds | None = None
     best_epoch: OverSeeds | None = None
     seconds_per_epoch: OverSeeds | None = None

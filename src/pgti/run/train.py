@@ -16,6 +16,7 @@ from pgti.run.arguments import RunArguments, check_model, require_communicator
 from pgti.run.config import RunConfig
 from pgti.run.execute import train_run
 from pgti.run.protocol import apply_protocol, given_windows, note_windows
+from pgti.run.recipe import note_recipe, open_recipe, recipe_config, require_recipe
 from pgti.run.run import Run
 from pgti.run.warm_start import StartRun
 from pgti.signatures import accept_options
@@ -44,6 +45,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     placement: Placement | None = None,
     shard_sensors: int | None = None,
     protocol: str | None = None,
+    recipe: str | None = None,
     communicator: Communicator | None = None,
     init_from: Run | str | Path | None = None,
     refit_scaler: bool = False,
@@ -82,6 +84,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
         protocol: "published" takes windows, inputs, targets, calendar and split from the published
             protocol of the data set that the store is (`pgti.fetch` writes it), or the name of a
             data set from its protocol; `windows` come first.
+        recipe: a published recipe, such as "metr-la/dcrnn" (`pgti recipes` lists them): windows,
+            model and training as published for the data set of the store, below the other options.
         communicator: the ranks that train together (`init_communicator`); one process by default.
         init_from: a run, or its directory, whose weights to start from, with its options where none
             are given here; the store may have other sensors, or more rows. `Run.open(path,
@@ -103,15 +107,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
         KeyboardInterrupt: an `Interrupted`, once the state is saved; `resume=True` continues.
     """
     flags = {"resume": resume, "overwrite": overwrite, "refit_scaler": refit_scaler}
-    for name, flag in {**flags, "progress": progress}.items():
-        require_type(name, flag, bool, "True or False")
+    _check_flags({**flags, "progress": progress}, init_from)
     require_communicator(communicator)
-    kinds = (Run, str, Path, NoneType)
-    require_type("init_from", init_from, kinds, "a run or the directory of one")
-    if refit_scaler and init_from is None:
-        raise ConfigError("refit_scaler belongs to init_from: a new run fits its scaler anyway")
-    if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other: choose one of them")
     model = check_model(model)
     opened = open_store(store)
     log: Callable[[str], None] = print_line if progress else lambda _: None
@@ -122,6 +119,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
     start = None
     if init_from is not None:
         start = StartRun.of(init_from, model=model, refit_scaler=refit_scaler)
+    published = open_recipe(recipe, model=model, protocol=protocol, start=start is not None)
+    base = None if published is None else recipe_config(published, opened)
     given = RunArguments.of(
         model=model,
         model_options=model_options,
@@ -138,17 +137,21 @@ def train(  # noqa: PLR0913 - each names one part of a run
             "placement": placement,
             "shard_sensors": shard_sensors,
         },
-        of_run=None if start is None else start.config,
+        of_run=base if start is None else start.config,
     )
     path = require_path("run", run)
-    before = None
+    before: RunConfig | None
     if resume and RunDirectory.exists(path):
         before = RunConfig.of_run(RunDirectory(path).config_file, opened.path.absolute())
-    elif start is not None:
-        before = start.config_for(opened)
+        require_recipe(published, before, path)
+    else:
+        before = base if start is None else start.config_for(opened)
     config = given.configure(opened, before)
-    if protocol is not None and (communicator is None or communicator.is_main):
-        for line in (*notes, *note_windows(protocol, opened, config)):
+    if protocol is not None:
+        notes += note_windows(protocol, opened, config)
+    notes += note_recipe(opened, config)
+    if communicator is None or communicator.is_main:
+        for line in notes:
             log(line)
     trained, _ = train_run(
         config,
@@ -164,3 +167,14 @@ def train(  # noqa: PLR0913 - each names one part of a run
         start=start,
     )
     return trained
+
+
+def _check_flags(flags: Mapping[str, object], init_from: object) -> None:
+    for name, flag in flags.items():
+        require_type(name, flag, bool, "True or False")
+    kinds = (Run, str, Path, NoneType)
+    require_type("init_from", init_from, kinds, "a run or the directory of one")
+    if flags["refit_scaler"] and init_from is None:
+        raise ConfigError("refit_scaler belongs to init_from: a new run fits its scaler anyway")
+    if flags["resume"] and flags["overwrite"]:
+        raise ConfigError("resume and overwrite exclude each other: choose one of them")

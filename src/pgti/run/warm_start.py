@@ -132,6 +132,7 @@ class StartRun:
             store=store.path.absolute(),
             windows=windows,
             training=replace(self.config.training, freeze=()),
+            recipe=None,
         )
 
     def check_path(self, directory: Path) -> None:

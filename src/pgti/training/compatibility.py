@@ -13,6 +13,7 @@ from pgti.training.schedules import CosineSchedule
 __all__ = [
     "check_fingerprint",
     "check_settings",
+    "flat_settings",
     "free_options",
     "plain_settings",
     "upgrade_training_options",
@@ -119,7 +120,7 @@ def check_settings(
     """
     if "training" in before:
         before = {**before, "training": _complete(before["training"])}
-    old, new = _flat(plain_settings(before)), _flat(plain_settings(after))
+    old, new = flat_settings(plain_settings(before)), flat_settings(plain_settings(after))
     for name in (*old, *new):
         if name in free or old.get(name, "absent") == new.get(name, "absent"):
             continue
@@ -150,11 +151,12 @@ def check_fingerprint(before: str, after: str) -> None:
         )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names: `training.schedule.kind`."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= flat_settings(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat

@@ -1,0 +1,77 @@
+"""Tables of published errors beside a run's."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from pgti.cli.output import build_table
+
+if TYPE_CHECKING:
+    from pgti.run import Run
+    from pgti.run.recipe import Comparison
+    from pgti.run.study_result import StudyResult
+
+__all__ = ["compare_run", "compare_study"]
+
+
+def compare_run(
+    trained: "Run", test: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], list[Table]]:
+    """The published errors of a run's recipe beside the run's, as JSON and as tables.
+
+    Both are empty where there is nothing to compare.
+
+    Args:
+        trained: the run.
+        test: its test errors as `test.json` has them; None if they were not evaluated.
+    """
+    name = trained.config.recipe
+    if name is None or test is None:
+        return {}, []
+    from pgti.cli.output import log
+    from pgti.datasets import find_recipe
+    from pgti.run.recipe import compare_published, options_beside
+
+    beside = options_beside(find_recipe(name), trained.source.store, trained.config)
+    comparison = compare_published(name, test, tuple(beside))
+    if comparison is None:
+        return {}, []
+    for line in comparison.notes:
+        log(line)
+    return {"published": comparison.to_dict()}, [_table(comparison)]
+
+
+def compare_study(result: "StudyResult") -> tuple[dict[str, Any], list[Table]]:
+    """The published errors of a study's recipes beside means over seeds, as JSON and as tables."""
+    from pgti.run.recipe import compare_published
+
+    content, tables = {}, []
+    for row in (row for row in result.models if row.recipe is not None):
+        means = {
+            metric: {step: error.mean for step, error in steps.items()}
+            for metric, steps in row.errors.items()
+        }
+        comparison = compare_published(str(row.recipe), means)
+        if comparison is not None:
+            content[row.name] = comparison.to_dict()
+            tables.append(_table(comparison))
+    return ({"published": content}, tables) if content else ({}, [])
+
+
+def _table(comparison: "Comparison") -> Table:
+    from pgti.run.recipe import deviation
+
+    rows = [
+        (
+            metric.upper(),
+            f"step {step}" if step.isdigit() else step,
+            f"{published:.3f}",
+            f"{ours:.3f}",
+            f"{deviation(published, ours):+.1f} %",
+        )
+        for metric, steps in comparison.errors.items()
+        for step, (published, ours) in steps.items()
+    ]
+    title = f"recipe {comparison.recipe}: published errors ({comparison.source}) beside ours"
+    return build_table(title, ("error", "at", "published", "ours", "deviation"), rows, num_texts=2)
