@@ -22,8 +22,8 @@ def recipes_command(name: str | None = None, /, *, json: JsonFlag = False) -> No
     horizon at once, an "average" one the mean of the steps' errors.
 
     Args:
-        name: Recipe to describe, such as metr-la/dcrnn, or the data set whose recipes to list. By
-            default all are listed.
+        name: Recipe to describe, such as metr-la/dcrnn, or data set whose recipes to list; all are
+            listed if not given.
     """
     from pgti.datasets import find_recipe, recipe_names, recipes_of
 

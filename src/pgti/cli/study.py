@@ -38,8 +38,8 @@ def study_command(
         store: The store to train on.
         configs: TOML files, each a row of the table: its name is that of the model, or of the file
             where a model occurs twice.
-        recipes: Published recipes to train besides, or data sets, all of whose recipes to train;
-            several are separated by commas. A table has published errors beside ours.
+        recipes: Comma-separated published recipes, or data sets whose recipes are meant, to train
+            besides and to compare with published errors.
         seeds: Comma-separated seeds.
         jobs: Trainings at the same time, which share the cores, or take OMP_NUM_THREADS each.
         test_windows: Maximum number of test windows; all if not given.

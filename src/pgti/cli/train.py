@@ -64,8 +64,8 @@ def train_command(
         refit_scaler: Fit the scaler on the new training rows, in place of using that of the run.
         protocol: Windows as published for the data set of the store ("published") or of this name;
             other options come first.
-        recipe: Published recipe, such as metr-la/dcrnn: windows, model and training as published
-            for the data set of the store; other options come first. `pgti recipes` lists them.
+        recipe: Windows, model and training as published, such as metr-la/dcrnn (`pgti recipes`
+            lists them); other options come first.
         resume: Continue the run from its last checkpoint, with its options where none are given.
         overwrite: Replace a run that is there.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
