@@ -185,6 +185,8 @@ def test_adaptive_coverage_is_scored(tmp_path: Path) -> None:
             assert report["test"][name] == pytest.approx(reports[0]["test"][name], rel=1e-6)
     with pytest.raises(ConfigError, match="adaptive intervals need their probabilities"):
         run.evaluate(adaptive=True)
+    with pytest.raises(ConfigError, match=r"intervals is 0\.8: it must be a list"):
+        run.forecast(intervals=0.8)  # type: ignore[arg-type]
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

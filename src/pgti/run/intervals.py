@@ -13,6 +13,7 @@ from pgti.batching import WindowSource, build_loader
 from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import IntervalForecaster, Observer
 from pgti.forecasting.calibration import Calibration, calibrate, check_levels
+from pgti.options import require_type
 from pgti.run.loaded import LoadedRun
 from pgti.run.series import RunData
 from pgti.storage import write_atomically
@@ -25,11 +26,13 @@ _REPLAYED = 1_000
 
 
 def check_adaptive(levels: Sequence[float], *, adaptive: bool) -> None:
-    """Refuse adaptive intervals without levels.
+    """Refuse adaptive intervals without levels, and anything but a list of levels.
 
     Raises:
         ConfigError: saying how to give them.
     """
+    kinds = (Sequence, np.ndarray)
+    require_type("intervals", levels, kinds, "a list of probabilities, such as (0.8, 0.95)")
     if adaptive and not len(levels):
         raise ConfigError(
             f"adaptive intervals need their probabilities: add {option('intervals', (0.8, 0.95))}"

@@ -90,12 +90,9 @@ class Run(LoadedRun):
             ranges: values at which one range of the target ends and the next begins, such as
                 (30, 50), or {"speed": (30, 50)} where there are several targets; by default a
                 tenth, half and nine tenths of the training readings lie below them.
-            intervals: probabilities that intervals around the model's forecasts are to cover, such
-                as (0.8, 0.95): conformal intervals, calibrated on the run's validation windows for
-                each step, sensor and target, without training. The report then has `crps`, and
-                `coverage_80` and `width_80` for each, in shares and in the target's unit.
-            adaptive: let intervals follow the outcomes that each forecast knows: see
-                `IntervalForecaster`. Of one process.
+            intervals: probabilities to cover, such as (0.8, 0.95), of conformal intervals that are
+                calibrated on the validation windows: adds `crps`, `coverage_80` and `width_80`.
+            adaptive: let intervals follow the outcomes that each forecast knows; in one process.
             baselines: such as "persistence", "historical-average", "seasonal-naive" (the default),
                 "ridge", "lightgbm" and "chronos:PATH", as `pgti evaluate` explains them.
             observers: shown the progress.
