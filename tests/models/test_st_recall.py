@@ -74,13 +74,13 @@ def vector_of(model: STRecall, sample: Sample, node: int) -> Tensor:
     parts.append(p["node_embedding"][node])
     parts += calendar_vectors(model, 31 * sample.index + INPUT_STEPS - 1)
     if sample.history is not None:
-        readings = torch.cat([sample.history[:, node, c] for c in channels])
-        vector = affine(model.get_submodule("history_embedding"), readings)
+        if model.config.history_embedding:
+            readings = torch.cat([sample.history[:, node, c] for c in channels])
+            parts.append(affine(model.get_submodule("history_embedding"), readings))
         facts = [sample.close(day, node, c) for c in channels for day in days]
         facts += [sample.observed(day, node, c) for c in channels for day in days]
         if facts:
-            vector = vector + p["day_embedding.weight"] @ torch.stack(facts)
-        parts.append(vector)
+            parts.append(affine(model.get_submodule("day_embedding"), torch.stack(facts)))
     return torch.cat(parts)
 
 
@@ -135,10 +135,11 @@ def reference(
     [
         ((), {"hops": 2}),
         (DAYS, {"layers": 2, "hops": 2}),
+        (DAYS, {"history_embedding": 0}),
         ((range(-60, 0),), {"hops": 0}),
         ((DAYS[0], range(-40, 0)), {}),
     ],
-    ids=["no history", "days", "span", "both"],
+    ids=["no history", "days", "copies alone", "span", "both"],
 )
 @pytest.mark.parametrize("targets", [(1, 0), (1, 1)])
 def test_forecasts_and_gradients_equal_the_reference(
@@ -205,6 +206,13 @@ def test_without_whole_days_there_is_history_alone() -> None:
         inputs(sizes=sizes), supports_of(model), history=history_inputs(sizes, torch.float32)
     )
     assert torch.isfinite(forecast).all()
+
+
+def test_a_history_of_no_use_is_refused() -> None:
+    """Without a vector of its own, and with less than a day."""
+    sizes = history_shape((range(-20, 0),))
+    with pytest.raises(ConfigError, match="no whole earlier day to copy from"):
+        STRecall(STRecallConfig(history_embedding=0), sizes)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pgti.errors import ConfigError, option
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, HistoryEmbedding, Regression, required_history
 from pgti.nn import NUM_SUPPORTS, Supports, diffusion_convolution, draw_as_linear
@@ -26,7 +27,9 @@ class STRecallConfig(ModelConfig):
         node_embedding: width of the vector of a sensor.
         time_of_day_embedding: width of the vector of a row of the day.
         day_of_week_embedding: width of the vector of a day of the week.
-        history_embedding: width of the vector of a sensor's history, where windows have one.
+        history_embedding: width of the vector of a sensor's history, where windows have one; 0
+            leaves it out, so that the history is what can be copied, and no more.
+        day_embedding: width of the vector of how close the earlier days are.
         layers: residual layers.
         hops: steps of the walks along and against the edges, in each layer; 0 leaves the graph out.
         diffused: width of what walks.
@@ -38,13 +41,15 @@ class STRecallConfig(ModelConfig):
     time_of_day_embedding: int = 32
     day_of_week_embedding: int = 32
     history_embedding: int = 64
+    day_embedding: int = 16
     layers: int = 3
     hops: int = 3
     diffused: int = 32
     dropout: float = 0.15
 
     def __post_init__(self) -> None:
-        self.check_at_least(window_embedding=1, node_embedding=1, history_embedding=1, layers=1)
+        self.check_at_least(window_embedding=1, node_embedding=1, day_embedding=1, layers=1)
+        self.check_at_least(history_embedding=0)
         self.check_at_least(time_of_day_embedding=1, day_of_week_embedding=1)
         self.check_at_least(hops=0, diffused=1)
         self.check_fractions("dropout")
@@ -53,11 +58,12 @@ class STRecallConfig(ModelConfig):
 class STRecall(AbstractModel):
     """STID with a graph, whose output copies readings of earlier days; published nowhere else.
 
-    The vectors of a sensor's window, of its history, of the sensor, and of the last row's time of
-    day and day of the week are concatenated, as in STID (Shao et al., CIKM 2022), with history as
-    in `STID`. Residual layers h + W_2 dropout(relu(W_1 h + sum_k S^k U h W_k + b_1)) + b_2 follow:
-    U narrows h, and S^k are walks of up to `hops` steps along and against the edges (the diffusion
-    convolution of Li et al., ICLR 2018).
+    The vectors of a sensor's window, of its history, of how close earlier days are, of the sensor,
+    and of the last row's time of day and day of the week are concatenated, as in STID (Shao et al.,
+    CIKM 2022), with history as in `STID`. Residual layers
+    h + W_2 dropout(relu(W_1 h + sum_k S^k U h W_k + b_1)) + b_2 follow: U narrows h, and S^k are
+    walks of up to `hops` steps along and against the edges (the diffusion convolution of Li et al.,
+    ICLR 2018).
 
     The forecast of a step is a correction and a weighted mean of what could come next: the last
     reading, and the reading at that time of each earlier day, today's window being the same rows of
@@ -70,7 +76,9 @@ class STRecall(AbstractModel):
 
     The days are all of 1, 2, .. whose L + H rows are in the history: `1d..7d` has seven of them,
     and a span `8d` the same. How much of a day was observed is one of the inputs: a missing reading
-    is the sensor's typical one at that time. Without history, or where a day is not a whole number
+    is the sensor's typical one at that time. A month has few days, which a network learns by heart
+    from the vector of their history: without it (`history_embedding` 0) it overfits later. Without
+    history, or where a day is not a whole number
     of rows, the last reading is the only candidate, and the rest a STID with a graph.
     """
 
@@ -89,6 +97,11 @@ class STRecall(AbstractModel):
         self._channels = tuple(dict.fromkeys(shape.target_indices))
         self._days = _rows_of_days(shape)
         num_days = len(self._days)
+        if shape.history_steps and not (config.history_embedding or num_days):
+            raise ConfigError(
+                "history_embedding is 0, and the history has no whole earlier day to copy from: "
+                f"give {option('windows.history', ('1d..7d',))}, or a width of at least 1"
+            )
         window = shape.input_steps * shape.input_channels
         self.window_embedding = nn.Linear(window, config.window_embedding)
         self.node_embedding = nn.Parameter(torch.empty(shape.num_nodes, config.node_embedding))
@@ -99,14 +112,15 @@ class STRecall(AbstractModel):
             nn.init.xavier_uniform_(table)
         width = config.window_embedding + config.node_embedding + sum(self.calendar.widths)
         self.history_embedding = None
-        if shape.history_steps:
+        if shape.history_steps and config.history_embedding:
             self.history_embedding = HistoryEmbedding(config.history_embedding, shape)
             width += config.history_embedding
         self.day_embedding = None
         if num_days:
             # Of each day and channel: how close it is, and how much of it was observed.
             facts = 2 * num_days * len(self._channels)
-            self.day_embedding = nn.Linear(facts, config.history_embedding, bias=False)
+            self.day_embedding = nn.Linear(facts, config.day_embedding)
+            width += config.day_embedding
             self.closeness_gain = nn.Parameter(torch.ones(shape.target_channels, num_days))
         self.layers = nn.ModuleList(_Layer(width, config) for _ in range(config.layers))
         outputs = 2 + num_days  # the correction, and the scores of the last reading and of days
@@ -137,15 +151,13 @@ class STRecall(AbstractModel):
         ]
         days, closeness = None, None
         if self.history_embedding is not None and history is not None:
-            of_history_BND = self.history_embedding(history)
-            if self.day_embedding is not None:
-                days = {each: self._of_days(history, each) for each in self._channels}
-                closeness = {each: self._closeness(x, days[each], each) for each in days}
-                facts = list(closeness.values())
-                facts += [self._observed(history_mask, days[each], each) for each in days]
-                of_days_BND = self.day_embedding(torch.cat(facts, dim=1).transpose(1, 2))
-                of_history_BND = of_history_BND + of_days_BND
-            vectors.append(of_history_BND)
+            vectors.append(self.history_embedding(history))
+        if self.day_embedding is not None and history is not None:
+            days = {each: self._of_days(history, each) for each in self._channels}
+            closeness = {each: self._closeness(x, days[each], each) for each in days}
+            facts = list(closeness.values())
+            facts += [self._observed(history_mask, days[each], each) for each in days]
+            vectors.append(self.day_embedding(torch.cat(facts, dim=1).transpose(1, 2)))
         h_BND = torch.cat(vectors, dim=2)
         for layer in self.layers:
             h_BND = self.maybe_checkpoint(layer, h_BND, supports, draws=True)
