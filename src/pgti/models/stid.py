@@ -71,6 +71,8 @@ class STID(AbstractModel):
     - With `windows.history`, an affine map of the R x C_out readings of a sensor's history, the
       targets alone, is one more of the concatenated vectors. Neither the paper nor its code has it;
       without history the network is the published one.
+    - Units are dropped with a probability rounded to 1 / 65,536, and the last map of the last
+      residual layer and the affine map after it are one product: only rounding differs.
     - The day of the week reaches the affine map divided by 7, as in BasicTS; the authors'
       repository feeds 0 to 6. The row of the day is found in whole seconds, where
       both truncate a float32 fraction of the day: the same row at 24, 48, 96, 144 and 288 rows a
