@@ -61,7 +61,6 @@ class Recipe:
         model: name and options of the model.
         training: options of the training loop.
         published: errors to compare with; None where none were read.
-        flops: floating-point operations of training on one window, forward and backward, counted.
     """
 
     name: str = ""
@@ -76,7 +75,6 @@ class Recipe:
     model: dict[str, Any]
     training: dict[str, Any]
     published: Published | None = None
-    flops: float | None = None
 
     def __post_init__(self) -> None:
         convert_fields(self)
