@@ -6,6 +6,7 @@ for them is what is typical of their sensor at their time, as for any other miss
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -141,23 +142,35 @@ class NumpyHistory:
         mask: NDArray[np.bool_] | None = None
         if self._decoder.has_missing:
             mask = self._scratch.array("mask", shape, np.bool_)
-        for window, missing in enumerate(history.num_missing):
+        earlier, begin = 0, steps  # nothing is decoded yet
+        # In the order of time: what the window before has is copied, and only the others decoded.
+        for window in np.argsort(places[:, -1], kind="stable").tolist():
+            missing, own = history.num_missing[window], places[window]
             own_bins = None if bins is None else bins[window]
             for rows in self._pieces(0, missing):
                 self._stand_in(values[window, rows], own_bins, rows)
                 if mask is not None:
                     mask[window, rows] = False
-            for rows in self._pieces(missing, steps):
-                codes = self._codes(raw, places[window, rows])
-                observed = None if mask is None else mask[window, rows]
-                self._decoder.readings(codes, values[window, rows], observed)
-                if observed is not None and self._typical is not None and not observed.all():
+            for first, stop, place in _shared(places[earlier, begin:], own[missing:]):
+                whole = slice(missing + first, missing + stop)
+                if place is not None:
+                    of = slice(begin + place, begin + place + stop - first)
+                    values[window, whole] = values[earlier, of]
+                    if mask is not None:
+                        mask[window, whole] = mask[earlier, of]
+                    continue
+                for rows in self._pieces(whole.start, whole.stop):
+                    observed = None if mask is None else mask[window, rows]
+                    self._decoder.readings(
+                        self._codes(raw, own[rows]), values[window, rows], observed
+                    )
                     self._fill(values[window, rows], observed, own_bins, rows)
-        whole = (windows, steps, self._nodes, self._channels)
-        readings = torch.from_numpy(values).view(whole)
-        return readings, observed_rows(history.is_there, whole) if mask is None else (
-            torch.from_numpy(mask).view(whole)
-        )
+            earlier, begin = window, missing
+        sizes = (windows, steps, self._nodes, self._channels)
+        readings = torch.from_numpy(values).view(sizes)
+        if mask is None:
+            return readings, observed_rows(history.is_there, sizes)
+        return readings, torch.from_numpy(mask).view(sizes)
 
     def _pieces(self, first: int, stop: int) -> Iterator[slice]:
         for begin in range(first, stop, self._piece_rows):
@@ -174,11 +187,13 @@ class NumpyHistory:
     def _fill(
         self,
         values: NDArray[np.float32],
-        observed: NDArray[np.bool_],
+        observed: NDArray[np.bool_] | None,
         bins: NDArray[np.int64] | None,
         rows: slice,
     ) -> None:
         """Write what is typical in place of missing readings, which are +0.0."""
+        if observed is None or self._typical is None or observed.all():
+            return
         usual = self._scratch.array("usual", observed.shape, np.float32)
         self._stand_in(usual, bins, rows)
         missing = self._scratch.array("missing", observed.shape, np.bool_)
@@ -197,6 +212,27 @@ class NumpyHistory:
             values[...] = 0
         else:
             np.take(self._typical, bins[rows], axis=0, out=values, mode="clip")
+
+
+def _shared(
+    earlier: NDArray[np.int64], own: NDArray[np.int64]
+) -> list[tuple[int, int, int | None]]:
+    """Segments of a window's places, and where each begins among those of another; None if not.
+
+    >>> _shared(np.array([3, 4, 5, 9]), np.array([4, 5, 6, 9]))
+    [(0, 2, 1), (2, 3, None), (3, 4, 3)]
+    """
+    if not len(own):
+        return []
+    if not len(earlier):
+        return [(0, len(own), None)]
+    at = np.minimum(np.searchsorted(earlier, own), len(earlier) - 1)
+    same = earlier[at] == own
+    ends = (same[1:] != same[:-1]) | (same[1:] & (np.diff(at) != 1))
+    bounds = [0, *(np.flatnonzero(ends) + 1).tolist(), len(own)]
+    return [
+        (first, stop, int(at[first]) if same[first] else None) for first, stop in pairwise(bounds)
+    ]
 
 
 class TorchHistory:
