@@ -105,8 +105,8 @@ def test_weights_outputs_and_units_are_dropped() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-def test_forecasts_do_not_depend_on_the_order_of_the_sensors() -> None:
-    """A store with other places of the same sensors has the same patches."""
+def test_patches_follow_the_coordinates_and_not_the_order_of_the_store() -> None:
+    """As long as the sensors of a leaf stay in one order, which is that of their places."""
     model, graph = build("patchstg").double(), located_graph()
     assert graph.coordinates is not None
     x = inputs(FLOAT64)

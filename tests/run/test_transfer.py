@@ -39,9 +39,10 @@ HAVE_VECTORS = {
 }
 """Models with weights of each sensor; stgcn's and mtgnn's are those of a layer normalization."""
 
-OF_ORDER = ("st-llm", "pgt-dcrnn")
-"""Models whose forecasts depend on the order of the sensors, whatever their weights: attention of
-the first is causal over them, and the second aligns edges as PGT does."""
+OF_ORDER = ("patchstg", "st-llm", "pgt-dcrnn")
+"""Models whose forecasts depend on the order of the sensors, whatever their weights: it gives them
+their places in the patches of the first, attention of the second is causal over them, and the third
+aligns edges as PGT does."""
 
 
 def make_store(path: Path, ids: Sequence[str] = IDS) -> SeriesStore:

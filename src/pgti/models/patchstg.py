@@ -86,6 +86,9 @@ class PatchSTG(AbstractModel):
     - Queries, keys and values come from one product. Several targets are forecast by one map to
       H x C_out. Units are dropped with a probability rounded to 1 / 65,536.
 
+    The place of a sensor in its leaf follows the order of the store, as in the released code, and
+    places decide who attends across patches: in another order the same weights forecast otherwise.
+
     Time and memory of a layer grow with P (P + S) S for P patches of S places: with 11,160 sensors
     P is 512 and S 24. The more sensors, the more `leaves_per_patch`.
     """
