@@ -76,9 +76,7 @@ class STRecall(AbstractModel):
 
     The days are all of 1, 2, .. whose L + H rows are in the history: `1d..7d` has seven of them,
     and a span `8d` the same. How much of a day was observed is one of the inputs: a missing reading
-    is the sensor's typical one at that time. A month has few days, which a network learns by heart
-    from the vector of their history: without it (`history_embedding` 0) it overfits later. Without
-    history, or where a day is not a whole number
+    is the sensor's typical one at that time. Without history, or where a day is not a whole number
     of rows, the last reading is the only candidate, and the rest a STID with a graph.
     """
 
