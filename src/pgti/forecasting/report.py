@@ -311,7 +311,7 @@ class Report:
         table = table[table.index.isin(named, level=-1)]
         left_out = "the other metrics"
         if len(table) > _MAX_ROWS:
-            table, left_out = table[:_MAX_ROWS], "the other rows and metrics"
+            table, left_out = table.head(12), "the other rows and metrics"
         return table, f"\n(to_frame() has {left_out})"
 
 
