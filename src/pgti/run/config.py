@@ -12,7 +12,6 @@ from pgti.batching import WindowConfig
 from pgti.batching.config import upgrade_window_options
 from pgti.errors import ConfigError, option, require_whole_number
 from pgti.memory import parse_bytes
-from pgti.models import MODELS, is_own_model
 from pgti.options import check_names, convert_fields, parse_config
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import upgrade_training_options
@@ -272,6 +271,8 @@ def published_calendar(windows: WindowConfig, model: str) -> WindowConfig:
 
 def _has_time_of_day(model: str) -> bool:
     """False of a model that is published without the time of day."""
+    from pgti.models import MODELS, is_own_model  # noqa: PLC0415 - help needs no torch
+
     is_known = not is_own_model(model) and model in MODELS
     return not is_known or MODELS[model].model.uses_time_of_day
 
