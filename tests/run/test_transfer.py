@@ -32,6 +32,7 @@ HAVE_VECTORS = {
     "himnet",
     "megacrn",
     "mtgnn",
+    "patchstg",
     "st-llm",
     "staeformer",
     "stgcn",
