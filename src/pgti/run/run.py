@@ -1,7 +1,7 @@
 """A trained run: load, evaluate, forecast."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -188,7 +188,6 @@ class Run(LoadedRun):
         """
         if names not in ("pgti", "neuralforecast"):
             raise ConfigError(f"names is {names!r}: it must be one of pgti, neuralforecast")
-        self.require_all_sensors()
         selection = Selection(
             readings=readings,
             split=split,
@@ -197,9 +196,7 @@ class Run(LoadedRun):
             future=future,
             with_past=adaptive,
         )
-        with selection.open(self, self._loader) as selected:
-            forecaster, summary = self._forecaster_for(selected, intervals, adaptive=adaptive)
-            self._begin(summary, log, observers)
+        with self._select(selection, intervals, log, observers) as (selected, forecaster, summary):
             frame = forecast_frame(
                 forecaster,
                 selected.batches,
@@ -248,7 +245,6 @@ class Run(LoadedRun):
         Raises:
             PgtiError: as `forecast`; if the file cannot be written.
         """
-        self.require_all_sensors()
         selection = Selection(
             readings=readings,
             split=split,
@@ -257,9 +253,7 @@ class Run(LoadedRun):
             future=future,
             with_past=adaptive,
         )
-        with selection.open(self, self._loader) as selected:
-            forecaster, summary = self._forecaster_for(selected, intervals, adaptive=adaptive)
-            self._begin(summary, log, observers)
+        with self._select(selection, intervals, log, observers) as (selected, forecaster, summary):
             predict(
                 forecaster,
                 selected.batches,
@@ -323,28 +317,34 @@ class Run(LoadedRun):
             with_targets=with_targets,
         )
 
-    def _forecaster_for(
-        self, selected: SelectedWindows, intervals: Sequence[float], *, adaptive: bool
-    ) -> tuple[AbstractForecaster, ForecastSummary]:
-        """What forecasts the windows, with the intervals that are asked for, and their summary."""
+    @contextmanager
+    def _select(
+        self,
+        selection: Selection,
+        intervals: Sequence[float],
+        log: Log | None,
+        observers: Sequence[Observer],
+    ) -> Iterator[tuple[SelectedWindows, AbstractForecaster, ForecastSummary]]:
+        """The windows to forecast, what forecasts them, with intervals, and their summary."""
+        self.require_all_sensors()
+        adaptive = selection.with_past
         check_adaptive(intervals, adaptive=adaptive)
-        if not len(intervals):
-            return self.forecaster, selected.summary
-        forecaster, notes = with_intervals(
-            self, intervals, source=selected.source, first=selected.first, adaptive=adaptive
-        )
-        return forecaster, replace(selected.summary, notes=(*selected.summary.notes, *notes))
-
-    def _begin(
-        self, summary: ForecastSummary, log: Log | None, observers: Sequence[Observer]
-    ) -> None:
-        for note in summary.notes:
-            if log is not None:
-                log(note)
-            elif note not in self.logged_notes:
-                if len(self.logged_notes) >= _MAX_LOGGED_NOTES:
-                    self.logged_notes.clear()
-                self.logged_notes.add(note)
-                print_line(note)
-        for observer in observers:
-            observer.begin("forecasting", summary.windows)
+        with selection.open(self, self._loader) as selected:
+            forecaster: AbstractForecaster = self.forecaster
+            summary = selected.summary
+            if len(intervals):
+                forecaster, notes = with_intervals(
+                    self, intervals, source=selected.source, first=selected.first, adaptive=adaptive
+                )
+                summary = replace(summary, notes=(*summary.notes, *notes))
+            for note in summary.notes:
+                if log is not None:
+                    log(note)
+                elif note not in self.logged_notes:
+                    if len(self.logged_notes) >= _MAX_LOGGED_NOTES:
+                        self.logged_notes.clear()
+                    self.logged_notes.add(note)
+                    print_line(note)
+            for observer in observers:
+                observer.begin("forecasting", summary.windows)
+            yield selected, forecaster, summary
