@@ -45,6 +45,10 @@ FEW_LAYERS: dict[str, dict[str, object]] = {
     "staeformer": {"layers": 1},
 }
 """More of them are traced alike."""
+BFLOAT16_TOLERANCE = {"gman": 0.1}
+"""Of the largest number of a tensor, where it is not 0.02. Batch statistics of two windows magnify
+what bfloat16 rounds off: GMAN's gradients differ from those of float32 by up to 0.6, compiled or
+not, and those of compiled code, which rounds elsewhere, by 0.04 from the others."""
 
 
 def small(name: str) -> AbstractModel:
@@ -89,11 +93,16 @@ def assert_same_at_every_size(
     counter: CountingBackend,
     *,
     gradients: bool = False,
-    autocast: bool = False,
+    autocast: float | None = None,
 ) -> None:
-    """Forecasts, and gradients if asked, are the uncompiled ones; one graph serves all batches."""
+    """Forecasts, and gradients if asked, are the uncompiled ones; one graph serves all batches.
+
+    `autocast` is the tolerance of bfloat16, None for float32.
+    """
     original = copy.deepcopy(model)
-    tolerance = {"rtol": 5e-2, "atol": 2e-2} if autocast else {"rtol": 1e-4, "atol": 1e-5}
+    tolerance = {"rtol": 1e-4, "atol": 1e-5}
+    if autocast is not None:
+        tolerance = {"rtol": 5e-2, "atol": autocast}
     x = inputs(sizes=SIZES, batch=LARGE)
     for step, num_windows in enumerate((LARGE, LARGE - 1, 2)):
         teacher = teacher_of(num_windows, step) if model.training else None
@@ -101,7 +110,7 @@ def assert_same_at_every_size(
         for each in (model, original):
             torch.manual_seed(4)
             with (
-                torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+                torch.autocast("cpu", torch.bfloat16, enabled=autocast is not None),
                 contextlib.nullcontext() if model.training else torch.no_grad(),
             ):
                 results.append([each(x[:num_windows].clone(), supports, teacher)])
@@ -140,7 +149,7 @@ def test_compiled_models_are_the_same_models(name: str, variant: str) -> None:
         supports_of(model),
         counter,
         gradients=model.training,
-        autocast=variant == "bfloat16",
+        autocast=BFLOAT16_TOLERANCE.get(name, 2e-2) if variant == "bfloat16" else None,
     )
 
 
