@@ -104,7 +104,7 @@ def check_refused(
         ),
         ("schedule is none", ("--schedule.milestones", "2")),
         ("loss.delta goes with kind huber", ("--loss.delta", "2")),
-        ("Did you mean", ("--schedule", "step")),
+        ("Did you mean", ("--schedule", "stpe")),
         ("Did you mean --schedule.factor?", ("--schedule.factr", "0.5")),
         ("--config requires an argument", ("--config",)),
         ("cannot be read", ("--config", "nowhere.toml")),
@@ -130,7 +130,7 @@ def test_train_refuses(
         ("training.run is not an option", '[training]\nrun = "elsewhere"'),
         ("training.epochs is 'many'", '[training]\nepochs = "many"'),
         ("training is 3: it must be a table", "training = 3"),
-        ("training.schedule.kind is 'step'", '[training.schedule]\nkind = "step"'),
+        ("training.schedule.kind is 'stpe'", '[training.schedule]\nkind = "stpe"'),
         (
             "training.schedule.factr is not an option; did you mean 'factor'?",
             '[training.schedule]\nkind = "multistep"\nfactr = 0.5',

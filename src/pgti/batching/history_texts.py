@@ -12,6 +12,7 @@ __all__ = ["check_history", "history_ranges"]
 _UNITS = {"w": 7 * SECONDS_PER_DAY, "d": SECONDS_PER_DAY, "h": 3600, "min": 60, "s": 1}
 _LENGTH = r"([1-9][0-9]{0,8})(w|d|h|min|s)?"
 _TEXT = re.compile(rf"{_LENGTH}(?:\.\.{_LENGTH})?")
+_MAX_PERIODS = 10_000  # 27 years of days: each is a range of rows
 
 
 def check_history(texts: Sequence[str]) -> None:
@@ -35,6 +36,12 @@ def check_history(texts: Sequence[str]) -> None:
             raise ConfigError(
                 f"history is {text!r}: periods are days or weeks from a number of them to one not "
                 "below it, such as 1d..7d, or multiples of a number of rows, such as 288..2016"
+            )
+        num_periods = int(last) - int(first) + 1 if unit else int(last) // int(first)
+        if num_periods > _MAX_PERIODS:
+            raise ConfigError(
+                f"history is {text!r}, {num_periods:,} periods: they must be at most "
+                f"{_MAX_PERIODS:,}, so give a smaller last one"
             )
 
 
@@ -61,7 +68,8 @@ def history_ranges(
     ranges: list[range] = []
     for text in texts:
         first, unit, last, _ = _TEXT.fullmatch(text).groups()  # type: ignore[union-attr] # checked
-        length = _num_rows(text, int(first), unit, axis)
+        fewest = input_steps + 1 if last is None else horizon
+        length = _num_rows(text, int(first), unit, axis, fewest)
         if last is None:
             if length <= input_steps:
                 raise ConfigError(
@@ -85,11 +93,12 @@ def history_ranges(
     return unite_ranges(ranges)
 
 
-def _num_rows(text: str, number: int, unit: str | None, axis: TimeAxis) -> int:
+def _num_rows(text: str, number: int, unit: str | None, axis: TimeAxis, fewest: int) -> int:
+    """Rows of a length; where it has none, a refusal that suggests rows, `fewest` at least."""
     if unit is None:
         return number
     interval, seconds = axis.interval_seconds, number * _UNITS[unit]
-    rows = option("windows.history", max(1, seconds // (interval or seconds)))
+    rows = option("windows.history", max(fewest, seconds // (interval or seconds)))
     reason = ""
     if interval is None:
         reason = "the series has no interval"

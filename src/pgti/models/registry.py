@@ -92,7 +92,7 @@ MODELS: Registry[ModelEntry] = Registry(
         "st-balance": ModelEntry(STBalanceConfig, STBalance, "2026, arXiv 2605.18793"),
         "st-llm": ModelEntry(STLLMConfig, STLLM, "Liu et al., MDM 2024, arXiv 2401.10134"),
         "st-recall": ModelEntry(
-            STRecallConfig, STRecall, "pgti", "copies readings of earlier days; needs history"
+            STRecallConfig, STRecall, "pgti", "copies readings of earlier days in its history"
         ),
         "staeformer": ModelEntry(
             STAEformerConfig, STAEformer, "Liu et al., CIKM 2023, arXiv 2308.10425"
