@@ -14,7 +14,7 @@ import torch
 from pgti.batching import Batch
 from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
-from pgti.models import AbstractModel, ModelShape, add_covariate_head, build_model
+from pgti.models import AbstractModel, ModelShape, add_heads, build_model
 from pgti.nn import ChunkLimits
 from pgti.nn.limits import DenseLimits
 from pgti.store import Scaler
@@ -132,7 +132,7 @@ def fake_step(spec: FakeStepSpec) -> FakeStep:
         network.build_supports(graph),
         scaler,
         (0,),
-        head=add_covariate_head(network, shape),
+        heads=add_heads(network, shape),
         quantile_levels=spec.training.quantiles,
     )
     forecaster.to(FAKE_DEVICE)

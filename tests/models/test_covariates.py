@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pgti.batching import Batch
 from pgti.errors import ConfigError
 from pgti.forecasting import NetworkForecaster
-from pgti.models import MODELS, CovariateHead, add_covariate_head, num_parameters
+from pgti.models import MODELS, CovariateHead, add_heads, num_parameters
 from pgti.nn.numerics import float32_products
 from pgti.store import Scaler
 from pgti.training.compilation import compile_network
@@ -153,9 +153,8 @@ def test_it_is_there_for_what_the_past_does_not_show(
 ) -> None:
     """The time of the steps to forecast follows from that of the inputs, a holiday does not."""
     network = nn.Linear(2, 2)
-    head = add_covariate_head(network, shape(input_channels=5, **sizes))
-    assert (head is None) == (reads is None)
-    assert head is None or head.reads == reads
+    heads = add_heads(network, shape(input_channels=5, **sizes))
+    assert [head.reads for head in heads] == ([] if reads is None else [reads])
     assert ("covariate_head.last.bias" in network.state_dict()) == (reads is not None)
 
 
@@ -189,27 +188,28 @@ class Unnamed(nn.Module):
 
 
 def test_a_network_that_reads_them_itself_has_none() -> None:
-    assert add_covariate_head(Named(), SIZES) is None
+    assert not add_heads(Named(), SIZES)
     network = Owner()
     own = network.covariate_head
-    assert add_covariate_head(network, SIZES) is None
+    assert not add_heads(network, SIZES)
     assert network.covariate_head is own
     assert network(**covariates()).shape == (BATCH, HORIZON, NUM_NODES, TARGETS)
-    assert add_covariate_head(Unnamed(), SIZES) is not None
+    assert add_heads(Unnamed(), SIZES)
 
 
 def test_a_network_that_cannot_own_it_is_refused() -> None:
     """In one line; a network that is built again gets a new one."""
     network = Unnamed()
-    first = add_covariate_head(network, SIZES)
-    assert add_covariate_head(network, SIZES) is network.covariate_head is not first
+    (first,) = add_heads(network, SIZES)
+    (second,) = add_heads(network, SIZES)
+    assert second is network.covariate_head is not first
     network.covariate_head = nn.Linear(1, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(nn.Linear(2, 2))
     for each, why in ((network, "has an attribute covariate_head"), (scripted, "is TorchScript")):
         with pytest.raises(ConfigError, match=rf"{why}.*name future.*windows\.covariates=False"):
-            add_covariate_head(each, SIZES)
+            add_heads(each, SIZES)
 
 
 def test_its_parameters_are_counted() -> None:
@@ -235,14 +235,13 @@ def test_a_model_learns_from_it(name: str) -> None:
     )
     with torch.no_grad():
         expected = plain(batch)
-        head = add_covariate_head(model, SIZES)
-        forecaster = NetworkForecaster(model, supports, scaler, SIZES.target_indices, head=head)
+        heads = add_heads(model, SIZES)
+        forecaster = NetworkForecaster(model, supports, scaler, SIZES.target_indices, heads=heads)
         forecaster.eval()
         assert not plain.uses_future
         assert forecaster.uses_future
         assert torch.equal(forecaster(batch), expected)
-        assert head is not None
-        nn.init.normal_(head.last.weight)
+        nn.init.normal_(heads[0].last.weight)
         one = forecaster(batch)
         assert (one != expected).any()
         batch.future[1, 2, 3, 0] += 1  # type: ignore[index]

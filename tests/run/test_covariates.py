@@ -233,7 +233,7 @@ def test_a_model_of_pgti_reads_them_too(tmp_path: Path) -> None:
     run = train(tmp_path / "run", store, "gru", epochs=3, resume=True)
     for one, two in zip(parameters(whole), parameters(run), strict=True):
         assert torch.equal(one, two)
-    head = run.forecaster.head
+    (head,) = run.forecaster.heads
     assert head is not None
     assert head.reads == ("calendar", "future", "static")
     assert head.last.weight.any()
@@ -265,7 +265,7 @@ def test_they_may_be_left_out(tmp_path: Path) -> None:
     earlier = path.read_text().replace("covariates = false\n", "")
     assert earlier != path.read_text()
     path.write_text(earlier)
-    assert Run.open(tmp_path / "run").forecaster.head is None
+    assert Run.open(tmp_path / "run").forecaster.heads == ()
 
 
 class Half(Ignoring):
@@ -411,7 +411,7 @@ def test_a_warm_start_standardises_features_as_the_run_did(tmp_path: Path) -> No
     windows = {"input_steps": INPUTS, "horizon": HORIZON, "targets": ("flow",)}
     start = pgti.train(bare, tmp_path / "bare-run", windows=windows, model="linear", epochs=1,
                        progress=False)  # fmt: skip
-    assert start.forecaster.head is None
+    assert start.forecaster.heads == ()
     with pytest.raises(RunError, match=r"\(none\).*\(rain\).*or leave .*windows.covariates=False"):
         pgti.train(first, tmp_path / "refused", init_from=start, **options)
     without = {"windows": {"covariates": False}}

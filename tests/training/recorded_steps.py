@@ -17,7 +17,7 @@ from pgti.models import (
     AbstractModel,
     CovariateHead,
     ModelShape,
-    add_covariate_head,
+    add_heads,
     build_model,
 )
 from pgti.nn import Supports
@@ -64,16 +64,16 @@ def make_forecaster(network: nn.Module) -> NetworkForecaster:
     kind = getattr(network, "support_kind", "dual_random_walk")
     is_ours = isinstance(network, AbstractModel)
     supports = network.build_supports(graph) if is_ours else Supports.from_graph(graph, kind)
-    head = next((each for each in network.children() if isinstance(each, CovariateHead)), None)
+    heads = tuple(each for each in network.children() if isinstance(each, CovariateHead))
     scaler = Scaler(mean=(50.0,), std=(10.0,))
-    return NetworkForecaster(network, supports, scaler, (0,), head=head).train()
+    return NetworkForecaster(network, supports, scaler, (0,), heads=heads).train()
 
 
 def make_model(name: str, *, covariates: bool = False, **options: Any) -> nn.Module:
     torch.manual_seed(0)
     network = build_model(name, options, _SHAPE)
     if covariates:
-        add_covariate_head(network, _SHAPE)
+        add_heads(network, _SHAPE)
     return network
 
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from pgti.batching import Batch
 from pgti.errors import ConfigError
-from pgti.models import TeacherForcing
-from pgti.models.covariates import CovariateHead
+from pgti.models import Head, TeacherForcing
 from pgti.models.network_inputs import OF_BATCH, requested_inputs
 from pgti.nn import Supports
 from pgti.nn.numerics import deterministic_algorithms, float32_products
@@ -151,8 +150,8 @@ class NetworkForecaster(AbstractScaledForecaster):
             Fernandez-Val & Galichon 2010).
         bounds: lowest and highest forecast of each target; () for no limits. Outside training
             forecasts are clamped to them.
-        head: corrects what the network returns by the covariates of a batch; its parameters are
-            the network's.
+        heads: change what the network returns by the history and the covariates of a batch, one
+            after the other; their parameters are the network's.
 
     Attributes:
         requested: names of the inputs that the network's `forward` asks for; None if they cannot be
@@ -177,10 +176,10 @@ class NetworkForecaster(AbstractScaledForecaster):
         *,
         quantile_levels: tuple[float, ...] = (),
         bounds: Sequence[tuple[float, float]] = (),
-        head: CovariateHead | None = None,
+        heads: tuple[Head, ...] = (),
     ) -> None:
         super().__init__(scaler, target_indices, sensors)
-        self.head = head
+        self.heads = heads
         self.channels = channels
         self.quantile_levels = quantile_levels
         dtype = torch.float32 if self.offsets is None else torch.float64
@@ -203,13 +202,13 @@ class NetworkForecaster(AbstractScaledForecaster):
 
     @property
     def reads(self) -> frozenset[str]:
-        """Names of the inputs that the network or its head reads."""
-        return frozenset((*(self.requested or ()), *(() if self.head is None else self.head.reads)))
+        """Names of the inputs that the network or a head of it reads."""
+        return frozenset(self.requested or ()).union(*(head.reads for head in self.heads))
 
     @property
     def called(self) -> tuple[nn.Module, ...]:
-        """What a pass calls, in this order: the network and its head."""
-        return (self.network,) if self.head is None else (self.network, self.head)
+        """What a pass calls, in this order: the network and its heads."""
+        return (self.network, *self.heads)
 
     @property
     def uses_future(self) -> bool:
@@ -287,18 +286,19 @@ class NetworkForecaster(AbstractScaledForecaster):
         return (torch.stack(terms_BN).sum(dim=0) * y_mask.sum(dim=(1, 3))).sum()
 
     def _run(self, batch: Batch, step: int | None) -> Tensor:
-        """What the network returns, corrected by the head."""
+        """What the network and its heads return."""
         scaled: Tensor
         x = batch.x if self._seen is None else batch.x.index_select(-1, self._seen)
         if self.requested is None:
             scaled = self.network(x, self.supports)
         else:
-            inputs = {name: self._input(name, batch, step) for name in self.requested}
-            scaled = self.network(x, **inputs)
+            named = {name: self._input(name, batch, step) for name in self.requested}
+            scaled = self.network(x, **named)
         _check_shape(scaled, batch, len(self.target_indices) * max(1, len(self.quantile_levels)))
-        if self.head is None:
-            return scaled
-        return self.head(scaled, x, **{name: getattr(batch, name) for name in self.head.reads})
+        for head in self.heads:
+            inputs: dict[str, Any] = {each: self._input(each, batch, step) for each in head.reads}
+            scaled = head(scaled, x, **inputs)
+        return scaled
 
     def _input(self, name: str, batch: Batch, step: int | None) -> object:
         """What a network asks for by this name, one of `NETWORK_INPUTS`."""

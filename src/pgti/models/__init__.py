@@ -8,7 +8,6 @@ from pgti.models.base import ModelShape as ModelShape
 from pgti.models.base import TeacherForcing as TeacherForcing
 from pgti.models.base import num_trainable_parameters as num_trainable_parameters
 from pgti.models.covariates import CovariateHead as CovariateHead
-from pgti.models.covariates import add_covariate_head as add_covariate_head
 from pgti.models.d2stgnn import D2STGNN as D2STGNN
 from pgti.models.d2stgnn import D2STGNNConfig as D2STGNNConfig
 from pgti.models.dcrnn import DCRNN as DCRNN
@@ -19,6 +18,8 @@ from pgti.models.graph_wavenet import GraphWaveNet as GraphWaveNet
 from pgti.models.graph_wavenet import GraphWaveNetConfig as GraphWaveNetConfig
 from pgti.models.gru import GRU as GRU
 from pgti.models.gru import GRUConfig as GRUConfig
+from pgti.models.heads import Head as Head
+from pgti.models.heads import add_heads as add_heads
 from pgti.models.himnet import HimNet as HimNet
 from pgti.models.himnet import HimNetConfig as HimNetConfig
 from pgti.models.linear import DLinear as DLinear

@@ -6,17 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pgti.errors import ConfigError, option
-from pgti.models.network_inputs import requested_inputs
 from pgti.nn import without_autocast
 from pgti.shapes import BHNC, BLNC
 from pgti.windows import ModelShape
 
-__all__ = ["CovariateHead", "add_covariate_head", "has_covariates"]
+__all__ = ["CovariateHead", "has_covariates"]
 
-_NAME = "covariate_head"
 _HOLIDAY = "holiday:"
-_OF_COVARIATES = frozenset({"future", "future_mask", "static", "static_codes"})
 
 
 def has_covariates(shape: ModelShape) -> bool:
@@ -44,6 +40,8 @@ class CovariateHead(nn.Module):
     Attributes:
         reads: names of what it is given of a batch beside x.
     """
+
+    name = "covariate_head"  # by which a network has it
 
     if TYPE_CHECKING:  # torch declares that calls return Any
 
@@ -112,31 +110,3 @@ class CovariateHead(nn.Module):
             sizes = (batch, num_nodes, self._horizon, self._targets)
             corrected: Tensor = forecast + self.last(units_BND).view(sizes).transpose(1, 2)
             return corrected.contiguous()
-
-
-def add_covariate_head(network: nn.Module, shape: ModelShape) -> CovariateHead | None:
-    """Give a network a head, as `covariate_head`, if there are covariates; returns it.
-
-    A network that names one of them in its `forward` reads them itself, and gets no head. The head
-    draws its weights from torch's generator.
-
-    Args:
-        network: which becomes the owner of the head's parameters.
-        shape: sizes of the data.
-
-    Raises:
-        ConfigError: if the network cannot own them.
-    """
-    if not has_covariates(shape) or _OF_COVARIATES & set(requested_inputs(network) or ()):
-        return None
-    is_taken = not isinstance(getattr(network, _NAME, None), CovariateHead | None)
-    if is_taken or isinstance(network, torch.jit.ScriptModule):
-        why = f"has an attribute {_NAME} of its own" if is_taken else "is TorchScript"
-        raise ConfigError(
-            f"the network {why}, and takes no head for what is known in advance and of the "
-            "sensors: let its forward name future and static, or leave them out with "
-            f"{option('windows.covariates', value=False)}"
-        )
-    head = CovariateHead(shape)
-    setattr(network, _NAME, head)
-    return head

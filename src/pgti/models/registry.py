@@ -12,12 +12,12 @@ from torch import nn
 from pgti.errors import ConfigError, option
 from pgti.models.agcrn import AGCRN, AGCRNConfig
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, num_trainable_parameters
-from pgti.models.covariates import add_covariate_head
 from pgti.models.d2stgnn import D2STGNN, D2STGNNConfig
 from pgti.models.dcrnn import DCRNN, DCRNNConfig
 from pgti.models.gman import GMAN, GMANConfig
 from pgti.models.graph_wavenet import GraphWaveNet, GraphWaveNetConfig
 from pgti.models.gru import GRU, GRUConfig
+from pgti.models.heads import add_heads
 from pgti.models.himnet import HimNet, HimNetConfig
 from pgti.models.linear import DLinear, DLinearConfig
 from pgti.models.megacrn import MegaCRN, MegaCRNConfig
@@ -218,7 +218,7 @@ def build_model(
 
 
 def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) -> int:
-    """Numbers that model `name` learns for data of `shape`, with its head, without frozen ones.
+    """Numbers that model `name` learns for data of `shape`, with its heads, without frozen ones.
 
     Nothing is allocated for them, unless the network is the user's own, which may compute.
 
@@ -228,7 +228,7 @@ def num_parameters(name: str, options: Mapping[str, object], shape: ModelShape) 
     """
     with torch.device("cpu" if is_own_model(name) else "meta"):
         model = build_model(name, options, shape, is_restored=True)
-        add_covariate_head(model, shape)
+        add_heads(model, shape)
     return num_trainable_parameters(model)
 
 

@@ -20,9 +20,10 @@ from pgti.graph import SensorGraph
 from pgti.models import (
     MODELS,
     AbstractModel,
+    Head,
     ModelFactory,
     ModelShape,
-    add_covariate_head,
+    add_heads,
     build_config,
     build_model,
     explain_failures,
@@ -220,8 +221,8 @@ def build_forecaster(
         factory=factory,
         is_restored=is_restored,
     )
-    _check_history(network, source.shape, config.model.name)
-    head = add_covariate_head(network, shape) if config.windows.covariates else None
+    heads = add_heads(network, shape, covariates=config.windows.covariates)
+    _check_history(network, heads, shape, config.model.name)
     forecaster = NetworkForecaster(
         network,
         _supports(network, source.store.graph, shard, config.model.name),
@@ -232,16 +233,18 @@ def build_forecaster(
         None if channels is None else (channels, source.input_indices),
         quantile_levels=config.training.quantiles,
         bounds=bounds_of_targets(config.training.bounds, source.target_names),
-        head=head,
+        heads=heads,
     )
     forecaster.deterministic = config.training.deterministic
     return forecaster.to(device)
 
 
-def _check_history(network: nn.Module, shape: ModelShape, name: str) -> None:
-    """Refuse history that a network does not look at: its rows would be read for nothing."""
-    requested = requested_inputs(network)
-    if not shape.history or requested is None or {"history", "history_mask"} & set(requested):
+def _check_history(
+    network: nn.Module, heads: tuple[Head, ...], shape: ModelShape, name: str
+) -> None:
+    """Refuse history that nothing looks at: its rows would be read for nothing."""
+    reads = set(requested_inputs(network) or ("history",)).union(*(head.reads for head in heads))
+    if not shape.history or {"history", "history_mask"} & reads:
         return
     takers = [
         each
@@ -251,8 +254,9 @@ def _check_history(network: nn.Module, shape: ModelShape, name: str) -> None:
         and "history" in signature(entry.model.forward).parameters
     ]
     raise ConfigError(
-        f"the windows have a history of {shape.history_steps:,} rows, and the model {name} does "
-        f"not take one: use {', '.join(takers)}, or leave {option('windows.history')} out"
+        f"the windows have a history of {shape.history_steps:,} rows, and the model {name} sees "
+        f"whole earlier days alone: give {option('windows.history', ('1d..7d',))}, leave it out, "
+        f"or use {', '.join(takers)}, which read any history"
     )
 
 
