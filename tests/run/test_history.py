@@ -12,7 +12,7 @@ import pgti
 from pgti import ConfigError, SensorGraph
 from pgti.batching import build_batcher
 from pgti.distributed import SingleProcess
-from pgti.models import MODELS
+from pgti.models import MODELS, RecallHead
 from pgti.run import Run, RunConfig, memory_plan
 from pgti.run.loaders import RunLoaders
 from pgti.run.prepare import prepare
@@ -148,15 +148,30 @@ def test_a_fold_sees_nothing_after_its_first_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["dcrnn", "gru"])
-def test_a_model_that_takes_no_history(run: Run, tmp_path: Path, model: str) -> None:
-    """It is refused in one line that names those that do."""
+def test_a_model_that_sees_whole_days_alone(run: Run, tmp_path: Path, model: str) -> None:
+    """A history without one is refused in one line that names the models that read any."""
     with pytest.raises(ConfigError) as error:
         pgti.train(run.store, tmp_path / "run", model=model, windows=WINDOWS, **TINY)
     message = str(error.value)
-    assert message.startswith(f"the windows have a history of 21 rows, and the model {model} does")
-    named = message.partition(": use ")[2].partition(", or leave")[0].split(", ")
+    assert message.startswith(f"the windows have a history of 21 rows, and the model {model} sees")
+    named = message.partition("or use ")[2].partition(", which read")[0].split(", ")
     assert {"linear", "stid"} <= set(named) <= set(MODELS)
     assert "\n" not in message
+
+
+def test_any_model_sees_earlier_days(run: Run, tmp_path: Path) -> None:
+    """Through a head, which trains, is in the checkpoint, and changes its forecasts."""
+    windows = {**WINDOWS, "history": "1d..2d"}
+    trained = pgti.train(run.store, tmp_path / "run", model="gru", windows=windows, **TINY)
+    opened = Run.open(tmp_path / "run")
+    (head,) = opened.forecaster.heads
+    assert isinstance(head, RecallHead)
+    assert head.last.weight.any()
+    again, _ = forecast(opened)
+    pd.testing.assert_frame_equal(again, forecast(trained)[0])
+    head.last.bias.data += 1
+    changed, _ = forecast(opened)
+    assert (changed["forecast"] != again["forecast"]).all()
 
 
 def prepared_loaders(run: Run, **changes: Any) -> tuple[RunLoaders, Any]:

@@ -36,6 +36,7 @@ from pgti.models.own import name_of_own_model as name_of_own_model
 from pgti.models.own import source_of_own_model as source_of_own_model
 from pgti.models.patchstg import PatchSTG as PatchSTG
 from pgti.models.patchstg import PatchSTGConfig as PatchSTGConfig
+from pgti.models.recall import RecallHead as RecallHead
 from pgti.models.registry import MODELS as MODELS
 from pgti.models.registry import ModelEntry as ModelEntry
 from pgti.models.registry import build_config as build_config
