@@ -257,13 +257,25 @@ def adaptive_by_hand(
     return lower, upper
 
 
+def reusing_memory(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches, targets and masks in the same memory, as those of a large series have them."""
+    memory: Batch | None = None
+    for batch in batches:
+        memory = batch.clone() if memory is None else memory
+        for name in ("y", "y_mask"):
+            place = getattr(memory, name)[: batch.num_windows]
+            setattr(batch, name, place.copy_(getattr(batch, name)))
+        yield batch
+
+
 def ends_of(
     source: WindowSource, starts: range | np.ndarray, found: Calibration, size: int = 7
 ) -> tuple[np.ndarray, np.ndarray]:
     """Adaptive ends of the windows, [S, H, N, I]."""
     model = IntervalForecaster(forecaster_of(source), found, adaptive=True)
     ends: list[list[np.ndarray]] = [[], []]
-    for batch in make_loader(source, starts, size).epoch(0):  # type: ignore[arg-type]
+    loader = make_loader(source, starts, size)  # type: ignore[arg-type]
+    for batch in reusing_memory(loader.epoch(0)):
         with torch.no_grad():
             prediction = model.predict(batch)
         for place, each in enumerate((prediction.lower, prediction.upper)):

@@ -13,7 +13,7 @@ from pgti.cli.main import run_command
 from pgti.errors import ConfigError, RunError
 from pgti.run import Run, intervals
 
-from .small_runs import make_series, make_store
+from .small_runs import Linear, make_series, make_store
 
 LEVELS = (0.5, 0.8)
 QUANTILE = {"kind": "quantile", "quantiles": (0.1, 0.5, 0.9)}
@@ -54,6 +54,20 @@ def test_a_run_is_calibrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("mae", "rmse", "mape"):
         assert report.to_dict()["test"][name] == plain.to_dict()["test"][name]
     assert plain.metrics == ("mae", "rmse", "mape")
+
+
+def test_an_evaluation_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    """Without dropout: what is evaluated or calibrated after it is as in a run opened anew."""
+    path = trained(tmp_path, model=Linear).directory.path
+    run = Run.open(path, model=Linear)
+    reports = [run.evaluate(intervals=LEVELS, adaptive=True).to_dict() for _ in range(2)]
+    assert reports[0]["test"] == reports[1]["test"]
+    assert not run.forecaster.training
+    run.evaluate(intervals=(0.9,))
+    found = run.directory.intervals_file.read_bytes()
+    run.directory.intervals_file.unlink()
+    Run.open(path, model=Linear).evaluate(intervals=(0.5, 0.8, 0.9))
+    assert run.directory.intervals_file.read_bytes() == found
 
 
 def test_calibration_sees_no_test_value(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class IntervalForecaster(AbstractForecaster):
         self.interval_levels = calibration.levels
         self.quantile_levels = forecaster.quantile_levels
         self.deterministic = forecaster.deterministic
+        self.train(forecaster.training)  # what evaluates it restores this mode, of both
         self._places = base_places(forecaster, calibration.levels)
         device = forecaster.mean.device
         below, above = (
@@ -162,7 +163,7 @@ class _Tracker:
                 known=0,
                 beyond_low=target < low[window] + self.below,
                 beyond_high=target > high[window] + self.above,
-                observed=batch.y_mask[window, ..., None],
+                observed=batch.y_mask[window, ..., None].clone(),  # later batches reuse it
             )
             self._issued.append(issued)
         if not below:  # a batch without windows
