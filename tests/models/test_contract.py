@@ -111,6 +111,17 @@ def test_forecasts_repeat_bit_for_bit_and_draw_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_weights_may_be_tensors_that_a_caller_gives(name: str) -> None:
+    """As `torch.func` does for ensembles and the sensitivity to weights, also on small graphs."""
+    model, x = build(name), inputs()
+    supports = supports_of(model)
+    supports.dense = DenseLimits(stacked=1 << 20)
+    weights = {key: each.detach() for key, each in model.named_parameters()}
+    forecast = torch.func.functional_call(model, weights, (x, supports))
+    torch.testing.assert_close(forecast, model(x, supports), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("input_steps", "horizon"), [(12, 12), (12, 1), (5, 12), (1, 3)])
 def test_input_and_horizon_may_differ(name: str, input_steps: int, horizon: int) -> None:
     """Independent lengths, down to one row."""

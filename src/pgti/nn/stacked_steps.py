@@ -54,10 +54,11 @@ class GatedWeights(NamedTuple):
     @classmethod
     def of(cls, layer: nn.Module) -> Self:
         """Those of a `GatedLayer`; where a weight has a single matrix, H is 1."""
-        names = ("weight_input", "weight_gates", "weight_candidate")
-        parts = [layer.get_parameter(name) for name in names]
-        input_HCG, gates_HDG, candidate_HDD = (part.view(-1, *part.shape[-2:]) for part in parts)
-        return cls(input_HCG, gates_HDG, candidate_HDD, layer.get_parameter("bias"))
+        # Attributes, which `torch.func.functional_call` replaces by any tensors.
+        names = ("weight_input", "weight_gates", "weight_candidate", "bias")
+        *weights, bias_G = (getattr(layer, name) for name in names)
+        input_HCG, gates_HDG, candidate_HDD = (each.view(-1, *each.shape[-2:]) for each in weights)
+        return cls(input_HCG, gates_HDG, candidate_HDD, bias_G)
 
 
 def write(
