@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from pgti.distributed import SingleProcess
 from pgti.errors import Interrupted
 from pgti.forecasting import evaluate
 from pgti.training import Callback, Extensions, TrainingConfig, TrainingStatus
@@ -64,6 +65,27 @@ def test_the_average_is_the_recurrence_of_its_docstring() -> None:
         assert torch.equal(each, trained[name])
 
 
+def test_buffers_that_have_no_average_are_copied() -> None:
+    """A mask of -inf, an infinite extreme that a reading replaces, a sparse graph."""
+    network = nn.Linear(1, 1)
+    network.register_buffer("mask", torch.tensor([[0.0, -torch.inf], [0.0, 0.0]]))
+    network.register_buffer("largest", torch.tensor(-torch.inf))
+    network.register_buffer("graph", torch.eye(2).to_sparse())
+    average = WeightAverage(network, 0.9)
+    average.begin()
+    average.update(0)
+    network.largest.fill_(3.0)
+    network.graph.copy_(2 * torch.eye(2).to_sparse())
+    average.update(1)
+    for _ in range(2):  # as it is, and after a validation
+        averaged, _ = average.state_dicts()
+        assert torch.equal(averaged["mask"], network.mask)
+        assert averaged["largest"] == 3
+        assert torch.equal(averaged["graph"].to_dense(), 2 * torch.eye(2))
+        with average.in_network():
+            assert network.largest == 3
+
+
 def test_no_average_by_default() -> None:
     """A decay of 0 leaves everything as it is, and takes no memory."""
     network = nn.Linear(2, 2)
@@ -97,6 +119,23 @@ def test_the_average_is_validated_and_is_the_best(tmp_path: Path) -> None:
     assert last.trained is not None
     assert torch.equal(network.state_dict()["linear.weight"], last.trained["linear.weight"])
     assert torch.equal(last.network["linear.weight"], seen[-1])
+
+
+def test_the_average_begins_with_the_weights_of_rank_0(tmp_path: Path) -> None:
+    """Not with those that another rank drew for a network of one's own."""
+
+    class Rank1(SingleProcess):
+        def broadcast_(self, tensor: torch.Tensor) -> None:
+            tensor.fill_(7.0)
+
+    config = replace(CONFIG, epochs=1, learning_rate=1e-9)
+    setting, run = (
+        make_setting(tmp_path, config, network="linear"),
+        open_run(tmp_path / "run", config),
+    )
+    make_trainer(setting, run, communicator=Rank1()).fit()
+    averaged = run.load_last().network["linear.weight"]
+    torch.testing.assert_close(averaged, torch.full_like(averaged, 7.0))
 
 
 def test_the_average_changes_nothing_that_is_trained(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ class WeightAverage:
 
     After step t, counted from 0, the average moves by 1 - min(decay, (1 + t) / (10 + t)) of the way
     to the network; so it forgets the initial weights within some tens of steps, whatever the decay.
-    Running statistics, as of batch normalisation, are averaged likewise; tensors of whole numbers
-    are copied.
+    Running statistics, as of batch normalisation, are averaged likewise; whole numbers,
+    sparse tensors and what is not finite in a buffer, such as a mask of -inf, are copied.
 
     Nothing waits for a GPU: an update is a few kernels, behind those of the step.
 
@@ -64,12 +64,16 @@ class WeightAverage:
         weight = 1 - min(self._decay, (1 + step) / (10 + step))
         averages, values = [], []
         for key, live in self._live.items():
-            if live.is_floating_point() or live.is_complex():
+            is_dense = live.layout is torch.strided
+            if is_dense and (live.is_floating_point() or live.is_complex()):
                 averages.append(self._averages[key])
-                values.append(live.detach())
+                values.append(live)
             else:
                 self._averages[key].copy_(live)
         torch._foreach_lerp_(averages, values, weight)
+        for average, live in zip(averages, values, strict=True):
+            if not isinstance(live, nn.Parameter):  # from -inf to -inf there is no way
+                torch.where(average.isfinite(), average, live, out=average)
 
     @contextmanager
     def in_network(self) -> Generator[None]:

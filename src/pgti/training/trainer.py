@@ -117,8 +117,8 @@ class Trainer:
             DataError: if no validation target was observed.
             Interrupted: after SIGTERM or SIGINT, once the state is saved.
         """
-        self.train_step.average.begin()
         self.train_step.broadcast_network()
+        self.train_step.average.begin()
         for each in self._forecaster.called if self._config.compile else ():
             compile_network(each, self._config.compile_mode)
         self._forecaster.train()
