@@ -18,7 +18,7 @@ from pgti.forecasting.scores import scored_quantiles
 from pgti.models import MODELS
 from pgti.training import TrainingConfig
 from pgti.training.config import HuberLoss, MSELoss, QuantileLoss
-from pgti.training.optimizers import AdamWOptimizer
+from pgti.training.optimizers import AdamWOptimizer, RMSPropOptimizer
 from pgti.training.running_loss import RunningLoss
 from pgti_bench.fake_device import FakeGpu, FakeStepSpec, fake_step
 
@@ -60,6 +60,7 @@ def check_steps(spec: FakeStepSpec, num_batches: int = 1) -> None:
     with FakeGpu() as gpu:
         step = fake_step(spec)
         running = RunningLoss(gpu.device)
+        step.train_step.average.begin()
         step.take()
         with gpu.checked() as launches:
             step.train_step([step.batch] * num_batches, step=1, running=running)
@@ -98,6 +99,9 @@ def test_variants_wait_for_nothing(name: str, options: dict[str, object], precis
     "changes",
     [
         {"optimizer": AdamWOptimizer()},
+        {"optimizer": RMSPropOptimizer()},
+        {"ema_decay": 0.9},
+        {"curriculum_steps": 1},
         {"loss": HuberLoss()},
         {"loss": MSELoss()},
         {"loss": QuantileLoss()},

@@ -434,3 +434,8 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "lanes, kind (2 categories)" in shown
     assert run_command(["append", store]) == 2
     assert "give a file of readings, or --future" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(RunError, match=r"do not fit \(windows\.covariates False .*True here\)"):
+        pgti.train(
+            first, tmp_path / "refused", init_from=tmp_path / "without",
+            **{**options, "windows": {"covariates": True}},
+        )  # fmt: skip

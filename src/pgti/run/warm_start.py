@@ -295,7 +295,7 @@ class StartRun:
                     getattr(self.config.windows, name),
                     getattr(config.windows, name),
                 )
-                for name in ("input_steps", "horizon")
+                for name in ("input_steps", "horizon", "history", "covariates")
             },
         }
         changed = [f"{name} {a!r} there, {b!r} here" for name, (a, b) in pairs.items() if a != b]
