@@ -416,6 +416,11 @@ def test_a_warm_start_standardises_features_as_the_run_did(tmp_path: Path) -> No
         pgti.train(first, tmp_path / "refused", init_from=start, **options)
     without = {"windows": {"covariates": False}}
     pgti.train(first, tmp_path / "without", init_from=start, **options, **without)
+    with pytest.raises(RunError, match=r"do not fit \(windows\.covariates False .*True here\)"):
+        pgti.train(
+            first, tmp_path / "refused", init_from=tmp_path / "without",
+            **{**options, "windows": {"covariates": True}},
+        )  # fmt: skip
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -434,8 +439,3 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "lanes, kind (2 categories)" in shown
     assert run_command(["append", store]) == 2
     assert "give a file of readings, or --future" in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(RunError, match=r"do not fit \(windows\.covariates False .*True here\)"):
-        pgti.train(
-            first, tmp_path / "refused", init_from=tmp_path / "without",
-            **{**options, "windows": {"covariates": True}},
-        )  # fmt: skip

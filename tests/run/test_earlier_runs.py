@@ -161,3 +161,24 @@ def test_models_without_the_time_of_day_had_it_in_earlier_runs(
     pgti.train(store, tmp_path / "run", epochs=2, resume=True, progress=False)
     for name, tensor in parameters_of(tmp_path / "whole").items():
         assert torch.equal(tensor, parameters_of(tmp_path / "run")[name])
+
+
+@pytest.mark.parametrize(
+    ("model", "option"), [("stgcn", "self_loops"), ("stid", "history_embedding")]
+)
+def test_an_earlier_run_of_a_model_with_a_new_option_is_resumed(
+    store: SeriesStore, tmp_path: Path, model: str, option: str
+) -> None:
+    """Its default is what the model did before it had it."""
+    config = make_config(store, epochs=1)
+    windows = replace(WINDOWS, input_steps=9)
+    config = replace(config, windows=windows, model=ModelConfig(name=model))
+    train_run(config, tmp_path / "run", store=store)
+    directory = RunDirectory(tmp_path / "run")
+    options = read_toml(directory.config_file)
+    content = torch.load(directory.last_checkpoint, weights_only=True)
+    del options["model"][option], content["settings"]["model"][option]
+    directory.write_config(tomli_w.dumps(options))
+    torch.save(content, directory.last_checkpoint)
+    run = pgti.train(store, tmp_path / "run", epochs=2, resume=True, progress=False)
+    assert run.directory.load_last().progress.epoch == 2

@@ -283,7 +283,18 @@ def complete_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     windows = {**asdict(WindowConfig()), **_EARLIER_WINDOWS, **known}
     if windows["calendar"] is None and not _has_time_of_day(settings["model"]["name"]):
         windows["calendar"] = _EARLIER_CALENDAR
-    return {**settings, "windows": windows}
+    return {**settings, "windows": windows, "model": _complete_model(settings["model"])}
+
+
+def _complete_model(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model of an earlier version, with the defaults of options that it did not have yet."""
+    from pgti.models import build_config, is_own_model  # noqa: PLC0415 - help needs no torch
+
+    name = model["name"]
+    if is_own_model(name):
+        return model
+    options = {key: value for key, value in model.items() if key != "name"}
+    return {"name": name, **asdict(build_config(name, options))}
 
 
 def _check_batch_sizes(options: Mapping[str, Any]) -> None:
