@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pgti import Run, train
+from pgti import Run, ingest, train
 from pgti.cli.main import run_command
 from pgti.datasets import DATASETS, Recipe, find_dataset, find_recipe, recipe_names, recipes_of
 from pgti.datasets.recipe import METRICS
@@ -152,6 +153,9 @@ def test_the_options_of_a_recipe_leave_no_note(metr_la: SeriesStore) -> None:
     assert list(options_beside(recipe, metr_la, seeded)) == []
     other = config.override({"training": {"patience": 1}, "model": {"hidden": 32}})
     assert len(list(options_beside(recipe, metr_la, other))) == 2
+    few = config.override({"windows": {"calendar": ("day-of-week",)}})
+    (line,) = options_beside(recipe, metr_la, few)
+    assert " in place of time-of-day in the recipe" in line
     notes = note_recipe(metr_la, config)
     assert any("windows train, validate and test" in line for line in notes)
 
@@ -160,6 +164,7 @@ def test_the_options_of_a_recipe_leave_no_note(metr_la: SeriesStore) -> None:
     ("options", "message"),
     [
         (["--recipe", "metr-la/dcrn"], "similar names are metr-la/dcrnn"),
+        (["--recipe", "metr-la"], "is a data set: name one of its recipes, such as metr-la/agcrn"),
         (["--recipe", "pems04/dcrnn"], "is METR-LA: fetch PEMS04"),
         (["--recipe", "metr-la/dcrnn", "--model", "stid"], "trains the model dcrnn"),
         (["--recipe", "metr-la/dcrnn", "--protocol", "published"], "leave --protocol out"),
@@ -177,6 +182,21 @@ def test_refusals(
     error = " ".join(capsys.readouterr().err.split())
     assert message in error
     assert not run.exists()
+
+
+def test_a_store_that_names_no_data_set(metr_la: SeriesStore, tmp_path: Path) -> None:
+    readings = np.ones((300, metr_la.meta.num_nodes, 1))
+    recipe = find_recipe("metr-la/stid")
+    options: dict[str, Any] = {"start": "2020-01-01", "channels": ("speed",)}
+    own = ingest(readings, tmp_path / "own", interval="5min", **options)
+    config = recipe_config(recipe, own)
+    assert any("does not say that it is METR-LA" in line for line in note_recipe(own, config))
+    assert not any("does not say" in line for line in note_recipe(metr_la, config))
+    hourly = ingest(readings, tmp_path / "hourly", interval="1h", **options)
+    with pytest.raises(
+        ConfigError, match=r"METR-LA \(207 sensors, steps of 5min\).* steps of 1h: "
+    ):
+        recipe_config(recipe, hourly)
 
 
 def test_a_file_names_a_recipe(metr_la: SeriesStore, tmp_path: Path) -> None:

@@ -31,10 +31,10 @@ def compare_run(
         return {}, []
     from pgti.cli.output import log
     from pgti.datasets import find_recipe
-    from pgti.run.recipe import compare_published, options_beside
+    from pgti.run.recipe import compare_published, note_differences
 
-    beside = options_beside(find_recipe(name), trained.source.store, trained.config)
-    comparison = compare_published(name, test, tuple(beside))
+    notes = note_differences(find_recipe(name), trained.source.store, trained.config)
+    comparison = compare_published(name, test, notes)
     if comparison is None:
         return {}, []
     for line in comparison.notes:

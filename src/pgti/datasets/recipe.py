@@ -107,6 +107,11 @@ def find_recipe(name: str) -> Recipe:
         ConfigError: if there is none, naming similar ones.
     """
     lower = name.lower()
+    if first := next((each for each in recipe_names() if each.startswith(f"{lower}/")), None):
+        raise ConfigError(
+            f"recipe {name!r} is a data set: name one of its recipes, such as {first}; `pgti "
+            f"recipes {lower}` lists them"
+        )
     if lower not in recipe_names():
         close = get_close_matches(lower, recipe_names(), n=3)
         alike = f"similar names are {', '.join(close)}; " if close else ""

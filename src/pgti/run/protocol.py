@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pgti.run.config import RunConfig
     from pgti.store import SeriesStore
 
-__all__ = ["apply_protocol", "given_windows", "note_windows", "windows_of"]
+__all__ = ["apply_protocol", "format_option", "given_windows", "note_windows", "windows_of"]
 
 PUBLISHED = "published"
 """The protocol of the data set that the store names."""
@@ -61,10 +61,10 @@ def apply_protocol(
     notes = [f"protocol of {dataset.name} ({protocol.source}): {protocol.summary}"]
     for option_name, value in given.items():
         if option_name in options and value != options[option_name]:
-            shown = "dates" if value is None else _text(value)
+            shown = "dates" if value is None else format_option(value)
             notes.append(
                 f"{option(f'windows.{option_name}')} is {shown} as given, where the protocol has "
-                f"{_text(options[option_name])}"
+                f"{format_option(options[option_name])}"
             )
     chosen = {**options, **{key: value for key, value in given.items() if value is not None}}
     if store.meta.num_nodes != dataset.num_nodes:
@@ -122,7 +122,8 @@ def note_windows(name: str, store: "SeriesStore", config: "RunConfig") -> tuple[
     )
 
 
-def _text(value: Any) -> str:
+def format_option(value: Any) -> str:
+    """The value of an option for a line of text: lists with commas."""
     if isinstance(value, tuple | list):
         return ", ".join(f"{each:.4g}" if isinstance(each, float) else str(each) for each in value)
     return str(value)

@@ -8,8 +8,9 @@ from pgti.errors import ConfigError, option
 from pgti.options import require_type
 from pgti.run.build import resolve_model
 from pgti.run.config import RunConfig
-from pgti.run.protocol import note_windows, windows_of
+from pgti.run.protocol import format_option, note_windows, windows_of
 from pgti.storage import write_atomically
+from pgti.store.time_rule import format_interval
 from pgti.training.compatibility import flat_settings, free_options
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "compare_published",
+    "note_differences",
     "note_recipe",
     "open_recipe",
     "options_beside",
@@ -48,11 +50,19 @@ def recipe_config(recipe: "Recipe", store: "SeriesStore") -> RunConfig:
     assert dataset.protocol is not None  # a test reads every recipe
     remembered = store.meta.read_options.get("dataset")
     is_other = remembered not in (None, dataset.name)
-    if is_other or store.meta.num_nodes != dataset.num_nodes:
-        shown = f"is {remembered}" if is_other else f"has {store.meta.num_nodes:,} sensors"
+    seconds = store.meta.interval_seconds
+    interval = "no times" if seconds is None else f"steps of {format_interval(seconds)}"
+    if is_other:
+        shown = f"is {remembered}"
+    elif store.meta.num_nodes != dataset.num_nodes:
+        shown = f"has {store.meta.num_nodes:,} sensors"
+    else:
+        shown = "" if interval == f"steps of {dataset.interval}" else f"has {interval}"
+    if shown:
         raise ConfigError(
-            f"the recipe {recipe.name} is for {dataset.name} ({dataset.num_nodes:,} sensors), and "
-            f"the store {store.path} {shown}: fetch {dataset.name}, or see `pgti recipes`"
+            f"the recipe {recipe.name} is for {dataset.name} ({dataset.num_nodes:,} sensors, steps "
+            f"of {dataset.interval}), and the store {store.path} {shown}: fetch {dataset.name}, or "
+            "see `pgti recipes`"
         )
     windows = windows_of(dataset, store) | recipe.windows
     return RunConfig(store=store.path.absolute(), recipe=recipe.name).override(
@@ -135,7 +145,17 @@ def note_recipe(store: "SeriesStore", config: RunConfig) -> tuple[str, ...]:
     return (
         f"recipe {recipe.name}: {recipe.title} ({recipe.source})",
         *recipe.differs,
+        *note_differences(recipe, store, config),
+    )
+
+
+def note_differences(recipe: "Recipe", store: "SeriesStore", config: RunConfig) -> tuple[str, ...]:
+    """Why errors of a run do not compare with those of its recipe, one line each."""
+    named = store.meta.read_options.get("dataset")
+    unnamed = f"the store does not say that it is {recipe.dataset}: figures compare only if it is"
+    return (
         *options_beside(recipe, store, config),
+        *(() if named is not None else (unnamed,)),
         *note_windows(recipe.dataset, store, config),
     )
 
@@ -151,7 +171,7 @@ def options_beside(recipe: "Recipe", store: "SeriesStore", config: RunConfig) ->
         if name in free or own.get(name) == given.get(name):
             continue
         shown = option(name.removeprefix("training."), given.get(name))
-        before = "none" if own.get(name) is None else own[name]
+        before = "none" if own.get(name) is None else format_option(own[name])
         yield f"{shown} in place of {before} in the recipe {recipe.name}: figures do not compare"
 
 
