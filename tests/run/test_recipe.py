@@ -254,6 +254,8 @@ def test_the_list_of_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "scheduled_sampling = true" in shown
     assert "372,353" in shown
+    assert run_command(["recipes", "metr-la/graph-wavenet"]) == 0
+    assert "309,400 in the source, 293,688 here" in capsys.readouterr().out
 
 
 def test_errors_by_the_same_convention_alone_are_compared() -> None:

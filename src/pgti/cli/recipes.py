@@ -59,6 +59,13 @@ def _shown(error: float | None) -> str:
     return "-" if error is None else f"{error:.2f}"
 
 
+def _counts(recipe: "Recipe") -> str:
+    if recipe.parameters is None:
+        return "official ones were not read"
+    own = recipe.own_parameters
+    return f"{recipe.parameters:,}" + ("" if own is None else f" in the source, {own:,} here")
+
+
 def _details(recipe: "Recipe") -> list[Table]:
     import tomli_w
 
@@ -70,9 +77,7 @@ def _details(recipe: "Recipe") -> list[Table]:
         "data set": recipe.dataset,
         "paper": recipe.paper,
         "source": recipe.source,
-        "official parameters": "not read"
-        if recipe.parameters is None
-        else f"{recipe.parameters:,}",
+        "parameters": _counts(recipe),
         "notes": "\n".join(recipe.differs) or "none",
         "options": tomli_w.dumps(options).strip(),
     }
