@@ -87,8 +87,6 @@ if TYPE_CHECKING:
     from pgti.models import STGCNConfig as STGCNConfig
     from pgti.models import STIDConfig as STIDConfig
     from pgti.models import STLLMConfig as STLLMConfig
-    from pgti.models import STRecall as STRecall
-    from pgti.models import STRecallConfig as STRecallConfig
     from pgti.models import TGCNConfig as TGCNConfig
     from pgti.nn import Supports as Supports
     from pgti.run import Run as Run

@@ -52,7 +52,6 @@ SMALL: dict[str, dict[str, object]] = {
     "pgt-dcrnn": {"hidden": 6, "hops": 3},
     "st-balance": {"hidden": 6, "node_embedding": 5, "stage_outputs": 4, "layers": 1},
     "st-llm": {"embedding": 6, "gpt_layers": 2, "width": 8, "heads": 2},
-    "st-recall": {"layers": 1, "hops": 1, "diffused": 4},
     "staeformer": {"adaptive_embedding": 6, "feed_forward": 8, "heads": 2, "layers": 2},
     "stgcn": {"hidden": 6, "bottleneck": 4, "end_channels": 8, "dropout": 0.2},
     "stid": {"layers": 2},

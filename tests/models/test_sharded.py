@@ -38,7 +38,6 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "gru": {"hidden": 4},
     "linear": {"individual": True},
-    "st-recall": {"layers": 1, "diffused": 4, "dropout": 0.0},
     "stgcn": {"hidden": 4, "bottleneck": 3, "end_channels": 5},
     "stid": {"dropout": 0.0},
     "tgcn": {"hidden": 4},

@@ -2,7 +2,6 @@
 
 import copy
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "stgcn": {"hidden": 4, "bottleneck": 2, "end_channels": 4},
     "graph-wavenet": {"hidden": 4, "skip_channels": 4, "end_channels": 4, "adjacency": "low-rank"},
     "gru": {"hidden": 3},
-    "st-recall": {"layers": 1, "hops": 1, "diffused": 18},
 }
 
 
@@ -43,9 +41,7 @@ def test_what_a_step_sends(name: str, checkpointing: bool) -> None:
     pairs = np.unique(np.random.default_rng(0).integers(0, 21, (60, 2)), axis=0)
     graph = SensorGraph.from_edges(21, pairs[:, 0], pairs[:, 1])
     partition, options = partition_sensors(graph, 3), MODELS[name]
-    with_history = {"history": (range(-5, 0),), "history_channels": 1}
-    shape = replace(SHAPE, **with_history) if name == "st-recall" else SHAPE
-    model = build_model(name, options, shape)
+    model = build_model(name, options, SHAPE)
     assert isinstance(model, AbstractModel)
     model.activation_checkpointing = checkpointing
 
@@ -53,12 +49,11 @@ def test_what_a_step_sends(name: str, checkpointing: bool) -> None:
         supports = ShardedSupports.cut(graph, model.support_kind, partition, group)
         num_local = len(partition.parts[group.rank])
         x = torch.ones(2, 4, num_local, 2)
-        inputs = {"history": torch.ones(2, 5, num_local, 1)} if shape.history else {}
-        copy.deepcopy(model)(x, supports, **inputs).sum().backward()
+        copy.deepcopy(model)(x, supports).sum().backward()
         return group.sent_bytes
 
     expected = predict_halo(
-        name, options, shape, graph, partition, windows=2, activation_checkpointing=checkpointing
+        name, options, SHAPE, graph, partition, windows=2, activation_checkpointing=checkpointing
     )
     assert list(expected.step_bytes) == run_sharded(3, step)
     assert (sum(expected.step_bytes) > 0) == (name != "gru")

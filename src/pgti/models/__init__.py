@@ -46,8 +46,6 @@ from pgti.models.registry import model_entry as model_entry
 from pgti.models.registry import num_parameters as num_parameters
 from pgti.models.st_balance import STBalance as STBalance
 from pgti.models.st_balance import STBalanceConfig as STBalanceConfig
-from pgti.models.st_recall import STRecall as STRecall
-from pgti.models.st_recall import STRecallConfig as STRecallConfig
 from pgti.models.staeformer import STAEformer as STAEformer
 from pgti.models.staeformer import STAEformerConfig as STAEformerConfig
 from pgti.models.stgcn import STGCN as STGCN

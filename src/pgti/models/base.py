@@ -124,6 +124,7 @@ class AbstractModel(nn.Module, ABC):
         uses_time_of_day: whether it is published with the time of day as an input, or says nothing
             of it; the default of a run.
         uses_day_of_week: likewise the day of the week.
+        recalls_days: whether it gets a `RecallHead` where windows have whole earlier days.
         config: its options.
         shape: the sizes it was built for.
         activation_checkpointing: recompute activations in the backward pass. Forecasts and
@@ -136,6 +137,7 @@ class AbstractModel(nn.Module, ABC):
     has_calendar_tables_alone: ClassVar[bool] = False
     uses_time_of_day: ClassVar[bool] = True
     uses_day_of_week: ClassVar[bool] = False
+    recalls_days: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, shape: ModelShape) -> None:
         super().__init__()

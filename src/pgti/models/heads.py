@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from pgti.errors import ConfigError, option
+from pgti.models.base import AbstractModel
 from pgti.models.covariates import CovariateHead, has_covariates
 from pgti.models.network_inputs import requested_inputs
 from pgti.models.recall import RecallHead, rows_of_days
@@ -24,8 +25,9 @@ def add_heads(
     """Give a network a head for each kind of input that is there; returns them in order of use.
 
     They are its `recall_head`, if windows have whole earlier days, and its `covariate_head`, if
-    there are covariates. A network that names an input of that kind in its `forward` reads it
-    itself, and gets no head for it. A head draws its weights from torch's generator.
+    there are covariates. A network of the user's own that names an input of that kind in its
+    `forward` reads it itself, and gets no head for it; a model of pgti says it by `recalls_days`.
+    A head draws its weights from torch's generator.
 
     Args:
         network: which becomes the owner of the heads' parameters.
@@ -36,8 +38,11 @@ def add_heads(
         ConfigError: if the network cannot own them.
     """
     named = set(requested_inputs(network) or ())
+    recalls = not _OF_HISTORY & named
+    if isinstance(network, AbstractModel):
+        recalls = network.recalls_days
     heads: list[Head] = []
-    if rows_of_days(shape) and not _OF_HISTORY & named:
+    if recalls and rows_of_days(shape):
         _check_owner(network, RecallHead, "earlier days: let its forward name history")
         heads.append(RecallHead(shape))
     if covariates and has_covariates(shape) and not _OF_COVARIATES & named:

@@ -62,6 +62,7 @@ class DLinear(AbstractModel):
     """
 
     support_kind = "none"
+    recalls_days = False  # it would not be linear
     reads_targets_alone = True
     config: DLinearConfig
     window_counts: Tensor

@@ -25,7 +25,6 @@ from pgti.models.mtgnn import MTGNN, MTGNNConfig
 from pgti.models.own import CUSTOM_MODEL, ModelFactory, OwnModel, find_own_model, own_config
 from pgti.models.patchstg import PatchSTG, PatchSTGConfig
 from pgti.models.st_balance import STBalance, STBalanceConfig
-from pgti.models.st_recall import STRecall, STRecallConfig
 from pgti.models.staeformer import STAEformer, STAEformerConfig
 from pgti.models.stgcn import STGCN, STGCNConfig
 from pgti.models.stid import STID, STIDConfig
@@ -91,9 +90,6 @@ MODELS: Registry[ModelEntry] = Registry(
         "patchstg": ModelEntry(PatchSTGConfig, PatchSTG, "Fang et al., KDD 2025, arXiv 2412.09972"),
         "st-balance": ModelEntry(STBalanceConfig, STBalance, "2026, arXiv 2605.18793"),
         "st-llm": ModelEntry(STLLMConfig, STLLM, "Liu et al., MDM 2024, arXiv 2401.10134"),
-        "st-recall": ModelEntry(
-            STRecallConfig, STRecall, "pgti", "copies readings of earlier days in its history"
-        ),
         "staeformer": ModelEntry(
             STAEformerConfig, STAEformer, "Liu et al., CIKM 2023, arXiv 2308.10425"
         ),

@@ -104,6 +104,7 @@ class STBalance(AbstractModel):
     """
 
     support_kind = "transition"
+    recalls_days = False  # as published
     can_checkpoint_activations = True
     has_calendar_tables_alone = True
     uses_day_of_week = True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pgti.errors import ConfigError, option
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import (
     CalendarEmbedding,
@@ -14,6 +15,7 @@ from pgti.models.layers import (
     ResidualLayer,
     required_history,
 )
+from pgti.models.recall import rows_of_days
 from pgti.nn import Linear, Supports
 from pgti.shapes import BHNC, BLNC
 
@@ -29,7 +31,8 @@ class STIDConfig(ModelConfig):
         node_embedding: width of the vector of a sensor.
         time_of_day_embedding: width of the vector of a row of the day.
         day_of_week_embedding: width of the vector of a day of the week.
-        history_embedding: width of the vector of a sensor's history, where windows have one.
+        history_embedding: width of the vector of a sensor's history, where windows have one; 0
+            leaves the history to the head that copies from earlier days.
         layers: residual layers.
         dropout: fraction of a residual layer's units that is zeroed in training. Only the code has
             it.
@@ -44,7 +47,7 @@ class STIDConfig(ModelConfig):
     dropout: float = 0.15
 
     def __post_init__(self) -> None:
-        self.check_at_least(window_embedding=1, node_embedding=1, history_embedding=1, layers=1)
+        self.check_at_least(window_embedding=1, node_embedding=1, history_embedding=0, layers=1)
         self.check_at_least(time_of_day_embedding=1, day_of_week_embedding=1)
         self.check_fractions("dropout")
 
@@ -101,7 +104,12 @@ class STID(AbstractModel):
             nn.init.xavier_uniform_(table)
         width = config.window_embedding + config.node_embedding + sum(self.calendar.widths)
         self.history_embedding = None
-        if shape.history_steps:
+        if shape.history_steps and not (config.history_embedding or rows_of_days(shape)):
+            raise ConfigError(
+                "history_embedding is 0, and the history has no whole earlier day to copy from: "
+                f"give {option('windows.history', ('1d..7d',))}, or a width of at least 1"
+            )
+        if shape.history_steps and config.history_embedding:
             self.history_embedding = HistoryEmbedding(config.history_embedding, shape)
             width += config.history_embedding
         self.layers: Sequence[ResidualLayer] = nn.ModuleList(  # type: ignore[assignment] # torch's list
