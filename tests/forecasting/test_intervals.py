@@ -4,6 +4,7 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from pgti.batching import Batch, WindowSource
 from pgti.errors import ConfigError
 from pgti.forecasting import IntervalForecaster, NetworkForecaster, calibration, evaluate
 from pgti.forecasting.calibration import Calibration, calibrate
+from pgti.forecasting.forecaster import Prediction
 from pgti.forecasting.intervals import STEP_SIZE
 from pgti.forecasting.metrics import ForecastMetrics
 from pgti.nn import Supports
@@ -135,6 +137,28 @@ def test_sensors_with_too_few_targets_take_those_of_all(tmp_path: Path) -> None:
     assert np.isfinite(found.spread).all()
     with pytest.raises(ConfigError, match=r"intervals of 0\.999 need 1999 observed targets"):
         calibrated(source, forecaster, (0.999,))
+
+
+def test_the_spread_of_a_sensor_without_one(tmp_path: Path) -> None:
+    """The mean of the other sensors, of its own target: adaptive ends could not move otherwise."""
+    source = source_of(tmp_path)
+    (batch,) = batches_of(source, VAL, len(VAL))
+    noise = torch.randn(len(VAL), H, NUM_NODES, 2, generator=torch.Generator().manual_seed(0))
+    targets = noise * torch.tensor([1.0, 1000.0])
+    mask = torch.ones_like(targets, dtype=torch.bool)
+    mask[:, :, 1, 0] = False  # the first target of a sensor is never there
+    targets[:, :, 2, 1] = 0  # the second one of another is always as forecast
+
+    class Zero:
+        quantile_levels: tuple[float, ...] = ()
+
+        def predict(self, batch: Batch) -> Prediction:
+            return Prediction(torch.zeros_like(targets))
+
+    zero: Any = Zero()
+    found = calibrate(zero, [replace(batch, y=targets, y_mask=mask)], LEVELS)
+    np.testing.assert_allclose(found.spread[:, 1, 0], found.spread[:, [0, 2], 0].mean(axis=1))
+    np.testing.assert_allclose(found.spread[:, 2, 1], found.spread[:, :2, 1].mean(axis=1))
 
 
 def test_memory_does_not_grow_with_the_windows(

@@ -187,6 +187,21 @@ def test_adaptive_forecasts_follow_newer_outcomes(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(from_newer, adaptive, check_like=True)
 
 
+def test_a_forecast_past_the_end_knows_what_an_evaluated_one_does(tmp_path: Path) -> None:
+    """Outcomes up to its last input, also of forecasts that end after the series, however grown."""
+    values = make_series(num_steps=200)
+    run = trained(tmp_path, values, windows={**OPTIONS["windows"], "horizon": 6})
+    last = run.splits.test[-1]
+    expected = run.forecast(split="test", intervals=(0.8,), adaptive=True)
+    expected = expected[expected["origin"] == expected["origin"].iloc[-1]].reset_index(drop=True)
+    for first in (0, run.splits.val[0]):  # training windows are not replayed
+        times = pd.Timestamp("2025-10-01") + pd.to_timedelta(np.arange(first, last + 3), "h")
+        newer = pd.DataFrame(values[first : last + 3, :, 0], index=times, columns=["a", "b", "c"])
+        found = run.forecast(newer, intervals=(0.8,), adaptive=True)
+        for name in ("forecast", "lo-80", "hi-80"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
 def test_adaptive_coverage_is_scored(tmp_path: Path) -> None:
     """In the order of time, whatever the size of a batch."""
     run = trained(tmp_path)

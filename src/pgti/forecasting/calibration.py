@@ -46,7 +46,8 @@ class Calibration:
             target's unit, float32 [I, H, N, C].
         above: the same for the upper end.
         spread: half the distance between the tenth and the ninetieth percentile of the residuals,
-            float32 [H, N, C]: the unit of steps of adaptive intervals.
+            float32 [H, N, C]: the unit of steps of adaptive intervals. Where a sensor has no
+            residuals, or most are the same, the mean of the others.
         counts: residuals of each step, sensor and target, int32 [H, N, C].
     """
 
@@ -258,9 +259,9 @@ def _calibration(
             low, high = (_at(median, np.floor(share * (number - 1))) for share in _SPREAD)
             spread[step, nodes] = (high - low) / 2
         _fill_from_all(residuals, step, levels, places, (below[:, step], above[:, step]))
-        empty = np.isnan(spread[step])
-        if empty.any():
-            spread[step][empty] = np.nanmean(spread[step])
+        known = spread[step] > 0
+        mean_C = np.where(known, spread[step], 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        spread[step] = np.where(known, spread[step], mean_C)
     return Calibration(levels=tuple(levels), below=below, above=above, spread=spread, counts=counts)
 
 

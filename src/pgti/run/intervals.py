@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from pgti.batching import WindowSource, build_loader
+from pgti.batching import Batch, WindowSource, build_loader
 from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import IntervalForecaster, Observer
+from pgti.forecasting.baselines.past_readings import PastReadings
 from pgti.forecasting.calibration import Calibration, calibrate, check_levels
 from pgti.options import require_type
 from pgti.run.loaded import LoadedRun
@@ -163,17 +165,34 @@ def _read(path: Path, key: str, shape: tuple[int, int, int]) -> Calibration | No
 def _replay(
     run: LoadedRun, forecaster: IntervalForecaster, source: WindowSource, first: int
 ) -> None:
-    """Let adaptive intervals learn from the windows before the first, none of them trained on."""
-    spec = source.spec
-    lowest = 0
-    if run.problem is None and source.store.path == run.store.path and len(run.splits.val):
-        lowest = int(run.splits.val[0])
-    # The horizon of the last ones reaches into the first window's, but not past the series.
-    end = min(first, source.store.meta.num_steps - spec.span + 1)
-    starts = run.config.windows.whole(source.store, range(max(lowest, end - _REPLAYED), end))
-    if not len(starts):
-        return
-    loader = build_loader(
-        source, starts, run.config.training.evaluated_at_once(1), device=run.device
-    )
-    forecaster.replay(loader.epoch(0))
+    """Let adaptive intervals learn from the windows before the first, none of them trained on.
+
+    Also from those whose horizon ends after the series, of which some outcomes are known.
+    """
+    starts = np.arange(max(0, first - _REPLAYED), first)
+    axis, trained_axis = source.store.time_axis, run.store.time_axis
+    if run.problem is None and source.store.path == run.store.path:
+        starts = starts[starts > run.splits.train[-1]]
+    elif run.problem is None and axis.is_dated and trained_axis.is_dated:
+        (last,) = trained_axis.seconds_at(np.array([run.splits.train[-1]]))
+        starts = starts[axis.seconds_at(starts) > last]
+    holes, is_whole = axis.holes, starts + source.spec.span <= source.store.meta.num_steps
+    beyond = starts[~is_whole]
+    if len(holes) and not run.config.windows.across_holes:
+        beyond = beyond[beyond > holes[-1]]
+    whole = run.config.windows.whole(source.store, starts[is_whole])
+    size = run.config.training.evaluated_at_once(1)
+    if len(whole):
+        forecaster.replay(build_loader(source, whole, size, device=run.device).epoch(0))
+    if len(beyond):
+        loader = build_loader(source, beyond, size, device=run.device, with_targets=False)
+        forecaster.replay(_with_known_targets(source, loader.epoch(0)))
+
+
+def _with_known_targets(source: WindowSource, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Windows whose horizon ends after the series, with the targets that lie in it."""
+    readings, spec = PastReadings(source), source.spec
+    for batch in batches:
+        rows = batch.starts[:, None] + np.arange(spec.input_steps, spec.span)
+        values = torch.from_numpy(readings.at(rows)).to(batch.x.device)
+        yield replace(batch, y=values.nan_to_num(), y_mask=~values.isnan())
