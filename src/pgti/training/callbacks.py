@@ -32,7 +32,7 @@ class TrainingStatus:
 
     @property
     def network(self) -> nn.Module:
-        """The network, on its device."""
+        """The network, on its device; in `on_validation` with the average of weights, if any."""
         return self._train_step.forecaster.network
 
     @property
