@@ -24,9 +24,13 @@ from pgti_bench.fake_device import FakeGpu, FakeStepSpec, fake_step
 
 NAMES = [name for name, entry in MODELS.items() if not entry.library]
 SMALL: dict[str, dict[str, object]] = {
+    "d2stgnn": {"layers": 2},
     "dcrnn": {"layers": 1},
+    "gman": {"layers": 1},
     "graph-wavenet": {"blocks": 1, "layers": 2},
     "mtgnn": {"layers": 2},
+    "patchstg": {"layers": 1},
+    "st-balance": {"layers": 1},
     "st-llm": {"embedding": 6, "gpt_layers": 2, "width": 8, "heads": 2},
     "staeformer": {"layers": 1},
 }

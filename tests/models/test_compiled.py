@@ -39,6 +39,7 @@ ALL = [
 LARGE, HORIZON = 9, 2
 SIZES = shape(input_steps=3, horizon=HORIZON)
 FEW_LAYERS: dict[str, dict[str, object]] = {
+    "d2stgnn": {"layers": 1},
     "dcrnn": {"layers": 1},
     "graph-wavenet": {"blocks": 1},
     "st-llm": {"gpt_layers": 1},
