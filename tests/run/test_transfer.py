@@ -33,6 +33,7 @@ HAVE_VECTORS = {
     "megacrn",
     "mtgnn",
     "patchstg",
+    "st-balance",
     "st-llm",
     "staeformer",
     "stgcn",
