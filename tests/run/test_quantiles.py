@@ -171,3 +171,6 @@ def test_a_backtest_scores_quantiles(tmp_path: Path) -> None:
     )
     coverage = result.errors["coverage_80"]["mean"]
     assert 0.3 < coverage <= 1
+    frame = result.to_frame().set_index(["fold", "forecaster"])
+    assert frame.loc[("all", "linear"), "coverage_80"] == coverage
+    assert np.isnan(frame.loc[("all", "persistence"), "crps"])

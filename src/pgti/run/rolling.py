@@ -19,7 +19,7 @@ from pgti.batching import build_loader
 from pgti.display import count_of
 from pgti.distributed import Communicator, SingleProcess
 from pgti.errors import ConfigError, option, require_whole_number
-from pgti.forecasting import ForecastMetrics, build_baselines, evaluate, evaluation_report
+from pgti.forecasting import ForecastMetrics, build_baselines, evaluate, evaluation_report, is_score
 from pgti.models import ModelFactory
 from pgti.options import convert_fields
 from pgti.run.backtest_directory import BacktestDirectory
@@ -303,15 +303,17 @@ class _Backtest:
             )
             for record in records
         )
+        errors = self._report(total, tuple(units))
+        scores = filter(is_score, errors)
         return BacktestResult(
             store=str(self.store.path),
             model=self.config.model.name,
             refit=self.options.refit,
             folds=folds,
-            errors=self._report(total, tuple(units)),
+            errors=errors,
             units=units,
             interval_seconds=self.store.time_axis.step_seconds,
-            metrics=("mae", "rmse", "mape", *(self.extensions.metrics or ())),
+            metrics=("mae", "rmse", "mape", *scores, *(self.extensions.metrics or ())),
         )
 
     def _report(self, sums: Mapping[str, Any], targets: tuple[str, ...]) -> dict[str, Any]:
