@@ -1,6 +1,7 @@
 """Intervals of runs: calibrated once, stored, scored, and written with forecasts."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,14 @@ def test_an_evaluation_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     run.directory.intervals_file.unlink()
     Run.open(path, model=Linear).evaluate(intervals=(0.5, 0.8, 0.9))
     assert run.directory.intervals_file.read_bytes() == found
+
+
+def test_intervals_need_all_sensors(tmp_path: Path) -> None:
+    """Of a run whose sensors are split over ranks, a rank has some; one line says what to do."""
+    run = trained(tmp_path)
+    part = replace(run, source=replace(run.source, sensors=np.array([0, 1])))
+    with pytest.raises(ConfigError, match=r"some of the sensors only.*: open the run with"):
+        part.evaluate(intervals=LEVELS, baselines=())
 
 
 def test_calibration_sees_no_test_value(tmp_path: Path) -> None:

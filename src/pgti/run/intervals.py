@@ -65,11 +65,12 @@ def with_intervals(
         observers: shown the progress of the calibration.
 
     Raises:
-        ConfigError: if a level is none, there are too few validation windows, or adaptive intervals
-            are asked of several ranks.
+        ConfigError: if a level is none, there are too few validation windows, adaptive intervals
+            are asked of several ranks, or the run has some of the sensors only.
         RunError: if the run was not calibrated before, and its rows are gone.
     """
     chosen = check_levels(levels)
+    run.require_all_sensors()
     if adaptive and run.communicator.world_size > 1:
         raise ConfigError(
             "adaptive intervals follow time, and ranks divide it among themselves: evaluate on one "

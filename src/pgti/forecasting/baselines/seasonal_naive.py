@@ -18,9 +18,10 @@ __all__ = ["SeasonalNaiveForecaster"]
 class SeasonalNaiveForecaster(AbstractScaledForecaster):
     """Forecasts the reading of the same sensor one season earlier: at the same time last week.
 
-    The season is a week, or a year where rows are a week or more apart (`season_steps`). A horizon
-    that is longer than the season repeats the last season before it. Where that reading is missing,
-    the one of the season before stands in, then the last observed one of the window.
+    The season is a week of 168 hours, also where clocks change, or a year where rows are a week or
+    more apart (`season_steps`). A horizon that is longer than the season repeats the last season
+    before it. Where that reading is missing, the one of the season before stands in, then the last
+    observed one of the window.
 
     Nothing is fitted. The rows are read from the series on the host, whatever the window has.
 
