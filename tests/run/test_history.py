@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import pgti
 from pgti import ConfigError, SensorGraph
@@ -18,6 +19,7 @@ from pgti.run.loaders import RunLoaders
 from pgti.run.prepare import prepare
 from pgti.store import SeriesStore
 from pgti.training import RunDirectory
+from pgti.windows import ModelShape
 
 from .small_runs import make_series
 
@@ -157,6 +159,36 @@ def test_a_model_that_sees_whole_days_alone(run: Run, tmp_path: Path, model: str
     named = message.partition("or use ")[2].partition(", which read")[0].split(", ")
     assert {"linear", "stid"} <= set(named) <= set(MODELS)
     assert "\n" not in message
+
+
+class OfInputs(torch.nn.Module):
+    """A map of the window, and of nothing beside it."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.steps = torch.nn.Linear(shape.input_steps, shape.horizon)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, H, N, 1]."""
+        forecast: torch.Tensor = self.steps(x[..., 0].transpose(1, 2))
+        return forecast.transpose(1, 2).unsqueeze(3)
+
+
+class OfAnything(OfInputs):
+    """The same, called with x and the operators alone: nothing shows what it takes."""
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """[B, H, N, 1]."""
+        return super().forward(inputs[0])
+
+
+@pytest.mark.parametrize("network", [OfInputs, OfAnything])
+def test_a_network_of_the_users_own_that_sees_whole_days_alone(
+    run: Run, tmp_path: Path, network: type[torch.nn.Module]
+) -> None:
+    """Rows that nothing would look at are refused for it as well."""
+    with pytest.raises(ConfigError, match="sees whole earlier days alone"):
+        pgti.train(run.store, tmp_path / "run", model=network, windows=WINDOWS, **TINY)
 
 
 def test_any_model_sees_earlier_days(run: Run, tmp_path: Path) -> None:

@@ -243,7 +243,7 @@ def _check_history(
     network: nn.Module, heads: tuple[Head, ...], shape: ModelShape, name: str
 ) -> None:
     """Refuse history that nothing looks at: its rows would be read for nothing."""
-    reads = set(requested_inputs(network) or ("history",)).union(*(head.reads for head in heads))
+    reads = set(requested_inputs(network) or ()).union(*(head.reads for head in heads))
     if not shape.history or {"history", "history_mask"} & reads:
         return
     takers = [
