@@ -1,5 +1,6 @@
 """The seasonal naive forecast, ridge regression, boosting and Chronos-2 beside a model."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 import pgti
 from pgti.batching import WindowConfig, WindowSource
 from pgti.batching.standard import StandardBatcher
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, MissingExtraError
 from pgti.forecasting.baselines import build_baselines
 from pgti.forecasting.baselines.features import WindowFeatures, earlier_lags
 from pgti.forecasting.baselines.past_readings import season_steps
@@ -172,6 +173,27 @@ def test_unknown_baselines_are_refused(store: SeriesStore) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             build_baselines(source, splits, [name])
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "extra"),
+    [("lightgbm", "lightgbm", "boosting"), ("chronos:{}", "chronos", "chronos")],
+)
+def test_a_missing_library_names_its_extra(
+    store: SeriesStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    library: str,
+    extra: str,
+) -> None:
+    """And the baselines that do not need it work without it."""
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, library, None)  # importing it now fails
+    source, splits = WindowSource.from_config(store, _WINDOWS), _WINDOWS.splits(store)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'pgti\[{extra}\]'"):
+        build_baselines(source, splits, [name.format(tmp_path)])
+    assert list(build_baselines(source, splits, ["ridge"])) == ["ridge"]
 
 
 def test_chronos_forecasts_with_the_weights_of_a_directory(
