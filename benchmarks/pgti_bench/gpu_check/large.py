@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from pgti.models.staeformer import _MOST_GROUPS
+from pgti.nn import attend
+from pgti.nn.attention import _MOST_GROUPS
 from pgti.nn.numerics import float32_products
 from pgti_bench.gpu_check.setting import Setting, relative_error
 from pgti_bench.gpu_check.windows import PEMS_NODES
@@ -25,15 +25,15 @@ def check_large(setting: Setting) -> None:
     few = torch.randn(_STEPS, _FEW, 3, device=setting.device)
     with setting.guard("many sequences"), float32_products(setting.device):
         _compare(setting, "many sequences", lambda x: layer(x)[0], few, sequences, dim=1)
-    groups = setting.size(_MOST_GROUPS, 60)
-    few = torch.randn(_FEW, _HEADS, _STEPS, _WIDTH, device=setting.device)
+    groups = setting.size(2 * _MOST_GROUPS, 60)
+    few = torch.randn(_FEW, _STEPS, _HEADS * _WIDTH, device=setting.device)
     for dtype in (torch.float32, torch.bfloat16):
         name = f"attention in many groups, {str(dtype).removeprefix('torch.')}"
         with setting.guard(name), float32_products(setting.device):
             _compare(
                 setting,
                 name,
-                lambda x: functional.scaled_dot_product_attention(x, x, x),
+                lambda x: attend(x, x, x, _HEADS),
                 few.to(dtype),
                 groups,
                 dim=0,

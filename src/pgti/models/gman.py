@@ -13,6 +13,7 @@ from pgti.nn import (
     Linear,
     NormedMaps,
     Supports,
+    attend,
     dropout,
     normed_relu,
     update_running,
@@ -23,8 +24,6 @@ from pgti.shapes import BHNC, BLNC
 __all__ = ["GMAN", "GMANConfig"]
 
 _EPSILON = 1e-3
-_MOST_GROUPS = (1 << 16) - 1
-"""Fused attention starts blocks of threads for each head of each group; CUDA takes no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -253,7 +252,8 @@ class _Attention(nn.Module):
         parts = maps.chunk(3, dim=3)
         if self._over_steps:
             parts = tuple(each.transpose(1, 2) for each in parts)
-        read = _attend(*parts, heads=self._heads, causal=self._causal)
+        query, key, value = (each.flatten(0, 1) for each in parts)
+        read = attend(query, key, value, self._heads, causal=self._causal).view(parts[0].shape)
         read_BTND = read.transpose(1, 2) if self._over_steps else read
         attended: Tensor = self.attended(read_BTND, moments)
         return attended
@@ -310,23 +310,8 @@ class _Transform(nn.Module):
             self.key.of_embedding(sensors_ND, past_BLD, moments),
             self.value(h_BLND, moments),
         )
-        read_BNHD = _attend(*(each.transpose(1, 2) for each in parts_BTND), heads=self._heads)
+        query, key, value = (each.transpose(1, 2).flatten(0, 1) for each in parts_BTND)
+        read_MHD = attend(query, key, value, self._heads)
+        read_BNHD = read_MHD.view(len(h_BLND), -1, *read_MHD.shape[1:])
         attended: Tensor = self.attended(read_BNHD.transpose(1, 2), moments)
         return attended
-
-
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, *, heads: int, causal: bool = False
-) -> Tensor:
-    """Attention over the third dimension of [.., .., T, D], some groups at a time."""
-
-    def by_head(tokens: Tensor) -> tuple[Tensor, ...]:
-        groups_GTD = tokens.flatten(0, 1)
-        groups_GHTD = groups_GTD.view(*groups_GTD.shape[:2], heads, -1).transpose(1, 2)
-        return torch.split(groups_GHTD, max(1, _MOST_GROUPS // heads))
-
-    read = [
-        functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        for q, k, v in zip(by_head(query), by_head(key), by_head(value), strict=True)
-    ]
-    return torch.cat(read).transpose(1, 2).flatten(2).view(*query.shape)

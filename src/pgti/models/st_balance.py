@@ -16,12 +16,11 @@ from pgti.models.layers import (
     ResidualLayer,
     required_history,
 )
-from pgti.nn import Supports
+from pgti.nn import Supports, attend
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STBalance", "STBalanceConfig"]
 
-_HEAD_WIDTH_UNIT = 8
 _EXPANSION = 4
 _ATTENTION_DROPOUT = 0.1
 _NODE_DROPOUT = 0.2
@@ -287,19 +286,11 @@ class _Attention(nn.Module):
         weights = self.query_key_value.weight.chunk(3)
         biases = self.query_key_value.bias.chunk(3)
         sources = (x_BND, memory_BND, memory_BND)
-        # Three times [B, heads, N, D / heads].
         query, key, value = (
             functional.linear(source, weight, bias)
-            .view(*source.shape[:2], self._heads, -1)
-            .transpose(1, 2)
             for source, weight, bias in zip(sources, weights, biases, strict=True)
         )
-        head_width = query.shape[-1]
-        # Fused kernels of GPUs take widths that are multiples of 8; zeros change no product.
-        gap = -head_width % _HEAD_WIDTH_UNIT
-        query, key, value = (functional.pad(each, (0, gap)) for each in (query, key, value))
-        read = functional.scaled_dot_product_attention(query, key, value, scale=head_width**-0.5)
-        attended: Tensor = self.attended(read[..., :head_width].transpose(1, 2).flatten(2))
+        attended: Tensor = self.attended(attend(query, key, value, self._heads))
         return attended
 
 

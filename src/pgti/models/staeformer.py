@@ -9,16 +9,10 @@ from torch.nn import functional
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import Linear, Supports
+from pgti.nn import Linear, Supports, attend
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STAEformer", "STAEformerConfig"]
-
-_HEAD_WIDTH_UNIT = 8
-_MOST_GROUPS = (1 << 16) - 1
-"""Fused attention starts blocks of threads for each group, and CUDA no more of them."""
-_MOST_SUMS = (1 << 31) - 1
-"""Its backward pass counts sums, of queries in blocks of 128 and widths of 32, in 32 bits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,10 +140,7 @@ class STAEformer(AbstractModel):
     def _apply_layer(self, layer: nn.Module, tokens: Tensor) -> Tensor:
         """A layer that attends over the third dimension, some groups of tokens at a time."""
         groups_GTD = tokens.flatten(0, 1)
-        _, length, width = groups_GTD.shape
-        heads = self.config.heads
-        sums = heads * (length + -length % 128) * (width // heads + -(width // heads) % 32)
-        size = min(self.limits.tokens // length, _MOST_GROUPS, _MOST_SUMS // sums)
+        size = self.limits.tokens // groups_GTD.shape[1]
         parts_GTD = torch.split(groups_GTD, max(1, size))
         outputs_GTD = [self.maybe_checkpoint(layer, each, draws=True) for each in parts_GTD]
         return torch.cat(outputs_GTD).view(tokens.shape)
@@ -177,13 +168,6 @@ class _TransformerLayer(nn.Module):
         return normed
 
     def _attend(self, x_GTD: Tensor) -> Tensor:
-        # Three times [G, heads, T, D / heads].
-        parts = self.query_key_value(x_GTD).unflatten(2, (3, self._heads, -1))
-        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind()
-        head_width = query.shape[-1]
-        # Fused kernels of GPUs take widths that are multiples of 8; zeros change no product.
-        gap = -head_width % _HEAD_WIDTH_UNIT
-        query, key, value = (functional.pad(each, (0, gap)) for each in (query, key, value))
-        read = functional.scaled_dot_product_attention(query, key, value, scale=head_width**-0.5)
-        attended: Tensor = self.attended(read[..., :head_width].transpose(1, 2).flatten(2))
+        query, key, value = self.query_key_value(x_GTD).chunk(3, dim=2)
+        attended: Tensor = self.attended(attend(query, key, value, self._heads))
         return attended

@@ -9,6 +9,7 @@ from pgti.nn.adaptive_gru import AdaptiveGRU as AdaptiveGRU
 from pgti.nn.adaptive_gru import AdaptiveGRUWeights as AdaptiveGRUWeights
 from pgti.nn.adaptive_gru import adaptive_recurrence as adaptive_recurrence
 from pgti.nn.adaptive_gru import chebyshev_terms as chebyshev_terms
+from pgti.nn.attention import attend as attend
 from pgti.nn.diffusion import chebyshev_convolution as chebyshev_convolution
 from pgti.nn.diffusion import diffuse as diffuse
 from pgti.nn.diffusion import diffusion_convolution as diffusion_convolution

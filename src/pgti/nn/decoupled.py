@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pgti.nn.attention import attend
 from pgti.nn.dropout import dropout
 from pgti.nn.linear import Linear, linear
 
@@ -177,15 +178,11 @@ class InherentBlock(nn.Module):
         hidden = query_MTD.shape[2]
         weights = self.query_key_value.weight.tensor_split([hidden], dim=0)
         biases = self.query_key_value.bias.tensor_split([hidden])
-        keys_values = linear(source_MSD, weights[1], biases[1]).tensor_split(2, dim=2)
-        parts = (linear(query_MTD, weights[0], biases[0]), *keys_values)
-        query, key, value = (
-            each.view(*each.shape[:2], self._heads, -1).transpose(1, 2) for each in parts
-        )
-        read = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=self._probability if self.training else 0.0
-        )
-        return self._drop(self.attended(read.transpose(1, 2).flatten(2)))
+        query_MTD = linear(query_MTD, weights[0], biases[0])
+        key_MSD, value_MSD = linear(source_MSD, weights[1], biases[1]).chunk(2, dim=2)
+        probability = self._probability if self.training else 0.0
+        read_MTD = attend(query_MTD, key_MSD, value_MSD, self._heads, dropout=probability)
+        return self._drop(self.attended(read_MTD))
 
     def _encode(self, states_MLD: Tensor, encodings_LD: Tensor) -> Tensor:
         return self._drop(states_MLD + encodings_LD[: states_MLD.shape[1]].to(states_MLD.dtype))
