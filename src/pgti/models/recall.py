@@ -26,12 +26,12 @@ class RecallHead(nn.Module):
     pointer: Vinyals et al., NeurIPS 2015, arXiv 1506.03134): the score of a day is what a
     perceptron says of it, plus a learned gain times its closeness, -log(d + 0.003), where d is the
     mean absolute difference, in standard deviations, between the L rows of that day and today's
-    window. This is the inverse distance weighting of analogue, or nearest neighbour, forecasts; a
-    day that repeats today has a weight of almost 1, and its readings are copied exactly, which a
-    perceptron approximates. The perceptron of two hidden layers reads the network's forecast, how
-    each day differs from it, how close each day is, how much of it was observed, and the newest row
-    of the inputs; its last map, which gives scores and correction, is 0 at first. Sensors share the
-    weights and do not see one another.
+    window. This is the inverse distance weighting of analogue, or nearest neighbour, forecasts: one
+    day that repeats today has a weight of 0.86 at first, and a larger gain brings that close to 1,
+    so that its readings are copied, which a perceptron approximates. The perceptron of two hidden
+    layers reads the network's forecast, how each day differs from it, how close each day is, how
+    much of it was observed, and the newest row of the inputs; its last map, which gives scores and
+    correction, is 0 at first. Sensors share the weights and do not see one another.
 
     The days are all of 1, 2, .. whose L + H rows are in the history: `1d..7d` has seven of them,
     and a span `8d` the same.
