@@ -223,8 +223,8 @@ def test_a_study_of_recipes(
 
     def trained(command: list[str], directory: Path, *_more: object) -> dict[str, Any]:
         directory.mkdir(parents=True)
-        config = RunConfig.from_toml(Path(command[command.index("--config") + 1]))
-        assert config.recipe == f"metr-la/{config.model.name}"
+        file = Path(command[command.index("--config") + 1])
+        assert RunConfig.from_toml(file, metr_la.path).recipe in ("metr-la/stid", "metr-la/dcrnn")
         costs = {"seconds": 1.0, "training_seconds": 1.0, "peak_pss_bytes": 1, "parameters": 1}
         return {"test": test, "epochs": 1, "best_epoch": 1, **costs}
 
@@ -241,6 +241,15 @@ def test_a_study_of_recipes(
     assert published is not None
     error = content["published"]["dcrnn"]["errors"]["mae"]["12"]
     assert (error["published"], error["ours"]) == (published.mae["12"], 4.0)
+    assert "windows train, validate and test" in content["published"]["dcrnn"]["notes"][0]
+    # A file that names a recipe has its model, and says what it changes.
+    file = tmp_path / "own.toml"
+    file.write_text('recipe = "metr-la/stid"\n[training]\nbatch_size = 8\n')
+    one = ["study", str(metr_la.path), str(file), "--workdir", str(tmp_path / "own")]
+    assert run_command([*one, "--seeds", "0", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert {each["name"] for each in content["models"]} == {"persistence", "stid"}
+    assert "in place of 32" in content["published"]["stid"]["notes"][0]
 
 
 def test_the_list_of_recipes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,10 +30,9 @@ def compare_run(
     if name is None or test is None:
         return {}, []
     from pgti.cli.output import log
-    from pgti.datasets import find_recipe
     from pgti.run.recipe import compare_published, note_differences
 
-    notes = note_differences(find_recipe(name), trained.source.store, trained.config)
+    notes = note_differences(trained.source.store, trained.config)
     comparison = compare_published(name, test, notes)
     if comparison is None:
         return {}, []
@@ -44,6 +43,7 @@ def compare_run(
 
 def compare_study(result: "StudyResult") -> tuple[dict[str, Any], list[Table]]:
     """The published errors of a study's recipes beside means over seeds, as JSON and as tables."""
+    from pgti.cli.output import log
     from pgti.run.recipe import compare_published
 
     content, tables = {}, []
@@ -52,8 +52,10 @@ def compare_study(result: "StudyResult") -> tuple[dict[str, Any], list[Table]]:
             metric: {step: error.mean for step, error in steps.items()}
             for metric, steps in row.errors.items()
         }
-        comparison = compare_published(str(row.recipe), means)
+        comparison = compare_published(str(row.recipe), means, row.notes)
         if comparison is not None:
+            for line in comparison.notes:
+                log(f"{row.name}: {line}")
             content[row.name] = comparison.to_dict()
             tables.append(_table(comparison))
     return ({"published": content}, tables) if content else ({}, [])

@@ -21,7 +21,7 @@ from pgti.forecasting import BASELINES
 from pgti.models import is_own_model, source_of_own_model
 from pgti.run.build import resolve_model, shape_of_store
 from pgti.run.config import RunConfig, read_toml
-from pgti.run.recipe import write_recipes
+from pgti.run.recipe import note_differences, open_recipe, recipe_config, write_recipes
 from pgti.run.results import Machine
 from pgti.run.study_processes import StudyTraining, run_trainings
 from pgti.run.study_result import METRICS, OverSeeds, StudiedModel, StudyResult
@@ -65,10 +65,11 @@ def study(
     configs = [*configs, *write_recipes(recipes, store, workdir / "recipes")]
     _check(seeds, jobs, test_windows, configs)
     contents = {config: read_toml(config) for config in configs}
-    models = {config: _model_of(config, content) for config, content in contents.items()}
+    options = {config: _read_options(store, config, contents[config]) for config in configs}
+    models = {config: each.model.name for config, each in options.items()}
     files = _distinct_names(configs)
     for config, name in models.items():
-        _check_configuration(store, config, name)
+        _check_configuration(store, config, options[config], name)
     rows = _row_names(models, files)
     trainings = [
         StudyTraining(
@@ -113,10 +114,7 @@ def study(
             "some trainings are of an earlier call with other jobs, threads, versions or machine: "
             "seconds and bytes are not comparable, and results may differ between versions"
         )
-    studied = [
-        _row(rows[config], model, contents[config].get("recipe"), results)
-        for config, model in models.items()
-    ]
+    studied = [_row(rows[config], store, each, results) for config, each in options.items()]
     test = next(iter(results.values()))["test"]
     return StudyResult(
         store=str(store.path),
@@ -142,21 +140,25 @@ def _check(
         raise ConfigError(f"seeds are {tuple(seeds)}: each must be different")
 
 
-def _model_of(config: Path, content: Mapping[str, Any]) -> str:
-    """The name of the model that a configuration trains."""
+def _read_options(store: SeriesStore, config: Path, content: Mapping[str, Any]) -> RunConfig:
+    """The options of a configuration, above those of the recipe that it names."""
     table = content.get("model", {})
-    name = table.get("name", "dcrnn") if isinstance(table, Mapping) else None
-    if not isinstance(name, str):
+    name = table.get("name") if isinstance(table, Mapping) else table
+    if not isinstance(table, Mapping) or not isinstance(name, str | None):
         raise ConfigError(f'{config}: model must be a table such as [model] with name = "dcrnn"')
-    return name
+    options = RunConfig.from_toml(config, store.path)
+    recipe = open_recipe(options.recipe, model=name, protocol=None, start=False)
+    if recipe is None:
+        return options
+    given = {name: table for name, table in content.items() if isinstance(table, Mapping)}
+    return recipe_config(recipe, store).override(given)
 
 
-def _check_configuration(store: SeriesStore, config: Path, model: str) -> None:
+def _check_configuration(store: SeriesStore, config: Path, options: RunConfig, model: str) -> None:
     """Refuse options, a model or windows that a training would refuse when its turn comes.
 
     Options of a network of the user's own are checked when it is imported, by its training.
     """
-    options = RunConfig.from_toml(config, store.path)
     try:
         if not is_own_model(model):
             resolve_model(options.model)
@@ -239,8 +241,8 @@ def _persistence_metrics(test: Mapping[str, Any]) -> NDArray[np.float64]:
 
 def _row(
     name: str,
-    model: str,
-    recipe: str | None,
+    store: SeriesStore,
+    options: RunConfig,
     results: Mapping[StudyTraining, Mapping[str, Any]],
 ) -> StudiedModel | None:
     """A model's figures over its seeds; None if no seed finished."""
@@ -251,8 +253,9 @@ def _row(
     peaks = [run["peak_pss_bytes"] for run in runs]
     return StudiedModel(
         name=name,
-        model=model,
-        recipe=recipe,
+        model=options.model.name,
+        recipe=options.recipe,
+        notes=note_differences(store, options),
         seeds=tuple(sorted(found)),
         parameters=runs[0]["parameters"],
         errors=_errors([run["test"] for run in runs]),

@@ -145,12 +145,17 @@ def note_recipe(store: "SeriesStore", config: RunConfig) -> tuple[str, ...]:
     return (
         f"recipe {recipe.name}: {recipe.title} ({recipe.source})",
         *recipe.differs,
-        *note_differences(recipe, store, config),
+        *note_differences(store, config),
     )
 
 
-def note_differences(recipe: "Recipe", store: "SeriesStore", config: RunConfig) -> tuple[str, ...]:
+def note_differences(store: "SeriesStore", config: RunConfig) -> tuple[str, ...]:
     """Why errors of a run do not compare with those of its recipe, one line each."""
+    if config.recipe is None:
+        return ()
+    from pgti.datasets import find_recipe  # noqa: PLC0415
+
+    recipe = find_recipe(config.recipe)
     named = store.meta.read_options.get("dataset")
     unnamed = f"the store does not say that it is {recipe.dataset}: figures compare only if it is"
     return (

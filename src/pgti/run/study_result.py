@@ -70,6 +70,7 @@ class StudiedModel:
         errors: test metrics by metric and horizon step ("1", "2", .., "mean" and "average"); MAE
             and RMSE in the target's unit, MAPE in per cent.
         recipe: published recipe of its trainings, if they have one.
+        notes: why its errors do not compare with those of its recipe, one line each.
         epochs: trained; None for a baseline.
         best_epoch: whose parameters were tested; None for a baseline.
         seconds_per_epoch: of training and validation; None for a baseline.
@@ -82,6 +83,7 @@ class StudiedModel:
     parameters: int
     errors: Mapping[str, Mapping[str, OverSeeds]]
     recipe: str | None = None
+    notes: tuple[str, ...] = ()
     epochs: OverSeeds | None = None
     best_epoch: OverSeeds | None = None
     seconds_per_epoch: OverSeeds | None = None
