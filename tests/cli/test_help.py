@@ -65,6 +65,7 @@ def test_every_option_has_one_sentence(command: str) -> None:
         text = argument.parameter.help
         assert text, argument.name
         assert text.endswith("."), argument.name
+        assert not text.endswith(" al."), f"{argument.name} is cut at an abbreviation"
         kinds = len(re.findall(r"\b[a-z, ]+: [A-Z]", text))  # an option of several variants
         sentences = len(re.findall(r"\.(?: |$)", text))
         assert sentences <= max(1, kinds) + text.count("By default"), text

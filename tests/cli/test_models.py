@@ -34,6 +34,16 @@ def test_all_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_models_that_read_any_history_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the list, in JSON, and in the description of one."""
+    takers = {name for name, each in listed(capsys).items() if each["history"] == "any"}
+    assert takers == {"linear", "stid", "st-balance"}
+    assert run_command(["models", "stid"]) == 0
+    assert "--windows.history 14d or 1d..7d" in capsys.readouterr().out
+    assert run_command(["models", "dcrnn"]) == 0
+    assert "whole earlier days, such as --windows.history 1d..7d" in capsys.readouterr().out
+
+
 def test_models_have_the_calendar_of_their_papers(capsys: pytest.CaptureFixture[str]) -> None:
     """And so the parameters that are published for METR-LA."""
     models = listed(capsys)

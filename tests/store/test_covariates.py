@@ -178,7 +178,10 @@ def test_a_local_copy_has_the_newest_forecasts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("known", "message"),
     [
-        (("snow",), "names the channel 'snow', and the series has flow, rain"),
+        (
+            ("snow",),
+            "names the channel 'snow', and the series has flow, rain: choose among them, or name",
+        ),
         (("rain", "rain"), "names the channel 'rain' twice"),
         (("rain", "flow"), "names every channel"),
     ],

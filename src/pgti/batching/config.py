@@ -35,8 +35,8 @@ class WindowConfig:
         input_steps: Time steps that the model sees.
         horizon: Time steps that it forecasts.
         stride: Time steps between the starts of neighbouring windows.
-        history: Earlier readings that the model sees beside its inputs. 14d is the whole span of 14
-            days that ends at the last input; 1d..7d the hours of inputs and horizon on each of the
+        history: Earlier readings that the model sees beside its inputs: 14d is the whole span of 14
+            days that ends at the last input, 1d..7d the hours of inputs and horizon on each of the
             7 days before, 1w..4w on the same weekday of 4 weeks. A number without a unit counts
             time steps. Readings before the first time step are missing, so that the windows stay
             the same.

@@ -56,6 +56,9 @@ def describe_model(name: str, store: SeriesStore | None) -> tuple[dict[str, Any]
     about = {
         "paper": entry.description,
         "parameters": count if isinstance(count, str) else f"{count:,} for {_sizes(shape)}",
+        "history": "any, such as --windows.history 14d or 1d..7d"
+        if entry.reads_any_history
+        else "whole earlier days, such as --windows.history 1d..7d",
         **({"ours, to use instead": entry.replacement} if entry.replacement else {}),
     }
     tables = [facts_table(name, about), _options_table(name)]
@@ -87,6 +90,7 @@ def _summary(name: str, count: int | str) -> dict[str, Any]:
     return {
         "paper": entry.description,
         "supports": entry.model.support_kind,
+        "history": "any" if entry.reads_any_history else "days",
         "parameters": None if isinstance(count, str) else count,
         "options": {each.name: _default(each) for each in fields(entry.config)},
     }
@@ -110,18 +114,19 @@ def _default(option: Field[Any]) -> Any:
 
 
 def _models_table(models: dict[str, dict[str, Any]], shape: ModelShape) -> Table:
-    columns = ("model", "graph", "paper", "parameters")
+    columns = ("model", "graph", "history", "paper", "parameters")
     rows = [
         (
             name,
             "-" if each["supports"] == "none" else each["supports"],
+            each["history"],
             each["paper"],
             "extra not installed" if each["parameters"] is None else f"{each['parameters']:,}",
         )
         for name, each in models.items()
     ]
     title = f"models, with parameters for {_sizes(shape)}; pgti models NAME lists options"
-    return build_table(title, columns, rows, num_texts=3)
+    return build_table(title, columns, rows, num_texts=4)
 
 
 def _sizes(shape: ModelShape) -> str:

@@ -66,6 +66,15 @@ class ModelEntry(NamedTuple):
     library: str = ""
 
     @property
+    def reads_any_history(self) -> bool:
+        """Whether the network reads `windows.history`; others see whole earlier days alone."""
+        if not isinstance(self.model, type):
+            return False
+        return bool(
+            {"history", "history_mask"} & set(inspect.signature(self.model.forward).parameters)
+        )
+
+    @property
     def description(self) -> str:
         """Paper and remark."""
         return f"{self.paper}: {self.remark}" if self.remark else self.paper

@@ -4,7 +4,6 @@ import os
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -246,13 +245,7 @@ def _check_history(
     reads = set(requested_inputs(network) or ()).union(*(head.reads for head in heads))
     if not shape.history or {"history", "history_mask"} & reads:
         return
-    takers = [
-        each
-        for each, entry in MODELS.items()
-        if ":" not in each
-        and isinstance(entry.model, type)
-        and "history" in signature(entry.model.forward).parameters
-    ]
+    takers = [each for each, entry in MODELS.items() if entry.reads_any_history]
     raise ConfigError(
         f"the windows have a history of {shape.history_steps:,} rows, and the model {name} sees "
         f"whole earlier days alone: give {option('windows.history', ('1d..7d',))}, leave it out, "

@@ -28,7 +28,8 @@ def check_known_future(known: tuple[str, ...], channels: tuple[str, ...]) -> Non
     for name in known:
         if name not in channels:
             raise ConfigError(
-                f"{listed} names the channel {name!r}, and the series has {', '.join(channels)}"
+                f"{listed} names the channel {name!r}, and the series has {', '.join(channels)}: "
+                f"choose among them, or name the channels of the source with {option('channels')}"
             )
         if known.count(name) > 1:
             raise ConfigError(f"{listed} names the channel {name!r} twice")

@@ -83,9 +83,9 @@ class TrainingConfig:
         bounds: Lowest and highest forecast: "0," for counts, "0,100" for percentages, and
             "flow=0,;occupancy=0,100" of several targets. Training does not see them; forecasts,
             quantiles and intervals stay within.
-        curriculum_steps: Curriculum over the horizon (Wu et al. 2020, MTGNN): the loss sees the
-            first step of the horizon alone, and one more after every this many optimizer steps. 0
-            sees all of them from the start.
+        curriculum_steps: MTGNN's curriculum over the horizon (KDD 2020): the loss sees the first
+            step of the horizon alone, and one more after every this many optimizer steps; 0 sees
+            all of them from the start.
         curriculum_warmup_steps: Optimizer steps whose loss sees the whole horizon before the
             curriculum begins.
         clip_norm: Largest norm of the gradient over all parameters; 0 disables clipping.
