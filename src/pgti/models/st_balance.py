@@ -145,11 +145,10 @@ class STBalance(AbstractModel):
         self.output = _perceptron(handed_on, config)
         self.regression = Regression(handed_on, shape)
 
-    @classmethod
-    def build_supports(cls, graph: SensorGraph) -> Supports:
+    def build_supports(self, graph: SensorGraph) -> Supports:
         """D_out^-1 A and D_in^-1 A^T, whose rows are of a sensor's outgoing and incoming edges."""
         operators = [walk.T.tocsr() for walk in dual_random_walk(graph)]
-        return Supports(operators, graph, cls.support_kind)
+        return Supports(operators, graph, self.support_kind)
 
     def forward(
         self,

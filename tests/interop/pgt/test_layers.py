@@ -277,7 +277,7 @@ def test_pgt_dcrnn_computes_what_pgt_does(name: str, hops: int, self_loops: bool
     layer, model = layer.double(), model.double()
     x, edges = inputs().double(), supports_of(sensors)
     expected = states_of(layer, name, x, edges)
-    supports = LegacyDCRNN.build_supports(sensors).double()
+    supports = model.build_supports(sensors).double()
     found, _ = model.cell(x.permute(1, 2, 0, 3), None, supports)
     torch.testing.assert_close(found.permute(2, 0, 1, 3), expected, rtol=1e-10, atol=1e-11)
 
