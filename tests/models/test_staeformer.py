@@ -5,12 +5,11 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.models import AbstractModel, STAEformer, STAEformerConfig, num_parameters
-from pgti.nn import ChunkLimits
+from pgti.nn import ChunkLimits, dropout
 from pgti.nn.limits import CPU_LIMITS
 
 from .dense_reference import (
@@ -124,7 +123,7 @@ def test_outputs_of_both_networks_are_dropped() -> None:
     width, kept = model.regression.in_features // INPUT_STEPS, []  # type: ignore[attr-defined]
     for groups, tokens in ((NUM_NODES, INPUT_STEPS), (INPUT_STEPS, NUM_NODES)):
         ones = torch.ones(BATCH, groups, tokens, width, dtype=FLOAT64)
-        kept += [functional.dropout(ones, 0.3) for _ in range(2 * LAYERS)]
+        kept += [dropout(ones, 0.3) for _ in range(2 * LAYERS)]
     torch.testing.assert_close(found, reference(model, x, kept), rtol=1e-10, atol=1e-10)
 
 

@@ -57,3 +57,27 @@ def test_a_second_derivative_is_refused() -> None:
     layer, x = Linear(128, 128), torch.randn(100, 128, requires_grad=True)
     with pytest.raises(RuntimeError, match="differentiated twice"):
         torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+
+
+@pytest.mark.skipif(not uses_onednn(torch.empty(1)), reason="needs oneDNN on an x86 processor")
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 9000, 3)])
+def test_onednn_never_sees_a_second_factor_with_gaps(
+    monkeypatch: pytest.MonkeyPatch, rows: slice
+) -> None:
+    """With one, a slice of a larger tensor, a product takes a thousand times as long."""
+    product, seen = torch.ops.mkldnn._linear_pointwise, []
+
+    def spy(x: Tensor, weight: Tensor, *rest: object) -> Tensor:
+        seen.append(weight.is_contiguous() or weight.t().is_contiguous())
+        return product(x, weight, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", spy)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(9000, 48, generator=generator)[rows, 12:36]
+    weight = torch.randn(70, 48, generator=generator)[:, 24:]
+    found = gradients(x, weight, None)
+    exact = gradients(x.detach().double(), weight.detach().double(), None)
+    assert len(seen) >= 3  # forward, into x, and the parts of the sum into the weight
+    assert all(seen)
+    for mine, right in zip(found, exact, strict=True):
+        assert (mine - right).abs().max() < 1e-5 * right.abs().max()

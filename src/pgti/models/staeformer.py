@@ -9,7 +9,7 @@ from torch.nn import functional
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import Linear, Supports, attend
+from pgti.nn import Linear, Supports, attend, dropout_add
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STAEformer", "STAEformerConfig"]
@@ -157,14 +157,15 @@ class _TransformerLayer(nn.Module):
         self.expansion = Linear(width, feed_forward)
         self.contraction = Linear(feed_forward, width)
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-        self._heads = heads
+        self._heads, self._dropout = heads, dropout
 
     def forward(self, x_GTD: Tensor) -> Tensor:
         """G groups of T tokens; each token attends to all of its group."""
-        x_GTD = self.attention_norm(x_GTD + self.dropout(self._attend(x_GTD)))
+        probability = self._dropout if self.training else 0.0
+        x_GTD = self.attention_norm(dropout_add(x_GTD, self._attend(x_GTD), probability))
         hidden_GTD = functional.relu(self.expansion(x_GTD))
-        normed: Tensor = self.feed_forward_norm(x_GTD + self.dropout(self.contraction(hidden_GTD)))
+        read_GTD = self.contraction(hidden_GTD)
+        normed: Tensor = self.feed_forward_norm(dropout_add(x_GTD, read_GTD, probability))
         return normed
 
     def _attend(self, x_GTD: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def attend(
     sums = heads * (length + -length % 128) * (head_width + -head_width % 32)
     size = max(1, min(_MOST_GROUPS // heads, _MOST_SUMS // sums))
     # Fused kernels of GPUs take widths that are multiples of 8; zeros change no product.
-    gap = -head_width % _HEAD_WIDTH_UNIT
+    gap = 0 if query_GTD.device.type == "cpu" else -head_width % _HEAD_WIDTH_UNIT
 
     def by_head(tokens_GTD: Tensor) -> tuple[Tensor, ...]:
         tokens_GHTD = tokens_GTD.view(*tokens_GTD.shape[:2], heads, -1).transpose(1, 2)

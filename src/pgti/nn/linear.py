@@ -59,7 +59,14 @@ def uses_onednn(x: Tensor) -> bool:
 
 
 def multiply_by_transposed(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Like `linear`, by oneDNN and without gradients: [T, K], [O, K] and [O] to [T, O]."""
+    """Like `linear`, by oneDNN and without gradients: [T, K], [O, K] and [O] to [T, O].
+
+    oneDNN has no fast product for a second factor with gaps between its rows or columns, a slice of
+    a larger tensor, and falls back to loops that take a thousand times as long: such a factor is
+    copied.
+    """
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 
