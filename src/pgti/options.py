@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import numpy as np
 
 from pgti.display import count_of
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, option
 
 __all__ = [
     "check_names",
@@ -305,14 +305,15 @@ def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: 
         named = ", ".join(each for each in kinds if each != "custom")  # no name stands for that
         raise ConfigError(f"{label} is {_shorten(kind)}: it must be one of {named}")
     names = {each: [field.name for field in _fields(kinds[each])] for each in kinds}
-    check_names(options, (option for known in names.values() for option in known), f"{name}.")
-    for option in options:
-        takers = [each for each, known in names.items() if option in known]
+    check_names(options, (each for known in names.values() for each in known), f"{name}.")
+    for given in options:
+        takers = [each for each, known in names.items() if given in known]
         if kind not in takers:
             own = ", ".join(each for each in names[kind] if each != "kind") or "no options"
             raise ConfigError(
-                f"{name}.{option} goes with kind {' or '.join(takers)}, and {name} is {kind}, "
-                f"which takes {own}"
+                f"{name}.{given} goes with kind {' or '.join(takers)}, and {name} is {kind}, "
+                f"which takes {own}: leave it out, or use "
+                f"{option(name.removeprefix('training.'), takers[0])}"
             )
     return parse_config(kinds[kind], options, name)
 

@@ -104,6 +104,7 @@ def check_refused(
         ),
         ("schedule is none", ("--schedule.milestones", "2")),
         ("loss.delta goes with kind huber", ("--loss.delta", "2")),
+        ("leave it out, or use --loss quantile", ("--quantiles", "0.1,0.5,0.9")),
         ("Did you mean", ("--schedule", "stpe")),
         ("Did you mean --schedule.factor?", ("--schedule.factr", "0.5")),
         ("--config requires an argument", ("--config",)),

@@ -262,6 +262,11 @@ def test_files_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     line = refusal(capsys, CHICKENPOX, "--from", tmp_path / "no", "--out", tmp_path / "s")
     assert "the folder" in line
     assert "does not exist" in line
+    line = refusal(
+        capsys, CHICKENPOX, "--from", folder / "ChickenPox.JSON", "--out", tmp_path / "s"
+    )
+    assert "is a file: give the folder" in line
+    assert "pgti ingest" in line
 
 
 def test_the_store_has_the_name_of_the_data_set(

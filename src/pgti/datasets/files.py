@@ -118,8 +118,13 @@ def files_in(
     Raises:
         DataError: if the folder has no complete form, or an archive is damaged.
     """
+    if folder.is_file():
+        raise DataError(
+            f"{folder} is a file: give the folder that holds the files of {dataset.name}, or make a "
+            "store of this file alone with pgti ingest"
+        )
     if not folder.is_dir():
-        raise DataError(f"the folder {folder} does not exist or is a file: check the path")
+        raise DataError(f"the folder {folder} does not exist: check the path")
     for form in dataset.file_sets:
         found = {name: _find(folder, name, form.archives) for name in form.names(years)}
         places = {name: place for name, place in found.items() if place is not None}
