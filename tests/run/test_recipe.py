@@ -120,8 +120,12 @@ def test_train_by_a_recipe(metr_la: SeriesStore, tmp_path: Path) -> None:
 
 
 def test_the_command_prints_published_errors_beside_ours(
-    metr_la: SeriesStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    metr_la: SeriesStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """With their deviation, unless a note says that they do not compare."""
     run = tmp_path / "run"
     command = ["train", str(metr_la.path), "--run", str(run), "--recipe", "metr-la/stid"]
     options = ["--max-steps", "3", "--device", "cpu", "--learning-rate", "0.5"]
@@ -142,7 +146,14 @@ def test_the_command_prints_published_errors_beside_ours(
     assert run_command(["evaluate", str(run), "--windows", "5", "--json"]) == 0
     assert "published" not in json.loads(capsys.readouterr().out)
     assert run_command(["evaluate", str(run)]) == 0
-    assert "deviation" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "do not compare" in output
+    assert "deviation" not in output
+    monkeypatch.setattr("pgti.run.recipe.note_differences", lambda *_: ())
+    assert run_command(["evaluate", str(run)]) == 0
+    output = capsys.readouterr().out
+    assert "deviation" in output
+    assert "do not compare" not in output
 
 
 def test_the_options_of_a_recipe_leave_no_note(metr_la: SeriesStore) -> None:

@@ -64,16 +64,19 @@ def compare_study(result: "StudyResult") -> tuple[dict[str, Any], list[Table]]:
 def _table(comparison: "Comparison") -> Table:
     from pgti.run.recipe import deviation
 
+    compares = not comparison.notes
     rows = [
         (
             metric.upper(),
             f"step {step}" if step.isdigit() else step,
             f"{published:.3f}",
             f"{ours:.3f}",
-            f"{deviation(published, ours):+.1f} %",
+            *([f"{deviation(published, ours):+.1f} %"] if compares else []),
         )
         for metric, steps in comparison.errors.items()
         for step, (published, ours) in steps.items()
     ]
     title = f"recipe {comparison.recipe}: published errors ({comparison.source}) beside ours"
-    return build_table(title, ("error", "at", "published", "ours", "deviation"), rows, num_texts=2)
+    title += "" if compares else ", which do not compare with them, as said above"
+    heads = ("error", "at", "published", "ours", *(["deviation"] if compares else []))
+    return build_table(title, heads, rows, num_texts=2)
