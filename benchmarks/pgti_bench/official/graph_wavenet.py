@@ -9,22 +9,14 @@ from torch.nn import functional
 
 from pgti.models import AbstractModel, GraphWaveNet
 from pgti.nn import Supports
-from pgti_bench.official.layers import dense_operators, taken
+from pgti_bench.official.layers import convolution, dense_operators, taken
 
 __all__ = ["build_graph_wavenet"]
 
 
-def _convolution(weight_OIK: Tensor, bias_O: Tensor, dilation: int = 1) -> nn.Conv2d:
-    """Over K steps, with copies of weights."""
-    outputs, inputs, kernel = weight_OIK.shape
-    layer = nn.Conv2d(inputs, outputs, (1, kernel), dilation=(1, dilation))
-    layer.weight, layer.bias = taken(weight_OIK.unsqueeze(2)), taken(bias_O)
-    return layer
-
-
 def _pointwise(layer: nn.Module) -> nn.Conv2d:
     """An affine map of the channels."""
-    return _convolution(layer.get_parameter("weight")[..., None], layer.get_parameter("bias"))
+    return convolution(layer.get_parameter("weight")[..., None], layer.get_parameter("bias"))
 
 
 class _Layer(nn.Module):
@@ -36,8 +28,8 @@ class _Layer(nn.Module):
         weight_GCK = part(f"temporal.{index}").get_parameter("weight").permute(2, 1, 0)
         bias_G, width = part(f"temporal.{index}").get_parameter("bias"), config.hidden
         dilation, self.hops = config.dilations[index], config.hops
-        self.filter = _convolution(weight_GCK[:width], bias_G[:width], dilation)
-        self.gate = _convolution(weight_GCK[width:], bias_G[width:], dilation)
+        self.filter = convolution(weight_GCK[:width], bias_G[:width], dilation)
+        self.gate = convolution(weight_GCK[width:], bias_G[width:], dilation)
         self.skip = _pointwise(part(f"skips.{index}"))
         self.mixing = self.norm = None
         if index < len(config.dilations) - 1:
@@ -45,7 +37,7 @@ class _Layer(nn.Module):
             names = ("weight_walks", "weight_adaptive")
             terms_TIO = torch.cat([spatial.get_parameter(name) for name in names])
             by_term_OF = terms_TIO.permute(2, 0, 1).reshape(width, -1)
-            self.mixing = _convolution(by_term_OF[..., None], spatial.get_parameter("bias"))
+            self.mixing = convolution(by_term_OF[..., None], spatial.get_parameter("bias"))
             self.norm = nn.BatchNorm2d(width)
             self.norm.load_state_dict(part(f"norms.{index}").state_dict())
         self.dropout = nn.Dropout(config.dropout)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pgti.models import AbstractModel
 from pgti.nn import Supports
 
-__all__ = ["Rival", "dense_operators", "linear", "taken"]
+__all__ = ["Rival", "convolution", "dense_operators", "linear", "taken"]
 
 
 class Rival(NamedTuple):
@@ -36,6 +36,14 @@ def linear(weight_OI: Tensor, bias_O: Tensor | None = None) -> nn.Linear:
     layer.weight = taken(weight_OI)
     if bias_O is not None:
         layer.bias = taken(bias_O)
+    return layer
+
+
+def convolution(weight_OIK: Tensor, bias_O: Tensor, dilation: int = 1) -> nn.Conv2d:
+    """A convolution over K steps of [B, I, N, L], with copies of weights [O, I, K] and [O]."""
+    outputs, inputs, kernel = weight_OIK.shape
+    layer = nn.Conv2d(inputs, outputs, (1, kernel), dilation=(1, dilation))
+    layer.weight, layer.bias = taken(weight_OIK.unsqueeze(2)), taken(bias_O)
     return layer
 
 

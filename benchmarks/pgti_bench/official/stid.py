@@ -7,7 +7,7 @@ from torch.nn import functional
 from pgti.models import STID, AbstractModel
 from pgti.models.layers import ResidualLayer
 from pgti.nn import Supports
-from pgti_bench.official.layers import taken
+from pgti_bench.official.layers import convolution, taken
 
 __all__ = ["build_stid"]
 
@@ -17,7 +17,7 @@ class _Perceptron(nn.Module):
 
     def __init__(self, layer: ResidualLayer, dropout: float) -> None:
         super().__init__()
-        self.first, self.second = _convolution(layer.first), _convolution(layer.second)
+        self.first, self.second = _pointwise(layer.first), _pointwise(layer.second)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BDN1: Tensor) -> Tensor:
@@ -37,10 +37,10 @@ class _STID(nn.Module):
         self.nodes, self.times, self.days = map(
             taken, (model.node_embedding, times.weight, days.weight)
         )
-        self.window = _convolution(model.window_embedding)
+        self.window = _pointwise(model.window_embedding)
         layers = (_Perceptron(each, model.config.dropout) for each in model.layers)
         self.layers = nn.Sequential(*layers)
-        self.regression = _convolution(model.regression)
+        self.regression = _pointwise(model.regression)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, num_nodes, channels = x.shape
@@ -68,7 +68,5 @@ def build_stid(model: AbstractModel, _: Supports) -> nn.Module:
     return _STID(model)
 
 
-def _convolution(layer: nn.Linear) -> nn.Conv2d:
-    convolution = nn.Conv2d(layer.in_features, layer.out_features, (1, 1))
-    convolution.weight, convolution.bias = taken(layer.weight[:, :, None, None]), taken(layer.bias)
-    return convolution
+def _pointwise(layer: nn.Linear) -> nn.Conv2d:
+    return convolution(layer.weight[..., None], layer.bias)
