@@ -127,7 +127,8 @@ class _MTGNN(nn.Module):
 def _of_steps(layer: nn.Module, channels: int) -> nn.Conv2d:
     """An affine map of all steps, of which `layer` has those of [N, B, L * C]."""
     weight_OF, bias_O = layer.get_parameter("weight"), layer.get_parameter("bias")
-    return convolution(weight_OF.unflatten(1, (-1, channels)).transpose(1, 2), bias_O)
+    weight_OLC = weight_OF.view(len(weight_OF), -1, channels)
+    return convolution(weight_OLC.transpose(1, 2), bias_O)
 
 
 def build_mtgnn(model: AbstractModel, supports: Supports) -> nn.Module:  # noqa: ARG001 - a `Rival`

@@ -6,7 +6,9 @@ from pgti_bench.official.dcrnn import build_dcrnn
 from pgti_bench.official.gman import build_gman
 from pgti_bench.official.graph_gru import build_graph_gru
 from pgti_bench.official.graph_wavenet import build_graph_wavenet
+from pgti_bench.official.himnet import build_himnet
 from pgti_bench.official.layers import Rival
+from pgti_bench.official.megacrn import build_megacrn
 from pgti_bench.official.mtgnn import build_mtgnn
 from pgti_bench.official.staeformer import build_staeformer
 from pgti_bench.official.stgcn import build_stgcn
@@ -21,6 +23,8 @@ RIVALS = {
     "dcrnn": Rival(build_dcrnn, "chnsh/DCRNN_PyTorch, with the powers of the paper"),
     "gman": Rival(build_gman, "zhengchuanpan/GMAN, in torch"),
     "graph-wavenet": Rival(build_graph_wavenet, "nnzhan/Graph-WaveNet"),
+    "himnet": Rival(build_himnet, "XDZhelheim/HimNet"),
+    "megacrn": Rival(build_megacrn, "deepkashiwa20/MegaCRN, without the terms of its loss"),
     "mtgnn": Rival(build_mtgnn, "nnzhan/MTGNN, without noise in the choice of neighbours"),
     "staeformer": Rival(build_staeformer, "XDZhelheim/STAEformer"),
     "stgcn": Rival(build_stgcn, "hazdzz/STGCN"),
