@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pgti.models import AbstractModel
 from pgti.nn import Supports
 
-__all__ = ["Rival", "convolution", "dense_operators", "linear", "taken"]
+__all__ = ["Rival", "convolution", "copied", "dense_operators", "linear", "taken"]
 
 
 class Rival(NamedTuple):
@@ -28,6 +28,12 @@ class Rival(NamedTuple):
 def taken(tensor: Tensor) -> nn.Parameter:
     """A copy of a weight."""
     return nn.Parameter(tensor.detach().clone(memory_format=torch.contiguous_format))
+
+
+def copied(layer: nn.Module) -> nn.Linear:
+    """An affine map with copies of the weights of another."""
+    assert isinstance(layer, nn.Linear)
+    return linear(layer.weight, layer.bias)
 
 
 def linear(weight_OI: Tensor, bias_O: Tensor | None = None) -> nn.Linear:

@@ -10,6 +10,8 @@ from pgti_bench.official.himnet import build_himnet
 from pgti_bench.official.layers import Rival
 from pgti_bench.official.megacrn import build_megacrn
 from pgti_bench.official.mtgnn import build_mtgnn
+from pgti_bench.official.patchstg import build_patchstg
+from pgti_bench.official.st_balance import build_st_balance
 from pgti_bench.official.staeformer import build_staeformer
 from pgti_bench.official.stgcn import build_stgcn
 from pgti_bench.official.stid import build_stid
@@ -26,6 +28,10 @@ RIVALS = {
     "himnet": Rival(build_himnet, "XDZhelheim/HimNet"),
     "megacrn": Rival(build_megacrn, "deepkashiwa20/MegaCRN, without the terms of its loss"),
     "mtgnn": Rival(build_mtgnn, "nnzhan/MTGNN, without noise in the choice of neighbours"),
+    "patchstg": Rival(build_patchstg, "LMissher/PatchSTG"),
+    "st-balance": Rival(
+        build_st_balance, "ST-Balance/ST-Balance, without history; attention layers of torch"
+    ),
     "staeformer": Rival(build_staeformer, "XDZhelheim/STAEformer"),
     "stgcn": Rival(build_stgcn, "hazdzz/STGCN"),
     "stid": Rival(build_stid, "GestaltCogTeam/STID"),

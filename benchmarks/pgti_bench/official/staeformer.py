@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from pgti.models import AbstractModel, STAEformer
 from pgti.nn import Supports
-from pgti_bench.official.layers import linear, taken
+from pgti_bench.official.layers import copied, linear, taken
 
 __all__ = ["build_staeformer"]
 
@@ -19,8 +19,8 @@ class _Layer(nn.Module):
         joined = part("query_key_value")
         weights, biases = joined.weight.chunk(3), joined.bias.chunk(3)  # type: ignore[operator] # a Linear
         self.query, self.key, self.value = map(linear, weights, biases)
-        self.attended = _copy(part("attended"))
-        self.expansion, self.contraction = _copy(part("expansion")), _copy(part("contraction"))
+        self.attended = copied(part("attended"))
+        self.expansion, self.contraction = copied(part("expansion")), copied(part("contraction"))
         width = self.attended.in_features
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
         for norm, name in zip(self.norms, ("attention_norm", "feed_forward_norm"), strict=True):
@@ -54,11 +54,11 @@ class _STAEformer(nn.Module):
         self.times, self.days, self.adaptive = map(
             taken, (times.weight, days.weight, model.adaptive_embedding)
         )
-        self.input = _copy(model.input_embedding)
+        self.input = copied(model.input_embedding)
         heads = model.config.heads
         self.over_time = nn.ModuleList(_Layer(each, heads) for each in model.temporal_layers)
         self.over_space = nn.ModuleList(_Layer(each, heads) for each in model.spatial_layers)
-        self.regression = _copy(model.regression)
+        self.regression = copied(model.regression)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, _, num_nodes, channels = x.shape
@@ -81,8 +81,3 @@ def build_staeformer(model: AbstractModel, _: Supports) -> nn.Module:
     """The network, with the weights of `model`."""
     assert isinstance(model, STAEformer)
     return _STAEformer(model)
-
-
-def _copy(layer: nn.Module) -> nn.Linear:
-    assert isinstance(layer, nn.Linear)
-    return linear(layer.weight, layer.bias)
