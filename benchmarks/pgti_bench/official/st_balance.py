@@ -18,11 +18,12 @@ __all__ = ["build_st_balance"]
 
 def _attention(attention: nn.Module, heads: int) -> nn.MultiheadAttention:
     """torch's, with copies of weights."""
-    joined = copied(attention.get_submodule("query_key_value"))
-    layer = nn.MultiheadAttention(joined.in_features, heads, batch_first=True)
-    layer.in_proj_weight, layer.in_proj_bias = joined.weight, joined.bias
-    attended = copied(attention.get_submodule("attended"))
-    layer.out_proj.weight, layer.out_proj.bias = attended.weight, attended.bias
+    weight, bias = (
+        taken(attention.get_parameter(f"query_key_value.{name}")) for name in ("weight", "bias")
+    )
+    layer = nn.MultiheadAttention(weight.shape[1], heads, batch_first=True)
+    layer.in_proj_weight, layer.in_proj_bias = weight, bias
+    layer.out_proj.load_state_dict(attention.get_submodule("attended").state_dict())
     return layer
 
 
