@@ -20,18 +20,28 @@ def gradients(x: Tensor, weight: Tensor, bias: Tensor | None) -> list[Tensor]:
 
 @pytest.mark.parametrize("shape", [(3, 2500, 24), (7500, 24)])
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_values_and_gradients_are_those_of_float64(shape: tuple[int, ...], has_bias: bool) -> None:
-    """Of rows enough for oneDNN, where the gradient of the weight is a sum of two parts or more."""
+@pytest.mark.parametrize("is_transposed", [False, True])
+def test_values_and_gradients_are_those_of_float64(
+    shape: tuple[int, ...], has_bias: bool, is_transposed: bool
+) -> None:
+    """Of rows enough for oneDNN, where the gradient of the weight is a sum of two parts or more.
+
+    The weight may be the transpose of a tensor; its gradient then has that layout, uncopied.
+    """
     generator = torch.Generator().manual_seed(2)
     x, weight, bias = (
         torch.randn(size, generator=generator, dtype=torch.float64)
         for size in (shape, (70, 24), (70,))
     )
+    if is_transposed:
+        weight = weight.t().contiguous().t()
     exact = gradients(x, weight, bias if has_bias else None)
     single = [each.detach().float() for each in (x, weight, bias)]
     found = gradients(single[0], single[1], single[2] if has_bias else None)
     for mine, right in zip(found, exact, strict=True):
         assert (mine - right).abs().max() < 1e-5 * right.abs().max()
+    if uses_onednn(single[0]):
+        assert found[2].stride() == single[1].stride()
 
 
 @pytest.mark.skipif(not uses_onednn(torch.empty(1)), reason="needs oneDNN on an x86 processor")

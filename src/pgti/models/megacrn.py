@@ -24,6 +24,7 @@ from pgti.nn import (
     chebyshev_terms,
     check_adjacency_form,
     is_dense,
+    linear,
     without_autocast,
 )
 from pgti.shapes import BHNC, BLNC, NBD
@@ -254,7 +255,7 @@ def _terms(state: Tensor, graphs: Sequence[AdaptiveAdjacency], order: int) -> li
 
 def _stacked_terms(polynomials_QN: Tensor, state: Tensor) -> list[Tensor]:
     """`_terms`, from the polynomials of all graphs one below the other."""
-    products = (polynomials_QN @ state.flatten(1)).view(-1, *state.shape)
+    products = linear(polynomials_QN, state.flatten(1).t(), None).view(-1, *state.shape)
     return [state, *products.unbind()]
 
 
@@ -265,7 +266,7 @@ class _SharedWeights(NamedTuple):
 
     def add_products(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
         """`base` plus each term times its rows of the matrix."""
-        return base_NMO + torch.cat(tuple(terms_NMC), dim=-1) @ self.weight_KO
+        return base_NMO + linear(torch.cat(tuple(terms_NMC), dim=-1), self.weight_KO.t(), None)
 
 
 def _weights(layer: GatedLayer) -> AdaptiveGRUWeights:

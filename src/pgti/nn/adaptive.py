@@ -28,6 +28,7 @@ from pgti.nn.execution import (
     refuse_second_derivative,
     without_autocast,
 )
+from pgti.nn.linear import linear
 from pgti.nn.operators import Operation, Operator
 from pgti.nn.sparse import Supports
 from pgti.shapes import NF
@@ -67,7 +68,10 @@ class AdaptiveAdjacency(NamedTuple):
 
     def multiply(self, x_NF: NF) -> NF:
         """A @ x, differentiable; of operators and features with leading axes, each pair's."""
-        return self.read_NR @ self._pool(x_NF)
+        pooled_RF = self._pool(x_NF)
+        if self.read_NR.ndim == pooled_RF.ndim == 2:
+            return linear(self.read_NR, pooled_RF.t(), None)
+        return self.read_NR @ pooled_RF
 
     def propagate(self, x_NMC: Tensor) -> Tensor:
         """A @ x of a state with nodes first, [N, .., C], in its shape; of a single operator."""

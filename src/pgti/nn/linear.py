@@ -96,9 +96,16 @@ class _Linear(torch.autograd.Function):
         into_x, into_weight, into_bias = ctx.needs_input_grad
         return (
             multiply_by_transposed(gradient, weight.t()) if into_x else None,
-            _sum_of_products(gradient, x) if into_weight else None,
+            _gradient_of_weight(gradient, x, weight) if into_weight else None,
             gradient.sum(dim=0) if into_bias else None,
         )
+
+
+def _gradient_of_weight(gradient_TO: Tensor, x_TK: Tensor, weight_OK: Tensor) -> Tensor:
+    """[O, K], in the layout of the weight, which may be the transpose of a tensor."""
+    if not weight_OK.is_contiguous() and weight_OK.t().is_contiguous():
+        return _sum_of_products(x_TK, gradient_TO).t()
+    return _sum_of_products(gradient_TO, x_TK)
 
 
 def _sum_of_products(left_TO: Tensor, right_TK: Tensor) -> Tensor:

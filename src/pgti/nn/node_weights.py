@@ -24,6 +24,7 @@ from pgti.nn.execution import (
     without_autocast,
 )
 from pgti.nn.limits import CPU_LIMITS, ChunkLimits
+from pgti.nn.linear import linear
 from pgti.nn.operators import Operation, Operator
 
 __all__ = ["NodeWeights"]
@@ -101,7 +102,7 @@ def _add_expanded_products(
     """base_n + sum_k sum_r (E_nr x_kn) P_rk."""
     for x_nMC, pool_RCO in zip(terms_nMC, pool_RKCO.unbind(dim=1), strict=True):
         x_nMRC = embedding_nR[:, None, :, None] * x_nMC.unsqueeze(2)
-        base_nMO = base_nMO + x_nMRC.flatten(2) @ pool_RCO.flatten(0, 1)
+        base_nMO = base_nMO + linear(x_nMRC.flatten(2), pool_RCO.flatten(0, 1).t(), None)
     return base_nMO
 
 
