@@ -91,6 +91,10 @@ COMMANDS = {
         "pgti_bench.launch_table:launches_command",
         "Count the kernels that a GPU would start in a training step; needs no GPU.",
     ),
+    "recipes": (
+        "pgti_bench.recipe_hours:recipes_command",
+        "Estimate how long recipes train on a GPU, by counting what their steps compute.",
+    ),
     "gpu-check": (
         "pgti_bench.gpu_check.command:gpu_check_command",
         "Check correctness and measure speed on one GPU, in under 8 minutes.",

@@ -60,6 +60,7 @@ class FakeStepSpec:
         covariates: a channel known in advance and two features of the sensors.
         training: optimizer, precision, clipping.
         activation_checkpointing: recompute activations in the backward pass.
+        windows: sizes of the windows; None makes them of those above.
     """
 
     model: str
@@ -73,10 +74,13 @@ class FakeStepSpec:
     covariates: bool = False
     training: TrainingConfig = field(default_factory=TrainingConfig)
     activation_checkpointing: bool = False
+    windows: ModelShape | None = None
 
     @property
     def shape(self) -> ModelShape:
         """What windows of one channel, the target, ask of the network: once for each quantile."""
+        if self.windows is not None:
+            return self.windows
         num_outputs = max(1, len(self.training.quantiles))
         return ModelShape(
             input_steps=self.input_steps,
@@ -94,7 +98,7 @@ class FakeStepSpec:
 
 @dataclass(kw_only=True, slots=True)
 class FakeStep:
-    """A forecaster, a batch of windows and the step that trains one on the other, on a fake GPU.
+    """A forecaster, a batch of windows and the step that trains one on the other.
 
     Attributes:
         forecaster: with the network.
@@ -114,8 +118,12 @@ class FakeStep:
         self.num_taken += 1
 
 
-def fake_step(spec: FakeStepSpec) -> FakeStep:
+def fake_step(spec: FakeStepSpec, device: torch.device = FAKE_DEVICE) -> FakeStep:
     """A training step on a fake GPU, inside the block of a `FakeGpu`.
+
+    Args:
+        spec: the step.
+        device: another one, where a step of the same sizes computes.
 
     Raises:
         ConfigError: there is no such model or option.
@@ -135,36 +143,39 @@ def fake_step(spec: FakeStepSpec) -> FakeStep:
         heads=add_heads(network, shape),
         quantile_levels=spec.training.quantiles,
     )
-    forecaster.to(FAKE_DEVICE)
+    forecaster.to(device)
     return FakeStep(
         forecaster=forecaster,
-        batch=fake_batch(shape, spec.batch_size),
+        batch=fake_batch(shape, spec.batch_size, device),
         train_step=TrainStep.from_config(forecaster.train(), spec.training),
     )
 
 
-def fake_batch(shape: ModelShape, batch_size: int) -> Batch:
-    """Windows with targets on a fake GPU, inside the block of a `FakeGpu`."""
+def fake_batch(shape: ModelShape, batch_size: int, device: torch.device = FAKE_DEVICE) -> Batch:
+    """Windows with targets on a fake GPU, inside the block of a `FakeGpu`; or on a device."""
     sizes = {
         "x": (batch_size, shape.input_steps, shape.num_nodes, shape.input_channels),
         "y": (batch_size, shape.horizon, shape.num_nodes, len(set(shape.target_indices))),
         "calendar": (batch_size, shape.input_steps + shape.horizon, len(shape.calendar)),
         "future": (batch_size, shape.horizon, shape.num_nodes, shape.future_channels),
         "static": (shape.num_nodes, shape.static_channels),
+        "history": (batch_size, shape.history_steps, shape.num_nodes, shape.history_channels),
     }
-    x, y, calendar, future, static = (
-        torch.empty(each, device=FAKE_DEVICE) for each in sizes.values()
+    x, y, calendar, future, static, history = (
+        torch.rand(each, device=device) for each in sizes.values()
     )
     channels = shape.input_channels - len(shape.calendar)
     return Batch(
         x=x,
-        x_mask=torch.ones(*x.shape[:3], channels, dtype=torch.bool, device=FAKE_DEVICE),
+        x_mask=torch.ones(*x.shape[:3], channels, dtype=torch.bool, device=device),
         y=y,
-        y_mask=torch.ones(y.shape, dtype=torch.bool, device=FAKE_DEVICE),
+        y_mask=torch.ones(y.shape, dtype=torch.bool, device=device),
         calendar=calendar,
         starts=np.arange(batch_size),
         future=future if shape.future_channels else None,
         static=static if shape.static_channels else None,
+        history=history if shape.history else None,
+        history_mask=torch.ones_like(history, dtype=torch.bool) if shape.history else None,
     )
 
 

@@ -121,13 +121,16 @@ class FakeGpu:
         self._stack.close()
 
     @contextmanager
-    def checked(self) -> Generator[Launches]:
+    def checked(self, launches: Launches | None = None) -> Generator[Launches]:
         """Count the launches of the block, and raise where it would wait for the GPU.
+
+        Args:
+            launches: where to count; new ones by default.
 
         Raises:
             HostWaitError, HostTensorError, UnknownShapeError: at the line that would.
         """
-        launches = Launches()
+        launches = Launches() if launches is None else launches
         self.is_checking = True
         try:
             with _Kernels(self, launches):
@@ -278,7 +281,7 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch does
             if self._launches is not None:
                 made = [each for each in tree_leaves(result) if isinstance(each, Tensor)]
                 if on_gpu or any(each.is_meta for each in made):
-                    self._launches.add(func, args, kwargs, is_sparse=is_sparse)
+                    self._launches.add(func, args, kwargs, result, is_sparse=is_sparse)
             return result
 
 

@@ -73,7 +73,13 @@ class Launches:
         return self.by_kind.total()
 
     def add(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_sparse: bool
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        *,
+        is_sparse: bool,
     ) -> None:
         """Count the call of an operator, one of whose tensors is on the GPU.
 
@@ -81,6 +87,7 @@ class Launches:
             func: the overload, such as `torch.ops.aten.mm.default`.
             args: of the call.
             kwargs: of the call.
+            result: what it returned.
             is_sparse: whether an operand is a CSR matrix.
         """
         name = func.overloadpacket.__name__
