@@ -1,4 +1,4 @@
-"""docs/recipes.md has every recipe, with the parameters and errors of its file."""
+"""docs/recipes.md has every recipe, with the parameters, errors and hours of its file."""
 
 from pathlib import Path
 
@@ -24,7 +24,8 @@ def row(recipe: Recipe) -> str:
     parameters = "-" if recipe.parameters is None else f"{recipe.parameters:,}"
     if recipe.own_parameters is not None:
         parameters += f" ({recipe.own_parameters:,})"
-    cells = (f"`{recipe.name}`", parameters, *(errors(recipe, metric) for metric in METRICS))
+    found = (errors(recipe, metric) for metric in METRICS)
+    cells = (f"`{recipe.name}`", parameters, *found, f"{recipe.estimated_hours:g}")
     return f"| {' | '.join(cells)} |"
 
 

@@ -273,6 +273,7 @@ def test_the_list_of_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["recipes", "metr-la/dcrnn"]) == 0
     shown = capsys.readouterr().out
     assert "scheduled_sampling = true" in shown
+    assert f"about {find_recipe('metr-la/dcrnn').estimated_hours:g} hours" in shown
     assert "372,353" in shown
     assert run_command(["recipes", "metr-la/graph-wavenet"]) == 0
     assert "309,400 in the source, 293,688 here" in capsys.readouterr().out

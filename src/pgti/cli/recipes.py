@@ -78,6 +78,8 @@ def _details(recipe: "Recipe") -> list[Table]:
         "paper": recipe.paper,
         "source": recipe.source,
         "parameters": _counts(recipe),
+        "time": f"about {recipe.estimated_hours:g} hours on one NVIDIA A100 80 GB SXM for all "
+        "epochs: an estimate by counting, nothing was run on a GPU (docs/recipes.md)",
         "notes": "\n".join(recipe.differs) or "none",
         "options": tomli_w.dumps(options).strip(),
     }

@@ -120,8 +120,8 @@ def files_in(
     """
     if folder.is_file():
         raise DataError(
-            f"{folder} is a file: give the folder that holds the files of {dataset.name}, or make a "
-            "store of this file alone with pgti ingest"
+            f"{folder} is a file: give the folder that holds the files of {dataset.name}, or make "
+            "a store of this file alone with pgti ingest"
         )
     if not folder.is_dir():
         raise DataError(f"the folder {folder} does not exist: check the path")

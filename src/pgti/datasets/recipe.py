@@ -56,6 +56,8 @@ class Recipe:
         source: of the options: repository, file and commit.
         parameters: of the official network, as its log or code says; None where that was not read.
         own_parameters: of the network here, where it has others, which `differs` explains.
+        estimated_hours: of all epochs on one NVIDIA A100 80 GB SXM: counted by `pgti-bench
+            recipes`, never measured; docs/recipes.md says how.
         differs: what pgti does otherwise than the source, one line each.
         windows: options of the windows, in place of those of the protocol.
         model: name and options of the model.
@@ -70,6 +72,7 @@ class Recipe:
     source: str
     parameters: int | None = None
     own_parameters: int | None = None
+    estimated_hours: float
     differs: tuple[str, ...] = ()
     windows: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any]
