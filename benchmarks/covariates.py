@@ -23,7 +23,7 @@ import pgti
 
 KNOWN = ("TEMP", "PRES", "DEWP", "RAIN", "WSPM")
 WINDOWS: dict[str, Any] = {"input_steps": 24, "horizon": 24, "stride": 6, "targets": ("PM2.5",)}
-TRAINING: dict[str, Any] = {"epochs": 6, "batch_size": 32, "learning_rate": 0.002}
+TRAINING: dict[str, Any] = {"epochs": 12, "batch_size": 32, "learning_rate": 0.002}
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {},
     "stid": {},
@@ -87,6 +87,7 @@ def run_all(data: Path, work: Path, seeds: int) -> None:
                 )
                 test = run.evaluate("test").to_dict()
                 test["seconds"] = round(time.perf_counter() - began)
+                test["best_epoch"] = int(run.history["epoch"][run.history["val_mae"].argmin()])
                 result.write_text(json.dumps(test, indent=1))
                 print(result.stem, test["test"]["mae"]["mean"], test["seconds"], flush=True)
     baselines = work / "baselines.json"
@@ -102,28 +103,29 @@ def numbers(errors: dict[str, Any]) -> list[float]:
 
 
 def print_table(work: Path) -> None:
-    """Means over seeds, with half the range of several."""
+    """Means over seeds, with half the range of several, and the best epoch of each seed."""
     heads = [f"MAE {step} h" for step in STEPS] + ["MAE, all steps", "RMSE, all steps"]
-    print("| model | covariates | seeds |", " | ".join(heads), "|")
-    print("|---|---|---|" + "---|" * len(heads))
+    print("| model | covariates | best epochs | seconds |", " | ".join(heads), "|")
+    print("|---|---|---|---|" + "---|" * len(heads))
     for model in MODELS:
         for how in ("without", "with"):
             paths = [work / f"{model}-{how}-{seed}.json" for seed in SEEDS]
-            rows = [
-                numbers(json.loads(path.read_text())["test"]) for path in paths if path.exists()
-            ]
-            if not rows:
+            results = [json.loads(path.read_text()) for path in paths if path.exists()]
+            if not results:
                 continue
+            rows = [numbers(each["test"]) for each in results]
+            epochs = ", ".join(str(each["best_epoch"]) for each in results)
+            seconds = round(np.mean([each["seconds"] for each in results]))
             halves = np.ptp(rows, axis=0) / 2
             cells = [
                 f"{mean:.2f} ± {half:.2f}" if len(rows) > 1 else f"{mean:.2f}"
                 for mean, half in zip(np.mean(rows, axis=0), halves, strict=True)
             ]
-            print(f"| {model} | {how} | {len(rows)} |", " | ".join(cells), "|")
+            print(f"| {model} | {how} | {epochs} | {seconds} |", " | ".join(cells), "|")
     errors = json.loads((work / "baselines.json").read_text())["test"]
     for name in BASELINES:
         row = numbers(errors[name])
-        print(f"| {name} | - | - |", " | ".join(f"{value:.2f}" for value in row), "|")
+        print(f"| {name} | - | - | - |", " | ".join(f"{value:.2f}" for value in row), "|")
 
 
 def main() -> None:
