@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from pgti.datasets import find_recipe
+from pgti.datasets import find_recipe, recipe_names
 from pgti.memory import LiveBytes
 from pgti.nn.csr import csr_matrix
 from pgti_bench.app import run_command
@@ -72,13 +72,31 @@ def test_a_fake_step_computes_what_a_real_one_does(model: str) -> None:
     assert fake.peak_bytes > 0
 
 
-def test_a_recipe_states_what_the_command_estimates(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_states_what_the_command_estimates(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file is out of date where its network computes something else now."""
-    command = ["recipes", "--recipes", "metr-la/stid", "--json"]
+    cpu = Device(name="made", flops=1e30, bytes_per_second=1e30)
+    monkeypatch.setattr("pgti_bench.recipe_hours.measure_cpu", lambda: cpu)
+    command = ["recipes", "--recipes", "metr-la/stid", "--check-cpu", "--json"]
     assert run_command(command) == 0
-    (found,) = json.loads(capsys.readouterr().out)["recipes"]
+    content = json.loads(capsys.readouterr().out)
+    (found,), (check,) = content["recipes"], content["checks"]
     assert found["hours"] == pytest.approx(find_recipe("metr-la/stid").estimated_hours, rel=0.1)
     assert (found["batch_size"], found["steps"]) == (32, 750)
     assert found["step_seconds"] >= 6e-6 * found["launches"]
+    # With such a CPU launches alone take time.
+    assert 1e-4 < check["estimated_seconds"] < 1e-2
+    assert check["measured_seconds"] > 0
     assert run_command(["recipes", "--gpu", "abacus"]) == 2
     assert "gpu is 'abacus'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_every_recipe_states_what_the_command_estimates(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["recipes", "--json"]) == 0
+    found = {
+        each["recipe"]: each["hours"] for each in json.loads(capsys.readouterr().out)["recipes"]
+    }
+    stated = {name: find_recipe(name).estimated_hours for name in recipe_names()}
+    assert found == {name: pytest.approx(hours, rel=0.1) for name, hours in stated.items()}
