@@ -93,6 +93,7 @@ def test_a_recipe_states_what_the_command_estimates(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_recipe_states_what_the_command_estimates(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["recipes", "--json"]) == 0
     found = {
