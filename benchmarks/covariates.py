@@ -23,7 +23,7 @@ import pgti
 
 KNOWN = ("TEMP", "PRES", "DEWP", "RAIN", "WSPM")
 WINDOWS: dict[str, Any] = {"input_steps": 24, "horizon": 24, "stride": 6, "targets": ("PM2.5",)}
-TRAINING: dict[str, Any] = {"epochs": 12, "batch_size": 32, "learning_rate": 0.002}
+TRAINING: dict[str, Any] = {"epochs": 24, "batch_size": 32, "learning_rate": 0.002}
 MODELS: dict[str, dict[str, Any]] = {
     "linear": {},
     "stid": {},
