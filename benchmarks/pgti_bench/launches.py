@@ -9,6 +9,7 @@ __all__ = ["Kind", "Launches"]
 Kind = Literal["dense", "sparse", "copies", "elementwise"]
 
 _DENSE = {
+    "_linear_pointwise",
     "mm",
     "addmm",
     "addmm_",

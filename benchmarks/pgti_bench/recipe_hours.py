@@ -24,6 +24,7 @@ from pgti.cli.output import print_results
 from pgti.datasets import Recipe, find_dataset, find_recipe, recipe_names, recipes_of
 from pgti.errors import ConfigError
 from pgti.forecasting import ForecastMetrics
+from pgti.nn import linear
 from pgti.run.build import shape_of_store
 from pgti.run.config import RunConfig
 from pgti.run.protocol import windows_of
@@ -135,9 +136,7 @@ def estimate_recipe(recipe: Recipe, device: Device) -> RecipeHours:
     """
     schedule = _schedule(recipe)
     train, evaluation, held = _count(schedule)
-    unknown = train.unknown | evaluation.unknown
-    if unknown:
-        raise ConfigError(f"there is no formula for the arithmetic of {', '.join(sorted(unknown))}")
+    _refuse_unknown(train.unknown | evaluation.unknown)
     step = estimate_seconds(train, device)
     validation = schedule.evaluations * estimate_seconds(evaluation, device)
     epoch = schedule.steps * step + validation
@@ -221,13 +220,19 @@ def _evaluate(step: FakeStep) -> None:
         metrics.update(step.forecaster.predict(batch).point, batch.y, batch.y_mask)
 
 
+def _refuse_unknown(products: set[str]) -> None:
+    if products:
+        names = ", ".join(sorted(products))
+        raise ConfigError(f"there is no formula for the arithmetic of {names}")
+
+
 def measure_cpu() -> Device:
     """The figures of this machine's CPU: of a product of matrices, and of a copy in memory."""
     one, other = torch.rand(2, 2048, 2048)
     source, target = torch.rand(2, 1 << 26)
     return Device(
         name=f"this CPU, {torch.get_num_threads()} threads",
-        flops=2 * 2048**3 / _seconds(lambda: one @ other),
+        flops=2 * 2048**3 / _seconds(lambda: linear(one, other, None)),
         bytes_per_second=2 * source.nbytes / _seconds(lambda: target.copy_(source)),
     )
 
@@ -238,6 +243,7 @@ def check_on_cpu(recipe: Recipe, cpu: Device) -> CpuCheck:
     step.take()
     with Watched(work):
         step.take()
+    _refuse_unknown(work.unknown)
     return CpuCheck(
         recipe=recipe.name,
         estimated_seconds=estimate_seconds(work, cpu),

@@ -33,6 +33,7 @@ for _name in ("", "_backward"):
     _FORMULAS[f"_scaled_dot_product_flash_attention_for_cpu{_name}"] = _FORMULAS[
         f"_scaled_dot_product_flash_attention{_name}"
     ]
+_FORMULAS["_linear_pointwise"] = lambda x, weight, *_, **__: 2.0 * x.numel() * len(weight)
 _GATHERS = {"index", "_unsafe_index", "index_select", "gather", "embedding"}
 """Operators that read as much of their first tensor as they write."""
 _SCATTERS = {"index_put_", "_index_put_impl_", "index_add_", "scatter_add_", "scatter_"}

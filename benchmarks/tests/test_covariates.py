@@ -30,12 +30,13 @@ def test_the_table_has_means_and_half_ranges(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, level in (("gru-with-0", 10), ("gru-with-1", 12), ("gru-without-1", 30)):
-        (tmp_path / f"{name}.json").write_text(json.dumps({"test": errors(level)}))
+        result = {"test": errors(level), "best_epoch": level // 2, "seconds": 3}
+        (tmp_path / f"{name}.json").write_text(json.dumps(result))
     baselines = {name: errors(40) for name in script.BASELINES}
     (tmp_path / "baselines.json").write_text(json.dumps({"test": baselines}))
     script.print_table(tmp_path)
     _, _, without, covariates, *others = capsys.readouterr().out.splitlines()
-    assert without == "| gru | without | 1 | 31.00 | 36.00 | 42.00 | 54.00 | 30.00 | 60.00 |"
-    assert covariates.startswith("| gru | with | 2 | 12.00 ± 1.00 | 17.00 ± 1.00 |")
+    assert without == "| gru | without | 15 | 3 | 31.00 | 36.00 | 42.00 | 54.00 | 30.00 | 60.00 |"
+    assert covariates.startswith("| gru | with | 5, 6 | 3 | 12.00 ± 1.00 | 17.00 ± 1.00 |")
     assert covariates.endswith("| 11.00 ± 1.00 | 22.00 ± 2.00 |")
     assert [row.split(" | ")[0] for row in others] == [f"| {name}" for name in script.BASELINES]

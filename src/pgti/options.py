@@ -309,13 +309,23 @@ def _convert_variant(name: str, value: Any, kinds: Mapping[str, type], default: 
     for given in options:
         takers = [each for each, known in names.items() if given in known]
         if kind not in takers:
-            own = ", ".join(each for each in names[kind] if each != "kind") or "no options"
             raise ConfigError(
                 f"{name}.{given} goes with kind {' or '.join(takers)}, and {name} is {kind}, "
-                f"which takes {own}: leave it out, or use "
-                f"{option(name.removeprefix('training.'), takers[0])}"
+                f"which takes {_own_options(names[kind])}: {_remedy(name, takers)}"
             )
     return parse_config(kinds[kind], options, name)
+
+
+def _own_options(names: Iterable[str]) -> str:
+    return ", ".join(each for each in names if each != "kind") or "no options"
+
+
+def _remedy(name: str, takers: Iterable[str]) -> str:
+    """What to do about an option of another kind; no name stands for "custom"."""
+    kind = next((each for each in takers if each != "custom"), None)
+    if kind is None:
+        return "leave it out"
+    return f"leave it out, or use {option(name.removeprefix('training.'), kind)}"
 
 
 def _shorten(value: object) -> str:

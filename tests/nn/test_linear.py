@@ -61,6 +61,15 @@ def test_oneDNN_is_used_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> N
         assert layer(x) == "torch"
 
 
+def test_a_bias_learns_alone() -> None:
+    """With a frozen weight, from inputs that need no gradient."""
+    layer = Linear(128, 128)
+    layer.weight.requires_grad_(False)
+    layer(torch.randn(100, 128)).sum().backward()
+    assert layer.bias.grad is not None
+    assert torch.equal(layer.bias.grad, torch.full((128,), 100.0))
+
+
 @pytest.mark.skipif(not uses_onednn(torch.empty(1)), reason="needs oneDNN on an x86 processor")
 def test_a_second_derivative_is_refused() -> None:
     """It would be silently wrong."""

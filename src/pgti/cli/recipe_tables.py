@@ -77,6 +77,6 @@ def _table(comparison: "Comparison") -> Table:
         for step, (published, ours) in steps.items()
     ]
     title = f"recipe {comparison.recipe}: published errors ({comparison.source}) beside ours"
-    title += "" if compares else ", which do not compare with them, as said above"
+    title += "" if compares else ", which may not compare: see the lines above"
     heads = ("error", "at", "published", "ours", *(["deviation"] if compares else []))
     return build_table(title, heads, rows, num_texts=2)

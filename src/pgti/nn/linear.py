@@ -40,7 +40,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not uses_onednn(x) or x.numel() * len(weight) < _SMALLEST or weight.dtype != x.dtype:
         return functional.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    given = (x, weight) if bias is None else (x, weight, bias)
+    if torch.is_grad_enabled() and any(each.requires_grad for each in given):
         result: Tensor = _Linear.apply(rows, weight, bias)  # type: ignore[no-untyped-call] # torch does not annotate it
     else:
         result = multiply_by_transposed(rows, weight, bias)
@@ -112,6 +113,7 @@ def _sum_of_products(left_TO: Tensor, right_TK: Tensor) -> Tensor:
     """left^T @ right, [O, K]."""
     total: Tensor | None = None
     size = _GRADIENT_NUMBERS // (left_TO.shape[1] + right_TK.shape[1])
+    size = max(size, min(left_TO.shape[1], right_TK.shape[1]))  # else the sum takes the time
     for part in split_rows(len(left_TO), size):
         product = multiply_by_transposed(left_TO[part].t(), right_TK[part].t())
         total = product if total is None else total.add_(product)
