@@ -79,7 +79,7 @@ def _details(recipe: "Recipe") -> list[Table]:
         "source": recipe.source,
         "parameters": _counts(recipe),
         "time": f"about {recipe.estimated_hours:g} hours on one NVIDIA A100 80 GB SXM for all "
-        "epochs: an estimate by counting, nothing was run on a GPU (docs/recipes.md)",
+        "epochs: an estimate by counting, the truth may be several times that (docs/recipes.md)",
         "notes": "\n".join(recipe.differs) or "none",
         "options": tomli_w.dumps(options).strip(),
     }
