@@ -119,11 +119,11 @@ class FakeStep:
 
 
 def fake_step(spec: FakeStepSpec, device: torch.device = FAKE_DEVICE) -> FakeStep:
-    """A training step on a fake GPU, inside the block of a `FakeGpu`.
+    """A training step on made-up windows: of shapes alone on a fake GPU, or computed on `device`.
 
     Args:
         spec: the step.
-        device: another one, where a step of the same sizes computes.
+        device: by default the fake one, which needs the block of a `FakeGpu`.
 
     Raises:
         ConfigError: there is no such model or option.
@@ -152,7 +152,7 @@ def fake_step(spec: FakeStepSpec, device: torch.device = FAKE_DEVICE) -> FakeSte
 
 
 def fake_batch(shape: ModelShape, batch_size: int, device: torch.device = FAKE_DEVICE) -> Batch:
-    """Windows with targets on a fake GPU, inside the block of a `FakeGpu`; or on a device."""
+    """Made-up windows with targets: without content on the fake GPU, or with it on `device`."""
     sizes = {
         "x": (batch_size, shape.input_steps, shape.num_nodes, shape.input_channels),
         "y": (batch_size, shape.horizon, shape.num_nodes, len(set(shape.target_indices))),
