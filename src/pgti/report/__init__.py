@@ -1,0 +1,1 @@
+"""Reports in HTML: the pages that show where and when a model is wrong."""
