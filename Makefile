@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 EXAMPLE := build/example
 
-.PHONY: train test check pytest test-slow clean setup bench-pgt bench-step bench-loader bench-memory \
+.PHONY: train test check pytest test-slow docs clean setup bench-pgt bench-step bench-loader bench-memory \
 	bench-epoch bench-scaling bench-equivalence gpu-check
 
 setup: $(STAMP)
@@ -74,6 +74,12 @@ pytest: $(STAMP)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow
+
+# The documentation site, into build/site. Serve it with `python -m http.server -d build/site`, or open
+# build/site/index.html.
+docs: $(STAMP)
+	$(BIN)/python docs/stage.py build/pages
+	$(BIN)/zensical build --clean --strict
 
 # Benchmarks. ARGS adds options: make bench-step ARGS='--model dcrnn --rounds 3'. bench-epoch and
 # bench-equivalence measure STORE, by default a simulated one.
