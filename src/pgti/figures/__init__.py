@@ -1,29 +1,38 @@
-"""Plotly's graph objects, imported when the first figure is drawn, and the colors of figures."""
+"""Figures drawn with plotly from plain arrays and texts: maps, lines, heat maps and bars.
 
-from collections.abc import Mapping
-from typing import Any
+Nothing here knows a store or a run: reports, `run.plot`, `store.plot` and the dashboard call the
+same functions. Texts are shown as they are; what plotly would take for markup is escaped.
+"""
 
-from pgti.errors import MissingExtraError
+from pgti.figures.grids import bars, heat_map
+from pgti.figures.layout import graph_layout
+from pgti.figures.lines import error_by_horizon, series_lines, training_curves
+from pgti.figures.maps import sensor_map
+from pgti.figures.theme import (
+    COLORS,
+    DIFFERENCE_SCALE,
+    MAGNITUDE_SCALE,
+    RUN_COLORS,
+    color_of,
+    escape_text,
+    graph_objects,
+    new_figure,
+)
 
-__all__ = ["COLORS", "graph_objects"]
-
-COLORS: Mapping[str, str] = {
-    "observed": "#333333",
-    "model": "#2a6fbb",
-    "persistence": "#c8702a",
-    "historical-average": "#7a7a7a",
-}
-"""One color per role, the same in every figure."""
-
-
-def graph_objects() -> Any:
-    """The module `plotly.graph_objects`.
-
-    Raises:
-        MissingExtraError: if plotly is not installed.
-    """
-    try:
-        import plotly.graph_objects  # noqa: PLC0415 - an extra
-    except ImportError:
-        raise MissingExtraError("plotly", "report") from None
-    return plotly.graph_objects
+__all__ = [
+    "COLORS",
+    "DIFFERENCE_SCALE",
+    "MAGNITUDE_SCALE",
+    "RUN_COLORS",
+    "bars",
+    "color_of",
+    "error_by_horizon",
+    "escape_text",
+    "graph_layout",
+    "graph_objects",
+    "heat_map",
+    "new_figure",
+    "sensor_map",
+    "series_lines",
+    "training_curves",
+]
