@@ -1,4 +1,4 @@
-"""One pool of processes for all tests of a session."""
+"""What all tests of a session share: one pool of processes, and one browser."""
 
 import contextlib
 import json
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
+from .browser import Browser, open_browser
 
 _LAUNCHERS = re.compile("RANK|WORLD_SIZE|LOCAL_|MASTER_|SLURM_|OMPI_|PMI_|TORCHELASTIC_|PET_")
 
@@ -98,6 +100,13 @@ def process_pool() -> Iterator[ProcessPool]:
     pool = ProcessPool()
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; the test is skipped where there is none."""
+    with open_browser() as opened:
+        yield opened
 
 
 def pgti_process(
