@@ -79,6 +79,7 @@ test-slow: $(STAMP)
 # build/site/index.html.
 docs: $(STAMP)
 	$(BIN)/python docs/stage.py build/pages
+	$(BIN)/python docs/build_tutorials.py --out build/pages/tutorials
 	$(BIN)/zensical build --clean --strict
 
 # Benchmarks. ARGS adds options: make bench-step ARGS='--model dcrnn --rounds 3'. bench-epoch and
