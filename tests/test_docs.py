@@ -1,7 +1,8 @@
 """The Python of README and docs runs as it stands there, and so do the commands of own-models.md.
 
 The blocks of a page run in order, in one namespace and one directory. A block that begins with the
-name of a file, `# my_models.py`, is saved under that name instead.
+name of a file, `# my_models.py`, is saved under that name instead; one behind a comment
+`<!-- not run: WHY -->` is only compiled.
 """
 
 import importlib.util
@@ -22,11 +23,13 @@ from pgti.errors import MissingExtraError
 ROOT = Path(__file__).parents[1]
 PAGES = [
     page
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    if "```python" in page.read_text(encoding="utf-8") and page.name != "after-training.md"
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "```python" in page.read_text(encoding="utf-8")
+    and page.name not in ("after-training.md", "index.md")
 ]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _FILE = re.compile(r"# (\w+\.py)\n")
+_NOT_RUN = re.compile(r"<!-- not run: .+ -->\n\Z")
 
 
 def blocks(page: Path, *languages: str) -> Iterator[tuple[int, str]]:
@@ -34,7 +37,11 @@ def blocks(page: Path, *languages: str) -> Iterator[tuple[int, str]]:
     text = page.read_text(encoding="utf-8")
     for match in _FENCE.finditer(text):
         if match[1] in languages:
-            yield text.count("\n", 0, match.start(2)), match[2]
+            line = text.count("\n", 0, match.start(2))
+            if _NOT_RUN.search(text, 0, match.start()):
+                compile("\n" * line + match[2], str(page), "exec")
+            else:
+                yield line, match[2]
 
 
 @pytest.fixture(name="directory")
@@ -73,7 +80,7 @@ def check_readme(names: dict[str, Any], printed: str) -> None:
     assert 0 < names["report"].mae < 2
 
 
-def check_guide(names: dict[str, Any], _: str) -> None:
+def check_python(names: dict[str, Any], _: str) -> None:
     """The callback stops the training if enough forecasts are near, and metrics say so."""
     assert "val_within_5" in names["run"].history
     assert 0 <= names["report"]["test"].mean("within_5") <= 1
@@ -93,12 +100,12 @@ def check_windows(names: dict[str, Any], printed: str) -> None:
 
 CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "README.md": check_readme,
-    "guide.md": check_guide,
+    "python.md": check_python,
     "windows.md": check_windows,
 }
 LIBRARIES = {
     "README.md": ("plotly",),
-    "guide.md": ("plotly",),
+    "python.md": ("plotly",),
     "windows.md": ("lightning", "accelerate"),
     "pgt.md": ("torch_geometric_temporal",),
 }
@@ -170,10 +177,18 @@ def test_the_model_of_the_page_has_about_25_lines() -> None:
     assert 20 <= len([line for line in text.splitlines() if line.strip()]) <= 30
 
 
-def test_every_link_to_a_page_leads_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\((?!http)([^)#\s]+)", page.read_text(encoding="utf-8")):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+def test_the_first_page_has_the_program_of_the_readme() -> None:
+    programs = [next(blocks(ROOT / name, "python"))[1] for name in ("README.md", "docs/index.md")]
+    assert programs[0] == programs[1]
+
+
+def test_a_block_that_is_not_run_is_compiled(directory: Path) -> None:
+    page = directory / "page.md"
+    page.write_text("<!-- not run: needs a GPU -->\n```python\nno_gpu()\n```\n")
+    assert list(blocks(page, "python")) == []
+    page.write_text("<!-- not run: needs a GPU -->\n```python\nno gpu\n```\n")
+    with pytest.raises(SyntaxError):
+        list(blocks(page, "python"))
 
 
 def test_a_failing_block_is_named_by_page_and_line(directory: Path) -> None:
