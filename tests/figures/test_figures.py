@@ -14,6 +14,7 @@ from pgti.figures import (
     heat_map,
     sensor_map,
     series_lines,
+    stack_figures,
     training_curves,
 )
 from pgti.figures.maps import thin_edges
@@ -128,3 +129,23 @@ def test_spreads_are_drawn_around_their_line() -> None:
     )  # fmt: skip
     assert [trace.name for trace in figure.data] == [None, None, "dcrnn", "persistence"]
     assert figure.data[1].y.tolist() == [2.2, 3.3]
+
+
+def test_stacked_panels_keep_what_each_shows_and_do_not_overlap() -> None:
+    grid = heat_map([[1, 2]], x=["a", "b"], y=["c"], label="d", title=HOSTILE)
+    curves = training_curves([1, 2], {"training": [3, 2], "validation": [4, 3]}, label="e", best=2)
+    points = sensor_map(np.zeros((2, 2)), ["s", "t"], [1.0, 2.0], label="f")
+    figure = stack_figures([grid, curves, points])
+    heat, training, validation, sensors = figure.data
+    assert heat.z.tolist() == [[1, 2]]
+    assert (training.yaxis, validation.legend, sensors.xaxis) == ("y2", "legend2", "x3")
+    assert validation.y.tolist() == [4, 3]
+    assert figure.layout.yaxis3.scaleanchor == "x3"
+    assert figure.layout.yaxis2.title.text == "e"
+    assert figure.layout.shapes[0].xref == "x2"
+    assert figure.layout.annotations[0].text == ESCAPED
+    axes = [figure.layout[f"yaxis{number}"].domain for number in ("", 2, 3)]
+    assert all(0 <= low < high <= 1 for low, high in axes)
+    assert axes[0][0] > heat.colorbar.y > figure.layout.legend2.y > axes[1][1]
+    assert axes[1][0] > axes[2][1]
+    assert grid.data[0].colorbar.orientation is None  # what was stacked is left as it was

@@ -8,6 +8,7 @@ from pgti.figures.grids import bars, heat_map
 from pgti.figures.layout import graph_layout
 from pgti.figures.lines import error_by_horizon, series_lines, training_curves
 from pgti.figures.maps import sensor_map
+from pgti.figures.panels import stack_figures
 from pgti.figures.theme import (
     COLORS,
     DIFFERENCE_SCALE,
@@ -34,5 +35,6 @@ __all__ = [
     "new_figure",
     "sensor_map",
     "series_lines",
+    "stack_figures",
     "training_curves",
 ]

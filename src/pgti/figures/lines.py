@@ -168,7 +168,7 @@ def training_curves(
         figure.add_annotation(
             x=best, y=1, yref="paper", yanchor="top", xanchor="left", showarrow=False, text=" best"
         )
-    figure.update_xaxes(nticks=8, tickformat="d")
+    figure.update_xaxes(dtick=max(1, -(-np.size(epochs) // 8)), tickformat="d")
     return figure
 
 
