@@ -183,7 +183,7 @@ def test_evaluate_shows_where_the_model_errs(
         assert list(frame.columns) == [
             "split", "forecaster", "channel", "by", "group", "mae", "rmse", "mape", "count",
         ]  # fmt: skip
-        assert set(frame["by"]) == {"sensor", "hour", "weekday", "range"}
+        assert set(frame["by"]) == {"sensor", "hour", "weekday", "hour-of-week", "range"}
         assert frame.query("by == 'sensor' and forecaster == 'dcrnn'")["count"].sum() > 0
         pooled = frame.query("by == 'weekday' and forecaster == 'dcrnn'")
         report = json.loads((trained / "test.json").read_text())

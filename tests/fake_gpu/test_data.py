@@ -102,7 +102,7 @@ def test_baselines_and_breakdowns_wait_for_nothing(tmp_path: Path, exact: bool) 
         units=("km/h",),
         edges=((2.0, 5.0),),
     )
-    assert set(breakdowns.names) == {"sensor", "hour", "weekday", "range"}
+    assert set(breakdowns.names) == {"sensor", "hour", "weekday", "hour-of-week", "range"}
     average = HistoricalAverageForecaster.fit(
         store, range(60), target_indices=(0,), input_steps=SPEC.input_steps, horizon=SPEC.horizon
     )

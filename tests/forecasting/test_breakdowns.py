@@ -111,13 +111,14 @@ def test_every_group_agrees_with_numpy(
     hours = times.astype("datetime64[h]").astype(int) % 24
     weekdays = (times.astype("datetime64[D]").astype(int) + 3) % 7
     nodes = np.broadcast_to(np.arange(3), target.shape[:3])
-    assert list(content) == ["sensor", "hour", "weekday", "range"]
+    assert list(content) == ["sensor", "hour", "weekday", "hour-of-week", "range"]
     for c, channel in enumerate(store.meta.channels):
         of_range = np.searchsorted(EDGES[c], target[..., c], side="right")
         keys = {
             "sensor": nodes,
             "hour": np.broadcast_to(hours[..., None], nodes.shape),
             "weekday": np.broadcast_to(weekdays[..., None], nodes.shape),
+            "hour-of-week": np.broadcast_to((24 * weekdays + hours)[..., None], nodes.shape),
             **({"range": of_range} if EDGES[c] else {}),
         }
         assert ("range" in keys) == (channel in content["range"])
@@ -135,6 +136,7 @@ def test_every_group_agrees_with_numpy(
         )
     assert content["weekday"]["c0"]["names"][5] == "Saturday"
     assert content["weekday"]["c0"]["model"]["count"][2] == 0
+    assert content["hour-of-week"]["c0"]["names"][5 * 24 + 7] == "Saturday 07:00"
     assert content["range"]["c0"]["names"] == [
         "under 45 mph", "45 to 52.5 mph", "52.5 mph and over",
     ]  # fmt: skip
@@ -158,7 +160,10 @@ def test_groups_add_up_to_the_whole_in_float64(tmp_path: Path) -> None:
     ("axis", "names"),
     [
         ({}, ("sensor", "range")),
-        ({"start_seconds": 0, "interval_seconds": 300}, ("sensor", "hour", "weekday", "range")),
+        (
+            {"start_seconds": 0, "interval_seconds": 300},
+            ("sensor", "hour", "weekday", "hour-of-week", "range"),
+        ),
         ({"start_seconds": 0, "interval_seconds": 86_400}, ("sensor", "weekday", "range")),
         ({"start_seconds": 0, "interval_seconds": 7 * 86_400}, ("sensor", "range")),
     ],
@@ -171,7 +176,8 @@ def test_times_decide_what_there_is(
     groups = breakdowns_of(store, time_axis=TimeAxis(num_steps=90, **axis))
     assert groups.names == names
     of_batch = groups.of_batch(np.arange(4), torch.zeros(4, 3, 3, 1))
-    assert set(of_batch.members) == {"hour", "weekday"} & set(names)
+    expected = {"hour-of-week"} if "hour" in names else {"weekday"} & set(names)
+    assert set(of_batch.members) == expected
     without = breakdowns_of(store, ((),), TimeAxis(num_steps=90, **axis))
     assert "range" not in without.names
 

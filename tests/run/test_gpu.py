@@ -123,7 +123,7 @@ def test_evaluation_and_its_breakdowns_are_those_of_the_cpu(
         pgti.Run.open(tmp_path / "run", device=each).evaluate(ranges=(49.0, 51.0)).to_dict()
         for each in (device.type, "cpu")
     )
-    assert set(there["test"]["by"]) == {"sensor", "hour", "weekday", "range"}
+    assert set(there["test"]["by"]) == {"sensor", "hour", "weekday", "hour-of-week", "range"}
     assert_near(there["test"], here["test"])
 
 

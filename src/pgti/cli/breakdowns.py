@@ -93,7 +93,7 @@ def hardest_tables(report: "Report") -> Iterator[Table]:
 
     The ranges of the target follow. Of many targets, the first few have a table.
     """
-    shown = [name for name in report.breakdowns if name != "weekday"]
+    shown = [name for name in report.breakdowns if name in ("sensor", "hour", "range")]
     for split in report.splits:
         frames = {name: report[split].by(name) for name in shown}
         for channel in list(report.units)[:_MAX_CHANNELS]:

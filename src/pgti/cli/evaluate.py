@@ -24,7 +24,7 @@ from pgti.windows import SPLIT_NAMES, SplitName
 
 __all__ = ["evaluate_command"]
 
-Breakdown = Literal["sensor", "hour", "weekday", "range"]
+Breakdown = Literal["sensor", "hour", "weekday", "hour-of-week", "range"]
 
 
 def evaluate_command(
@@ -65,8 +65,8 @@ def evaluate_command(
         first: Evaluate windows whose first forecast step is not before this time.
         last: Evaluate windows whose first forecast step is not after this time.
         windows: Evaluate at most this many windows, spread evenly.
-        by: Print the errors of every sensor, hour, weekday or range of the target; several are
-            separated by commas.
+        by: Print the errors of every sensor, hour, weekday, hour-of-week or range of the target;
+            several are separated by commas.
         ranges: Values at which one range of the target ends and the next begins, such as 30,50; of
             several targets, speed=30,50,flow=100. By default a tenth, half and nine tenths of the
             training readings lie below them.
@@ -78,8 +78,8 @@ def evaluate_command(
             seasonal-naive (the reading at the same time last week) by default; ridge and lightgbm
             (extra boosting) are fitted on the training windows; chronos:PATH forecasts with the
             weights of Chronos-2 in that directory (extra chronos).
-        out: Write the errors by sensor, hour, weekday and range, or those chosen by --by, to this
-            file: .csv or .parquet.
+        out: Write the errors by sensor, hour, weekday, both together and range, or those chosen by
+            --by, to this file: .csv or .parquet.
         readings: Store or file of newer readings of the run's sensors to evaluate on, or a pattern
             ('new/*.csv'); give the option again for another file.
         options: How to read the file of readings, where that is not as in training.

@@ -29,7 +29,7 @@ __all__ = [
     "choose_edges",
 ]
 
-BreakdownName = Literal["sensor", "hour", "weekday", "range"]
+BreakdownName = Literal["sensor", "hour", "weekday", "hour-of-week", "range"]
 BREAKDOWNS: tuple[BreakdownName, ...] = get_args(BreakdownName)
 
 RangeEdges: TypeAlias = Sequence[float] | Mapping[str, Sequence[float]]
@@ -47,7 +47,8 @@ class GroupsOfBatch:
     """The group of each target of a batch, on the device.
 
     Attributes:
-        times: "hour" and "weekday": group of each window's target, int64 [B, H], on the host.
+        times: "hour-of-week", or without hours "weekday": group of each window's target,
+            int64 [B, H], on the host.
         members: of those: 1 where a window's target is in a group, float64 [H, G, B].
         ranges: range of each target, uint8 [H, B, N, C]; None without ranges.
     """
@@ -87,12 +88,19 @@ class Breakdowns:
         axis, found = self.time_axis, ["sensor"]
         interval = axis.interval_seconds if axis.is_dated else None
         if interval is not None and interval < SECONDS_PER_DAY:
-            found.append("hour")
+            found += ["hour", "hour-of-week"]
         if interval is not None and interval <= SECONDS_PER_DAY:
             found.append("weekday")
         if any(self.edges):
             found.append("range")
         return tuple(name for name in BREAKDOWNS if name in found)
+
+    @property
+    def summed(self) -> tuple[BreakdownName, ...]:
+        """The breakdowns whose sums are accumulated: those of the week's hours give two others."""
+        names = self.names
+        derived = ("hour", "weekday") if "hour-of-week" in names else ()
+        return tuple(name for name in names if name not in derived)
 
     def labels(self, name: BreakdownName, channel: int) -> tuple[str | int, ...]:
         """What the groups are called; ranges are those of one target, by its position."""
@@ -102,6 +110,8 @@ class Breakdowns:
             return tuple(range(24))
         if name == "weekday":
             return _WEEKDAYS
+        if name == "hour-of-week":
+            return tuple(f"{day} {hour:02d}:00" for day in _WEEKDAYS for hour in range(24))
         return _range_labels(self.edges[channel], self.units[channel])
 
     def num_groups(self, name: BreakdownName) -> int:
@@ -120,8 +130,8 @@ class Breakdowns:
         times: dict[BreakdownName, NDArray[np.int64]] = {}
         members: dict[BreakdownName, Tensor] = {}
         rows_BH = starts[:, None] + self.input_steps + np.arange(targets.shape[1])
-        for name in self.names:
-            if name not in ("hour", "weekday"):
+        for name in self.summed:
+            if name not in ("hour-of-week", "weekday"):
                 continue
             times[name] = groups_BH = self._time_groups(name, rows_BH)
             groups = to_device(groups_BH.T.copy(), targets.device)
@@ -131,10 +141,11 @@ class Breakdowns:
         return GroupsOfBatch(times=times, members=members, ranges=ranges)
 
     def _time_groups(self, name: BreakdownName, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        days = self.time_axis.day_of_week(rows)
         if name == "weekday":
-            return self.time_axis.day_of_week(rows)
+            return days
         seconds = self.time_axis.at(rows).astype(np.int64) % SECONDS_PER_DAY
-        return seconds // 3600
+        return 24 * days + seconds // 3600
 
     def _ranges(self, targets: BHNC) -> Tensor:
         """How many edges each target has reached: a target at an edge is in the range above it."""

@@ -89,7 +89,7 @@ class ForecastMetrics:
         self.group_sums: dict[BreakdownName, Tensor] = {}
         if breakdowns is not None:
             self.group_sums = {
-                name: zeros(breakdowns.num_groups(name)) for name in breakdowns.names
+                name: zeros(breakdowns.num_groups(name)) for name in breakdowns.summed
             }
 
     @property
@@ -299,7 +299,7 @@ class ForecastMetrics:
             A list over the groups for each metric, with None where nothing was observed, and
             "count", the observed targets.
         """
-        sums = self.group_sums[breakdown][..., channel].cpu().numpy()
+        sums = self._sums_by(breakdown)[..., channel].cpu().numpy()
         pairs = {"mae": (sums[1], sums[0]), "rmse": (sums[2], sums[0])}
         pairs["mape"] = 100.0 * sums[3], sums[4]
         scores = self._score_means(sums[5 : self._num_parts])
@@ -314,6 +314,14 @@ class ForecastMetrics:
             for name, errors in means.items()
         }
         return lists | {"count": sums[0].astype(np.int64).tolist()}
+
+    def _sums_by(self, breakdown: BreakdownName) -> Tensor:
+        """Sums of each group, [.., G, C]; of hours and weekdays from those of the week's hours."""
+        if breakdown in self.group_sums:
+            return self.group_sums[breakdown]
+        of_week = self.group_sums["hour-of-week"]
+        of_week = of_week.view(len(of_week), 7, 24, self.num_targets)
+        return of_week.sum(dim=1 if breakdown == "hour" else 2)
 
     def _errors(
         self, sums: NDArray[np.float64], counts: NDArray[np.float64], *, root: bool = False

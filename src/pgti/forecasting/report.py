@@ -154,8 +154,8 @@ class Report:
         many the split has, and "mape_threshold" which targets MAPE counts.
 
         "by" has the breakdowns, {"sensor": {channel: {"names": [..], "model": {"mae": [..], ..,
-        "count": [..]}, "persistence": ..}}, "hour": .., "weekday": .., "range": ..}, and "drift"
-        the inputs beside those of training.
+        "count": [..]}, "persistence": ..}}, "hour": .., "weekday": .., "hour-of-week": ..,
+        "range": ..}, and "drift" the inputs beside those of training.
         """
         return {name: dict(content) for name, content in self._splits.items()}
 
@@ -189,7 +189,7 @@ class Report:
 
     @property
     def breakdowns(self) -> tuple[str, ...]:
-        """What `by` takes: "sensor", and where they are known "hour", "weekday" and "range"."""
+        """What `by` takes: "sensor", and those of the others that are known."""
         return tuple(next(iter(self._splits.values())).get("by", {}))
 
     def by(self, breakdown: str) -> pd.DataFrame:
@@ -199,9 +199,9 @@ class Report:
         and `count`, the observed targets.
 
         Args:
-            breakdown: "sensor"; "hour" (0 to 23) or "weekday" of the target's time on the series'
-                clock; or "range" of the target's value. Without an observed target, sensors have no
-                error and other groups are left out.
+            breakdown: "sensor"; "hour" (0 to 23), "weekday" or "hour-of-week" ("Monday 17:00") of
+                the target's time on the series' clock; or "range" of the target's value. Without
+                an observed target, sensors have no error and other groups are left out.
 
         Raises:
             ConfigError: if the report has no such breakdown.

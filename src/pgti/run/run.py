@@ -99,7 +99,8 @@ class Run(LoadedRun):
 
         Returns:
             The errors; `to_frame()` and `to_dict()` give them as a table and as plain values,
-            `by("sensor")`, `by("hour")`, `by("weekday")` and `by("range")` break them down.
+            `by("sensor")`, `by("hour")`, `by("weekday")`, `by("hour-of-week")` and `by("range")`
+            break them down.
 
         Raises:
             ConfigError: if there is no such split or no window, or an option breaks its rule.
