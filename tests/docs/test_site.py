@@ -1,0 +1,92 @@
+"""The site: its navigation, its reference, and that it builds without a warning or an address."""
+
+import inspect
+import re
+import subprocess
+import sys
+import tomllib
+from collections import Counter
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pgti
+
+from .pages import DOCS, ROOT, read
+
+TOP = {"architecture.md", "changelog.md", "contributing.md"}
+TUTORIALS = {f"tutorials/{program.stem}.md" for program in (DOCS / "tutorials").glob("*.py")}
+INTEROP = ("pgti.interop.lightning", "pgti.interop.ray")
+PARTS = ("pgti.interop.pgt.data", "pgti.interop.pgt.layers")  # without __all__
+FROM_ELSEWHERE = re.compile(
+    r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(?:https?:)?//[^"]*"'
+)
+
+
+def pages_of(nav: list[Any]) -> list[str]:
+    """The pages of the navigation, in order."""
+    found: list[str] = []
+    for entry in nav:
+        parts = [entry] if isinstance(entry, str) else entry.values()
+        for part in parts:
+            found += [part] if isinstance(part, str) else pages_of(part)
+    return found
+
+
+def exported(module: str) -> set[str]:
+    """Public names of a package of adapters."""
+    imported = import_module(module)
+    listed = getattr(imported, "__all__", None)
+    names = listed or re.findall(r"(\w+) as \1\b", inspect.getsource(imported))
+    return {f"{module}.{name}" for name in names}
+
+
+def test_the_navigation_has_every_page_once() -> None:
+    config = tomllib.loads(read(ROOT / "zensical.toml"))
+    listed = Counter(pages_of(config["project"]["nav"]))
+    written = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    assert listed == Counter(written | TUTORIALS | TOP)
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    text = "".join(map(read, (DOCS / "reference").glob("*.md")))
+    listed = Counter(re.findall(r"^::: (\S+)", text, re.MULTILINE))
+    expected = {f"pgti.{name}" for name in pgti.__all__} - {"pgti.simulate"}
+    expected |= {"pgti.datasets.simulated.simulate.simulate"}  # a module has its name, too
+    expected |= {f"pgti.models.{name}" for name in _extra_models()}
+    expected |= {name for module in (*INTEROP, *PARTS) for name in exported(module)}
+    assert listed == Counter(expected)
+
+
+def _extra_models() -> tuple[str, ...]:
+    """What docs/api.md calls public of pgti.models."""
+    (line,) = re.findall(r"(`MODELS`.*?) of `pgti\.models`", read(DOCS / "api.md"), re.DOTALL)
+    return tuple(re.findall(r"`(\w+)`", line))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("zensical") is None, reason="Zensical is not installed")
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """All but the execution of the tutorials, whose pages are their titles here."""
+    (tmp_path / "zensical.toml").write_text(read(ROOT / "zensical.toml"))
+    for name in ("docs", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    pages = tmp_path / "build/pages"
+    subprocess.run([sys.executable, ROOT / "docs/stage.py", pages], check=True)
+    (pages / "tutorials").mkdir(exist_ok=True)
+    for name in TUTORIALS:
+        (pages / name).write_text(f"# {name}\n")
+    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line[:6] != "Build "]
+    assert lines == ["No issues found"]
+    built = [*(tmp_path / "build/site").rglob("*.html")]
+    assert {page.relative_to(tmp_path / "build/site").with_suffix(".md") for page in built} > {
+        Path(name)
+        for name in pages_of(tomllib.loads(read(ROOT / "zensical.toml"))["project"]["nav"])
+    }
+    for page in built:
+        assert not FROM_ELSEWHERE.findall(read(page)), page
