@@ -4,6 +4,7 @@ Nothing here knows a store or a run: reports, `run.plot`, `store.plot` and the d
 same functions. Texts are shown as they are; what plotly would take for markup is escaped.
 """
 
+from pgti.figures.accessor import Plots
 from pgti.figures.grids import bars, heat_map
 from pgti.figures.layout import graph_layout
 from pgti.figures.lines import error_by_horizon, series_lines, training_curves
@@ -25,6 +26,7 @@ __all__ = [
     "DIFFERENCE_SCALE",
     "MAGNITUDE_SCALE",
     "RUN_COLORS",
+    "Plots",
     "bars",
     "color_of",
     "error_by_horizon",

@@ -180,7 +180,7 @@ def _coloring(
 def _bar_below(label: str) -> dict[str, Any]:
     """A color bar below the picture, as wide as it, which fits narrow screens too."""
     return {
-        "title": {"text": escape_text(label), "side": "bottom"},
+        "title": {"text": escape_text(label), "side": "top"},
         "orientation": "h",
         "thickness": 12,
         "x": 0.5,

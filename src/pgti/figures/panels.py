@@ -11,18 +11,19 @@ __all__ = ["stack_figures"]
 _TITLE = 44  # pixels of a panel's title
 _LEGEND_ROW = 20
 _AXIS = 56  # of the ticks and title of its horizontal axis
-_BAR = 62  # of a color bar below it
-_NARROW = 270  # the width that legends are given rows for
+_BAR = 66  # of a color bar below it
+_NARROW = 330  # the width that legends are given rows for
 _OF_ALL = ("template", "font", "colorway", "paper_bgcolor", "plot_bgcolor", "hoverlabel")
 
 
 def stack_figures(figures: Sequence[Any]) -> Any:
     """Figures of one panel each as a single figure, from top to bottom.
 
-    Each keeps its title, axes, legend, color bar and height.
+    Each keeps its title, axes, legend, color bar and height. A single figure gets room for its
+    title and for as many rows of the legend as a narrow screen needs.
 
     Args:
-        figures: as the other functions of this package return them.
+        figures: as the other functions of this package return them, or of this one.
 
     Returns:
         A `plotly.graph_objects.Figure`.
@@ -102,8 +103,8 @@ class _Panel:
 
 def _legend_rows(names: Sequence[str]) -> int:
     """Rows of a legend on a narrow screen: all its columns are as wide as the longest name."""
-    columns = max(1, _NARROW // (7 * max(map(len, names), default=0) + 46))
-    return -(-len(names) // columns)
+    columns = max(1.0, _NARROW // (6.6 * max(map(len, names), default=0) + 46))
+    return int(-(-len(names) // columns))
 
 
 def _bar_of(trace: Any) -> Any:
@@ -114,7 +115,7 @@ def _bar_of(trace: Any) -> Any:
 
 def _place_bar(bar: Any, top: float) -> None:
     """Lay a color bar down below the panel, over its width."""
-    bar.update(orientation="h", x=0.5, xanchor="center", len=0.9, title_side="bottom")
+    bar.update(orientation="h", x=0.5, xanchor="center", len=0.9, title_side="top")
     bar.update(y=top, yanchor="top", yref="paper")
 
 

@@ -5,6 +5,7 @@ from pgti.forecasting.baselines import HistoricalAverageForecaster as Historical
 from pgti.forecasting.baselines import PersistenceForecaster as PersistenceForecaster
 from pgti.forecasting.baselines import build_baselines as build_baselines
 from pgti.forecasting.breakdowns import BREAKDOWNS as BREAKDOWNS
+from pgti.forecasting.breakdowns import WEEKDAYS as WEEKDAYS
 from pgti.forecasting.breakdowns import BreakdownName as BreakdownName
 from pgti.forecasting.breakdowns import Breakdowns as Breakdowns
 from pgti.forecasting.breakdowns import RangeEdges as RangeEdges
@@ -30,6 +31,7 @@ from pgti.forecasting.prediction import predict as predict
 from pgti.forecasting.report import Report as Report
 from pgti.forecasting.report import step_heading as step_heading
 from pgti.forecasting.scores import is_score as is_score
+from pgti.forecasting.scores import metric_label as metric_label
 from pgti.forecasting.scores import num_scores as num_scores
 from pgti.forecasting.scores import scored_levels as scored_levels
 from pgti.forecasting.writers import ForecastLabels as ForecastLabels

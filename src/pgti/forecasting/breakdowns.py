@@ -19,6 +19,7 @@ from pgti.store import SECONDS_PER_DAY, TimeAxis
 
 __all__ = [
     "BREAKDOWNS",
+    "WEEKDAYS",
     "BreakdownName",
     "Breakdowns",
     "GroupsOfBatch",
@@ -36,7 +37,7 @@ RangeEdges: TypeAlias = Sequence[float] | Mapping[str, Sequence[float]]
 """Values at which one range of the target ends and the next begins: of the only target channel, or
 of each by name."""
 
-_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _SCORE_BYTES = 45
 _STEP_BYTES = 200  # 126 of tensors, measured; the rest inside of matrix products
 _SHARES = (0.1, 0.5, 0.9)  # of the training targets below each edge, where none are given
@@ -109,9 +110,9 @@ class Breakdowns:
         if name == "hour":
             return tuple(range(24))
         if name == "weekday":
-            return _WEEKDAYS
+            return WEEKDAYS
         if name == "hour-of-week":
-            return tuple(f"{day} {hour:02d}:00" for day in _WEEKDAYS for hour in range(24))
+            return tuple(f"{day} {hour:02d}:00" for day in WEEKDAYS for hour in range(24))
         return _range_labels(self.edges[channel], self.units[channel])
 
     def num_groups(self, name: BreakdownName) -> int:

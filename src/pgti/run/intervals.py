@@ -21,7 +21,7 @@ from pgti.run.series import RunData
 from pgti.storage import write_atomically
 from pgti.training.compatibility import plain_settings
 
-__all__ = ["check_adaptive", "with_intervals"]
+__all__ = ["check_adaptive", "known_levels", "with_intervals"]
 
 _REPLAYED = 1_000
 """Windows before the first forecast whose outcomes adaptive intervals begin with."""
@@ -39,6 +39,13 @@ def check_adaptive(levels: Sequence[float], *, adaptive: bool) -> None:
         raise ConfigError(
             f"adaptive intervals need their probabilities: add {option('intervals', (0.8, 0.95))}"
         )
+
+
+def known_levels(run: LoadedRun) -> tuple[float, ...]:
+    """The probabilities of the intervals that the run was calibrated for; () if it was not."""
+    path = run.directory.intervals_file
+    stored = _read(path, _key_of(run), _shape_of(run)) if path.exists() else None
+    return () if stored is None else tuple(stored.levels)
 
 
 def with_intervals(

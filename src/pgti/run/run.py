@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from pgti.batching import BatchLoader, WindowSource, build_loader
 from pgti.display import print_line
 from pgti.distributed import Communicator
 from pgti.errors import ConfigError
-from pgti.figures import graph_objects
 from pgti.forecasting import (
     AbstractForecaster,
     InputSummary,
@@ -28,10 +27,10 @@ from pgti.forecasting import (
 from pgti.ingestion.sources import ReadingsSource
 from pgti.run.evaluated_windows import EvaluatedWindows
 from pgti.run.evaluation import evaluate_windows
-from pgti.run.figures import plot_run
 from pgti.run.intervals import check_adaptive, with_intervals
 from pgti.run.loaded import LoadedRun
 from pgti.run.newer import NewerOptions, NewerReadings
+from pgti.run.plots import RunPlots
 from pgti.run.selection import ForecastSummary, SelectedWindows, Selection, TimeLike
 from pgti.windows import SplitName
 
@@ -267,37 +266,13 @@ class Run(LoadedRun):
 
     # -- plot -------------------------------------------------------------------------------------
 
-    def plot(
-        self,
-        sensor: str | None = None,
-        *,
-        split: SplitName = "test",
-        step: int | None = None,
-        max_windows: int = 288,
-    ) -> Any:
-        """A picture of the run: forecasts of a sensor beside observations, errors by horizon.
+    @property
+    def plot(self) -> RunPlots:
+        """Figures of the run: called, a first look; `plot.forecast`, `plot.map` and others alone.
 
-        Args:
-            sensor: its id; by default the first.
-            split: the windows to show.
-            step: the horizon step of the forecasts, from 1; by default the last.
-            max_windows: the last windows of the split at most; errors are of as many, spread
-                evenly over it.
-
-        Returns:
-            A `plotly.graph_objects.Figure`.
-
-        Raises:
-            ConfigError: if there is no such sensor, split or step.
-            MissingExtraError: if plotly (the extra `report`) is not installed.
+        They need plotly (the extra `report`). See `pgti.run.plots.RunPlots`.
         """
-        graph_objects()  # a missing library is known before the work
-        self.require_all_sensors()
-        self.require_rows()
-        starts = self.splits.starts(split)[-max_windows:]
-        report = self.evaluate(split, max_windows=max_windows)
-        loader = self._loader(starts, self.source)
-        return plot_run(report, self.forecaster, self.source, loader, sensor=sensor, step=step)
+        return RunPlots(self)
 
     def _loader(
         self,
@@ -323,8 +298,8 @@ class Run(LoadedRun):
         self,
         selection: Selection,
         intervals: Sequence[float],
-        log: Log | None,
-        observers: Sequence[Observer],
+        log: Log | None = None,
+        observers: Sequence[Observer] = (),
     ) -> Iterator[tuple[SelectedWindows, AbstractForecaster, ForecastSummary]]:
         """The windows to forecast, what forecasts them, with intervals, and their summary."""
         self.require_all_sensors()

@@ -88,6 +88,7 @@ class Selection:
             read `future`.
         future: values known in advance after the last reading, from a source of their own.
         with_past: read all of newer readings, not the last of them alone.
+        last: so many of the last windows at most; all if not given.
 
     Raises:
         ConfigError: if the choices contradict one another.
@@ -99,6 +100,7 @@ class Selection:
     options: NewerOptions = None
     future: ReadingsSource | None = None
     with_past: bool = False
+    last: int | None = None
 
     def __post_init__(self) -> None:
         kinds = (*NEWER_TYPES, str, NoneType, list, tuple)
@@ -239,7 +241,8 @@ class Selection:
         """
         none = range(0)
         if self.split is not None:
-            return run.splits.starts(self.split), none
+            starts = run.splits.starts(self.split)
+            return starts[-self.last :] if self.last else starts, none
         num_steps, spec = source.store.meta.num_steps, source.spec
         latest = num_steps - spec.input_steps
         if latest < first_row:
@@ -255,6 +258,7 @@ class Selection:
             rows = np.arange(first_row + spec.input_steps, num_steps + 1)
             times = source.store.time_axis.at(rows)
             starts = rows[(first <= times) & (times <= last)] - spec.input_steps
+            starts = starts[-self.last :] if self.last else starts
             if not len(starts):
                 raise ConfigError(
                     f"no forecast can begin between {self.between[0]} and {self.between[1]}: the "
