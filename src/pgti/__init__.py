@@ -8,8 +8,8 @@
     run.forecast(newer_readings)                                forecasts as a DataFrame
     run.plot()                                                  a first picture
 
-Everything named here is public, and what `pgti.interop.pgt`, `.ray` and `.lightning` export;
-everything else may change (docs/api.md). Each name is imported when it is first used.
+Everything named here is public, and what `pgti.interop.pgt`, `.ray`, `.lightning` and `.tracking`
+export; everything else may change (docs/api.md). Each name is imported when it is first used.
 """
 
 from importlib.metadata import version

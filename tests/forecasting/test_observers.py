@@ -1,15 +1,13 @@
-"""Progress for people and TensorBoard."""
+"""Progress for people."""
 
 import io
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from pgti.errors import MissingExtraError
-from pgti.forecasting import RichObserver, TensorBoardObserver
+from pgti.forecasting import RichObserver
 
 from ..training.tiny_training import make_setting, make_trainer, open_run
 
@@ -72,33 +70,3 @@ def test_progress_goes_to_standard_error(tmp_path: Path, capfd: pytest.CaptureFi
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "epoch 3: train loss" in captured.err
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's own imports
-def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
-    """The scalars of the event file are those of metrics.jsonl."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415 # an extra
-
-    run = open_run(tmp_path / "run")
-    observer = TensorBoardObserver(run.tensorboard_directory)
-    make_trainer(make_setting(tmp_path), run, observer).fit()
-
-    events = EventAccumulator(str(run.tensorboard_directory))
-    events.Reload()
-    epochs = [record for record in run.read_metrics() if record["kind"] == "epoch"]
-    scalars = events.Scalars("epoch/val.mae")
-    assert [event.step for event in scalars] == [record["step"] for record in epochs]
-    assert [event.value for event in scalars] == pytest.approx(
-        [record["val"]["mae"] for record in epochs]
-    )
-    assert "step/train_loss" in events.Tags()["scalars"]
-
-
-def test_tensorboard_without_the_library_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message has the command that installs it."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-
-    with pytest.raises(MissingExtraError, match=r"pip install 'pgti\[tensorboard\]'"):
-        TensorBoardObserver(tmp_path)

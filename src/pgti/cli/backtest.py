@@ -30,6 +30,7 @@ def backtest_command(
     warm_epochs: int | None = None,
     options: Annotated[RunFlags | None, Parameter(name="*")] = None,
     peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
+    track: Annotated[tuple[str, ...], Parameter(group=heading("Output"))] = (),
     json: JsonFlag = False,
 ) -> None:
     """Backtest a model: forecast stretch after stretch, each from what came before.
@@ -49,10 +50,12 @@ def backtest_command(
         warm_epochs: Epochs of a model that is trained further. By default --epochs.
         options: Options of the runs.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
+        track: Show each fold's run in these trackers, grouped, as `pgti train --track`.
     """
     from pgti.cli.job import open_job
     from pgti.forecasting import RichObserver
     from pgti.run.rolling import BacktestOptions, run_backtest
+    from pgti.run.tracking import Tracking
 
     chosen = BacktestOptions(
         folds=folds,
@@ -62,13 +65,15 @@ def backtest_command(
         warm_epochs=warm_epochs,
     )
     config = run_config(store, options or {})
-    with open_job(config.device, peer_timeout) as communicator:
+    tracking = Tracking(track, log=log, group=out.absolute().name)
+    with open_job(config.device, peer_timeout) as communicator, tracking:
+        tracking.check(communicator)
         result = run_backtest(
             config,
             out,
             chosen,
             log=log,
-            observers=lambda _: [RichObserver(error_console())],
+            observers=tracking.observers([RichObserver(error_console())]),
             communicator=communicator,
         )
     if communicator.is_main:

@@ -27,6 +27,7 @@ def study_command(
     test_windows: int | None = None,
     workdir: Path = Path("build/study"),
     table: Path | None = None,
+    track: tuple[str, ...] = (),
     json: JsonFlag = False,
 ) -> None:
     """Train several configurations with several seeds, and compare their test metrics.
@@ -45,6 +46,7 @@ def study_command(
         test_windows: Maximum number of test windows; all if not given.
         workdir: Directory of the runs and their results.
         table: Write the table to this file: .md for Markdown, .csv, or .tex for LaTeX.
+        track: Show each run in these trackers, grouped, as `pgti train --track`.
     """
     from pgti.run.model_study import study
     from pgti.run.results import to_json
@@ -61,6 +63,7 @@ def study_command(
         seeds=seeds,
         jobs=jobs,
         test_windows=test_windows,
+        track=track,
         log=log,
     )
     if table is not None:

@@ -19,10 +19,10 @@ from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import ConfigError, require_whole_number
 
 if TYPE_CHECKING:
-    from pgti.forecasting import Observer, Report
+    from pgti.forecasting import Report
     from pgti.run import Run, RunConfig
     from pgti.run.warm_start import StartRun
-    from pgti.training import FitResult, RunDirectory
+    from pgti.training import FitResult
 
 __all__ = ["train_command"]
 
@@ -45,6 +45,8 @@ def train_command(
     overwrite: bool = False,
     peer_timeout: Annotated[float, Parameter(group=heading("Machine"))] = TIMEOUT_SECONDS,
     test_windows: Annotated[int | None, Parameter(group=heading("Output"))] = None,
+    track: Annotated[tuple[str, ...], Parameter(group=heading("Output"))] = (),
+    track_group: Annotated[str | None, Parameter(group=heading("Output"))] = None,
     tensorboard: Annotated[bool, Parameter(group=heading("Output"))] = False,
     json: JsonFlag = False,
 ) -> None:
@@ -70,13 +72,17 @@ def train_command(
         overwrite: Replace a run that is there.
         peer_timeout: Seconds after which a rank that does not answer ends the job.
         test_windows: Evaluate at most this many test windows at the end, spread over the split.
-        tensorboard: Also write TensorBoard events.
+        track: Show metrics, options and files of the run in these trackers: mlflow, tensorboard,
+            trackio, wandb, at the address that their own environment variables say.
+        track_group: Name under which trackers group the run with others.
+        tensorboard: The same as --track tensorboard.
     """
     from pgti.cli.first_step import FirstStep
     from pgti.cli.job import open_job, open_local_copy, this_job
-    from pgti.forecasting import RichObserver, TensorBoardObserver
+    from pgti.forecasting import RichObserver
     from pgti.memory import PeakMemory
     from pgti.run import train_run
+    from pgti.run.tracking import Tracking
 
     began = time.perf_counter()
     first_step = FirstStep()
@@ -86,13 +92,14 @@ def train_command(
         store, run, options or {}, begin, protocol, recipe=recipe, resume=resume
     )
 
-    def observers(directory: "RunDirectory") -> list["Observer"]:
-        chosen: list[Observer] = [RichObserver(error_console()), first_step]
-        if tensorboard:
-            chosen.append(TensorBoardObserver(directory.tensorboard_directory))
-        return chosen
-
-    with PeakMemory() as memory, open_job(config.device, peer_timeout) as communicator:
+    trackers = track + ("tensorboard",) * (tensorboard and "tensorboard" not in track)
+    tracking = Tracking(trackers, log=log, group=track_group)
+    with (
+        PeakMemory() as memory,
+        open_job(config.device, peer_timeout) as communicator,
+        tracking,
+    ):
+        tracking.check(communicator)
         _log_notes(notes if communicator.is_main else ())
         trained, result = train_run(
             config,
@@ -103,7 +110,7 @@ def train_command(
             overwrite=overwrite,
             job=this_job(),
             log=log,
-            observers=observers,
+            observers=tracking.observers([RichObserver(error_console()), first_step]),
             communicator=communicator,
         )
         report = trained.read_test() if result.was_finished and test_windows is None else None
@@ -113,6 +120,8 @@ def train_command(
                 if communicator.is_main:
                     trained.directory.write_test(report.to_dict()["test"])
         test = None if report is None else report.to_dict()["test"]
+        if test is not None and test_windows is None:
+            tracking.log_test(test)
         sent = communicator.traffic.sent_bytes
     if not communicator.is_main:
         return

@@ -22,7 +22,6 @@ from pgti.forecasting.intervals import IntervalForecaster as IntervalForecaster
 from pgti.forecasting.metrics import ForecastMetrics as ForecastMetrics
 from pgti.forecasting.observers import Observer as Observer
 from pgti.forecasting.observers import RichObserver as RichObserver
-from pgti.forecasting.observers import TensorBoardObserver as TensorBoardObserver
 from pgti.forecasting.own_metrics import Metrics as Metrics
 from pgti.forecasting.own_metrics import check_metrics as check_metrics
 from pgti.forecasting.prediction import forecast_blocks as forecast_blocks

@@ -1,10 +1,9 @@
-"""Observers of training, evaluation and prediction: a progress bar and TensorBoard."""
+"""Observers of training, evaluation and prediction, and the one that shows progress."""
 
 import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,9 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from pgti.errors import MissingExtraError
-
-__all__ = ["Observer", "RichObserver", "TensorBoardObserver"]
+__all__ = ["Observer", "RichObserver"]
 
 Record = Mapping[str, Any]
 ReadLoss = Callable[[], float | None]
@@ -171,52 +168,5 @@ class RichObserver(Observer):
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class TensorBoardObserver(Observer):
-    """Writes the metrics of a run as TensorBoard scalars; the file appears with the first.
-
-    TensorBoard discards earlier events of steps that a resumed run repeats.
-
-    Args:
-        directory: of the event files.
-
-    Raises:
-        MissingExtraError: if tensorboard is not installed.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - an extra
-        except ImportError:
-            raise MissingExtraError("tensorboard", "tensorboard") from None
-        self._directory = directory
-        self._make_writer = SummaryWriter
-        self._writer: SummaryWriter | None = None
-
-    def record(self, record: Record) -> None:
-        """Write every number of the line at its step."""
-        if self._writer is None:
-            self._writer = self._make_writer(str(self._directory), purge_step=record["step"])
-        for name, value in _scalars(record).items():
-            if name not in {"step", "epoch"}:
-                self._writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
-
-    def close(self) -> None:
-        """Flush and close the files."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _scalars(record: Record, prefix: str = "") -> dict[str, float]:
-    """The numbers of a nested record by dotted name."""
-    found: dict[str, float] = {}
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            found |= _scalars(value, f"{prefix}{name}.")
-        elif isinstance(value, int | float):
-            found[f"{prefix}{name}"] = value
-    return found

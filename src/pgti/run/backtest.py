@@ -1,6 +1,6 @@
 """`pgti.backtest`: a backtest as a user of Python says."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from pgti.options import require_path, require_type
 from pgti.run.arguments import RunArguments, check_model, require_communicator
 from pgti.run.backtest_result import BacktestResult
 from pgti.run.rolling import BacktestOptions, Refit, run_backtest
+from pgti.run.trackers import TrackerLike
+from pgti.run.tracking import Tracking
 from pgti.signatures import accept_options
 from pgti.store import SeriesStore, open_store
 from pgti.training import TrainingConfig
@@ -37,6 +39,7 @@ def backtest(  # noqa: PLR0913 - each names one part of a backtest
     training: TrainingConfig | Mapping[str, Any] | None = None,
     loss: Any = None,
     metrics: Metrics | None = None,
+    track: TrackerLike | Sequence[TrackerLike] = (),
     batching: str | None = None,
     device: str | None = None,
     memory_budget: int | str | None = None,
@@ -67,6 +70,7 @@ def backtest(  # noqa: PLR0913 - each names one part of a backtest
         training: as `pgti.train`.
         loss: as `pgti.train`.
         metrics: as `pgti.train`.
+        track: as `pgti.train`, for the run of each fold; their group is the name of `out`.
         batching: as `pgti.train`.
         device: as `pgti.train`.
         memory_budget: as `pgti.train`.
@@ -108,15 +112,18 @@ def backtest(  # noqa: PLR0913 - each names one part of a backtest
             "placement": placement,
         },
     )
-    opened = open_store(store)
-    return run_backtest(
-        given.configure(opened),
-        require_path("out", out),
-        options,
-        store=opened,
-        model=given.factory,
-        log=print_line if progress else lambda _: None,
-        observers=(lambda _: [RichObserver()]) if progress else None,
-        communicator=communicator,
-        extensions=given.extensions,
-    )
+    opened, path = open_store(store), require_path("out", out)
+    log: Callable[[str], None] = print_line if progress else lambda _: None
+    with Tracking(track, log=log, group=path.name) as tracking:
+        tracking.check(communicator)
+        return run_backtest(
+            given.configure(opened),
+            path,
+            options,
+            store=opened,
+            model=given.factory,
+            log=log,
+            observers=tracking.observers([RichObserver()] if progress else ()),
+            communicator=communicator,
+            extensions=given.extensions,
+        )

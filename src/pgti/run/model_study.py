@@ -25,12 +25,13 @@ from pgti.run.recipe import note_differences, open_recipe, recipe_config, write_
 from pgti.run.results import Machine
 from pgti.run.study_processes import StudyTraining, run_trainings
 from pgti.run.study_result import METRICS, OverSeeds, StudiedModel, StudyResult
+from pgti.run.tracking import Tracking
 from pgti.store import SeriesStore
 
 __all__ = ["study"]
 
 
-def study(
+def study(  # noqa: PLR0913 - each names one part of a study
     store: SeriesStore,
     configs: Sequence[Path],
     *,
@@ -39,6 +40,7 @@ def study(
     seeds: Sequence[int] = (0, 1, 2),
     jobs: int = 1,
     test_windows: int | None = None,
+    track: Sequence[str] = (),
     log: Callable[[str], None] = lambda _: None,
 ) -> StudyResult:
     """Train every configuration with every seed, each in a process, and collect the test metrics.
@@ -53,6 +55,7 @@ def study(
         jobs: trainings at the same time. They share the cores; where OMP_NUM_THREADS is set, each
             has that many threads.
         test_windows: maximum number of test windows; all if not given.
+        track: names of trackers that show each run; their group is the name of `workdir`.
         log: receives one line for each thing that is done.
 
     Raises:
@@ -64,6 +67,10 @@ def study(
     """
     configs = [*configs, *write_recipes(recipes, store, workdir / "recipes")]
     _check(seeds, jobs, test_windows, configs)
+    Tracking(track).check()
+    tracked = (
+        ("--track", ",".join(track), "--track-group", workdir.absolute().name) if track else ()
+    )
     contents = {config: read_toml(config) for config in configs}
     options = {config: _read_options(store, config, contents[config]) for config in configs}
     models = {config: each.model.name for config, each in options.items()}
@@ -94,7 +101,7 @@ def study(
     failures: dict[StudyTraining, PgtiError] = {}
     for training, result in run_trainings(
         waiting,
-        lambda training: training.command(store.path, test_windows),
+        lambda training: [*training.command(store.path, test_windows), *tracked],
         jobs=jobs,
         threads=threads,
         log=log,

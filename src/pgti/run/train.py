@@ -18,6 +18,8 @@ from pgti.run.execute import train_run
 from pgti.run.protocol import apply_protocol, given_windows, note_windows
 from pgti.run.recipe import note_recipe, open_recipe, recipe_config, require_recipe
 from pgti.run.run import Run
+from pgti.run.trackers import TrackerLike
+from pgti.run.tracking import Tracking
 from pgti.run.warm_start import StartRun
 from pgti.signatures import accept_options
 from pgti.store import SeriesStore, open_store
@@ -39,6 +41,7 @@ def train(  # noqa: PLR0913 - each names one part of a run
     loss: Any = None,
     metrics: Metrics | None = None,
     callbacks: Sequence[Callback] = (),
+    track: TrackerLike | Sequence[TrackerLike] = (),
     batching: str | None = None,
     device: str | None = None,
     memory_budget: int | str | None = None,
@@ -75,6 +78,8 @@ def train(  # noqa: PLR0913 - each names one part of a run
             RMSE and MAPE: each maps prediction, target and mask of one horizon step and channel,
             [B, N] in original units, to a sum and a count.
         callbacks: follow the training, and may stop it.
+        track: where to show metrics, options and files of the run: "mlflow", "tensorboard",
+            "trackio", "wandb" or several, or their classes with options (`pgti.interop.tracking`).
         batching: "auto" (the default), "index", "device" or "standard": see `RunConfig`.
         device: "auto" (the default), "cpu" or "cuda".
         memory_budget: bytes that the process may use on that device, or text such as "2GiB"; by
@@ -153,19 +158,21 @@ def train(  # noqa: PLR0913 - each names one part of a run
     if communicator is None or communicator.is_main:
         for line in notes:
             log(line)
-    trained, _ = train_run(
-        config,
-        path,
-        store=opened,
-        model=given.factory,
-        resume=resume,
-        overwrite=overwrite,
-        log=log,
-        observers=(lambda _: [RichObserver()]) if progress else None,
-        communicator=communicator,
-        extensions=given.extensions,
-        start=start,
-    )
+    with Tracking(track, log=log) as tracking:
+        tracking.check(communicator)
+        trained, _ = train_run(
+            config,
+            path,
+            store=opened,
+            model=given.factory,
+            resume=resume,
+            overwrite=overwrite,
+            log=log,
+            observers=tracking.observers([RichObserver()] if progress else ()),
+            communicator=communicator,
+            extensions=given.extensions,
+            start=start,
+        )
     return trained
 
 

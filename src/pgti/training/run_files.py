@@ -8,6 +8,8 @@ test.json        metrics of the test windows
 intervals.npz    conformal intervals, once they were asked for
 data/            what a forecast of newer readings needs of the store: description, graph, typical
                  readings
+tracking.json    for each tracker, which run this is there and up to which step it was sent
+report.html      a report of the run, on request
 tensorboard/     event files, on request
 lock             exists while a process trains
 """
@@ -69,6 +71,16 @@ class RunFiles:
     def data_directory(self) -> Path:
         """What the run holds of its store."""
         return self.path / "data"
+
+    @property
+    def tracking_file(self) -> Path:
+        """What trackers have of the run."""
+        return self.path / "tracking.json"
+
+    @property
+    def report_file(self) -> Path:
+        """A report in one HTML file."""
+        return self.path / "report.html"
 
     @property
     def tensorboard_directory(self) -> Path:
