@@ -1,17 +1,15 @@
-"""First pictures: forecasts and errors of a run, coverage of a store."""
+"""Figures of a run show the numbers of its forecasts and its errors."""
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pgti import ConfigError, MissingExtraError, SeriesStore
+from pgti import ConfigError, MissingExtraError
 from pgti.run import Run, train_run
 from pgti.run.plots import RunPlots
-from pgti.store.coverage import coverage
 
 from .small_runs import make_config, make_series, make_store
 
@@ -159,32 +157,6 @@ def test_a_run_lists_its_figures(run: Run) -> None:
         assert name in text
 
 
-def test_a_store_shows_what_was_observed(run: Run) -> None:
-    (heat,) = run.store.plot().data
-    assert list(heat.y) == ["a", "b", "c"]
-    assert heat.z.shape == (3, 80)
-    assert not heat.z[1, 30:40].any()
-    assert heat.z.mean() == pytest.approx(1 - 10 / 240)
-
-
-@pytest.mark.parametrize("budget_bytes", [1, 200, 1 << 20])
-def test_coverage_of_a_large_series_is_binned_in_bounded_memory(budget_bytes: int) -> None:
-    values = np.random.default_rng(0).normal(size=(103, 11, 2)).astype(np.float32)
-    values[np.random.default_rng(1).random(values.shape) < 0.3] = np.nan
-    rows, sensors, shares = coverage(
-        lambda first, stop: values[first:stop],
-        values.shape,  # type: ignore[arg-type]
-        max_times=10,
-        max_sensors=4,
-        budget_bytes=budget_bytes,
-    )
-    assert (len(rows), len(sensors)) == (10, 4)
-    for i, row in enumerate(rows):
-        for j, sensor in enumerate(sensors):
-            block = values[row : (*rows[1:], 103)[i], sensor : (*sensors[1:], 11)[j]]
-            assert shares[i, j] == pytest.approx(np.isfinite(block).mean())
-
-
 def test_without_plotly_one_line_says_what_to_install(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,11 +164,3 @@ def test_without_plotly_one_line_says_what_to_install(
     for plot in (run.plot, run.store.plot):
         with pytest.raises(MissingExtraError, match=r"pip install 'pgti\[report\]'"):
             plot()
-
-
-def test_a_store_without_times_counts_rows(tmp_path: Path) -> None:
-    import pgti  # noqa: PLC0415
-
-    store: SeriesStore = pgti.ingest(make_series()[..., 0], tmp_path / "s")
-    (heat,) = store.plot().data
-    assert list(heat.x[:3]) == [0, 1, 2]

@@ -10,6 +10,7 @@ from pgti.figures.layout import graph_layout
 from pgti.figures.lines import error_by_horizon, series_lines, training_curves
 from pgti.figures.maps import sensor_map
 from pgti.figures.panels import stack_figures
+from pgti.figures.spans import span_bars
 from pgti.figures.theme import (
     COLORS,
     DIFFERENCE_SCALE,
@@ -37,6 +38,7 @@ __all__ = [
     "new_figure",
     "sensor_map",
     "series_lines",
+    "span_bars",
     "stack_figures",
     "training_curves",
 ]

@@ -8,11 +8,11 @@ from pgti.figures.theme import new_figure
 
 __all__ = ["stack_figures"]
 
-_TITLE = 44  # pixels of a panel's title
+_TITLE = 40  # pixels of a panel's title
 _LEGEND_ROW = 20
-_AXIS = 56  # of the ticks and title of its horizontal axis
+_AXIS = 68  # of the ticks and title of its horizontal axis
 _BAR = 66  # of a color bar below it
-_NARROW = 330  # the width that legends are given rows for
+_NARROW = 280  # the width that legends are given rows for
 _OF_ALL = ("template", "font", "colorway", "paper_bgcolor", "plot_bgcolor", "hoverlabel")
 
 

@@ -1,38 +1,51 @@
 """Which part of a series was observed, over time and sensors."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.figures import graph_objects
-
-if TYPE_CHECKING:
-    from pgti.store.store import SeriesStore
-
-__all__ = ["coverage", "plot_coverage", "plot_store"]
+__all__ = ["CoverageSum", "coverage"]
 
 
-def plot_store(store: "SeriesStore") -> Any:
-    """The heat map of `coverage` of a store; one pass over the series, in bounded memory.
+class CoverageSum:
+    """Counts observed readings in blocks of rows and sensors, in one pass over the rows.
 
-    Returns:
-        A `plotly.graph_objects.Figure`.
+    Args:
+        num_steps: rows, T, at least one.
+        num_nodes: sensors, N.
+        max_times: number of blocks of rows at most.
+        max_sensors: number of blocks of sensors at most.
 
-    Raises:
-        MissingExtraError: if plotly is not installed.
+    Attributes:
+        rows: first row of each block, int64 [K].
+        sensors: first sensor of each block, int64 [M].
     """
-    graph_objects()  # a missing library is known before the pass
-    meta = store.meta
-    rows, sensors, shares = coverage(store.read, meta.shape)
-    store.release()
-    return plot_coverage(
-        store.time_axis.at(rows) if store.time_axis.is_dated else rows,
-        [meta.node_ids[sensor] for sensor in sensors],
-        shares,
-        f"{store.path.name}: {meta.missing_fraction:.2%} of the readings are missing",
-    )
+
+    def __init__(
+        self, num_steps: int, num_nodes: int, *, max_times: int = 200, max_sensors: int = 300
+    ) -> None:
+        self.rows = np.arange(0, num_steps, -(-num_steps // max_times), dtype=np.int64)
+        self.sensors = np.arange(0, num_nodes, -(-num_nodes // max_sensors), dtype=np.int64)
+        self._sizes = np.outer(
+            np.diff(self.rows, append=num_steps), np.diff(self.sensors, append=num_nodes)
+        )
+        self._observed = np.zeros(self._sizes.shape)
+        self._num_rows = 0
+
+    def add(self, observed: NDArray[np.bool_]) -> None:
+        """Add the next rows, [rows, N, C]."""
+        by_sensor = np.add.reduceat(observed.sum(axis=2), self.sensors, axis=1)
+        numbers = np.arange(self._num_rows, self._num_rows + len(observed))
+        blocks = np.searchsorted(self.rows, numbers, side="right") - 1
+        firsts = np.flatnonzero(np.diff(blocks, prepend=-1))
+        self._observed[blocks[firsts]] += np.add.reduceat(by_sensor, firsts, axis=0)
+        self._num_rows += len(observed)
+
+    def shares(self, num_channels: int) -> NDArray[np.float64]:
+        """The observed share of each block, [K, M]."""
+        found: NDArray[np.float64] = self._observed / self._sizes / num_channels
+        return found
 
 
 def coverage(
@@ -57,55 +70,8 @@ def coverage(
         float64 [K, M], over all channels.
     """
     num_steps, num_nodes, num_channels = shape
-    rows = np.arange(0, num_steps, -(-num_steps // max_times), dtype=np.int64)
-    sensors = np.arange(0, num_nodes, -(-num_nodes // max_sensors), dtype=np.int64)
-    row_stops, sensor_stops = [*rows[1:], num_steps], [*sensors[1:], num_nodes]
-    observed = np.zeros((len(rows), len(sensors)))
+    found = CoverageSum(num_steps, num_nodes, max_times=max_times, max_sensors=max_sensors)
     chunk = max(1, budget_bytes // (4 * num_nodes * num_channels))
-    for block, (first, stop) in enumerate(zip(rows, row_stops, strict=True)):
-        for begin in range(first, stop, chunk):
-            values = read(begin, min(stop, begin + chunk))
-            observed[block] += np.add.reduceat(np.isfinite(values).sum(axis=(0, 2)), sensors)
-    return (
-        rows,
-        sensors,
-        observed / np.outer(row_stops - rows, sensor_stops - sensors) / num_channels,
-    )
-
-
-def plot_coverage(
-    times: NDArray[Any], sensor_ids: Sequence[str], shares: NDArray[np.float64], title: str
-) -> Any:
-    """A heat map of `coverage`: time from left to right, sensors from top to bottom.
-
-    Args:
-        times: of each block of rows, or its first row number, [K].
-        sensor_ids: of each block of sensors, [M].
-        shares: of observed readings, [K, M].
-        title: of the figure.
-
-    Returns:
-        A `plotly.graph_objects.Figure`.
-
-    Raises:
-        MissingExtraError: if plotly is not installed.
-    """
-    graphs = graph_objects()
-    figure = graphs.Figure(
-        graphs.Heatmap(
-            x=times,
-            y=sensor_ids,
-            z=shares.T,
-            zmin=0,
-            zmax=1,
-            colorscale=[[0, "#b2182b"], [0.5, "#f7c6a3"], [1, "#e8f1f8"]],
-            colorbar={"title": "observed", "tickformat": ".0%"},
-            hovertemplate="%{x}<br>sensor %{y}<br>%{z:.1%} observed<extra></extra>",
-        )
-    )
-    figure.update_layout(
-        title=title,
-        yaxis={"title": "sensor", "type": "category", "autorange": "reversed"},
-        template="plotly_white",
-    )
-    return figure
+    for first in range(0, num_steps, chunk):
+        found.add(np.isfinite(read(first, min(first + chunk, num_steps))))
+    return found.rows, found.sensors, found.shares(num_channels)

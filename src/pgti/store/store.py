@@ -18,7 +18,6 @@ from pgti.graph import SensorGraph
 from pgti.options import require_type
 from pgti.store.codec import Codec, Raw, Values
 from pgti.store.covariates import as_future
-from pgti.store.coverage import plot_store
 from pgti.store.facts import describe_store
 from pgti.store.labelled import to_dataset
 from pgti.store.meta import StoreMeta, codec_of, time_axis_of
@@ -38,6 +37,8 @@ from pgti.store.time_axis import TimeAxis
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pgti.store.plots import StorePlots
 
 __all__ = ["SeriesStore", "open_store"]
 
@@ -201,15 +202,15 @@ class SeriesStore(Display):
         """A title, and facts by name; each is one line."""
         return describe_store(self)
 
-    def plot(self) -> Any:
-        """A picture of what was observed: time from left to right, sensors from top to bottom.
+    @property
+    def plot(self) -> "StorePlots":
+        """Figures of the store: called, all of them; `plot.coverage`, `plot.week` and others alone.
 
-        One pass over the series, in bounded memory; it needs plotly (the extra `report`).
-
-        Returns:
-            A `plotly.graph_objects.Figure`.
+        They need plotly (the extra `report`). See `pgti.store.plots.StorePlots`.
         """
-        return plot_store(self)
+        from pgti.store.plots import StorePlots  # noqa: PLC0415 - it reads stores
+
+        return StorePlots(self)
 
     def to_xarray(self) -> Any:
         """An `xarray.Dataset` that reads only what is indexed; see `pgti.store.labelled`.

@@ -16,7 +16,13 @@ from pgti.store.codec import Values
 from pgti.store.store import SeriesStore
 from pgti.store.time_axis import MONTHS_PER_YEAR, SECONDS_PER_DAY, TimeAxis
 
-__all__ = ["TypicalReadings", "has_times_of_day", "sum_by_bin"]
+__all__ = [
+    "TypicalReadings",
+    "add_by_bin",
+    "has_times_of_day",
+    "read_chunks",
+    "sum_by_bin",
+]
 
 _SATURDAY = 5
 _KINDS_OF_DAY = 2  # working days, weekends
@@ -55,12 +61,12 @@ def sum_by_bin(
     num_nodes = store.meta.num_nodes if sensors is None else len(sensors)
     shape = (num_bins, num_nodes, len(channels))
     sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int32)
-    for numbers, chunk in _chunks(store, rows, chunk_readings, sensors):
-        _add_by_bin(sums, counts, bins_of(numbers), chunk[..., list(channels)])
+    for numbers, chunk in read_chunks(store, rows, chunk_readings, sensors):
+        add_by_bin(sums, counts, bins_of(numbers), chunk[..., list(channels)])
     return sums, counts
 
 
-def _chunks(
+def read_chunks(
     store: SeriesStore,
     rows: range,
     chunk_readings: int = 1 << 22,
@@ -79,7 +85,7 @@ def _chunks(
         store.release()
 
 
-def _add_by_bin(
+def add_by_bin(
     sums: NDArray[np.float64],
     counts: NDArray[np.int32],
     bins: NDArray[np.int64],
@@ -165,8 +171,8 @@ class TypicalReadings:
         maximum = minimum.copy()
         stride = max(1, -(-len(rows) * meta.num_nodes // _MAX_SAMPLED))
         sampled: list[Values] = []
-        for numbers, chunk in _chunks(store, rows):
-            _add_by_bin(sums, counts, _bins_at(axis, numbers, num_days, bins_per_day), chunk)
+        for numbers, chunk in read_chunks(store, rows):
+            add_by_bin(sums, counts, _bins_at(axis, numbers, num_days, bins_per_day), chunk)
             minimum = np.fmin(minimum, np.fmin.reduce(chunk, axis=(0, 1)))
             maximum = np.fmax(maximum, np.fmax.reduce(chunk, axis=(0, 1)))
             sampled.append(chunk[(rows.start - numbers[0]) % stride :: stride].copy())
