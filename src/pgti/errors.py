@@ -131,10 +131,10 @@ _flags_are_named = False  # not a context variable: loaders raise errors in thre
 
 
 @contextmanager
-def name_flags() -> Iterator[None]:
-    """Let `option` name flags while the block runs, as the command line does."""
+def name_flags(are_named: bool = True) -> Iterator[None]:
+    """Let `option` name flags while the block runs, as the command line does, or arguments."""
     global _flags_are_named  # noqa: PLW0603 - one user interface per process
-    before, _flags_are_named = _flags_are_named, True
+    before, _flags_are_named = _flags_are_named, are_named
     try:
         yield
     finally:

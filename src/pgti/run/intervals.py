@@ -17,7 +17,6 @@ from pgti.forecasting.baselines.past_readings import PastReadings
 from pgti.forecasting.calibration import Calibration, calibrate, check_levels
 from pgti.options import require_type
 from pgti.run.loaded import LoadedRun
-from pgti.run.series import RunData
 from pgti.storage import write_atomically
 from pgti.training.compatibility import plain_settings
 
@@ -83,19 +82,31 @@ def with_intervals(
             "adaptive intervals follow time, and ranks divide it among themselves: evaluate on one "
             "process"
         )
-    content = b""
     key = _key_of(run)
-    with run.communicator.raise_together():
-        if run.communicator.is_main:
-            content = _calibration_of(run, key, chosen, observers).to_bytes(key)
-    content = run.communicator.broadcast_bytes(content)
-    calibration = Calibration.from_bytes(content, key, _shape_of(run))
-    assert calibration is not None
-    calibration = calibration.select(chosen)
+    found = run.calibrated.get(key)
+    if found is None or not set(chosen) <= set(found.levels):
+        found = _share_calibration(run, key, chosen, observers)
+        run.calibrated.clear()
+        run.calibrated[key] = found
+    calibration = found.select(chosen)
     forecaster = IntervalForecaster(run.forecaster, calibration, adaptive=adaptive)
     if adaptive:
         _replay(run, forecaster, source, first)
     return forecaster, _notes(calibration)
+
+
+def _share_calibration(
+    run: LoadedRun, key: str, levels: tuple[float, ...], observers: Sequence[Observer]
+) -> Calibration:
+    """What rank 0 finds or calibrates, on every rank."""
+    content = b""
+    with run.communicator.raise_together():
+        if run.communicator.is_main:
+            content = _calibration_of(run, key, levels, observers).to_bytes(key)
+    content = run.communicator.broadcast_bytes(content)
+    calibration = Calibration.from_bytes(content, key, _shape_of(run))
+    assert calibration is not None
+    return calibration
 
 
 def _notes(calibration: Calibration) -> tuple[str, ...]:
@@ -115,14 +126,13 @@ def _shape_of(run: LoadedRun) -> tuple[int, int, int]:
 
 def _key_of(run: LoadedRun) -> str:
     """What a calibration is of: rows, windows, weights and how forecasts are made of them."""
-    data = RunData.read(run.directory)
     digest = hashlib.sha256()
     for name, tensor in run.forecaster.network.state_dict().items():
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
     training = run.config.training
     described = {
-        "fingerprint": (run.store.meta if data is None else data.meta).fingerprint,
+        "fingerprint": run.fingerprint,
         "windows": plain_settings(asdict(run.config.windows)),
         "weights": digest.hexdigest(),
         "quantiles": list(training.quantiles),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,11 +14,12 @@ from pgti.display import Display, count_of, shorten
 from pgti.distributed import Communicator, SingleProcess, make_current
 from pgti.errors import ConfigError, RunError, option
 from pgti.forecasting import Metrics, NetworkForecaster, Report, is_score
+from pgti.forecasting.calibration import Calibration
 from pgti.models import ModelFactory, num_trainable_parameters
 from pgti.options import require_path
 from pgti.run.build import build_forecaster, relocate_model, resolve_device, window_source
 from pgti.run.config import RunConfig
-from pgti.run.series import FollowedStore, find_series
+from pgti.run.series import FollowedStore, RunData, find_series
 from pgti.store import Scaler, SeriesStore, TypicalReadings
 from pgti.training import RunDirectory
 from pgti.windows import SPLIT_NAMES, Splits
@@ -38,12 +40,14 @@ class LoadedRun(Display):
         newer: the store that was given, if it is not the run's: one of newer readings.
         problem: why the run's rows are not there; None where they are.
         logged_notes: lines on standard error about forecasts, each of which is there once.
+        calibrated: the newest calibration of intervals, by what it is of.
         splits: which windows train, validate and test.
         source: what a window holds.
         forecaster: the network with its un-scaling, on the compute device.
         directory: where checkpoints and metrics are.
         communicator: the ranks that share this run; each evaluates its part of the windows.
         metrics: of the user's own, which `evaluate` computes beside MAE, RMSE and MAPE.
+        epoch: epochs that the parameters have been trained for, where a checkpoint says it.
     """
 
     config: RunConfig
@@ -57,7 +61,9 @@ class LoadedRun(Display):
     metrics: Metrics = field(default_factory=dict)
     newer: SeriesStore | None = None
     problem: str | None = None
+    epoch: int | None = None
     logged_notes: set[str] = field(default_factory=set, init=False)
+    calibrated: dict[str, Calibration] = field(default_factory=dict, init=False)
     _followed: FollowedStore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,6 +131,7 @@ class LoadedRun(Display):
             ),
             directory=directory,
             communicator=ranks,
+            epoch=int(state.position["epoch"] or 0),
         )
         state.load_into(run.forecaster.network)
         run.forecaster.eval()
@@ -134,6 +141,12 @@ class LoadedRun(Display):
     def device(self) -> torch.device:
         """Where the network is."""
         return self.forecaster.mean.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the rows that the run has seen, also where they are gone."""
+        data = RunData.read(self.directory)
+        return (self.store.meta if data is None else data.meta).fingerprint
 
     @property
     def typical(self) -> TypicalReadings | None:
