@@ -1,1 +1,1 @@
-"""The HTTP server of a trained run."""
+"""The HTTP server of a run: forecasts, metrics and a dashboard. Needs the extra `serve`."""
