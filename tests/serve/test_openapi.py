@@ -42,7 +42,7 @@ def fuzz(served: Served, num_examples: int) -> set[tuple[str, int]]:
 
 def test_requests_made_from_the_description(tmp_path: Path) -> None:
     with serve(train(tmp_path)) as served:
-        seen = fuzz(served, 10)
+        seen = fuzz(served, 4)
     assert {path for path, _ in seen} == {
         "/v1/forecast", "/v1/metadata", "/healthz", "/readyz", "/metrics"
     }  # fmt: skip

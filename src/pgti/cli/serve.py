@@ -34,7 +34,7 @@ def serve_command(
 
     Args:
         run: Directory of the run.
-        host: Name or address to listen on. Any but loopback needs a token in PGTI_SERVE_TOKEN.
+        host: Name or address to listen on; any but loopback needs a token in PGTI_SERVE_TOKEN.
         port: Port to listen on; 0 takes a free one.
         intervals: Probabilities of conformal intervals that requests may ask for, which are
             calibrated on the validation windows.
