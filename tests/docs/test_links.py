@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .pages import FENCE, PAGES, page_name, prose, read
+from .pages import DOCS, FENCE, PAGES, page_name, prose, read
 
 _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 _HEADING = re.compile(r"^#{1,6} +(.*?) *#*$", re.MULTILINE)
@@ -36,6 +36,8 @@ def broken(page: Path) -> list[str]:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
+        if target.parent == DOCS / "tutorials" and not anchor:
+            target = target.with_suffix(".py")  # `make docs` turns it into a page
         if not target.exists() or (anchor and anchor not in anchors(target)):
             wrong.append(link)
     return wrong

@@ -7,7 +7,6 @@ import sys
 import tomllib
 from collections import Counter
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 import pgti
 
+from ..browser import WIDTHS, Browser, assert_fits
 from .pages import DOCS, ROOT, read
 
 TOP = {"architecture.md", "changelog.md", "contributing.md"}
@@ -67,26 +67,50 @@ def _extra_models() -> tuple[str, ...]:
     return tuple(re.findall(r"`(\w+)`", line))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(find_spec("zensical") is None, reason="Zensical is not installed")
-def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    """All but the execution of the tutorials, whose pages are their titles here."""
-    (tmp_path / "zensical.toml").write_text(read(ROOT / "zensical.toml"))
+@pytest.fixture(name="site", scope="module")
+def _site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it, but that a tutorial is its title alone.
+
+    Zensical says nothing about it that is worth a look.
+    """
+    pytest.importorskip("zensical", reason="Zensical is not installed")
+    top = tmp_path_factory.mktemp("site")
+    (top / "zensical.toml").write_text(read(ROOT / "zensical.toml"))
     for name in ("docs", "src"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    pages = tmp_path / "build/pages"
+        (top / name).symlink_to(ROOT / name)
+    pages = top / "build/pages"
     subprocess.run([sys.executable, ROOT / "docs/stage.py", pages], check=True)
     (pages / "tutorials").mkdir(exist_ok=True)
     for name in TUTORIALS:
         (pages / name).write_text(f"# {name}\n")
     command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line[:6] != "Build "]
     assert lines == ["No issues found"]
-    built = [*(tmp_path / "build/site").rglob("*.html")]
-    assert {page.relative_to(tmp_path / "build/site").with_suffix(".md") for page in built} > {
-        Path(name)
-        for name in pages_of(tomllib.loads(read(ROOT / "zensical.toml"))["project"]["nav"])
-    }
-    for page in built:
-        assert not FROM_ELSEWHERE.findall(read(page)), page
+    return top / "build/site"
+
+
+@pytest.mark.slow
+def test_every_page_of_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    nav = tomllib.loads(read(ROOT / "zensical.toml"))["project"]["nav"]
+    for name in pages_of(nav):
+        page = read((site / name).with_suffix(".html"))
+        assert not FROM_ELSEWHERE.findall(page), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_fit_their_window_and_are_searched_as_files(
+    site: Path, browser: Browser, width: int
+) -> None:
+    """Pages with pictures, with wide tables, and of the reference, in light and in dark."""
+    for name in ("how-it-works", "comparison", "words", "models", "reference/training"):
+        for scheme in ("light", "dark"):
+            with browser.page(site / f"{name}.html", width, color_scheme=scheme) as page:
+                assert_fits(page)
+    with browser.page(site / "index.html", width) as page:
+        page.wait_for_timeout(300)
+        page.keyboard.press("Control+k")
+        page.wait_for_timeout(300)
+        page.keyboard.type("conformal", delay=30)
+        page.locator("a[href*='uncertainty.html?h=conformal']").first.wait_for()
