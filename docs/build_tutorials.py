@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from traitlets.config import Config
 SOURCES = Path(__file__).parent / "tutorials"
 PLOTLY = "application/vnd.plotly.v1+json"
 SCRIPT = "plotly.min.js"
+_WIDTH = 88
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _DRAW = """
 <script src="%s"></script>
@@ -96,7 +98,8 @@ class _Outputs(Preprocessor):
     ) -> tuple[nbformat.NotebookNode, dict[str, Any]]:
         for output in cell.get("outputs", ()):
             if output.output_type == "stream":
-                output.text = _ANSI.sub("", output.text)
+                lines = _ANSI.sub("", output.text).splitlines()
+                output.text = "\n".join(map(_wrap, lines)) + "\n"
                 continue
             data = output.get("data", {})
             if PLOTLY in data:
@@ -104,8 +107,15 @@ class _Outputs(Preprocessor):
                 resources["has_figures"] = True
             elif "text/html" in data:  # a table, which may be wider than the page
                 table = re.sub(r"<style scoped>.*?</style>", "", data["text/html"], flags=re.DOTALL)
+                table = re.sub(r"<table[^>]*>", "<table>", table)  # the site has its own borders
                 output.data = {"text/html": f'<div class="pgti-output">{table}</div>'}
         return cell, resources
+
+
+def _wrap(line: str) -> str:
+    """A long message in several lines; a table keeps its columns."""
+    is_message = len(line) > _WIDTH and not re.search(r"\S   *\S", line)
+    return textwrap.fill(line, _WIDTH, break_on_hyphens=False) if is_message else line
 
 
 def _figure(figure: Mapping[str, Any]) -> str:

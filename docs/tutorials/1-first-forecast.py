@@ -180,5 +180,8 @@ first.round(1).head()
 #
 # ## What to read next
 #
+# - [METR-LA from the published files](2-metr-la.md): the same on the field's best-known data set,
+#   with a published recipe.
+# - [Forecasts in operation](5-operation.md): newer readings every five minutes, drift, backtests.
 # - [Which model to take](../models.md#which-one-to-take), and [your data](../data.md) for
 #   everything that is not a tidy CSV file.

@@ -13,9 +13,12 @@
 # %% [markdown]
 # # Your own model in a page of code
 #
-# You have an idea for a network. This tutorial writes it as an ordinary `torch.nn.Module`, trains it with everything that pgti's own models have (exact resume, several ranks, memory plan, masked metrics), and finds out whether it is any good.
+# You have an idea for a network. This tutorial writes it as an ordinary `torch.nn.Module`, trains
+# it with everything that pgti's own models have (exact resume, several ranks, memory plan, masked
+# metrics), and finds out whether it is any good.
 #
-# The idea: a sensor's near future depends on its own last hour and on that of the sensors upstream and downstream.
+# The idea: a sensor's near future depends on its own last hour and on that of the sensors upstream
+# and downstream.
 
 # %% tags=["parameters"]
 days = 14
@@ -25,7 +28,8 @@ options = {"epochs": 5}
 # %% [markdown]
 # ## What a network sees
 #
-# We use simulated traffic, so that the page runs anywhere. A batch shows what arrives at a network: inputs `x` [B, L, N, C], targets `y` [B, H, N, C], and which of both were observed.
+# We use simulated traffic, so that the page runs anywhere. A batch shows what arrives at a
+# network: inputs `x` [B, L, N, C], targets `y` [B, H, N, C], and which of both were observed.
 
 # %%
 import pandas as pd
@@ -43,7 +47,13 @@ batch
 # %% [markdown]
 # ## The network
 #
-# Two conventions are all there is. The class is **built from the sizes of the data and its options**: the first parameter is called `shape` and has `input_steps`, `horizon`, `num_nodes`, `input_channels`, `target_channels` and more. And `forward` is **called with what its arguments name**: `supports` are the graph's operators, here one random walk along the edges and one against them. It returns [B, H, N, C], standardized; pgti computes losses and errors in original units.
+# Two conventions are all there is. The class is **built from the sizes of the data and its
+# options**: the first parameter is called `shape` and has `input_steps`, `horizon`, `num_nodes`,
+# `input_channels`, `target_channels` and more. And `forward` is **called with what its arguments
+# name**: `supports` are the graph's operators, here one random walk along the edges and one
+# against them. It returns [B, H, N, C], standardized; pgti computes losses and errors in original
+# units.
+
 
 # %%
 class NeighborNet(nn.Module):
@@ -68,24 +78,37 @@ class NeighborNet(nn.Module):
 
 
 # %% [markdown]
-# `supports.multiply(i, columns)` multiplies a sparse N x N matrix with columns. Fold the batch into the columns, as here, and one sparse product serves all windows of a batch.
+# `supports.multiply(i, columns)` multiplies a sparse N x N matrix with columns. Fold the batch
+# into the columns, as here, and one sparse product serves all windows of a batch.
 #
 # ## Train it
 #
-# Pass the class. Every parameter behind `shape` is an option: its annotation or default gives its type, and a value of another type is refused.
+# Pass the class. Every parameter behind `shape` is an option: its annotation or default gives its
+# type, and a value of another type is refused.
 
 # %%
 own = pgti.train(
-    store, "own", model=NeighborNet, model_options={"hidden": 24}, progress=False, overwrite=True, **options
+    store,
+    "own",
+    model=NeighborNet,
+    model_options={"hidden": 24},
+    progress=False,
+    overwrite=True,
+    **options,
 )
 own.evaluate()
 
 # %% [markdown]
-# The report calls it "custom", because the class lives in this notebook and no other program can import it: `pgti.Run.open("own", model=NeighborNet)` opens the run again. Save the class as `my_models.py`, and `my_models:NeighborNet` is a name that the command line knows as well (below).
+# The report calls it "custom", because the class lives in this notebook and no other program can
+# import it: `pgti.Run.open("own", model=NeighborNet)` opens the run again. Save the class as
+# `my_models.py`, and `my_models:NeighborNet` is a name that the command line knows as well
+# (below).
 #
 # ## When it is wrong
 #
-# Before anything is written, pgti runs the network on one window. A mistake costs a second then, and not a night:
+# Before anything is written, pgti runs the network on one window. A mistake costs a second then,
+# and not a night:
+
 
 # %%
 class Sideways(NeighborNet):
@@ -101,7 +124,8 @@ except pgti.PgtiError as error:
     print(error)
 
 # %% [markdown]
-# Some mistakes have the right shape. A forecast must not depend on the other windows of its batch, or errors change with the batch size. Forecast one window alone and among others:
+# Some mistakes have the right shape. A forecast must not depend on the other windows of its batch,
+# or errors change with the batch size. Forecast one window alone and among others:
 
 # %%
 single = next(iter(DataLoader(windows, batch_size=1, collate_fn=windows.collate)))
@@ -112,11 +136,18 @@ print(f"largest difference: {difference.abs().max():.6f} mph")
 # %% [markdown]
 # ## Do the neighbors help?
 #
-# A good number says little about an idea. An **ablation** does: the same network without the part in question, otherwise trained alike.
+# A good number says little about an idea. An **ablation** does: the same network without the part
+# in question, otherwise trained alike.
 
 # %%
 without = pgti.train(
-    store, "alone", model=NeighborNet, model_options={"hidden": 24, "neighbors": False}, progress=False, overwrite=True, **options
+    store,
+    "alone",
+    model=NeighborNet,
+    model_options={"hidden": 24, "neighbors": False},
+    progress=False,
+    overwrite=True,
+    **options,
 )
 stid = pgti.train(store, "stid", model="stid", progress=False, overwrite=True, **options)
 runs = {"with neighbors": own, "without neighbors": without, "stid": stid}
@@ -129,11 +160,15 @@ pd.DataFrame(
 ).loc[[3, 6, 12]].rename_axis("MAE in mph, horizon step").round(3)
 
 # %% [markdown]
-# One seed proves nothing yet: train each with `seed=0`, `1` and `2` and compare means beside spreads, or let `pgti study` do it. And these are a few epochs on simulated roads. The way to work is the same on real ones; the numbers are not.
+# One seed proves nothing yet: train each with `seed=0`, `1` and `2` and compare means beside
+# spreads, or let `pgti study` do it. And these are a few epochs on simulated roads. The way to
+# work is the same on real ones; the numbers are not.
 #
 # ## Your own loss and metric
 #
-# A loss and a metric map forecast, target and mask, in original units, to a **sum** over observed targets and its **count**. So both are exact however windows are divided among batches and ranks.
+# A loss and a metric map forecast, target and mask, in original units, to a **sum** over observed
+# targets and its **count**. So both are exact however windows are divided among batches and ranks.
+
 
 # %%
 def pinball(prediction, target, mask):
@@ -162,7 +197,8 @@ above = (forecasts["forecast"] > forecasts["observed"])[forecasts["observed"].no
 print(f"{above:.0%} of the forecasts lie above the observed speed")
 
 # %% [markdown]
-# The loss asks for a forecast that three quarters of the outcomes stay below, and the fraction above says how near it came.
+# The loss asks for a forecast that three quarters of the outcomes stay below, and the fraction
+# above says how near it came.
 #
 # ## From a terminal, and on more ranks
 #
@@ -176,6 +212,8 @@ print(f"{above:.0%} of the forecasts lie above the observed speed")
 #
 # ## What to read next
 #
-# - [Your own model](../own-models.md): all that `forward` may ask for (calendar, history, values known in advance, features of the sensors), functions that build networks of other libraries, callbacks.
+# - [Your own model](../own-models.md): all that `forward` may ask for (calendar, history, values
+#   known in advance, features of the sensors), functions that build networks of other libraries,
+#   callbacks.
 # - [Two ranks and a cluster](4-ranks.md): what changes with more processes, and what does not.
 # - [Models](../models.md): what pgti's own models do, and which one to take.
