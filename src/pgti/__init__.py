@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from pgti.run import RunConfig as RunConfig
     from pgti.run.backtest import backtest as backtest
     from pgti.run.backtest_result import BacktestResult as BacktestResult
+    from pgti.run.reporting.write import write_report as write_report
     from pgti.run.train import train as train
     from pgti.store import Scaler as Scaler
     from pgti.store import SeriesStore as SeriesStore

@@ -31,6 +31,7 @@ COMMANDS = {
     "Forecasting": {
         "evaluate": "Evaluate a trained run: MAE, RMSE and MAPE in original units.",
         "predict": "Forecast with a trained run: past the end of the series, or a part of it.",
+        "report": "Write a report of runs: one HTML file that opens offline.",
         "serve": "Serve a trained run: forecasts over HTTP, metrics, and a dashboard.",
     },
     "Shell": {

@@ -1,7 +1,7 @@
 """`pgti evaluate`: metrics of a trained run beside those of baselines."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -22,7 +22,13 @@ from pgti.distributed import TIMEOUT_SECONDS
 from pgti.errors import ConfigError
 from pgti.windows import SPLIT_NAMES, SplitName
 
+if TYPE_CHECKING:
+    from pgti.forecasting import Report
+    from pgti.run import Run
+
 __all__ = ["evaluate_command"]
+
+_MAPE_THRESHOLD = 1e-3
 
 Breakdown = Literal["sensor", "hour", "weekday", "hour-of-week", "range"]
 
@@ -39,7 +45,7 @@ def evaluate_command(
     ranges: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
     intervals: Annotated[tuple[float, ...], Parameter(negative_iterable=())] = (),
     adaptive: Annotated[bool, Parameter(negative=())] = False,
-    mape_threshold: float = 1e-3,
+    mape_threshold: float = _MAPE_THRESHOLD,
     baselines: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
     out: Path | None = None,
     readings: Annotated[tuple[Path, ...] | None, Parameter(group=heading("Readings"))] = None,
@@ -146,9 +152,29 @@ def evaluate_command(
         log(line)
     if out is not None:
         log(f"{count_of(write_breakdowns(report, by or report.breakdowns, out), 'row')} in {out}")
-    content: dict[str, object]
-    content = {"run": str(run), "checkpoint": checkpoint, "notes": list(report.notes)}
+    content: dict[str, object] = {
+        "run": str(run),
+        "checkpoint": checkpoint,
+        "notes": list(report.notes),
+    }
     content |= {"peak_device_bytes": report.peak_device_bytes, **report.to_dict()}
     is_whole = windows is None and first is None and last is None
+    _store_errors(trained, report if is_whole and not readings and checkpoint == "best" else None)
     published, more = compare_run(trained, report.to_dict().get("test") if is_whole else None)
     print_results(content | published, *tables, *more, as_json=json)
+
+
+def _store_errors(run: "Run", report: "Report | None") -> None:
+    """Keep the errors of the run's own test windows with it, for reports, if it can be written."""
+    from contextlib import suppress
+
+    from pgti.errors import RunError
+    from pgti.forecasting import BASELINES
+
+    if report is None:
+        return
+    content = report.to_dict().get("test", {})
+    is_own = run.newer is None and run.problem is None and set(BASELINES) <= set(report.baselines)
+    if is_own and content and content["mape_threshold"] == _MAPE_THRESHOLD:
+        with suppress(RunError, OSError):
+            run.directory.write_test(content)

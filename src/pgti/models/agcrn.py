@@ -1,6 +1,6 @@
 """AGCRN: recurrent layers over a learned graph, with separate weights for every node."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -87,6 +87,10 @@ class AGCRN(AbstractModel):
         )
         self.regression = Regression(config.hidden, shape)
         nn.init.xavier_uniform_(self.regression.weight)
+
+    def learned_rows(self) -> Callable[[slice], Tensor]:
+        """See `AbstractModel.learned_rows`."""
+        return adaptive_adjacency(self.embedding, self.embedding, self.config.adjacency).rows
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""

@@ -187,6 +187,14 @@ class AbstractModel(nn.Module, ABC):
         """The operators of `graph` that it uses, of the kind `support_kind`."""
         return Supports.from_graph(graph, self.support_kind)
 
+    def learned_rows(self) -> Callable[[slice], Tensor] | None:
+        """What gives rows of the adjacency [N, N] that the network learned; None if it has none.
+
+        Element [i, j] is the weight with which sensor i reads sensor j. The function takes a slice
+        of the N rows and returns them, [rows, N].
+        """
+        return None
+
     @property
     def is_checkpointing(self) -> bool:
         """Whether activations are to be recomputed, in a pass that has a backward pass."""

@@ -1,5 +1,6 @@
 """D2STGNN: what diffuses over graphs that change, split from what every sensor does by itself."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -10,7 +11,15 @@ from torch.nn import functional
 from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
-from pgti.nn import Linear, Supports, batch_norm, dropout, linear, without_autocast
+from pgti.nn import (
+    Linear,
+    Supports,
+    adaptive_adjacency,
+    batch_norm,
+    dropout,
+    linear,
+    without_autocast,
+)
 from pgti.nn.decoupled import (
     DiffusionBlock,
     InherentBlock,
@@ -150,6 +159,10 @@ class D2STGNN(AbstractModel):
         self.register_buffer("positions", positional_encoding(rows, hidden), persistent=False)
         self.end = Linear(config.forecast_channels, config.end_channels)
         self.regression = Regression(config.end_channels, replace(shape, horizon=config.gap))
+
+    def learned_rows(self) -> Callable[[slice], Tensor]:
+        """The graph that does not change with the hour; see `AbstractModel.learned_rows`."""
+        return adaptive_adjacency(self.source_embedding, self.target_embedding, "dense").rows
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""

@@ -1,5 +1,6 @@
 """Graph WaveNet: gated convolutions over time, diffusion over a given graph and a learned one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -150,6 +151,12 @@ class GraphWaveNet(AbstractModel):
         )
         self.end = nn.Linear(config.skip_channels, config.end_channels)
         self.regression = Regression(config.end_channels, shape)
+
+    def learned_rows(self) -> Callable[[slice], Tensor]:
+        """See `AbstractModel.learned_rows`."""
+        return adaptive_adjacency(
+            self.source_embedding, self.target_embedding, self.config.adjacency
+        ).rows
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""

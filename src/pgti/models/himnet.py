@@ -1,7 +1,7 @@
 """HimNet: recurrent layers whose weights depend on the sensor, the time, and the window."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -130,6 +130,12 @@ class HimNet(AbstractModel):
     def depends_on_step(self) -> bool:
         """Scheduled sampling flips its coins on the host."""
         return self.config.scheduled_sampling
+
+    def learned_rows(self) -> Callable[[slice], Tensor]:
+        """The graph of the sensors' own vectors; see `AbstractModel.learned_rows`."""
+        return adaptive_adjacency(
+            self.node_embedding, self.node_embedding, self.config.adjacency
+        ).rows
 
     def forward(
         self,

@@ -140,6 +140,14 @@ class MegaCRN(AbstractModel):
         """Scheduled sampling flips its coins on the host."""
         return self.config.scheduled_sampling
 
+    def learned_rows(self) -> Callable[[slice], Tensor]:
+        """The first of its two graphs; see `AbstractModel.learned_rows`."""
+        return adaptive_adjacency(
+            self.first_mixture @ self.memory,
+            self.second_mixture @ self.memory,
+            self.config.adjacency,
+        ).rows
+
     def forward(
         self,
         x: BLNC,

@@ -1,6 +1,7 @@
 """MTGNN: inception convolutions over time, mix-hop propagation over a graph that it learns."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -161,6 +162,19 @@ class MTGNN(AbstractModel):
         self.last_skip = nn.Linear(steps * config.hidden, config.skip_channels)
         self.end = nn.Linear(config.skip_channels, config.end_channels)
         self.regression = Regression(config.end_channels, shape)
+
+    def learned_rows(self) -> Callable[[slice], Tensor]:
+        """With self loops, rows adding up to 1; see `AbstractModel.learned_rows`."""
+        graph = self.graph()
+        index_NK, along_NK = graph.neighbours.index_NK, graph.along_NK
+
+        def rows(part: slice) -> Tensor:
+            weights_RK = along_NK[part]
+            zeros_RN = weights_RK.new_zeros(len(weights_RK), len(along_NK))
+            filled_RN: Tensor = zeros_RN.scatter_add_(1, index_NK[part], weights_RK)
+            return filled_RN
+
+        return rows
 
     def forward(self, x: BLNC, supports: Supports, teacher: TeacherForcing | None = None) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""

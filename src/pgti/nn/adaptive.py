@@ -73,6 +73,11 @@ class AdaptiveAdjacency(NamedTuple):
             return linear(self.read_NR, pooled_RF.t(), None)
         return self.read_NR @ pooled_RF
 
+    def rows(self, part: slice) -> Tensor:
+        """Rows of A, [rows, N]; of a single operator of all nodes."""
+        read_NR = self.read_NR[part]
+        return read_NR if self.pool_RN is None else read_NR @ self.pool_RN
+
     def propagate(self, x_NMC: Tensor) -> Tensor:
         """A @ x of a state with nodes first, [N, .., C], in its shape; of a single operator."""
         return self.multiply(x_NMC.flatten(1)).view(x_NMC.shape)

@@ -134,7 +134,7 @@ def evaluate_windows(  # noqa: PLR0913 - each names one part of an evaluation
             **_period(source, starts),
         }
     peak = largest_peak_bytes(run.device, run.communicator)
-    return run.report(contents, own, notes=notes, peak_device_bytes=peak)
+    return run.report_of(contents, own, notes=notes, peak_device_bytes=peak)
 
 
 def _typical_readings(run: LoadedRun) -> TypicalReadings:

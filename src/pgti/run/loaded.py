@@ -237,9 +237,9 @@ class LoadedRun(Display):
     def read_test(self) -> Report | None:
         """The errors of the test windows that `pgti train` stored; None if it stored none."""
         stored = self.directory.read_test()
-        return None if stored is None else self.report({"test": stored})
+        return None if stored is None else self.report_of({"test": stored})
 
-    def report(
+    def report_of(
         self,
         splits: Mapping[str, Mapping[str, Any]],
         metrics: Metrics | None = None,

@@ -274,6 +274,26 @@ class Run(LoadedRun):
         """
         return RunPlots(self)
 
+    # -- report -----------------------------------------------------------------------------------
+
+    def report(self, out: str | Path, *, intervals: Sequence[float] = ()) -> Path:
+        """Write one HTML file that shows where and when the run is wrong; it opens offline.
+
+        Args:
+            out: the file, which is replaced; its suffix is .html.
+            intervals: probabilities of conformal intervals to draw; by default those that the run
+                was calibrated for before, or the quantiles that it forecasts.
+
+        Returns:
+            The file.
+
+        Raises:
+            PgtiError: as `pgti.write_report`, which also takes several runs.
+        """
+        from pgti.run.reporting.write import write_report  # noqa: PLC0415 - it imports this class
+
+        return write_report(self, out, intervals=intervals)
+
     def _loader(
         self,
         starts: range | NDArray[np.int64],
