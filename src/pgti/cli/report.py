@@ -30,8 +30,8 @@ def report_command(
     Args:
         runs: Directories of the runs.
         out: The file, which is replaced.
-        intervals: Draw conformal intervals that cover these shares of the targets, such as 0.8. By
-            default those that the run was calibrated for before.
+        intervals: Draw conformal intervals that cover these shares of the targets, such as 0.8, in
+            place of those that the run was calibrated for.
         store: Path of the runs' store, if it has moved.
         model: Your own network, MODULE:CLASS, if its module is in the current directory or has
             moved.

@@ -22,10 +22,10 @@ from pgti.run.reporting.sensors import map_panel
 from pgti.run.run import Run
 from pgti.storage import write_atomically
 
-__all__ = ["build_page", "write_report"]
+__all__ = ["CURVES_BYTES", "build_page", "write_report"]
 
 _MAX_TARGETS = 4
-_CURVES_BYTES = 1_500_000  # of 8 MB, of which plotly takes 4.8 and a map of 11,160 sensors 1
+CURVES_BYTES = 1_200_000  # of 8 MB, of which plotly takes 4.8 and a map of 11,160 sensors 1
 
 
 def write_report(
@@ -110,7 +110,7 @@ def _where_section(
     errors = first.by("sensor", "model", targets[0])
     panels, missing, curves = [], [], None
     if first.run.problem is None and len(first.run.splits.test):
-        options = CurvesOptions(budget_bytes=_CURVES_BYTES, intervals=tuple(intervals))
+        options = CurvesOptions(budget_bytes=CURVES_BYTES, intervals=tuple(intervals))
         worst = int(np.nanargmax(errors)) if np.isfinite(errors).any() else 0
         shown = [group.evaluated[0] for group in groups]
         shown = [each for each in shown if each.run.problem is None]
