@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 EXAMPLE := build/example
 
-.PHONY: train test check pytest test-slow docs clean setup bench-pgt bench-step bench-loader bench-memory \
+.PHONY: train test check pytest test-slow docs dist test-dist clean setup bench-pgt bench-step bench-loader bench-memory \
 	bench-epoch bench-scaling bench-equivalence gpu-check
 
 setup: $(STAMP)
@@ -81,6 +81,17 @@ docs: $(STAMP)
 	$(BIN)/python docs/stage.py build/pages
 	$(BIN)/python docs/build_tutorials.py --out build/pages/tutorials
 	$(BIN)/zensical build --clean --strict
+
+# The sdist, and the wheel that is built from it, in dist/. `make test-dist` installs the wheel into an
+# empty environment and uses it there.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+test-dist: dist
+	$(BIN)/pytest -m slow tests/test_packaging.py
 
 # Benchmarks. ARGS adds options: make bench-step ARGS='--model dcrnn --rounds 3'. bench-epoch and
 # bench-equivalence measure STORE, by default a simulated one.

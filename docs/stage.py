@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")
+TOP = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 
 
 def stage(out: Path) -> None:
