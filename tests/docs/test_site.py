@@ -17,7 +17,7 @@ import pgti
 from ..browser import WIDTHS, Browser, assert_fits
 from .pages import DOCS, ROOT, read
 
-TOP = {"architecture.md", "changelog.md", "contributing.md"}
+TOP = {"architecture.md", "changelog.md", "contributing.md", "security.md"}
 TUTORIALS = {f"tutorials/{program.stem}.md" for program in (DOCS / "tutorials").glob("*.py")}
 INTEROP = ("pgti.interop.lightning", "pgti.interop.ray")
 PARTS = ("pgti.interop.pgt.data", "pgti.interop.pgt.layers")  # without __all__
