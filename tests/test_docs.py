@@ -104,6 +104,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], str], None]] = {
     "windows.md": check_windows,
 }
 LIBRARIES = {
+    "plots.md": ("plotly",),
     "README.md": ("plotly",),
     "python.md": ("plotly",),
     "windows.md": ("lightning", "accelerate"),
