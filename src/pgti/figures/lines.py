@@ -57,13 +57,15 @@ def series_lines(
                 showlegend=end == "high",
                 hoverinfo="skip",
             )
+    forecasts = [name for name in lines if name.startswith("forecast")]
     for position, (name, values) in enumerate(lines.items()):
-        role = "model" if name.startswith("forecast") else name
+        role = "model" if name in forecasts[:1] else name
+        place = forecasts.index(name) if name in forecasts else position
         figure.add_scatter(
             x=along,
             y=np.asarray(values),
             mode="lines",
-            line={"color": color_of(role, position), "width": _WIDTH},
+            line={"color": color_of(role, place), "width": _WIDTH},
             hovertemplate="%{y:.4~g}",
             name=escape_text(name),
         )

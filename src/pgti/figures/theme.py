@@ -31,8 +31,9 @@ COLORS: Mapping[str, str] = {
 }
 """One color per role, the same in every figure: those of Okabe and Ito."""
 
-RUN_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7a7a7a")
-"""Colors of things without a role, such as several runs, in their order."""
+RUN_COLORS = ("#0072B2", "#CC79A7", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#7a7a7a")
+"""Colors of things without a role, such as several runs, in their order: those of the usual
+baselines come last."""
 
 MAGNITUDE_SCALE = "Cividis"
 """Scale of numbers from small to large."""
@@ -104,7 +105,14 @@ def new_figure(
         font_color=_INK,
         xaxis=axis | {"title": {"text": escape_text(x), "standoff": 8}},
         yaxis=axis | {"title": {"text": escape_text(y), "standoff": 8}},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0},
+        legend={
+            "orientation": "h",
+            "yanchor": "bottom",
+            "y": 1.02,
+            "xanchor": "left",
+            "x": 0,
+            "traceorder": "normal",
+        },
         margin={"l": 8, "r": 8, "t": 48 if title else 16, "b": 8},
         hoverlabel={"namelength": -1},
     )

@@ -29,12 +29,12 @@ class CurvesOptions:
 
     Attributes:
         budget_bytes: of the page.
-        budget_seconds: for forecasts; what they do not reach is not shown.
+        budget_seconds: for forecasts of all runs; what they do not reach is not shown.
         intervals: probabilities of intervals; those that the run has are shown by default.
     """
 
     budget_bytes: int
-    budget_seconds: float = 20.0
+    budget_seconds: float = 12.0
     intervals: tuple[float, ...] = ()
 
 
@@ -63,11 +63,12 @@ def curves_panel(
     starts = _choose_starts(first, _RAW_NUMBERS // (per_window * (2 + len(same))))
     is_dense = len(starts) < 2 or int(starts[1] - starts[0]) == 1
     leads = _leads(spec.horizon, is_dense=is_dense and per_window * len(starts) < _RAW_NUMBERS // 8)
+    seconds = options.budget_seconds / len(same)
     names: list[str] = []
     parts: list[Floats] = []
     for index, each in enumerate(same):
         found = _forecast(
-            each, forecaster if index == 0 else each.run.forecaster, starts, leads, options
+            each, forecaster if index == 0 else each.run.forecaster, starts, leads, seconds
         )
         starts = starts[: len(found["forecast"])]
         parts = [part[: len(starts)] for part in parts]
@@ -112,7 +113,7 @@ def _forecast(
     forecaster: AbstractForecaster,
     starts: NDArray[np.int64],
     leads: Sequence[int],
-    options: CurvesOptions,
+    seconds: float,
 ) -> dict[str, Floats]:
     """Numbers by name, [windows, leads, N, C], of the windows that the time allows."""
     run = each.run
@@ -121,7 +122,7 @@ def _forecast(
     labels = ForecastLabels.of_source(run.source)
     found: dict[str, list[Floats]] = {}
     steps = [lead - 1 for lead in leads]
-    until = time.monotonic() + options.budget_seconds
+    until = time.monotonic() + seconds
     for block in forecast_blocks(forecaster, _until(loader.epoch(0), until), labels):
         more = {**_bands(block.more), "observed": block.observed, "forecast": block.forecast}
         for name, values in more.items():

@@ -117,7 +117,7 @@ def _bar_panel(groups: Sequence[Group], target: str, breakdown: str, name: str) 
         for group in groups
     }
     figure = bars(
-        [str(each) for each in first.groups(breakdown, target)],
+        [str(each)[:3] for each in first.groups(breakdown, target)],
         values,
         label=in_unit(first, target),
         x="hour of the day" if breakdown == "hour" else "",
@@ -127,7 +127,7 @@ def _bar_panel(groups: Sequence[Group], target: str, breakdown: str, name: str) 
         name=name,
         figure=figure,
         caption=f"Mean absolute error by {breakdown} of the forecast time. The run was evaluated "
-        "by an earlier version: `pgti evaluate` gives hours and weekdays together.",
+        "by an earlier version: pgti evaluate gives hours and weekdays together.",
     )
 
 
@@ -161,6 +161,8 @@ def _horizon_table(groups: Sequence[Group], target: str) -> Table:
     first = groups[0].evaluated[0]
     assert first.report is not None
     steps = first.report.shown_steps()
+    if any(len(group.evaluated) > 1 for group in groups):
+        del steps["average"]  # spreads take the room
     rows = []
     for metric, label in (("mae", "MAE"), ("rmse", "RMSE"), ("mape", "MAPE, %")):
         for group in groups:
