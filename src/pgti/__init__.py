@@ -94,7 +94,9 @@ if TYPE_CHECKING:
     from pgti.run.backtest import backtest as backtest
     from pgti.run.backtest_result import BacktestResult as BacktestResult
     from pgti.run.reporting.write import write_report as write_report
+    from pgti.run.search_result import TuneResult as TuneResult
     from pgti.run.train import train as train
+    from pgti.run.tune import tune as tune
     from pgti.store import Scaler as Scaler
     from pgti.store import SeriesStore as SeriesStore
     from pgti.training import AdamOptimizer as AdamOptimizer

@@ -26,6 +26,7 @@ COMMANDS = {
         "train": "Train a model and evaluate it on the test windows.",
         "backtest": "Backtest a model: forecast stretch after stretch, each from what came before.",
         "study": "Train several configurations with several seeds, and compare their test metrics.",
+        "tune": "Search for the options of the lowest validation error, with Optuna.",
         "plan": "Compute what the ranks of a job would do in an epoch.",
     },
     "Forecasting": {
