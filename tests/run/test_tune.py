@@ -38,6 +38,12 @@ def tune(store: SeriesStore, out: Path, **options: Any) -> pgti.TuneResult:
     return pgti.tune(store, out, model="linear", windows=WINDOWS, progress=False, **chosen)
 
 
+@pytest.fixture(scope="module")
+def whole(store: SeriesStore, tmp_path_factory: pytest.TempPathFactory) -> pgti.TuneResult:
+    """A search of three trials that nothing interrupted."""
+    return tune(store, tmp_path_factory.mktemp("whole") / "search", trials=3)
+
+
 class StopTrial(pgti.Callback):
     """Ends a trial after a validation, as `error` says."""
 
@@ -56,13 +62,13 @@ def test_the_best_trial_by_validation_is_ready_to_train(store: SeriesStore, tmp_
     """Trials, the best, its configuration and run, a failure among them, and the report."""
     failing = StopTrial(1, 1, RunError("the loss is not finite"))
 
-    result = tune(store, tmp_path / "search", trials=4, callbacks=[failing])
+    result = tune(store, tmp_path / "search", trials=3, callbacks=[failing])
 
     first, failed, *_ = result.trials
     assert first.params == {"training.learning_rate": 1e-3, "training.batch_size": 16}  # the base
     assert (failed.state, failed.error) == ("failed", "the loss is not finite")
     complete = [each for each in result.trials if each.state == "complete"]
-    assert len(complete) == 3
+    assert len(complete) == 2
     assert result.best.val_mae == min(each.val_mae for each in complete if each.val_mae)
     for each in complete:
         run = pgti.Run.open(result.run_directory(each.number)) if each == result.best else None
@@ -81,16 +87,14 @@ def test_the_best_trial_by_validation_is_ready_to_train(store: SeriesStore, tmp_
     assert 'src="http' not in page
 
 
-def test_no_trial_reads_a_test_window(store: SeriesStore, tmp_path: Path) -> None:
-    """With other test readings the search is the same, bit for bit."""
+def test_no_trial_reads_a_test_window(whole: pgti.TuneResult, tmp_path: Path) -> None:
+    """With other test readings a trial is the same, bit for bit."""
     values = make_series()
     values[-15:] = 7  # targets of test windows alone
-    other = make_store(tmp_path / "other", values)
 
-    found = [tune(each, tmp_path / f"{i}") for i, each in enumerate((store, other))]
+    other = tune(make_store(tmp_path / "other", values), tmp_path / "search", trials=1)
 
-    assert found[0].trials[0].val_mae == found[1].trials[0].val_mae
-    assert found[0].trials[1].params == found[1].trials[1].params
+    assert other.trials[0].curve == whole.trials[0].curve
 
 
 def test_pruned_trials_end_early(
@@ -106,9 +110,10 @@ def test_pruned_trials_end_early(
     assert [list(each.curve) for each in result.trials] == [[1, 2, 3], [1]]
 
 
-def test_an_interrupted_search_goes_on_where_it_stopped(store: SeriesStore, tmp_path: Path) -> None:
+def test_an_interrupted_search_goes_on_where_it_stopped(
+    store: SeriesStore, whole: pgti.TuneResult, tmp_path: Path
+) -> None:
     """As if it had not been: the same trials, epochs once, in the total that is asked for."""
-    whole = tune(store, tmp_path / "whole", trials=3)
     stop = StopTrial(1, 2, Interrupted("stopped", 15))
 
     with pytest.raises(Interrupted, match="goes on if it is started again") as caught:
@@ -140,9 +145,12 @@ def test_a_trial_of_another_process_is_left_to_it(store: SeriesStore, tmp_path: 
 def test_a_trial_that_always_kills_its_process_fails(store: SeriesStore, tmp_path: Path) -> None:
     """After the third start, so that the search goes on."""
     stop = StopTrial(0, 1, Interrupted("stopped", 15))
-    for _ in range(3):
-        with pytest.raises(Interrupted):
-            tune(store, tmp_path / "search", callbacks=[stop])
+    with pytest.raises(Interrupted):
+        tune(store, tmp_path / "search", callbacks=[stop])
+    study = optuna().load_study(
+        study_name="pgti", storage=f"sqlite:///{tmp_path / 'search' / 'study.db'}"
+    )
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, "starts", 3)
 
     result = tune(store, tmp_path / "search", callbacks=[stop])
 
@@ -160,15 +168,10 @@ def test_a_trial_that_always_kills_its_process_fails(store: SeriesStore, tmp_pat
         ({"trials": 0}, "trials is 0: it must be a whole number of at least 1"),
     ],
 )
-def test_refusals(
-    store: SeriesStore, tmp_path_factory: pytest.TempPathFactory, options: Any, message: str
-) -> None:
+def test_refusals(store: SeriesStore, whole: pgti.TuneResult, options: Any, message: str) -> None:
     """Another search in the same directory, and values that there are not."""
-    out = tmp_path_factory.getbasetemp() / "refused"
-    if not out.exists():
-        tune(store, out, trials=1)
     with pytest.raises(pgti.PgtiError, match=message):
-        tune(store, out, **options)
+        tune(store, whole.path, **options)
 
 
 def test_other_directories_and_missing_libraries_are_refused(

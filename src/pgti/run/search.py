@@ -191,13 +191,13 @@ class Search:
                 observers=self.tracking.observers(self.progress),
                 extensions=replace(self.extensions, callbacks=callbacks),
             )
-            del run
         except (PgtiError, RuntimeError, MemoryError) as error:
             self.tracking.end("failed")
             with self._locked():
                 self._fail(study, trial, error)
+            gc.collect()  # the traceback held the memory that the next trial needs
             return
-        finally:
+        if run.device.type != "cpu":
             gc.collect()  # the next trial needs the memory
         self.tracking.end("finished")
         with self._locked():
