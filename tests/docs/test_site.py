@@ -19,7 +19,7 @@ from .pages import DOCS, ROOT, read
 
 TOP = {"architecture.md", "changelog.md", "contributing.md", "security.md"}
 TUTORIALS = {f"tutorials/{program.stem}.md" for program in (DOCS / "tutorials").glob("*.py")}
-INTEROP = ("pgti.interop.lightning", "pgti.interop.ray")
+INTEROP = ("pgti.interop.lightning", "pgti.interop.ray", "pgti.interop.tracking")
 PARTS = ("pgti.interop.pgt.data", "pgti.interop.pgt.layers")  # without __all__
 FROM_ELSEWHERE = re.compile(
     r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="(?:https?:)?//[^"]*"'

@@ -23,7 +23,6 @@ __all__ = [
     "TrackioTracker",
     "WandbTracker",
     "log_test",
-    "register",
 ]
 
 
