@@ -201,7 +201,7 @@ def test_seeds_are_one_group_and_other_options_another(runs: tuple[Run, Run]) ->
     assert "median of 2 seeds" in page.lead[0]
     rows = tables_of(page)["Errors of speed in <b>mph</b> on the test windows"].rows
     low_mean, high_mean = sorted(float(run.evaluate().mae or 0) for run in runs)
-    assert f"({low_mean:.3f} to {high_mean:.3f})" in rows[0][-2]
+    assert f"({low_mean:.3f} to {high_mean:.3f})" in rows[0][-1]
 
 
 def test_two_models_are_compared_on_the_map_and_by_hour(
