@@ -59,6 +59,10 @@ COMMANDS = {
         "pgti_bench.forecast:forecast_command",
         "Time a forecast from a table in memory, and what the network takes of it.",
     ),
+    "serve": (
+        "pgti_bench.serve:serve_command",
+        "Load a server on loopback: latency, requests a second, and memory before and after.",
+    ),
     "append": (
         "pgti_bench.append:append_command",
         "Time how long it takes to append one row to stores of several lengths.",

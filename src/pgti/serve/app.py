@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -48,7 +49,10 @@ def build_app(served: ServedRun, options: ServeOptions, metrics: ServeMetrics) -
         """Prepare the model, and follow its checkpoints until the server ends."""
         worker.start(partial(_named, served.prepare))
         following = asyncio.create_task(_follow(served, options.reload_seconds))
+        gc.collect()
+        gc.freeze()  # collections need not look at what is there for good
         yield
+        gc.unfreeze()
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following

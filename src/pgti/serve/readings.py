@@ -170,6 +170,10 @@ def _of_records(
     names = list(dict.fromkeys(each.channel for each in given))
     named = {each: _only_channel(name, channels) if each is None else each for each in names}
     columns: dict[str, list[float | None]] = {each: [] for each in named.values()}
+    if len(columns) == 1:
+        times, sensors = [each.time for each in given], [str(each.sensor) for each in given]
+        columns[next(iter(columns))] = [each.value for each in given]
+        return _as_arrays(times, sensors, columns)
     if len(given) * len(columns) > max_readings:
         raise _too_many(name, max_readings)
     keys: list[tuple[str, str]] = []
@@ -187,6 +191,13 @@ def _of_records(
                 values.append(None)
         columns[channel][row] = each.value
     times, sensors = ([key[place] for key in keys] for place in (0, 1))
+    return _as_arrays(times, sensors, columns)
+
+
+def _as_arrays(
+    times: list[str], sensors: list[str], columns: dict[str, list[float | None]]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The columns of a long table as Arrow's arrays."""
     return (
         pa.array(times, pa.string()),
         pa.array(sensors, pa.string()),
