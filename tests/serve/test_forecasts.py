@@ -189,3 +189,57 @@ def test_arrow_that_claims_more_than_it_holds_is_refused(served: Served) -> None
         answer = served.post(content=content, headers={"Content-Type": ARROW})
         assert answer.status_code == status, answer.text
     assert served.post(content=stream(coded), headers={"Content-Type": ARROW}).status_code == 200
+
+
+def test_readings_that_float32_cannot_hold_are_refused(served: Served) -> None:
+    content = stream(long_table(NEWER * 1e300))
+    answer = served.post(content=content, headers={"Content-Type": ARROW})
+    assert answer.status_code == 422
+    assert "beyond the range of float32" in answer.json()["detail"]
+
+
+def test_several_channels_and_values_known_in_advance(tmp_path: Path) -> None:
+    times = SPEEDS.index
+    speed = SPEEDS["a"].to_numpy()[:, None].repeat(2, 1)
+    event = (times.hour.to_numpy() % 2)[:, None].repeat(2, 1).astype(float)
+    values = np.stack([speed, event], axis=-1)
+    frames = {
+        "speed": pd.DataFrame(speed, index=times, columns=["a", "b"]),
+        "event": pd.DataFrame(event, index=times, columns=["a", "b"]),
+    }
+    axes = ("time", "channel", "sensor")
+    frame = pd.concat(frames, axis=1)
+    pgti.ingest(frame, tmp_path / "store", axes=axes, known_future=("event",))
+    windows = {"input_steps": 4, "horizon": 2}
+    run = pgti.train(
+        tmp_path / "store", tmp_path / "run", model="gru", windows=windows, max_steps=1,
+        progress=False,
+    )  # fmt: skip
+    after = times[-1] + times.freq * np.arange(1, 3)
+    future = pd.DataFrame({"time": after.repeat(2), "sensor": ["a", "b"] * 2, "event": 1.0})
+    expected = run.forecast(future=future)
+    told = [
+        {"time": time.isoformat(), "sensor": sensor, "channel": "event", "value": 1.0}
+        for time in after
+        for sensor in ("a", "b")
+    ]
+    grid = {
+        "times": [time.isoformat() for time in times[-6:]],
+        "sensors": ["a", "b"],
+        "channels": ["speed", "event"],
+        "values": values[-6:].tolist(),
+    }
+    listed = [
+        {"time": time, "sensor": sensor, "channel": channel, "value": value}
+        for time, row in zip(grid["times"], grid["values"], strict=True)
+        for sensor, pair in zip(grid["sensors"], row, strict=True)
+        for channel, value in zip(grid["channels"], pair, strict=True)
+    ]
+    with serve(tmp_path / "run", intervals=()) as served:
+        assert served.post().status_code == 422  # what is to come is not known
+        check_same(served.post(json={"future": told}), expected)
+        for readings in (grid, listed):
+            check_same(served.post(json={"readings": readings, "future": told}), expected)
+        del listed[0]["channel"]
+        refused = served.post(json={"readings": listed, "future": told})
+        assert "say which each is" in refused.json()["detail"]

@@ -53,7 +53,14 @@ class StoreBuilder:
         """The store in memory; None if it would be larger."""
         blocks, num_bytes, exact = [], 0, self._series.meta.is_exact
         for block in self._rows():
-            blocks.append(block.astype(np.float64 if exact else np.float32, copy=False))
+            with np.errstate(over="ignore"):
+                blocks.append(block.astype(np.float64 if exact else np.float32, copy=False))
+            if np.isinf(blocks[-1]).any():
+                raise DataError(
+                    f"{self._readings.name} has readings beyond the range of float32, such as "
+                    f"{np.nanmax(np.abs(block)):g}: check their unit, or declare the value with "
+                    f"{option('options.missing')}"
+                )
             num_bytes += blocks[-1].nbytes
             if num_bytes > max_bytes:
                 return None
