@@ -101,6 +101,7 @@ def _inputs_of(
         if (given_readings := getattr(request, name)) is not None
     }
     # Options are those of the readings, or without any those of the future.
+    given["transpose"] = False  # as the run's source may have been
     given["long"] = tuple(next(iter(tables.values())).column_names)
     named = {"readings": _Readings, "future": _Future}
     wrapped = {name: named[name](table) for name, table in tables.items()}
