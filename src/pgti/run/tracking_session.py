@@ -155,7 +155,7 @@ class TrackingSession(Observer):
                 self._is_ending.wait(_SECONDS_TO_RETRY)
             else:
                 self._moved_at = monotonic()
-                self._is_failing = False
+                self._is_failing = self._has_lost
                 return
 
     def _note_failure(self, error: Exception) -> None:
@@ -218,7 +218,7 @@ class TrackingSession(Observer):
 
     def _send_files(self) -> None:
         run = self._directory
-        if self._position.id is None:
+        if self._position.id is None or self._has_lost:
             return
         files = [run.config_file, run.info_file, run.metrics_file, run.test_file, run.report_file]
         if self._tracker.checkpoint:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import pgti
 from pgti.errors import ConfigError
 from pgti.interop.tracking import MLflowTracker, log_test
 
@@ -80,6 +81,42 @@ def test_a_run_and_its_continuation_are_one_run(server: str, tmp_path: Path) -> 
     assert files == {"config.toml", "run.json", "metrics.jsonl", "best.pt"}
     local = client.download_artifacts(before.info.run_id, "best.pt", str(tmp_path))
     assert Path(local).read_bytes() == run.directory.best_checkpoint.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_delays_no_training_and_gets_the_rest_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed after the second step; started again, it has one run, with each step once."""
+    import mlflow  # noqa: PLC0415 - an extra
+
+    class KillServer(pgti.Callback):
+        def on_step(self, status: pgti.TrainingStatus) -> None:
+            if status.step == 2:
+                process.kill()
+                process.communicate()
+
+    process, port = start_server(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    store = open_store(tmp_path)
+    run = train(store, tmp_path / "run", "mlflow", callbacks=[KillServer()])
+    assert [each["step"] for each in run.directory.read_metrics()] == [2, 4, 4, 6, 8, 8]
+    lines = capsys.readouterr().err
+    assert lines.count("training goes on") == 1
+    assert lines.count("misses a part of the run") == 1
+
+    process, _ = start_server(tmp_path, port)
+    try:
+        train(store, tmp_path / "run", "mlflow", resume=True)
+        client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
+        experiment = client.get_experiment_by_name("pgti").experiment_id
+        (found,) = client.search_runs([experiment])
+        assert found.info.status == "FINISHED"
+        points = client.get_metric_history(found.info.run_id, "train/loss")
+        assert sorted(each.step for each in points) == [2, 4, 6, 8]
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_server_that_is_away_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
