@@ -1,6 +1,7 @@
 """The map of a report: sensors colored by their errors, and the choices of what colors them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from pgti.run.reporting.errors import in_unit
 
 __all__ = ["layout_of", "map_panel"]
 
-_MAX_CHOICES = 12  # each takes 4 bytes of every sensor
+_CHOICES_BYTES = 600_000  # of a page
+_BYTES_PER_SENSOR = 16 / 3  # of a choice: float32 in base64
 
 
 def layout_of(graph: SensorGraph) -> NDArray[np.float64]:
@@ -63,8 +65,11 @@ def map_panel(groups: Sequence[Group], targets: Sequence[str], *, clickable: boo
 
 def _choices(groups: Sequence[Group], targets: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """What colors the map: errors of the first group, differences from others, and baselines."""
-    first, choices = groups[0].evaluated[0], {}
+    first = groups[0].evaluated[0]
+    of_targets: list[dict[str, Mapping[str, Any]]] = []
     for target in targets:
+        choices: dict[str, Mapping[str, Any]] = {}
+        of_targets.append(choices)
         of = f" of {target}" if len(targets) > 1 else ""
 
         def errors(group: Group, metric: str, target: str = target) -> Any:
@@ -90,7 +95,12 @@ def _choices(groups: Sequence[Group], targets: Sequence[str]) -> dict[str, Mappi
                 mine - theirs, f"{unit}, {name} minus {baseline}", difference=True
             )
             choices[f"MAE{of}, {baseline}"] = _choice(theirs, f"{unit}, {baseline}")
-    return dict(list(choices.items())[: _MAX_CHOICES * len(targets)])
+    # The first choices of every target come first, and as many as the page has room for.
+    ordered = [
+        each for row in zip_longest(*(c.items() for c in of_targets)) for each in row if each
+    ]
+    count = int(_CHOICES_BYTES / (_BYTES_PER_SENSOR * len(first.run.store.meta.node_ids)))
+    return dict(ordered[: max(len(targets), count)])
 
 
 def _choice(values: NDArray[Any], label: str, *, difference: bool = False) -> dict[str, Any]:
