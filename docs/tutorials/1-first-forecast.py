@@ -91,7 +91,8 @@ except pgti.DataError as error:
     print(error)
 
 # %% [markdown]
-# A picture of the store shows when sensors were silent.
+# Pictures of the store show when sensors were silent, the typical week, and where the sensors are.
+# A time zone that was mistaken, or a zero that means missing, shows here at once.
 
 # %%
 store.plot()
@@ -139,7 +140,13 @@ print(by_hour.nlargest(3).round(2).to_string())
 # picture shows a day of one station: what was measured, and what was forecast an hour before.
 
 # %%
-run.plot(ids[3])
+run.plot.forecast(ids[3])
+
+# %% [markdown]
+# And where is it wrong? A map shows the error of each station.
+
+# %%
+run.plot.map()
 
 # %% [markdown]
 # ## The next hour

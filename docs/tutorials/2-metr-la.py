@@ -87,7 +87,7 @@ for note in store.notes:
 # in which every car stood still.
 
 # %%
-store.plot()
+store.plot.week()
 
 # %% [markdown]
 # ## The recipe
@@ -144,11 +144,15 @@ pd.DataFrame(errors, index=pd.Index(["15 min", "30 min", "60 min"], name="publis
 #
 # ## Where the error is
 #
-# A benchmark reports one number. The run knows more: the picture shows one detector's last day,
-# and the table the detectors with the largest errors.
+# A benchmark reports one number. The run knows more: the first picture shows one detector's last
+# day, and the second the errors by hour and weekday, and the table the detectors with the largest
+# errors.
 
 # %%
-run.plot(run.store.meta.node_ids[0])
+run.plot.forecast(run.store.meta.node_ids[0])
+
+# %%
+run.plot.hours()
 
 # %%
 by_sensor = run.evaluate().by("sensor")

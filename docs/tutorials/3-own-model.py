@@ -98,6 +98,9 @@ own = pgti.train(
 )
 own.evaluate()
 
+# %%
+own.plot.horizon()
+
 # %% [markdown]
 # The report calls it "custom", because the class lives in this notebook and no other program can
 # import it: `pgti.Run.open("own", model=NeighborNet)` opens the run again. Save the class as

@@ -70,6 +70,12 @@ result = torchrun(f"train store --run-dir two {model} --epochs 2 --overwrite")
 result["world_size"], result["test"]["mae"]["mean"]
 
 # %% [markdown]
+# The run directory is like any other:
+
+# %%
+pgti.Run.open("two").plot.horizon()
+
+# %% [markdown]
 # ## The result is that of one rank
 #
 # `--batch-size` is the size of the **global** batch. The windows of a batch follow from the seed

@@ -91,6 +91,9 @@ print(*store.notes, sep="\n")
 latest = run.forecast()  # from the newest rows of the store
 latest["origin"].max()
 
+# %%
+run.plot.latest(ids[3])
+
 # %% [markdown]
 # In a crontab these are two lines, behind `set -e`, so that no forecast is made of old rows if the
 # append fails:
