@@ -4,6 +4,7 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from pgti import ConfigError, write_report
+from pgti import ConfigError, simulate, write_report
 from pgti.figures import sensor_map
 from pgti.graph import SensorGraph
 from pgti.report import Page, Panel, Section, Table, pack_series, render_page
-from pgti.run import Run, RunConfig, train_run
+from pgti.run import ModelConfig, Run, RunConfig, train_run
 from pgti.run.reporting.learned import strongest_edges
 from pgti.run.reporting.write import CURVES_BYTES, build_page
 from pgti.store import SeriesStore, StoreWriter
@@ -318,3 +319,18 @@ def test_the_strongest_edges_are_the_largest_weights() -> None:
     assert sorted(weights) == sorted(np.sort(matrix.ravel())[-7:])
     assert np.array_equal(matrix[edges[0], edges[1]], weights)
     assert strongest_edges(np.zeros((3, 3)), 5)[0].shape == (2, 0)
+
+
+@pytest.mark.slow
+def test_a_report_of_a_run_of_11160_sensors(tmp_path: Path) -> None:
+    """Simulated, trained for an epoch, and reported in 8 MB without forecasting all windows."""
+    store = simulate(tmp_path / "store", sensors=11_160, steps=150)
+    config = make_config(store, epochs=1, batch_size=32)
+    config = replace(config, model=ModelConfig(name="stid", options={"layers": 1}))
+    run = train_and_evaluate(config, tmp_path / "run")
+    out = run.report(tmp_path / "report.html")
+    assert out.stat().st_size < 8_000_000
+    (table, *_) = [t for c, t in tables_of(build_page([run])).items() if "worst sensors" in c]
+    frame = run.evaluate().by("sensor").query("forecaster == 'stid'")
+    worst = frame.sort_values("mae", ascending=False, kind="stable").head(10)
+    assert [row[0] for row in table.rows] == worst["sensor"].tolist()
