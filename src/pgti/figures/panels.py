@@ -12,7 +12,7 @@ _TITLE = 40  # pixels of a panel's title
 _LEGEND_ROW = 20
 _AXIS = 68  # of the ticks and title of its horizontal axis
 _BAR = 66  # of a color bar below it
-_NARROW = 330  # the width that legends are given rows for
+_NARROW = 280  # the width that legends are given rows for
 _OF_ALL = ("template", "font", "colorway", "paper_bgcolor", "plot_bgcolor", "hoverlabel")
 
 
@@ -55,10 +55,7 @@ class _Panel:
         self.layout = figure.layout.to_plotly_json()
         names = [each.name for each in self.traces if each.name and each.showlegend is not False]
         self.has_legend = self.layout.get("showlegend", len(names) > 1)
-        rows = 0
-        if self.has_legend:
-            is_grouped = any(each.legendgroup for each in self.traces)
-            rows = _legend_rows(names, is_grouped=is_grouped)
+        rows = _legend_rows(names) if self.has_legend else 0
         has_axis = self.layout["xaxis"].get("visible", True)
         self.head = _TITLE + _LEGEND_ROW * rows
         self.axis = _AXIS if has_axis else 8
@@ -104,12 +101,9 @@ class _Panel:
                 getattr(stacked, f"add_{kind[:-1]}")(_moved(each, x, y))
 
 
-def _legend_rows(names: Sequence[str], *, is_grouped: bool) -> int:
-    """Rows of a legend on a narrow screen, with columns of the longest name, or groups in a row."""
-    widths = [6.6 * len(name) + 46 for name in names]
-    if is_grouped:
-        return int(-(-sum(widths) // _NARROW))
-    return int(-(-len(names) // max(1.0, _NARROW // max(widths, default=1.0))))
+def _legend_rows(names: Sequence[str]) -> int:
+    """Rows of a legend on a narrow screen: plotly gives each name a row, or one to all of them."""
+    return 1 if sum(7 * len(name) + 46 for name in names) <= _NARROW else len(names)
 
 
 def _bar_of(trace: Any) -> Any:
