@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from pgti.graph import SensorGraph as SensorGraph
     from pgti.ingestion import IngestOptions as IngestOptions
     from pgti.ingestion import ingest as ingest
+    from pgti.interop.export import ExportedRun as ExportedRun
+    from pgti.interop.export import export as export
     from pgti.models import A3TGCN as A3TGCN
     from pgti.models import AGCRN as AGCRN
     from pgti.models import D2STGNN as D2STGNN

@@ -32,6 +32,8 @@ COMMANDS = {
     "Forecasting": {
         "evaluate": "Evaluate a trained run: MAE, RMSE and MAPE in original units.",
         "predict": "Forecast with a trained run: past the end of the series, or a part of it.",
+        "export": "Export a trained run to a file that forecasts without pgti: .pt2 (torch) or "
+        ".onnx.",
         "report": "Write a report of runs: one HTML file that opens offline.",
         "serve": "Serve a trained run: forecasts over HTTP, metrics, and a dashboard.",
     },

@@ -13,6 +13,7 @@ from pgti.display import count_of
 from pgti.errors import ConfigError
 from pgti.graph import SensorGraph
 from pgti.nn import ChunkLimits, Supports, checkpointed
+from pgti.nn.execution import is_exporting
 from pgti.nn.limits import chunk_limits
 from pgti.shapes import BHNC, BLNC
 from pgti.windows import ModelShape
@@ -214,6 +215,8 @@ class AbstractModel(nn.Module, ABC):
         checkpointing, chunks of c of T steps store T / c states, and the backward pass holds the
         activations of c steps: c = sqrt(T / 7) needs the least memory.
         """
+        if is_exporting():
+            return num_steps
         if not torch.is_grad_enabled():
             steps = num_steps  # not a quotient, of which the compiler would make a graph each
             while steps > 1 and steps * numbers_per_step > self.limits.activations:

@@ -204,7 +204,7 @@ class D2STGNN(AbstractModel):
         dynamic = self.graphs(readings_BLNC, time_BT, *vectors, supports)
         powers = [off_diagonal_powers(graph, self.config.hops) for graph in dynamic]
         learned = off_diagonal_powers(learned_NN.to(dynamic[0].dtype), self.config.hops)
-        expanded = [each.expand(len(time_BT), -1, -1) for each in learned]
+        expanded = [each.expand(time_BT.shape[0], -1, -1) for each in learned]
         return torch.cat([*(each for part in powers for each in part), *expanded], dim=2)
 
 

@@ -154,7 +154,7 @@ class GMAN(AbstractModel):
         probability = self.config.dropout if self.training else 0.0
         h_BTND = self._apply_part(self.exit, dropout(h_BTND, probability))
         forecast_B1MC = self.regression(dropout(h_BTND, probability).flatten(1, 2))
-        return forecast_B1MC.view(len(x), shape.horizon, shape.num_nodes, -1)
+        return forecast_B1MC.view(x.shape[0], shape.horizon, shape.num_nodes, -1)
 
     def _times(self, calendar_BTF: Tensor) -> Tensor:
         """[B, L + H, D]: the vectors of times; zeros without calendar."""
@@ -312,6 +312,6 @@ class _Transform(nn.Module):
         )
         query, key, value = (each.transpose(1, 2).flatten(0, 1) for each in parts_BTND)
         read_MHD = attend(query, key, value, self._heads)
-        read_BNHD = read_MHD.view(len(h_BLND), -1, *read_MHD.shape[1:])
+        read_BNHD = read_MHD.view(h_BLND.shape[0], -1, *read_MHD.shape[1:])
         attended: Tensor = self.attended(read_BNHD.transpose(1, 2), moments)
         return attended

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import Regression
 from pgti.nn import Supports
+from pgti.nn.execution import split_parts
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["GRU", "GRUConfig"]
@@ -73,7 +74,7 @@ class GRU(AbstractModel):
         state_MD = torch.cat(
             [
                 self.maybe_checkpoint(self._encode, part_LMC, draws=draws)
-                for part_LMC in torch.split(x_LMC, sequences, dim=1)
+                for part_LMC in split_parts(x_LMC, sequences, dim=1)
             ]
         )
         return self.regression(state_MD.view(batch, num_nodes, -1))

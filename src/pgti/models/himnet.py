@@ -184,13 +184,13 @@ class HimNet(AbstractModel):
 
     def _encode(self, x: BLNC, steps: int) -> Tensor:
         """The sum of both encoders' last states, [B, N, D]."""
-        by_node_NBD = x.new_zeros(x.shape[2], len(x), self.config.hidden)
+        by_node_NBD = x.new_zeros(x.shape[2], x.shape[0], self.config.hidden)
         states = by_node_NBD, by_node_NBD.transpose(0, 1)
         adjacency = adaptive_adjacency(
             self.node_embedding, self.node_embedding, self.config.adjacency
         )
         times_B1D = self.calendar(x[:, -1:])
-        times_BR = torch.cat(times_B1D, dim=2)[:, 0] if times_B1D else x.new_ones(len(x), 1)
+        times_BR = torch.cat(times_B1D, dim=2)[:, 0] if times_B1D else x.new_ones(x.shape[0], 1)
         weights = (
             self.node_encoder.weights(self.node_embedding, self.limits),
             self.time_encoder.weights(times_BR, self.limits),

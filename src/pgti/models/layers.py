@@ -173,7 +173,7 @@ def map_steps(weight_KR: Tensor, series_BRN: Tensor) -> Tensor:
 
     `torch.matmul` and einsum would transpose the series into a copy of it.
     """
-    return torch.bmm(weight_KR.expand(len(series_BRN), -1, -1), series_BRN)
+    return torch.bmm(weight_KR.expand(series_BRN.shape[0], -1, -1), series_BRN)
 
 
 def required_history(history: Tensor | None, shape: ModelShape) -> Tensor | None:
@@ -222,7 +222,7 @@ def continued_calendar(x: BLNC, shape: ModelShape) -> Tensor:
     rows_H = torch.arange(1, shape.horizon + 1, device=x.device)
     last = {name: past_BLF[:, -1:, place] for place, name in enumerate(shape.calendar)}
     per_day = shape.steps_per_day
-    days_BH = rows_H.div(per_day).expand(len(x), -1) if per_day else torch.zeros_like(rows_H)
+    days_BH = rows_H.div(per_day).expand(x.shape[0], -1) if per_day else torch.zeros_like(rows_H)
     if "time-of-day" in last:
         seconds_BH = (last["time-of-day"] + days_BH) * _SECONDS_PER_DAY
         days_BH = seconds_BH.round() / _SECONDS_PER_DAY  # a rounded fraction may miss midnight
@@ -233,5 +233,5 @@ def continued_calendar(x: BLNC, shape: ModelShape) -> Tensor:
         last["day-of-week"] = last["day-of-week"] / _DAYS_PER_WEEK
     future = [each.expand(-1, shape.horizon) for each in last.values()]
     if not future:
-        return past_BLF.new_zeros(len(x), shape.input_steps + shape.horizon, 0)
+        return past_BLF.new_zeros(x.shape[0], shape.input_steps + shape.horizon, 0)
     return torch.cat([past_BLF, torch.stack(future, dim=2).to(x.dtype)], dim=1)

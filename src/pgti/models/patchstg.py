@@ -11,6 +11,7 @@ from pgti.graph import SensorGraph, patch_sensors
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
 from pgti.nn import Linear, PatchSupports, Supports, dropout
+from pgti.nn.execution import split_parts
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["PatchSTG", "PatchSTGConfig"]
@@ -138,12 +139,12 @@ class PatchSTG(AbstractModel):
         assert isinstance(supports, PatchSupports)
         sensors, size = supports.sensors.flatten(), supports.sensors.shape[1]
         tokens_BTD = self._embed(x, sensors)
-        tokens_BPSD = tokens_BTD.view(len(x), -1, size, tokens_BTD.shape[2])
+        tokens_BPSD = tokens_BTD.view(x.shape[0], -1, size, tokens_BTD.shape[2])
         windows = max(1, self.limits.tokens // len(sensors))
         for layer in self.layers:
             parts_BPSD = [
                 self.maybe_checkpoint(layer, each, draws=True)
-                for each in torch.split(tokens_BPSD, windows)
+                for each in split_parts(tokens_BPSD, windows)
             ]
             tokens_BPSD = torch.cat(parts_BPSD) if len(parts_BPSD) > 1 else parts_BPSD[0]
         forecast_BHTC = self.regression(tokens_BPSD.flatten(1, 2))
@@ -152,7 +153,7 @@ class PatchSTG(AbstractModel):
     def _embed(self, x: BLNC, sensors: Tensor) -> Tensor:
         """The vector of the sensor at every place, [B, T, D]."""
         window_BTK = x.transpose(1, 2).flatten(2).index_select(1, sensors)
-        size = (len(x), len(sensors), -1)
+        size = (x.shape[0], len(sensors), -1)
         parts_BTD = [
             self.window_embedding(window_BTK),
             *(vector_B1D.expand(size) for vector_B1D in self.calendar(x[:, -1:])),

@@ -173,7 +173,7 @@ class STBalance(AbstractModel):
             vectors.insert(0, self.history_embedding(history, x))
         handed_BND = torch.cat(vectors, dim=2)
         nodes_BND = [
-            embedding(supports, index).expand(len(x), -1, -1)
+            embedding(supports, index).expand(x.shape[0], -1, -1)
             for index, embedding in enumerate(self.node_embeddings)
         ]
         states_BND: list[Tensor] = []

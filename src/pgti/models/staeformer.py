@@ -10,6 +10,7 @@ from pgti.errors import ConfigError
 from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForcing
 from pgti.models.layers import CalendarEmbedding, Regression
 from pgti.nn import Linear, Supports, attend, dropout_add
+from pgti.nn.execution import split_parts
 from pgti.shapes import BHNC, BLNC
 
 __all__ = ["STAEformer", "STAEformerConfig"]
@@ -141,7 +142,7 @@ class STAEformer(AbstractModel):
         """A layer that attends over the third dimension, some groups of tokens at a time."""
         groups_GTD = tokens.flatten(0, 1)
         size = self.limits.tokens // groups_GTD.shape[1]
-        parts_GTD = torch.split(groups_GTD, max(1, size))
+        parts_GTD = split_parts(groups_GTD, max(1, size))
         outputs_GTD = [self.maybe_checkpoint(layer, each, draws=True) for each in parts_GTD]
         return torch.cat(outputs_GTD).view(tokens.shape)
 

@@ -127,7 +127,7 @@ class STID(AbstractModel):
     ) -> BHNC:
         """Forecast the targets; see `AbstractModel.forward`."""
         history = required_history(history, self.shape)
-        batch, num_nodes = len(x), x.shape[2]
+        batch, num_nodes = x.shape[0], x.shape[2]
         vectors = [
             self.window_embedding(x.transpose(1, 2).flatten(2)),
             supports.local(self.node_embedding).expand(batch, -1, -1),

@@ -13,6 +13,7 @@ from pgti.models.base import AbstractModel, ModelConfig, ModelShape, TeacherForc
 from pgti.models.gpt2_weights import GPT2_SETTINGS, read_gpt2_weights
 from pgti.models.layers import CalendarEmbedding, Regression
 from pgti.nn import ChunkLimits, Supports
+from pgti.nn.execution import split_parts
 from pgti.nn.limits import chunk_limits
 from pgti.shapes import BHNC, BLNC
 
@@ -152,7 +153,7 @@ class STLLM(AbstractModel):
 
     def _embed(self, x: BLNC) -> Tensor:
         """The vectors of window, last row's time and sensor, concatenated."""
-        batch, num_nodes = len(x), self.shape.num_nodes
+        batch, num_nodes = x.shape[0], self.shape.num_nodes
         parts_BND = [self.token_embedding(x.transpose(1, 2).flatten(2))]
         vectors_B1D = self.calendar(x[:, -1:])
         if vectors_B1D:
@@ -164,7 +165,8 @@ class STLLM(AbstractModel):
         self, half: Callable[[nn.Module, Tensor], Tensor], block: nn.Module, tokens: Tensor
     ) -> Tensor:
         """Half a layer, of some rows of `tokens` at a time; rows are independent."""
-        parts = torch.split(tokens, max(1, self.limits.tokens // tokens[0].shape[:-1].numel()))
+        rows = max(1, self.limits.tokens // tokens.shape[1:-1].numel())
+        parts = split_parts(tokens, rows)
         return torch.cat([self.maybe_checkpoint(half, block, part, draws=True) for part in parts])
 
     def _freeze(self) -> None:

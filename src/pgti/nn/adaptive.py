@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pgti.errors import ConfigError
+from pgti.nn import plain
 from pgti.nn.execution import (
     add_product,
     autocast_dtype,
@@ -249,6 +250,7 @@ _convolve = Operator(
     "adaptive_convolution",
     returns=["output"],
     saves=["x_LNBC", "weight_KCO", "powers_NP", "pool_RN"],
+    plain=plain.adaptive_convolution,
 )
 
 

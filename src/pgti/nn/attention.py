@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pgti.nn.execution import split_parts
+
 __all__ = ["attend"]
 
 _HEAD_WIDTH_UNIT = 8
@@ -42,7 +44,7 @@ def attend(
     def by_head(tokens_GTD: Tensor) -> tuple[Tensor, ...]:
         tokens_GHTD = tokens_GTD.view(*tokens_GTD.shape[:2], heads, -1).transpose(1, 2)
         tokens_GHTD = functional.pad(tokens_GHTD, (0, gap)) if gap else tokens_GHTD
-        return torch.split(tokens_GHTD, size)
+        return split_parts(tokens_GHTD, size)
 
     read = [
         functional.scaled_dot_product_attention(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pgti.nn import plain
 from pgti.nn.execution import (
     autocast_dtype,
     hop_dtype,
@@ -335,5 +336,9 @@ class _Convolution(Operation):
 
 
 _convolve = Operator(
-    _Convolution, "diffusion_convolution", returns=["output"], saves=["x_LNBC", "weight_HCO"]
+    _Convolution,
+    "diffusion_convolution",
+    returns=["output"],
+    saves=["x_LNBC", "weight_HCO"],
+    plain=plain.diffusion_convolution,
 )

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar, TypeVarTuple, cast
 
 import torch
@@ -16,9 +16,12 @@ __all__ = [
     "bfloat16_speed",
     "checkpointed",
     "draw_as_linear",
+    "exporting",
     "hop_dtype",
+    "is_exporting",
     "normalized",
     "refuse_second_derivative",
+    "split_parts",
     "split_rows",
     "without_autocast",
 ]
@@ -27,10 +30,37 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
+_is_exporting = False  # not torch's flag, which the compiler cannot trace; that is global, too
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """A context in which layers compute by torch's own operators, for batches of any size.
+
+    For `torch.export`: the graph has no operator of pgti, and no size of a batch.
+    """
+    global _is_exporting  # noqa: PLW0603 - torch traces for all threads, too
+    before, _is_exporting = _is_exporting, True
+    try:
+        yield
+    finally:
+        _is_exporting = before
+
+
+def is_exporting() -> bool:
+    """Whether the block of `exporting` runs."""
+    return _is_exporting
+
+
 def split_rows(num_rows: int, rows_per_chunk: int) -> list[slice]:
     """Rows in chunks of at most `rows_per_chunk` rows, but at least one."""
     size = max(1, rows_per_chunk)
     return [slice(first, min(first + size, num_rows)) for first in range(0, num_rows, size)]
+
+
+def split_parts(x: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """`torch.split`; the whole while `torch.export` traces, which would count the parts."""
+    return (x,) if is_exporting() else torch.split(x, size, dim)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
@@ -39,7 +69,7 @@ def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     For the last product of a model, where bfloat16 would round off 3 digits. `torch.autocast`
     itself raises for devices without autocast, such as `meta`.
     """
-    if torch.amp.is_autocast_available(device.type):
+    if torch.amp.is_autocast_available(device.type) and not is_exporting():
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgti.nn import plain
 from pgti.nn.execution import (
     add_product,
     autocast_dtype,
@@ -205,6 +206,7 @@ _convolve_taps = Operator(
     "gated_convolution",
     returns=["z", "last"],
     saves=["x_LNBC", "weight_KCG", "gates"],
+    plain=plain.gated_convolution,
 )
 
 
@@ -301,6 +303,7 @@ _convolve_windows = Operator(
     "gated_window_convolution",
     returns=["z"],
     saves=["x_MLC", "weight_KCG", "gates"],
+    plain=plain.gated_window_convolution,
 )
 
 

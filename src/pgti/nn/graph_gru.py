@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgti.nn import plain
 from pgti.nn.execution import (
     add_product,
     autocast_dtype,
@@ -240,6 +241,7 @@ _recur = Operator(
         "weight_input",
         "weight_state",
     ],
+    plain=plain.graph_recurrence,
     takes_none=True,
 )
 

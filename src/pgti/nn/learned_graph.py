@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from pgti.nn import plain
 from pgti.nn.csr import csr_matrix, multiply_into
 from pgti.nn.execution import without_autocast
 from pgti.nn.limits import CPU_LIMITS, ChunkLimits, dense_limits
@@ -230,6 +231,16 @@ def _contiguous_like(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 _multiply = Operator(
-    _Product, "learned_graph_product", returns=["product"], saves=["values_NK", "x_NF"]
+    _Product,
+    "learned_graph_product",
+    returns=["product"],
+    saves=["values_NK", "x_NF"],
+    plain=plain.learned_product,
 )
-_sample = Operator(_Sample, "learned_graph_sample", returns=["values"], saves=["p_NF", "q_NF"])
+_sample = Operator(
+    _Sample,
+    "learned_graph_sample",
+    returns=["values"],
+    saves=["p_NF", "q_NF"],
+    plain=plain.learned_sample,
+)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pgti.nn import plain
 from pgti.nn.execution import (
     refuse_second_derivative,
     split_rows,
@@ -157,6 +158,7 @@ _evaluate = Operator(
     "mix_hop_polynomial",
     returns=["y"],
     saves=["x_NRC", "center_CO", "powers_DKCO", "along_NK", "against_NK"],
+    plain=plain.mix_hop_polynomial,
 )
 
 

@@ -19,6 +19,7 @@ from pgti.nn.execution import (
     add_product,
     autocast_dtype,
     checkpointed,
+    is_exporting,
     refuse_second_derivative,
     split_rows,
     without_autocast,
@@ -48,10 +49,10 @@ class NodeWeights:
     ) -> None:
         self._embedding_NR, self._pool_RKCO = embedding_NR, pool_RKCO
         self._limit = limits.node_weights
+        self._most_stored = limits.stored_weights // pool_RKCO[0].numel()
         self._weights_NCO: Sequence[Tensor] | None = None
-        if len(embedding_NR) * pool_RKCO[0].numel() <= limits.stored_weights:
-            # Unbound once, so that the gradients of all calls are added before they are stacked.
-            self._weights_NCO = _weights(embedding_NR, pool_RKCO).unbind(dim=1)
+        if not is_exporting() and len(embedding_NR) <= self._most_stored:
+            self._weights_NCO = self._store()
 
     def add_products(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
         """base_n + sum_k x_kn W_nk for every node n; differentiable.
@@ -63,12 +64,30 @@ class NodeWeights:
         Returns:
             [N, M, O], in the precision of the embedding.
         """
+        if is_exporting() and self._weights_NCO is None:
+            if not self._are_stored_for_export(terms_NMC[0].shape[1]):
+                return _add_expanded_products(
+                    self._pool_RKCO, base_NMO, self._embedding_NR, *terms_NMC
+                )
+            self._weights_NCO = self._store()
         if self._weights_NCO is None:
             few_rows = terms_NMC[0].shape[1] <= _FEW_ROWS * len(self._pool_RKCO)
             return (self._add_few if few_rows else self._add_many)(base_NMO, terms_NMC)
         for x_NMC, weight_NCO in zip(terms_NMC, self._weights_NCO, strict=True):
             base_NMO = base_NMO + torch.bmm(x_NMC, weight_NCO)  # autocast would round such a sum
         return base_NMO.to(self._embedding_NR.dtype)
+
+    def _store(self) -> Sequence[Tensor]:
+        # Unbound once, so that the gradients of all calls are added before they are stacked.
+        return _weights(self._embedding_NR, self._pool_RKCO).unbind(dim=1)
+
+    def _are_stored_for_export(self, num_rows: int) -> bool:
+        """Whether an exported program computes weights; it does not know the size of a batch."""
+        sizes: tuple[object, ...] = (num_rows, self._embedding_NR.shape[0])
+        is_known_rows, is_known_nodes = (isinstance(each, int) for each in sizes)
+        if is_known_rows and num_rows <= _FEW_ROWS * len(self._pool_RKCO):
+            return False
+        return not is_known_nodes or self._embedding_NR.shape[0] <= self._most_stored
 
     def _add_few(self, base_NMO: Tensor, terms_NMC: Sequence[Tensor]) -> Tensor:
         """`add_products` of few rows, without weights; E_nr x_n of some nodes at a time."""

@@ -7,12 +7,13 @@ computing them. A module, such as the operators of a graph, reaches them as a nu
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from pgti.nn.execution import is_exporting
 from pgti.nn.operator_arguments import (
     by_parameter,
     flat,
@@ -59,6 +60,8 @@ class Operator:
         returns: names of the tensors that its `forward` returns.
         saves: names of those that it saves for the backward pass, in order: its parameters, what it
             returns, and others that it has computed, which may be None where nothing is saved.
+        plain: gives the same results in torch's own operators, for `torch.export`; see
+            `pgti.nn.plain`. Without it what uses the operator cannot be exported.
         takes_none: its `backward` takes None for the gradient of a result that had no effect; by
             default it gets zeros.
     """
@@ -70,9 +73,11 @@ class Operator:
         *,
         returns: Sequence[str],
         saves: Sequence[str],
+        plain: Callable[..., Any] | None = None,
         takes_none: bool = False,
     ) -> None:
         self._function, self._returns, self._saves = function, returns, saves
+        self._plain = plain
         self._takes_none = takes_none
         self._parameters = parameters_of(function.forward)
         self._tensors = [each for each in self._parameters if each.is_tensor]
@@ -113,6 +118,8 @@ class Operator:
         """The results of `forward`, differentiable."""
         if not torch.compiler.is_compiling():
             return self._function.apply(*args)  # type: ignore[no-untyped-call]
+        if self._plain is not None and is_exporting():
+            return self._plain(*args)
         if self._variadic is not None:
             fixed = len(self._parameters) - 1
             args = (*args[:fixed], list(args[fixed:]))

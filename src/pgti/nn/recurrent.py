@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pgti.nn import plain
 from pgti.nn.diffusion import DiffusionProduct, diffusion_convolution
 from pgti.nn.execution import (
     autocast_dtype,
@@ -284,5 +285,6 @@ _recur = Operator(
     "diffusion_recurrence",
     returns=["states", "last"],
     saves=["h_NBD", "states", "gates", "candidates", "weight_gates", "weight_candidate"],
+    plain=plain.diffusion_recurrence,
     takes_none=True,
 )

@@ -241,6 +241,10 @@ class Supports(nn.Module):
                 self._matrices[name, dtype] = build().to(dtype)
         return self._matrices[name, dtype]
 
+    def csr_parts(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Operator `index` in CSR form: starts of rows [N + 1], columns, values."""
+        return self._csr_parts(operator_name(index, transposed=False))
+
     def _csr_parts(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """The buffers of an operator: starts of rows, columns, values."""
         rows, columns, values = (

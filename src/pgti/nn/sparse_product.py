@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from pgti.nn.execution import is_exporting
+from pgti.nn.limits import dense_limits
 from pgti.nn.operator_arguments import object_of
+from pgti.nn.plain import add_rows
 from pgti.shapes import NF
 
 if TYPE_CHECKING:
     from pgti.nn.sparse import Supports
 
-__all__ = ["copied_powers", "sparse_product"]
+__all__ = ["copied_powers", "prepare_export", "sparse_product"]
+
+_EXPORTED_DENSE = 1024
+"""N up to which an exported program multiplies by a matrix [N, N], 4 MiB of each operator."""
 
 
 def sparse_product(x_NF: NF, supports: "Supports", index: int) -> NF:
@@ -26,11 +32,45 @@ def sparse_product(x_NF: NF, supports: "Supports", index: int) -> NF:
         supports: has the operators.
         index: of the operator.
     """
+    if is_exporting():
+        return _exported_product(x_NF, supports, index)
     if torch.compiler.is_compiling():
         product: Tensor = _operator(x_NF, supports.handle, index, False)
     else:
         product = _Product.apply(x_NF, supports, index, False)  # type: ignore[no-untyped-call]
     return product
+
+
+def prepare_export(supports: "Supports") -> None:
+    """Give the operators the form that an exported program holds, as buffers.
+
+    That is the matrix of a small graph, or of one with a large share of edges, and else the row of
+    each value beside its column: no program holds [N, N] numbers of many sensors.
+    """
+    limits, num_nodes = dense_limits(torch.device("cpu")), supports.num_nodes
+    for index in range(len(supports)):
+        rows, columns, values = supports.csr_parts(index)
+        counts = rows.diff()
+        row_of_value = torch.repeat_interleave(torch.arange(num_nodes), counts)
+        is_dense = len(values) >= limits.density * num_nodes**2 and num_nodes <= limits.nodes
+        if is_dense or num_nodes <= _EXPORTED_DENSE:
+            matrix = values.new_zeros(num_nodes, num_nodes)
+            matrix.index_put_((row_of_value, columns.long()), values, accumulate=True)
+            supports.register_buffer(f"exported_{index}_matrix", matrix, persistent=False)
+        else:
+            supports.register_buffer(f"exported_{index}_rows", row_of_value, persistent=False)
+            supports.register_buffer(f"exported_{index}_columns", columns.long(), persistent=False)
+
+
+def _exported_product(x_NF: NF, supports: "Supports", index: int) -> NF:
+    """S_index @ x by torch's own operators, for a program that is exported."""
+    matrix: Tensor | None = getattr(supports, f"exported_{index}_matrix", None)
+    if matrix is not None:
+        return matrix @ x_NF
+    rows = supports.get_buffer(f"exported_{index}_rows")
+    columns = supports.get_buffer(f"exported_{index}_columns")
+    _, _, values = supports.csr_parts(index)
+    return add_rows(values[:, None] * x_NF.index_select(0, columns), rows, supports.num_nodes)
 
 
 class _Product(torch.autograd.Function):
