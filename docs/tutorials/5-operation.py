@@ -184,7 +184,7 @@ print(f"MAE on days that neither has seen: {before:.3f} mph before, {after:.3f} 
 #
 # - [After training](../after-training.md): each of these steps with its rules, and what happens to
 #   a run when its store is corrected.
-# - [Serving](../serving.md): `pgti serve run` puts the run behind an address, with a dashboard of the
-#   latest forecasts; [the report](../report.md) shows in one file where a run is wrong.
+# - [Serving](../serving.md): `pgti serve run` puts the run behind an address, with a dashboard of
+#   the latest forecasts; [the report](../report.md) shows in one file where a run is wrong.
 # - [Uncertainty](../uncertainty.md): learned quantiles beside conformal intervals.
 # - [Backtests](../backtest.md): a year with a drift, and when to train again.
