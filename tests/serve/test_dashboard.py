@@ -75,7 +75,11 @@ def test_the_dashboard_draws_follows_the_store_and_asks_for_a_token(
                 assert points.count() == 3
                 page.locator("#map .nsewdrag").dispatch_event("mousemove")
                 box = points.nth(1).bounding_box()
-                page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+                x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+                page.mouse.move(x - 1, y)
+                page.mouse.move(x, y)
+                page.wait_for_selector("#map .hoverlayer .hovertext", state="attached")
+                page.mouse.click(x, y)
                 assert_drawn(page, "#chart")
                 assert page.text_content("#chart-title") == "Sensor <b>"
                 assert_fits(page)
