@@ -26,12 +26,8 @@ from pgti.store.time_rule import MonthRule
 from .exported_runs import HOURLY, make_run, make_series
 
 NAMES = [name for name, entry in MODELS.items() if not entry.library]
-QUICK = (("graph-wavenet", ".pt2"), ("stid", ".onnx"))
-"""Torch traces for seconds: the others have `make test-slow`."""
-ALL = [
-    pytest.param(*each, marks=() if each in QUICK else pytest.mark.slow)
-    for each in itertools.product(NAMES, FORMATS)
-]
+# Torch traces for seconds: `make test-slow` has every model in both formats; below are a few of each.
+ALL = [pytest.param(*each, marks=pytest.mark.slow) for each in itertools.product(NAMES, FORMATS)]
 
 
 def operators(path: Path) -> set[str]:
@@ -77,7 +73,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 """What a window may hold, on a model of each kind."""
-SERIES = ("zone", "irregular", "undated", "rule")
+SERIES = ("exact", "zone", "irregular", "undated", "rule")
 QUICK_WINDOWS = ("quantiles-bounds",)
 
 
@@ -99,9 +95,7 @@ def test_every_kind_of_window_is_exported(tmp_path: Path, variant: str) -> None:
     assert len(written.metadata["outputs"]) == 1 + (variant == "quantiles-bounds")
 
 
-@pytest.mark.parametrize(
-    "kind", ["exact", *(pytest.param(each, marks=pytest.mark.slow) for each in SERIES)]
-)
+@pytest.mark.parametrize("kind", [pytest.param(each, marks=pytest.mark.slow) for each in SERIES])
 def test_every_kind_of_series_is_exported(tmp_path: Path, kind: str) -> None:
     """Exact readings are float64; times are wall clock, by any rule, or unknown."""
     axis = HOURLY
