@@ -26,7 +26,7 @@ from pgti.store.time_rule import MonthRule
 from .exported_runs import HOURLY, make_run, make_series
 
 NAMES = [name for name, entry in MODELS.items() if not entry.library]
-# Torch traces for seconds: `make test-slow` has every model in both formats; below are a few of each.
+# Torch traces for seconds: `make test-slow` has every model in both formats, `make test` a few.
 ALL = [pytest.param(*each, marks=pytest.mark.slow) for each in itertools.product(NAMES, FORMATS)]
 
 
