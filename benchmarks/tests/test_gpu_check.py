@@ -217,6 +217,7 @@ def test_recorded_steps_are_compared(setting: Setting, monkeypatch: pytest.Monke
     assert check["message"] == "the network reads a number"
 
 
+@pytest.mark.slow
 def test_the_gpu_part_of_measurements_runs_on_a_fake_gpu(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +277,7 @@ def _trained(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     training.check(setting)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_trained")
 def test_training_is_resumed_and_runs_in_a_group_of_one(setting: Setting) -> None:
     """The rehearsal: gloo in place of NCCL."""

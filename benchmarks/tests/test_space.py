@@ -11,6 +11,7 @@ from pgti_bench.app import run_command
 from pgti_bench.space import measure_space, road_network
 
 
+@pytest.mark.slow
 def test_two_ranks_send_what_was_predicted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,7 @@ def machines_of_torchrun(store: Path, run: Path, *more: str) -> list[dict[str, A
     ]  # fmt: skip
 
 
+@pytest.mark.slow  # tasks of srun are two hosts, too
 def test_two_machines_of_torchrun_train_as_one_process(
     process_pool: ProcessPool, tmp_path: Path
 ) -> None:

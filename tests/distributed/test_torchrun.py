@@ -124,6 +124,7 @@ def check_killed(pool: ProcessPool, tmp_path: Path, kills: int, epochs: int) -> 
         assert torch.equal(found[name], tensor), name
 
 
+@pytest.mark.slow
 def test_a_killed_rank_costs_no_more_than_the_steps_since_the_checkpoint(
     process_pool: ProcessPool, tmp_path: Path
 ) -> None:
