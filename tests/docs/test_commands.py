@@ -13,7 +13,7 @@ from pgti.cli.app import COMMANDS, build_app
 from pgti.models import MODELS
 from pgti_bench import app as bench
 
-from .pages import PAGES, code_lines, page_name, read
+from .pages import PAGES, ROOT, code_lines, page_name, read
 
 _KNOWN = [name for group in COMMANDS.values() for name in group]
 _ENDS = {"|", "&&", ";", "&", ">", "<", "2>", "||", "..."}
@@ -104,6 +104,20 @@ def test_flags_in_prose_exist(page: Path) -> None:
 def test_commands_have_options_that_exist(page: Path) -> None:
     commands = [each for line in code_lines(read(page)) for each in find_commands(line)]
     assert [wrong for command in commands for wrong in mistakes(command)] == []
+
+
+def test_commands_that_the_program_names_exist() -> None:
+    """In messages, in docstrings and in the commands of a report."""
+    wrong = [
+        f"{path.name}:{number}: {mistake}"
+        for path in sorted((ROOT / "src/pgti").rglob("*.py"))
+        for number, line in enumerate(read(path).splitlines(), start=1)
+        for text in re.findall(r"pgti [a-z]+[^\"`]*", line)
+        for command in find_commands(re.sub(r"[{}()]", "", text))
+        for mistake in mistakes(command)
+        if "--" in mistake
+    ]
+    assert wrong == []
 
 
 def test_what_does_not_exist_is_found() -> None:

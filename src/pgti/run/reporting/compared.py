@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pgti.errors import ConfigError
 from pgti.forecasting import Report, step_heading
 from pgti.run.run import Run
+from pgti.training.compatibility import flat_settings
 
-__all__ = ["ComparedRun", "Group", "compare_runs"]
+__all__ = ["ComparedRun", "Group", "compare_runs", "options_of"]
 
 Floats = NDArray[np.float64]
 
@@ -128,21 +129,23 @@ def _members(runs: Sequence[Run], label: str) -> Iterator[ComparedRun]:
         )
 
 
-def _plain(run: Run) -> dict[str, Any]:
+def options_of(run: Run) -> dict[str, str]:
+    """Every option of a run by its dotted name, as text; empty where it is not set."""
+    return {name: _text_of(value) for name, value in flat_settings(asdict(run.config)).items()}
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _plain(run: Run) -> dict[str, str]:
     """The options that make a configuration, by dotted name; neither seed nor machine."""
-    flat: dict[str, Any] = {}
-    _flatten(asdict(run.config), "", flat)
+    flat = options_of(run)
     for name in ("training.seed", "store", "device", "training.checkpoint_every_minutes"):
         flat.pop(name, None)
     return flat
-
-
-def _flatten(value: Any, name: str, into: dict[str, Any]) -> None:
-    if isinstance(value, Mapping):
-        for key, each in value.items():
-            _flatten(each, f"{name}.{key}" if name else str(key), into)
-    else:
-        into[name] = str(value)
 
 
 def _group_labels(keys: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -157,11 +160,15 @@ def _group_labels(keys: Sequence[Mapping[str, Any]]) -> list[str]:
         if not differing:
             labels.append(model)
         elif len(differing) <= _MAX_NAMED:
-            options = ", ".join(f"{name.split('.')[-1]} {key[name]}" for name in differing)
+            options = ", ".join(f"{_option_name(name)} {key[name] or 'none'}" for name in differing)
             labels.append(f"{model} ({options})")
         else:
             labels.append(f"{model} {rivals.index(key) + 1}")
     return labels
+
+
+def _option_name(name: str) -> str:
+    return name.rsplit(".", maxsplit=1)[-1].replace("_", " ")
 
 
 def _check_same(first: Run, other: Run) -> None:

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.figures import heat_map, training_curves
 from pgti.report import Missing, Panel, Section, Table
-from pgti.run.reporting.compared import ComparedRun
+from pgti.run.reporting.compared import ComparedRun, options_of
 from pgti.run.run import Run
 from pgti.store.coverage import coverage
 
@@ -186,13 +185,12 @@ def configuration_section(runs: Sequence[ComparedRun]) -> Section:
         "fingerprint of the store": first.store.fingerprint,
         **{name: str(info[name]) for name in names if info.get(name) is not None},
     }  # fmt: skip
-    options: dict[str, str] = {}
-    _flatten(asdict(first.config), "", options)
+    options = {name: text for name, text in options_of(first).items() if text}
     place = shlex.quote(str(first.directory.path))
     config = shlex.quote(str(first.directory.config_file))
     store = shlex.quote(str(first.config.store))
     commands = [
-        ("train again", f"pgti train {store} --config {config} --out NEW_RUN"),
+        ("train again", f"pgti train {store} --config {config} --run NEW_RUN"),
         ("evaluate again", f"pgti evaluate {place} --by hour-of-week"),
         ("write this report", " ".join(
             ["pgti report", *(shlex.quote(str(each.run.directory.path)) for each in runs),
@@ -216,11 +214,3 @@ def configuration_section(runs: Sequence[ComparedRun]) -> Section:
         )
     of_first = () if len(runs) == 1 else (f"Facts and options are those of {runs[0].label}.",)
     return Section(heading="Configuration", texts=of_first, tables=tables)
-
-
-def _flatten(value: Any, name: str, into: dict[str, str]) -> None:
-    if isinstance(value, dict) and value:
-        for key, each in value.items():
-            _flatten(each, f"{name}.{key}" if name else str(key), into)
-    elif value not in ((), [], {}, "", None):
-        into[name] = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
