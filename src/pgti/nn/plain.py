@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adaptive_convolution",
-    "add_rows",
     "diffusion_convolution",
     "diffusion_recurrence",
     "gated_convolution",
@@ -29,11 +28,6 @@ __all__ = [
     "learned_sample",
     "mix_hop_polynomial",
 ]
-
-
-def add_rows(x_EF: Tensor, rows_E: Tensor, num_rows: int) -> Tensor:
-    """[N, F]: the sum of the entries of each row."""
-    return x_EF.new_zeros(num_rows, x_EF.shape[1]).index_add(0, rows_E, x_EF)
 
 
 def diffusion_convolution(
@@ -169,11 +163,14 @@ def learned_product(
     values_NK: Tensor, x_NF: Tensor, neighbours: "Neighbours", transposed: bool
 ) -> Tensor:
     """See `pgti.nn.learned_graph.Neighbours.multiply`."""
-    num_nodes, index_NK = len(x_NF), neighbours.index_NK
     total = torch.zeros_like(x_NF)
-    for index_N, value_N in zip(index_NK.unbind(dim=1), values_NK.unbind(dim=1), strict=True):
+    for index_N, value_N in zip(
+        neighbours.index_NK.unbind(dim=1), values_NK.unbind(dim=1), strict=True
+    ):
         if transposed:
-            total = total + add_rows(value_N[:, None] * x_NF, index_N, num_nodes)
+            # ONNX Runtime adds elements in one thread, but whole rows, `index_add`, in several.
+            index_NF = index_N[:, None].expand_as(x_NF)
+            total = total.scatter_add(0, index_NF, value_N[:, None] * x_NF)
         else:
             total = total + value_N[:, None] * x_NF.index_select(0, index_N)
     return total

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from pgti.nn.execution import is_exporting
+from pgti.nn.gathered_product import GatheredProduct
 from pgti.nn.limits import dense_limits
 from pgti.nn.operator_arguments import object_of
-from pgti.nn.plain import add_rows
 from pgti.shapes import NF
 
 if TYPE_CHECKING:
@@ -44,22 +44,20 @@ def sparse_product(x_NF: NF, supports: "Supports", index: int) -> NF:
 def prepare_export(supports: "Supports") -> None:
     """Give the operators the form that an exported program holds, as buffers.
 
-    That is the matrix of a small graph, or of one with a large share of edges, and else the row of
-    each value beside its column: no program holds [N, N] numbers of many sensors.
+    That is the matrix of a small graph, or of one with a large share of edges, and else a
+    `GatheredProduct`: no program holds [N, N] numbers of many sensors.
     """
     limits, num_nodes = dense_limits(torch.device("cpu")), supports.num_nodes
     for index in range(len(supports)):
         rows, columns, values = supports.csr_parts(index)
-        counts = rows.diff()
-        row_of_value = torch.repeat_interleave(torch.arange(num_nodes), counts)
         is_dense = len(values) >= limits.density * num_nodes**2 and num_nodes <= limits.nodes
         if is_dense or num_nodes <= _EXPORTED_DENSE:
+            row_of_value = torch.repeat_interleave(torch.arange(num_nodes), rows.long().diff())
             matrix = values.new_zeros(num_nodes, num_nodes)
             matrix.index_put_((row_of_value, columns.long()), values, accumulate=True)
             supports.register_buffer(f"exported_{index}_matrix", matrix, persistent=False)
         else:
-            supports.register_buffer(f"exported_{index}_rows", row_of_value, persistent=False)
-            supports.register_buffer(f"exported_{index}_columns", columns.long(), persistent=False)
+            supports.add_module(f"exported_{index}", GatheredProduct(rows, columns, values))
 
 
 def _exported_product(x_NF: NF, supports: "Supports", index: int) -> NF:
@@ -67,10 +65,8 @@ def _exported_product(x_NF: NF, supports: "Supports", index: int) -> NF:
     matrix: Tensor | None = getattr(supports, f"exported_{index}_matrix", None)
     if matrix is not None:
         return matrix @ x_NF
-    rows = supports.get_buffer(f"exported_{index}_rows")
-    columns = supports.get_buffer(f"exported_{index}_columns")
-    _, _, values = supports.csr_parts(index)
-    return add_rows(values[:, None] * x_NF.index_select(0, columns), rows, supports.num_nodes)
+    product: Tensor = supports.get_submodule(f"exported_{index}")(x_NF)
+    return product
 
 
 class _Product(torch.autograd.Function):
