@@ -126,7 +126,7 @@ def check_target(path: Path, *, overwrite: bool) -> Format:
                 f"{option('overwrite', value=True)}"
             )
     if not path.parent.is_dir():
-        raise ConfigError(f"{path.parent} is no directory: create it, or choose another")
+        raise ConfigError(f"there is no directory {path.parent}: create it, or choose another")
     kind = FORMATS[path.suffix]
     kind.check()
     return kind
