@@ -252,6 +252,17 @@ def test_what_is_missing_is_said_with_its_command(runs: tuple[Run, Run], tmp_pat
     assert "map" in {panel.name for section in gone.sections for panel in section.panels}
 
 
+def test_a_run_without_stored_errors_is_evaluated(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    """As one is that Python trained."""
+    run = runs[1]
+    run.directory.test_file.unlink()
+    text = write_report(run, tmp_path / "report.html").read_text()
+    assert "Where and when it is wrong" in text
+    stored = run.read_test()
+    assert stored is not None
+    assert stored.to_dict() == run.evaluate().to_dict()
+
+
 def test_bad_outputs_are_refused(runs: tuple[Run, Run], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"report\.pdf: a report is one HTML file"):
         runs[0].report(tmp_path / "report.pdf")

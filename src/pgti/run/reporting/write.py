@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, RunError
 from pgti.figures import graph_objects
 from pgti.options import require_path
 from pgti.report import Missing, Page, Section, render_page
@@ -36,9 +37,10 @@ def write_report(
 ) -> Path:
     """Write one HTML file that shows where and when the runs are wrong; it opens offline.
 
-    It is written from the errors that `train` or `evaluate` stored in the runs' directories; only
-    the curves of single sensors are forecast anew. Runs whose options differ in the seed alone are
-    shown as one, with median and range.
+    It is written from the errors that `pgti train` or `pgti evaluate` stored in the runs'
+    directories; only the curves of single sensors are forecast anew. A run without stored errors,
+    such as one that Python trained, is evaluated on its test windows first. Runs whose options
+    differ in the seed alone are shown as one, with median and range.
 
     Args:
         runs: a run or its directory, or several, of the same sensors, targets and horizon.
@@ -64,8 +66,18 @@ def write_report(
     if not listed:
         raise ConfigError("there is no run to report: give one or more run directories")
     opened = [each if isinstance(each, Run) else Run.open(each) for each in listed]
+    for run in opened:
+        _store_missing_errors(run)
     write_atomically(path, render_page(build_page(opened, intervals=intervals)).encode())
     return path
+
+
+def _store_missing_errors(run: Run) -> None:
+    """Evaluate a run that has no stored errors of its test windows, and store them if it can."""
+    if run.problem is None and len(run.splits.test) and run.read_test() is None:
+        run.require_all_sensors()
+        with suppress(RunError, OSError):
+            run.directory.write_test(run.evaluate("test").to_dict()["test"])
 
 
 def build_page(runs: Sequence[Run], *, intervals: Sequence[float] = ()) -> Page:
