@@ -317,3 +317,11 @@ def test_readings_in_another_unit_are_said(tmp_path: Path) -> None:
         .append(scaled.shift(freq="-25min"))
         .notes
     )
+
+
+def test_a_start_that_contradicts_the_times_is_refused(tmp_path: Path) -> None:
+    store = ingest(readings(40), tmp_path / "store")
+    newer = readings(60).iloc[40:]
+    message = refused(store, newer, start="2025-10-31T00:00")
+    assert "starts at 2025-03-01T03:20:00 and start is 2025-10-31T00:00:00: leave start" in message
+    assert store.append(newer, start="2025-03-01T03:20").meta.num_steps == 60

@@ -9,20 +9,26 @@ import pyarrow as pa
 import pytest
 
 from pgti.errors import DataError
-from pgti.ingestion import IngestOptions
+from pgti.ingestion import IngestOptions, ingest
 from pgti.ingestion.covariates.static_tables import read_static
+from pgti.store import SeriesStore
+from pgti.store.static_features import StaticFeatures
 
 IDS = ("400001", "400002", "400003")
-CSV = """sensor_id,lanes,altitude,kind,latitude
-400002,3,12.5,main,37.1
-400001,2,,ramp,37.2
-400009,8,1,main,37.3
-400003,5,-1.5,,37.4
+CSV = """sensor_id,lanes,altitude,kind,latitude,longitude
+400002,3,12.5,main,37.1,-122.1
+400001,2,,ramp,37.2,-122.2
+400009,8,1,main,37.3,-122.3
+400003,5,-1.5,,37.4,-122.4
 """
 
 
-def read(source: object, ids: tuple[str, ...] = IDS, **options: object) -> tuple:
-    return read_static(source, ids, IngestOptions(**options))  # type: ignore[arg-type]
+def read(
+    source: object, ids: tuple[str, ...] = IDS, **options: object
+) -> tuple[StaticFeatures, tuple[str, ...]]:
+    table = read_static(source, ids, IngestOptions(**options))  # type: ignore[arg-type]
+    assert table.features is not None
+    return table.features, table.notes
 
 
 def write(tmp_path: Path, text: str, name: str = "stations.csv") -> Path:
@@ -44,7 +50,7 @@ def test_features_are_matched_by_id(tmp_path: Path) -> None:
     ]
     assert features.categories == ((), (), ("main", "ramp"))
     assert notes[0] == ("static features of stations.csv: lanes, altitude, kind (2 categories)")
-    assert any("latitude of stations.csv is a coordinate" in note for note in notes)
+    assert "latitude and longitude of stations.csv are the coordinates of the sensors" in notes
     assert any("has 1 sensor that the series lacks (400009): left out" in note for note in notes)
     assert any("whole numbers are taken for quantities: lanes" in note for note in notes)
 
@@ -157,3 +163,45 @@ def test_codes_of_missing_readings_are_values_and_said(tmp_path: Path) -> None:
     assert any("tolls of stations.csv is 0 at 2 sensors" in note for note in notes)
     assert any("height of stations.csv is -999 at 1 sensor: a value" in note for note in notes)
     assert not any("readings" in note for note in read(table)[1])
+
+
+def ingest_placed(tmp_path: Path, stations: str, graph: str | None = None) -> SeriesStore:
+    """A store of the sensors of `IDS` with a table of stations beside it."""
+    rows = "".join(f"2025-01-01T00:{minute:02},1,2,3\n" for minute in range(0, 60, 5))
+    readings = write(tmp_path, f"time,{','.join(IDS)}\n{rows}", "readings.csv")
+    edges = None if graph is None else write(tmp_path, graph, "edges.csv")
+    options = IngestOptions(overwrite=True)
+    table = write(tmp_path, stations)
+    return ingest(readings, tmp_path / "store", options, graph=edges, static=table)
+
+
+def test_coordinates_place_the_sensors_of_an_edge_list(tmp_path: Path) -> None:
+    edges = "from,to,weight\n400001,400002,0.5\n"
+    store = ingest_placed(tmp_path, CSV, edges)
+    assert store.graph.num_edges == 1
+    np.testing.assert_array_equal(
+        store.graph.coordinates, [[37.2, -122.2], [37.1, -122.1], [37.4, -122.4]]
+    )
+    assert store.static is not None
+    assert list(store.static.names) == ["lanes", "altitude", "kind"]
+
+
+def test_a_table_may_hold_coordinates_alone(tmp_path: Path) -> None:
+    """Longitudes of 0 to 360 are stored as -180 to 180."""
+    store = ingest_placed(tmp_path, "id,lon,lat\n400001,237,1\n400002,2,2\n400003,3,3\n")
+    np.testing.assert_array_equal(store.graph.coordinates, [[1, -123], [2, 2], [3, 3]])
+    assert store.static is None
+
+
+def test_coordinates_of_some_sensors_are_left_out(tmp_path: Path) -> None:
+    store = ingest_placed(tmp_path, "id,lanes,lat,lon\n400001,1,1,1\n400002,2,,2\n400003,3,3,3\n")
+    assert store.graph.coordinates is None
+    assert "lat and lon of stations.csv lack 1 sensor (400002): the store has no coordinates" in (
+        store.notes
+    )
+
+
+def test_coordinates_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="latitude must be in"):
+        ingest_placed(tmp_path, "id,lat,lon\n400001,1,1\n400002,200,2\n400003,3,3\n")
+    assert not (tmp_path / "store").exists()

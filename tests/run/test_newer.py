@@ -453,3 +453,8 @@ def test_several_newer_files_are_one_series(run: Run, tmp_path: Path) -> None:
         assert any("joined by their times" in line for line in lines)
         report = run.evaluate(several)
         assert report.to_dict() == run.evaluate(newer).to_dict()
+
+
+def test_a_start_that_contradicts_the_times_is_refused(run: Run) -> None:
+    with pytest.raises(DataError, match=r"and start is 2025-01-01T00:00:00: leave start"):
+        run.forecast(NEWER, options={"start": "2025-01-01"})

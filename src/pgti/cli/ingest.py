@@ -38,7 +38,7 @@ def ingest_command(
         readings: File of readings, or several.
         out: The store to create.
         graph: File of the graph.
-        static: Table of features of the sensors, a row for each, with its id.
+        static: Table of features and coordinates of the sensors, a row for each, with its id.
         future: File of values known in advance after the last reading, such as a weather forecast.
         options: How to read the files.
     """

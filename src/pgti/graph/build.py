@@ -112,8 +112,8 @@ def weigh_distances(
         if sigma <= _SMALLEST_RELATIVE_SPREAD * float(distances.mean()):
             raise DataError(
                 f"the {distances.size} finite distances have a standard deviation of {sigma:.3g}, "
-                f"which cannot be the width of the kernel: set {option('sigma')}, in the unit of "
-                "the distances"
+                "which cannot be the width of the kernel: set "
+                f"{option('sigma', _short(distances.mean()))}, their mean, or another in their unit"
             )
     sigma = 1.0 if sigma is None else sigma
     weights = _gaussian_kernel(distances, threshold, sigma)
@@ -220,10 +220,15 @@ def _gaussian_kernel(
     if distances.size and not weights.any():
         raise DataError(
             f"none of {distances.size} edges has a weight of at least {threshold} (the nearest "
-            f"has distance {distances.min():.4g}, sigma is {sigma:.4g}): set a larger sigma or a "
-            "lower threshold"
+            f"has distance {distances.min():.4g}, sigma is {sigma:.4g}): set a larger "
+            f"{option('sigma')} (the mean distance is {_short(distances.mean())}) or a lower "
+            f"{option('threshold')}"
         )
     return weights
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.4g}")
 
 
 def _nearest(

@@ -15,8 +15,9 @@ from pgti.ingestion.arrays.axes_guards import note_other_axes, refuse_other_axes
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.covariates.covariates import CovariateSources, DescribedSeries, IngestedFuture
+from pgti.ingestion.covariates.static_tables import StaticTable
 from pgti.ingestion.formats import IDS_IN_READINGS, check_options_used
-from pgti.ingestion.graphs.node_matching import MatchedGraph, match_nodes
+from pgti.ingestion.graphs.node_matching import MatchedGraph, match_nodes, wrap_longitudes
 from pgti.ingestion.graphs.sources import GraphSource, graph_suffix, read_raw_graph
 from pgti.ingestion.later_rows import RowSplitter
 from pgti.ingestion.options import IngestOptions
@@ -64,7 +65,8 @@ def ingest(
         graph: a graph file, a matrix, `(edge_index, edge_weight)`, a graph of NetworkX, `Data` of
             PyTorch Geometric, a frame of edges or places, or a SensorGraph; None takes the graph
             of the source, or else no edges.
-        static: a file or a frame of features of the sensors, a row for each, with its id.
+        static: a file or a frame of features of the sensors, a row for each, with its id; its
+            columns of latitudes and longitudes place them where the graph does not.
         future: values of the channels `known_future` after the last row, from a source of their
             own; those of the source itself are the rows at its end in which all other channels
             are missing.
@@ -114,19 +116,20 @@ def _ingest(
     cleaner = Cleaner(
         options, channels, matched.node_ids, readings.row_labels, has_codes=readings.has_codes
     )
-    static, static_notes = covariates.read_static(matched.node_ids, options)
+    static = covariates.read_static(matched.node_ids, options)
+    graph_with_places, place_notes = _place(matched.graph, static)
     with StoreWriter(
         target,
         node_ids=matched.node_ids,
         channels=channels,
-        graph=matched.graph,
+        graph=graph_with_places,
         units=options.units or readings.units,
         time_zone=time_zone,
         read_options=_read_options(readings, options),
         overwrite=options.overwrite,
         exact=options.exact,
         known_future=options.known_future,
-        static=static,
+        static=static.features,
     ) as writer:
         timeline = Timeline(readings, with_interval_of_grid(options), time_zone)
         dtype = np.dtype(np.float64 if options.exact else np.float32)
@@ -148,7 +151,7 @@ def _ingest(
         else:
             finish_without_times(with_interval(options, readings), writer, later)
     notes = (*readings.notes, *readings.late_notes(), *matched.notes, *timeline.notes)
-    notes += (*cleaner.notes(), *static_notes, *rows.notes(), *later.notes)
+    notes += (*cleaner.notes(), *static.notes, *place_notes, *rows.notes(), *later.notes)
     if not timeline.has_times:
         notes = (*notes, *note_other_axes(readings, writer.num_steps, raw))
     notes += writer.lost.note(f"{option('exact', value=True)} makes a store that has them all")
@@ -271,6 +274,14 @@ def _match_graph(
     ids = readings.node_ids or tuple(map(str, range(readings.num_nodes)))
     note = "no graph was given: the store has sensors and no edges"
     return MatchedGraph(graph=SensorGraph.empty(readings.num_nodes), node_ids=ids, notes=(note,))
+
+
+def _place(graph: SensorGraph, static: StaticTable) -> tuple[SensorGraph, tuple[str, ...]]:
+    """The graph with the coordinates of the table of features, if it has none of its own."""
+    if graph.coordinates is not None or static.coordinates is None:
+        return graph, ()
+    coordinates, notes = wrap_longitudes("the table of features", static.coordinates)
+    return SensorGraph(adjacency=graph.adjacency, coordinates=coordinates), notes
 
 
 def _channel_names(readings: Readings, options: IngestOptions) -> tuple[str, ...]:

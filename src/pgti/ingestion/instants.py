@@ -22,6 +22,7 @@ __all__ = [
     "Localizer",
     "RowLabels",
     "check_order",
+    "check_start",
     "check_years",
     "epoch_seconds",
     "format_seconds",
@@ -113,6 +114,26 @@ def parse_interval(text: str) -> int:
 def format_seconds(seconds: int) -> str:
     """Epoch seconds as ISO 8601, without a zone."""
     return str(np.datetime64(seconds, "s"))
+
+
+def check_start(labels: RowLabels, first: int, start: str | None, time_zone: str | None) -> None:
+    """Refuse a start that is not the time of the first row of a source with times.
+
+    Args:
+        labels: of the source.
+        first: epoch second of its first row.
+        start: wall-clock time that the user gave, if any.
+        time_zone: zone of that clock.
+
+    Raises:
+        DataError: naming both times.
+    """
+    if start is None or (given := parse_start(start, time_zone)) == first:
+        return
+    raise DataError(
+        f"{labels.source} starts at {labels.time(0, first, time_zone)} and start is "
+        f"{show_time(given, time_zone)}: leave {option('start')} out, or correct it"
+    )
 
 
 def parse_start(text: str, time_zone: str | None) -> int:

@@ -139,11 +139,11 @@ class EvaluatedWindows:
             chosen = numbers[inside]
         starts = run.config.windows.whole(source.store, chosen)
         if not len(starts):
-            where = "" if self.between is None else " whose first step lies between those times"
             raise ConfigError(
-                f"there is no window to evaluate{where}: the series has "
-                f"{count_of(num_steps, 'step')}, and a window takes {spec.input_steps} and the "
-                f"{spec.horizon} after them, without missing rows between"
+                f"there is no window to evaluate{self._between_text()}: the series has "
+                f"{count_of(num_steps, 'step')}{source.store.time_axis.extent(first_row)}, and "
+                f"a window takes {spec.input_steps} and the {spec.horizon} after them, without "
+                "missing rows between"
             )
         notes = _seen_in_training(run, source, starts)
         num_left_out = len(chosen) - len(starts)
@@ -152,6 +152,15 @@ class EvaluatedWindows:
             windows = count_of(num_left_out, "more window")
             notes = (f"{windows} {reach} across missing rows: left out", *notes)
         return starts, notes
+
+    def _between_text(self) -> str:
+        """What the times ask of the first step of a window, for a message."""
+        first, last = self.between or (None, None)
+        if first is None and last is None:
+            return ""
+        if first is None or last is None:
+            return f" whose first step is {'after' if last is None else 'before'} {first or last}"
+        return f" whose first step lies between {first} and {last}"
 
 
 def _growth(run: LoadedRun) -> tuple[str, ...]:
@@ -163,7 +172,8 @@ def _growth(run: LoadedRun) -> tuple[str, ...]:
     if not run.latest.time_axis.is_dated:
         return (rows,)
     first = run.latest.time_axis.isoformat(run.store.meta.num_steps)
-    return (f"{rows}, from {first} on: {option('between', flag='from')} evaluates them",)
+    evaluates = f"{option('between', flag='from')} evaluates them"
+    return (f"{rows}, the first at {first}: {evaluates}",)
 
 
 def _seen_in_training(run: LoadedRun, source: WindowSource, starts: Starts) -> tuple[str, ...]:

@@ -262,7 +262,8 @@ class Selection:
             if not len(starts):
                 raise ConfigError(
                     f"no forecast can begin between {self.between[0]} and {self.between[1]}: the "
-                    f"series has {count_of(num_steps, 'step')} and a forecast needs "
+                    f"series has {count_of(num_steps, 'step')}"
+                    f"{source.store.time_axis.extent(first_row)} and a forecast needs "
                     f"{spec.input_steps} before it"
                 )
         num_known = int((starts + spec.span <= num_steps).sum())

@@ -148,6 +148,12 @@ class TimeAxis:
             kind += f", {count_of(len(self.holes), 'hole')}"
         return f"{first} to {last}, {kind}"
 
+    def extent(self, first: int = 0) -> str:
+        """The times of a row and of the last one as ` from A to B`; empty if they are unknown."""
+        if not self.is_dated:
+            return ""
+        return f" from {self.isoformat(first)} to {self.isoformat(self.num_steps - 1)}"
+
     def isoformat(self, row: int) -> str:
         """Time of a row in ISO 8601: wall clock, with its offset from UTC where there is a zone."""
         stored = int(self.seconds_at(np.array([row], dtype=np.int64))[0])

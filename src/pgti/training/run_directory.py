@@ -134,9 +134,9 @@ class RunDirectory(RunFiles):
         """
         path = Path(path).absolute()
         if not path.is_dir():
-            raise RunError(f"{path} is not a run: there is no such directory")
+            raise RunError(f"{path} is not a run: there is no such directory; train to make one")
         if not cls.exists(path):
-            raise RunError(f"{path} is not a run: it has no config.toml")
+            raise RunError(f"{path} is not a run: it has no config.toml; train to make one")
         return cls(path)
 
     @contextmanager

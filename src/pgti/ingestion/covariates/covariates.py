@@ -5,7 +5,7 @@ from typing import Any
 
 from pgti.errors import ConfigError, option
 from pgti.ingestion.covariates.future_files import FutureSeries, read_future
-from pgti.ingestion.covariates.static_tables import read_static
+from pgti.ingestion.covariates.static_tables import StaticTable, read_static
 from pgti.ingestion.later_rows import RowSplitter, lay_over, note_on_rows
 from pgti.ingestion.newer.matching import SourceChannels
 from pgti.ingestion.options import IngestOptions
@@ -13,7 +13,6 @@ from pgti.ingestion.readings import Readings
 from pgti.ingestion.sources import ReadingsSource, TableSource
 from pgti.store import TimeAxis
 from pgti.store.codec import Values
-from pgti.store.static_features import StaticFeatures
 
 __all__ = ["CovariateSources", "DescribedSeries", "IngestedFuture"]
 
@@ -30,10 +29,8 @@ class CovariateSources:
     static: TableSource | None
     future: ReadingsSource | None
 
-    def read_static(
-        self, node_ids: tuple[str, ...], options: IngestOptions
-    ) -> tuple[StaticFeatures | None, tuple[str, ...]]:
-        """The features of the sensors, if there are any, and notes.
+    def read_static(self, node_ids: tuple[str, ...], options: IngestOptions) -> StaticTable:
+        """Features and coordinates of the sensors, where the table has them, and notes.
 
         Raises:
             ConfigError: if options belong to a source that is not given.
@@ -51,7 +48,7 @@ class CovariateSources:
                 f"categorical names features ({', '.join(options.categorical)}) and there are "
                 f"none: give their table with {option('static')}"
             )
-        return None, ()
+        return StaticTable(features=None, coordinates=None, notes=())
 
 
 class IngestedFuture:

@@ -1,6 +1,7 @@
-"""Static features of the sensors from a table: a row for each sensor, its id in a column."""
+"""Features and places of the sensors from a table: a row for each sensor, its id in a column."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,30 +20,42 @@ from pgti.ingestion.tables.long_names import MAYBE_SENSORS, SENSORS
 from pgti.ingestion.tables.table import Table
 from pgti.store.static_features import StaticFeatures
 
-__all__ = ["read_static"]
+__all__ = ["StaticTable", "read_static"]
 
-_COORDINATES = frozenset((*LATITUDE_NAMES, *LONGITUDE_NAMES))
 _FEW_NAMES, _MAX_CATEGORIES = 10, 1000
 _SAYS_NUMBERS = 0.5  # of the cells of a column of text
 
 
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class StaticTable:
+    """What a table says about the N sensors of a series.
+
+    Attributes:
+        features: [N, S], missing where the source lacks a sensor; None if it has coordinates alone.
+        coordinates: [N, 2] latitude and longitude in degrees, if it has them for every sensor.
+        notes: what the user should know, one line each.
+    """
+
+    features: StaticFeatures | None
+    coordinates: NDArray[np.float64] | None
+    notes: tuple[str, ...]
+
+
 def read_static(
     source: TableSource, node_ids: tuple[str, ...], options: IngestOptions
-) -> tuple[StaticFeatures, tuple[str, ...]]:
-    """Features of the sensors of a series, and what the user should know of them.
+) -> StaticTable:
+    """Features and coordinates of the sensors of a series.
 
     The column of ids is that of a usual name, else the only one with ids of the series. Numbers
     are numeric; text, booleans, pandas' `Categorical` and the columns that `categorical` names have
-    categories. Coordinates, times and texts that nearly every sensor has to itself are left out.
+    categories. Columns called latitude and longitude are coordinates. Times and texts that nearly
+    every sensor has to itself are left out.
 
     Args:
         source: a file (text, Parquet, Feather, Arrow) or a frame, with titles.
         node_ids: ids of the N sensors.
         options: `categorical`, `encoding` and `decimal` are used. Numbers of `missing` mean missing
             readings, and are features here, with a note.
-
-    Returns:
-        The features [N, S], missing where the source lacks a sensor; notes, one line each.
 
     Raises:
         DataError: if the source cannot be read, has no id of the series or an id twice, or a
@@ -59,8 +72,9 @@ def read_static(
     reader = _Reader(table, node_ids, categorical)
     reader.read(options.budget_bytes)
     features = reader.features()
+    coordinates = reader.coordinates()
     reader.note_missing(numeric_codes(options.missing))
-    return features, tuple(reader.notes)
+    return StaticTable(features=features, coordinates=coordinates, notes=tuple(reader.notes))
 
 
 class _Reader:
@@ -83,7 +97,8 @@ class _Reader:
         self._id = self._id_column()
         self.notes: list[str] = []
         booleans = {p for p in range(table.num_columns) if _are_booleans(table.cells(p))}
-        self._numbers: list[int] = []
+        self._latlon = self._coordinate_columns(categorical)
+        self._numbers: list[int] = list(self._latlon)
         self._words: list[int] = []
         for place, title in enumerate(self._titles):
             if place == self._id or not self._is_feature(place, title, title in categorical):
@@ -127,16 +142,24 @@ class _Reader:
             if numbers == list(map(str, range(len(numbers)))):  # of the rows, as pandas writes them
                 return False
             raise DataError(f"column {place + 1} of {self._table.name} has no title: give it one")
-        reason = None
-        if title.strip().lower() in _COORDINATES and not named:
-            reason = "a coordinate, which belongs to the graph"
-        elif self._table.kinds[place] == "time" and not named:
-            reason = "a time"
-        if reason is not None:
-            self.notes.append(
-                f"{title} of {self._table.name} is {reason}: left out of the features"
-            )
-        return reason is None
+        is_time = self._table.kinds[place] == "time" and not named
+        if is_time:
+            self.notes.append(f"{title} of {self._table.name} is a time: left out of the features")
+        return not is_time and place not in self._latlon
+
+    def _coordinate_columns(self, named: set[str]) -> tuple[int, ...]:
+        """The columns of latitudes and longitudes, if there is one of each."""
+        columns = [
+            [
+                place
+                for place, title in enumerate(self._titles)
+                if title.strip().lower() in names
+                and title not in named
+                and self._table.kinds[place] == "number"
+            ]
+            for names in (LATITUDE_NAMES, LONGITUDE_NAMES)
+        ]
+        return tuple(place for (place,) in columns) if [*map(len, columns)] == [1, 1] else ()
 
     def read(self, budget_bytes: int) -> None:
         """Read all rows.
@@ -181,14 +204,31 @@ class _Reader:
                 f"({shorten(extra)}): left out"
             )
 
-    def features(self) -> StaticFeatures:
-        """The features, in the order of the columns.
+    def coordinates(self) -> NDArray[np.float64] | None:
+        """[N, 2] latitude and longitude, if every sensor has them."""
+        if not self._latlon:
+            return None
+        latlon = self._values[:, :2]
+        named = " and ".join(self._titles[place] for place in self._latlon)
+        unknown = np.isnan(latlon).any(axis=1)
+        if unknown.any():
+            ids = [each for each, lacks in zip(self._node_ids, unknown, strict=True) if lacks]
+            self.notes.append(
+                f"{named} of {self._table.name} lack {count_of(len(ids), 'sensor')} "
+                f"({shorten(ids)}): the store has no coordinates"
+            )
+            return None
+        self.notes.append(f"{named} of {self._table.name} are the coordinates of the sensors")
+        return latlon
+
+    def features(self) -> StaticFeatures | None:
+        """The features, in the order of the columns; None if there are coordinates alone.
 
         Raises:
-            DataError: if there is none, a value is infinite, or a column mixes numbers and text.
+            DataError: if there is neither, a value is infinite, or a column mixes numbers and text.
         """
         columns: dict[int, tuple[NDArray[np.float64], tuple[str, ...]]] = {}
-        for place, values in zip(self._numbers, self._values.T, strict=True):
+        for place, values in self._features_of_numbers():
             if np.isinf(values).any():
                 raise DataError(
                     f"{self._titles[place]} of {self._table.name} has an infinite value: correct it"
@@ -202,6 +242,8 @@ class _Reader:
             self.notes.append(
                 f"{self._titles[place]} of {self._table.name} is empty: left out of the features"
             )
+        if not known and self._latlon:
+            return None
         if not known:
             raise DataError(f"{self._table.name} has no feature of the sensors: {self.notes[-1]}")
         self._note_codes(known)
@@ -215,9 +257,14 @@ class _Reader:
         self.notes.insert(0, f"static features of {self._table.name}: {features.describe()}")
         return features
 
+    def _features_of_numbers(self) -> list[tuple[int, NDArray[np.float64]]]:
+        """Columns of numbers that are features, and their values [N]."""
+        columns = list(zip(self._numbers, self._values.T, strict=True))
+        return columns[len(self._latlon) :]
+
     def note_missing(self, codes: tuple[float, ...]) -> None:
         """Say which features hold what means missing in the readings."""
-        for place, values in zip(self._numbers, self._values.T, strict=True):
+        for place, values in self._features_of_numbers():
             for code in codes:
                 if num_found := int((values == code).sum()):
                     self.notes.append(

@@ -19,6 +19,7 @@ from pgti.ingestion.raw_graphs import Ids, RawCoordinates, RawEdges, RawGraph, R
 __all__ = [
     "MatchedGraph",
     "match_nodes",
+    "wrap_longitudes",
 ]
 
 
@@ -84,7 +85,7 @@ def _match_matrix(
     order, notes = _order(raw.name, raw.node_ids, size, num_nodes, node_ids)
     matrix, coordinates = raw.matrix, raw.coordinates
     if coordinates is not None:
-        coordinates, wrapped = _wrap(raw.name, coordinates)
+        coordinates, wrapped = wrap_longitudes(raw.name, coordinates)
         notes += wrapped
     if order is not None:
         matrix = matrix[order][:, order]
@@ -112,7 +113,8 @@ def _weigh(
             f"{kernel.num_below:,} of {count_of(len(kernel.weights), 'edge')} of {name} fell below "
             f"the threshold and were left out: their weight exp(-(distance / sigma)^2) is less "
             f"than {options.threshold:g} at sigma {kernel.sigma:.4g}; {option('threshold', 0)} "
-            f"takes all, and a larger {option('sigma')} takes longer ones",
+            f"takes all, and a larger {option('sigma')} takes longer ones (their mean distance is "
+            f"{np.mean(edges[2], where=np.isfinite(edges[2])):.4g})",
         )
     return kernel.graph(num_nodes).adjacency, notes
 
@@ -195,7 +197,7 @@ def _match_edges(
         known = all(label in rows for label in node_ids)
         coordinates = coordinates[[rows[each] for each in node_ids]] if known else None
     if coordinates is not None:
-        coordinates, wrapped = _wrap(raw.name, coordinates)
+        coordinates, wrapped = wrap_longitudes(raw.name, coordinates)
         notes += wrapped
     if are_distances:
         if value is None:
@@ -249,7 +251,7 @@ def _edge_to_no_node(raw: RawEdges, edge: int, places: dict[str, int], num_nodes
 def _match_coordinates(
     raw: RawCoordinates, num_nodes: int, node_ids: Ids, options: IngestOptions
 ) -> tuple[SensorGraph, tuple[str, ...]]:
-    latlon, notes = _wrap(raw.name, raw.latlon)
+    latlon, notes = wrap_longitudes(raw.name, raw.latlon)
     order, left_out = _order(raw.name, raw.node_ids, len(latlon), num_nodes, node_ids)
     notes += left_out
     if order is not None:
@@ -279,7 +281,9 @@ def _match_coordinates(
     return graph, notes
 
 
-def _wrap(name: str, latlon: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+def wrap_longitudes(
+    name: str, latlon: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Coordinates with longitudes of 0 to 360 as -180 to 180; others stay as they are."""
     if latlon.ndim != 2 or latlon.shape[1:] != (2,):
         return latlon, ()

@@ -57,6 +57,12 @@ def table_graph(
             "source,target or source,target,weight"
         )
     kind = options.graph_kind or _recognize_kind(table, options, readings)
+    if options.coordinates and kind != "coordinates":
+        raise ConfigError(
+            f"{option('coordinates')} is {','.join(options.coordinates)} and {table.name} holds "
+            f"{'edges' if kind == 'edges' else 'a matrix'}: leave it out; the places of sensors "
+            f"are read from the table of {option('static')}"
+        )
     raw: RawGraph
     if kind == "matrix":
         raw = _matrix(table)

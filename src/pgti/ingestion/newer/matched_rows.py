@@ -11,7 +11,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.cleaning import Cleaner
 from pgti.ingestion.contents import NoRowsError
 from pgti.ingestion.formats import check_options_used
-from pgti.ingestion.instants import Localizer, format_seconds, parse_start
+from pgti.ingestion.instants import Localizer, check_start, format_seconds, parse_start
 from pgti.ingestion.newer.known_rows import KnownRows
 from pgti.ingestion.newer.matching import match_readings
 from pgti.ingestion.newer.newer import aggregates_of, open_as_recalled, scale_of, source_channels
@@ -97,6 +97,9 @@ class MatchedRows:
                     seconds = self._localize_first(localizer, values, seconds, known)
                 else:
                     seconds = localizer.convert(seconds, row)
+            if row == 0 and chunk.seconds is not None and seconds is not None and len(seconds):
+                labels = self.readings.row_labels
+                check_start(labels, int(seconds[0]), self._options.start, self._clock)
             row += len(values)
             if not self._cleaner.has_failed:
                 yield values, seconds

@@ -110,7 +110,7 @@ class StoreBuilder:
             readings.row_labels,
             has_codes=readings.has_codes,
         )
-        times = NewerTimes(readings, axis, self._clock, self._gaps)
+        times = NewerTimes(readings, axis, self._clock, self._gaps, self._options.start)
         num_rows, num_placed, last, has_times = 0, 0, -1, False
         for chunk in readings.chunks(self._options.budget_bytes):
             values, seconds = cleaner.clean(chunk.values, num_rows), chunk.seconds

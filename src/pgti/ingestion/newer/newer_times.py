@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
+from pgti.ingestion.instants import check_start
 from pgti.ingestion.options import Gaps
 from pgti.ingestion.readings import Chunk, Readings
 from pgti.ingestion.times.rising import RisingTimes
@@ -60,13 +61,22 @@ class NewerTimes:
         axis: times of the series.
         clock: zone in which wall-clock times are read; None for a series without a zone.
         gaps: what to do where rows are missing.
+        start: wall-clock time of the first row, where the user gave it.
 
     Attributes:
         num_filled: rows of missing readings that were inserted so far.
         num_rows: rows so far, those included.
     """
 
-    def __init__(self, readings: Readings, axis: TimeAxis, clock: str | None, gaps: Gaps) -> None:
+    def __init__(
+        self,
+        readings: Readings,
+        axis: TimeAxis,
+        clock: str | None,
+        gaps: Gaps,
+        start: str | None = None,
+    ) -> None:
+        self._clock, self._start = clock, start
         self._labels = readings.row_labels
         self._axis = axis
         self._rising = RisingTimes(readings, clock, axis.time_zone)
@@ -132,7 +142,8 @@ class NewerTimes:
         return values
 
     def _begin(self, seconds: NDArray[np.int64], steps: NDArray[np.int64]) -> None:
-        """Compare the interval of the first rows with that of the series."""
+        """Compare start and interval of the first rows with what was given, and the series."""
+        check_start(self._labels, int(seconds[0]), self._start, self._clock)
         axis = self._axis
         if axis.rule is not None or not len(steps):
             return

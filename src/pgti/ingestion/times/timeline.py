@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError, option
-from pgti.ingestion.instants import parse_start, show_time
+from pgti.ingestion.instants import check_start
 from pgti.ingestion.later_rows import RowSplitter
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings
@@ -47,9 +47,7 @@ class Timeline:
     def __init__(self, readings: Readings, options: IngestOptions, time_zone: str | None) -> None:
         self._labels = readings.row_labels
         self._times = RisingTimes(readings, time_zone, time_zone)
-        self._given_start = None
-        if options.start is not None:
-            self._given_start = parse_start(options.start, time_zone)
+        self._given_start = options.start
         self._gaps = options.gaps
         self._given_interval = self._interval = options.interval_seconds
         self._first: int | None = None
@@ -212,13 +210,7 @@ class Timeline:
 
     def _begin(self, first: int) -> None:
         self._first = first
-        if self._given_start not in (None, first):
-            raise DataError(
-                f"{self._labels.source} starts at {self._labels.time(0, first, self._time_zone)} "
-                f"and start is {show_time(self._given_start or 0, self._time_zone)}: leave "
-                f"{option('start')} out, or "
-                f"correct it"
-            )
+        check_start(self._labels, first, self._given_start, self._time_zone)
 
     def _missing_rows(self, times: NDArray[np.int64], place: int, first_row: int) -> int:
         """Rows that are missing between the time at `place` and the next one."""
