@@ -105,7 +105,9 @@ def hardest_tables(report: "Report") -> Iterator[Table]:
                     groups = sorted(groups, key=lambda row: -row[1])[:_NUM_HARDEST]
                 rows += [(name, *_texts(row)) for row in groups]
             if rows:
-                title = f"where {report.model} errs most, {split}{_of(report, channel)}"
+                title = (
+                    f"where {report.model} errs most, {report.name(split)}{_of(report, channel)}"
+                )
                 yield build_table(
                     title, ["by", "group", *_columns(report, channel)], rows, num_texts=2
                 )
@@ -124,7 +126,7 @@ def breakdown_tables(report: "Report", names: Sequence[str]) -> Iterator[Table]:
                 of_one = frame[(frame["split"] == split) & (frame["channel"] == channel)]
                 if len(of_one):
                     rows = [_texts(row) for row in _rows(report, name, of_one)]
-                    title = f"{report.model} by {name}, {split}{_of(report, channel)}"
+                    title = f"{report.model} by {name}, {report.name(split)}{_of(report, channel)}"
                     yield build_table(title, [name, *_columns(report, channel)], rows)
 
 

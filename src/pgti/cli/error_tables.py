@@ -11,7 +11,7 @@ from pgti.cli.output import build_table
 if TYPE_CHECKING:
     from pgti.forecasting import Report
 
-__all__ = ["IN_UNITS", "error_tables", "format_error"]
+__all__ = ["IN_UNITS", "error_tables", "format_error", "note_better_baselines"]
 
 IN_UNITS = ("MAE", "RMSE")
 """Errors in the unit of the target."""
@@ -37,6 +37,19 @@ def error_tables(report: "Report") -> Iterator[Table]:
             shown = f"{metric} {unit}".rstrip() if is_in_units else metric
             rows.append((*channel, forecaster, shown, *map(format_error, values)))
         yield build_table(one.title, [*texts, *steps], rows, num_texts=len(texts))
+
+
+def note_better_baselines(report: "Report") -> Iterator[str]:
+    """A line for each split in which the model errs more than a baseline."""
+    for split in report.splits:
+        one = report[split]
+        if better := one.better_baselines:
+            best = min(better, key=better.__getitem__)
+            yield (
+                f"{report.name(split)}: {best} forecasts better than {report.model}, with an MAE of "
+                f"{format_error(better[best])} beside {format_error(one.mae or 0)}: train longer, "
+                "or choose other options"
+            )
 
 
 def _heading(key: str, time: str) -> str:

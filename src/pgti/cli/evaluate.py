@@ -12,7 +12,7 @@ from pgti.cli.breakdowns import (
     parse_ranges,
     write_breakdowns,
 )
-from pgti.cli.error_tables import error_tables
+from pgti.cli.error_tables import error_tables, note_better_baselines
 from pgti.cli.flags import JsonFlag, heading
 from pgti.cli.ingest_options import ReadingsFlags
 from pgti.cli.output import error_console, log, print_results
@@ -148,7 +148,7 @@ def evaluate_command(
         return
     hardest = () if by else hardest_tables(report)
     tables = [*error_tables(report), *breakdown_tables(report, by or ()), *hardest]
-    for line in report.notes:
+    for line in (*report.notes, *note_better_baselines(report)):
         log(line)
     if out is not None:
         log(f"{count_of(write_breakdowns(report, by or report.breakdowns, out), 'row')} in {out}")

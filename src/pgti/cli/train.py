@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from pgti.cli.breakdowns import hardest_tables
-from pgti.cli.error_tables import error_tables
+from pgti.cli.error_tables import error_tables, note_better_baselines
 from pgti.cli.flags import JsonFlag, heading
 from pgti.cli.output import error_console, facts_table, log, print_results
 from pgti.cli.recipe_tables import compare_run
@@ -150,7 +150,7 @@ def train_command(
 
 def _errors(report: "Report", logged: tuple[str, ...]) -> Iterator[Table]:
     """Tables of the test errors; their notes are logged, but those that training has logged."""
-    for line in report.notes:
+    for line in (*report.notes, *note_better_baselines(report)):
         if line not in logged:
             log(line)
     yield from error_tables(report)

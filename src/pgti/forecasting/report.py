@@ -109,6 +109,20 @@ class Report:
         """Windows that were evaluated."""
         return int(self._only["windows"])
 
+    @staticmethod
+    def name(split: str) -> str:
+        """What titles call a split, or other windows: "test", "newer readings"."""
+        return {"newer": "newer readings", "between": "a range of time"}.get(split, split)
+
+    @property
+    def better_baselines(self) -> dict[str, float]:
+        """Baselines whose MAE is smaller than the model's, with their MAE."""
+        maes = {name: self._only[name]["mae"]["mean"] for name in self.baselines}
+        mae = self.mae
+        if mae is None:
+            return {}
+        return {name: each for name, each in maes.items() if each is not None and each < mae}
+
     def mean(self, metric: str) -> float | None:
         """A metric of the model over all steps and targets; None without observations.
 
@@ -285,7 +299,7 @@ class Report:
     def title(self) -> str:
         """Splits, windows and targets, in one line."""
         windows = ", ".join(
-            f"{name} ({_extent(name, each)})" for name, each in self._splits.items()
+            f"{self.name(name)} ({_extent(name, each)})" for name, each in self._splits.items()
         )
         targets = shorten(
             [f"{name} in {unit}" if unit else name for name, unit in self.units.items()]
