@@ -96,6 +96,8 @@ def test_another_host_than_loopback_needs_a_token(
     error = capsys.readouterr().err
     assert "PGTI_SERVE_TOKEN" in error
     assert error.count("\n") == 1
+    assert run_command(["serve", str(run), "--max-body-mib", "0"]) == 2
+    assert "max_body_mib is 0" in capsys.readouterr().err
     for host in ("", "::", "10.0.0.1", "example.org", "127.0.0.1.example.org"):
         with pytest.raises(ConfigError, match="set a token"):
             ServeOptions(host=host)
@@ -182,6 +184,14 @@ def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
     with pytest.raises(RequestError, match=r"within 0.01 s") as refused:
         asyncio.run(read_body(request, 100, 0.01))
     assert refused.value.status == 408
+
+    async def leave() -> Any:
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "headers": []}, leave)
+    with pytest.raises(RequestError, match="within the body") as refused:
+        asyncio.run(read_body(request, 100, 1.0))
+    assert refused.value.status == 400
 
 
 def test_accept_chooses_json_or_arrow() -> None:
