@@ -97,3 +97,10 @@ def test_refusals(store: SeriesStore, space: dict[str, Any], message: str) -> No
     with pytest.raises(PgtiError, match=message) as caught:
         SearchSpace.of(space).distributions(config, store, None)
     assert "\n" not in str(caught.value)
+
+
+def test_an_error_names_the_option_that_it_is_of(store: SeriesStore) -> None:
+    """Not the first of the space, which all configurations hold."""
+    space = SearchSpace.of({"learning_rate": [1e-4, 1e-2], "model.width": [32, 64]})
+    with pytest.raises(PgtiError, match=r"^the space has model.width = 32: model.width is no"):
+        space.distributions(make_config(store), store, None)

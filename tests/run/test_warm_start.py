@@ -162,6 +162,9 @@ def test_the_last_weights_are_another_start(tmp_path: Path) -> None:
     best, last = tensors(path), tensors(path, "last.pt")
     assert any(not torch.equal(best[name], last[name]) for name in best)
     run = Run.open(path, checkpoint="last")
+    assert run.epoch == 3
+    best_epoch = 1 + int(run.history["val_mae"].argmin())
+    assert Run.open(path).epoch == best_epoch < 3
     pgti.train(run.store, tmp_path / "warm", init_from=run, epochs=0, progress=False)
     assert_same(tensors(tmp_path / "warm"), last)
     command = ["train", tmp_path / "store", "--run", tmp_path / "flag", "--from", path,

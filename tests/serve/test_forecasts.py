@@ -191,6 +191,27 @@ def test_arrow_that_claims_more_than_it_holds_is_refused(served: Served) -> None
     assert served.post(content=stream(coded), headers={"Content-Type": ARROW}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("text", "times"),
+    [
+        ("whole seconds", pa.array([2**62 + 1, 2**62 + 2], pa.timestamp("us", "UTC"))),
+        ("whole seconds", pa.array([-(2**62) + 1, -(2**62) + 2], pa.timestamp("us", "UTC"))),
+        ("whole seconds", pa.array([-(2**62) + 1, 2**62 + 2], pa.timestamp("ms"))),
+        ("years 1 to 9999", pa.array([2**62, 2**62 + 1], pa.timestamp("s"))),
+        ("time", pa.array([1e9, float("nan")])),
+        ("time", pa.array([float("nan"), float("inf")])),
+    ],
+)
+def test_arrow_with_times_that_are_none_is_refused(served: Served, text: str, times: Any) -> None:
+    """Of years that Python's dates lack, and numbers that are none."""
+    wide = pa.table({"time": times} | {name: [60.0, 61.0] for name in IDS})
+    long = pa.table({"time": times, "sensor": ["a", "a"], "speed": [60.0, 61.0]})
+    for table in (wide, long):
+        answer = served.post(content=stream(table), headers={"Content-Type": ARROW})
+        assert answer.status_code == 422
+        assert text in answer.json()["detail"]
+
+
 def test_readings_that_float32_cannot_hold_are_refused(served: Served) -> None:
     content = stream(long_table(NEWER * 1e300))
     answer = served.post(content=content, headers={"Content-Type": ARROW})

@@ -50,6 +50,9 @@ def test_it_says_how_it_is_and_what_it_forecasts(served: Served) -> None:
     assert (facts["input_steps"], facts["horizon"], facts["interval_seconds"]) == (4, 2, 900)
     assert facts["time_zone"] == "Europe/Berlin"
     assert facts["intervals"] == [0.8]
+    history = served.run.model.run.history
+    assert facts["epoch"] == history["epoch"].iloc[-1] == 1  # as the log and the report count
+    assert served.metric("pgti_model_epoch") == 1
     assert str(served.run.model.run.directory.path) not in json.dumps(facts)
     before = served.metric("pgti_windows_forecast_total")
     assert served.post(json={"readings": records()}).status_code == 200
@@ -93,6 +96,8 @@ def test_another_host_than_loopback_needs_a_token(
     error = capsys.readouterr().err
     assert "PGTI_SERVE_TOKEN" in error
     assert error.count("\n") == 1
+    assert run_command(["serve", str(run), "--max-body-mib", "0"]) == 2
+    assert "max_body_mib is 0" in capsys.readouterr().err
     for host in ("", "::", "10.0.0.1", "example.org", "127.0.0.1.example.org"):
         with pytest.raises(ConfigError, match="set a token"):
             ServeOptions(host=host)
@@ -129,10 +134,25 @@ def test_a_token_is_asked_for_all_that_shows_the_run(run: Path) -> None:
         assert served.client.post("/v1/forecast", json={}, headers=BEARER).status_code == 200
 
 
+def test_routes_that_answer_get_answer_head(served: Served) -> None:
+    """As probes and `curl -I` ask; nothing is redirected to an address that a request names."""
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/v1/metadata", "/docs"):
+        assert served.client.head(path).status_code == 200
+    assert served.client.head("/v1/forecast").status_code == 405
+    assert served.client.get("/healthz/", follow_redirects=False).status_code == 404
+
+
 def test_a_page_of_another_name_cannot_ask_a_server_on_loopback(served: Served) -> None:
-    answer = served.client.get("/v1/metadata", headers={"Host": "evil.example"})
-    assert answer.status_code == 421
-    for host in ("127.0.0.1:8000", "[::1]:8000", "localhost"):
+    for host in (
+        "evil.example",
+        "localhost:8000@evil.example",
+        "localhost.evil.example",
+        "[::1",
+        "",
+    ):
+        answer = served.client.get("/v1/metadata", headers={"Host": host})
+        assert answer.status_code == 421, host
+    for host in ("127.0.0.1:8000", "[::1]:8000", "localhost", "LocalHost:8000"):
         assert served.client.get("/v1/metadata", headers={"Host": host}).status_code == 200
 
 
@@ -164,6 +184,14 @@ def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
     with pytest.raises(RequestError, match=r"within 0.01 s") as refused:
         asyncio.run(read_body(request, 100, 0.01))
     assert refused.value.status == 408
+
+    async def leave() -> Any:
+        return {"type": "http.disconnect"}
+
+    request = Request({"type": "http", "headers": []}, leave)
+    with pytest.raises(RequestError, match="within the body") as refused:
+        asyncio.run(read_body(request, 100, 1.0))
+    assert refused.value.status == 400
 
 
 def test_accept_chooses_json_or_arrow() -> None:

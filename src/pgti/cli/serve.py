@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from pgti.cli.output import log
-from pgti.errors import Interrupted, MissingExtraError
+from pgti.errors import Interrupted, MissingExtraError, require_whole_number
 
 __all__ = ["serve_command"]
 
@@ -56,6 +56,7 @@ def serve_command(
         if error.name is None or error.name.startswith("pgti"):
             raise
         raise MissingExtraError(error.name, "serve") from None
+    require_whole_number("max_body_mib", max_body_mib, 1)
     options = ServeOptions(
         host=host,
         port=port,

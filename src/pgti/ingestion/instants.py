@@ -179,11 +179,14 @@ def epoch_seconds(
     missing = np.asarray(times.isna())
     labels.refuse_where(missing, first_row, lambda _: "has no time: give it one")
     whole = times.as_unit("s")
-    labels.refuse_where(
-        np.asarray(whole != times),
-        first_row,
-        lambda row: f"has the time {times[row]}: times must be on whole seconds",
-    )
+
+    def describe(row: int) -> str:
+        # A Timestamp of a year beyond Python's has no text.
+        time = np.datetime64(int(times.asi8[row]), times.unit)
+        zone = "" if times.tz is None else " UTC"
+        return f"has the time {time}{zone}: times must be on whole seconds"
+
+    labels.refuse_where(np.asarray(whole != times), first_row, describe)
     return np.asarray(whole.asi8, dtype=np.int64)
 
 

@@ -47,7 +47,8 @@ class LoadedRun(Display):
         directory: where checkpoints and metrics are.
         communicator: the ranks that share this run; each evaluates its part of the windows.
         metrics: of the user's own, which `evaluate` computes beside MAE, RMSE and MAPE.
-        epoch: epochs that the parameters have been trained for, where a checkpoint says it.
+        epoch: epochs that the parameters have been trained for, so the best one is counted from 1;
+            None where no checkpoint says it.
     """
 
     config: RunConfig
@@ -131,7 +132,7 @@ class LoadedRun(Display):
             ),
             directory=directory,
             communicator=ranks,
-            epoch=int(state.position["epoch"] or 0),
+            epoch=state.progress.epochs,
         )
         state.load_into(run.forecaster.network)
         run.forecaster.eval()

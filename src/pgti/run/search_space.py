@@ -206,11 +206,14 @@ class SearchSpace:
         found = {}
         for name, dimension in self.dimensions.items():
             for value in dimension.extremes:
+                params = first | {name: _encode(value)}
                 try:
-                    tried = self.configure(config, first | {name: _encode(value)})
+                    tried = self.configure(config, params)
                     _check(tried, store, factory)
                 except PgtiError as error:
-                    raise type(error)(f"the space has {name} = {value!r}: {error}") from None
+                    wrong = next((each for each in params if each in str(error)), name)
+                    shown = self.dimensions[wrong].decode(params[wrong])
+                    raise type(error)(f"the space has {wrong} = {shown!r}: {error}") from None
             is_float = isinstance(_value_of(tried, name, factory), float)
             found[name] = dimension.distribution(is_float=is_float)
         return found

@@ -65,6 +65,7 @@ def build_app(served: ServedRun, options: ServeOptions, metrics: ServeMetrics) -
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,
         lifespan=live,
     )
     _handle_errors(app)

@@ -4,6 +4,7 @@ import asyncio
 import zlib
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from pgti.display import size_text
 from pgti.serve.problems import RequestError
@@ -17,7 +18,7 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
     """The body as it was sent, compressed or not.
 
     Raises:
-        RequestError: if it is larger than the limit, or does not arrive in time.
+        RequestError: if it is larger than the limit, or does not arrive, or not in time.
     """
     declared = request.headers.get("content-length", "0")
     if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
@@ -33,6 +34,8 @@ async def read_body(request: Request, max_bytes: int, seconds: float) -> bytes:
         raise RequestError(
             408, f"the body did not arrive within {seconds:g} s: send it faster"
         ) from None
+    except ClientDisconnect:  # nobody reads the answer, which the metrics count
+        raise RequestError(400, "the connection ended within the body: send it again") from None
     return bytes(content)
 
 

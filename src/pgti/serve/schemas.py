@@ -17,6 +17,7 @@ _Value = Annotated[float, Field(allow_inf_nan=False, ge=-3e38, le=3e38)] | None
 _Name = Annotated[str, Field(min_length=1, max_length=256)]
 _Sensor = _Name | int
 _Time = Annotated[str, Field(min_length=1, max_length=64, examples=["2025-10-31T23:55:00"])]
+_EPOCH = Field(description="whose parameters forecast, counted from 1 as training prints it")
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -81,7 +82,7 @@ class ForecastAnswer(BaseModel):
     """Forecasts of every sensor."""
 
     model: str
-    epoch: int | None
+    epoch: int | None = _EPOCH
     origin: str | int | None = Field(description="time of the last input; its row without times")
     interval_seconds: float | None
     time_zone: str | None
@@ -99,7 +100,7 @@ class Metadata(BaseModel):
     run: str
     model: str
     parameters: int
-    epoch: int | None
+    epoch: int | None = _EPOCH
     loaded: str = Field(description="when the model was loaded, ISO 8601")
     sensors: list[str]
     coordinates: list[list[float]] | None = Field(description="latitude, longitude of each sensor")

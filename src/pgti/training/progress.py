@@ -57,6 +57,11 @@ class Progress:
     metrics_bytes: int = 0
     is_stopped: bool = False
 
+    @property
+    def epochs(self) -> int:
+        """Epochs trained, the current one included."""
+        return self.epoch + (1 if self.step_in_epoch else 0)
+
     def is_finished(self, config: TrainingConfig) -> bool:
         """Whether nothing is left to train."""
         if self.validated_at_step < 0:
@@ -199,7 +204,7 @@ class FitResult:
         if progress.val_mae is None:
             raise RunError("the run ended without a validation: its checkpoint is damaged")
         return cls(
-            epochs=progress.epoch + (1 if progress.step_in_epoch else 0),
+            epochs=progress.epochs,
             steps=progress.step,
             train_loss=progress.train_loss,
             val_mae=progress.val_mae,

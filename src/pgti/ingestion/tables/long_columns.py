@@ -158,6 +158,8 @@ def _are_steps(table: Table, place: int) -> bool:
     Raises:
         DataError: if it reads as a date.
     """
+    if table.kinds[place] == "time":
+        return False  # however its cells are shown, which no date of Python may be
     cell = table.sample[0][place]
     if table.kinds[place] == "text" and not isinstance(cell, str | None):
         raise DataError(

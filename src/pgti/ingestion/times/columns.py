@@ -67,7 +67,7 @@ def find_epoch_unit(value: float) -> str | None:
 
 def find_date_format(values: Iterable[float]) -> str | None:
     """The format in which numbers all read as dates, such as 20240131 or 2024013123; else None."""
-    texts = [f"{value:.0f}" if value == int(value) else "" for value in values]
+    texts = [f"{value:.0f}" if float(value).is_integer() else "" for value in values]
     return next(
         (form for form, digits in _COMPACT_DATES.items() if all(map(digits.fullmatch, texts))), None
     )
