@@ -45,10 +45,10 @@ def note_better_baselines(report: "Report") -> Iterator[str]:
         one = report[split]
         if better := one.better_baselines:
             best = min(better, key=better.__getitem__)
+            errors = f"{format_error(better[best])} beside {format_error(one.mae or 0)}"
             yield (
-                f"{report.name(split)}: {best} forecasts better than {report.model}, with an MAE of "
-                f"{format_error(better[best])} beside {format_error(one.mae or 0)}: train longer, "
-                "or choose other options"
+                f"{report.name(split)}: {best} forecasts better than {report.model}, with an MAE "
+                f"of {errors}: train longer, or choose other options"
             )
 
 
