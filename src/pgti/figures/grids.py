@@ -118,7 +118,7 @@ def bars(
             hovertemplate="%{x}: %{y:.4~g}",
             name=escape_text(name),
         )
-    figure.update_xaxes(type="category", tickangle=0)
+    figure.update_xaxes(type="category")  # names that do not fit side by side are turned
     figure.update_yaxes(rangemode="tozero")
     return figure
 
