@@ -38,9 +38,7 @@ def make_store(
     values = (50 + random.normal(size=(120, 3, 1)) * [[[1.0], [3.0], [2.0]]]).astype(np.float32)
     values[30:40, 1] = np.nan
     graph = SensorGraph.from_edges(3, np.array([0, 1]), np.array([1, 2]))
-    with StoreWriter(
-        path, node_ids=IDS, channels=("speed",), units=(unit,), graph=graph
-    ) as writer:
+    with StoreWriter(path, node_ids=IDS, channels=("speed",), units=(unit,), graph=graph) as writer:
         writer.append(values)
         writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=seconds)
     return SeriesStore.open(path)
@@ -312,7 +310,7 @@ def test_a_table_explains_its_totals_and_baselines(runs: tuple[Run, Run]) -> Non
     """Those of a single run and of several."""
     for given in (runs[:1], runs):
         table = tables_of(build_page(given))["Errors of speed in <b>mph</b> on the test windows"]
-        words = {name for name in (*table.columns, *(row[0] for row in table.rows))}
+        words = {*table.columns, *(row[0] for row in table.rows)}
         for word in ("mean", "average", "persistence", "historical-average", "seasonal-naive"):
             assert (f"“{word}” " in table.note) == (word in words), word
 

@@ -20,8 +20,8 @@ _BASELINES = {
     "persistence": "“persistence” repeats the last observed value",
     "historical-average": "“historical-average” is the mean training value of the sensor at the "
     "same time of the week (of the year, where rows are a week or more apart)",
-    "seasonal-naive": "“seasonal-naive” is the reading a week before (a year, where rows are a week "
-    "or more apart), and persistence where the series does not reach back so far",
+    "seasonal-naive": "“seasonal-naive” is the reading a week before (a year, likewise), and "
+    "persistence where the series does not reach back so far",
 }
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
