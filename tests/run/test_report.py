@@ -32,11 +32,17 @@ IDS = (HOSTILE, "b", "c")
 
 
 def make_store(
-    path: Path, *, seed: int = 0, unit: str = "<b>mph</b>", seconds: int = 3600
+    path: Path,
+    *,
+    seed: int = 0,
+    unit: str = "<b>mph</b>",
+    seconds: int = 3600,
+    observed: int = 120,
 ) -> SeriesStore:
     random = np.random.default_rng(seed)
     values = (50 + random.normal(size=(120, 3, 1)) * [[[1.0], [3.0], [2.0]]]).astype(np.float32)
     values[30:40, 1] = np.nan
+    values[observed:] = np.nan
     graph = SensorGraph.from_edges(3, np.array([0, 1]), np.array([1, 2]))
     with StoreWriter(path, node_ids=IDS, channels=("speed",), units=(unit,), graph=graph) as writer:
         writer.append(values)
@@ -263,6 +269,14 @@ def test_a_run_without_stored_errors_is_evaluated(runs: tuple[Run, Run], tmp_pat
     stored = run.read_test()
     assert stored is not None
     assert stored.to_dict() == run.evaluate().to_dict()
+
+
+def test_a_report_without_any_observed_target_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    """No sensor has an error: all are without a value on the map."""
+    store = make_store(tmp_path / "store", observed=90)
+    run = train_and_evaluate(make_config(store, epochs=1), tmp_path / "run")
+    with browser.page(run.report(tmp_path / "report.html")) as opened:
+        opened.wait_for_selector("#curves[data-sensor]")
 
 
 def test_bad_outputs_are_refused(runs: tuple[Run, Run], tmp_path: Path) -> None:

@@ -12,12 +12,14 @@
 
   const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+  const short = (text) => escaped(text.length > 24 ? `${text.slice(0, 23)}…` : text);
+
   function bytesOf(text) {
     return Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
   }
 
   function decode(value) {
-    return value && value.bdata ? new TYPES[value.dtype](bytesOf(value.bdata).buffer) : value || [];
+    return value && value.bdata !== undefined ? new TYPES[value.dtype](bytesOf(value.bdata).buffer) : value || [];
   }
 
   /* Figures are drawn for light pages; ink and grid become those of this page. */
@@ -131,7 +133,7 @@
     if (!map || !map.layout) return;
     const all = sensorsOf("map");
     Plotly.relayout(map, { annotations: [{
-      x: all.x[sensor], y: all.y[sensor], text: escaped(data.ids[sensor]), showarrow: true,
+      x: all.x[sensor], y: all.y[sensor], text: short(data.ids[sensor]), showarrow: true,
       arrowhead: 0, ax: 24, ay: -24, font: { color: ink }, arrowcolor: ink,
       bgcolor: color("--card"), bordercolor: grid,
     }] });
@@ -149,7 +151,7 @@
       Plotly.restyle(plot, { x: [curves.times], y: [series(row, line)] }, [index]);
     });
     Plotly.relayout(plot, {
-      "yaxis.title.text": label, "xaxis.title.text": `${curves.clock}, sensor ${escaped(data.ids[sensor])}`,
+      "yaxis.title.text": label, "xaxis.title.text": `${curves.clock}, sensor ${short(data.ids[sensor])}`,
       "xaxis.autorange": true, "yaxis.autorange": true,
     });
     plot.dataset.sensor = sensor;

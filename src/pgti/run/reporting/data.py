@@ -72,7 +72,7 @@ def _coverage_panel(run: Run) -> Panel:
         limits=(0.0, max(top, 1.0)),
     )
     if axis.is_dated:
-        figure.update_xaxes(type="date", nticks=5)
+        figure.update_xaxes(type="date", nticks=5, tickangle=None)  # turned if they do not fit
     _mark_splits(figure, run)
     looked = "" if stride == 1 else f" Every {stride:,}th row was looked at."
     return Panel(
