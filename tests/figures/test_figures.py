@@ -14,6 +14,7 @@ from pgti.figures import (
     heat_map,
     sensor_map,
     series_lines,
+    span_bars,
     stack_figures,
     training_curves,
 )
@@ -149,3 +150,12 @@ def test_stacked_panels_keep_what_each_shows_and_do_not_overlap() -> None:
     assert axes[0][0] > heat.colorbar.y > figure.layout.legend2.y > axes[1][1]
     assert axes[1][0] > axes[2][1]
     assert grid.data[0].colorbar.orientation is None  # what was stacked is left as it was
+
+
+def test_long_names_leave_room_for_the_plot() -> None:
+    long = "<" * 300
+    for axis in (
+        heat_map([[1.0]], x=["x"], y=[long], label="").layout.yaxis,
+        span_bars([long], [0], [1], [""]).layout.yaxis,
+    ):
+        assert axis.labelalias == {"&lt;" * 300: "&lt;" * 23 + "…"}

@@ -31,16 +31,22 @@ HOSTILE = "</script><img src=x onerror=alert(1)>"
 IDS = (HOSTILE, "b", "c")
 
 
-def make_store(path: Path) -> SeriesStore:
-    random = np.random.default_rng(0)
+def make_store(
+    path: Path,
+    *,
+    seed: int = 0,
+    unit: str = "<b>mph</b>",
+    seconds: int = 3600,
+    observed: int = 120,
+) -> SeriesStore:
+    random = np.random.default_rng(seed)
     values = (50 + random.normal(size=(120, 3, 1)) * [[[1.0], [3.0], [2.0]]]).astype(np.float32)
     values[30:40, 1] = np.nan
+    values[observed:] = np.nan
     graph = SensorGraph.from_edges(3, np.array([0, 1]), np.array([1, 2]))
-    with StoreWriter(
-        path, node_ids=IDS, channels=("speed",), units=("<b>mph</b>",), graph=graph
-    ) as writer:
+    with StoreWriter(path, node_ids=IDS, channels=("speed",), units=(unit,), graph=graph) as writer:
         writer.append(values)
-        writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=3600)
+        writer.finish(start=np.datetime64("2025-10-01T00:00"), interval_seconds=seconds)
     return SeriesStore.open(path)
 
 
@@ -98,9 +104,11 @@ def test_the_worst_sensors_and_hours_are_those_of_evaluate(runs: tuple[Run, Run]
         assert [row[0] for row in rows] == worst[breakdown].tolist()
         assert [row[1] for row in rows] == [f"{error:.3f}" for error in worst["mae"]]
         assert [row[-1] for row in rows] == [f"{count:,}" for count in worst["count"]]
-        persistence = report.by(breakdown).query("forecaster == 'persistence'")
-        theirs = persistence.set_index(breakdown)["mae"].loc[worst[breakdown]]
-        assert [row[3] for row in rows] == [f"{error:.3f}" for error in theirs]
+        for column, name in enumerate(report.baselines, 3):
+            baseline = report.by(breakdown).query(f"forecaster == '{name}'")
+            theirs = baseline.set_index(breakdown)["mae"].loc[worst[breakdown]]
+            assert tables[caption].columns[column] == f"MAE of {name}"
+            assert [row[column] for row in rows] == [f"{error:.3f}" for error in theirs]
     assert [IDS[sensor] for sensor in tables["The 3 worst sensors"].sensors] == [
         row[0] for row in tables["The 3 worst sensors"].rows
     ]
@@ -199,7 +207,7 @@ def test_seeds_are_one_group_and_other_options_another(runs: tuple[Run, Run]) ->
     np.testing.assert_allclose(low.y, np.min(errors, axis=0))
     np.testing.assert_allclose(high.y, np.max(errors, axis=0))
     np.testing.assert_allclose(line.y, np.median(errors, axis=0))
-    assert "median of 2 seeds" in page.lead[0]
+    assert "median of 2 runs" in page.lead[0]
     rows = tables_of(page)["Errors of speed in <b>mph</b> on the test windows"].rows
     low_mean, high_mean = sorted(float(run.evaluate().mae or 0) for run in runs)
     assert f"({low_mean:.3f} to {high_mean:.3f})" in rows[0][-1]
@@ -263,6 +271,14 @@ def test_a_run_without_stored_errors_is_evaluated(runs: tuple[Run, Run], tmp_pat
     assert stored.to_dict() == run.evaluate().to_dict()
 
 
+def test_a_report_without_any_observed_target_is_drawn(browser: Browser, tmp_path: Path) -> None:
+    """No sensor has an error: all are without a value on the map."""
+    store = make_store(tmp_path / "store", observed=90)
+    run = train_and_evaluate(make_config(store, epochs=1), tmp_path / "run")
+    with browser.page(run.report(tmp_path / "report.html")) as opened:
+        opened.wait_for_selector("#curves[data-sensor]")
+
+
 def test_bad_outputs_are_refused(runs: tuple[Run, Run], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"report\.pdf: a report is one HTML file"):
         runs[0].report(tmp_path / "report.pdf")
@@ -271,6 +287,46 @@ def test_bad_outputs_are_refused(runs: tuple[Run, Run], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run"):
         write_report([], tmp_path / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_given_twice_is_refused(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    """Also by another path: two of the same would pass for two seeds."""
+    (tmp_path / "link").symlink_to(runs[0].directory.path)
+    with pytest.raises(ConfigError, match="is given twice"):
+        write_report([*runs, runs[0]], tmp_path / "report.html")
+    with pytest.raises(ConfigError, match="is given twice"):
+        write_report([runs[0], tmp_path / "link"], tmp_path / "report.html")
+
+
+def test_runs_on_other_readings_are_no_seeds(runs: tuple[Run, Run], tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", seed=1)
+    other = train_and_evaluate(make_config(store, epochs=1, seed=2), tmp_path / "other")
+    page = build_page([runs[0], other])
+    assert page.lead[0].startswith(f"dcrnn (store {runs[0].fingerprint[:12]}): MAE")
+    assert page.lead[1].startswith(f"dcrnn (store {other.fingerprint[:12]}): MAE")
+    assert any("different windows or rows" in line for line in page.lead)
+    assert tables_of(page)["Runs"].rows[1][2:] == (str(store.path), other.fingerprint[:12])
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"), [({"unit": "km/h"}, "units"), ({"seconds": 900}, "steps")]
+)
+def test_runs_of_other_units_or_steps_are_refused(
+    runs: tuple[Run, Run], tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    store = make_store(tmp_path / "store", **changed)
+    other = train_run(make_config(store, epochs=1), tmp_path / "other")[0]
+    with pytest.raises(ConfigError, match=f"have different {message}"):
+        write_report([runs[0], other], tmp_path / "report.html")
+
+
+def test_a_table_explains_its_totals_and_baselines(runs: tuple[Run, Run]) -> None:
+    """Those of a single run and of several."""
+    for given in (runs[:1], runs):
+        table = tables_of(build_page(given))["Errors of speed in <b>mph</b> on the test windows"]
+        words = {*table.columns, *(row[0] for row in table.rows)}
+        for word in ("mean", "average", "persistence", "historical-average", "seasonal-naive"):
+            assert (f"“{word}” " in table.note) == (word in words), word
 
 
 def test_packed_series_are_what_they_were_and_hold_their_budget() -> None:

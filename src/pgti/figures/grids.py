@@ -12,6 +12,7 @@ from pgti.figures.theme import (
     color_of,
     escape_text,
     new_figure,
+    shorten_labels,
 )
 
 __all__ = ["bars", "heat_map"]
@@ -76,9 +77,11 @@ def heat_map(  # noqa: PLR0913 - each says one thing about the picture
     )
     figure.update_yaxes(autorange="reversed", showgrid=False, zeroline=False)
     figure.update_xaxes(showgrid=False, zeroline=False, tickangle=0)
-    for update, names in ((figure.update_xaxes, columns), (figure.update_yaxes, rows)):
+    for update, given in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
+        names = _names(given)
         if isinstance(names, list) and names and isinstance(names[0], str):
-            update(type="category")
+            short = shorten_labels(given)  # type: ignore[arg-type] # as in _names
+            update(type="category", labelalias=short)
     return figure
 
 
@@ -118,7 +121,7 @@ def bars(
             hovertemplate="%{x}: %{y:.4~g}",
             name=escape_text(name),
         )
-    figure.update_xaxes(type="category", tickangle=0)
+    figure.update_xaxes(type="category")  # names that do not fit side by side are turned
     figure.update_yaxes(rangemode="tozero")
     return figure
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pgti.figures.theme import escape_text, new_figure
+from pgti.figures.theme import escape_text, new_figure, shorten_labels
 
 __all__ = ["span_bars"]
 
@@ -50,5 +50,5 @@ def span_bars(
             hovertemplate=f"{escape_text(text)}<extra>{row}</extra>",
         )
     figure.update_xaxes(tickangle=0)
-    figure.update_yaxes(type="category", autorange="reversed")
+    figure.update_yaxes(type="category", autorange="reversed", labelalias=shorten_labels(names))
     return figure

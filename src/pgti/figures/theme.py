@@ -1,7 +1,7 @@
 """How figures look: plotly imported late, colors of roles, scales of numbers, one template."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pgti.errors import MissingExtraError
@@ -15,6 +15,7 @@ __all__ = [
     "escape_text",
     "graph_objects",
     "new_figure",
+    "shorten_labels",
 ]
 
 COLORS: Mapping[str, str] = {
@@ -41,6 +42,7 @@ MAGNITUDE_SCALE = "Cividis"
 DIFFERENCE_SCALE = ((0.0, "#0072B2"), (0.5, "#f2f2f2"), (1.0, "#D55E00"))
 """Scale of differences, with 0 in its middle: blue below and vermilion above."""
 
+_MAX_LABEL = 24  # characters
 _INK = "#333333"
 _GRID = "#dddddd"
 
@@ -61,6 +63,16 @@ def graph_objects() -> Any:
 def escape_text(text: object) -> str:
     """A text that plotly shows as it is, where it would interpret tags and entities."""
     return html.escape(str(text), quote=False)
+
+
+def shorten_labels(names: Iterable[object]) -> dict[str, str]:
+    """Plotly's `labelalias` of an axis: names that would take the room of the plot, cut short."""
+    texts = (str(name) for name in names)
+    return {
+        escape_text(text): escape_text(text[: _MAX_LABEL - 1] + "…")
+        for text in texts
+        if len(text) > _MAX_LABEL
+    }
 
 
 def color_of(name: str, position: int = 0) -> str:

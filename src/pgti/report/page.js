@@ -10,12 +10,16 @@
     modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
   };
 
+  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+  const short = (text) => escaped(text.length > 24 ? `${text.slice(0, 23)}…` : text);
+
   function bytesOf(text) {
     return Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
   }
 
   function decode(value) {
-    return value && value.bdata ? new TYPES[value.dtype](bytesOf(value.bdata).buffer) : value || [];
+    return value && value.bdata !== undefined ? new TYPES[value.dtype](bytesOf(value.bdata).buffer) : value || [];
   }
 
   /* Figures are drawn for light pages; ink and grid become those of this page. */
@@ -28,10 +32,21 @@
     return value === "#333333" ? ink : value === "#dddddd" ? grid : value;
   }
 
+  /* Pixels that rows of a legend beyond the first take from a plot, which keeps its height so. */
+  function legendHeight(figure, width) {
+    const names = figure.data.filter((each) => each.name && each.showlegend !== false)
+      .map((each) => each.name);
+    if (names.length < 2 || figure.layout.showlegend === false) return 0;
+    const widest = 46 + 7 * Math.max(...names.map((each) => each.length));
+    const columns = Math.max(1, Math.floor((width - 70) / widest));
+    return 19 * (Math.ceil(names.length / columns) - 1);
+  }
+
   for (const [name, figure] of Object.entries(data.figures)) {
     for (const trace of figure.data) {
       for (const key of ["line", "marker", "colorbar"]) if (trace[key]) adapt(trace[key]);
     }
+    figure.layout.height += legendHeight(figure, document.getElementById(name).offsetWidth);
     Plotly.newPlot(name, figure.data, adapt(figure.layout), config);
   }
 
@@ -66,7 +81,7 @@
           Object.assign(update, {
             "marker.color": [which.map((i) => values[i])], "marker.cmin": choice.limits[0],
             "marker.cmax": choice.limits[1], "marker.colorscale": [choice.scale],
-            "marker.colorbar.title.text": choice.label,
+            "marker.colorbar.title.text": escaped(choice.label),
           });
         }
         Plotly.restyle(plot, update, [index]);
@@ -112,15 +127,13 @@
     return out;
   }
 
-  const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-
   /* The position of the sensor in the map, as a ring around it. */
   function mark(sensor) {
     const map = document.getElementById("map");
     if (!map || !map.layout) return;
     const all = sensorsOf("map");
     Plotly.relayout(map, { annotations: [{
-      x: all.x[sensor], y: all.y[sensor], text: escaped(data.ids[sensor]), showarrow: true,
+      x: all.x[sensor], y: all.y[sensor], text: short(data.ids[sensor]), showarrow: true,
       arrowhead: 0, ax: 24, ay: -24, font: { color: ink }, arrowcolor: ink,
       bgcolor: color("--card"), bordercolor: grid,
     }] });
@@ -138,7 +151,7 @@
       Plotly.restyle(plot, { x: [curves.times], y: [series(row, line)] }, [index]);
     });
     Plotly.relayout(plot, {
-      "yaxis.title.text": label, "xaxis.title.text": `${curves.clock}, sensor ${escaped(data.ids[sensor])}`,
+      "yaxis.title.text": label, "xaxis.title.text": `${curves.clock}, sensor ${short(data.ids[sensor])}`,
       "xaxis.autorange": true, "yaxis.autorange": true,
     });
     plot.dataset.sensor = sensor;

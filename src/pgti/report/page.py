@@ -47,6 +47,7 @@ class Table:
         sensors: of each row, the position of the sensor that its first text names, to be clicked;
             empty for rows that name none.
         is_folded: whether it is shown only once its caption is clicked.
+        note: what its words mean, shown below it.
     """
 
     caption: str
@@ -55,6 +56,7 @@ class Table:
     num_texts: int = 1
     sensors: Sequence[int] = ()
     is_folded: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

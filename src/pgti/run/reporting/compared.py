@@ -99,8 +99,13 @@ def compare_runs(runs: Sequence[Run]) -> tuple[Group, ...]:
     """The runs in groups, in the order of their first members.
 
     Raises:
-        ConfigError: if runs have other sensors, targets or another horizon than the first.
+        ConfigError: if a run is given twice, or has other sensors, targets, units, steps or another
+            horizon than the first.
     """
+    places = [run.directory.path.resolve() for run in runs]
+    for number, (run, place) in enumerate(zip(runs, places, strict=True)):
+        if place in places[:number]:
+            raise ConfigError(f"the run {run.directory.path} is given twice: give each run once")
     for run in runs[1:]:
         _check_same(runs[0], run)
     keys = [_plain(run) for run in runs]
@@ -141,11 +146,14 @@ def _text_of(value: object) -> str:
 
 
 def _plain(run: Run) -> dict[str, str]:
-    """The options that make a configuration, by dotted name; neither seed nor machine."""
+    """The options that make a configuration, by dotted name; neither seed nor machine.
+
+    Its store is that of its readings, which may have been moved.
+    """
     flat = options_of(run)
     for name in ("training.seed", "store", "device", "training.checkpoint_every_minutes"):
         flat.pop(name, None)
-    return flat
+    return flat | {"store": run.fingerprint[:12]}
 
 
 def _group_labels(keys: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -175,6 +183,8 @@ def _check_same(first: Run, other: Run) -> None:
     for what, ours, theirs in (
         ("sensors", first.store.meta.node_ids, other.store.meta.node_ids),
         ("targets", first.source.target_names, other.source.target_names),
+        ("units", first.source.target_units, other.source.target_units),
+        ("steps", first.store.time_axis.step_seconds, other.store.time_axis.step_seconds),
         ("horizon steps", first.source.spec.horizon, other.source.spec.horizon),
     ):
         if ours != theirs:

@@ -212,7 +212,7 @@ def _build(
     data = {
         "content": packed.content, "bytes": packed.bytes_per_number, "missing": packed.missing,
         "low": packed.low, "step": packed.step, "shape": list(packed.shape), "lines": lines,
-        "times": times, "leads": headings, "targets": [escape_text(n) for n in source.target_names],
+        "times": times, "leads": headings, "targets": source.target_names,
         "labels": [escape_text(each) for each in labels], "first": worst, "clock": clock,
     }  # fmt: skip
     return panel, data

@@ -72,7 +72,7 @@ def _coverage_panel(run: Run) -> Panel:
         limits=(0.0, max(top, 1.0)),
     )
     if axis.is_dated:
-        figure.update_xaxes(type="date", nticks=5)
+        figure.update_xaxes(type="date", nticks=5, tickangle=None)  # turned if they do not fit
     _mark_splits(figure, run)
     looked = "" if stride == 1 else f" Every {stride:,}th row was looked at."
     return Panel(
@@ -164,6 +164,16 @@ def training_section(runs: Sequence[ComparedRun]) -> Section:
     return Section(heading="Training", panels=panels, missing=missing)
 
 
+def _runs_table(runs: Sequence[ComparedRun]) -> Table:
+    rows = [
+        (each.label, str(each.run.directory.path), str(each.run.store.path),
+         each.run.fingerprint[:12])
+        for each in runs
+    ]  # fmt: skip
+    columns = ("run", "directory", "store", "fingerprint of the store")
+    return Table(caption="Runs", columns=columns, rows=rows, num_texts=len(columns))
+
+
 def configuration_section(runs: Sequence[ComparedRun]) -> Section:
     """Store, versions, options, and the commands that train and evaluate again."""
     first = runs[0].run
@@ -182,7 +192,7 @@ def configuration_section(runs: Sequence[ComparedRun]) -> Section:
     )
     known = {
         "run": title.removeprefix("Run "), **facts,
-        "fingerprint of the store": first.store.fingerprint,
+        "fingerprint of the store": first.fingerprint,
         **{name: str(info[name]) for name in names if info.get(name) is not None},
     }  # fmt: skip
     options = {name: text for name, text in options_of(first).items() if text}
@@ -208,9 +218,6 @@ def configuration_section(runs: Sequence[ComparedRun]) -> Section:
         Table(caption="Commands", columns=("what", "command"), rows=commands, num_texts=2),
     ]
     if len(runs) > 1:
-        rows = [(each.label, str(each.run.directory.path)) for each in runs]
-        tables.insert(
-            0, Table(caption="Runs", columns=("run", "directory"), rows=rows, num_texts=2)
-        )
+        tables.insert(0, _runs_table(runs))
     of_first = () if len(runs) == 1 else (f"Facts and options are those of {runs[0].label}.",)
     return Section(heading="Configuration", texts=of_first, tables=tables)

@@ -12,6 +12,17 @@ from pgti.run.reporting.compared import ComparedRun, Group
 __all__ = ["NUM_WORST", "error_sections", "worst_tables"]
 
 NUM_WORST = 10
+_TOTALS = (
+    "“mean” is the error over all observed targets of all steps together; “average” is the mean of "
+    "the steps' errors, as many published tables have it."
+)
+_BASELINES = {
+    "persistence": "“persistence” repeats the last observed value",
+    "historical-average": "“historical-average” is the mean training value of the sensor at the "
+    "same time of the week (of the year, where rows are a week or more apart)",
+    "seasonal-naive": "“seasonal-naive” is the reading a week before (a year, likewise), and "
+    "persistence where the series does not reach back so far",
+}
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
@@ -178,7 +189,15 @@ def _horizon_table(groups: Sequence[Group], target: str) -> Table:
         columns=("forecaster", "metric", *steps.values()),
         rows=rows,
         num_texts=2,
+        note=_note(first, has_average="average" in steps),
     )
+
+
+def _note(run: ComparedRun, *, has_average: bool) -> str:
+    """What the columns and the baselines of the table mean."""
+    totals = _TOTALS if has_average else f"{_TOTALS.partition(';')[0]}."
+    known = [_BASELINES[name] for name in run.forecasters[1:] if name in _BASELINES]
+    return f"{totals} {'; '.join(known)}." if known else totals
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -214,11 +233,7 @@ def _worst(run: ComparedRun, breakdown: str, target: str, *, several: bool) -> T
     known = np.flatnonzero(np.isfinite(errors))
     worst = known[np.argsort(-errors[known], kind="stable")][:NUM_WORST]
     names = run.groups(breakdown, target)
-    baselines = [
-        (name, run.by(breakdown, name, target))
-        for name in run.forecasters[1:]
-        if name in ("persistence", "seasonal-naive")
-    ]
+    baselines = [(name, run.by(breakdown, name, target)) for name in run.forecasters[1:]]
     rmse, counts = (run.by(breakdown, "model", target, each) for each in ("rmse", "count"))
     rows = [
         (

@@ -100,7 +100,8 @@ def build_page(runs: Sequence[Run], *, intervals: Sequence[float] = ()) -> Page:
     sections += [data_section(members[0]), training_section(members)]
     learned = learned_section(members[0].run)
     sections += [*([learned] if learned else []), configuration_section(members)]
-    names = " and ".join(dict.fromkeys(group.label for group in groups))
+    *most, last = (group.label for group in groups)
+    names = f"{', '.join(most)} and {last}" if most else last
     store = members[0].run.store.path.name
     return Page(
         title=f"{names} on {store}",
@@ -180,7 +181,7 @@ def _lead(groups: Sequence[Group], evaluated: Sequence[Group], targets: Sequence
         f"{len(first.run.store.meta.node_ids):,} sensors{period}."
     )
     extents = {
-        (each.content.get("windows"), each.content.get("from"), each.run.store.fingerprint)
+        (each.content.get("windows"), each.content.get("from"), each.run.fingerprint)
         for group in evaluated for each in group.members
     }  # fmt: skip
     if len(extents) > 1:
@@ -210,6 +211,6 @@ def _finding(group: Group, first: ComparedRun, target: str) -> str:
             best = min(found, key=lambda name: found[name])
             text += f" ({best} {number_text(found[best])})"
         parts.append(text)
-    seeds = f", median of {len(group.evaluated)} seeds" if len(group.evaluated) > 1 else ""
+    seeds = f", median of {len(group.evaluated)} runs" if len(group.evaluated) > 1 else ""
     beside = "; in brackets the best baseline" if first.forecasters[1:] else ""
     return f"{group.label}: {in_unit(first, target)} is {', '.join(parts)}{seeds}{beside}."
