@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -149,6 +150,14 @@ def test_errors_of_several_splits_are_not_drawn_as_one(run: Run) -> None:
     with pytest.raises(ConfigError, match=r"splits val, test: choose one, such as report\['val'\]"):
         run.plot.map(both)
     assert run.plot.map(both["val"]).data
+
+
+def test_a_series_without_hours_is_refused_before_anything_is_evaluated(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", make_series(), interval_seconds=86_400)
+    run = train_run(make_config(store), tmp_path / "run")[0]
+    with pytest.raises(ConfigError, match=r"has no hours: .* run\.plot\.horizon\(\)"):
+        run.plot.hours()
+    assert run.read_test() is None
 
 
 def test_a_run_lists_its_figures(run: Run) -> None:

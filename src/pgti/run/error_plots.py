@@ -17,6 +17,7 @@ from pgti.figures import (
     training_curves,
 )
 from pgti.forecasting import WEEKDAYS, Report, is_score, metric_label, step_heading
+from pgti.store.typical import has_times_of_day
 from pgti.windows import SplitName
 
 if TYPE_CHECKING:
@@ -109,6 +110,11 @@ class ErrorPlots(Plots):
             MissingExtraError: if plotly is not installed.
         """
         graph_objects()
+        if not has_times_of_day(self._run.store.time_axis):
+            raise ConfigError(
+                "the run's series has no hours: its times are unknown, or a day has one reading; "
+                "run.plot.horizon() and run.plot.map() show its errors"
+            )
         report, target = self._errors(errors, _WEEK, metric), self._target(channel)
         found, label = self._by_group(report, _WEEK, metric, target, against)
         table = np.full((len(WEEKDAYS), 24), np.nan)

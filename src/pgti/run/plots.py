@@ -190,6 +190,4 @@ class RunPlots(ErrorPlots):
 
 def _time_title(labels: ForecastLabels) -> str:
     """What the axis of times shows: rows where they are not known."""
-    if labels.numbered or not labels.time_axis.is_dated:
-        return "row"
-    return f"time ({labels.time_zone})" if labels.time_zone else "time"
+    return "row" if labels.numbered else labels.time_axis.title

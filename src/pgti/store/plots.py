@@ -145,13 +145,6 @@ class StorePlots(Plots):
         axis = self._store.time_axis
         return axis.at(rows) if axis.is_dated else rows
 
-    @property
-    def _time_title(self) -> str:
-        axis = self._store.time_axis
-        if not axis.is_dated:
-            return "row"
-        return f"time ({axis.time_zone})" if axis.time_zone else "time"
-
     def _coverage(self, name: str, found: Survey) -> Any:
         ids = self._store.meta.node_ids
         sizes = np.diff(found.rows, append=self._store.meta.num_steps)
@@ -163,7 +156,7 @@ class StorePlots(Plots):
             x=self._times(found.rows),
             y=[ids[sensor] for sensor in found.sensors],
             label="share observed",
-            x_title=self._time_title,
+            x_title=self._store.time_axis.title,
             y_title=f"sensor{several}",
             limits=(0, 1),
             title=f"{name}: {_percent(missing)} missing",
@@ -179,7 +172,7 @@ class StorePlots(Plots):
             firsts,
             stops,
             [self._extent(gap) for gap in gaps],
-            x=self._time_title,
+            x=self._store.time_axis.title,
             title="longest gaps" if gaps else "no reading is missing",
         )
         ends = self._times(np.array([0, self._store.meta.num_steps], dtype=np.int64))

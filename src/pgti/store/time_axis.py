@@ -148,6 +148,13 @@ class TimeAxis:
             kind += f", {count_of(len(self.holes), 'hole')}"
         return f"{first} to {last}, {kind}"
 
+    @property
+    def title(self) -> str:
+        """What an axis of these times is called: "time (Europe/Berlin)", or "row"."""
+        if not self.is_dated:
+            return "row"
+        return f"time ({self.time_zone})" if self.time_zone else "time"
+
     def extent(self, first: int = 0) -> str:
         """The times of a row and of the last one as ` from A to B`; empty if they are unknown."""
         if not self.is_dated:

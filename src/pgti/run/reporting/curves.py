@@ -197,7 +197,7 @@ def _build(
         if name.startswith("lo-")
     }
     drawn = {name: shown[of_lead[name]] for name in names if name[:3] not in ("lo-", "hi-")}
-    clock = "time" if axis.is_dated else "row"
+    clock = axis.title
     figure = series_lines(times, drawn, label=labels[0], bands=bands_of, x=clock)
     figure.update_layout(height=480)
     ahead = headings[0] if len(headings) == 1 else "the chosen time"

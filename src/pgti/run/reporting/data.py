@@ -67,7 +67,7 @@ def _coverage_panel(run: Run) -> Panel:
         x=axis.at(rows).astype("datetime64[s]").astype(str).tolist() if axis.is_dated else rows,
         y=[ids[sensor] for sensor in sensors],
         label="missing readings in %",
-        x_title="time" if axis.is_dated else "row",
+        x_title=axis.title,
         y_title="sensor" if len(sensors) == num_nodes else "first sensor of a group",
         limits=(0.0, max(top, 1.0)),
     )
