@@ -35,6 +35,7 @@ __all__ = [
 
 Config = TypeVar("Config")
 
+_LARGEST = 1e30  # float32 holds it, and its products with what an optimizer divides by
 _TYPE_NAMES: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -189,7 +190,7 @@ def parse_value(text: str) -> bool | int | float | str:
 
 
 def require_number(name: str, value: float, *, above_zero: bool = False) -> None:
-    """Refuse a number that is not finite, is negative or, with `above_zero`, is 0.
+    """Refuse a number that is not finite, is negative, exceeds float32 or, with `above_zero`, is 0.
 
     Raises:
         ConfigError: naming the option, its value and the rule.
@@ -197,6 +198,8 @@ def require_number(name: str, value: float, *, above_zero: bool = False) -> None
     if not math.isfinite(value) or value < 0 or (above_zero and value == 0):
         rule = "above 0" if above_zero else "of 0 or more"
         raise ConfigError(f"{name} is {value!r}: it must be a finite number {rule}")
+    if value > _LARGEST:
+        raise ConfigError(f"{name} is {value!r}: it must be at most {_LARGEST:g}")
 
 
 def _fields(config: Any) -> tuple[Field[Any], ...]:

@@ -158,6 +158,15 @@ def test_a_trial_that_always_kills_its_process_fails(store: SeriesStore, tmp_pat
     assert result.trials[0].error == "its process was killed 3 times"
 
 
+def test_a_search_whose_trials_all_fail_says_why(store: SeriesStore, tmp_path: Path) -> None:
+    """Each time it is started, and writes no configuration that would fail, too."""
+    failing = [StopTrial(trial, 1, RunError("training diverged")) for trial in range(2)]
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"no trial of .* because training diverged: choose"):
+            tune(store, tmp_path / "search", callbacks=failing)
+    assert not (tmp_path / "search" / "best.toml").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -32,6 +32,7 @@ def order(kind: str, **options: object) -> dict[str, Any]:
         pytest.param({"accumulate": -1}, "accumulate is -1", id="negative"),
         pytest.param({"learning_rate": 0.0}, "learning_rate is 0.0", id="no rate"),
         pytest.param({"learning_rate": math.nan}, "learning_rate is nan", id="rate nan"),
+        pytest.param({"learning_rate": 1e38}, r"1e\+38: it must be at most 1e\+30", id="rate 1e38"),
         pytest.param({"optimizer": "sgd"}, "optimizer is 'sgd': .*adam, adamw", id="optimizer"),
         pytest.param({"loss": "mape"}, "loss is 'mape': .*mae, huber, mse", id="loss"),
         pytest.param(

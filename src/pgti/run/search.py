@@ -260,7 +260,12 @@ class Search:
         complete = [each for each in trials if each.state == "complete"]
         if not complete:
             errors = [each.error for each in trials if each.error]
-            raise RunError(f"no trial of {self.path} was complete: {errors[-1] if errors else ''}")
+            raise RunError(
+                f"no trial of {self.path} was complete, the last one because {errors[-1]}: choose "
+                f"another space or other options, and another {option('out')}"
+                if errors
+                else f"no trial of {self.path} is complete yet: other processes run them"
+            )
         return TuneResult(
             path=self.path,
             trials=trials,
