@@ -23,6 +23,7 @@ from pgti.run import Run
 from pgti.store import TimeAxis, calendar_features
 from pgti.store.time_rule import MonthRule
 
+from ..pgt.data_files import needs_pgt
 from .exported_runs import HOURLY, make_run, make_series
 
 NAMES = [name for name, entry in MODELS.items() if not entry.library]
@@ -93,6 +94,15 @@ def test_every_kind_of_window_is_exported(tmp_path: Path, variant: str) -> None:
     assert ("history" in names) == ("history" in options)
     assert ("holidays" in names) == ("holidays" in options)
     assert len(written.metadata["outputs"]) == 1 + (variant == "quantiles-bounds")
+
+
+@needs_pgt
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("name", ["pgt:A3TGCN2", "pgt:TGCN2"])
+def test_layers_of_pgt_are_exported(tmp_path: Path, name: str, suffix: str) -> None:
+    written = export(make_run(name), tmp_path / f"model{suffix}")
+    assert written.largest_difference <= TOLERANCE
 
 
 @pytest.mark.parametrize("kind", [pytest.param(each, marks=pytest.mark.slow) for each in SERIES])
