@@ -183,7 +183,7 @@ def test_coordinates_place_the_sensors_of_an_edge_list(tmp_path: Path) -> None:
         store.graph.coordinates, [[37.2, -122.2], [37.1, -122.1], [37.4, -122.4]]
     )
     assert store.static is not None
-    assert list(store.static.names) == ["lanes", "altitude", "kind"]
+    assert list(store.static.columns) == ["lanes", "altitude", "kind"]
 
 
 def test_a_table_may_hold_coordinates_alone(tmp_path: Path) -> None:

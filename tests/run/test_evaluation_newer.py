@@ -68,7 +68,7 @@ def test_a_store_of_newer_rows(run: Run, expected: dict[str, Any], tmp_path: Pat
     report = opened.evaluate()
     assert report.splits == ("newer",)
     assert errors_of(report, "newer") == expected
-    assert f"dcrnn on newer (59 windows, {FIRST} to {TIMES[-1]}): c0" == report.title
+    assert f"dcrnn on newer readings (59 windows, {FIRST} to {TIMES[-1]}): c0" == report.title
 
 
 @pytest.mark.parametrize("form", ["frame", "permuted", "csv", "later", "earlier"])
