@@ -19,6 +19,7 @@ argument causes.
 
 import csv
 import lzma
+import math
 import shlex
 import struct
 import tokenize
@@ -38,6 +39,7 @@ __all__ = [
     "PgtiError",
     "RunError",
     "StoreError",
+    "check_magnitude",
     "name_flags",
     "option",
     "require_whole_number",
@@ -49,6 +51,10 @@ PARSER_ERRORS = (
     *(zipfile.BadZipFile, zlib.error),
 )
 """What readers of files (Python's, NumPy's, pandas') raise on a damaged one."""
+
+_WHOLE_NUMBER_LIMIT = 1 << 63  # of TOML, of arrays and of seeds
+_FLOAT_LIMIT = 1e30  # a hundred millionth of what float32 holds, in which models compute
+_SHOWN_BITS = 256
 
 
 class PgtiError(Exception):
@@ -118,13 +124,30 @@ class Interrupted(KeyboardInterrupt):
 
 
 def require_whole_number(name: str, value: object, minimum: int) -> None:
-    """Refuse an option that is not a whole number of at least `minimum`.
+    """Refuse an option that is not a whole number of at least `minimum`, and below 2^63.
 
     Raises:
         ConfigError: naming the option, its value and the rule.
     """
+    if isinstance(value, int):
+        check_magnitude(name, value)
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(f"{name} is {value!r}: it must be a whole number of at least {minimum}")
+
+
+def check_magnitude(name: str, value: int | float) -> None:
+    """Refuse a number that no array, no seed or no step in float32 could take.
+
+    Raises:
+        ConfigError: naming the option, its value and the rule.
+    """
+    if isinstance(value, float):
+        if math.isfinite(value) and abs(value) > _FLOAT_LIMIT:
+            raise ConfigError(f"{name} is {value!r}: it must be at most 1e30")
+    elif abs(value) >= _WHOLE_NUMBER_LIMIT:
+        is_short = value.bit_length() <= _SHOWN_BITS  # Python refuses to write long ones
+        shown = value if is_short else f"a number of {value.bit_length()} bits"
+        raise ConfigError(f"{name} is {shown}: it must be less than 2**63")
 
 
 _flags_are_named = False  # not a context variable: loaders raise errors in threads of their own

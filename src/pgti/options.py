@@ -5,6 +5,7 @@ command line pass through the same checks. A field with several variants is a un
 each with a `kind`: an instance, the name of a kind and a mapping all stand for a variant.
 """
 
+import contextlib
 import difflib
 import math
 import os
@@ -18,7 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import numpy as np
 
 from pgti.display import count_of
-from pgti.errors import ConfigError, option
+from pgti.errors import ConfigError, check_magnitude, option
 
 __all__ = [
     "check_names",
@@ -243,6 +244,8 @@ def _convert_value(name: str, value: Any, hint: Any) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     is_bool = isinstance(value, bool)
+    if isinstance(value, int | float):
+        check_magnitude(name, value)
     if hint is float and isinstance(value, int) and not is_bool:
         return float(value)
     if hint in _TYPE_NAMES and (not isinstance(value, hint) or (is_bool and hint is not bool)):
@@ -333,5 +336,7 @@ def _remedy(name: str, takers: Iterable[str]) -> str:
 
 def _shorten(value: object) -> str:
     """A value in one line, and not more than fits into a message."""
-    text = " ".join(repr(value).split())
+    with contextlib.suppress(ValueError, RecursionError):  # thousands of digits, or of levels
+        value = repr(value)
+    text = " ".join(value.split()) if isinstance(value, str) else f"a {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,5 +1,6 @@
 """What the command line refuses: one clear line, exit code 2, and nothing written."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,115 @@ def test_train_refuses_a_bad_file(
     check_refused(
         capsys, tmp_path, message, "train", store, "--run", tmp_path / "run", "--config", config
     )
+
+
+HUGE = "0x" + "f" * 20_000  # Python refuses to write it as a decimal
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[windows]\nfractions = [" + "1" * 5_000 + "]",
+        *(f"{option} = {HUGE}" for option in ("device", "windows", "model", "training.epochs")),
+        *(f"training.{option} = {HUGE}" for option in ("learning_rate", "loss", "seed")),
+        f"windows.fractions = [{HUGE}]",
+        f"model.name = {HUGE}",
+        "model = 5",
+        "model.name = 5",
+        "windows.fractions = " + "[" * 5_000 + "]" * 5_000,
+        "windows.fractions = " + "[" * 100 + "]" * 100,
+        "a = " + "{b = " * 5_000 + "1" + "}" * 5_000,
+        ".".join(["a"] * 5_000) + " = 1",
+        ".".join(["model", *"a" * 900]) + " = 1",
+        "[" + ".".join(["windows"] * 900) + "]",
+        "#" * (2 << 20),
+        "training.epochs = 1.9",
+        "training.batch_size = 2.9",
+        "training.epochs = inf",
+        "training.learning_rate = 1e38",
+        'device = "--help"',
+    ],
+    ids=lambda text: text[:24],
+)
+def test_a_hostile_file_is_refused(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    """Numbers and levels without end, and values of another kind, in files of runs and spaces."""
+    file = tmp_path / "options.toml"
+    file.write_text(text)
+    out = tmp_path / "out"
+    check_refused(capsys, tmp_path, "", "train", store, "--run", out, "--config", file)
+    check_refused(capsys, tmp_path, "", "tune", store, "--out", out, "--space", file)
+    check_refused(capsys, tmp_path, "", "study", store, "--out", out, "--configs", file)
+
+
+def test_only_a_file_is_read(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A device has no end, and a pipe may never have a beginning."""
+    pipe, out = tmp_path / "pipe", tmp_path / "run"
+    os.mkfifo(pipe)
+    for kind, path in (("a device", "/dev/zero"), ("a pipe", pipe), ("a directory", tmp_path)):
+        message = f"{path} is {kind}: give a file"
+        before = sorted(tmp_path.iterdir())
+        for command in (("train", store, "--run", out, "--config", path),
+                        ("tune", store, "--out", out, "--space", path)):  # fmt: skip
+            assert run(*command) == 2
+            assert message in capsys.readouterr().err
+        for command in (("--graph", path), ("--static", path)):
+            assert run("ingest", store / "meta.json", "--out", out, *command) == 2
+            assert len(capsys.readouterr().err.splitlines()) == 1
+        assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("message", "tokens"),
+    [
+        ("--epochs is 1.9: it must be a whole number", ("--epochs", "1.9")),
+        ("--schedule.milestones is 2.5", ("--schedule.milestones", "1,2.5")),
+        ("--val-windows is 3.0", ("--val-windows", "3.0")),
+        ("batch_size is 100000000000000000000: it must be less than", ("--batch-size", 10**20)),
+        ("accumulate is 100000000000000000000", ("--accumulate", 10**20)),
+        ("patience is 1000", ("--patience", 10**30)),
+        ("model.hidden is 1000", ("--model.hidden", 10**30)),
+        ("windows.horizon is 1000", ("--windows.horizon", 10**30)),
+        ("seed is 9223372036854775808: it must be less than 2**63", ("--seed", 2**63)),
+        ("a number of 80000 bits", ("--seed", HUGE)),
+        ("learning_rate is 1e+38: it must be at most 1e30", ("--learning-rate", 1e38)),
+        ("optimizer.epsilon is 1e+300", ("--optimizer.epsilon", 1e300)),
+        ("loss.delta is 1e+300", ("--loss", "huber", "--loss.delta", 1e300)),
+    ],
+)
+def test_numbers_that_mean_no_training_are_refused(
+    store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    message: str,
+    tokens: tuple[object, ...],
+) -> None:
+    """Whole numbers are not rounded, and none is longer than machines count."""
+    check_refused(capsys, tmp_path, message, "train", store, "--run", tmp_path / "run", *tokens)
+
+
+def test_the_largest_numbers_train(store: Path, tmp_path: Path) -> None:
+    """A batch has no more windows than there are; nothing is searched through, or allocated."""
+    most = 2**63 - 1
+    sizes = ("--batch-size", most, "--eval-batch-size", most, "--accumulate", most)
+    assert run("train", store, "--run", tmp_path / "run", *TINY, *sizes) == 0
+
+
+@pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_MAX_THREADS"])
+@pytest.mark.parametrize("text", ["abc", "-1", "0", "4,2", "9" * 5_000, "1.5"])
+def test_senseless_threads_are_refused(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    text: str,
+) -> None:
+    """Libraries answer them by a traceback of their import."""
+    monkeypatch.setenv(name, text)
+    check_refused(capsys, tmp_path, f"{name}={text[:40]!r}: it must be", "info", tmp_path)
 
 
 def truncated(store: Path) -> None:

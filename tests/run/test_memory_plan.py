@@ -128,6 +128,8 @@ def test_what_fits_in_no_way_is_refused(config: RunConfig, tmp_path: Path) -> No
     assert planned(config, budget=on.needed, batch_size=fitting).activation_checkpointing
     with pytest.raises(ConfigError, match="batch_size="):
         planned(config, budget=on.needed, batch_size=fitting + 1)
+    with pytest.raises(ConfigError, match="batch_size="):  # found without trying every size
+        planned(config, budget=on.needed, batch_size=2**63 - 1)
 
     with pytest.raises(ConfigError, match=r"for one window, and .* model .* smaller") as refusal:
         planned(config, budget=MIB // 2)

@@ -8,8 +8,9 @@ from cyclopts import App, ArgumentCollection, Group, Parameter
 
 from pgti.cli.flags import heading
 from pgti.cli.output import OutputConsole, format_default
+from pgti.errors import ConfigError
 
-__all__ = ["COMMANDS", "build_app", "split_lists"]
+__all__ = ["COMMANDS", "build_app", "refuse_fractions", "split_lists"]
 
 COMMANDS = {
     "Data": {
@@ -57,7 +58,7 @@ def build_app(command: str | None = None) -> App:
         version=version("pgti"),
         help_epilogue="Every command accepts --quiet, which prints results and errors alone, and "
         "--debug, which shows the traceback of an error.",
-        config=split_lists,
+        config=(split_lists, refuse_fractions),
         console=OutputConsole(),
         default_parameter=Parameter(
             negative_iterable=(), negative_bool=(), show_default=format_default
@@ -83,3 +84,19 @@ def split_lists(app: App, commands: tuple[str, ...], arguments: ArgumentCollecti
                 for token in argument.tokens
                 for index, part in enumerate(token.value.split(","))
             ]
+
+
+def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Refuse a number with a point where a whole one belongs, which would be rounded.
+
+    Raises:
+        ConfigError: naming the option, its value and the rule.
+    """
+    del app, commands
+    for argument in arguments:
+        if argument.hint is int or int in get_args(argument.hint):
+            for token in argument.tokens:
+                if "." in token.value:
+                    raise ConfigError(
+                        f"{argument.name} is {token.value}: it must be a whole number"
+                    )

@@ -7,9 +7,10 @@ This module imports little: a signal is answered as soon as `main` runs.
 """
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,10 @@ _DEBUG, _QUIET = "--debug", "--quiet"
 _FOR_RANKS = ("train", "evaluate", "backtest")
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
 _STOPPING = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+                     "NUMEXPR_NUM_THREADS", "NUMEXPR_MAX_THREADS")  # fmt: skip
+_MAX_THREADS = 4096
+_NUMBER = re.compile(r" *[0-9]{1,9} *")
 _IMPORTING = "<frozen importlib._bootstrap>"
 
 
@@ -37,6 +42,7 @@ def run_command(tokens: Sequence[str]) -> int:
     debug = _DEBUG in tokens
     arguments = [token for token in tokens if token not in (_DEBUG, _QUIET)]
     try:
+        _check_threads(os.environ)
         _check_command(arguments)
         _refuse_ranks(arguments)
         app = build_app(next(iter(arguments), None))
@@ -52,6 +58,25 @@ def run_command(tokens: Sequence[str]) -> int:
             log(message, rank=0 if launch is None else launch.rank, is_error=True)
         return code
     return 0
+
+
+def _check_threads(environment: MutableMapping[str, str]) -> None:
+    """Refuse numbers of threads that libraries would answer by a traceback of their import.
+
+    An empty one is taken away: it stands for none, and they warn of it.
+
+    Raises:
+        ConfigError: naming the variable, its value and the rule.
+    """
+    for name in _THREAD_VARIABLES:
+        text = environment.get(name)
+        if text is not None and not text.strip():
+            del environment[name]
+        elif text is not None and not (_NUMBER.fullmatch(text) and 0 < int(text) <= _MAX_THREADS):
+            raise ConfigError(
+                f"the environment says {name}={text[:40]!r}: it must be a whole number from 1 to "
+                f"{_MAX_THREADS}, or not be set"
+            )
 
 
 def _check_command(tokens: Sequence[str]) -> None:

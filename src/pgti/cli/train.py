@@ -1,7 +1,7 @@
 """`pgti train`: train a model on a store."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -190,7 +190,9 @@ def _configure(
     from pgti.training import RunDirectory
 
     file = {} if options.get("config") is None else read_toml(options["config"])
-    model = options.get("model.name") or file.get("model", {}).get("name")
+    table = file.get("model", {})
+    named = table.get("name") if isinstance(table, Mapping) else table
+    model = options.get("model.name") or (named if isinstance(named, str) else None)
     published = open_recipe(
         recipe or file.get("recipe"), model=model, protocol=protocol, start=begin is not None
     )

@@ -123,11 +123,13 @@ for _name in (*FITTED_BASELINES, "chronos"):
     MODELS.refuse(_name, "is a baseline: evaluate --baselines reports it beside a trained model")
 
 
-def is_own_model(name: str) -> bool:
+def is_own_model(name: object) -> bool:
     """Whether a name stands for a network of the user's own: `module:Class`, or `custom`.
 
     A prefix that registered models share (`pgt:`) is never a module.
     """
+    if not isinstance(name, str):
+        return False  # of a file: the check of options refuses it
     prefix, colon, _ = name.partition(":")
     is_registered = any(each.startswith(f"{prefix}:") for each in MODELS) if colon else True
     return name == CUSTOM_MODEL or not is_registered

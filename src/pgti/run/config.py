@@ -13,6 +13,7 @@ from pgti.batching.config import upgrade_window_options
 from pgti.errors import ConfigError, option, require_whole_number
 from pgti.memory import parse_bytes
 from pgti.options import check_names, convert_fields, parse_config
+from pgti.storage import read_small_file
 from pgti.training import TrainingConfig
 from pgti.training.compatibility import upgrade_training_options
 from pgti.training.config import exclusive_batch_sizes
@@ -39,6 +40,10 @@ whose runs of this version always name their calendar."""
 _BATCH_SIZES = ("batch_size", "batch_size_per_rank")
 
 _TABLES = ("windows", "model", "training")
+
+_MAX_TOML_BYTES = 1 << 20  # a file of options has a few thousand
+_MAX_TOML_BITS = 64
+_MAX_TOML_DEPTH = 32  # of tables and lists; options take four
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -342,11 +347,31 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if it cannot be read or parsed.
     """
+    what = f"the configuration {path}"
+    content = read_small_file(path, what, _MAX_TOML_BYTES, ConfigError)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the configuration {path} cannot be read: {error.strerror}") from None
+        options = tomllib.loads(content.decode())
+        _check_toml(options, _MAX_TOML_DEPTH)
+        return options
     except UnicodeDecodeError as error:
-        raise ConfigError(f"the configuration {path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the configuration {path} is not valid TOML: {error}") from None
+        raise ConfigError(f"{what} cannot be read: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{what} has tables or lists within each other too deeply") from None
+    except ValueError as error:  # of syntax, and of a number of thousands of digits
+        raise ConfigError(f"{what} is not valid TOML: {error}") from None
+
+
+def _check_toml(value: Any, depth: int) -> None:
+    """Refuse what Python reads and TOML has not, or no option: long numbers, and many levels.
+
+    Raises:
+        RecursionError: if there are more levels than `depth`.
+        ValueError: naming the length of the number.
+    """
+    if isinstance(value, int) and value.bit_length() > _MAX_TOML_BITS:
+        raise ValueError(f"a whole number of {value.bit_length()} bits, and TOML has 64")
+    if isinstance(value, dict | list):
+        if not depth:
+            raise RecursionError
+        for each in value.values() if isinstance(value, dict) else value:
+            _check_toml(each, depth - 1)

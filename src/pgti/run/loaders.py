@@ -69,7 +69,8 @@ class RunLoaders:
     @property
     def num_evaluated(self) -> int:
         """The most windows of a validation batch that this rank takes."""
-        return self.validation.sharding.max_size(self.validation.batch_size)
+        size = min(self.validation.batch_size, self.validation.num_windows)
+        return self.validation.sharding.max_size(size)
 
     def leave_device(self) -> str:
         """Read the rows on the host; every rank calls it, before the first batch.

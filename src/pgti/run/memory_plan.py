@@ -2,6 +2,7 @@
 
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -295,7 +296,8 @@ class _Fitting:
         changes = []
         if True not in costs and _can_checkpoint(self.train_step.forecaster.network):
             changes.append(f"use {option('activation_checkpointing', 'on')}")
-        fitting = next((b for b in range(size - 1, 0, -1) if self.needed(cost, b) <= usable), 0)
+        # What a larger batch needs is never less.
+        fitting = bisect_right(range(1, size), float(usable), key=partial(self.needed, cost))
         if fitting:
             training = self.config.training
             factor = -(-size * training.accumulate // fitting)

@@ -1,7 +1,7 @@
 """Everything that training needs, built and checked before anything is written."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,10 @@ class PreparedRun:
                 fails.
         """
         communicator, network = self.run.communicator, self.run.forecaster.network
+        # No batch has more windows than there are.
+        options = self.run.config.training
+        size = min(options.batch_size, self.training.num_windows)
+        config = replace(self.run.config, training=replace(options, batch_size=size))
         may_leave, agree = self.loaders.may_leave_device, None
         if communicator.space.size > 1:  # ranks that compute a window together try the same steps
             agree, may_leave = communicator.any, communicator.any(may_leave)
@@ -89,12 +93,12 @@ class PreparedRun:
             explain_own_failures(network, "a trial step of training failed"),
         ):
             plan = plan_memory(
-                self.run.config,
+                config,
                 self.run.source,
                 self.trainer.train_step,
                 self.loaders.trial,
                 int(self.run.splits.train[0]),
-                batch_size=self.training.sharding.max_size(self.run.config.training.batch_size),
+                batch_size=self.training.sharding.max_size(size),
                 num_evaluated=self.loaders.num_evaluated,
                 resident_bytes=self.loaders.device_bytes,
                 may_leave_device=may_leave,

@@ -24,9 +24,6 @@ __all__ = [
     "exclusive_batch_sizes",
 ]
 
-_SEED_LIMIT = 1 << 63
-"""Seeds of TOML files and of every generator in use are below it."""
-
 _DEFAULT_BATCH_SIZE = 64
 
 Precision = Literal["float32", "tf32", "bfloat16"]
@@ -183,8 +180,6 @@ class TrainingConfig:
             "log_every_steps",
         ):
             require_whole_number(name, getattr(self, name), 0)
-        if self.seed >= _SEED_LIMIT:
-            raise ConfigError(f"seed is {self.seed}: it must be less than 2**63")
         require_number("learning_rate", self.learning_rate, above_zero=True)
         for name in ("clip_norm", "checkpoint_every_minutes"):
             require_number(name, getattr(self, name))

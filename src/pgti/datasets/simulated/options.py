@@ -52,8 +52,6 @@ class SimulationOptions:
         minima = {"sensors": 1, "steps": 1, "seed": 0, "interval_seconds": 60, "budget_bytes": 0}
         for name, minimum in minima.items():
             require_whole_number(name, getattr(self, name), minimum)
-        if self.seed >= 2**63:
-            raise ConfigError(f"seed is {self.seed}: it must be less than 2**63")
         object.__setattr__(self, "start", parse_time("start", str(self.start)))
         if self.interval_seconds > 3600 or _SECONDS_PER_DAY % self.interval_seconds:
             raise ConfigError(
