@@ -19,7 +19,6 @@ argument causes.
 
 import csv
 import lzma
-import math
 import shlex
 import struct
 import tokenize
@@ -53,7 +52,6 @@ PARSER_ERRORS = (
 """What readers of files (Python's, NumPy's, pandas') raise on a damaged one."""
 
 _WHOLE_NUMBER_LIMIT = 1 << 63  # of TOML, of arrays and of seeds
-_FLOAT_LIMIT = 1e30  # a hundred millionth of what float32 holds, in which models compute
 _SHOWN_BITS = 256
 
 
@@ -135,16 +133,13 @@ def require_whole_number(name: str, value: object, minimum: int) -> None:
         raise ConfigError(f"{name} is {value!r}: it must be a whole number of at least {minimum}")
 
 
-def check_magnitude(name: str, value: int | float) -> None:
-    """Refuse a number that no array, no seed or no step in float32 could take.
+def check_magnitude(name: str, value: int) -> None:
+    """Refuse a whole number that no array and no seed could take.
 
     Raises:
         ConfigError: naming the option, its value and the rule.
     """
-    if isinstance(value, float):
-        if math.isfinite(value) and abs(value) > _FLOAT_LIMIT:
-            raise ConfigError(f"{name} is {value!r}: it must be at most 1e30")
-    elif abs(value) >= _WHOLE_NUMBER_LIMIT:
+    if abs(value) >= _WHOLE_NUMBER_LIMIT:
         is_short = value.bit_length() <= _SHOWN_BITS  # Python refuses to write long ones
         shown = value if is_short else f"a number of {value.bit_length()} bits"
         raise ConfigError(f"{name} is {shown}: it must be less than 2**63")

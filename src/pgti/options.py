@@ -244,7 +244,7 @@ def _convert_value(name: str, value: Any, hint: Any) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     is_bool = isinstance(value, bool)
-    if isinstance(value, int | float):
+    if isinstance(value, int):
         check_magnitude(name, value)
     if hint is float and isinstance(value, int) and not is_bool:
         return float(value)

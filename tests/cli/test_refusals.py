@@ -228,7 +228,7 @@ def test_only_a_file_is_read(
         ("windows.horizon is 1000", ("--windows.horizon", 10**30)),
         ("seed is 9223372036854775808: it must be less than 2**63", ("--seed", 2**63)),
         ("a number of 80000 bits", ("--seed", HUGE)),
-        ("learning_rate is 1e+38: it must be at most 1e30", ("--learning-rate", 1e38)),
+        ("learning_rate is 1e+38: it must be at most 1e+30", ("--learning-rate", 1e38)),
         ("optimizer.epsilon is 1e+300", ("--optimizer.epsilon", 1e300)),
         ("loss.delta is 1e+300", ("--loss", "huber", "--loss.delta", 1e300)),
     ],

@@ -141,6 +141,7 @@ def _ingest(
             dtype,
             budget_bytes=options.budget_bytes,
         )
+        writer.check_room(readings.num_rows or 0)
         _write_rows(readings, rows, cleaner, timeline, options.budget_bytes, progress)
         described = DescribedSeries(
             node_ids=matched.node_ids, channels=channels, dtype=dtype, options=options
@@ -322,3 +323,8 @@ def _write_rows(
     cleaner.check()
     if not row:
         raise NoRowsError(f"{readings.name} has no rows: a series needs at least one")
+    if row != (readings.num_rows or row):
+        raise DataError(
+            f"{readings.name} promises {count_of(readings.num_rows or 0, 'row')} and has {row:,}: "
+            "copy it again"
+        )

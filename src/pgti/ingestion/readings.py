@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _MAX_WHOLE = 2.0**53
+_MAX_ID_BYTES = 1 << 14
 
 ID_NAMES = ("node_ids", "sensor_ids", "sensor_id", "station", "ids", "id")
 
@@ -180,7 +181,12 @@ def check_series_shape(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     Raises:
         DataError: giving the shape or the dtype.
     """
-    if dtype.hasobject or dtype.kind not in "biuf":
+    if dtype.kind == "b":
+        raise DataError(
+            f"{name} holds bool, as a mask does, and readings are numbers: save them as such, "
+            "array.astype('uint8') where true and false are what was measured"
+        )
+    if dtype.hasobject or dtype.kind not in "iuf":
         raise DataError(
             f"{name} holds {dtype}, which is not numbers (Python objects are never unpickled): "
             "save the readings as an integer or floating array"
@@ -262,6 +268,11 @@ def find_ids(
     for key in ID_NAMES if wanted is None else (wanted,):
         found = arrays.get(key)
         if found is not None and found.shape == (num_nodes,) and found.dtype.kind in kinds:
+            if found.dtype.itemsize > _MAX_ID_BYTES:
+                raise DataError(
+                    f"{key} of {name} holds ids of {found.dtype.itemsize:,} bytes each: an id has "
+                    f"at most {_MAX_ID_BYTES:,}"
+                )
             return ids_to_text(read(key))
     if wanted is None:
         return None

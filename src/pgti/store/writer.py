@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import size_text
 from pgti.errors import DataError, StoreError
 from pgti.storage import StagedDirectory, reraise_os_errors
 from pgti.store.codec import Values
@@ -37,6 +39,8 @@ from pgti.store.time_axis import TimeAxis
 from pgti.store.time_rule import TimeRule
 
 __all__ = ["MemoryWriter", "StoreWriter"]
+
+_LEAST_BYTES, _LEAST_EXACT_BYTES = 2, 4  # of a reading: int16, int32
 
 
 class StoreWriter(RowWriter):
@@ -83,6 +87,23 @@ class StoreWriter(RowWriter):
 
     def __exit__(self, *error: object) -> None:
         self._held.close()
+
+    def check_room(self, num_rows: int) -> None:
+        """Refuse a series that the disk cannot hold, before any of it is written.
+
+        Raises:
+            StoreError: giving the least bytes that it takes, and those that are free.
+        """
+        num_values = num_rows * len(self._node_ids) * len(self._channels)
+        needed = num_values * (_LEAST_EXACT_BYTES if self._exact else _LEAST_BYTES)
+        with self._writing():
+            free = shutil.disk_usage(self._staged.path).free
+        if needed > free:
+            raise StoreError(
+                f"{self._target} would take {size_text(needed)} at least ({num_rows:,} rows of "
+                f"{len(self._node_ids):,} sensors), and {size_text(free)} are free on its disk: "
+                "write it elsewhere, or less of it"
+            )
 
     def _write(self, readings: Values) -> None:
         with self._writing():

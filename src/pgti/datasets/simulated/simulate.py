@@ -77,6 +77,7 @@ def simulate(
         overwrite=overwrite,
     )
     with writer, closing(_prefetch(simulated_chunks(options, graph))) as chunks:
+        writer.check_room(options.steps)
         for chunk in chunks:
             writer.append(chunk)
             if progress is not None:

@@ -5,7 +5,6 @@ Twitter tennis); MTM-1, with an object for each joint; and England's covid. JSON
 pieces: these files are read whole, and are small.
 """
 
-import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.arrays.memory import open_array
 from pgti.ingestion.raw_graphs import RawEdges
 from pgti.ingestion.readings import Readings, ids_to_text, reraise_read_errors, with_seconds
-from pgti.ingestion.tables.text_files import open_text
+from pgti.ingestion.tables.text_files import open_text, parse_json
 
 __all__ = ["open_json"]
 
@@ -42,7 +41,7 @@ def open_json(path: Path, has_graph: bool) -> Readings:
     name = path.name
     with reraise_read_errors(name, "JSON"):
         with open_text(path) as file:
-            content = json.load(file)
+            content = parse_json(file, name)
         if not isinstance(content, dict):
             raise DataError(f"{name} holds a {type(content).__name__}: the rule is {_SCHEMAS}")
         if "nodes" in content and "links" in content:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import tokenize
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from pgti.display import size_text
 from pgti.errors import DataError
 from pgti.ingestion.arrays.axes_arrays import Box, BoxReader, StoredArray
 from pgti.ingestion.arrays.axes_labels import Labels, label_axes, open_stored, wanted_ndims
@@ -27,12 +29,14 @@ from pgti.ingestion.readings import (
     row_blocks,
     split_rows,
 )
+from pgti.memory import available_bytes
 
 __all__ = [
     "Arrays",
     "Headers",
     "NpyHeader",
     "npz_headers",
+    "open_members",
     "open_npy",
     "open_npz",
     "read_blocks",
@@ -42,6 +46,8 @@ __all__ = [
 ]
 
 _NPY, _NPZ = "a NumPy array", "an npz archive"
+_MAX_TEXT_BYTES = 1 << 14
+_COPIES, _TEXT_BYTES = 3, 32  # of a whole array: itself, as float64 or as text, and as a graph
 _COORDINATE_NAMES = (("lat", "lon"), ("latitude", "longitude"))
 
 Arrays = Any  # numpy's NpzFile, or a dict of arrays
@@ -76,6 +82,27 @@ class NpyHeader:
                 f"({self.dtype} {self.shape}); copy it again"
             )
 
+    def check_whole(self, name: str) -> None:
+        """Refuse an array that is read whole and does not fit into memory with what follows.
+
+        Raises:
+            DataError: giving its size; of text, where a single one is longer than any id.
+        """
+        if self.dtype.kind in "SU" and self.dtype.itemsize > _MAX_TEXT_BYTES:
+            raise DataError(
+                f"{name} holds texts of {self.dtype.itemsize:,} bytes each: at most "
+                f"{_MAX_TEXT_BYTES:,} are read"
+            )
+        is_matrix = len(self.shape) == 2 and self.shape[0] == self.shape[1]
+        becomes_text = self.dtype.kind in "iu" and not is_matrix  # ends of edges, ids
+        least = _TEXT_BYTES if becomes_text else np.dtype(np.float64).itemsize
+        num_bytes = math.prod(self.shape) * max(self.dtype.itemsize, least)
+        if _COPIES * num_bytes > (free := available_bytes()):
+            raise DataError(
+                f"{name} has the shape {self.shape} and is read whole: it and what is made of it "
+                f"take {size_text(_COPIES * num_bytes)}, and {size_text(free)} are free"
+            )
+
     def stored(
         self, name: str, open_pieces: Callable[[], AbstractContextManager[BoxReader]]
     ) -> StoredArray:
@@ -105,6 +132,35 @@ class NpyHeader:
 Headers = dict[str, NpyHeader]
 
 
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """The arrays of an archive that are read whole: ids, coordinates and graphs."""
+
+    archive: Any
+    headers: Headers
+    name: str
+
+    def __getitem__(self, key: str) -> NDArray[Any]:
+        header = self.headers[key]
+        header.check_whole(f"{key} of {self.name}")
+        array: NDArray[Any] = self.archive[key]
+        return array
+
+
+@contextlib.contextmanager
+def open_members(path: Path, headers: Headers) -> Iterator[Arrays]:
+    """The arrays of an archive by key; one that does not fit into memory is refused.
+
+    Raises:
+        DataError: if the archive is damaged, also while it is read in the context.
+    """
+    with (
+        reraise_read_errors(path.name, _NPZ),
+        np.load(path, allow_pickle=False) as archive,
+    ):
+        yield _Members(archive, headers, path.name)
+
+
 def read_header(file: BinaryIO) -> NpyHeader:
     """Read the header; the stream stands at the first number afterwards.
 
@@ -112,12 +168,14 @@ def read_header(file: BinaryIO) -> NpyHeader:
         ValueError: if it is not a header of format 1 or 2.
     """
     version = npy_format.read_magic(file)
-    if version == (1, 0):
-        shape, is_fortran, dtype = npy_format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, is_fortran, dtype = npy_format.read_array_header_2_0(file)
-    else:
+    if version not in ((1, 0), (2, 0)):
         raise ValueError(f"format version {version} is not supported")
+    first = version == (1, 0)
+    read = npy_format.read_array_header_1_0 if first else npy_format.read_array_header_2_0
+    try:
+        shape, is_fortran, dtype = read(file)
+    except (SyntaxError, tokenize.TokenError):  # NumPy parses it as Python
+        raise ValueError("its header is damaged; copy it again") from None
     return NpyHeader(shape=shape, is_fortran=is_fortran, dtype=dtype, offset=file.tell())
 
 
@@ -184,7 +242,7 @@ def open_npz(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
     parts = [_open_member(path, key, headers[key], options) for key in keys]
     readings = parts[0] if len(keys) == 1 else stack_channels(parts, keys, name)
     shape = headers[keys[0]].shape
-    with reraise_read_errors(name, _NPZ), np.load(path, allow_pickle=False) as archive:
+    with open_members(path, headers) as archive:
         labels = Labels(name=name, arrays=headers, read=archive.__getitem__)
         readings = label_axes(readings, shape, labels, options)
         if readings.channels is None and readings.num_channels == 1:
@@ -263,6 +321,11 @@ def read_coordinates(
     for keys in (options.coordinates,) if options.coordinates else _COORDINATE_NAMES:
         if not all(key in headers for key in keys):
             continue
+        texts = [key for key in keys if headers[key].dtype.kind not in "iuf"]
+        if texts:
+            raise DataError(
+                f"{texts[0]} of {name} holds {headers[texts[0]].dtype}: coordinates are numbers"
+            )
         latitude, longitude = (shapes[key] for key in keys)
         fits = latitude == longitude and len(latitude) == 1
         if fits and num_nodes in (None, latitude[0]):

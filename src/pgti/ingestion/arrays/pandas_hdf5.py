@@ -17,6 +17,7 @@ from zoneinfo import available_timezones
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import count_of
 from pgti.errors import DataError
 from pgti.ingestion.instants import RowLabels, epoch_seconds, zone_from_tzinfo
 from pgti.ingestion.options import IngestOptions
@@ -144,6 +145,12 @@ def _describe_fixed(group: Node, name: str) -> _Description:
         for block in (f"block{number}" for number in range(int(group.attrs["nblocks"])))
     }
     index = group["axis1"]
+    for block in fields:
+        if len(group[f"{block}_values"]) != len(index):
+            raise DataError(
+                f"{name} has {count_of(len(index), 'time')} and {block} of it "
+                f"{count_of(len(group[f'{block}_values']), 'row')}: copy it again"
+            )
     if "shape" in index.attrs:  # pandas writes one empty row and this mark for none
         raise DataError(f"{name} is an empty DataFrame: there are no rows")
     unit = _time_unit(index.attrs.get("kind", b""), index.attrs.get("index_class", b""), name)

@@ -13,6 +13,7 @@ from pgti.ingestion.arrays.npy import (
     Arrays,
     Headers,
     npz_headers,
+    open_members,
     read_coordinates,
     read_edges,
     read_header,
@@ -107,7 +108,9 @@ def read_npy_graph(path: Path) -> RawGraph:
     """
     with reraise_read_errors(path.name, "a NumPy array"):
         with path.open("rb") as file:
-            read_header(file).check_size(path.name, path.stat().st_size)
+            header = read_header(file)
+        header.check_size(path.name, path.stat().st_size)
+        header.check_whole(path.name)
         array = np.load(path, allow_pickle=False)
     if could_be_edge_index(array):
         return edge_index_graph(array, name=path.name)
@@ -192,7 +195,7 @@ def read_npz_graph(path: Path, options: IngestOptions, ids_elsewhere: bool) -> R
     name = path.name
     with reraise_read_errors(name, "an npz archive"):
         headers = npz_headers(path)  # first: np.load leaves a file open that is no archive
-    with reraise_read_errors(name, "an npz archive"), np.load(path, allow_pickle=False) as archive:
+    with open_members(path, headers) as archive:
         if ids_elsewhere and options.ids not in headers:
             options = replace(options, ids=None)
         if options.edges:

@@ -1,6 +1,5 @@
 """Sensors as points in a GeoJSON file or a GeoPandas frame."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.raw_graphs import RawCoordinates
 from pgti.ingestion.readings import ID_NAMES, ids_to_text, reraise_read_errors
+from pgti.ingestion.tables.text_files import open_text, parse_json
 
 __all__ = ["geo_frame_graph", "read_geojson_graph"]
 
@@ -26,8 +26,8 @@ def read_geojson_graph(path: Path, options: IngestOptions) -> RawCoordinates:
         DataError: if the file is damaged, or a feature is no point.
     """
     name = path.name
-    with reraise_read_errors(name, "GeoJSON"):
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    with reraise_read_errors(name, "GeoJSON"), open_text(path) as file:
+        content = parse_json(file, name)
     features = content.get("features") if isinstance(content, dict) else None
     if not isinstance(features, list) or not features:
         raise DataError(f"{name} is not a GeoJSON FeatureCollection of sensors: give it features")

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pgti.errors import DataError
@@ -20,6 +21,7 @@ Batches: TypeAlias = Callable[[list[str], int], Iterator[Any]]
 """`batches(columns, rows)` reads record batches of those columns, in any order of columns."""
 
 _SAMPLE_ROWS = 20
+_MAX_TEXT_BYTES = 1 << 14
 _BYTES_PER_NUMBER, _BYTES_PER_TEXT = 24, 64  # of the format, its columns as floats, and the values
 _UNNAMED_INDEX = "__index_level_"
 
@@ -47,7 +49,7 @@ def arrow_table(
     if len(set(names)) < len(names):
         twice = next(column for column in names if names.count(column) > 1)
         raise DataError(f"{name} has the column {twice!r} twice: each must be unique")
-    sample = _sample(batches, names)
+    sample = _sample(batches, names, name)
     if not sample:
         what = "rows" if names else "columns"
         error = NoRowsError if names else DataError
@@ -76,7 +78,10 @@ def arrow_table(
             yield TableRows(
                 first_row=first_row,
                 values=_join(batch, wanted[: len(numbers)], name),
-                others=tuple(map(_plain, (batch.column(each) for each in wanted[len(numbers) :]))),
+                others=tuple(
+                    _plain(batch.column(each), f"column {each!r} of {name}")
+                    for each in wanted[len(numbers) :]
+                ),
             )
             first_row += batch.num_rows
 
@@ -157,11 +162,14 @@ def _zone(kind: Any) -> Any:
     return pd.DatetimeTZDtype(tz=kind.tz).tz
 
 
-def _sample(batches: Batches, columns: list[str]) -> tuple[tuple[Any, ...], ...]:
+def _sample(batches: Batches, columns: list[str], name: str) -> tuple[tuple[Any, ...], ...]:
     """The first rows, as Python's values."""
     rows: list[tuple[Any, ...]] = []
     for batch in batches(columns, _SAMPLE_ROWS):
-        cells = (_values(_plain(batch.column(each)[:_SAMPLE_ROWS])) for each in columns)
+        cells = (
+            _values(_plain(batch.column(each)[:_SAMPLE_ROWS], f"column {each!r} of {name}"))
+            for each in columns
+        )
         rows += zip(*cells, strict=True)
         if len(rows) >= _SAMPLE_ROWS:
             break
@@ -176,14 +184,25 @@ def _values(column: Any) -> list[Any]:
         return list(column.cast(pa.int64()).to_pylist())
 
 
-def _plain(column: Any) -> Any:
-    """A column without what only a format needs: dictionaries, long strings, dates."""
+def _plain(column: Any, name: str) -> Any:
+    """A column without what only a format needs: dictionaries, long strings, dates.
+
+    Raises:
+        DataError: if a text is longer than any id or time: a dictionary has it once, and would
+            give it to every row.
+    """
+    if column.nbytes > _MAX_TEXT_BYTES and pa.types.is_string(column.type):
+        longest = pc.max(pc.binary_length(column)).as_py() or 0
+        if longest > _MAX_TEXT_BYTES:
+            raise DataError(
+                f"{name} holds a text of {longest:,} bytes: at most {_MAX_TEXT_BYTES:,} are read"
+            )
     if pa.types.is_dictionary(column.type):
-        values = _plain(column.dictionary)
+        values = _plain(column.dictionary, name)
         return pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode()
     kind = column.type
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string())
+        return _plain(column.cast(pa.string()), name)
     return column.cast(pa.timestamp("s")) if pa.types.is_date(kind) else column
 
 

@@ -13,6 +13,7 @@ from pgti.ingestion.tables.table import Table
 __all__ = ["open_arrow_file", "open_parquet"]
 
 _READ_BYTES = 1 << 16  # pages are read as they are needed, not whole columns of a row group
+_PARQUET_FILE, _ENCRYPTED = b"PAR1", b"PARE"
 _OLD_FEATHER, _ARROW_FILE = b"FEA1", b"ARROW1"
 
 
@@ -36,7 +37,20 @@ def open_parquet(path: Path) -> Table:
 def _open_parquet(path: Path) -> Any:
     import pyarrow.parquet as pq  # noqa: PLC0415 - it takes a while
 
-    return pq.ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False)
+    with path.open("rb") as file:
+        if file.read(len(_PARQUET_FILE)) not in (_PARQUET_FILE, _ENCRYPTED):  # Arrow reads the end
+            raise ValueError("it does not begin as Parquet does; copy it again")
+    metadata = pq.read_metadata(path)
+    columns = (metadata.schema.column(place) for place in range(metadata.num_columns))
+    # Text is read as a dictionary: one that every row repeats is in memory once.
+    texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+    return pq.ParquetFile(
+        path,
+        metadata=metadata,
+        buffer_size=_READ_BYTES,
+        pre_buffer=False,
+        read_dictionary=texts,
+    )
 
 
 def open_arrow_file(path: Path) -> Table:

@@ -7,13 +7,15 @@ UTF-32; UTF-8. Other bytes could be text of several encodings, which the user se
 import bz2
 import codecs
 import gzip
+import json
 import lzma
 import zipfile
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from pgti.display import shorten
 from pgti.errors import DataError, option
+from pgti.memory import available_bytes
 
 __all__ = [
     "COMPRESSED_SUFFIXES",
@@ -23,6 +25,7 @@ __all__ = [
     "inner_name",
     "last_suffixes",
     "open_text",
+    "parse_json",
 ]
 
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip", ".zst")
@@ -37,6 +40,7 @@ _MARKS = (  # the mark of UTF-32 begins with that of UTF-16
 )
 _CANDIDATES = ("cp1252", "cp1250", "cp1251", "gb18030", "big5", "cp932", "cp949")
 _SHOWN_CHARACTERS = 30
+_MAX_JSON_BYTES, _BYTES_OF_JSON = 128 << 20, 32  # Python takes up to 32 bytes for one of the text
 
 
 def open_text(path: Path) -> BinaryIO:
@@ -59,6 +63,23 @@ def open_text(path: Path) -> BinaryIO:
 
             return cast(BinaryIO, pa.input_stream(str(path), compression="zstd"))
     return path.open("rb")
+
+
+def parse_json(file: BinaryIO, name: str) -> Any:
+    """The content of a JSON file, which is read whole: its objects take many times its bytes.
+
+    Raises:
+        DataError: if it has more bytes than fit into memory then, compressed or not.
+        ValueError: if it is not JSON.
+    """
+    most = min(_MAX_JSON_BYTES, available_bytes() // _BYTES_OF_JSON)
+    text = file.read(most + 1)
+    if len(text) > most:
+        raise DataError(
+            f"{name} has more than {most >> 20} MiB of JSON, which is the most that is read whole: "
+            "save it in another format, such as .npz or CSV"
+        )
+    return json.loads(text)
 
 
 def inner_name(path: Path) -> str:

@@ -113,7 +113,7 @@ def squeeze_blanks(block: bytes) -> bytes:
 def _whole_lines(file: Utf8, name: str, block_bytes: int) -> Iterator[bytes]:
     """Blocks that end where a line does."""
     rest = b""
-    while block := file.read(block_bytes):
+    while block := file.read(max(block_bytes, len(rest))):  # a long line is copied a few times
         block = rest + block
         stop = _last_line_end(block)
         if not stop and len(block) > _MAX_LINE_BYTES:
