@@ -109,7 +109,7 @@ def check_refused(
         ("Did you mean", ("--schedule", "stpe")),
         ("Did you mean --schedule.factor?", ("--schedule.factr", "0.5")),
         ("--config requires an argument", ("--config",)),
-        ("cannot be read", ("--config", "nowhere.toml")),
+        ("nowhere.toml does not exist", ("--config", "nowhere.toml")),
     ],
 )
 def test_train_refuses(
@@ -200,7 +200,8 @@ def test_only_a_file_is_read(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A device has no end, and a pipe may never have a beginning."""
-    pipe, out = tmp_path / "pipe", tmp_path / "run"
+    pipe, out, readings = tmp_path / "pipe", tmp_path / "run", tmp_path / "readings.csv"
+    readings.write_text("time,a\n2020-01-01,1\n2020-01-02,2\n")
     os.mkfifo(pipe)
     for kind, path in (("a device", "/dev/zero"), ("a pipe", pipe), ("a directory", tmp_path)):
         message = f"{path} is {kind}: give a file"
@@ -209,9 +210,11 @@ def test_only_a_file_is_read(
                         ("tune", store, "--out", out, "--space", path)):  # fmt: skip
             assert run(*command) == 2
             assert message in capsys.readouterr().err
-        for command in (("--graph", path), ("--static", path)):
-            assert run("ingest", store / "meta.json", "--out", out, *command) == 2
-            assert len(capsys.readouterr().err.splitlines()) == 1
+        sources = () if kind == "a directory" else ((path,),)  # of which the files are read
+        for command in ((readings, "--graph", path), (readings, "--static", path), *sources):
+            assert run("ingest", *command, "--out", out) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert message in line
         assert sorted(tmp_path.iterdir()) == before
 
 
@@ -392,6 +395,9 @@ def test_simulate_refuses(store: Path, tmp_path: Path, capsys: pytest.CaptureFix
     check_refused(capsys, store, "exists already", "simulate", "--out", store)
     check_refused(
         capsys, tmp_path, "sensors is 0", "simulate", "--sensors", 0, "--out", tmp_path / "s"
+    )
+    check_refused(
+        capsys, tmp_path, "are free", "simulate", "--steps", 10**12, "--out", tmp_path / "s"
     )
 
 

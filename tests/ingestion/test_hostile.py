@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from numpy.lib import format as npy_format
 from pyarrow import feather
 
-from pgti.errors import DataError, PgtiError, StoreError
+from pgti.errors import ConfigError, DataError, PgtiError, StoreError
 from pgti.ingestion import ingest
 from pgti.ingestion.arrays import npy
 from pgti.ingestion.tables import text_files
@@ -227,6 +227,12 @@ def test_readings(tmp_path: Path, name: str, make: Callable[[Path], Path], messa
 def test_graphs(tmp_path: Path, name: str, make: Callable[[Path], Path], message: str) -> None:
     """Graphs that would fill the memory."""
     refused(tmp_path, message, GOOD, graph=make(tmp_path / name))
+
+
+def test_an_empty_format(tmp_path: Path) -> None:
+    """It is none, and was left out without a word."""
+    with pytest.raises(ConfigError, match="time_format is empty: write a format"):
+        ingest(GOOD, tmp_path / "store", time_format="")
 
 
 @pytest.mark.parametrize("fortran", [False, True])

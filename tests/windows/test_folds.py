@@ -63,6 +63,7 @@ def test_windows_across_a_hole_are_left_out() -> None:
     ("options", "message"),
     [
         ({"first_row": 2}, "the first 3 are inputs"),
+        ({"num_folds": 10**9}, "there are 1000000000 folds and the series has 20 steps"),
         ({"fold_steps": 9}, "2 folds of 9 steps from row 1 do not fit into a series of 20 steps"),
         ({"fold_steps": 4, "first_row": 13}, "2 folds of 4 steps from row 13"),
         ({"fold_steps": 0}, "fold_steps is 0"),
@@ -71,4 +72,4 @@ def test_windows_across_a_hole_are_left_out() -> None:
 )
 def test_folds_that_do_not_fit_are_refused(options: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        rolling_folds(20, WindowSpec(input_steps=3, horizon=2), 2, **options)
+        rolling_folds(20, WindowSpec(input_steps=3, horizon=2), **{"num_folds": 2, **options})

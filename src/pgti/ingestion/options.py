@@ -172,6 +172,11 @@ class IngestOptions:
                 f"{option('resample')} and {option('aggregate')} go together: give both, such as "
                 f"{option('resample', '5min')} and {option('aggregate', 'mean')} (or sum, or last)"
             )
+        if self.time_format == "":
+            raise ConfigError(
+                f"{option('time_format')} is empty: write a format such as %d/%m/%Y %H:%M, or "
+                "leave it out"
+            )
         self._check_numbers()
         self._check_names()
 

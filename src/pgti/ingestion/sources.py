@@ -41,6 +41,7 @@ from pgti.ingestion.tables.table import Table
 from pgti.ingestion.tables.text_files import COMPRESSED_SUFFIXES, last_suffixes
 from pgti.ingestion.tables.text_table import open_text_table
 from pgti.options import require_type
+from pgti.storage import check_is_file
 
 __all__ = [
     "ReadingsSource",
@@ -140,9 +141,7 @@ def _open_one(source: Any, options: IngestOptions, has_graph: bool) -> Readings:
 
 def _open_file(path: Path, options: IngestOptions, has_graph: bool) -> Readings:
     """Readings in a file, by its suffix."""
-    if not path.is_file():
-        what = "is a directory" if path.is_dir() else "does not exist"
-        raise DataError(f"the source {path} {what}: give a file of readings")
+    check_is_file(path, f"the source {path}", DataError)
     check_contents(path)
     suffix = readings_suffix(path)
     if suffix == ".json":
@@ -205,8 +204,7 @@ def open_any_table(source: TableSource, options: IngestOptions) -> Table:
             "polars or Arrow"
         )
     path = Path(source)
-    if not path.is_file():
-        raise DataError(f"the table {path} does not exist or is not a file: check the path")
+    check_is_file(path, f"the table {path}", DataError)
     check_contents(path)
     suffix = readings_suffix(path)
     if suffix not in _TABLES:

@@ -56,6 +56,11 @@ def rolling_folds(
     [500, 663, 826]
     """
     require_whole_number("folds", num_folds, 1)
+    if num_folds > num_steps:
+        raise ConfigError(
+            f"there are {num_folds} folds and the series has {num_steps} steps: use fewer "
+            f"{option('folds')}"
+        )
     if fold_steps is not None:
         require_whole_number("fold_steps", fold_steps, 1)
     stop = num_steps - spec.horizon + 1  # of the rows that can be a first target

@@ -25,6 +25,7 @@ from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.raw_graphs import RawGraph
 from pgti.ingestion.readings import Readings
 from pgti.ingestion.tables.text_files import COMPRESSED_SUFFIXES, last_suffixes
+from pgti.storage import check_is_file
 
 __all__ = ["GraphSource", "graph_suffix", "read_raw_graph"]
 
@@ -74,8 +75,7 @@ def read_raw_graph(
         return object_graph(source, options, readings, ids_elsewhere)
     path = Path(source)
     suffix = graph_suffix(path)
-    if not path.is_file():
-        raise DataError(f"the graph file {path} does not exist or is not a file: check the path")
+    check_is_file(path, f"the graph file {path}", DataError)
     check_contents(path)
     if suffix in _READERS:
         return _READERS[suffix](path, options)

@@ -88,6 +88,7 @@ class StoreBuilder:
             time_zone=meta.time_zone,
             exact=meta.is_exact,
         ) as writer:
+            writer.check_room(self._readings.num_rows or 0)
             for block in self._rows():
                 writer.append(block)
             axis, rule = self._axis, self._axis.rule
