@@ -228,6 +228,12 @@ def test_only_a_file_is_read(
         ("accumulate is 100000000000000000000", ("--accumulate", 10**20)),
         ("patience is 1000", ("--patience", 10**30)),
         ("model.hidden is 1000", ("--model.hidden", 10**30)),
+        ("model.layers is 1000000: it must be at most 1024", ("--model.layers", 10**6)),
+        ("model.hidden is 9223372036854775807: it", ("--model.hidden", 2**63 - 1)),
+        (
+            "partitions is 1000000: it must be at most 65536",
+            ("--order", "partitions", "--order.partitions", 10**6),
+        ),
         ("windows.horizon is 1000", ("--windows.horizon", 10**30)),
         ("seed is 9223372036854775808: it must be less than 2**63", ("--seed", 2**63)),
         ("a number of 80000 bits", ("--seed", HUGE)),

@@ -123,6 +123,10 @@ for _name in (*FITTED_BASELINES, "chronos"):
     MODELS.refuse(_name, "is a baseline: evaluate --baselines reports it beside a trained model")
 
 
+_COUNTS_OF_PARTS = ("layers", "gpt_layers", "blocks", "stages", "hops", "order")
+_MOST_PARTS, _MOST_WIDE = 1024, 1 << 16  # of the options of models: parts in a row, other sizes
+
+
 def is_own_model(name: object) -> bool:
     """Whether a name stands for a network of the user's own: `module:Class`, or `custom`.
 
@@ -193,7 +197,23 @@ def build_config(
             raise ConfigError(
                 f"{name} requires the option {each.name}: give {option(f'model.{each.name}')}"
             )
-    return parse_config(entry.config, options, "model", owner=name)
+    config = parse_config(entry.config, options, "model", owner=name)
+    if factory is None and not is_own_model(name):
+        _check_sizes(config)
+    return config
+
+
+def _check_sizes(config: ModelConfig) -> None:
+    """Refuse networks that would be built for hours, before their first part is.
+
+    Raises:
+        ConfigError: naming the option, its value and the most.
+    """
+    for each in fields(config):
+        value = getattr(config, each.name)
+        most = _MOST_PARTS if each.name in _COUNTS_OF_PARTS else _MOST_WIDE
+        if isinstance(value, int) and value > most:
+            raise ConfigError(f"model.{each.name} is {value}: it must be at most {most}")
 
 
 def build_model(

@@ -8,6 +8,8 @@ from pgti.options import convert_fields
 
 __all__ = ["AutoOrder", "BlocksOrder", "GlobalOrder", "PartitionsOrder"]
 
+_MOST_PARTITIONS = 1 << 16  # each is shuffled by itself; ranks are fewer
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutoOrder:
@@ -58,6 +60,10 @@ class PartitionsOrder:
     def __post_init__(self) -> None:
         convert_fields(self)
         require_whole_number("partitions", self.partitions, 1)
+        if self.partitions > _MOST_PARTITIONS:
+            raise ConfigError(
+                f"partitions is {self.partitions}: it must be at most {_MOST_PARTITIONS}"
+            )
         if not 0 <= self.rotation <= 1:
             raise ConfigError(f"rotation is {self.rotation!r}: it must lie between 0 and 1")
         if self.block_size is not None:
