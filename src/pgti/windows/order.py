@@ -188,7 +188,7 @@ class PartitionShuffle(Order):
         return numbers * size + np.minimum(numbers, larger)
 
 
-def check_seed(seed: int) -> None:
+def check_seed(seed: object) -> None:
     """Raise ConfigError unless the seed is a whole number from 0 to 2**64 - 1."""
     if isinstance(seed, int) and 2**63 <= seed < 2**64:
         return  # more than options of other kinds may be
