@@ -27,6 +27,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pgti.display import printable
+
 __all__ = [
     "PARSER_ERRORS",
     "ConfigError",
@@ -56,7 +58,10 @@ _SHOWN_BITS = 256
 
 
 class PgtiError(Exception):
-    """Base of every error that this library raises on purpose."""
+    """Base of every error that this library raises on purpose; its text is one printable line."""
+
+    def __str__(self) -> str:
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class ConfigError(PgtiError, ValueError):

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from pgti.cli.error_tables import IN_UNITS, format_error
 from pgti.cli.output import build_table
+from pgti.display import csv_text
 from pgti.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -82,10 +83,14 @@ def write_breakdowns(report: "Report", names: Sequence[str], path: Path) -> int:
     whole = pd.concat([frame.astype({"group": "str"}) for frame in frames], ignore_index=True)
     with replace_atomically(path) as partial:
         if path.suffix == ".csv":
-            whole.to_csv(partial, index=False)
+            whole.map(_csv_cell).to_csv(partial, index=False)
         else:
             whole.to_parquet(partial, index=False)
     return len(whole)
+
+
+def _csv_cell(value: object) -> object:
+    return csv_text(value) if isinstance(value, str) else value
 
 
 def hardest_tables(report: "Report") -> Iterator[Table]:

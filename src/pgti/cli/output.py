@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pgti.display import printable
+
 __all__ = [
     "OutputConsole",
     "build_table",
@@ -67,7 +69,7 @@ def log(message: str, rank: int = 0, *, is_error: bool = False) -> None:
     if _is_quiet and not is_error:
         return
     prefix = f"pgti: rank {rank}" if rank else "pgti"
-    _write(f"{prefix}: {message}\n", sys.stderr)
+    _write(f"{prefix}: {printable(message)}\n", sys.stderr)
 
 
 def print_results(content: Mapping[str, Any], *tables: Table, as_json: bool) -> None:
@@ -104,14 +106,15 @@ def build_table(
             terminal wraps the last of several texts.
     """
     table = Table(
-        title=Text(title) if title else None,
+        title=Text(printable(title)) if title else None,
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
         padding=(0, 1, 0, 0),
     )
-    rows = list(rows)
+    columns = ["\n".join(map(printable, name.split("\n"))) for name in columns]
+    rows = [tuple(map(printable, row)) for row in rows]
     for number, name in enumerate(columns):
         justify: Literal["left", "right"] = "left" if number < num_texts else "right"
         wraps = number == num_texts - 1 > 0

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pgti.cli.output import error_console, log
+from pgti.display import printable
 
 __all__ = ["Bars", "progress_bars"]
 
@@ -46,20 +47,21 @@ def progress_bars(
         yield Bars(rows=_row_lines(label, clock))
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[amount]}"),
+        TextColumn("{task.fields[amount]}", markup=False),
         TimeRemainingColumn(),
     )
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=console, transient=True) as bar:
 
         def print_line(line: str) -> None:
-            bar.console.print(f"pgti: {line}", markup=False, highlight=False, soft_wrap=True)
+            shown = f"pgti: {printable(line)}"
+            bar.console.print(shown, markup=False, highlight=False, soft_wrap=True)
 
         def show(name: str, done: int, total: int | None, amount: str) -> None:
             if name not in tasks:
-                tasks[name] = bar.add_task(name, total=total, amount=amount)
+                tasks[name] = bar.add_task(printable(name), total=total, amount=amount)
             bar.update(tasks[name], completed=done, total=total, amount=amount)
 
         def show_bytes(name: str, done: int, total: int | None) -> None:

@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pgti.display import printable
 from pgti.errors import MissingExtraError
 
 __all__ = [
@@ -62,7 +63,7 @@ def graph_objects() -> Any:
 
 def escape_text(text: object) -> str:
     """A text that plotly shows as it is, where it would interpret tags and entities."""
-    return html.escape(str(text), quote=False)
+    return html.escape(printable(str(text)), quote=False)
 
 
 def shorten_labels(names: Iterable[object]) -> dict[str, str]:

@@ -17,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from pgti.display import printable
+
 __all__ = ["Observer", "RichObserver"]
 
 Record = Mapping[str, Any]
@@ -67,11 +69,11 @@ class RichObserver(Observer):
         self._console = console if console is not None else Console(stderr=True)
         self._clock = clock
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]}"),
-            TextColumn("{task.fields[speed]}"),
+            TextColumn("{task.fields[loss]}", markup=False),
+            TextColumn("{task.fields[speed]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
@@ -96,7 +98,7 @@ class RichObserver(Observer):
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(
-            label, total=num_windows, completed=done, loss="", speed=""
+            printable(label), total=num_windows, completed=done, loss="", speed=""
         )
         self._step, self._line_at, self._line_windows = step, self._clock(), done
         self._draw()
@@ -165,7 +167,7 @@ class RichObserver(Observer):
     def _print(self, line: str) -> None:
         if not self._draws:
             line = f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _shown(value: float | None) -> str:

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pgti.batching import WindowSource
+from pgti.display import csv_text
 from pgti.errors import ConfigError
 from pgti.storage import replace_atomically
 from pgti.store import TimeAxis
@@ -191,8 +192,8 @@ def open_writer(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
 
 @contextmanager
 def _open_csv(path: Path, labels: ForecastLabels) -> Iterator[WriteBlock]:
-    sensor_ids = np.array(labels.sensor_ids, dtype=object)
-    channels = np.array(labels.channels, dtype=object)
+    sensor_ids = np.array([*map(csv_text, labels.sensor_ids)], dtype=object)
+    channels = np.array([*map(csv_text, labels.channels)], dtype=object)
 
     def write(block: ForecastBlock) -> None:
         timestamps = _readable(block.timestamps, labels.time_zone)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pgti.display import printable
 from pgti.errors import MissingExtraError
 
 __all__ = ["Missing", "Page", "Panel", "Section", "Table", "render_page"]
@@ -134,6 +135,7 @@ def render_page(page: Page) -> str:
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     panels = [panel for section in page.sections for panel in section.panels]
     data = {

@@ -1,11 +1,10 @@
 """The report of a search: one HTML file that needs nothing else."""
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
 from pgti.display import count_of
-from pgti.figures import graph_objects
+from pgti.figures import escape_text, graph_objects
 from pgti.figures.search import (
     option_importance,
     option_slices,
@@ -88,8 +87,8 @@ def write_search_report(result: TuneResult, space: SearchSpace, *, unit: str = "
         "not read."
     )
     page = _PAGE.format(
-        title=html.escape(f"Search {result.path.name}"),
-        summary=html.escape(summary),
+        title=escape_text(f"Search {result.path.name}"),
+        summary=escape_text(summary),
         body="\n".join(parts),
     )
     write_atomically(result.report_file, page.encode())
@@ -167,7 +166,7 @@ def _table(result: TuneResult, label: str) -> str:
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(each)}</{tag}>" for each in cells) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{escape_text(each)}</{tag}>" for each in cells) + "</tr>"
 
 
 def _text(value: Any) -> str:

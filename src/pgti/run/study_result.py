@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 import pandas as pd
 
-from pgti.display import count_of
+from pgti.display import count_of, csv_text
 from pgti.errors import ConfigError
 from pgti.forecasting import step_heading
 from pgti.run.results import Machine
@@ -227,10 +227,14 @@ class StudyResult:
         texts: dict[str, Callable[[], str]] = {
             ".md": self.to_table().to_markdown,
             ".tex": self.to_table().to_latex,
-            ".csv": lambda: self.to_frame().to_csv(index=False),
+            ".csv": self._to_csv,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, texts[path.suffix]().encode())
+
+    def _to_csv(self) -> str:
+        frame = self.to_frame()
+        return frame.assign(model=frame["model"].map(csv_text)).to_csv(index=False)
 
     def _ranking(self) -> list[StudiedModel]:
         return sorted(self.models, key=lambda row: row.errors["mae"]["mean"].mean)

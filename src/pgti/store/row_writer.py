@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.display import count_of
+from pgti.display import count_of, printable
 from pgti.errors import DataError
 from pgti.graph import SensorGraph
 from pgti.store.codec import Values
@@ -23,6 +24,7 @@ from pgti.store.time_rule import TimeRule
 __all__ = ["RowWriter", "canonical_pieces"]
 
 _BLOCK_READINGS = 1 << 22
+_MAX_NAME = 1 << 10
 
 
 class RowWriter(ABC):
@@ -87,6 +89,22 @@ class RowWriter(ABC):
         )
 
     def _check(self) -> None:
+        static = self._static
+        categories = () if static is None else tuple(chain.from_iterable(static.categories))
+        for what, names in (
+            ("sensor id", self._node_ids),
+            ("channel", self._channels),
+            ("unit", self._units),
+            ("static feature", () if static is None else (*static.names, *static.units)),
+            ("category", categories),
+        ):
+            for name in names:
+                if printable(name) != name or len(name) > _MAX_NAME:
+                    raise DataError(
+                        f"the {what} {name!r:.80} cannot be shown: it must have at most "
+                        f"{_MAX_NAME:,} characters, none of which controls a terminal or ends a "
+                        "line; rename it"
+                    )
         for what, names in (("sensor id", self._node_ids), ("channel", self._channels)):
             if not names:
                 raise DataError(f"there is no {what}: a store needs at least one")
