@@ -282,7 +282,7 @@ def test_a_study_of_failures_fails(store: SeriesStore, tmp_path: Path) -> None:
         (["a.toml", "--seeds", "one"], "one"),
         (["a.toml", "--jobs", "0"], "jobs is 0"),
         (["a.toml", "--test-windows", "0"], "test_windows is 0"),
-        (["missing.toml"], "missing.toml cannot be read"),
+        (["missing.toml"], "missing.toml does not exist"),
         (["a.toml", "option.toml"], "option.toml: model.hidden is 0"),
         (["a.toml", "table.toml"], "table.toml: training.no_such is not an option"),
         (["a.toml", "windows.toml"], "windows.toml: no training window"),

@@ -356,7 +356,7 @@ def test_a_signal_leaves_a_run_to_go_on_with(tmp_path: Path) -> None:
 def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
     """A model beyond any machine says what to make smaller, and leaves nothing."""
     config = config_of(tmp_path)
-    huge = replace(config, model=ModelConfig(name="dcrnn", options={"hidden": 10_000_000}))
+    huge = replace(config, model=ModelConfig(name="dcrnn", options={"hidden": 65_536}))
 
     message = r"not enough memory .*batch_size .*model_options\['hidden'\]"
     check_refused(huge, tmp_path, RunError, message)
