@@ -10,6 +10,7 @@ from pgti_bench.app import run_command
 from pgti_bench.append import measure_append
 
 
+@pytest.mark.slow
 def test_appends_are_timed_at_every_length(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -143,6 +143,7 @@ def test_every_part_can_be_loaded() -> None:
     assert runner.TOTAL_SECONDS < 480
 
 
+@pytest.mark.slow
 def test_batches_are_compared(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """With every strategy and order; one bit that differs is found."""
     batches.check(setting)

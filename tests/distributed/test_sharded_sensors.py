@@ -59,12 +59,13 @@ def test_exact_readings(run_ranks: RunRanks, tmp_path: Path) -> None:
     [
         ("stid", {"dropout": 0.0}, {"climatology": True}, "index"),
         ("stgcn", {"hidden": 4, "bottleneck": 2, "end_channels": 4}, {"fill": "mean"}, "device"),
-        (
+        pytest.param(
             "graph-wavenet",
             {"hidden": 4, "skip_channels": 4, "end_channels": 4, "dropout": 0.0}
             | {"adjacency": "low-rank"},
             {"observed_mask": True},
             "standard",
+            marks=pytest.mark.slow,
         ),
     ],
 )

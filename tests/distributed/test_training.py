@@ -31,7 +31,10 @@ def check_parameters(found: dict[str, Any], expected: dict[str, Any], tolerance:
         )
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float64", 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [pytest.param("float32", 1e-6, marks=pytest.mark.slow), ("float64", 1e-12)],
+)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_parameters_and_errors_do_not_depend_on_the_number_of_ranks(
     run_ranks: RunRanks, tmp_path: Path, placement: str, dtype: str, tolerance: float

@@ -380,7 +380,13 @@ def test_a_network_of_the_wrong_shape_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("network", "every"),
-    [("sampled", 1), ("sampled", 3), ("sampled", 0), ("sampled", "by time"), ("dropout", 3)],
+    [
+        ("sampled", 1),
+        ("sampled", 3),
+        ("sampled", 0),
+        pytest.param("sampled", "by time", marks=pytest.mark.slow),
+        ("dropout", 3),
+    ],
 )
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, network: str, every: int | str) -> None:
     """Killed after any step or validation batch and resumed, it ends as if it never had been.

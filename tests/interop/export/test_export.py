@@ -241,11 +241,10 @@ def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         export(run, path)
     assert not list(tmp_path.iterdir())
     monkeypatch.undo()
-    export(run, path)
-    before = path.read_bytes()
+    path.write_bytes(b"another")
     with pytest.raises(ConfigError, match=r"model\.pt2 exists.*overwrite=True"):
         export(run, path)
-    assert path.read_bytes() == before
+    assert path.read_bytes() == b"another"
     assert export(run, path, overwrite=True).path == path
 
 
