@@ -49,8 +49,8 @@ MARKUP = (
     "$(id)",
     "{x}",
 )
-WINDOWS = ("--allow-no-edges", "--model.hidden", "2", "--model.layers", "1", "--windows.input-steps", "3",
-           "--windows.horizon", "2", "--max-steps", "1")  # fmt: skip
+WINDOWS = ("--allow-no-edges", "--model.hidden", "2", "--model.layers", "1",
+           "--windows.input-steps", "3", "--windows.horizon", "2", "--max-steps", "1")  # fmt: skip
 
 
 def run(*tokens: object) -> int:
