@@ -7,8 +7,10 @@ import contextlib
 import gzip
 import io
 import json
+import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.lib import format as npy_format
@@ -227,6 +230,25 @@ def test_readings(tmp_path: Path, name: str, make: Callable[[Path], Path], messa
 def test_graphs(tmp_path: Path, name: str, make: Callable[[Path], Path], message: str) -> None:
     """Graphs that would fill the memory."""
     refused(tmp_path, message, GOOD, graph=make(tmp_path / name))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_types_of_matlab(tmp_path: Path, compressed: bool) -> None:
+    """SciPy takes a type that does not exist for a place in its memory, which ends the process."""
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"v": GOOD})
+    plain = bytearray(path.read_bytes())
+    for kind in (0, 8, 10, 11, 14, 15, 16, 19, 40, 255):
+        plain[176] = kind  # of the element of its numbers
+        content = bytes(plain)
+        if compressed:
+            packed = zlib.compress(content[128:])
+            content = content[:128] + struct.pack("<2I", 15, len(packed)) + packed
+        path.write_bytes(content)
+        refused(tmp_path, f"type {kind}, which is none", path)
+    plain[176], plain[145] = 9, 8  # complex, without imaginary parts
+    path.write_bytes(plain)
+    refused(tmp_path, "v of a.mat holds complex numbers", path)
 
 
 def test_an_empty_format(tmp_path: Path) -> None:

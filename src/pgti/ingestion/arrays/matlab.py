@@ -26,6 +26,7 @@ from pgti.ingestion.arrays.axes_labels import (
     wanted_ndims,
 )
 from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
+from pgti.ingestion.arrays.matlab_elements import check_elements, complex_numbers
 from pgti.ingestion.arrays.stacked import stack_channels
 from pgti.ingestion.keys import choose_keys
 from pgti.ingestion.options import IngestOptions
@@ -187,17 +188,15 @@ class _File5:
                 "MATLAB's files must be read whole: save it with -v7.3, which is read in pieces"
             )
         with _reraise(self._path.name):
+            check_elements(self._path, key)
             found = scipy.io.loadmat(self._path, variable_names=[key])[key]
         if kind == "cell":
             texts = [_text_of(cell) for cell in found.reshape(-1, order="F")]
             return np.array(texts, dtype=str)
         if kind == "char":
             return np.char.rstrip(found)
-        if found.dtype.kind == "c":
-            raise DataError(
-                f"{key} of {self._path.name} holds complex numbers: save its real part, or the "
-                "absolute values, as a variable of its own"
-            )
+        if found.dtype.kind == "c":  # of version 4
+            raise complex_numbers(f"{key} of {self._path.name}")
         if found.shape != shape:
             raise DataError(f"{key} of {self._path.name} has shape {found.shape}, not {shape}")
         return np.asarray(found)
