@@ -48,6 +48,13 @@ def download(server: FileServer, folder: Path) -> bytes:
     return (folder / NAME).read_bytes()
 
 
+def note_of(server: FileServer, total: int | None) -> str:
+    """What is beside a part."""
+    tag = '"one"'
+    note = {"validator": tag, "etag": tag, "modified": None, "total": total}
+    return json.dumps({"url": f"{server.url}/{NAME}"} | note)
+
+
 def test_a_connection_that_ends_is_gone_on_with(server: FileServer, tmp_path: Path) -> None:
     """Each request asks for what is missing, of the same file; nothing comes twice."""
     served = server.files[NAME] = Served(CONTENT, cuts=[1_000_000, 500_000])
@@ -128,8 +135,7 @@ def test_what_has_come_is_kept_for_the_next_run(server: FileServer, tmp_path: Pa
 def test_a_process_that_died_at_the_last_byte(server: FileServer, tmp_path: Path) -> None:
     """A part that is complete needs no server."""
     (tmp_path / f"{NAME}.part").write_bytes(CONTENT)
-    note = {"url": f"{server.url}/{NAME}", "validator": '"one"', "total": len(CONTENT)}
-    (tmp_path / f"{NAME}.part.json").write_text(json.dumps(note))
+    (tmp_path / f"{NAME}.part.json").write_text(note_of(server, len(CONTENT)))
     assert download(server, tmp_path) == CONTENT
     assert server.asked == []
 
@@ -150,8 +156,7 @@ def test_a_part_that_is_longer_than_the_file(server: FileServer, tmp_path: Path)
     """A range that the server cannot satisfy costs the part, not the file."""
     server.files[NAME] = Served(CONTENT)
     (tmp_path / f"{NAME}.part").write_bytes(CONTENT + b"more")
-    note = {"url": f"{server.url}/{NAME}", "validator": '"one"', "total": None}
-    (tmp_path / f"{NAME}.part.json").write_text(json.dumps(note))
+    (tmp_path / f"{NAME}.part.json").write_text(note_of(server, None))
     assert download(server, tmp_path) == CONTENT
     assert len(server.asked) == 2
 

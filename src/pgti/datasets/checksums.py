@@ -6,22 +6,35 @@ checksums show when a file changes afterwards, on the disk or at its source.
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from pgti.datasets.dataset import Download
-from pgti.errors import DataError
-from pgti.storage import write_atomically
+from pgti.errors import ConfigError, DataError, require_whole_number
+from pgti.options import convert_fields, parse_config, require_type
+from pgti.storage import read_small_file, write_atomically
 
 __all__ = ["CHECKSUMS_FILE", "Checksums"]
 
 CHECKSUMS_FILE = "checksums.json"
 
+_MAX_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
-class _Entry(TypedDict):
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Entry:
     sha256: str
     bytes: int
     url: str
+
+    def __post_init__(self) -> None:
+        convert_fields(self)
+        require_whole_number("bytes", self.bytes, 0)
+        if _SHA256.fullmatch(self.sha256) is None:
+            raise ConfigError(f"sha256 is {self.sha256[:70]!r}: it must be 64 hexadecimal digits")
 
 
 class Checksums:
@@ -47,7 +60,7 @@ class Checksums:
     def sha256(self, name: str) -> str | None:
         """The recorded checksum of a file; None if it was never used."""
         entry = self._entries.get(name)
-        return None if entry is None else entry["sha256"]
+        return None if entry is None else entry.sha256
 
     def check(self, path: Path, download: Download) -> None:
         """Compare a downloaded file with its recorded checksum, or else its publisher's MD5.
@@ -81,7 +94,8 @@ class Checksums:
         entries = self._entries | self._seen
         if entries == self._entries:
             return
-        write_atomically(self._path, (json.dumps(entries, indent=2) + "\n").encode())
+        content = {name: asdict(entry) for name, entry in entries.items()}
+        write_atomically(self._path, (json.dumps(content, indent=2) + "\n").encode())
         self._entries = entries
 
 
@@ -91,17 +105,16 @@ def _digest(path: Path, algorithm: str) -> str:
 
 
 def _read_entries(path: Path) -> dict[str, _Entry]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(name): _Entry(
-                sha256=str(entry["sha256"]), bytes=int(entry["bytes"]), url=str(entry["url"])
-            )
-            for name, entry in content.items()
-        }
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    try:
+        content = json.loads(read_small_file(path, f"{path}", _MAX_BYTES, DataError))
+        require_type("the whole", content, Mapping, "entries by name")
+        for name, entry in content.items():
+            require_type(name, entry, Mapping, "the checksum of a file")
+        return {name: parse_config(_Entry, entry, name) for name, entry in content.items()}
+    # TypeError: an entry is missing; ValueError: no JSON; RecursionError: deep nesting.
+    except (DataError, ConfigError, TypeError, ValueError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())[:200]
         raise DataError(
             f"{path} cannot be read as checksums ({reason}): remove it to accept the files "
