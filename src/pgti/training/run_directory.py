@@ -19,6 +19,7 @@ from pgti.storage import (
     StagedDirectory,
     file_lock,
     json_text,
+    recover_displaced,
     remove_partial_files,
     reraise_os_errors,
     write_atomically,
@@ -133,7 +134,7 @@ class RunDirectory(RunFiles):
             RunError: if there is no run.
         """
         path = Path(path).absolute()
-        if not path.is_dir():
+        if not path.is_dir() and not recover_displaced(path):
             raise RunError(f"{path} is not a run: there is no such directory; train to make one")
         if not cls.exists(path):
             raise RunError(f"{path} is not a run: it has no config.toml; train to make one")
