@@ -97,9 +97,7 @@ class StagedDirectory:
     def _replace(self) -> None:
         """Give the directory the name of another one: at once, where the system can."""
         if exchange(self.path, self._target):
-            with suppress(OSError):  # else what is left of it has the temporary name
-                self.path.rename(self._displaced)
-            return
+            return  # what was there has the temporary name
         self._target.rename(self._displaced)
         try:
             self.path.rename(self._target)
@@ -108,10 +106,8 @@ class StagedDirectory:
             raise
 
     def _discard(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         self._lock.close()
-        with suppress(OSError):  # left where the file system cannot lock
-            _lock_file(self.path).unlink(missing_ok=True)
         for parent in self._new_parents:
             with suppress(OSError):  # others have put something there
                 parent.rmdir()
@@ -139,6 +135,7 @@ def recover_displaced(target: Path) -> bool:
         with suppress(OSError), file_lock(_lock_file(staged), on_busy=_spare) as is_held:
             if is_held:
                 sibling.rename(target)
+                _remove(staged)
                 return True
     return False
 
@@ -148,11 +145,7 @@ def _siblings(target: Path) -> Iterator[tuple[Path, str]]:
     pattern = re.compile(rf"\.{re.escape(target.name)}\.(tmp|old)-[0-9a-f]{{32}}")
     try:
         siblings = list(target.parent.iterdir())
-    except (
-        FileNotFoundError,
-        NotADirectoryError,
-        PermissionError,
-    ):  # it may be written all the same
+    except OSError:  # none is there, or it may be written and not listed
         return
     for sibling in siblings:
         match = pattern.fullmatch(sibling.name.removesuffix(_LOCK_SUFFIX))
@@ -169,10 +162,9 @@ def _lock_file(directory: Path) -> Path:
 
 def _remove_if_dead(lock_file: Path) -> None:
     """Remove the temporary directory of a lock that no process holds."""
-
     with suppress(BlockingIOError), file_lock(lock_file, on_busy=_spare) as is_held:
         if is_held:
-            shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+            _remove(lock_file.with_suffix(""))
 
 
 def _spare() -> None:
@@ -181,6 +173,7 @@ def _spare() -> None:
 
 def _remove(path: Path) -> None:
     if path.is_symlink():
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -141,8 +141,11 @@ class RunDirectory(RunFiles):
         return cls(path)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, log: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         """Keep every other process from training this run, until the block or the process ends.
+
+        Args:
+            log: told where the file system cannot lock.
 
         Raises:
             RunError: if another process trains it, or the lock file cannot be written.
@@ -158,6 +161,7 @@ class RunDirectory(RunFiles):
             if not is_held:  # another user's file, or a file system that cannot lock: train then
                 with reraise_os_errors(f"{self.lock_file} cannot be written"):
                     self.lock_file.open("ab").close()
+                log(f"{self.path} cannot be locked: let no other process train it meanwhile")
             yield
 
     def remove(self) -> None:

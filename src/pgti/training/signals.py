@@ -22,9 +22,10 @@ _STOPPING = tuple(
 class StopSignals:
     """While entered, signals that ask to stop set `received` instead of ending the process.
 
-    They are SIGTERM, SIGINT, SIGUSR1, and SIGHUP unless it is ignored, as under nohup. SLURM can send SIGUSR1 some time before a job's time limit. A second SIGINT raises
-    KeyboardInterrupt at once. Outside the main thread, where Python allows no handlers, none is
-    installed. Leaving restores the previous handlers.
+    They are SIGTERM, SIGINT, SIGUSR1, which SLURM can send some time before a job's time limit, and
+    SIGHUP, which ends what a closed terminal leaves; those that are ignored stay so, as by nohup.
+    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python allows
+    no handlers, none is installed. Leaving restores the previous handlers.
     """
 
     def __init__(self) -> None:
