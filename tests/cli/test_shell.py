@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from pgti.cli.main import run_command
 
@@ -94,6 +96,44 @@ def test_standard_error_may_be_closed(where: Path) -> None:
     done = shell(f"pgti train store --run quiet {' '.join(TINY)} 2>&1 >/dev/null | true", where)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (where / "quiet/test.json").exists()
+
+
+def test_a_message_is_whole_at_a_limit_of_files(where: Path) -> None:
+    """A soft limit is what the user may exceed: the line that tells of it does."""
+    done = shell("ulimit -S -f 1; yes . 2>/dev/null | head -c 1000 > errors; "
+                 "pgti simulate --sensors 4 --steps 9000 --out big 2>>errors", where)  # fmt: skip
+    assert done.returncode == 2
+    (line,) = (where / "errors").read_text().removeprefix(".\n" * 500).splitlines()
+    assert line == f"pgti: error: {where / 'big'} cannot be written: File too large"
+    assert not (where / "big").exists()
+
+
+def test_files_keep_clear_of_closed_outputs(where: Path) -> None:
+    """What libraries write to standard error never lands in a file of the command."""
+    code = """if 1:
+        import os, sys
+        from pgti.cli import main
+        main.run_command = lambda _: os.open("opened", os.O_CREAT | os.O_WRONLY)
+        main.main()
+    """
+    done = shell(f"python -c '{code}' <&- >&- 2>&-", where)
+    assert done.returncode > 2
+
+
+def test_a_closed_terminal_saves_the_state(where: Path) -> None:
+    """The hang-up stops the training as SIGTERM does; nobody can be told."""
+    pid, terminal = pty.fork()
+    if not pid:  # pragma: no cover - another process
+        options = (*TINY[:-2], "--epochs", "100000", "--checkpoint-every-steps", "0")
+        command = ["pgti", "train", str(where / "store"), "--run", str(where / "hung-up"), *options]
+        os.execvpe(command[0], command, ENVIRONMENT)
+    shown = b""
+    while b"epoch 3" not in shown:
+        shown += os.read(terminal, 1 << 12)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
+    last = torch.load(where / "hung-up/checkpoints/last.pt", weights_only=True)
+    assert last["position"]["step"] > 0
 
 
 def catches(name: str) -> Callable[[int], bool]:

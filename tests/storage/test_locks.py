@@ -1,5 +1,6 @@
 """Locks between processes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -101,15 +102,21 @@ def test_one_thread_at_a_time(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_where_files_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The block runs all the same, and knows."""
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EIO])
+def test_where_files_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """The block runs all the same, and knows; only a file that was there before is left."""
 
     def unsupported(*_: int) -> None:
-        raise OSError(95, "Operation not supported")
+        raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("fcntl.flock", unsupported)
-    with file_lock(tmp_path / "lock", on_busy=refuse) as is_held:
-        assert not is_held
+    (tmp_path / "old").touch()
+    for name in ("new", "old"):
+        with file_lock(tmp_path / name, on_busy=refuse) as is_held:
+            assert not is_held
+    assert [each.name for each in tmp_path.iterdir()] == ["old"]
 
 
 def test_where_no_file_can_be_created(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pgti.errors import RunError
-from pgti.storage import StagedDirectory
+from pgti.storage import StagedDirectory, recover_displaced, staged_directory
 
 KILLED = """
 import os, sys
@@ -101,6 +102,116 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
             assert living.path.exists()
         living.publish()
     assert names_in(tmp_path) == [".d.tmp-notes", "d"]
+
+
+SYSTEMS = pytest.mark.parametrize("can_exchange", [True, False])
+OVERWRITING = """
+import os, signal, sys
+from pathlib import Path
+from pgti.storage import StagedDirectory, staged_directory
+
+def overwrite(target, last):
+    num_events = 0
+
+    def count(event, _):
+        nonlocal num_events
+        if event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "open", "ctypes.dlsym"):
+            num_events += 1
+            if num_events == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    with StagedDirectory(target, check_target=lambda _: None, overwrite=True) as staged:
+        (staged.path / "new").touch()
+        staged.publish()
+    os._exit(0)
+
+if sys.argv[2] == "False":
+    staged_directory.exchange = lambda *_: False
+for last in range(1, 100):
+    target = Path(sys.argv[1]) / str(last) / "d"
+    target.mkdir(parents=True)
+    (target / "old").touch()
+    child = os.fork()
+    if not child:
+        overwrite(target, last)
+    if os.waitpid(child, 0)[1] == 0:
+        break
+"""
+
+
+@SYSTEMS
+def test_an_overwriting_writer_that_is_killed_leaves_the_old_or_the_new(
+    tmp_path: Path, can_exchange: bool
+) -> None:
+    """Killed before each call that changes a name, and the next one finds it and cleans up."""
+    subprocess.run(
+        [sys.executable, "-c", OVERWRITING, str(tmp_path), str(can_exchange)], check=True
+    )
+    found, num_recovered = [], 0
+    for place in sorted(tmp_path.iterdir(), key=lambda each: int(each.name)):
+        target = place / "d"
+        assert target.exists() or not can_exchange
+        num_recovered += recover_displaced(target)
+        found.append(names_in(target))
+        with StagedDirectory(target, check_target=lambda _: None, overwrite=True) as staged:
+            staged.publish()
+        assert names_in(place) == ["d"]
+    assert found == sorted(found, reverse=True)
+    assert {*map(tuple, found)} == {("old",), ("new",)}
+    assert (num_recovered == 0) == can_exchange
+
+
+@SYSTEMS
+def test_a_directory_that_a_link_names_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    """The new one takes the place of the link."""
+    if not can_exchange:
+        monkeypatch.setattr("pgti.storage.staged_directory.exchange", lambda *_: False)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "part").touch()
+    (tmp_path / "d").symlink_to("theirs")
+    with StagedDirectory(tmp_path / "d", check_target=lambda _: None, overwrite=True) as staged:
+        staged.publish()
+    assert names_in(tmp_path) == ["d", "theirs"]
+    assert not (tmp_path / "d").is_symlink()
+    assert names_in(tmp_path / "theirs") == ["part"]
+
+
+def test_a_living_writer_keeps_what_it_displaced(tmp_path: Path) -> None:
+    """Whoever looks for the directory meanwhile does not take it away from the writer."""
+    target = tmp_path / "d"
+    with StagedDirectory(target, check_target=lambda _: None) as staged:
+        displaced = tmp_path / staged.path.name.replace(".tmp-", ".old-")
+        displaced.mkdir()
+        assert not recover_displaced(target)
+        assert displaced.exists()
+    assert recover_displaced(target)
+    assert names_in(tmp_path) == ["d"]
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, directories, then the name, then the entries of all parents that are new."""
+    done, kinds = [], {}
+    for name in ("sync_file", "sync_directory"):
+        real = getattr(staged_directory, name)
+
+        def sync(path: Path, real: Callable[[Path], None] = real) -> None:
+            done.append(kinds.get(path, path.name))
+            real(path)
+
+        monkeypatch.setattr(staged_directory, name, sync)
+    with stage(tmp_path / "a" / "b" / "d") as staged:
+        (staged.path / "sub").mkdir()
+        (staged.path / "sub" / "part").touch()
+        kinds[staged.path] = "staged"
+        staged.publish()
+    assert sorted(done[:3]) == ["part", "staged", "sub"]
+    assert done.index("staged") == 2
+    assert done[3:] == ["b", "a", tmp_path.name]
 
 
 def test_without_locks_nothing_is_cleaned_away(

@@ -471,7 +471,7 @@ def test_a_run_killed_again_and_again_gets_there(tmp_path: Path) -> None:
     assert_same_run(expected, run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("after", [1, 3, 4, 5, 6, 21])
 def test_a_signal_saves_and_stops(tmp_path: Path, number: signal.Signals, after: int) -> None:
     """In a step, in a validation and at the very end: saved, told, and resumed bit for bit."""
@@ -479,7 +479,9 @@ def test_a_signal_saves_and_stops(tmp_path: Path, number: signal.Signals, after:
     setting = make_setting(tmp_path, config)
     expected = trained(setting, tmp_path / "unbroken")
     run = open_run(tmp_path / "stopped", config)
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
 
     with pytest.raises(Interrupted, match=f"stopped by {number.name} after step") as caught:
         make_trainer(setting, run, Signaller(after, number)).fit()

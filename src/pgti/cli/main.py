@@ -6,6 +6,7 @@ reports the error: rank 0, if it can.
 This module imports little: a signal is answered as soon as `main` runs.
 """
 
+import io
 import os
 import re
 import signal
@@ -181,17 +182,32 @@ def _stopped_by(number: int) -> str:
     return "stopped" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
 
 
+def _open_outputs() -> None:
+    """Let standard output and error exist, and lose nothing that is written to them in silence."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # closed by the shell: else a file gets its number, and what libraries write to it
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
+        elif isinstance(
+            getattr(stream, "buffer", None), io.RawIOBase
+        ):  # PYTHONUNBUFFERED: it drops half a text
+            stream = open(  # noqa: SIM115 - the same
+                stream.fileno(), "w", 1, stream.encoding, stream.errors, closefd=False
+            )
+        setattr(sys, name, stream)
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file
+
+
 def main() -> None:
     """Run the command line of this process and exit."""
     for name in _STOPPING:
         number = getattr(signal, name, None)  # not every system has them all
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as by nohup
             signal.signal(number, _stop)
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell
-            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
-            setattr(sys, name, nowhere)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a file
+    _open_outputs()
     code = run_command(sys.argv[1:])
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, _end)  # what ends with the process would print a traceback

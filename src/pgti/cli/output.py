@@ -5,13 +5,14 @@ Where standard output is no terminal, tables are plain columns, never wrapped or
 A reader that goes away (`pgti models | head -3`) ends the output, not the command.
 """
 
+import errno
 import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -59,9 +60,26 @@ def silence(is_quiet: bool = True) -> Iterator[None]:
         _is_quiet = before
 
 
+class _ErrorStream:
+    """Standard error; what cannot be written there is dropped."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        _write(text, self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is left to flush."""
+
+
 def error_console() -> Console:
-    """The console of progress and notes."""
-    return OutputConsole(stderr=True, quiet=_is_quiet)
+    """The console of progress and notes: a terminal that was closed ends no training."""
+    return OutputConsole(file=cast(IO[str], _ErrorStream(sys.stderr)), quiet=_is_quiet)
 
 
 def log(message: str, rank: int = 0, *, is_error: bool = False) -> None:
@@ -177,12 +195,31 @@ def _plain(table: Table) -> str:
 
 def _write(text: str, stream: IO[str]) -> None:
     try:
-        stream.write(text)
-        stream.flush()
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError as error:
+            if error.errno != errno.EFBIG or stream is sys.stdout:
+                raise
+            with _no_soft_file_limit():
+                stream.flush()  # the rest of the line
     except OSError as error:
         _drop(stream)
         if stream is sys.stdout and not isinstance(error, BrokenPipeError):
             raise  # a full disk: the results are lost
+
+
+@contextmanager
+def _no_soft_file_limit() -> Iterator[None]:
+    """Let files grow as far as the user may let them: what fails at a limit has to be said."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _drop(stream: IO[str]) -> None:

@@ -101,6 +101,7 @@ def train_run(  # noqa: PLR0913 - each names one part of a run
             overwrite=overwrite,
             job=job,
             held=held,
+            log=log,
         )
         rows = opened
         if not isinstance(found, NewRun) and found.num_steps is not None:
@@ -221,7 +222,7 @@ def _start(prepared: PreparedRun, held: ExitStack, log: Log, *, overwrite: bool)
                 overwrite=overwrite,
                 checkpoint=prepared.trainer.state.to_checkpoint() if is_warm else None,
             )
-            held.enter_context(directory.locked())
+            held.enter_context(directory.locked(log))
     try:
         return _fit(prepared, plan, log)
     except (PgtiError, RuntimeError) as error:

@@ -74,7 +74,7 @@ class FinishedRun:
     start: Mapping[str, Any] | None = None
 
 
-def find_run(
+def find_run(  # noqa: PLR0913 - each is of another kind
     directory: RunDirectory,
     config: RunConfig,
     store: SeriesStore,
@@ -84,6 +84,7 @@ def find_run(
     overwrite: bool,
     job: Job | None,
     held: ExitStack,
+    log: Callable[[str], None],
 ) -> NewRun | ResumedRun | FinishedRun:
     """Look at the directory of a run; rank 0 reads it, and all ranks get the same answer.
 
@@ -96,6 +97,7 @@ def find_run(
         overwrite: whether an existing run may be replaced.
         job: what launched the processes.
         held: holds the lock of an existing run.
+        log: told where that cannot be locked.
 
     Raises:
         RunError: if there is a run that may not be resumed, another process trains it, it is
@@ -108,7 +110,7 @@ def find_run(
             if not is_resumed:
                 directory.check_free(directory.path, overwrite=overwrite)
             else:
-                held.enter_context(directory.locked())
+                held.enter_context(directory.locked(log))
                 facts, archive = _read_run(directory, config, store)
     facts, archive = map(communicator.broadcast_bytes, (facts, archive))
     if not facts:

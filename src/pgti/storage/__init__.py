@@ -9,3 +9,4 @@ from pgti.storage.locks import file_lock as file_lock
 from pgti.storage.small_files import check_is_file as check_is_file
 from pgti.storage.small_files import read_small_file as read_small_file
 from pgti.storage.staged_directory import StagedDirectory as StagedDirectory
+from pgti.storage.staged_directory import recover_displaced as recover_displaced

@@ -1,14 +1,18 @@
 """Atomic file writes: a process killed at any moment leaves the old file or the new one."""
 
+import ctypes
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pgti.errors import PgtiError, RunError
 
 __all__ = [
+    "exchange",
     "remove_partial_files",
     "replace_atomically",
     "reraise_os_errors",
@@ -18,6 +22,7 @@ __all__ = [
 ]
 
 _PARTIAL_SUFFIX = ".partial"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 @contextmanager
@@ -48,7 +53,8 @@ def replace_atomically(path: Path, error_type: type[PgtiError] = RunError) -> It
             sync_file(partial)
             partial.replace(path)
         finally:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # the reason of the failure is what the user has to know
+                partial.unlink(missing_ok=True)
         sync_directory(path.parent)
 
 
@@ -83,3 +89,19 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange the names of two directories at once; False where the system cannot."""
+    renameat2 = _renameat2()
+    return renameat2 is not None and not renameat2(
+        _AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE
+    )
+
+
+@cache
+def _renameat2() -> Any:
+    try:
+        return ctypes.CDLL(None).renameat2  # where glibc has it
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows
+        return None

@@ -24,9 +24,11 @@ def file_lock(path: Path, *, on_busy: Callable[[], None]) -> Iterator[bool]:
     """
     # Soft locks, which filelock falls back to where flock is missing, outlive a killed process.
     lock = FileLock(path, fallback_to_soft=False)
-    is_held = True
+    is_held, is_new = True, False
     try:
-        path.touch()  # filelock waits for a file that cannot be created as for a busy one
+        # Filelock waits for a file that cannot be created as for a busy one.
+        is_new = not path.exists()
+        path.touch()
         lock.acquire(timeout=0)
     except Timeout:
         on_busy()
@@ -41,3 +43,6 @@ def file_lock(path: Path, *, on_busy: Callable[[], None]) -> Iterator[bool]:
             with suppress(OSError):  # Windows removes it on release
                 path.unlink(missing_ok=True)
             lock.release()
+        elif is_new:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)

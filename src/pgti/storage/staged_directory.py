@@ -4,15 +4,15 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
-from pgti.storage.atomic import sync_directory, sync_file
+from pgti.storage.atomic import exchange, sync_directory, sync_file
 from pgti.storage.locks import file_lock
 
-__all__ = ["StagedDirectory"]
+__all__ = ["StagedDirectory", "recover_displaced"]
 
 
 class StagedDirectory:
@@ -41,6 +41,7 @@ class StagedDirectory:
         self._target = target.absolute()
         self._check_target = check_target
         self._overwrite = overwrite
+        recover_displaced(self._target)
         check_target(self._target)
         token = uuid.uuid4().hex
         self.path = self._target.with_name(f".{self._target.name}.tmp-{token}")
@@ -78,47 +79,78 @@ class StagedDirectory:
                 sync_directory(part)
             else:
                 sync_file(part)
+        sync_directory(self.path)
         self._check_target(self._target)
-        is_displaced = self._overwrite and os.path.lexists(self._target)
-        if is_displaced:
-            self._target.rename(self._displaced)
+        if self._overwrite and os.path.lexists(self._target):
+            self._replace()
+        else:
+            try:
+                self.path.rename(self._target)
+            except BaseException:
+                self._check_target(self._target)  # it may have appeared since
+                raise
+        new_parents, self._new_parents = self._new_parents, []
+        for parent in (self._target, *new_parents):  # each is an entry of the one above
+            sync_directory(parent.parent)
+        _remove(self._displaced)
+
+    def _replace(self) -> None:
+        """Give the directory the name of another one: at once, where the system can."""
+        if exchange(self.path, self._target):
+            return  # what was there has the temporary name
+        self._target.rename(self._displaced)
         try:
             self.path.rename(self._target)
         except BaseException:
-            if is_displaced:
-                self._displaced.rename(self._target)
-            else:
-                self._check_target(self._target)  # it may have appeared since
+            self._displaced.rename(self._target)
             raise
-        self._new_parents.clear()
-        sync_directory(self._target.parent)
-        if is_displaced:
-            _remove(self._displaced)
 
     def _discard(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         self._lock.close()
-        with suppress(OSError):  # left where the file system cannot lock
-            _lock_file(self.path).unlink(missing_ok=True)
         for parent in self._new_parents:
             with suppress(OSError):  # others have put something there
                 parent.rmdir()
 
     def _remove_dead_siblings(self) -> None:
         """Remove temporary directories of this target whose writers are dead."""
-        pattern = re.compile(rf"\.{re.escape(self._target.name)}\.(tmp|old)-[0-9a-f]{{32}}")
-        try:
-            siblings = list(self._target.parent.iterdir())
-        except PermissionError:  # a directory that may be written and not listed
-            return
-        for sibling in siblings:
-            match = pattern.fullmatch(sibling.name.removesuffix(_LOCK_SUFFIX))
-            if match is None:
-                continue
-            if match[1] == "tmp" and sibling.suffix == _LOCK_SUFFIX:
+        for sibling, kind in _siblings(self._target):
+            if kind == "tmp" and sibling.suffix == _LOCK_SUFFIX:
                 _remove_if_dead(sibling)
-            elif match[1] == "old" and os.path.lexists(self._target):
+            elif kind == "old" and os.path.lexists(self._target):
                 _remove(sibling)  # displaced, and its successor has the name
+
+
+def recover_displaced(target: Path) -> bool:
+    """Give a directory its name back that a killed writer displaced and did not replace.
+
+    Returns:
+        Whether there was one.
+    """
+    target = target.absolute()
+    for sibling, kind in _siblings(target):
+        if kind != "old" or os.path.lexists(target):
+            continue
+        staged = sibling.with_name(sibling.name.replace(".old-", ".tmp-"))
+        with suppress(OSError), file_lock(_lock_file(staged), on_busy=_spare) as is_held:
+            if is_held:
+                sibling.rename(target)
+                _remove(staged)
+                return True
+    return False
+
+
+def _siblings(target: Path) -> Iterator[tuple[Path, str]]:
+    """Temporary directories of a target and their locks, each with its kind: tmp or old."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(tmp|old)-[0-9a-f]{{32}}")
+    try:
+        siblings = list(target.parent.iterdir())
+    except OSError:  # none is there, or it may be written and not listed
+        return
+    for sibling in siblings:
+        match = pattern.fullmatch(sibling.name.removesuffix(_LOCK_SUFFIX))
+        if match is not None:
+            yield sibling, match[1]
 
 
 _LOCK_SUFFIX = ".lock"
@@ -130,17 +162,18 @@ def _lock_file(directory: Path) -> Path:
 
 def _remove_if_dead(lock_file: Path) -> None:
     """Remove the temporary directory of a lock that no process holds."""
-
-    def spare() -> None:
-        raise BlockingIOError
-
-    with suppress(BlockingIOError), file_lock(lock_file, on_busy=spare) as is_held:
+    with suppress(BlockingIOError), file_lock(lock_file, on_busy=_spare) as is_held:
         if is_held:
-            shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+            _remove(lock_file.with_suffix(""))
+
+
+def _spare() -> None:
+    raise BlockingIOError
 
 
 def _remove(path: Path) -> None:
     if path.is_symlink():
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import ConfigError, StoreError
 from pgti.options import parse_config
+from pgti.storage import recover_displaced
 from pgti.store.codec import Codec, codec_of_dtype
 from pgti.store.consistency import contradictions, listed
 from pgti.store.layout import (
@@ -211,7 +212,7 @@ class StoreMeta:
         """
         path = directory / META_FILE
         try:
-            if not directory.is_dir():
+            if not directory.is_dir() and not recover_displaced(directory):
                 raise StoreError(
                     f"{directory} is not a store: there is no such directory; "
                     "ingest readings to make one"

@@ -18,7 +18,7 @@ __all__ = [
     "separate_gradients",
 ]
 
-STOP_BITS = 5
+STOP_BITS = 6
 """Reasons to stop or to save that a step can carry, one bit each."""
 
 _BUCKET_BYTES = 25 * 2**20  # as in DistributedDataParallel; most models are one bucket

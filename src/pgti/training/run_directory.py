@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +19,7 @@ from pgti.storage import (
     StagedDirectory,
     file_lock,
     json_text,
+    recover_displaced,
     remove_partial_files,
     reraise_os_errors,
     write_atomically,
@@ -133,15 +134,18 @@ class RunDirectory(RunFiles):
             RunError: if there is no run.
         """
         path = Path(path).absolute()
-        if not path.is_dir():
+        if not path.is_dir() and not recover_displaced(path):
             raise RunError(f"{path} is not a run: there is no such directory; train to make one")
         if not cls.exists(path):
             raise RunError(f"{path} is not a run: it has no config.toml; train to make one")
         return cls(path)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, log: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         """Keep every other process from training this run, until the block or the process ends.
+
+        Args:
+            log: told where the file system cannot lock.
 
         Raises:
             RunError: if another process trains it, or the lock file cannot be written.
@@ -157,6 +161,7 @@ class RunDirectory(RunFiles):
             if not is_held:  # another user's file, or a file system that cannot lock: train then
                 with reraise_os_errors(f"{self.lock_file} cannot be written"):
                     self.lock_file.open("ab").close()
+                log(f"{self.path} cannot be locked: let no other process train it meanwhile")
             yield
 
     def remove(self) -> None:

@@ -13,16 +13,19 @@ from pgti.training.gradients import STOP_BITS
 __all__ = ["StopSignals", "StopVote"]
 
 _STOPPING = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+    if hasattr(signal, name)
 )
 
 
 class StopSignals:
-    """While entered, SIGTERM, SIGINT and SIGUSR1 set `received` instead of ending the process.
+    """While entered, signals that ask to stop set `received` instead of ending the process.
 
-    SLURM can send SIGUSR1 some time before a job's time limit. A second SIGINT raises
-    KeyboardInterrupt at once. Outside the main thread, where Python allows no handlers, none is
-    installed. Leaving restores the previous handlers.
+    They are SIGTERM, SIGINT, SIGUSR1, which SLURM can send some time before a job's time limit, and
+    SIGHUP, which ends what a closed terminal leaves; those that are ignored stay so, as by nohup.
+    A second SIGINT raises KeyboardInterrupt at once. Outside the main thread, where Python allows
+    no handlers, none is installed. Leaving restores the previous handlers.
     """
 
     def __init__(self) -> None:
@@ -33,6 +36,8 @@ class StopSignals:
         self.received = None
         if threading.current_thread() is threading.main_thread():
             for number in _STOPPING:
+                if number != signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
