@@ -21,7 +21,7 @@ def make_checkpoint(**changes: object) -> Checkpoint:
         "position": Progress(epoch=2, step=7, loss_sum=1 / 3).to_plain(),
         "scaler": {"mean": [1.5], "std": [2.5]},
         "fingerprint": "f" * 64,
-        "settings": {"training": {"epochs": 3, "milestones": [1, 2]}},
+        "settings": {"model": {"name": "linear"}, "training": {"milestones": [1, 2]}},
     }
     return Checkpoint(**{**content, **changes})
 
