@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pgti.errors import RunError
 from pgti.storage import write_atomically
 from pgti.training.checkpoint_file import damaged, parse_archive, read_checkpoint, sealed
-from pgti.training.checkpoint_schema import check_fields
+from pgti.training.checkpoint_schema import check_fields, kind_of
 from pgti.training.progress import Progress
 
 __all__ = ["CHECKPOINT_FORMAT", "Checkpoint", "read_checkpoint"]
@@ -81,7 +81,7 @@ class Checkpoint:
         version = content.pop("format", None)
         if type(version) is not int or version != CHECKPOINT_FORMAT:
             raise RunError(
-                f"the checkpoint {path} has format {version!r:.80} and this version of pgti reads "
+                f"the checkpoint {path} has format {kind_of(version)} and this version of pgti reads "
                 f"format {CHECKPOINT_FORMAT}: use the pgti that wrote it"
             )
         try:

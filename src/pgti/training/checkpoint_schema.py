@@ -12,7 +12,7 @@ from pgti.errors import RunError
 from pgti.store import Scaler
 from pgti.training.progress import Progress
 
-__all__ = ["check_fields"]
+__all__ = ["check_fields", "kind_of"]
 
 _FINGERPRINT_LENGTH = 128
 _MOST_LEVELS = 16
@@ -44,7 +44,9 @@ def _weights(name: str, value: object) -> dict[str, Tensor]:
     weights: OrderedDict[str, Tensor] = OrderedDict()
     for key, tensor in _items(name, value):
         if not isinstance(tensor, Tensor):
-            raise RunError(f"{name} holds {_kind(tensor)} for {key!r:.80}: it must be a tensor")
+            raise RunError(
+                f"{name} has {key!r:.80}, which is {kind_of(tensor)}: it must be a tensor"
+            )
         weights[key] = tensor.detach()
     versions = vars(value).get("_metadata") if isinstance(value, OrderedDict) else None
     if versions is not None:
@@ -103,7 +105,7 @@ def _is_finite(value: object) -> bool:
 def _fingerprint(name: str, value: object) -> str:
     is_text = isinstance(value, str) and 0 < len(value) <= _FINGERPRINT_LENGTH
     if not isinstance(value, str) or not is_text or not value.isascii() or not value.isalnum():
-        raise RunError(f"{name} is {value!r:.80}: it must be letters and digits")
+        raise RunError(f"{name} is {kind_of(value)}: it must be letters and digits")
     return value
 
 
@@ -117,7 +119,7 @@ def _settings(name: str, value: object) -> dict[str, Any]:
         if not isinstance(settings.get(key), dict):
             raise RunError(f"{name} has no table {key}")
     if not isinstance(settings.get("windows", {}), dict):
-        raise RunError(f"{name}.windows is {_kind(tables['windows'])}: it must be a mapping")
+        raise RunError(f"{name}.windows is {kind_of(tables['windows'])}: it must be a mapping")
     if not isinstance(settings["model"].get("name"), str):
         raise RunError(f"{name}.model names no model")
     return settings
@@ -135,13 +137,13 @@ def _plain(name: str, value: object, level: int = 0) -> Any:
     is_whole = isinstance(value, int) and -(1 << 63) <= value < 1 << 63
     if value is None or isinstance(value, str) or is_number or is_whole:
         return value
-    raise RunError(f"{name:.80} is {_kind(value)}: it must be text, a finite number or a list")
+    raise RunError(f"{name:.80} is {kind_of(value)}: it must be text, a finite number or a list")
 
 
 def _items(name: str, value: object) -> list[tuple[str, Any]]:
     """The items of a mapping by text, read past what may hide them."""
     if not isinstance(value, dict):
-        raise RunError(f"{name:.80} is {_kind(value)}: it must be a mapping")
+        raise RunError(f"{name:.80} is {kind_of(value)}: it must be a mapping")
     items = list(dict.items(value))
     for key, _ in items:
         if not isinstance(key, str) or not key.isprintable():
@@ -149,10 +151,10 @@ def _items(name: str, value: object) -> list[tuple[str, Any]]:
     return items
 
 
-def _kind(value: object) -> str:
-    if value is None or isinstance(value, bool | float):
-        return repr(value)
-    return f"{type(value).__name__}"
+def kind_of(value: object) -> str:
+    """A value in a message: itself where it is short, else its type."""
+    is_short = value is None or isinstance(value, int | float | str)
+    return f"{value!r:.60}" if is_short else f"of type {type(value).__name__}"
 
 
 def _names(mapping: Mapping[str, Any]) -> str:

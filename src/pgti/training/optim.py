@@ -145,7 +145,8 @@ def _check_groups(optimizer: torch.optim.Optimizer, groups: object) -> float:
         if not isinstance(group, dict) or not {"lr", "params"} <= set(group) <= set(mine):
             raise _misfit(f"a group has other options than {', '.join(mine)}")
         numbers = group["params"]
-        if numbers != mine["params"] or {*map(type, numbers)} - {int}:
+        is_list = isinstance(numbers, list) and all(type(each) is int for each in numbers)
+        if not is_list or numbers != mine["params"]:
             raise _misfit(
                 f"a group is of other parameters than the {len(mine['params'])} that learn"
             )
@@ -160,10 +161,8 @@ def _checked_moments(
 ) -> dict[str, Tensor]:
     """The moments of a parameter, in memory of their own that is laid out as the parameter's."""
     names = ("square_avg",) if isinstance(optimizer, torch.optim.RMSprop) else _ADAM_MOMENTS
-    if not isinstance(state, dict) or set(state) not in (set(), {"step", *names}):
+    if not isinstance(state, dict) or set(state) != {"step", *names}:
         raise _misfit(f"the state of parameter {place} must have step, {', '.join(names)}")
-    if not state:
-        return {}
     done = state["step"]
     if isinstance(done, Tensor) and done.shape == () and done.dtype in _STEP_TYPES:
         done = done.item()

@@ -217,7 +217,8 @@ def _parsed(name: str, value: object, kind: Any) -> Any:
     if value is None and kind == float | None:
         return None
     least, is_fit = _LEAST.get(name, 0), False
-    if isinstance(value, int) and not isinstance(value, bool) and kind is not bool:
+    may_be_whole = kind is int or name == "loss_count"  # whole in 0.1
+    if isinstance(value, int) and not isinstance(value, bool) and may_be_whole:
         is_fit = max(least, -_LIMIT) <= value < _LIMIT
     elif isinstance(value, float) and kind not in (bool, int):
         is_infinite = name in _INFINITE and value == math.inf

@@ -166,10 +166,11 @@ class TrainingState:
         check_settings({"scaler": checkpoint.scaler}, {"scaler": self._scaler()})
         progress = checkpoint.progress
         self._check_plan(progress)
-        if checkpoint.trained is not None and not self._step.average.is_wanted:
+        has_average = checkpoint.trained is not None
+        if has_average != self._step.average.is_wanted and (has_average or progress.step):
             raise RunError(
-                "the checkpoint has a moving average of the weights and the run none: restore it "
-                "from a copy, or train again"
+                "the checkpoint and the run differ in whether the weights are averaged: it is "
+                "damaged; restore it from a copy, or train again"
             )
         checkpoint.load_trained(self._network)
         self._step.average.load(checkpoint.network)
