@@ -32,8 +32,10 @@ _OPCODES = re.compile(
 )
 """What torch writes for tensors, numbers, texts, lists and mappings."""
 
-_CONTAINERS = ("TUPLE", "EMPTY_LIST", "EMPTY_DICT")
-"""What makes a container; one within itself, or twice in one of many levels, never ends."""
+_CONTAINERS = ("EMPTY", "TUPLE")
+_FILLING = ("APPEND", "SETITEM", "BUILD")
+_MOST_LEVELS = 32
+_MOST_OPCODES = 1 << 20
 
 _GLOBALS = re.compile(
     r"collections OrderedDict|torch \w+Storage|torch\.storage UntypedStorage|torch (Size|u?int\d+)"
@@ -187,14 +189,62 @@ def _check_pickle(file: zipfile.ZipFile) -> None:
     name = next((each for each in file.namelist() if each.split("/", 1)[-1] == "data.pkl"), None)
     if name is None:
         raise ValueError("it has no data.pkl")
-    before, containers = "", set()
-    for opcode, argument, _ in pickletools.genops(file.read(name)):
+    nesting = _Nesting()
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(file.read(name))):
+        if count >= _MOST_OPCODES:
+            raise ValueError(f"it has more than {_MOST_OPCODES} instructions")
         if not _OPCODES.fullmatch(opcode.name):
             raise ValueError(f"it has the instruction {opcode.name}, which no checkpoint needs")
         if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
             raise ValueError(f"it asks for {argument!r:.80}, which no checkpoint needs")
-        if opcode.name.endswith("BINPUT") and before.startswith(_CONTAINERS):
-            containers.add(argument)
-        if opcode.name.endswith("BINGET") and argument in containers:
-            raise ValueError("it repeats a tuple, list or mapping, which no checkpoint needs")
-        before = opcode.name
+        nesting.follow(opcode, argument)
+
+
+class _Nesting:
+    """The stack of a pickle, on which each object is the number of its levels of containers.
+
+    A class is its name and a mark is None. Without a limit of levels hashing takes the whole stack
+    of C, and where a container may come twice, a few levels of them never end.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[int | str | None] = []
+        self._memo: dict[object, int | str | None] = {}
+
+    def follow(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
+        """Do what an instruction does.
+
+        Raises:
+            ValueError: if it repeats a container, or nests too many.
+            LookupError: if it takes what there is not.
+        """
+        if opcode.name.endswith("BINPUT"):
+            self._memo[argument] = self._stack[-1]
+        elif opcode.name == "MARK":
+            self._stack.append(None)
+        elif opcode.name.endswith("BINGET"):
+            if isinstance(self._memo[argument], int) and self._memo[argument]:
+                raise ValueError("it repeats a tuple, list or mapping, which no checkpoint needs")
+            self._stack.append(self._memo[argument])
+        elif opcode.stack_after:
+            self._stack.append(self._made(opcode, argument))
+
+    def _made(self, opcode: pickletools.OpcodeInfo, argument: object) -> int | str:
+        """What an instruction makes of what it takes."""
+        name, before, taken = opcode.name, opcode.stack_before, []
+        if pickletools.markobject in before:
+            before = before[: before.index(pickletools.markobject)]
+            while (each := self._stack.pop()) is not None:
+                taken.append(each)
+        taken += [self._stack.pop() for _ in before]
+        is_tensor = name == "REDUCE" and str(taken[-1]).startswith("torch._utils ")
+        if name == "GLOBAL":
+            return str(argument)
+        if name == "BINPERSID" or is_tensor or not (taken or name.startswith(_CONTAINERS)):
+            return 0
+        filled = taken.pop() if name.startswith(_FILLING) else 1
+        levels = [each if isinstance(each, int) else 0 for each in (filled, *taken)]
+        made = max(levels[0], 1 + max(levels[1:], default=0))
+        if made > _MOST_LEVELS:
+            raise ValueError(f"it nests more than {_MOST_LEVELS} levels, which no checkpoint needs")
+        return made
