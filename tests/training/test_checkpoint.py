@@ -99,7 +99,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
     ("content", "message"),
     [
         pytest.param({"format": 99}, "has format 99 and this version", id="newer"),
-        pytest.param({"weight": torch.zeros(2)}, "has format None", id="a state dict"),
+        pytest.param({"weight": torch.zeros(2)}, "its format is None", id="a state dict"),
         pytest.param([1, 2], "holds no fields", id="a list"),
         pytest.param({"format": 1, "network": {}}, "it has no optimizer", id="fields missing"),
     ],

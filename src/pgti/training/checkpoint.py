@@ -79,9 +79,13 @@ class Checkpoint:
         """
         content = parse_archive(path, archive, device)
         version = content.pop("format", None)
-        if type(version) is not int or version != CHECKPOINT_FORMAT:
+        if type(version) is not int:
             raise RunError(
-                f"the checkpoint {path} has format {kind_of(version)} and this version of pgti reads "
+                f"the checkpoint {path} is no checkpoint of pgti: its format is {kind_of(version)}"
+            )
+        if version != CHECKPOINT_FORMAT:
+            raise RunError(
+                f"the checkpoint {path} has format {version} and this version of pgti reads "
                 f"format {CHECKPOINT_FORMAT}: use the pgti that wrote it"
             )
         try:

@@ -231,7 +231,8 @@ class _Nesting:
 
     def _made(self, opcode: pickletools.OpcodeInfo, argument: object) -> int | str:
         """What an instruction makes of what it takes."""
-        name, before, taken = opcode.name, opcode.stack_before, []
+        name, before = opcode.name, opcode.stack_before
+        taken: list[int | str | None] = []
         if pickletools.markobject in before:
             before = before[: before.index(pickletools.markobject)]
             while (each := self._stack.pop()) is not None:
