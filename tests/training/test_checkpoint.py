@@ -44,6 +44,29 @@ def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
+def test_a_tensor_of_two_names_reads_back(tmp_path: Path) -> None:
+    """As weights that are tied, and buffers of both kinds of weights."""
+    tied = torch.arange(3.0)
+    weights = {"encoder": tied, "decoder": tied}
+    make_checkpoint(network=weights, trained=dict(weights)).save(tmp_path / "last.pt")
+
+    found = Checkpoint.load(tmp_path / "last.pt")
+
+    assert found.trained is not None
+    for each in (*found.network.values(), *found.trained.values()):
+        assert torch.equal(each, tied)
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    """As the extra state of a network of the user's own."""
+    checkpoint = make_checkpoint(network={"weight": torch.ones(2), "_extra_state": {"seen": 3}})
+
+    with pytest.raises(RunError, match=r"cannot be written: network has '_extra_state'.* tensor"):
+        checkpoint.save(tmp_path / "last.pt")
+
+    assert not any(tmp_path.iterdir())
+
+
 def test_truncated_checkpoints_are_refused(tmp_path: Path) -> None:
     """Cut at any length, a checkpoint is one line of error."""
     path = tmp_path / "last.pt"

@@ -46,9 +46,13 @@ class Checkpoint:
         """Write the checkpoint: afterwards `path` holds all of it, or what it held before.
 
         Raises:
-            RunError: if it cannot be written.
+            RunError: if it cannot be written, or could not be read.
         """
         content: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        try:
+            check_fields(content)
+        except RunError as error:
+            raise RunError(f"{path} cannot be written: {error}") from error
         if self.trained is None:
             del content["trained"]  # as files of earlier versions
         buffer = io.BytesIO()
