@@ -21,7 +21,7 @@ def make_checkpoint(**changes: object) -> Checkpoint:
         "position": Progress(epoch=2, step=7, loss_sum=1 / 3).to_plain(),
         "scaler": {"mean": [1.5], "std": [2.5]},
         "fingerprint": "f" * 64,
-        "settings": {"training": {"epochs": 3, "milestones": [1, 2]}},
+        "settings": {"model": {"name": "linear"}, "training": {"milestones": [1, 2]}},
     }
     return Checkpoint(**{**content, **changes})
 
@@ -42,6 +42,29 @@ def test_a_checkpoint_reads_back_as_it_was_written(tmp_path: Path) -> None:
         checkpoint.settings,
     )
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_tensor_of_two_names_reads_back(tmp_path: Path) -> None:
+    """As weights that are tied, and buffers of both kinds of weights."""
+    tied = torch.arange(3.0)
+    weights = {"encoder": tied, "decoder": tied}
+    make_checkpoint(network=weights, trained=dict(weights)).save(tmp_path / "last.pt")
+
+    found = Checkpoint.load(tmp_path / "last.pt")
+
+    assert found.trained is not None
+    for each in (*found.network.values(), *found.trained.values()):
+        assert torch.equal(each, tied)
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    """As the extra state of a network of the user's own."""
+    checkpoint = make_checkpoint(network={"weight": torch.ones(2), "_extra_state": {"seen": 3}})
+
+    with pytest.raises(RunError, match=r"cannot be written: network has '_extra_state'.* tensor"):
+        checkpoint.save(tmp_path / "last.pt")
+
+    assert not any(tmp_path.iterdir())
 
 
 def test_truncated_checkpoints_are_refused(tmp_path: Path) -> None:
@@ -99,7 +122,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path: Path) -> None:
     ("content", "message"),
     [
         pytest.param({"format": 99}, "has format 99 and this version", id="newer"),
-        pytest.param({"weight": torch.zeros(2)}, "has format None", id="a state dict"),
+        pytest.param({"weight": torch.zeros(2)}, "its format is None", id="a state dict"),
         pytest.param([1, 2], "holds no fields", id="a list"),
         pytest.param({"format": 1, "network": {}}, "it has no optimizer", id="fields missing"),
     ],

@@ -73,7 +73,7 @@ class WindowSource:
         ConfigError: if there is no such calendar feature, the series has no times, or a climatology
             has no typical readings, or none by time of day; if readings are to be filled and none
             are typical.
-        DataError: if the scaler has offsets of other sensors.
+        DataError: if the scaler is of other sensors, channels or features.
     """
 
     store: SeriesStore
@@ -104,7 +104,8 @@ class WindowSource:
             )
         # Refuses unknown features, and years whose holidays are not known, at once.
         self.calendar_of(np.array([0, max(0, self.store.meta.num_steps - self.spec.input_steps)]))
-        self.scaler.check_sensors(self.store.meta.num_nodes)
+        meta = self.store.meta
+        self.scaler.check_fits(meta.num_nodes, meta.num_channels, self.static)
 
     @classmethod
     def from_config(

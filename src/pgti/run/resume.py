@@ -9,7 +9,7 @@ from typing import Any
 from pgti.batching import WindowConfig
 from pgti.display import count_of
 from pgti.distributed import Communicator
-from pgti.errors import option
+from pgti.errors import ConfigError, RunError, option
 from pgti.models import is_own_model
 from pgti.run.config import RunConfig, complete_settings, earlier_options, read_toml
 from pgti.run.series import RunData
@@ -207,9 +207,14 @@ def _read_run(
     name = config.model.name
     if is_own_model(name) and is_own_model(settings["model"]["name"]):  # its module may have moved
         settings = {**settings, "model": {**settings["model"], "name": name}}
-    check_settings(
-        complete_settings(settings), config.settings(), free=free_options(config.training)
-    )
+    free = free_options(config.training)
+    try:
+        check_settings(complete_settings(settings), config.settings(), free=free)
+    except ConfigError as error:  # in the file: the options now are checked already
+        raise RunError(
+            f"the checkpoint {directory.last_checkpoint} is damaged: in its settings, {error}; "
+            "restore it from a copy, or train again"
+        ) from error
     chosen = info.get("activation_checkpointing", info.get("recompute"))  # its name in 0.1
     facts = {
         "num_steps": num_steps,

@@ -92,17 +92,24 @@ class Scaler:
             **{each.name: tuple(plain[each.name]) for each in fields(cls) if each.name in plain}
         )
 
-    def check_sensors(self, num_nodes: int) -> None:
-        """Refuse to standardise the readings of other sensors.
+    def check_fits(self, num_nodes: int, num_channels: int, static: StaticFeatures | None) -> None:
+        """Refuse to standardise the readings of other sensors or channels, or other features.
 
         Raises:
-            DataError: if the offsets are not those of so many sensors.
+            DataError: naming what differs.
         """
-        if self.offsets is not None and len(self.offsets) != num_nodes * len(self.mean):
-            raise DataError(
-                f"the scaler has the offsets of {len(self.offsets) // len(self.mean)} sensors and "
-                f"the series has {num_nodes}: fit it on the training rows of the series"
-            )
+        numeric = 0 if static is None else static.is_categorical.count(False)
+        features = len(self.static_mean or ())
+        for what, known, present in (
+            ("channels", len(self.mean), num_channels),
+            ("sensors", len(self.offsets or ()) // len(self.mean) or num_nodes, num_nodes),
+            ("features", features or numeric, numeric or features),
+        ):
+            if known != present:
+                raise DataError(
+                    f"the scaler has the numbers of {known} {what} and the series has {present}: "
+                    "fit it on the training rows of the series"
+                )
 
 
 def _fit_offsets(store: SeriesStore, rows: range) -> Scaler:

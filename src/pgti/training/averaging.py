@@ -42,6 +42,11 @@ class WeightAverage:
         self._averages = {key: each.detach().clone() for key, each in self._live.items()}
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether there is, or will be, an average."""
+        return bool(self._decay)
+
+    @property
     def has_begun(self) -> bool:
         """Whether there is an average."""
         return bool(self._averages)

@@ -1,8 +1,6 @@
 """Everything a run needs to resume as if it had never stopped, in one file, written atomically."""
 
 import io
-import pickle
-import zipfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ from torch import Tensor, nn
 
 from pgti.errors import RunError
 from pgti.storage import write_atomically
+from pgti.training.checkpoint_file import damaged, parse_archive, read_checkpoint, sealed
+from pgti.training.checkpoint_schema import check_fields, kind_of
 from pgti.training.progress import Progress
 
 __all__ = ["CHECKPOINT_FORMAT", "Checkpoint", "read_checkpoint"]
@@ -46,14 +46,19 @@ class Checkpoint:
         """Write the checkpoint: afterwards `path` holds all of it, or what it held before.
 
         Raises:
-            RunError: if it cannot be written.
+            RunError: if it cannot be written, or could not be read.
         """
         content: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        try:
+            check_fields(content)
+        except RunError as error:
+            raise RunError(f"{path} cannot be written: {error}") from error
         if self.trained is None:
             del content["trained"]  # as files of earlier versions
         buffer = io.BytesIO()
         torch.save({"format": CHECKPOINT_FORMAT, **content}, buffer)
-        write_atomically(path, buffer.getbuffer())
+        with sealed(buffer) as archive:
+            write_atomically(path, archive)
 
     @classmethod
     def load(cls, path: Path, device: torch.device | str = "cpu") -> "Checkpoint":
@@ -76,18 +81,21 @@ class Checkpoint:
         Raises:
             RunError: if it is damaged, or of another format.
         """
-        content = _parsed(path, archive, device)
-        version = content.get("format")
+        content = parse_archive(path, archive, device)
+        version = content.pop("format", None)
+        if type(version) is not int:
+            raise RunError(
+                f"the checkpoint {path} is no checkpoint of pgti: its format is {kind_of(version)}"
+            )
         if version != CHECKPOINT_FORMAT:
             raise RunError(
-                f"the checkpoint {path} has format {version!r} and this version of pgti reads "
+                f"the checkpoint {path} has format {version} and this version of pgti reads "
                 f"format {CHECKPOINT_FORMAT}: use the pgti that wrote it"
             )
-        content.setdefault("trained", None)
-        missing = [field.name for field in fields(cls) if field.name not in content]
-        if missing:
-            raise RunError(f"the checkpoint {path} is damaged: it has no {missing[0]}")
-        return cls(**{field.name: content[field.name] for field in fields(cls)})
+        try:
+            return cls(**check_fields({"trained": None, **content}))
+        except RunError as error:
+            raise damaged(path, str(error)) from error
 
     @property
     def progress(self) -> Progress:
@@ -102,68 +110,55 @@ class Checkpoint:
         """Give a network the parameters and buffers.
 
         Raises:
-            RunError: naming the first parameter that has another name or shape.
+            RunError: naming the first parameter that has another name, shape or dtype, or is not
+                finite.
         """
-        current = network.state_dict()
-        for name in (*self.network, *current):
-            saved, present = _describe(self.network.get(name)), _describe(current.get(name))
-            if saved != present:
-                raise RunError(
-                    f"the checkpoint does not fit the model: {name} is {saved} in the checkpoint "
-                    f"and {present} in the model; use the model's options of the run"
-                )
+        _check_fit(self.network, network)
         network.load_state_dict(self.network)
 
     def load_trained(self, network: nn.Module) -> None:
         """Give a network the parameters and buffers that the optimizer has last changed.
 
         Raises:
-            RunError: as `load_into`.
+            RunError: as `load_into`, of both kinds of weights.
         """
+        _check_fit(self.network, network)
         weights = self.network if self.trained is None else self.trained
         replace(self, network=weights).load_into(network)
 
 
-def _describe(tensor: Tensor | None) -> str:
-    return "absent" if tensor is None else f"{list(tensor.shape)}"
+def _check_fit(weights: dict[str, Tensor], network: nn.Module) -> None:
+    """Refuse weights that the network could take in part only, or by a cast."""
+    current = network.state_dict(keep_vars=True)
+    for name in (*weights, *current):
+        saved, own = weights.get(name), current.get(name)
+        if _describe(saved) != _describe(own):
+            raise RunError(
+                f"the checkpoint does not fit the model: {name:.200} is {_describe(saved)} in the "
+                f"checkpoint and {_describe(own)} in the model; use the model's options of the run"
+            )
+    for name, own in current.items():
+        if isinstance(own, Tensor) and not _is_usable(weights[name], own):
+            raise RunError(
+                f"the checkpoint is damaged: {name} is not finite; restore it from a copy, or "
+                "train again"
+            )
 
 
-def read_checkpoint(path: Path) -> bytes:
-    """The bytes of a checkpoint's file.
-
-    Raises:
-        RunError: if there is none, or it cannot be read.
-    """
-    if not path.is_file():
-        raise RunError(f"there is no checkpoint {path}: the run was stopped before its first one")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise RunError(f"the checkpoint {path} cannot be read: {error.strerror}") from error
+def _is_usable(saved: Tensor, own: Tensor) -> bool:
+    """Whether all is finite; a buffer may be a mask of -inf."""
+    if saved.layout != torch.strided or not (saved.is_floating_point() or saved.is_complex()):
+        return True
+    if isinstance(own, nn.Parameter):
+        return bool(saved.isfinite().all())
+    return not bool(saved.isnan().any()) or bool(own.isnan().any())
 
 
-def _parsed(path: Path, archive: bytes, device: torch.device | str) -> dict[str, Any]:
-    try:
-        # torch skips the checksums of the archive, and a flipped bit would become a parameter.
-        with zipfile.ZipFile(io.BytesIO(archive)) as file:
-            damaged = file.testzip()
-        if damaged is not None:
-            raise RunError(f"the checkpoint {path} is damaged: {damaged} fails its checksum")
-        content = torch.load(io.BytesIO(archive), map_location=device, weights_only=True)
-    except (
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        NotImplementedError,  # a zip archive of a kind that zipfile does not read
-    ) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(
-            f"the checkpoint {path} is damaged or no checkpoint ({len(archive)} bytes): {reason}"
-        ) from error
-    if not isinstance(content, dict):
-        raise RunError(f"the checkpoint {path} is no checkpoint of pgti: it holds no fields")
-    return content
+def _describe(tensor: object) -> str:
+    if tensor is None:
+        return "absent"
+    if not isinstance(tensor, Tensor):
+        return f"of {type(tensor).__name__}"
+    kind = "" if tensor.dtype == torch.float32 else f" of {tensor.dtype}"
+    layout = "" if tensor.layout == torch.strided else f", {tensor.layout}"
+    return f"{list(tensor.shape)}{kind}{layout}"

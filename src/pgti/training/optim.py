@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from pgti.errors import ConfigError
+from pgti.errors import ConfigError, RunError
 from pgti.models import explain_failures
 from pgti.nn import MaskedLoss, check_masked_sum, huber, mae, mse, quantile
 from pgti.training.config import CustomLoss, HuberLoss, TrainingConfig
@@ -34,8 +34,9 @@ __all__ = [
     "plain_optimizer_state",
 ]
 
-_DEVICE_OPTIONS = ("fused", "foreach", "capturable")
-"""Options of an optimizer about how it computes, which belong to the device and not to the run."""
+_ADAM_MOMENTS = ("exp_avg", "exp_avg_sq")
+_SQUARES = ("exp_avg_sq", "square_avg")  # infinite where a gradient's square exceeds float32
+_STEP_TYPES = (torch.float32, torch.float64)
 
 
 def build_optimizer(
@@ -101,17 +102,91 @@ def plain_optimizer_state(optimizer: torch.optim.Optimizer, rate: float) -> dict
     return {**state, "param_groups": groups}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load a state from a checkpoint; how the optimizer computes on its device stays."""
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, state: Mapping[str, Any], *, steps: float = math.inf
+) -> float:
+    """Load a state from a checkpoint: moments and the learning rate; options stay our own.
+
+    Args:
+        optimizer: new, on any device.
+        state: as `plain_optimizer_state` gives it.
+        steps: optimizer steps before it.
+
+    Returns:
+        The learning rate of the last step.
+
+    Raises:
+        RunError: naming what the optimizer does not have, in another shape or not at all.
+    """
+    rate = _check_groups(optimizer, state["param_groups"])
+    own = [each for group in optimizer.param_groups for each in group["params"]]
+    of_parameters = state["state"]
+    if not isinstance(of_parameters, dict) or not set(of_parameters) <= set(range(len(own))):
+        raise _misfit("its state is not that of the parameters that learn, by their number")
+    if not of_parameters and 0 < steps < math.inf:
+        raise _misfit(f"it has no state after {steps} steps")
+    loaded = {
+        place: _checked_moments(optimizer, own[place], of_parameters[place], place, steps)
+        for place in of_parameters
+    }
     rates = [group["lr"] for group in optimizer.param_groups]
-    groups = [
-        {**loaded, **{name: own[name] for name in _DEVICE_OPTIONS if name in own}}
-        for loaded, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
-    ]
-    optimizer.load_state_dict({**state, "param_groups": groups})
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        if isinstance(rate, Tensor):
-            group["lr"] = rate.fill_(group["lr"])
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": loaded})
+    for group, held in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = held.fill_(rate) if isinstance(held, Tensor) else rate
+    return rate
+
+
+def _check_groups(optimizer: torch.optim.Optimizer, groups: object) -> float:
+    """The learning rate in the groups of a checkpoint, whose other options are not read."""
+    own = optimizer.state_dict()["param_groups"]
+    if not isinstance(groups, list) or len(groups) != len(own):
+        raise _misfit(f"its param_groups are not a list of {len(own)}")
+    for group, mine in zip(groups, own, strict=True):
+        if not isinstance(group, dict) or not {"lr", "params"} <= set(group) <= set(mine):
+            raise _misfit(f"a group has other options than {', '.join(mine)}")
+        numbers = group["params"]
+        is_list = isinstance(numbers, list) and all(type(each) is int for each in numbers)
+        if not is_list or numbers != mine["params"]:
+            raise _misfit(
+                f"a group is of other parameters than the {len(mine['params'])} that learn"
+            )
+        rate = group["lr"]
+        if not isinstance(rate, float) or not 0 <= rate < math.inf:
+            raise _misfit("its learning rate is no finite number of at least 0")
+    return float(groups[0]["lr"])
+
+
+def _checked_moments(
+    optimizer: torch.optim.Optimizer, parameter: Tensor, state: object, place: int, steps: float
+) -> dict[str, Tensor]:
+    """The moments of a parameter, in memory of their own that is laid out as the parameter's."""
+    names = ("square_avg",) if isinstance(optimizer, torch.optim.RMSprop) else _ADAM_MOMENTS
+    if not isinstance(state, dict) or set(state) != {"step", *names}:
+        raise _misfit(f"the state of parameter {place} must have step, {', '.join(names)}")
+    done = state["step"]
+    if isinstance(done, Tensor) and done.shape == () and done.dtype in _STEP_TYPES:
+        done = done.item()
+    if isinstance(done, bool) or not isinstance(done, int | float):
+        raise _misfit(f"the step of parameter {place} is not one number")
+    if not 0 <= done <= steps or done != int(done):
+        raise _misfit(f"the step of parameter {place} is {done}: it must be 0 to {steps}")
+    loaded = {"step": torch.tensor(float(done), dtype=torch.float32)}
+    for name in names:
+        value, kind = state[name], f"{list(parameter.shape)} of {parameter.dtype}"
+        same = isinstance(value, Tensor) and value.layout == parameter.layout
+        if not same or (value.shape, value.dtype) != (parameter.shape, parameter.dtype):
+            raise _misfit(f"the {name} of parameter {place} is no tensor {kind}")
+        if not bool((value >= 0).all() if name in _SQUARES else value.isfinite().all()):
+            raise _misfit(f"the {name} of parameter {place} has numbers that no training reaches")
+        loaded[name] = torch.empty_like(parameter, device=value.device).copy_(value.detach())
+    return loaded
+
+
+def _misfit(reason: str) -> RunError:
+    return RunError(
+        f"the checkpoint does not fit the optimizer: {reason}; restore it from a copy, or train "
+        "again"
+    )
 
 
 def build_loss(config: TrainingConfig) -> MaskedLoss:

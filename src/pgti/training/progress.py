@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, get_type_hints
 
 from pgti.errors import RunError
 from pgti.training.config import TrainingConfig
@@ -144,7 +145,7 @@ class Progress:
         """The progress that `to_plain` wrote.
 
         Raises:
-            RunError: if a number is missing or unknown.
+            RunError: naming a number that is missing, unknown, of another type or out of range.
         """
         known = {f.name for f in fields(cls)} - {"plateau"}
         in_plateau = {f"plateau_{f.name}": f.name for f in fields(Plateau)}
@@ -152,11 +153,85 @@ class Progress:
         differing = set(plain) ^ (known | set(in_plateau))
         if differing:
             raise RunError(
-                f"the checkpoint is damaged: its progress has too many or too few fields "
-                f"({', '.join(sorted(differing))})"
+                f"its progress has too many or too few fields ({', '.join(sorted(differing)):.200})"
             )
-        plateau = Plateau(**{name: plain[key] for key, name in in_plateau.items()})  # type: ignore[arg-type] # as to_plain wrote them
-        return cls(**{name: plain[name] for name in known}, plateau=plateau)  # type: ignore[arg-type] # as to_plain wrote them
+        hints, of_plateau = get_type_hints(cls), get_type_hints(Plateau)
+        plateau = Plateau(
+            **{name: _parsed(key, plain[key], of_plateau[name]) for key, name in in_plateau.items()}
+        )
+        progress = cls(
+            **{name: _parsed(name, plain[name], hints[name]) for name in known}, plateau=plateau
+        )
+        progress._check_ranges()
+        return progress
+
+    def _check_ranges(self) -> None:
+        """Refuse numbers that no training reaches together."""
+        most = {
+            "epoch": self.step,
+            "step_in_epoch": self.step,
+            "validated_at_step": self.step,
+            "best_epoch": self.epoch + 1,
+            "bad_validations": self.step + 1,
+            "epoch_windows": self.windows,
+        }
+        for name, limit in most.items():
+            if getattr(self, name) > limit:
+                raise RunError(
+                    f"its {name} is {getattr(self, name)}: it must be at most {limit} after step "
+                    f"{self.step}"
+                )
+        plateau, is_validated = self.plateau, self.validated_at_step >= 0
+        if plateau.bad_validations > self.step + 1 or plateau.factor > 1:
+            raise RunError(
+                f"its plateau_bad_validations is {plateau.bad_validations} and its plateau_factor "
+                f"{plateau.factor}: they must be at most {self.step + 1} and 1 after step "
+                f"{self.step}"
+            )
+        for name, value in (
+            ("val_mae", math.inf if self.val_mae is None else self.val_mae),
+            ("best_val_mae", self.best_val_mae),
+            ("plateau_best", plateau.best),
+        ):
+            if math.isfinite(value) != is_validated:
+                raise RunError(
+                    f"its {name} is {value} and its validated_at_step {self.validated_at_step}: "
+                    "one says that there was a validation and the other that there was none"
+                )
+
+
+_INFINITE = ("best_val_mae", "plateau_best")
+"""Lowest MAEs, before there was any."""
+
+_LEAST = {"loss_sum": -math.inf, "train_loss": -math.inf, "validated_at_step": -1}
+"""The least value of a field; of the others it is 0."""
+
+_LIMIT = 1 << 63
+"""Counts, in steps, windows and bytes, are below it."""
+
+
+def _parsed(name: str, value: object, kind: Any) -> Any:
+    """A number of a checkpoint as its field declares it: never rounded, cast or out of range."""
+    if kind is bool and isinstance(value, bool):
+        return value
+    if value is None and kind == float | None:
+        return None
+    least, is_fit = _LEAST.get(name, 0), False
+    may_be_whole = kind is int or name == "loss_count"  # whole in 0.1
+    if isinstance(value, int) and not isinstance(value, bool) and may_be_whole:
+        is_fit = max(least, -_LIMIT) <= value < _LIMIT
+    elif isinstance(value, float) and kind not in (bool, int):
+        is_infinite = name in _INFINITE and value == math.inf
+        is_fit = is_infinite or (math.isfinite(value) and value >= least)
+    if is_fit:
+        return value if kind is int else float(value)  # type: ignore[arg-type] # a number
+    what = {bool: "True or False", int: "a whole number"}.get(kind, "a finite number")
+    at_least = "" if kind is bool or least == -math.inf else f", at least {least}"
+    raise RunError(f"its {name} is {_shown(value)}: it must be {what}{at_least}")
+
+
+def _shown(value: object) -> str:
+    return f"{value!r:.60}" if isinstance(value, int | float | str | None) else type(value).__name__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,6 +45,7 @@ class TrainingState:
         run: where checkpoints go; rank 0 alone reads and writes them.
         fingerprint: stored with every checkpoint.
         communicator: the ranks, which all hold the same parameters.
+        steps_per_epoch: optimizer steps of an epoch.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class TrainingState:
         run: RunDirectory,
         fingerprint: RunFingerprint,
         communicator: Communicator,
+        steps_per_epoch: int,
     ) -> None:
         self._communicator = communicator
         self._step = train_step
         self._network = train_step.forecaster.network
         self._run = run
         self._fingerprint = fingerprint
+        self._steps_per_epoch = steps_per_epoch
         self._writer = CheckpointWriter()
         self.progress = Progress()
         self.loss = RunningLoss(train_step.device)
@@ -149,8 +152,8 @@ class TrainingState:
         """Load a checkpoint, if there is one, and discard metrics that were written after it.
 
         Raises:
-            RunError: if the checkpoint belongs to another scaler or model, or `metrics.jsonl` is
-                shorter than it was.
+            RunError: if the checkpoint belongs to another scaler, model, optimizer or plan, or
+                `metrics.jsonl` is shorter than it was.
         """
         with self._communicator.raise_together():
             if checkpoint is not None:
@@ -161,12 +164,30 @@ class TrainingState:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         check_settings({"scaler": checkpoint.scaler}, {"scaler": self._scaler()})
+        progress = checkpoint.progress
+        self._check_plan(progress)
+        has_average = checkpoint.trained is not None
+        if has_average != self._step.average.is_wanted and (has_average or progress.step):
+            raise RunError(
+                "the checkpoint and the run differ in whether the weights are averaged: it is "
+                "damaged; restore it from a copy, or train again"
+            )
         checkpoint.load_trained(self._network)
         self._step.average.load(checkpoint.network)
-        self._step.load_optimizer(checkpoint.optimizer)
-        self.progress = checkpoint.progress
+        self._step.load_optimizer(checkpoint.optimizer, steps=progress.step)
+        self.progress = progress
         if self._communicator.is_main:  # the losses of the epoch so far are counted once
             self.loss.reset(self.progress.loss_sum, self.progress.loss_count)
+
+    def _check_plan(self, progress: Progress) -> None:
+        """Refuse a position that is not one of this training's."""
+        in_epoch, per_epoch = progress.step_in_epoch, self._steps_per_epoch
+        if in_epoch > per_epoch or progress.step != progress.epoch * per_epoch + in_epoch:
+            raise RunError(
+                f"the checkpoint is at step {progress.step}, which is step {in_epoch} after "
+                f"{progress.epoch} epochs, and an epoch has {per_epoch}: it is damaged or of other "
+                "windows; restore it from a copy, or train again"
+            )
 
     def _scaler(self) -> dict[str, list[float]]:
         return self._step.forecaster.scaler.to_plain()

@@ -1,5 +1,6 @@
 """One optimizer step, exact at any number of ranks and however its windows are cut into batches."""
 
+import math
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -296,11 +297,18 @@ class TrainStep:
             else:
                 group["lr"] = rate
 
-    def load_optimizer(self, state: Mapping[str, Any]) -> None:
-        """Load the optimizer's state and learning rate from a checkpoint."""
-        load_optimizer(self.optimizer, state)
+    def load_optimizer(self, state: Mapping[str, Any], *, steps: float = math.inf) -> None:
+        """Load the optimizer's state and learning rate from a checkpoint.
+
+        Args:
+            state: of the optimizer.
+            steps: optimizer steps before it.
+
+        Raises:
+            RunError: if it does not fit the optimizer.
+        """
         # Of the last step, also where none follows before the validation.
-        self.set_learning_rate(float(state["param_groups"][0]["lr"]))
+        self._learning_rate = load_optimizer(self.optimizer, state, steps=steps)
         if self._graphs is not None:
             self._graphs.forget()
 

@@ -86,10 +86,12 @@ class Trainer:
         self.train_step = TrainStep.from_config(
             forecaster, config, self._communicator, self._extensions.loss
         )
-        self.state = TrainingState(self.train_step, run, fingerprint, self._communicator)
+        self._steps_per_epoch = -(-training.num_batches // config.accumulate)
+        self.state = TrainingState(
+            self.train_step, run, fingerprint, self._communicator, self._steps_per_epoch
+        )
         self._status = TrainingStatus(self.state, self.train_step, run)
         self._device = self.train_step.device
-        self._steps_per_epoch = -(-training.num_batches // config.accumulate)
         self._stop = StopVote(self._communicator, 60 * config.checkpoint_every_minutes)
         self._any_callbacks = False
         self._sent_before = self._communicator.traffic.sent_bytes
