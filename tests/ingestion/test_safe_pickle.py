@@ -1,5 +1,6 @@
 """Pickles from anywhere: what is read, and that a crafted one cannot reach memory."""
 
+import contextlib
 import pickle
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pgti.errors import DataError
 from pgti.ingestion import read_graph
@@ -97,9 +100,11 @@ def test_bytes_must_fit_the_shape() -> None:
 
 def test_a_pickle_changes_no_function() -> None:
     """The state that a pickle sets on what it may call is refused."""
-    changed = b"\x80\x04" + named("_codecs", "encode") + b"}" + text("x") + number(1) + b"sb."
+    changed = b"\x80\x04" + named("_codecs", "encode")
     with pytest.raises(DataError, match="changes a function"):
-        loads_pickle(changed, "a.pkl")
+        loads_pickle(changed + text("x") + b"\x85b.", "a.pkl")
+    with pytest.raises(DataError, match="without a tuple of arguments"):
+        loads_pickle(changed + b"}" + text("x") + number(1) + b"sb.", "a.pkl")
 
 
 def test_shared_lists_are_made_once() -> None:
@@ -121,7 +126,7 @@ def refusal(data: bytes) -> str:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\x80\x04" + named("builtins", "bytearray") + b"\x8a\x05\0\0\0\0\1\x85R.", "of int"),
+        (b"\x80\x04" + named("builtins", "bytearray") + b"\x8a\x05\0\0\0\0\1\x85R.", "bytearray"),
         (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "promises 1,099,511,627,776"),
         (b"\x80\x03B\xff\xff\xff\x7f.", "promises 2,147,483,647 bytes and has 1 left"),
         (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"N.", "promises"),
@@ -141,23 +146,94 @@ def test_memory_is_not_taken_on_a_promise(data: bytes, message: str) -> None:
         tracemalloc.stop()
 
 
-DEEP = b")" + b"2\x86" * 60  # a tuple of twice the tuple of twice ...: 2^60 of them to hash
+DEEP = b")" + b"2\x86" * 60  # a tuple of twice the tuple of twice ...: 2^60 of them
+BUFFER = named("numpy.core.numeric", "_frombuffer")
+DTYPE = named("numpy", "dtype")
+ENCODE = named("_codecs", "encode")
+PLAIN = DTYPE + text("b1") + b"\x85R"
+LONG_TEXT = b"X" + (1 << 18).to_bytes(4, "little") + b"a" * (1 << 18)
+LONG_BYTES = b"B" + (1 << 18).to_bytes(4, "little") + b"\1" * (1 << 18)
+
+
+@pytest.mark.parametrize(
+    "data", [b"}" + DEEP + b"Ns.", b"}(" + DEEP + b"Nu.", b"(" + DEEP + b"Nd."]
+)
+def test_keys_hash_at_once(data: bytes) -> None:
+    assert "a tuple as a key" in refusal(b"\x80\x04" + data)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x80\x02}" + DEEP + b"Ns.",
-        b"\x80\x02}(" + DEEP + b"Nu.",
-        b"\x80\x02(" + DEEP + b"Nd.",
-        b"\x80\x04\x8f(" + DEEP + b"\x90.",
-        b"\x80\x04(" + DEEP + b"\x91.",
-        b"\x80\x04" + named("builtins", "set") + b"](" + DEEP + b"e\x85R.",
-        b"\x80\x04" + named("builtins", "dict") + b"](" + DEEP + b"N\x86e\x85R.",
+        BUFFER + b"(C\1a" + PLAIN + DEEP + text("C") + b"tR.",
+        BUFFER + b"(C\1a" + PLAIN + b"K\1\x85" + text("K") + DEEP + b"tR.",
+        DTYPE + DEEP + b"\x85R.",
+        DTYPE + text("f8") + b"\x85R(K\3" + DEEP + b"NNNNNNtb.",
+        ENCODE + text("a") + DEEP + b"\x86R.",
     ],
 )
-def test_keys_hash_at_once(data: bytes) -> None:
-    assert "a tuple as a part of a key" in refusal(data)
+def test_no_message_shows_a_container(data: bytes) -> None:
+    """To write it out would take for ever."""
+    assert len(refusal(b"\x80\x04" + data)) < 200
+
+
+MANY = b"".join(b"\x8a\x0a" + (n * (2**61 - 1)).to_bytes(10, "little") + b"N" for n in range(3000))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"](" + b"]" * (1 << 20) + b"e.", "more than 1,048,576 steps"),
+        (b"\x8f.", "EMPTY_SET is none that"),
+        (b"}(" + MANY + b"u.", "more than 64 bits"),
+        (b"Np" + str(2**61 - 1).encode() + b"\n.", "by more than"),
+        (b"L0x" + b"f" * 99_999 + b"L\n.", "more than 64 bits"),
+        (
+            LONG_TEXT + b"q\0]" + (ENCODE + b"h\0" + text("latin1") + b"\x86Ra") * 400 + b".",
+            "4 times",
+        ),
+        (
+            LONG_BYTES + b"q\0]"
+            + (BUFFER + b"(h\0" + PLAIN + number(1 << 18) + b"\x85" + text("C") + b"tRa") * 400
+            + b".",
+            "4 times",
+        ),
+        (b"](" + b"K\1" * 100 + b"et" + b"N" + ENCODE + b"(" + b"N" * 100 + b"tR.", ""),
+        (BUFFER + b"(C\1a" + PLAIN + b"(" + b"K\1" * 100 + b"t" + text("C") + b"tR.", "sizes"),
+    ],
+)  # fmt: skip
+def test_steps_and_copies_are_bounded(data: bytes, message: str) -> None:
+    """Steps without end, numbers of one hash, and bytes that are copied again and again."""
+    tracemalloc.start()
+    try:
+        assert message in refusal(b"\x80\x04" + data)
+        assert tracemalloc.get_traced_memory()[1] < 128 << 20
+    finally:
+        tracemalloc.stop()
+
+
+PARTS = (
+    *(b"N", b"K\1", b"G" + bytes(8), b"]", b"}", b")", b"(", b"t", b"l", b"d", b"e", b"u", b"a"),
+    *(b"s", b"2", b"0", b"1", b"\x85", b"\x86", b"\x87", b"\x94", b"h\0", b"h\1", b"q\0", b"q\1"),
+    *(b"R", b"b", b"\x8f", b"\x90", b"\x91", b"\x81", b"o", text("C"), text("f8"), text("latin1")),
+    *(DEEP, BUFFER, DTYPE, ENCODE, PLAIN, LONG_TEXT, LONG_BYTES, number(1 << 18)),
+    *(named("numpy", "ndarray"), named("numpy.core.multiarray", "_reconstruct")),
+    named("numpy.core.multiarray", "scalar"),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=5_000)
+@given(st.lists(st.tuples(st.sampled_from(PARTS), st.integers(1, 50)), max_size=12))
+def test_any_steps(parts: list[tuple[bytes, int]]) -> None:
+    """Whatever follows what, it is read or refused at once, in little memory."""
+    data = b"\x80\x04N\x94N\x94]" + b"".join(part * count for part, count in parts) + b"."
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(DataError):
+            loads_pickle(data, "g.pkl")
+        assert tracemalloc.get_traced_memory()[1] < (64 << 20) + 8 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 def test_labels_are_text_or_numbers(tmp_path: Path) -> None:

@@ -2,30 +2,35 @@
 
 A pickle gets no access to NumPy's own constructors, with which it could build an array of objects
 from bytes of its choice, which NumPy would use as addresses. The names in a pickle map to classes
-of this file, which accept a dtype of plain items and exactly as many bytes as it needs. It takes
-no more memory than its own bytes explain: lengths are compared with what the file has left, and
-keys and members of sets are plain values, for a tuple of tuples of tuples may hash for ever.
+of this file, which accept a dtype of plain items and exactly as many bytes as it needs; it takes
+no more memory and time than its own bytes explain (see `pickle_opcodes`). No message shows more of
+a container than its type, for one in one in one may be written out for ever.
 """
 
 import io
 import math
 import pickle
 import re
-import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from types import NoneType
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pgti.errors import PARSER_ERRORS, DataError
+from pgti.ingestion.pickle_opcodes import MAX_AXES, BoundedUnpickler
 from pgti.ingestion.readings import reraise_read_errors
 
 __all__ = ["load_pickle", "loads_pickle", "plain_labels"]
 
 _PLAIN_DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|[SU][1-9]\d{0,5})")
+_MAX_LABELS_BYTES, _SHOWN = 1 << 26, 60
+
+
+def _shown(value: object) -> str:
+    is_plain = isinstance(value, str | bytes | int)
+    return repr(value)[:_SHOWN] if is_plain else f"a {type(value).__name__}"
 
 
 class _Function:
@@ -53,7 +58,7 @@ class _Dtype:
         text = code.decode("latin1") if isinstance(code, bytes) else code
         if not isinstance(text, str) or _PLAIN_DTYPE.fullmatch(text) is None:
             raise pickle.UnpicklingError(
-                f"an array of {text!r}, which is neither numbers nor text of a fixed size"
+                f"an array of {_shown(text)}, which is neither numbers nor text of a fixed size"
             )
         self._order = text[0] if text[0] in "<>|=" else ""
         self._code = text.lstrip("<>|=")
@@ -64,7 +69,7 @@ class _Dtype:
             raise pickle.UnpicklingError("a dtype with fields")
         order = state[1].decode("latin1") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"the byte order {order!r}")
+            raise pickle.UnpicklingError(f"the byte order {_shown(order)}")
         self._order = order
 
     @property
@@ -95,11 +100,8 @@ def _array(data: object, dtype: object, shape: object, order: object) -> NDArray
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray) or not isinstance(dtype, _Dtype):
         raise pickle.UnpicklingError("an array of objects")
-    is_shape = isinstance(shape, tuple) and all(
-        isinstance(size, int) and size >= 0 for size in shape
-    )
-    if not isinstance(shape, tuple) or not is_shape or order not in ("C", "F"):
-        raise pickle.UnpicklingError(f"an array of shape {shape!r}")
+    if not isinstance(shape, tuple) or not _are_sizes(shape) or order not in ("C", "F"):
+        raise pickle.UnpicklingError("an array whose shape is not a tuple of sizes")
     real = dtype.dtype
     if math.prod(shape) * real.itemsize != len(data):
         raise pickle.UnpicklingError(f"{len(data)} bytes for an array of {real} {shape}")
@@ -107,6 +109,10 @@ def _array(data: object, dtype: object, shape: object, order: object) -> NDArray
     if real.kind == "b":
         flat = flat != 0  # bytes other than 0 and 1 are not valid bools
     return flat.reshape(shape, order="F" if order == "F" else "C")
+
+
+def _are_sizes(sizes: tuple[Any, ...]) -> bool:
+    return len(sizes) <= MAX_AXES and all(isinstance(size, int) and size >= 0 for size in sizes)
 
 
 def _reconstruct(kind: object, *empty: object) -> _Array:
@@ -123,8 +129,8 @@ def _from_buffer(
     if axes is None or order != "K":
         array.array = _array(data, dtype, shape, order)
         return array
-    if not isinstance(axes, tuple) or not all(isinstance(axis, int) for axis in axes):
-        raise pickle.UnpicklingError(f"an array with the axes {axes!r}")
+    if not isinstance(axes, tuple) or not _are_sizes(axes):
+        raise pickle.UnpicklingError("an array whose order of axes is not a tuple of places")
     array.array = _array(data, dtype, shape, "C").transpose(axes)
     return array
 
@@ -137,42 +143,10 @@ def _scalar(dtype: object, data: object) -> Any:
 def _latin1_bytes(text: str, encoding: str) -> bytes:
     """Stands for `_codecs.encode`, by which protocol 2 writes bytes."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
+        raise pickle.UnpicklingError(f"bytes encoded as {_shown(encoding)}")
     return text.encode("latin1")
 
 
-def _bytearray(data: object = b"", encoding: object = "latin-1") -> bytearray:
-    """Stands for `bytearray`, of the bytes or the text that a pickle has; not of a size."""
-    if isinstance(data, str) and encoding in ("latin-1", "latin1"):
-        return bytearray(data, "latin1")
-    if not isinstance(data, bytes):
-        raise pickle.UnpicklingError(f"a bytearray of {type(data).__name__}")
-    return bytearray(data)
-
-
-def _key(value: Any) -> Any:
-    """A key, or a member of a set: a plain value, or a tuple of those."""
-    items = value if isinstance(value, tuple) else (value,)
-    for item in items:
-        if not isinstance(item, str | bytes | int | float | complex | NoneType):
-            raise pickle.UnpicklingError(f"a {type(item).__name__} as a part of a key")
-    return value
-
-
-def _mapping(pairs: Iterable[tuple[Any, Any]] = ()) -> dict[Any, Any]:
-    """Stands for `dict`."""
-    return {_key(key): value for key, value in pairs}
-
-
-_BUILTINS: dict[str, Callable[..., Any]] = {
-    "bytearray": _bytearray,
-    "complex": lambda real=0, imaginary=0: complex(real, imaginary),
-    "dict": _mapping,
-    "frozenset": lambda members=(): frozenset(map(_key, members)),
-    "list": lambda items=(): list(items),
-    "set": lambda members=(): set(map(_key, members)),
-    "tuple": lambda items=(): tuple(items),
-}
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _Function(_latin1_bytes),
     ("numpy", "ndarray"): _Array,
@@ -183,58 +157,14 @@ for _module in ("numpy.core", "numpy._core"):
     _ADMITTED[f"{_module}.multiarray", "scalar"] = _Function(_scalar)
     _ADMITTED[f"{_module}.numeric", "_frombuffer"] = _Function(_from_buffer)
 for _module in ("builtins", "__builtin__"):
-    _ADMITTED.update({(_module, name): _Function(call) for name, call in _BUILTINS.items()})
     _ADMITTED[_module, "bytes"] = _Function(lambda: b"")  # so protocol 2 writes empty bytes
 
 
-class _Bounded:
-    """A file whose reads ask for no more than it has left; nothing is allocated before."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._left = file.seek(0, io.SEEK_END)
-        file.seek(0)
-
-    def read(self, size: int) -> bytes:
-        if size > self._left:
-            raise pickle.UnpicklingError(f"it promises {size:,} bytes and has {self._left:,} left")
-        self._left -= size
-        return self._file.read(size)
-
-    def readline(self) -> bytes:
-        line = self._file.readline()
-        self._left -= len(line)
-        return line
-
-
-def _load_bytearray(unpickler: Any) -> None:
-    (size,) = struct.unpack("<Q", unpickler.read(8))
-    unpickler.append(bytearray(unpickler.read(size)))
-
-
-def _checked(load: Callable[..., None], keys: slice) -> Callable[..., None]:
-    """An opcode that makes keys of some items of the stack, once they are seen to be plain."""
-
-    def load_checked(unpickler: Any) -> None:
-        for item in unpickler.stack[keys]:
-            _key(item)
-        load(unpickler)
-
-    return load_checked
-
-
-class _RestrictedUnpickler(pickle._Unpickler):
-    """Finds only what `_ADMITTED` lists; nothing is imported and nothing else can be called.
-
-    Python's own implementation: the one in C makes a table as long as the largest number that a
-    pickle gives to a value, and a byte array of the length that it states.
-    """
-
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+class _RestrictedUnpickler(BoundedUnpickler):
+    """Finds only what `_ADMITTED` lists; nothing is imported and nothing else can be called."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        # Python 2 wrote arrays as byte strings; latin1 keeps every byte.
-        super().__init__(_Bounded(file), encoding="latin1")
+        super().__init__(file)
         self._name = name
 
     def find_class(self, module: str, name: str) -> Any:
@@ -244,14 +174,10 @@ class _RestrictedUnpickler(pickle._Unpickler):
             if module.endswith("\r") or name.endswith("\r"):
                 raise _changed_line_ends(self._name) from None
             raise DataError(
-                f"{self._name} is a pickle that wants {module}.{name}: for safety only NumPy "
-                "arrays, numbers, text, lists, tuples and dicts are read; save it as .npz instead"
+                f"{self._name} is a pickle that wants {f'{module}.{name}'[:_SHOWN]}: for safety "
+                "only NumPy arrays, numbers, text, lists, tuples and dicts are read; save it as "
+                ".npz instead"
             ) from None
-
-    dispatch[pickle.BYTEARRAY8[0]] = _load_bytearray
-    dispatch[pickle.SETITEM[0]] = _checked(dispatch[pickle.SETITEM[0]], slice(-2, -1))
-    for _opcode, _step in zip("ud\x90\x91", (2, 2, 1, 1), strict=True):  # keys, then members
-        dispatch[ord(_opcode)] = _checked(dispatch[ord(_opcode)], slice(None, None, _step))
 
 
 def _changed_line_ends(name: str) -> DataError:
@@ -287,7 +213,7 @@ def plain_labels(labels: Any, name: str) -> list[Any]:
     """The labels that a pickle lists.
 
     Raises:
-        DataError: if they are no list, or one of them is neither text nor a number.
+        DataError: if they are no list, one of them is neither text nor a number, or they are long.
     """
     if isinstance(labels, np.ndarray):
         labels = labels.tolist()
@@ -299,6 +225,8 @@ def plain_labels(labels: Any, name: str) -> list[Any]:
                 f"entry {place} of the sensor ids in {name} is a {type(label).__name__}: an id is "
                 "text or a number"
             )
+    if sum(len(each) for each in labels if isinstance(each, str | bytes)) > _MAX_LABELS_BYTES:
+        raise DataError(f"the sensor ids in {name} have more than {_MAX_LABELS_BYTES >> 20} MiB")
     return list(labels)
 
 
