@@ -116,12 +116,13 @@ def check_killed(pool: ProcessPool, tmp_path: Path, kills: int, epochs: int) -> 
     assert [step for step, _ in losses(job.run)] == [step for step, _ in losses(unbroken)]
     for (_, found), (_, expected) in zip(losses(job.run), losses(unbroken), strict=True):
         assert found == pytest.approx(expected, rel=1e-12)
-    found, expected = (
-        torch.load(run / "checkpoints/best.pt", weights_only=True)["network"]
-        for run in (job.run, unbroken)
-    )
-    for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+    for name in ("best.pt", "last.pt"):
+        found, expected = (
+            torch.load(run / "checkpoints" / name, weights_only=True)["network"]
+            for run in (job.run, unbroken)
+        )
+        for parameter, tensor in expected.items():
+            assert torch.equal(found[parameter], tensor), f"{name} {parameter}"
 
 
 @pytest.mark.slow
@@ -132,11 +133,11 @@ def test_a_killed_rank_costs_no_more_than_the_steps_since_the_checkpoint(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_kill_9_of_any_rank_at_ten_random_moments(
+@pytest.mark.timeout(1800)
+def test_kill_9_of_any_rank_at_twenty_random_moments(
     process_pool: ProcessPool, tmp_path: Path
 ) -> None:
-    check_killed(process_pool, tmp_path, kills=10, epochs=150)
+    check_killed(process_pool, tmp_path, kills=20, epochs=200)
 
 
 @pytest.mark.slow

@@ -5,43 +5,32 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from ..conftest import ProcessJob, ProcessPool, pgti_process
 from .small_runs import make_series, make_store
 
 OPTIONS = (
     "--model.hidden", "2", "--model.layers", "1", "--windows.input-steps", "3",
-    "--windows.horizon", "2", "--batch-size", "8", "--epochs", "8", "--seed", "5",
+    "--windows.horizon", "2", "--batch-size", "8", "--seed", "5",
     "--checkpoint-every-steps", "2", "--log-every-steps", "3",
 )  # fmt: skip
-LONGEST_START_SECONDS = 1.5
+LONGEST_START_SECONDS = 1.0
 LONGEST_TRAINING_SECONDS = 0.3
 
 
-def start(store: Path, run: Path) -> subprocess.Popen[str]:
-    """The command, on one thread."""
-    command = [sys.executable, "-m", "pgti", "train", store, "--run", run, "--resume", *OPTIONS]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        text=True,
-    )
-
-
-def wait_until_it_writes(process: subprocess.Popen[str], run: Path) -> None:
+def wait_until_it_writes(job: ProcessJob, run: Path) -> None:
     """Wait until the process has written to the run, or has ended."""
     before = state_of(run)
     deadline = time.monotonic() + 120
-    while process.poll() is None and state_of(run) == before and time.monotonic() < deadline:
-        time.sleep(0.005)
+    while state_of(run) == before and time.monotonic() < deadline:
+        if not Path(f"/proc/{job.pids[0]}").exists():
+            return
+        time.sleep(0.002)
 
 
 def state_of(run: Path) -> tuple[int, ...]:
@@ -53,18 +42,15 @@ def state_of(run: Path) -> tuple[int, ...]:
     return tuple(times)
 
 
-def kill(process: subprocess.Popen[str]) -> int:
-    """End the process as a power cut would; gives its exit code."""
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return process.returncode
-
-
 def tensors(run: Path, name: str) -> dict[str, torch.Tensor]:
-    """Parameters of a checkpoint."""
+    """Parameters of a checkpoint, and moments of the optimizer."""
     state = torch.load(run / "checkpoints" / name, weights_only=True)
-    network: dict[str, torch.Tensor] = state["network"]
-    return network
+    moments = {
+        f"{place} {kind}": tensor
+        for place, of_parameter in state["optimizer"]["state"].items()
+        for kind, tensor in of_parameter.items()
+    }
+    return {**state["network"], **moments}
 
 
 def records(run: Path) -> list[dict[str, object]]:
@@ -75,31 +61,37 @@ def records(run: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_kills", "num_early_kills"), [(3, 1), (10, 2)])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("num_kills", "num_early_kills", "epochs"), [(3, 1, 8), (50, 15, 60)], ids=["3", "50"]
+)
 def test_kill_9_of_the_command_changes_nothing(
-    tmp_path: Path, num_kills: int, num_early_kills: int
+    process_pool: ProcessPool, tmp_path: Path, num_kills: int, num_early_kills: int, epochs: int
 ) -> None:
     """Processes of one run die, the early ones while they start; one more ends it."""
     store = make_store(tmp_path / "store", make_series(num_steps=200)).path
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    chance = random.Random(4)
+    chance = random.Random(num_kills)
 
-    exit_codes = []
+    def train(run: Path) -> contextlib.AbstractContextManager[ProcessJob]:
+        command = ("train", store, "--run", run, "--resume", *OPTIONS, "--epochs", epochs)
+        return process_pool.job([pgti_process(*command, log=run.with_suffix(".log"))])
+
     for life in range(num_kills):
-        process = start(store, killed)
-        if life < num_early_kills:
-            time.sleep(chance.uniform(0, LONGEST_START_SECONDS))
-        else:
-            wait_until_it_writes(process, killed)
-            time.sleep(chance.uniform(0, LONGEST_TRAINING_SECONDS))
-        exit_codes.append(kill(process))
+        with train(killed) as job:
+            if life < num_early_kills:
+                time.sleep(chance.uniform(0, LONGEST_START_SECONDS))
+            else:
+                wait_until_it_writes(job, killed)
+                time.sleep(chance.uniform(0, LONGEST_TRAINING_SECONDS))
+            with contextlib.suppress(ProcessLookupError):  # it has come to its end: too few epochs
+                os.kill(job.pids[0], signal.SIGKILL)
+            assert job.end(0) == -signal.SIGKILL, job.log()
     died_at = torch.load(killed / "checkpoints" / "last.pt", weights_only=True)["position"]["step"]
     for run in (killed, unbroken):
-        process = start(store, run)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        with train(run) as job:
+            assert job.end(0) == 0, job.log()
 
-    assert exit_codes == [-signal.SIGKILL] * num_kills
     assert 0 < died_at < records(unbroken)[-1]["step"]
     for name in ("last.pt", "best.pt"):
         found, expected = tensors(killed, name), tensors(unbroken, name)
