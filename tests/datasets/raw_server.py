@@ -5,39 +5,51 @@ import socketserver
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-Answer = Callable[[Mapping[str, str]], Iterable[bytes]]
+Answer = Callable[[int, Mapping[str, str]], Iterable[bytes]]
+
+
+@dataclass
+class RawServer:
+    """What a server sends.
+
+    Attributes:
+        url: where it is.
+        answer: gives what follows the n-th request with these headers, whose names are in lower
+            case; the connection ends behind it.
+        num_asked: requests so far.
+    """
+
+    url: str = ""
+    answer: Answer = lambda *_: []
+    num_asked: int = 0
 
 
 @contextmanager
-def raw_serving(answer: Answer) -> Iterator[str]:
-    """A server for as long as the block lasts; gives its address.
-
-    Args:
-        answer: gives what follows the headers of a request, whose names are in lower case; the
-            connection ends behind it.
-    """
+def raw_serving() -> Iterator[RawServer]:
+    """A server for as long as the block lasts."""
+    raw = RawServer()
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
-            lines = [line.decode("latin-1").rstrip("\r\n") for line in iter(self._line, b"\r\n")]
-            named = (line.partition(": ") for line in lines[1:])
+            lines = list(iter(lambda: self.rfile.readline().rstrip(b"\r\n"), b""))
+            named = (line.decode("latin-1").partition(": ") for line in lines[1:])
+            raw.num_asked += 1
             headers = {name.lower(): value for name, _, value in named}
             with contextlib.suppress(OSError):  # the client has enough
-                for piece in answer(headers):
+                for piece in raw.answer(raw.num_asked, headers):
                     self.wfile.write(piece)
-
-        def _line(self) -> bytes:
-            return self.rfile.readline() or b"\r\n"
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
 
     with Server(("127.0.0.1", 0), Handler) as server:
+        raw.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield raw
         finally:
             server.shutdown()
             thread.join()

@@ -51,7 +51,7 @@ def download(server: FileServer, folder: Path) -> bytes:
 def note_of(server: FileServer, total: int | None) -> str:
     """What is beside a part."""
     tag = '"one"'
-    note = {"validator": tag, "etag": tag, "modified": None, "total": total}
+    note = {"etag": tag, "modified": None, "date": None, "total": total}
     return json.dumps({"url": f"{server.url}/{NAME}"} | note)
 
 

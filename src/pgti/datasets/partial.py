@@ -28,30 +28,26 @@ class FileVersion:
 
     Attributes:
         url: where it was asked for.
-        validator: its strong entity tag or, if it has none, its date; None if neither tells one
-            version from another.
         etag: its entity tag.
-        modified: its date.
+        modified: when it was modified.
+        date: when it was sent.
         total: its bytes.
     """
 
     url: str
-    validator: str | None
     etag: str | None
     modified: str | None
+    date: str | None
     total: int | None
 
     @classmethod
     def of(cls, url: str, headers: Headers) -> "FileVersion":
         """The version that the headers of an answer describe."""
-        etag, modified = headers.get("ETag"), headers.get("Last-Modified")
-        is_strong = etag is not None and _STRONG_TAG.fullmatch(etag)
-        is_settled = modified is not None and _is_settled(modified, headers.get("Date", ""))
         return cls(
             url=url,
-            validator=etag if is_strong else modified if is_settled else None,
-            etag=etag,
-            modified=modified,
+            etag=headers.get("ETag"),
+            modified=headers.get("Last-Modified"),
+            date=headers.get("Date"),
             total=content_length(headers),
         )
 
@@ -67,6 +63,14 @@ class FileVersion:
     def write(self, path: Path) -> None:
         """Write the note."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @property
+    def validator(self) -> str | None:
+        """Its strong entity tag, or else its date; None if neither tells versions apart."""
+        if self.etag is not None and _STRONG_TAG.fullmatch(self.etag):
+            return self.etag
+        is_settled = self.modified is not None and _is_settled(self.modified, self.date or "")
+        return self.modified if is_settled else None
 
     def is_of(self, headers: Headers) -> bool:
         """Whether an answer is of this version: its validator is there, and nothing differs."""
@@ -107,6 +111,6 @@ def _is_settled(modified: str, date: str) -> bool:
     """Whether a file cannot have changed once more in the second that its date names."""
     try:
         age = parsedate_to_datetime(date) - parsedate_to_datetime(modified)
-        return age.total_seconds() >= 1
+        return age.total_seconds() >= 1 and modified.isprintable()
     except (TypeError, ValueError, OverflowError):  # one is no date, or has no zone
         return False
