@@ -47,7 +47,8 @@ __all__ = [
 ]
 
 PARSER_ERRORS = (
-    *(ArithmeticError, EOFError, LookupError, MemoryError, OSError, RuntimeError, SyntaxError),
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, LookupError),
+    *(MemoryError, OSError, RuntimeError, SyntaxError),
     SystemError,  # of h5py, where an error follows another
     *(TypeError, ValueError, csv.Error, lzma.LZMAError, struct.error, tokenize.TokenError),
     *(zipfile.BadZipFile, zlib.error),

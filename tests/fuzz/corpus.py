@@ -7,7 +7,7 @@ import lzma
 import pickle
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from pgti.errors import name_flags, option
 from pgti.ingestion import append, ingest
 from pgti.store import SeriesStore
 
-from ..ingestion.layouts import FLOW, IDS, SPEED, TIMES, frame, long_frame
+from ..ingestion.layouts import FLOW, IDS, SPEED, frame, long_frame
 
 __all__ = ["READERS", "Seed", "read_corpus", "write_corpus"]
 
@@ -159,12 +159,21 @@ _JSON = (
         "edges": [[0, 1], [2, 0]],
         "weights": [1, 3],
         **{
-            str(row): {"index": row, "year": 2019, "month": 3, "day": 29 + row, "y": [1.0, 2.0, row]}
+            str(row): {
+                "index": row,
+                "year": 2019,
+                "month": 3,
+                "day": 29 + row,
+                "y": [1.0, 2.0, row],
+            }
             for row in range(3)
         },
     },
     {
-        **{str(node): {str(row): f"({node}.5, {row}, -1e-1)" for row in range(4)} for node in range(3)},
+        **{
+            str(node): {str(row): f"({node}.5, {row}, -1e-1)" for row in range(4)}
+            for node in range(3)
+        },
         "edges": [[0, 1], [1, 2]],
         "LABEL": [0, 0, 1, 1],
     },
@@ -420,8 +429,18 @@ def _command(*tokens: object) -> None:
 def _trainings() -> Iterable[tuple[str, Source]]:
     train = ("train", "@in/store", "--run=@out/run", "--config=@in/run.toml", "--max-steps=1")
     small = (*train, "--epochs=1", "--test-windows=2", "--val-windows=2", "--device=cpu")
-    yield "options", Source("run.toml", _options, (small,), kept=("store", "newer.csv", "space.toml"))
-    tune = ("tune", "@in/store", "--space=@in/space.toml", "--out=@out/search", "--trials=1", *_TINY)
+    yield (
+        "options",
+        Source("run.toml", _options, (small,), kept=("store", "newer.csv", "space.toml")),
+    )
+    tune = (
+        "tune",
+        "@in/store",
+        "--space=@in/space.toml",
+        "--out=@out/search",
+        "--trials=1",
+        *_TINY,
+    )
     yield "space", Source("space.toml", _options, (tune,), kept=("store", "newer.csv", "run.toml"))
     runs = (
         ("report", "@in/run", "--out=@out/report.html", "--store=@in/store"),
@@ -442,13 +461,15 @@ READERS = (
 )  # fmt: skip
 
 
-def write_corpus(directory: Path) -> None:
-    """Write the files of every seed into `directory/READER/NUMBER`, and `seeds.json`."""
+def write_corpus(directory: Path, readers: Collection[str]) -> None:
+    """Write the files of seeds into `directory/READER/NUMBER`, and `seeds.json`."""
     scratch = directory / "scratch"
     scratch.mkdir(parents=True)
     described: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     sources = (_of_layouts(scratch), _readings(), _graphs(scratch), _stores(), _trainings())
     for reader, source in itertools.chain(*sources):
+        if reader not in readers:
+            continue
         place = directory / reader / str(len(described[reader]))
         place.mkdir(parents=True)
         source.write(place)
@@ -456,7 +477,7 @@ def write_corpus(directory: Path) -> None:
         if source.is_whole and source.commands[0][0] == "ingest":
             np.save(place.with_suffix(".npy"), _readings_of(source.commands[0], place, scratch))
         described[reader].append({**plain, "directory": str(place), "is_whole": source.is_whole})
-    assert set(described) == set(READERS)
+    assert set(described) == set(readers)
     (directory / "seeds.json").write_text(json.dumps(described))
 
 
@@ -482,7 +503,7 @@ def read_corpus(directory: Path) -> dict[str, list[Seed]]:
                 kept=tuple(each["kept"]),
                 is_whole=each["is_whole"],
             )
-            for each in described[reader]
+            for each in seeds
         ]
-        for reader in READERS
+        for reader, seeds in described.items()
     }

@@ -82,8 +82,10 @@ def _flip(rng: random.Random, content: bytes, _: list[bytes]) -> bytes:
 def _overwrite(rng: random.Random, content: bytes, _: list[bytes]) -> bytes:
     first, last = _piece(rng, content)
     length = last - first
-    return content[:first] + rng.choice((rng.randbytes(length), bytes(length), b"\xff" * length)) + (
-        content[last:]
+    return (
+        content[:first]
+        + rng.choice((rng.randbytes(length), bytes(length), b"\xff" * length))
+        + (content[last:])
     )
 
 
@@ -156,7 +158,7 @@ def _text(rng: random.Random, content: bytes) -> bytes:
         lambda: "".join(lines[:at] + lines[at + 1 :]),
         lambda: "".join(lines[: at + 1] + lines[at:]),
         lambda: "".join(rng.sample(lines, len(lines))),
-        lambda: "".join(lines[:at] + [change_text(rng, lines[at])] + lines[at + 1 :]),
+        lambda: "".join([*lines[:at], change_text(rng, lines[at]), *lines[at + 1 :]]),
         lambda: text.replace(*rng.choice(((",", ";"), ("\n", "\r\n"), (".", ","), ("\n", " ")))),
         lambda: _cell(rng, text),
         lambda: _cell(rng, text),
@@ -168,7 +170,9 @@ def _text(rng: random.Random, content: bytes) -> bytes:
 def _cell(rng: random.Random, text: str) -> str:
     cells = list(_CELL.finditer(text))
     cell, other = rng.choice(cells), rng.choice(cells)
-    value = rng.choice((str(wrong_value(rng))[:100_000], other[0], f'"{cell[0]}', "", f"{cell[0]} "))
+    value = rng.choice(
+        (str(wrong_value(rng))[:100_000], other[0], f'"{cell[0]}', "", f"{cell[0]} ")
+    )
     return text[: cell.start()] + value + text[cell.end() :]
 
 
@@ -207,7 +211,9 @@ def _pickle(rng: random.Random, content: bytes) -> bytes:
     if rng.random() < 0.4:
         return pickle.dumps(change_tree(rng, pickle.loads(content)), protocol=rng.randrange(6))
     places = [place for _, _, place in pickletools.genops(content) if place is not None]
-    pieces = [content[one:two] for one, two in zip(places, [*places[1:], len(content)], strict=True)]
+    pieces = [
+        content[one:two] for one, two in zip(places, [*places[1:], len(content)], strict=True)
+    ]
     for _ in range(rng.choice((1, 2, 5))):
         at = rng.randrange(len(pieces))
         change = rng.randrange(4)

@@ -67,7 +67,9 @@ class Made:
     def tokens(self) -> tuple[str, ...]:
         """The command line."""
         places = {f"@{name}": str(self.directory / name) for name in ("in", "out")}
-        return tuple(re.sub("@in|@out", lambda found: places[found[0]], each) for each in self.command)
+        return tuple(
+            re.sub("@in|@out", lambda found: places[found[0]], each) for each in self.command
+        )
 
     def save(self, target: Path, report: str) -> None:
         """Keep the input, to run it again."""
@@ -197,29 +199,34 @@ def problems(made: Made, outcome: Outcome, before: Mapping[str, Any]) -> Iterato
         outcome: its end.
         before: the `tree` before it.
     """
-    lines = outcome.stderr.splitlines()
     if outcome.seconds > MAX_SECONDS:
         yield f"slow: {outcome.seconds:.1f} s"
     if outcome.num_bytes > MAX_BYTES:
         yield f"memory: {outcome.num_bytes / MIB:.0f} MiB"
     if outcome.code not in (0, 2):
         yield f"exit code {outcome.code}"
+    yield from _problems_of_lines(outcome)
+    if outcome.code == 2:
+        after = tree(made.directory)
+        paths = sorted({*before, *after})
+        changed = [path for path in paths if before.get(path, 0) != after.get(path, 0)]
+        if changed:
+            yield f"left or changed: {changed[:3]}"
+    elif outcome.code == 0:
+        yield from _differences(made)
+
+
+def _problems_of_lines(outcome: Outcome) -> Iterator[str]:
+    lines = outcome.stderr.splitlines()
     if not all(line.startswith("pgti: ") and line.isprintable() for line in lines):
         yield "standard error has lines of others"
     if any(len(line) > _MAX_LINE for line in lines):
         yield "a long line"
     errors = [number for number, line in enumerate(lines) if line.startswith("pgti: error: ")]
-    if outcome.code == 2:
-        if errors != [len(lines) - 1] or outcome.stdout:
-            yield "not one line of error"
-        after = tree(made.directory)
-        changed = [path for path in {**before, **after} if before.get(path, 0) != after.get(path, 0)]
-        if changed:
-            yield f"left or changed: {sorted(changed)[:3]}"
-    elif outcome.code == 0:
-        if errors:
-            yield "an error and exit code 0"
-        yield from _differences(made)
+    if outcome.code == 2 and (errors != [len(lines) - 1] or outcome.stdout):
+        yield "not one line of error"
+    if outcome.code == 0 and errors:
+        yield "an error and exit code 0"
 
 
 def tree(directory: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def wrong_value(rng: random.Random) -> Any:
         lambda: limit(rng),
         lambda: rng.choice(_FLOATS),
         lambda: rng.choice(_TEXTS),
-        lambda: [],
+        list,
         dict,
         lambda: [wrong_value(rng) for _ in range(3)],
         lambda: {rng.choice(_TEXTS): wrong_value(rng)},
@@ -120,7 +120,9 @@ def _other_length(rng: random.Random, array: np.ndarray) -> np.ndarray:
     axis = rng.randrange(array.ndim)
     kept = np.arange(array.shape[axis])
     last = len(kept) - 1
-    kept = rng.choice((kept[:0], kept[:1], kept[:-1], kept[1:], np.append(kept, [last] * (last > 0))))
+    kept = rng.choice(
+        (kept[:0], kept[:1], kept[:-1], kept[1:], np.append(kept, [last] * (last > 0)))
+    )
     return np.take(array, kept, axis=axis) if array.shape[axis] else array
 
 

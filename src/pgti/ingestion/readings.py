@@ -21,6 +21,7 @@ __all__ = [
     "as_floats",
     "check_series_shape",
     "check_whole_numbers",
+    "decoded",
     "find_ids",
     "ids_to_text",
     "reraise_read_errors",
@@ -288,9 +289,17 @@ def ids_to_text(ids: NDArray[Any] | list[Any]) -> tuple[str, ...]:
     return tuple(map(_id_to_text, ids.tolist() if isinstance(ids, np.ndarray) else ids))
 
 
+def decoded(text: bytes) -> str:
+    """Text of bytes without a stated encoding: UTF-8 where they are it, else Latin-1."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin1")
+
+
 def _id_to_text(label: object) -> str:
     if isinstance(label, bytes):
-        return label.decode("latin1")
+        return decoded(label)
     if isinstance(label, float) and label.is_integer():
         return str(int(label))
     return str(label)

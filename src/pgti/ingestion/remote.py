@@ -68,7 +68,7 @@ def reraise_remote_errors(url: str) -> Iterator[None]:
         scheme = url.partition("://")[0].rpartition("::")[2]
         library = "fsspec" if error.name == "fsspec" else _LIBRARIES.get(scheme, "fsspec")
         raise MissingExtraError(library, "remote") from None
-    except (*PARSER_ERRORS, AssertionError, AttributeError) as error:
+    except PARSER_ERRORS as error:
         reason = _ANY_URL.sub(name, " ".join(str(error).replace(url, name).split()))[:200]
         raise DataError(f"{name} cannot be read: {reason or type(error).__name__}") from None
     except Exception as error:

@@ -34,6 +34,7 @@ from pgti.ingestion.readings import (
     Chunk,
     Readings,
     check_series_shape,
+    decoded,
     reraise_read_errors,
     row_blocks,
     rows_per_chunk,
@@ -103,7 +104,7 @@ def is_netcdf(path: Path) -> bool:
 
 
 def _as_text(value: Any) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    return decoded(value) if isinstance(value, bytes) else str(value)
 
 
 def _candidates(file: Node, options: IngestOptions) -> dict[str, str]:

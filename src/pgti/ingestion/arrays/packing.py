@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pgti.errors import DataError
 from pgti.ingestion.cleaning import scale_values
-from pgti.ingestion.readings import as_floats
+from pgti.ingestion.readings import as_floats, decoded
 
 __all__ = ["NETCDF_FILLS", "Packing"]
 
@@ -141,7 +141,7 @@ _RANGE = ("valid_min", "valid_max", "valid_range")
 def _signed(dtype: "np.dtype[Any]", attributes: Mapping[str, Any]) -> "np.dtype[Any]":
     """The dtype with the sign that `_Unsigned` says; NetCDF-3 has no unsigned integers."""
     said = attributes.get("_Unsigned")
-    said = said.decode("latin1") if isinstance(said, bytes) else str(said)
+    said = decoded(said) if isinstance(said, bytes) else str(said)
     kind = {"true": "u", "false": "i"}.get(said.lower())
     if kind is None or dtype.kind not in "iu":
         return dtype

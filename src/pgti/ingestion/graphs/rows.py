@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.options import IngestOptions
-from pgti.ingestion.readings import reraise_read_errors
+from pgti.ingestion.readings import decoded, reraise_read_errors
 from pgti.ingestion.tables.cells import is_number
 from pgti.ingestion.tables.text_files import check_utf8
 from pgti.ingestion.tables.text_lines import open_utf8
@@ -200,7 +200,7 @@ def _from_columns(name: str, titles: Sequence[str], columns: list[list[Any]]) ->
 def _cell_text(cell: Any) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "nan"
-    return cell.decode("latin1") if isinstance(cell, bytes) else str(cell)
+    return decoded(cell) if isinstance(cell, bytes) else str(cell)
 
 
 def _checked(table: GraphTable) -> GraphTable:

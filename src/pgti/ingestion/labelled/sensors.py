@@ -10,7 +10,7 @@ from pgti.errors import ConfigError, option
 from pgti.ingestion.arrays.packing import Packing
 from pgti.ingestion.axes import LATITUDE_NAMES, LONGITUDE_NAMES, grid_ids
 from pgti.ingestion.labelled.axes import Kind, LabelledAxes, kind_of_coordinate
-from pgti.ingestion.readings import ID_NAMES, ids_to_text
+from pgti.ingestion.readings import ID_NAMES, decoded, ids_to_text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,15 +101,11 @@ def _is_text(variable: "xr.Variable") -> bool:
 def _texts(variable: "xr.Variable") -> tuple[str, ...]:
     """Text without the padding of fixed widths; whole numbers without a decimal point."""
     cells = np.atleast_1d(np.asarray(variable.values)).reshape(-1).tolist()
-    return ids_to_text([_decoded(cell) for cell in cells])
+    return ids_to_text([_trimmed(cell) for cell in cells])
 
 
-def _decoded(cell: Any) -> Any:
-    if isinstance(cell, bytes):
-        try:
-            cell = cell.decode("utf-8")
-        except UnicodeDecodeError:
-            cell = cell.decode("latin1")
+def _trimmed(cell: Any) -> Any:
+    cell = decoded(cell) if isinstance(cell, bytes) else cell
     return cell.rstrip("\0 ") if isinstance(cell, str) else cell
 
 
