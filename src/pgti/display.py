@@ -55,7 +55,10 @@ def printable(text: str) -> str:
     Control characters, ends of lines, marks of direction and unpaired surrogates become escapes
     such as `\x1b`; letters of every language stay.
     """
-    return text if text.isprintable() else text.translate(_ESCAPES)
+    try:
+        return text if text.isprintable() else text.translate(_ESCAPES)
+    except SystemError:  # NumPy reads text of any numbers, also of those beyond Unicode
+        return ascii(text)[1:-1]
 
 
 def csv_text(text: str) -> str:
