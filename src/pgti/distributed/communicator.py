@@ -1,11 +1,12 @@
 """Collective operations between ranks: the interface and its single-process implementation."""
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -205,6 +206,21 @@ class Communicator(ABC):
     @abstractmethod
     def broadcast_bytes(self, content: bytes) -> bytes:
         """The content of rank 0, on every rank."""
+
+    def broadcast_json(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """The plain values of rank 0 by name, on every rank.
+
+        Raises:
+            PeerError: if something else arrives.
+        """
+        received = self.broadcast_bytes(json.dumps(content).encode())
+        try:
+            values = json.loads(received)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            raise PeerError(f"{len(received):,} bytes from rank 0 are no values by name", 0)
+        return values
 
     @abstractmethod
     def all_gather_text(self, text: str) -> list[str]:

@@ -23,6 +23,8 @@ _UNNOTICED_SECONDS = 10.0  # the same, where collectives do not notice a rank th
 _STORE_SECONDS = 5.0  # for the store to answer
 _POLLS_A_SECOND = 1000  # of all ranks that wait for the others, at most five of one
 _LONGEST_TEXT = 500
+_LONGEST_FOUND = 2 * _LONGEST_TEXT
+_NOBODY = -1
 _COMPARED_TEXT = 400
 _CONSEQUENCE = ": the job cannot continue"
 
@@ -35,9 +37,10 @@ class _State:
         beats: how often its thread has written.
         collectives: number of collectives that it has entered.
         suspects: whether a collective of it has failed, so that some rank must have.
-        blamed: the rank whose failure made it leave; None if it failed by itself.
+        blamed: the rank whose failure made it leave; None if it failed by itself, -1 if no rank is
+            known to have failed.
         text: why it failed or left; empty while it works.
-        found: of rank 0: the rank that it has found to have failed.
+        found: of rank 0: the rank that it has found to have failed, or -1.
         found_text: how.
         exchanges: number of operations among the ranks that share its windows, as far as entered.
     """
@@ -60,7 +63,9 @@ class Heartbeat:
     read what rank 0 has written, so that the store answers a few requests a rank and second at any
     number of ranks. A rank whose thread is silent is gone or stopped; a rank whose thread writes
     but which has entered fewer collectives than the others hangs; a rank that failed has written
-    why, and a rank that left because of another has written which one.
+    why, and a rank that left because of another has written which one. What no rank can have
+    written is passed over; where it stays, something else writes to the store, and no rank is
+    blamed for it.
 
     Args:
         store: the job's store, over a connection that nothing else uses.
@@ -78,6 +83,8 @@ class Heartbeat:
         self._state = _State()
         self._failure: PeerError | None = None
         self._arrivals = 0
+        self._states = [_State() for _ in self._keys]
+        self._is_garbled = [False] * len(self._keys)
         self._beats = [-1] * len(self._keys)
         self._silence = [0.0] * len(self._keys)
         self._suspicion = 0.0  # seconds since the thread has known of a failed collective
@@ -115,7 +122,10 @@ class Heartbeat:
         key = f"arrived/{self._arrivals}"
         pause = max(_INTERVAL_SECONDS / 5, self._world_size / _POLLS_A_SECOND)
         try:
-            if self._store.add(key, 1) == self._world_size:
+            num_here = self._store.add(key, 1)
+            if not 1 <= num_here <= self._world_size:
+                raise _garbled_store(key)
+            if num_here == self._world_size:
                 self._store.set(f"{key}/all", "")
             while not self._store.check([f"{key}/all"]):
                 if self._failure is not None:
@@ -164,7 +174,8 @@ class Heartbeat:
         self._closed.set()
         self._wake.set()
         if error is not None:
-            self._state.blamed = error.rank if isinstance(error, PeerError) else None
+            if isinstance(error, PeerError):
+                self._state.blamed = _NOBODY if error.rank is None else error.rank
             self._state.text = _text_of(error)
             _within(_STORE_SECONDS, self._write)
         self._thread.join(timeout=_STORE_SECONDS)
@@ -195,7 +206,8 @@ class Heartbeat:
             if failure is not None and self._failure is None and not self._closed.is_set():
                 self._failure = failure
                 if self._rank == 0:
-                    self._state.found, self._state.found_text = failure.rank or 0, f"{failure}"
+                    self._state.found = _NOBODY if failure.rank is None else failure.rank
+                    self._state.found_text = f"{failure}"[:_LONGEST_FOUND]
                     with suppress(RuntimeError, OSError):
                         self._write()  # the others wait for it
                 if self._on_failure is not None and not self._state.suspects:
@@ -208,7 +220,7 @@ class Heartbeat:
         # A machine that was suspended has not been watching all that time.
         seconds, self._looked = min(now - self._looked, 1.5 * _INTERVAL_SECONDS), now
         for rank, state in enumerate(states):
-            is_alive = state.beats > self._beats[rank]
+            is_alive = state.beats != self._beats[rank] and not self._is_garbled[rank]
             self._silence[rank] = 0.0 if is_alive else self._silence[rank] + seconds
             self._beats[rank] = state.beats
         is_suspected = self._state.suspects or any(state.suspects for state in states)
@@ -218,6 +230,8 @@ class Heartbeat:
             return failure
         limit = _SILENT_SECONDS if is_suspected else self._patience
         for rank, silence in enumerate(self._silence):
+            if silence >= limit and self._is_garbled[rank]:
+                return _garbled_store(self._keys[rank])
             if silence >= limit:
                 return _failure(rank, f"rank {rank} did not respond for {limit:.0f} s")
         # Only of a rank that writes is the number of collectives the latest.
@@ -229,8 +243,30 @@ class Heartbeat:
             self._store.set(f"heartbeat/{self._rank}", json.dumps(astuple(self._state)))
 
     def _read(self) -> list[_State]:
-        """The state of every rank that this one watches."""
-        return [_State(*json.loads(value)) for value in self._store.multi_get(self._keys)]
+        """The state of every rank that this one watches, the last that it wrote itself."""
+        for place, value in enumerate(self._store.multi_get(self._keys)):
+            state = _parse_state(value, self._world_size)
+            self._is_garbled[place] = state is None
+            if state is not None:
+                self._states[place] = state
+        return list(self._states)
+
+
+def _parse_state(value: bytes, world_size: int) -> _State | None:
+    """What a rank has written; None if no rank of the job writes such a thing."""
+    try:
+        fields = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    match fields:
+        case [
+            int(), int(), bool(), int() | None as blamed, str() as text, int() as found,
+            str() as found_text, int(),
+        ]:  # fmt: skip
+            ranks = range(_NOBODY, world_size)
+            fits = blamed in (None, *ranks) and found in ranks and len(text) <= _LONGEST_TEXT
+            return _State(*fields) if fits and len(found_text) <= _LONGEST_FOUND else None
+    return None
 
 
 def _within(seconds: float, work: Callable[[], Found]) -> list[Found]:
@@ -254,7 +290,7 @@ def _text_of(error: BaseException) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:_LONGEST_TEXT]
 
 
-def _failure(rank: int, text: str) -> PeerError:
+def _failure(rank: int | None, text: str) -> PeerError:
     return PeerError(f"{text.removesuffix(_CONSEQUENCE)}{_CONSEQUENCE}", rank)
 
 
@@ -265,14 +301,26 @@ def _failed(states: Sequence[_State]) -> PeerError | None:
             return _failure(rank, f"rank {rank} failed: {state.text}")
     for state in states:
         if state.text and state.blamed is not None:
-            return _failure(state.blamed, state.text)
+            return _failure(_known(state.blamed), state.text)
     if states[0].found_text:
-        return _failure(states[0].found, states[0].found_text)
+        return _failure(_known(states[0].found), states[0].found_text)
     return None
+
+
+def _known(rank: int) -> int | None:
+    return None if rank == _NOBODY else rank
 
 
 def _silent_store() -> PeerError:
     return _failure(0, "rank 0, or what launched it, does not answer")
+
+
+def _garbled_store(key: str) -> PeerError:
+    return _failure(
+        None,
+        f"{key} in the key-value store of the job holds what no rank writes: something else writes "
+        "there; run in a network that nobody else reaches, or with a MASTER_PORT of your own",
+    )
 
 
 def _behind(states: Sequence[_State]) -> PeerError | None:

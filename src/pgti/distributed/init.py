@@ -1,12 +1,14 @@
 """Connecting the launched processes to a communicator."""
 
+import ipaddress
 import os
+import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["init_communicator", "make_current", "open_fake"]
 
 _LONGEST_TIMEOUT = 30 * 86_400.0
+_BACKLOG = 1024
+_GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 _openings = count()
 """Of jobs by this process; all ranks count alike, and read nothing that they wrote before."""
 _served: dict[int, "Store"] = {}
@@ -57,13 +61,14 @@ def init_communicator(
     found = find_launch(os.environ) if launch is None else launch
     device = torch.device("cpu") if device is None else device
     make_current(device)
-    communicator = _connect(found, device, timeout_seconds)
-    try:
-        yield communicator
-    except BaseException as error:
-        communicator.close(error)
-        raise
-    communicator.close()
+    with _on_loopback_alone(found):
+        communicator = _connect(found, device, timeout_seconds)
+        try:
+            yield communicator
+        except BaseException as error:
+            communicator.close(error)
+            raise
+        communicator.close()
 
 
 def make_current(device: torch.device) -> None:
@@ -152,6 +157,7 @@ def _connect(launch: Launch, device: torch.device, timeout_seconds: float) -> Co
                 is_master=is_master,
                 timeout=timeout,
                 wait_for_workers=False,
+                master_listen_fd=_listen(launch) if is_master else None,
             )
         if is_master:
             _served[launch.port] = store
@@ -175,3 +181,55 @@ def _connect(launch: Launch, device: torch.device, timeout_seconds: float) -> Co
             f"{launch.address}:{launch.port}: {reason}"
         ) from error
     return TorchCommunicator(launch, heartbeat, timeout)
+
+
+def _addresses(launch: Launch) -> list[tuple[socket.AddressFamily, Any]]:
+    """The addresses of the host of rank 0, as its name is known here."""
+    with suppress(OSError):
+        found = socket.getaddrinfo(launch.address, launch.port, type=socket.SOCK_STREAM)
+        return [(family, place) for family, _, _, _, place in found]
+    return []
+
+
+def _is_loopback(place: tuple[Any, ...]) -> bool:
+    return ipaddress.ip_address(f"{place[0]}".partition("%")[0]).is_loopback
+
+
+def _is_on_one_machine(launch: Launch) -> bool:
+    return launch.local_world_size == launch.world_size
+
+
+def _listen(launch: Launch) -> int | None:
+    """A socket on the address of the job for its store, which torch has listen on every one.
+
+    None where the address is no other machine's way to this one: a name that is of this machine
+    alone, or an address that others translate.
+    """
+    for family, place in _addresses(launch):
+        if _is_loopback(place) and not _is_on_one_machine(launch):
+            continue
+        with suppress(OSError), socket.socket(family, socket.SOCK_STREAM) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(place)
+            listening.listen(_BACKLOG)
+            return listening.detach()
+    return None
+
+
+@contextmanager
+def _on_loopback_alone(launch: Launch) -> Iterator[None]:
+    """Have gloo listen on the loopback interface alone where the whole job is on this machine.
+
+    It listens on the address of the machine's name otherwise, or where the user tells it to.
+    """
+    places = [place for _, place in _addresses(launch)] if launch.world_size > 1 else []
+    is_local = _is_on_one_machine(launch) and places and all(map(_is_loopback, places))
+    known = {name for _, name in socket.if_nameindex()} & {"lo", "lo0"} if is_local else set()
+    if not known or _GLOO_INTERFACE in os.environ:
+        yield
+        return
+    os.environ[_GLOO_INTERFACE] = known.pop()
+    try:
+        yield
+    finally:
+        os.environ.pop(_GLOO_INTERFACE, None)

@@ -13,8 +13,11 @@ from pgti.distributed.communicator import Communicator, Kind, Message, SpaceGrou
 from pgti.distributed.heartbeat import Heartbeat
 from pgti.distributed.launch import Launch
 from pgti.errors import PeerError
+from pgti.memory import available_bytes
 
 __all__ = ["TorchCommunicator"]
+
+_LONGEST_TEXT = 1 << 20
 
 
 class _TorchWork(Work):
@@ -111,6 +114,7 @@ class TorchCommunicator(Communicator):
         """Broadcast the length, then the bytes: this unpickles nothing."""
         size = torch.tensor(len(content), dtype=torch.int64)
         self.broadcast_(size)
+        _check_length("a message of rank 0", int(size), available_bytes() // 2)
         received = torch.zeros(int(size), dtype=torch.uint8)
         if self.is_main:
             received.copy_(_as_tensor(content))
@@ -119,8 +123,9 @@ class TorchCommunicator(Communicator):
 
     def all_gather_text(self, text: str) -> list[str]:
         """All-gather of texts padded to the longest."""
-        content = text.encode()
+        content = text.encode(errors="replace")[:_LONGEST_TEXT]
         longest = self.all_reduce_max([len(content)])[0]
+        _check_length("the text of a rank", longest, _LONGEST_TEXT)
         if not longest:
             return [""] * self.world_size
         mine = torch.zeros(longest, dtype=torch.uint8)
@@ -129,7 +134,8 @@ class TorchCommunicator(Communicator):
         self.traffic.add("control", mine.nbytes)
         with self._collective():
             dist.all_gather(everyone, mine)
-        return [each.numpy().tobytes().rstrip(b"\0").decode() for each in everyone]
+        texts = (each.numpy().tobytes().rstrip(b"\0") for each in everyone)
+        return [each.decode(errors="replace") for each in texts]
 
     def exchange(self, sends: Sequence[Message], receives: Sequence[Message]) -> Work:
         """Send and receive bytes in the group for rows."""
@@ -245,6 +251,16 @@ class TorchCommunicator(Communicator):
                 raise failure from error
             reason = " ".join(str(error).split())[:200]
             raise PeerError(f"another rank failed or does not answer: {reason}") from error
+
+
+def _check_length(what: str, length: int, most: int) -> None:
+    """Refuse a length that another rank has sent before memory is taken for it.
+
+    Raises:
+        PeerError: if it is none, or more than what comes can have.
+    """
+    if not 0 <= length <= most:
+        raise PeerError(f"{what} has {length:,} bytes and may have 0 to {most:,}: it is damaged")
 
 
 def _as_tensor(content: bytes) -> Tensor:

@@ -1,6 +1,5 @@
 """What a run's directory holds: nothing yet, a training to resume, or a finished one."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -103,7 +102,8 @@ def find_run(  # noqa: PLR0913 - each is of another kind
         RunError: if there is a run that may not be resumed, another process trains it, it is
             damaged, or it has another store or other options.
     """
-    facts, archive = b"", b""
+    facts: dict[str, Any] = {}
+    archive = b""
     with communicator.raise_together():
         if communicator.is_main and RunDirectory.exists(directory.path):
             is_resumed = resume or _was_started_by(directory, job)
@@ -112,7 +112,8 @@ def find_run(  # noqa: PLR0913 - each is of another kind
             else:
                 held.enter_context(directory.locked(log))
                 facts, archive = _read_run(directory, config, store)
-    facts, archive = map(communicator.broadcast_bytes, (facts, archive))
+    facts = communicator.broadcast_json(facts)
+    archive = communicator.broadcast_bytes(archive)
     if not facts:
         return NewRun()
     checkpoint = None
@@ -120,11 +121,10 @@ def find_run(  # noqa: PLR0913 - each is of another kind
         if archive:
             checkpoint = Checkpoint.parse(directory.last_checkpoint, archive)
     if checkpoint is not None and checkpoint.progress.is_finished(config.training):
-        known = json.loads(facts)
         return FinishedRun(
-            checkpoint=checkpoint, num_steps=known["num_steps"], start=known["start"]
+            checkpoint=checkpoint, num_steps=facts["num_steps"], start=facts["start"]
         )
-    return ResumedRun(checkpoint=checkpoint, **json.loads(facts))
+    return ResumedRun(checkpoint=checkpoint, **facts)
 
 
 def keep_options(
@@ -145,13 +145,13 @@ def keep_options(
         communicator: the ranks.
         log: receives a line for each option that was chosen here, on rank 0.
     """
-    content = b"{}"
+    known: dict[str, Any] = {}
     with communicator.raise_together():
         if communicator.is_main and directory is not None and RunDirectory.exists(directory.path):
             size = read_toml(directory.config_file).get("training", {}).get("batch_size")
             windows = earlier_options(directory.config_file)
-            content = json.dumps({"windows": windows, "batch_size": size}).encode()
-    known = json.loads(communicator.broadcast_bytes(content))
+            known = {"windows": windows, "batch_size": size}
+    known = communicator.broadcast_json(known)
     lines, default, size = [], WindowConfig(), known.get("batch_size")
     for name, value in known.get("windows", {}).items():
         if getattr(config.windows, name) == getattr(default, name):
@@ -184,8 +184,8 @@ def _was_started_by(directory: RunDirectory, job: Job | None) -> bool:
 
 def _read_run(
     directory: RunDirectory, config: RunConfig, store: SeriesStore
-) -> tuple[bytes, bytes]:
-    """Facts of a run as JSON, and the archive of its last checkpoint, if there is one.
+) -> tuple[dict[str, Any], bytes]:
+    """Facts of a run, and the archive of its last checkpoint, if there is one.
 
     Refuses another store or other options than the run's.
     """
@@ -222,4 +222,4 @@ def _read_run(
         "activation_checkpointing": chosen,
         "start": info.get("started_from"),
     }
-    return json.dumps(facts).encode(), archive
+    return facts, archive

@@ -5,7 +5,6 @@ that is fitted, validated or stopped early can see the fold. Models, and the res
 folds, stay in the directory of the backtest, which resumes from them.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -180,14 +179,13 @@ class _Backtest:
 
     def run_fold(self, index: int, fold: Fold, folds: tuple[Fold, ...]) -> dict[str, Any]:
         """Train and evaluate a fold, unless that is done; what its file holds."""
-        name, content = f"fold-{index + 1}.json", b""
+        name = f"fold-{index + 1}.json"
+        record: dict[str, Any] = {}
         with self.communicator.raise_together():
             if self.communicator.is_main:
-                found = self.directory.read(name)
-                content = b"" if found is None else json.dumps(found).encode()
-        content = self.communicator.broadcast_bytes(content)
-        if content:
-            record: dict[str, Any] = json.loads(content)
+                record = self.directory.read(name) or {}
+        record = self.communicator.broadcast_json(record)
+        if record:
             return record
         begins, ends = self._period(fold)
         self.log(
@@ -209,9 +207,7 @@ class _Backtest:
         with self.communicator.raise_together():
             if self.communicator.is_main:
                 self.directory.write(name, record)
-                content = json.dumps(record).encode()
-        same: dict[str, Any] = json.loads(self.communicator.broadcast_bytes(content))
-        return same  # seconds differ by rank
+        return self.communicator.broadcast_json(record)  # seconds differ by rank
 
     def _train(self, index: int, folds: tuple[Fold, ...]) -> tuple[Run, dict[str, Any]]:
         """The model of a fold, and what its training took."""
