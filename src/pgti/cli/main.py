@@ -191,9 +191,7 @@ def _open_outputs() -> None:
         stream = getattr(sys, name)
         if stream is None:
             stream = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - stays open
-        elif isinstance(
-            getattr(stream, "buffer", None), io.RawIOBase
-        ):  # PYTHONUNBUFFERED: it drops half a text
+        elif isinstance(getattr(stream, "buffer", None), io.RawIOBase):  # it drops half a text
             stream = open(  # noqa: SIM115 - the same
                 stream.fileno(), "w", 1, stream.encoding, stream.errors, closefd=False
             )

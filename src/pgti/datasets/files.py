@@ -14,8 +14,8 @@ from pgti.datasets.archives import find_member, unpack_member
 from pgti.datasets.checksums import CHECKSUMS_FILE, Checksums
 from pgti.datasets.dataset import Dataset, Download, FileSet
 from pgti.datasets.download import ResumingDownloader, import_pooch
-from pgti.errors import DataError, FetchError, option
-from pgti.storage import file_lock
+from pgti.errors import DataError, FetchError, RunError, option
+from pgti.storage import file_lock, reraise_os_errors
 
 __all__ = ["FetchCallbacks", "advise_manual_download", "cached_files", "files_in"]
 
@@ -100,7 +100,10 @@ def cached_files(
             if checksums.has_new:
                 raise DataError(f"{error}; if it is damaged, remove it from {folder}") from error
             raise
-        checksums.write()
+        try:
+            checksums.write()
+        except RunError as error:  # what was fetched is whole: the next time records them
+            callbacks.log(str(error))
 
 
 @contextmanager
@@ -209,13 +212,14 @@ def _download(
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        pooch.retrieve(
-            download.url,
-            known_hash=known_hash,
-            fname=download.name,
-            path=folder,
-            downloader=downloader,
-        )
+        with reraise_os_errors(f"{folder / download.name} cannot be written", FetchError):
+            pooch.retrieve(
+                download.url,
+                known_hash=known_hash,
+                fname=download.name,
+                path=folder,
+                downloader=downloader,
+            )
     except ValueError as error:  # a checksum that does not match; all else is a FetchError
         raise FetchError(
             f"{download.name} from {download.url} does not have the checksum {known_hash} that "

@@ -219,6 +219,7 @@ class StoreAppender:
             # The store is complete. What follows is for those that open its files themselves.
             with contextlib.suppress(OSError):
                 write_headers(self._path, meta)
+            with contextlib.suppress(OSError):
                 self._remove_leftovers(meta)
         return meta
 
@@ -280,8 +281,8 @@ class StoreAppender:
     def _discard(self) -> None:
         self._encoder.close()
         if not self._is_finished:
-            with contextlib.suppress(OSError):  # the next writer tries again
-                self._remove_leftovers(self.meta)
+            with contextlib.suppress(OSError, StoreError):  # the next writer tries again
+                self._remove_leftovers(StoreMeta.read(self._path))  # it may be the new one
 
     def _writing(self) -> contextlib.AbstractContextManager[None]:
         return reraise_os_errors(f"{self._path} cannot be written", StoreError)
