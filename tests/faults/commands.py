@@ -44,23 +44,21 @@ class Command:
     Attributes:
         name: of the case.
         tokens: the command line.
-        again: what repeats it after a failure, if not the same.
+        again: what repeats it after a failure.
         resumes: whether what it has done before it failed may stay: another start goes on there.
     """
 
     name: str
     tokens: tuple[str, ...]
-    again: tuple[str, ...] | None = None
+    again: tuple[str, ...]
     resumes: bool = False
 
 
 def _command(line: str, *more: str, name: str = "", again: str = "", **options: Any) -> Command:
     tokens = (*line.split(), *more, "--quiet")
+    repeated = [each for each in tokens if not again or each != "--overwrite"]
     return Command(
-        name=name or tokens[0],
-        tokens=tokens,
-        again=(*tokens, *again.split()) if again else None,
-        **options,
+        name=name or tokens[0], tokens=tokens, again=(*repeated, *again.split()), **options
     )
 
 
@@ -116,7 +114,7 @@ def make_inputs(walker: Walker) -> None:
     (root / "linear.toml").write_text(CONFIG)
     (root / "space.toml").write_text(SPACE)
     (root / "old.html").write_text("an older report")
-    for line in ("ingest readings.csv --graph graph.csv --out store", ):
+    for line in ("ingest readings.csv --graph graph.csv --out store",):
         assert walker.run(line.split()).code == 0
     tokens = ["train", "store", "--run", "run", "--epochs", "1", *TINY]
     assert walker.run(tokens).code == 0
@@ -128,9 +126,7 @@ _VARIES = re.compile("seconds|started|ended|time|date|per_second|memory|machine|
 def _same_json(value: Any) -> Any:
     """Without what no two runs have in common."""
     if isinstance(value, dict):
-        return {
-            name: _same_json(each) for name, each in value.items() if not _VARIES.search(name)
-        }
+        return {name: _same_json(each) for name, each in value.items() if not _VARIES.search(name)}
     return [*map(_same_json, value)] if isinstance(value, list) else value
 
 
@@ -148,7 +144,7 @@ def _same_state(value: Any) -> Any:
 
 
 _OF_THIS_RUN = ("study.db", "log.txt", "output.txt", "search/report.html", "table.md")
-_OF_LIBRARIES = ("tmp/.ses", "tmp/torchinductor")  # of ONNX Runtime and torch
+_OF_LIBRARIES = re.compile(r"tmp/\.ses|tmp/torchinductor|cache/.*/tmp\w{8}$")  # ONNX, torch, pooch
 
 
 def _content(path: Path) -> bytes:
@@ -179,5 +175,5 @@ def state_of(root: Path) -> State:
         str(path.relative_to(root)): "" if path.is_dir()
         else hashlib.sha256(_content(path)).hexdigest()[:12]
         for path in sorted(root.rglob("*"))
-        if not str(path.relative_to(root)).startswith(_OF_LIBRARIES)
+        if not _OF_LIBRARIES.match(str(path.relative_to(root)))
     }  # fmt: skip

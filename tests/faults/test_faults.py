@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 _NO_CLEANING = re.compile("(remove|truncate|list|read) ")
-_PART = re.compile(r"cache/.*\.part(\.json)?$")  # of a download, which goes on there
+_TEMPORARY = re.compile(r"\.partial$|\.(tmp|old|fetched|unzipped|unpacked)-|lock$|scratch|^tmp/.")
 _LASTING = ("EIO", "EROFS", "EMFILE", "EACCES")
 
 
@@ -92,22 +92,21 @@ class Case:
 
     def _problem_of_state(self, ended: Ended, fault: Fault) -> str | None:
         left = state_of(self.walker.root)
-        is_new = left == self.new
-        if ended.code == 0:
-            return None if is_new or self._may_litter(ended, fault) else self._differences(left)
-        if is_new or left == self.old:
+        if left == self.new or (ended.code and left == self.old):
             return None
         if self._may_litter(ended, fault):
+            if ended.code == 0:
+                return None
             problem = self._problem_of_store()
         elif self.command.resumes:
             known = self.new.keys() | self.old.keys()
-            strange = [name for name in left.keys() - known if not _PART.search(name)]
+            strange = sorted(name for name in left.keys() - known if _TEMPORARY.search(name))
             problem = f"it leaves {strange}" if strange else None
         else:
             problem = self._differences(left)
         if problem:
             return problem
-        repeated = self.walker.run(self.command.again or self.command.tokens)
+        repeated = self.walker.run(self.command.again)
         if repeated.code:
             return f"another start fails: {repeated.err}"
         left = state_of(self.walker.root)
@@ -128,7 +127,11 @@ class Case:
         return None
 
     def _differences(self, left: State) -> str:
-        wanted = self.new if len(left.items() ^ self.new.items()) < len(left.items() ^ self.old.items()) else self.old
+        wanted = (
+            self.new
+            if len(left.items() ^ self.new.items()) < len(left.items() ^ self.old.items())
+            else self.old
+        )
         different = sorted({name for name, _ in left.items() ^ wanted.items()})
         return f"these are neither old nor new: {different[:8]}"
 

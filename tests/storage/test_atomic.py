@@ -1,5 +1,7 @@
 """Files that are written whole or not at all."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,44 @@ def test_a_killed_writer_leaves_a_file_that_is_recognized(tmp_path: Path) -> Non
         assert not partial.exists()
         partial.touch()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "mine.partial"]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from pgti.storage import replace_atomically
+with replace_atomically(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    os._exit(9)
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    """Of this file alone; what a living writer has begun stays."""
+    for name in ("file", "file.x"):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], check=False)
+    (of_another,) = tmp_path.glob(".file.x.*")
+    assert len([*tmp_path.iterdir()]) == 2
+    with replace_atomically(tmp_path / "file") as living:
+        assert {*tmp_path.iterdir()} == {living, of_another}
+        write_atomically(tmp_path / "file", b"other")
+        living.write_bytes(b"mine")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert sorted(tmp_path.iterdir()) == [of_another, tmp_path / "file"]
+
+
+def test_without_locks_nothing_is_cleaned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where files cannot be locked, what looks left over may be somebody's."""
+
+    def unsupported(*_: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "file")], check=False)
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    write_atomically(tmp_path / "file", b"whole")
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_an_error_of_the_system_gets_the_type_that_is_asked_for() -> None:

@@ -1,7 +1,6 @@
 """The files of a data set: downloaded into a cache, or found in a folder of the user's."""
 
 import logging
-import tempfile
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from pgti.datasets.checksums import CHECKSUMS_FILE, Checksums
 from pgti.datasets.dataset import Dataset, Download, FileSet
 from pgti.datasets.download import ResumingDownloader, import_pooch
 from pgti.errors import DataError, FetchError, RunError, option
-from pgti.storage import file_lock, reraise_os_errors
+from pgti.storage import StagedDirectory, file_lock, reraise_os_errors
 
 __all__ = ["FetchCallbacks", "advise_manual_download", "cached_files", "files_in"]
 
@@ -146,7 +145,9 @@ def files_in(
                 paths[name] = place
                 continue
             if unpacked is None:
-                unpacked = Path(stack.enter_context(_temporary_folder(unpacked_beside)))
+                folder = unpacked_beside.with_name(f"{unpacked_beside.name}.unpacked")
+                staged = StagedDirectory(folder, check_target=lambda _: None)
+                unpacked = stack.enter_context(staged).path
             paths[name] = unpacked / Path(name).name
             unpack_member(place, member, paths[name])
         yield form, paths
@@ -175,14 +176,6 @@ def _find(
         if member is not None:
             return archive, member
     return None
-
-
-def _temporary_folder(beside: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside a path that may not exist yet."""
-    parent = next(parent for parent in beside.absolute().parents if parent.exists())
-    return tempfile.TemporaryDirectory(
-        prefix=f".{beside.name}.unpacked-", dir=parent, ignore_cleanup_errors=True
-    )
 
 
 def _download(

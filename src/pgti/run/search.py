@@ -22,7 +22,15 @@ from pgti.run.config import RunConfig
 from pgti.run.execute import train_run
 from pgti.run.search_result import TuneResult
 from pgti.run.search_space import SearchSpace
-from pgti.run.search_study import Pruner, importance_of, open_study, optuna, read_trial
+from pgti.run.search_study import (
+    Pruner,
+    causes,
+    importance_of,
+    open_study,
+    optuna,
+    read_trial,
+    reraise_storage_errors,
+)
 from pgti.run.tracking import Tracking
 from pgti.storage import file_lock, reraise_os_errors, write_atomically
 from pgti.store import SeriesStore
@@ -90,9 +98,13 @@ class Search:
 
         Raises:
             PgtiError: if the space or the configuration cannot be used, or the directory holds
-                something else; or no trial was complete.
+                something else; no trial was complete; or the disk fails.
             Interrupted: after a signal, once the trial's state is saved.
         """
+        with reraise_storage_errors(self.path / "study.db"):
+            return self._run(num_trials)
+
+    def _run(self, num_trials: int) -> TuneResult:
         distributions = self.space.distributions(self.config, self.store, self.model)
         self._check_directory()
         with reraise_os_errors(f"{self.path} cannot be written"):
@@ -149,7 +161,10 @@ class Search:
                 held.enter_context(lock)
             except _BusyError:
                 continue
+            study.sampler = self._sampler(each.number)
             trial = module.trial.Trial(study, each._trial_id)
+            for name, distribution in distributions.items():  # it may have none of them yet
+                trial._suggest(name, distribution)
             starts = each.user_attrs.get("starts", 1) + 1
             if starts > _MOST_STARTS:
                 error = f"its process was killed {_MOST_STARTS} times"
@@ -162,14 +177,17 @@ class Search:
         num_begun = sum(each.state.name != "WAITING" for each in trials)
         if num_begun >= num_trials:
             return None
-        # A sampler for each trial: what is drawn does not depend on who draws, and when.
-        seed = (1_000_003 * self.config.training.seed + num_begun) % 2**32
-        study.sampler = module.samplers.TPESampler(seed=seed)
+        study.sampler = self._sampler(num_begun)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parameters that are enqueued
             trial = study.ask(dict(distributions))
         held.enter_context(file_lock(self._lock_of(trial.number), on_busy=_raise_busy))
         return trial
+
+    def _sampler(self, number: int) -> Any:
+        """One for each trial: what is drawn does not depend on who draws, and when."""
+        seed = (1_000_003 * self.config.training.seed + number) % 2**32
+        return optuna().samplers.TPESampler(seed=seed)
 
     def _try(self, study: Any, trial: Any) -> None:
         """Train a trial, and say how it ended; an error of its own ends no other."""
@@ -192,6 +210,8 @@ class Search:
                 extensions=replace(self.extensions, callbacks=callbacks),
             )
         except (PgtiError, RuntimeError, MemoryError) as error:
+            if any(isinstance(each, OSError) for each in causes(error)):
+                raise  # of the disk, not of the trial: another start goes on with it
             self.tracking.end("failed")
             with self._locked():
                 self._fail(study, trial, error)

@@ -3,8 +3,8 @@
 import json
 import sqlite3
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,12 +14,14 @@ from pgti.training.compatibility import flat_settings, plain_settings
 
 __all__ = [
     "Pruner",
+    "causes",
     "importance_of",
     "open_study",
     "optuna",
     "read_rows",
     "read_trial",
     "require_pruner",
+    "reraise_storage_errors",
 ]
 
 Pruner: TypeAlias = Literal["median", "hyperband", "none"]
@@ -39,6 +41,30 @@ def optuna() -> Any:
         raise MissingExtraError("optuna", "tune") from None
     module.logging.set_verbosity(module.logging.WARNING)
     return module
+
+
+@contextmanager
+def reraise_storage_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the database at `path` in the block into one line.
+
+    Raises:
+        RunError: with SQLite's reason.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = next((each for each in causes(error) if isinstance(each, sqlite3.Error)), None)
+        if reason is None:
+            raise
+        raise RunError(f"{path} cannot be read and written: {reason}") from error
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def open_study(
@@ -72,7 +98,7 @@ def open_study(
     now, before = plain_settings(identity), study.user_attrs.get("identity")
     if before is None:
         if base:
-            study.enqueue_trial(dict(base))
+            study.enqueue_trial(dict(base), skip_if_exists=True)
         study.set_user_attr("identity", now)
         return study
     old, new = flat_settings(before), flat_settings(now)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,15 +47,16 @@ def replace_atomically(path: Path, error_type: type[PgtiError] = RunError) -> It
         PgtiError: of the type `error_type`, if it cannot be written; the temporary file is then
             removed.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL_SUFFIX}")
     with reraise_os_errors(f"{path} cannot be written", error_type):
-        try:
-            yield partial
-            sync_file(partial)
-            partial.replace(path)
-        finally:
-            with suppress(OSError):  # the reason of the failure is what the user has to know
-                partial.unlink(missing_ok=True)
+        _remove_dead_partials(path)
+        with _new_partial(path) as partial:
+            try:
+                yield partial
+                sync_file(partial)
+                partial.replace(path)
+            finally:
+                with suppress(OSError):  # the reason of the failure is what the user has to know
+                    partial.unlink(missing_ok=True)
         sync_directory(path.parent)
 
 
@@ -72,6 +74,59 @@ def remove_partial_files(directory: Path) -> None:
     """Remove the temporary files that killed writers left in a directory."""
     for partial in directory.glob(f".*{_PARTIAL_SUFFIX}"):
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _new_partial(path: Path) -> Iterator[Path]:
+    """Create a temporary file beside `path`, and lock it: it is its writer's until the block ends.
+
+    Who finds it without a lock removes it, also between these two steps.
+    """
+    while True:
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{_PARTIAL_SUFFIX}")
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            _lock(descriptor)
+            if os.fstat(descriptor).st_nlink:
+                yield partial
+                return
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+
+
+def _remove_dead_partials(path: Path) -> None:
+    """Remove temporary files of `path` whose writers were killed."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{32}}{re.escape(_PARTIAL_SUFFIX)}")
+    with suppress(OSError):  # a directory that may be written and not listed
+        for partial in path.parent.iterdir():
+            if not pattern.fullmatch(partial.name):
+                continue
+            with suppress(OSError):  # another process writes it, or nobody can know
+                descriptor = os.open(partial, os.O_RDWR)
+                try:
+                    if _lock(descriptor):
+                        partial.unlink()
+                finally:
+                    os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed; False where files cannot be locked.
+
+    Raises:
+        BlockingIOError: if another process has locked it.
+    """
+    try:
+        import fcntl  # noqa: PLC0415 - POSIX has it
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def sync_file(path: Path) -> None:

@@ -19,7 +19,7 @@ from pgti.ingestion.newer.newer_times import put_on_clock
 from pgti.ingestion.newer.recall import RecalledOptions, describe_recalled, recall_options
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Chunk, Readings, row_blocks, rows_per_chunk
-from pgti.ingestion.scratch import scratch_beside
+from pgti.ingestion.scratch import scratch_beside, scratch_directory
 from pgti.ingestion.sources import ReadingsSource, find_source, open_readings, readings_suffix
 from pgti.ingestion.times.resample import resample
 from pgti.store import SeriesStore
@@ -248,7 +248,7 @@ def _read(
     )
     store = builder.in_memory(_MEMORY_BYTES)
     if store is None:
-        scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="pgti-"))
+        scratch = held.enter_context(tempfile.TemporaryDirectory(dir=scratch_directory()))
         store = builder.on_disk(Path(scratch) / "readings")
     return NewerSeries(
         store=split_later(store, meta.known_future),

@@ -6,7 +6,6 @@ Nothing is downloaded: the files must be in a directory, under the names that PG
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from pgti.interop.pgt import published
 from pgti.interop.pgt.data.compat import Scaling
 from pgti.interop.pgt.data.sources import ArraySource, NpySource, Source, TableSource
 from pgti.interop.pgt.edges import Edges
+from pgti.storage import StagedDirectory
 
 __all__ = ["DATA_SETS", "DataSet", "default_directory", "find_data_set"]
 
@@ -88,9 +88,10 @@ def _unpack(archive: Path, name: str) -> None:
         raise DataError(f"{archive} holds no {name}: it is another archive; download it again")
     try:
         # Moved as the last step, also where several ranks unpack at the same time.
-        with tempfile.TemporaryDirectory(dir=archive.parent, prefix=".unpacking-") as temporary:
-            unpack_member(archive, member, Path(temporary) / name)
-            (Path(temporary) / name).replace(archive.parent / name)
+        target = archive.with_name(f"{name}.unpacking")
+        with StagedDirectory(target, check_target=lambda _: None) as staged:
+            unpack_member(archive, member, staged.path / name)
+            (staged.path / name).replace(archive.parent / name)
     except OSError as error:  # no permission, a system that is read-only, a disk that is full
         raise DataError(
             f"{name} cannot be unpacked to {archive.parent} ({error.strerror}): unpack "
