@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 EXAMPLE := build/example
 
-.PHONY: train test check pytest test-slow docs dist test-dist clean setup bench-pgt bench-step bench-loader bench-memory \
+.PHONY: train test check pytest fuzz test-slow docs dist test-dist clean setup bench-pgt bench-step bench-loader bench-memory \
 	bench-epoch bench-scaling bench-equivalence gpu-check
 
 setup: $(STAMP)
@@ -71,6 +71,13 @@ test: $(STAMP)
 # Two workers of one thread each: tests often wait for processes that they start.
 pytest: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+# Damaged inputs of every reader, from a fresh seed; those that break a promise stay in build/fuzz.
+# ARGS='--reader parquet --seed 7' chooses, ARGS='--replay build/fuzz/*' runs kept ones again.
+SECONDS ?= 3600
+
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.fuzz $(SECONDS) $(ARGS)
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -m slow

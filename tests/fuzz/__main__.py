@@ -22,11 +22,11 @@ from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
+from .command_lines import parse_once
 from .corpus import READERS, read_corpus, write_corpus
 from .processes import Tell, run_apart, run_inputs
 from .runner import Made, make_input, saved_input
 
-_BATCH = 40
 _MOST_OF_A_KIND = 3
 
 
@@ -46,6 +46,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--reader", action="append", choices=READERS)
     parser.add_argument("--inputs", type=int, default=2**62, help="at most so many of each reader")
+    parser.add_argument("--batch", type=int, default=40, help="inputs of a reader in turn")
     parser.add_argument("--out", type=Path, default=Path("build/fuzz"))
     parser.add_argument("--replay", type=Path, nargs="+", metavar="DIRECTORY")
     return parser.parse_args()
@@ -60,11 +61,12 @@ def _fuzz(options: argparse.Namespace, root: Path) -> int:
             with contextlib.suppress(Exception):  # some are not meant to be imported
                 importlib.import_module(name)
     corpus = read_corpus(root / "corpus")
+    parse_once(command for seeds in corpus.values() for seed in seeds for command in seed.commands)
     gc.freeze()  # or collections in the children would copy the memory that they share
     counts, failed, deadline = Counter[str](), Counter[str](), time.monotonic() + options.seconds
-    for first in itertools.count(0, _BATCH):
+    for first in itertools.count(0, options.batch):
         for reader in readers:
-            numbers = range(first, min(first + _BATCH, options.inputs))
+            numbers = range(first, min(first + options.batch, options.inputs))
             if time.monotonic() > deadline or not numbers:
                 return _summarize(counts, failed)
 

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import lzma
+import os
 import pickle
 import shlex
 from collections import defaultdict
@@ -27,9 +28,10 @@ from pgti.store import SeriesStore
 
 from ..ingestion.layouts import FLOW, IDS, SPEED, frame, long_frame
 
-__all__ = ["READERS", "Seed", "read_corpus", "write_corpus"]
+__all__ = ["READERS", "READINGS", "Seed", "read_corpus", "write_corpus"]
 
 Command = tuple[str, ...]
+READINGS = "readings.npy"  # of a seed whose files have checksums
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,8 @@ class Source:
     Attributes:
         name: what it is.
         write: writes its files into a directory.
-        commands: command lines that read it, of which each input takes one; `@in` stands for the
-            directory of the files and `@out` for one of what is written.
+        commands: command lines that read it, of which each input takes one; the files are in the
+            directory `in`, and what is written belongs into `out`.
         kept: names of files, or of directories of files, that are not damaged.
         is_whole: whether no change of its bytes can be read as something else, because the format
             has checksums.
@@ -58,7 +60,7 @@ class Seed:
     """A valid input on the disk: see `Source`.
 
     Attributes:
-        directory: of its files.
+        directory: has its files in the directory `in`.
     """
 
     directory: Path
@@ -120,8 +122,8 @@ def _of_layouts(directory: Path) -> Iterable[tuple[str, Source]]:
             continue
         if any(isinstance(value, np.ndarray) for value in layout.options.values()):
             continue
-        files = [f"@in/{path.name}" for path in paths]
-        command = ("ingest", *files, "--out", "@out/store", *_flags(layout.options))
+        files = [f"in/{path.name}" for path in paths]
+        command = ("ingest", *files, "--out", "out/store", *_flags(layout.options))
         group = _GROUPS[paths[0].suffix]
         if group == "text" and name.startswith("long"):
             group = "long text"
@@ -137,9 +139,9 @@ def _reader(name: str, content: bytes | str, *flags: str, graph: bool = False) -
         (directory / name).write_bytes(content)
         frame().to_csv(directory / "readings.csv")
 
-    command = ("ingest", f"@in/{name}", "--out", "@out/store", *flags)
+    command = ("ingest", f"in/{name}", "--out", "out/store", *flags)
     if graph:
-        command = ("ingest", "@in/readings.csv", "--out", "@out/store", f"--graph=@in/{name}")
+        command = ("ingest", "in/readings.csv", "--out", "out/store", f"--graph=in/{name}")
     return Source(f"{name} {' '.join(flags)}", write, ((*command, *flags),), kept=("readings.csv",))
 
 
@@ -201,7 +203,7 @@ def _static() -> Source:
         frame().to_csv(directory / "readings.csv")
         table.to_csv(directory / "static.csv", index=False)
 
-    command = ("ingest", "@in/readings.csv", "--out", "@out/store", "--static=@in/static.csv")
+    command = ("ingest", "in/readings.csv", "--out", "out/store", "--static=in/static.csv")
     return Source("static.csv", write, (command,), kept=("readings.csv",))
 
 
@@ -212,7 +214,7 @@ def _future() -> Source:
         later["time"] += pd.Timedelta("12h")
         later.to_csv(directory / "future.csv", index=False)
 
-    command = ("ingest", "@in/readings.csv", "--out", "@out/store", "--future=@in/future.csv")
+    command = ("ingest", "in/readings.csv", "--out", "out/store", "--future=in/future.csv")
     return Source("future.csv", write, ((*command, "--known-future=rain"),), kept=("readings.csv",))
 
 
@@ -304,7 +306,7 @@ def _graph_tables() -> Iterable[tuple[str, Source]]:
 
 _TINY = (
     "--model.hidden=2", "--model.layers=1", "--windows.input-steps=3", "--windows.horizon=2",
-    "--max-steps=1", "--val-windows=3", "--batch-size=4", "--device=cpu",
+    "--max-steps=1", "--val-windows=3", "--batch-size=4", "--device=cpu", "--quiet",
 )  # fmt: skip
 _CONFIG = """
 batching = "index"
@@ -395,10 +397,10 @@ def _store(directory: Path, kind: str) -> None:
 
 def _stores() -> Iterable[tuple[str, Source]]:
     commands = (
-        ("info", "@in/store", "--verify"),
-        ("info", "@in/store", "--verify"),
-        ("append", "@in/store", "@in/newer.csv"),
-        ("train", "@in/store", "--run=@out/run", *_TINY),
+        ("info", "in/store", "--verify"),
+        ("info", "in/store", "--verify"),
+        ("append", "in/store", "in/newer.csv"),
+        ("train", "in/store", "--run=out/run", *_TINY),
     )
     for kind in ("plain", "irregular", "exact", "covariates"):
 
@@ -406,7 +408,7 @@ def _stores() -> Iterable[tuple[str, Source]]:
             _store(directory, kind)
 
         yield "store", Source(kind, write, commands, kept=("newer.csv",), is_whole=True)
-    append = (("append", "@in/store", "@in/newer.csv"),)
+    append = (("append", "in/store", "in/newer.csv"),)
     yield "append", Source("newer.csv", lambda path: _store(path, "plain"), append, kept=("store",))
 
 
@@ -418,7 +420,7 @@ def _options(directory: Path) -> None:
 
 def _run(directory: Path) -> None:
     _store(directory, "plain")
-    _command("train", directory / "store", f"--run={directory / 'run'}", *_TINY, "--quiet")
+    _command("train", directory / "store", f"--run={directory / 'run'}", *_TINY)
     _command("evaluate", directory / "run", "--intervals=0.8", "--quiet")
 
 
@@ -427,28 +429,28 @@ def _command(*tokens: object) -> None:
 
 
 def _trainings() -> Iterable[tuple[str, Source]]:
-    train = ("train", "@in/store", "--run=@out/run", "--config=@in/run.toml", "--max-steps=1")
-    small = (*train, "--epochs=1", "--test-windows=2", "--val-windows=2", "--device=cpu")
+    train = ("train", "in/store", "--run=out/run", "--config=in/run.toml", "--max-steps=1")
+    small = (*train, "--epochs=1", "--test-windows=2", "--val-windows=2", "--quiet")
     yield (
         "options",
         Source("run.toml", _options, (small,), kept=("store", "newer.csv", "space.toml")),
     )
     tune = (
         "tune",
-        "@in/store",
-        "--space=@in/space.toml",
-        "--out=@out/search",
+        "in/store",
+        "--space=in/space.toml",
+        "--out=out/search",
         "--trials=1",
         *_TINY,
     )
     yield "space", Source("space.toml", _options, (tune,), kept=("store", "newer.csv", "run.toml"))
     runs = (
-        ("report", "@in/run", "--out=@out/report.html", "--store=@in/store"),
-        ("evaluate", "@in/run", "--windows=2", "--store=@in/store"),
-        ("evaluate", "@in/run", "--windows=2", "--intervals=0.8", "--store=@in/store"),
-        ("predict", "@in/run", "--out=@out/forecast.csv", "--store=@in/store"),
-        ("predict", "@in/run", "--readings=@in/newer.csv", "--out=@out/f.csv", "--store=@out/none"),
-        ("train", "@in/store", "--run=@in/run", "--resume", "--max-steps=1"),
+        ("report", "in/run", "--out=out/report.html", "--store=in/store"),
+        ("evaluate", "in/run", "--windows=2", "--store=in/store"),
+        ("evaluate", "in/run", "--windows=2", "--intervals=0.8", "--store=in/store"),
+        ("predict", "in/run", "--out=out/forecast.csv", "--store=in/store"),
+        ("predict", "in/run", "--readings=in/newer.csv", "--out=out/f.csv", "--store=out/none"),
+        ("train", "in/store", "--run=in/run", "--resume", "--max-steps=1", "--quiet"),
     )
     yield "run", Source("run", _run, runs, kept=("store", "newer.csv", "checkpoints"))
 
@@ -471,23 +473,22 @@ def write_corpus(directory: Path, readers: Collection[str]) -> None:
         if reader not in readers:
             continue
         place = directory / reader / str(len(described[reader]))
-        place.mkdir(parents=True)
-        source.write(place)
-        plain = {"name": source.name, "commands": source.commands, "kept": source.kept}
+        (place / "in").mkdir(parents=True)
+        source.write(place / "in")
         if source.is_whole and source.commands[0][0] == "ingest":
-            np.save(place.with_suffix(".npy"), _readings_of(source.commands[0], place, scratch))
+            np.save(place / READINGS, _readings_of(source.commands[0], place))
+        plain = {"name": source.name, "commands": source.commands, "kept": source.kept}
         described[reader].append({**plain, "directory": str(place), "is_whole": source.is_whole})
     assert set(described) == set(readers)
     (directory / "seeds.json").write_text(json.dumps(described))
 
 
-def _readings_of(command: Command, place: Path, scratch: Path) -> np.ndarray:
+def _readings_of(command: Command, place: Path) -> np.ndarray:
     """What a store has that is made of a seed; nothing where the seed is refused."""
-    target = scratch / f"{place.parent.name}-{place.name}"
-    tokens = [each.replace("@in", str(place)).replace("@out", str(target)) for each in command]
-    if run_command([*tokens, "--quiet"]) != 0:
+    os.chdir(place)
+    if run_command([*command, "--quiet"]) != 0:
         return np.empty(0)
-    store = SeriesStore.open(target / "store")
+    store = SeriesStore.open(place / "out" / "store")
     return store.read(0, store.meta.num_steps)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from pgti.cli.main import run_command
 from pgti.store import SeriesStore
 
-from .corpus import Seed
+from .corpus import READINGS, Seed
 from .damage import damage
 
 __all__ = [
@@ -47,11 +47,11 @@ _MAX_LINE = 3000
 
 @dataclass(frozen=True)
 class Made:
-    """An input: files in `directory/in`, and the command that reads them.
+    """An input: files, and the command that reads them.
 
     Attributes:
-        directory: of the input; the command may write into `directory/out`.
-        command: the command line, with `@in` and `@out` for these places.
+        directory: where the command runs: the files are in `in`, and it may write into `out`.
+        command: the command line.
         seed: what it was made of; None for an input that was saved.
         file: the file that was damaged.
         how: see `damage`.
@@ -62,14 +62,6 @@ class Made:
     seed: Seed | None = None
     file: Path = Path()
     how: str = ""
-
-    @property
-    def tokens(self) -> tuple[str, ...]:
-        """The command line."""
-        places = {f"@{name}": str(self.directory / name) for name in ("in", "out")}
-        return tuple(
-            re.sub("@in|@out", lambda found: places[found[0]], each) for each in self.command
-        )
 
     def save(self, target: Path, report: str) -> None:
         """Keep the input, to run it again."""
@@ -89,7 +81,7 @@ def make_input(rng: random.Random, seeds: list[Seed], directory: Path) -> Made:
     """Make an input of one of the seeds of a reader, in `directory`."""
     seed = rng.choice(seeds)
     inner = directory / "in"
-    shutil.copytree(seed.directory, inner)
+    shutil.copytree(seed.directory / "in", inner)
     (directory / "out").mkdir()
     files = sorted(
         path
@@ -129,6 +121,7 @@ class Outcome:
 
 def run_input(made: Made) -> Outcome:
     """Run a command in this process; its outputs go to files, those of C libraries too."""
+    os.chdir(made.directory)
     outputs = [made.directory / name for name in ("stdout", "stderr")]
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -137,7 +130,7 @@ def run_input(made: Made) -> Outcome:
         warnings.simplefilter("default")
         faulthandler.dump_traceback_later(MAX_WAIT, exit=True)
         try:
-            code = run_command(made.tokens)
+            code = run_command(made.command)
         finally:
             faulthandler.cancel_dump_traceback_later()
     seconds = time.process_time() - began
@@ -151,7 +144,7 @@ def traceback_of(made: Made) -> str:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     try:
         with _redirected(*(made.directory / name for name in ("stdout", "stderr"))):
-            run_command([*made.tokens, "--debug"])
+            run_command([*made.command, "--debug"])
     except Exception:  # noqa: BLE001 - it is shown
         return traceback.format_exc()
     return ""
@@ -242,7 +235,7 @@ def tree(directory: Path) -> dict[str, Any]:
 def _differences(made: Made) -> Iterator[str]:
     """What was taken although it is not what was written."""
     if made.command[0] == "info" and made.seed is not None and made.how != "content":
-        places = (made.seed.directory, made.directory / "in")
+        places = (made.seed.directory / "in", made.directory / "in")
         if not _is_same(*(SeriesStore.open(place / "store") for place in places)):
             yield "different: a damaged store"
     if made.command[0] != "ingest":
@@ -257,7 +250,7 @@ def _differences(made: Made) -> Iterator[str]:
         return
     values = store.read(0, store.meta.num_steps)
     if made.seed.is_whole and made.how == "few bytes":
-        expected = np.load(made.seed.directory.with_suffix(".npy"))
+        expected = np.load(made.seed.directory / READINGS)
         if not np.array_equal(values, expected, equal_nan=True):
             yield "different: bytes that checksums protect"
     if made.seed.peer is not None:
