@@ -7,8 +7,18 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-__all__ = ["Display", "count_of", "csv_text", "print_line", "printable", "shorten", "size_text"]
+__all__ = [
+    "Display",
+    "clipped",
+    "count_of",
+    "csv_text",
+    "print_line",
+    "printable",
+    "shorten",
+    "size_text",
+]
 
+_MAX_MESSAGE = 2000
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![0-9.])")
 _ESCAPES = {
     code: ascii(chr(code))[1:-1]
@@ -59,6 +69,12 @@ def printable(text: str) -> str:
         return text if text.isprintable() else text.translate(_ESCAPES)
     except SystemError:  # NumPy reads text of any numbers, also of those beyond Unicode
         return ascii(text)[1:-1]
+
+
+def clipped(text: str) -> str:
+    """A message without its middle, if it repeats more of a file than anybody reads."""
+    half = _MAX_MESSAGE // 2
+    return text if len(text) <= _MAX_MESSAGE else f"{text[:half]} ... {text[-half:]}"
 
 
 def csv_text(text: str) -> str:

@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pgti.display import printable
+from pgti.display import clipped, printable
 
 __all__ = [
     "PARSER_ERRORS",
@@ -63,7 +63,7 @@ class PgtiError(Exception):
     """Base of every error that this library raises on purpose; its text is one printable line."""
 
     def __str__(self) -> str:
-        return printable(" ".join(super().__str__().splitlines()))
+        return clipped(printable(" ".join(super().__str__().splitlines())))
 
 
 class ConfigError(PgtiError, ValueError):

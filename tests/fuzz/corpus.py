@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import networkx as nx
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
 import scipy.io
 import scipy.sparse as sp
 import xarray as xr
@@ -75,19 +77,25 @@ class Seed:
         return _PEERS.get(self.name)
 
 
+def _floats_of(table: Any) -> np.ndarray:
+    """Columns of numbers: pandas' index may be among the columns, or not."""
+    kinds = (pa.types.is_floating, pa.types.is_integer, pa.types.is_boolean, pa.types.is_decimal)
+    kept = [column for column in table.columns if any(each(column.type) for each in kinds)]
+    return np.stack([column.to_pandas().astype(np.float64) for column in kept])
+
+
 _PEERS: dict[str, Callable[[Path], np.ndarray]] = {
     "comma, ISO times": lambda path: pd.read_csv(path, index_col=0).to_numpy(),
     "tabs": lambda path: pd.read_csv(path, index_col=0, sep="\t").to_numpy(),
     "long, in order of time": lambda path: pd.read_csv(path)["value"].to_numpy(),
     ".npy [T, N]": np.load,
     ".npy [T, N, C]": np.load,
-    "HDF5 dataset": lambda path: h5py.File(path)["speed"][()],
     "MATLAB 5": lambda path: scipy.io.loadmat(path)["speed"],
     "NetCDF 4 of stations": lambda path: xr.load_dataset(path, engine="h5netcdf").speed.to_numpy(),
     "NetCDF 3": lambda path: xr.load_dataset(path, engine="scipy").speed.to_numpy(),
-    "Parquet, wide": lambda path: pd.read_parquet(path).to_numpy(dtype=np.float64),
-    "Parquet, long": lambda path: pd.read_parquet(path)["value"].to_numpy(dtype=np.float64),
-    "Feather, wide": lambda path: pd.read_feather(path).to_numpy(dtype=np.float64),
+    "Parquet, wide": lambda path: _floats_of(pq.read_table(path)),
+    "Parquet, long": lambda path: _floats_of(pq.read_table(path)),
+    "Feather, wide": lambda path: _floats_of(pyarrow.feather.read_table(path)),
 }
 
 

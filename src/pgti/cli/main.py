@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from pgti.display import clipped
 from pgti.errors import ConfigError, Interrupted, PeerError, PgtiError, name_flags
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _describe_error(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error."""
     from cyclopts import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
-    message = " ".join(str(error).split())
+    message = clipped(" ".join(str(error).split()))
     if isinstance(error, UnusedCliTokensError):
         message = (
             f"no option takes {', '.join(error.unused_tokens or ())}: join the values of one by "

@@ -8,7 +8,6 @@ itself (their theorem 2), so that an interval is central: as many targets lie be
 
 import io
 import math
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from pgti.batching import Batch
-from pgti.errors import ConfigError
+from pgti.errors import PARSER_ERRORS, ConfigError
 from pgti.forecasting.forecaster import NetworkForecaster, Prediction
 from pgti.forecasting.observers import Observer
 from pgti.shapes import BHNCQ
@@ -95,15 +94,16 @@ class Calibration:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            levels = tuple(arrays.pop("levels").tolist())
-            sizes = {"below": (len(levels), *shape), "above": (len(levels), *shape)}
-            sizes |= {"spread": shape, "counts": shape}
+            levels = check_levels(arrays.pop("levels").tolist())
+            ends = (np.float32, (len(levels), *shape))
+            kinds = {"below": ends, "above": ends}
+            kinds |= {"spread": (np.float32, shape), "counts": (np.int32, shape)}
             if str(arrays.pop("key")) != key or any(
-                arrays[name].shape != size for name, size in sizes.items()
+                (arrays[name].dtype, arrays[name].shape) != kind for name, kind in kinds.items()
             ):
                 return None
             return cls(levels=levels, **arrays)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except PARSER_ERRORS:
             return None
 
 

@@ -1,7 +1,6 @@
 """`SensorGraph`: a weighted, directed graph of sensors, validated once."""
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from pgti.errors import DataError
+from pgti.errors import PARSER_ERRORS, DataError
 
 __all__ = ["CsrMatrix", "SensorGraph", "merge_duplicate_edges"]
 
@@ -140,8 +139,7 @@ class SensorGraph:
             adjacency.check_format(full_check=True)
         except KeyError as error:
             raise DataError(f"{path} lacks the array {error}: {rule}") from error
-        # TypeError: the file is one array instead of an archive, or has text instead of numbers.
-        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except PARSER_ERRORS as error:
             raise DataError(f"{path} cannot be read as a graph ({error}): {rule}") from error
         return cls(adjacency=adjacency, coordinates=arrays.get("coordinates"))
 

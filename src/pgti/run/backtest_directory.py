@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, cast
 
-from pgti.errors import Interrupted, RunError, option
+from pgti.errors import PARSER_ERRORS, Interrupted, RunError, option
 from pgti.run.config import complete_settings
 from pgti.storage import file_lock, json_text, reraise_os_errors, write_atomically
 from pgti.training.compatibility import check_settings, plain_settings
@@ -87,7 +87,7 @@ class BacktestDirectory:
             return None
         try:
             return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except PARSER_ERRORS as error:
             raise RunError(f"{path} is damaged: {error}; remove it") from None
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:

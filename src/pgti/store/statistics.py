@@ -32,7 +32,8 @@ _GROUP_READINGS = 1 << 18
 
 def canonical(values: Values, dtype: DTypeLike = np.float32) -> Values:
     """Readings in `dtype` in which equal readings have equal bytes: one NaN, one zero."""
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which writers refuse
+    # A float64 beyond float32 becomes inf, which writers refuse; "invalid" are signalling NaN.
+    with np.errstate(over="ignore", invalid="ignore"):
         readings: Values = np.ascontiguousarray(values, dtype=dtype)
         readings = readings + readings.dtype.type(0)  # -0 + 0 is 0
     missing = np.isnan(readings)

@@ -1,7 +1,6 @@
 """What is typical of every sensor: means by time of day or week, and the range of the readings."""
 
 import io
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pgti.errors import StoreError
+from pgti.errors import PARSER_ERRORS, StoreError
 from pgti.storage import write_atomically
 from pgti.store.codec import Values
 from pgti.store.store import SeriesStore
@@ -279,10 +278,8 @@ class TypicalReadings:
                 and all(array.dtype == table.dtype for array in arrays.values())
                 and bool(np.isfinite(table).all())
             )
-        except (OSError, KeyError, ValueError, TypeError, EOFError, MemoryError) as error:
+        except PARSER_ERRORS as error:
             raise StoreError(f"{problem}: {' '.join(str(error).split())}") from None
-        except zipfile.BadZipFile as error:
-            raise StoreError(f"{problem}: {error}") from None
         if not is_valid:
             raise StoreError(f"{problem}: its arrays contradict one another")
         return cls(num_days=num_days, **arrays)

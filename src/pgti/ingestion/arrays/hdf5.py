@@ -92,7 +92,7 @@ def is_netcdf(path: Path) -> bool:
 
     def visit(_: str, item: Node) -> None:
         if getattr(item, "ndim", 0) in (2, 3, 4) and item.dtype.kind in "iuf":
-            scales = [dim[0] for dim in item.dims if len(dim)]
+            scales = _scales_of(item)
             if len(scales) == item.ndim:
                 found.extend(is_since(_as_text(scale.attrs.get("units", ""))) for scale in scales)
 
@@ -101,6 +101,16 @@ def is_netcdf(path: Path) -> bool:
             return True
         file.visititems(visit)
     return any(found)
+
+
+def _scales_of(dataset: Node) -> list[Node]:
+    """The first scale of each dimension that has one.
+
+    HDF5's own function for that ends the process where the attribute is of another type.
+    """
+    listed = dataset.attrs.get("DIMENSION_LIST", ())
+    found = [each for each in listed if isinstance(each, np.ndarray) and each.dtype.kind == "O"]
+    return [dataset.file[each[0]] for each in found if len(each)]
 
 
 def _as_text(value: Any) -> str:

@@ -28,7 +28,6 @@ __all__ = [
     "could_be_edge_index",
     "edge_index_graph",
     "matrix_graph",
-    "read_market_graph",
     "read_npy_graph",
     "read_npz_graph",
     "read_pickled_graph",
@@ -115,33 +114,6 @@ def read_npy_graph(path: Path) -> RawGraph:
     if could_be_edge_index(array):
         return edge_index_graph(array, name=path.name)
     return matrix_graph(array, path.name)
-
-
-def read_market_graph(path: Path) -> RawMatrix:
-    """A sparse or a dense matrix in a Matrix Market file.
-
-    Raises:
-        DataError: if the file is damaged, or promises more numbers than it could hold.
-    """
-    from scipy.io import mminfo, mmread  # noqa: PLC0415 - it takes a while
-
-    with reraise_read_errors(path.name, "a Matrix Market file"):
-        rows, columns, entries, _, field, symmetry = mminfo(path)
-        if rows != columns:
-            raise DataError(
-                f"{path.name} has shape ({rows}, {columns}): an adjacency matrix must be square"
-            )
-        if path.suffix != ".gz" and max(rows, entries if symmetry == "general" else 0) > max(
-            64, path.stat().st_size
-        ):
-            raise DataError(
-                f"{path.name} promises {rows:,} nodes and {entries:,} entries in "
-                f"{path.stat().st_size:,} bytes: copy it again"
-            )
-        if field == "complex":
-            raise DataError(f"{path.name} holds complex numbers: an adjacency matrix is real")
-        matrix: Any = mmread(path)
-    return matrix_graph(matrix, path.name)
 
 
 def _merged(matrix: Any, name: str) -> Any:

@@ -12,12 +12,12 @@ from pgti.graph import SensorGraph
 from pgti.ingestion.contents import check_contents
 from pgti.ingestion.formats import GRAPH_TEXT_SUFFIXES, NETWORK_SUFFIXES, PARQUET_SUFFIXES
 from pgti.ingestion.graphs.arrays import (
-    read_market_graph,
     read_npy_graph,
     read_npz_graph,
     read_pickled_graph,
 )
 from pgti.ingestion.graphs.geojson import read_geojson_graph
+from pgti.ingestion.graphs.market import read_market_graph
 from pgti.ingestion.graphs.networks import read_network_file
 from pgti.ingestion.graphs.objects import object_graph
 from pgti.ingestion.graphs.tables import read_table_graph
