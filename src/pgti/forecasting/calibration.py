@@ -95,9 +95,13 @@ class Calibration:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             levels = check_levels(arrays.pop("levels").tolist())
-            ends = (np.float32, (len(levels), *shape))
-            kinds = {"below": ends, "above": ends}
-            kinds |= {"spread": (np.float32, shape), "counts": (np.int32, shape)}
+            of_levels = (len(levels), *shape)
+            kinds: dict[str, tuple[Any, tuple[int, ...]]] = {
+                "below": (np.float32, of_levels),
+                "above": (np.float32, of_levels),
+                "spread": (np.float32, shape),
+                "counts": (np.int32, shape),
+            }
             if str(arrays.pop("key")) != key or any(
                 (arrays[name].dtype, arrays[name].shape) != kind for name, kind in kinds.items()
             ):
