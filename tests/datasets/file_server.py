@@ -1,10 +1,13 @@
 """A file server on the loopback interface that fails on request."""
 
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+_PIECE_BYTES = 1 << 16
 
 
 @dataclass
@@ -21,6 +24,7 @@ class Served:
         content_type: what the server calls it.
         gate: if set, the body waits for it.
         lies_about_start: a part is sent with a wrong Content-Range.
+        pause_seconds: after each 64 KiB of the body.
     """
 
     content: bytes
@@ -32,6 +36,7 @@ class Served:
     content_type: str = "application/octet-stream"
     gate: threading.Event | None = None
     lies_about_start: bool = False
+    pause_seconds: float = 0
 
 
 @dataclass
@@ -105,7 +110,10 @@ class _Handler(BaseHTTPRequestHandler):
         if served.cuts:
             body = body[: served.cuts.pop(0)]
             self.close_connection = True
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # who asked may have been killed
+            for first in range(0, len(body), _PIECE_BYTES):
+                self.wfile.write(body[first : first + _PIECE_BYTES])
+                time.sleep(served.pause_seconds)
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
