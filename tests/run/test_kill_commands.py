@@ -44,6 +44,8 @@ class Lives:
     def __init__(self, pool: ProcessPool, process: dict[str, Any], seed: int) -> None:
         self.pool, self.process = pool, process
         self.chance = random.Random(seed)
+        with pool.job([]):  # once its server has begun, seconds are those of the process
+            pass
 
     def whole(self) -> float:
         """Let it come to its end; gives its seconds."""

@@ -57,6 +57,19 @@ def test_a_tensor_of_two_names_reads_back(tmp_path: Path) -> None:
         assert torch.equal(each, tied)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_tensors_read_back(tmp_path: Path) -> None:
+    """As buffers of a network of the user's own."""
+    sparse = torch.eye(3).to_sparse()
+    weights = {"one": sparse, "two": sparse * 2, "rows": torch.eye(3).to_sparse_csr()}
+    make_checkpoint(network=weights).save(tmp_path / "last.pt")
+
+    found = Checkpoint.load(tmp_path / "last.pt").network
+
+    for name, tensor in weights.items():
+        assert torch.equal(found[name].to_dense(), tensor.to_dense())
+
+
 def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     """As the extra state of a network of the user's own."""
     checkpoint = make_checkpoint(network={"weight": torch.ones(2), "_extra_state": {"seen": 3}})

@@ -327,15 +327,15 @@ ORDERED = b"ccollections\nOrderedDict\n)R"
     [
         pytest.param(b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", id="memory"),
         pytest.param(b"\x96" + struct.pack("<Q", 1) + b"x.", id="bytes"),
-        pytest.param(b"}" + b")" + b"q\x01h\x01\x86" * 40 + b"K\x01s.", id="tuples"),
+        pytest.param(b"}NNsN\x85" + b"q\x01h\x01\x86" * 40 + b"K\x01s.", id="tuples"),
         pytest.param(b"}q\x01X\x01\x00\x00\x00ah\x01s.", id="itself"),
         pytest.param(ORDERED + b"q\x01X\x01\x00\x00\x00ah\x01s.", id="an ordered mapping"),
         pytest.param(b"](]q\x01(K\x01eh\x01h\x01e.", id="a list that is filled"),
-        pytest.param(b"})" + b"\x85" * (1 << 19) + b"K\x01s.", id="a deep key"),
+        pytest.param(b"}N" + b"\x85" * (1 << 19) + b"K\x01s.", id="a deep key"),
         pytest.param(b"}" + b"(" * 99 + b"K\x01" + b"t" * 99 + b"K\x01s.", id="marked tuples"),
-        pytest.param(b"]" * 99 + b"a" * 98 + b".", id="lists"),
-        pytest.param((b"]" + b"(" + b"N" * 999 + b"e") * 99 + b"a" * 98 + b".", id="long lists"),
-        pytest.param(b"})" + b"X\x01\x00\x00\x00a\x86" * 99 + b"K\x01s.", id="pairs"),
+        pytest.param(b"}(K\x01K\x01K\x02\x85K\x01u.", id="one key of two"),
+        pytest.param(b"}N" + b"X\x01\x00\x00\x00a\x86" * 99 + b"K\x01s.", id="pairs"),
+        pytest.param(b"}ctorch\nSize\nK\x01\x85\x85RK\x01s.", id="a size"),
     ],
 )
 def test_a_pickle_that_asks_for_memory_or_time_is_refused(attacked: Attacked, code: bytes) -> None:
@@ -349,6 +349,8 @@ def test_a_pickle_that_asks_for_memory_or_time_is_refused(attacked: Attacked, co
         *(b"0.", b".", b"\x85.", b"t.", b"h\x07.", b"K", b"(\x85.", b"](e"),
         b"\x96" + struct.pack("<Q", 1 << 40) + b".",
         b"X\xff\xff\xff\x7fx.",
+        b"}" + b"]" * 9999 + b"a" * 9998 + b"Ns.",
+        b"\x8a\x09" + b"\x01" * 9 + b".",  # one of many numbers that have one hash
     ],
 )
 def test_a_pickle_that_takes_what_there_is_not_is_refused(attacked: Attacked, code: bytes) -> None:

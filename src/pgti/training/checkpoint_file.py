@@ -32,10 +32,10 @@ _OPCODES = re.compile(
 )
 """What torch writes for tensors, numbers, texts, lists and mappings."""
 
-_CONTAINERS = ("EMPTY", "TUPLE")
-_FILLING = ("APPEND", "SETITEM", "BUILD")
-_MOST_LEVELS = 32
 _MOST_OPCODES = 1 << 20
+_MOST_BITS = 64  # of a number: longer ones that have one hash are easily found
+_ATOMS = ("torch._utils ", "torch.serialization ")
+"""Functions that give tensors and layouts."""
 
 _GLOBALS = re.compile(
     r"collections OrderedDict|torch \w+Storage|torch\.storage UntypedStorage|torch (Size|u?int\d+)"
@@ -189,7 +189,7 @@ def _check_pickle(file: zipfile.ZipFile) -> None:
     name = next((each for each in file.namelist() if each.split("/", 1)[-1] == "data.pkl"), None)
     if name is None:
         raise ValueError("it has no data.pkl")
-    nesting = _Nesting()
+    stack = _Stack()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file.read(name))):
         if count >= _MOST_OPCODES:
             raise ValueError(f"it has more than {_MOST_OPCODES} instructions")
@@ -197,25 +197,27 @@ def _check_pickle(file: zipfile.ZipFile) -> None:
             raise ValueError(f"it has the instruction {opcode.name}, which no checkpoint needs")
         if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(str(argument)):
             raise ValueError(f"it asks for {argument!r:.80}, which no checkpoint needs")
-        nesting.follow(opcode, argument)
+        if isinstance(argument, int) and argument.bit_length() > _MOST_BITS:
+            raise ValueError(f"it has a number of more than {_MOST_BITS} bits")
+        stack.follow(opcode, argument)
 
 
-class _Nesting:
-    """The stack of a pickle, on which each object is the number of its levels of containers.
+class _Stack:
+    """The stack of a pickle: whether each object is a container; classes are names, marks None.
 
-    A class is its name and a mark is None. Without a limit of levels hashing takes the whole stack
-    of C, and where a container may come twice, a few levels of them never end.
+    What may come twice, or is a key, is no container: hashing one may take the whole stack of C,
+    and a few levels of them, each twice in the next, never end.
     """
 
     def __init__(self) -> None:
-        self._stack: list[int | str | None] = []
-        self._memo: dict[object, int | str | None] = {}
+        self._stack: list[bool | str | None] = []
+        self._memo: dict[object, bool | str | None] = {}
 
     def follow(self, opcode: pickletools.OpcodeInfo, argument: object) -> None:
         """Do what an instruction does.
 
         Raises:
-            ValueError: if it repeats a container, or nests too many.
+            ValueError: if it repeats a container, or makes one a key.
             LookupError: if it takes what there is not.
         """
         if opcode.name.endswith("BINPUT"):
@@ -223,29 +225,26 @@ class _Nesting:
         elif opcode.name == "MARK":
             self._stack.append(None)
         elif opcode.name.endswith("BINGET"):
-            if isinstance(self._memo[argument], int) and self._memo[argument]:
+            if self._memo[argument] is True:
                 raise ValueError("it repeats a tuple, list or mapping, which no checkpoint needs")
             self._stack.append(self._memo[argument])
         elif opcode.stack_after:
             self._stack.append(self._made(opcode, argument))
 
-    def _made(self, opcode: pickletools.OpcodeInfo, argument: object) -> int | str:
+    def _made(self, opcode: pickletools.OpcodeInfo, argument: object) -> bool | str:
         """What an instruction makes of what it takes."""
         name, before = opcode.name, opcode.stack_before
-        taken: list[int | str | None] = []
+        taken: list[bool | str | None] = []
         if pickletools.markobject in before:
             before = before[: before.index(pickletools.markobject)]
             while (each := self._stack.pop()) is not None:
                 taken.append(each)
-        taken += [self._stack.pop() for _ in before]
-        is_tensor = name == "REDUCE" and str(taken[-1]).startswith("torch._utils ")
+        taken += [self._stack.pop() for _ in before]  # the last first
         if name == "GLOBAL":
             return str(argument)
-        if name == "BINPERSID" or is_tensor or not (taken or name.startswith(_CONTAINERS)):
-            return 0
-        filled = taken.pop() if name.startswith(_FILLING) else 1
-        levels = [each if isinstance(each, int) else 0 for each in (filled, *taken)]
-        made = max(levels[0], 1 + max(levels[1:], default=0))
-        if made > _MOST_LEVELS:
-            raise ValueError(f"it nests more than {_MOST_LEVELS} levels, which no checkpoint needs")
-        return made
+        if name.startswith("SETITEM") and True in taken[1:-1:2]:
+            raise ValueError("it has a tuple as a key, which no checkpoint needs")
+        is_call_of_torch = name == "REDUCE" and str(taken[-1]).startswith(_ATOMS)
+        if name == "BINPERSID" or is_call_of_torch:
+            return False
+        return bool(taken) or name in ("EMPTY_LIST", "EMPTY_DICT")
