@@ -86,7 +86,9 @@ def cached_files(
                 part = folder / f"{download.name}{token}.part"
                 sha256 = checksums.sha256(download.name)
                 try:
-                    _download(download, part, sha256, dataset, callbacks)
+                    with StagedDirectory(folder / "new", check_target=lambda _: None) as staged:
+                        _download(download, part, staged.path, sha256, dataset, callbacks)
+                        (staged.path / download.name).replace(path)
                 finally:
                     if not is_alone:
                         part.unlink(missing_ok=True)
@@ -181,11 +183,12 @@ def _find(
 def _download(
     download: Download,
     part: Path,
+    directory: Path,
     sha256: str | None,
     dataset: Dataset,
     callbacks: FetchCallbacks,
 ) -> None:
-    """Download a file; it gets its name when it is complete and has the expected checksum."""
+    """Download a file into a directory, which has it when it has the expected checksum."""
     pooch = import_pooch()
     folder = part.parent
     known_hash = None if download.md5 is None else f"md5:{download.md5}"
@@ -210,7 +213,7 @@ def _download(
                 download.url,
                 known_hash=known_hash,
                 fname=download.name,
-                path=folder,
+                path=directory,
                 downloader=downloader,
             )
     except ValueError as error:  # a checksum that does not match; all else is a FetchError

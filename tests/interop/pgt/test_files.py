@@ -132,10 +132,10 @@ def test_an_archive_that_cannot_be_unpacked_there(
     write_metr_la(tmp_path)
     zipped(tmp_path, "node_values.npy", "adj_mat.npy")
 
-    def refused(**_: Any) -> None:
+    def refused(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("pgti.interop.pgt.data.data_sets.tempfile.TemporaryDirectory", refused)
+    monkeypatch.setattr("pgti.interop.pgt.data.data_sets.StagedDirectory", refused)
     with pytest.raises(DataError, match=r"Read-only file system.*: unpack METR-LA.zip elsewhere"):
         get_index_dataset("METR-LA", data_dir=tmp_path)
 
