@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pgti.display import count_of
+from pgti.display import count_of, size_text
 from pgti.errors import ConfigError, DataError, option
 from pgti.graph import SensorGraph
 from pgti.ingestion.arrays.axes_guards import note_other_axes, refuse_other_axes
@@ -34,11 +34,14 @@ from pgti.ingestion.sources import (
 from pgti.ingestion.times.resample import resample, with_interval_of_grid
 from pgti.ingestion.times.start_times import finish_without_times, with_interval
 from pgti.ingestion.times.timeline import Timeline
+from pgti.memory import available_bytes
 from pgti.options import check_names, require_path, require_type
 from pgti.signatures import accept_options
 from pgti.store import SeriesStore, StoreWriter, check_target
 
 __all__ = ["ingest", "read_graph"]
+
+_NODE_BYTES = 512  # of an id, its place and its copies
 
 
 @accept_options(IngestOptions)
@@ -263,6 +266,12 @@ def _find_graph(
 def _match_graph(
     readings: Readings, raw: RawGraph | None, options: IngestOptions, *, is_given: bool
 ) -> MatchedGraph:
+    if _NODE_BYTES * readings.num_nodes > (free := available_bytes()):
+        raise DataError(
+            f"{readings.name} has {count_of(readings.num_nodes, 'sensor')}, whose ids take "
+            f"{size_text(_NODE_BYTES * readings.num_nodes)} of memory, and {size_text(free)} are "
+            "free"
+        )
     if raw is not None:
         _check_neighbours(raw, options, is_given=is_given)
         refuse_other_axes(readings, raw)

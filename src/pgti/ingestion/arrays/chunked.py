@@ -14,18 +14,27 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pgti.display import size_text
 from pgti.errors import DataError
 from pgti.ingestion.arrays.packing import Packing
 from pgti.ingestion.readings import row_blocks, rows_per_chunk
 from pgti.ingestion.staging import RowStage
 from pgti.memory import available_bytes
 
-__all__ = ["ChunkedArray", "check_chunk", "check_row", "find_observed", "read_rows"]
+__all__ = [
+    "ChunkedArray",
+    "check_chunk",
+    "check_overhang",
+    "check_row",
+    "find_observed",
+    "read_rows",
+]
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Any]]
 Slices: TypeAlias = tuple[slice, ...]
 
 _VALUE_BYTES = 16  # a stored number and its float64
+_OVERHANG_BYTES = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -106,6 +115,28 @@ def check_chunk(name: str, chunk: tuple[int, ...], itemsize: int, budget_bytes: 
             f"{name} is stored in chunks of {num_bytes / 2**20:,.0f} MiB "
             f"({' x '.join(map(str, chunk))}), which must be read whole, and "
             f"{free / 2**20:,.0f} MiB are free: write it again in smaller chunks"
+        )
+
+
+def check_overhang(
+    name: str, shape: tuple[int, ...], chunks: tuple[int, ...], itemsize: int
+) -> None:
+    """Refuse chunks that are much larger than the whole array, for a chunk is unpacked whole.
+
+    Args:
+        name: what messages call the array.
+        shape: its shape.
+        chunks: sizes of what is stored together.
+        itemsize: bytes of a stored number.
+
+    Raises:
+        DataError: giving both.
+    """
+    num_bytes = math.prod(chunks) * itemsize
+    if num_bytes > max(_OVERHANG_BYTES, 2 * math.prod(shape) * itemsize):
+        raise DataError(
+            f"{name} has the shape {shape} and is stored in chunks of {chunks}, which take "
+            f"{size_text(num_bytes)}: write it again in smaller chunks"
         )
 
 

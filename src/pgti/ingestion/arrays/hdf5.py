@@ -17,6 +17,8 @@ from pgti.display import count_of
 from pgti.errors import DataError, option
 from pgti.ingestion.arrays.axes_arrays import BoxReader, StoredArray
 from pgti.ingestion.arrays.axes_labels import Labels, label_axes, open_stored, wanted_ndims
+from pgti.ingestion.arrays.chunked import check_overhang
+from pgti.ingestion.arrays.hdf5_chunks import read_box
 from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
 from pgti.ingestion.arrays.packing import Packing
 from pgti.ingestion.arrays.pandas_hdf5 import (
@@ -185,13 +187,15 @@ def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readi
             )
         return _open_table(path, key, open_pandas_table(dataset, name, options))
     packing = Packing.of(dict(dataset.attrs), dataset.dtype, name)
+    if dataset.chunks is not None:
+        check_overhang(name, dataset.shape, dataset.chunks, dataset.dtype.itemsize)
     notes = _note_unwritten(dataset, packing, name)
 
     @contextmanager
     def open_pieces() -> Iterator[BoxReader]:
         with reraise_read_errors(name, _FORMAT), open_hdf5_file(path) as reopened:
             stored = reopened[key]
-            yield lambda box: packing.decode(stored[box])
+            yield lambda box: packing.decode(read_box(stored, box))
 
     array = StoredArray(
         name=name,
@@ -207,7 +211,7 @@ def _open_key(path: Path, file: Node, key: str, options: IngestOptions) -> Readi
         if hasattr(item, "dtype") and item != dataset
     }
     labels = Labels(
-        name=path.name, arrays=arrays, read=lambda each: np.asarray(arrays[each]), text_kinds="SUO"
+        name=path.name, arrays=arrays, read=lambda each: read_box(arrays[each]), text_kinds="SUO"
     )
     readings = label_axes(open_stored(array, options), dataset.shape, labels, options)
     return replace(readings, notes=(*readings.notes, *notes))

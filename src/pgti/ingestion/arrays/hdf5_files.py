@@ -1,10 +1,11 @@
-"""HDF5 files that hold their own numbers."""
+"""HDF5 files that hold their own numbers, and which the library comes back from."""
 
 from pathlib import Path
 from typing import Any
 
 from pgti.display import shorten
 from pgti.errors import DataError, MissingExtraError
+from pgti.ingestion.arrays.hdf5_walk import check_walk
 
 __all__ = ["open_hdf5_file"]
 
@@ -14,7 +15,8 @@ def open_hdf5_file(path: Path) -> Any:
 
     Raises:
         DataError: if it leads to other files, which it may name at will: readings that a virtual
-            dataset does not find are its fill value, and any file can be raw storage.
+            dataset does not find are its fill value, and any file can be raw storage; or if its
+            descriptions have no end.
         MissingExtraError: if h5py is not installed.
     """
     try:
@@ -38,6 +40,7 @@ def open_hdf5_file(path: Path) -> Any:
             "into one file"
         )
 
+    check_walk(path)
     file = h5py.File(path, "r")
     try:
         found = file.visititems_links(find_link) or file.visititems(find_dataset)

@@ -8,6 +8,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pgti.ingestion.arrays.axes_labels import (
     open_stored,
     wanted_ndims,
 )
+from pgti.ingestion.arrays.hdf5_chunks import read_box
 from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
 from pgti.ingestion.arrays.matlab_elements import check_elements, complex_numbers
 from pgti.ingestion.arrays.stacked import stack_channels
@@ -42,6 +44,7 @@ _DTYPES = {"double": "f8", "single": "f4", "logical": "?", "char": "U1", "cell":
     for bits in (8, 16, 32, 64)
 }
 _MAX_LABELS = 1 << 22
+_MAX_UNPACKED = 1032  # bytes that deflate makes of one; each number takes one at least
 _FIRST_DAY, _LAST_DAY = 600_000, 900_000  # MATLAB's day numbers of the years 1642 to 2464
 _UNIX_DAY = 719_529  # of 1970-01-01
 
@@ -145,6 +148,13 @@ class _File5:
         self._path = path
         with _reraise(path.name):
             listed = scipy.io.whosmat(path)
+        most = _MAX_UNPACKED * path.stat().st_size
+        for key, shape, kind in listed:
+            if kind in _DTYPES and math.prod(shape) > most:
+                raise DataError(
+                    f"{path.name} is truncated: it promises {shape} numbers of {key} in "
+                    f"{path.stat().st_size:,} bytes; copy it again"
+                )
         self.kinds = {key: kind for key, _, kind in listed}
         self._shapes: dict[str, tuple[int, ...]] = {key: shape for key, shape, _ in listed}
 
@@ -250,7 +260,7 @@ class _Hdf5File:
         @contextlib.contextmanager
         def open_array() -> Iterator[BoxReader]:
             with _reraise(name), open_hdf5_file(self._path) as file:
-                yield file[key.replace(".", "/")].__getitem__
+                yield partial(read_box, file[key.replace(".", "/")])
 
         variable = self._variables[key]
         return StoredArray(
@@ -273,10 +283,10 @@ class _Hdf5File:
             if item.size > _MAX_LABELS:
                 raise DataError(f"{key} of {self._path.name} has {item.size} cells: too many")
             if variable.dtype.kind != "U":
-                return np.asarray(item[()]).T
+                return read_box(item).T
             if item.dtype.kind != "O":
-                return np.array([_text_of_codes(row) for row in np.atleast_2d(item[()]).T])
-            cells = [file[reference] for reference in item[()].reshape(-1)]
+                return np.array([_text_of_codes(row) for row in np.atleast_2d(read_box(item)).T])
+            cells = [file[reference] for reference in read_box(item).reshape(-1)]
             return np.array([_text_of_cell(cell) for cell in cells])
 
 
@@ -296,7 +306,8 @@ def _text_of_cell(cell: Any) -> str:
     if "MATLAB_empty" in cell.attrs:
         return ""
     is_text = kind in (b"char", "char")
-    return _text_of_codes(cell[()].reshape(-1)) if is_text else _text_of(cell[()])
+    values = read_box(cell)
+    return _text_of_codes(values.reshape(-1)) if is_text else _text_of(values)
 
 
 def _text_of_codes(codes: NDArray[Any]) -> str:

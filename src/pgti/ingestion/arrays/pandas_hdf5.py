@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pgti.display import count_of
 from pgti.errors import DataError
+from pgti.ingestion.arrays.hdf5_chunks import read_box
 from pgti.ingestion.instants import RowLabels, epoch_seconds, zone_from_tzinfo
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import as_floats, ids_to_text
@@ -65,12 +66,13 @@ class PandasTable:
     ) -> tuple[NDArray[np.floating[Any]], NDArray[Any]]:
         """Floats [rows, N C] and the stored index [rows]."""
         if "table" in group:
-            rows = group["table"][first:stop]
+            rows = read_box(group["table"], (slice(first, stop),))
             pieces = [rows[field].reshape(stop - first, -1) for field in self.columns]
             times = rows["index"]
         else:
-            pieces = [group[f"{block}_values"][first:stop] for block in self.columns]
-            times = group["axis1"][first:stop]
+            box = (slice(first, stop),)
+            pieces = [read_box(group[f"{block}_values"], box) for block in self.columns]
+            times = read_box(group["axis1"], box)
         return self._join([as_floats(piece) for piece in pieces]), times
 
     def epoch_seconds(self, index: NDArray[Any], first_row: int) -> NDArray[np.int64]:
@@ -185,7 +187,7 @@ def _axis_labels(group: Node, axis: str, name: str) -> Labels:
     levels = []
     for level in range(num_levels):
         labels = _labels(group[f"{axis}_level{level}"], name)
-        levels.append([labels[place] for place in group[f"{axis}_label{level}"][:].tolist()])
+        levels.append([labels[place] for place in read_box(group[f"{axis}_label{level}"]).tolist()])
     return tuple(zip(*levels, strict=True))
 
 
@@ -253,13 +255,14 @@ def read_locations(group: Node, name: str) -> tuple[tuple[str, ...], NDArray[np.
         table = group["table"]
         if not _text(table.attrs.get("index_kind", b"")).startswith(("string", "integer")):
             return None
+        rows = read_box(table)
         cells = {
-            label: table[field][:].reshape(len(table), -1)[:, place]
+            label: rows[field].reshape(len(rows), -1)[:, place]
             for field in table.dtype.names
             if field != "index" and table.dtype[field].base.kind in "iuf"
             for place, label in enumerate(_field_labels(table, field, name))
         }
-        ids = table["index"]
+        ids = rows["index"]
     else:
         index = group.get("axis1")
         kind = "" if index is None else _text(index.attrs.get("kind", b""))
@@ -269,8 +272,9 @@ def read_locations(group: Node, name: str) -> tuple[tuple[str, ...], NDArray[np.
         for number in range(int(group.attrs["nblocks"])):
             values, items = (group[f"block{number}_{part}"] for part in ("values", "items"))
             if values.dtype.kind in "iuf" and items.dtype.kind in "iuS":
-                cells.update(zip(ids_to_text(items[:]), values[:].T, strict=True))
-        ids = index[:]
+                labels = ids_to_text(read_box(items))
+                cells.update(zip(labels, read_box(values).T, strict=True))
+        ids = read_box(index)
     named = {str(label).lower(): label for label in cells}
     for latitude, longitude in _COORDINATES:
         if latitude in named and longitude in named:
@@ -284,7 +288,7 @@ def _labels(dataset: Node, name: str) -> tuple[str, ...]:
         raise DataError(
             f"{name} has pickled columns ({dataset.dtype}): name columns by text or whole numbers"
         )
-    return ids_to_text(dataset[:])
+    return ids_to_text(read_box(dataset))
 
 
 def _time_unit(kind: bytes | str, index_class: bytes | str, name: str) -> str | None:

@@ -4,13 +4,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgti.display import shorten
 from pgti.errors import PARSER_ERRORS, ConfigError, DataError, MissingExtraError, option
+from pgti.ingestion.arrays.hdf5_chunks import check_box
 from pgti.ingestion.arrays.hdf5_files import open_hdf5_file
-from pgti.ingestion.labelled.labelled import labelled_readings
+from pgti.ingestion.labelled.labelled import PartCheck, labelled_readings
 from pgti.ingestion.options import IngestOptions
 from pgti.ingestion.readings import Readings, reraise_read_errors
 from pgti.ingestion.remote import reraise_remote_errors
@@ -29,6 +31,7 @@ _AS_STORED = {
     "cache": False,
 }
 _NETCDF_3, _NETCDF_5, _HDF5 = (b"CDF\x01", b"CDF\x02"), b"CDF\x05", b"\x89HDF"
+_COORDINATE_BYTES = 1 << 26
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 
 
@@ -53,16 +56,31 @@ def open_netcdf(path: Path, options: IngestOptions) -> Readings:
     _import_xarray("netcdf", *(("h5netcdf",) if engine == "h5netcdf" else ()))
 
     # h5netcdf complains of files that are cut off on standard error too.
-    groups = _hdf5_groups(path) if engine == "h5netcdf" else []
-    return _open(lambda: nullcontext(path), engine, options, path.name, lambda: groups)
+    if engine == "scipy":
+        return _open(lambda: nullcontext(path), engine, options, path.name, list)
+    groups = _check_hdf5(path)
+    check = partial(_check_part, path)
+    return _open(lambda: nullcontext(path), engine, options, path.name, lambda: groups, check)
 
 
-def _hdf5_groups(path: Path) -> list[str]:
-    """The outermost groups of a file."""
+def _check_hdf5(path: Path) -> list[str]:
+    """The outermost groups of a file, of which all coordinates are whole."""
     import h5py  # noqa: PLC0415 - h5netcdf brings it
 
+    def check(_: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.nbytes <= _COORDINATE_BYTES:
+            check_box(item)
+
     with reraise_read_errors(path.name, "NetCDF"), open_hdf5_file(path) as file:
+        file.visititems(check)
         return [key for key, each in file.items() if isinstance(each, h5py.Group)]
+
+
+def _check_part(path: Path, key: str, box: tuple[slice, ...]) -> None:
+    import h5py  # noqa: PLC0415 - h5netcdf brings it
+
+    with h5py.File(path, "r") as file:
+        check_box(file[key], box)
 
 
 def is_zarr(path: Path) -> bool:
@@ -93,7 +111,9 @@ def open_zarr(source: Path | str, options: IngestOptions, name: str) -> Readings
 
     @contextmanager
     def opener() -> Iterator[Any]:
-        with _reading(source):
+        from pgti.ingestion.labelled.zarr_chunks import bounded_chunks  # noqa: PLC0415 - optional
+
+        with _reading(source), bounded_chunks():
             yield _zarr_store(source)
 
     return _open(opener, "zarr", options, name, list_groups)
@@ -105,6 +125,7 @@ def _open(
     options: IngestOptions,
     name: str,
     list_groups: Callable[[], list[str]],
+    check: PartCheck | None = None,
 ) -> Readings:
     """Readings of a group of a file: the one that the values name, else the outermost."""
     parted = [value.strip("/").rpartition("/") for value in options.values]
@@ -139,7 +160,11 @@ def _open(
                 f"{name} has its variables in groups ({shorten(groups)}): name one with "
                 f"{option('values', f'{groups[0]}/variable')}"
             )
-    return labelled_readings(opener, options, name, what, is_netcdf=what == "NetCDF")
+    in_group = None
+    if check is not None:
+        in_group = lambda key, box: check(f"{group}/{key}", box)  # noqa: E731
+    is_netcdf = what == "NetCDF"
+    return labelled_readings(opener, options, name, what, is_netcdf=is_netcdf, check=in_group)
 
 
 def _import_xarray(extra: str, *libraries: str) -> None:

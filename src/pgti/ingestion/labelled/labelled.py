@@ -4,9 +4,9 @@ Nothing is read but names, attributes, coordinates and times until rows are want
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from pgti.errors import DataError, option
 from pgti.ingestion.arrays.chunked import (
     ChunkedArray,
     Opener,
+    check_overhang,
     check_row,
     find_observed,
     read_rows,
@@ -44,7 +45,11 @@ from pgti.ingestion.readings import (
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["XarrayObject", "labelled_readings", "open_xarray"]
+__all__ = ["PartCheck", "XarrayObject", "labelled_readings", "open_xarray"]
+
+
+PartCheck: TypeAlias = Callable[[str, tuple[slice, ...]], None]
+"""`check(key, box)` raises if that part of a variable is damaged."""
 
 
 @runtime_checkable
@@ -75,7 +80,13 @@ def open_xarray(source: Any, options: IngestOptions) -> Readings:
 
 
 def labelled_readings(
-    opener: Opener, options: IngestOptions, name: str, what: str, *, is_netcdf: bool = False
+    opener: Opener,
+    options: IngestOptions,
+    name: str,
+    what: str,
+    *,
+    is_netcdf: bool = False,
+    check: PartCheck | None = None,
 ) -> Readings:
     """Readings in a Dataset that is opened whenever it is read.
 
@@ -85,6 +96,7 @@ def labelled_readings(
         name: what messages call it.
         what: its format.
         is_netcdf: whether NetCDF's own fill values are missing where no attribute names one.
+        check: of each part before it is read, where the library that reads it does not check.
 
     Raises:
         ConfigError: if an option names what it does not have.
@@ -95,7 +107,7 @@ def labelled_readings(
         keys = _choose_variables(dataset, options, name)
         axes = [find_axes(dataset, key, options.axes, name) for key in keys]
         arrays = tuple(
-            _describe_array(dataset, key, each, name, is_netcdf=is_netcdf)
+            _describe_array(dataset, key, each, name, is_netcdf=is_netcdf, check=check)
             for key, each in zip(keys, axes, strict=True)
         )
         _check_together(keys, axes, name)
@@ -208,7 +220,13 @@ def _is_single_series(dataset: "xr.Dataset", key: str) -> bool:
 
 
 def _describe_array(
-    dataset: "xr.Dataset", key: str, axes: LabelledAxes, name: str, *, is_netcdf: bool
+    dataset: "xr.Dataset",
+    key: str,
+    axes: LabelledAxes,
+    name: str,
+    *,
+    is_netcdf: bool,
+    check: PartCheck | None,
 ) -> ChunkedArray:
     """A variable as an array [T, *space, channels]."""
     variable, name = dataset.variables[key], f"{key} of {name}"
@@ -225,11 +243,14 @@ def _describe_array(
     )
     order = [axes.time, *axes.space, *([axes.channel] if axes.channel else [])]
     chunks = _stored_chunks(variable)
+    check_overhang(name, variable.shape, tuple(chunks.values()), variable.dtype.itemsize)
     stored = [order.index(str(dim)) for dim in variable.dims if str(dim) in order]
     end = () if axes.channel else (1,)
 
     def fetch(opened: "xr.Dataset", slices: tuple[slice, ...]) -> NDArray[Any]:
         places: dict[Any, Any] = dict(zip(order, slices, strict=False))
+        if check is not None:
+            check(key, tuple(places.get(dim, slice(0, 1)) for dim in variable.dims))
         places.update(dict.fromkeys(axes.single, 0))
         return np.asarray(opened.variables[key].isel(places).transpose(*order).values)
 
