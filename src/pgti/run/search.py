@@ -128,6 +128,8 @@ class Search:
                     if trial is None:
                         break
                     self._try(study, trial)
+            with self._locked():
+                self._keep_best(study)  # a start before may not have come to it
         except Interrupted as stop:
             raise Interrupted(
                 f"the search {self.path} was stopped and goes on if it is started again",
