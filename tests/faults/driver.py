@@ -14,7 +14,6 @@ import sys
 import tempfile
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
 
@@ -76,8 +75,9 @@ def work(request: dict[str, Any], answers: int) -> None:
         ctypes.c_long(request["failing"]),
         ctypes.c_long(request["choice"]),
         int(request["persists"]),
-        int(request["counts_reads"]),
     )
+    if request["records"]:
+        SHIM.fault_record()
     code = run_command(request["tokens"])
     calls = SHIM.fault_log().decode(errors="replace").splitlines()
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,5 @@
-/* Preloaded: counts the calls that write below a directory, and fails the one that is asked for.
+/* Preloaded: counts the calls below a directory that open, write or change names, and fails the one
+   that is asked for.
 
    Not reached: what libc does inside of itself (fclose writing what fwrite has held), calls that a
    library makes without libc, and memory that is mapped for writing. */
@@ -39,7 +40,7 @@ static const int ERRORS[NUM_OPS][8] = {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX];
 static long num_calls, failing, choice;
-static int reads_count, goes_on, error_of_all;
+static int goes_on, error_of_all, records;
 static char *log_text;
 static size_t log_size;
 static FILE *log_file;
@@ -50,12 +51,15 @@ static FILE *log_file;
 
 /* Fail call number `k` (from 1; 0: none) below a directory with one of the errors that it can have,
    chosen by `which`; `persists`: and all later calls that can have the same. */
-void fault_arm(const char *directory, long k, long which, int persists, int counts_reads) {
+void fault_arm(const char *directory, long k, long which, int persists) {
     strncpy(root, directory, sizeof root - 1);
-    failing = k, choice = which, goes_on = persists, reads_count = counts_reads;
+    failing = k, choice = which, goes_on = persists;
     num_calls = 0, error_of_all = 0;
     log_file = open_memstream(&log_text, &log_size);
 }
+
+/* Write into the log also what each call has changed, for `power_cut.py`. */
+void fault_record(void) { records = 1; }
 
 /* A line for each call: its name and path, and the error if it has failed. */
 const char *fault_log(void) {
@@ -95,10 +99,6 @@ static int fails(enum op op, int descriptor, const char *path) {
         errno = before;
         return 0;
     }
-    if (op <= READ && !reads_count) {
-        errno = before;
-        return 0;
-    }
     pthread_mutex_lock(&mutex);
     num_calls++;
     while (ERRORS[op][num_errors]) num_errors++;
@@ -122,6 +122,52 @@ static enum op op_of(int flags) {
                                                           : READ;
 }
 
+/* Logs what a call has changed: the inode of a file, and a text; errno stays. */
+static void record(int file, const char *path, const char *format, ...) {
+    char place[PATH_MAX];
+    struct stat status = {0};
+    int before = errno;
+    if (records && place_of(path ? AT_FDCWD : file, path, place)) {
+        va_list rest;
+        if (path ? lstat(place, &status) : fstat(file, &status)) status.st_ino = 0;
+        pthread_mutex_lock(&mutex);
+        fprintf(log_file, "= %ld ", (long)status.st_ino);
+        va_start(rest, format);
+        vfprintf(log_file, format, rest);
+        va_end(rest);
+        fprintf(log_file, " %s\n", place + strlen(root));
+        pthread_mutex_unlock(&mutex);
+    }
+    errno = before;
+}
+
+static ssize_t recorded(int file, const void *data, ssize_t size, off_t where) {
+    if (records && size > 0) {
+        char *text = malloc(2 * size + 1);
+        for (ssize_t i = 0; i < size; i++)
+            sprintf(text + 2 * i, "%02x", ((const unsigned char *)data)[i]);
+        record(file, NULL, "write %ld %s", (long)where, text);
+        free(text);
+    }
+    return size;
+}
+
+static int exists(int at, const char *path) {
+    struct stat status;
+    int before = errno, is_there = records && !fstatat(at, path, &status, 0);
+    errno = before;
+    return is_there;
+}
+
+/* After a file is opened that was there before, or was not. */
+static int opened(int file, int flags, int was_there) {
+    if (records && file >= 0 && op_of(flags) >= OPEN) {
+        if (!was_there) record(file, NULL, "create");
+        else if (flags & O_TRUNC) record(file, NULL, "truncate 0");
+    }
+    return file;
+}
+
 #define MODE_OF(flags)                                                                             \
     mode_t mode = 0;                                                                               \
     if ((flags) & (O_CREAT | (O_TMPFILE & ~O_DIRECTORY))) {                                        \
@@ -135,7 +181,9 @@ static enum op op_of(int flags) {
     int name(const char *path, int flags, ...) {                                                   \
         MODE_OF(flags);                                                                            \
         REAL(int, name, const char *, int, mode_t);                                                \
-        return fails(op_of(flags), AT_FDCWD, path) ? -1 : real(path, flags, mode);                 \
+        int was_there = exists(AT_FDCWD, path);                                                    \
+        if (fails(op_of(flags), AT_FDCWD, path)) return -1;                                        \
+        return opened(real(path, flags, mode), flags, was_there);                                  \
     }
 OPEN_CALL(open)
 OPEN_CALL(open64)
@@ -144,7 +192,9 @@ OPEN_CALL(open64)
     int name(int at, const char *path, int flags, ...) {                                           \
         MODE_OF(flags);                                                                            \
         REAL(int, name, int, const char *, int, mode_t);                                           \
-        return fails(op_of(flags), at, path) ? -1 : real(at, path, flags, mode);                   \
+        int was_there = exists(at, path);                                                          \
+        if (fails(op_of(flags), at, path)) return -1;                                              \
+        return opened(real(at, path, flags, mode), flags, was_there);                              \
     }
 OPENAT_CALL(openat)
 OPENAT_CALL(openat64)
@@ -169,14 +219,18 @@ static size_t part_of(size_t size) { return error_of_all && size > 1 ? size / 2 
 ssize_t write(int file, const void *data, size_t size) {
     REAL(ssize_t, write, int, const void *, size_t);
     int was_full = error_of_all;
-    if (!fails(WRITE, file, NULL)) return real(file, data, size);
+    if (!fails(WRITE, file, NULL)) {
+        ssize_t done = real(file, data, size);
+        return recorded(file, data, done, records ? lseek(file, 0, SEEK_CUR) - done : 0);
+    }
     return !was_full && part_of(size) ? real(file, data, part_of(size)) : -1;
 }
 
 #define PWRITE_CALL(name)                                                                          \
     ssize_t name(int file, const void *data, size_t size, off_t where) {                           \
         REAL(ssize_t, name, int, const void *, size_t, off_t);                                     \
-        return fails(WRITE, file, NULL) ? -1 : real(file, data, size, where);                      \
+        if (fails(WRITE, file, NULL)) return -1;                                                   \
+        return recorded(file, data, real(file, data, size, where), where);                         \
     }
 PWRITE_CALL(pwrite)
 PWRITE_CALL(pwrite64)
@@ -220,7 +274,10 @@ FALLOCATE_CALL(fallocate64)
 #define SYNC_CALL(name)                                                                            \
     int name(int file) {                                                                           \
         REAL(int, name, int);                                                                      \
-        return root[0] ? -fails(SYNC, file, NULL) : real(file);                                    \
+        if (!root[0]) return real(file);                                                           \
+        if (fails(SYNC, file, NULL)) return -1;                                                    \
+        record(file, NULL, "sync");                                                                \
+        return 0;                                                                                  \
     }
 SYNC_CALL(fsync)
 SYNC_CALL(fdatasync)
@@ -228,28 +285,44 @@ SYNC_CALL(fdatasync)
 #define TRUNCATE_CALL(name)                                                                        \
     int name(const char *path, off_t size) {                                                       \
         REAL(int, name, const char *, off_t);                                                      \
-        return fails(TRUNCATE, AT_FDCWD, path) ? -1 : real(path, size);                            \
+        if (fails(TRUNCATE, AT_FDCWD, path)) return -1;                                            \
+        record(0, path, "truncate %ld", (long)size);                                               \
+        return real(path, size);                                                                   \
     }                                                                                              \
     int f##name(int file, off_t size) {                                                            \
         REAL(int, f##name, int, off_t);                                                            \
-        return fails(TRUNCATE, file, NULL) ? -1 : real(file, size);                                \
+        if (fails(TRUNCATE, file, NULL)) return -1;                                                \
+        record(file, NULL, "truncate %ld", (long)size);                                            \
+        return real(file, size);                                                                   \
     }
 TRUNCATE_CALL(truncate)
 TRUNCATE_CALL(truncate64)
 
+/* Names are recorded before they change: what fails afterwards is a fault of the test. */
+static void moves(const char *from, const char *to, const char *how) {
+    char place[PATH_MAX];
+    if (place_of(AT_FDCWD, to, place)) record(0, from, "%s %s", how, place + strlen(root));
+}
+
 int rename(const char *from, const char *to) {
     REAL(int, rename, const char *, const char *);
-    return fails(RENAME, AT_FDCWD, to) ? -1 : real(from, to);
+    if (fails(RENAME, AT_FDCWD, to)) return -1;
+    moves(from, to, "rename");
+    return real(from, to);
 }
 
 int renameat(int from_at, const char *from, int to_at, const char *to) {
     REAL(int, renameat, int, const char *, int, const char *);
-    return fails(RENAME, to_at, to) ? -1 : real(from_at, from, to_at, to);
+    if (fails(RENAME, to_at, to)) return -1;
+    moves(from, to, "rename");
+    return real(from_at, from, to_at, to);
 }
 
 int renameat2(int from_at, const char *from, int to_at, const char *to, unsigned flags) {
     REAL(int, renameat2, int, const char *, int, const char *, unsigned);
-    return fails(RENAME, to_at, to) ? -1 : real(from_at, from, to_at, to, flags);
+    if (fails(RENAME, to_at, to)) return -1;
+    moves(from, to, flags & RENAME_EXCHANGE ? "exchange" : "rename");
+    return real(from_at, from, to_at, to, flags);
 }
 
 int link(const char *from, const char *to) {
@@ -264,7 +337,10 @@ int symlink(const char *target, const char *path) {
 
 int mkdir(const char *path, mode_t mode) {
     REAL(int, mkdir, const char *, mode_t);
-    return fails(MKDIR, AT_FDCWD, path) ? -1 : real(path, mode);
+    if (fails(MKDIR, AT_FDCWD, path)) return -1;
+    int result = real(path, mode);
+    if (!result) record(0, path, "mkdir");
+    return result;
 }
 
 int mkdirat(int at, const char *path, mode_t mode) {
@@ -274,15 +350,22 @@ int mkdirat(int at, const char *path, mode_t mode) {
 
 int unlink(const char *path) {
     REAL(int, unlink, const char *);
-    return fails(REMOVE, AT_FDCWD, path) ? -1 : real(path);
+    if (fails(REMOVE, AT_FDCWD, path)) return -1;
+    record(0, path, "remove");
+    return real(path);
 }
 
 int rmdir(const char *path) {
     REAL(int, rmdir, const char *);
-    return fails(REMOVE, AT_FDCWD, path) ? -1 : real(path);
+    if (fails(REMOVE, AT_FDCWD, path)) return -1;
+    record(0, path, "remove");
+    return real(path);
 }
 
 int unlinkat(int at, const char *path, int flags) {
+    char place[PATH_MAX];
     REAL(int, unlinkat, int, const char *, int);
-    return fails(REMOVE, at, path) ? -1 : real(at, path, flags);
+    if (fails(REMOVE, at, path)) return -1;
+    if (place_of(at, path, place)) record(0, place, "remove");
+    return real(at, path, flags);
 }

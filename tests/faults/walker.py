@@ -1,12 +1,11 @@
 """Commands whose calls to the system fail one by one: what they leave, and what they say."""
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,11 @@ class Fault:
         choice: chooses among the errors that the call can have.
         persists: whether all later calls that can have the same error fail as well, as on a disk
             that is full.
-        counts_reads: whether files and directories that are opened for reading count.
     """
 
     number: int = 0
     choice: int = 0
     persists: bool = False
-    counts_reads: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +55,23 @@ class Ended:
 
 
 class Walker:
-    """Runs commands below a directory, in children of a process that has imported everything."""
+    """Runs commands below a directory, in children of a process that has imported everything.
+
+    Args:
+        shim: the compiled shim.
+        scratch: an empty directory.
+
+    Attributes:
+        root: the directory.
+        template: what it holds before a command, once it is made.
+        url: of the server that has the files of data sets.
+    """
 
     def __init__(self, shim: Path, scratch: Path) -> None:
         self._scratch = scratch
-        self.root = scratch / "root"
+        self.root, self.template = scratch / "root", scratch / "template"
         self.url = ""
+        self._imported = set[str]()
         self._driver = subprocess.Popen(
             [sys.executable, str(HERE / "driver.py")],
             stdin=subprocess.PIPE,
@@ -73,14 +81,26 @@ class Walker:
         )
 
     def run(
-        self, tokens: list[str], fault: Fault | None = None, *, lists_modules: bool = False
+        self,
+        tokens: Sequence[str],
+        fault: Fault | None = None,
+        *,
+        lists_modules: bool = False,
+        records: bool = False,
     ) -> Ended:
-        """Run a command line in the root."""
+        """Run a command line in the root.
+
+        Args:
+            tokens: the command line.
+            fault: the call that fails; none if not given.
+            lists_modules: whether to list what was imported.
+            records: whether the calls also say what they have changed, in lines that begin with =.
+        """
         fault = fault or Fault()
         out, err = self._scratch / "out", self._scratch / "err"
         answer = self._ask(
             {
-                "tokens": tokens,
+                "tokens": list(tokens),
                 "root": str(self.root),
                 "out": str(out),
                 "err": str(err),
@@ -88,15 +108,21 @@ class Walker:
                 "failing": fault.number,
                 "choice": fault.choice,
                 "persists": fault.persists,
-                "counts_reads": fault.counts_reads,
                 "lists_modules": lists_modules,
+                "records": records,
             }
         )
         return Ended(out=out.read_text(), err=err.read_text(), **answer)
 
+    def restore(self) -> None:
+        """Let the root hold what it held at first."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.copytree(self.template, self.root)
+
     def import_all(self, names: list[str]) -> None:
         """Let the process import what its children would import again and again."""
-        self._ask({"import": names})
+        self._ask({"import": sorted({*names} - self._imported)})
+        self._imported.update(names)
 
     def close(self) -> None:
         """End the process."""

@@ -3,6 +3,7 @@
 from pgti.storage.atomic import remove_partial_files as remove_partial_files
 from pgti.storage.atomic import replace_atomically as replace_atomically
 from pgti.storage.atomic import reraise_os_errors as reraise_os_errors
+from pgti.storage.atomic import sync_directory as sync_directory
 from pgti.storage.atomic import write_atomically as write_atomically
 from pgti.storage.json_text import json_text as json_text
 from pgti.storage.json_text import parse_json_object as parse_json_object

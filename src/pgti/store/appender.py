@@ -23,6 +23,7 @@ from pgti.storage import (
     remove_partial_files,
     replace_atomically,
     reraise_os_errors,
+    sync_directory,
 )
 from pgti.store.codec import Values
 from pgti.store.covariates import as_future
@@ -212,6 +213,7 @@ class StoreAppender:
                 seconds = time_axis.seconds.astype("<i8")
                 self._write_part(meta, TIME_FILE, seconds[:known], seconds[known:])
             text = meta.to_json().encode()
+            sync_directory(self._path)  # new files have their names before they are relied on
             with replace_atomically(self._path / META_FILE, StoreError) as partial:
                 partial.write_bytes(text)
             self._is_finished = True
