@@ -2,20 +2,25 @@
 
 import os
 import signal
+import socket
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import psutil
+import pytest
 import torch
 from torch import Tensor, nn
 
 from pgti.batching import Batch, WindowConfig
 from pgti.batching.standard import StandardBatcher
 from pgti.distributed import Communicator, Message, init_communicator
-from pgti.errors import Interrupted, PgtiError
+from pgti.distributed.torch_communicator import TorchCommunicator
+from pgti.errors import Interrupted, PeerError, PgtiError
 from pgti.forecasting import NetworkForecaster
 from pgti.graph import SensorGraph
 from pgti.models import ModelShape
@@ -272,6 +277,40 @@ def collectives(communicator: Communicator) -> dict[str, Any]:
         "any": communicator.any(rank == world_size - 1),
         "sent": communicator.traffic.sent_bytes,
     }
+
+
+def attack(communicator: Communicator, *, seconds: float) -> dict[str, Any]:
+    """Rank 0 sends garbage to all sockets of this rank, and writes it in place of heartbeats."""
+    listening = [
+        each.laddr
+        for each in psutil.Process().net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    ]
+    for place in listening:
+        for garbage in (b"", b"\0" * 100, b"\xff" * 10_000, b"GET / HTTP/1.1\r\n\r\n"):
+            with suppress(OSError), socket.create_connection(place, timeout=5) as connection:
+                connection.sendall(garbage)
+    assert isinstance(communicator, TorchCommunicator)
+    heartbeat, ends = communicator._heartbeat, time.monotonic() + seconds
+    assert heartbeat is not None
+    while communicator.is_main and time.monotonic() < ends:
+        for rank in range(communicator.world_size):
+            heartbeat._store.set(f"heartbeat/{rank}", "[0, garbage")
+    return {
+        "hosts": [place.ip for place in listening],
+        "texts": communicator.all_gather_text(f"\x00{communicator.rank}"),
+        "beats": heartbeat._thread.is_alive(),
+    }
+
+
+def lie(communicator: Communicator, *, length: int) -> dict[str, Any]:
+    """Rank 0 announces a message of some length, and sends none."""
+    if communicator.is_main:
+        communicator.broadcast_(torch.tensor(length, dtype=torch.int64))
+        return {}
+    with pytest.raises(PeerError, match=r"a message of rank 0 has .* it is damaged"):
+        communicator.broadcast_bytes(b"")
+    return {}
 
 
 def reopen(communicator: Communicator) -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """Failures that heartbeats find, and what they ask of the store: ranks as threads, fast clocks."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import astuple
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.distributed import HashStore
 
 from pgti.distributed import heartbeat
-from pgti.distributed.heartbeat import Heartbeat
+from pgti.distributed.heartbeat import Heartbeat, _parse_state, _State
 from pgti.errors import PeerError
 
 INTERVAL = 0.05
@@ -21,6 +25,7 @@ class CountingStore:
     def __init__(self, store: HashStore) -> None:
         self._store = store
         self.num_keys = 0
+        self.garbled: dict[str, bytes] = {}
 
     def __getattr__(self, name: str) -> Any:
         def call(keys: Any, *rest: Any) -> Any:
@@ -28,6 +33,11 @@ class CountingStore:
             return getattr(self._store, name)(keys, *rest)
 
         return call
+
+    def multi_get(self, keys: list[str]) -> list[bytes]:
+        """What the store holds, or what somebody else wrote there."""
+        found = self.__getattr__("multi_get")(keys)
+        return [self.garbled.get(key, value) for key, value in zip(keys, found, strict=True)]
 
 
 class Ranks:
@@ -180,3 +190,82 @@ def test_the_store_answers_as_many_requests_of_a_rank_at_any_number_of_ranks(
         assert num_beats > 5
         asked.append((ranks.stores[1].num_keys - before) / num_beats)
     assert max(asked) < 3  # it writes its state and reads that of rank 0
+
+
+GARBAGE = (
+    b"", b"\xff\x00", b"null", b"{", b"[]", b"[1, 2, 3]", b"{}", b"[" * 100_000, b"9" * 5000,
+    b'["0", 0, false, null, "", 0, "", 0]', b"[0, 0, 0, null, 3, 0, 4, 0]",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("garbled", [0, 1])
+def test_garbage_that_stays_in_the_store_blames_no_rank(fast: list[Ranks], garbled: int) -> None:
+    """The ranks learn that something else writes there, and not that one of them is gone."""
+    fast.append(ranks := Ranks(3))
+    for store in ranks.stores:
+        store.garbled[f"heartbeat/{garbled}"] = GARBAGE[1]
+    for error in ranks.wait_for_all(0, 2):  # rank 1 is busy
+        assert error is not None
+        assert error.rank is None
+        assert str(error).startswith(f"heartbeat/{garbled} in the key-value store of the job holds")
+
+
+def test_garbage_that_passes_is_passed_over(fast: list[Ranks]) -> None:
+    """The next beat of the rank is read as if nothing had been there."""
+    fast.append(ranks := Ranks(2))
+    for value in GARBAGE:
+        for store in ranks.stores:
+            store.garbled = {"heartbeat/0": value, "heartbeat/1": value}
+        time.sleep(2 * INTERVAL)
+        for store in ranks.stores:
+            store.garbled = {}
+        time.sleep(2 * INTERVAL)
+    assert ranks.wait_for_all(0, 1) == [None, None]
+
+
+@pytest.mark.parametrize("change", [-5, 1, 7])
+def test_ranks_that_more_arrive_than_there_are_do_not_wait_for_ever(
+    fast: list[Ranks], change: int
+) -> None:
+    fast.append(ranks := Ranks(2))
+    ranks.stores[0].add("arrived/1", change)
+    errors = ranks.wait_for_all(0, 1)
+    assert any("arrived/1 in the key-value store" in str(error) for error in errors)
+
+
+STATES = st.builds(
+    _State,
+    beats=st.integers(0),
+    collectives=st.integers(0),
+    suspects=st.booleans(),
+    blamed=st.none() | st.integers(-1, 3),
+    text=st.text(max_size=500),
+    found=st.integers(-1, 3),
+    found_text=st.text(max_size=1000),
+    exchanges=st.integers(0),
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda each: st.lists(each, max_size=8) | st.dictionaries(st.text(), each, max_size=3),
+)
+
+
+@given(STATES, st.integers(0, 7), VALUES, st.binary(max_size=40))
+def test_what_a_rank_writes_is_read_and_nothing_else(
+    state: _State, place: int, value: Any, noise: bytes
+) -> None:
+    fields = list(astuple(state))
+    assert _parse_state(json.dumps(fields).encode(), 4) == state
+    for content in (json.dumps([*fields[:place], value, *fields[place + 1 :]]).encode(), noise):
+        parsed = _parse_state(content, 4)
+        if parsed is not None:
+            assert len(parsed.text) <= 500
+            assert len(parsed.found_text) <= 1000
+            assert parsed.found in range(-1, 4)
+            assert parsed.blamed in (None, *range(-1, 4))
+            assert isinstance(parsed.suspects, bool)
+
+
+@pytest.mark.parametrize("value", GARBAGE)
+def test_garbage_is_no_state(value: bytes) -> None:
+    assert _parse_state(value, 4) is None
